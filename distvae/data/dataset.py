@@ -1,0 +1,43 @@
+"""What training sees of data: arrays by split, and for recordings where each came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One sound file of a dataset."""
+
+    file: str
+    """Relative to the dataset's root, with forward slashes."""
+    speaker: str
+    split: str
+    """train | val | test"""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Data points by split."""
+
+    name: str
+    """What a person would call it."""
+    unit: str
+    """What one data point is: frame | image."""
+    digest: str
+    """Changes with the content and with every parameter of the preparation."""
+    splits: Mapping[str, Array]
+    """train, val and test: (N, D) float32, memory-mapped where they may be large."""
+    root: Path
+    recordings: tuple[Recording, ...] = field(default=())
+    """Speech only: every file with its speaker and split, in a fixed order."""
+
+    @property
+    def dims(self) -> int:
+        """Values of one data point."""
+        return int(self.splits["train"].shape[1])

@@ -1,0 +1,99 @@
+"""An E-step returns a posterior; a model bounds log p(x) with it.
+
+Whether that posterior came from an encoder's forward pass or from a search over binary states is the E-step's affair.
+Everything downstream speaks of posteriors and of `expect(q, f)`. One convention holds throughout: a bound is in nats
+per data point, and larger is better.
+
+Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a latent state.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from distvae.noise import Noise
+
+
+class Batch(NamedTuple):
+    """Some rows of a dataset."""
+
+    x: Tensor
+    """(B, D) observations."""
+    row: Tensor
+    """(B,) where each sample lives in its dataset: its draws and its population are found by it."""
+    mask: Tensor | None = None
+    """(B, D) True where x was observed; None when all of it was."""
+
+
+class Posterior(Protocol):
+    """An approximation of p(z | x); the prior it is measured against travels with it."""
+
+    @property
+    def code(self) -> Tensor:
+        """(B, H) the representation of x: mu | a | gamma * mu | E_q[z]."""
+
+    def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """States (B, S, H) and weights (B, S). Zero draws leave nothing to chance: the mean, or all kept states."""
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """(B, S) log p(z) - log q(z) at points of it."""
+
+
+Q = TypeVar("Q", contravariant=True)
+
+
+class LatentModel(Protocol[Q]):
+    """p(x, z), and how it is fitted given posteriors."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, S, H) -> (B, S, D): E[x | z]."""
+
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        """(B, S) log p(x | z) over what was observed."""
+
+    def bound(self, batch: Batch, q: Q, noise: Noise) -> Tensor:
+        """(B,) an estimate of a lower bound of log p(x)."""
+
+    def objective(self, batch: Batch, q: Q, noise: Noise) -> Tensor:
+        """(B,) what training maximises: the bound, or what stands in for it (relaxed gates, beta, penalties)."""
+
+    def project(self) -> None:
+        """After a step: return to the feasible set, such as unit-norm columns."""
+
+    def at(self, step: float) -> None:
+        """Where training stands, for warm-ups; infinity is their end."""
+
+    def statistics(self, batch: Batch, q: Q, noise: Noise) -> dict[str, Tensor]:
+        """Sums over the batch, which add over batches and workers."""
+
+    def maximise(self, total: dict[str, Tensor]) -> None:
+        """Closed-form updates from an epoch's statistics."""
+
+
+M = TypeVar("M", contravariant=True)
+Q_co = TypeVar("Q_co", covariant=True)
+
+
+class EStep(Protocol[M, Q_co]):
+    """Where posteriors come from."""
+
+    def ahead(self, rows: Tensor) -> None:
+        """Prefetch what these rows will need; nothing to do for an encoder."""
+
+    def __call__(self, model: M, batch: Batch) -> Q_co:
+        """Posteriors of rows in training."""
+
+    def infer(self, model: M, batch: Batch, sweeps: int) -> Q_co:
+        """Posteriors of new data under a frozen model; nothing is kept."""
+
+
+def expect(q: Posterior, f: Callable[[Tensor], Tensor], draws: int = 0, noise: Noise | None = None) -> Tensor:
+    """E_q[f(z)], (B, ...): the weighted sum of f over the posterior's points."""
+    z, weight = q.points(draws, noise)
+    return torch.einsum("bs,bs...->b...", weight, f(z))
+
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over workers; the identity when there is one."""

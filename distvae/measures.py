@@ -1,0 +1,29 @@
+"""What is cheap enough to watch during training: how sparse a code is, how much of it lives."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def hoyer(code: Tensor) -> Tensor:
+    """Hoyer's sparsity of each row, from 0 (all values equal) to 1 (one value); NaN for a row of zeros."""
+    size = math.sqrt(code.shape[-1])
+    if size == 1:
+        return torch.full(code.shape[:-1], torch.nan)
+    return (size - code.abs().sum(-1) / _norm(code)) / (size - 1)
+
+
+def effective_atoms(code: Tensor) -> Tensor:
+    """(l1 / l2)^2 of each row: how many equal values would be as spread; NaN for a row of zeros."""
+    return (code.abs().sum(-1) / _norm(code)).square()
+
+
+def live_atoms(code: Tensor, share: float = 0.01) -> Tensor:
+    """Which columns of a code live: root mean square above a share of the strongest column's."""
+    strength = code.square().mean(0).sqrt()
+    return strength > share * strength.max()
+
+
+def _norm(code: Tensor) -> Tensor:
+    return code.square().sum(-1).sqrt()

@@ -1,0 +1,82 @@
+"""Recipes: one YAML file per published experiment, listing only what differs from the defaults."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distvae.config import Config, from_dict
+from distvae.refusal import Refusal, nearest
+from distvae.schema import FAMILIES, SECTIONS, field_types
+
+RECIPES = Path(__file__).parent
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe's name, or the file named."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in recipe_names():
+        raise Refusal(f"{name}: no such recipe; {nearest(name, recipe_names())}")
+    return RECIPES / f"{name}.yaml"
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The nested mapping in a YAML file."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror or error}; a readable YAML file expected") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise Refusal(f"{path}: holds no mapping; sections {', '.join(SECTIONS)} expected")
+    return tree
+
+
+def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of a recipe, or of a YAML file, with dotted keys set."""
+    tree = {key: value for key, value in read_tree(recipe_path(recipe)).items() if key != "about"}
+    return from_dict(override(tree, assignments or {}))
+
+
+def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a nested mapping with dotted keys set; a changed `kind` drops the fields of the family it leaves."""
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    for path, value in sorted(assignments.items(), key=lambda item: not item[0].endswith(".kind")):
+        section, _, name = path.partition(".")
+        if not name:
+            result[section] = value
+        else:
+            result[section] = _assign(section, result.get(section) or {}, name, value)
+    return result
+
+
+def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    if name == "kind" and section in FAMILIES and value in FAMILIES[section]:
+        kept = field_types(FAMILIES[section][value])
+        tree = {key: old for key, old in tree.items() if key in kept}
+    return tree | {name: value}
+
+
+def parse_assignments(words: list[str]) -> dict[str, Any]:
+    """`train.epochs=3` and the like, values read as YAML."""
+    return dict(_assignment(word) for word in words)
+
+
+def _assignment(word: str) -> tuple[str, Any]:
+    import yaml
+
+    path, equals, text = word.partition("=")
+    if not equals or not path:
+        raise Refusal(f"{word}: not an assignment; KEY=VALUE expected, such as train.epochs=3")
+    try:
+        return path, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Refusal(f"{path}: {text!r} is not a YAML value") from error
