@@ -236,6 +236,12 @@ def _plain(part: Any) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(part).items()}
 
 
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted keys, as on the command line."""
+    tree = to_dict(config)
+    return {f"{s}.{name}": value for s in SECTIONS for name, value in tree[s].items()} | {"follows": config.follows}
+
+
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """The validated configuration of a nested mapping."""
     known = (*SECTIONS, "follows")

@@ -1,0 +1,172 @@
+"""Amortised posteriors: what an encoder's heads parametrise, each with the prior it is measured against."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distvae.interface import Posterior
+from distvae.noise import Noise
+
+LOG_VARIANCE = (-20.0, 10.0)  # what float32 can square and divide; trained models stay well inside
+
+
+class Encoded(Posterior, Protocol):
+    """A posterior that can be differentiated through."""
+
+    def kl(self) -> Tensor:
+        """(B,) its divergence from the prior, in closed form."""
+
+    def sample(self, noise: Noise) -> Tensor:
+        """(B, 1, H) one reparametrised draw, for the objective."""
+
+
+Encoder = Callable[[Tensor], Encoded]
+"""From transformed inputs to posteriors."""
+
+
+def log_normal(z: Tensor, mean: Tensor | float, log_variance: Tensor) -> Tensor:
+    """log N(z; mean, exp(log_variance)), elementwise."""
+    return -0.5 * ((z - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)), elementwise."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
+def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(Bern(p) || Bern(q)), elementwise."""
+    return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+
+
+def weightless(z: Tensor) -> Tensor:
+    """(B, S) equal weights for drawn points (B, S, H)."""
+    return z.new_full(z.shape[:2], 1 / z.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """N(mean, diag exp(log_variance)) against N(0, I)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    @property
+    def code(self) -> Tensor:
+        """(B, H) the mean."""
+        return self.mean
+
+    @property
+    def prior_log_variance(self) -> Tensor:
+        """(B, H) of the prior."""
+        return torch.zeros_like(self.mean)
+
+    def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """Draws with equal weights, or the mean."""
+        z = self.mean[:, None] if draws == 0 or noise is None else self._draw(draws, noise)
+        return z, weightless(z)
+
+    def sample(self, noise: Noise) -> Tensor:
+        """(B, 1, H) one reparametrised draw."""
+        return self._draw(1, noise)
+
+    def _draw(self, draws: int, noise: Noise) -> Tensor:
+        epsilon = noise.normal("slab", draws, self.mean.shape[-1])
+        return torch.addcmul(self.mean[:, None], epsilon, (0.5 * self.log_variance).exp()[:, None])
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """(B, S) log p(z) - log q(z)."""
+        prior = log_normal(z, 0.0, self.prior_log_variance[:, None])
+        return (prior - log_normal(z, self.mean[:, None], self.log_variance[:, None])).sum(-1)
+
+    def kl(self) -> Tensor:
+        """(B,) in closed form."""
+        return gaussian_kl(self.mean, self.log_variance).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedVariance(Gaussian):
+    """N(mean, diag exp(log_variance)) against N(0, diag gamma), gamma = mean^2 + variance.
+
+    That gamma minimises the divergence, so it never needs storing: the divergence after it is
+    1/2 sum log(1 + mean^2 / variance), and by the envelope theorem so is its gradient.
+    """
+
+    @property
+    def prior_log_variance(self) -> Tensor:
+        """(B, H) log gamma, without overflow whatever the two terms."""
+        tiny = torch.finfo(self.mean.dtype).tiny
+        return torch.logaddexp(self.mean.square().clamp_min(tiny).log(), self.log_variance)
+
+    def kl(self) -> Tensor:
+        """(B,) in closed form."""
+        return 0.5 * (self.prior_log_variance - self.log_variance).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeAndSlab:
+    """Each value is N(mean, exp(log_variance)) with probability gamma, else exactly zero; so is each of the prior."""
+
+    gamma: Tensor
+    mean: Tensor
+    log_variance: Tensor
+    sharpness: float
+    prior_gamma: Tensor
+    prior_mean: Tensor
+    prior_log_variance: Tensor
+
+    @property
+    def code(self) -> Tensor:
+        """(B, H) the mean of the whole: gamma times the slab's."""
+        return self.gamma * self.mean
+
+    def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """Draws with hard gates and equal weights, or the mean."""
+        if draws == 0 or noise is None:
+            return self.code[:, None], weightless(self.code[:, None])
+        z = self._gate(draws, noise).gt(0) * self._slab(draws, noise)
+        return z, weightless(z)
+
+    def sample(self, noise: Noise) -> Tensor:
+        """(B, 1, H) one draw with relaxed gates; it has no density, so it serves the objective alone."""
+        return (self.sharpness * self._gate(1, noise)).sigmoid() * self._slab(1, noise)
+
+    def _gate(self, draws: int, noise: Noise) -> Tensor:
+        """Positive with probability gamma."""
+        return noise.uniform("spike", draws, self.mean.shape[-1]) + (self.gamma[:, None] - 1)
+
+    def _slab(self, draws: int, noise: Noise) -> Tensor:
+        epsilon = noise.normal("slab", draws, self.mean.shape[-1])
+        return torch.addcmul(self.mean[:, None], epsilon, (0.5 * self.log_variance).exp()[:, None])
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """(B, S) log p(z) - log q(z): an atom at zero, a density elsewhere."""
+        slab = log_normal(z, self.prior_mean[:, None], self.prior_log_variance[:, None])
+        slab = slab - log_normal(z, self.mean[:, None], self.log_variance[:, None])
+        slab = slab + (self.prior_gamma.log() - self.gamma.log())[:, None]
+        atom = (torch.log1p(-self.prior_gamma) - torch.log1p(-self.gamma))[:, None]
+        return torch.where(z == 0, atom, slab).sum(-1)
+
+    def kl(self) -> Tensor:
+        """(B,) the slab's divergence where there is one, plus that of the spikes."""
+        shift, scale = self.mean - self.prior_mean, self.prior_log_variance
+        slab = gaussian_kl(shift * (-0.5 * scale).exp(), self.log_variance - scale)
+        return (self.gamma * slab + bernoulli_kl(self.gamma, self.prior_gamma)).sum(-1)
+
+
+class GaussianHead(nn.Module):
+    """From features to a Gaussian of one of the two kinds."""
+
+    def __init__(self, width: int, latent: int, kind: type[Gaussian] = Gaussian) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * latent)
+        self.kind = kind
+
+    def forward(self, features: Tensor) -> Gaussian:
+        """The posterior."""
+        mean, log_variance = self.linear(features).chunk(2, -1)
+        return self.kind(mean, log_variance.clamp(*LOG_VARIANCE))

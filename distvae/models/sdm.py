@@ -1,0 +1,96 @@
+"""Sparse dictionary model VAE (Sadeghi and Magron, Interspeech 2022).
+
+    a ~ N(0, diag gamma),    z = D a,    x | z ~ likelihood(decoder(z)),    q(a | x) = N(mu(x), diag sigma^2(x))
+
+gamma belongs to the data point and is mu^2 + sigma^2 in closed form (see `LearnedVariance`), so it is neither stored
+nor alternated over. The code of x is `a`, one value for each atom of D. The paper's D is the identity or a DCT whose
+constant atom keeps its mean, else it would vanish; learned dictionaries are ours. Paper and release differ in what they
+resynthesise from: the paper says the posterior mean, the release draws a sample (`eval.latent`).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from distvae.config import SDMModel
+from distvae.interface import Batch
+from distvae.models.posteriors import Encoded, Encoder, GaussianHead, LearnedVariance
+from distvae.models.registry import register
+from distvae.models.vae import VAE
+from distvae.noise import Noise
+
+
+def dct(rows: int, atoms: int) -> Tensor:
+    """Cosines of rising frequency as unit columns, centred but for the constant one."""
+    place, frequency = torch.arange(rows, dtype=torch.float64), torch.arange(atoms, dtype=torch.float64)
+    columns = torch.cos(place[:, None] * math.pi * frequency / atoms)
+    columns[:, 1:] -= columns[:, 1:].mean(0)
+    return nn.functional.normalize(columns, dim=0).float()
+
+
+def initial_dictionary(config: SDMModel) -> Tensor:
+    """(m, k) with unit columns."""
+    if config.dictionary == "identity":
+        return torch.eye(config.latent)
+    if config.dictionary == "dct":
+        return dct(config.latent, config.columns)
+    return nn.functional.normalize(torch.randn(config.latent, config.columns), dim=0)
+
+
+def coherence(dictionary: Tensor) -> Tensor:
+    """Mean squared cosine between two different atoms."""
+    gram = dictionary.T @ dictionary
+    atoms = len(gram)
+    return (gram - torch.eye(atoms, device=gram.device)).square().sum() / max(atoms * (atoms - 1), 1)
+
+
+@register(SDMModel)
+class SDM(VAE):
+    """A VAE whose latent is a dictionary times a code with one learnable variance per value."""
+
+    config: SDMModel
+
+    def __init__(self, config: SDMModel, dims: int) -> None:
+        super().__init__(config, dims)
+        self.dictionary = nn.Parameter(initial_dictionary(config), requires_grad=config.dictionary == "learned")
+        self.variance: Tensor
+        self.register_buffer("variance", torch.ones(config.columns))
+
+    @property
+    def states(self) -> int:
+        """Values of a code: the dictionary's atoms."""
+        return self.config.columns
+
+    def head(self, width: int) -> nn.Module:
+        """Heads for `a`."""
+        return GaussianHead(width, self.states, LearnedVariance)
+
+    def prior(self, noise: Noise, encode: Encoder) -> Tensor:
+        """(B, 1, k) codes with the training set's mean variances, since each data point has its own."""
+        return noise.normal("slab", 1, self.states) * self.variance.sqrt()
+
+    def output(self, z: Tensor) -> Tensor:
+        """The decoder at D a."""
+        return super().output(z if self.config.dictionary == "identity" else z @ self.dictionary.T)
+
+    def penalty(self, q: Encoded) -> Tensor:
+        """The weighted coherence."""
+        return self.config.coherence * coherence(self.dictionary) if self.config.coherence else super().penalty(q)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Return the atoms to unit norm."""
+        if self.config.dictionary == "learned":
+            self.dictionary.div_(self.dictionary.norm(dim=0))
+
+    def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> dict[str, Tensor]:
+        """Also the variances gamma, for sampling."""
+        assert isinstance(q, LearnedVariance)
+        gamma = q.prior_log_variance.exp().sum(0)
+        return super().statistics(batch, q, noise) | {"gamma": gamma, "rows": gamma.new_tensor(len(batch.x))}
+
+    def maximise(self, total: dict[str, Tensor]) -> None:
+        """The mean variances."""
+        super().maximise(total)
+        self.variance.copy_(total["gamma"] / total["rows"])

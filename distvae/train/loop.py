@@ -1,0 +1,211 @@
+"""The training loop: a generator of epoch records that can stop at any batch and go on from there.
+
+It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distvae.config import Train
+from distvae.interface import Batch, Reduce
+from distvae.noise import VALIDATION, Noise, order
+from distvae.refusal import Refusal
+from distvae.train.schedule import rate
+from distvae.train.step import Sums, add, alone, assess, step
+
+Rows = NDArray[np.float32]
+BLOCK = 1024  # rows of a validation batch
+PATROL = 64  # batches between two looks at whether the objective is still finite
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did. Objectives, bounds and divergences are nats per data point."""
+
+    epoch: int
+    """How many are finished."""
+    epochs: int
+    train_objective: float
+    """Mean over the epoch, under parameters that moved."""
+    val_objective: float
+    val_bound: float
+    val_kl: float
+    val_hoyer: float
+    rate: float
+    rows_per_second: float
+    seconds: float
+    """In training since the run began, resumed parts included."""
+    best: bool
+    """Whether no earlier epoch had a better validation objective."""
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers worth logging."""
+        return {k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best")}
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and did so between two batches."""
+
+
+class Diverged(ArithmeticError):
+    """The objective is no longer finite."""
+
+
+@dataclass
+class Position:
+    """Where training stands: all of it that is neither parameter nor optimiser state."""
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name; `auto` prefers CUDA."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Refusal("train.device: 'cuda', but torch finds no CUDA device here; cpu or auto expected")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class Trainer:
+    """A model, its E-step and its data on their way through the epochs."""
+
+    def __init__(self, config: Train, model: Any, estep: Any, train: Rows, val: Rows, reduce: Reduce = alone) -> None:
+        self.config, self.reduce = config, reduce
+        self.device = device_of(config.device)
+        self.model, self.estep = model.to(self.device), estep.to(self.device)
+        self.train, self.val = train, val
+        self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.rate, fused=True)
+        self.batches = math.ceil(len(train) / config.batch)
+        self.position = Position()
+        self.total: Sums = {}
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
+        """Train, and yield a record after each epoch."""
+        while self.position.epoch < self.config.epochs and not self._out_of_patience():
+            began, first = time.perf_counter(), self.position.batch
+            self._finish_epoch(stop)
+            rows = min((self.batches - first) * self.config.batch, len(self.train))
+            yield self._record(began, rows)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.position.epoch - self.position.best_epoch >= patience
+
+    def _finish_epoch(self, stop: Callable[[], bool]) -> None:
+        began, position = time.perf_counter(), self.position
+        schedule = order(self.config.seed, position.epoch, len(self.train))
+        while position.batch < self.batches:
+            if stop():
+                position.seconds += time.perf_counter() - began
+                raise Interrupted
+            place = position.batch * self.config.batch
+            self._step(schedule[place : place + self.config.batch])
+            position.batch += 1
+            if position.batch % PATROL == 0 or position.batch == self.batches:
+                self._refuse_to_diverge()
+
+    def _step(self, rows: NDArray[np.int64]) -> None:
+        count = self.position.epoch * self.batches + self.position.batch
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.config, count, self.batches)
+        self.model.at(count)
+        noise = Noise(self.config.seed, self.position.epoch, torch.from_numpy(rows).to(self.device))
+        batch = Batch(self._take(self.train, rows), noise.row)
+        add(self.total, step(self.model, self.estep, self.optimizer, batch, noise, len(rows), self.reduce))
+        add(self.total, {"finite": self.total["objective"].isfinite()})
+
+    def _take(self, data: Rows, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(data[rows]).to(self.device)
+
+    def _refuse_to_diverge(self) -> None:
+        if bool(self.total["objective"].isfinite()):
+            return
+        batch, batches = int(self.total["finite"]) + 1, self.batches
+        raise Diverged(
+            f"the objective is no longer finite at batch {batch} of {batches} in epoch {self.position.epoch + 1}; "
+            "a smaller train.rate may help"
+        )
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Means over the validation rows: fixed draws, warm-ups ended."""
+        self.model.at(math.inf)
+        total: Sums = {}
+        for place in range(0, len(self.val), BLOCK):
+            rows = np.arange(place, min(place + BLOCK, len(self.val)))
+            noise = Noise(self.config.seed, VALIDATION, torch.from_numpy(rows).to(self.device))
+            add(total, assess(self.model, self.estep, Batch(self._take(self.val, rows), noise.row), noise))
+        counts = {name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total}
+        return {name: float(value / counts[name]) for name, value in total.items()}
+
+    def _record(self, began: float, rows: int) -> Epoch:
+        position = self.position
+        total = {name: self.reduce(value) for name, value in self.total.items()}
+        self.model.maximise(total)
+        trained = time.perf_counter() - began
+        val = self.validate()
+        last_rate = self.optimizer.param_groups[0]["lr"]
+        best = val["objective"] > position.best
+        position.epoch, position.batch, self.total = position.epoch + 1, 0, {}
+        position.seconds += time.perf_counter() - began
+        if best:
+            position.best, position.best_epoch = val["objective"], position.epoch
+        return Epoch(
+            epoch=position.epoch,
+            epochs=self.config.epochs,
+            train_objective=float(total["objective"]) / len(self.train),
+            val_objective=val["objective"],
+            val_bound=val["bound"],
+            val_kl=val.get("kl", math.nan),
+            val_hoyer=val["hoyer"],
+            rate=last_rate,
+            rows_per_second=rows / trained,
+            seconds=position.seconds,
+            best=best,
+        )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything a resumed run needs: tensors by name, and the position."""
+        moments = {
+            f"optimizer.{i}.{name}": value
+            for i, parameter in enumerate(self.parameters)
+            for name, value in self.optimizer.state[parameter].items()
+        }
+        totals = {f"total.{name}": value for name, value in self.total.items()}
+        return weights(self.model, self.estep) | moments | totals, asdict(self.position)
+
+    def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+        """Go on from where a state was taken."""
+        load_weights(self.model, self.estep, tensors)
+        self.position = Position(**position)
+        self.total = {name.removeprefix("total."): v for name, v in tensors.items() if name.startswith("total.")}
+        for i, parameter in enumerate(self.parameters):
+            prefix = f"optimizer.{i}."
+            moments = {n.removeprefix(prefix): v.clone() for n, v in tensors.items() if n.startswith(prefix)}
+            if moments:
+                self.optimizer.state[parameter] = moments
+
+
+def weights(model: Any, estep: Any) -> dict[str, Tensor]:
+    """Parameters and buffers of both, by name."""
+    parts = {"model": model, "estep": estep}
+    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+
+
+def load_weights(model: Any, estep: Any, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `weights`."""
+    for part, module in {"model": model, "estep": estep}.items():
+        prefix = f"{part}."
+        module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})

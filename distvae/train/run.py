@@ -1,0 +1,107 @@
+"""A run folder, opened: its configuration, its history, and its trained model ready for use."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distvae.config import Config, from_dict
+from distvae.estep import assemble
+from distvae.interface import Batch, Posterior
+from distvae.noise import JUDGEMENT, Noise
+from distvae.recipes import read_tree
+from distvae.refusal import Refusal
+from distvae.train.checkpoint import load, read_manifest
+from distvae.train.loop import load_weights
+
+BLOCK = 4096
+Array = NDArray[np.float32]
+
+
+class Run:
+    """A trained model and everything that is known of how it came about."""
+
+    def __init__(self, path: Path, config: Config, info: dict[str, Any], which: str) -> None:
+        self.path, self.config, self.info = path, config, info
+        self.dims = int(info["dims"])
+        self.model, self.estep = assemble(config, self.dims)
+        tensors, self.facts = load(path, which)
+        load_weights(self.model.eval(), self.estep.eval(), tensors)
+        self.model.at(float("inf"))
+
+    @classmethod
+    def open(cls, path: Path | str, which: str = "best") -> "Run":
+        """The run in a folder, with its best or its last weights."""
+        path = Path(path)
+        info = read_info(path)
+        if not (path / f"{which}.json").exists():
+            raise Refusal(f"{path}: holds no trained weights yet: no epoch was finished; resume it first")
+        return cls(path, read_config(path, info), info, which)
+
+    @property
+    def recipe(self) -> str:
+        """The recipe it was made from."""
+        return str(self.info["recipe"])
+
+    def posterior(self, x: Tensor, row: Tensor | None = None) -> Posterior:
+        """Posteriors of new rows under the frozen model."""
+        row = torch.arange(len(x)) if row is None else row
+        return self.estep.infer(self.model, Batch(x, row), 0)
+
+    @torch.no_grad()
+    def encode(self, x: Array | Tensor) -> Array:
+        """(N, D) -> (N, H): the codes of new data, in blocks."""
+        return self._in_blocks(x, lambda block: self.posterior(self._checked(block)).code)
+
+    @torch.no_grad()
+    def decode(self, z: Array | Tensor) -> Array:
+        """(N, H) -> (N, D): E[x | z]."""
+        return self._in_blocks(z, lambda block: self.model.decode(block[:, None])[:, 0])
+
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = 0) -> Array:
+        """(count, H) states drawn from the prior."""
+        noise = Noise(seed, JUDGEMENT, torch.arange(count))
+        states: Array = self.model.prior(noise, self.estep.encode)[:, 0].numpy()
+        return states
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The records of its epochs."""
+        return read_epochs(self.path)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.dims:
+            raise Refusal(f"x: rows of {x.shape[-1]} values; {self.dims} expected by {self.path}")
+        return x
+
+    def _in_blocks(self, data: Array | Tensor, f: Any) -> Array:
+        blocks = (torch.as_tensor(np.array(data[i : i + BLOCK], np.float32)) for i in range(0, len(data), BLOCK))
+        return np.concatenate([f(block).numpy() for block in blocks])
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The facts in run.json, or a refusal that says what is not a run folder."""
+    if not (path / "run.json").is_file():
+        raise Refusal(f"{path}: not a run folder (no run.json in it); one that 'distvae train' made is expected")
+    return read_manifest(path / "run.json")
+
+
+def read_config(path: Path, info: dict[str, Any]) -> Config:
+    """The resolved configuration of a run, unless it was altered since."""
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise Refusal(f"{file}: missing; a run folder keeps its configuration there")
+    if hashlib.sha256(file.read_bytes()).hexdigest() != info.get("config_sha256"):
+        raise Refusal(f"{file}: altered since the run began; start a new run from it with 'distvae train {file}'")
+    return from_dict(read_tree(file))
+
+
+def read_epochs(path: Path) -> list[dict[str, float]]:
+    """The records in epochs.jsonl, if there are any."""
+    file = path / "epochs.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -1,0 +1,162 @@
+"""One run in its folder: begin or resume, write down every epoch, keep the best weights and the last state."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distvae.config import Config, flatten, to_dict
+from distvae.data.dataset import Dataset
+from distvae.estep import assemble
+from distvae.refusal import Refusal
+from distvae.train import checkpoint
+from distvae.train.checkpoint import write_atomically
+from distvae.train.loop import BLOCK, Epoch, Interrupted, Trainer, weights
+from distvae.train.run import read_config, read_epochs, read_info
+
+
+def fit(
+    config: Config,
+    dataset: Dataset,
+    out: Path,
+    *,
+    recipe: str = "",
+    resume: bool = False,
+    force: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Epoch]:
+    """Train into the folder `out`, and yield a record after each epoch, when it is safe on disk."""
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    trainer = prepare(config, dataset)
+    going_on = open_folder(config, dataset, out, recipe, resume, force)
+    if going_on and (out / "last.json").exists():
+        trainer.restore(*checkpoint.load(out, "last"))
+        _keep_epochs(out, trainer.position.epoch)
+    try:
+        for epoch in trainer.run(stop):
+            _write_down(out, trainer, epoch)
+            yield epoch
+    except Interrupted:
+        checkpoint.save(out, "last", *trainer.state())
+        raise
+    finally:
+        _note(out, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
+
+
+def prepare(config: Config, dataset: Dataset) -> Trainer:
+    """An untrained trainer whose encoder knows the statistics of its input."""
+    model, estep = assemble(config, dataset.dims)
+    train = dataset.splits["train"]
+    estep.fit_input(torch.from_numpy(train[i : i + BLOCK].copy()) for i in range(0, len(train), BLOCK))
+    return Trainer(config.train, model, estep, train, dataset.splits["val"])
+
+
+def open_folder(config: Config, dataset: Dataset, out: Path, recipe: str, resume: bool, force: bool) -> bool:
+    """Make the run's folder, or check the one there is; True when there is something to go on from."""
+    if resume and (out / "run.json").exists():
+        _same_run(config, dataset, out)
+        return True
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        clear(out, force)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_config(config, dataset, out, recipe)
+    return False
+
+
+def clear(out: Path, force: bool) -> None:
+    """Delete an earlier run where that is wanted; anything else that exists is refused."""
+    if not force:
+        raise Refusal(f"{out}: exists; --resume goes on with it, --force replaces it, --out DIR names another place")
+    read_info(out)
+    shutil.rmtree(out)
+
+
+FREE_TO_CHANGE = {"data.path", "train.device", "train.threads", "eval.processes"}
+"""What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
+
+
+def _same_run(config: Config, dataset: Dataset, out: Path) -> None:
+    info = read_info(out)
+    before, now = flatten(read_config(out, info)), flatten(config)
+    for name in now.keys() | before.keys():
+        if name not in FREE_TO_CHANGE and now.get(name) != before.get(name):
+            raise Refusal(
+                f"{name}: {now.get(name)!r}, but {before.get(name)!r} in the run in {out}; --resume goes on unchanged"
+            )
+    if info["data_digest"] != dataset.digest:
+        raise Refusal(f"{out}: trained on other data ({info['data']}); --resume wants the data it began with")
+
+
+def _write_config(config: Config, dataset: Dataset, out: Path, recipe: str) -> None:
+    import yaml
+
+    text = yaml.safe_dump(to_dict(config), sort_keys=False).encode()
+    write_atomically(out / "config.yaml", text)
+    facts = {
+        "version": checkpoint.VERSION,
+        "recipe": recipe,
+        "dims": dataset.dims,
+        "unit": dataset.unit,
+        "data": dataset.name,
+        "data_digest": dataset.digest,
+        "rows": {split: len(x) for split, x in dataset.splits.items()},
+        "recordings": [asdict(recording) for recording in dataset.recordings],
+        "config_sha256": hashlib.sha256(text).hexdigest(),
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **provenance(),
+    }
+    write_atomically(out / "run.json", json.dumps(facts, indent=1).encode())
+
+
+def provenance() -> dict[str, Any]:
+    """The program and the machine."""
+    packages = {name: version(name) for name in ("distvae", "torch", "numpy")}
+    machine = {"system": platform.platform(), "cpus": os.cpu_count(), "cuda": torch.version.cuda}
+    return {"commit": commit(), "versions": {"python": platform.python_version(), **packages}, "machine": machine}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that holds this package, marked when changed since; None outside one."""
+    here = Path(__file__)
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _write_down(out: Path, trainer: Trainer, epoch: Epoch) -> None:
+    if epoch.best:
+        checkpoint.save(out, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch})
+    with (out / "epochs.jsonl").open("a") as file:
+        file.write(json.dumps(epoch.metrics()) + "\n")
+    checkpoint.save(out, "last", *trainer.state())
+
+
+def _keep_epochs(out: Path, finished: int) -> None:
+    kept = [json.dumps(record) + "\n" for record in read_epochs(out) if record["epoch"] <= finished]
+    write_atomically(out / "epochs.jsonl", "".join(kept).encode())
+
+
+def _note(out: Path, **facts: Any) -> None:
+    info = json.loads((out / "run.json").read_bytes())
+    write_atomically(out / "run.json", json.dumps(info | facts, indent=1).encode())
