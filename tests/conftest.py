@@ -1,0 +1,20 @@
+"""What all tests share: where real data is, and how long hypothesis may take."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("distvae", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("distvae")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real recordings and images, or a skip that says how to name one."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("DISTVAE_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no real data here: DISTVAE_DATA names no folder")
+    return folder

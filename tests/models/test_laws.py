@@ -1,0 +1,236 @@
+"""Laws of likelihoods, posteriors and models, against torch.distributions, quadrature, autograd and SciPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, distributions
+
+from distvae.config import SDMModel, VAEModel, VSCModel
+from distvae.interface import Batch
+from distvae.models.likelihoods import Bernoulli, Gaussian, ItakuraSaito
+from distvae.models.posteriors import Gaussian as GaussianPosterior
+from distvae.models.posteriors import LearnedVariance, SpikeAndSlab, bernoulli_kl
+from distvae.models.sdm import SDM, dct
+from distvae.models.vae import VAE
+from distvae.models.vsc import VSC, SpikeAndSlabHead
+from distvae.noise import Noise
+
+SEED = st.integers(0, 2**31)
+
+
+def moments(seed: int, rows: int = 4, latent: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(2, rows, latent, generator=generator, dtype=torch.float64)
+    return first, second
+
+
+def spike_and_slab(seed: int, alpha: float = 0.3) -> SpikeAndSlab:
+    mean, log_variance = moments(seed)
+    gamma = torch.sigmoid(moments(seed + 1)[0])
+    zero = torch.zeros_like(mean)
+    return SpikeAndSlab(gamma, mean, log_variance, 200.0, torch.full_like(mean, alpha), zero, zero)
+
+
+@given(SEED)
+def test_the_gaussian_divergence_is_that_of_torch(seed: int) -> None:
+    mean, log_variance = moments(seed)
+    q = distributions.Normal(mean, (0.5 * log_variance).exp())
+    p = distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    expected = distributions.kl_divergence(q, p).sum(-1)
+    torch.testing.assert_close(GaussianPosterior(mean, log_variance).kl(), expected)
+
+
+@given(SEED)
+def test_the_learned_variance_divergence_equals_the_alternating_scheme_in_value_and_gradient(seed: int) -> None:
+    mean, log_variance = (t.requires_grad_() for t in moments(seed))
+    ours = LearnedVariance(mean, log_variance).kl().sum()
+    with torch.no_grad():
+        gamma = mean.square() + log_variance.exp()
+    q = distributions.Normal(mean, (0.5 * log_variance).exp())
+    theirs = distributions.kl_divergence(q, distributions.Normal(torch.zeros_like(mean), gamma.sqrt())).sum()
+    torch.testing.assert_close(ours, theirs)
+    inputs = (mean, log_variance)
+    torch.testing.assert_close(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs))
+
+
+@pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (0.0, -20.0), (20.0, -20.0), (1e-30, 10.0)])
+def test_the_learned_variance_divergence_stays_finite_in_single_precision(mean: float, log_variance: float) -> None:
+    inputs = [torch.tensor([[value]], requires_grad=True) for value in (mean, log_variance)]
+    kl = LearnedVariance(*inputs).kl().sum()
+    exact = 0.5 * math.log1p(mean**2 * math.exp(-log_variance))
+    assert kl.item() == pytest.approx(exact, rel=1e-5, abs=1e-6)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(kl, inputs))
+
+
+@given(SEED, st.floats(0.01, 0.99))
+def test_the_spike_and_slab_divergence_is_minus_the_expected_log_ratio(seed: int, alpha: float) -> None:
+    """E_q[log p - log q] by quadrature over the slab and enumeration of the spike, one value at a time."""
+    q = spike_and_slab(seed, alpha)
+    node, weight = (torch.tensor(t) for t in _gauss_hermite())
+    scale = (0.5 * q.log_variance).exp()
+    expected = torch.zeros(len(q.mean), dtype=torch.float64)
+    for j in range(q.mean.shape[1]):
+        one = _value(q, j)
+        z = q.mean[:, j : j + 1] + scale[:, j : j + 1] * node
+        on = (one.log_ratio(z[:, :, None]) * weight).sum(1)
+        off = one.log_ratio(torch.zeros(len(z), 1, 1, dtype=torch.float64))[:, 0]
+        expected -= q.gamma[:, j] * on + (1 - q.gamma[:, j]) * off
+    torch.testing.assert_close(q.kl(), expected)
+
+
+def _value(q: SpikeAndSlab, j: int) -> SpikeAndSlab:
+    parts = (q.gamma, q.mean, q.log_variance, q.prior_gamma, q.prior_mean, q.prior_log_variance)
+    gamma, mean, log_variance, *prior = (t[:, j : j + 1] for t in parts)
+    return SpikeAndSlab(gamma, mean, log_variance, q.sharpness, *prior)
+
+
+def _gauss_hermite() -> tuple[list[float], list[float]]:
+    x, w = np.polynomial.hermite_e.hermegauss(40)
+    return x.tolist(), (w / w.sum()).tolist()
+
+
+@given(SEED)
+def test_the_bernoulli_divergence_is_that_of_torch(seed: int) -> None:
+    p, q = (torch.sigmoid(t) for t in moments(seed))
+    expected = distributions.kl_divergence(distributions.Bernoulli(p), distributions.Bernoulli(q))
+    torch.testing.assert_close(bernoulli_kl(p, q), expected)
+
+
+def test_hard_gates_have_the_mean_of_the_spike_and_slab() -> None:
+    mean = torch.tensor([[2.0, -1.0]]).expand(100_000, 2)
+    gamma = torch.tensor([[0.25, 0.7]]).expand(100_000, 2)
+    zero = torch.zeros_like(mean)
+    q = SpikeAndSlab(gamma, mean, zero, 200.0, zero + 0.5, zero, zero)
+    z, _ = q.points(1, Noise(0, 0, torch.arange(100_000)))
+    torch.testing.assert_close(z[:, 0].mean(0), q.code[0], atol=0.02, rtol=0)
+    torch.testing.assert_close((z[:, 0] != 0).float().mean(0), gamma[0], atol=0.01, rtol=0)
+
+
+@given(SEED)
+def test_itakura_saito_is_the_complex_gaussian_density_up_to_the_change_of_variables(seed: int) -> None:
+    """p(c) of a circular complex Gaussian, as two real Gaussians of half its variance, is p(|c|^2) / pi."""
+    real, imaginary = moments(seed)
+    output = moments(seed + 1)[0]
+    half = distributions.Normal(torch.zeros_like(output), (0.5 * output.exp()).sqrt())
+    expected = half.log_prob(real) + half.log_prob(imaginary) + math.log(math.pi)
+    power = real.square() + imaginary.square()
+    torch.testing.assert_close(ItakuraSaito().log_density(power, output), expected)
+    exponential = distributions.Exponential((-output).exp())
+    torch.testing.assert_close(ItakuraSaito().log_density(power, output), exponential.log_prob(power))
+
+
+@given(SEED)
+def test_bernoulli_and_gaussian_densities_are_those_of_torch(seed: int) -> None:
+    x, output = moments(seed)
+    pixel = x.sigmoid()
+    bernoulli = distributions.ContinuousBernoulli(logits=output)
+    expected = bernoulli.log_prob(pixel) - bernoulli._cont_bern_log_norm()
+    torch.testing.assert_close(Bernoulli().double().log_density(pixel, output), expected)
+    gaussian = Gaussian().double()
+    gaussian.variance.fill_(0.3)
+    expected = distributions.Normal(output, math.sqrt(0.3)).log_prob(x)
+    torch.testing.assert_close(gaussian.log_density(x, output), expected)
+
+
+def test_the_closed_form_variance_maximises_the_expected_log_likelihood() -> None:
+    x, output = moments(5)
+    gaussian = Gaussian().double()
+    gaussian.maximise(gaussian.statistics(x, output[:, None], None))
+    best = gaussian(x, output[:, None], None).sum()
+    for factor in (0.9, 1.1):
+        other = Gaussian().double()
+        other.variance.copy_(gaussian.variance * factor)
+        assert other(x, output[:, None], None).sum() < best
+
+
+@pytest.mark.parametrize("likelihood", [ItakuraSaito(), Bernoulli(), Gaussian()])
+def test_what_is_missing_says_nothing(likelihood: ItakuraSaito | Bernoulli | Gaussian) -> None:
+    x, output = (t.float().abs() for t in moments(3))
+    mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    altered = x.where(mask, 123.0)
+    masked = [likelihood(data, output[:, None], mask) for data in (x, altered)]
+    assert torch.equal(*masked)
+    expected = torch.stack([likelihood.log_density(x[:, None], output[:, None])[i, 0][mask[i]].sum() for i in range(4)])
+    torch.testing.assert_close(masked[0][:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "atoms", "rank"), [(32, 32, 32), (32, 64, 32), (64, 32, 32), (64, 64, 64), (32, 128, 32)]
+)
+def test_the_dct_has_unit_columns_a_constant_atom_and_full_rank(rows: int, atoms: int, rank: int) -> None:
+    matrix = dct(rows, atoms)
+    torch.testing.assert_close(matrix.norm(dim=0), torch.ones(atoms))
+    torch.testing.assert_close(matrix[:, 0], torch.full((rows,), rows**-0.5))
+    assert matrix[:, 1:].sum(0).abs().max() < 1e-5
+    assert int(torch.linalg.matrix_rank(matrix.double())) == rank
+
+
+def test_a_learned_dictionary_returns_to_unit_columns() -> None:
+    model = SDM(SDMModel(latent=8, dictionary="learned", atoms=12), dims=5)
+    with torch.no_grad():
+        model.dictionary.mul_(3.0)
+    model.project()
+    torch.testing.assert_close(model.dictionary.norm(dim=0), torch.ones(12))
+
+
+def test_the_coherence_penalty_is_zero_for_orthogonal_atoms_and_falls_along_its_gradient() -> None:
+    from distvae.models.sdm import coherence
+
+    assert float(coherence(torch.eye(6))) == 0
+    dictionary = dct(16, 32).requires_grad_()
+    before = coherence(dictionary)
+    (gradient,) = torch.autograd.grad(before, dictionary)
+    assert coherence(dictionary - 0.1 * gradient) < before
+
+
+def _rows(dims: int = 5, rows: int = 7) -> tuple[Batch, Noise]:
+    x = torch.rand(rows, dims, generator=torch.Generator().manual_seed(1))
+    row = torch.arange(rows)
+    return Batch(x, row), Noise(0, 0, row)
+
+
+def test_with_the_identity_and_gamma_fixed_at_one_the_sdm_is_the_vae() -> None:
+    torch.manual_seed(0)
+    vae = VAE(VAEModel(latent=4, hidden=(6,)), dims=5)
+    sdm = SDM(SDMModel(latent=4, hidden=(6,)), dims=5)
+    sdm.decoder.load_state_dict(vae.decoder.state_dict())
+    batch, noise = _rows()
+    q = GaussianPosterior(*(t[:, :4].float() for t in moments(0, rows=7)))
+    assert torch.equal(sdm.objective(batch, q, noise), vae.objective(batch, q, noise))
+    assert torch.equal(sdm.bound(batch, q, noise), vae.bound(batch, q, noise))
+
+
+@given(SEED)
+def test_with_gamma_one_and_alpha_near_one_vsc_is_the_vae(seed: int) -> None:
+    torch.manual_seed(seed)
+    vae = VAE(VAEModel(latent=4, hidden=(6,)), dims=5)
+    vsc = VSC(VSCModel(latent=4, hidden=(6,), alpha=1 - 1e-6), dims=5)
+    vsc.decoder.load_state_dict(vae.decoder.state_dict())
+    head = SpikeAndSlabHead(3, vsc.config)
+    with torch.no_grad():
+        head.linear.bias[8:] = 100.0
+    q = head(torch.randn(7, 3))
+    assert isinstance(q, SpikeAndSlab)
+    batch, noise = _rows()
+    plain = GaussianPosterior(q.mean, q.log_variance)
+    torch.testing.assert_close(vsc.bound(batch, q, noise), vae.bound(batch, plain, noise), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(q.code, plain.code, atol=1e-4, rtol=1e-4)
+
+
+@given(st.floats(0.01, 0.99), st.integers(2, 50))
+def test_relaxed_gates_approach_hard_ones_as_they_sharpen(gamma: float, seed: int) -> None:
+    mean, log_variance = moments(seed, rows=200)
+    zero = torch.zeros_like(mean)
+    noise = Noise(seed, 0, torch.arange(200))
+
+    def gated(sharpness: float) -> SpikeAndSlab:
+        return SpikeAndSlab(zero + gamma, mean, log_variance, sharpness, zero + 0.5, zero, zero)
+
+    hard = gated(1.0).points(1, noise)[0]
+    far = [float((gated(c).sample(noise) - hard).abs().mean()) for c in (20.0, 200.0, 20000.0)]
+    assert far[0] > far[1] > far[2]
+    assert far[2] < 0.01
