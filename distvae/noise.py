@@ -5,6 +5,7 @@ Block size, order of batches and number of processes therefore change no draw.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ def _mix(z: Tensor) -> Tensor:
     return z.bitwise_xor_(_shift(z, 31))
 
 
+@lru_cache(maxsize=64)
 def _key(*words: int) -> int:
     """One signed 64-bit key from a few integers."""
     return int(np.random.SeedSequence([w % 2**64 for w in words]).generate_state(1, np.uint64)[0].astype(np.int64))
@@ -47,7 +49,7 @@ class Noise:
     def bits(self, stream: str, *shape: int) -> Tensor:
         """(B, *shape) of independent uniform 64-bit words."""
         device = self.row.device
-        start = _mix(_mix(self.row.long() + _key(self.seed, STREAMS[stream])) + _key(self.epoch, STREAMS[stream]))
+        start = _mix(self.row.long() + _key(self.seed, self.epoch, STREAMS[stream]))
         counter = torch.arange(1, math.prod(shape) + 1, device=device).mul_(_GOLDEN)
         return _mix(start[:, None] + counter).view(-1, *shape)
 

@@ -1,1 +1,15 @@
 """From files to data points."""
+
+from distvae.config import IdxData, SpeechData
+from distvae.data.dataset import Dataset
+
+
+def open_dataset(config: SpeechData | IdxData, quiet: bool = False) -> Dataset:
+    """The dataset a configuration describes; spectra of speech are computed once and kept in the cache."""
+    if isinstance(config, IdxData):
+        from distvae.data.idx import open_images
+
+        return open_images(config)
+    from distvae.data.frames import open_speech
+
+    return open_speech(config, quiet)

@@ -1,6 +1,6 @@
 """What training sees of data: arrays by split, and for recordings where each came from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +36,18 @@ class Dataset:
     root: Path
     recordings: tuple[Recording, ...] = field(default=())
     """Speech only: every file with its speaker and split, in a fixed order."""
+    lengths: tuple[int, ...] = field(default=())
+    """Speech only: the frames of each recording; within a split the rows follow the recordings' order."""
 
     @property
     def dims(self) -> int:
         """Values of one data point."""
         return int(self.splits["train"].shape[1])
+
+    def rows(self, split: str) -> Iterator[tuple[Recording, slice]]:
+        """The recordings of a split, each with the rows it gave."""
+        start = 0
+        for recording, length in zip(self.recordings, self.lengths, strict=True):
+            if recording.split == split:
+                yield recording, slice(start, start + length)
+                start += length

@@ -1,0 +1,94 @@
+"""Sound files to signals: decoded, mixed to one channel, resampled, trimmed and levelled; every bad file refused."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distvae.config import SpeechData
+from distvae.data.dataset import Array
+from distvae.refusal import Refusal
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def load(path: Path, config: SpeechData) -> Array:
+    """The signal of a recording as training sees it; silence and what is shorter than a window are refused."""
+    signal = read(path, config.rate)
+    if len(signal) and not signal.any():
+        raise Refusal(f"{path}: silent; leave it out")
+    signal = prepare(signal, config)
+    if len(signal) < config.window:
+        raise Refusal(
+            f"{path}: {len(signal)} samples at {config.rate} Hz after trimming; {config.window} or more expected"
+        )
+    return signal
+
+
+def read(path: Path, rate: int) -> Array:
+    """A file's samples, the mean of its channels, at a sampling rate; a damaged file is refused."""
+    signal, own_rate = _decode(path)
+    if not np.isfinite(signal).all():
+        raise Refusal(f"{path}: holds values that are not finite; leave it out")
+    if own_rate == rate or not len(signal):
+        return signal
+    import soxr
+
+    return np.asarray(soxr.resample(signal, own_rate, rate, quality="VHQ"))
+
+
+def prepare(signal: Array, config: SpeechData) -> Array:
+    """Level a signal by its peak, cut its quiet ends: each as the configuration asks."""
+    if config.level == "peak" and signal.any():
+        signal = signal / np.abs(signal).max()
+    return signal if config.trim_db is None else trim(signal, config.trim_db)
+
+
+def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Array:
+    """Cut the ends whose frames lie `top_db` below the loudest: librosa.effects.trim, without its import of seconds."""
+    padded = np.pad(signal, frame // 2)
+    power = np.square(np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]).mean(-1)
+    (loud,) = np.nonzero(power > power.max() * 10 ** (-top_db / 10))
+    return signal[loud[0] * hop : (loud[-1] + 1) * hop] if len(loud) else signal[:0]
+
+
+def _decode(path: Path) -> tuple[Array, int]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as sound:
+            samples = sound.read(dtype="float32", always_2d=True)
+            whole = _whole(path, sound, len(samples))
+            rate = sound.samplerate
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
+    if not whole:
+        raise Refusal(f"{path}: truncated; the whole file expected")
+    return samples.mean(axis=1), rate
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
+    """Whether a file holds all that it announces; libsndfile itself notices only in FLAC."""
+    if sound.format in ("WAV", "WAVEX"):
+        announced = re.search(r"data : (\d+) \(should be \d+\)", sound.extra_info)
+        return announced is None or int(announced[1]) >= 2**31 - 1  # a length that a writer to a pipe did not know
+    if sound.format == "OGG":
+        return _ends_ogg(path.read_bytes())
+    if sound.format == "MP3" and not re.search(b"Xing|Info", path.read_bytes()):
+        return True  # no frame count was written: what `sound.frames` says is a guess
+    return bool(samples >= sound.frames)
+
+
+def _ends_ogg(content: bytes) -> bool:
+    """Whether the last page is complete and says that it is the last."""
+    page = content[content.rfind(b"OggS") :]
+    lengths = page[27 : 27 + page[26]] if len(page) > 27 else b""
+    return len(page) >= 27 + len(lengths) + sum(lengths) and page[5] & 4 == 4

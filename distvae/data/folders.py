@@ -1,0 +1,65 @@
+"""Where data lies and where what is made from it is kept."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from distvae.refusal import Refusal
+
+
+def given(path: str, kind: str) -> Path | None:
+    """The folder a configuration names, else $DISTVAE_DATA (its sub-folder `kind` if there is one), else None."""
+    if path:
+        return _existing(Path(path), "data.path")
+    variable = os.environ.get("DISTVAE_DATA")
+    if not variable:
+        return None
+    folder = _existing(Path(variable), "$DISTVAE_DATA")
+    return folder / kind if (folder / kind).is_dir() else folder
+
+
+def cache() -> Path:
+    """$DISTVAE_CACHE, else $XDG_CACHE_HOME/distvae, else ~/.cache/distvae."""
+    if chosen := os.environ.get("DISTVAE_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "distvae"
+
+
+def _existing(path: Path, source: str) -> Path:
+    folder = path.expanduser().resolve()
+    if not folder.is_dir():
+        raise Refusal(f"{source}: {path} is not a folder; a folder of data expected")
+    return folder
+
+
+def once(folder: Path, build: Callable[[Path], None]) -> None:
+    """Have a folder built by whichever process comes first, the others waiting.
+
+    It is built under another name and renamed when whole, so a killed or failed build counts as none.
+    """
+    from filelock import FileLock
+
+    if folder.is_dir():
+        return
+    part = folder.with_name(f"{folder.name}.part")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                _build(folder, part, build)
+    except OSError as error:
+        raise Refusal(
+            f"{folder.parent}: {error.strerror or error}; make room, or set DISTVAE_CACHE to another folder"
+        ) from error
+
+
+def _build(folder: Path, part: Path, build: Callable[[Path], None]) -> None:
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        build(part)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

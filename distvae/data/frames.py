@@ -1,0 +1,129 @@
+"""Power spectra of recordings: computed side by side once, kept by content, memory-mapped ever after."""
+
+import csv
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from distvae.config import SpeechData
+from distvae.data import arrow, audio, folders, recordings
+from distvae.data.dataset import Array, Dataset, Recording
+from distvae.data.splits import SPLITS
+from distvae.data.stft import Stft
+from distvae.refusal import Refusal
+
+FORMAT = 1  # of the cached files; a change makes old ones unknown
+TABLE = "recordings.csv"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
+    """The power spectra of a folder of recordings by split, from the cache or computed now."""
+    root, found = recordings.find(config)
+    key = _key(root, found, config)
+    folder = folders.cache() / "frames" / key
+    folders.once(folder, lambda part: _build(part, root, found, config, quiet))
+    splits = {split: arrow.read(folder / f"{split}.arrow") for split in SPLITS}
+    return Dataset(_name(root), "frame", key, splits, root, tuple(found), _lengths(folder))
+
+
+def power(path: Path, config: SpeechData) -> Array:
+    """(frames, bins) the power spectrum |X|^2 of one recording."""
+    signal = torch.from_numpy(audio.load(path, config))
+    spectrum = torch.view_as_real(Stft(config.window, config.hop).spectrum(signal))
+    return np.asarray(spectrum.square().sum(-1).contiguous().numpy())
+
+
+def _name(root: Path) -> str:
+    return "built-in speech" if root.is_relative_to(folders.cache()) else root.name
+
+
+def _key(root: Path, found: list[Recording], config: SpeechData) -> str:
+    """Changes with the recordings, their speakers and splits, and the parameters that shape their frames."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = list(pool.map(_digest, (root / recording.file for recording in found)))
+    content = [(r.file, r.speaker, r.split, digest) for r, digest in zip(found, digests, strict=True)]
+    shape = [config.rate, config.window, config.hop, config.trim_db, config.level]
+    return hashlib.sha256(json.dumps([FORMAT, shape, content]).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
+
+
+def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, quiet: bool) -> None:
+    """Write the frames of every split and the table of recordings into a folder."""
+    raw = {split: (part / f"{split}.raw").open("wb") for split in SPLITS}
+    lengths = []
+    try:
+        frames = _in_order(lambda recording: power(root / recording.file, config), found)
+        for recording, block in _watched(zip(found, frames, strict=True), len(found), quiet):
+            raw[recording.split].write(block.data)
+            lengths.append(len(block))
+    finally:
+        for stream in raw.values():
+            stream.close()
+    for split in SPLITS:
+        arrow.wrap(part / f"{split}.raw", part / f"{split}.arrow", config.bins)
+    _write_table(part / TABLE, found, lengths)
+
+
+def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map over threads, a few items ahead: decoding and transforms release the interpreter, results stay bounded."""
+    threads = os.cpu_count() or 1
+    with _one_thread_per_transform(), ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def _one_thread_per_transform() -> Iterator[None]:
+    """Keep torch from starting a team of threads inside each of ours."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _watched(items: Iterable[Item], total: int, quiet: bool) -> Iterator[Item]:
+    """The same items under a progress bar on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    yield from track(items, "Power spectra of recordings", total, console=console, disable=hidden, transient=True)
+
+
+def _write_table(path: Path, found: list[Recording], lengths: list[int]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "speaker", "split", "frames"])
+        writer.writerows((r.file, r.speaker, r.split, n) for r, n in zip(found, lengths, strict=True))
+
+
+def _lengths(folder: Path) -> tuple[int, ...]:
+    with (folder / TABLE).open(newline="", encoding="utf-8") as stream:
+        return tuple(int(row["frames"]) for row in csv.DictReader(stream))

@@ -1,0 +1,95 @@
+"""Images and labels in the idx files of MNIST and its kin."""
+
+import gzip
+import hashlib
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import IdxData
+from distvae.data import folders
+from distvae.data.dataset import Array, Dataset
+from distvae.refusal import Refusal
+
+Bytes = NDArray[np.uint8]
+
+FORMAT = 1  # of the preparation; a change gives another digest
+_SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
+
+
+def open_images(config: IdxData) -> Dataset:
+    """Images by split, flattened and scaled to [0, 1]."""
+    root = _root(config)
+    train, test = read(_file(root, "train-images", 3), 3), read(_file(root, "t10k-images", 3), 3)
+    if train.shape[1:] != test.shape[1:]:
+        raise Refusal(
+            f"{root}: images of {train.shape[1:]} to train on, of {test.shape[1:]} to test on; one size expected"
+        )
+    digest = hashlib.sha256(f"{FORMAT} {config.holdout} {train.shape}".encode())
+    digest.update(train.data)
+    digest.update(test.data)
+    parts = _divided(train, test, config)
+    return Dataset(root.name, "image", digest.hexdigest(), {name: _scaled(part) for name, part in parts.items()}, root)
+
+
+def labels(config: IdxData) -> dict[str, NDArray[np.int64]]:
+    """The class of every image by split, in the images' order."""
+    root = _root(config)
+    train, test = read(_file(root, "train-labels", 1), 1), read(_file(root, "t10k-labels", 1), 1)
+    return {name: part.astype(np.int64) for name, part in _divided(train, test, config).items()}
+
+
+def read(path: Path, dims: int) -> Bytes:
+    """The array of bytes in an idx file, checked against its header."""
+    content = _content(path)
+    start = 4 + 4 * dims
+    if content[:4] != bytes((0, 0, 8, dims)):
+        raise Refusal(
+            f"{path}: begins with {content[:4].hex()}; 000008{dims:02x} expected, idx of bytes in {dims} dimensions"
+        )
+    if len(content) < start:
+        raise Refusal(f"{path}: truncated in its header")
+    shape = tuple(np.frombuffer(content, ">u4", dims, 4).tolist())
+    if len(content) - start != math.prod(shape) or 0 in shape:
+        raise Refusal(f"{path}: {len(content) - start} values; {' x '.join(map(str, shape))} announced")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Refusal(f"{path}: truncated or not gzip ({error})") from error
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
+
+
+def _root(config: IdxData) -> Path:
+    root = folders.given(config.path, "mnist")
+    if root is None:
+        raise Refusal(f"data.path: empty, and $DISTVAE_DATA is not set; a folder of idx files expected; {_SOURCE}")
+    return root
+
+
+def _file(root: Path, name: str, dims: int) -> Path:
+    names = [f"{name}{dot}idx{dims}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
+    for path in (root / name for name in names):
+        if path.is_file():
+            return path
+    raise Refusal(f"{root}: has none of {', '.join(names)}; {_SOURCE}")
+
+
+def _divided(train: Bytes, test: Bytes, config: IdxData) -> dict[str, Bytes]:
+    """The last `holdout` training rows validate; with none held out, the test rows do."""
+    kept = len(train) - config.holdout
+    if kept < 1:
+        raise Refusal(f"data.holdout: {config.holdout} of {len(train)} training images; fewer expected")
+    return {"train": train[:kept], "val": train[kept:] if config.holdout else test, "test": test}
+
+
+def _scaled(images: Bytes) -> Array:
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)

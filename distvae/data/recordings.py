@@ -1,0 +1,141 @@
+"""Which recordings a dataset has, who speaks in them, and which split each belongs to."""
+
+import csv
+import re
+from pathlib import Path, PurePosixPath
+
+from distvae.config import SpeechData
+from distvae.data import folders, splits
+from distvae.data.audio import SUFFIXES
+from distvae.data.dataset import Recording
+from distvae.refusal import Refusal
+
+TABLE = "speakers.csv"
+
+
+def find(config: SpeechData) -> tuple[Path, list[Recording]]:
+    """The root of a dataset and its recordings, sorted by file.
+
+    The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the built-in speech.
+    """
+    root = folders.given(config.path, "speech") or _built_in()
+    spoken = _spoken(root, config)
+    return root, sorted(_divided(spoken, config), key=lambda recording: recording.file)
+
+
+def _built_in() -> Path:
+    from distvae.data import synthesiser
+
+    return synthesiser.folder()
+
+
+def _spoken(root: Path, config: SpeechData) -> list[Recording]:
+    """Every recording with its speaker and the split it was given, which may be none ('')."""
+    rule, _, argument = config.speakers.partition(":")
+    if rule == "auto":
+        rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
+    if rule == "csv" and argument:
+        return _tabled(root, root / argument)
+    if rule == "pattern" and argument:
+        return [_foldered(file, _matched(file, argument)) for file in sound_files(root)]
+    if rule == "folder" and not argument:
+        return [_foldered(file, _nearest_folder(file)) for file in sound_files(root)]
+    raise Refusal(f"data.speakers: '{config.speakers}'; auto, folder, pattern:REGEX or csv:FILE expected")
+
+
+def sound_files(root: Path) -> list[str]:
+    """Every sound file under a folder, relative to it and sorted, hidden ones left out."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
+    if not files:
+        raise Refusal(f"{root}: no recordings; {', '.join(SUFFIXES)} files expected in it or below it")
+    return sorted(files)
+
+
+def _foldered(file: str, speaker: str) -> Recording:
+    top, *below = PurePosixPath(file).parts
+    return Recording(file, speaker, (splits.named(top) or "") if below else "")
+
+
+def _nearest_folder(file: str) -> str:
+    """The folder whose name the file's begins with (103/1240/103-1240-0000.flac), else the folder it lies in.
+
+    This suits one folder per speaker, VCTK, TIMIT and LibriSpeech, split folders above them or not.
+    """
+    *above, _ = PurePosixPath(file).parts
+    above = above[1:] if above and splits.named(above[0]) else above
+    if not above:
+        raise Refusal(f"{file}: in no speaker's folder; folders, {TABLE} or data.speakers=pattern:REGEX expected")
+    stem = PurePosixPath(file).stem
+    return next((name for name in above if re.match(rf"{re.escape(name)}[^0-9A-Za-z]", stem)), above[-1])
+
+
+def _matched(file: str, pattern: str) -> str:
+    """What the pattern's one group finds in a file's path relative to the root."""
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise Refusal(f"data.speakers: '{pattern}' is not a regular expression: {error}") from error
+    if regex.groups != 1:
+        raise Refusal(f"data.speakers: '{pattern}' has {regex.groups} groups; one, around the speaker, expected")
+    match = regex.search(file)
+    if not match or not match[1]:
+        raise Refusal(f"data.speakers: '{pattern}' finds no speaker in {file}; one in every file expected")
+    return match[1]
+
+
+def _tabled(root: Path, table: Path) -> list[Recording]:
+    """The recordings a table lists, in columns file, speaker and perhaps split; other files are left out."""
+    rows = _rows(table)
+    recordings = [_listed(root, table, row) for row in rows]
+    if len({recording.file for recording in recordings}) < len(recordings):
+        raise Refusal(f"{table}: lists a file twice; once expected")
+    return recordings
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            rows = list(reader)
+    except OSError as error:
+        raise Refusal(f"{table}: {error.strerror}; a table of speakers expected") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise Refusal(f"{table}: not a table: {error}; CSV in UTF-8 expected") from error
+    if absent := {"file", "speaker"} - set(reader.fieldnames or ()):
+        raise Refusal(f"{table}: no column {' and no column '.join(sorted(absent))}; file, speaker[, split] expected")
+    if not rows:
+        raise Refusal(f"{table}: no rows; a row per recording expected")
+    return rows
+
+
+def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
+    file, speaker, split = row["file"], row["speaker"], row.get("split", "")
+    if not file or not (root / file).is_file():
+        raise Refusal(f"{table}: names '{file}', which is not in {root}")
+    if not speaker:
+        raise Refusal(f"{table}: no speaker for {file}")
+    if split and not splits.named(split):
+        raise Refusal(f"{table}: split '{split}' of {file}; train, val or test expected")
+    return Recording(PurePosixPath(file).as_posix(), speaker, splits.named(split) or "")
+
+
+def _divided(spoken: list[Recording], config: SpeechData) -> list[Recording]:
+    """The recordings with the split each belongs to.
+
+    Given splits are kept; one that nobody is in is drawn from train's speakers, or refused where
+    data.split is `given`. Where no split is given at all, or data.split is `seeded`, all are drawn.
+    """
+    if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in spoken)):
+        spoken = [Recording(r.file, r.speaker, "train") for r in spoken]
+    for recording in spoken:
+        if not recording.split:
+            raise Refusal(
+                f"{recording.file}: in no split; a top folder or a column naming one, or data.split=seeded, expected"
+            )
+    given = splits.by_speaker((r.speaker, r.split) for r in spoken)
+    lacking = set(splits.SPLITS) - set(given.values())
+    if config.split == "given" and lacking:
+        raise Refusal(f"data.split: 'given' lacks {' and '.join(sorted(lacking))}; all three, or auto, expected")
+    whole = splits.complete(given, {"val": config.val, "test": config.test}, config.split_seed)
+    return [Recording(r.file, r.speaker, whole[r.speaker]) for r in spoken]
