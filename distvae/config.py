@@ -29,7 +29,7 @@ class SpeechData:
 
     kind: ClassVar[str] = "speech"
     path: str = ""
-    """A folder of wav, flac, ogg or mp3; empty: $DISTVAE_DATA, or the built-in synthetic speech."""
+    """A folder of wav, flac, ogg or mp3, or `built-in speech`; empty: $DISTVAE_DATA, else the built-in speech."""
     rate: Annotated[int, Range(4000, 192000)] = 16000
     """Sampling rate in Hz everything is resampled to."""
     window: Annotated[int, Range(16, 65536)] = 1024

@@ -1,6 +1,7 @@
 """Sound files to signals: decoded, mixed to one channel, resampled, trimmed and levelled; every bad file refused."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+_UNKNOWN = 2**63 - 1  # libsndfile's count of frames where a header holds none
 
 
 def load(path: Path, config: SpeechData) -> Array:
@@ -61,14 +63,20 @@ def _decode(path: Path) -> tuple[Array, int]:
 
     try:
         with soundfile.SoundFile(path) as sound:
-            samples = sound.read(dtype="float32", always_2d=True)
-            whole = _whole(path, sound, len(samples))
+            signal = np.concatenate([np.empty(0, np.float32), *_blocks(sound)])
+            whole = _whole(path, sound, len(signal))
             rate = sound.samplerate
     except (soundfile.LibsndfileError, OSError) as error:
         raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
     if not whole:
         raise Refusal(f"{path}: truncated; the whole file expected")
-    return samples.mean(axis=1), rate
+    return signal, rate
+
+
+def _blocks(sound: "SoundFile") -> Iterator[Array]:
+    """The mean of the channels, piece by piece: the length a header announces may be unknown, or absurd."""
+    while len(block := sound.read(2**20, dtype="float32", always_2d=True)):
+        yield block.mean(axis=1)
 
 
 def _reason(error: Exception) -> str:
@@ -78,13 +86,14 @@ def _reason(error: Exception) -> str:
 def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
     """Whether a file holds all that it announces; libsndfile itself notices only in FLAC."""
     if sound.format in ("WAV", "WAVEX"):
-        announced = re.search(r"data : (\d+) \(should be \d+\)", sound.extra_info)
-        return announced is None or int(announced[1]) >= 2**31 - 1  # a length that a writer to a pipe did not know
-    if sound.format == "OGG":
-        return _ends_ogg(path.read_bytes())
+        wrong = re.search(r"data : (\d+) \(should be (\d+)\)", sound.extra_info)
+        pipe = 2**31 - 1  # or more is announced where the writer did not know
+        return wrong is None or not int(wrong[2]) < int(wrong[1]) < pipe
+    if sound.format == "OGG" and not _ends_ogg(path.read_bytes()):
+        return False
     if sound.format == "MP3" and not re.search(b"Xing|Info", path.read_bytes()):
         return True  # no frame count was written: what `sound.frames` says is a guess
-    return bool(samples >= sound.frames)
+    return samples >= sound.frames or sound.frames == _UNKNOWN
 
 
 def _ends_ogg(content: bytes) -> bool:

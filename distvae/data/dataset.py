@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+BUILT_IN = "built-in speech"
+"""The name of the synthetic speech, and the data.path that stands for it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Dataset:
     def dims(self) -> int:
         """Values of one data point."""
         return int(self.splits["train"].shape[1])
+
+    @property
+    def origin(self) -> str:
+        """What data.path has to be to find it again."""
+        return BUILT_IN if self.name == BUILT_IN else str(self.root)
 
     def rows(self, split: str) -> Iterator[tuple[Recording, slice]]:
         """The recordings of a split, each with the rows it gave."""

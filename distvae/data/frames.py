@@ -16,7 +16,7 @@ import torch
 
 from distvae.config import SpeechData
 from distvae.data import arrow, audio, folders, recordings
-from distvae.data.dataset import Array, Dataset, Recording
+from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.splits import SPLITS
 from distvae.data.stft import Stft
 from distvae.refusal import Refusal
@@ -46,7 +46,7 @@ def power(path: Path, config: SpeechData) -> Array:
 
 
 def _name(root: Path) -> str:
-    return "built-in speech" if root.is_relative_to(folders.cache()) else root.name
+    return BUILT_IN if root.is_relative_to(folders.cache()) else root.name
 
 
 def _key(root: Path, found: list[Recording], config: SpeechData) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from distvae.config import SpeechData
 from distvae.data import folders, splits
 from distvae.data.audio import SUFFIXES
-from distvae.data.dataset import Recording
+from distvae.data.dataset import BUILT_IN, Recording
 from distvae.refusal import Refusal
 
 TABLE = "speakers.csv"
@@ -18,7 +18,7 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
 
     The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the built-in speech.
     """
-    root = folders.given(config.path, "speech") or _built_in()
+    root = (folders.given(config.path, "speech") if config.path != BUILT_IN else None) or _built_in()
     spoken = _spoken(root, config)
     return root, sorted(_divided(spoken, config), key=lambda recording: recording.file)
 

@@ -19,7 +19,7 @@ from distvae.interface import Batch, Reduce
 from distvae.noise import VALIDATION, Noise, order
 from distvae.refusal import Refusal
 from distvae.train.schedule import rate
-from distvae.train.step import Sums, add, alone, assess, step
+from distvae.train.step import Sums, add, alone, ascend, assess
 
 Rows = NDArray[np.float32]
 BLOCK = 1024  # rows of a validation batch
@@ -91,7 +91,7 @@ class Trainer:
         self.position = Position()
         self.total: Sums = {}
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
+    def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Epoch]:
         """Train, and yield a record after each epoch."""
         while self.position.epoch < self.config.epochs and not self._out_of_patience():
             began, first = time.perf_counter(), self.position.batch
@@ -103,7 +103,7 @@ class Trainer:
         patience = self.config.patience
         return patience is not None and self.position.epoch - self.position.best_epoch >= patience
 
-    def _finish_epoch(self, stop: Callable[[], bool]) -> None:
+    def _finish_epoch(self, stop: Callable[[], object]) -> None:
         began, position = time.perf_counter(), self.position
         schedule = order(self.config.seed, position.epoch, len(self.train))
         while position.batch < self.batches:
@@ -111,19 +111,20 @@ class Trainer:
                 position.seconds += time.perf_counter() - began
                 raise Interrupted
             place = position.batch * self.config.batch
-            self._step(schedule[place : place + self.config.batch])
+            self.step(schedule[place : place + self.config.batch])
             position.batch += 1
             if position.batch % PATROL == 0 or position.batch == self.batches:
                 self._refuse_to_diverge()
 
-    def _step(self, rows: NDArray[np.int64]) -> None:
+    def step(self, rows: NDArray[np.int64]) -> None:
+        """One step on these rows, at the rate of the position."""
         count = self.position.epoch * self.batches + self.position.batch
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.config, count, self.batches)
         self.model.at(count)
         noise = Noise(self.config.seed, self.position.epoch, torch.from_numpy(rows).to(self.device))
         batch = Batch(self._take(self.train, rows), noise.row)
-        add(self.total, step(self.model, self.estep, self.optimizer, batch, noise, len(rows), self.reduce))
+        add(self.total, ascend(self.model, self.estep, self.optimizer, batch, noise, len(rows), self.reduce))
         add(self.total, {"finite": self.total["objective"].isfinite()})
 
     def _take(self, data: Rows, rows: NDArray[np.int64]) -> Tensor:

@@ -33,7 +33,7 @@ def fit(
     recipe: str = "",
     resume: bool = False,
     force: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], object] = lambda: False,
 ) -> Iterator[Epoch]:
     """Train into the folder `out`, and yield a record after each epoch, when it is safe on disk."""
     if config.train.threads is not None:

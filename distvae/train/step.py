@@ -1,4 +1,4 @@
-"""One step: posterior, objective, gradient, update. Which model it trains, and on how many workers, is not known here."""
+"""One step: posterior, objective, gradient, update; for any model, on any number of workers."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def alone(value: Tensor) -> Tensor:
     return value
 
 
-def step(
+def ascend(
     model: Any,
     estep: Any,
     optimizer: torch.optim.Optimizer,

@@ -1,0 +1,194 @@
+"""The command line. Nothing heavy is imported before a command runs, so that every --help is quick."""
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from distvae.refusal import Refusal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train and tune variational autoencoders with sparse, dictionary and binary latents.",
+)
+
+Assignments = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as train.epochs=3.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'distvae train' made.")]
+Data = Annotated[str | None, typer.Option(help="Folder of data; else $DISTVAE_DATA, else the built-in speech.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, for programs.")]
+Split = Literal["train", "val", "test", "all"]
+WhichSplit = Annotated[Split, typer.Option(help="Which part of the data.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.")],
+    assignments: Assignments = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    seed: Annotated[int | None, typer.Option(help="The same as train.seed=N.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: AsJson = False,
+    evaluate: Annotated[bool, typer.Option(help="Judge the trained model on the test split.")] = True,
+    track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
+) -> None:
+    """Train a model into a run folder; Ctrl-C leaves a checkpoint that --resume goes on from."""
+    from distvae import jobs
+
+    style: Literal["line", "quiet", "json"] = "quiet" if quiet else "json" if json else "line"
+    config = jobs.configured(recipe, assignments or [], data, seed)
+    jobs.train(config, Path(recipe).stem, out, resume, force, style, evaluate, track)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    assignments: Assignments = None,
+    data: Data = None,
+    split: WhichSplit = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Where tables and pictures go; default RUN/evaluation/SPLIT.")
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a run: scores per file and speaker, sparsity of its codes, pictures, a sound before and after."""
+    from distvae import jobs
+
+    jobs.evaluate(run, assignments or [], data, split, out, force, quiet)
+
+
+@app.command()
+def resynthesize(run: RunFolder, source: Path, target: Path, force: Force = False) -> None:
+    """Pass one recording through a model and write what comes back."""
+    from distvae.tasks.resynthesis import resynthesize_file
+    from distvae.train.run import Run
+
+    resynthesize_file(Run.open(run), source, target, force)
+
+
+@app.command()
+def encode(
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of data, of the kind the run was trained on.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write.")],
+    split: WhichSplit = "all",
+    force: Force = False,
+) -> None:
+    """Write the codes of data, with where each came from, to a Parquet file."""
+    from distvae import jobs
+
+    jobs.encode(run, data, out, split, force)
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    target: Annotated[Path, typer.Argument(metavar="PICTURE", help="A .png, .pdf or .svg; the values go beside it.")],
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many draws.")] = 64,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    force: Force = False,
+) -> None:
+    """Draw from a model's prior."""
+    from distvae.tasks.codes import sample
+    from distvae.train.run import Run
+
+    sample(Run.open(run), target, count, seed, force)
+
+
+@app.command()
+def show(run: RunFolder) -> None:
+    """What a run is, how its training went, and how it was judged."""
+    from distvae import jobs
+
+    jobs.show(run)
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, and all it resolves to.")] = None) -> None:
+    """List the recipes, or show one."""
+    from distvae import jobs
+
+    jobs.recipes(name)
+
+
+@app.command()
+def spaces() -> None:
+    """List the search spaces that 'distvae tune' knows by name."""
+    from distvae.tune.reading import space_names
+
+    for name, about in space_names().items():
+        print(f"{name:16}{about}")
+
+
+@app.command()
+def tune(
+    space: Annotated[str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")],
+    assignments: Assignments = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/SPACE.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the space says.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials side by side.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Sweep a search space: quality against sparsity, every trial recorded in MLflow."""
+    from distvae import jobs
+
+    jobs.tune(space, assignments or [], data, out, trials, concurrent, force, quiet)
+
+
+@app.command()
+def bench(
+    recipe: Annotated[str | None, typer.Argument(help="One recipe; all of them without it.")] = None,
+    steps: Annotated[int, typer.Option(min=10, help="Training steps to time.")] = 200,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the process.")] = 1,
+    json: AsJson = False,
+) -> None:
+    """Time a training step beside the matrix products of its shapes, in the same process."""
+    from distvae import bench
+
+    bench.report(recipe, steps, threads, json)
+
+
+@app.command()
+def results(
+    rows: Annotated[Path, typer.Argument(help="Folder of finished rows, one JSON each.")] = Path("docs/results"),
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the page goes; else standard output.")] = None,
+    add: Annotated[Path | None, typer.Option(help="An evaluated run to add as a row.")] = None,
+    table: Annotated[str | None, typer.Option(help="The table it belongs to, with --add.")] = None,
+    force: Force = False,
+) -> None:
+    """Build the page of results from its rows, or add a run to them."""
+    from distvae import results
+
+    if add is not None:
+        results.add(rows, add, table, force)
+    results.build(rows, out)
+
+
+def main() -> None:
+    """Run a command; what goes wrong is said in a sentence, and the exit code says whose turn it is."""
+    try:
+        app()
+    except Refusal as error:
+        _leave(str(error), 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _leave(f"{error.filename or 'a file'}: no room left on the disk; what was finished before is kept", 2)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+
+
+def _leave(text: str, code: int) -> None:
+    print(f"distvae: {text}", file=sys.stderr)
+    raise SystemExit(code)

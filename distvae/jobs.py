@@ -1,0 +1,181 @@
+"""What the commands do: each puts the parts together, and nothing more."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distvae.config import Config, from_dict, to_dict
+from distvae.progress import Progress, Style, until_stopped
+from distvae.recipes import load, override, parse_assignments, read_tree, recipe_names, recipe_path
+from distvae.refusal import Refusal
+
+if TYPE_CHECKING:
+    from distvae.data.dataset import Dataset
+    from distvae.tasks.judgement import Judgement
+
+ROOT = Path("runs")
+
+
+def configured(recipe: str, assignments: list[str], data: str | None, seed: int | None) -> Config:
+    """The configuration of a command line."""
+    given = parse_assignments(assignments)
+    given |= {} if data is None else {"data.path": data}
+    given |= {} if seed is None else {"train.seed": seed}
+    return load(recipe, given)
+
+
+def located(config: Config, dataset: "Dataset") -> Config:
+    """The configuration with the place its data was found in, so that it means the same tomorrow."""
+    return config.with_("data", path=dataset.origin)
+
+
+def train(
+    config: Config,
+    recipe: str,
+    out: Path | None,
+    resume: bool,
+    force: bool,
+    style: Style,
+    judge: bool,
+    track: bool,
+) -> None:
+    """Train, record, judge."""
+    from distvae.data import open_dataset
+    from distvae.track import Tracker
+    from distvae.train.loop import Diverged, Interrupted
+    from distvae.train.session import fit
+
+    folder = out or ROOT / recipe
+    dataset = open_dataset(config.data, quiet=style != "line")
+    config = located(config, dataset)
+    progress = Progress(style, dataset.unit)
+    progress.say(f"{recipe}: {rows(dataset)}; into {folder}")
+    tracker = Tracker.open(config, recipe, folder, recipe) if track else None
+    with until_stopped() as stop:
+        try:
+            for epoch in fit(config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop):
+                progress.epoch(epoch)
+                if tracker:
+                    tracker.epoch(epoch)
+        except (Interrupted, Diverged) as error:
+            if tracker:
+                tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
+            leave(error, stop(), folder)
+    judgement = judged(folder, "test", folder / "evaluation" / "test", True, style != "line") if judge else None
+    if tracker:
+        if judgement:
+            tracker.evaluation(judgement.summary, folder / "evaluation" / "test")
+        tracker.checkpoint(folder)
+        tracker.close()
+        progress.say(f"recorded; to look at it: {tracker.store.look}")
+    if judgement:
+        report(judgement, style)
+
+
+def rows(dataset: "Dataset") -> str:
+    """How much data there is."""
+    counts = ", ".join(f"{len(x):,} {split}" for split, x in dataset.splits.items())
+    return f"{dataset.name}, {counts} {dataset.unit}s"
+
+
+def leave(error: Exception, signal: int, folder: Path) -> None:
+    """End a training that did not reach its end."""
+    text = str(error) or f"stopped; the state is in {folder}, --resume goes on from it"
+    print(f"distvae: {text}", file=sys.stderr)
+    raise SystemExit(128 + signal if signal else 1)
+
+
+def judged(run: Path, split: str, target: Path, force: bool, quiet: bool, config: Config | None = None) -> "Judgement":
+    """The judgement of a run, written into a folder."""
+    from distvae.tasks.evaluate import evaluate
+    from distvae.train.run import Run
+
+    opened = Run.open(run)
+    opened.config = config or opened.config
+    return evaluate(opened, target, split, force, progress=not quiet)
+
+
+def report(judgement: "Judgement", style: Style) -> None:
+    """Print the figures, and what was refused."""
+    if style == "json":
+        print(json.dumps({"summary": judgement.summary}))
+    if style != "line":
+        return
+    for name, value in judgement.summary.items():
+        if not name.endswith(("_std", "_refused")):
+            spread = judgement.summary.get(f"{name}_std")
+            print(f"{name:20}{value:10.3f}" + ("" if spread is None else f"   +- {spread:.3f} over speakers"))
+    for refused in judgement.refused:
+        print(f"{refused.file}: no {refused.metric}: {refused.reason}")
+    for note in judgement.notes:
+        print(note)
+
+
+def evaluate(
+    run: Path, assignments: list[str], data: str | None, split: str, out: Path | None, force: bool, quiet: bool
+) -> None:
+    """Judge a run on its own data or on other data."""
+    from distvae.train.run import read_config, read_info
+
+    given = parse_assignments(assignments)
+    for key in given:
+        if not key.startswith(("eval.", "data.")):
+            raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
+    given |= {} if data is None else {"data.path": data}
+    config = from_dict(override(to_dict(read_config(run, read_info(run))), given))
+    judgement = judged(run, split, out or run / "evaluation" / split, force, quiet, config)
+    report(judgement, "quiet" if quiet else "line")
+
+
+def encode(run: Path, data: str, out: Path, split: str, force: bool) -> None:
+    """Write codes."""
+    from distvae.tasks import codes
+    from distvae.train.run import Run
+
+    opened = Run.open(run)
+    count = codes.encode(opened, dataclasses.replace(opened.config.data, path=data), out, split, force)
+    print(f"{out}: {count:,} codes of {opened.model.states} values")
+
+
+def show(run: Path) -> None:
+    """Print what there is to know of a run."""
+    import yaml
+
+    from distvae.train.run import read_config, read_epochs, read_info
+
+    info, epochs = read_info(run), read_epochs(run)
+    config, default = to_dict(read_config(run, info)), to_dict(Config())
+    counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
+    print(f"{run}: {info['recipe'] or 'a run'}, commit {info['commit']}, begun {info['begun']}")
+    print(f"data: {info['data']}, {counts} {info['unit']}s")
+    differing = {s: _differing(config[s], default[s]) if isinstance(config[s], dict) else config[s] for s in config}
+    print(yaml.safe_dump({s: part for s, part in differing.items() if part}, sort_keys=False).rstrip())
+    if epochs:
+        best = max(epochs, key=lambda epoch: epoch["val_objective"])
+        print(f"trained for {len(epochs)} epochs, {info.get('seconds', 0):.0f} s; best at epoch {best['epoch']:.0f}:")
+        print(f"validation bound {best['val_bound']:.2f} nats per {info['unit']}, Hoyer {best['val_hoyer']:.3f}")
+    for summary in sorted(run.glob("evaluation/*/summary.json")):
+        figures = json.loads(summary.read_text())
+        shown = (
+            f"{name} {value:.3f}" for name, value in figures.items() if value is not None and "_" + "std" not in name
+        )
+        print(f"judged on {summary.parent.name}: {', '.join(shown)}")
+
+
+def _differing(part: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name == "kind" or default.get(name) != value}
+
+
+def recipes(name: str | None) -> None:
+    """Print the list of recipes, or one of them as written and as resolved."""
+    import yaml
+
+    if name is None:
+        for known in recipe_names():
+            print(f"{known:16}{read_tree(recipe_path(known)).get('about', '')}")
+        return
+    print(recipe_path(name).read_text().rstrip())
+    print("\n# which resolves to:")
+    print(yaml.safe_dump(to_dict(load(name)), sort_keys=False).rstrip())

@@ -1,0 +1,83 @@
+"""What a person sees of training: a live line on a terminal, plain lines elsewhere, JSON for programs, or nothing."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from distvae.train.loop import Epoch
+
+Style = Literal["line", "quiet", "json"]
+
+
+class Progress:
+    """Shows epoch records as they come."""
+
+    def __init__(self, style: Style, unit: str) -> None:
+        self.style, self.unit = style, unit
+        self.live = style == "line" and sys.stderr.isatty()
+        self.seen: list[float] = []
+
+    def epoch(self, record: "Epoch") -> None:
+        """Show one record."""
+        self.seen.append(record.seconds)
+        if self.style == "json":
+            print(json.dumps(record.metrics()), flush=True)
+        elif self.style == "line":
+            text = describe(record, self.unit, self._left(record))
+            end = "" if self.live and record.epoch < record.epochs else "\n"
+            sys.stderr.write(f"\r\033[K{text}{end}" if self.live else f"{text}\n")
+            sys.stderr.flush()
+
+    def say(self, text: str) -> None:
+        """One plain line for a person."""
+        if self.style == "line":
+            sys.stderr.write(f"\r\033[K{text}\n" if self.live else f"{text}\n")
+            sys.stderr.flush()
+
+    def _left(self, record: "Epoch") -> float:
+        """Seconds to go at the pace seen in this process."""
+        if len(self.seen) < 2:
+            return record.seconds / record.epoch * (record.epochs - record.epoch)
+        pace = (self.seen[-1] - self.seen[0]) / (len(self.seen) - 1)
+        return pace * (record.epochs - record.epoch)
+
+
+def describe(record: "Epoch", unit: str, left: float) -> str:
+    """One line: where training stands and how good it is."""
+    return (
+        f"epoch {record.epoch}/{record.epochs}  "
+        f"nats per {unit}: train {record.train_objective:.2f}, validation {record.val_bound:.2f}  "
+        f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s  {clock(left)} left"
+        f"{'  best' if record.best else ''}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """A duration as a person writes it."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def until_stopped() -> Iterator[Callable[[], int]]:
+    """A function that returns the signal that asked to stop, or 0; a second signal quits at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        asked.append(number)
+        sys.stderr.write("\nstopping after this batch; once more to quit at once\n")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked[0] if asked else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,141 @@
+"""Results that accumulate: one small JSON for each finished row, and the page that is built from all of them."""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from distvae.output import whole
+from distvae.refusal import Refusal
+
+Row = dict[str, Any]
+
+
+def add(folder: Path, run: Path, table: str | None, force: bool) -> None:
+    """Write the row of an evaluated run: configuration, seed, commit, seconds, figures."""
+    from distvae.config import flatten
+    from distvae.train.run import read_config, read_epochs, read_info
+
+    info = read_info(run)
+    config = flatten(read_config(run, info))
+    judged = run / "evaluation" / "test" / "summary.json"
+    if table is None:
+        raise Refusal("--table: missing; the table this row belongs to expected, such as sdm-speech")
+    if not judged.is_file():
+        raise Refusal(f"{judged}: missing; 'distvae evaluate {run}' writes it")
+    name = Path(str(config.pop("data.path"))).name
+    row = {
+        "table": table,
+        "row": run.name,
+        "recipe": info["recipe"],
+        "seed": config["train.seed"],
+        "commit": info["commit"],
+        "seconds": round(info["seconds"], 1),
+        "epochs": info["epochs"],
+        "data": f"{info['data']} ({name})" if name != info["data"] else name,
+        "data_digest": info["data_digest"][:16],
+        "rows": info["rows"],
+        "machine": f"{platform.machine()}, {info['machine']['cpus']} cores",
+        "config": config,
+        "figures": json.loads(judged.read_text()) | _training(read_epochs(run)),
+    }
+    write(folder, row, force)
+
+
+def _training(epochs: list[dict[str, float]]) -> dict[str, float]:
+    best = max(epochs, key=lambda epoch: epoch["val_objective"])
+    return {name: best[name] for name in ("val_objective", "val_bound", "val_kl")} | {"best_epoch": best["epoch"]}
+
+
+def write(folder: Path, row: Row, force: bool) -> None:
+    """Keep a row; one that is there already is refused unless it is to be replaced."""
+    path = folder / row["table"] / f"{row['row']}.json"
+    if path.exists() and not force:
+        raise Refusal(f"{path}: exists; --force replaces it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(row, indent=1) + "\n")
+
+
+def build(folder: Path, out: Path | None) -> None:
+    """Write the page of all rows."""
+    page = "\n".join(_page(folder)) + "\n"
+    if out is None:
+        print(page, end="")
+        return
+    with whole(out) as partial:
+        partial.write_text(page)
+
+
+def read(folder: Path, table: str) -> list[Row]:
+    """The finished rows of a table, by name."""
+    return [json.loads(path.read_text()) for path in sorted((folder / table).glob("*.json"))]
+
+
+def _page(folder: Path) -> list[str]:
+    tables = sorted(path for path in folder.glob("*") if path.is_dir())
+    if not tables:
+        raise Refusal(f"{folder}: no rows; folders of JSON rows expected, which 'distvae results --add RUN' writes")
+    lines = [
+        "# Results",
+        "",
+        "Built by `distvae results docs/results -o docs/results.md` from one JSON for each finished row, in",
+        "`docs/results/`. Means over seeds; the spread is half the range.",
+    ]
+    for table in tables:
+        lines += ["", *_section(folder, table)]
+    return lines
+
+
+def _section(folder: Path, table: Path) -> list[str]:
+    about = table / "about.md"
+    head = about.read_text().rstrip().splitlines() if about.exists() else [f"## {table.name}"]
+    return [*head, "", *_table(read(folder, table.name))]
+
+
+SHOWN = {
+    "val_bound": "validation bound",
+    "val_objective": "validation objective",
+    "pesq_wb": "PESQ wb",
+    "pesq_nb_raw": "PESQ raw nb",
+    "stoi": "STOI",
+    "estoi": "ESTOI",
+    "si_sdr": "SI-SDR",
+    "isd": "IS div.",
+    "hoyer": "Hoyer",
+    "hoyer_active": "Hoyer, active",
+    "effective_atoms": "eff. atoms",
+    "live_atoms": "live",
+    "ratio": "step / products",
+    "step_us": "step, us",
+    "products_us": "products, us",
+}
+
+
+def _table(rows: list[Row]) -> list[str]:
+    """A Markdown table, seeds of the same row together."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["row"].removesuffix(f"-s{row['seed']}"), []).append(row)
+    shown = [name for name in SHOWN if any(row["figures"].get(name) is not None for row in rows)]
+    head = ["row", *(SHOWN[name] for name in shown), "seeds", "epochs", "seconds", "commit"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name, group in groups.items():
+        figures = [_spread([row["figures"].get(figure) for row in group]) for figure in shown]
+        epochs, seconds = (_spread([row[key] for row in group], 0) for key in ("epochs", "seconds"))
+        commits = " ".join(sorted({str(row["commit"])[:8] for row in group}))
+        lines.append(_line([name, *figures, str(len(group)), epochs, seconds, commits]))
+    return lines
+
+
+def _spread(values: list[float | None], digits: int | None = None) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean, half = sum(known) / len(known), (max(known) - min(known)) / 2
+    places = digits if digits is not None else 1 if abs(mean) >= 20 else 2 if abs(mean) >= 2 else 3
+    return f"{mean:.{places}f}" + (f" ± {half:.{places}f}" if half and digits is None else "")
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,114 @@
+"""Codes of data to Parquet, and pictures of what the prior draws."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distvae import pictures
+from distvae.config import IdxData, SpeechData
+from distvae.data import open_dataset
+from distvae.data.dataset import Array, Dataset
+from distvae.output import claim, whole
+from distvae.refusal import Refusal
+from distvae.train.run import Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP = 65536  # rows of a Parquet row group, the most held in memory
+SPLITS = ("train", "val", "test")
+
+
+def encode(run: Run, data: SpeechData | IdxData, target: Path, split: str = "all", force: bool = False) -> int:
+    """Write the codes of a split, or of all, with where each came from; return how many."""
+    import pyarrow.parquet as pq
+
+    claim(target, (".parquet",), force)
+    if split not in (*SPLITS, "all"):
+        raise Refusal(f"no split '{split}'; {', '.join(SPLITS)} or all expected")
+    dataset = open_dataset(data)
+    schema = _schema(run, isinstance(data, IdxData))
+    rows = 0
+    with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for name in SPLITS if split == "all" else (split,):
+            blocks = _images(run, data, dataset, name) if isinstance(data, IdxData) else _frames(run, dataset, name)
+            for table in _grouped(blocks, schema):
+                writer.write_table(table)
+                rows += len(table)
+    return rows
+
+
+def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool = False) -> None:
+    """Draw from the prior: a picture of what is decoded, and the values beside it as .npy."""
+    values = target.with_suffix(".npy")
+    claim(target, (".png", ".pdf", ".svg"), force)
+    claim(values, (".npy",), force)
+    decoded = run.decode(run.sample(count, seed))
+    title = f"{run.recipe or run.path.name}: {count} draws from the prior"
+    if isinstance(run.config.data, SpeechData):
+        figure = pictures.sampled_frames(decoded, run.config.data.rate, title)
+    else:
+        figure = pictures.image_grid(decoded, title)
+    pictures.save(figure, target)
+    with whole(values) as path:
+        np.save(path, decoded)
+
+
+Block = tuple[dict[str, Any], Array]
+"""Columns that are one value or a value per row, and the codes."""
+
+
+def _frames(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
+    """A block per recording."""
+    for recording, rows in dataset.rows(split):
+        codes = run.encode(dataset.splits[split][rows])
+        where = {"file": recording.file, "speaker": recording.speaker, "split": split}
+        yield where | {"frame": np.arange(len(codes), dtype=np.int32)}, codes
+
+
+def _images(run: Run, data: IdxData, dataset: Dataset, split: str) -> Iterator[Block]:
+    """A block per so many images."""
+    from distvae.data.idx import labels
+
+    images, label = dataset.splits[split], labels(data)[split]
+    for start in range(0, len(images), GROUP):
+        codes = run.encode(images[start : start + GROUP])
+        row = np.arange(start, start + len(codes), dtype=np.int32)
+        yield {"split": split, "row": row, "label": label[row]}, codes
+
+
+def _schema(run: Run, images: bool) -> "pa.Schema":
+    import pyarrow as pa
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    origin = {"split": text, "row": pa.int32(), "label": pa.int64()}
+    if not images:
+        origin = {"file": text, "speaker": text, "split": text, "frame": pa.int32()}
+    code = pa.list_(pa.float32(), run.model.states)
+    known = {"recipe": run.recipe, "run": run.info["config_sha256"], "trained_on": run.info["data_digest"]}
+    return pa.schema(origin | {"code": code}, metadata={f"distvae.{key}": value for key, value in known.items()})
+
+
+def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table"]:
+    """Blocks joined to tables of about a row group."""
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for columns, codes in blocks:
+        waiting.append(_table(columns, codes, schema))
+        if sum(map(len, waiting)) >= GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _table(columns: dict[str, Any], codes: Array, schema: "pa.Schema") -> "pa.Table":
+    import pyarrow as pa
+
+    code = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
+    full = {name: [value] * len(codes) if isinstance(value, str) else value for name, value in columns.items()}
+    arrays = [pa.array(full[name]).cast(schema.field(name).type) for name in full]
+    return pa.table([*arrays, code], schema=schema)

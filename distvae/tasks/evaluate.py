@@ -1,0 +1,92 @@
+"""Everything there is to see of a trained run, in one folder: scores, pictures, and a recording before and after."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from distvae import pictures
+from distvae.config import SDMModel, SpeechData
+from distvae.data import audio
+from distvae.data.dataset import Array
+from distvae.measures import live_atoms
+from distvae.output import claim_folder
+from distvae.tasks.images import images_of
+from distvae.tasks.judge import judge, of_split
+from distvae.tasks.judgement import Judgement
+from distvae.tasks.resynthesis import coder, resynthesise, write
+from distvae.train.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = tuple[str, "Figure"]
+HEARD = 12  # recordings whose codes are drawn
+SECONDS = 6  # of a recording drawn as a spectrogram
+SEEN = 4096  # images whose codes are drawn
+SHOWN = 36  # images drawn over their reconstructions
+
+
+def evaluate(
+    run: Run, target: Path | None = None, split: str = "test", force: bool = False, progress: bool = True
+) -> Judgement:
+    """Judge a run on a split and write tables, pictures and sounds; by default into its own folder."""
+    folder = target or run.path / "evaluation" / split
+    claim_folder(folder, force)
+    judgement = judge(run, split, progress)
+    judgement.save(folder)
+    for name, figure in draw(run, split, folder):
+        pictures.save(figure, folder / f"{name}.png")
+    return judgement
+
+
+def draw(run: Run, split: str, sounds: Path) -> Iterator[Picture]:
+    """The pictures of a run by name; the first recording of the split goes to a folder of sounds."""
+    title = run.recipe or run.path.name
+    yield from _of_speech(run, split, title, sounds) if _speech(run) else _of_images(run, split, title)
+    model = run.config.model
+    if isinstance(model, SDMModel) and model.dictionary != "identity":
+        yield "dictionary", pictures.dictionary(run.model.dictionary.numpy(force=True), f"{title}: dictionary")
+    if epochs := run.epochs():
+        yield "learning", pictures.learning_curves(epochs, str(run.info["unit"]), f"{title}: training")
+
+
+def _speech(run: Run) -> bool:
+    return isinstance(run.config.data, SpeechData)
+
+
+def _of_speech(run: Run, split: str, title: str, sounds: Path) -> Iterator[Picture]:
+    data, code = run.config.data, coder(run, run.config.eval.latent)
+    root, chosen = of_split(run.config, split)
+    signals = [audio.load(root / r.file, data) for r in chosen[:: math.ceil(len(chosen) / HEARD)]]
+    heard = [resynthesise(code, signal, data) for signal in signals]
+    write(sounds / "original.wav", signals[0], data.rate)
+    write(sounds / "reconstruction.wav", heard[0].signal, data.rate)
+    first = slice(0, SECONDS * data.rate // data.hop)
+    before, after = heard[0].power[first], heard[0].coded.power[first].numpy()
+    yield "spectrogram", pictures.spectrograms(before, after, data.rate, data.hop, f"{title}: {chosen[0].file}")
+    yield from _of_codes(run, np.concatenate([run.encode(each.power) for each in heard]), title)
+
+
+def _of_images(run: Run, split: str, title: str) -> Iterator[Picture]:
+    codes = run.encode(images := images_of(run, split)[:SEEN])
+    decoded = run.decode(codes[:SHOWN])
+    yield "images", pictures.image_pairs(images[:SHOWN], decoded, f"{title}: originals above reconstructions")
+    yield from _of_codes(run, codes, title)
+
+
+def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
+    """How the values of the code are distributed, and what each does alone."""
+    live = live_atoms(torch.from_numpy(codes)).numpy()
+    yield "codes", pictures.code_histograms(codes, live, f"{title}: {len(codes)} codes")
+    strength = np.sqrt(np.mean(codes**2, axis=0))
+    alone, nothing = run.decode(np.diag(strength)), run.decode(np.zeros_like(strength)[None])
+    name = f"{title}: what each atom changes alone, at its root mean square"
+    if _speech(run):
+        change = pictures.decibel(alone) - pictures.decibel(nothing)
+        yield "atoms", pictures.responses(change, live, run.config.data.rate, name)
+    else:
+        yield "atoms", pictures.image_responses(alone - nothing, name)

@@ -1,0 +1,121 @@
+"""Judging: every file of a split resynthesised, scored in parallel, and measured for sparsity."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distvae.config import Config, IdxData
+from distvae.data import audio, recordings
+from distvae.data.dataset import Recording
+from distvae.refusal import Refusal
+from distvae.tasks import metrics
+from distvae.tasks.images import judge_images
+from distvae.tasks.judgement import Judgement, Refused, summarise
+from distvae.tasks.metrics import Scores
+from distvae.tasks.resynthesis import Coder, Resynthesis, coder, resynthesise
+from distvae.tasks.sparsity import Strength, frame_means
+from distvae.train.run import Run
+
+Job = tuple[metrics.Array, metrics.Array, int, list[str]]
+
+
+def judge(run: Run, split: str = "test", progress: bool = True) -> Judgement:
+    """The scores of a run on a split of the data that its configuration names.
+
+    A script that calls this needs `if __name__ == "__main__"`, unless eval.processes is 1.
+    """
+    if isinstance(run.config.data, IdxData):
+        return judge_images(run, split)
+    return judge_recordings(coder(run, run.config.eval.latent), run.config, split, progress)
+
+
+def judge_recordings(code: Coder, config: Config, split: str, progress: bool = True) -> Judgement:
+    """The scores of whatever decodes power from power."""
+    root, chosen = of_split(config, split)
+    desk = Desk(code, config, root)
+    processes = min(config.eval.processes or os.cpu_count() or 1, len(chosen))
+    scores = list(_watched(side_by_side(map(desk.take, chosen), processes), len(chosen), progress))
+    rows = [desk.row(file, score) for file, score in zip(desk.heard, scores, strict=True)]
+    refused = [
+        Refused(row["file"], name, why)
+        for row, score in zip(rows, scores, strict=True)
+        for name, why in score.refused.items()
+    ]
+    return summarise(split, rows, refused, desk.atoms(), metrics.notes(config.eval.metrics, config.data.rate))
+
+
+def of_split(config: Config, split: str) -> tuple[Path, list[Recording]]:
+    """The root of the data and the recordings of one split, or of all."""
+    root, found = recordings.find(config.data)
+    chosen = [recording for recording in found if split in ("all", recording.split)]
+    if not chosen:
+        raise Refusal(f"{root}: no recording in split '{split}'; train, val, test or all expected")
+    return root, chosen
+
+
+class Desk:
+    """Resynthesises recordings one after the other, and keeps what is cheap to say of each."""
+
+    def __init__(self, code: Coder, config: Config, root: Path) -> None:
+        self.code, self.data, self.root = code, config.data, root
+        self.metrics = metrics.available(config.eval.metrics)
+        self.heard: list[dict[str, Any]] = []
+        self.frames = 0
+        self.strength = Strength()
+
+    def take(self, recording: Recording) -> Job:
+        """What remains to be done for a recording: scoring its waveform."""
+        signal = audio.load(self.root / recording.file, self.data)
+        result = resynthesise(self.code, signal, self.data, self.frames)
+        own = {"file": recording.file, "speaker": recording.speaker, "seconds": len(signal) / self.data.rate}
+        self.heard.append(own | self._cheap(result))
+        self.frames += len(result.power)
+        return signal, result.signal, self.data.rate, [name for name in self.metrics if name != "isd"]
+
+    def _cheap(self, result: Resynthesis) -> dict[str, float]:
+        found = {"isd": metrics.isd(result.power, result.coded.power.numpy())} if "isd" in self.metrics else {}
+        code = result.coded.code
+        if code is None:
+            return found
+        self.strength.see(code)
+        return found | frame_means(code, torch.from_numpy(result.power).sum(-1))
+
+    def row(self, own: dict[str, Any], scores: Scores) -> dict[str, Any]:
+        """All that is known of a recording, the measures in the order asked for."""
+        known = own | scores.values
+        order = dict.fromkeys(["file", "speaker", "seconds", *self.metrics, *known])
+        return {name: known[name] for name in order}
+
+    def atoms(self) -> dict[str, float]:
+        """Live and dead values of the code over all recordings taken."""
+        return self.strength.atoms() if self.strength.rows else {}
+
+
+def side_by_side(jobs: Iterable[Job], processes: int) -> Iterator[Scores]:
+    """Scores in the order of the jobs, of which only a few are in memory at a time."""
+    if processes == 1:
+        yield from (metrics.score(*job) for job in jobs)
+        return
+    waiting: deque[Future[Scores]] = deque()
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for job in jobs:
+            waiting.append(pool.submit(metrics.score, *job))
+            if len(waiting) > 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _watched(scores: Iterable[Scores], count: int, progress: bool) -> Iterable[Scores]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = not (progress and console.is_terminal)
+    return track(scores, "judging", total=count, console=console, transient=True, disable=hidden)

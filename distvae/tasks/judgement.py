@@ -1,0 +1,79 @@
+"""What judging found: a row per file, a row per speaker, and the whole in one dictionary."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distvae.output import whole
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+
+class Refused(NamedTuple):
+    """A file that a measure gave no number for."""
+
+    file: str
+    metric: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The scores of a split."""
+
+    split: str
+    summary: dict[str, float]
+    """Means over files, `_std` their spread over speakers, `_refused` how many files a measure refused; atoms."""
+    files: "DataFrame | None" = None
+    speakers: "DataFrame | None" = None
+    """Mean and standard deviation (`_std`) of each column over the files of a speaker."""
+    refused: list[Refused] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know about how the scores were computed."""
+
+    def save(self, folder: Path) -> None:
+        """Write the tables (CSV, Parquet) and the summary (JSON) into an existing folder, each whole or not at all."""
+        import pandas
+
+        tables = {"files": self.files, "speakers": self.speakers}
+        if self.files is not None:
+            tables["refused"] = pandas.DataFrame(self.refused, columns=list(Refused._fields))
+        for name, table in tables.items():
+            if table is not None:
+                _write_table(table, folder / name)
+        with whole(folder / "summary.json") as path:
+            plain = {name: value if math.isfinite(value) else None for name, value in self.summary.items()}
+            path.write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def summarise(
+    split: str, rows: Sequence[dict[str, Any]], refused: list[Refused], atoms: dict[str, float], notes: list[str]
+) -> Judgement:
+    """The judgement of files, each a row with its name, its speaker, and numbers."""
+    import pandas
+
+    files = pandas.DataFrame(list(rows))
+    spoken = files.drop(columns="file").groupby("speaker")
+    mean, spread = spoken.mean(), spoken.std()
+    speakers = mean.join(spread.add_suffix("_std")).assign(files=spoken.size()).reset_index()
+    summary = {"files": float(len(files))} | _plain(files.drop(columns=["file", "speaker"]).mean())
+    summary |= _plain(mean.drop(columns="seconds").std().add_suffix("_std"))
+    for refusal in refused:
+        name = f"{refusal.metric}_refused"
+        summary[name] = summary.get(name, 0.0) + 1
+    return Judgement(split, summary | atoms, files, speakers, refused, notes)
+
+
+def _plain(figures: "Series[float]") -> dict[str, float]:
+    return {str(name): float(value) for name, value in figures.items()}
+
+
+def _write_table(table: "DataFrame", stem: Path) -> None:
+    with whole(stem.with_suffix(".csv")) as path:
+        table.to_csv(path, index=False, float_format="%.6g")
+    with whole(stem.with_suffix(".parquet")) as path:
+        table.to_parquet(path, index=False)

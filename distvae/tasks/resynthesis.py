@@ -1,0 +1,87 @@
+"""Recordings through a model and back: decoded power, and the phase of the input."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distvae.config import SpeechData
+from distvae.data import audio
+from distvae.data.dataset import Array
+from distvae.data.stft import Stft
+from distvae.interface import expect
+from distvae.noise import JUDGEMENT, Noise
+from distvae.output import claim, whole
+from distvae.refusal import Refusal
+from distvae.train.run import Run
+
+Latent = Literal["mean", "sample"]
+SUFFIXES = (".wav", ".flac")
+
+
+class Coded(NamedTuple):
+    """Frames after a model, or a reference, saw them."""
+
+    power: Tensor
+    """(N, bins) decoded."""
+    code: Tensor | None
+    """(N, H), where there is one."""
+
+
+Coder = Callable[[Tensor, int], Coded]
+"""From power (N, bins), whose first frame has this number in its split, to what is decoded."""
+
+
+class Resynthesis(NamedTuple):
+    """A recording that went through a coder."""
+
+    signal: Array
+    power: Array
+    """(N, bins) of the original."""
+    coded: Coded
+
+
+def coder(run: Run, latent: Latent) -> Coder:
+    """A run as a coder: by the posterior's mean, or by one sample of it."""
+
+    @torch.inference_mode()
+    def code(power: Tensor, first: int) -> Coded:
+        row = torch.arange(first, first + len(power))
+        q = run.posterior(power, row)
+        draws, noise = (1, Noise(run.config.train.seed, JUDGEMENT, row)) if latent == "sample" else (0, None)
+        return Coded(expect(q, run.model.decode, draws, noise).clamp_min(0), q.code)
+
+    return code
+
+
+def resynthesise(code: Coder, signal: Array, data: SpeechData, first: int = 0) -> Resynthesis:
+    """A signal of the same length, with decoded power under the phase of the input."""
+    stft = Stft(data.window, data.hop)
+    spectrum = stft.spectrum(torch.from_numpy(signal))
+    power = torch.view_as_real(spectrum).square().sum(-1)
+    coded = code(power, first)
+    estimate = stft.signal(torch.polar(coded.power.sqrt(), spectrum.angle()), len(signal))
+    return Resynthesis(estimate.numpy(), power.numpy(), coded)
+
+
+def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False) -> None:
+    """Write a recording's resynthesis at the run's rate: untrimmed, at the level it came with."""
+    if not isinstance(run.config.data, SpeechData):
+        raise Refusal(f"{run.path}: a run on {run.config.data.kind} data; one on speech expected")
+    claim(target, SUFFIXES, force)
+    signal = audio.load(source, dataclasses.replace(run.config.data, trim_db=None, level="keep"))
+    level = np.abs(signal).max() if run.config.data.level == "peak" else np.float32(1)
+    heard = resynthesise(coder(run, run.config.eval.latent), signal / level, run.config.data)
+    write(target, heard.signal * level, run.config.data.rate)
+
+
+def write(path: Path, signal: Array, rate: int) -> None:
+    """Write 16-bit sound; a signal beyond full scale is turned down, not clipped."""
+    import soundfile
+
+    with whole(path) as temporary:
+        soundfile.write(temporary, signal / max(1.0, float(np.abs(signal).max())), rate, subtype="PCM_16")

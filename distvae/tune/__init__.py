@@ -1,0 +1,1 @@
+"""Sweeps: what varies, and trying it."""

@@ -1,0 +1,104 @@
+"""Refusing a space at the door for what would fail in the middle of a sweep.
+
+Every value of every axis, in every combination of the choices that conditions ask about, has to be a valid
+configuration; an axis may vary only where its key exists; trials are ranked only by figures that compare.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distvae.config import Config, IdxData
+from distvae.refusal import Refusal, nearest
+from distvae.schema import FAMILIES, field_types
+from distvae.tune.axes import Axis, Choice
+from distvae.tune.space import Space
+
+BOUNDS = ("val_bound", "val_objective", "bound", "objective")
+SPARSITY = ("hoyer", "effective_atoms", "live_atoms")
+CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
+"""Bounds under different priors, likelihoods or data do not compare."""
+
+
+def admit(space: Space) -> None:
+    """Refuse a space some of whose trials could not run, or could not be compared."""
+    reached: set[str] = set()
+    for values in space.branches():
+        active = space.active(values)
+        reached |= {axis.name for axis in active}
+        _admit_branch(space, values, active)
+    for i, axis in enumerate(space.axes):
+        _admit_conditions(space, axis, space.axes[:i])
+        if axis.name not in reached:
+            raise Refusal(f"{axis.path}.when: its conditions never hold together")
+    _admit_ranking(space)
+
+
+def _admit_conditions(space: Space, axis: Axis, earlier: Sequence[Axis]) -> None:
+    known = {a.key for a in earlier} | set(space.given)
+    for key, wanted in axis.when.items():
+        path = f"{axis.path}.when.{key}"
+        if key in known:
+            _admit_wanted(path, wanted, [a for a in earlier if a.key == key])
+        elif key in {a.key for a in space.axes}:
+            raise Refusal(f"{path}: does not vary before this axis; move its axis up")
+        else:
+            raise Refusal(f"{path}: no such key; {nearest(key, known)}")
+
+
+def _admit_wanted(path: str, wanted: tuple[Any, ...], asked: list[Axis]) -> None:
+    if any(not isinstance(axis.span, Choice) for axis in asked):
+        raise Refusal(f"{path}: is an interval; only a choice can be a condition")
+    values = [value for axis in asked for value in axis.span.corners]
+    for value in wanted:
+        if values and value not in values:
+            raise Refusal(f"{path}: {value!r} is never chosen; {nearest(str(value), map(str, values))}")
+
+
+def _admit_branch(space: Space, values: dict[str, Any], active: list[Axis]) -> None:
+    """Every value of every axis that varies here makes a configuration, the others being at their first value."""
+    where = ", ".join(f"{key} {values[key]}" for key in sorted(space.deciding & set(values))) or "every trial"
+    for axis in active:
+        if sum(other.key == axis.key for other in active) > 1:
+            raise Refusal(
+                f"{axis.path}: {axis.key} varies twice for {where}; conditions that exclude each other expected"
+            )
+        _admit_key(space, axis, values)
+    for axis in active:
+        for value in [values[axis.key]] if axis.key in space.deciding else axis.span.corners:
+            try:
+                space.config(values | {axis.key: value})
+            except Refusal as error:
+                raise Refusal(f"{axis.path}: {error} (for {where})") from error
+
+
+def _admit_key(space: Space, axis: Axis, values: Mapping[str, Any]) -> None:
+    """A field that only some families have may vary only with them."""
+    section, _, name = axis.key.partition(".")
+    families = FAMILIES.get(section, {})
+    having = [kind for kind, cls in families.items() if name in field_types(cls)]
+    kind = str(values.get(f"{section}.kind", space.given.get(f"{section}.kind")))
+    if having and kind in families and kind not in having:
+        wanted = having[0] if len(having) == 1 else f"[{', '.join(having)}]"
+        raise Refusal(
+            f"{axis.path}: {section}.kind '{kind}' has no {name}; add when: {{{section}.kind: {wanted}}} to this axis"
+        )
+
+
+def _admit_ranking(space: Space) -> None:
+    """Trials are ranked by figures that they have, and by bounds only under one prior, likelihood and dataset."""
+    figures = _figures(space.base)
+    for name in space.metrics:
+        if name not in figures:
+            raise Refusal(f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}")
+        for axis in space.axes:
+            if name in BOUNDS and axis.key.startswith(CHANGE_THE_BOUND):
+                raise Refusal(
+                    f"metrics.{name}: bounds do not compare where {axis.key} varies; "
+                    "a figure of quality or sparsity expected, such as pesq_wb or hoyer"
+                )
+
+
+def _figures(base: Config) -> tuple[str, ...]:
+    if isinstance(base.data, IdxData):
+        return ("squared_error", *SPARSITY, *BOUNDS)
+    return (*base.eval.metrics, "hoyer_active", *SPARSITY, *BOUNDS[:2])

@@ -1,0 +1,135 @@
+"""One thing that varies in a sweep: its values, and when it does so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from distvae.refusal import Refusal, nearest
+from distvae.schema import check
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Some values, in no order."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def corners(self) -> tuple[Any, ...]:
+        """The values that have to be valid for all others to be."""
+        return self.values
+
+    def suggest(self, trial: "optuna.Trial", name: str) -> Any:
+        """One of the values, chosen under its text: lists are no categories. A single one is no question."""
+        texts = {str(value): value for value in self.values}
+        return texts[trial.suggest_categorical(name, list(texts))] if len(texts) > 1 else self.values[0]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers from low to high, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @property
+    def corners(self) -> tuple[Any, ...]:
+        """The values that have to be valid for all others to be."""
+        return (self.low, self.high)
+
+    def suggest(self, trial: "optuna.Trial", name: str) -> Any:
+        """A number of the interval, whole if its ends are."""
+        if isinstance(self.low, int):
+            return trial.suggest_int(name, self.low, int(self.high), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dotted key of the configuration, its values, and the conditions under which it varies."""
+
+    key: str
+    place: int
+    """Its index in the list of axes."""
+    repeated: int
+    """How many axes before it have the same key."""
+    span: Choice | Interval
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Earlier keys and the values they must have, all of them."""
+
+    @property
+    def path(self) -> str:
+        """What a refusal calls it."""
+        return f"axes[{self.place}] ({self.key})"
+
+    @property
+    def name(self) -> str:
+        """What the sampler knows it by: the key, numbered where several axes share it."""
+        return f"{self.key}#{self.repeated + 1}" if self.repeated else self.key
+
+    def applies(self, values: Mapping[str, Any]) -> bool:
+        """Whether the conditions hold; a key that is absent has no value."""
+        return all(key in values and values[key] in wanted for key, wanted in self.when.items())
+
+
+FIELDS = ("key", "choice", "int", "float", "log", "when")
+ENDS = {"int": tuple[int, int], "float": tuple[float, float]}
+
+
+def read_axes(tree: object) -> tuple[Axis, ...]:
+    """The axes of a space file."""
+    if not isinstance(tree, list) or not tree:
+        raise Refusal("axes: a list of at least one axis expected, such as {key: model.latent, choice: [16, 32]}")
+    axes: list[Axis] = []
+    for place, item in enumerate(tree):
+        axes.append(_read_axis(place, item, [axis.key for axis in axes]))
+    return tuple(axes)
+
+
+def _read_axis(place: int, tree: object, earlier: list[str]) -> Axis:
+    path = f"axes[{place}]"
+    if not isinstance(tree, Mapping) or not isinstance(tree.get("key"), str):
+        raise Refusal(f"{path}.key: missing; a dotted key of the configuration expected, such as model.latent")
+    for name in tree:
+        if name not in FIELDS:
+            raise Refusal(f"{path}.{name}: no such field of an axis; {nearest(str(name), FIELDS)}")
+    when = tree.get("when", {})
+    if not isinstance(when, Mapping):
+        raise Refusal(f"{path}.when: {when!r} is no condition; {{key: value}} expected")
+    conditions = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in when.items()}
+    return Axis(tree["key"], place, earlier.count(tree["key"]), _read_span(f"{path} ({tree['key']})", tree), conditions)
+
+
+def _read_span(path: str, tree: Mapping[str, Any]) -> Choice | Interval:
+    given = [kind for kind in ("choice", *ENDS) if kind in tree]
+    if len(given) != 1:
+        raise Refusal(f"{path}: one of choice, int and float expected; {' and '.join(given) or 'none'} given")
+    return _read_choice(path, tree) if given == ["choice"] else _read_interval(path, given[0], tree)
+
+
+def _read_interval(path: str, kind: str, tree: Mapping[str, Any]) -> Interval:
+    low, high = check(f"{path}.{kind}", ENDS[kind], tree[kind])
+    log = tree.get("log", False)
+    if not isinstance(log, bool):
+        raise Refusal(f"{path}.log: {log!r}; true or false expected")
+    if not low < high or (log and low <= 0):
+        wanted = "two rising numbers above 0" if log else "two rising numbers"
+        raise Refusal(f"{path}.{kind}: [{low}, {high}]; {wanted} expected")
+    return Interval(low, high, log)
+
+
+def _read_choice(path: str, tree: Mapping[str, Any]) -> Choice:
+    values = tree["choice"]
+    if not isinstance(values, list) or not values:
+        raise Refusal(f"{path}.choice: {values!r}; a list of at least one value expected")
+    if "log" in tree:
+        raise Refusal(f"{path}.log: a choice has no scale; leave it out")
+    texts = [str(value) for value in values]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise Refusal(f"{path}.choice: {text} is listed twice")
+    return Choice(tuple(values))

@@ -1,0 +1,84 @@
+"""Finding search spaces by name, and reading them from YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from distvae.config import Config, Count, Whole
+from distvae.recipes import load, read_tree
+from distvae.refusal import Refusal, nearest
+from distvae.schema import check
+from distvae.tune.admission import admit
+from distvae.tune.axes import read_axes
+from distvae.tune.space import Space
+
+FOLDERS = (Path("tune_spaces"), Path(__file__).parents[2] / "tune_spaces")
+"""Where names of spaces are looked up: below the working folder, then in the checkout."""
+FIELDS = ("about", "base", "fixed", "metrics", "trials", "concurrent", "seed", "axes")
+
+
+def space_names() -> dict[str, str]:
+    """The spaces that can be named, and what they say about themselves."""
+    paths = {path.stem: path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.yaml"))}
+    return {name: str(read_tree(path).get("about", "")) for name, path in sorted(paths.items())}
+
+
+def space_path(name: str) -> Path:
+    """The file of a space's name, or the file named."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    for folder in FOLDERS:
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    raise Refusal(f"{name}: no such space in tune_spaces; {nearest(name, space_names())}")
+
+
+def load_space(name: str) -> Space:
+    """The checked space of a name or a file."""
+    path = space_path(name)
+    try:
+        space = read_space(path.stem, read_tree(path))
+        admit(space)
+    except Refusal as error:
+        raise Refusal(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    return space
+
+
+def read_space(name: str, tree: Mapping[str, Any]) -> Space:
+    """The space of a mapping, its fields well-formed."""
+    for key in tree:
+        if key not in FIELDS:
+            raise Refusal(f"{key}: no such field of a space; {nearest(str(key), FIELDS)}")
+    return Space(
+        name=name,
+        about=check("about", str, tree.get("about", "")),
+        recipe=check("base", str, tree.get("base", "")),
+        base=_read_base(tree),
+        metrics=_read_metrics(tree.get("metrics")),
+        trials=check("trials", Count, tree.get("trials", 20)),
+        concurrent=check("concurrent", Count | None, tree.get("concurrent")),
+        seed=check("seed", Whole, tree.get("seed", 0)),
+        axes=read_axes(tree.get("axes")),
+    )
+
+
+def _read_base(tree: Mapping[str, Any]) -> Config:
+    fixed = tree.get("fixed") or {}
+    if not isinstance(fixed, Mapping):
+        raise Refusal(f"fixed: {fixed!r}; dotted keys and values expected, such as train.epochs: 10")
+    varied = [item.get("key") for item in tree.get("axes") or [] if isinstance(item, Mapping)]
+    for key in fixed:
+        if key in varied:
+            raise Refusal(f"fixed.{key}: is also an axis; one of the two expected")
+    try:
+        return load(tree["base"], {str(key): value for key, value in fixed.items()})
+    except Refusal as error:
+        raise Refusal(f"base and fixed: {error}") from error
+
+
+def _read_metrics(tree: object) -> dict[str, Literal["max", "min"]]:
+    if not isinstance(tree, Mapping) or not tree:
+        raise Refusal("metrics: at least one figure and its direction expected, such as pesq_wb: max")
+    for name, direction in tree.items():
+        check(f"metrics.{name}", Literal["max", "min"], direction)
+    return {str(name): direction for name, direction in tree.items()}

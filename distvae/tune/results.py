@@ -1,0 +1,93 @@
+"""What a sweep found: a result per trial, which of them no other beats, and the files that say so."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from distvae import pictures
+from distvae.output import whole
+
+Directions = Mapping[str, Literal["max", "min"]]
+
+
+@dataclass
+class Result:
+    """One trial: what it tried, how far it came, and what it is worth."""
+
+    number: int
+    values: dict[str, Any]
+    """What varied, by dotted key."""
+    state: Literal["training", "finished", "failed", "stopped"] = "training"
+    epoch: int = 0
+    bound: float | None = None
+    """Of the last epoch on validation data."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What judging said of the best weights, on validation data."""
+    seconds: float = 0.0
+    cause: str = ""
+    """Why it failed."""
+    unbeaten: bool = False
+    """Whether no other trial is better in one figure and no worse in the others."""
+
+    @property
+    def label(self) -> str:
+        """What varied, in a few words: text stands for itself, numbers go with their key."""
+        return " ".join(
+            str(value) if isinstance(value, str) else f"{key.partition('.')[2]} {_short(value)}"
+            for key, value in self.values.items()
+        )
+
+    @property
+    def group(self) -> str:
+        """What it shares with the trials that differ from it in numbers only."""
+        return " ".join(value for value in self.values.values() if isinstance(value, str)) or "all"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
+    """The best in the first figure first, then what did not finish; those that no other beats are marked."""
+    finished = [result for result in results if result.state == "finished"]
+    scores = {result.number: _score(result, metrics) for result in finished}
+    for result in finished:
+        result.unbeaten = not any(_beats(other, scores[result.number]) for other in scores.values())
+    rest = [result for result in results if result.state != "finished"]
+    return [*sorted(finished, key=lambda result: scores[result.number], reverse=True), *rest]
+
+
+def _score(result: Result, metrics: Directions) -> tuple[float, ...]:
+    return tuple(result.figures[name] * (1 if direction == "max" else -1) for name, direction in metrics.items())
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+
+
+def write_results(folder: Path, results: Sequence[Result], metrics: Directions) -> list[Path]:
+    """Write results.json, results.csv and, for two figures or more, tradeoff.png; what was written."""
+    with whole(folder / "results.json") as path:
+        path.write_text(json.dumps({"metrics": dict(metrics), "trials": [asdict(r) for r in results]}, indent=1) + "\n")
+    rows = [_row(result) for result in results]
+    with whole(folder / "results.csv") as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    finished = [result for result in results if result.state == "finished"]
+    if finished and len(metrics) > 1:
+        _draw(folder / "tradeoff.png", finished, *list(metrics)[:2])
+    return [path for name in ("json", "csv") if (path := folder / f"results.{name}")] + [*folder.glob("tradeoff.png")]
+
+
+def _row(result: Result) -> dict[str, Any]:
+    told = {name: getattr(result, name) for name in ("number", "state", "unbeaten", "epoch", "seconds", "cause")}
+    return told | result.values | result.figures
+
+
+def _draw(path: Path, finished: list[Result], quality: str, sparsity: str) -> None:
+    rows = [{**result.figures, "model": result.group} for result in finished]
+    pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), path)

@@ -1,0 +1,82 @@
+"""A search space: a recipe, what varies around it, and what its trials are ranked by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from distvae.config import Config, flatten, from_dict, to_dict
+from distvae.recipes import override
+from distvae.tune.axes import Axis
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Space:
+    """What `distvae tune` explores."""
+
+    name: str
+    about: str
+    recipe: str
+    """What the trials depart from: the name of a recipe, or a file."""
+    base: Config
+    """Its configuration, with what the space fixes."""
+    metrics: Mapping[str, Literal["max", "min"]]
+    trials: int
+    concurrent: int | None
+    """Trials side by side; None: one per core."""
+    seed: int
+    axes: tuple[Axis, ...]
+
+    @cached_property
+    def given(self) -> dict[str, Any]:
+        """The dotted keys that no axis varies, and their values."""
+        varied = {axis.key for axis in self.axes}
+        return {key: value for key, value in flatten(self.base).items() if key not in varied}
+
+    @cached_property
+    def deciding(self) -> set[str]:
+        """The keys that some axis's condition asks about."""
+        return {key for axis in self.axes for key in axis.when}
+
+    def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
+        """Dotted keys and values of one trial: an axis is asked for only where its conditions hold."""
+        values: dict[str, Any] = {}
+        for axis in self.axes:
+            if axis.applies(self.given | values):
+                values[axis.key] = axis.span.suggest(trial, axis.name)
+        return values
+
+    def config(self, values: Mapping[str, Any]) -> Config:
+        """The validated configuration of a trial."""
+        return vary(self.base, values)
+
+    def pinned(self, assignments: Mapping[str, Any]) -> "Space":
+        """The same space with some keys set, which then no longer vary."""
+        axes = tuple(axis for axis in self.axes if axis.key not in assignments)
+        return replace(self, base=self.config(assignments), axes=axes)
+
+    def active(self, values: dict[str, Any]) -> list[Axis]:
+        """The axes that apply to a trial."""
+        return [axis for axis in self.axes if axis.applies(self.given | values)]
+
+    def branches(self) -> Iterator[dict[str, Any]]:
+        """Every reachable combination of the deciding values; one value stands for those of every other axis."""
+        yield from self._branches(self.axes, {})
+
+    def _branches(self, axes: Sequence[Axis], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if not axes:
+            yield values
+        elif not axes[0].applies(self.given | values):
+            yield from self._branches(axes[1:], values)
+        else:
+            corners = axes[0].span.corners if axes[0].key in self.deciding else axes[0].span.corners[:1]
+            for value in corners:
+                yield from self._branches(axes[1:], values | {axes[0].key: value})
+
+
+def vary(base: Config, values: Mapping[str, Any]) -> Config:
+    """A configuration with dotted keys set; a changed kind starts from the defaults of its family."""
+    return from_dict(override(to_dict(base), values))

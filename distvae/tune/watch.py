@@ -1,0 +1,94 @@
+"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere, or nothing."""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from distvae.progress import clock
+from distvae.tune.results import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Watch:
+    """Keeps a result per trial while it changes, and shows it."""
+
+    def __init__(self, trials: int, epochs: int, metrics: Iterable[str], quiet: bool) -> None:
+        self.trials, self.epochs, self.metrics, self.quiet = trials, epochs, list(metrics), quiet
+        self.results: dict[int, Result] = {}
+        self._began: dict[int, float] = {}
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        """Show the table, on a terminal."""
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self.table, console=Console(stderr=True), refresh_per_second=2)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the table as it is."""
+        if self._live:
+            self._live.stop()
+
+    def began(self, number: int, values: Mapping[str, Any]) -> None:
+        """A trial has a place to run."""
+        self.results[number], self._began[number] = Result(number, dict(values)), time.monotonic()
+        self._say(f"trial {number + 1}/{self.trials}: {self.results[number].label}")
+
+    def epoch(self, number: int, epoch: int, bound: float) -> None:
+        """A trial finished an epoch."""
+        result = self.results[number]
+        result.epoch, result.bound = epoch, bound
+        self._time(number)
+
+    def finished(self, number: int, figures: Mapping[str, float]) -> None:
+        """A trial was judged."""
+        result = self.results[number]
+        result.state, result.figures = "finished", dict(figures)
+        self._time(number)
+        told = ", ".join(f"{name} {figures[name]:.3f}" for name in self.metrics)
+        self._say(f"trial {number + 1}/{self.trials}: {result.label}: {told}  ({clock(result.seconds)})")
+
+    def failed(self, number: int, cause: str) -> None:
+        """A trial ended without a result."""
+        result = self.results[number]
+        result.state, result.cause = "failed", cause
+        self._time(number)
+        self._say(f"trial {number + 1}/{self.trials}: {result.label}: failed: {cause}")
+
+    def table(self) -> "Table":
+        """The trials so far."""
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", padding=(0, 1))
+        for name in ("trial", "what varies", "epoch", "bound", *self.metrics, "time", ""):
+            table.add_column(name, justify="left" if name in ("what varies", "") else "right", no_wrap=True)
+        for number in sorted(self.results):
+            table.add_row(*self._cells(self.results[number]))
+        return table
+
+    def _cells(self, result: Result) -> list[str]:
+        if result.state == "training":
+            self._time(result.number)
+        bound = "" if result.bound is None else f"{result.bound:.1f}"
+        figures = [f"{result.figures[name]:.3f}" if name in result.figures else "" for name in self.metrics]
+        place, epoch = f"{result.number + 1}/{self.trials}", f"{result.epoch}/{self.epochs}"
+        state = "judging" if result.state == "training" and result.epoch == self.epochs else result.state
+        return [place, result.label, epoch, bound, *figures, clock(result.seconds), result.cause or state]
+
+    def _time(self, number: int) -> None:
+        self.results[number].seconds = time.monotonic() - self._began[number]
+
+    def _say(self, line: str) -> None:
+        if not (self.quiet or self._live):
+            print(line, file=sys.stderr, flush=True)
+

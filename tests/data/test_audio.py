@@ -1,0 +1,150 @@
+import io
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.config import SpeechData
+from distvae.data import audio
+from distvae.data.dataset import Array
+from distvae.refusal import Refusal
+
+Write = Callable[..., Path]
+
+
+def tone(rate: int, seconds: float = 1.0, pitch: float = 440.0) -> Array:
+    return (0.5 * np.sin(2 * np.pi * pitch * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "tolerance"),
+    [
+        ("wav", "PCM_U8", 1e-2),
+        ("wav", "PCM_16", 1e-4),
+        ("wav", "PCM_24", 1e-5),
+        ("wav", "FLOAT", 1e-5),
+        ("flac", "PCM_16", 1e-4),
+        ("flac", "PCM_24", 1e-5),
+        ("ogg", "VORBIS", 3e-2),
+        ("mp3", "MPEG_LAYER_III", 1e-1),
+    ],
+)
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_tone_survives_any_format_rate_and_channels(
+    write: Write, suffix: str, subtype: str, tolerance: float, rate: int, channels: int
+) -> None:
+    path = write(f"tone.{suffix}", np.stack([tone(rate)] * channels, axis=1), rate, subtype)
+    signal = audio.read(path, 16000)
+    assert signal.dtype == np.float32
+    assert signal.shape == (16000,)
+    middle = slice(2000, 14000)  # codecs and resamplers ring at the ends
+    np.testing.assert_allclose(signal[middle], tone(16000)[middle], atol=tolerance)
+
+
+def test_channels_are_averaged(write: Write) -> None:
+    left, right = tone(16000), tone(16000, pitch=600.0)
+    path = write("stereo.wav", np.stack([left, right], axis=1), subtype="FLOAT")
+    np.testing.assert_allclose(audio.read(path, 16000), (left + right) / 2, atol=1e-7)
+
+
+def test_what_a_lower_rate_cannot_hold_is_filtered_out(write: Write) -> None:
+    path = write("high.wav", tone(48000, pitch=10000.0), 48000, "FLOAT")
+    assert np.abs(audio.read(path, 16000)[1000:-1000]).max() < 1e-4
+
+
+@given(
+    length=st.integers(3000, 30000),
+    start=st.floats(0, 1),
+    width=st.floats(0.01, 1),
+    quiet=st.floats(-80, -10),
+    top_db=st.sampled_from([15.0, 30.0, 60.0]),
+)
+@pytest.mark.slow
+def test_trimming_is_librosas(length: int, start: float, width: float, quiet: float, top_db: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from librosa.effects import trim
+    signal = np.random.default_rng(length).standard_normal(length).astype(np.float32)
+    inside = (np.arange(length) >= start * length) & (np.arange(length) < (start + width) * length)
+    signal[~inside] *= np.float32(10 ** (quiet / 20))
+    expected, _ = trim(signal, top_db=top_db)
+    np.testing.assert_array_equal(audio.trim(signal, top_db), expected)
+
+
+def test_quiet_ends_are_cut_and_the_peak_is_one(write: Write) -> None:
+    silence = np.zeros(16000, np.float32)
+    path = write("word.wav", np.concatenate([silence, 0.2 * tone(16000), silence]), subtype="FLOAT")
+    signal = audio.load(path, SpeechData())
+    assert 16000 <= len(signal) <= 16000 + 2 * 2048
+    assert np.abs(signal).max() == 1
+
+
+def test_level_and_ends_can_be_kept(write: Write) -> None:
+    original = np.concatenate([np.zeros(16000, np.float32), tone(16000)])
+    path = write("word.wav", original, subtype="FLOAT")
+    np.testing.assert_array_equal(audio.load(path, SpeechData(trim_db=None, level="keep")), original)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@given(length=st.integers(1, 40000), cut=st.floats(0.02, 0.999))
+def test_a_file_is_whole_or_refused_as_truncated(
+    suffix: str, length: int, cut: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / f"a.{suffix}"
+    soundfile.write(path, np.random.default_rng(length).uniform(-0.5, 0.5, length), 16000)
+    assert len(audio.read(path, 16000)) == length
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * cut)])
+    with pytest.raises(Refusal, match=rf"a\.{suffix}: (truncated|cannot be decoded|0 samples)"):
+        audio.load(path, SpeechData())
+
+
+def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, tone(16000), 16000, format="WAV", subtype="PCM_16")
+    content = bytearray(stream.getvalue())
+    place = content.index(b"data") + 4
+    content[4:8] = content[place : place + 4] = struct.pack("<I", 2**32 - 1)
+    (tmp_path / "piped.wav").write_bytes(content)
+    assert len(audio.read(tmp_path / "piped.wav", 16000)) == 16000
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("content", [b"", b"no sound at all\n" * 50])
+def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"notes.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(Refusal, match=rf"notes\.{suffix}: cannot be decoded"):
+        audio.read(path, 16000)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(write: Write, bad: float) -> None:
+    signal = tone(16000)
+    signal[777] = bad
+    with pytest.raises(Refusal, match=r"bad\.wav: .*not finite"):
+        audio.read(write("bad.wav", signal, subtype="FLOAT"), 16000)
+
+
+def test_silence_is_refused(write: Write) -> None:
+    with pytest.raises(Refusal, match=r"quiet\.wav: silent"):
+        audio.load(write("quiet.wav", np.zeros(16000)), SpeechData())
+
+
+@pytest.mark.parametrize(("samples", "rate"), [(0, 16000), (1, 16000), (1023, 16000), (2 * 1023, 32000)])
+def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, rate: int) -> None:
+    path = write("short.wav", np.full(samples, 0.5), rate)
+    with pytest.raises(Refusal, match=r"short\.wav: \d+ samples .*1024 or more"):
+        audio.load(path, SpeechData(rate=16000))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"gone\.wav"):
+        audio.read(tmp_path / "gone.wav", 16000)

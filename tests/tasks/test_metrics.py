@@ -1,0 +1,120 @@
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.data.synthesiser import RATE, utterance
+from distvae.tasks import metrics
+from distvae.tasks.metrics import Array, isd, raw_p862, score
+
+ALL = ("pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr")
+
+
+@pytest.fixture(scope="module")
+def spoken() -> Array:
+    return utterance(0, 0)
+
+
+def noisy(signal: Array, level: float) -> Array:
+    noise = np.random.default_rng(0).normal(size=len(signal)) * level * signal.std()
+    return (signal + noise).astype(np.float32)
+
+
+@given(st.floats(-0.4, 4.45))
+def test_raw_p862_inverts_the_map_of_p862_1(raw: float) -> None:
+    mapped = 0.999 + 4 / (1 + math.exp(-1.4945 * raw + 4.6607))
+    assert raw_p862(max(mapped, 1.0)) == pytest.approx(raw_p862(1.0) if mapped < 1 else raw, abs=1e-6)
+
+
+@given(st.floats(0.9, 5.1))
+def test_raw_p862_has_no_poles(mapped: float) -> None:
+    assert math.isfinite(raw_p862(mapped))
+
+
+def test_pesq_of_a_recording_with_itself_is_the_top_of_each_scale(spoken: Array) -> None:
+    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
+    values = score(spoken, spoken, RATE, ALL[:3]).values
+    assert values == pytest.approx({"pesq_wb": 4.644, "pesq_nb": 4.549, "pesq_nb_raw": 4.5}, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100])
+def test_pesq_listens_at_its_own_rate_whatever_the_recording_has(spoken: Array, rate: int) -> None:
+    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
+    values = score(spoken, noisy(spoken, 0.1), rate, ALL[:2]).values
+    assert all(1 < value < 4 for value in values.values())
+
+
+def test_more_noise_never_scores_better(spoken: Array) -> None:
+    names = metrics.available(ALL)
+    scores = [score(spoken, noisy(spoken, level), RATE, names).values for level in (0.03, 0.3)]
+    assert all(scores[0][name] > scores[1][name] for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("pesq_wb", "quarter"), ("pesq_nb_raw", "quarter"), ("stoi", "0.4 s"), ("estoi", "0.4 s")]
+)
+def test_a_recording_too_short_for_a_measure_has_no_score_of_it(spoken: Array, name: str, reason: str) -> None:
+    if name.startswith("pesq"):
+        pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
+    scores = score(spoken[8000:11200], spoken[8000:11200], RATE, [name])
+    assert math.isnan(scores.values[name])
+    assert reason in scores.refused[name]
+
+
+@pytest.mark.parametrize("samples", [0, 1, 100, 500])
+def test_next_to_nothing_is_refused_by_stoi(spoken: Array, samples: int) -> None:
+    scores = score(spoken[:samples], spoken[:samples], RATE, ["stoi"])
+    assert math.isnan(scores.values["stoi"])
+
+
+def test_a_silent_side_is_refused_by_pesq_and_si_sdr(spoken: Array) -> None:
+    silent = np.zeros_like(spoken)
+    names = [name for name in metrics.available(ALL) if "stoi" not in name]
+    assert set(score(spoken, silent, RATE, names).refused) == set(names)
+    assert set(score(silent, spoken, RATE, names).refused) == set(names)
+
+
+def test_a_resynthesis_that_is_not_finite_is_refused_by_all(spoken: Array) -> None:
+    broken = spoken.copy()
+    broken[100] = np.nan
+    assert set(score(spoken, broken, RATE, metrics.available(ALL)).refused) == set(metrics.available(ALL))
+
+
+def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    assert metrics.available(ALL) == ("stoi", "estoi", "si_sdr")
+    (note,) = metrics.notes(ALL, 44100)
+    assert note.startswith("pesq_wb, pesq_nb, pesq_nb_raw left out")
+
+
+def test_resampling_for_pesq_is_said() -> None:
+    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
+    assert metrics.notes(ALL, 16000) == []
+    assert metrics.notes(ALL, 8000) == ["pesq_wb: recordings of 8000 Hz resampled to 16000 Hz first"]
+
+
+@given(st.floats(-40, 60), st.floats(1e-3, 1e3))
+def test_si_sdr_is_the_ratio_to_what_is_orthogonal_and_blind_to_level(decibels: float, level: float) -> None:
+    time = np.arange(1000) / 1000
+    signal, other = np.sin(2 * np.pi * 5 * time), np.cos(2 * np.pi * 5 * time)
+    estimate = level * (signal + 10 ** (-decibels / 20) * other)
+    assert metrics.si_sdr(signal, estimate, RATE) == pytest.approx(decibels, abs=1e-6)
+
+
+@given(st.floats(1e-3, 1e3))
+def test_isd_of_a_constant_ratio_is_its_formula(ratio: float) -> None:
+    power = np.random.default_rng(0).uniform(1, 2, (3, 5))
+    assert isd(ratio * power, power) == pytest.approx(ratio - math.log(ratio) - 1, rel=1e-9, abs=1e-12)
+
+
+def test_isd_from_the_true_variance_is_eulers_constant() -> None:
+    random = np.random.default_rng(0)
+    variance = random.uniform(0.1, 10, 400_000)[:, None]
+    assert isd(random.exponential(variance), variance) == pytest.approx(np.euler_gamma, abs=0.01)
+
+
+def test_isd_survives_digital_silence() -> None:
+    assert isd(np.zeros((2, 3)), np.zeros((2, 3))) == 0

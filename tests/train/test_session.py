@@ -1,0 +1,206 @@
+"""Runs in their folders: what is resumed equals what was never stopped, and what is damaged is refused."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distvae
+from distvae.noise import order
+from distvae.recipes import load
+from distvae.refusal import Refusal
+from distvae.train import checkpoint
+from distvae.train.loop import Diverged, Epoch, Interrupted, load_weights
+from distvae.train.run import Run
+from distvae.train.session import fit, prepare
+from tests import tiny
+
+KINDS: list[dict[str, Any]] = [
+    {"model": {"kind": "vae"}},
+    {"model": {"kind": "vae", "likelihood": "gaussian", "beta": 0.5, "beta_warmup": 9}},
+    {"model": {"kind": "sdm", "dictionary": "learned", "atoms": 6, "coherence": 0.1}},
+    {"model": {"kind": "vsc", "prior": "pseudo", "slab_warmup": [3, 8]}},
+]
+
+
+def after(batches: int) -> Callable[[], bool]:
+    """Ask to stop once so many batches have been begun."""
+    calls = iter(range(10**9))
+    return lambda: next(calls) >= batches
+
+
+def told(record: Epoch) -> dict[str, float]:
+    """What a record says apart from how long it took."""
+    return {k: v for k, v in record.metrics().items() if k not in ("seconds", "rows_per_second")}
+
+
+@pytest.mark.parametrize("sections", KINDS)
+@pytest.mark.parametrize("batches", [1, 6, 8, 11])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, sections: dict[str, Any], batches: int
+) -> None:
+    config, data = tiny.config(**sections), tiny.dataset()
+    whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
+    first: list[dict[str, float]] = []
+    with pytest.raises(Interrupted):
+        first.extend(told(record) for record in fit(config, data, tmp_path / "parts", stop=after(batches)))
+    rest = [told(record) for record in fit(config, data, tmp_path / "parts", resume=True)]
+    assert whole == (first + rest if first else rest)[-len(whole) :]
+    for name in ("last", "best"):
+        one, other = (checkpoint.load(tmp_path / folder, name)[0] for folder in ("whole", "parts"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    histories = [Run.open(tmp_path / folder).epochs() for folder in ("whole", "parts")]
+    assert [h["val_bound"] for h in histories[0]] == [h["val_bound"] for h in histories[1]]
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    config, data = tiny.config(), tiny.dataset()
+    assert len(list(fit(config, data, tmp_path / "run"))) == 4
+    assert list(fit(config, data, tmp_path / "run", resume=True)) == []
+
+
+def test_the_best_checkpoint_is_the_best(tmp_path: Path) -> None:
+    config, data = tiny.config(train={"epochs": 12, "rate": 0.3, "schedule": "constant"}), tiny.dataset()
+    records = list(fit(config, data, tmp_path / "run"))
+    best = max(records, key=lambda record: record.val_objective)
+    assert best.epoch < len(records), "the last epoch is the best: this shows nothing"
+    trainer = prepare(config, data)
+    tensors, facts = checkpoint.load(tmp_path / "run", "best")
+    load_weights(trainer.model, trainer.estep, tensors)
+    assert facts["epoch"] == best.epoch
+    assert trainer.validate()["objective"] == best.val_objective
+
+
+def test_training_stops_when_patience_is_at_its_end(tmp_path: Path) -> None:
+    config = tiny.config(train={"epochs": 500, "rate": 0.3, "schedule": "constant", "patience": 3})
+    records = list(fit(config, tiny.dataset(), tmp_path / "run"))
+    best = max(records, key=lambda record: record.val_objective)
+    assert len(records) == best.epoch + 3 < 500
+
+
+def test_training_raises_the_bound(tmp_path: Path) -> None:
+    records = list(fit(tiny.config(train={"epochs": 30, "rate": 0.01}), tiny.dataset(2000), tmp_path / "run"))
+    assert records[-1].val_bound > records[0].val_bound + 1
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_checkpoint_kept(tmp_path: Path) -> None:
+    data = tiny.dataset(200)
+    config = tiny.config(train={"epochs": 3, "batch": 10})
+    with pytest.raises(Interrupted):
+        list(fit(config, data, tmp_path / "run", stop=after(12)))
+    before = checkpoint.load(tmp_path / "run", "last")
+    data.splits["train"][order(config.train.seed, 1, 100)[35]] = math.inf  # in the fourth batch of the second epoch
+    with pytest.raises(Diverged, match="batch 4 of 10 in epoch 2"):
+        list(fit(config, data, tmp_path / "run", resume=True))
+    assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]
+    opened = Run.open(tmp_path / "run", "last")
+    assert all(value.isfinite().all() for value in opened.model.state_dict().values())
+
+
+def test_the_stored_configuration_starts_the_same_run_again(tmp_path: Path) -> None:
+    config, data = tiny.config(), tiny.dataset()
+    first = [told(record) for record in fit(config, data, tmp_path / "one")]
+    again = load(str(tmp_path / "one" / "config.yaml"))
+    assert again == config
+    assert first == [told(record) for record in fit(again, data, tmp_path / "two")]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
+    opened = distvae.load(run)
+    x = tiny.dataset().splits["test"]
+    code = opened.encode(x)
+    assert code.shape == (len(x), 4)
+    assert opened.decode(code).shape == x.shape
+    assert (opened.decode(code) > 0).all()
+    with pytest.raises(Refusal, match="12 expected"):
+        opened.encode(x[:, :5])
+
+
+@pytest.mark.parametrize("damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"])
+def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str) -> None:
+    name = spoil(run, damage)
+    with pytest.raises(Refusal) as refused:
+        Run.open(run)
+    assert name in str(refused.value)
+
+
+def spoil(run: Path, damage: str) -> str:
+    """Damage a run folder in one way; the name that the refusal has to say."""
+    tensors = next(run.glob("best-*.safetensors"))
+    if damage == "tensors":
+        content = bytearray(tensors.read_bytes())
+        content[-1] ^= 1
+        tensors.write_bytes(content)
+    elif damage == "missing":
+        tensors.unlink()
+    elif damage == "manifest":
+        (run / "best.json").write_text("{")
+        return "best.json"
+    elif damage == "newer":
+        info = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(info | {"version": 99}))
+        return "run.json"
+    elif damage == "config":
+        with (run / "config.yaml").open("a") as file:
+            file.write("# a word\n")
+        return "config.yaml"
+    else:
+        (run / "run.json").unlink()
+        return "not a run folder"
+    return tensors.name
+
+
+def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(Refusal, match="--resume"):
+        list(fit(tiny.config(), tiny.dataset(), run))
+    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+
+
+def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path) -> None:
+    assert len(list(fit(tiny.config(train={"epochs": 1}), tiny.dataset(), run, force=True))) == 1
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("words")
+    with pytest.raises(Refusal, match="not a run folder"):
+        list(fit(tiny.config(), tiny.dataset(), tmp_path / "precious", force=True))
+    assert (tmp_path / "precious" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "name"), [({"model": {"latent": 5}}, "model.latent"), ({"train": {"seed": 1}}, "train.seed")]
+)
+def test_a_resume_with_another_configuration_is_refused(run: Path, sections: dict[str, Any], name: str) -> None:
+    with pytest.raises(Refusal, match=name):
+        list(fit(tiny.config(**sections), tiny.dataset(), run, resume=True))
+
+
+def test_a_resume_with_other_data_is_refused(run: Path) -> None:
+    with pytest.raises(Refusal, match="other data"):
+        list(fit(tiny.config(), tiny.dataset(seed=1), run, resume=True))
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(run: Path) -> None:
+    before = checkpoint.load(run, "last")
+    (run / "last-000000000000.safetensors").write_bytes(b"half")  # tensors written, manifest not yet replaced
+    after_crash = checkpoint.load(run, "last")
+    assert before[1] == after_crash[1]
+    assert all(torch.equal(before[0][key], after_crash[0][key]) for key in before[0])
+
+
+def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is here")
+    with pytest.raises(Refusal, match=r"train\.device"):
+        list(fit(tiny.config(train={"device": "cuda"}), tiny.dataset(), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
