@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import warnings
@@ -104,6 +105,19 @@ def test_a_file_is_whole_or_refused_as_truncated(
     path.write_bytes(content[: int(len(content) * cut)])
     with pytest.raises(Refusal, match=rf"a\.{suffix}: (truncated|cannot be decoded|0 samples)"):
         audio.load(path, SpeechData())
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@given(seed=st.integers(0, 2**32))
+def test_any_damage_is_decoded_or_refused(suffix: str, seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    random, path = np.random.default_rng(seed), tmp_path_factory.mktemp("damage") / f"a.{suffix}"
+    soundfile.write(path, random.uniform(-0.5, 0.5, 8000), 16000)
+    content = bytearray(path.read_bytes())
+    for place in random.integers(0, random.choice([60, len(content)]), 5):
+        content[place] = random.integers(256)
+    path.write_bytes(content)
+    with contextlib.suppress(Refusal):
+        assert np.isfinite(audio.read(path, 16000)).all()
 
 
 def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def spoken() -> Array:
 
 def noisy(signal: Array, level: float) -> Array:
     noise = np.random.default_rng(0).normal(size=len(signal)) * level * signal.std()
-    return (signal + noise).astype(np.float32)
+    return np.asarray(signal + noise, np.float32)
 
 
 @given(st.floats(-0.4, 4.45))

@@ -1,0 +1,44 @@
+"""Golden losses: the first objectives of every recipe, on data made by arithmetic, are what they were.
+
+After a change that is meant to move them: `python -m tests.laws.test_golden` writes them anew.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distvae.config import IdxData
+from distvae.estep import assemble
+from distvae.recipes import load, recipe_names
+from distvae.train.loop import Trainer
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "objectives.json"
+STEPS = 5
+
+
+def objectives(recipe: str) -> list[float]:
+    """The validation objective before training and after some steps, on few rows."""
+    config = load(recipe, {"train.batch": 16, "train.warmup": 0, "train.device": "cpu"})
+    dims = 784 if isinstance(config.data, IdxData) else config.data.bins
+    place = np.arange(64 * dims, dtype=np.float64).reshape(64, dims)
+    x = (0.5 + 0.5 * np.sin(place * 0.618) * np.cos(place * 0.0137)).astype(np.float32)
+    model, estep = assemble(config, dims)
+    estep.fit_input([torch.from_numpy(x)])
+    trainer = Trainer(config.train, model, estep, x[:48], x[48:])
+    found = [trainer.validate()["objective"]]
+    for step in range(STEPS):
+        trainer.step(np.arange(16) + 16 * (step % 3))
+        found.append(trainer.validate()["objective"])
+    return found
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_the_first_objectives_of_a_recipe_are_golden(recipe: str) -> None:
+    assert objectives(recipe) == pytest.approx(json.loads(GOLDEN.read_text())[recipe], rel=1e-4)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({recipe: objectives(recipe) for recipe in recipe_names()}, indent=1) + "\n")

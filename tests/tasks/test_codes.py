@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from distvae.data import idx, open_dataset
+from distvae.refusal import Refusal
+from distvae.tasks.codes import encode, sample
+from distvae.train.run import Run
+
+
+def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "codes.parquet"
+    rows = encode(speech_run, speech_run.config.data, target)
+    dataset = open_dataset(speech_run.config.data)
+    table = pq.read_table(target)
+    assert rows == len(table) == sum(map(len, dataset.splits.values()))
+    assert table.column_names == ["file", "speaker", "split", "frame", "code"]
+    frame = table.to_pandas()
+    dan = frame[frame["file"] == "test/dan/0.wav"]
+    (rows_of_dan,) = [rows for recording, rows in dataset.rows("test") if recording.speaker == "dan"]
+    np.testing.assert_array_equal(dan["frame"], np.arange(len(dan)))
+    np.testing.assert_array_equal(np.stack(dan["code"]), speech_run.encode(dataset.splits["test"][rows_of_dan]))
+
+
+def test_the_file_says_which_run_coded_it(speech_run: Run, tmp_path: Path) -> None:
+    encode(speech_run, speech_run.config.data, tmp_path / "codes.parquet", split="val")
+    metadata = pq.read_schema(tmp_path / "codes.parquet").metadata
+    assert metadata[b"distvae.recipe"] == b"tiny"
+    assert metadata[b"distvae.run"].decode() == speech_run.info["config_sha256"]
+
+
+def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> None:
+    encode(image_run, image_run.config.data, tmp_path / "codes.parquet", split="test")
+    frame = pq.read_table(tmp_path / "codes.parquet").to_pandas()
+    np.testing.assert_array_equal(frame["label"], idx.labels(image_run.config.data)["test"])
+    images = open_dataset(image_run.config.data).splits["test"]
+    np.testing.assert_array_equal(np.stack(frame["code"]), image_run.encode(images))
+
+
+def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(speech_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "there.parquet").touch()
+    for name, split, reason in (
+        ("there.parquet", "all", "--force"),
+        ("a.csv", "all", "parquet"),
+        ("a.parquet", "x", "'x'"),
+    ):
+        with pytest.raises(Refusal, match=reason):
+            encode(speech_run, speech_run.config.data, tmp_path / name, split)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.parquet"]
+
+
+def test_draws_from_the_prior_are_a_function_of_the_seed(speech_run: Run, image_run: Run, tmp_path: Path) -> None:
+    for run in (speech_run, image_run):
+        for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+            sample(run, tmp_path / f"{name}.png", count=4, seed=seed, force=True)
+        a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
+        assert a.shape == (4, run.dims)
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(Refusal, match="--force"):
+        sample(image_run, tmp_path / "a.png")

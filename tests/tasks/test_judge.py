@@ -1,0 +1,109 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import soundfile
+
+from distvae.config import Config
+from distvae.data.synthesiser import RATE, utterance
+from distvae.refusal import Refusal
+from distvae.tasks.judge import judge, judge_recordings
+from distvae.tasks.judgement import Judgement
+from distvae.tasks.references import judge_reference
+from distvae.tasks.resynthesis import coder
+from distvae.train.run import Run
+
+
+@pytest.fixture(scope="module")
+def judgement(speech_run: Run) -> Judgement:
+    return judge(speech_run, "test")
+
+
+def test_every_recording_of_the_split_has_its_row(judgement: Judgement) -> None:
+    assert judgement.files is not None
+    assert list(judgement.files["file"]) == ["test/cat/0.wav", "test/cat/1.wav", "test/dan/0.wav"]
+    assert list(judgement.files["speaker"]) == ["cat", "cat", "dan"]
+    columns = ["stoi", "si_sdr", "isd", "hoyer", "hoyer_active", "effective_atoms"]
+    assert list(judgement.files.columns) == ["file", "speaker", "seconds", *columns]
+
+
+def test_the_summary_is_the_mean_over_files_and_its_spread_over_speakers(judgement: Judgement) -> None:
+    assert judgement.files is not None
+    scores = judgement.files["si_sdr"].to_numpy()
+    assert judgement.summary["si_sdr"] == pytest.approx(scores.mean())
+    assert judgement.summary["si_sdr_std"] == pytest.approx(np.std([scores[:2].mean(), scores[2]], ddof=1))
+    assert judgement.summary["live_atoms"] + judgement.summary["dead_atoms"] == 8
+
+
+def test_a_speaker_has_mean_spread_and_number_of_files(judgement: Judgement) -> None:
+    assert judgement.files is not None
+    assert judgement.speakers is not None
+    cat = judgement.speakers.set_index("speaker").loc["cat"]
+    scores = judgement.files["isd"].to_numpy()[:2]
+    assert (cat["isd"], cat["isd_std"], cat["files"]) == pytest.approx((scores.mean(), scores.std(ddof=1), 2))
+
+
+def test_judging_again_gives_the_same(judgement: Judgement, speech_run: Run) -> None:
+    assert judge(speech_run, "test").summary == judgement.summary
+
+
+def test_every_recording_can_be_judged_at_once(speech_run: Run) -> None:
+    assert judge(speech_run, "all").summary["files"] == 5
+
+
+def test_an_unknown_split_is_refused(speech_run: Run, image_run: Run) -> None:
+    for run in (speech_run, image_run):
+        with pytest.raises(Refusal, match=r"split 'tets'.* test"):
+            judge(run, "tets")
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(judgement: Judgement, speech_run: Run) -> None:
+    config = speech_run.config.with_("eval", processes=2)
+    both = judge_recordings(coder(speech_run, "mean"), config, "test")
+    assert both.summary == judgement.summary
+
+
+def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
+    speech: Path, speech_config: Config, tmp_path: Path
+) -> None:
+    root = tmp_path / "speech"
+    shutil.copytree(speech, root)
+    soundfile.write(root / "test" / "dan" / "short.wav", utterance(3, 0)[8000:12000], RATE)
+    config = speech_config.with_("data", path=str(root))
+    judged = judge_reference("pca-8", config)
+    assert judged.files is not None
+    assert [(r.file, r.metric) for r in judged.refused] == [("test/dan/short.wav", "stoi")]
+    assert judged.summary["stoi_refused"] == 1
+    assert judged.summary["stoi"] == pytest.approx(np.mean(judged.files["stoi"].dropna()))
+
+
+def test_tables_and_summary_come_back_from_disk(judgement: Judgement, tmp_path: Path) -> None:
+    broken = replace(judgement, summary=judgement.summary | {"stoi": float("nan")})
+    broken.save(tmp_path)
+    files = pandas.read_parquet(tmp_path / "files.parquet")
+    assert judgement.files is not None
+    pandas.testing.assert_frame_equal(files, judgement.files)
+    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "files.csv"), files, rtol=1e-5)
+    assert json.loads((tmp_path / "summary.json").read_text()) == judgement.summary | {"stoi": None}
+    assert len(pandas.read_csv(tmp_path / "speakers.csv")) == 2
+    assert len(pandas.read_csv(tmp_path / "refused.csv")) == 0
+
+
+def test_images_are_judged_by_the_bound_that_training_reported(image_run: Run) -> None:
+    best = max(image_run.epochs(), key=lambda epoch: epoch["val_objective"])
+    summary = judge(image_run, "test").summary
+    reported = [best["val_bound"], best["val_objective"], best["val_kl"], best["val_hoyer"]]
+    assert [summary[name] for name in ("bound", "objective", "kl", "hoyer")] == pytest.approx(reported, rel=1e-6)
+
+
+def test_the_squared_error_of_images_is_that_of_their_decoded_codes(image_run: Run, images: Path) -> None:
+    from distvae.data import open_dataset
+
+    x = open_dataset(image_run.config.data).splits["test"]
+    error = np.square(image_run.decode(image_run.encode(x)) - x).mean()
+    assert judge(image_run, "test").summary["squared_error"] == pytest.approx(error, rel=1e-5)

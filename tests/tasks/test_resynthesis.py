@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from distvae.config import SpeechData
+from distvae.data.synthesiser import RATE, utterance
+from distvae.refusal import Refusal
+from distvae.tasks.resynthesis import Coded, coder, resynthesise, resynthesize_file, write
+from distvae.train.run import Run
+
+DATA = SpeechData()
+
+
+def identity(power: Tensor, first: int) -> Coded:
+    return Coded(power, None)
+
+
+@given(st.integers(DATA.window, 5000), st.integers(0, 2**32 - 1))
+def test_nothing_done_to_the_power_gives_the_signal_back_to_the_last_sample(samples: int, seed: int) -> None:
+    signal = np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
+    np.testing.assert_allclose(resynthesise(identity, signal, DATA).signal, signal, atol=2e-6)
+
+
+def test_twice_the_amplitude_is_four_times_the_power() -> None:
+    signal = utterance(0, 0)
+    louder = resynthesise(lambda power, first: Coded(4 * power, None), signal, DATA).signal
+    np.testing.assert_allclose(louder, 2 * signal, atol=4e-6)
+
+
+def test_the_mean_is_decoded_from_the_code(speech_run: Run) -> None:
+    result = resynthesise(coder(speech_run, "mean"), utterance(4, 0), speech_run.config.data)
+    decoded = speech_run.decode(speech_run.encode(result.power))
+    np.testing.assert_allclose(result.coded.power.numpy(), decoded, rtol=1e-4)
+
+
+def test_a_sample_belongs_to_the_number_of_its_frame(speech_run: Run) -> None:
+    power = torch.from_numpy(resynthesise(identity, utterance(4, 0), speech_run.config.data).power)
+    code = coder(speech_run, "sample")
+    whole, part = code(power, 0).power, code(power[10:], 10).power
+    torch.testing.assert_close(whole[10:], part)
+    assert not torch.allclose(code(power, 1).power, whole)
+
+
+def test_a_file_keeps_its_length_and_its_level(speech_run: Run, tmp_path: Path) -> None:
+    quiet = np.pad(utterance(4, 0), 3000) / 8
+    soundfile.write(tmp_path / "in.wav", quiet, RATE, subtype="FLOAT")
+    resynthesize_file(speech_run, tmp_path / "in.wav", tmp_path / "out.flac")
+    found, rate = soundfile.read(tmp_path / "out.flac")
+    assert (len(found), rate, soundfile.info(tmp_path / "out.flac").subtype) == (len(quiet), RATE, "PCM_16")
+    peak = np.abs(quiet).max()
+    at_full_scale = resynthesise(coder(speech_run, "mean"), quiet / peak, speech_run.config.data).signal
+    np.testing.assert_allclose(found, at_full_scale * peak, atol=1e-4)
+
+
+def test_an_output_is_refused_before_the_input_is_even_looked_at(speech_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "there.wav").write_text("mine")
+    for name, reason in {"there.wav": "--force", "a.mp3": "expected", "no/a.wav": "writable"}.items():
+        with pytest.raises(Refusal, match=reason):
+            resynthesize_file(speech_run, tmp_path / "absent.wav", tmp_path / name)
+    assert (tmp_path / "there.wav").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_on_images_resynthesises_no_sound(image_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="one on speech expected"):
+        resynthesize_file(image_run, tmp_path / "a.wav", tmp_path / "b.wav")
+
+
+def test_a_signal_beyond_full_scale_is_turned_down_not_clipped(tmp_path: Path) -> None:
+    signal = (4 * np.sin(np.arange(1000) / 9)).astype(np.float32)
+    write(tmp_path / "a.wav", signal, RATE)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], signal / np.abs(signal).max(), atol=1e-4)
