@@ -16,7 +16,7 @@ Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
-Fraction = Annotated[float, Range(0, 1)]
+Share = Annotated[float, Range(0, 1, above=True)]
 Probability = Annotated[float, Range(1e-6, 1 - 1e-6)]
 Widths = tuple[Count, ...]
 Activation = Literal["tanh", "relu", "leaky_relu"]
@@ -45,9 +45,9 @@ class SpeechData:
     split: Literal["auto", "given", "seeded"] = "auto"
     """Where the split comes from: the table or the top folders (train, val, test), or speakers drawn with a seed."""
     split_seed: Whole = 0
-    val: Fraction = 0.15
+    val: Share = 0.15
     """Share of the speakers to validate on, when the split is drawn."""
-    test: Fraction = 0.15
+    test: Share = 0.15
     """Share of the speakers to test on, when the split is drawn."""
 
     def __post_init__(self) -> None:

@@ -55,18 +55,18 @@ class Noise:
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """(B, *shape) uniform on the open interval (0, 1)."""
-        return _unit(_shift(self.bits(stream, *shape), 40))
+        return _unit(_shift(self.bits(stream, *shape), 41))
 
     def normal(self, stream: str, *shape: int) -> Tensor:
         """(B, *shape) standard normal, by Box and Muller's transform of one word's two halves."""
         bits = self.bits(stream, *shape)
-        radius = _unit(_shift(bits, 40)).log_().mul_(-2).sqrt_()
-        return radius.mul_(_unit(bits & 0xFFFFFF).mul_(2 * math.pi).cos_())
+        radius = _unit(_shift(bits, 41)).log_().mul_(-2).sqrt_()
+        return radius.mul_(_unit(bits & 0x7FFFFF).mul_(2 * math.pi).cos_())
 
 
 def _unit(word: Tensor) -> Tensor:
-    """A 24-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
-    return word.float().add_(0.5).mul_(2.0**-24)
+    """A 23-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
+    return word.float().add_(0.5).mul_(2.0**-23)
 
 
 def order(seed: int, epoch: int, rows: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def dictionary(matrix: Array, title: str) -> "Figure":
     return figure
 
 
-def responses(change: Array, live: NDArray[np.bool_], rate: int, title: str) -> "Figure":
+def responses(change: Array, names: Sequence[str], live: NDArray[np.bool_], rate: int, title: str) -> "Figure":
     """What each atom alone does to the decoded spectrum: a change in dB (atoms, bins) over frequency."""
     columns = min(8, len(change))
     rows = math.ceil(len(change) / columns)
@@ -91,10 +91,10 @@ def responses(change: Array, live: NDArray[np.bool_], rate: int, title: str) -> 
     frequency = np.linspace(0, rate / 2000, change.shape[1])
     for axes in grid.flat[len(change) :]:
         axes.set_axis_off()
-    for atom, axes in enumerate(grid.flat[: len(change)]):
+    for axes, curve, name, lives in zip(grid.flat, change, names, live, strict=False):
         axes.axhline(0, color=GREY, linewidth=0.5)
-        axes.plot(frequency, change[atom], color=PALETTE[0] if live[atom] else GREY, linewidth=0.9)
-        axes.set_title(str(atom), fontsize=8, loc="left", pad=2)
+        axes.plot(frequency, curve, color=PALETTE[0] if lives else GREY, linewidth=0.9)
+        axes.set_title(name, fontsize=8, loc="left", pad=2)
         axes.tick_params(labelsize=8)
     figure.supxlabel("frequency, kHz", fontsize=10)
     figure.supylabel("change, dB", fontsize=10)

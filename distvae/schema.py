@@ -6,6 +6,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, NamedTuple
 
 from distvae.refusal import Refusal, nearest
@@ -41,10 +42,18 @@ def family(section: str) -> Callable[[type], type]:
     return register
 
 
+def load_extensions() -> None:
+    """Import the modules that other packages name as entry points, so that they can register their families."""
+    for point in entry_points(group="distvae.models"):
+        point.load()
+
+
 def kind_of(section: str, tree: Mapping[str, Any]) -> str:
     """The family a section names, or the default one."""
     default = {"data": "speech", "model": "vae", "estep": "amortised", "train": "adam", "eval": "standard"}
     kind = tree.get("kind", default[section])
+    if kind not in FAMILIES[section]:
+        load_extensions()
     if kind not in FAMILIES[section]:
         raise Refusal(f"{section}.kind: no family '{kind}'; {nearest(str(kind), FAMILIES[section])}")
     return str(kind)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distvae.noise import Noise, order
+from distvae.noise import Noise, _unit, order
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -41,6 +41,11 @@ def test_uniform_draws_are_uniform_and_open() -> None:
     assert u.min() > 0
     assert u.max() < 1
     assert stats.kstest(u, "uniform").pvalue > 1e-3
+
+
+def test_the_ends_of_the_interval_are_never_drawn() -> None:
+    ends = _unit(torch.tensor([0, 2**23 - 1]))
+    assert 0 < float(ends[0]) == 1 - float(ends[1])
 
 
 def test_normal_draws_are_normal_and_independent() -> None:

@@ -17,7 +17,9 @@ Values = NDArray[np.floating]
 def canvas(axes: Axes) -> Values:
     """What the one image of some axes shows."""
     (image,) = axes.images
-    return np.ma.getdata(image.get_array())
+    shown = image.get_array()
+    assert shown is not None
+    return np.ma.getdata(shown)
 
 
 def test_every_picture_can_be_written(tmp_path: Path) -> None:
@@ -27,7 +29,7 @@ def test_every_picture_can_be_written(tmp_path: Path) -> None:
         pictures.spectrograms(power, power, 8000, 64, "a"),
         pictures.sampled_frames(power, 8000, "a"),
         pictures.dictionary(random.normal(size=(4, 3)), "a"),
-        pictures.responses(random.normal(size=(3, 9)), live, 8000, "a"),
+        pictures.responses(random.normal(size=(3, 9)), ["a", "b", "c"], live, 8000, "a"),
         pictures.image_responses(random.normal(size=(3, 9)), "a"),
         pictures.code_histograms(random.normal(size=(20, 3)), live, "a"),
         pictures.learning_curves([{"epoch": 1.0, "val_bound": -2.0, "rate": 1e-3}], "frame", "a"),
@@ -59,7 +61,7 @@ def test_a_spectrogram_spans_its_seconds_and_kilohertz_and_shows_differences_in_
     power = np.random.default_rng(0).uniform(1, 2, (50, 9))
     figure = pictures.spectrograms(power, power / 10, 16000, 160, "a")
     original, _, difference = figure.axes[:3]
-    assert original.images[0].get_extent() == (0, 0.5, 0, 8)
+    assert original.images[0].get_extent() == [0, 0.5, 0, 8]
     np.testing.assert_allclose(canvas(difference), -10)
     np.testing.assert_allclose(canvas(original), 10 * np.log10(power).T)
 
@@ -77,7 +79,9 @@ def test_histograms_rank_the_code_by_strength_and_show_shares() -> None:
     codes = np.random.default_rng(0).uniform(-1, 1, (4000, 3)) * [0.1, 1.0, 0.5]
     bars, shares = pictures.code_histograms(codes, np.array([True, True, False]), "a").axes[:2]
     strength = np.array([1.0, 0.5, 0.1]) / np.sqrt(3)
-    np.testing.assert_allclose([bar.get_width() for bar in bars.patches], strength, rtol=0.05)
+    np.testing.assert_allclose(
+        [bar.get_path().get_extents(bar.get_patch_transform()).width for bar in bars.patches], strength, rtol=0.05
+    )
     shown = 10 ** canvas(shares)
     np.testing.assert_allclose(shown[:, 40].ravel(), [1 / 81, 2 / 81, 10 / 81], rtol=0.3)
     np.testing.assert_allclose(shown.sum(1), 1, atol=0.02)
@@ -105,6 +109,7 @@ def test_a_tradeoff_shows_every_row_in_the_colour_of_its_group() -> None:
     axes = pictures.tradeoff(rows, "hoyer", "pesq_wb", "model").axes[0]
     drawn = {str(group.get_label()): np.asarray(group.get_offsets()) for group in axes.collections}
     for name, points in drawn.items():
-        np.testing.assert_allclose(points, [(r["hoyer"], r["pesq_wb"]) for r in rows if r["model"] == name])
+        expected = np.array([(row["hoyer"], row["pesq_wb"]) for row in rows if row["model"] == name], float)
+        np.testing.assert_allclose(points, expected)
     assert set(drawn) == {"vae", "sdm"}
     assert len({tuple(np.asarray(group.get_facecolor())[0]) for group in axes.collections}) == 2

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-_UNKNOWN = 2**63 - 1  # libsndfile's count of frames where a header holds none
 
 
 def load(path: Path, config: SpeechData) -> Array:
@@ -74,7 +73,7 @@ def _decode(path: Path) -> tuple[Array, int]:
 
 
 def _blocks(sound: "SoundFile") -> Iterator[Array]:
-    """The mean of the channels, piece by piece: the length a header announces may be unknown, or absurd."""
+    """The mean of the channels, piece by piece: a damaged header announces any length."""
     while len(block := sound.read(2**20, dtype="float32", always_2d=True)):
         yield block.mean(axis=1)
 
@@ -93,7 +92,7 @@ def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
         return False
     if sound.format == "MP3" and not re.search(b"Xing|Info", path.read_bytes()):
         return True  # no frame count was written: what `sound.frames` says is a guess
-    return samples >= sound.frames or sound.frames == _UNKNOWN
+    return bool(samples >= sound.frames)
 
 
 def _ends_ogg(content: bytes) -> bool:

@@ -72,9 +72,10 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     lengths = []
     try:
         frames = _in_order(lambda recording: power(root / recording.file, config), found)
-        for recording, block in _watched(zip(found, frames, strict=True), len(found), quiet):
-            raw[recording.split].write(block.data)
-            lengths.append(len(block))
+        with _one_thread_per_transform():
+            for recording, block in _watched(zip(found, frames, strict=True), len(found), quiet):
+                raw[recording.split].write(block.data)
+                lengths.append(len(block))
     finally:
         for stream in raw.values():
             stream.close()
@@ -86,7 +87,7 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
 def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Map over threads, a few items ahead: decoding and transforms release the interpreter, results stay bounded."""
     threads = os.cpu_count() or 1
-    with _one_thread_per_transform(), ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))

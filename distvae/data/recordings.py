@@ -17,6 +17,12 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
     """The root of a dataset and its recordings, sorted by file.
 
     The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the built-in speech.
+
+    A speaker is what the table or the pattern says, else the folder whose name the file's begins with
+    (103/1240/103-1240-0000.flac), else the folder the file lies in: one folder per speaker, VCTK, TIMIT, LibriSpeech.
+
+    Splits are the table's or the top folders' (train, val, test; TRAIN, dev-clean). One that is not given is drawn
+    from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
     """
     root = (folders.given(config.path, "speech") if config.path != BUILT_IN else None) or _built_in()
     spoken = _spoken(root, config)
@@ -58,10 +64,7 @@ def _foldered(file: str, speaker: str) -> Recording:
 
 
 def _nearest_folder(file: str) -> str:
-    """The folder whose name the file's begins with (103/1240/103-1240-0000.flac), else the folder it lies in.
-
-    This suits one folder per speaker, VCTK, TIMIT and LibriSpeech, split folders above them or not.
-    """
+    """The folder whose name the file's begins with, else the one it lies in; a split's folder on top does not count."""
     *above, _ = PurePosixPath(file).parts
     above = above[1:] if above and splits.named(above[0]) else above
     if not above:
@@ -121,11 +124,7 @@ def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
 
 
 def _divided(spoken: list[Recording], config: SpeechData) -> list[Recording]:
-    """The recordings with the split each belongs to.
-
-    Given splits are kept; one that nobody is in is drawn from train's speakers, or refused where
-    data.split is `given`. Where no split is given at all, or data.split is `seeded`, all are drawn.
-    """
+    """The recordings with the split each belongs to."""
     if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in spoken)):
         spoken = [Recording(r.file, r.speaker, "train") for r in spoken]
     for recording in spoken:

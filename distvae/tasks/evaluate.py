@@ -27,6 +27,7 @@ Picture = tuple[str, "Figure"]
 HEARD = 12  # recordings whose codes are drawn
 SECONDS = 6  # of a recording drawn as a spectrogram
 SEEN = 4096  # images whose codes are drawn
+ATOMS = 64  # the strongest, whose effect is drawn
 SHOWN = 36  # images drawn over their reconstructions
 
 
@@ -83,10 +84,12 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
     live = live_atoms(torch.from_numpy(codes)).numpy()
     yield "codes", pictures.code_histograms(codes, live, f"{title}: {len(codes)} codes")
     strength = np.sqrt(np.mean(codes**2, axis=0))
-    alone, nothing = run.decode(np.diag(strength)), run.decode(np.zeros_like(strength)[None])
-    name = f"{title}: what each atom changes alone, at its root mean square"
+    strongest = np.argsort(-strength)[:ATOMS]
+    alone, nothing = run.decode(np.diag(strength)[strongest]), run.decode(np.zeros_like(strength)[None])
+    name = f"{title}: what each atom changes alone, at its root mean square, strongest first"
     if _speech(run):
         change = pictures.decibel(alone) - pictures.decibel(nothing)
-        yield "atoms", pictures.responses(change, live, run.config.data.rate, name)
+        rate, names = run.config.data.rate, [str(atom) for atom in strongest]
+        yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
     else:
         yield "atoms", pictures.image_responses(alone - nothing, name)

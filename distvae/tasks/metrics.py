@@ -66,7 +66,7 @@ def si_sdr(reference: Array, estimate: Array, rate: int) -> float:
     target = (e @ s) / (s @ s) * s
     signal, distortion = float(target @ target), float((e - target) @ (e - target))
     if not (signal and distortion):
-        raise Unscorable("infinite: one of the recordings is silent, or both are the same")
+        raise Unscorable("infinite: the resynthesis is silent, or the same as the original")
     return 10 * math.log10(signal / distortion)
 
 
@@ -115,6 +115,8 @@ def notes(metrics: Sequence[str], rate: int) -> list[str]:
 
 def _try(measure: Measure, reference: Array, estimate: Array, rate: int) -> float | str:
     """A number, or why there is none."""
+    if not reference.any():
+        return "the original is silent"
     if not np.isfinite(estimate).all():
         return "the resynthesis holds NaN or infinite samples"
     try:

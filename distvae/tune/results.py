@@ -34,16 +34,21 @@ class Result:
 
     @property
     def label(self) -> str:
-        """What varied, in a few words: text stands for itself, numbers go with their key."""
-        return " ".join(
-            str(value) if isinstance(value, str) else f"{key.partition('.')[2]} {_short(value)}"
-            for key, value in self.values.items()
-        )
+        """What varied, in a few words."""
+        return describe(self.values)
 
     @property
     def group(self) -> str:
         """What it shares with the trials that differ from it in numbers only."""
         return " ".join(value for value in self.values.values() if isinstance(value, str)) or "all"
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Text stands for itself, everything else goes with its key."""
+    return " ".join(
+        value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
+        for key, value in values.items()
+    )
 
 
 def _short(value: Any) -> str:
@@ -69,18 +74,17 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def write_results(folder: Path, results: Sequence[Result], metrics: Directions) -> list[Path]:
-    """Write results.json, results.csv and, for two figures or more, tradeoff.png; what was written."""
+    """Write results.json, results.csv and, where there are two figures to compare, tradeoff.png; what was written."""
+    listed = {"metrics": dict(metrics), "trials": [asdict(result) for result in results]}
     with whole(folder / "results.json") as path:
-        path.write_text(json.dumps({"metrics": dict(metrics), "trials": [asdict(r) for r in results]}, indent=1) + "\n")
+        path.write_text(json.dumps(listed, indent=1) + "\n")
     rows = [_row(result) for result in results]
     with whole(folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    finished = [result for result in results if result.state == "finished"]
-    if finished and len(metrics) > 1:
-        _draw(folder / "tradeoff.png", finished, *list(metrics)[:2])
-    return [path for name in ("json", "csv") if (path := folder / f"results.{name}")] + [*folder.glob("tradeoff.png")]
+    _draw(folder / "tradeoff.png", [result for result in results if result.state == "finished"], list(metrics))
+    return sorted([*folder.glob("results.*"), *folder.glob("tradeoff.png")])
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -88,6 +92,8 @@ def _row(result: Result) -> dict[str, Any]:
     return told | result.values | result.figures
 
 
-def _draw(path: Path, finished: list[Result], quality: str, sparsity: str) -> None:
-    rows = [{**result.figures, "model": result.group} for result in finished]
-    pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), path)
+def _draw(path: Path, finished: list[Result], metrics: list[str]) -> None:
+    if finished and len(metrics) > 1:
+        quality, sparsity = metrics[:2]
+        rows = [{**result.figures, "model": result.group} for result in finished]
+        pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), path)

@@ -1,38 +1,22 @@
-"""A sweep: Ray Tune runs the trials, Optuna chooses them. The only module that touches either at run time.
-
-Each trial is a plain function in a Ray worker that keeps its process for the next one: starting it costs seconds.
-"""
+"""A sweep: Optuna chooses the trials, Ray Tune runs them, each in a worker that keeps its process for the next one."""
 
 import os
-import secrets
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distvae.config import to_dict
 from distvae.refusal import Refusal
-from distvae.track import Store, Tracker
+from distvae.track import MEMORY, Status, Store, Tracker
+from distvae.tune.local_ray import local_ray
 from distvae.tune.results import Result, rank, write_results
+from distvae.tune.sampler import Suggest, give_up, open_study
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials, run_trial
 from distvae.tune.watch import Watch
-
-STUDY = "optuna.db"
-"""The file of a sweep's folder that the sampler keeps its trials in."""
-RAY = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of data stay what they are
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # figures come with a trial's last report only
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-}
 
 
 def sweep(
@@ -46,8 +30,128 @@ def sweep(
     force: bool = False,
     root: Path = Path("runs"),
 ) -> list[Result]:
-    """Run the trials of a space into the folder `out`; their results, the best first, also written there."""
-    space = _settled(space, {**(assignments or {}), **({"data.path": data} if data else {})})
-    space = replace(space, trials=trials or space.trials, concurrent=concurrent or space.concurrent or _cores())
-    _prepare_data(space, quiet)
+    """Run the trials of a space into the folder `out`; their results, the best first, are also written there."""
+    pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
+    space = settle(space, pinned, trials, concurrent)
+    _prepare(space, quiet)
     _claim(out, force)
+    record = _record(space, out, root)
+    shared = Trials(out / "trials", space.recipe, tuple(space.metrics), space.name, record.begin(), root.absolute())
+    with Watch(space.trials, space.base.train.epochs, space.metrics, quiet) as watch:
+        _search(space, out, shared, watch)
+    _close_what_was_left(space, shared, watch)
+    results = rank(list(watch.results.values()), space.metrics)
+    record.files(write_results(out, results, space.metrics), "results")
+    record.close(_status(results))
+    return results
+
+
+def settle(space: Space, pinned: Mapping[str, Any], trials: int | None = None, concurrent: int | None = None) -> Space:
+    """The space as it will be explored on this machine: what is pinned, how many side by side, PESQ or without."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    side_by_side = concurrent or space.concurrent or cores
+    local = {"train.threads": max(1, cores // side_by_side), "eval.processes": 1}
+    space = space.pinned(local | dict(pinned))
+    return _computable(replace(space, trials=trials or space.trials, concurrent=side_by_side))
+
+
+def _computable(space: Space) -> Space:
+    """Without the package pesq, extended STOI stands in for it."""
+    from distvae.tasks.metrics import available
+
+    missing = [name for name in space.metrics if name in space.base.eval.metrics and not available([name])]
+    if not missing:
+        return space
+    print(f"{', '.join(missing)}: the package pesq is not installed; ranked by estoi instead", file=sys.stderr)
+    metrics = {"estoi" if name in missing else name: direction for name, direction in space.metrics.items()}
+    judged = [*dict.fromkeys([*available(space.base.eval.metrics), "estoi"])]
+    return replace(space.pinned({"eval.metrics": judged}), metrics=metrics)
+
+
+def _prepare(space: Space, quiet: bool) -> None:
+    """Refuse at once what every trial would refuse, and build the data's cache that they share."""
+    from distvae.data import open_dataset
+    from distvae.train.loop import device_of
+
+    device_of(space.base.train.device)
+    open_dataset(space.base.data, quiet=quiet)
+
+
+def _claim(out: Path, force: bool) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not (force and (out / MEMORY).is_file()):
+            raise Refusal(f"{out}: exists; another name, or --force to replace an earlier sweep, expected")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _record(space: Space, out: Path, root: Path) -> Tracker:
+    from distvae.train.session import commit
+
+    axes = {f"axis.{axis.name}": axis.span for axis in space.axes}
+    metrics = {f"metric.{name}": direction for name, direction in space.metrics.items()}
+    counts = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
+    tags = {"kind": "sweep", "recipe": space.recipe, "folder": str(out.absolute()), "commit": str(commit())}
+    return Tracker(Store.find(root), space.name, out.name, out, counts | metrics | axes, tags)
+
+
+def _search(space: Space, out: Path, shared: Trials, watch: Watch) -> None:
+    """Run all trials, one after the other or side by side, until all have ended or Ctrl-C was pressed."""
+    slots, threads = space.concurrent or 1, space.base.train.threads or 1
+    with local_ray(slots, threads) as resources, tempfile.TemporaryDirectory() as scratch:
+        from ray import tune
+
+        def trainable(setting: dict[str, Any]) -> None:
+            run_trial(shared, setting, tune.report)
+
+        study, asked = open_study(space, out)
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                num_samples=space.trials, max_concurrent_trials=slots, search_alg=asked, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                name=space.name, storage_path=scratch, verbose=0, callbacks=[_listener(watch, shared)]
+            ),
+        ).fit()
+        give_up(study)
+
+
+def _listener(watch: Watch, shared: Trials) -> Any:
+    """Tune's events, passed on to what shows them."""
+    from ray import tune
+
+    class Listener(tune.Callback):  # type: ignore[misc]
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            watch.began(trial.config["number"], trial.config["values"])
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            if "bound" in result:
+                watch.epoch(trial.config["number"], result["epoch"], result["bound"])
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            watch.finished(trial.config["number"], trial.last_result["figures"])
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            file = shared.at(trial.config["number"]) / FAILURE
+            cause = file.read_text().splitlines()[0] if file.exists() else "its process died; too little memory?"
+            watch.failed(trial.config["number"], cause)
+
+    return Listener()
+
+
+def _close_what_was_left(space: Space, shared: Trials, watch: Watch) -> None:
+    """Trials that could not say themselves how they ended: those stopped, and those whose process died."""
+    for number, result in watch.results.items():
+        if result.state == "training":
+            result.state = "stopped"
+        if result.state in ("failed", "stopped") and not (shared.at(number) / FAILURE).exists():
+            setting = Suggest(space).setting(number, result.values)
+            shared.tracker(setting).close("KILLED" if result.state == "stopped" else "FAILED")
+
+
+def _status(results: list[Result]) -> Status:
+    states = {result.state for result in results}
+    return "KILLED" if "stopped" in states else "FINISHED" if "finished" in states else "FAILED"

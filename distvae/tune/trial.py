@@ -9,6 +9,7 @@ from typing import Any
 
 from distvae.config import Config, from_dict
 from distvae.track import Tracker
+from distvae.tune.results import describe
 
 FAILURE = "failure.txt"
 """The file of a trial's folder that says why it failed: the cause in a line, then where."""
@@ -34,22 +35,22 @@ class Trials:
         """The folder of a trial."""
         return self.folder / str(number)
 
-    def tracker(self, number: int, label: str, config: Config) -> Tracker:
+    def tracker(self, setting: Mapping[str, Any]) -> Tracker:
         """The record of a trial, below the sweep's."""
-        name = f"{number + 1} {label}"
+        config, number = from_dict(setting["config"]), int(setting["number"])
+        name = f"{number + 1} {describe(setting['values'])}"
         return Tracker.open(config, self.recipe, self.at(number), self.experiment, self.parent, name, self.root)
 
 
 def run_trial(trials: Trials, setting: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
     """Train and judge; report each epoch, and at the end the figures."""
-    config, folder = from_dict(setting["config"]), trials.at(setting["number"])
-    folder.mkdir(parents=True)
-    tracker = trials.tracker(setting["number"], setting["label"], config)
+    tracker = trials.tracker(setting)
+    tracker.folder.mkdir(parents=True)
     try:
-        figures = _train_and_judge(trials, config, tracker, report)
+        figures = _train_and_judge(trials, from_dict(setting["config"]), tracker, report)
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        (folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")
+        (tracker.folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")
         tracker.close("FAILED")
         raise
     tracker.close("FINISHED")

@@ -91,4 +91,3 @@ class Watch:
     def _say(self, line: str) -> None:
         if not (self.quiet or self._live):
             print(line, file=sys.stderr, flush=True)
-

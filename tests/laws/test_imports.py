@@ -85,8 +85,8 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert not {name for name in modules if name.partition(".")[0] in HEAVY}
 
 
-BARE = ("yaml", "typer", "rich", "safetensors", "pyarrow", "pandas", "librosa", "soundfile", "soxr", "pystoi", "pesq")
-BARE += ("matplotlib", "optuna", "ray", "mlflow", "scipy", "sklearn")
+BARE = ["yaml", "typer", "rich", "safetensors", "pyarrow", "pandas", "librosa", "soundfile", "soxr", "pystoi", "pesq"]
+BARE += ["matplotlib", "optuna", "ray", "mlflow", "scipy", "sklearn"]
 
 
 def test_the_core_needs_torch_and_numpy_alone() -> None:

@@ -57,7 +57,7 @@ def test_every_recording_can_be_judged_at_once(speech_run: Run) -> None:
 
 def test_an_unknown_split_is_refused(speech_run: Run, image_run: Run) -> None:
     for run in (speech_run, image_run):
-        with pytest.raises(Refusal, match=r"split 'tets'.* test"):
+        with pytest.raises(Refusal, match=r"split 'tets'.*test"):
             judge(run, "tets")
 
 

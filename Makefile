@@ -1,0 +1,36 @@
+# make demo: a small sweep on built-in speech.  make test: the quick suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all check bench clean
+
+demo: $(READY)
+	$(BIN)/distvae tune demo --out runs/demo --force
+
+test: $(READY)
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/pytest -n 2
+
+check: $(READY)
+	$(BIN)/ruff format --check distvae tests
+	$(BIN)/ruff check distvae tests
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/distvae bench
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch first: a later package that asks for any torch is then content with the pinned one.
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock torch numpy
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock pesq \
+		|| echo "PESQ could not be built (it needs a C compiler and Python's headers): its scores will be left out."
+	touch $@

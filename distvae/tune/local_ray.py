@@ -1,0 +1,46 @@
+"""Ray on this machine, for one sweep: its own, closed to others, gone afterwards."""
+
+import logging
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay what they are
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial has its figures only at its end
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+}
+MEMORY = 150 * 2**20  # of Ray's object store: reports of epochs are all that passes through it
+
+
+@contextmanager
+def local_ray(slots: int, threads: int) -> Iterator[dict[str, float]]:
+    """Ray with room for so many trials of so many threads: the resources that each may ask for."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    ray.init(
+        address="local",  # never a cluster that happens to run here
+        num_cpus=slots * threads,
+        include_dashboard=False,
+        object_store_memory=MEMORY,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+    )
+    try:
+        yield {"cpu": threads, "gpu": _share(int(ray.cluster_resources().get("GPU", 0)), slots)}
+    finally:
+        ray.shutdown()
+
+
+def _share(gpus: int, slots: int) -> float:
+    """What each of some trials gets of the GPUs: a whole one, or an equal part of one."""
+    return 1 / math.ceil(slots / gpus) if gpus else 0
