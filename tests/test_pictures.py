@@ -61,7 +61,7 @@ def test_a_spectrogram_spans_its_seconds_and_kilohertz_and_shows_differences_in_
     power = np.random.default_rng(0).uniform(1, 2, (50, 9))
     figure = pictures.spectrograms(power, power / 10, 16000, 160, "a")
     original, _, difference = figure.axes[:3]
-    assert original.images[0].get_extent() == [0, 0.5, 0, 8]
+    assert tuple(original.images[0].get_extent()) == (0, 0.5, 0, 8)
     np.testing.assert_allclose(canvas(difference), -10)
     np.testing.assert_allclose(canvas(original), 10 * np.log10(power).T)
 

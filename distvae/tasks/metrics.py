@@ -6,7 +6,7 @@ the judging processes import, so it stays light: NumPy, and each measure's packa
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ Measure = Callable[[Array, Array, int], float]
 
 POWER_FLOOR = 1e-10
 """Digital silence survives trimming, and the divergence of a zero is infinite."""
+
+PESQ_SECONDS = 20
+"""An utterance and its pause take 0.4 s at least; with more than 50 of them the reference code overruns its tables."""
 
 
 class Unscorable(ValueError):
@@ -50,6 +53,11 @@ def raw_p862(mapped: float) -> float:
     return (4.6607 - math.log((4.999 - y) / (y - 0.999))) / 1.4945
 
 
+def pesq_nb_raw(reference: Array, estimate: Array, rate: int) -> float:
+    """The raw P.862 score behind the narrow-band one."""
+    return raw_p862(pesq_nb(reference, estimate, rate))
+
+
 def stoi(reference: Array, estimate: Array, rate: int) -> float:
     """Short-time objective intelligibility."""
     return _stoi(reference, estimate, rate, extended=False)
@@ -79,22 +87,24 @@ def isd(power: Array, estimate: Array) -> float:
 WAVEFORM: dict[str, Measure] = {
     "pesq_wb": pesq_wb,
     "pesq_nb": pesq_nb,
+    "pesq_nb_raw": pesq_nb_raw,
     "stoi": stoi,
     "estoi": estoi,
     "si_sdr": si_sdr,
 }
-"""The measures of waveforms; pesq_nb_raw follows from pesq_nb, and isd compares spectra."""
+"""The measures of waveforms; isd compares spectra."""
 
 
 def score(reference: Array, estimate: Array, rate: int, metrics: Sequence[str]) -> Scores:
     """What the named measures of waveforms say of a resynthesised recording."""
-    direct = {"pesq_nb" if name == "pesq_nb_raw" else name for name in metrics}
-    found = {name: _try(WAVEFORM[name], reference, estimate, rate) for name in direct}
-    if "pesq_nb_raw" in metrics:
-        mapped = found["pesq_nb"]
-        found["pesq_nb_raw"] = raw_p862(mapped) if isinstance(mapped, float) else mapped
-    refused = {name: value for name in metrics if isinstance(value := found[name], str)}
-    return Scores({name: math.nan if isinstance(v := found[name], str) else v for name in metrics}, refused)
+    values: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    for name in metrics:
+        try:
+            values[name] = _checked(name, reference, estimate, rate, values)
+        except Unscorable as reason:
+            values[name], refused[name] = math.nan, str(reason)
+    return Scores(values, refused)
 
 
 def available(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -104,29 +114,39 @@ def available(metrics: Sequence[str]) -> tuple[str, ...]:
 
 def notes(metrics: Sequence[str], rate: int) -> list[str]:
     """What a reader of the scores should know about how they were computed here."""
-    missing = [name for name in metrics if name not in available(metrics)]
-    said = [f"{', '.join(missing)} left out: the package pesq is not installed (pip install pesq needs a C compiler)"]
-    resampled = [name for name in ("pesq_wb", "pesq_nb") if name in available(metrics)]
-    if rate == 8000:
-        resampled = [name for name in resampled if name == "pesq_wb"]
-    said_rate = f"{', '.join(resampled)}: recordings of {rate} Hz resampled to 16000 Hz first"
-    return said * bool(missing) + [said_rate] * bool(rate != 16000 and resampled)
+    found = []
+    if missing := [name for name in metrics if name not in available(metrics)]:
+        found.append(
+            f"{', '.join(missing)} left out: the package pesq is not installed; building it takes a C compiler"
+        )
+    own_rates = {"pesq_wb": (16000,), "pesq_nb": (8000, 16000), "pesq_nb_raw": (8000, 16000)}
+    if moved := [name for name in available(metrics) if rate not in own_rates.get(name, (rate,))]:
+        found.append(f"{', '.join(moved)}: recordings of {rate} Hz resampled to 16000 Hz first")
+    return found
 
 
-def _try(measure: Measure, reference: Array, estimate: Array, rate: int) -> float | str:
-    """A number, or why there is none."""
+def _checked(name: str, reference: Array, estimate: Array, rate: int, known: Mapping[str, float]) -> float:
+    """A finite score; the raw one follows from the narrow-band one where that is known."""
     if not reference.any():
-        return "the original is silent"
+        raise Unscorable("the original is silent")
     if not np.isfinite(estimate).all():
-        return "the resynthesis holds NaN or infinite samples"
-    try:
-        value = float(measure(reference, estimate, rate))
-    except Unscorable as error:
-        return str(error)
-    return value if math.isfinite(value) else f"the measure gave {value}"
+        raise Unscorable("the resynthesis holds NaN or infinite samples")
+    if name == "pesq_nb_raw" and math.isfinite(known.get("pesq_nb", math.nan)):
+        return raw_p862(known["pesq_nb"])
+    value = WAVEFORM[name](reference, estimate, rate)
+    if not math.isfinite(value):
+        raise Unscorable(f"the measure gave {value}")
+    return value
 
 
 def _pesq(reference: Array, estimate: Array, rate: int, band: str) -> float:
+    """PESQ as it is; of a longer recording the mean over equal pieces, since P.862 holds 50 utterances and no more."""
+    pieces = math.ceil(len(reference) / (PESQ_SECONDS * rate)) or 1
+    pairs = zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True)
+    return float(np.mean([_pesq_piece(*pair, rate, band) for pair in pairs]))
+
+
+def _pesq_piece(reference: Array, estimate: Array, rate: int, band: str) -> float:
     import pesq
 
     try:

@@ -47,6 +47,20 @@ def test_pesq_listens_at_its_own_rate_whatever_the_recording_has(spoken: Array, 
     assert all(1 < value < 4 for value in values.values())
 
 
+def test_more_utterances_than_pesq_has_room_for_are_scored_in_pieces() -> None:
+    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
+    random, time = np.random.default_rng(0), np.arange(42 * RATE) / RATE
+    bursts = (random.normal(size=len(time)) * (time % 0.45 < 0.2)).astype(np.float32)  # 93 of them; 51 crash it
+    assert score(bursts, bursts, RATE, ["pesq_wb"]).values["pesq_wb"] == pytest.approx(4.644, abs=1e-3)
+
+
+def test_the_raw_score_does_not_need_its_neighbour(spoken: Array) -> None:
+    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
+    alone = score(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb_raw"]).values
+    both = score(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb", "pesq_nb_raw"]).values
+    assert alone["pesq_nb_raw"] == both["pesq_nb_raw"] < both["pesq_nb"]
+
+
 def test_more_noise_never_scores_better(spoken: Array) -> None:
     names = metrics.available(ALL)
     scores = [score(spoken, noisy(spoken, level), RATE, names).values for level in (0.03, 0.3)]
