@@ -182,7 +182,7 @@ def main() -> None:
     except Refusal as error:
         _leave(str(error), 2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         _leave(f"{error.filename or 'a file'}: no room left on the disk; what was finished before is kept", 2)
     except KeyboardInterrupt:

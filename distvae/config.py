@@ -183,7 +183,7 @@ class Train:
     seed: Whole = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = 1
-    """Threads of one process: layers this small gain little from more, and lose much on a busy machine; null: torch's."""
+    """Threads of one process: small layers gain little from more, and lose much on a busy machine; null: torch's."""
 
 
 @family("eval")

@@ -109,7 +109,7 @@ def image_responses(change: Array, title: str) -> "Figure":
     axes = figure.subplots()
     _diverging(axes, canvas, "change of a pixel")
     axes.set_axis_off()
-    axes.set_title(title)
+    figure.suptitle(title)
     return figure
 
 

@@ -128,8 +128,7 @@ class Tracker:
         root: Path = Path("runs"),
     ) -> "Tracker":
         """The record of a run in training. Nothing is written before its first epoch has ended."""
-        tags = {"kind": "run", "recipe": recipe, "folder": str(folder.absolute())}
-        tags |= {"kind": "trial", "mlflow.parentRunId": parent} if parent else {}
+        tags = run_tags(recipe, folder, parent)
         return cls(Store.find(root), experiment, name or folder.name, folder, flatten(config), tags)
 
     def begin(self) -> str | None:
@@ -230,6 +229,12 @@ class Tracker:
                 cause = public(" ".join(str(error).split()))[:300] or type(error).__name__
                 self.complain(f"MLflow does not record everything of {self.name}: {cause}. Nothing else is affected.")
             self._complained = True
+
+
+def run_tags(recipe: str, folder: Path, parent: str | None = None) -> dict[str, str]:
+    """What a run is found by; one with a parent is a trial."""
+    tags = {"kind": "trial" if parent else "run", "recipe": recipe, "folder": str(folder.absolute())}
+    return tags | ({"mlflow.parentRunId": parent} if parent else {})
 
 
 def _now() -> int:

@@ -86,7 +86,7 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
     strength = np.sqrt(np.mean(codes**2, axis=0))
     strongest = np.argsort(-strength)[:ATOMS]
     alone, nothing = run.decode(np.diag(strength)[strongest]), run.decode(np.zeros_like(strength)[None])
-    name = f"{title}: what each atom changes alone, at its root mean square, strongest first"
+    name = f"{title}: each atom alone at its root mean square, strongest first"
     if _speech(run):
         change = pictures.decibel(alone) - pictures.decibel(nothing)
         rate, names = run.config.data.rate, [str(atom) for atom in strongest]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae.config import to_dict
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
@@ -22,12 +21,8 @@ class Suggest:
     space: Space
 
     def __call__(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """What the space suggests, as a setting."""
-        return self.setting(trial.number, self.space.suggest(trial))
-
-    def setting(self, number: int, values: dict[str, Any]) -> dict[str, Any]:
-        """A trial's number, what varies, and the whole configuration."""
-        return {"number": number, "values": values, "config": to_dict(self.space.config(values))}
+        """Its number, and what varies."""
+        return {"number": trial.number, "values": self.space.suggest(trial)}
 
 
 def open_study(space: Space, folder: Path) -> tuple["optuna.Study", Any]:

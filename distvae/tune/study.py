@@ -13,7 +13,7 @@ from distvae.refusal import Refusal
 from distvae.track import MEMORY, Status, Store, Tracker
 from distvae.tune.local_ray import local_ray
 from distvae.tune.results import Result, rank, write_results
-from distvae.tune.sampler import Suggest, give_up, open_study
+from distvae.tune.sampler import give_up, open_study
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials, run_trial
 from distvae.tune.watch import Watch
@@ -36,10 +36,10 @@ def sweep(
     _prepare(space, quiet)
     _claim(out, force)
     record = _record(space, out, root)
-    shared = Trials(out / "trials", space.recipe, tuple(space.metrics), space.name, record.begin(), root.absolute())
+    shared = Trials(space, out.absolute() / "trials", record.store, record.begin())
     with Watch(space.trials, space.base.train.epochs, space.metrics, quiet) as watch:
-        _search(space, out, shared, watch)
-    _close_what_was_left(space, shared, watch)
+        _search(shared, out, watch)
+    _close_what_was_left(shared, watch)
     results = rank(list(watch.results.values()), space.metrics)
     record.files(write_results(out, results, space.metrics), "results")
     record.close(_status(results))
@@ -95,14 +95,15 @@ def _record(space: Space, out: Path, root: Path) -> Tracker:
     return Tracker(Store.find(root), space.name, out.name, out, counts | metrics | axes, tags)
 
 
-def _search(space: Space, out: Path, shared: Trials, watch: Watch) -> None:
+def _search(shared: Trials, out: Path, watch: Watch) -> None:
     """Run all trials, one after the other or side by side, until all have ended or Ctrl-C was pressed."""
+    space = shared.space
     slots, threads = space.concurrent or 1, space.base.train.threads or 1
     with local_ray(slots, threads) as resources, tempfile.TemporaryDirectory() as scratch:
         from ray import tune
 
         def trainable(setting: dict[str, Any]) -> None:
-            run_trial(shared, setting, tune.report)
+            run_trial(shared, setting["number"], setting["values"], tune.report)
 
         study, asked = open_study(space, out)
         tune.Tuner(
@@ -142,14 +143,14 @@ def _listener(watch: Watch, shared: Trials) -> Any:
     return Listener()
 
 
-def _close_what_was_left(space: Space, shared: Trials, watch: Watch) -> None:
+def _close_what_was_left(shared: Trials, watch: Watch) -> None:
     """Trials that could not say themselves how they ended: those stopped, and those whose process died."""
     for number, result in watch.results.items():
         if result.state == "training":
             result.state = "stopped"
         if result.state in ("failed", "stopped") and not (shared.at(number) / FAILURE).exists():
-            setting = Suggest(space).setting(number, result.values)
-            shared.tracker(setting).close("KILLED" if result.state == "stopped" else "FAILED")
+            status: Status = "KILLED" if result.state == "stopped" else "FAILED"
+            shared.tracker(number, result.values).close(status)
 
 
 def _status(results: list[Result]) -> Status:

@@ -58,7 +58,7 @@ def test_the_raw_score_does_not_need_its_neighbour(spoken: Array) -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     alone = score(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb_raw"]).values
     both = score(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb", "pesq_nb_raw"]).values
-    assert alone["pesq_nb_raw"] == both["pesq_nb_raw"] < both["pesq_nb"]
+    assert alone["pesq_nb_raw"] == both["pesq_nb_raw"]
 
 
 def test_more_noise_never_scores_better(spoken: Array) -> None:

@@ -1,0 +1,235 @@
+"""The commands as a stranger meets them: what works, what is refused, what a signal leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from distvae import cli
+from distvae.recipes import recipe_names
+from distvae.train.session import fit
+from tests import tiny
+
+SMALL = ["train.epochs=2", "train.warmup=10", "model.latent=4", "model.hidden=[8]", "estep.hidden=[8]"]
+LIGHT = ["--no-evaluate", "--no-track"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working folder, and a cache that all these tests share."""
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("DISTVAE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+class Called:
+    """A command run in this process: its exit code, and what it said."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["distvae", *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = self.capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Runs commands."""
+    return Called(capsys, monkeypatch)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A small trained run."""
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_recipes_are_listed_and_shown(call: Called) -> None:
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == recipe_names()
+    code, out, _ = call("recipes", "speech-sdm")
+    assert code == 0
+    assert "dictionary: identity" in out
+
+
+REFUSED = {
+    "speech-vea": "did you mean 'speech-vae'",
+    "speech-vae train.epocs=3": "train.epocs: no such field of train.kind 'adam'; did you mean 'epochs'?",
+    "speech-vae train.epochs=0": "train.epochs: 0 is out of range; at least 1 expected",
+    "speech-vae model.latent=-1": "model.latent",
+    "speech-vsc model.alpha=1.5": "model.alpha",
+    "speech-sdm model.dictionary=dct model.atoms=0": "model.atoms",
+    "speech-vae train.rate=-1": "train.rate",
+    "speech-vae train.patience=0": "train.patience",
+    "speech-vae train.epochs": "KEY=VALUE expected",
+    "speech-vae --data absent": "absent is not a folder",
+    "speech-vae --data empty": "no recordings",
+    "speech-vae --data one": "speaker",
+    "mnist-vae": "a folder of idx files expected",
+    "mnist-vae --data empty": "train-images-idx3-ubyte",
+    "absent.yaml": "absent.yaml",
+    "broken.yaml": "broken.yaml: not YAML",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_cannot_be_trained_is_refused_in_a_sentence(call: Called, tmp_path: Path, line: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.yaml").write_text("model: [")
+    (tmp_path / "one" / "speaker").mkdir(parents=True)
+    soundfile.write(tmp_path / "one" / "speaker" / "a.wav", 0.1 * np.random.default_rng(0).normal(size=8000), 16000)
+    code, out, err = call("train", *line.split(), *LIGHT)
+    assert code == 2
+    assert REFUSED[line] in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+    assert not out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_cuda_is_refused_where_there_is_none(call: Called, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is here")
+    code, _, err = call("train", "speech-vae", "train.device=cuda", *LIGHT)
+    assert (code, "train.device" in err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_training_shows_json_to_programs_and_nothing_when_quiet(call: Called, tmp_path: Path) -> None:
+    code, out, err = call("train", "speech-vae", "--json", *SMALL, *LIGHT)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert (code, err, [record["epoch"] for record in records]) == (0, "", [1, 2])
+    assert call("train", "speech-vae", "--quiet", "--force", *SMALL, *LIGHT) == (0, "", "")
+    code, _, err = call("train", "speech-vae", *SMALL, *LIGHT)
+    assert code == 2
+    assert "--resume" in err
+    code, _, err = call("train", "speech-vae", "--resume", "train.seed=4", *SMALL, *LIGHT)
+    assert (code, "train.seed" in err) == (2, True)
+
+
+def test_a_run_is_shown_with_its_best_epoch(call: Called, run: Path) -> None:
+    code, out, _ = call("show", str(run))
+    assert code == 0
+    assert "best at epoch" in out
+    assert "latent: 4" in out
+
+
+@pytest.mark.parametrize(
+    "words", [["show"], ["evaluate"], ["sample", "PICTURE.png"], ["resynthesize", "a.wav", "b.wav"]]
+)
+def test_a_folder_that_is_no_run_is_refused(call: Called, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    code, _, err = call(words[0], "folder", *words[1:])
+    assert code == 2
+    assert "folder: not a run folder" in err
+
+
+def test_a_trained_model_cannot_be_given_other_keys(call: Called, run: Path) -> None:
+    code, _, err = call("evaluate", str(run), "train.epochs=3")
+    assert code == 2
+    assert "train.epochs" in err
+
+
+def test_an_existing_output_is_refused_before_anything_is_computed(call: Called, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "codes.parquet").write_text("mine")
+    code, _, err = call("encode", str(run), str(tmp_path), "-o", "codes.parquet")
+    assert code == 2
+    assert "codes.parquet: exists" in err
+    assert (tmp_path / "codes.parquet").read_text() == "mine"
+
+
+def begin(*words: str) -> "subprocess.Popen[str]":
+    """A command in a process of its own."""
+    command = [sys.executable, "-c", "from distvae.cli import main; main()", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def completed(*words: str) -> int:
+    """The exit code of a command in a process of its own."""
+    process = begin(*words)
+    process.communicate()
+    return process.returncode
+
+
+def wait_for_epochs(file: Path, count: int) -> None:
+    """Until so many epochs are written down."""
+    deadline = time.monotonic() + 60
+    while not file.exists() or len(file.read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, "no epoch in a minute"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: signal.Signals) -> None:
+    words = [*SMALL, "train.epochs=40", *LIGHT]
+    assert completed("train", "speech-sdm", "--out", "whole", "--quiet", *words) == 0
+    part = begin("train", "speech-sdm", "--out", "part", *words)
+    wait_for_epochs(tmp_path / "part" / "epochs.jsonl", 3)
+    part.send_signal(number)
+    _, err = part.communicate()
+    assert part.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in err
+    assert len((tmp_path / "part" / "epochs.jsonl").read_text().splitlines()) < 40
+    assert completed("train", "speech-sdm", "--out", "part", "--quiet", "--resume", *words) == 0
+    final = [json.loads((tmp_path / name / "last.json").read_text())["sha256"] for name in ("whole", "part")]
+    assert final[0] == final[1]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: it, too, fails in the middle of a write."""
+    words = ["train", "speech-vae", "--out", "run", *SMALL, *LIGHT]
+    assert completed(*words, "--quiet") == 0
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    command = [sys.executable, "-c", f"{limited}\nfrom distvae.cli import main; main()"]
+    words[words.index("run")] = "other"
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no room left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "other").glob("*.partial"))
+    assert completed("show", "run") == 0
+
+
+@pytest.mark.slow
+def test_the_whole_line_from_recordings_to_codes(call: Called, tmp_path: Path) -> None:
+    """Train and judge on the built-in speech, record it, resynthesise, encode, sample, and start the same run again."""
+    code, out, _ = call("train", "speech-sdm", "--out", "run", "eval.processes=1", *SMALL)
+    assert code == 0
+    assert "stoi" in out
+    assert (tmp_path / "run" / "evaluation" / "test" / "spectrogram.png").stat().st_size > 10_000
+    assert (tmp_path / "runs" / "mlflow.db").exists()
+    source = next((Path(os.environ["DISTVAE_CACHE"])).rglob("*.flac"), None) or next(
+        (Path(os.environ["DISTVAE_CACHE"])).rglob("*.wav")
+    )
+    assert call("resynthesize", "run", str(source), "heard.wav")[0] == 0
+    assert soundfile.info("heard.wav").frames == soundfile.info(str(source)).frames
+    assert call("encode", "run", "built-in speech", "-o", "codes.parquet")[0] == 0
+    import pyarrow.parquet as pq
+
+    table = pq.read_table("codes.parquet")
+    assert table.schema.names == ["file", "speaker", "split", "frame", "code"]
+    assert call("sample", "run", "drawn.png")[0] == 0
+    assert call("train", "run/config.yaml", "--out", "again", *LIGHT)[0] == 0
+    epochs = [(tmp_path / name / "epochs.jsonl").read_text().splitlines() for name in ("run", "again")]
+    bounds = [[json.loads(line)["val_bound"] for line in lines] for lines in epochs]
+    assert bounds[0] == bounds[1]
+    assert call("evaluate", "run", "--split", "val", "eval.processes=1", "eval.latent=sample")[0] == 0
+    assert call("evaluate", "run", "--split", "val")[0] == 2
