@@ -42,8 +42,10 @@ class SpeechData:
     """Divide each recording by its largest sample, or keep it."""
     speakers: str = "auto"
     """folder | pattern:REGEX with one group | csv:FILE; auto: speakers.csv in the path, else the name of the folder."""
-    split: Literal["auto", "given", "seeded"] = "auto"
-    """Where the split comes from: the table or the top folders (train, val, test), or speakers drawn with a seed."""
+    split: Literal["auto", "given", "seeded", "loose"] = "auto"
+    """Where the split comes from: the table or the top folders (train, val, test), or speakers drawn with a seed.
+
+    `loose` asks for none: what was given a split keeps it, everything else is test. It serves judging and encoding."""
     split_seed: Whole = 0
     val: Share = 0.15
     """Share of the speakers to validate on, when the split is drawn."""

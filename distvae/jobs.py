@@ -1,12 +1,11 @@
 """What the commands do: each puts the parts together, and nothing more."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae.config import Config, from_dict, to_dict
+from distvae.config import Config, SpeechData, from_dict, to_dict
 from distvae.progress import Progress, Style, until_stopped
 from distvae.recipes import load, override, parse_assignments, read_tree, recipe_names, recipe_path
 from distvae.refusal import Refusal
@@ -123,10 +122,18 @@ def evaluate(
     for key in given:
         if not key.startswith(("eval.", "data.")):
             raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
-    given |= {} if data is None else {"data.path": data}
     config = from_dict(override(to_dict(read_config(run, read_info(run))), given))
+    config = config if data is None else elsewhere(config, data)
     judgement = judged(run, split, out or run / "evaluation" / split, force, quiet, config)
     report(judgement, "quiet" if quiet else "line")
+
+
+def elsewhere(config: Config, path: str) -> Config:
+    """The same configuration for other data, which needs no split if it comes without one."""
+    here = config.data.path
+    if isinstance(config.data, SpeechData) and path != here and Path(path).absolute() != Path(here):
+        return config.with_("data", path=path, split="loose")
+    return config.with_("data", path=path)
 
 
 def encode(run: Path, data: str, out: Path, split: str, force: bool) -> None:
@@ -135,7 +142,7 @@ def encode(run: Path, data: str, out: Path, split: str, force: bool) -> None:
     from distvae.train.run import Run
 
     opened = Run.open(run)
-    count = codes.encode(opened, dataclasses.replace(opened.config.data, path=data), out, split, force)
+    count = codes.encode(opened, elsewhere(opened.config, data).data, out, split, force)
     print(f"{out}: {count:,} codes of {opened.model.states} values")
 
 

@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from distvae.config import SpeechData
 from distvae.data import folders, splits
@@ -45,7 +46,8 @@ def _spoken(root: Path, config: SpeechData) -> list[Recording]:
     if rule == "pattern" and argument:
         return [_foldered(file, _matched(file, argument)) for file in sound_files(root)]
     if rule == "folder" and not argument:
-        return [_foldered(file, _nearest_folder(file)) for file in sound_files(root)]
+        fallback = root.name if config.split == "loose" else ""
+        return [_foldered(file, _nearest_folder(file) or fallback or _homeless(file)) for file in sound_files(root)]
     raise Refusal(f"data.speakers: '{config.speakers}'; auto, folder, pattern:REGEX or csv:FILE expected")
 
 
@@ -68,9 +70,13 @@ def _nearest_folder(file: str) -> str:
     *above, _ = PurePosixPath(file).parts
     above = above[1:] if above and splits.named(above[0]) else above
     if not above:
-        raise Refusal(f"{file}: in no speaker's folder; folders, {TABLE} or data.speakers=pattern:REGEX expected")
+        return ""
     stem = PurePosixPath(file).stem
     return next((name for name in above if re.match(rf"{re.escape(name)}[^0-9A-Za-z]", stem)), above[-1])
+
+
+def _homeless(file: str) -> NoReturn:
+    raise Refusal(f"{file}: in no speaker's folder; folders, {TABLE} or data.speakers=pattern:REGEX expected")
 
 
 def _matched(file: str, pattern: str) -> str:
@@ -125,6 +131,8 @@ def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
 
 def _divided(spoken: list[Recording], config: SpeechData) -> list[Recording]:
     """The recordings with the split each belongs to."""
+    if config.split == "loose":
+        return [Recording(r.file, r.speaker, r.split or "test") for r in spoken]
     if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in spoken)):
         spoken = [Recording(r.file, r.speaker, "train") for r in spoken]
     for recording in spoken:

@@ -43,6 +43,29 @@ class Result:
         return " ".join(value for value in self.values.values() if isinstance(value, str)) or "all"
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a sweep found."""
+
+    folder: Path
+    metrics: Directions
+    """What trials were ranked by."""
+    results: list[Result]
+    """Every trial, the best in the first figure first."""
+    look: str
+    """How to look at it in MLflow."""
+
+    @property
+    def states(self) -> set[str]:
+        """How trials ended."""
+        return {result.state for result in self.results}
+
+    @property
+    def exit_code(self) -> int:
+        """Nothing wrong, nothing finished, or Ctrl-C."""
+        return 130 if "stopped" in self.states else 0 if "finished" in self.states else 1
+
+
 def describe(values: Mapping[str, Any]) -> str:
     """Text stands for itself, everything else goes with its key."""
     return " ".join(
@@ -73,18 +96,18 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
-def write_results(folder: Path, results: Sequence[Result], metrics: Directions) -> list[Path]:
+def write_findings(findings: Findings) -> list[Path]:
     """Write results.json, results.csv and, where there are two figures to compare, tradeoff.png; what was written."""
-    listed = {"metrics": dict(metrics), "trials": [asdict(result) for result in results]}
-    with whole(folder / "results.json") as path:
+    listed = {"metrics": dict(findings.metrics), "trials": [asdict(result) for result in findings.results]}
+    with whole(findings.folder / "results.json") as path:
         path.write_text(json.dumps(listed, indent=1) + "\n")
-    rows = [_row(result) for result in results]
-    with whole(folder / "results.csv") as path, path.open("w", newline="") as file:
+    rows = [_row(result) for result in findings.results]
+    with whole(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    _draw(folder / "tradeoff.png", [result for result in results if result.state == "finished"], list(metrics))
-    return sorted([*folder.glob("results.*"), *folder.glob("tradeoff.png")])
+    _draw(findings)
+    return sorted([*findings.folder.glob("results.*"), *findings.folder.glob("tradeoff.png")])
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -92,8 +115,9 @@ def _row(result: Result) -> dict[str, Any]:
     return told | result.values | result.figures
 
 
-def _draw(path: Path, finished: list[Result], metrics: list[str]) -> None:
-    if finished and len(metrics) > 1:
-        quality, sparsity = metrics[:2]
+def _draw(findings: Findings) -> None:
+    finished = [result for result in findings.results if result.state == "finished"]
+    if finished and len(findings.metrics) > 1:
+        quality, sparsity = list(findings.metrics)[:2]
         rows = [{**result.figures, "model": result.group} for result in finished]
-        pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), path)
+        pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), findings.folder / "tradeoff.png")

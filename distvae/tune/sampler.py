@@ -21,8 +21,8 @@ class Suggest:
     space: Space
 
     def __call__(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """Its number, and what varies."""
-        return {"number": trial.number, "values": self.space.suggest(trial)}
+        """Its number, from one, and what varies."""
+        return {"number": trial.number + 1, "values": self.space.suggest(trial)}
 
 
 def open_study(space: Space, folder: Path) -> tuple["optuna.Study", Any]:

@@ -33,8 +33,12 @@ class Space:
     @cached_property
     def given(self) -> dict[str, Any]:
         """The dotted keys that no axis varies, and their values."""
-        varied = {axis.key for axis in self.axes}
-        return {key: value for key, value in flatten(self.base).items() if key not in varied}
+        return {key: value for key, value in flatten(self.base).items() if key not in self.varied}
+
+    @cached_property
+    def varied(self) -> set[str]:
+        """The dotted keys that some axis varies."""
+        return {axis.key for axis in self.axes}
 
     @cached_property
     def deciding(self) -> set[str]:

@@ -12,11 +12,14 @@ from typing import Any
 from distvae.refusal import Refusal
 from distvae.track import MEMORY, Status, Store, Tracker
 from distvae.tune.local_ray import local_ray
-from distvae.tune.results import Result, rank, write_results
+from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.sampler import give_up, open_study
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials, run_trial
 from distvae.tune.watch import Watch
+
+STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED", 130: "KILLED"}
+"""What MLflow calls the ends of a sweep."""
 
 
 def sweep(
@@ -29,11 +32,11 @@ def sweep(
     quiet: bool = False,
     force: bool = False,
     root: Path = Path("runs"),
-) -> list[Result]:
-    """Run the trials of a space into the folder `out`; their results, the best first, are also written there."""
+) -> Findings:
+    """Run the trials of a space into the folder `out`; what is found is also written there."""
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
     space = settle(space, pinned, trials, concurrent)
-    _prepare(space, quiet)
+    space = _with_data(space, quiet)
     _claim(out, force)
     record = _record(space, out, root)
     shared = Trials(space, out.absolute() / "trials", record.store, record.begin())
@@ -41,9 +44,10 @@ def sweep(
         _search(shared, out, watch)
     _close_what_was_left(shared, watch)
     results = rank(list(watch.results.values()), space.metrics)
-    record.files(write_results(out, results, space.metrics), "results")
-    record.close(_status(results))
-    return results
+    findings = Findings(out, space.metrics, results, record.store.look)
+    record.files(write_findings(findings), "results")
+    record.close(STATUS[findings.exit_code])
+    return findings
 
 
 def settle(space: Space, pinned: Mapping[str, Any], trials: int | None = None, concurrent: int | None = None) -> Space:
@@ -68,13 +72,14 @@ def _computable(space: Space) -> Space:
     return replace(space.pinned({"eval.metrics": judged}), metrics=metrics)
 
 
-def _prepare(space: Space, quiet: bool) -> None:
-    """Refuse at once what every trial would refuse, and build the data's cache that they share."""
+def _with_data(space: Space, quiet: bool) -> Space:
+    """The space on data that is ready, for all trials; what every trial would refuse is refused at once."""
     from distvae.data import open_dataset
     from distvae.train.loop import device_of
 
     device_of(space.base.train.device)
-    open_dataset(space.base.data, quiet=quiet)
+    dataset = open_dataset(space.base.data, quiet=quiet)
+    return space if "data.path" in space.varied else space.pinned({"data.path": dataset.origin})
 
 
 def _claim(out: Path, force: bool) -> None:
@@ -151,8 +156,3 @@ def _close_what_was_left(shared: Trials, watch: Watch) -> None:
         if result.state in ("failed", "stopped") and not (shared.at(number) / FAILURE).exists():
             status: Status = "KILLED" if result.state == "stopped" else "FAILED"
             shared.tracker(number, result.values).close(status)
-
-
-def _status(results: list[Result]) -> Status:
-    states = {result.state for result in results}
-    return "KILLED" if "stopped" in states else "FINISHED" if "finished" in states else "FAILED"

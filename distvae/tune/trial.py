@@ -34,7 +34,7 @@ class Trials:
 
     def at(self, number: int) -> Path:
         """The folder of a trial."""
-        return self.folder / str(number + 1)
+        return self.folder / str(number)
 
     def tracker(self, number: int, values: Mapping[str, Any]) -> Tracker:
         """The record of a trial, below the sweep's."""
@@ -43,7 +43,7 @@ class Trials:
         except Refusal:  # the trial itself will say so
             params = dict(values)
         tags = run_tags(self.space.recipe, self.at(number), self.parent)
-        name = f"{number + 1} {describe(values)}"
+        name = f"{number} {describe(values)}"
         return Tracker(self.store, self.space.name, name, self.at(number), params, tags)
 
 

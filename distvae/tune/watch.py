@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from distvae.progress import clock
 from distvae.tune.results import Result
+from distvae.tune.table import progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +43,7 @@ class Watch:
     def began(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial has a place to run."""
         self.results[number], self._began[number] = Result(number, dict(values)), time.monotonic()
-        self._say(f"trial {number + 1}/{self.trials}: {self.results[number].label}")
+        self._say(f"trial {number}/{self.trials}: {self.results[number].label}")
 
     def epoch(self, number: int, epoch: int, bound: float) -> None:
         """A trial finished an epoch."""
@@ -56,34 +57,21 @@ class Watch:
         result.state, result.figures = "finished", dict(figures)
         self._time(number)
         told = ", ".join(f"{name} {figures[name]:.3f}" for name in self.metrics)
-        self._say(f"trial {number + 1}/{self.trials}: {result.label}: {told}  ({clock(result.seconds)})")
+        self._say(f"trial {number}/{self.trials}: {result.label}: {told}  ({clock(result.seconds)})")
 
     def failed(self, number: int, cause: str) -> None:
         """A trial ended without a result."""
         result = self.results[number]
         result.state, result.cause = "failed", cause
         self._time(number)
-        self._say(f"trial {number + 1}/{self.trials}: {result.label}: failed: {cause}")
+        self._say(f"trial {number}/{self.trials}: {result.label}: failed: {cause}")
 
     def table(self) -> "Table":
         """The trials so far."""
-        from rich.table import Table
-
-        table = Table(box=None, header_style="bold", padding=(0, 1))
-        for name in ("trial", "what varies", "epoch", "bound", *self.metrics, "time", ""):
-            table.add_column(name, justify="left" if name in ("what varies", "") else "right", no_wrap=True)
-        for number in sorted(self.results):
-            table.add_row(*self._cells(self.results[number]))
-        return table
-
-    def _cells(self, result: Result) -> list[str]:
-        if result.state == "training":
-            self._time(result.number)
-        bound = "" if result.bound is None else f"{result.bound:.1f}"
-        figures = [f"{result.figures[name]:.3f}" if name in result.figures else "" for name in self.metrics]
-        place, epoch = f"{result.number + 1}/{self.trials}", f"{result.epoch}/{self.epochs}"
-        state = "judging" if result.state == "training" and result.epoch == self.epochs else result.state
-        return [place, result.label, epoch, bound, *figures, clock(result.seconds), result.cause or state]
+        for result in self.results.values():
+            if result.state == "training":
+                self._time(result.number)
+        return progress(self.results.values(), self.trials, self.epochs, self.metrics)
 
     def _time(self, number: int) -> None:
         self.results[number].seconds = time.monotonic() - self._began[number]

@@ -208,3 +208,15 @@ def test_a_missing_folder_is_refused_with_its_source(root: Path, monkeypatch: py
     monkeypatch.setenv("DISTVAE_DATA", str(root / "gone"))
     with pytest.raises(Refusal, match=r"\$DISTVAE_DATA: .*gone is not a folder"):
         recordings.find(SpeechData())
+
+
+def test_a_loose_folder_needs_neither_speakers_nor_splits(tmp_path: Path) -> None:
+    for file in ("a.wav", "b.wav", "train/anna/c.wav"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    _, found = recordings.find(SpeechData(path=str(tmp_path), split="loose"))
+    assert [(r.file, r.speaker, r.split) for r in found] == [
+        ("a.wav", tmp_path.name, "test"),
+        ("b.wav", tmp_path.name, "test"),
+        ("train/anna/c.wav", "anna", "train"),
+    ]
