@@ -4,34 +4,43 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from distvae import results
 from distvae.config import Config, IdxData
 from distvae.estep import assemble
 from distvae.recipes import load, recipe_names
 from distvae.train.loop import Trainer
+from distvae.train.session import commit
 
 ROWS = 4096
 Shape = tuple[int, int, int]
 
 
-def report(recipe: str | None, steps: int, threads: int, as_json: bool) -> None:
-    """Print a row for each recipe."""
+def report(recipe: str | None, steps: int, threads: int, as_json: bool, keep: Path | None) -> None:
+    """Print a row for each recipe, and keep it where wanted."""
     torch.set_num_threads(threads)
     if not as_json:
         print(f"{'recipe':16}{'batch':>6}{'step':>10}{'products':>10}{'ratio':>7}{'rows/s':>10}")
     for name in [recipe] if recipe else recipe_names():
         row = measure(load(name), steps)
-        if as_json:
-            print(json.dumps({"recipe": name, "threads": threads} | row))
-        else:
-            print(
-                f"{name:16}{row['batch']:6.0f}{row['step_us']:7.0f} us{row['products_us']:7.0f} us"
-                f"{row['ratio']:7.2f}{row['rows_per_second']:10,.0f}"
-            )
+        print(json.dumps({"recipe": name, "threads": threads} | row) if as_json else _line(name, row))
+        if keep:
+            _keep(keep, name, row, {"threads": threads, "steps": steps})
+
+
+def _line(name: str, row: dict[str, float]) -> str:
+    times = f"{row['step_us']:7.0f} us{row['products_us']:7.0f} us{row['ratio']:7.2f}"
+    return f"{name:16}{row['batch']:6.0f}{times}{row['rows_per_second']:10,.0f}"
+
+
+def _keep(folder: Path, name: str, figures: dict[str, float], how: dict[str, int]) -> None:
+    row = {"table": "bench", "row": name, "commit": commit(), "seconds": None, "epochs": None}
+    results.write(folder, row | {"config": how, "figures": figures}, force=True)
 
 
 def measure(config: Config, steps: int) -> dict[str, float]:

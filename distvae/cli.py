@@ -152,26 +152,35 @@ def bench(
     steps: Annotated[int, typer.Option(min=10, help="Training steps to time.")] = 200,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the process.")] = 1,
     json: AsJson = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder of rows for 'distvae results' to keep the figures in.")
+    ] = None,
 ) -> None:
     """Time a training step beside the matrix products of its shapes, in the same process."""
     from distvae import bench
 
-    bench.report(recipe, steps, threads, json)
+    bench.report(recipe, steps, threads, json, keep)
 
 
 @app.command()
 def results(
     rows: Annotated[Path, typer.Argument(help="Folder of finished rows, one JSON each.")] = Path("docs/results"),
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the page goes; else standard output.")] = None,
-    add: Annotated[Path | None, typer.Option(help="An evaluated run to add as a row.")] = None,
-    table: Annotated[str | None, typer.Option(help="The table it belongs to, with --add.")] = None,
+    add: Annotated[Path | None, typer.Option(help="First add an evaluated run as a row of --table.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="First judge identity or pca-COUNT, as a row of --table.")
+    ] = None,
+    table: Annotated[str, typer.Option(help="The table a new row belongs to.")] = "runs",
+    data: Data = None,
     force: Force = False,
 ) -> None:
-    """Build the page of results from its rows, or add a run to them."""
-    from distvae import results
+    """Build the page of results from its rows, and first, if wanted, add one."""
+    from distvae import jobs, results
 
     if add is not None:
         results.add(rows, add, table, force)
+    if reference is not None:
+        results.add_reference(rows, reference, jobs.configured("speech-vae", [], data, None), table, force)
     results.build(rows, out)
 
 

@@ -1,6 +1,7 @@
 """What the commands do: each puts the parts together, and nothing more."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,8 +105,8 @@ def report(judgement: "Judgement", style: Style) -> None:
         return
     for name, value in judgement.summary.items():
         if not name.endswith(("_std", "_refused")):
-            spread = judgement.summary.get(f"{name}_std")
-            print(f"{name:20}{value:10.3f}" + ("" if spread is None else f"   +- {spread:.3f} over speakers"))
+            spread = judgement.summary.get(f"{name}_std", math.nan)
+            print(f"{name:20}{value:10.3f}" + (f"   +- {spread:.3f} over speakers" if spread > 0 else ""))
     for refused in judgement.refused:
         print(f"{refused.file}: no {refused.metric}: {refused.reason}")
     for note in judgement.notes:

@@ -2,44 +2,54 @@
 
 import json
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
+from distvae.config import Config, flatten
 from distvae.output import whole
 from distvae.refusal import Refusal
 
 Row = dict[str, Any]
 
 
-def add(folder: Path, run: Path, table: str | None, force: bool) -> None:
+def add(folder: Path, run: Path, table: str, force: bool) -> None:
     """Write the row of an evaluated run: configuration, seed, commit, seconds, figures."""
-    from distvae.config import flatten
     from distvae.train.run import read_config, read_epochs, read_info
 
-    info = read_info(run)
-    config = flatten(read_config(run, info))
-    judged = run / "evaluation" / "test" / "summary.json"
-    if table is None:
-        raise Refusal("--table: missing; the table this row belongs to expected, such as sdm-speech")
+    info, judged = read_info(run), run / "evaluation" / "test" / "summary.json"
     if not judged.is_file():
         raise Refusal(f"{judged}: missing; 'distvae evaluate {run}' writes it")
-    name = Path(str(config.pop("data.path"))).name
     row = {
         "table": table,
         "row": run.name,
         "recipe": info["recipe"],
-        "seed": config["train.seed"],
         "commit": info["commit"],
         "seconds": round(info["seconds"], 1),
         "epochs": info["epochs"],
-        "data": f"{info['data']} ({name})" if name != info["data"] else name,
-        "data_digest": info["data_digest"][:16],
-        "rows": info["rows"],
+        "data": {"name": info["data"], "digest": info["data_digest"][:16], "rows": info["rows"]},
         "machine": f"{platform.machine()}, {info['machine']['cpus']} cores",
-        "config": config,
+        "config": _settings(read_config(run, info)),
         "figures": json.loads(judged.read_text()) | _training(read_epochs(run)),
     }
     write(folder, row, force)
+
+
+def add_reference(folder: Path, name: str, config: Config, table: str, force: bool) -> None:
+    """Judge a reference on the test recordings and write its row."""
+    from distvae.tasks.references import judge_reference
+    from distvae.train.session import commit
+
+    began = time.perf_counter()
+    summary = judge_reference(name, config).summary
+    seconds = round(time.perf_counter() - began, 1)
+    row = {"table": table, "row": name, "commit": commit(), "seconds": seconds, "epochs": None}
+    write(folder, row | {"config": _settings(config), "figures": summary}, force)
+
+
+def _settings(config: Config) -> Row:
+    """The configuration without the place where the data lay."""
+    return {name: value for name, value in flatten(config).items() if name != "data.path"}
 
 
 def _training(epochs: list[dict[str, float]]) -> dict[str, float]:
@@ -116,7 +126,7 @@ def _table(rows: list[Row]) -> list[str]:
     """A Markdown table, seeds of the same row together."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row["row"].removesuffix(f"-s{row['seed']}"), []).append(row)
+        groups.setdefault(row["row"].removesuffix(f"-s{row['config'].get('train.seed')}"), []).append(row)
     shown = [name for name in SHOWN if any(row["figures"].get(name) is not None for row in rows)]
     head = ["row", *(SHOWN[name] for name in shown), "seeds", "epochs", "seconds", "commit"]
     lines = [_line(head), _line(["---"] * len(head))]

@@ -102,6 +102,7 @@ def read_config(path: Path, info: dict[str, Any]) -> Config:
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:
-    """The records in epochs.jsonl, if there are any."""
+    """The records in epochs.jsonl, if there are any; a line that a crash cut short is none."""
     file = path / "epochs.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -40,6 +40,10 @@ class Watch:
         if self._live:
             self._live.stop()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles whom it calls back, never to read it, and a live table cannot be."""
+        return {}
+
     def began(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial has a place to run."""
         self.results[number], self._began[number] = Result(number, dict(values)), time.monotonic()
@@ -68,10 +72,11 @@ class Watch:
 
     def table(self) -> "Table":
         """The trials so far."""
-        for result in self.results.values():
+        results = list(self.results.values())
+        for result in results:
             if result.state == "training":
                 self._time(result.number)
-        return progress(self.results.values(), self.trials, self.epochs, self.metrics)
+        return progress(results, self.trials, self.epochs, self.metrics)
 
     def _time(self, number: int) -> None:
         self.results[number].seconds = time.monotonic() - self._began[number]

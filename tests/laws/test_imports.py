@@ -24,7 +24,8 @@ LAYERS = [
     ("tasks",),
     ("track", "progress"),
     ("tune",),
-    ("report", "results", "bench"),
+    ("report", "results"),
+    ("bench",),
     ("jobs",),
     ("cli",),
 ]
