@@ -1,0 +1,64 @@
+"""The page of results says what the rows say: means over seeds, half the range as spread."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae import results
+from distvae.refusal import Refusal
+from distvae.train.session import fit
+from tests import tiny
+
+
+def row(name: str, seed: int, **figures: float | None) -> dict[str, Any]:
+    """A finished row."""
+    config = {"train.seed": seed}
+    known = {"table": "speech", "row": name, "commit": "0123456789ab", "seconds": 10.0, "epochs": 30}
+    return known | {"config": config, "figures": figures}
+
+
+def page(folder: Path) -> list[list[str]]:
+    """The cells of the only table of the page."""
+    results.build(folder, folder / "page.md")
+    lines = (folder / "page.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def test_seeds_of_a_row_are_averaged_and_their_spread_is_half_the_range(tmp_path: Path) -> None:
+    results.write(tmp_path, row("vae-s0", 0, pesq_wb=2.5, hoyer=0.2), force=False)
+    results.write(tmp_path, row("vae-s1", 1, pesq_wb=2.7, hoyer=0.2), force=False)
+    results.write(tmp_path, row("pca", 0, pesq_wb=2.66, hoyer=None), force=False)
+    head, _, *rows = page(tmp_path)
+    cells = {cells[0]: dict(zip(head, cells, strict=True)) for cells in rows}
+    assert cells["vae"]["PESQ wb"] == "2.60 ± 0.10"
+    assert cells["vae"]["Hoyer"] == "0.200"
+    assert cells["vae"]["seeds"] == "2"
+    assert cells["pca"]["Hoyer"] == "-"
+
+
+def test_a_row_is_not_replaced_unasked(tmp_path: Path) -> None:
+    results.write(tmp_path, row("vae-s0", 0, hoyer=0.2), force=False)
+    with pytest.raises(Refusal, match="--force"):
+        results.write(tmp_path, row("vae-s0", 0, hoyer=0.9), force=False)
+    assert json.loads((tmp_path / "speech" / "vae-s0.json").read_text())["figures"]["hoyer"] == 0.2
+
+
+def test_a_run_becomes_a_row_only_when_it_was_judged(tmp_path: Path) -> None:
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "vae-s0"))
+    with pytest.raises(Refusal, match="distvae evaluate"):
+        results.add(tmp_path / "rows", tmp_path / "vae-s0", "tiny", force=False)
+    judged = tmp_path / "vae-s0" / "evaluation" / "test"
+    judged.mkdir(parents=True)
+    (judged / "summary.json").write_text('{"hoyer": 0.25}')
+    results.add(tmp_path / "rows", tmp_path / "vae-s0", "tiny", force=False)
+    (kept,) = results.read(tmp_path / "rows", "tiny")
+    assert kept["figures"]["hoyer"] == 0.25
+    assert kept["config"]["model.latent"] == 4
+    assert "data.path" not in kept["config"]
+
+
+def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="no rows"):
+        results.build(tmp_path, None)
