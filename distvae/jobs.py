@@ -187,3 +187,26 @@ def recipes(name: str | None) -> None:
     print(recipe_path(name).read_text().rstrip())
     print("\n# which resolves to:")
     print(yaml.safe_dump(to_dict(load(name)), sort_keys=False).rstrip())
+
+
+def tune(
+    space: str,
+    assignments: list[str],
+    data: str | None,
+    out: Path | None,
+    trials: int | None,
+    concurrent: int | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Sweep a space, and print what was found."""
+    from distvae.tune.reading import load_space
+    from distvae.tune.study import sweep
+    from distvae.tune.table import show
+
+    explored = load_space(space)
+    given = parse_assignments(assignments)
+    findings = sweep(explored, out or ROOT / explored.name, given, trials, concurrent, data or "", quiet, force)
+    if not quiet:
+        show(findings)
+    raise SystemExit(findings.exit_code)

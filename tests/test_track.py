@@ -16,7 +16,7 @@ from distvae.config import Config, flatten
 from distvae.track import MEMORY, Store, Tracker, public
 from distvae.train.loop import Epoch
 
-pytestmark = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:::pydantic", "ignore:::sqlalchemy")
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's use of SQLAlchemy
 
 RECORD = Epoch(
     epoch=1,

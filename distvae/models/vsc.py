@@ -4,7 +4,7 @@
     q(z_j | x) = gamma_j N(mu_j, sigma_j^2) + (1 - gamma_j) delta_0
 
 Objective: gates relaxed to sigmoid(c (eta + gamma - 1)), eta uniform. The bound that is reported draws hard gates.
-`prior: fixed` is the reproduction's; its code raises c by 0.001 per epoch (its text: per iteration) from 200, ours not.
+`prior: fixed` is the reproduction's; its code raises c by 0.001 per epoch (its text: per iteration), ours keeps it.
 `prior: pseudo` is the paper's: a classifier softly selects one of a few learned pseudo-inputs, and the prior is the
 encoder's own spike-and-slab there; the share of active values is drawn to alpha by H KL(mean spike || alpha), per row
 as in the authors' code, outside the bound. As the selection looks at x, that objective bounds log p(x) only given the

@@ -17,6 +17,9 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.values))
+
     @property
     def corners(self) -> tuple[Any, ...]:
         """The values that have to be valid for all others to be."""
@@ -35,6 +38,9 @@ class Interval:
     low: float
     high: float
     log: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}" + ", logarithmically" * self.log
 
     @property
     def corners(self) -> tuple[Any, ...]:

@@ -21,8 +21,12 @@ class Suggest:
     space: Space
 
     def __call__(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """Its number, from one, and what varies."""
-        return {"number": trial.number + 1, "values": self.space.suggest(trial)}
+        """Its number, from one, and what varies. What was tried before is tried with another seed."""
+        values = self.space.suggest(trial)
+        earlier = [t for t in trial.study.get_trials(deepcopy=False) if t.number < trial.number]
+        if (repeats := sum(t.params == trial.params for t in earlier)) and "train.seed" not in values:
+            values["train.seed"] = self.space.base.train.seed + repeats
+        return {"number": trial.number + 1, "values": values}
 
 
 def open_study(space: Space, folder: Path) -> tuple["optuna.Study", Any]:
@@ -32,7 +36,7 @@ def open_study(space: Space, folder: Path) -> tuple["optuna.Study", Any]:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / FILE).absolute()}")
-    sampler, modes = _sampler(space), list(space.metrics.values())
+    sampler, modes = _sampler(space.seed), list(space.metrics.values())
     directions = ["maximize" if mode == "max" else "minimize" for mode in modes]
     study = optuna.create_study(storage=storage, study_name=space.name, sampler=sampler, directions=directions)
     for branch in list(space.branches())[: space.trials]:
@@ -44,13 +48,12 @@ def open_study(space: Space, folder: Path) -> tuple["optuna.Study", Any]:
     return study, asked
 
 
-def _sampler(space: Space) -> Any:
+def _sampler(seed: int) -> Any:
     import optuna
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        startup = min(10, max(1, space.trials // 2))
-        return optuna.samplers.TPESampler(seed=space.seed, n_startup_trials=startup, constant_liar=True)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
 def give_up(study: "optuna.Study") -> None:

@@ -1,16 +1,19 @@
 """A sweep: Optuna chooses the trials, Ray Tune runs them, each in a worker that keeps its process for the next one."""
 
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from distvae.config import to_dict
+from distvae.output import claim_folder, whole
 from distvae.refusal import Refusal
-from distvae.track import MEMORY, Status, Store, Tracker
+from distvae.track import Status, Store, Tracker
 from distvae.tune.local_ray import local_ray
 from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.sampler import give_up, open_study
@@ -18,6 +21,8 @@ from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials, run_trial
 from distvae.tune.watch import Watch
 
+SWEEP = "sweep.json"
+"""The file of a sweep's folder that says what is explored."""
 STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED", 130: "KILLED"}
 """What MLflow calls the ends of a sweep."""
 
@@ -35,18 +40,16 @@ def sweep(
 ) -> Findings:
     """Run the trials of a space into the folder `out`; what is found is also written there."""
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
-    space = settle(space, pinned, trials, concurrent)
-    space = _with_data(space, quiet)
-    _claim(out, force)
+    space = _with_data(settle(space, pinned, trials, concurrent), quiet)
+    _open_folder(space, out, force)
     record = _record(space, out, root)
     shared = Trials(space, out.absolute() / "trials", record.store, record.begin())
-    with Watch(space.trials, space.base.train.epochs, space.metrics, quiet) as watch:
-        _search(shared, out, watch)
-    _close_what_was_left(shared, watch)
-    results = rank(list(watch.results.values()), space.metrics)
-    findings = Findings(out, space.metrics, results, record.store.look)
-    record.files(write_findings(findings), "results")
-    record.close(STATUS[findings.exit_code])
+    watch = Watch(space, quiet)
+    try:
+        with watch:
+            _search(shared, out, watch)
+    finally:
+        findings = _conclude(shared, out, watch, record)
     return findings
 
 
@@ -82,12 +85,17 @@ def _with_data(space: Space, quiet: bool) -> Space:
     return space if "data.path" in space.varied else space.pinned({"data.path": dataset.origin})
 
 
-def _claim(out: Path, force: bool) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (force and (out / MEMORY).is_file()):
-            raise Refusal(f"{out}: exists; another name, or --force to replace an earlier sweep, expected")
+def _open_folder(space: Space, out: Path, force: bool) -> None:
+    """Make the sweep's folder, in the place of an earlier sweep if wanted, and write down what will be explored."""
+    if force and (out / SWEEP).is_file():
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Refusal(f"{out}: exists; another name, or --force to replace an earlier sweep, expected")
+    claim_folder(out, force)
+    facts = {"name": space.name, "recipe": space.recipe, "config": to_dict(space.base), "metrics": dict(space.metrics)}
+    counts = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
+    with whole(out / SWEEP) as path:
+        path.write_text(json.dumps(facts | counts | {"axes": [asdict(axis) for axis in space.axes]}, indent=1) + "\n")
 
 
 def _record(space: Space, out: Path, root: Path) -> Tracker:
@@ -148,11 +156,15 @@ def _listener(watch: Watch, shared: Trials) -> Any:
     return Listener()
 
 
-def _close_what_was_left(shared: Trials, watch: Watch) -> None:
-    """Trials that could not say themselves how they ended: those stopped, and those whose process died."""
+def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker) -> Findings:
+    """Close what could not say itself how it ended - trials that were stopped or whose process died - and rank."""
     for number, result in watch.results.items():
         if result.state == "training":
             result.state = "stopped"
         if result.state in ("failed", "stopped") and not (shared.at(number) / FAILURE).exists():
-            status: Status = "KILLED" if result.state == "stopped" else "FAILED"
-            shared.tracker(number, result.values).close(status)
+            shared.tracker(number, result.values).close("KILLED" if result.state == "stopped" else "FAILED")
+    metrics = shared.space.metrics
+    findings = Findings(out, metrics, rank(list(watch.results.values()), metrics), record.store.look)
+    record.files([out / SWEEP, *write_findings(findings)], "results")
+    record.close(STATUS[findings.exit_code])
+    return findings

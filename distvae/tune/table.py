@@ -5,21 +5,24 @@ from typing import TYPE_CHECKING
 
 from distvae.progress import clock
 from distvae.tune.results import Findings, Result
+from distvae.tune.space import Space
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 BESIDE = ("effective_atoms", "live_atoms")
 """What says more of sparsity than one figure can."""
+WIDE = 200  # no figure of the last table is cut off; a narrow terminal wraps it
 TEXT = ("what varies", "state", "")
 
 
-def progress(results: Iterable[Result], trials: int, epochs: int, metrics: Sequence[str]) -> "Table":
+def progress(results: Iterable[Result], space: Space) -> "Table":
     """The trials of a sweep under way."""
+    epochs, metrics = space.base.train.epochs, list(space.metrics)
     table = _table(["trial", "what varies", "epoch", "bound", *metrics, "time", "state"])
     for result in sorted(results, key=lambda result: result.number):
         state = "judging" if result.state == "training" and result.epoch == epochs else result.state
-        reached = [f"{result.number}/{trials}", result.label, f"{result.epoch}/{epochs}"]
+        reached = [f"{result.number}/{space.trials}", result.label, f"{result.epoch}/{epochs}"]
         bound = "" if result.bound is None else f"{result.bound:.1f}"
         table.add_row(*reached, bound, *_figures(result, metrics), clock(result.seconds), result.cause or state)
     return table
@@ -29,15 +32,16 @@ def show(findings: Findings) -> None:
     """Print what a sweep found: quality against sparsity, the best first, and where to look further."""
     from rich.console import Console
 
-    console = Console(soft_wrap=True, highlight=False)
     finished = [result for result in findings.results if result.state == "finished"]
     if finished:
-        console.print(ranking(finished, list(findings.metrics)))
-        console.print("* no other trial is better in one of the figures it is ranked by and no worse in the others")
+        Console(width=WIDE).print(ranking(finished, list(findings.metrics)))
+        print("* no other trial is better in one of the figures it is ranked by and no worse in the others")
     for result in findings.results:
         if result.state != "finished":
-            console.print(f"trial {result.number} {result.state}: {result.label}: {result.cause or 'see its folder'}")
-    console.print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
+            print(
+                f"trial {result.number} {result.state}: {result.label}" + (f": {result.cause}" if result.cause else "")
+            )
+    print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
 
 
 def ranking(finished: Sequence[Result], metrics: Sequence[str]) -> "Table":

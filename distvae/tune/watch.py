@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from distvae.progress import clock
 from distvae.tune.results import Result
+from distvae.tune.space import Space
 from distvae.tune.table import progress
 
 if TYPE_CHECKING:
@@ -17,26 +18,28 @@ if TYPE_CHECKING:
 class Watch:
     """Keeps a result per trial while it changes, and shows it."""
 
-    def __init__(self, trials: int, epochs: int, metrics: Iterable[str], quiet: bool) -> None:
-        self.trials, self.epochs, self.metrics, self.quiet = trials, epochs, list(metrics), quiet
+    def __init__(self, space: Space, quiet: bool) -> None:
+        self.space, self.quiet = space, quiet
         self.results: dict[int, Result] = {}
         self._began: dict[int, float] = {}
         self._live: Any = None
 
     def __enter__(self) -> Self:
-        """Show the table, on a terminal."""
+        """Say what is coming, and show the table on a terminal."""
+        self._say(f"{self.space.trials} trials, {self.space.concurrent} side by side; Ray takes some seconds to start")
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(get_renderable=self.table, console=Console(stderr=True), refresh_per_second=2)
+            console = Console(stderr=True)
+            self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2, transient=True)
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the table as it is."""
+        """Take the table away: a ranked one comes."""
         if self._live:
             self._live.stop()
 
@@ -47,7 +50,7 @@ class Watch:
     def began(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial has a place to run."""
         self.results[number], self._began[number] = Result(number, dict(values)), time.monotonic()
-        self._say(f"trial {number}/{self.trials}: {self.results[number].label}")
+        self._tell(number, "")
 
     def epoch(self, number: int, epoch: int, bound: float) -> None:
         """A trial finished an epoch."""
@@ -60,15 +63,15 @@ class Watch:
         result = self.results[number]
         result.state, result.figures = "finished", dict(figures)
         self._time(number)
-        told = ", ".join(f"{name} {figures[name]:.3f}" for name in self.metrics)
-        self._say(f"trial {number}/{self.trials}: {result.label}: {told}  ({clock(result.seconds)})")
+        told = ", ".join(f"{name} {figures[name]:.3f}" for name in self.space.metrics)
+        self._tell(number, f": {told}  ({clock(result.seconds)})")
 
     def failed(self, number: int, cause: str) -> None:
         """A trial ended without a result."""
         result = self.results[number]
         result.state, result.cause = "failed", cause
         self._time(number)
-        self._say(f"trial {number}/{self.trials}: {result.label}: failed: {cause}")
+        self._tell(number, f": failed: {cause}")
 
     def table(self) -> "Table":
         """The trials so far."""
@@ -76,10 +79,13 @@ class Watch:
         for result in results:
             if result.state == "training":
                 self._time(result.number)
-        return progress(results, self.trials, self.epochs, self.metrics)
+        return progress(results, self.space)
 
     def _time(self, number: int) -> None:
         self.results[number].seconds = time.monotonic() - self._began[number]
+
+    def _tell(self, number: int, text: str) -> None:
+        self._say(f"trial {number}/{self.space.trials}: {self.results[number].label}{text}")
 
     def _say(self, line: str) -> None:
         if not (self.quiet or self._live):

@@ -1,0 +1,76 @@
+"""Ranking trials, and the files that say what a sweep found."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.tune.results import Directions, Findings, Result, rank, write_findings
+from distvae.tune.table import show
+
+METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
+
+
+def result(number: int, quality: float, atoms: float, kind: str = "vae") -> Result:
+    figures = {"pesq_wb": quality, "effective_atoms": atoms}
+    return Result(number, {"model.kind": kind, "model.latent": 8}, "finished", 3, -1.0, figures, 1.0)
+
+
+def failed(number: int) -> Result:
+    return Result(number, {"model.kind": "vsc"}, "failed", cause="the objective is no longer finite")
+
+
+FIGURE = st.integers(0, 4).map(float)
+
+
+@given(st.lists(st.tuples(FIGURE, FIGURE), min_size=1, max_size=12))
+def test_what_is_marked_is_the_pareto_front(figures: list[tuple[float, float]]) -> None:
+    ranked = rank([result(n, *pair) for n, pair in enumerate(figures)], METRICS)
+    gain = np.array([[r.figures["pesq_wb"], -r.figures["effective_atoms"]] for r in ranked])
+    at_least, better = (gain[:, None] >= gain).all(-1), (gain[:, None] > gain).any(-1)
+    assert [r.unbeaten for r in ranked] == (~(at_least & better).any(0)).tolist()
+
+
+def test_the_best_comes_first_and_what_did_not_finish_last() -> None:
+    ranked = rank([failed(1), result(2, 1.0, 1.0), result(3, 3.0, 1.0), result(4, 2.0, 1.0)], METRICS)
+    assert [r.number for r in ranked] == [3, 4, 2, 1]
+
+
+def test_the_files_hold_every_trial_and_its_figures(tmp_path: Path) -> None:
+    trials = rank([result(1, 1.0, 5.0), failed(2), result(3, 3.0, 2.5, "sdm")], METRICS)
+    written = write_findings(Findings(tmp_path, METRICS, trials, ""))
+    assert [path.name for path in written] == ["results.csv", "results.json", "tradeoff.png"]
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["number"], row["state"], row["pesq_wb"]) for row in rows] == [
+        ("3", "finished", "3.0"),
+        ("1", "finished", "1.0"),
+        ("2", "failed", ""),
+    ]
+    listed = json.loads((tmp_path / "results.json").read_text())
+    assert listed["metrics"] == METRICS
+    assert [trial["unbeaten"] for trial in listed["trials"]] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("trials", "code"),
+    [([result(1, 1, 1), failed(2)], 0), ([failed(1)], 1), ([], 1), ([Result(1, {}, "stopped")], 130)],
+)
+def test_the_exit_code_says_how_it_went(trials: list[Result], code: int, tmp_path: Path) -> None:
+    assert Findings(tmp_path, METRICS, trials, "").exit_code == code
+
+
+def test_the_last_table_tells_figures_causes_and_where_to_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = rank([result(1, 1.25, 5.0), failed(2), result(3, 3.5, 2.5, "sdm")], METRICS)
+    show(Findings(tmp_path, METRICS, trials, "mlflow ui"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["3", "sdm", "latent", "8", "3.500", "2.500", "0:01", "*"]
+    assert lines[2].split() == ["1", "vae", "latent", "8", "1.250", "5.000", "0:01"]
+    assert "trial 2 failed: vsc: the objective is no longer finite" in lines
+    assert [str(tmp_path), "ui"] == [line.split()[-1] for line in lines[-2:]]

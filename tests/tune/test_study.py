@@ -1,0 +1,276 @@
+"""Sweeps: what is settled beforehand, one trial without Ray, and whole sweeps in processes of their own."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+
+from distvae.config import from_dict
+from distvae.refusal import Refusal
+from distvae.track import Store
+from distvae.tune.reading import load_space
+from distvae.tune.sampler import Suggest
+from distvae.tune.space import Space
+from distvae.tune.study import settle, sweep
+from distvae.tune.trial import Trials, run_trial
+from distvae.tune.watch import Watch
+
+TREE = {
+    "base": "mnist-vae",
+    "fixed": {"train.epochs": 2, "train.batch": 16, "model.hidden": [8], "estep.hidden": [8], "train.device": "cpu"},
+    "metrics": {"squared_error": "min", "hoyer": "max"},
+    "trials": 4,
+    "concurrent": 2,
+    "axes": [
+        {"key": "model.kind", "choice": ["vae", "vsc", "sdm"]},
+        {"key": "model.latent", "choice": [2, 4]},
+        {"key": "train.rate", "choice": [1e30], "when": {"model.kind": "vsc"}},
+    ],
+}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with a few small random images in MNIST's format."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, count in (("train", 64), ("t10k", 32)):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 5, 5), np.uint8)
+        header = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A space whose VSC trials all fail: their rate makes the objective infinite."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TREE, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def space(file: Path) -> Space:
+    return load_space(str(file))
+
+
+def test_cores_are_shared_out_and_trials_start_no_processes(space: Space) -> None:
+    cores = len(os.sched_getaffinity(0))
+    settled = settle(space, {}, trials=7, concurrent=1)
+    assert (settled.trials, settled.concurrent, settled.base.train.threads) == (7, 1, cores)
+    assert settled.base.eval.processes == 1
+    assert settle(space, {}, concurrent=10 * cores).base.train.threads == 1
+
+
+def test_what_the_user_sets_is_not_settled_otherwise(space: Space) -> None:
+    settled = settle(space, {"train.threads": 3, "model.kind": "sdm"})
+    assert settled.base.train.threads == 3
+    assert {axis.key for axis in settled.axes} == {"model.latent", "train.rate"}
+
+
+def test_without_pesq_trials_are_ranked_by_extended_stoi(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("distvae.tasks.metrics.find_spec", lambda name: None)
+    settled = settle(load_space("speech"), {"eval.metrics": ["pesq_wb", "stoi"]})
+    assert settled.metrics == {"estoi": "max", "hoyer": "max"}
+    assert settled.base.eval.metrics == ("stoi", "estoi")
+    assert "pesq_wb: the package pesq is not installed" in capsys.readouterr().err
+
+
+def test_a_setting_that_was_tried_is_tried_with_another_seed(space: Space) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study()
+    for _ in range(3):
+        study.enqueue_trial({"model.kind": "vae", "model.latent": "4"})
+    told = [Suggest(space)(study.ask()) for _ in range(3)]
+    assert [one["number"] for one in told] == [1, 2, 3]
+    assert [one["values"].get("train.seed") for one in told] == [None, 1, 2]
+
+
+def test_a_folder_that_is_not_a_sweep_is_never_replaced(space: Space, images: Path, tmp_path: Path) -> None:
+    for force in (False, True):
+        with pytest.raises(Refusal, match="images: exists"):
+            sweep(space, images, data=str(images), force=force, quiet=True, root=tmp_path)
+    assert len(list(images.iterdir())) == 2
+    (images / "mlflow.json").write_text("{}")  # as in the folder of a single run
+    with pytest.raises(Refusal, match="images: exists"):
+        sweep(space, images, data=str(images), force=True, quiet=True, root=tmp_path)
+
+
+def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(space: Space, tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"data\.path"):
+        sweep(space, tmp_path / "out", data=str(tmp_path / "nowhere"), root=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An MLflow server that refuses at once."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
+    space: Space, images: Path, tmp_path: Path
+) -> None:
+    space = space.pinned({"data.path": str(images), "eval.processes": 1})
+    trials, told = Trials(space, tmp_path / "trials", Store.find(tmp_path), None), list[dict[str, Any]]()
+    run_trial(trials, 1, {"model.kind": "sdm", "model.latent": 2}, told.append)
+    assert [report.get("epoch") for report in told] == [1, 2, None]
+    assert told[-1]["figures"]["hoyer"] == told[-1]["hoyer"]
+    kept = from_dict(yaml.safe_load((tmp_path / "trials" / "1" / "config.yaml").read_text()))
+    assert (kept.model.kind, kept.model.latent) == ("sdm", 2)
+    with pytest.raises(ArithmeticError):
+        run_trial(trials, 2, {"model.kind": "vsc", "train.rate": 1e30}, told.append)
+    assert (tmp_path / "trials" / "2" / "failure.txt").read_text().startswith("the objective is no longer finite")
+
+
+def test_without_a_terminal_every_trial_is_told_in_plain_lines(
+    space: Space, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Watch(space, quiet=False) as watch:
+        watch.began(1, {"model.kind": "sdm", "model.latent": 4, "model.alpha": 0.12345})
+        watch.epoch(1, 2, -3.5)
+        watch.finished(1, {"squared_error": 0.25, "hoyer": 0.5})
+        watch.began(2, {"model.kind": "vsc"})
+        watch.failed(2, "no memory")
+    said = capsys.readouterr().err
+    assert "trial 1/4: sdm latent 4 alpha 0.123: squared_error 0.250, hoyer 0.500" in said
+    assert "trial 2/4: vsc: failed: no memory" in said
+    assert "\033" not in said
+
+
+def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) -> None:
+    with Watch(space, quiet=True) as watch:
+        watch.began(1, {"model.kind": "vae"})
+        watch.failed(1, "no memory")
+    assert capsys.readouterr().err == ""
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from distvae.tune.reading import load_space
+from distvae.tune.study import sweep
+file, images, out, *pairs = sys.argv[1:]
+given = dict(pair.split("=") for pair in pairs)
+given = {key: int(value) for key, value in given.items()}
+found = sweep(load_space(file), Path(out), given, data=images, force=True, root=Path(out).parent)
+sys.exit(found.exit_code)
+"""
+
+
+class Sweep:
+    """A sweep in a process, found again by a mark in the environment of all that it starts."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.mark = f"DISTVAE_TEST={uuid.uuid4()}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            env=os.environ | dict([self.mark.split("=")]) | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def left(self) -> list[str]:
+        """The processes that outlived it."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (path / "environ").read_bytes():
+                    found.append((path / "cmdline").read_text())
+            except OSError:
+                continue
+        return found
+
+    def ends_alone(self) -> bool:
+        """Whether nothing outlives it by more than some seconds."""
+        patience = time.monotonic() + 20
+        while self.left() and time.monotonic() < patience:
+            time.sleep(0.2)
+        return not self.left()
+
+
+def recorded(root: Path, experiment: str) -> tuple[Any, list[Any]]:
+    """The sweep's record and its children's."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "sweep"]
+    return parent, [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+
+
+def told(out: Path) -> list[str]:
+    """What the sampler was told of its trials."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{out / 'optuna.db'}")
+    study = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{out / 'optuna.db'}")
+    return [trial.state.name for trial in study.get_trials()]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
+    file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = tmp_path / "sweep"
+    (out / "trials" / "9").mkdir(parents=True)  # an earlier sweep, which is replaced
+    (out / "sweep.json").write_text("{}")
+    running = Sweep(str(file), str(images), str(out))
+    said = running.process.communicate(timeout=300)[1]
+    assert running.process.returncode == 0, said
+    assert running.ends_alone()
+    trials = json.loads((out / "results.json").read_text())["trials"]
+    assert {trial["number"] for trial in trials} == {1, 2, 3, 4}
+    for trial in trials:
+        assert trial["state"] == ("failed" if trial["values"]["model.kind"] == "vsc" else "finished")
+        assert (out / "trials" / str(trial["number"]) / "run.json").is_file()
+    assert {trial["values"]["model.kind"] for trial in trials} == {"vae", "vsc", "sdm"}
+    assert "failed: the objective is no longer finite" in said
+    assert (out / "tradeoff.png").is_file()
+    assert (out / "results.csv").is_file()
+    assert len(list((out / "trials").iterdir())) == len(trials)
+    parent, children = recorded(tmp_path, "tiny")
+    assert parent.info.status == "FINISHED"
+    ends = sorted(child.info.status for child in children)
+    assert ends == sorted(trial["state"].upper() for trial in trials)
+    assert sorted(told(out)) == sorted({"FINISHED": "COMPLETE", "FAILED": "FAIL"}[end] for end in ends)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+def test_ctrl_c_ends_a_sweep_cleanly_and_keeps_what_there_is(
+    file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = tmp_path / "sweep"
+    running = Sweep(str(file), str(images), str(out), "train.epochs=1000000")
+    while not list(out.glob("trials/*/mlflow.json")) and running.process.poll() is None:
+        time.sleep(0.2)
+    os.killpg(running.process.pid, signal.SIGINT)
+    said = running.process.communicate(timeout=120)[1]
+    assert running.process.returncode == 130, said
+    assert running.ends_alone()
+    assert "Traceback" not in said
+    trials = json.loads((out / "results.json").read_text())["trials"]
+    assert "stopped" in {trial["state"] for trial in trials}
+    parent, children = recorded(tmp_path, "tiny")
+    assert parent.info.status == "KILLED"
+    assert {child.info.status for child in children} <= {"KILLED", "FAILED"}
+    assert "RUNNING" not in told(out)
