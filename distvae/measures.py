@@ -10,7 +10,7 @@ def hoyer(code: Tensor) -> Tensor:
     """Hoyer's sparsity of each row, from 0 (all values equal) to 1 (one value); NaN for a row of zeros."""
     size = math.sqrt(code.shape[-1])
     if size == 1:
-        return torch.full(code.shape[:-1], torch.nan)
+        return code.new_full(code.shape[:-1], torch.nan)
     return (size - code.abs().sum(-1) / _norm(code)) / (size - 1)
 
 

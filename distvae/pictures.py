@@ -195,6 +195,7 @@ def _spectrogram(axes: "Axes", shown: Array, extent: Extent, colours: str, limit
     """Frames (count, bins) over frequency in kHz, with a colour bar in dB."""
     low, high = limits
     mesh = axes.imshow(shown.T, cmap=colours, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent)
+    mesh.set_interpolation("nearest" if len(shown) < axes.figure.bbox.width / 4 else "antialiased")
     axes.set_ylabel("frequency, kHz")
     _bar(axes, mesh, "dB")
 

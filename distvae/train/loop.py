@@ -191,12 +191,16 @@ class Trainer:
         """Go on from where a state was taken."""
         load_weights(self.model, self.estep, tensors)
         self.position = Position(**position)
-        self.total = {name.removeprefix("total."): v for name, v in tensors.items() if name.startswith("total.")}
+        placed = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
+        self.total = _below("total", placed)
         for i, parameter in enumerate(self.parameters):
-            prefix = f"optimizer.{i}."
-            moments = {n.removeprefix(prefix): v.clone() for n, v in tensors.items() if n.startswith(prefix)}
-            if moments:
+            if moments := _below(f"optimizer.{i}", placed):
                 self.optimizer.state[parameter] = moments
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins with a prefix, without it."""
+    return {n.removeprefix(f"{prefix}."): value for n, value in tensors.items() if n.startswith(f"{prefix}.")}
 
 
 def weights(model: Any, estep: Any) -> dict[str, Tensor]:
@@ -208,5 +212,4 @@ def weights(model: Any, estep: Any) -> dict[str, Tensor]:
 def load_weights(model: Any, estep: Any, tensors: dict[str, Tensor]) -> None:
     """The inverse of `weights`."""
     for part, module in {"model": model, "estep": estep}.items():
-        prefix = f"{part}."
-        module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
+        module.load_state_dict(_below(part, tensors))
