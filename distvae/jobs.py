@@ -60,9 +60,11 @@ def train(
                 if tracker:
                     tracker.epoch(epoch)
         except (Interrupted, Diverged) as error:
+            progress.end()
             if tracker:
                 tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
             leave(error, stop(), folder)
+    progress.end()
     judgement = judged(folder, "test", folder / "evaluation" / "test", True, style != "line") if judge else None
     if tracker:
         if judgement:

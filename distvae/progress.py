@@ -1,6 +1,7 @@
 """What a person sees of training: a live line on a terminal, plain lines elsewhere, JSON for programs, or nothing."""
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -28,16 +29,23 @@ class Progress:
         if self.style == "json":
             print(json.dumps(record.metrics()), flush=True)
         elif self.style == "line":
-            text = describe(record, self.unit, self._left(record))
-            end = "" if self.live and record.epoch < record.epochs else "\n"
-            sys.stderr.write(f"\r\033[K{text}{end}" if self.live else f"{text}\n")
-            sys.stderr.flush()
+            self._write(describe(record, self.unit, self._left(record)), stay=self.live)
 
     def say(self, text: str) -> None:
         """One plain line for a person."""
         if self.style == "line":
-            sys.stderr.write(f"\r\033[K{text}\n" if self.live else f"{text}\n")
-            sys.stderr.flush()
+            self._write(text, stay=False)
+
+    def end(self) -> None:
+        """Leave the live line as it is, and go on below it."""
+        if self.live and self.seen:
+            print(file=sys.stderr)
+
+    def _write(self, text: str, stay: bool) -> None:
+        """A line; one that stays is written over by the next, and is never wider than the terminal."""
+        shown = text[: shutil.get_terminal_size().columns - 1] if stay else text
+        sys.stderr.write(f"\r\033[K{shown}" if stay else f"{shown}\n")
+        sys.stderr.flush()
 
     def _left(self, record: "Epoch") -> float:
         """Seconds to go at the pace seen in this process."""
@@ -51,7 +59,7 @@ def describe(record: "Epoch", unit: str, left: float) -> str:
     """One line: where training stands and how good it is."""
     return (
         f"epoch {record.epoch}/{record.epochs}  "
-        f"nats per {unit}: train {record.train_objective:.2f}, validation {record.val_bound:.2f}  "
+        f"nats/{unit} train {record.train_objective:.1f} val {record.val_bound:.1f}  "
         f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s  {clock(left)} left"
         f"{'  best' if record.best else ''}"
     )

@@ -1,0 +1,55 @@
+"""What is shown of training: lines a log can keep, JSON a program can read, durations a person can."""
+
+import json
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.progress import Progress, clock, until_stopped
+from distvae.train.loop import Epoch
+
+
+def record(epoch: int, seconds: float) -> Epoch:
+    """An epoch of ten."""
+    figures = {"train_objective": 1.5, "val_objective": 1.0, "val_bound": 1.25, "val_kl": 3.0, "val_hoyer": 0.5}
+    return Epoch(epoch, 10, **figures, rate=1e-3, rows_per_second=1234.5, seconds=seconds, best=epoch == 1)
+
+
+def test_a_log_gets_a_plain_line_for_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("line", "frame")
+    for epoch in (1, 2, 3):
+        progress.epoch(record(epoch, 2.0 * epoch))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert "val 1.2" in lines[0]
+    assert "best" in lines[0]
+    assert "0:14 left" in lines[2]
+
+
+def test_programs_get_json_and_nobody_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress("json", "frame").epoch(record(1, 2.0))
+    Progress("quiet", "frame").epoch(record(1, 2.0))
+    out, err = capsys.readouterr()
+    assert json.loads(out) == record(1, 2.0).metrics()
+    assert err == ""
+
+
+@given(st.integers(0, 10**6))
+def test_a_duration_reads_back_as_its_seconds(seconds: int) -> None:
+    total = 0
+    for part in clock(seconds).split(":"):
+        total = 60 * total + int(part)
+    assert total == seconds
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_kept_for_the_loop_to_see_and_the_handlers_return(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with until_stopped() as stop:
+        assert not stop()
+        signal.raise_signal(number)
+        assert stop() == number
+    assert signal.getsignal(number) is before
