@@ -45,7 +45,7 @@ def train(
 
     style: Literal["line", "quiet", "json"] = "quiet" if quiet else "json" if json else "line"
     config = jobs.configured(recipe, assignments or [], data, seed)
-    jobs.train(config, Path(recipe).stem, out, resume, force, style, evaluate, track)
+    jobs.train(config, jobs.title(recipe), out, resume, force, style, evaluate, track)
 
 
 @app.command()

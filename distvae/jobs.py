@@ -26,6 +26,16 @@ def configured(recipe: str, assignments: list[str], data: str | None, seed: int 
     return load(recipe, given)
 
 
+def title(recipe: str) -> str:
+    """What a run is called after its recipe, or after that of the run whose stored configuration it starts from."""
+    path = Path(recipe)
+    if path.name == "config.yaml" and (path.parent / "run.json").is_file():
+        from distvae.train.run import read_info
+
+        return str(read_info(path.parent)["recipe"]) or path.stem
+    return path.stem
+
+
 def located(config: Config, dataset: "Dataset") -> Config:
     """The configuration with the place its data was found in, so that it means the same tomorrow."""
     return config.with_("data", path=dataset.origin)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and their matrices are small
+
 settings.register_profile("distvae", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("distvae")
 
