@@ -16,8 +16,6 @@ from distvae.config import Config, flatten
 from distvae.track import MEMORY, Store, Tracker, public
 from distvae.train.loop import Epoch
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's use of SQLAlchemy
-
 RECORD = Epoch(
     epoch=1,
     epochs=5,

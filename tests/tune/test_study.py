@@ -224,7 +224,6 @@ def told(out: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +253,6 @@ def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 def test_ctrl_c_ends_a_sweep_cleanly_and_keeps_what_there_is(
     file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
