@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from distvae import results
-from distvae.config import Config, IdxData
+from distvae.config import Config
 from distvae.estep import assemble
 from distvae.recipes import load, recipe_names
 from distvae.train.loop import Trainer
@@ -71,9 +71,10 @@ def multiply(operands: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) ->
 
 def trainer_on_noise(config: Config) -> Trainer:
     """The trainer of a configuration, on random data of its shape."""
-    dims = 784 if isinstance(config.data, IdxData) else config.data.bins
-    x = np.random.default_rng(0).random((ROWS, dims), dtype=np.float32)
-    return Trainer(config.train, *assemble(config, dims), x, x[:1])
+    x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
+    model, estep = assemble(config, config.data.dims)
+    estep.begin([torch.from_numpy(x)], len(x), 0)
+    return Trainer(config.train, model, estep, x, x[:1])
 
 
 def products(trainer: Trainer, rows: int) -> Iterator[Shape]:

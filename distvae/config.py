@@ -64,6 +64,11 @@ class SpeechData:
         """Frequencies of a frame."""
         return self.window // 2 + 1
 
+    @property
+    def dims(self) -> int:
+        """Values of a data point."""
+        return self.bins
+
 
 @family("data")
 @dataclass(frozen=True)
@@ -76,11 +81,40 @@ class IdxData:
     holdout: Whole = 0
     """Training images kept for validation; 0 validates on the test images, as the papers' curves do."""
 
+    @property
+    def dims(self) -> int:
+        """Values of a data point, where it is one of MNIST."""
+        return 784
+
+
+@family("data")
+@dataclass(frozen=True)
+class BarsData:
+    """Bars on a square: every bar appears independently, horizontal and vertical ones superimpose."""
+
+    kind: ClassVar[str] = "bars"
+    path: str = ""
+    """Nothing: the images are made."""
+    size: Annotated[int, Range(2, 64)] = 4
+    """Pixels of a side; there are twice as many bars."""
+    rows: Count = 500
+    active: Positive = 2.0
+    """Bars of an image on average."""
+    variance: NonNegative = 0.01
+    """Of the noise."""
+    seed: Whole = 0
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point."""
+        return self.size**2
+
 
 @dataclass(frozen=True)
 class Decoder:
-    """What every model with a decoder has."""
+    """What every model with an encoder has beside it."""
 
+    estep: ClassVar[tuple[str, ...]] = ("amortised",)
     latent: Count = 32
     """Values of the latent state."""
     hidden: Widths = (128,)
@@ -146,6 +180,81 @@ class VSCModel(Decoder):
         """Refuse what no single field shows."""
         if self.slab_warmup[0] > self.slab_warmup[1]:
             raise Refusal(f"model.slab_warmup: {list(self.slab_warmup)} falls; two rising steps expected")
+
+
+@family("model")
+@dataclass(frozen=True)
+class TVAEModel:
+    """Truncated variational autoencoder: binary latents, no encoder; with no hidden layer, binary sparse coding."""
+
+    kind: ClassVar[str] = "tvae"
+    estep: ClassVar[tuple[str, ...]] = ("evolution", "random", "exact")
+    latent: Count = 64
+    """Bits of the latent state."""
+    hidden: Widths = (64,)
+    """Widths of the decoder's hidden layers; none makes it linear."""
+    activation: Activation = "relu"
+    output: Literal["linear", "sigmoid"] = "linear"
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    variance: Positive | None = 0.01
+    """sigma^2 at the start; null: the variance of the data."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.likelihood == "bernoulli" and self.output == "sigmoid":
+            raise Refusal("model.output: 'sigmoid' with the Bernoulli likelihood, which has one of its own; use linear")
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What every E-step that keeps states for each data point has."""
+
+    states: Count = 64
+    """Distinct states kept for each data point."""
+    block: Count = 1024
+    """Data points whose states are improved at once, under the parameters of that moment."""
+
+
+@family("estep")
+@dataclass(frozen=True)
+class Evolution(Truncation):
+    """Kept states improved by an evolutionary search; the children of a generation are the parents of the next."""
+
+    kind: ClassVar[str] = "evolution"
+    parents: Count = 5
+    children: Count = 4
+    """Children of each parent; with crossover every pair of parents has two, and this is not used."""
+    generations: Count = 1
+    selection: Literal["fitness", "fitness_batch", "uniform", "best"] = "fitness_batch"
+    mutation: Literal["flip", "sparse_flip"] = "flip"
+    crossover: Literal["none", "one_point"] = "none"
+    rate: Share = 0.1
+    """Share of the bits that sparse_flip turns over on average."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.parents > self.states:
+            raise Refusal(f"estep.parents: {self.parents}, but estep.states = {self.states}; at most as many expected")
+        if self.crossover == "one_point" and self.parents < 2:
+            raise Refusal("estep.parents: 1 with crossover; two or more expected")
+
+
+@family("estep")
+@dataclass(frozen=True)
+class RandomSearch(Truncation):
+    """Kept states improved by independent draws from Bernoulli(1 / H)."""
+
+    kind: ClassVar[str] = "random"
+    draws: Count = 20
+    """New states at each visit."""
+
+
+@family("estep")
+@dataclass(frozen=True)
+class Exact:
+    """All 2^H states: the exact posterior, for small H."""
+
+    kind: ClassVar[str] = "exact"
 
 
 @family("estep")
@@ -221,6 +330,17 @@ class Config:
     follows: Literal["ours", "paper", "release"] = "ours"
     """Which text decides where paper and released code differ."""
 
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other."""
+        if self.estep.kind not in self.model.estep:
+            wanted = " or ".join(self.model.estep)
+            raise Refusal(f"estep.kind: '{self.estep.kind}' with model.kind '{self.model.kind}'; {wanted} expected")
+        kept, latent = getattr(self.estep, "states", 1), self.model.latent
+        if latent < 40 and kept > 2**latent:
+            raise Refusal(f"estep.states: {kept}, but {latent} bits have only {2**latent} states")
+        if self.estep.kind == "exact" and latent > 16:
+            raise Refusal(f"model.latent: {latent} with estep.kind 'exact'; at most 16 expected")
+
     def with_(self, section: str, **changes: Any) -> "Config":
         """A copy with some fields of one section changed, validated as if read anew."""
         tree = to_dict(self)
@@ -250,6 +370,8 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     for name in tree:
         if name not in known:
             raise Refusal(f"{name}: no such section; {nearest(str(name), known)}")
-    sections = {name: read_section(name, tree.get(name) or {}) for name in SECTIONS}
+    sections = {name: read_section(name, tree.get(name) or {}) for name in SECTIONS if name != "estep"}
+    estep = {"kind": sections["model"].estep[0]} | dict(tree.get("estep") or {})
+    sections["estep"] = read_section("estep", estep)
     follows = check("follows", Literal["ours", "paper", "release"], tree.get("follows", "ours"))
     return Config(**sections, follows=follows)

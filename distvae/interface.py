@@ -7,8 +7,9 @@ per data point, and larger is better.
 Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a latent state.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -47,8 +48,14 @@ Q = TypeVar("Q", contravariant=True)
 class LatentModel(Protocol[Q]):
     """p(x, z), and how it is fitted given posteriors."""
 
+    def begin(self, blocks: Iterable[Tensor]) -> None:
+        """Take what is needed from the training data before the first epoch."""
+
     def decode(self, z: Tensor) -> Tensor:
         """(B, S, H) -> (B, S, D): E[x | z]."""
+
+    def prior(self, noise: Noise, estep: Any) -> Tensor:
+        """(B, 1, H) states drawn from the prior, one for each row of the noise."""
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         """(B, S) log p(x | z) over what was observed."""
@@ -79,14 +86,26 @@ Q_co = TypeVar("Q_co", covariant=True)
 class EStep(Protocol[M, Q_co]):
     """Where posteriors come from."""
 
-    def ahead(self, rows: Tensor) -> None:
-        """Prefetch what these rows will need; nothing to do for an encoder."""
+    block: int
+    """Rows that `ahead` looks at together; 0 where there is nothing to do before a batch."""
+
+    def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
+        """Take what is needed from the training data before the first epoch: statistics, first states."""
+
+    def ahead(self, model: M, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Improve the posteriors of a block of rows whose batches come next; sums worth knowing."""
 
     def __call__(self, model: M, batch: Batch) -> Q_co:
         """Posteriors of rows in training."""
 
     def infer(self, model: M, batch: Batch, sweeps: int) -> Q_co:
-        """Posteriors of new data under a frozen model; nothing is kept."""
+        """Posteriors under a frozen model; nothing is kept. Sweeps improve those of new data; rows need none."""
+
+    def save(self, folder: Path, name: str) -> dict[str, Any]:
+        """Write what is no weight, such as populations; what a checkpoint has to remember of it."""
+
+    def load(self, folder: Path, facts: dict[str, Any]) -> None:
+        """The inverse of `save`."""
 
 
 def expect(q: Posterior, f: Callable[[Tensor], Tensor], draws: int = 0, noise: Noise | None = None) -> Tensor:

@@ -6,12 +6,14 @@ Block size, order of batches and number of processes therefore change no draw.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-STREAMS = {"slab": 1, "spike": 2, "order": 3, "choice": 4}
+Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child"]
+STREAMS = {name: i for i, name in enumerate(get_args(Stream), 1)}
 VALIDATION = -1  # the epoch whose draws validation uses, the same at every visit
 JUDGEMENT = -2  # the epoch whose draws encoding, sampling and resynthesis use
 
@@ -24,7 +26,7 @@ def _shift(z: Tensor, bits: int) -> Tensor:
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix(z: Tensor) -> Tensor:
+def mix(z: Tensor) -> Tensor:
     """SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection that passes BigCrush on counters."""
     z = (z ^ _shift(z, 30)).mul_(_MIX[0])
     z = z.bitwise_xor_(_shift(z, 27)).mul_(_MIX[1])
@@ -46,25 +48,30 @@ class Noise:
     row: Tensor
     """(B,) where each sample lives in its dataset."""
 
-    def bits(self, stream: str, *shape: int) -> Tensor:
+    def bits(self, stream: Stream, *shape: int) -> Tensor:
         """(B, *shape) of independent uniform 64-bit words."""
         device = self.row.device
-        start = _mix(self.row.long() + _key(self.seed, self.epoch, STREAMS[stream]))
+        start = mix(self.row.long() + _key(self.seed, self.epoch, STREAMS[stream]))
         counter = torch.arange(1, math.prod(shape) + 1, device=device).mul_(_GOLDEN)
-        return _mix(start[:, None] + counter).view(-1, *shape)
+        return mix(start[:, None] + counter).view(-1, *shape)
 
-    def uniform(self, stream: str, *shape: int) -> Tensor:
+    def uniform(self, stream: Stream, *shape: int) -> Tensor:
         """(B, *shape) uniform on the open interval (0, 1)."""
-        return _unit(_shift(self.bits(stream, *shape), 41))
+        return unit(self.bits(stream, *shape))
 
-    def normal(self, stream: str, *shape: int) -> Tensor:
+    def normal(self, stream: Stream, *shape: int) -> Tensor:
         """(B, *shape) standard normal, by Box and Muller's transform of one word's two halves."""
         bits = self.bits(stream, *shape)
-        radius = _unit(_shift(bits, 41)).log_().mul_(-2).sqrt_()
-        return radius.mul_(_unit(bits & 0x7FFFFF).mul_(2 * math.pi).cos_())
+        radius = unit(bits).log_().mul_(-2).sqrt_()
+        return radius.mul_(_middle(bits & 0x7FFFFF).mul_(2 * math.pi).cos_())
 
 
-def _unit(word: Tensor) -> Tensor:
+def unit(words: Tensor) -> Tensor:
+    """Uniform on the open interval (0, 1), from the high bits of random words."""
+    return _middle(_shift(words, 41))
+
+
+def _middle(word: Tensor) -> Tensor:
     """A 23-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
     return word.float().add_(0.5).mul_(2.0**-23)
 

@@ -34,7 +34,7 @@ def test_a_resolved_recipe_means_the_same_when_read_again(recipe: str) -> None:
 def test_a_recipe_lists_only_what_differs_from_the_defaults(recipe: str) -> None:
     for section, fields in read_tree(recipe_path(recipe)).items():
         if section in SECTIONS:
-            default = _plain(FAMILIES[section][fields.get("kind", getattr(Config(), section).kind)]())
+            default = _plain(type(getattr(load(recipe), section))())
             for name, value in fields.items():
                 assert name == "kind" or value != default[name], f"{section}.{name}"
 

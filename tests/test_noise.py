@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distvae.noise import Noise, _unit, order
+from distvae.noise import Noise, _middle, order
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -44,7 +44,7 @@ def test_uniform_draws_are_uniform_and_open() -> None:
 
 
 def test_the_ends_of_the_interval_are_never_drawn() -> None:
-    ends = _unit(torch.tensor([0, 2**23 - 1]))
+    ends = _middle(torch.tensor([0, 2**23 - 1]))
     assert 0 < float(ends[0]) == 1 - float(ends[1])
 
 

@@ -1,11 +1,15 @@
 """From files to data points."""
 
-from distvae.config import IdxData, SpeechData
+from distvae.config import BarsData, IdxData, SpeechData
 from distvae.data.dataset import Dataset
 
 
-def open_dataset(config: SpeechData | IdxData, quiet: bool = False) -> Dataset:
+def open_dataset(config: SpeechData | IdxData | BarsData, quiet: bool = False) -> Dataset:
     """The dataset a configuration describes; spectra of speech are computed once and kept in the cache."""
+    if isinstance(config, BarsData):
+        from distvae.data.bars import open_bars
+
+        return open_bars(config)
     if isinstance(config, IdxData):
         from distvae.data.idx import open_images
 

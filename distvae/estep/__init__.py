@@ -7,11 +7,20 @@ import torch
 from distvae import models
 from distvae.config import Config
 from distvae.estep.amortised import Amortised
+from distvae.estep.truncated import Evolution, Exact, RandomSearch
 
 
-def assemble(config: Config, dims: int) -> tuple[Any, Amortised]:
+def assemble(config: Config, dims: int) -> tuple[Any, Any]:
     """The untrained model and E-step of a configuration; the first weights are a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = models.build(config.model, dims)
-        return model, Amortised(config.estep, dims, model)
+        return model, _estep(config.estep, dims, model)
+
+
+def _estep(config: Any, dims: int, model: Any) -> Any:
+    if config.kind == "amortised":
+        return Amortised(config, dims, model)
+    if config.kind == "exact":
+        return Exact(model.states)
+    return {"evolution": Evolution, "random": RandomSearch}[config.kind](config, model.states)

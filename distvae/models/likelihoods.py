@@ -26,8 +26,12 @@ class Likelihood(nn.Module):
         density = self.log_density(x[:, None], output)
         return density.sum(-1) if mask is None else density.mul(mask[:, None]).sum(-1)
 
-    def statistics(self, x: Tensor, output: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """Sums for the closed-form update of what the density itself learns; nothing for most."""
+    def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output being (U, D)."""
+        return self(x, output[place], mask)  # type: ignore[no-any-return]
+
+    def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """Sums for the closed-form update of what the density itself learns, from points (B, S) with weights."""
         return {}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
@@ -80,11 +84,23 @@ class Gaussian(Likelihood):
         """The output itself."""
         return output
 
-    def statistics(self, x: Tensor, output: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The squared error at one draw, and how many values it is of."""
-        observed = torch.ones_like(x) if mask is None else mask.to(x.dtype)
-        error = (x[:, None] - output).square().mul(observed[:, None]).mean(1)
-        return {"squared_error": error.sum(), "observed": observed.sum()}
+    def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, S): squared distances by their expansion, so that each output meets each row in one matrix product."""
+        seen = x if mask is None else x.where(mask, 0.0)
+        square = output.square()
+        norm = square.sum(-1) if mask is None else mask.to(x.dtype) @ square.T
+        distance = (norm - 2 * seen @ output.T).gather(1, place) + seen.square().sum(-1, keepdim=True)
+        return -0.5 * (distance / self.variance + self._observed(x, mask) * (2 * math.pi * self.variance).log())
+
+    def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """The expected squared error, recovered from the log-likelihood, and how many values it is of."""
+        observed = self._observed(x, mask)
+        error = -2 * log_likelihood - observed * (2 * math.pi * self.variance).log()
+        return {"squared_error": self.variance * (weight * error).sum(), "observed": observed.sum()}
+
+    def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, 1) how many values of each row were observed."""
+        return x.new_full((len(x), 1), x.shape[-1]) if mask is None else mask.sum(-1, keepdim=True).to(x.dtype)
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The mean squared error is the variance that maximises the bound."""

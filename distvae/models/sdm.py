@@ -9,13 +9,14 @@ resynthesise from: the paper says the posterior mean, the release draws a sample
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distvae.config import SDMModel
 from distvae.interface import Batch
-from distvae.models.posteriors import Encoded, Encoder, GaussianHead, LearnedVariance
+from distvae.models.posteriors import Encoded, GaussianHead, LearnedVariance
 from distvae.models.registry import register
 from distvae.models.vae import VAE
 from distvae.noise import Noise
@@ -66,7 +67,7 @@ class SDM(VAE):
         """Heads for `a`."""
         return GaussianHead(width, self.states, LearnedVariance)
 
-    def prior(self, noise: Noise, encode: Encoder) -> Tensor:
+    def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, k) codes with the training set's mean variances, since each data point has its own."""
         return noise.normal("slab", 1, self.states) * self.variance.sqrt()
 

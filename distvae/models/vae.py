@@ -6,6 +6,9 @@ The speech papers' "VAE" is this with the Itakura-Saito likelihood. beta weighs 
 the bound that is reported has weight one, so that it is one.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +32,9 @@ class VAE(nn.Module):
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.beta = config.beta
 
+    def begin(self, blocks: Iterable[Tensor]) -> None:
+        """Nothing to take from the training data."""
+
     @property
     def states(self) -> int:
         """Values of a latent state."""
@@ -42,7 +48,7 @@ class VAE(nn.Module):
         """The posterior of transformed inputs, with its prior."""
         return encode(u)
 
-    def prior(self, noise: Noise, encode: Encoder) -> Tensor:
+    def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, H) states drawn from the prior, one for each row of the noise."""
         return noise.normal("slab", 1, self.states)
 
@@ -82,7 +88,8 @@ class VAE(nn.Module):
         """The divergence, and what the likelihood's closed form needs."""
         sums = {"kl": q.kl().sum()}
         if self.likelihood.learns:
-            sums |= self.likelihood.statistics(batch.x, self.output(q.points(1, noise)[0]), batch.mask)
+            z, weight = q.points(1, noise)
+            sums |= self.likelihood.statistics(batch.x, self.log_likelihood(batch, z), weight, batch.mask)
         return sums
 
     def maximise(self, total: dict[str, Tensor]) -> None:

@@ -12,6 +12,7 @@ selection. Until `slab_warmup` ends, slabs are drawn towards N(0, 1), so that on
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,11 +85,12 @@ class VSC(VAE):
             return q
         return replace(q, mean=self.warmth * q.mean, log_variance=self.warmth * q.log_variance)
 
-    def prior(self, noise: Noise, encode: Encoder) -> Tensor:
+    def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, H) states of spikes and slabs, from alpha or at a pseudo-input drawn for each row."""
         if self.pseudo is not None:
             choice = noise.bits("choice", 1)[:, 0].remainder(self.config.pseudo_inputs)
-            return encode(self.pseudo.points[choice]).points(1, noise)[0]
+            states: Tensor = estep.encode(self.pseudo.points[choice]).points(1, noise)[0]
+            return states
         active = noise.uniform("spike", 1, self.states) < self.config.alpha
         return active * noise.normal("slab", 1, self.states)
 

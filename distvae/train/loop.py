@@ -106,15 +106,27 @@ class Trainer:
     def _finish_epoch(self, stop: Callable[[], object]) -> None:
         began, position = time.perf_counter(), self.position
         schedule = order(self.config.seed, position.epoch, len(self.train))
+        visit = max(1, self.estep.block // self.config.batch)  # batches that the E-step looks at together
         while position.batch < self.batches:
-            if stop():
-                position.seconds += time.perf_counter() - began
-                raise Interrupted
-            place = position.batch * self.config.batch
-            self.step(schedule[place : place + self.config.batch])
+            if position.batch % visit == 0:
+                if stop():
+                    position.seconds += time.perf_counter() - began
+                    raise Interrupted
+                self._ahead(self._cut(schedule, visit))
+            self.step(self._cut(schedule, 1))
             position.batch += 1
             if position.batch % PATROL == 0 or position.batch == self.batches:
                 self._refuse_to_diverge()
+
+    def _cut(self, schedule: NDArray[np.int64], batches: int) -> NDArray[np.int64]:
+        """The rows of the next few batches."""
+        place = self.position.batch * self.config.batch
+        return schedule[place : place + batches * self.config.batch]
+
+    def _ahead(self, rows: NDArray[np.int64]) -> None:
+        if self.estep.block:
+            batch, noise = self._batch(rows)
+            add(self.total, self.estep.ahead(self.model, batch, noise))
 
     def step(self, rows: NDArray[np.int64]) -> None:
         """One step on these rows, at the rate of the position."""
@@ -122,10 +134,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.config, count, self.batches)
         self.model.at(count)
-        noise = Noise(self.config.seed, self.position.epoch, torch.from_numpy(rows).to(self.device))
-        batch = Batch(self._take(self.train, rows), noise.row)
+        batch, noise = self._batch(rows)
         add(self.total, ascend(self.model, self.estep, self.optimizer, batch, noise, len(rows), self.reduce))
         add(self.total, {"finite": self.total["objective"].isfinite()})
+
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Batch, Noise]:
+        noise = Noise(self.config.seed, self.position.epoch, torch.from_numpy(rows).to(self.device))
+        return Batch(self._take(self.train, rows), noise.row), noise
 
     def _take(self, data: Rows, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(data[rows]).to(self.device)

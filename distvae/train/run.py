@@ -51,7 +51,8 @@ class Run:
     def posterior(self, x: Tensor, row: Tensor | None = None) -> Posterior:
         """Posteriors of new rows under the frozen model."""
         row = torch.arange(len(x)) if row is None else row
-        return self.estep.infer(self.model, Batch(x, row), 0)
+        q: Posterior = self.estep.infer(self.model, Batch(x, row))
+        return q
 
     @torch.no_grad()
     def encode(self, x: Array | Tensor) -> Array:
@@ -67,7 +68,7 @@ class Run:
     def sample(self, count: int, seed: int = 0) -> Array:
         """(count, H) states drawn from the prior."""
         noise = Noise(seed, JUDGEMENT, torch.arange(count))
-        states: Array = self.model.prior(noise, self.estep.encode)[:, 0].numpy()
+        states: Array = self.model.prior(noise, self.estep)[:, 0].numpy()
         return states
 
     def epochs(self) -> list[dict[str, float]]:

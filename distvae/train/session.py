@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from distvae.config import Config, flatten, to_dict
-from distvae.data.dataset import Dataset
+from distvae.data.dataset import Array, Dataset
 from distvae.estep import assemble
 from distvae.refusal import Refusal
 from distvae.train import checkpoint
@@ -41,14 +41,16 @@ def fit(
     trainer = prepare(config, dataset)
     going_on = open_folder(config, dataset, out, recipe, resume, force)
     if going_on and (out / "last.json").exists():
-        trainer.restore(*checkpoint.load(out, "last"))
+        tensors, facts = checkpoint.load(out, "last")
+        trainer.restore(tensors, facts["position"])
+        trainer.estep.load(out, facts)
         _keep_epochs(out, trainer.position.epoch)
     try:
         for epoch in trainer.run(stop):
             _write_down(out, trainer, epoch)
             yield epoch
     except Interrupted:
-        checkpoint.save(out, "last", *trainer.state())
+        _save_state(out, trainer)
         raise
     finally:
         _note(out, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
@@ -58,8 +60,13 @@ def prepare(config: Config, dataset: Dataset) -> Trainer:
     """An untrained trainer whose encoder knows the statistics of its input."""
     model, estep = assemble(config, dataset.dims)
     train = dataset.splits["train"]
-    estep.fit_input(torch.from_numpy(train[i : i + BLOCK].copy()) for i in range(0, len(train), BLOCK))
+    model.begin(_blocks(train))
+    estep.begin(_blocks(train), len(train), config.train.seed)
     return Trainer(config.train, model, estep, train, dataset.splits["val"])
+
+
+def _blocks(rows: Array) -> Iterator[torch.Tensor]:
+    return (torch.from_numpy(rows[i : i + BLOCK].copy()) for i in range(0, len(rows), BLOCK))
 
 
 def open_folder(config: Config, dataset: Dataset, out: Path, recipe: str, resume: bool, force: bool) -> bool:
@@ -149,7 +156,17 @@ def _write_down(out: Path, trainer: Trainer, epoch: Epoch) -> None:
         checkpoint.save(out, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch})
     with (out / "epochs.jsonl").open("a") as file:
         file.write(json.dumps(epoch.metrics()) + "\n")
-    checkpoint.save(out, "last", *trainer.state())
+    _save_state(out, trainer)
+
+
+def _save_state(out: Path, trainer: Trainer) -> None:
+    """Populations first, then the checkpoint that names them; older populations go last."""
+    tensors, position = trainer.state()
+    kept = trainer.estep.save(out, f"{trainer.position.epoch:05}-{trainer.position.batch:05}")
+    checkpoint.save(out, "last", tensors, {"position": position} | kept)
+    for old in out.glob("population-*.arrow"):
+        if old.name != kept.get("population"):
+            old.unlink()
 
 
 def _keep_epochs(out: Path, finished: int) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from distvae.config import IdxData
 from distvae.estep import assemble
 from distvae.recipes import load, recipe_names
 from distvae.train.loop import Trainer
@@ -22,12 +21,12 @@ STEPS = 5
 def objectives(recipe: str) -> list[float]:
     """The validation objective before training and after some steps, on few rows."""
     config = load(recipe, {"train.batch": 16, "train.warmup": 0, "train.device": "cpu"})
-    dims = 784 if isinstance(config.data, IdxData) else config.data.bins
+    dims = config.data.dims
     place = np.arange(64 * dims, dtype=np.float64).reshape(64, dims)
     x = (0.5 + 0.5 * np.sin(place * 0.618) * np.cos(place * 0.0137)).astype(np.float32)
     model, estep = assemble(config, dims)
-    estep.fit_input([torch.from_numpy(x)])
-    trainer = Trainer(config.train, model, estep, x[:48], x[48:])
+    estep.begin([torch.from_numpy(x)], len(x), 0)
+    trainer = Trainer(config.train, model, estep, x[:48], x[48:] if config.estep.kind == "amortised" else x[:48])
     found = [trainer.validate()["objective"]]
     for step in range(STEPS):
         trainer.step(np.arange(16) + 16 * (step % 3))

@@ -139,7 +139,8 @@ def test_bernoulli_and_gaussian_densities_are_those_of_torch(seed: int) -> None:
 def test_the_closed_form_variance_maximises_the_expected_log_likelihood() -> None:
     x, output = moments(5)
     gaussian = Gaussian().double()
-    gaussian.maximise(gaussian.statistics(x, output[:, None], None))
+    weight = x.new_ones(len(x), 1)
+    gaussian.maximise(gaussian.statistics(x, gaussian(x, output[:, None], None), weight, None))
     best = gaussian(x, output[:, None], None).sum()
     for factor in (0.9, 1.1):
         other = Gaussian().double()

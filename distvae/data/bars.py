@@ -1,0 +1,29 @@
+"""Bars (Foeldiak 1990): the data whose hidden causes everyone can see."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from distvae.config import BarsData
+from distvae.data.dataset import Array, Dataset
+
+
+def parts(size: int) -> Array:
+    """(2 * size, size^2): every vertical and every horizontal bar."""
+    square = np.eye(size, dtype=np.float32)
+    vertical, horizontal = np.repeat(square[:, None], size, 1), np.repeat(square[:, :, None], size, 2)
+    return np.concatenate([vertical, horizontal]).reshape(2 * size, size * size)
+
+
+def open_bars(config: BarsData) -> Dataset:
+    """Images of superimposed bars under noise. They are judged on what they were trained on."""
+    chance = np.random.default_rng(config.seed)
+    causes = parts(config.size)
+    active = chance.random((config.rows, len(causes))) < config.active / len(causes)
+    noise = chance.normal(0, np.sqrt(config.variance), (config.rows, causes.shape[1]))
+    x = (active @ causes + noise).astype(np.float32)
+    digest = hashlib.sha256(json.dumps(asdict(config)).encode() + x.tobytes()).hexdigest()
+    return Dataset("bars", "image", digest, {"train": x, "val": x, "test": x}, Path())

@@ -1,0 +1,108 @@
+"""The evolutionary operators: who becomes a parent, and how children differ from their parents.
+
+Each is a pure function of states, their log-joints, and draws that belong to the row (Guiraud et al. 2018, and the
+TVAE paper's supplement). States are words (B, S, W).
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from distvae.models.population import below, flip, pack, take, unpack, words_of
+from distvae.noise import Noise, Stream, unit
+
+Selection = Literal["fitness", "fitness_batch", "uniform", "best"]
+RELEASE_BATCH = 32
+MOST = (1 << 62) - 1
+MOST_ACTIVE = 12  # of Bernoulli(1 / H) more bits are active less than once in a billion states
+
+
+def select(words: Tensor, log_joint: Tensor, count: int, selection: Selection, noise: Noise, stage: int) -> Tensor:
+    """(B, Np, W) parents.
+
+    `fitness` draws in proportion to the log-joint above the row's lowest, `uniform` evenly, both without replacement;
+    `best` takes the best. `fitness_batch` is what the released code does: it normalises fitness over a minibatch of 32,
+    so that each parent, drawn with replacement, is the best state but for one time in 32.
+    """
+    if selection == "fitness_batch":
+        return take(words, _nearly_best(log_joint, count, noise, stage))
+    if selection == "best":
+        return take(words, log_joint.topk(count, dim=1).indices)
+    chance = -noise.uniform("parent", stage + 1, words.shape[1])[:, stage].log()
+    weight = _fitness(log_joint) if selection == "fitness" else torch.ones_like(log_joint)
+    return take(words, (weight / chance).topk(count, dim=1).indices)  # exponential races: weighted, none twice
+
+
+def _fitness(log_joint: Tensor) -> Tensor:
+    """Log-joints shifted to be non-negative."""
+    fitness = log_joint - log_joint.amin(1, keepdim=True)
+    return fitness + 1e-6 * (1 + fitness.amax(1, keepdim=True))
+
+
+def _nearly_best(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
+    u = noise.uniform("parent", stage + 1, 2 * count)[:, stage]
+    ladder = _fitness(log_joint).cumsum(1)
+    drawn = torch.searchsorted(ladder, u[:, :count] * ladder[:, -1:]).clamp_max(log_joint.shape[1] - 1)
+    return drawn.where(u[:, count:] < 1 / RELEASE_BATCH, log_joint.argmax(1, keepdim=True))
+
+
+def distinct(words: Tensor, among: int) -> Tensor:
+    """(..., K) different places below `among` from K random words, every set as likely (Floyd's algorithm)."""
+    chosen: list[Tensor] = []
+    count = words.shape[-1]
+    for i, word in enumerate(words.unbind(-1)):
+        last = among - count + i
+        place = (word.bitwise_right_shift(1) & MOST).remainder(last + 1)
+        taken = torch.zeros_like(place, dtype=torch.bool)
+        for earlier in chosen:
+            taken |= earlier == place
+        chosen.append(place.masked_fill(taken, last))
+    return torch.stack(chosen, -1)
+
+
+def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
+    """(B, Np * Nc, W) children that differ from their parent in one bit each, siblings in different ones."""
+    rows, count, words = parents.shape
+    bit = distinct(noise.bits("child", stage + 1, count, children)[:, stage], latent)
+    return flip(parents[:, :, None].expand(-1, -1, children, -1), bit).reshape(rows, count * children, words)
+
+
+def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
+    """(B, K, W) states of independent bits, each active with probability 1 / H: how many are, and then which."""
+    most = min(latent, MOST_ACTIVE)
+    chance = [math.comb(latent, k) * (1 / latent) ** k * (1 - 1 / latent) ** (latent - k) for k in range(most)]
+    ladder = torch.tensor(chance, device=noise.row.device).cumsum(0)
+    words = noise.bits(stream, count, most + 1)
+    active = torch.searchsorted(ladder, unit(words[..., 0]))
+    place = distinct(words[..., 1:], latent)
+    # Floyd's places are not exchangeable one by one, so those kept are a random subset: the smallest words' ones
+    rank = words[..., 1:].argsort(-1).argsort(-1)
+    state = torch.zeros(*words.shape[:2], words_of(latent), dtype=torch.int64, device=words.device)
+    for k in range(most):
+        state = torch.where((rank[..., k] < active)[..., None], flip(state, place[..., k]), state)
+    return state
+
+
+def sparsely_flipped(
+    parents: Tensor, children: int, latent: int, active: float, rate: float, noise: Noise, stage: int
+) -> Tensor:
+    """(B, Np * Nc, W) children with `rate * H` bits turned over on average, drawn towards `active` ones."""
+    states = unpack(parents, latent)
+    ones = states.sum(-1, keepdim=True).float()
+    zeros, flips, surplus = latent - ones, latent * rate, ones - active
+    off = ((flips + surplus) / 2 / ones.clamp_min(1)).clamp(0, 1)  # chance of a one to go out
+    on = ((flips - surplus) / 2 / zeros.clamp_min(1)).clamp(0, 1)
+    chance = torch.where(states, off, on)[:, :, None]
+    u = noise.uniform("child", stage + 1, parents.shape[1], children, latent)[:, stage]
+    return pack((states[:, :, None] ^ (u < chance)).flatten(1, 2))
+
+
+def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
+    """(B, Np * (Np - 1), W) both children of every pair of parents, cut at one point drawn for the pair."""
+    first, second = torch.triu_indices(parents.shape[1], parents.shape[1], 1, device=parents.device)
+    cut = noise.bits("choice", stage + 1, len(first))[:, stage].remainder(latent - 1) + 1
+    mask = below(cut, words_of(latent))
+    one, other = parents[:, first], parents[:, second]
+    return torch.cat([(one & mask) | (other & ~mask), (other & mask) | (one & ~mask)], dim=1)

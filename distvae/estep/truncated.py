@@ -1,0 +1,182 @@
+"""E-steps that keep binary states for each data point: evolution, random draws, and all states there are.
+
+A block of rows is visited at once, under the parameters of that moment; its minibatches then take the improved states
+from the store, and weigh them under the parameters of theirs. Any set of distinct states gives a valid bound.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distvae import config
+from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
+from distvae.estep.store import LocalStore, PopulationStore
+from distvae.interface import Batch
+from distvae.models.population import keep_best, keys, pack, repeated, take
+from distvae.models.tvae import TVAE, Truncated
+from distvae.noise import Noise
+
+Scored = tuple[Tensor, Tensor]
+"""States (B, C, W) and their log-joints (B, C)."""
+SWEEPS = 20  # visits to the states of new data, which begin at random
+FIRST = -3  # the epoch whose draws make the first states
+
+
+class Search(nn.Module):
+    """Populations, and how a visit improves them."""
+
+    store: PopulationStore
+
+    def __init__(self, config: config.Truncation, latent: int) -> None:
+        super().__init__()
+        self.config, self.latent = config, latent
+
+    @property
+    def block(self) -> int:
+        """Rows of a visit."""
+        return self.config.block
+
+    def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
+        """Draw the first states of every row."""
+        parts = torch.arange(rows).split(4096)
+        self.store = LocalStore(torch.cat([first_states(self.config.states, self.latent, seed, p) for p in parts]))
+
+    def candidates(
+        self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """New states (B, C, W) and their log-joints."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Tensor:
+        """The best distinct states of the kept and the new."""
+        value = model.score(batch, words)
+        new, new_value = self.candidates(model, batch, words, value, noise)
+        return keep_best(torch.cat([words, new], 1), torch.cat([value, new_value], 1), words.shape[1])[0]
+
+    def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Visit the rows of a block; how many states were replaced."""
+        words = self.store.get(batch.row)
+        better = self.improve(model, batch, words, noise)
+        self.store.put(batch.row, better)
+        kept = repeated(keys(torch.cat([words, better], 1))).sum()
+        return {"substitutions": better.shape[0] * better.shape[1] - kept}
+
+    def forward(self, model: TVAE, batch: Batch) -> Truncated:
+        """Posteriors on the kept states of rows in training."""
+        return model.posterior(batch, self.store.get(batch.row))
+
+    def infer(self, model: TVAE, batch: Batch, sweeps: int = SWEEPS) -> Truncated:
+        """Posteriors of new data; with no sweeps, of rows in training, whose states are kept already."""
+        if sweeps == 0:
+            return self.forward(model, batch)
+        words = first_states(self.config.states, self.latent, 0, batch.row)
+        for sweep in range(sweeps):
+            words = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, batch.row))
+        return model.posterior(batch, words)
+
+    def save(self, folder: Path, name: str) -> dict[str, Any]:
+        """Write the populations into a run folder; what a checkpoint has to remember of them."""
+        file = f"population-{name}.arrow"
+        return {"population": file, "population_sha256": self.store.save(folder / file)}
+
+    def load(self, folder: Path, facts: dict[str, Any]) -> None:
+        """The inverse of `save`."""
+        self.store.load(folder / facts["population"], facts["population_sha256"])
+
+
+class Evolution(Search):
+    """Parents selected by fitness, children mutated, generations long."""
+
+    config: config.Evolution
+
+    def candidates(
+        self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """All children of all generations; those of one are the parents' pool of the next."""
+        found: list[tuple[Tensor, Tensor]] = [(words, value)]
+        for stage in range(self.config.generations):
+            parents = select(*found[-1], self.config.parents, self.config.selection, noise, stage)
+            children = self._children(model, parents, noise, stage)
+            found.append((children, model.score(batch, children)))
+        states, values = zip(*found[1:], strict=True)
+        return torch.cat(states, 1), torch.cat(values, 1)
+
+    def _children(self, model: TVAE, parents: Tensor, noise: Noise, stage: int) -> Tensor:
+        siblings = self.config.children
+        if self.config.crossover == "one_point":
+            parents, siblings = crossed(parents, self.latent, noise, stage), 1
+        if self.config.mutation == "flip":
+            return flipped(parents, siblings, self.latent, noise, stage)
+        active = float(model.pi.sum())
+        return sparsely_flipped(parents, siblings, self.latent, active, self.config.rate, noise, stage)
+
+
+class RandomSearch(Search):
+    """Independent draws from Bernoulli(1 / H)."""
+
+    config: config.RandomSearch
+
+    def candidates(
+        self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """States with one active bit on average."""
+        new = bernoulli(self.config.draws, self.latent, noise, "child")
+        return new, model.score(batch, new)
+
+
+class Exact(nn.Module):
+    """The exact posterior, on all 2^H states."""
+
+    block = 0
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        place = torch.arange(latent)
+        self.words = pack((torch.arange(2**latent).unsqueeze(-1) >> place) & 1)
+
+    def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
+        """Nothing to keep."""
+
+    def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Nothing to improve."""
+        return {}
+
+    def forward(self, model: TVAE, batch: Batch) -> Truncated:
+        """The posterior of every row."""
+        return model.posterior(batch, self.words.to(batch.x.device).expand(len(batch.x), -1, -1))
+
+    def infer(self, model: TVAE, batch: Batch, sweeps: int = 0) -> Truncated:
+        """The same, for new data."""
+        return self.forward(model, batch)
+
+    def save(self, folder: Path, name: str) -> dict[str, Any]:
+        """Nothing to write."""
+        return {}
+
+    def load(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Nothing to read."""
+
+
+def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
+    """(B, S, W) distinct states for each row, drawn from Bernoulli(1 / H).
+
+    Where these run out, the next are drawn as changes of those before, until all rows have enough.
+    """
+    pool = bernoulli(count, latent, Noise(seed, FIRST, rows), "state")
+    for draw in range(1, 1000):
+        if int((~repeated(keys(pool))).sum(1).min()) >= count:
+            break
+        noise = Noise(seed, FIRST - 1_000_000 * draw, rows)
+        parent = noise.uniform("parent", count).mul(pool.shape[1]).long()
+        pool = torch.cat([pool, take(pool, parent) ^ bernoulli(count, latent, noise, "state")], 1)
+        pool = keep_best(pool, _early(pool), min(pool.shape[1], 2 * count))[0]
+    return keep_best(pool, _early(pool), count)[0]
+
+
+def _early(pool: Tensor) -> Tensor:
+    """Values that put the earliest first."""
+    return -torch.arange(pool.shape[1], dtype=torch.float32, device=pool.device).expand(len(pool), -1)
