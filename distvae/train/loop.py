@@ -85,6 +85,7 @@ class Trainer:
         self.device = device_of(config.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val
+        self.incomplete = any(np.isnan(x[i : i + BLOCK]).any() for x in (train, val) for i in range(0, len(x), BLOCK))
         self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.rate, fused=True)
         self.batches = math.ceil(len(train) / config.batch)
@@ -140,10 +141,14 @@ class Trainer:
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Batch, Noise]:
         noise = Noise(self.config.seed, self.position.epoch, torch.from_numpy(rows).to(self.device))
-        return Batch(self._take(self.train, rows), noise.row), noise
+        return self._take(self.train, noise.row), noise
 
-    def _take(self, data: Rows, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(data[rows]).to(self.device)
+    def _take(self, data: Rows, row: Tensor) -> Batch:
+        x = torch.from_numpy(data[row.cpu().numpy()]).to(self.device)
+        if not self.incomplete:
+            return Batch(x, row)
+        seen = ~x.isnan()
+        return Batch(x.where(seen, 0.0), row, seen)
 
     def _refuse_to_diverge(self) -> None:
         if bool(self.total["objective"].isfinite()):
@@ -162,7 +167,7 @@ class Trainer:
         for place in range(0, len(self.val), BLOCK):
             rows = np.arange(place, min(place + BLOCK, len(self.val)))
             noise = Noise(self.config.seed, VALIDATION, torch.from_numpy(rows).to(self.device))
-            add(total, assess(self.model, self.estep, Batch(self._take(self.val, rows), noise.row), noise))
+            add(total, assess(self.model, self.estep, self._take(self.val, noise.row), noise))
         counts = {name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total}
         return {name: float(value / counts[name]) for name, value in total.items()}
 
