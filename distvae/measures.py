@@ -19,8 +19,11 @@ def effective_atoms(code: Tensor) -> Tensor:
     return (code.abs().sum(-1) / _norm(code)).square()
 
 
-def live_atoms(code: Tensor, share: float = 0.01) -> Tensor:
-    """Which columns of a code live: root mean square above a share of the strongest column's."""
+def live_atoms(code: Tensor, share: float = 0.1) -> Tensor:
+    """Which columns of a code live: root mean square above a share of the strongest column's.
+
+    A VAE's collapsed values keep a few hundredths, those of a learnable variance nearly nothing.
+    """
     strength = code.square().mean(0).sqrt()
     return strength > share * strength.max()
 

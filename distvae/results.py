@@ -16,6 +16,7 @@ Row = dict[str, Any]
 def add(folder: Path, run: Path, table: str, force: bool) -> None:
     """Write the row of an evaluated run: configuration, seed, commit, seconds, figures."""
     from distvae.train.run import read_config, read_epochs, read_info
+    from distvae.train.session import commit
 
     info, judged = read_info(run), run / "evaluation" / "test" / "summary.json"
     if not judged.is_file():
@@ -25,6 +26,7 @@ def add(folder: Path, run: Path, table: str, force: bool) -> None:
         "row": run.name,
         "recipe": info["recipe"],
         "commit": info["commit"],
+        "judged_by": commit(),
         "seconds": round(info["seconds"], 1),
         "epochs": info["epochs"],
         "data": {"name": info["data"], "digest": info["data_digest"][:16], "rows": info["rows"]},
