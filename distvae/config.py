@@ -110,6 +110,9 @@ class BarsData:
         return self.size**2
 
 
+DataFamily = SpeechData | IdxData | BarsData
+
+
 @dataclass(frozen=True)
 class Decoder:
     """What every model with an encoder has beside it."""

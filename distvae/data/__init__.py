@@ -1,10 +1,10 @@
 """From files to data points."""
 
-from distvae.config import BarsData, IdxData, SpeechData
+from distvae.config import BarsData, DataFamily, IdxData
 from distvae.data.dataset import Dataset
 
 
-def open_dataset(config: SpeechData | IdxData | BarsData, quiet: bool = False) -> Dataset:
+def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
     """The dataset a configuration describes; spectra of speech are computed once and kept in the cache."""
     if isinstance(config, BarsData):
         from distvae.data.bars import open_bars

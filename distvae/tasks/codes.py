@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distvae import pictures
-from distvae.config import IdxData, SpeechData
+from distvae.config import DataFamily, IdxData, SpeechData
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.output import claim, whole
@@ -21,7 +21,7 @@ GROUP = 65536  # rows of a Parquet row group, the most held in memory
 SPLITS = ("train", "val", "test")
 
 
-def encode(run: Run, data: SpeechData | IdxData, target: Path, split: str = "all", force: bool = False) -> int:
+def encode(run: Run, data: DataFamily, target: Path, split: str = "all", force: bool = False) -> int:
     """Write the codes of a split, or of all, with where each came from; return how many."""
     import pyarrow.parquet as pq
 
@@ -29,11 +29,11 @@ def encode(run: Run, data: SpeechData | IdxData, target: Path, split: str = "all
     if split not in (*SPLITS, "all"):
         raise Refusal(f"no split '{split}'; {', '.join(SPLITS)} or all expected")
     dataset = open_dataset(data)
-    schema = _schema(run, isinstance(data, IdxData))
+    schema = _schema(run, data)
     rows = 0
     with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in SPLITS if split == "all" else (split,):
-            blocks = _images(run, data, dataset, name) if isinstance(data, IdxData) else _frames(run, dataset, name)
+            blocks = _frames(run, dataset, name) if isinstance(data, SpeechData) else _images(run, data, dataset, name)
             for table in _grouped(blocks, schema):
                 writer.write_table(table)
                 rows += len(table)
@@ -68,24 +68,27 @@ def _frames(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
         yield where | {"frame": np.arange(len(codes), dtype=np.int32)}, codes
 
 
-def _images(run: Run, data: IdxData, dataset: Dataset, split: str) -> Iterator[Block]:
-    """A block per so many images."""
+def _images(run: Run, data: DataFamily, dataset: Dataset, split: str) -> Iterator[Block]:
+    """A block per so many images, with their labels where there are any."""
     from distvae.data.idx import labels
 
-    images, label = dataset.splits[split], labels(data)[split]
+    images = dataset.splits[split]
+    label = labels(data)[split] if isinstance(data, IdxData) else None
     for start in range(0, len(images), GROUP):
         codes = run.encode(images[start : start + GROUP])
         row = np.arange(start, start + len(codes), dtype=np.int32)
-        yield {"split": split, "row": row, "label": label[row]}, codes
+        yield {"split": split, "row": row} | ({} if label is None else {"label": label[row]}), codes
 
 
-def _schema(run: Run, images: bool) -> "pa.Schema":
+def _schema(run: Run, data: DataFamily) -> "pa.Schema":
     import pyarrow as pa
 
     text = pa.dictionary(pa.int32(), pa.string())
-    origin = {"split": text, "row": pa.int32(), "label": pa.int64()}
-    if not images:
+    origin = {"split": text, "row": pa.int32()}
+    if isinstance(data, SpeechData):
         origin = {"file": text, "speaker": text, "split": text, "frame": pa.int32()}
+    if isinstance(data, IdxData):
+        origin["label"] = pa.int64()
     code = pa.list_(pa.float32(), run.model.states)
     known = {"recipe": run.recipe, "run": run.info["config_sha256"], "trained_on": run.info["data_digest"]}
     return pa.schema(origin | {"code": code}, metadata={f"distvae.{key}": value for key, value in known.items()})

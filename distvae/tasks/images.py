@@ -3,7 +3,7 @@
 import torch
 
 from distvae.data import open_dataset
-from distvae.interface import Batch, expect
+from distvae.interface import Batch, Posterior, expect
 from distvae.measures import effective_atoms
 from distvae.noise import JUDGEMENT, VALIDATION, Noise
 from distvae.refusal import Refusal, nearest
@@ -14,6 +14,7 @@ from distvae.train.run import Array, Run
 from distvae.train.step import Sums, add, assess
 
 
+@torch.inference_mode()
 def judge_images(run: Run, split: str) -> Judgement:
     """Means over the images of a split: bound and objective in nats per image, squared error per pixel."""
     images = images_of(run, split)
@@ -23,7 +24,8 @@ def judge_images(run: Run, split: str) -> Judgement:
         x = torch.tensor(images[start : start + BLOCK])
         row = torch.arange(start, start + len(x))
         noise = Noise(run.config.train.seed, VALIDATION, row)
-        add(total, assess(run.model, run.estep, Batch(x, row), noise) | _judge_block(run, x, row, strength))
+        q = run.posterior(x, row)
+        add(total, assess(run.model, q, Batch(x, row), noise) | _judge_block(run, q, x, row, strength))
     sparse = total.pop("sparse_rows")
     means = {
         name: float(value / (sparse if name in ("hoyer", "effective_atoms") else len(images)))
@@ -40,9 +42,7 @@ def images_of(run: Run, split: str) -> Array:
     return splits[split]
 
 
-@torch.inference_mode()
-def _judge_block(run: Run, x: torch.Tensor, row: torch.Tensor, strength: Strength) -> Sums:
-    q = run.posterior(x, row)
+def _judge_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: Strength) -> Sums:
     draws, noise = (
         (1, Noise(run.config.train.seed, JUDGEMENT, row)) if run.config.eval.latent == "sample" else (0, None)
     )

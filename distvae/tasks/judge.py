@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distvae.config import Config, IdxData
+from distvae.config import Config, SpeechData
 from distvae.data import audio, recordings
 from distvae.data.dataset import Recording
 from distvae.refusal import Refusal
@@ -30,7 +30,7 @@ def judge(run: Run, split: str = "test", progress: bool = True) -> Judgement:
 
     A script that calls this needs `if __name__ == "__main__"`, unless eval.processes is 1.
     """
-    if isinstance(run.config.data, IdxData):
+    if not isinstance(run.config.data, SpeechData):
         return judge_images(run, split)
     return judge_recordings(coder(run, run.config.eval.latent), run.config, split, progress)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distvae.config import Config, IdxData
+from distvae.config import Config, SpeechData
 from distvae.data import open_dataset
 from distvae.data.dataset import Array
 from distvae.refusal import Refusal
@@ -20,7 +20,7 @@ BLOCK = 8192
 
 def judge_reference(name: str, config: Config, split: str = "test", progress: bool = True) -> Judgement:
     """The scores of `identity` (transform and back) or `pca-COUNT` (principal components of the training log power)."""
-    if isinstance(config.data, IdxData):
+    if not isinstance(config.data, SpeechData):
         raise Refusal(f"{name}: a reference for speech; data.kind 'speech' expected")
     return judge_recordings(_reference(name, config), config, split, progress)
 

@@ -167,7 +167,8 @@ class Trainer:
         for place in range(0, len(self.val), BLOCK):
             rows = np.arange(place, min(place + BLOCK, len(self.val)))
             noise = Noise(self.config.seed, VALIDATION, torch.from_numpy(rows).to(self.device))
-            add(total, assess(self.model, self.estep, self._take(self.val, noise.row), noise))
+            batch = self._take(self.val, noise.row)
+            add(total, assess(self.model, self.estep.infer(self.model, batch, 0), batch, noise))
         counts = {name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total}
         return {name: float(value / counts[name]) for name, value in total.items()}
 

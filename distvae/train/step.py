@@ -43,9 +43,8 @@ def ascend(
 
 
 @torch.no_grad()
-def assess(model: Any, estep: Any, batch: Batch, noise: Noise) -> Sums:
-    """Sums that say how well held-out rows are explained, and by how sparse a code."""
-    q = estep.infer(model, batch, 0)
+def assess(model: Any, q: Any, batch: Batch, noise: Noise) -> Sums:
+    """Sums that say how well rows are explained by their posteriors, and by how sparse a code."""
     sparsity = hoyer(q.code)
     return {
         "objective": model.objective(batch, q, noise).sum(),

@@ -7,7 +7,7 @@ configuration; an axis may vary only where its key exists; trials are ranked onl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distvae.config import Config, IdxData
+from distvae.config import Config, SpeechData
 from distvae.refusal import Refusal, nearest
 from distvae.schema import FAMILIES, field_types
 from distvae.tune.axes import Axis, Choice
@@ -99,6 +99,6 @@ def _admit_ranking(space: Space) -> None:
 
 
 def _figures(base: Config) -> tuple[str, ...]:
-    if isinstance(base.data, IdxData):
-        return ("squared_error", *SPARSITY, *BOUNDS)
-    return (*base.eval.metrics, "hoyer_active", *SPARSITY, *BOUNDS[:2])
+    if isinstance(base.data, SpeechData):
+        return (*base.eval.metrics, "hoyer_active", *SPARSITY, *BOUNDS[:2])
+    return ("squared_error", *SPARSITY, *BOUNDS)
