@@ -78,6 +78,9 @@ class LatentModel(Protocol[Q]):
     def maximise(self, total: dict[str, Tensor]) -> None:
         """Closed-form updates from an epoch's statistics."""
 
+    def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
+        """What this model alone has to tell of an epoch."""
+
 
 M = TypeVar("M", contravariant=True)
 Q_co = TypeVar("Q_co", covariant=True)

@@ -56,7 +56,8 @@ def _settings(config: Config) -> Row:
 
 def _training(epochs: list[dict[str, float]]) -> dict[str, float]:
     best = max(epochs, key=lambda epoch: epoch["val_objective"])
-    return {name: best[name] for name in ("val_objective", "val_bound", "val_kl")} | {"best_epoch": best["epoch"]}
+    told = {name: best[name] for name in ("val_objective", "val_bound", "val_kl") if name in best}
+    return told | {"best_epoch": best["epoch"]}
 
 
 def write(folder: Path, row: Row, force: bool) -> None:

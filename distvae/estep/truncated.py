@@ -22,6 +22,7 @@ from distvae.noise import Noise
 Scored = tuple[Tensor, Tensor]
 """States (B, C, W) and their log-joints (B, C)."""
 SWEEPS = 20  # visits to the states of new data, which begin at random
+SAMPLED = 256  # rows of a block whose states are counted
 FIRST = -3  # the epoch whose draws make the first states
 
 
@@ -58,12 +59,16 @@ class Search(nn.Module):
         return keep_best(torch.cat([words, new], 1), torch.cat([value, new_value], 1), words.shape[1])[0]
 
     def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Visit the rows of a block; how many states were replaced."""
+        """Visit the rows of a block; how many states were replaced, and how many of a sample are distinct."""
         words = self.store.get(batch.row)
         better = self.improve(model, batch, words, noise)
         self.store.put(batch.row, better)
         kept = repeated(keys(torch.cat([words, better], 1))).sum()
-        return {"substitutions": better.shape[0] * better.shape[1] - kept}
+        sample = keys(better[:SAMPLED])
+        counts = {"distinct": len(sample.unique()), "looked_at": sample.numel()}
+        return {"substitutions": better.shape[0] * better.shape[1] - kept} | {
+            name: kept.new_tensor(count) for name, count in counts.items()
+        }
 
     def forward(self, model: TVAE, batch: Batch) -> Truncated:
         """Posteriors on the kept states of rows in training."""
@@ -173,10 +178,11 @@ def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
         noise = Noise(seed, FIRST - 1_000_000 * draw, rows)
         parent = noise.uniform("parent", count).mul(pool.shape[1]).long()
         pool = torch.cat([pool, take(pool, parent) ^ bernoulli(count, latent, noise, "state")], 1)
-        pool = keep_best(pool, _early(pool), min(pool.shape[1], 2 * count))[0]
-    return keep_best(pool, _early(pool), count)[0]
+        pool = _earliest(pool, min(pool.shape[1], 2 * count))
+    return _earliest(pool, count)
 
 
-def _early(pool: Tensor) -> Tensor:
-    """Values that put the earliest first."""
-    return -torch.arange(pool.shape[1], dtype=torch.float32, device=pool.device).expand(len(pool), -1)
+def _earliest(pool: Tensor, count: int) -> Tensor:
+    """(B, count, W) the first distinct states of each row, in their order, so that later draws change no row."""
+    age = torch.arange(pool.shape[1], dtype=torch.float32, device=pool.device).expand(len(pool), -1)
+    return take(pool, keep_best(pool, -age, count)[1].sort(1).values)

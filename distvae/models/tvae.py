@@ -23,6 +23,7 @@ from distvae.models.registry import register
 from distvae.noise import Noise
 
 PI = (1e-5, 1 - 1e-5)
+DEAD = 1.0  # rows of an epoch in which a latent must be active to live
 SCORED = 256  # rows whose states share one table: a larger one shares more, but each output meets each row
 
 
@@ -174,6 +175,20 @@ class TVAE(nn.Module):
         active = q.table.new_zeros(len(q.table)).index_add_(0, q.place.flatten(), weight.flatten()) @ q.table
         sums = {"active": active, "rows": weight.new_tensor(len(weight))}
         return sums | self.likelihood.statistics(batch.x, q.log_likelihood, weight, batch.mask)
+
+    def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
+        """Latents active on average, and dead; share of distinct states; states replaced per row; sigma."""
+        rows = float(total["rows"])
+        told = {
+            "active": float(self.pi.sum()),
+            "dead": float((self.pi * rows < DEAD).sum()),
+        }
+        if "looked_at" in total:
+            told["substitutions"] = float(total["substitutions"]) / rows
+            told["distinct_states"] = float(total["distinct"] / total["looked_at"])
+        if isinstance(self.likelihood, Gaussian):
+            told["sigma"] = float(self.likelihood.variance.sqrt())
+        return told
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """pi is the mean activity, sigma^2 the mean squared error."""

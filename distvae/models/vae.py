@@ -92,6 +92,10 @@ class VAE(nn.Module):
             sums |= self.likelihood.statistics(batch.x, self.log_likelihood(batch, z), weight, batch.mask)
         return sums
 
+    def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
+        """Nothing beyond what every model tells."""
+        return {}
+
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The likelihood's closed form."""
         self.likelihood.maximise(total)

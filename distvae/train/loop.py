@@ -5,8 +5,8 @@ It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,13 @@ class Epoch:
     """In training since the run began, resumed parts included."""
     best: bool
     """Whether no earlier epoch had a better validation objective."""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """What only some models have to tell: sigma, active and dead latents, replaced states, seconds by part."""
 
     def metrics(self) -> dict[str, float]:
-        """The numbers worth logging."""
-        return {k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best")}
+        """The numbers worth logging: those that the model has."""
+        told = {k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")}
+        return {k: v for k, v in (told | dict(self.details)).items() if not math.isnan(v)}
 
 
 class Interrupted(Exception):
@@ -91,6 +94,7 @@ class Trainer:
         self.batches = math.ceil(len(train) / config.batch)
         self.position = Position()
         self.total: Sums = {}
+        self.searching = 0.0  # seconds of this epoch spent in visits to populations
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Epoch]:
         """Train, and yield a record after each epoch."""
@@ -126,8 +130,10 @@ class Trainer:
 
     def _ahead(self, rows: NDArray[np.int64]) -> None:
         if self.estep.block:
+            began = time.perf_counter()
             batch, noise = self._batch(rows)
             add(self.total, self.estep.ahead(self.model, batch, noise))
+            self.searching += time.perf_counter() - began
 
     def step(self, rows: NDArray[np.int64]) -> None:
         """One step on these rows, at the rate of the position."""
@@ -177,10 +183,13 @@ class Trainer:
         total = {name: self.reduce(value) for name, value in self.total.items()}
         self.model.maximise(total)
         trained = time.perf_counter() - began
+        details = self.model.telemetry(total)
+        if self.estep.block:
+            details |= {"estep_seconds": self.searching, "mstep_seconds": trained - self.searching}
         val = self.validate()
         last_rate = self.optimizer.param_groups[0]["lr"]
         best = val["objective"] > position.best
-        position.epoch, position.batch, self.total = position.epoch + 1, 0, {}
+        position.epoch, position.batch, self.total, self.searching = position.epoch + 1, 0, {}, 0.0
         position.seconds += time.perf_counter() - began
         if best:
             position.best, position.best_epoch = val["objective"], position.epoch
@@ -196,6 +205,7 @@ class Trainer:
             rows_per_second=rows / trained,
             seconds=position.seconds,
             best=best,
+            details=details,
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
