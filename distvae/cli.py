@@ -113,6 +113,18 @@ def show(run: RunFolder) -> None:
 
 
 @app.command()
+def check(
+    run: RunFolder,
+    exact: Annotated[bool, typer.Option("--exact", help="Also enumerate all states of binary latents.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Training data points to compare, with --exact.")] = 1000,
+) -> None:
+    """Check that a run's files are whole, and its bound against the exact likelihood."""
+    from distvae import jobs
+
+    jobs.check(run, exact, rows)
+
+
+@app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, and all it resolves to.")] = None) -> None:
     """List the recipes, or show one."""
     from distvae import jobs

@@ -188,6 +188,21 @@ def _differing(part: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name == "kind" or default.get(name) != value}
 
 
+def check(run: Path, exact: bool, rows: int) -> None:
+    """Read every file of a run, and compare its bound with the enumeration of all states."""
+    from distvae.tasks.exactness import compare
+    from distvae.train import checkpoint
+    from distvae.train.run import Run
+
+    Run.open(run)
+    last, (_, facts) = Run.open(run, "last"), checkpoint.load(run, "last")
+    last.estep.load(run, facts)
+    print(f"{run}: whole")
+    if exact:
+        for name, value in compare(last, rows).items():
+            print(f"{name:20}{value:12.4f}")
+
+
 def recipes(name: str | None) -> None:
     """Print the list of recipes, or one of them as written and as resolved."""
     import yaml

@@ -11,12 +11,13 @@ def hoyer(code: Tensor) -> Tensor:
     size = math.sqrt(code.shape[-1])
     if size == 1:
         return code.new_full(code.shape[:-1], torch.nan)
-    return (size - code.abs().sum(-1) / _norm(code)) / (size - 1)
+    return (size - effective_atoms(code).sqrt()) / (size - 1)
 
 
 def effective_atoms(code: Tensor) -> Tensor:
     """(l1 / l2)^2 of each row: how many equal values would be as spread; NaN for a row of zeros."""
-    return (code.abs().sum(-1) / _norm(code)).square()
+    relative = code.abs() / code.abs().amax(-1, keepdim=True)  # squares of the smallest floats are zero
+    return relative.sum(-1).square() / relative.square().sum(-1)
 
 
 def live_atoms(code: Tensor, share: float = 0.1) -> Tensor:
@@ -26,7 +27,3 @@ def live_atoms(code: Tensor, share: float = 0.1) -> Tensor:
     """
     strength = code.square().mean(0).sqrt()
     return strength > share * strength.max()
-
-
-def _norm(code: Tensor) -> Tensor:
-    return code.square().sum(-1).sqrt()

@@ -24,9 +24,6 @@ class PopulationStore(Protocol):
     def save(self, path: Path) -> str:
         """Write all rows to an Arrow file; its checksum."""
 
-    def load(self, path: Path, checksum: str) -> None:
-        """Take all rows from a file that must have that checksum."""
-
 
 class LocalStore:
     """All rows in the memory of this process."""
@@ -56,17 +53,21 @@ class LocalStore:
         partial.replace(path)
         return checksum(path)
 
-    def load(self, path: Path, expected: str) -> None:
-        """Take all rows from a file that must have that checksum."""
+    @classmethod
+    def load(cls, path: Path, expected: str) -> "LocalStore":
+        """All rows from a file that must have that checksum."""
         import pyarrow as pa
 
         if not path.is_file():
             raise Refusal(f"{path}: missing; the checkpoint names it")
         if checksum(path) != expected:
             raise Refusal(f"{path}: altered or damaged: its checksum is not the one in the checkpoint")
-        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-        values = batch.column(0).values.to_numpy(zero_copy_only=True)
-        self.words = torch.from_numpy(values.copy()).view(self.words.shape).to(self.words.device)
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        facts = {key.decode(): int(value) for key, value in reader.schema.metadata.items()}
+        if facts["version"] > VERSION:
+            raise Refusal(f"{path}: written by a newer distvae (format {facts['version']}, {VERSION} is known here)")
+        values = reader.get_batch(0).column(0).values.to_numpy(zero_copy_only=True)
+        return cls(torch.from_numpy(values.copy()).view(-1, facts["states"], facts["words"]))
 
 
 def checksum(path: Path) -> str:

@@ -90,7 +90,7 @@ class Search(nn.Module):
 
     def load(self, folder: Path, facts: dict[str, Any]) -> None:
         """The inverse of `save`."""
-        self.store.load(folder / facts["population"], facts["population_sha256"])
+        self.store = LocalStore.load(folder / facts["population"], facts["population_sha256"])
 
 
 class Evolution(Search):
