@@ -1,13 +1,14 @@
 """Variational autoencoders with sparse, dictionary and binary latents, from a laptop core to a cluster."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from distvae.tasks.arrays import denoise, inpaint
     from distvae.train.run import Run
 
-__all__ = ["load"]
+__all__ = ["denoise", "inpaint", "load"]
 
 
 def load(run: "Path | str") -> "Run":
@@ -15,3 +16,12 @@ def load(run: "Path | str") -> "Run":
     from distvae.train.run import Run
 
     return Run.open(run)
+
+
+def __getattr__(name: str) -> Any:
+    """Restoration is imported when it is asked for."""
+    if name not in ("denoise", "inpaint"):
+        raise AttributeError(f"module 'distvae' has no attribute '{name}'")
+    from distvae.tasks import arrays
+
+    return getattr(arrays, name)

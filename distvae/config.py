@@ -5,6 +5,7 @@ is refused with its dotted path and the nearest right name.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -110,7 +111,37 @@ class BarsData:
         return self.size**2
 
 
-DataFamily = SpeechData | IdxData | BarsData
+@family("data")
+@dataclass(frozen=True)
+class PatchData:
+    """Overlapping windows of one picture or sound, which is restored from itself alone."""
+
+    kind: ClassVar[str] = "patches"
+    path: str = ""
+    """The picture or the sound."""
+    window: Widths = (8, 8)
+    """Height and width of a patch, or samples of a chunk of sound."""
+    stride: Count = 1
+    """From one window to the next; the last always ends where the data does."""
+    scale: Literal["standard", "keep"] = "standard"
+    """Subtract the mean and divide by the standard deviation, one number each; or keep the values, 0 to 255."""
+    level: Literal["remove", "keep"] = "remove"
+    """Whether each window's mean is taken out before training and put back after."""
+    merge: Literal["mean", "gaussian"] = "mean"
+    """How windows weigh where they overlap: all alike, or less towards their edges."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if len(self.window) not in (1, 2):
+            raise Refusal(f"data.window: {list(self.window)}; [height, width] or [samples] expected")
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point, where there is one channel."""
+        return math.prod(self.window)
+
+
+DataFamily = SpeechData | IdxData | BarsData | PatchData
 
 
 @dataclass(frozen=True)

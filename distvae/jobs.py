@@ -209,7 +209,7 @@ def recipes(name: str | None) -> None:
 
     if name is None:
         for known in recipe_names():
-            print(f"{known:16}{read_tree(recipe_path(known)).get('about', '')}")
+            print(f"{known:18}{read_tree(recipe_path(known)).get('about', '')}")
         return
     print(recipe_path(name).read_text().rstrip())
     print("\n# which resolves to:")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from distvae.train.loop import Epoch
@@ -15,8 +15,27 @@ if TYPE_CHECKING:
 Style = Literal["line", "quiet", "json"]
 
 
+class Record(Protocol):
+    """What can be shown: it knows how far it is."""
+
+    @property
+    def epoch(self) -> int:
+        """How many are finished."""
+
+    @property
+    def epochs(self) -> int:
+        """How many there will be."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers worth logging."""
+
+
 class Progress:
-    """Shows epoch records as they come."""
+    """Shows records as they come."""
 
     def __init__(self, style: Style, unit: str) -> None:
         self.style, self.unit = style, unit
@@ -24,12 +43,16 @@ class Progress:
         self.seen: list[float] = []
 
     def epoch(self, record: "Epoch") -> None:
-        """Show one record."""
+        """Show an epoch of training."""
+        self.show(record, lambda left: describe(record, self.unit, left))
+
+    def show(self, record: Record, line: Callable[[float], str]) -> None:
+        """Show a record, for a person by a line that is told how many seconds are left."""
         self.seen.append(record.seconds)
         if self.style == "json":
             print(json.dumps(record.metrics()), flush=True)
         elif self.style == "line":
-            self._write(describe(record, self.unit, self._left(record)), stay=self.live)
+            self._write(line(self._left(record)), stay=self.live)
 
     def say(self, text: str) -> None:
         """One plain line for a person."""
@@ -47,7 +70,7 @@ class Progress:
         sys.stderr.write(f"\r\033[K{shown}" if stay else f"{shown}\n")
         sys.stderr.flush()
 
-    def _left(self, record: "Epoch") -> float:
+    def _left(self, record: Record) -> float:
         """Seconds to go at the pace seen in this process."""
         if len(self.seen) < 2:
             return record.seconds / record.epoch * (record.epochs - record.epoch)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from distvae import bench
+from distvae.bench import tvae
 from distvae.recipes import load
 
 
@@ -27,3 +29,35 @@ def test_a_kept_benchmark_is_a_row_of_the_results(tmp_path: Path, capsys: pytest
     kept = json.loads((tmp_path / "bench" / "speech-vae.json").read_text())
     assert kept["figures"]["step_us"] == told["step_us"] > 0
     assert kept["figures"]["ratio"] == pytest.approx(told["step_us"] / told["products_us"])
+
+
+def dense_step(case: tvae.Case) -> None:
+    """What the dense algorithm multiplies for one row: new states decoded, kept ones with their gradient."""
+    latent, hidden, dims = case.widths
+    new = case.parents * case.children * case.generations
+    first, second = torch.randn(latent, hidden).requires_grad_(), torch.randn(hidden, dims).requires_grad_()
+    with torch.no_grad():
+        torch.rand(case.states + new, latent) @ first @ second
+    (torch.rand(case.states, latent) @ first @ second).sum().backward()
+
+
+@pytest.mark.parametrize("case", tvae.CASES.values(), ids=tvae.CASES)
+def test_the_dense_bound_counts_what_torch_counts_in_the_dense_algorithm(case: tvae.Case) -> None:
+    with FlopCounterMode(display=False) as counter:
+        dense_step(case)
+    assert case.work == counter.get_total_flops()
+
+
+def test_the_published_cases_have_as_many_patches_as_published() -> None:
+    assert [len(tvae.patches(case, None)) for case in tvae.CASES.values()] == [60025, 62001]
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_tvae_tells_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tvae.report(None, 1024, 1, 1, True, tmp_path)
+    for line in capsys.readouterr().out.splitlines():
+        told = json.loads(line)
+        kept = json.loads((tmp_path / "bench" / f"tvae-{told['case']}.json").read_text())["figures"]
+        assert kept["epoch_s"] == told["epoch_s"] == pytest.approx(told["estep_s"] + told["mstep_s"])
+        assert told["ratio"] == pytest.approx(told["epoch_s"] / told["dense_s"])
+        assert 0 < told["distinct"] <= 1

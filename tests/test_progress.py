@@ -13,8 +13,19 @@ from distvae.train.loop import Epoch
 
 def record(epoch: int, seconds: float) -> Epoch:
     """An epoch of ten."""
-    figures = {"train_objective": 1.5, "val_objective": 1.0, "val_bound": 1.25, "val_kl": 3.0, "val_hoyer": 0.5}
-    return Epoch(epoch, 10, **figures, rate=1e-3, rows_per_second=1234.5, seconds=seconds, best=epoch == 1)
+    return Epoch(
+        epoch=epoch,
+        epochs=10,
+        train_objective=1.5,
+        val_objective=1.0,
+        val_bound=1.25,
+        val_kl=3.0,
+        val_hoyer=0.5,
+        rate=1e-3,
+        rows_per_second=1234.5,
+        seconds=seconds,
+        best=epoch == 1,
+    )
 
 
 def test_a_log_gets_a_plain_line_for_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """From files to data points."""
 
-from distvae.config import BarsData, DataFamily, IdxData
+from distvae.config import BarsData, DataFamily, IdxData, PatchData
 from distvae.data.dataset import Dataset
 
 
@@ -14,6 +14,10 @@ def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
         from distvae.data.idx import open_images
 
         return open_images(config)
+    if isinstance(config, PatchData):
+        from distvae.data.patches import open_patches
+
+        return open_patches(config)
     from distvae.data.frames import open_speech
 
     return open_speech(config, quiet)

@@ -32,9 +32,8 @@ def load(path: Path, config: SpeechData) -> Array:
 
 def read(path: Path, rate: int) -> Array:
     """A file's samples, the mean of its channels, at a sampling rate; a damaged file is refused."""
-    signal, own_rate = _decode(path)
-    if not np.isfinite(signal).all():
-        raise Refusal(f"{path}: holds values that are not finite; leave it out")
+    channels, own_rate = decode(path)
+    signal: Array = channels.mean(axis=1)
     if own_rate == rate or not len(signal):
         return signal
     import soxr
@@ -57,25 +56,28 @@ def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Arr
     return signal[loud[0] * hop : (loud[-1] + 1) * hop] if len(loud) else signal[:0]
 
 
-def _decode(path: Path) -> tuple[Array, int]:
+def decode(path: Path) -> tuple[Array, int]:
+    """The samples (N, channels) and the rate of a file; a damaged one is refused."""
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as sound:
-            signal = np.concatenate([np.empty(0, np.float32), *_blocks(sound)])
+            signal = np.concatenate([np.empty((0, sound.channels), np.float32), *_blocks(sound)])
             whole = _whole(path, sound, len(signal))
             rate = sound.samplerate
     except (soundfile.LibsndfileError, OSError) as error:
         raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
     if not whole:
         raise Refusal(f"{path}: truncated; the whole file expected")
+    if not np.isfinite(signal).all():
+        raise Refusal(f"{path}: holds values that are not finite; leave it out")
     return signal, rate
 
 
 def _blocks(sound: "SoundFile") -> Iterator[Array]:
-    """The mean of the channels, piece by piece: a damaged header announces any length."""
+    """Piece by piece: a damaged header announces any length."""
     while len(block := sound.read(2**20, dtype="float32", always_2d=True)):
-        yield block.mean(axis=1)
+        yield block
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from distvae import config
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
 from distvae.estep.store import LocalStore, PopulationStore
 from distvae.interface import Batch
-from distvae.models.population import keep_best, keys, pack, repeated, take
+from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
 from distvae.models.tvae import TVAE, Truncated
 from distvae.noise import Noise
 
@@ -42,8 +42,10 @@ class Search(nn.Module):
 
     def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
         """Draw the first states of every row."""
-        parts = torch.arange(rows).split(4096)
-        self.store = LocalStore(torch.cat([first_states(self.config.states, self.latent, seed, p) for p in parts]))
+        words = torch.empty(rows, self.config.states, words_of(self.latent), dtype=torch.int64)
+        for part in torch.arange(rows).split(1024):
+            words[part] = first_states(self.config.states, self.latent, seed, part)
+        self.store = LocalStore(words)
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
@@ -52,23 +54,20 @@ class Search(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Tensor:
-        """The best distinct states of the kept and the new."""
+    def improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The best distinct states of the kept and the new, and how many are new."""
         value = model.score(batch, words)
         new, new_value = self.candidates(model, batch, words, value, noise)
-        return keep_best(torch.cat([words, new], 1), torch.cat([value, new_value], 1), words.shape[1])[0]
+        better, place = keep_best(torch.cat([words, new], 1), torch.cat([value, new_value], 1), words.shape[1])
+        return better, (place >= words.shape[1]).sum()
 
     def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Visit the rows of a block; how many states were replaced, and how many of a sample are distinct."""
-        words = self.store.get(batch.row)
-        better = self.improve(model, batch, words, noise)
+        better, replaced = self.improve(model, batch, self.store.get(batch.row), noise)
         self.store.put(batch.row, better)
-        kept = repeated(keys(torch.cat([words, better], 1))).sum()
-        sample = keys(better[:SAMPLED])
-        counts = {"distinct": len(sample.unique()), "looked_at": sample.numel()}
-        return {"substitutions": better.shape[0] * better.shape[1] - kept} | {
-            name: kept.new_tensor(count) for name, count in counts.items()
-        }
+        distinct, place = tabulate(better[:SAMPLED])
+        counts = {"distinct": len(distinct), "looked_at": place.numel()}
+        return {"substitutions": replaced} | {name: replaced.new_tensor(count) for name, count in counts.items()}
 
     def forward(self, model: TVAE, batch: Batch) -> Truncated:
         """Posteriors on the kept states of rows in training."""
@@ -80,7 +79,7 @@ class Search(nn.Module):
             return self.forward(model, batch)
         words = first_states(self.config.states, self.latent, 0, batch.row)
         for sweep in range(sweeps):
-            words = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, batch.row))
+            words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, batch.row))
         return model.posterior(batch, words)
 
     def save(self, folder: Path, name: str) -> dict[str, Any]:
@@ -173,7 +172,7 @@ def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
     """
     pool = bernoulli(count, latent, Noise(seed, FIRST, rows), "state")
     for draw in range(1, 1000):
-        if int((~repeated(keys(pool))).sum(1).min()) >= count:
+        if int((~repeated(pool)).sum(1).min()) >= count:
             break
         noise = Noise(seed, FIRST - 1_000_000 * draw, rows)
         parent = noise.uniform("parent", count).mul(pool.shape[1]).long()

@@ -1,10 +1,14 @@
 """p(x | z) per value of x, given what the decoder puts out."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from distvae.models.population import kernels
 
 
 class Likelihood(nn.Module):
@@ -85,12 +89,12 @@ class Gaussian(Likelihood):
         return output
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S): squared distances by their expansion, so that each output meets each row in one matrix product."""
-        seen = x if mask is None else x.where(mask, 0.0)
-        square = output.square()
-        norm = square.sum(-1) if mask is None else mask.to(x.dtype) @ square.T
-        distance = (norm - 2 * seen @ output.T).gather(1, place) + seen.square().sum(-1, keepdim=True)
-        return -0.5 * (distance / self.variance + self._observed(x, mask) * (2 * math.pi * self.variance).log())
+        """(B, S): squared distances one by one, exact where x is far from zero and the variance small."""
+        if not kernels(x):
+            return super().pairs(x, output, place, mask)
+        seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
+        distance = squared_distance(output, x, seen, place)
+        return -0.5 * (distance / self.variance + seen.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log())
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """The expected squared error, recovered from the log-likelihood, and how many values it is of."""
@@ -105,6 +109,25 @@ class Gaussian(Likelihood):
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The mean squared error is the variance that maximises the bound."""
         self.variance.copy_(total["squared_error"] / total["observed"])
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """(B, S) between the seen values of row b and the output of its s-th state, with the gradient by the output."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, x: Tensor, seen: Tensor, place: Tensor) -> Tensor:
+        ctx.save_for_backward(output, x, seen, place)
+        operands = (t.detach().numpy() for t in (x, seen, output, place))
+        return torch.from_numpy(kernels(x).squared_distance(*operands))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        output, x, seen, place = ctx.saved_tensors
+        operands = (t.numpy() for t in (x, seen, output, place, 2 * gradient))
+        return torch.from_numpy(kernels(x).pull(*operands)), None, None, None
+
+
+squared_distance: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _SquaredDistance.apply
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

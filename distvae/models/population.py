@@ -2,14 +2,23 @@
 
 A state's key is a 64-bit hash of its words. Equal states have equal keys; that two different ones of the hundred
 thousand of a block share one has a probability below 1e-9, and would cost a candidate, nothing else.
+
+On the CPU some of this is done by compiled loops, if numba is installed, with the same results.
 """
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from distvae.noise import mix
 
 BITS = 64
+FEW = 0.1  # share of active bits up to which adding up rows beats a matrix product
 _PLACES = torch.ones(BITS, dtype=torch.int64) << torch.arange(BITS)
 
 
@@ -21,7 +30,7 @@ def words_of(latent: int) -> int:
 def pack(states: Tensor) -> Tensor:
     """(..., H) zeros and ones -> (..., W) words."""
     padding = words_of(states.shape[-1]) * BITS - states.shape[-1]
-    padded = torch.nn.functional.pad(states.long(), (0, padding))
+    padded = functional.pad(states.long(), (0, padding))
     words: Tensor = (padded.unflatten(-1, (-1, BITS)) * _PLACES.to(states.device)).sum(-1)
     return words
 
@@ -55,10 +64,12 @@ def keys(words: Tensor) -> Tensor:
     return key
 
 
-def repeated(key: Tensor) -> Tensor:
-    """(B, C) whether an equal key stands earlier in the row."""
-    ordered, place = key.sort(dim=1, stable=True)
-    again = torch.zeros_like(key, dtype=torch.bool)
+def repeated(words: Tensor) -> Tensor:
+    """(B, C) whether an equal state stands earlier in the row of (B, C, W)."""
+    if loops := kernels(words):
+        return torch.from_numpy(loops.repeated(words.numpy()))
+    ordered, place = keys(words).sort(dim=1, stable=True)
+    again = torch.zeros_like(place, dtype=torch.bool)
     again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
     return torch.zeros_like(again).scatter_(1, place, again)
 
@@ -68,7 +79,7 @@ def keep_best(words: Tensor, value: Tensor, count: int) -> tuple[Tensor, Tensor]
 
     Of equal states the earliest stands for all.
     """
-    place = value.masked_fill(repeated(keys(words)), -torch.inf).topk(count, dim=1, sorted=False).indices
+    place = value.masked_fill(repeated(words), -torch.inf).topk(count, dim=1, sorted=False).indices
     return take(words, place), place
 
 
@@ -79,7 +90,94 @@ def take(words: Tensor, place: Tensor) -> Tensor:
 
 def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
     """(U, W) the distinct states of (B, S, W), and (B, S) where in that table each is."""
+    flat = words.flatten(0, 1)
+    if loops := kernels(words):
+        first, place = map(torch.from_numpy, loops.tabulate(flat.numpy()))
+        return flat[first], place.view(words.shape[:2])
     key, place = keys(words).unique(return_inverse=True)
     distinct = words.new_zeros(len(key), words.shape[-1])
-    distinct[place.flatten()] = words.flatten(0, 1)
+    distinct[place.flatten()] = flat
     return distinct, place
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """States by their active bits: a linear layer adds up those rows of its weights."""
+
+    words: Tensor
+    """(U, W)"""
+    latent: int
+    bits: Tensor
+    """The active bits, state after state."""
+    start: Tensor
+    """(U + 1,) where each state's begin, and where the last one's end."""
+
+    @classmethod
+    def of(cls, words: Tensor, latent: int) -> "States":
+        """States given as words (U, W)."""
+        if loops := kernels(words):
+            return cls(words, latent, *map(torch.from_numpy, loops.active(words.numpy())))
+        active = unpack(words, latent)
+        return cls(words, latent, active.nonzero()[:, 1], functional.pad(active.sum(1).cumsum(0), (1, 0)))
+
+    def split(self, count: int) -> Iterator["States"]:
+        """So many states at a time."""
+        for i, words in enumerate(self.words.split(count)):
+            start = self.start[i * count : i * count + len(words) + 1]
+            yield States(words, self.latent, self.bits[start[0] : start[-1]], start - start[0])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def linear(self, rows: Tensor, shift: Tensor) -> Tensor:
+        """(U, K) the sum of the active ones of the rows (H, K), and a shift (K,)."""
+        if len(self.bits) > FEW * len(self) * self.latent:
+            return torch.addmm(shift, self.dense(rows.dtype), rows)
+        if kernels(rows):
+            return row_sums(rows, shift, self.bits, self.start)
+        return functional.embedding_bag(self.bits, rows, self.start, mode="sum", include_last_offset=True) + shift
+
+    def mean(self, place: Tensor, weight: Tensor) -> Tensor:
+        """(B, H) the weighted sum of the states at places (B, S), with weights (B, S)."""
+        if loops := kernels(weight):
+            operands = (t.detach().numpy() for t in (place, weight, self.bits, self.start))
+            return torch.from_numpy(loops.mean(*operands, self.latent))
+        table = self.dense(weight.dtype)
+        return functional.embedding_bag(place, table, per_sample_weights=weight, mode="sum")
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """(U, H) zeros and ones."""
+        return unpack(self.words, self.latent).to(dtype)
+
+
+class _RowSums(torch.autograd.Function):
+    """The sums of `States.linear` by compiled loops."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, shift: Tensor, bits: Tensor, start: Tensor) -> Tensor:
+        ctx.save_for_backward(bits, start)
+        ctx.latent = len(rows)
+        operands = (t.detach().numpy() for t in (rows, shift, bits, start))
+        return torch.from_numpy(kernels(rows).gather(*operands))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        operands = (t.numpy() for t in (gradient.contiguous(), *ctx.saved_tensors))
+        return torch.from_numpy(kernels(gradient).scatter(*operands, ctx.latent)), gradient.sum(0), None, None
+
+
+row_sums: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _RowSums.apply
+
+
+def kernels(tensor: Tensor) -> Any:
+    """The compiled loops, for tensors on the CPU where numba is installed; else None."""
+    return _compiled() if tensor.device.type == "cpu" else None
+
+
+@lru_cache
+def _compiled() -> Any:
+    try:
+        from distvae.models import kernels
+    except ImportError:
+        return None
+    return kernels

@@ -18,13 +18,13 @@ from distvae.config import TVAEModel
 from distvae.interface import Batch
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian
 from distvae.models.nets import mlp
-from distvae.models.population import tabulate, unpack
+from distvae.models.population import States, tabulate
 from distvae.models.registry import register
 from distvae.noise import Noise
 
 PI = (1e-5, 1 - 1e-5)
 DEAD = 1.0  # rows of an epoch in which a latent must be active to live
-SCORED = 256  # rows whose states share one table: a larger one shares more, but each output meets each row
+DECODED = 1024  # states decoded together: their activations should stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Truncated:
     state is made once, and its gradient gathered once.
     """
 
-    table: Tensor
-    """(U, H) zeros and ones."""
+    table: States
+    """(U, H) the distinct states."""
     place: Tensor
     """(B, S) where in the table each kept state of each row is."""
     log_likelihood: Tensor
@@ -47,7 +47,7 @@ class Truncated:
     @property
     def states(self) -> Tensor:
         """(B, S, H), distinct in each row."""
-        return self.table[self.place]
+        return self.table.dense(self.log_prior.dtype)[self.place]
 
     @property
     def log_joint(self) -> Tensor:
@@ -62,14 +62,12 @@ class Truncated:
     @property
     def code(self) -> Tensor:
         """(B, H) E_q[z]."""
-        rows, table = len(self.place), len(self.table)
-        share = self.weight.new_zeros(rows, table).scatter_add_(1, self.place, self.weight)
-        return share @ self.table
+        return self.table.mean(self.place, self.weight)
 
     @property
     def best(self) -> Tensor:
         """(B, H) the kept state of largest probability."""
-        return self.table[self.place.gather(1, self.log_joint.argmax(1, keepdim=True))[:, 0]]
+        return self.states[torch.arange(len(self.place)), self.log_joint.argmax(1)]
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """All kept states with q, or draws from them with equal weights."""
@@ -78,13 +76,26 @@ class Truncated:
         ladder = self.weight.cumsum(1)
         drawn = torch.searchsorted(ladder, noise.uniform("state", draws) * ladder[:, -1:])
         place = self.place.gather(1, drawn.clamp_max(self.place.shape[1] - 1))
-        return self.table[place], ladder.new_full(place.shape, 1 / draws)
+        return self.table.dense(ladder.dtype)[place], ladder.new_full(place.shape, 1 / draws)
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """(B, S) log p(z) - log q(z) at kept states; minus infinity at any other."""
         same = (z[:, :, None] == self.states[:, None]).all(-1)
         ratio = self.log_prior - self.log_joint.log_softmax(1)
         return ratio[:, None].expand_as(same).masked_fill(~same, -torch.inf).amax(-1)
+
+
+class FromBits(nn.Module):
+    """A linear layer on states, its weights (H, K) stored by rows: a state adds up those of its active bits."""
+
+    def __init__(self, latent: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(latent, width)))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, z: Tensor | States) -> Tensor:
+        """(..., H) -> (..., K)."""
+        return z @ self.weight + self.bias if isinstance(z, Tensor) else z.linear(self.weight, self.bias)
 
 
 @register(TVAEModel)
@@ -103,6 +114,7 @@ class TVAE(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        self.decoder[0] = FromBits(config.latent, (*config.hidden, dims)[0])
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
 
@@ -121,7 +133,7 @@ class TVAE(nn.Module):
         """(B, 1, H) states drawn from the prior."""
         return (noise.uniform("state", 1, self.states) < self.pi).float()
 
-    def output(self, z: Tensor) -> Tensor:
+    def output(self, z: Tensor | States) -> Tensor:
         """The likelihood's parameter."""
         output: Tensor = self.decoder(z)
         return output
@@ -130,10 +142,11 @@ class TVAE(nn.Module):
         """E[x | z]."""
         return self.likelihood.mean(self.output(z))
 
-    def log_prior(self, z: Tensor) -> Tensor:
+    def log_prior(self, z: Tensor | States) -> Tensor:
         """(...) log p(z)."""
         pi = self.pi.clamp(*PI)
-        return z @ (pi.log() - torch.log1p(-pi)) + torch.log1p(-pi).sum()
+        odds, none = (pi.log() - torch.log1p(-pi)).unsqueeze(1), torch.log1p(-pi).sum(0, keepdim=True)
+        return (z @ odds + none if isinstance(z, Tensor) else z.linear(odds, none)).squeeze(-1)
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         """(B, S) log p(x | z) over what was observed."""
@@ -141,19 +154,31 @@ class TVAE(nn.Module):
         return density
 
     def posterior(self, batch: Batch, words: Tensor) -> Truncated:
-        """The posterior on these states (B, S, W), under the parameters of now."""
+        """The posterior on these states (B, S, W), under the parameters of now.
+
+        Every state is decoded. Most have less weight than the precision of numbers, and with it no part in a gradient;
+        the others are decoded once more for theirs.
+        """
         distinct, place = tabulate(words)
-        table = unpack(distinct, self.states).to(batch.x.dtype)
-        density = self.likelihood.pairs(batch.x, self.output(table), place, batch.mask)
+        table = States.of(distinct, self.states)
+        with torch.no_grad():
+            output = torch.cat([self.output(part) for part in table.split(DECODED)])
+            q = self._truncated(batch, table, place, output)
+        if not torch.is_grad_enabled():
+            return q
+        counts = q.weight > torch.finfo(output.dtype).eps
+        heavy = torch.zeros_like(output[:, 0], dtype=torch.bool).index_fill_(0, place[counts], True).nonzero()[:, 0]
+        output = output.index_copy(0, heavy, self.output(States.of(distinct[heavy], self.states)))
+        return self._truncated(batch, table, place, output)
+
+    def _truncated(self, batch: Batch, table: States, place: Tensor, output: Tensor) -> Truncated:
+        density = self.likelihood.pairs(batch.x, output, place, batch.mask)
         return Truncated(table, place, density, self.log_prior(table)[place])
 
+    @torch.no_grad()
     def score(self, batch: Batch, words: Tensor) -> Tensor:
-        """(B, S) log p(x, z) of states (B, S, W), some rows at a time."""
-        pieces = range(0, len(words), SCORED)
-        parts = (Batch(*(None if t is None else t[i : i + SCORED] for t in batch)) for i in pieces)  # type: ignore[arg-type]
-        return torch.cat(
-            [self.posterior(part, words[i : i + SCORED]).log_joint for i, part in zip(pieces, parts, strict=True)]
-        )
+        """(B, S) log p(x, z) of states (B, S, W)."""
+        return self.posterior(batch, words).log_joint
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """(B,) log sum over the kept states of p(x, z)."""
@@ -172,8 +197,7 @@ class TVAE(nn.Module):
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> dict[str, Tensor]:
         """What pi and sigma^2 need."""
         weight = q.weight
-        active = q.table.new_zeros(len(q.table)).index_add_(0, q.place.flatten(), weight.flatten()) @ q.table
-        sums = {"active": active, "rows": weight.new_tensor(len(weight))}
+        sums = {"active": q.code.sum(0), "rows": weight.new_tensor(len(weight))}
         return sums | self.likelihood.statistics(batch.x, q.log_likelihood, weight, batch.mask)
 
     def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:

@@ -26,7 +26,7 @@ LAYERS = [
     ("tune",),
     ("report", "results"),
     ("bench",),
-    ("jobs",),
+    ("jobs", "restore"),
     ("cli",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -72,6 +72,8 @@ COMMANDS = [
     "tune",
     "bench",
     "results",
+    "denoise",
+    "inpaint",
 ]
 
 

@@ -30,7 +30,7 @@ def report(recipe: str | None, steps: int, threads: int, as_json: bool, keep: Pa
         row = measure(load(name), steps)
         print(json.dumps({"recipe": name, "threads": threads} | row) if as_json else _line(name, row))
         if keep:
-            _keep(keep, name, row, {"threads": threads, "steps": steps})
+            keep_row(keep, name, row, {"threads": threads, "steps": steps})
 
 
 def _line(name: str, row: dict[str, float]) -> str:
@@ -38,7 +38,8 @@ def _line(name: str, row: dict[str, float]) -> str:
     return f"{name:16}{row['batch']:6.0f}{times}{row['rows_per_second']:10,.0f}"
 
 
-def _keep(folder: Path, name: str, figures: dict[str, float], how: dict[str, int]) -> None:
+def keep_row(folder: Path, name: str, figures: dict[str, float], how: dict[str, int]) -> None:
+    """Write a row of results."""
     row = {"table": "bench", "row": name, "commit": commit(), "seconds": None, "epochs": None}
     results.write(folder, row | {"config": how, "figures": figures}, force=True)
 

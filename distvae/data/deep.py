@@ -1,0 +1,90 @@
+"""Colour pictures of 16 bits a channel, of which Pillow reads the high bytes only, and which it cannot write."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.refusal import Refusal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Pixels = NDArray[np.uint16]
+OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
+"""Unpacked in the other order of bytes, what Pillow takes for the high bytes are the low ones."""
+
+
+def read_deep(path: Path, opened: "Image") -> Pixels | None:
+    """The pixels of an opened file (height, width, channels) if it is colour of 16 bits, and None if not."""
+    order = _order(opened)
+    if order not in OTHER_ORDER:
+        return None
+    if opened.mode not in ("RGB", "RGBA"):
+        raise Refusal(f"{path}: grey of 16 bits with transparency; colour, or grey without it, expected")
+    from PIL import Image
+
+    with Image.open(path) as again:
+        again.tile = [tile._replace(args=_swapped(tile.args, order)) for tile in again.tile]
+        return 256 * np.asarray(opened, np.uint16) + np.asarray(again, np.uint16)
+
+
+def _order(opened: "Image") -> str:
+    """How the file's pixels are unpacked, such as 16B of `RGB;16B`."""
+    args = next((tile.args for tile in getattr(opened, "tile", [])), "")
+    mode, _, order = (args if isinstance(args, str) else str(next(iter(args), ""))).partition(";")
+    return "" if mode == "I" else order
+
+
+def _swapped(args: Any, order: str) -> Any:
+    if isinstance(args, str):
+        return args.replace(order, OTHER_ORDER[order])
+    return (args[0].replace(order, OTHER_ORDER[order]), *args[1:])
+
+
+def write_deep(path: Path, pixels: Pixels) -> None:
+    """Write (height, width, 3 or 4 channels) as the suffix says."""
+    path.write_bytes(WRITERS[path.suffix.lower()](pixels))
+
+
+def png(pixels: Pixels) -> bytes:
+    """A PNG: a header, the deflated rows each with the filter that is none, an end."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(">u2"))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def tiff(pixels: Pixels) -> bytes:
+    """A baseline TIFF: one strip without compression, then the depths of the channels, then the directory."""
+    height, width, channels = pixels.shape
+    strip = pixels.astype("<u2").tobytes()
+    depths = struct.pack(f"<{channels}H", *[16] * channels)
+    first, second = 8, 8 + len(strip)
+    fields = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, channels, second),
+        (259, 3, 1, 1),  # no compression
+        (262, 3, 1, 2),  # RGB
+        (273, 4, 1, first),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, 1, len(strip)),
+    ]
+    if channels == 4:
+        fields.append((338, 3, 1, 2))  # the fourth is transparency
+    directory = b"".join(struct.pack("<HHII", *field) for field in fields)
+    start = struct.pack("<2sHI", b"II", 42, second + len(depths))
+    return start + strip + depths + struct.pack("<H", len(fields)) + directory + bytes(4)
+
+
+WRITERS: dict[str, Callable[[Pixels], bytes]] = {".png": png, ".tif": tiff, ".tiff": tiff}

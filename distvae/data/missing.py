@@ -1,0 +1,47 @@
+"""Which values of a picture are missing: by a mask, by a value that marks them, or at random for a benchmark."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.data.signals import Signal, read_picture
+from distvae.refusal import Refusal
+
+Missing = NDArray[np.bool_]
+Finder = Callable[[Signal], Missing]
+"""From a picture to which of its values (height, width, channels) are missing."""
+
+
+def masked_by(path: Path) -> Finder:
+    """Missing where a mask, a picture of the same size, is not black."""
+
+    def find(signal: Signal) -> Missing:
+        mask = read_picture(path).values.any(-1, keepdims=True)
+        if mask.shape[:2] != signal.values.shape[:2]:
+            sizes = [" x ".join(map(str, shape[:2])) for shape in (mask.shape, signal.values.shape)]
+            raise Refusal(f"{path}: a mask of {sizes[0]} pixels; {sizes[1]} expected, as the picture has")
+        return np.broadcast_to(mask, signal.values.shape)
+
+    return find
+
+
+def marked_by(value: float) -> Finder:
+    """Missing where all channels have a value, in the units of the file."""
+
+    def find(signal: Signal) -> Missing:
+        same = np.isclose(signal.values, value * signal.step, atol=signal.step / 4).all(-1, keepdims=True)
+        return np.broadcast_to(same, signal.values.shape)
+
+    return find
+
+
+def dropped(share: float, seed: int) -> Finder:
+    """Missing at random, all channels of a pixel together."""
+
+    def find(signal: Signal) -> Missing:
+        gone = np.random.default_rng(seed).random(signal.values.shape[:2]) < share
+        return np.broadcast_to(gone[..., None], signal.values.shape)
+
+    return find

@@ -1,0 +1,130 @@
+"""An array as overlapping windows, one a data point, and the way back: merging what was cut gives the array again.
+
+Arrays have their channels last: (height, width, channels) of a picture, (samples, channels) of a sound. A window spans
+all channels. Missing values are NaN.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property, reduce
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import PatchData
+from distvae.data.dataset import Array, Dataset
+from distvae.data.signals import read
+from distvae.refusal import Refusal
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where windows lie on an array."""
+
+    shape: tuple[int, ...]
+    """Of the array, channels last."""
+    window: tuple[int, ...]
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse windows that do not fit."""
+        if len(self.window) != len(self.shape) - 1:
+            wanted = "[height, width]" if len(self.shape) == 3 else "[samples]"
+            raise Refusal(f"data.window: {list(self.window)}; {wanted} expected for this data")
+        if any(w > n for w, n in zip(self.window, self.shape, strict=False)):
+            size, window = (" x ".join(map(str, sides)) for sides in (self.shape[:-1], self.window))
+            raise Refusal(f"data.window: {window}, larger than the data's {size}; a smaller window expected")
+        if self.stride > min(self.window):
+            raise Refusal(f"data.stride: {self.stride} leaves gaps; at most {min(self.window)}, the window, expected")
+
+    @cached_property
+    def starts(self) -> tuple[NDArray[np.intp], ...]:
+        """For each axis where windows begin: every few places, and where the last one fits."""
+        ends = [n - w for n, w in zip(self.shape, self.window, strict=False)]
+        return tuple(np.append(np.arange(0, end, self.stride), end) for end in ends)
+
+    @property
+    def rows(self) -> int:
+        """How many windows there are."""
+        return math.prod(map(len, self.starts))
+
+    @property
+    def dims(self) -> int:
+        """Values of a window."""
+        return math.prod(self.window) * self.shape[-1]
+
+    def cut(self, array: Floats) -> Array:
+        """(N, D) the windows, row by row."""
+        axes = tuple(range(len(self.window)))
+        views = np.lib.stride_tricks.sliding_window_view(array, self.window, axes)
+        return views[np.ix_(*self.starts)].reshape(self.rows, self.dims).astype(np.float32)
+
+    def merge(self, rows: Floats, profile: Floats) -> NDArray[np.float64]:
+        """The weighted mean of the windows that cover each value; the profile has the shape of a window."""
+        windows = rows.reshape(*map(len, self.starts), self.shape[-1], *self.window)
+        total, weight = np.zeros(self.shape), np.zeros(self.shape[:-1])
+        for place in np.ndindex(*self.window):
+            covered = np.ix_(*(start + i for start, i in zip(self.starts, place, strict=True)))
+            total[covered] += profile[place] * windows[(..., *place)]
+            weight[covered] += profile[place]
+        return total / weight[..., None]
+
+
+def profile(window: tuple[int, ...], merge: str) -> NDArray[np.float64]:
+    """How much each value of a window weighs: all alike, or a Gaussian with a deviation of a quarter of each side."""
+    if merge == "mean":
+        return np.ones(window)
+    sides = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 4)) ** 2) for n in window)
+    return np.asarray(reduce(np.multiply.outer, sides))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The windows of one array in the units a model is trained in."""
+
+    grid: Grid
+    profile: NDArray[np.float64]
+    rows: Array
+    """(N, D) with NaN where values are missing."""
+    scale: float
+    """Units of the array in one of the model's."""
+    shift: Array
+    """(N, 1) what was subtracted from each row, in the array's units."""
+
+    @classmethod
+    def of(cls, array: Floats, config: PatchData) -> "Patches":
+        """The windows of an array, scaled and levelled as the configuration asks."""
+        grid = Grid(array.shape, config.window, config.stride)
+        mean, scale = (np.nanmean(array), np.nanstd(array)) if config.scale == "standard" else (0.0, 1.0)
+        rows = grid.cut(array)
+        shift = np.full((len(rows), 1), mean, np.float32)
+        if config.level == "remove":
+            seen = np.isfinite(rows)
+            total = rows.sum(1, keepdims=True, where=seen)
+            np.divide(total, seen.sum(1, keepdims=True), out=shift, where=seen.any(1, keepdims=True))
+        rows -= shift
+        rows /= np.float32(scale)
+        return cls(grid, profile(config.window, config.merge), rows, float(scale), shift)
+
+    def merged(self, rows: Array) -> NDArray[np.float64]:
+        """The array of rows in the model's units."""
+        return self.grid.merge(rows * np.float32(self.scale) + self.shift, self.profile)
+
+    def dataset(self, name: str, config: PatchData) -> Dataset:
+        """The rows as data to train on; the bound is watched on the same rows."""
+        facts = json.dumps([asdict(config) | {"path": ""}, self.grid.shape])
+        digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
+        return Dataset(name, "patch", digest, dict.fromkeys(("train", "val", "test"), self.rows), Path(config.path))
+
+
+def open_patches(config: PatchData) -> Dataset:
+    """The windows of the file that a configuration names."""
+    if not config.path:
+        raise Refusal("data.path: empty; a picture or a sound expected")
+    path = Path(config.path)
+    return Patches.of(read(path).values, config).dataset(path.name, config)

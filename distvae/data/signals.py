@@ -1,0 +1,169 @@
+"""Pictures and sounds as arrays of numbers, and back into files of the kind they came from."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.data import audio
+from distvae.data.deep import read_deep, write_deep
+from distvae.output import whole
+from distvae.refusal import Refusal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+SOUNDS = (".wav", ".flac")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What is in a file. Pictures have values from 0 to 255 whatever their depth, sounds from -1 to 1."""
+
+    values: NDArray[np.float64]
+    """(height, width, channels) or (samples, channels)."""
+    bits: int = 8
+    """Of a picture's values in its file."""
+    alpha: NDArray[np.uint16] | None = None
+    """(height, width), as in the file."""
+    profile: bytes | None = None
+    """Of a picture's colours (ICC)."""
+    rate: int | None = None
+    """Of a sound, in Hz."""
+    encoding: str = "PCM_16"
+    """Of a sound's samples in its file."""
+
+    @property
+    def peak(self) -> float:
+        """The largest value there can be."""
+        return 255.0 if self.rate is None else 1.0
+
+    @property
+    def step(self) -> float:
+        """What one unit of a picture's file is."""
+        return 255.0 / ((1 << self.bits) - 1)
+
+    def with_values(self, values: NDArray[np.floating]) -> "Signal":
+        """The same but for its values."""
+        return dataclasses.replace(self, values=np.asarray(values, np.float64))
+
+    def levelled(self) -> "Signal":
+        """A sound whose largest sample is one; a picture as it is."""
+        largest = 1.0 if self.rate is None else float(np.abs(self.values).max()) or 1.0
+        return self.with_values(self.values / largest)
+
+    def noisy(self, sigma: float, seed: int) -> "Signal":
+        """With white noise added, unclipped."""
+        return self.with_values(self.values + sigma * np.random.default_rng(seed).standard_normal(self.values.shape))
+
+
+def read(path: Path) -> Signal:
+    """The picture or sound in a file."""
+    if path.suffix.lower() in PICTURES:
+        return read_picture(path)
+    if path.suffix.lower() in SOUNDS:
+        return read_sound(path)
+    raise Refusal(f"{path}: '{path.suffix}' is no kind of file read here; {', '.join(PICTURES + SOUNDS)} expected")
+
+
+def suffixes_for(signal: Signal) -> tuple[str, ...]:
+    """The kinds of file that hold all of a signal: JPEG has neither transparency nor more than 8 bits."""
+    if signal.rate is not None:
+        return SOUNDS
+    return PICTURES if signal.alpha is None and signal.bits == 8 else PICTURES[:3]
+
+
+def write(path: Path, signal: Signal) -> None:
+    """Write a signal in the depth it came in, what lies beyond its range moved to the end of it."""
+    if signal.rate is None:
+        write_picture(path, signal)
+    else:
+        write_sound(path, signal)
+
+
+def read_sound(path: Path) -> Signal:
+    """All channels of a sound, at its own rate."""
+    import soundfile
+
+    if not path.is_file():
+        raise Refusal(f"{path}: no such file; a sound expected")
+    values, rate = audio.decode(path)
+    if not len(values):
+        raise Refusal(f"{path}: holds no samples")
+    return Signal(values.astype(np.float64), rate=rate, encoding=soundfile.info(path).subtype)
+
+
+def write_sound(path: Path, signal: Signal) -> None:
+    """Samples in the encoding they came in, where the kind of file has it."""
+    import soundfile
+
+    kind = {".wav": "WAV", ".flac": "FLAC"}[path.suffix.lower()]
+    encoding = signal.encoding if soundfile.check_format(kind, signal.encoding) else "PCM_24"
+    values = signal.values if encoding in ("FLOAT", "DOUBLE") else signal.values.clip(-1, 1)
+    with whole(path) as temporary:
+        soundfile.write(temporary, values, signal.rate, subtype=encoding)
+
+
+def read_picture(path: Path) -> Signal:
+    """A picture's channels, its transparency apart from them."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            if (frames := getattr(opened, "n_frames", 1)) > 1:
+                raise Refusal(f"{path}: holds {frames} pictures; one expected")
+            deep = read_deep(path, opened)
+            values = _pixels(path, ImageOps.exif_transpose(opened)) if deep is None else deep
+            bits = 16 if values.dtype == np.uint16 else 8
+            return _picture(values, bits, opened.info.get("icc_profile"))
+    except UnidentifiedImageError as error:
+        raise Refusal(f"{path}: not a picture, or its beginning is damaged; an undamaged file expected") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, Refusal):
+            raise
+        reason = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
+        raise Refusal(f"{path}: cannot be read ({reason}); an undamaged picture expected") from error
+
+
+def _picture(values: NDArray[Any], bits: int, profile: bytes | None) -> Signal:
+    channels = values[..., None] if values.ndim == 2 else values
+    alpha = channels[..., -1].astype(np.uint16) if channels.shape[-1] in (2, 4) else None
+    colours = channels[..., :-1] if alpha is not None else channels
+    return Signal(colours * (255 / (2**bits - 1)), bits, alpha, profile)
+
+
+def _pixels(path: Path, image: "Image") -> NDArray[Any]:
+    """The values of a picture of any common kind, as grey or colour, with transparency or without."""
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise Refusal(f"{path}: values of 32 bits; a picture of 8 or 16 bits expected")
+    clear = "A" if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa") else ""
+    grey = image.mode in ("1", "L", "LA", "La")
+    return np.asarray(image.convert(("L" if grey else "RGB") + clear))
+
+
+def write_picture(path: Path, signal: Signal) -> None:
+    """Pixels in the depth they came in."""
+    largest = 2**signal.bits - 1
+    values = (signal.values / signal.step).round().clip(0, largest).astype(np.uint16)
+    if signal.alpha is not None:
+        values = np.concatenate([values, signal.alpha[..., None]], -1)
+    with whole(path) as temporary:
+        if signal.bits == 16 and values.shape[-1] > 1:
+            write_deep(temporary, values)
+        else:
+            _save(temporary, values, signal)
+
+
+def _save(path: Path, values: NDArray[np.uint16], signal: Signal) -> None:
+    from PIL import Image
+
+    pixels = values if signal.bits == 16 else values.astype(np.uint8)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    extra: dict[str, Any] = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    image.save(path, icc_profile=signal.profile, **extra)

@@ -1,0 +1,218 @@
+"""What `distvae denoise` and `distvae inpaint` do with files."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import Config
+from distvae.data import signals
+from distvae.data.missing import Finder, Missing, dropped, marked_by, masked_by
+from distvae.data.signals import Signal
+from distvae.output import claim
+from distvae.progress import Progress, Style, clock, until_stopped
+from distvae.recipes import parse_assignments
+from distvae.refusal import Refusal
+from distvae.tasks.closeness import closeness
+from distvae.tasks.presets import Preset, configured
+
+if TYPE_CHECKING:
+    from distvae.tasks.restoration import Restoration, Stage
+
+Floats = NDArray[np.floating]
+FIGURES = (".png", ".pdf", ".svg")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What both commands can be asked."""
+
+    preset: Preset = "fast"
+    recipe: str | None = None
+    """Instead of what the preset stands for."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted keys of the recipe, set anew."""
+    clean: Path | None = None
+    figure: Path | None = None
+    run: Path | None = None
+    """Folder that keeps the run."""
+    resume: bool = False
+    force: bool = False
+    style: Style = "line"
+
+
+def settings(assignments: list[str], stride: int | None, seed: int) -> dict[str, Any]:
+    """The dotted keys that a command line sets."""
+    given: dict[str, Any] = {"train.seed": seed} | ({} if stride is None else {"data.stride": stride})
+    return given | parse_assignments(assignments)
+
+
+def finder(mask: Path | None, value: float | None, drop: float | None, seed: int) -> Finder:
+    """What marks the missing pixels: exactly one of the three."""
+    given = {"--mask": mask, "--missing-value": value, "--drop": drop}
+    if sum(option is not None for option in given.values()) != 1:
+        raise Refusal(f"{', '.join(given)}: exactly one of them expected, to know which pixels are missing")
+    if mask is not None:
+        return masked_by(mask)
+    return marked_by(value) if value is not None else dropped(drop or 0.0, seed)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to restore."""
+
+    source: Path
+    target: Path
+    given: Signal
+    """What the model sees, NaN where values are missing."""
+    reference: Signal | None
+    """What to compare with, for the eye only."""
+    options: Options
+
+    @property
+    def missing(self) -> Missing:
+        """Which values are to be filled in."""
+        return np.isnan(self.given.values)
+
+    @property
+    def config(self) -> Config:
+        """Of the recipe named, or else of the preset."""
+        options, values = self.options, self.given.values
+        return configured(values, options.preset, options.recipe, options.settings, bool(self.missing.any()))
+
+    def result(self, restored: Floats) -> Floats:
+        """What is written: where some values are missing, the observed ones are kept."""
+        return np.where(self.missing, restored, self.given.values) if self.missing.any() else restored
+
+    def close(self, restored: Floats) -> dict[str, float]:
+        """How close to the reference, where there is one."""
+        return {} if self.reference is None else closeness(self.reference, self.result(restored))
+
+
+def denoise(source: Path, target: Path, noise: float | None, seed: int, options: Options) -> None:
+    """Remove the noise from a picture or a sound; or first add some, to see how well that goes."""
+    signal = signals.read(source)
+    if noise is None:
+        restore(Task(source, target, signal, reference(options), options))
+    else:
+        clean = signal.levelled()
+        restore(Task(source, target, clean.noisy(noise, seed), reference(options, clean), options))
+
+
+def inpaint(source: Path, target: Path, find: Finder, benchmark: bool, options: Options) -> None:
+    """Fill in the missing values of a picture, which a benchmark knows; the observed ones are kept."""
+    signal = signals.read(source)
+    if signal.rate is not None:
+        raise Refusal(f"{source}: a sound; a picture expected")
+    missing = find(signal)
+    if missing.all() or not missing.any():
+        state = "everything" if missing.any() else "nothing"
+        raise Refusal(f"{source}: {state} is missing; a mask or a value that marks some of the pixels expected")
+    given = signal.with_values(np.where(missing, np.nan, signal.values))
+    restore(Task(source, target, given, reference(options, signal if benchmark else None), options))
+
+
+def reference(options: Options, made_worse: Signal | None = None) -> Signal | None:
+    """The file named, or what was clean before it was made worse here."""
+    if made_worse is not None and options.clean is not None:
+        raise Refusal("--clean: the input itself is the reference when it is made worse first; leave --clean out")
+    return made_worse if options.clean is None else signals.read(options.clean)
+
+
+def restore(task: Task) -> None:
+    """Train on a file's windows and write what comes of it; when asked to stop, what has come of it so far."""
+    from distvae.tasks.restoration import Kept, Restoration
+    from distvae.train.loop import Diverged, Interrupted
+
+    claim_outputs(task)
+    config, options = task.config, task.options
+    progress = Progress(options.style, "window")
+    progress.say(announce(config, task))
+    kept = Kept(options.run, options.resume, options.force) if options.run else None
+    restoration = Restoration(config, task.given.values, task.source.name, kept)
+    with until_stopped() as stop:
+        try:
+            for stage in restoration.run(stop):
+                seen = replace(stage, close=task.close(restoration.restored())) if task.reference else stage
+                progress.show(seen, partial(describe, seen))
+        except (Interrupted, Diverged) as error:
+            progress.end()
+            text = str(error) or f"stopped; {finish(task, restoration)}"
+            print(f"distvae: {text}", file=sys.stderr)
+            raise SystemExit(128 + stop() if stop() else 1) from error
+    progress.end()
+    progress.say(finish(task, restoration))
+
+
+def claim_outputs(task: Task) -> None:
+    """Refuse outputs that cannot be written, and what does not belong together."""
+    options = task.options
+    claim(task.target, signals.suffixes_for(task.given), options.force)
+    if options.figure is not None:
+        claim(options.figure, FIGURES, options.force)
+    if options.resume and options.run is None:
+        raise Refusal("--resume: no run to go on with; --run FOLDER expected, as when it began")
+    if task.reference is not None and task.reference.values.shape != task.given.values.shape:
+        shapes = [" x ".join(map(str, s.values.shape)) for s in (task.reference, task.given)]
+        raise Refusal(f"{options.clean}: {shapes[0]} values; {shapes[1]} expected, as {task.source} has")
+
+
+def announce(config: Config, task: Task) -> str:
+    """What is about to be done, and what it takes; what cannot be done, or not here, is refused."""
+    from distvae.tasks.restoration import Cost, check
+
+    check(config, task.given.values, str(task.source))
+    cost = Cost.of(config, task.given.values.shape)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if cost.needed > memory:
+        raise Refusal(
+            f"{task.source}: {cost.rows:,} windows need {cost.needed / 1e9:.1f} GB and this machine has "
+            f"{memory / 1e9:.1f} GB; a larger --stride, fewer estep.states or a part of the data expected"
+        )
+    return (
+        f"{task.source}: {cost.rows:,} windows of {cost.dims} values, {config.train.epochs} epochs, "
+        f"{cost.needed / 1e6:,.0f} MB; the time it takes is known after the first epoch"
+    )
+
+
+def finish(task: Task, restoration: "Restoration") -> str:
+    """Write what there is, and say so."""
+    epochs = restoration.finished()
+    if not epochs:
+        return "no epoch was finished, nothing is written"
+    restored = restoration.restored()
+    result = task.result(restored)
+    signals.write(task.target, task.given.with_values(result))
+    if task.options.figure is not None:
+        draw(task.options.figure, task, result)
+    return f"{task.target}: written as it was after epoch {epochs}{_figures(task.close(restored))}"
+
+
+def draw(path: Path, task: Task, result: Floats) -> None:
+    """Before, after, and the reference where there is one."""
+    from distvae.pictures import save
+    from distvae.tasks.comparison import compare_pictures, compare_sounds
+
+    panels = {"before": task.given.values, "after": result}
+    if task.reference is not None:
+        panels["reference"] = task.reference.values
+    rate = task.given.rate
+    save(compare_pictures(panels) if rate is None else compare_sounds(panels, rate), path)
+
+
+def describe(stage: "Stage", left: float) -> str:
+    """One line: where a restoration stands."""
+    return (
+        f"epoch {stage.epoch}/{stage.epochs}  nats/window {stage.bound:.2f}  sigma {stage.sigma:.4g}  "
+        f"active {stage.active:.2f}{_figures(stage.close)}  {clock(left)} left"
+    )
+
+
+def _figures(close: Mapping[str, float]) -> str:
+    return "".join(f"  {name.upper()} {value:.3f}" for name, value in close.items())

@@ -1,0 +1,59 @@
+"""Before, after, and reference, side by side."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.pictures import RANGE_DB, decibel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.floating]
+
+
+def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
+    """Pictures (height, width, channels) of values up to 255, missing ones in red, under their titles."""
+    from matplotlib.figure import Figure
+
+    height, width = next(iter(panels.values())).shape[:2]
+    figure = Figure(figsize=(5 * len(panels), 5 * height / width + 0.4), layout="constrained")
+    for axes, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axes.imshow(_shown(values), interpolation="nearest")
+        axes.set_title(title)
+        axes.set_axis_off()
+    return figure
+
+
+def _shown(values: Floats) -> Floats:
+    """Red, green and blue from 0 to 1."""
+    colours = np.broadcast_to(values, (*values.shape[:2], 3)) / 255
+    missing = np.isnan(colours).any(-1, keepdims=True)
+    return np.where(missing, (0.84, 0.37, 0.0), colours.clip(0, 1))
+
+
+def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
+    """Spectrograms of sounds (samples, channels), the channels' mean, one below the other on one scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.6 * len(panels)), layout="constrained")
+    window = min(512, min(map(len, panels.values())))
+    power = {title: _power(values.mean(-1), window) for title, values in panels.items()}
+    high = max(float(decibel(p).max()) for p in power.values())
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, values) in zip(grid, power.items(), strict=True):
+        extent = (0.0, len(next(iter(panels.values()))) / rate, 0.0, rate / 2000)
+        limits = {"vmin": high - RANGE_DB, "vmax": high}
+        mesh = axes.imshow(decibel(values).T, cmap="magma", origin="lower", aspect="auto", extent=extent, **limits)
+        axes.set(title=title, ylabel="frequency, kHz")
+        figure.colorbar(mesh, ax=axes, label="dB")
+    grid[-1].set_xlabel("time, s")
+    return figure
+
+
+def _power(signal: Floats, window: int) -> Floats:
+    """(frames, bins)."""
+    frames = np.lib.stride_tricks.sliding_window_view(signal, window)[:: max(1, window // 4)]
+    return np.square(np.abs(np.fft.rfft(frames * np.hanning(window))))

@@ -1,0 +1,40 @@
+"""Which recipe restores an array: a preset names one that suits its kind."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import Config
+from distvae.recipes import load
+
+Preset = Literal["fast", "balanced", "paper"]
+Floats = NDArray[np.floating]
+STRONG = 37.0
+"""The noise, of values up to 255, from which the paper's setting for sigma = 50 suits better than that for 25."""
+
+
+def configured(
+    array: Floats, preset: Preset, recipe: str | None, settings: Mapping[str, Any], inpainting: bool
+) -> Config:
+    """The configuration that restores an array: of the recipe named, or else of the preset."""
+    return load(recipe or recipe_of(array, preset, inpainting), settings)
+
+
+def recipe_of(array: Floats, preset: Preset, inpainting: bool) -> str:
+    """The recipe that a preset stands for."""
+    picture = array.ndim == 3
+    if preset != "paper":
+        return f"{'picture' if picture else 'sound'}-{preset}"
+    if not picture:
+        return "audio"
+    if inpainting:
+        return "house-inpaint"
+    return "house-50" if noise_level(array) > STRONG else "house-25"
+
+
+def noise_level(picture: Floats) -> float:
+    """The deviation of white noise: the median size of the finest diagonal differences (Donoho's estimate)."""
+    detail = picture[:-1, :-1] - picture[1:, :-1] - picture[:-1, 1:] + picture[1:, 1:]
+    return float(np.median(np.abs(detail)) / (2 * 0.6745))

@@ -1,0 +1,161 @@
+"""Restoring one picture or sound from itself alone: a model of its windows, and what that model expects of each.
+
+Every value comes back as the mean over the windows that cover it of E_q[mu(z)]; noise is what no state explains, and
+a missing value is left out of everything but this last step.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distvae.config import Config, PatchData
+from distvae.data.patches import Grid, Patches
+from distvae.interface import Batch, expect
+from distvae.models.population import words_of
+from distvae.refusal import Refusal
+from distvae.train import checkpoint
+from distvae.train.loop import Epoch
+from distvae.train.session import fit, prepare
+
+Floats = NDArray[np.floating]
+BLOCK = 256
+"""Rows decoded at once; each has as many outputs as it keeps states."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a restoration stands after an epoch."""
+
+    epoch: int
+    """How many are finished."""
+    epochs: int
+    bound: float
+    """Nats per window in the data's own units, under the parameters of the epoch's end; level removed or not."""
+    sigma: float
+    """Standard deviation of what the model takes for noise, in the data's units."""
+    active: float
+    """Latents of a window that are active on average."""
+    seconds: float
+    """Since training began."""
+    close: Mapping[str, float] = field(default_factory=dict)
+    """How close the result of now is to a reference, where somebody asked."""
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers worth logging."""
+        told = {name: float(value) for name, value in asdict(self).items() if name not in ("epochs", "close")}
+        return told | dict(self.close)
+
+
+class Kept(NamedTuple):
+    """A folder that a restoration's run is kept in."""
+
+    folder: Path
+    resume: bool = False
+    """Go on with the run that is there."""
+    force: bool = False
+    """Replace the run that is there."""
+
+
+class Restoration:
+    """A model in training on the windows of one array (..., channels), whose missing values are NaN."""
+
+    def __init__(self, config: Config, array: Floats, name: str = "image", kept: Kept | None = None) -> None:
+        check(config, array, name)
+        self.config, self.kept = config, kept
+        self.patches = Patches.of(array, config.data)
+        self.dataset = self.patches.dataset(name, config.data)
+        self.trainer = prepare(config, self.dataset)
+
+    def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Stage]:
+        """Train, and yield where it stands after each epoch."""
+        with threads(self.config.train.threads):
+            for epoch in self._epochs(stop):
+                yield self.stage(epoch)
+
+    def _epochs(self, stop: Callable[[], object]) -> Iterator[Epoch]:
+        if self.kept is None:
+            return self.trainer.run(stop)
+        folder, resume, force = self.kept
+        return fit(self.config, self.dataset, folder, recipe="restoration", resume=resume, force=force, stop=stop)
+
+    def stage(self, epoch: Epoch) -> Stage:
+        """An epoch's record in the data's units."""
+        scale, details = self.patches.scale, epoch.details
+        observed = float(np.isfinite(self.patches.rows).sum()) / len(self.patches.rows)
+        bound = epoch.val_bound - observed * math.log(scale)
+        return Stage(epoch.epoch, epoch.epochs, bound, scale * details["sigma"], details["active"], epoch.seconds)
+
+    def finished(self) -> int:
+        """How many epochs lie behind the model, which is brought to where its run stands."""
+        if self.kept is not None and (self.kept.folder / "last.json").exists():
+            tensors, facts = checkpoint.load(self.kept.folder, "last")
+            self.trainer.restore(tensors, facts["position"])
+            self.trainer.estep.load(self.kept.folder, facts)
+        return self.trainer.position.epoch
+
+    @torch.inference_mode()
+    def restored(self) -> NDArray[np.float64]:
+        """The array as the model has it now, missing values included."""
+        self.finished()
+        trainer, rows = self.trainer, np.empty_like(self.patches.rows)
+        for place in torch.arange(len(rows)).split(BLOCK):
+            q = trainer.estep.infer(trainer.model, self.batch(place), 0)
+            rows[place] = expect(q, trainer.model.decode).cpu().numpy()
+        return self.patches.merged(rows)
+
+    def batch(self, place: Tensor) -> Batch:
+        """Some rows, and what was observed of them."""
+        device = self.trainer.device
+        x = torch.from_numpy(self.patches.rows)[place].to(device)
+        seen = x.isfinite()
+        return Batch(x.where(seen, 0.0), place.to(device), None if bool(seen.all()) else seen)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads for torch, and the former number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check(config: Config, array: Floats, name: str) -> None:
+    """Refuse what cannot be restored, before anything is computed."""
+    seen = np.isfinite(array)
+    if not isinstance(config.data, PatchData) or config.model.kind != "tvae" or config.model.likelihood != "gaussian":
+        raise Refusal("the recipe is none for restoration; data.kind 'patches' and a Gaussian 'tvae' expected")
+    if np.isinf(array).any():
+        raise Refusal(f"{name}: holds infinite values; finite ones expected")
+    if not seen.any():
+        raise Refusal(f"{name}: every value is missing; some observed values expected")
+    low, high = array[seen].min(), array[seen].max()
+    if low == high:
+        raise Refusal(f"{name}: all values are {low:g}; there is nothing to learn from constant data")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a restoration takes."""
+
+    rows: int
+    dims: int
+    needed: int
+    """Bytes."""
+
+    @classmethod
+    def of(cls, config: Config, shape: tuple[int, ...]) -> "Cost":
+        """The windows of an array, three copies of which are held, and the states kept for each."""
+        grid = Grid(shape, config.data.window, config.data.stride)
+        kept = getattr(config.estep, "states", 0) * words_of(config.model.latent) * 8
+        return cls(grid.rows, grid.dims, grid.rows * (3 * 4 * grid.dims + 2 * kept))

@@ -1,0 +1,158 @@
+"""What a visit of the E-step does to populations, whatever its operators."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from distvae.config import Evolution as EvolutionConfig
+from distvae.config import RandomSearch as RandomSearchConfig
+from distvae.estep.truncated import Evolution, Exact, RandomSearch, Search
+from distvae.interface import Batch
+from distvae.models.population import pack, unpack
+from distvae.models.tvae import TVAE
+from distvae.train import checkpoint
+from distvae.train.loop import Epoch, Interrupted
+from distvae.train.session import fit
+from tests import dense, tiny
+
+SEED = st.integers(0, 2**31)
+KEPT = 10
+SEARCHES: list[dict[str, Any]] = [
+    *({"selection": selection} for selection in ("fitness", "fitness_batch", "uniform", "best")),
+    {"generations": 3},
+    {"mutation": "sparse_flip", "rate": 0.2},
+    {"crossover": "one_point"},
+    {"crossover": "one_point", "mutation": "sparse_flip", "generations": 2},
+    {"draws": 15},
+]
+searches = pytest.mark.parametrize("fields", SEARCHES, ids=str)
+
+
+def search(fields: dict[str, Any], latent: int, kept: int = KEPT) -> Search:
+    """A search whose parents and children suit a small model."""
+    if "draws" in fields:
+        return RandomSearch(RandomSearchConfig(states=kept, **fields), latent)
+    return Evolution(EvolutionConfig(**{"states": kept, "parents": 4, "children": 3} | fields), latent)
+
+
+def begun(fields: dict[str, Any], model: TVAE, batch: Batch, seed: int = 0) -> Search:
+    estep = search(fields, model.states)
+    estep.begin([batch.x], len(batch.x), seed)
+    return estep
+
+
+def bound(estep: Search, model: TVAE, batch: Batch) -> Tensor:
+    """(B,) the bound with the kept states, by the dense model."""
+    z = unpack(estep.store.get(batch.row), model.states).double()
+    return dense.log_joint(model, batch, z).logsumexp(1)
+
+
+@searches
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@given(SEED)
+def test_a_visit_never_lowers_the_bound_nor_lifts_it_above_the_likelihood(
+    fields: dict[str, Any], missing: float, seed: int
+) -> None:
+    model = dense.model(seed, latent=7)
+    batch = dense.rows(12, model, seed, missing)
+    estep = begun(fields, model, batch, seed)
+    before = bound(estep, model, batch)
+    for visit in range(3):
+        estep.ahead(model, batch, dense.noise(batch, seed + visit))
+        after = bound(estep, model, batch)
+        assert (after >= before - 1e-4).all()
+        before = after
+    assert (before <= dense.evidence(model, batch) + 1e-9).all()
+
+
+@searches
+def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(fields: dict[str, Any]) -> None:
+    model = dense.model(latent=70, hidden=(9,))
+    batch = dense.rows(300, model)
+    estep = begun(fields, model, batch)
+    for visit in range(3):
+        words, noise = estep.store.get(batch.row), dense.noise(batch, visit)
+        new, _ = estep.candidates(model, batch, words, model.score(batch, words), noise)
+        told = estep.ahead(model, batch, noise)
+        both = unpack(torch.cat([words, new], 1), 70)
+        value = dense.log_joint(model, batch, both.double())
+        kept = unpack(estep.store.get(batch.row), 70)
+        replaced = 0
+        for states, worth, found in zip(both.tolist(), value.tolist(), kept.tolist(), strict=True):
+            known = {tuple(state): w for state, w in zip(states, worth, strict=True)}
+            chosen = {tuple(state) for state in found}
+            assert len(chosen) == KEPT
+            least, rest = min(known[state] for state in chosen), known.keys() - chosen
+            assert all(known[state] <= least + 1e-4 for state in rest)
+            replaced += len(chosen - {tuple(state) for state in states[:KEPT]})
+        assert told["substitutions"] == replaced
+
+
+@searches
+@pytest.mark.parametrize("cut", [1, 7, 64])
+def test_the_size_of_a_block_changes_no_population(fields: dict[str, Any], cut: int) -> None:
+    model = dense.model(latent=70, hidden=(9,))
+    batch = dense.rows(128, model, missing=0.2)
+    whole, cuts = begun(fields, model, batch), begun(fields, model, batch)
+    for visit in range(2):
+        whole.ahead(model, batch, dense.noise(batch, visit))
+        for start in range(0, 128, cut):
+            rows = dense.part(batch, slice(start, start + cut))
+            cuts.ahead(model, rows, dense.noise(rows, visit))
+    one, other = (unpack(e.store.get(batch.row), 70).tolist() for e in (whole, cuts))
+    for states, same in zip(one, other, strict=True):
+        assert {tuple(state) for state in states} == {tuple(state) for state in same}
+
+
+def test_all_states_give_the_likelihood() -> None:
+    model = dense.model()
+    batch, estep = dense.rows(20, model, missing=0.2), Exact(model.states)
+    found = model.bound(batch, estep(model, batch), dense.noise(batch))
+    torch.testing.assert_close(found.double(), dense.evidence(model, batch), rtol=1e-5, atol=1e-5)
+    assert torch.equal(estep(model, batch).states[0].double(), dense.all_states(model.states))
+
+
+@searches
+def test_new_data_find_states_that_grow_better_and_training_data_keep_theirs(fields: dict[str, Any]) -> None:
+    model = dense.model(latent=8)
+    batch = dense.rows(60, model)
+    estep = begun(fields, model, batch)
+    kept = estep.store.get(batch.row).clone()
+    found = model.bound(batch, estep.infer(model, batch, 20), dense.noise(batch)).double()
+    few = model.bound(batch, estep.infer(model, batch, 1), dense.noise(batch)).double()
+    evidence = dense.evidence(model, batch)
+    assert (few - 1e-4 <= found).all()
+    assert (found <= evidence + 1e-4).all()
+    assert found.mean() > few.mean()
+    assert torch.equal(estep.store.get(batch.row), kept)
+    assert torch.equal(pack(estep.infer(model, batch, 0).states), kept)
+
+
+def told(record: Epoch) -> dict[str, float]:
+    """What a record says apart from how long it took."""
+    return {k: v for k, v in record.metrics().items() if "second" not in k}
+
+
+@searches
+@pytest.mark.parametrize("visits", [2, 6])
+def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
+    tmp_path: Path, fields: dict[str, Any], visits: int
+) -> None:
+    kind = "random" if "draws" in fields else "evolution"
+    estep = {"kind": kind, "states": 5, "block": 16} | ({} if "draws" in fields else {"parents": 3, "children": 2})
+    config = tiny.config(model={"kind": "tvae"}, estep=estep | fields, train={"epochs": 3})
+    data, calls = tiny.dataset(), iter(range(1000))
+    whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
+    with pytest.raises(Interrupted):
+        list(fit(config, data, tmp_path / "parts", stop=lambda: next(calls) >= visits))
+    assert checkpoint.load(tmp_path / "parts", "last")[1]["position"]["batch"] == visits % 4 != 0
+    rest = [told(record) for record in fit(config, data, tmp_path / "parts", resume=True)]
+    assert rest == whole[-len(rest) :]
+    (one, one_facts), (other, other_facts) = (checkpoint.load(tmp_path / run, "last") for run in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert one_facts["population_sha256"] == other_facts["population_sha256"]

@@ -1,0 +1,219 @@
+"""What restoration promises, on pictures of few pixels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import distvae
+from distvae.config import Config
+from distvae.recipes import load
+from distvae.refusal import Refusal
+from distvae.tasks.presets import noise_level, recipe_of
+from distvae.tasks.restoration import Kept, Restoration
+from distvae.train.loop import Interrupted
+
+Floats = NDArray[np.float64]
+SMALL: dict[str, Any] = {
+    "data.window": [4, 4],
+    "model.latent": 8,
+    "model.hidden": [16],
+    "estep.states": 16,
+    "train.epochs": 8,
+    "train.batch": 16,
+    "train.rate": 0.02,
+    "train.cycle": 4,
+    "train.threads": 1,
+    "train.device": "cpu",
+}
+
+
+def config(**changes: Any) -> Config:
+    return load("picture-fast", SMALL | changes)
+
+
+def stripes(height: int = 24, width: int = 28, channels: int = 1) -> Floats:
+    """A picture whose windows of four have few causes."""
+    _, x, _ = np.mgrid[:height, :width, :channels]
+    return np.where((x // 6) % 2, 200.0, 40.0)
+
+
+def noisy(sigma: float = 30.0, **shape: int) -> Floats:
+    clean = stripes(**shape)
+    return clean + sigma * np.random.default_rng(1).standard_normal(clean.shape)
+
+
+def rmse(a: Floats, b: Floats) -> float:
+    return float(np.sqrt(np.mean((a - b) ** 2)))
+
+
+def stopped_after(restoration: Restoration, epochs: int) -> list[int]:
+    """The epochs that a restoration finished before it did as it was asked."""
+    seen: list[int] = []
+    stages = restoration.run(lambda: len(seen) >= epochs)
+    seen += [next(stages).epoch for _ in range(epochs)]
+    with pytest.raises(Interrupted):
+        next(stages)
+    return seen
+
+
+def restored(array: Floats, **changes: Any) -> Floats:
+    restoration = Restoration(config(**changes), array)
+    list(restoration.run())
+    return restoration.restored()
+
+
+def test_noise_goes_and_its_strength_is_found() -> None:
+    restoration = Restoration(config(), noisy())
+    stages = list(restoration.run())
+    assert [stage.epoch for stage in stages] == list(range(1, 9))
+    assert stages[-1].bound > stages[0].bound
+    assert rmse(restoration.restored(), stripes()) < 0.5 * rmse(noisy(), stripes())
+    assert stages[-1].sigma == pytest.approx(30, rel=0.2)
+
+
+def test_the_bound_is_that_of_the_array_in_its_own_units() -> None:
+    """Standardised or not, the same states under the same parameters explain the same data."""
+    array = noisy(height=9, width=9)
+    restoration = Restoration(config(**{"data.level": "keep", "train.epochs": 1}), array)
+    (stage,) = restoration.run()
+    q = restoration.trainer.estep.infer(restoration.trainer.model, restoration.batch(torch.arange(36)), 0)
+    x = torch.from_numpy(restoration.patches.rows * restoration.patches.scale + restoration.patches.shift)
+    with torch.no_grad():
+        output = restoration.trainer.model.decode(q.states.float())
+    mean = output * restoration.patches.scale + restoration.patches.shift[0, 0]
+    density = torch.distributions.Normal(mean, stage.sigma).log_prob(x[:, None]).sum(-1)
+    assert stage.bound == pytest.approx(float((density + q.log_prior).logsumexp(1).mean()), rel=1e-4)
+
+
+def test_units_change_nothing_but_units() -> None:
+    np.testing.assert_allclose(restored(noisy() / 255 - 3), restored(noisy()) / 255 - 3, atol=2e-2)
+
+
+def test_channels_are_restored_together() -> None:
+    clean = stripes(channels=3)
+    array = clean + 30 * np.random.default_rng(2).standard_normal(clean.shape)
+    assert rmse(restored(array), clean) < 0.5 * rmse(array, clean)
+
+
+def test_a_sound_is_restored() -> None:
+    clean = stripes(1, 600)[0]
+    array = clean + 30 * np.random.default_rng(3).standard_normal(clean.shape)
+    assert rmse(restored(array, **{"data.window": [16]}), clean) < 0.6 * rmse(array, clean)
+
+
+def test_a_stride_and_a_gaussian_window_restore_as_well() -> None:
+    array = noisy()
+    assert rmse(restored(array, **{"data.stride": 2, "data.merge": "gaussian"}), stripes()) < 0.7 * rmse(
+        array, stripes()
+    )
+
+
+def test_what_is_restored_does_not_depend_on_how_missing_values_were_called() -> None:
+    array, gone = noisy(sigma=5), np.random.default_rng(4).random((24, 28, 1)) < 0.3
+    once, again = (restored(np.where(gone, np.nan, array)) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    assert np.isfinite(once).all()
+    assert rmse(once[gone], stripes()[gone]) < 0.5 * rmse(np.full(gone.sum(), array[~gone].mean()), stripes()[gone])
+
+
+def test_a_stopped_restoration_has_a_result(tmp_path: Path) -> None:
+    restoration = Restoration(config(), noisy())
+    assert stopped_after(restoration, 3) == [1, 2, 3]
+    assert restoration.finished() == 3
+    assert rmse(restoration.restored(), stripes()) < rmse(noisy(), stripes())
+
+
+def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = Restoration(config(), noisy(), kept=Kept(tmp_path / "whole"))
+    list(whole.run())
+    stopped = Restoration(config(), noisy(), kept=Kept(tmp_path / "run"))
+    stopped_after(stopped, 5)
+    resumed = Restoration(config(), noisy(), kept=Kept(tmp_path / "run", resume=True))
+    stages = list(resumed.run())
+    assert [stage.epoch for stage in stages] == list(range(6, 9))
+    np.testing.assert_array_equal(resumed.restored(), whole.restored())
+    in_memory = Restoration(config(), noisy())
+    list(in_memory.run())
+    np.testing.assert_array_equal(in_memory.restored(), whole.restored())
+
+
+def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path) -> None:
+    list(Restoration(config(**{"train.epochs": 1}), noisy(), kept=Kept(tmp_path / "run")).run())
+    with pytest.raises(Refusal, match="other data"):
+        next(Restoration(config(**{"train.epochs": 1}), noisy(31), kept=Kept(tmp_path / "run", resume=True)).run())
+    with pytest.raises(Refusal, match=r"train\.epochs"):
+        next(Restoration(config(), noisy(), kept=Kept(tmp_path / "run", resume=True)).run())
+
+
+def test_the_number_of_threads_is_given_back() -> None:
+    before = torch.get_num_threads()
+    restored(noisy(), **{"train.threads": 1, "train.epochs": 1})
+    assert torch.get_num_threads() == before
+
+
+def test_the_level_of_noise_is_found_without_a_model() -> None:
+    smooth = np.add.outer(np.linspace(0, 100, 80), np.linspace(0, 90, 90))[..., None]
+    array = smooth + 20 * np.random.default_rng(0).standard_normal(smooth.shape)
+    assert noise_level(array) == pytest.approx(20, rel=0.05)
+
+
+def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
+    picture, sound = noisy(), np.zeros((50, 1))
+    assert recipe_of(picture, "fast", False) == "picture-fast"
+    assert recipe_of(sound, "balanced", False) == "sound-balanced"
+    assert recipe_of(sound, "paper", False) == "audio"
+    assert recipe_of(picture, "paper", True) == "house-inpaint"
+    assert recipe_of(noisy(20, height=99), "paper", False) == "house-25"
+    assert recipe_of(noisy(60, height=99), "paper", False) == "house-50"
+
+
+def test_arrays_go_in_and_come_out_as_they_are() -> None:
+    image = noisy()[..., 0]
+    seen: list[int] = []
+    result = distvae.denoise(image, settings=SMALL, watch=lambda stage: seen.append(stage.epoch))
+    assert result.shape == image.shape
+    np.testing.assert_array_equal(result[..., None], restored(image[..., None]))
+    assert seen == list(range(1, 9))
+
+
+def test_a_channel_axis_may_stand_anywhere() -> None:
+    colour = noisy(channels=2)
+    last = distvae.denoise(colour, settings=SMALL | {"train.epochs": 2}, channel_axis=-1)
+    first = distvae.denoise(np.moveaxis(colour, -1, 0), settings=SMALL | {"train.epochs": 2}, channel_axis=0)
+    np.testing.assert_array_equal(np.moveaxis(first, 0, -1), last)
+
+
+def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:
+    image, mask = noisy(5)[..., 0], np.random.default_rng(5).random((24, 28)) < 0.3
+    result = distvae.inpaint(np.where(mask, -1, image), mask, settings=SMALL)
+    np.testing.assert_array_equal(result[~mask], image[~mask])
+    np.testing.assert_array_equal(distvae.inpaint(np.where(mask, np.nan, image), settings=SMALL), result)
+    colour = distvae.inpaint(np.stack([image] * 2, 2), mask, settings=SMALL | {"train.epochs": 1}, channel_axis=2)
+    np.testing.assert_array_equal(colour[~mask], np.stack([image] * 2, 2)[~mask])
+
+
+HOLED = np.where(np.arange(25).reshape(5, 5) == 3, np.nan, 1.0)
+BAD = [
+    (lambda: distvae.denoise(np.full((20, 20), 7.0)), "all values are 7"),
+    (lambda: distvae.denoise(HOLED), "holds NaN"),
+    (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
+    (lambda: distvae.denoise(np.arange(25.0).reshape(5, 5)), "larger than the data's 5 x 5"),
+    (lambda: distvae.denoise([[np.inf] * 9] * 9), "infinite"),
+    (lambda: distvae.denoise(noisy()[..., 0], recipe="bars"), "none for restoration"),
+    (lambda: distvae.denoise(noisy()[..., 0], settings={"model.latent": 5}), "only 32 states"),
+    (lambda: distvae.denoise(noisy()[..., 0], settings={"estep.parents": 65}), "at most as many"),
+    (lambda: distvae.inpaint(np.ones((9, 9)), np.zeros((9, 9))), "nothing is missing"),
+    (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 9))), "every value is missing"),
+    (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 8))), r"mask: shape \(9, 8\); \(9, 9\) expected"),
+    (lambda: distvae.inpaint(HOLED, np.eye(5)), "observed"),
+]
+
+
+@pytest.mark.parametrize(("call", "named"), BAD)
+def test_bad_arrays_are_refused(call: Any, named: str) -> None:
+    with pytest.raises(Refusal, match=named):
+        call()
