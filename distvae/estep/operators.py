@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distvae.models.population import below, flip, pack, take, unpack, words_of
+from distvae.models.population import below, flip, holds, pack, take, unpack, words_of
 from distvae.noise import Noise, Stream, unit
 
 Selection = Literal["fitness", "fitness_batch", "uniform", "best"]
 RELEASE_BATCH = 32
 MOST = (1 << 62) - 1
-MOST_ACTIVE = 12  # of Bernoulli(1 / H) more bits are active less than once in a billion states
+MOST_ACTIVE = 8  # of Bernoulli(1 / H) more bits are active once in a million states
 
 
 def select(words: Tensor, log_joint: Tensor, count: int, selection: Selection, noise: Noise, stage: int) -> Tensor:
@@ -54,12 +54,17 @@ def distinct(words: Tensor, among: int) -> Tensor:
     count = words.shape[-1]
     for i, word in enumerate(words.unbind(-1)):
         last = among - count + i
-        place = (word.bitwise_right_shift(1) & MOST).remainder(last + 1)
+        place = _place(word, last + 1)
         taken = torch.zeros_like(place, dtype=torch.bool)
         for earlier in chosen:
             taken |= earlier == place
         chosen.append(place.masked_fill(taken, last))
     return torch.stack(chosen, -1)
+
+
+def _place(word: Tensor, among: Tensor | int) -> Tensor:
+    """A place below `among` from a random word."""
+    return (word.bitwise_right_shift(1) & MOST).remainder(among)
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
@@ -76,13 +81,13 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
     ladder = torch.tensor(chance, device=noise.row.device).cumsum(0)
     words = noise.bits(stream, count, most + 1)
     active = torch.searchsorted(ladder, unit(words[..., 0]))
-    place = distinct(words[..., 1:], latent)
-    # Floyd's places are not exchangeable one by one, so those kept are a random subset: the smallest words' ones
-    rank = words[..., 1:].argsort(-1).argsort(-1)
-    state = torch.zeros(*words.shape[:2], words_of(latent), dtype=torch.int64, device=words.device)
-    for k in range(most):
-        state = torch.where((rank[..., k] < active)[..., None], flip(state, place[..., k]), state)
-    return state
+    states = torch.zeros(*words.shape[:2], words_of(latent), dtype=torch.int64, device=words.device)
+    for k in range(most):  # Floyd's algorithm again, on those that have more than k
+        more = active > k
+        state, last = states[more], latent - active[more] + k
+        place = _place(words[..., k + 1][more], last + 1)
+        states[more] = flip(state, place.where(~holds(state, place), last))
+    return states
 
 
 def sparsely_flipped(

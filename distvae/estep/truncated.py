@@ -170,7 +170,7 @@ def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
 
     Where these run out, the next are drawn as changes of those before, until all rows have enough.
     """
-    pool = bernoulli(count, latent, Noise(seed, FIRST, rows), "state")
+    pool = bernoulli(3 * count, latent, Noise(seed, FIRST, rows), "state")
     for draw in range(1, 1000):
         if int((~repeated(pool)).sum(1).min()) >= count:
             break

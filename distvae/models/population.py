@@ -48,6 +48,12 @@ def flip(words: Tensor, bit: Tensor) -> Tensor:
     return words ^ mask.where(place == bit.div(BITS, rounding_mode="floor").unsqueeze(-1), 0)
 
 
+def holds(words: Tensor, bit: Tensor) -> Tensor:
+    """Whether the bit named for each state is active."""
+    word = words.gather(-1, bit.div(BITS, rounding_mode="floor").unsqueeze(-1)).squeeze(-1)
+    return (word >> bit.remainder(BITS)).bitwise_and(1).bool()
+
+
 def below(cut: Tensor, words: int) -> Tensor:
     """(..., W) masks of the bits before each cut."""
     first = torch.arange(words, device=cut.device) * BITS

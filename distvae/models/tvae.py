@@ -24,7 +24,7 @@ from distvae.noise import Noise
 
 PI = (1e-5, 1 - 1e-5)
 DEAD = 1.0  # rows of an epoch in which a latent must be active to live
-DECODED = 1024  # states decoded together: their activations should stay in the processor's cache
+DECODED = 1024  # states decoded together on the CPU, so that their activations stay in its cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,13 @@ class TVAE(nn.Module):
         super().__init__()
         self.config = config
         self.decoder = mlp(config.latent, config.hidden, dims, config.activation)
+        self.decoder[0] = FromBits(config.latent, (*config.hidden, dims)[0])
         if config.output == "sigmoid":
             self.decoder.append(nn.Sigmoid())
         for layer in self.decoder:
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        self.decoder[0] = FromBits(config.latent, (*config.hidden, dims)[0])
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
 
@@ -161,8 +161,9 @@ class TVAE(nn.Module):
         """
         distinct, place = tabulate(words)
         table = States.of(distinct, self.states)
+        together = DECODED if words.device.type == "cpu" else len(table)
         with torch.no_grad():
-            output = torch.cat([self.output(part) for part in table.split(DECODED)])
+            output = torch.cat([self.output(part) for part in table.split(together)])
             q = self._truncated(batch, table, place, output)
         if not torch.is_grad_enabled():
             return q

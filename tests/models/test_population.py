@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distvae.models.population import below, flip, keep_best, keys, pack, repeated, tabulate, take, unpack, words_of
+from distvae.models.population import (
+    below,
+    flip,
+    holds,
+    keep_best,
+    keys,
+    pack,
+    repeated,
+    tabulate,
+    take,
+    unpack,
+    words_of,
+)
 
 SEED = st.integers(0, 2**31)
 LATENT = st.integers(1, 200)
@@ -57,6 +69,10 @@ def test_a_flip_turns_over_the_bit_named_and_no_other(seed: int, latent: int) ->
     expected = [value ^ (1 << int(place)) for value, place in zip(integers(words), bit.flatten(), strict=True)]
     assert integers(flip(words, bit)) == expected
     assert torch.equal(flip(flip(words, bit), bit), words)
+    assert torch.equal(holds(flip(words, bit), bit), ~holds(words, bit))
+    assert holds(words, bit).flatten().tolist() == [
+        bool(value >> int(place) & 1) for value, place in zip(integers(words), bit.flatten(), strict=True)
+    ]
 
 
 @given(st.integers(1, 300))
