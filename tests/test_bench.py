@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distvae import bench
 from distvae.bench import tvae
 from distvae.recipes import load
+from distvae.refusal import Refusal
 
 
 @pytest.mark.parametrize("recipe", ["speech-vae", "speech-vsc", "mnist-vsc"])
@@ -21,6 +22,11 @@ def test_the_products_are_those_that_torch_counts_in_a_step(recipe: str) -> None
         trainer.step(np.arange(config.train.batch))
     counted = sum(2 * m * k * n for m, k, n in bench.products(trainer, config.train.batch))
     assert counted == counter.get_total_flops()
+
+
+def test_a_recipe_that_searches_is_not_timed_by_its_steps_alone() -> None:
+    with pytest.raises(Refusal, match="distvae bench tvae"):
+        bench.report("bars", 10, 1, True, None)
 
 
 def test_a_kept_benchmark_is_a_row_of_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

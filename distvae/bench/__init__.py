@@ -14,6 +14,7 @@ from distvae import results
 from distvae.config import Config
 from distvae.estep import assemble
 from distvae.recipes import load, recipe_names
+from distvae.refusal import Refusal
 from distvae.train.loop import Trainer
 from distvae.train.session import commit
 
@@ -26,11 +27,20 @@ def report(recipe: str | None, steps: int, threads: int, as_json: bool, keep: Pa
     torch.set_num_threads(threads)
     if not as_json:
         print(f"{'recipe':16}{'batch':>6}{'step':>10}{'products':>10}{'ratio':>7}{'rows/s':>10}")
-    for name in [recipe] if recipe else recipe_names():
-        row = measure(load(name), steps)
+    for name, config in _encoded(recipe).items():
+        row = measure(config, steps)
         print(json.dumps({"recipe": name, "threads": threads} | row) if as_json else _line(name, row))
         if keep:
             keep_row(keep, name, row, {"threads": threads, "steps": steps})
+
+
+def _encoded(recipe: str | None) -> dict[str, Config]:
+    """The recipes with an encoder, whose steps are all there is; or the one named."""
+    known = {name: load(name) for name in ([recipe] if recipe else recipe_names())}
+    encoded = {name: config for name, config in known.items() if config.estep.kind == "amortised"}
+    if not encoded:
+        raise Refusal(f"{recipe}: has no encoder, and its steps wait for a search; 'distvae bench tvae' times both")
+    return encoded
 
 
 def _line(name: str, row: dict[str, float]) -> str:
