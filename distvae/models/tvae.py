@@ -7,7 +7,7 @@ and log sum_{z kept} p(x_n, z) bounds log p(x_n). W ascends that sum by its grad
 sigma^2 have closed forms, taken once per epoch. With no hidden layer the model is binary sparse coding.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from distvae.noise import Noise
 
 PI = (1e-5, 1 - 1e-5)
 DEAD = 1.0  # rows of an epoch in which a latent must be active to live
-DECODED = 1024  # states decoded together on the CPU, so that their activations stay in its cache
+DECODED = 2048  # states decoded together on the CPU, so that their activations stay in its cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,23 @@ class FromBits(nn.Module):
         return z @ self.weight + self.bias if isinstance(z, Tensor) else z.linear(self.weight, self.bias)
 
 
+class _KnownLinear(torch.autograd.Function):
+    """A linear layer whose output is known, so that only the gradient has to be computed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, output: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        return gradient @ weight, gradient.T @ x, gradient.sum(0), None
+
+
+known_linear: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _KnownLinear.apply
+
+
 @register(TVAEModel)
 class TVAE(nn.Module):
     """p(x, z) with binary latents."""
@@ -156,8 +173,8 @@ class TVAE(nn.Module):
     def posterior(self, batch: Batch, words: Tensor) -> Truncated:
         """The posterior on these states (B, S, W), under the parameters of now.
 
-        Every state is decoded. Most have less weight than the precision of numbers, and with it no part in a gradient;
-        the others are decoded once more for theirs.
+        Every state is decoded. Those that weigh less than the precision of numbers have no part in a gradient; the
+        others are followed once more for theirs.
         """
         distinct, place = tabulate(words)
         table = States.of(distinct, self.states)
@@ -169,8 +186,16 @@ class TVAE(nn.Module):
             return q
         counts = q.weight > torch.finfo(output.dtype).eps
         heavy = torch.zeros_like(output[:, 0], dtype=torch.bool).index_fill_(0, place[counts], True).nonzero()[:, 0]
-        output = output.index_copy(0, heavy, self.output(States.of(distinct[heavy], self.states)))
+        output = output.index_copy(0, heavy, self._followed(States.of(distinct[heavy], self.states), output[heavy]))
         return self._truncated(batch, table, place, output)
+
+    def _followed(self, states: States, output: Tensor) -> Tensor:
+        """The known output of these states, with its gradient."""
+        *inner, last = self.decoder
+        if not isinstance(last, nn.Linear):
+            return self.output(states)
+        hidden: Tensor = nn.Sequential(*inner)(states)
+        return known_linear(hidden, last.weight, last.bias, output)
 
     def _truncated(self, batch: Batch, table: States, place: Tensor, output: Tensor) -> Truncated:
         density = self.likelihood.pairs(batch.x, output, place, batch.mask)
