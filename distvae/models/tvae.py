@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from distvae.config import TVAEModel
 from distvae.interface import Batch
@@ -39,6 +40,8 @@ class Truncated:
     """(U, H) the distinct states."""
     place: Tensor
     """(B, S) where in the table each kept state of each row is."""
+    output: Tensor
+    """(U, D) what the decoder makes of each."""
     log_likelihood: Tensor
     """(B, S) log p(x | z)."""
     log_prior: Tensor
@@ -199,7 +202,12 @@ class TVAE(nn.Module):
 
     def _truncated(self, batch: Batch, table: States, place: Tensor, output: Tensor) -> Truncated:
         density = self.likelihood.pairs(batch.x, output, place, batch.mask)
-        return Truncated(table, place, density, self.log_prior(table)[place])
+        return Truncated(table, place, output, density, self.log_prior(table)[place])
+
+    def restored(self, q: Truncated) -> Tensor:
+        """(B, D) E_q[x], from what the states of q were decoded to."""
+        mean = self.likelihood.mean(q.output)
+        return functional.embedding_bag(q.place, mean, per_sample_weights=q.weight, mode="sum")
 
     @torch.no_grad()
     def score(self, batch: Batch, words: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distvae.config import Config, PatchData
 from distvae.data.patches import Grid, Patches
-from distvae.interface import Batch, expect
+from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.refusal import Refusal
 from distvae.train import checkpoint
@@ -26,8 +26,8 @@ from distvae.train.loop import Epoch
 from distvae.train.session import fit, prepare
 
 Floats = NDArray[np.floating]
-BLOCK = 256
-"""Rows decoded at once; each has as many outputs as it keeps states."""
+BLOCK = 1024
+"""Rows looked at together; every distinct state of theirs is decoded once."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Restoration:
         trainer, rows = self.trainer, np.empty_like(self.patches.rows)
         for place in torch.arange(len(rows)).split(BLOCK):
             q = trainer.estep.infer(trainer.model, self.batch(place), 0)
-            rows[place] = expect(q, trainer.model.decode).cpu().numpy()
+            rows[place] = trainer.model.restored(q).cpu().numpy()
         return self.patches.merged(rows)
 
     def batch(self, place: Tensor) -> Batch:

@@ -159,6 +159,7 @@ def test_expectations_are_weighted_sums_over_the_kept_states(model: TVAE) -> Non
     means = (weight[..., None] * dense.decode(model, z)).sum(1)
     if model.config.likelihood == "gaussian":
         torch.testing.assert_close(expect(q, model.decode).double(), means, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.restored(q), expect(q, model.decode), rtol=1e-4, atol=1e-5)
     assert torch.equal(q.best.double(), z[torch.arange(ROWS), joint.argmax(1)])
     assert torch.equal(q.states.double(), z)
 
