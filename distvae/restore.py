@@ -1,5 +1,6 @@
 """What `distvae denoise` and `distvae inpaint` do with files."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from distvae.output import claim
 from distvae.progress import Progress, Style, clock, until_stopped
 from distvae.recipes import parse_assignments
 from distvae.refusal import Refusal
+from distvae.results import STAGES
 from distvae.tasks.closeness import closeness
 from distvae.tasks.presets import Preset, configured
 
@@ -69,6 +71,8 @@ class Task:
 
     source: Path
     target: Path
+    made: str
+    """What was done to the source before it is restored; empty where nothing was."""
     given: Signal
     """What the model sees, NaN where values are missing."""
     reference: Signal | None
@@ -79,6 +83,11 @@ class Task:
     def missing(self) -> Missing:
         """Which values are to be filled in."""
         return np.isnan(self.given.values)
+
+    @property
+    def name(self) -> str:
+        """What is restored."""
+        return f"{self.source.name}{self.made}"
 
     @property
     def config(self) -> Config:
@@ -99,10 +108,11 @@ def denoise(source: Path, target: Path, noise: float | None, seed: int, options:
     """Remove the noise from a picture or a sound; or first add some, to see how well that goes."""
     signal = signals.read(source)
     if noise is None:
-        restore(Task(source, target, signal, reference(options), options))
+        restore(Task(source, target, "", signal, reference(options), options))
     else:
         clean = signal.levelled()
-        restore(Task(source, target, clean.noisy(noise, seed), reference(options, clean), options))
+        made = f" under noise of {noise:g}, seed {seed}"
+        restore(Task(source, target, made, clean.noisy(noise, seed), reference(options, clean), options))
 
 
 def inpaint(source: Path, target: Path, find: Finder, benchmark: bool, options: Options) -> None:
@@ -115,7 +125,8 @@ def inpaint(source: Path, target: Path, find: Finder, benchmark: bool, options: 
         state = "everything" if missing.any() else "nothing"
         raise Refusal(f"{source}: {state} is missing; a mask or a value that marks some of the pixels expected")
     given = signal.with_values(np.where(missing, np.nan, signal.values))
-    restore(Task(source, target, given, reference(options, signal if benchmark else None), options))
+    made = f" with {missing.mean():.0%} missing"
+    restore(Task(source, target, made, given, reference(options, signal if benchmark else None), options))
 
 
 def reference(options: Options, made_worse: Signal | None = None) -> Signal | None:
@@ -135,11 +146,12 @@ def restore(task: Task) -> None:
     progress = Progress(options.style, "window")
     progress.say(announce(config, task))
     kept = Kept(options.run, options.resume, options.force) if options.run else None
-    restoration = Restoration(config, task.given.values, task.source.name, kept)
+    restoration = Restoration(config, task.given.values, task.name, kept)
     with until_stopped() as stop:
         try:
             for stage in restoration.run(stop):
                 seen = replace(stage, close=task.close(restoration.restored())) if task.reference else stage
+                note(options.run, seen)
                 progress.show(seen, partial(describe, seen))
         except (Interrupted, Diverged) as error:
             progress.end()
@@ -148,6 +160,13 @@ def restore(task: Task) -> None:
             raise SystemExit(128 + stop() if stop() else 1) from error
     progress.end()
     progress.say(finish(task, restoration))
+
+
+def note(run: Path | None, stage: "Stage") -> None:
+    """Write a stage down where the run is kept."""
+    if run is not None:
+        with (run / STAGES).open("a") as file:
+            file.write(json.dumps(stage.metrics()) + "\n")
 
 
 def claim_outputs(task: Task) -> None:
@@ -183,7 +202,7 @@ def announce(config: Config, task: Task) -> str:
 
 def finish(task: Task, restoration: "Restoration") -> str:
     """Write what there is, and say so."""
-    epochs = restoration.finished()
+    epochs = restoration.finished
     if not epochs:
         return "no epoch was finished, nothing is written"
     restored = restoration.restored()

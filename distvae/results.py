@@ -11,16 +11,16 @@ from distvae.output import whole
 from distvae.refusal import Refusal
 
 Row = dict[str, Any]
+STAGES = "stages.jsonl"
+"""In the run of a restoration: where it stood after each epoch."""
 
 
 def add(folder: Path, run: Path, table: str, force: bool) -> None:
     """Write the row of an evaluated run: configuration, seed, commit, seconds, figures."""
-    from distvae.train.run import read_config, read_epochs, read_info
+    from distvae.train.run import read_config, read_info
     from distvae.train.session import commit
 
-    info, judged = read_info(run), run / "evaluation" / "test" / "summary.json"
-    if not judged.is_file():
-        raise Refusal(f"{judged}: missing; 'distvae evaluate {run}' writes it")
+    info = read_info(run)
     row = {
         "table": table,
         "row": run.name,
@@ -32,9 +32,25 @@ def add(folder: Path, run: Path, table: str, force: bool) -> None:
         "data": {"name": info["data"], "digest": info["data_digest"][:16], "rows": info["rows"]},
         "machine": f"{platform.machine()}, {info['machine']['cpus']} cores",
         "config": _settings(read_config(run, info)),
-        "figures": json.loads(judged.read_text()) | _training(read_epochs(run)),
+        "figures": _figures(run),
     }
     write(folder, row, force)
+
+
+def _figures(run: Path) -> Row:
+    """Of a restoration where it stands, and how it came there; of another run, its evaluation and best epoch."""
+    from distvae.train.run import read_epochs, read_records
+
+    if stages := {stage["epoch"]: stage for stage in read_records(run / STAGES)}:  # the last of those trained twice
+        epochs = sorted(stages)
+        last = stages[epochs[-1]]
+        by_epoch = {name: [round(stages[n][name], 3) for n in epochs] for name in ("psnr", "snr") if name in last}
+        return last | {f"{name}_by_epoch": values for name, values in by_epoch.items()}
+    judged = run / "evaluation" / "test" / "summary.json"
+    if not judged.is_file():
+        raise Refusal(f"{judged}: missing; 'distvae evaluate {run}' writes it")
+    summary: Row = json.loads(judged.read_text())
+    return summary | _training(read_epochs(run))
 
 
 def add_reference(folder: Path, name: str, config: Config, table: str, force: bool) -> None:
@@ -109,6 +125,9 @@ def _section(folder: Path, table: Path) -> list[str]:
 
 
 SHOWN = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "snr": "SNR",
     "val_bound": "validation bound",
     "val_objective": "validation objective",
     "pesq_wb": "PESQ wb",
@@ -121,10 +140,13 @@ SHOWN = {
     "hoyer_active": "Hoyer, active",
     "effective_atoms": "eff. atoms",
     "live_atoms": "live",
+    "active": "active",
+    "sigma": "sigma",
     "ratio": "step / products",
     "step_us": "step, us",
     "products_us": "products, us",
 }
+DIGITS = {"psnr": 2, "snr": 2, "ssim": 3}
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -136,7 +158,7 @@ def _table(rows: list[Row]) -> list[str]:
     head = ["row", *(SHOWN[name] for name in shown), "seeds", "epochs", "seconds", "commit"]
     lines = [_line(head), _line(["---"] * len(head))]
     for name, group in groups.items():
-        figures = [_spread([row["figures"].get(figure) for row in group]) for figure in shown]
+        figures = [_spread([row["figures"].get(figure) for row in group], DIGITS.get(figure)) for figure in shown]
         epochs, seconds = (_spread([row[key] for row in group], 0) for key in ("epochs", "seconds"))
         commits = " ".join(sorted({str(row["commit"])[:8] for row in group}))
         lines.append(_line([name, *figures, str(len(group)), epochs, seconds, commits]))
@@ -149,7 +171,7 @@ def _spread(values: list[float | None], digits: int | None = None) -> str:
         return "-"
     mean, half = sum(known) / len(known), (max(known) - min(known)) / 2
     places = digits if digits is not None else 1 if abs(mean) >= 20 else 2 if abs(mean) >= 2 else 3
-    return f"{mean:.{places}f}" + (f" ± {half:.{places}f}" if half and digits is None else "")
+    return f"{mean:.{places}f}" + (f" ± {half:.{places}f}" if half and places else "")
 
 
 def _line(cells: list[str]) -> str:

@@ -21,9 +21,8 @@ from distvae.data.patches import Grid, Patches
 from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.refusal import Refusal
-from distvae.train import checkpoint
 from distvae.train.loop import Epoch
-from distvae.train.session import fit, prepare
+from distvae.train.session import keep, prepare
 
 Floats = NDArray[np.floating]
 BLOCK = 1024
@@ -84,7 +83,8 @@ class Restoration:
         if self.kept is None:
             return self.trainer.run(stop)
         folder, resume, force = self.kept
-        return fit(self.config, self.dataset, folder, recipe="restoration", resume=resume, force=force, stop=stop)
+        options = {"resume": resume, "force": force}
+        return keep(self.trainer, self.config, self.dataset, folder, recipe="restoration", stop=stop, **options)
 
     def stage(self, epoch: Epoch) -> Stage:
         """An epoch's record in the data's units."""
@@ -93,18 +93,14 @@ class Restoration:
         bound = epoch.val_bound - observed * math.log(scale)
         return Stage(epoch.epoch, epoch.epochs, bound, scale * details["sigma"], details["active"], epoch.seconds)
 
+    @property
     def finished(self) -> int:
-        """How many epochs lie behind the model, which is brought to where its run stands."""
-        if self.kept is not None and (self.kept.folder / "last.json").exists():
-            tensors, facts = checkpoint.load(self.kept.folder, "last")
-            self.trainer.restore(tensors, facts["position"])
-            self.trainer.estep.load(self.kept.folder, facts)
+        """How many epochs lie behind the model."""
         return self.trainer.position.epoch
 
     @torch.inference_mode()
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""
-        self.finished()
         trainer, rows = self.trainer, np.empty_like(self.patches.rows)
         for place in torch.arange(len(rows)).split(BLOCK):
             q = trainer.estep.infer(trainer.model, self.batch(place), 0)

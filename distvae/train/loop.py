@@ -98,13 +98,14 @@ class Trainer:
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Epoch]:
         """Train, and yield a record after each epoch."""
-        while self.position.epoch < self.config.epochs and not self._out_of_patience():
+        while self.position.epoch < self.config.epochs and not self.out_of_patience():
             began, first = time.perf_counter(), self.position.batch
             self._finish_epoch(stop)
             rows = min((self.batches - first) * self.config.batch, len(self.train))
             yield self._record(began, rows)
 
-    def _out_of_patience(self) -> bool:
+    def out_of_patience(self) -> bool:
+        """Whether validation has not become better for too long."""
         patience = self.config.patience
         return patience is not None and self.position.epoch - self.position.best_epoch >= patience
 

@@ -103,7 +103,11 @@ def read_config(path: Path, info: dict[str, Any]) -> Config:
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:
-    """The records in epochs.jsonl, if there are any; a line that a crash cut short is none."""
-    file = path / "epochs.jsonl"
+    """The records in epochs.jsonl, if there are any."""
+    return read_records(path / "epochs.jsonl")
+
+
+def read_records(file: Path) -> list[dict[str, float]]:
+    """One JSON object a line; a line that a crash cut short is none."""
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

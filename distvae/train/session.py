@@ -35,22 +35,38 @@ def fit(
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
 ) -> Iterator[Epoch]:
-    """Train into the folder `out`, and yield a record after each epoch, when it is safe on disk."""
+    """Train into the folder `out`, and yield a record after each epoch."""
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    trainer = prepare(config, dataset)
+    return keep(prepare(config, dataset), config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
+
+
+def keep(
+    trainer: Trainer,
+    config: Config,
+    dataset: Dataset,
+    out: Path,
+    *,
+    recipe: str = "",
+    resume: bool = False,
+    force: bool = False,
+    stop: Callable[[], object] = lambda: False,
+) -> Iterator[Epoch]:
+    """The same with an untrained trainer of that configuration."""
     going_on = open_folder(config, dataset, out, recipe, resume, force)
     if going_on and (out / "last.json").exists():
         tensors, facts = checkpoint.load(out, "last")
         trainer.restore(tensors, facts["position"])
         trainer.estep.load(out, facts)
         _keep_epochs(out, trainer.position.epoch)
+    savings = Savings(out, trainer)
     try:
         for epoch in trainer.run(stop):
             _write_down(out, trainer, epoch)
+            savings.after(epoch)
             yield epoch
     except Interrupted:
-        _save_state(out, trainer)
+        savings.save()
         raise
     finally:
         _note(out, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
@@ -156,17 +172,35 @@ def _write_down(out: Path, trainer: Trainer, epoch: Epoch) -> None:
         checkpoint.save(out, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch})
     with (out / "epochs.jsonl").open("a") as file:
         file.write(json.dumps(epoch.metrics()) + "\n")
-    _save_state(out, trainer)
 
 
-def _save_state(out: Path, trainer: Trainer) -> None:
-    """Populations first, then the checkpoint that names them; older populations go last."""
-    tensors, position = trainer.state()
-    kept = trainer.estep.save(out, f"{trainer.position.epoch:05}-{trainer.position.batch:05}")
-    checkpoint.save(out, "last", tensors, {"position": position} | kept)
-    for old in out.glob("population-*.arrow"):
-        if old.name != kept.get("population"):
-            old.unlink()
+class Savings:
+    """The state that a resumed run goes on from, saved as often as costs little."""
+
+    share = 0.05
+    """Of the time, at most, that saving takes; what is lost to a crash is trained again, to the same result."""
+
+    def __init__(self, out: Path, trainer: Trainer) -> None:
+        self.out, self.trainer = out, trainer
+        self.due = 0.0
+
+    def after(self, epoch: Epoch) -> None:
+        """Save after an epoch, if it is the last or enough time went by since."""
+        over = epoch.epoch == epoch.epochs or self.trainer.out_of_patience()
+        if over or time.monotonic() >= self.due:
+            self.save()
+
+    def save(self) -> None:
+        """Populations first, then the checkpoint that names them; older populations go last."""
+        began, trainer = time.monotonic(), self.trainer
+        tensors, position = trainer.state()
+        kept = trainer.estep.save(self.out, f"{trainer.position.epoch:05}-{trainer.position.batch:05}")
+        checkpoint.save(self.out, "last", tensors, {"position": position} | kept)
+        for old in self.out.glob("population-*.arrow"):
+            if old.name != kept.get("population"):
+                old.unlink()
+        now = time.monotonic()
+        self.due = now + (now - began) / self.share
 
 
 def _keep_epochs(out: Path, finished: int) -> None:
