@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from distvae.config import Config, Count, Whole
+from distvae.config import Config
+from distvae.config.values import Count, Whole
 from distvae.recipes import load, read_tree
 from distvae.refusal import Refusal, nearest
 from distvae.schema import check

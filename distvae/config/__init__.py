@@ -1,0 +1,100 @@
+"""What a run is: five frozen dataclasses, one per family, validated at the door.
+
+A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per family, chosen by its `kind`. Every mistake
+is refused with its dotted path and the nearest right name.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from distvae.config.data import BarsData, DataFamily, IdxData, PatchData, SpeechData
+from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
+from distvae.config.model import Decoder, SDMModel, TVAEModel, VAEModel, VSCModel
+from distvae.config.train import Eval, Train
+from distvae.refusal import Refusal, nearest
+from distvae.schema import SECTIONS, check, read_section
+
+__all__ = [
+    "Amortised",
+    "BarsData",
+    "Config",
+    "DataFamily",
+    "Decoder",
+    "Eval",
+    "Evolution",
+    "Exact",
+    "IdxData",
+    "PatchData",
+    "RandomSearch",
+    "SDMModel",
+    "SpeechData",
+    "TVAEModel",
+    "Train",
+    "Truncation",
+    "VAEModel",
+    "VSCModel",
+    "flatten",
+    "from_dict",
+    "to_dict",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run does."""
+
+    data: Any = field(default_factory=SpeechData)
+    model: Any = field(default_factory=VAEModel)
+    estep: Any = field(default_factory=Amortised)
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
+    follows: Literal["ours", "paper", "release"] = "ours"
+    """Which text decides where paper and released code differ."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other."""
+        if self.estep.kind not in self.model.estep:
+            wanted = " or ".join(self.model.estep)
+            raise Refusal(f"estep.kind: '{self.estep.kind}' with model.kind '{self.model.kind}'; {wanted} expected")
+        kept, latent = getattr(self.estep, "states", 1), self.model.latent
+        if latent < 40 and kept > 2**latent:
+            raise Refusal(f"estep.states: {kept}, but {latent} bits have only {2**latent} states")
+        if self.estep.kind == "exact" and latent > 16:
+            raise Refusal(f"model.latent: {latent} with estep.kind 'exact'; at most 16 expected")
+
+    def with_(self, section: str, **changes: Any) -> "Config":
+        """A copy with some fields of one section changed, validated as if read anew."""
+        tree = to_dict(self)
+        tree[section] |= changes
+        return from_dict(tree)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain values, nested as in a YAML file, kinds included."""
+    sections = {s: {"kind": getattr(config, s).kind} | _plain(getattr(config, s)) for s in SECTIONS}
+    return sections | {"follows": config.follows}
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(part).items()}
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted keys, as on the command line."""
+    tree = to_dict(config)
+    return {f"{s}.{name}": value for s in SECTIONS for name, value in tree[s].items()} | {"follows": config.follows}
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """The validated configuration of a nested mapping."""
+    known = (*SECTIONS, "follows")
+    for name in tree:
+        if name not in known:
+            raise Refusal(f"{name}: no such section; {nearest(str(name), known)}")
+    sections = {name: read_section(name, tree.get(name) or {}) for name in SECTIONS if name != "estep"}
+    estep = {"kind": sections["model"].estep[0]} | dict(tree.get("estep") or {})
+    sections["estep"] = read_section("estep", estep)
+    follows = check("follows", Literal["ours", "paper", "release"], tree.get("follows", "ours"))
+    return Config(**sections, follows=follows)

@@ -1,0 +1,130 @@
+"""Families of data."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from distvae.config.values import Count, NonNegative, Positive, Share, Whole, Widths
+from distvae.refusal import Refusal
+from distvae.schema import Range, family
+
+
+@family("data")
+@dataclass(frozen=True)
+class SpeechData:
+    """Power spectra of recordings, one frame a data point."""
+
+    kind: ClassVar[str] = "speech"
+    path: str = ""
+    """A folder of wav, flac, ogg or mp3, or `built-in speech`; empty: $DISTVAE_DATA, else the built-in speech."""
+    rate: Annotated[int, Range(4000, 192000)] = 16000
+    """Sampling rate in Hz everything is resampled to."""
+    window: Annotated[int, Range(16, 65536)] = 1024
+    """Samples in the sine window."""
+    hop: Count = 256
+    """Samples from one frame to the next; it must divide the window."""
+    trim_db: Positive | None = 30.0
+    """Cut leading and trailing parts this many dB below the loudest; null keeps them."""
+    level: Literal["peak", "keep"] = "peak"
+    """Divide each recording by its largest sample, or keep it."""
+    speakers: str = "auto"
+    """folder | pattern:REGEX with one group | csv:FILE; auto: speakers.csv in the path, else the name of the folder."""
+    split: Literal["auto", "given", "seeded", "loose"] = "auto"
+    """Where the split comes from: the table or the top folders (train, val, test), or speakers drawn with a seed.
+
+    `loose` asks for none: what was given a split keeps it, everything else is test. It serves judging and encoding."""
+    split_seed: Whole = 0
+    val: Share = 0.15
+    """Share of the speakers to validate on, when the split is drawn."""
+    test: Share = 0.15
+    """Share of the speakers to test on, when the split is drawn."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.window % self.hop or self.hop * 2 > self.window:
+            raise Refusal(f"data.hop: {self.hop} does not divide data.window = {self.window} at least twice")
+        if self.val + self.test >= 1:
+            raise Refusal(f"data.val + data.test: {self.val + self.test:g}; less than 1 expected")
+
+    @property
+    def bins(self) -> int:
+        """Frequencies of a frame."""
+        return self.window // 2 + 1
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point."""
+        return self.bins
+
+
+@family("data")
+@dataclass(frozen=True)
+class IdxData:
+    """Images in the idx files of MNIST and its kin, one image a data point, scaled to [0, 1]."""
+
+    kind: ClassVar[str] = "idx"
+    path: str = ""
+    """The folder with train-images-idx3-ubyte and t10k-images-idx3-ubyte, gzipped or not; empty: $DISTVAE_DATA."""
+    holdout: Whole = 0
+    """Training images kept for validation; 0 validates on the test images, as the papers' curves do."""
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point, where it is one of MNIST."""
+        return 784
+
+
+@family("data")
+@dataclass(frozen=True)
+class BarsData:
+    """Bars on a square: every bar appears independently, horizontal and vertical ones superimpose."""
+
+    kind: ClassVar[str] = "bars"
+    path: str = ""
+    """Nothing: the images are made."""
+    size: Annotated[int, Range(2, 64)] = 4
+    """Pixels of a side; there are twice as many bars."""
+    rows: Count = 500
+    active: Positive = 2.0
+    """Bars of an image on average."""
+    variance: NonNegative = 0.01
+    """Of the noise."""
+    seed: Whole = 0
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point."""
+        return self.size**2
+
+
+@family("data")
+@dataclass(frozen=True)
+class PatchData:
+    """Overlapping windows of one picture or sound, which is restored from itself alone."""
+
+    kind: ClassVar[str] = "patches"
+    path: str = ""
+    """The picture or the sound."""
+    window: Widths = (8, 8)
+    """Height and width of a patch, or samples of a chunk of sound."""
+    stride: Count = 1
+    """From one window to the next; the last always ends where the data does."""
+    scale: Literal["standard", "keep"] = "standard"
+    """Subtract the mean and divide by the standard deviation, one number each; or keep the values, 0 to 255."""
+    level: Literal["remove", "keep"] = "remove"
+    """Whether each window's mean is taken out before training and put back after."""
+    merge: Literal["mean", "gaussian"] = "mean"
+    """How windows weigh where they overlap: all alike, or less towards their edges."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if len(self.window) not in (1, 2):
+            raise Refusal(f"data.window: {list(self.window)}; [height, width] or [samples] expected")
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point, where there is one channel."""
+        return math.prod(self.window)
+
+
+DataFamily = SpeechData | IdxData | BarsData | PatchData

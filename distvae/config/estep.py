@@ -1,0 +1,75 @@
+"""Families of E-steps: where posteriors come from."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from distvae.config.values import Activation, Count, Positive, Share, Widths
+from distvae.refusal import Refusal
+from distvae.schema import family
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What every E-step that keeps states for each data point has."""
+
+    states: Count = 64
+    """Distinct states kept for each data point."""
+    block: Count = 1024
+    """Data points whose states are improved at once, under the parameters of that moment."""
+
+
+@family("estep")
+@dataclass(frozen=True)
+class Evolution(Truncation):
+    """Kept states improved by an evolutionary search; the children of a generation are the parents of the next."""
+
+    kind: ClassVar[str] = "evolution"
+    parents: Count = 5
+    children: Count = 4
+    """Children of each parent; with crossover every pair of parents has two, and this is not used."""
+    generations: Count = 1
+    selection: Literal["fitness", "fitness_batch", "uniform", "best"] = "fitness_batch"
+    mutation: Literal["flip", "sparse_flip"] = "flip"
+    crossover: Literal["none", "one_point"] = "none"
+    rate: Share = 0.1
+    """Share of the bits that sparse_flip turns over on average."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.parents > self.states:
+            raise Refusal(f"estep.parents: {self.parents}, but estep.states = {self.states}; at most as many expected")
+        if self.crossover == "one_point" and self.parents < 2:
+            raise Refusal("estep.parents: 1 with crossover; two or more expected")
+
+
+@family("estep")
+@dataclass(frozen=True)
+class RandomSearch(Truncation):
+    """Kept states improved by independent draws from Bernoulli(1 / H)."""
+
+    kind: ClassVar[str] = "random"
+    draws: Count = 20
+    """New states at each visit."""
+
+
+@family("estep")
+@dataclass(frozen=True)
+class Exact:
+    """All 2^H states: the exact posterior, for small H."""
+
+    kind: ClassVar[str] = "exact"
+
+
+@family("estep")
+@dataclass(frozen=True)
+class Amortised:
+    """Posteriors by an encoder's forward pass."""
+
+    kind: ClassVar[str] = "amortised"
+    hidden: Widths = (128,)
+    """Widths of the encoder's hidden layers."""
+    activation: Activation = "tanh"
+    input: Literal["raw", "log", "log_standard"] = "log_standard"
+    """What the encoder sees: x, log x, or log x standardised per value with the training set's statistics."""
+    floor: Positive = 1e-10
+    """Added to x before its logarithm."""

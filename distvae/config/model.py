@@ -1,0 +1,103 @@
+"""Families of models."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from distvae.config.values import Activation, Count, NonNegative, Positive, Probability, Whole, Widths
+from distvae.refusal import Refusal
+from distvae.schema import family
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What every model with an encoder has beside it."""
+
+    estep: ClassVar[tuple[str, ...]] = ("amortised",)
+    latent: Count = 32
+    """Values of the latent state."""
+    hidden: Widths = (128,)
+    """Widths of the decoder's hidden layers."""
+    activation: Activation = "tanh"
+    likelihood: Literal["itakura_saito", "gaussian", "bernoulli"] = "itakura_saito"
+    beta: NonNegative = 1.0
+    """Weight of the KL divergence in the objective; the bound reported always has weight one."""
+    beta_warmup: Whole = 0
+    """Steps over which that weight rises from zero."""
+
+
+@family("model")
+@dataclass(frozen=True)
+class VAEModel(Decoder):
+    """Variational autoencoder with a diagonal Gaussian posterior."""
+
+    kind: ClassVar[str] = "vae"
+
+
+@family("model")
+@dataclass(frozen=True)
+class SDMModel(Decoder):
+    """Sparse dictionary model: z = D a, one learnable variance per value of a."""
+
+    kind: ClassVar[str] = "sdm"
+    dictionary: Literal["identity", "dct", "learned"] = "identity"
+    atoms: Count | None = None
+    """Columns of the dictionary; null: as many as model.latent."""
+    coherence: NonNegative = 0.0
+    """Weight of the penalty on the learned dictionary's coherence, nats per data point."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.dictionary == "identity" and self.atoms not in (None, self.latent):
+            raise Refusal(f"model.atoms: {self.atoms} with the identity; model.latent = {self.latent} or null expected")
+        if self.coherence and self.dictionary != "learned":
+            raise Refusal("model.coherence: only a learned dictionary has a coherence to lower; 0 expected")
+
+    @property
+    def columns(self) -> int:
+        """Atoms of the dictionary."""
+        return self.atoms or self.latent
+
+
+@family("model")
+@dataclass(frozen=True)
+class VSCModel(Decoder):
+    """Variational sparse coding: spike-and-slab latents."""
+
+    kind: ClassVar[str] = "vsc"
+    alpha: Probability = 0.5
+    """Prior probability that a latent is active."""
+    sharpness: Positive = 200.0
+    """Slope of the relaxed gate."""
+    prior: Literal["fixed", "pseudo"] = "fixed"
+    """A spike-and-slab with alpha, or a selected one of the posteriors at learned pseudo-inputs."""
+    pseudo_inputs: Count = 10
+    slab_warmup: tuple[Whole, Whole] = (0, 0)
+    """With the pseudo prior: steps between which the slabs come to carry information."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.slab_warmup[0] > self.slab_warmup[1]:
+            raise Refusal(f"model.slab_warmup: {list(self.slab_warmup)} falls; two rising steps expected")
+
+
+@family("model")
+@dataclass(frozen=True)
+class TVAEModel:
+    """Truncated variational autoencoder: binary latents, no encoder; with no hidden layer, binary sparse coding."""
+
+    kind: ClassVar[str] = "tvae"
+    estep: ClassVar[tuple[str, ...]] = ("evolution", "random", "exact")
+    latent: Count = 64
+    """Bits of the latent state."""
+    hidden: Widths = (64,)
+    """Widths of the decoder's hidden layers; none makes it linear."""
+    activation: Activation = "relu"
+    output: Literal["linear", "sigmoid"] = "linear"
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    variance: Positive | None = 0.01
+    """sigma^2 at the start; null: the variance of the data."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.likelihood == "bernoulli" and self.output == "sigmoid":
+            raise Refusal("model.output: 'sigmoid' with the Bernoulli likelihood, which has one of its own; use linear")

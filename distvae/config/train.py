@@ -1,0 +1,53 @@
+"""How a model is trained and judged."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from distvae.config.values import Count, NonNegative, Positive, Whole
+from distvae.schema import family
+
+
+@family("train")
+@dataclass(frozen=True)
+class Train:
+    """Adam, its schedule, and when to stop."""
+
+    kind: ClassVar[str] = "adam"
+    epochs: Count = 30
+    batch: Count = 128
+    rate: Positive = 3e-3
+    """Largest learning rate."""
+    schedule: Literal["constant", "cosine", "cyclical"] = "cosine"
+    warmup: Whole = 500
+    """Steps over which the rate rises from zero."""
+    cycle: Count = 20
+    """Epochs of one cycle of the cyclical schedule, a triangle between rate_low and rate."""
+    rate_low: NonNegative = 0.0
+    """Smallest rate of the cosine and the cyclical schedule."""
+    patience: Count | None = None
+    """Stop after so many epochs without a better validation objective; null never does."""
+    seed: Whole = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = 1
+    """Threads of one process: small layers gain little from more, and lose much on a busy machine; null: torch's."""
+
+
+@family("eval")
+@dataclass(frozen=True)
+class Eval:
+    """How a trained model is judged."""
+
+    kind: ClassVar[str] = "standard"
+    latent: Literal["mean", "sample"] = "mean"
+    """Resynthesise from the posterior mean (VSC: gamma * mu) or from a sample of the posterior."""
+    metrics: tuple[Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"], ...] = (
+        "pesq_wb",
+        "pesq_nb",
+        "pesq_nb_raw",
+        "stoi",
+        "estoi",
+        "si_sdr",
+        "isd",
+    )
+    processes: Count | None = None
+    """Processes that judge files side by side; null: one per core."""
