@@ -1,11 +1,11 @@
 """What `distvae denoise` and `distvae inpaint` do with files."""
 
 import json
-import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +16,17 @@ from distvae.config import Config
 from distvae.data import signals
 from distvae.data.missing import Finder, Missing, dropped, marked_by, masked_by
 from distvae.data.signals import Signal
+from distvae.memory import available
 from distvae.output import claim
 from distvae.progress import Progress, Style, clock, until_stopped
 from distvae.recipes import parse_assignments
 from distvae.refusal import Refusal
 from distvae.results import STAGES
-from distvae.tasks.closeness import closeness
+from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import Preset, configured
 
 if TYPE_CHECKING:
-    from distvae.tasks.restoration import Restoration, Stage
+    from distvae.tasks.restoration import Cost, Restoration, Stage
 
 Floats = NDArray[np.floating]
 FIGURES = (".png", ".pdf", ".svg")
@@ -43,7 +44,7 @@ class Options:
     clean: Path | None = None
     figure: Path | None = None
     run: Path | None = None
-    """Folder that keeps the run."""
+    """Folder that keeps the run for good; without one it is kept beside the result until that is written."""
     resume: bool = False
     force: bool = False
     style: Style = "line"
@@ -90,6 +91,11 @@ class Task:
         return f"{self.source.name}{self.made}"
 
     @property
+    def folder(self) -> Path:
+        """Where the run is kept while it lasts."""
+        return self.options.run or self.target.with_name(f"{self.target.name}.run")
+
+    @property
     def config(self) -> Config:
         """Of the recipe named, or else of the preset."""
         options, values = self.options, self.given.values
@@ -100,8 +106,17 @@ class Task:
         return np.where(self.missing, restored, self.given.values) if self.missing.any() else restored
 
     def close(self, restored: Floats) -> dict[str, float]:
-        """How close to the reference, where there is one."""
-        return {} if self.reference is None else closeness(self.reference, self.result(restored))
+        """How close to the reference, where there is one; of a sound also how much closer than before."""
+        if self.reference is None:
+            return {}
+        after = closeness(self.reference, self.result(restored))
+        return after | gained(self.before, after)
+
+    @cached_property
+    def before(self) -> dict[str, float]:
+        """How close a sound was before it was restored."""
+        reference = self.reference
+        return {} if reference is None or reference.rate is None else closeness(reference, self.given.values)
 
 
 def denoise(source: Path, target: Path, noise: float | None, seed: int, options: Options) -> None:
@@ -143,61 +158,57 @@ def restore(task: Task) -> None:
 
     claim_outputs(task)
     config, options = task.config, task.options
+    cost = admitted(config, task)
     progress = Progress(options.style, "window")
-    progress.say(announce(config, task))
-    kept = Kept(options.run, options.resume, options.force) if options.run else None
-    restoration = Restoration(config, task.given.values, task.name, kept)
+    restoration = Restoration(config, task.given.values, task.name, Kept(task.folder, options.resume, options.force))
     with until_stopped() as stop:
         try:
+            epochs = config.train.epochs
+            progress.say(f"{task.name}: {cost}, {epochs} epochs in about {clock(epochs * restoration.pace())}")
             for stage in restoration.run(stop):
                 seen = replace(stage, close=task.close(restoration.restored())) if task.reference else stage
-                note(options.run, seen)
+                note(task.folder, seen)
                 progress.show(seen, partial(describe, seen))
         except (Interrupted, Diverged) as error:
             progress.end()
-            text = str(error) or f"stopped; {finish(task, restoration)}"
+            text = str(error) or f"stopped; {finish(task, restoration)}; the same command and --resume go on"
             print(f"distvae: {text}", file=sys.stderr)
             raise SystemExit(128 + stop() if stop() else 1) from error
     progress.end()
     progress.say(finish(task, restoration))
+    if options.run is None:
+        shutil.rmtree(task.folder)
 
 
-def note(run: Path | None, stage: "Stage") -> None:
+def note(run: Path, stage: "Stage") -> None:
     """Write a stage down where the run is kept."""
-    if run is not None:
-        with (run / STAGES).open("a") as file:
-            file.write(json.dumps(stage.metrics()) + "\n")
+    with (run / STAGES).open("a") as file:
+        file.write(json.dumps(stage.metrics()) + "\n")
 
 
 def claim_outputs(task: Task) -> None:
     """Refuse outputs that cannot be written, and what does not belong together."""
     options = task.options
-    claim(task.target, signals.suffixes_for(task.given), options.force)
+    claim(task.target, signals.suffixes_for(task.given), options.force or options.resume)
     if options.figure is not None:
-        claim(options.figure, FIGURES, options.force)
-    if options.resume and options.run is None:
-        raise Refusal("--resume: no run to go on with; --run FOLDER expected, as when it began")
+        claim(options.figure, FIGURES, options.force or options.resume)
     if task.reference is not None and task.reference.values.shape != task.given.values.shape:
         shapes = [" x ".join(map(str, s.values.shape)) for s in (task.reference, task.given)]
         raise Refusal(f"{options.clean}: {shapes[0]} values; {shapes[1]} expected, as {task.source} has")
 
 
-def announce(config: Config, task: Task) -> str:
-    """What is about to be done, and what it takes; what cannot be done, or not here, is refused."""
+def admitted(config: Config, task: Task) -> "Cost":
+    """What it takes, if it can be done here; else a refusal."""
     from distvae.tasks.restoration import Cost, check
 
     check(config, task.given.values, str(task.source))
     cost = Cost.of(config, task.given.values.shape)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if cost.needed > memory:
+    if cost.memory > (free := available()):
         raise Refusal(
-            f"{task.source}: {cost.rows:,} windows need {cost.needed / 1e9:.1f} GB and this machine has "
-            f"{memory / 1e9:.1f} GB; a larger --stride, fewer estep.states or a part of the data expected"
+            f"{task.source}: {cost}, but {free / 1e9:.1f} GB are free; a larger --stride, fewer estep.states or "
+            "a part of the data expected"
         )
-    return (
-        f"{task.source}: {cost.rows:,} windows of {cost.dims} values, {config.train.epochs} epochs, "
-        f"{cost.needed / 1e6:,.0f} MB; the time it takes is known after the first epoch"
-    )
+    return cost
 
 
 def finish(task: Task, restoration: "Restoration") -> str:

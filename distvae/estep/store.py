@@ -1,15 +1,18 @@
 """Where populations live: bit-packed, rows by id, in blocks."""
 
 import hashlib
+import tempfile
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from distvae.memory import available
 from distvae.refusal import Refusal
 
 VERSION = 1
+PART = 65536  # rows written at a time
 
 
 class PopulationStore(Protocol):
@@ -25,11 +28,14 @@ class PopulationStore(Protocol):
         """Write all rows to an Arrow file; its checksum."""
 
 
-class LocalStore:
-    """All rows in the memory of this process."""
+class LocalStore(nn.Module):
+    """All rows in the memory of this process, or of its device, or in a file mapped into it."""
+
+    words: Tensor
 
     def __init__(self, words: Tensor) -> None:
-        self.words = words
+        super().__init__()
+        self.register_buffer("words", words, persistent=False)
 
     def get(self, rows: Tensor) -> Tensor:
         """(B, S, W) the words of these rows."""
@@ -44,17 +50,19 @@ class LocalStore:
         import pyarrow as pa
 
         rows, states, width = self.words.shape
-        column = pa.FixedSizeListArray.from_arrays(pa.array(self.words.cpu().numpy().ravel()), states * width)
         facts = {"version": VERSION, "states": states, "words": width, "rows": rows}
-        schema = pa.schema({"states": column.type}, {key: str(value) for key, value in facts.items()})
+        schema = pa.schema({"states": pa.list_(pa.int64(), states * width)}, {k: str(v) for k, v in facts.items()})
         partial = path.with_name(f".{path.name}.partial")
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(pa.record_batch([column], schema=schema))
+            for part in self.words.split(PART):
+                values = pa.array(part.cpu().numpy().ravel())
+                column = pa.FixedSizeListArray.from_arrays(values, states * width)
+                writer.write_batch(pa.record_batch([column], schema=schema))
         partial.replace(path)
         return checksum(path)
 
     @classmethod
-    def load(cls, path: Path, expected: str) -> "LocalStore":
+    def load(cls, path: Path, expected: str, mapped: str | None = None) -> "LocalStore":
         """All rows from a file that must have that checksum."""
         import pyarrow as pa
 
@@ -66,8 +74,44 @@ class LocalStore:
         facts = {key.decode(): int(value) for key, value in reader.schema.metadata.items()}
         if facts["version"] > VERSION:
             raise Refusal(f"{path}: written by a newer distvae (format {facts['version']}, {VERSION} is known here)")
-        values = reader.get_batch(0).column(0).values.to_numpy(zero_copy_only=True)
-        return cls(torch.from_numpy(values.copy()).view(-1, facts["states"], facts["words"]))
+        words = room(facts["rows"], facts["states"], facts["words"], mapped)
+        _fill(words, reader)
+        return cls(words)
+
+
+def _fill(words: Tensor, reader: Any) -> None:
+    """The words of an Arrow file, batch after batch."""
+    first = 0
+    for i in range(reader.num_record_batches):
+        column = reader.get_batch(i).column(0)
+        values = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=True).copy())
+        words[first : first + len(column)] = values.view(-1, *words.shape[1:])
+        first += len(column)
+
+
+def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
+    """(rows, states, words) to be filled, in memory or in an unnamed file in the folder `mapped`."""
+    needed = 8 * rows * states * words
+    if mapped is None:
+        if needed > available():
+            raise Refusal(
+                f"estep.states: {states} states for {rows:,} rows need {_gigabytes(needed)}, and "
+                f"{_gigabytes(available())} of memory are free; fewer expected, or estep.mapped=FOLDER on a large disk"
+            )
+        return torch.empty(rows, states, words, dtype=torch.int64)
+    try:
+        with tempfile.NamedTemporaryFile(dir=mapped, prefix="distvae-population-") as file:
+            file.truncate(needed)
+            values = torch.from_file(file.name, shared=True, size=needed // 8, dtype=torch.int64)
+    except OSError as error:
+        raise Refusal(
+            f"estep.mapped: {mapped}: {error.strerror}; a folder that can be written into expected"
+        ) from error
+    return values.view(rows, states, words)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
 
 
 def checksum(path: Path) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distvae import config
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
-from distvae.estep.store import LocalStore, PopulationStore
+from distvae.estep.store import LocalStore, PopulationStore, room
 from distvae.interface import Batch
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
 from distvae.models.tvae import TVAE, Truncated
@@ -42,7 +42,7 @@ class Search(nn.Module):
 
     def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
         """Draw the first states of every row."""
-        words = torch.empty(rows, self.config.states, words_of(self.latent), dtype=torch.int64)
+        words = room(rows, self.config.states, words_of(self.latent), self.config.mapped)
         for part in torch.arange(rows).split(1024):
             words[part] = first_states(self.config.states, self.latent, seed, part)
         self.store = LocalStore(words)
@@ -89,7 +89,7 @@ class Search(nn.Module):
 
     def load(self, folder: Path, facts: dict[str, Any]) -> None:
         """The inverse of `save`."""
-        self.store = LocalStore.load(folder / facts["population"], facts["population_sha256"])
+        self.store = LocalStore.load(folder / facts["population"], facts["population_sha256"], self.config.mapped)
 
 
 class Evolution(Search):

@@ -25,7 +25,7 @@ from distvae.noise import Noise
 
 PI = (1e-5, 1 - 1e-5)
 DEAD = 1.0  # rows of an epoch in which a latent must be active to live
-DECODED = 2048  # states decoded together on the CPU, so that their activations stay in its cache
+DECODED = 512  # states decoded together on the CPU, so that their activations stay in its cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +179,23 @@ class TVAE(nn.Module):
         Every state is decoded. Those that weigh less than the precision of numbers have no part in a gradient; the
         others are followed once more for theirs.
         """
+        q = self._weighed(batch, words)
+        if not torch.is_grad_enabled():
+            return q
+        counts = q.weight > torch.finfo(q.output.dtype).eps
+        heavy = torch.zeros_like(q.output[:, 0], dtype=torch.bool).index_fill_(0, q.place[counts], True).nonzero()[:, 0]
+        output = self._followed(States.of(q.table.words[heavy], self.states), q.output[heavy])
+        return self._truncated(batch, q.table, q.place, q.output.index_copy(0, heavy, output))
+
+    @torch.no_grad()
+    def _weighed(self, batch: Batch, words: Tensor) -> Truncated:
+        """The posterior without its gradient: every distinct state decoded once."""
         distinct, place = tabulate(words)
         table = States.of(distinct, self.states)
         together = DECODED if words.device.type == "cpu" else len(table)
-        with torch.no_grad():
-            output = torch.cat([self.output(part) for part in table.split(together)])
-            q = self._truncated(batch, table, place, output)
-        if not torch.is_grad_enabled():
-            return q
-        counts = q.weight > torch.finfo(output.dtype).eps
-        heavy = torch.zeros_like(output[:, 0], dtype=torch.bool).index_fill_(0, place[counts], True).nonzero()[:, 0]
-        output = output.index_copy(0, heavy, self._followed(States.of(distinct[heavy], self.states), output[heavy]))
+        output = batch.x.new_empty(len(table), batch.x.shape[1])
+        for part, here in zip(table.split(together), output.split(together), strict=True):
+            here.copy_(self.output(part))
         return self._truncated(batch, table, place, output)
 
     def _followed(self, states: States, output: Tensor) -> Tensor:
@@ -209,10 +215,9 @@ class TVAE(nn.Module):
         mean = self.likelihood.mean(q.output)
         return functional.embedding_bag(q.place, mean, per_sample_weights=q.weight, mode="sum")
 
-    @torch.no_grad()
     def score(self, batch: Batch, words: Tensor) -> Tensor:
         """(B, S) log p(x, z) of states (B, S, W)."""
-        return self.posterior(batch, words).log_joint
+        return self._weighed(batch, words).log_joint
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """(B,) log sum over the kept states of p(x, z)."""
@@ -229,18 +234,18 @@ class TVAE(nn.Module):
         """Nothing warms up."""
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> dict[str, Tensor]:
-        """What pi and sigma^2 need."""
-        weight = q.weight
-        sums = {"active": q.code.sum(0), "rows": weight.new_tensor(len(weight))}
+        """What pi and sigma^2 need; and how many rows expect so many active latents, rounded."""
+        weight, code = q.weight, q.code
+        sums = {"active": code.sum(0), "rows": weight.new_tensor(len(weight))}
+        count = code.sum(1).round().long().clamp(0, self.states)  # which NaN is not, until a diverged run is refused
+        sums["counts"] = code.new_zeros(self.states + 1).index_add_(0, count, code.new_ones(len(code)))
         return sums | self.likelihood.statistics(batch.x, q.log_likelihood, weight, batch.mask)
 
     def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
-        """Latents active on average, and dead; share of distinct states; states replaced per row; sigma."""
+        """Latents active on average and in which rows, and dead; states replaced per row, and distinct; sigma."""
         rows = float(total["rows"])
-        told = {
-            "active": float(self.pi.sum()),
-            "dead": float((self.pi * rows < DEAD).sum()),
-        }
+        told = {"active": float(self.pi.sum())} | _deciles(total["counts"])
+        told["dead"] = float((self.pi * rows < DEAD).sum())
         if "looked_at" in total:
             told["substitutions"] = float(total["substitutions"]) / rows
             told["distinct_states"] = float(total["distinct"] / total["looked_at"])
@@ -252,6 +257,12 @@ class TVAE(nn.Module):
         """pi is the mean activity, sigma^2 the mean squared error."""
         self.pi.copy_(total["active"] / total["rows"])
         self.likelihood.maximise(total)
+
+
+def _deciles(counts: Tensor) -> dict[str, float]:
+    """How many latents the sparsest tenth of the rows have active at most, half of them, and all but a tenth."""
+    ladder = counts.cumsum(0)
+    return {f"active_p{share}": float((100 * ladder < share * ladder[-1]).sum()) for share in (10, 50, 90)}
 
 
 def _variance(blocks: Iterable[Tensor]) -> float:

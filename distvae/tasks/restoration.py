@@ -7,7 +7,7 @@ a missing value is left out of everything but this last step.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,9 @@ from distvae.train.session import keep, prepare
 Floats = NDArray[np.floating]
 BLOCK = 1024
 """Rows looked at together; every distinct state of theirs is decoded once."""
+
+TRIED = 1024
+"""Rows of a short training that tells the pace."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,14 @@ class Restoration:
         folder, resume, force = self.kept
         options = {"resume": resume, "force": force}
         return keep(self.trainer, self.config, self.dataset, folder, recipe="restoration", stop=stop, **options)
+
+    def pace(self) -> float:
+        """Seconds that an epoch will take, from a short training aside on a few rows."""
+        rows = self.patches.rows[:: -(-len(self.patches.rows) // TRIED)]
+        aside = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
+        with threads(self.config.train.threads):
+            _, first, second = prepare(self.config.with_("train", epochs=3, patience=None), aside).run()
+        return (second.seconds - first.seconds) * len(self.patches.rows) / len(rows)
 
     def stage(self, epoch: Epoch) -> Stage:
         """An epoch's record in the data's units."""
@@ -146,12 +157,17 @@ class Cost:
 
     rows: int
     dims: int
-    needed: int
+    memory: int
     """Bytes."""
 
     @classmethod
     def of(cls, config: Config, shape: tuple[int, ...]) -> "Cost":
         """The windows of an array, three copies of which are held, and the states kept for each."""
         grid = Grid(shape, config.data.window, config.data.stride)
-        kept = getattr(config.estep, "states", 0) * words_of(config.model.latent) * 8
-        return cls(grid.rows, grid.dims, grid.rows * (3 * 4 * grid.dims + 2 * kept))
+        held = getattr(config.estep, "mapped", None) is None
+        kept = held * getattr(config.estep, "states", 0) * words_of(config.model.latent) * 8
+        return cls(grid.rows, grid.dims, grid.rows * (3 * 4 * grid.dims + kept))
+
+    def __str__(self) -> str:
+        """For a person."""
+        return f"{self.rows:,} windows of {self.dims} values, {self.memory / 1e6:,.1f} MB"

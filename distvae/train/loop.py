@@ -94,7 +94,7 @@ class Trainer:
         self.batches = math.ceil(len(train) / config.batch)
         self.position = Position()
         self.total: Sums = {}
-        self.searching = 0.0  # seconds of this epoch spent in visits to populations
+        self.searching = self.reading = 0.0  # seconds of this epoch spent in visits to populations, and on data
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Epoch]:
         """Train, and yield a record after each epoch."""
@@ -131,8 +131,8 @@ class Trainer:
 
     def _ahead(self, rows: NDArray[np.int64]) -> None:
         if self.estep.block:
-            began = time.perf_counter()
             batch, noise = self._batch(rows)
+            began = time.perf_counter()
             add(self.total, self.estep.ahead(self.model, batch, noise))
             self.searching += time.perf_counter() - began
 
@@ -147,8 +147,11 @@ class Trainer:
         add(self.total, {"finite": self.total["objective"].isfinite()})
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Batch, Noise]:
+        began = time.perf_counter()
         noise = Noise(self.config.seed, self.position.epoch, torch.from_numpy(rows).to(self.device))
-        return self._take(self.train, noise.row), noise
+        batch = self._take(self.train, noise.row)
+        self.reading += time.perf_counter() - began
+        return batch, noise
 
     def _take(self, data: Rows, row: Tensor) -> Batch:
         x = torch.from_numpy(data[row.cpu().numpy()]).to(self.device)
@@ -186,11 +189,13 @@ class Trainer:
         trained = time.perf_counter() - began
         details = self.model.telemetry(total)
         if self.estep.block:
-            details |= {"estep_seconds": self.searching, "mstep_seconds": trained - self.searching}
+            spent = {"estep_seconds": self.searching, "data_seconds": self.reading}
+            details |= spent | {"mstep_seconds": trained - sum(spent.values())}
         val = self.validate()
         last_rate = self.optimizer.param_groups[0]["lr"]
         best = val["objective"] > position.best
-        position.epoch, position.batch, self.total, self.searching = position.epoch + 1, 0, {}, 0.0
+        position.epoch, position.batch = position.epoch + 1, 0
+        self.total, self.searching, self.reading = {}, 0.0, 0.0
         position.seconds += time.perf_counter() - began
         if best:
             position.best, position.best_epoch = val["objective"], position.epoch

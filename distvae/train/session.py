@@ -58,6 +58,7 @@ def keep(
         tensors, facts = checkpoint.load(out, "last")
         trainer.restore(tensors, facts["position"])
         trainer.estep.load(out, facts)
+        trainer.estep.to(trainer.device)
         _keep_epochs(out, trainer.position.epoch)
     savings = Savings(out, trainer)
     try:
@@ -105,7 +106,7 @@ def clear(out: Path, force: bool) -> None:
     shutil.rmtree(out)
 
 
-FREE_TO_CHANGE = {"data.path", "train.device", "train.threads", "eval.processes"}
+FREE_TO_CHANGE = {"data.path", "estep.mapped", "train.device", "train.threads", "eval.processes"}
 """What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
 
 

@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distvae.estep.store import LocalStore
+from distvae import config
+from distvae.estep import store
+from distvae.estep.store import LocalStore, room
+from distvae.estep.truncated import RandomSearch
 from distvae.refusal import Refusal
+from tests import dense
 
 
 def words(seed: int = 0) -> Tensor:
@@ -47,3 +51,38 @@ def test_an_altered_file_is_refused(tmp_path: Path, place: int) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="missing"):
         LocalStore.load(tmp_path / "a.arrow", "")
+
+
+def test_a_mapped_file_holds_what_memory_would_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    mapped = LocalStore(room(10, 4, 3, str(tmp_path)))
+    mapped.put(torch.arange(10), words())
+    assert torch.equal(mapped.get(torch.tensor([3, 1])), words()[[3, 1]])
+    assert not list(tmp_path.iterdir())
+    checksum = mapped.save(tmp_path / "a.arrow")
+    again = LocalStore.load(tmp_path / "a.arrow", checksum, str(tmp_path))
+    assert torch.equal(again.words, words())
+    assert [file.name for file in tmp_path.iterdir()] == ["a.arrow"]
+
+
+def test_a_file_of_many_parts_gives_back_every_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PART", 3)
+    checksum = LocalStore(words()).save(tmp_path / "a.arrow")
+    assert torch.equal(LocalStore.load(tmp_path / "a.arrow", checksum).words, words())
+
+
+def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
+    with pytest.raises(Refusal, match=r"64 states for 1,000,000,000,000 rows need 4096000\.0 GB.*estep.mapped"):
+        room(10**12, 64, 8)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="estep.mapped"):
+        room(10, 4, 3, str(tmp_path / "nowhere"))
+
+
+def test_a_trainings_result_is_the_same_with_mapped_populations(tmp_path: Path) -> None:
+    batch = dense.rows(20, dense.model(latent=70))
+    held, mapped = (RandomSearch(config.RandomSearch(states=10, mapped=folder), 70) for folder in (None, str(tmp_path)))
+    for search in (held, mapped):
+        search.begin([batch.x], 20, 0)
+    assert torch.equal(held.store.get(batch.row), mapped.store.get(batch.row))

@@ -12,7 +12,7 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal"),
+    ("noise", "refusal", "memory"),
     ("interface", "schema", "measures"),
     ("config",),
     ("recipes", "output"),

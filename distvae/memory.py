@@ -1,0 +1,29 @@
+"""How much memory this process may still take."""
+
+import os
+from pathlib import Path
+
+CGROUPS = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+"""The limit of a container and what is used of it, in version 2 and 1 of the kernel's control groups."""
+
+
+def available(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes: what the machine has left, or the container if that is less; all of it where the system does not tell."""
+    found = [_left(proc / "meminfo"), *(_below(cgroup / limit, cgroup / used) for limit, used in CGROUPS)]
+    known = [value for value in found if value is not None]
+    return min(known, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _left(meminfo: Path) -> int | None:
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return 1024 * int(fields["MemAvailable"].split()[0]) if "MemAvailable" in fields else None
+
+
+def _below(limit: Path, used: Path) -> int | None:
+    if not (limit.exists() and used.exists() and limit.read_text().strip().isdigit()):
+        return None
+    return max(0, int(limit.read_text()) - int(used.read_text()))
