@@ -78,14 +78,26 @@ class Progress:
         return pace * (record.epochs - record.epoch)
 
 
+DETAILS = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f"}
+"""What a search over states has to tell, and to how many digits."""
+
+
 def describe(record: "Epoch", unit: str, left: float) -> str:
     """One line: where training stands and how good it is."""
+    told = _searched(record) if "active" in record.details else _encoded(record, unit)
+    return f"epoch {record.epoch}/{record.epochs}  {told}  {clock(left)} left{'  best' if record.best else ''}"
+
+
+def _encoded(record: "Epoch", unit: str) -> str:
     return (
-        f"epoch {record.epoch}/{record.epochs}  "
         f"nats/{unit} train {record.train_objective:.1f} val {record.val_bound:.1f}  "
-        f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s  {clock(left)} left"
-        f"{'  best' if record.best else ''}"
+        f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s"
     )
+
+
+def _searched(record: "Epoch") -> str:
+    told = (f"{name} {record.details[name]:{digits}}" for name, digits in DETAILS.items() if name in record.details)
+    return "  ".join([f"bound {record.val_bound:.2f}", *told])
 
 
 def clock(seconds: float) -> str:

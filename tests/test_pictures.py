@@ -6,12 +6,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from distvae import pictures
 from distvae.refusal import Refusal
 
 Values = NDArray[np.floating]
+TOLD = [
+    {
+        "epoch": float(i),
+        "train_objective": 2.0 * i,
+        "val_bound": 2.5 * i,
+        "sigma": 1 / i,
+        "active": 3.0,
+        "active_p10": 1.0,
+        "active_p90": 5.0 + i,
+        "dead": float(9 - i),
+        "substitutions": 20.0 / i,
+        "distinct_states": 0.1 * i,
+        "estep_seconds": 3.0,
+        "mstep_seconds": 2.0,
+        "data_seconds": 0.5,
+    }
+    for i in range(1, 9)
+]
 
 
 def canvas(axes: Axes) -> Values:
@@ -22,6 +41,11 @@ def canvas(axes: Axes) -> Values:
     return np.ma.getdata(shown)
 
 
+def bars_of(axes: Axes) -> list[Rectangle]:
+    """The bars of some axes, from left to right."""
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
 def test_every_picture_can_be_written(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     power, live = random.exponential(size=(20, 9)), np.array([True, False, True])
@@ -30,12 +54,17 @@ def test_every_picture_can_be_written(tmp_path: Path) -> None:
         pictures.sampled_frames(power, 8000, "a"),
         pictures.dictionary(random.normal(size=(4, 3)), "a"),
         pictures.responses(random.normal(size=(3, 9)), ["a", "b", "c"], live, 8000, "a"),
-        pictures.image_responses(random.normal(size=(3, 9)), "a"),
+        pictures.fields(random.normal(size=(3, 4, 2, 1)), ["a", "b", "c"], "a"),
+        pictures.fields(random.normal(size=(3, 4, 2, 3)), ["a", "b", "c"], "a"),
+        pictures.fields(random.normal(size=(3, 9, 2)), ["a", "b", "c"], "a"),
+        pictures.active_latents(random.uniform(size=(20, 3)), np.array([0.1, 0.9, 0.5]), "a"),
+        pictures.telemetry(TOLD, "image", "a"),
         pictures.code_histograms(random.normal(size=(20, 3)), live, "a"),
         pictures.learning_curves([{"epoch": 1.0, "val_bound": -2.0, "rate": 1e-3}], "frame", "a"),
         pictures.tradeoff([{"hoyer": 0.1, "stoi": 0.9, "model": "vae"}], "hoyer", "stoi", "model"),
-        pictures.image_pairs(random.uniform(size=(5, 9)), random.uniform(size=(5, 9)), "a"),
-        pictures.image_grid(random.uniform(size=(5, 9)), "a"),
+        pictures.pairs(random.uniform(size=(5, 9, 2)), random.uniform(size=(5, 9, 2)), "a"),
+        pictures.grid(random.uniform(size=(5, 3, 3, 3)), "a"),
+        pictures.grid(random.uniform(size=(5, 9, 1)), "a"),
     ]
     for i, figure in enumerate(figures):
         pictures.save(figure, tmp_path / f"{i}.png")
@@ -66,13 +95,66 @@ def test_a_spectrogram_spans_its_seconds_and_kilohertz_and_shows_differences_in_
     np.testing.assert_allclose(canvas(original), 10 * np.log10(power).T)
 
 
-def test_each_image_stands_above_its_reconstruction() -> None:
-    images = np.random.default_rng(0).uniform(size=(15, 6))  # two by three pixels, in rows of twelve
-    shown = canvas(pictures.image_pairs(images, -images, "a").axes[0])
-    for i, image in enumerate(images):
+def test_each_picture_stands_above_its_reconstruction() -> None:
+    images = np.random.default_rng(0).uniform(size=(15, 2, 3, 1))  # in rows of twelve
+    shown = canvas(pictures.pairs(images, -images, "a").axes[0])
+    for i, image in enumerate(images[..., 0]):
         top, left = 1 + (i // 12) * 6, 1 + (i % 12) * 4
-        np.testing.assert_allclose(shown[top : top + 2, left : left + 3], image.reshape(2, 3), rtol=1e-6)
-        np.testing.assert_allclose(shown[top + 3 : top + 5, left : left + 3], -image.reshape(2, 3), rtol=1e-6)
+        np.testing.assert_allclose(shown[top : top + 2, left : left + 3], image, rtol=1e-6)
+        np.testing.assert_allclose(shown[top + 3 : top + 5, left : left + 3], -image, rtol=1e-6)
+
+
+def test_what_does_not_lie_between_0_and_1_is_shown_from_its_darkest_to_its_lightest() -> None:
+    colours = np.random.default_rng(0).uniform(-300, 500, size=(400, 4, 4, 3))
+    shown = canvas(pictures.grid(colours, "a").axes[0])[1:5, 1:5]
+    np.testing.assert_allclose(shown, ((colours[0] + 300) / 800), atol=0.01)
+    low, high = pictures.grid(colours[..., :1] / 1000 + 0.4, "a").axes[0].images[0].get_clim()
+    assert (low, high) == (0, 1)
+
+
+def test_sounds_are_drawn_over_each_other_channel_by_channel() -> None:
+    sounds = np.random.default_rng(0).normal(size=(3, 50, 2))
+    for axes, sound in zip(pictures.pairs(sounds, 2 * sounds, "a").axes, sounds, strict=True):
+        drawn = np.stack([np.asarray(line.get_ydata()) for line in axes.lines], -1)
+        np.testing.assert_array_equal(drawn, np.concatenate([sound, 2 * sound], -1))
+
+
+def test_every_field_has_its_name_and_a_scale_on_which_zero_is_the_middle() -> None:
+    changes = np.random.default_rng(0).normal(size=(9, 4, 2, 1)) * np.logspace(-3, 3, 9)[:, None, None, None]
+    for axes, change, name in zip(pictures.fields(changes, "abcdefghi", "x").axes, changes, "abcdefghi", strict=True):
+        assert axes.get_title() == name
+        np.testing.assert_array_equal(canvas(axes), change[..., 0])
+        assert axes.images[0].get_clim() == (-np.abs(change).max(), np.abs(change).max())
+    coloured = changes[:2] * np.array([1.0, 0.0, -1.0])
+    for axes, change in zip(pictures.fields(coloured, "ab", "x").axes, coloured, strict=True):
+        np.testing.assert_array_equal(canvas(axes)[..., 1], 0.5)
+        np.testing.assert_allclose(canvas(axes) - 0.5, change / (2 * np.abs(change).max()))
+
+
+def test_active_latents_are_counted_row_by_row_and_ranked_by_their_prior() -> None:
+    codes = (np.random.default_rng(0).random((500, 3)) < [0.1, 0.8, 0.4]).astype(float)
+    left, right = pictures.active_latents(codes, np.array([0.1, 0.8, 0.4]), "a").axes
+    shares = [np.mean(codes.sum(1) == count) for count in range(4)]
+    np.testing.assert_allclose([bar.get_height() for bar in bars_of(left)], shares)
+    np.testing.assert_allclose([bar.get_height() for bar in bars_of(right)], [0.8, 0.4, 0.1])
+    np.testing.assert_allclose(np.asarray(right.lines[0].get_ydata()), codes.mean(0)[[1, 2, 0]])
+
+
+def test_telemetry_has_a_panel_for_what_the_records_tell_of_and_none_for_the_rest() -> None:
+    told = {axes.get_title(): axes for axes in pictures.telemetry(TOLD, "image", "a").axes}
+    assert {"bound", "noise, $\\sigma$", "active latents", "dead latents", "kept states", "time of an epoch"} < set(
+        told
+    )
+    np.testing.assert_array_equal(told["dead latents"].lines[0].get_ydata(), range(8, 0, -1))
+    areas = told["time of an epoch"].collections
+    tops = [max(np.asarray(path.vertices)[:, 1].max() for path in area.get_paths()) for area in areas]
+    np.testing.assert_allclose(tops, [3, 5, 5.5])
+    fewer = [{"epoch": 1.0, "val_bound": -2.0, "active": 1.0, "dead": 0.0}]
+    assert [axes.get_title() for axes in pictures.telemetry(fewer, "image", "a").axes] == [
+        "bound",
+        "active latents",
+        "dead latents",
+    ]
 
 
 def test_histograms_rank_the_code_by_strength_and_show_shares() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,15 @@ def test_a_log_gets_a_plain_line_for_every_epoch(capsys: pytest.CaptureFixture[s
     assert "val 1.2" in lines[0]
     assert "best" in lines[0]
     assert "0:14 left" in lines[2]
+
+
+def test_a_search_over_states_tells_of_its_states_instead_of_hoyer(capsys: pytest.CaptureFixture[str]) -> None:
+    details = {"sigma": 25.0625, "active": 12.3456, "active_p90": 20.0, "dead": 3.0, "substitutions": 20.25}
+    told = replace(record(1, 7200.0), epoch=500, epochs=500, val_bound=-1234.567, details=details, best=True)
+    Progress("line", "window").epoch(told)
+    line = capsys.readouterr().err.rstrip("\n")
+    assert "bound -1234.57  sigma 25.062  active 12.35  dead 3  substitutions 20.2  0:00 left  best" in line
+    assert len(line) <= 105
 
 
 def test_programs_get_json_and_nobody_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.refusal import Refusal
+
 Array = NDArray[np.float32]
 BUILT_IN = "built-in speech"
 """The name of the synthetic speech, and the data.path that stands for it."""
@@ -30,7 +32,7 @@ class Dataset:
     name: str
     """What a person would call it."""
     unit: str
-    """What one data point is: frame | image."""
+    """What one data point is: frame | image | window."""
     digest: str
     """Changes with the content and with every parameter of the preparation."""
     splits: Mapping[str, Array]
@@ -50,6 +52,17 @@ class Dataset:
     def origin(self) -> str:
         """What data.path has to be to find it again."""
         return BUILT_IN if self.name == BUILT_IN else str(self.root)
+
+    def named(self, split: str) -> list[str]:
+        """The splits that a name stands for: itself; or `all`, without those that are another one's data again."""
+        if split == "all":
+            first: dict[int, str] = {}
+            for name, rows in self.splits.items():
+                first.setdefault(id(rows), name)
+            return list(first.values())
+        if split not in self.splits:
+            raise Refusal(f"no split '{split}'; {', '.join(self.splits)} or all expected")
+        return [split]
 
     def rows(self, split: str) -> Iterator[tuple[Recording, slice]]:
         """The recordings of a split, each with the rows it gave."""

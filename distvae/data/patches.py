@@ -119,7 +119,7 @@ class Patches:
         """The rows as data to train on; the bound is watched on the same rows."""
         facts = json.dumps([asdict(config) | {"path": ""}, self.grid.shape])
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
-        return Dataset(name, "patch", digest, dict.fromkeys(("train", "val", "test"), self.rows), Path(config.path))
+        return Dataset(name, "window", digest, dict.fromkeys(("train", "val", "test"), self.rows), Path(config.path))
 
 
 def open_patches(config: PatchData) -> Dataset:

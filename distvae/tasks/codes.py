@@ -11,14 +11,13 @@ from distvae.config import DataFamily, IdxData, SpeechData
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.output import claim, whole
-from distvae.refusal import Refusal
+from distvae.tasks.images import as_seen
 from distvae.train.run import Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP = 65536  # rows of a Parquet row group, the most held in memory
-SPLITS = ("train", "val", "test")
 
 
 def encode(run: Run, data: DataFamily, target: Path, split: str = "all", force: bool = False) -> int:
@@ -26,13 +25,11 @@ def encode(run: Run, data: DataFamily, target: Path, split: str = "all", force: 
     import pyarrow.parquet as pq
 
     claim(target, (".parquet",), force)
-    if split not in (*SPLITS, "all"):
-        raise Refusal(f"no split '{split}'; {', '.join(SPLITS)} or all expected")
     dataset = open_dataset(data)
-    schema = _schema(run, data)
+    names, schema = dataset.named(split), _schema(run, data)
     rows = 0
     with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for name in SPLITS if split == "all" else (split,):
+        for name in names:
             blocks = _frames(run, dataset, name) if isinstance(data, SpeechData) else _images(run, data, dataset, name)
             for table in _grouped(blocks, schema):
                 writer.write_table(table)
@@ -50,7 +47,7 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     if isinstance(run.config.data, SpeechData):
         figure = pictures.sampled_frames(decoded, run.config.data.rate, title)
     else:
-        figure = pictures.image_grid(decoded, title)
+        figure = pictures.grid(as_seen(decoded, run.config.data), title)
     pictures.save(figure, target)
     with whole(values) as path:
         np.save(path, decoded)

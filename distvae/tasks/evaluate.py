@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from distvae import pictures
-from distvae.config import SDMModel, SpeechData
+from distvae.config import SDMModel, SpeechData, TVAEModel
 from distvae.data import audio
 from distvae.data.dataset import Array
+from distvae.interface import expect
 from distvae.measures import live_atoms
+from distvae.noise import order
 from distvae.output import claim_folder
-from distvae.tasks.images import images_of
+from distvae.tasks.images import as_seen, rows_of
 from distvae.tasks.judge import judge, of_split
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.resynthesis import coder, resynthesise, write
@@ -52,7 +54,8 @@ def draw(run: Run, split: str, sounds: Path) -> Iterator[Picture]:
     if isinstance(model, SDMModel) and model.dictionary != "identity":
         yield "dictionary", pictures.dictionary(run.model.dictionary.numpy(force=True), f"{title}: dictionary")
     if epochs := run.epochs():
-        yield "learning", pictures.learning_curves(epochs, str(run.info["unit"]), f"{title}: training")
+        course = pictures.telemetry if isinstance(model, TVAEModel) else pictures.learning_curves
+        yield "learning", course(epochs, str(run.info["unit"]), f"{title}: training")
 
 
 def _speech(run: Run) -> bool:
@@ -73,14 +76,20 @@ def _of_speech(run: Run, split: str, title: str, sounds: Path) -> Iterator[Pictu
 
 
 def _of_images(run: Run, split: str, title: str) -> Iterator[Picture]:
-    codes = run.encode(images := images_of(run, split)[:SEEN])
-    decoded = run.decode(codes[:SHOWN])
-    yield "images", pictures.image_pairs(images[:SHOWN], decoded, f"{title}: originals above reconstructions")
-    yield from _of_codes(run, codes, title)
+    images = rows_of(run, split)
+    images = images[order(0, 0, len(images))[:SEEN]]
+    shown = images[:SHOWN]
+    with torch.no_grad():
+        decoded = expect(run.posterior(torch.tensor(shown)), run.model.decode).numpy()
+    yield "images", pictures.pairs(as_seen(shown, run.config.data), as_seen(decoded, run.config.data), title)
+    yield from _of_codes(run, run.encode(images), title)
 
 
 def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
     """How the values of the code are distributed, and what each does alone."""
+    if isinstance(run.config.model, TVAEModel):
+        yield from _of_bits(run, codes, title)
+        return
     live = live_atoms(torch.from_numpy(codes)).numpy()
     yield "codes", pictures.code_histograms(codes, live, f"{title}: {len(codes)} codes")
     strength = np.sqrt(np.mean(codes**2, axis=0))
@@ -92,4 +101,15 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
         rate, names = run.config.data.rate, [str(atom) for atom in strongest]
         yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
     else:
-        yield "atoms", pictures.image_responses(alone - nothing, name)
+        names = [f"{strength[atom]:.2g}" for atom in strongest]
+        yield "atoms", pictures.fields(as_seen(alone - nothing, run.config.data), names, name)
+
+
+def _of_bits(run: Run, codes: Array, title: str) -> Iterator[Picture]:
+    """How many latents are active, and what each adds to what is decoded without any."""
+    pi = run.model.pi.numpy(force=True)
+    yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")
+    frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
+    changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)
+    name = f"{title}: what each latent alone adds, under its prior $\\pi_h$"
+    yield "atoms", pictures.fields(as_seen(changes, run.config.data), [f"{pi[h]:.2g}" for h in frequent], name)

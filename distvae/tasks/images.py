@@ -1,12 +1,15 @@
-"""Judging a run on images: bound, error and sparsity over a split."""
+"""Judging a run on images or windows: bound, error and sparsity over a split."""
 
+import math
+
+import numpy as np
 import torch
 
+from distvae.config import DataFamily, PatchData
 from distvae.data import open_dataset
 from distvae.interface import Batch, Posterior, expect
 from distvae.measures import effective_atoms
 from distvae.noise import JUDGEMENT, VALIDATION, Noise
-from distvae.refusal import Refusal, nearest
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.sparsity import Strength
 from distvae.train.loop import BLOCK
@@ -16,8 +19,8 @@ from distvae.train.step import Sums, add, assess
 
 @torch.inference_mode()
 def judge_images(run: Run, split: str) -> Judgement:
-    """Means over the images of a split: bound and objective in nats per image, squared error per pixel."""
-    images = images_of(run, split)
+    """Means over the data points of a split: bound and objective in nats for each, squared error per value."""
+    images = rows_of(run, split)
     total: Sums = {}
     strength = Strength()
     for start in range(0, len(images), BLOCK):
@@ -31,15 +34,23 @@ def judge_images(run: Run, split: str) -> Judgement:
         name: float(value / (sparse if name in ("hoyer", "effective_atoms") else len(images)))
         for name, value in total.items()
     }
-    return Judgement(split, {"images": float(len(images))} | means | strength.atoms())
+    return Judgement(split, {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms())
 
 
-def images_of(run: Run, split: str) -> Array:
-    """The images of a split of the data that a run's configuration names."""
-    splits = open_dataset(run.config.data, quiet=True).splits
-    if split not in splits:
-        raise Refusal(f"no split '{split}'; {nearest(split, splits)}")
-    return splits[split]
+def rows_of(run: Run, split: str) -> Array:
+    """The rows of a split, or of all, of the data that a run's configuration names."""
+    dataset = open_dataset(run.config.data, quiet=True)
+    chosen = [dataset.splits[name] for name in dataset.named(split)]
+    return chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
+
+
+def as_seen(rows: Array, data: DataFamily) -> Array:
+    """(N, D) -> (N, height, width, channels) of pictures, (N, samples, channels) of sounds."""
+    if isinstance(data, PatchData):
+        return np.moveaxis(rows.reshape(len(rows), -1, *data.window), 1, -1)
+    pixels = rows.shape[1]
+    height = next(side for side in range(math.isqrt(pixels), 0, -1) if pixels % side == 0)
+    return rows.reshape(len(rows), height, -1, 1)
 
 
 def _judge_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: Strength) -> Sums:

@@ -76,7 +76,7 @@ def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="estep.mapped"):
+    with pytest.raises(Refusal, match=r"estep\.mapped"):
         room(10, 4, 3, str(tmp_path / "nowhere"))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from PIL import Image
 
 from distvae.config import Config, from_dict
 from distvae.data import open_dataset
@@ -75,6 +76,35 @@ def image_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "train": {"epochs": 2, "batch": 16, "device": "cpu"},
     }
     return _trained(from_dict(tree), tmp_path_factory.mktemp("runs") / "images")
+
+
+@pytest.fixture(scope="session")
+def bars_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    tree = {
+        "data": {"kind": "bars", "size": 2, "rows": 40},
+        "model": {"kind": "tvae", "latent": 5, "hidden": [6]},
+        "estep": {"states": 8, "parents": 3, "children": 2, "block": 16},
+        "train": {"epochs": 2, "batch": 8, "device": "cpu"},
+    }
+    return _trained(from_dict(tree), tmp_path_factory.mktemp("runs") / "bars")
+
+
+@pytest.fixture(scope="session", params=["colour.png", "stereo.wav"])
+def window_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on windows of a picture in colour, and of a sound in stereo."""
+    folder, random = tmp_path_factory.mktemp("windows"), np.random.default_rng(0)
+    if request.param == "colour.png":
+        Image.fromarray(random.integers(0, 256, (9, 8, 3), np.uint8)).save(folder / request.param)
+    else:
+        soundfile.write(folder / request.param, random.uniform(-1, 1, (60, 2)), 8000)
+    window = [4, 3] if request.param == "colour.png" else [12]
+    tree = {
+        "data": {"kind": "patches", "path": str(folder / request.param), "window": window},
+        "model": {"kind": "tvae", "latent": 5, "hidden": []},
+        "estep": {"states": 8, "parents": 3, "children": 2},
+        "train": {"epochs": 1, "batch": 8, "device": "cpu"},
+    }
+    return _trained(from_dict(tree), folder / "run")
 
 
 def _trained(config: Config, folder: Path) -> Run:

@@ -39,6 +39,13 @@ def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> N
     np.testing.assert_array_equal(np.stack(frame["code"]), image_run.encode(images))
 
 
+def test_rows_that_all_splits_share_are_coded_once(bars_run: Run, tmp_path: Path) -> None:
+    assert encode(bars_run, bars_run.config.data, tmp_path / "codes.parquet") == 40
+    frame = pq.read_table(tmp_path / "codes.parquet").to_pandas()
+    images = open_dataset(bars_run.config.data).splits["train"]
+    np.testing.assert_array_equal(np.stack(frame["code"]), bars_run.encode(images))
+
+
 def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(speech_run: Run, tmp_path: Path) -> None:
     (tmp_path / "there.parquet").touch()
     for name, split, reason in (
@@ -49,6 +56,12 @@ def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(speech
         with pytest.raises(Refusal, match=reason):
             encode(speech_run, speech_run.config.data, tmp_path / name, split)
     assert [path.name for path in tmp_path.iterdir()] == ["there.parquet"]
+
+
+def test_windows_are_drawn_from_the_prior(window_run: Run, tmp_path: Path) -> None:
+    sample(window_run, tmp_path / "a.png", count=5)
+    assert np.load(tmp_path / "a.npy").shape == (5, window_run.dims)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_draws_from_the_prior_are_a_function_of_the_seed(speech_run: Run, image_run: Run, tmp_path: Path) -> None:

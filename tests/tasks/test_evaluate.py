@@ -1,14 +1,21 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+import torch
 
-from distvae.data import audio
+from distvae.config import PatchData
+from distvae.data import audio, open_dataset
+from distvae.data.patches import Grid
 from distvae.refusal import Refusal
-from distvae.tasks.evaluate import evaluate
+from distvae.tasks.evaluate import draw, evaluate
+from distvae.tasks.images import as_seen
 from distvae.train.run import Run
 
 TABLES = {f"{name}.{suffix}" for name in ("files", "speakers", "refused") for suffix in ("csv", "parquet")}
+
+DRAWN = {"images.png", "codes.png", "atoms.png", "learning.png", "summary.json"}
 
 
 def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> None:
@@ -29,3 +36,38 @@ def test_everything_of_a_run_on_images_lands_where_it_is_wanted(image_run: Run, 
     drawn = {"images.png", "codes.png", "atoms.png", "learning.png"}
     assert {path.name for path in tmp_path.iterdir()} == drawn | {"summary.json", "there"}
     assert judgement.summary["images"] == 40
+
+
+def test_everything_of_a_run_with_binary_latents_is_drawn_and_judged(bars_run: Run, tmp_path: Path) -> None:
+    judgement = evaluate(bars_run, tmp_path, split="all")
+    assert {path.name for path in tmp_path.iterdir()} == DRAWN
+    assert judgement.summary["images"] == 40
+
+
+def test_windows_of_pictures_and_sounds_are_judged_by_their_error(window_run: Run, tmp_path: Path) -> None:
+    judgement = evaluate(window_run, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == DRAWN
+    rows = open_dataset(window_run.config.data).splits["train"]
+    with torch.no_grad():
+        states, weight = window_run.posterior(torch.from_numpy(rows)).points(0, None)
+        decoded = np.einsum("bs,bsd->bd", weight.numpy(), window_run.model.decode(states).numpy())
+    assert judgement.summary["windows"] == len(rows)
+    assert judgement.summary["squared_error"] == pytest.approx(float(np.square(decoded - rows).mean()), rel=1e-4)
+    assert not judgement.summary.keys() & {"pesq_wb", "stoi", "si_sdr", "isd", "images"}
+
+
+def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(bars_run: Run, tmp_path: Path) -> None:
+    drawn = dict(draw(bars_run, "test", tmp_path))["atoms"]
+    pi = bars_run.model.pi.numpy()
+    parts = bars_run.decode(np.eye(5, dtype=np.float32)) - bars_run.decode(np.zeros((1, 5), np.float32))
+    for axes, latent in zip(drawn.axes, np.argsort(-pi), strict=True):
+        assert axes.get_title() == f"{pi[latent]:.2g}"
+        np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), parts[latent].reshape(2, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("window", "channels"), [((4, 3), 3), ((5,), 2)])
+def test_windows_are_seen_as_they_were_cut(window: tuple[int, ...], channels: int) -> None:
+    array = np.random.default_rng(0).normal(size=(*(2 * side for side in window), channels))
+    rows = Grid(array.shape, window).cut(array)
+    first = as_seen(rows, PatchData(window=window))[0]
+    np.testing.assert_array_equal(first, array[tuple(slice(side) for side in window)].astype(np.float32))

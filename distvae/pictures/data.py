@@ -1,0 +1,113 @@
+"""Data points as pictures (height, width, channels), or windows of sounds (samples, channels)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distvae.pictures.canvas import GREY, PALETTE, Array, new_figure, panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 8
+
+
+def pairs(originals: Array, reconstructions: Array, title: str) -> "Figure":
+    """Each picture above its reconstruction; of sounds one drawn over the other."""
+    if originals.ndim == 3:
+        return _waves({"original": originals, "reconstruction": reconstructions}, title)
+    columns = min(12, len(originals))
+    starts = range(0, len(originals), columns)
+    bands = [_tiles(part[i : i + columns], columns) for i in starts for part in (originals, reconstructions)]
+    return _canvas(np.concatenate(bands), limits(originals), f"{title}: originals above reconstructions")
+
+
+def grid(points: Array, title: str) -> "Figure":
+    """Data points (count, ...) side by side."""
+    if points.ndim == 3:
+        return _waves({"draw": points}, title)
+    return _canvas(_tiles(points, math.ceil(math.sqrt(len(points)))), limits(points), title)
+
+
+def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
+    """What each value of the code alone changes in a data point, under its name."""
+    columns = min(COLUMNS, len(changes))
+    figure = new_figure(max(1.1 * columns, 4.0), 1.35 * math.ceil(len(changes) / columns) + 0.5)
+    drawn = panels(figure, len(changes), columns, share=True)
+    for axes, name in zip(drawn, names, strict=True):
+        axes.set_title(name, fontsize=8, pad=2)
+    draw = _curves if changes.ndim == 3 else _changes
+    draw(drawn, changes)
+    figure.suptitle(title)
+    return figure
+
+
+def limits(points: Array) -> tuple[float, float]:
+    """From black to white: 0 to 1 for what lies between, else what all but the extreme values span."""
+    low, high = (float(edge) for edge in np.quantile(points, (0.002, 0.998)))
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+
+
+def _changes(drawn: Sequence["Axes"], changes: Array) -> None:
+    """Pictures of either sign, each on the scale below it: zero is white, and in colours grey."""
+    for axes, change in zip(drawn, changes, strict=True):
+        edge = float(np.abs(change).max()) or 1.0
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(f"\N{PLUS-MINUS SIGN}{edge:.2g}", fontsize=7, labelpad=1)
+        for side in axes.spines.values():
+            side.set_color("#bbbbbb")
+        if change.shape[-1] == 3:
+            axes.imshow(0.5 + change / (2 * edge), interpolation="nearest")
+        else:
+            axes.imshow(change.mean(-1), cmap="RdBu_r", vmin=-edge, vmax=edge, interpolation="nearest")
+
+
+def _curves(drawn: Sequence["Axes"], points: Array, colour: str = PALETTE[0]) -> None:
+    """One curve for each channel of a sound."""
+    for axes, point in zip(drawn, points, strict=True):
+        axes.plot(point, color=colour, linewidth=0.8)
+        axes.tick_params(labelsize=7)
+        axes.margins(x=0)
+
+
+def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
+    """Sounds (count, samples, channels), so many layers of them over each other; the first of several is grey."""
+    count, _, channels = next(iter(layers.values())).shape
+    columns = min(6, count)
+    figure = new_figure(1.6 * columns + 0.6, 1.1 * math.ceil(count / columns) + 0.9)
+    drawn = panels(figure, count, columns, share=True)
+    for points, colour in zip(layers.values(), (GREY, PALETTE[0])[-len(layers) :], strict=True):
+        _curves(drawn, points, colour)
+    figure.supxlabel("sample", fontsize=10)
+    figure.suptitle(title)
+    if len(layers) > 1:
+        figure.legend(drawn[0].lines[::channels], layers, loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def _tiles(pictures: Array, columns: int) -> Array:
+    """Pictures (count, height, width, channels) side by side, a gap between them: one picture, NaN in the gaps."""
+    count, height, width, channels = pictures.shape
+    rows = math.ceil(count / columns)
+    padded = np.full((rows * columns, height + 1, width + 1, channels), np.nan, np.float32)
+    padded[:count, 1:, 1:] = pictures
+    tiled = padded.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+    return tiled.reshape(rows * (height + 1), columns * (width + 1), channels)
+
+
+def _canvas(tiled: Array, span: tuple[float, float], title: str) -> "Figure":
+    height, width, channels = tiled.shape
+    figure = new_figure(8.0, 8.0 * height / width + 0.5)
+    axes = figure.subplots()
+    low, high = span
+    if channels == 3:
+        shown = np.where(np.isnan(tiled), 1.0, ((tiled - low) / (high - low or 1)).clip(0, 1))
+        axes.imshow(shown, interpolation="nearest")
+    else:
+        axes.imshow(tiled.mean(-1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title)
+    return figure

@@ -1,0 +1,51 @@
+"""What a search over states tells of its epochs, and how it ends when it diverges."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.models.population import pack
+from distvae.train.loop import Diverged, Epoch
+from distvae.train.session import prepare
+from tests import dense, tiny
+
+
+def epochs(**train: Any) -> list[Epoch]:
+    model, estep = {"kind": "tvae", "latent": 6}, {"kind": "evolution", "states": 8, "parents": 3, "block": 16}
+    config = tiny.config(model=model, estep=estep, train={"epochs": 3, "warmup": 0, "device": "cpu"} | train)
+    return list(prepare(config, tiny.dataset()).run())
+
+
+def test_seconds_by_part_make_up_the_epochs() -> None:
+    records = epochs()
+    parts = [record.details[f"{part}_seconds"] for record in records for part in ("estep", "mstep", "data")]
+    assert min(parts) > 0
+    assert sum(parts) <= records[-1].seconds
+
+
+@given(st.integers(0, 2**31))
+def test_active_latents_are_counted_as_numpy_counts_them(seed: int) -> None:
+    model = dense.model(seed)
+    batch, z = dense.rows(40, model, seed=seed), dense.some_states(40, 9, model.states)
+    q = model.posterior(batch, pack(z))
+    total = {name: value.double() for name, value in model.statistics(batch, q, dense.noise(batch)).items()}
+    active = q.code.sum(1).round().detach().numpy()
+    np.testing.assert_array_equal(total["counts"], np.bincount(active.astype(int), minlength=model.states + 1))
+    told = model.telemetry(total)
+    for share in (10, 50, 90):
+        assert told[f"active_p{share}"] == np.percentile(active, share, method="inverted_cdf")
+
+
+def test_most_rows_lie_around_the_mean() -> None:
+    for epoch in epochs():
+        told = epoch.details
+        assert 0 <= told["active_p10"] <= told["active_p50"] <= told["active_p90"] <= 6
+        assert epoch.metrics()["active_p50"] == told["active_p50"]
+
+
+def test_a_search_that_diverges_says_so() -> None:
+    with pytest.raises(Diverged, match="in epoch 1"):
+        epochs(rate=1e30)
