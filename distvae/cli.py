@@ -188,10 +188,13 @@ def results(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the page goes; else standard output.")] = None,
     add: Annotated[Path | None, typer.Option(help="First add an evaluated run as a row of --table.")] = None,
     reference: Annotated[
-        str | None, typer.Option(help="First judge identity or pca-COUNT, as a row of --table.")
+        str | None,
+        typer.Option(help="First judge identity or pca-COUNT; with --noise zero, local, wiener or stsa on a sound."),
     ] = None,
     table: Annotated[str, typer.Option(help="The table a new row belongs to.")] = "runs",
     data: Data = None,
+    noise: Annotated[float | None, typer.Option(min=0, help="White noise to add to the sound in --data.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that noise.")] = 0,
     force: Force = False,
 ) -> None:
     """Build the page of results from its rows, and first, if wanted, add one."""
@@ -199,7 +202,9 @@ def results(
 
     if add is not None:
         results.add(rows, add, table, force)
-    if reference is not None:
+    if reference is not None and noise is not None:
+        results.add_estimate(rows, reference, Path(data or ""), noise, seed, table, force)
+    elif reference is not None:
         results.add_reference(rows, reference, jobs.configured("speech-vae", [], data, None), table, force)
     results.build(rows, out)
 

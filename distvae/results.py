@@ -67,6 +67,18 @@ def add_reference(folder: Path, name: str, config: Config, table: str, force: bo
     write(folder, row | {"config": _settings(config), "figures": summary}, force)
 
 
+def add_estimate(folder: Path, name: str, sound: Path, noise: float, seed: int, table: str, force: bool) -> None:
+    """Judge a classical estimate of a sound under noise and write its row."""
+    from distvae.tasks.estimates import judge_estimate
+    from distvae.train.session import commit
+
+    began = time.perf_counter()
+    figures = judge_estimate(name, sound, noise, seed)
+    seconds = round(time.perf_counter() - began, 1)
+    row = {"table": table, "row": f"{sound.stem}-{name}", "commit": commit(), "seconds": seconds, "epochs": None}
+    write(folder, row | {"config": {"noise": noise, "seed": seed}, "figures": figures}, force)
+
+
 def _settings(config: Config) -> Row:
     """The configuration without the place where the data lay."""
     return {name: value for name, value in flatten(config).items() if name != "data.path"}
@@ -128,6 +140,8 @@ SHOWN = {
     "psnr": "PSNR",
     "ssim": "SSIM",
     "snr": "SNR",
+    "snr_gain": "SNR gain",
+    "pesq_wb_gain": "PESQ wb gain",
     "val_bound": "validation bound",
     "val_objective": "validation objective",
     "pesq_wb": "PESQ wb",
@@ -146,7 +160,7 @@ SHOWN = {
     "step_us": "step, us",
     "products_us": "products, us",
 }
-DIGITS = {"psnr": 2, "snr": 2, "ssim": 3}
+DIGITS = {"psnr": 2, "snr": 2, "snr_gain": 2, "pesq_wb_gain": 2, "ssim": 3}
 
 
 def _table(rows: list[Row]) -> list[str]:

@@ -1,6 +1,7 @@
 """How close a restoration comes to a clean reference: for the eye only, nothing is chosen by it."""
 
 import math
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 import numpy as np
@@ -25,10 +26,15 @@ def snr(clean: Floats, estimate: Floats) -> float:
 
 
 def closeness(clean: Signal, estimate: Floats) -> dict[str, float]:
-    """PSNR of a picture, and SSIM where scikit-image is installed; SNR of a sound, and PESQ where pesq is."""
+    """PSNR of a picture, SSIM where scikit-image is installed; SNR of a sound, wide-band PESQ where pesq is."""
     if clean.rate is not None:
         return {"snr": snr(clean.values, estimate)} | _pesq(clean.values, estimate, clean.rate)
     return {"psnr": psnr(clean.values, estimate, clean.peak)} | _ssim(clean.values, estimate, clean.peak)
+
+
+def gained(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ (P.862.2 MOS-LQO)."""
+    return {f"{name}_gain": after[name] - before[name] for name in ("snr", "pesq_wb") if name in before.keys() & after}
 
 
 def _ssim(clean: Floats, estimate: Floats, peak: float) -> dict[str, float]:
@@ -42,4 +48,5 @@ def _ssim(clean: Floats, estimate: Floats, peak: float) -> dict[str, float]:
 def _pesq(clean: Floats, estimate: Floats, rate: int) -> dict[str, float]:
     if not find_spec("pesq"):
         return {}
-    return score(clean.mean(-1), estimate.mean(-1), rate, ["pesq_wb"]).values
+    scores = score(clean.mean(-1), estimate.mean(-1), rate, ["pesq_wb"])
+    return {name: value for name, value in scores.values.items() if name not in scores.refused}

@@ -1,0 +1,104 @@
+"""Classical estimates: oracles are the expectations they are defined by, and signals whose answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import rice
+
+from distvae import results
+from distvae.refusal import Refusal
+from distvae.tasks.estimates import ESTIMATES, judge_estimate, stsa_gain, wiener_gain
+
+RATE = 8000
+FILTERS = [name for name in ESTIMATES if name != "zero"]
+SPECTRAL = ["wiener", "stsa"]
+
+
+def tone(samples: int = RATE, hertz: float = 440.0) -> np.ndarray:
+    return np.asarray(0.5 * np.sin(2 * np.pi * hertz / RATE * np.arange(samples)))
+
+
+def noise(samples: int, sigma: float) -> np.ndarray:
+    return sigma * np.random.default_rng(0).standard_normal(samples)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_without_noise_the_sound_stays_as_it_is(name: str) -> None:
+    sound = tone()
+    np.testing.assert_allclose(ESTIMATES[name](sound, 0.0, RATE), sound, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_most_of_the_noise_around_a_tone_is_removed(name: str) -> None:
+    sound, error = tone(), noise(RATE, 0.3)
+    rest = ESTIMATES[name](sound + error, 0.3, RATE) - sound
+    assert np.mean(np.square(rest)) < 0.1 * np.mean(np.square(error))
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_noise_alone_is_lowered_by_more_than_ten_decibels(name: str) -> None:
+    error = noise(RATE, 0.3)
+    assert np.std(ESTIMATES[name](error, 0.3, RATE)) < 10**-0.5 * np.std(error)
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+@settings(max_examples=20, deadline=None)
+@given(samples=st.integers(2, 1500), sigma=st.floats(0, 2), silent=st.booleans())
+def test_any_sound_keeps_its_length_and_stays_finite(name: str, samples: int, sigma: float, silent: bool) -> None:
+    sound = np.zeros(samples) if silent else noise(samples, 1.0)
+    estimate = ESTIMATES[name](sound, sigma, RATE)
+    assert estimate.shape == sound.shape
+    assert np.isfinite(estimate).all()
+
+
+RATIOS = st.floats(1e-3, 300)
+
+
+@given(prior=RATIOS, posterior=RATIOS)
+def test_the_stsa_gain_is_the_expected_amplitude(prior: float, posterior: float) -> None:
+    """Of a complex Gaussian of variance `prior` in one of variance 1, seen with power `posterior`."""
+    share, seen = prior / (1 + prior), posterior**0.5
+    scale = (share / 2) ** 0.5  # of the posterior's real and imaginary part
+    expected = rice.mean(share * seen / scale, scale=scale) / seen
+    assert float(stsa_gain(np.asarray(prior), np.asarray(posterior))) == pytest.approx(expected, rel=1e-6)
+
+
+@given(prior=RATIOS, change=st.floats(-0.1, 0.1))
+def test_no_other_gain_errs_less_than_wieners(prior: float, change: float) -> None:
+    def error(gain: float) -> float:
+        return (1 - gain) ** 2 * prior + gain**2
+
+    best = float(wiener_gain(np.asarray(prior), np.asarray(1.0)))
+    assert error(best) <= error(best + change) * (1 + 1e-12)
+
+
+def test_silence_has_an_snr_of_zero_and_loses_what_there_was(tmp_path: Path) -> None:
+    sound, sigma = tone(), 0.1
+    soundfile.write(tmp_path / "tone.wav", sound, RATE, subtype="FLOAT")
+    figures = judge_estimate("zero", tmp_path / "tone.wav", sigma, 0)
+    assert figures["snr"] == pytest.approx(0)
+    before = 10 * np.log10(0.5 / sigma**2)  # its largest sample becomes one
+    assert figures["snr_gain"] == pytest.approx(-before, abs=0.2)
+
+
+def test_an_estimate_becomes_a_row_named_after_its_sound(tmp_path: Path) -> None:
+    channels = np.stack([tone(), tone(hertz=660.0)], -1)
+    soundfile.write(tmp_path / "chord.wav", channels, RATE, subtype="FLOAT")
+    results.add_estimate(tmp_path, "wiener", tmp_path / "chord.wav", 0.3, 1, "sound", force=False)
+    (row,) = results.read(tmp_path, "sound")
+    assert (row["row"], row["config"]) == ("chord-wiener", {"noise": 0.3, "seed": 1})
+    assert row["figures"]["snr_gain"] > 10
+
+
+def test_pictures_and_unknown_names_are_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (8, 8)).save(tmp_path / "grey.png")
+    with pytest.raises(Refusal, match="a sound expected"):
+        judge_estimate("wiener", tmp_path / "grey.png", 0.1, 0)
+    with pytest.raises(Refusal, match="zero, local, wiener, stsa expected"):
+        judge_estimate("kalman", tmp_path / "tone.wav", 0.1, 0)
