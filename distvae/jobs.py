@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from distvae.tasks.judgement import Judgement
 
 ROOT = Path("runs")
+SEARCHED = ("sigma", "active", "dead", "distinct_states")
+"""What is shown of the best epoch of a model without an encoder."""
 
 
 def configured(recipe: str, assignments: list[str], data: str | None, seed: int | None) -> Config:
@@ -175,13 +178,19 @@ def show(run: Path) -> None:
     if epochs:
         best = max(epochs, key=lambda epoch: epoch["val_objective"])
         print(f"trained for {len(epochs)} epochs, {info.get('seconds', 0):.0f} s; best at epoch {best['epoch']:.0f}:")
-        print(f"validation bound {best['val_bound']:.2f} nats per {info['unit']}, Hoyer {best['val_hoyer']:.3f}")
+        print(f"validation bound {best['val_bound']:.2f} nats per {info['unit']}, {_told(best)}")
     for summary in sorted(run.glob("evaluation/*/summary.json")):
         figures = json.loads(summary.read_text())
         shown = (
             f"{name} {value:.3f}" for name, value in figures.items() if value is not None and "_" + "std" not in name
         )
         print(f"judged on {summary.parent.name}: {', '.join(shown)}")
+
+
+def _told(epoch: Mapping[str, float]) -> str:
+    """What a model without an encoder has to tell of an epoch, or else how sparse the codes are."""
+    known = [f"{name.replace('_', ' ')} {epoch[name]:.3g}" for name in SEARCHED if name in epoch]
+    return ", ".join(known) or f"Hoyer {epoch['val_hoyer']:.3f}"
 
 
 def _differing(part: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

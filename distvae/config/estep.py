@@ -16,6 +16,8 @@ class Truncation:
     """Distinct states kept for each data point."""
     block: Count = 1024
     """Data points whose states are improved at once, under the parameters of that moment."""
+    sweeps: Count = 50
+    """Visits to the states of new data, which begin at random; those of training data are kept."""
     mapped: str | None = None
     """A folder for a file that holds the states instead of memory; null keeps them in memory."""
 

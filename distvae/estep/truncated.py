@@ -21,7 +21,6 @@ from distvae.noise import Noise
 
 Scored = tuple[Tensor, Tensor]
 """States (B, C, W) and their log-joints (B, C)."""
-SWEEPS = 20  # visits to the states of new data, which begin at random
 SAMPLED = 256  # rows of a block whose states are counted
 FIRST = -3  # the epoch whose draws make the first states
 
@@ -73,12 +72,12 @@ class Search(nn.Module):
         """Posteriors on the kept states of rows in training."""
         return model.posterior(batch, self.store.get(batch.row))
 
-    def infer(self, model: TVAE, batch: Batch, sweeps: int = SWEEPS) -> Truncated:
+    def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Posteriors of new data; with no sweeps, of rows in training, whose states are kept already."""
         if sweeps == 0:
             return self.forward(model, batch)
         words = first_states(self.config.states, self.latent, 0, batch.row)
-        for sweep in range(sweeps):
+        for sweep in range(self.config.sweeps if sweeps is None else sweeps):
             words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, batch.row))
         return model.posterior(batch, words)
 

@@ -106,7 +106,7 @@ def clear(out: Path, force: bool) -> None:
     shutil.rmtree(out)
 
 
-FREE_TO_CHANGE = {"data.path", "estep.mapped", "train.device", "train.threads", "eval.processes"}
+FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "train.device", "train.threads", "eval.processes"}
 """What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
 
 
