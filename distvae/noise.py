@@ -76,6 +76,7 @@ def _middle(word: Tensor) -> Tensor:
     return word.float().add_(0.5).mul_(2.0**-23)
 
 
-def order(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """The order in which an epoch visits its rows: a permutation by (seed, epoch) alone."""
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch % 2**64, STREAMS["order"]])).permutation(rows)
+def order(seed: int, epoch: int, rows: int, *lane: int) -> np.ndarray:
+    """The order in which an epoch visits its rows, or those of a lane: a permutation by (seed, epoch) alone."""
+    words = [seed, epoch % 2**64, STREAMS["order"], *lane]
+    return np.random.default_rng(np.random.SeedSequence(words)).permutation(rows)

@@ -13,7 +13,7 @@ import distvae
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
     ("noise", "refusal", "memory"),
-    ("interface", "schema", "measures"),
+    ("interface", "schema", "measures", "lanes"),
     ("config",),
     ("recipes", "output"),
     ("data",),
