@@ -160,22 +160,34 @@ def tune(
 
 @app.command()
 def bench(
-    recipe: Annotated[str | None, typer.Argument(help="One recipe, or tvae; all recipes without it.")] = None,
-    steps: Annotated[int, typer.Option(min=10, help="Training steps to time.")] = 200,
+    recipe: Annotated[str | None, typer.Argument(help="A recipe, tvae, store or team; all recipes without it.")] = None,
+    steps: Annotated[int, typer.Option(min=10, help="Training steps to time; store: blocks.")] = 200,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the process.")] = 1,
     json: AsJson = False,
     keep: Annotated[
         Path | None, typer.Option(help="Folder of rows for 'distvae results' to keep the figures in.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1024, help="tvae: patches to train on; times are for all of them.")] = 6000,
+    rows: Annotated[
+        int, typer.Option(min=1024, help="tvae: patches to train on; times are for all of them. store: rows to hold.")
+    ] = 6000,
     epochs: Annotated[int, typer.Option(min=1, help="tvae: to train before one is timed.")] = 20,
     picture: Annotated[Path | None, typer.Option(help="tvae: where patches come from; else a drawn scene.")] = None,
+    shards: Annotated[int, typer.Option(min=1, help="store: processes that hold populations.")] = 4,
+    storage: Annotated[Path | None, typer.Option(help="store: the folder to write to; else a temporary one.")] = None,
 ) -> None:
-    """Time a training step beside the matrix products of its shapes; with tvae, an epoch beside its dense bound."""
+    """Time a training step beside the products of its shapes; tvae: beside its bound; store, team: shards, sums."""
     if recipe == "tvae":
         from distvae.bench import tvae
 
         tvae.report(picture, rows, epochs, threads, json, keep)
+    elif recipe == "team":
+        from distvae.bench import team
+
+        team.report(steps, json, keep)
+    elif recipe == "store":
+        from distvae.bench import store
+
+        store.report(rows, shards, steps, json, keep, storage)
     else:
         from distvae import bench
 

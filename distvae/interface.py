@@ -7,13 +7,14 @@ per data point, and larger is better.
 Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a latent state.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from distvae.lanes import Held
 from distvae.noise import Noise
 
 
@@ -92,11 +93,20 @@ class EStep(Protocol[M, Q_co]):
     block: int
     """Rows that `ahead` looks at together; 0 where there is nothing to do before a batch."""
 
-    def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
+    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
         """Take what is needed from the training data before the first epoch: statistics, first states."""
 
     def ahead(self, model: M, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Improve the posteriors of a block of rows whose batches come next; sums worth knowing."""
+
+    def prefetch(self, rows: Tensor) -> None:
+        """These are the rows of the block after this one."""
+
+    def drain(self) -> None:
+        """Wait until what was found is where it belongs."""
+
+    def telemetry(self) -> dict[str, float]:
+        """What there is to tell of keeping it, since the last time."""
 
     def __call__(self, model: M, batch: Batch) -> Q_co:
         """Posteriors of rows in training."""
@@ -104,18 +114,14 @@ class EStep(Protocol[M, Q_co]):
     def infer(self, model: M, batch: Batch, sweeps: int) -> Q_co:
         """Posteriors under a frozen model; nothing is kept. Sweeps improve those of new data; rows need none."""
 
-    def save(self, folder: Path, name: str) -> dict[str, Any]:
+    def save(self, folder: Path, name: str) -> list[Any]:
         """Write what is no weight, such as populations; what a checkpoint has to remember of it."""
 
-    def load(self, folder: Path, facts: dict[str, Any]) -> None:
-        """The inverse of `save`."""
+    def load(self, folder: Path, kept: Sequence[Any]) -> None:
+        """The inverse of `save`, given what those of all workers returned."""
 
 
 def expect(q: Posterior, f: Callable[[Tensor], Tensor], draws: int = 0, noise: Noise | None = None) -> Tensor:
     """E_q[f(z)], (B, ...): the weighted sum of f over the posterior's points."""
     z, weight = q.points(draws, noise)
     return torch.einsum("bs,bs...->b...", weight, f(z))
-
-
-Reduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over workers; the identity when there is one."""

@@ -199,13 +199,15 @@ def _differing(part: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
 
 def check(run: Path, exact: bool, rows: int) -> None:
     """Read every file of a run, and compare its bound with the enumeration of all states."""
+    from distvae.lanes import Lanes
     from distvae.tasks.exactness import compare
-    from distvae.train import checkpoint
-    from distvae.train.run import Run
+    from distvae.train.run import Run, read_info
 
     Run.open(run)
-    last, (_, facts) = Run.open(run, "last"), checkpoint.load(run, "last")
-    last.estep.load(run, facts)
+    last, info = Run.open(run, "last"), read_info(run)
+    if last.estep.block:
+        last.estep.hold(Lanes.of(info["rows"]["train"], last.config.train.batch).held())
+    last.estep.load(run, last.facts["populations"])
     print(f"{run}: whole")
     if exact:
         for name, value in compare(last, rows).items():

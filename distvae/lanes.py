@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from distvae.noise import order
 
@@ -38,10 +39,36 @@ class Lanes:
             dealt[: len(own), lane] = own[order(seed, epoch, len(own), lane)]
         return dealt[dealt >= 0]
 
-    def holder(self, rows: Rows, size: int) -> Rows:
-        """Which of so many holders each row belongs to."""
-        return rows % self.count % size
+    def held(self, rank: int = 0, size: int = 1) -> "Held":
+        """The part of one of so many holders."""
+        return Held(self, rank, size)
 
-    def held(self, rank: int, size: int) -> Rows:
-        """The rows of one holder, lane by lane."""
-        return np.concatenate([np.arange(lane, self.rows, self.count) for lane in range(rank, self.count, size)])
+
+@dataclass(frozen=True)
+class Held:
+    """The rows of one holder of several, in rising order; a row's index is its place among them."""
+
+    lanes: Lanes
+    rank: int
+    size: int
+
+    def rows(self) -> Rows:
+        """All of them."""
+        return self.of(np.arange(self.lanes.rows))
+
+    def has(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of some rows are held here."""
+        return np.asarray(rows % self.lanes.count % self.size == self.rank)
+
+    def of(self, rows: Rows) -> Rows:
+        """Those of some rows that are held here."""
+        return rows if self.size == 1 else rows[self.has(rows)]
+
+    def index(self, rows: Tensor) -> Tensor:
+        """Where each of these rows stands among all that are held."""
+        if self.size == 1:
+            return rows
+        count = len(range(self.rank, self.lanes.count, self.size))
+        lane = rows.remainder(self.lanes.count)
+        turn = rows.div(self.lanes.count, rounding_mode="floor")
+        return turn * count + (lane - self.rank).div(self.size, rounding_mode="floor")

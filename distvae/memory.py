@@ -1,6 +1,7 @@
-"""How much memory this process may still take."""
+"""How much memory this process has taken, and may still take."""
 
 import os
+import sys
 from pathlib import Path
 
 CGROUPS = (
@@ -27,3 +28,10 @@ def _below(limit: Path, used: Path) -> int | None:
     if not (limit.exists() and used.exists() and limit.read_text().strip().isdigit()):
         return None
     return max(0, int(limit.read_text()) - int(used.read_text()))
+
+
+def peak() -> int:
+    """Bytes: the most that this process has held."""
+    import resource  # which not every system has
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

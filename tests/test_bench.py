@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from distvae import bench
-from distvae.bench import tvae
+from distvae.bench import store, tvae
 from distvae.recipes import load
 from distvae.refusal import Refusal
 
@@ -67,3 +67,16 @@ def test_a_benchmark_of_tvae_tells_its_parts(tmp_path: Path, capsys: pytest.Capt
         assert kept["epoch_s"] == told["epoch_s"] == pytest.approx(told["estep_s"] + told["mstep_s"])
         assert told["ratio"] == pytest.approx(told["epoch_s"] / told["dense_s"])
         assert 0 < told["distinct"] <= 1
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_shards_tells_what_they_hold_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "storage").mkdir()
+    store.report(4096, 2, 10, True, tmp_path, tmp_path / "storage")
+    told = json.loads(capsys.readouterr().out)
+    kept = json.loads((tmp_path / "bench" / "store-4096.json").read_text())["figures"]
+    assert kept["held_gb"] * 1e9 == 4096 * 64 * 64 == pytest.approx(2e9 * told["own_gb"])
+    assert kept["saved_gb"] > kept["held_gb"]
+    assert not list((tmp_path / "storage").iterdir())

@@ -1,6 +1,7 @@
 """Rows in lanes: every row once an epoch, the same number of each lane in a batch, and one holder for each."""
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,12 +25,22 @@ def test_a_batch_takes_as_many_rows_from_each_lane_until_one_runs_out(rows: int,
 
 
 @given(ROWS, BATCH, SIZE)
-def test_every_row_has_one_holder_who_finds_it_among_its_own(rows: int, batch: int, size: int) -> None:
+def test_every_row_has_one_holder_who_finds_it_at_its_index(rows: int, batch: int, size: int) -> None:
+    lanes, found = Lanes.of(rows, batch), []
+    for rank in range(size):
+        held = lanes.held(rank, size)
+        own = held.rows()
+        assert held.index(torch.from_numpy(own)).tolist() == list(range(len(own)))
+        found += own.tolist()
+    assert sorted(found) == list(range(rows))
+
+
+@given(ROWS, BATCH, SIZE)
+def test_holders_share_a_batch_evenly(rows: int, batch: int, size: int) -> None:
     lanes = Lanes.of(rows, batch)
-    for rank in range(min(size, lanes.count)):
-        own = lanes.held(rank, size)
-        assert (lanes.holder(own, size) == rank).all()
-        assert len(own) == (lanes.holder(np.arange(rows), size) == rank).sum()
+    schedule = lanes.schedule(0, 0)[:batch]
+    if len(schedule) == batch and lanes.count % size == 0:
+        assert {len(lanes.held(rank, size).of(schedule)) for rank in range(size)} == {batch // size}
 
 
 def test_epochs_and_lanes_are_shuffled_apart() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from distvae import results
 from distvae.config import Config
 from distvae.estep import assemble
+from distvae.lanes import Lanes
 from distvae.recipes import load, recipe_names
 from distvae.refusal import Refusal
 from distvae.train.loop import Trainer
@@ -84,7 +85,7 @@ def trainer_on_noise(config: Config) -> Trainer:
     """The trainer of a configuration, on random data of its shape."""
     x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
     model, estep = assemble(config, config.data.dims)
-    estep.begin([torch.from_numpy(x)], len(x), 0)
+    estep.begin([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
     return Trainer(config.train, model, estep, x, x[:1])
 
 

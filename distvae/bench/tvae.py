@@ -5,8 +5,6 @@ Its bound is that floating-point work divided by the best float32 rate of a matr
 """
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +26,8 @@ from distvae.data.patches import Grid
 from distvae.data.signals import read
 from distvae.estep import assemble
 from distvae.interface import Batch
+from distvae.lanes import Lanes
+from distvae.memory import peak
 from distvae.models.population import tabulate
 from distvae.noise import Noise, order
 from distvae.train.loop import Trainer
@@ -106,7 +106,7 @@ def measure(case: Case, picture: Path | None, rows: int, epochs: int, threads: i
     trainer = _trainer(case, data[order(0, 0, len(data))[:rows]], epochs)
     for _ in trainer.run():
         pass
-    peak = _peak()  # before the operands of the products add to it
+    held = peak()  # before the operands of the products add to it
     times = list(_timed(trainer, time.process_time if threads == 1 else time.perf_counter))
     scale = len(data) / sum(t.rows for t in times)
     estep, mstep = scale * sum(t.estep for t in times), scale * sum(t.mstep for t in times)
@@ -122,7 +122,7 @@ def measure(case: Case, picture: Path | None, rows: int, epochs: int, threads: i
         "ratio": (estep + mstep) / dense,
         "gflops": rate / 1e9,
         "distinct": len(tabulate(kept)[0]) / (BATCH * case.states),
-        "peak_gb": peak,
+        "peak_gb": held / 1e9,
     }
 
 
@@ -157,7 +157,7 @@ def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
         }
     )
     model, estep = assemble(config, rows.shape[1])
-    estep.begin([torch.from_numpy(rows)], len(rows), 0)
+    estep.begin([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)
 
 
@@ -195,9 +195,3 @@ def _seconds(clock: Clock, function: Callable[..., object], *operands: object) -
     began = clock()
     function(*operands)
     return clock() - began
-
-
-def _peak() -> float:
-    """The most memory this process has held, in GB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6 / 1.024)

@@ -1,24 +1,22 @@
 """Posteriors by an encoder's forward pass. The input transform is part of the encoder, not of the data."""
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distvae import config
+from distvae.estep.stateless import Stateless
 from distvae.interface import Batch
+from distvae.lanes import Held
 from distvae.models.nets import trunk
 from distvae.models.posteriors import Encoded
 from distvae.models.vae import VAE
-from distvae.noise import Noise
 
 
-class Amortised(nn.Module):
+class Amortised(Stateless):
     """x -> transformed input u -> features -> the model's posterior."""
 
-    block = 0
     shift: Tensor
     scale: Tensor
 
@@ -31,7 +29,7 @@ class Amortised(nn.Module):
         self.register_buffer("shift", torch.zeros(dims))
         self.register_buffer("scale", torch.ones(dims))
 
-    def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
+    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
         """Take the statistics that standardise the input from the training data."""
         if self.config.input != "log_standard":
             return
@@ -54,10 +52,6 @@ class Amortised(nn.Module):
         """The posterior of transformed inputs, before the model has had its word on the prior."""
         return self.head(self.trunk(u))  # type: ignore[no-any-return]
 
-    def ahead(self, model: VAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Nothing to improve."""
-        return {}
-
     def forward(self, model: VAE, batch: Batch) -> Encoded:
         """Posteriors of rows in training."""
         return model.posterior(self.encode, self.transform(batch))
@@ -65,10 +59,3 @@ class Amortised(nn.Module):
     def infer(self, model: VAE, batch: Batch, sweeps: int = 0) -> Encoded:
         """Posteriors of new data: the same forward pass."""
         return self.forward(model, batch)
-
-    def save(self, folder: Path, name: str) -> dict[str, Any]:
-        """Nothing beside the weights."""
-        return {}
-
-    def load(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Nothing beside the weights."""

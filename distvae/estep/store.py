@@ -1,92 +1,205 @@
 """Where populations live: bit-packed, rows by id, in blocks."""
 
-import hashlib
+import secrets
 import tempfile
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from distvae.lanes import Held, Lanes
 from distvae.memory import available
 from distvae.refusal import Refusal
+from distvae.storage import Folder
 
-VERSION = 1
+VERSION = 2
 PART = 65536  # rows written at a time
+DRAWN = 1024  # rows whose first states are drawn at a time
+
+Draw = Callable[[Tensor], Tensor]
+"""The first words (B, S, W) of these rows."""
+
+
+class Layout(TypedDict):
+    """Which populations a file holds, in the order of their rows: part `rank` of `size` of so many rows in lanes."""
+
+    rows: int
+    lanes: int
+    rank: int
+    size: int
+    states: int
+    words: int
+
+
+class Kept(TypedDict):
+    """A file of populations, as a checkpoint names it."""
+
+    file: str
+    sha256: str
+    bytes: int
+    layout: Layout
 
 
 class PopulationStore(Protocol):
     """The kept states of every row. Rows travel in blocks; minibatches are cut from a block."""
 
+    def begin(self, draw: Draw) -> None:
+        """Fill it with the first states of all rows."""
+
     def get(self, rows: Tensor) -> Tensor:
         """(B, S, W) the words of these rows."""
 
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows."""
 
-    def save(self, path: Path) -> str:
-        """Write all rows to an Arrow file; its checksum."""
+    def prefetch(self, rows: Tensor) -> None:
+        """Have the words of these rows brought here: the next block."""
+
+    def drain(self) -> None:
+        """Wait until all that was put is where it belongs."""
+
+    def save(self, folder: Path | str, generation: str) -> list[Kept]:
+        """Write new files of a generation; how a checkpoint names them."""
+
+    def load(self, folder: Path | str, files: Sequence[Kept]) -> None:
+        """Fill it from the files of a generation, however many holders wrote them."""
+
+    def telemetry(self) -> dict[str, float]:
+        """What there is to tell since the last time."""
 
 
 class LocalStore(nn.Module):
-    """All rows in the memory of this process, or of its device, or in a file mapped into it."""
+    """The rows of one holder in the memory of this process, or of its device, or in a file mapped into it."""
 
     words: Tensor
 
-    def __init__(self, words: Tensor) -> None:
+    def __init__(self, words: Tensor, held: Held) -> None:
         super().__init__()
+        self.held = held
         self.register_buffer("words", words, persistent=False)
+
+    def begin(self, draw: Draw) -> None:
+        """Fill it with the first states of all rows."""
+        rows = torch.from_numpy(self.held.rows())
+        for first in range(0, len(rows), DRAWN):
+            self.words[first : first + DRAWN] = draw(rows[first : first + DRAWN])
 
     def get(self, rows: Tensor) -> Tensor:
         """(B, S, W) the words of these rows."""
-        return self.words[rows]
+        return self.words[self.held.index(rows)]
 
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows."""
-        self.words[rows] = words
+        self.words[self.held.index(rows)] = words
 
-    def save(self, path: Path) -> str:
-        """Write all rows to an Arrow file; its checksum."""
+    def prefetch(self, rows: Tensor) -> None:
+        """Nothing to bring: all rows are here."""
+
+    def drain(self) -> None:
+        """Nothing to wait for."""
+
+    def telemetry(self) -> dict[str, float]:
+        """Nothing to tell."""
+        return {}
+
+    def save(self, folder: Path | str, generation: str) -> list[Kept]:
+        """Write all rows to a new Arrow file; how a checkpoint names it."""
         import pyarrow as pa
 
-        rows, states, width = self.words.shape
-        facts = {"version": VERSION, "states": states, "words": width, "rows": rows}
-        schema = pa.schema({"states": pa.list_(pa.int64(), states * width)}, {k: str(v) for k, v in facts.items()})
-        partial = path.with_name(f".{path.name}.partial")
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        layout = self.layout()
+        length = layout["states"] * layout["words"]
+        schema = pa.schema({"states": pa.list_(pa.int64(), length)}, _metadata(layout))
+        token = secrets.token_hex(4)  # no earlier file is ever written over, so it stays valid whatever happens now
+        name = f"population-{generation}-{layout['rank']}of{layout['size']}-{token}.arrow"
+        with Folder(folder).new(name) as sink, pa.ipc.new_file(sink, schema) as writer:
             for part in self.words.split(PART):
                 values = pa.array(part.cpu().numpy().ravel())
-                column = pa.FixedSizeListArray.from_arrays(values, states * width)
+                column = pa.FixedSizeListArray.from_arrays(values, length)
                 writer.write_batch(pa.record_batch([column], schema=schema))
-        partial.replace(path)
-        return checksum(path)
+        return [{"file": name, "sha256": sink.digest.hexdigest(), "bytes": sink.count, "layout": layout}]
 
-    @classmethod
-    def load(cls, path: Path, expected: str, mapped: str | None = None) -> "LocalStore":
-        """All rows from a file that must have that checksum."""
+    def load(self, folder: Path | str, files: Sequence[Kept]) -> None:
+        """Fill it from the files of a generation that hold rows of its own."""
+        place, missing = Folder(folder), torch.ones(len(self.words), dtype=torch.bool)
+        for kept in files:
+            if _overlap(self.held, _held(self._fitting(kept))):
+                self._fill(place, kept, missing)
+        if missing.any():
+            raise Refusal(f"{place.path}: {int(missing.sum())} rows are in no file that the checkpoint names")
+
+    def layout(self) -> Layout:
+        """Which populations it holds."""
+        lanes, (_, states, width) = self.held.lanes, self.words.shape
+        return {
+            "rows": lanes.rows,
+            "lanes": lanes.count,
+            "rank": self.held.rank,
+            "size": self.held.size,
+            "states": states,
+            "words": width,
+        }
+
+    def _fitting(self, kept: Kept) -> Layout:
+        """The layout of a file, if it holds states such as these."""
+        layout, own = kept["layout"], self.layout()
+        for name in ("rows", "states", "words"):
+            if layout[name] != own[name]:
+                raise Refusal(
+                    f"{kept['file']}: of other data or another model: {layout[name]} {name}; {own[name]} expected"
+                )
+        return layout
+
+    def _fill(self, folder: Folder, kept: Kept, missing: Tensor) -> None:
+        """Take the rows of its own from a file, batch after batch."""
         import pyarrow as pa
 
-        if not path.is_file():
-            raise Refusal(f"{path}: missing; the checkpoint names it")
-        if checksum(path) != expected:
-            raise Refusal(f"{path}: altered or damaged: its checksum is not the one in the checkpoint")
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        facts = {key.decode(): int(value) for key, value in reader.schema.metadata.items()}
-        if facts["version"] > VERSION:
-            raise Refusal(f"{path}: written by a newer distvae (format {facts['version']}, {VERSION} is known here)")
-        words = room(facts["rows"], facts["states"], facts["words"], mapped)
-        _fill(words, reader)
-        return cls(words)
+        with folder.open(kept["file"], kept["sha256"]) as file, pa.ipc.open_file(file) as reader:
+            _check(kept, reader.schema.metadata)
+            rows = _held(kept["layout"]).rows()
+            for i in range(reader.num_record_batches):
+                column = reader.get_batch(i).column(0)
+                here, rows = rows[: len(column)], rows[len(column) :]
+                own = self.held.has(here)
+                index = self.held.index(torch.from_numpy(here[own]))
+                values = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *self.words.shape[1:])
+                self.words[index] = torch.from_numpy(values[own]).to(self.words.device)
+                missing[index] = False
 
 
-def _fill(words: Tensor, reader: Any) -> None:
-    """The words of an Arrow file, batch after batch."""
-    first = 0
-    for i in range(reader.num_record_batches):
-        column = reader.get_batch(i).column(0)
-        values = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=True).copy())
-        words[first : first + len(column)] = values.view(-1, *words.shape[1:])
-        first += len(column)
+def forget(folder: Path | str, needed: Collection[str]) -> None:
+    """Delete the populations in a folder that no checkpoint names any more."""
+    place = Folder(folder)
+    for name in place.names():
+        if name.lstrip(".").startswith("population-") and name not in needed:
+            place.delete(name)
+
+
+def _held(layout: Layout) -> Held:
+    return Lanes(layout["rows"], layout["lanes"]).held(layout["rank"], layout["size"])
+
+
+def _overlap(one: Held, other: Held) -> bool:
+    """Whether two parts of the same rows have any in common."""
+    lanes, others = (range(held.rank, held.lanes.count, held.size) for held in (one, other))
+    return one.lanes != other.lanes or not set(lanes).isdisjoint(others)
+
+
+def _metadata(layout: Layout) -> dict[str, str]:
+    """What a file says about itself."""
+    return {name: str(value) for name, value in ({"version": VERSION} | layout).items()}
+
+
+def _check(kept: Kept, metadata: dict[bytes, bytes]) -> None:
+    """Refuse a file that is not what the checkpoint says it is."""
+    told = {key.decode(): value.decode() for key, value in metadata.items()}
+    if int(told["version"]) != VERSION:
+        raise Refusal(
+            f"{kept['file']}: of format {told['version']}, and this distvae reads {VERSION}; use the one that wrote it"
+        )
+    if told != _metadata(kept["layout"]):
+        raise Refusal(f"{kept['file']}: holds other rows than the checkpoint says")
 
 
 def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
@@ -112,9 +225,3 @@ def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tenso
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,17 +4,19 @@ A block of rows is visited at once, under the parameters of that moment; its min
 from the store, and weigh them under the parameters of theirs. Any set of distinct states gives a valid bound.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distvae import config
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
-from distvae.estep.store import LocalStore, PopulationStore, room
+from distvae.estep.stateless import Stateless
+from distvae.estep.store import Kept, LocalStore, PopulationStore, room
 from distvae.interface import Batch
+from distvae.lanes import Held
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
 from distvae.models.tvae import TVAE, Truncated
 from distvae.noise import Noise
@@ -29,6 +31,7 @@ class Search(nn.Module):
     """Populations, and how a visit improves them."""
 
     store: PopulationStore
+    shared = False
 
     def __init__(self, config: config.Truncation, latent: int) -> None:
         super().__init__()
@@ -39,12 +42,32 @@ class Search(nn.Module):
         """Rows of a visit."""
         return self.config.block
 
-    def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
-        """Draw the first states of every row."""
-        words = room(rows, self.config.states, words_of(self.latent), self.config.mapped)
-        for part in torch.arange(rows).split(1024):
-            words[part] = first_states(self.config.states, self.latent, seed, part)
-        self.store = LocalStore(words)
+    def share(self, store: PopulationStore) -> None:
+        """Keep the populations there, where other workers may see them, not in this process."""
+        self.store, self.shared = store, True
+
+    def hold(self, held: Held) -> None:
+        """Make room for the states of these rows, unless there is."""
+        if not self.shared:
+            words = room(len(held.rows()), self.config.states, words_of(self.latent), self.config.mapped)
+            self.store = LocalStore(words, held)
+
+    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
+        """Draw the first states of every row that is held here."""
+        self.hold(held)
+        self.store.begin(partial(first_states, self.config.states, self.latent, seed))
+
+    def prefetch(self, rows: Tensor) -> None:
+        """These are the rows of the next visit."""
+        self.store.prefetch(rows)
+
+    def drain(self) -> None:
+        """Wait until what was found is where it belongs."""
+        self.store.drain()
+
+    def telemetry(self) -> dict[str, float]:
+        """What the store has to tell of an epoch."""
+        return self.store.telemetry()
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
@@ -81,14 +104,13 @@ class Search(nn.Module):
             words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, batch.row))
         return model.posterior(batch, words)
 
-    def save(self, folder: Path, name: str) -> dict[str, Any]:
-        """Write the populations into a run folder; what a checkpoint has to remember of them."""
-        file = f"population-{name}.arrow"
-        return {"population": file, "population_sha256": self.store.save(folder / file)}
+    def save(self, folder: Path, name: str) -> list[Kept]:
+        """Write the populations held here into a run folder; what a checkpoint has to remember of them."""
+        return self.store.save(folder, name)
 
-    def load(self, folder: Path, facts: dict[str, Any]) -> None:
-        """The inverse of `save`."""
-        self.store = LocalStore.load(folder / facts["population"], facts["population_sha256"], self.config.mapped)
+    def load(self, folder: Path, kept: Sequence[Kept]) -> None:
+        """Take from what all holders saved the populations held here."""
+        self.store.load(folder, kept)
 
 
 class Evolution(Search):
@@ -131,22 +153,13 @@ class RandomSearch(Search):
         return new, model.score(batch, new)
 
 
-class Exact(nn.Module):
+class Exact(Stateless):
     """The exact posterior, on all 2^H states."""
-
-    block = 0
 
     def __init__(self, latent: int) -> None:
         super().__init__()
         place = torch.arange(latent)
         self.words = pack((torch.arange(2**latent).unsqueeze(-1) >> place) & 1)
-
-    def begin(self, blocks: Iterable[Tensor], rows: int, seed: int) -> None:
-        """Nothing to keep."""
-
-    def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Nothing to improve."""
-        return {}
 
     def forward(self, model: TVAE, batch: Batch) -> Truncated:
         """The posterior of every row."""
@@ -155,13 +168,6 @@ class Exact(nn.Module):
     def infer(self, model: TVAE, batch: Batch, sweeps: int = 0) -> Truncated:
         """The same, for new data."""
         return self.forward(model, batch)
-
-    def save(self, folder: Path, name: str) -> dict[str, Any]:
-        """Nothing to write."""
-        return {}
-
-    def load(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Nothing to read."""
 
 
 def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:

@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Train
-from distvae.interface import Batch, Reduce
+from distvae.interface import Batch
+from distvae.lanes import Lanes
 from distvae.noise import VALIDATION, Noise, order
 from distvae.refusal import Refusal
 from distvae.train.schedule import rate
-from distvae.train.step import Sums, add, alone, ascend, assess
+from distvae.train.step import Sums, add, ascend, assess
+from distvae.train.team import ALONE, Team
 
 Rows = NDArray[np.float32]
 BLOCK = 1024  # rows of a validation batch
 PATROL = 64  # batches between two looks at whether the objective is still finite
+AGREED = 16  # batches between two looks at whether any of several workers was asked to stop
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,12 @@ def device_of(name: str) -> torch.device:
 class Trainer:
     """A model, its E-step and its data on their way through the epochs."""
 
-    def __init__(self, config: Train, model: Any, estep: Any, train: Rows, val: Rows, reduce: Reduce = alone) -> None:
-        self.config, self.reduce = config, reduce
+    def __init__(self, config: Train, model: Any, estep: Any, train: Rows, val: Rows, team: Team = ALONE) -> None:
+        self.config, self.team = config, team
         self.device = device_of(config.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val
+        self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)
         self.incomplete = any(np.isnan(x[i : i + BLOCK]).any() for x in (train, val) for i in range(0, len(x), BLOCK))
         self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.rate, fused=True)
@@ -111,29 +115,53 @@ class Trainer:
 
     def _finish_epoch(self, stop: Callable[[], object]) -> None:
         began, position = time.perf_counter(), self.position
-        schedule = order(self.config.seed, position.epoch, len(self.train))
+        schedule = self._schedule()
         visit = max(1, self.estep.block // self.config.batch)  # batches that the E-step looks at together
         while position.batch < self.batches:
             if position.batch % visit == 0:
-                if stop():
+                if self._asked(stop, visit):
                     position.seconds += time.perf_counter() - began
                     raise Interrupted
-                self._ahead(self._cut(schedule, visit))
+                self._ahead(self._cut(schedule, visit), self._cut(schedule, visit, visit))
             self.step(self._cut(schedule, 1))
             position.batch += 1
             if position.batch % PATROL == 0 or position.batch == self.batches:
                 self._refuse_to_diverge()
 
-    def _cut(self, schedule: NDArray[np.int64], batches: int) -> NDArray[np.int64]:
-        """The rows of the next few batches."""
-        place = self.position.batch * self.config.batch
+    def _schedule(self) -> NDArray[np.int64]:
+        """The epoch's rows in their order; populations want every batch to take as many from each of their holders."""
+        seed, epoch = self.config.seed, self.position.epoch
+        return self.held.lanes.schedule(seed, epoch) if self.estep.block else order(seed, epoch, len(self.train))
+
+    def _own(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some rows that are this worker's."""
+        return self.held.of(rows) if self.estep.block else rows[self.team.rank :: self.team.size]
+
+    def _asked(self, stop: Callable[[], object], visit: int) -> bool:
+        """Whether any worker was asked to stop; several come to that agreement every few batches."""
+        if self.team.size == 1:
+            return bool(stop())
+        if self.position.batch // visit % math.ceil(AGREED / visit):
+            return False
+        return bool(self._together({"asked": torch.tensor(float(bool(stop())))})["asked"])
+
+    def _together(self, sums: Sums) -> Sums:
+        """Sums over all workers."""
+        shared = {name: sums[name].double().clone() for name in sorted(sums)}
+        self.team.sum(list(shared.values()))
+        return shared
+
+    def _cut(self, schedule: NDArray[np.int64], batches: int, later: int = 0) -> NDArray[np.int64]:
+        """The rows of the next few batches, or of those that come so much later."""
+        place = (self.position.batch + later) * self.config.batch
         return schedule[place : place + batches * self.config.batch]
 
-    def _ahead(self, rows: NDArray[np.int64]) -> None:
+    def _ahead(self, rows: NDArray[np.int64], following: NDArray[np.int64]) -> None:
         if self.estep.block:
-            batch, noise = self._batch(rows)
+            batch, noise = self._batch(self._own(rows))
             began = time.perf_counter()
             add(self.total, self.estep.ahead(self.model, batch, noise))
+            self.estep.prefetch(torch.from_numpy(self._own(following)))
             self.searching += time.perf_counter() - began
 
     def step(self, rows: NDArray[np.int64]) -> None:
@@ -142,8 +170,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.config, count, self.batches)
         self.model.at(count)
-        batch, noise = self._batch(rows)
-        add(self.total, ascend(self.model, self.estep, self.optimizer, batch, noise, len(rows), self.reduce))
+        batch, noise = self._batch(self._own(rows))
+        add(self.total, ascend(self.model, self.estep, self.optimizer, batch, noise, len(rows), self.team.sum))
         add(self.total, {"finite": self.total["objective"].isfinite()})
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Batch, Noise]:
@@ -161,9 +189,11 @@ class Trainer:
         return Batch(x.where(seen, 0.0), row, seen)
 
     def _refuse_to_diverge(self) -> None:
-        if bool(self.total["objective"].isfinite()):
+        told = {name: self.total[name] for name in ("objective", "finite")}
+        told = told if self.team.size == 1 else self._together(told)
+        if bool(told["objective"].isfinite()):
             return
-        batch, batches = int(self.total["finite"]) + 1, self.batches
+        batch, batches = int(told["finite"] / self.team.size) + 1, self.batches
         raise Diverged(
             f"the objective is no longer finite at batch {batch} of {batches} in epoch {self.position.epoch + 1}; "
             "a smaller train.rate may help"
@@ -174,20 +204,21 @@ class Trainer:
         """Means over the validation rows: fixed draws, warm-ups ended."""
         self.model.at(math.inf)
         total: Sums = {}
-        for place in range(0, len(self.val), BLOCK):
-            rows = np.arange(place, min(place + BLOCK, len(self.val)))
+        own = self._own(np.arange(len(self.val)))
+        for rows in np.split(own, range(BLOCK, len(own), BLOCK)):
             noise = Noise(self.config.seed, VALIDATION, torch.from_numpy(rows).to(self.device))
             batch = self._take(self.val, noise.row)
             add(total, assess(self.model, self.estep.infer(self.model, batch, 0), batch, noise))
+        total = self._together(total)
         counts = {name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total}
         return {name: float(value / counts[name]) for name, value in total.items()}
 
     def _record(self, began: float, rows: int) -> Epoch:
         position = self.position
-        total = {name: self.reduce(value) for name, value in self.total.items()}
+        total = self._together(self.total)
         self.model.maximise(total)
         trained = time.perf_counter() - began
-        details = self.model.telemetry(total)
+        details = self.model.telemetry(total) | self.estep.telemetry()
         if self.estep.block:
             spent = {"estep_seconds": self.searching, "data_seconds": self.reading}
             details |= spent | {"mstep_seconds": trained - sum(spent.values())}
@@ -221,7 +252,7 @@ class Trainer:
             for i, parameter in enumerate(self.parameters)
             for name, value in self.optimizer.state[parameter].items()
         }
-        totals = {f"total.{name}": value for name, value in self.total.items()}
+        totals = {f"total.{name}": value for name, value in self._together(self.total).items()}
         return weights(self.model, self.estep) | moments | totals, asdict(self.position)
 
     def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
@@ -229,7 +260,9 @@ class Trainer:
         load_weights(self.model, self.estep, tensors)
         self.position = Position(**position)
         placed = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
-        self.total = _below("total", placed)
+        self.total = {
+            n: value if self.team.rank == 0 else value.zero_() for n, value in _below("total", placed).items()
+        }
         for i, parameter in enumerate(self.parameters):
             if moments := _below(f"optimizer.{i}", placed):
                 self.optimizer.state[parameter] = moments

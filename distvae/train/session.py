@@ -18,11 +18,14 @@ import torch
 from distvae.config import Config, flatten, to_dict
 from distvae.data.dataset import Array, Dataset
 from distvae.estep import assemble
+from distvae.estep.store import forget
+from distvae.lanes import Lanes
 from distvae.refusal import Refusal
 from distvae.train import checkpoint
 from distvae.train.checkpoint import write_atomically
 from distvae.train.loop import BLOCK, Epoch, Interrupted, Trainer, weights
 from distvae.train.run import read_config, read_epochs, read_info
+from distvae.train.team import ALONE, Team
 
 
 def fit(
@@ -34,11 +37,14 @@ def fit(
     resume: bool = False,
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
+    team: Team = ALONE,
 ) -> Iterator[Epoch]:
     """Train into the folder `out`, and yield a record after each epoch."""
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    return keep(prepare(config, dataset), config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
+    return keep(
+        prepare(config, dataset, team), config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop
+    )
 
 
 def keep(
@@ -53,33 +59,41 @@ def keep(
     stop: Callable[[], object] = lambda: False,
 ) -> Iterator[Epoch]:
     """The same with an untrained trainer of that configuration."""
-    going_on = open_folder(config, dataset, out, recipe, resume, force)
+    team, chief = trainer.team, trainer.team.rank == 0
+    going_on = team.gather(open_folder(config, dataset, out, recipe, resume, force) if chief else None)[0]
     if going_on and (out / "last.json").exists():
         tensors, facts = checkpoint.load(out, "last")
         trainer.restore(tensors, facts["position"])
-        trainer.estep.load(out, facts)
+        trainer.estep.load(out, facts["populations"])
         trainer.estep.to(trainer.device)
-        _keep_epochs(out, trainer.position.epoch)
+        if chief:
+            _keep_epochs(out, trainer.position.epoch)
+    team.barrier()
     savings = Savings(out, trainer)
     try:
         for epoch in trainer.run(stop):
-            _write_down(out, trainer, epoch)
+            if chief:
+                _write_down(out, trainer, epoch)
             savings.after(epoch)
             yield epoch
     except Interrupted:
         savings.save()
         raise
     finally:
-        _note(out, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
+        if chief:
+            _note(out, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
 
 
-def prepare(config: Config, dataset: Dataset) -> Trainer:
+def prepare(config: Config, dataset: Dataset, team: Team = ALONE) -> Trainer:
     """An untrained trainer whose encoder knows the statistics of its input."""
     model, estep = assemble(config, dataset.dims)
     train = dataset.splits["train"]
+    held = Lanes.of(len(train), config.train.batch).held(team.rank, team.size)
+    if team.size > held.lanes.count:
+        raise Refusal(f"{team.size} workers, but batches of {config.train.batch} can be shared by {held.lanes.count}")
     model.begin(_blocks(train))
-    estep.begin(_blocks(train), len(train), config.train.seed)
-    return Trainer(config.train, model, estep, train, dataset.splits["val"])
+    estep.begin(_blocks(train), held, config.train.seed)
+    return Trainer(config.train, model, estep, train, dataset.splits["val"], team)
 
 
 def _blocks(rows: Array) -> Iterator[torch.Tensor]:
@@ -188,18 +202,20 @@ class Savings:
     def after(self, epoch: Epoch) -> None:
         """Save after an epoch, if it is the last or enough time went by since."""
         over = epoch.epoch == epoch.epochs or self.trainer.out_of_patience()
-        if over or time.monotonic() >= self.due:
+        if over or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
             self.save()
 
     def save(self) -> None:
         """Populations first, then the checkpoint that names them; older populations go last."""
-        began, trainer = time.monotonic(), self.trainer
+        began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
         tensors, position = trainer.state()
-        kept = trainer.estep.save(self.out, f"{trainer.position.epoch:05}-{trainer.position.batch:05}")
-        checkpoint.save(self.out, "last", tensors, {"position": position} | kept)
-        for old in self.out.glob("population-*.arrow"):
-            if old.name != kept.get("population"):
-                old.unlink()
+        trainer.estep.drain()
+        team.barrier()
+        saved = team.gather(trainer.estep.save(self.out, f"{position['epoch']:05}-{position['batch']:05}"))
+        if team.rank == 0:
+            populations = [kept for worker in saved for kept in worker]
+            checkpoint.save(self.out, "last", tensors, {"position": position, "populations": populations})
+            forget(self.out, [kept["file"] for kept in populations])
         now = time.monotonic()
         self.due = now + (now - began) / self.share
 

@@ -1,45 +1,48 @@
 """One step: posterior, objective, gradient, update; for any model, on any number of workers."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distvae.interface import Batch, Reduce
+from distvae.interface import Batch
 from distvae.measures import hoyer
 from distvae.noise import Noise
 
 Sums = dict[str, Tensor]
 
 
-def alone(value: Tensor) -> Tensor:
-    """The sum over one worker."""
-    return value
+Share = Callable[[Sequence[Tensor]], None]
+"""Sums tensors over all workers, in place."""
 
 
 def ascend(
-    model: Any,
-    estep: Any,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    noise: Noise,
-    rows: int,
-    reduce: Reduce = alone,
+    model: Any, estep: Any, optimizer: torch.optim.Optimizer, batch: Batch, noise: Noise, rows: int, share: Share
 ) -> Sums:
     """Move the parameters along the gradient of the mean objective over so many rows on all workers; return sums."""
+    optimizer.zero_grad(set_to_none=True)
+    if not len(batch.row):
+        _move(model, optimizer, share)
+        return {}
     q = estep(model, batch)
     objective = model.objective(batch, q, noise).sum()
-    optimizer.zero_grad(set_to_none=True)
     (-objective / rows).backward()
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad = reduce(parameter.grad)
-    optimizer.step()
-    model.project()
+    _move(model, optimizer, share)
     with torch.no_grad():
         statistics: Sums = model.statistics(batch, q, noise)
         return {"objective": objective.detach()} | statistics
+
+
+def _move(model: Any, optimizer: torch.optim.Optimizer, share: Share) -> None:
+    """One step along the sum of all workers' gradients; that of a worker without rows is zero."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    share([parameter.grad for parameter in parameters])
+    optimizer.step()
+    model.project()
 
 
 @torch.no_grad()

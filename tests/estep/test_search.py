@@ -13,6 +13,7 @@ from distvae.config import Evolution as EvolutionConfig
 from distvae.config import RandomSearch as RandomSearchConfig
 from distvae.estep.truncated import Evolution, Exact, RandomSearch, Search
 from distvae.interface import Batch
+from distvae.lanes import Lanes
 from distvae.models.population import pack, unpack
 from distvae.models.tvae import TVAE
 from distvae.train import checkpoint
@@ -42,7 +43,7 @@ def search(fields: dict[str, Any], latent: int, kept: int = KEPT) -> Search:
 
 def begun(fields: dict[str, Any], model: TVAE, batch: Batch, seed: int = 0) -> Search:
     estep = search(fields, model.states)
-    estep.begin([batch.x], len(batch.x), seed)
+    estep.begin([batch.x], Lanes(len(batch.x), 1).held(), seed)
     return estep
 
 
@@ -156,4 +157,4 @@ def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
     assert rest == whole[-len(rest) :]
     (one, one_facts), (other, other_facts) = (checkpoint.load(tmp_path / run, "last") for run in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert one_facts["population_sha256"] == other_facts["population_sha256"]
+    assert one_facts["populations"][0]["sha256"] == other_facts["populations"][0]["sha256"]

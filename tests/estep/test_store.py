@@ -1,15 +1,19 @@
 """Populations on disk: what comes back is what went in, or a refusal."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from distvae import config
 from distvae.estep import store
-from distvae.estep.store import LocalStore, room
+from distvae.estep.store import Kept, LocalStore, room
 from distvae.estep.truncated import RandomSearch
+from distvae.lanes import Held, Lanes
 from distvae.refusal import Refusal
 from tests import dense
 
@@ -18,8 +22,21 @@ def words(seed: int = 0) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (10, 4, 3), generator=torch.Generator().manual_seed(seed))
 
 
+def held(rank: int = 0, size: int = 1) -> Held:
+    return Lanes(10, 4).held(rank, size)
+
+
+def whole() -> LocalStore:
+    return LocalStore(words(), held())
+
+
+def empty(rank: int = 0, size: int = 1, mapped: str | None = None) -> LocalStore:
+    here = held(rank, size)
+    return LocalStore(room(len(here.rows()), 4, 3, mapped), here)
+
+
 def test_rows_come_back_as_they_were_put() -> None:
-    store, rows = LocalStore(words()), torch.tensor([7, 2, 5])
+    store, rows = whole(), torch.tensor([7, 2, 5])
     store.put(rows, words(1)[:3])
     assert torch.equal(store.get(rows), words(1)[:3])
     others = torch.tensor([0, 1, 3, 4, 6, 8, 9])
@@ -27,47 +44,85 @@ def test_rows_come_back_as_they_were_put() -> None:
 
 
 def test_the_file_gives_back_every_bit(tmp_path: Path) -> None:
-    checksum = LocalStore(words()).save(tmp_path / "a.arrow")
-    assert torch.equal(LocalStore.load(tmp_path / "a.arrow", checksum).words, words())
-    assert [file.name for file in tmp_path.iterdir()] == ["a.arrow"]
+    (facts,) = whole().save(tmp_path, "a")
+    again = empty()
+    again.load(tmp_path, [facts])
+    assert torch.equal(again.words, words())
+    assert [file.name for file in tmp_path.iterdir()] == [facts["file"]]
+
+
+@given(st.integers(1, 4), st.integers(1, 4))
+def test_any_number_of_holders_reads_what_any_number_saved(before: int, after: int) -> None:
+    every = torch.arange(10)
+    with TemporaryDirectory() as folder:
+        kept: list[Kept] = []
+        for rank in range(before):
+            store = empty(rank, before)
+            own = torch.from_numpy(store.held.of(every.numpy()))
+            store.put(own, words()[own])
+            kept += store.save(folder, "a")
+        for rank in range(after):
+            store = empty(rank, after)
+            store.load(folder, kept)
+            own = torch.from_numpy(store.held.of(every.numpy()))
+            assert torch.equal(store.get(own), words()[own])
+
+
+def test_rows_that_nobody_saved_are_missed(tmp_path: Path) -> None:
+    (facts,) = empty(1, 3).save(tmp_path, "a")
+    with pytest.raises(Refusal, match="7 rows are in no file"):
+        empty().load(tmp_path, [facts])
+
+
+def test_populations_of_other_data_are_refused(tmp_path: Path) -> None:
+    (facts,) = whole().save(tmp_path, "a")
+    other = Lanes(11, 4).held()
+    with pytest.raises(Refusal, match="other data"):
+        LocalStore(room(11, 4, 3), other).load(tmp_path, [facts])
 
 
 def test_the_checksum_tells_contents_apart(tmp_path: Path) -> None:
-    one, other, again = (LocalStore(words(seed)).save(tmp_path / f"{i}") for i, seed in enumerate((0, 1, 0)))
+    one, other, again = (
+        LocalStore(words(seed), held()).save(tmp_path, str(i))[0]["sha256"] for i, seed in enumerate((0, 1, 0))
+    )
     assert one == again != other
 
 
 @pytest.mark.parametrize("place", [0, 200, -100])
 def test_an_altered_file_is_refused(tmp_path: Path, place: int) -> None:
-    path = tmp_path / "a.arrow"
-    checksum = LocalStore(words()).save(path)
+    (facts,) = whole().save(tmp_path, "a")
+    path = tmp_path / facts["file"]
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
     with pytest.raises(Refusal, match="altered or damaged"):
-        LocalStore.load(path, checksum)
+        empty().load(tmp_path, [facts])
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    (facts,) = whole().save(tmp_path, "a")
+    (tmp_path / facts["file"]).unlink()
     with pytest.raises(Refusal, match="missing"):
-        LocalStore.load(tmp_path / "a.arrow", "")
+        empty().load(tmp_path, [facts])
 
 
 def test_a_mapped_file_holds_what_memory_would_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    mapped = LocalStore(room(10, 4, 3, str(tmp_path)))
+    mapped = empty(mapped=str(tmp_path))
     mapped.put(torch.arange(10), words())
     assert torch.equal(mapped.get(torch.tensor([3, 1])), words()[[3, 1]])
     assert not list(tmp_path.iterdir())
-    checksum = mapped.save(tmp_path / "a.arrow")
-    again = LocalStore.load(tmp_path / "a.arrow", checksum, str(tmp_path))
+    (facts,) = mapped.save(tmp_path, "a")
+    again = empty(mapped=str(tmp_path))
+    again.load(tmp_path, [facts])
     assert torch.equal(again.words, words())
-    assert [file.name for file in tmp_path.iterdir()] == ["a.arrow"]
+    assert [file.name for file in tmp_path.iterdir()] == [facts["file"]]
 
 
 def test_a_file_of_many_parts_gives_back_every_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PART", 3)
-    checksum = LocalStore(words()).save(tmp_path / "a.arrow")
-    assert torch.equal(LocalStore.load(tmp_path / "a.arrow", checksum).words, words())
+    again = empty()
+    again.load(tmp_path, whole().save(tmp_path, "a"))
+    assert torch.equal(again.words, words())
 
 
 def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
@@ -84,5 +139,5 @@ def test_a_trainings_result_is_the_same_with_mapped_populations(tmp_path: Path) 
     batch = dense.rows(20, dense.model(latent=70))
     held, mapped = (RandomSearch(config.RandomSearch(states=10, mapped=folder), 70) for folder in (None, str(tmp_path)))
     for search in (held, mapped):
-        search.begin([batch.x], 20, 0)
+        search.begin([batch.x], Lanes(20, 4).held(), 0)
     assert torch.equal(held.store.get(batch.row), mapped.store.get(batch.row))

@@ -11,6 +11,7 @@ from torch import Tensor
 from distvae.config import Config
 from distvae.estep import assemble
 from distvae.interface import Batch, expect
+from distvae.lanes import Lanes
 from distvae.models.registry import MODELS
 from distvae.noise import Noise
 from distvae.schema import FAMILIES
@@ -62,7 +63,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     x = torch.rand(ROWS, tiny.DIMS, generator=generator)
     row = torch.arange(ROWS)
     model.begin([x])
-    estep.begin([x], ROWS, 0)
+    estep.begin([x], Lanes(ROWS, 1).held(), 0)
     return Case(config, model, estep, Batch(x, row), Noise(0, 0, row))
 
 

@@ -13,7 +13,8 @@ import distvae
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
     ("noise", "refusal", "memory"),
-    ("interface", "schema", "measures", "lanes"),
+    ("storage", "lanes", "schema", "measures"),
+    ("interface",),
     ("config",),
     ("recipes", "output"),
     ("data",),

@@ -12,6 +12,7 @@ from torch import Tensor
 from distvae.config import Evolution as EvolutionConfig
 from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
+from distvae.lanes import Lanes
 from distvae.models import population
 from distvae.models.population import States, keep_best, pack, repeated, tabulate, unpack
 from distvae.models.tvae import TVAE
@@ -124,7 +125,7 @@ def test_a_visit_leaves_the_same_populations(latent: int) -> None:
 
     def kept(model: TVAE) -> list[set[tuple[bool, ...]]]:
         estep = Evolution(EvolutionConfig(states=40, parents=5, children=4, generations=2), latent)
-        estep.begin([batch.x], len(batch.x), 0)
+        estep.begin([batch.x], Lanes(len(batch.x), 1).held(), 0)
         for visit in range(3):
             estep.ahead(model, batch, dense.noise(batch, visit))
         return [set(map(tuple, row)) for row in unpack(estep.store.get(batch.row), latent).tolist()]

@@ -15,6 +15,7 @@ from distvae.noise import Noise
 from distvae.train.schedule import rate
 from distvae.train.session import prepare
 from distvae.train.step import ascend
+from distvae.train.team import ALONE
 from tests import tiny
 
 KINDS: list[dict[str, Any]] = [
@@ -30,7 +31,7 @@ def gradients(model: dict[str, Any], rows: Tensor, of: int) -> tuple[list[Tensor
     trainer = prepare(tiny.config(model=model), tiny.dataset())
     x = torch.from_numpy(trainer.train[rows.numpy()])
     still = torch.optim.SGD(trainer.parameters, lr=0.0)
-    sums = ascend(trainer.model, trainer.estep, still, Batch(x, rows), Noise(0, 0, rows), of)
+    sums = ascend(trainer.model, trainer.estep, still, Batch(x, rows), Noise(0, 0, rows), of, ALONE.sum)
     return [p.grad for p in trainer.parameters if p.grad is not None], sums
 
 

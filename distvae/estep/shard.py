@@ -1,0 +1,93 @@
+"""What holds populations for workers in other processes: a store of some rows that knows what it was told last.
+
+A shard is filled, with first states or from files, under a token of its own: its incarnation. Whoever reads or writes
+names the incarnation that is meant, so nothing that was sent to an earlier one, or to one whose memory went with its
+process, is ever mixed into the present states. Within an incarnation, puts are numbered and the highest number wins.
+"""
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distvae.estep.store import Draw, Kept, LocalStore, room
+from distvae.lanes import Held
+from distvae.memory import peak
+
+Rows = NDArray[np.int64]
+Words = NDArray[np.int64]
+
+
+class StaleShard(RuntimeError):
+    """The states that were asked for are gone: the shard began anew, in another process or from other files."""
+
+
+class Shard:
+    """The rows of one holder; all answers are NumPy arrays."""
+
+    def __init__(self, held: Held, states: int, width: int, mapped: str | None = None) -> None:
+        self.held, self.shape, self.mapped = held, (states, width), mapped
+        self.store: LocalStore | None = None
+        self.version = torch.empty(0, dtype=torch.int64)
+        self.present: str | None = None
+
+    def begin(self, draw: Draw) -> str:
+        """Fill it with first states; the new incarnation."""
+        self._empty().begin(draw)
+        return self._filled()
+
+    def restore(self, folder: Path | str, files: Sequence[Kept]) -> str:
+        """Fill it from the files of a generation; the new incarnation."""
+        self._empty().load(folder, files)
+        return self._filled()
+
+    def incarnation(self) -> str:
+        """The present one, for those who did not fill it."""
+        if self.present is None:
+            raise StaleShard(f"shard {self.held.rank} of {self.held.size}: empty; it began anew")
+        return self.present
+
+    def get(self, rows: Rows, incarnation: str) -> Words:
+        """(B, S, W) the words of these rows."""
+        words: Words = self._meant(incarnation).get(torch.tensor(rows)).numpy()
+        return words
+
+    def put(self, rows: Rows, words: Words, step: int, incarnation: str) -> int:
+        """Replace the words of these rows where nothing of this step or a later one was put; how many were."""
+        store, place = self._meant(incarnation), torch.tensor(rows)
+        index = self.held.index(place)
+        newer = self.version[index] < step
+        store.put(place[newer], torch.from_numpy(words[newer.numpy()]))  # a copy: what Ray brings is read-only
+        self.version[index[newer]] = step
+        return int(newer.sum())
+
+    def snapshot(self, folder: Path | str, generation: str, incarnation: str) -> Kept:
+        """Write all rows to a new file; how a checkpoint names it."""
+        (kept,) = self._meant(incarnation).save(folder, generation)
+        return kept
+
+    def status(self) -> dict[str, float]:
+        """What it holds, and the most memory that its process has had, in bytes."""
+        words = self.store.words if self.store else torch.empty(0)
+        return {"filled": self.present is not None, "rows": len(words), "bytes": 8 * words.numel(), "memory": peak()}
+
+    def _meant(self, incarnation: str) -> LocalStore:
+        """The states, if they are those that the caller means."""
+        if self.store is None or incarnation != self.incarnation():
+            raise StaleShard(f"shard {self.held.rank} of {self.held.size}: began anew; go on from the last checkpoint")
+        return self.store
+
+    def _empty(self) -> LocalStore:
+        """Room for the states, which nobody may read before it is filled."""
+        self.present = None
+        if self.store is None:
+            self.store = LocalStore(room(len(self.held.rows()), *self.shape, self.mapped), self.held)
+        return self.store
+
+    def _filled(self) -> str:
+        self.version = torch.full((len(self.held.rows()),), -1)
+        self.present = secrets.token_hex(8)
+        return self.present

@@ -1,0 +1,41 @@
+"""What an E-step has to say that keeps nothing of a row from one visit to the next: nothing."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from distvae.interface import Batch
+from distvae.lanes import Held
+from distvae.noise import Noise
+
+
+class Stateless(nn.Module):
+    """An E-step without populations."""
+
+    block = 0
+
+    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
+        """Nothing to take from the data."""
+
+    def ahead(self, model: Any, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Nothing to improve."""
+        return {}
+
+    def prefetch(self, rows: Tensor) -> None:
+        """Nothing to bring."""
+
+    def drain(self) -> None:
+        """Nothing to wait for."""
+
+    def telemetry(self) -> dict[str, float]:
+        """Nothing to tell."""
+        return {}
+
+    def save(self, folder: Path, name: str) -> list[Any]:
+        """Nothing beside the weights."""
+        return []
+
+    def load(self, folder: Path, kept: Sequence[Any]) -> None:
+        """Nothing beside the weights."""

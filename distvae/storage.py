@@ -1,0 +1,106 @@
+"""Folders wherever they are: a path of this machine, or a URI that pyarrow reaches (file://, s3://, gs://, hdfs://)."""
+
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distvae.refusal import Refusal
+
+OBJECT_STORES = {"s3", "gcs", "abfs"}
+"""Where a file appears when it is closed, whole, and to move one is to copy it."""
+
+
+class Sink(io.RawIOBase):
+    """Passes bytes on to a file, and knows how many they were and their checksum."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self.stream, self.count, self.digest = stream, 0, hashlib.sha256()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Bytes, or a buffer of them."""
+        self.stream.write(data)
+        self.digest.update(data)
+        self.count += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        """Where the next byte goes."""
+        return self.count
+
+
+class Folder:
+    """A folder in which files are written whole or not at all."""
+
+    def __init__(self, place: str | Path) -> None:
+        from pyarrow.fs import FileSystem, LocalFileSystem
+
+        if "://" not in str(place):
+            self.system, self.path = LocalFileSystem(), str(Path(place).absolute())
+            return
+        try:
+            self.system, self.path = FileSystem.from_uri(str(place))
+        except ValueError as error:
+            scheme = str(place).partition("://")[0]
+            raise Refusal(f"storage: {scheme}://...: {error}; a path or a URI that pyarrow reads expected") from error
+
+    @contextmanager
+    def new(self, name: str) -> Iterator[Sink]:
+        """A file to be written; it has its name once it is whole, and after an error there is none."""
+        whole = self.system.type_name in OBJECT_STORES
+        partial = name if whole else f".{name}.{secrets.token_hex(4)}.partial"
+        if not whole:
+            self.system.create_dir(self.path)
+        try:
+            with self.system.open_output_stream(self.at(partial)) as stream:
+                yield Sink(stream)
+            if not whole:
+                self._settle(partial, name)
+        except BaseException:
+            self.delete(partial)
+            raise
+
+    def _settle(self, partial: str, name: str) -> None:
+        """Let a written file outlast a power cut, and give it its name."""
+        if self.system.type_name == "local":
+            with Path(self.at(partial)).open("rb") as file:
+                os.fsync(file.fileno())
+        self.system.move(self.at(partial), self.at(name))
+
+    def open(self, name: str, sha256: str) -> Any:
+        """A file that a checkpoint names, after its checksum has been checked."""
+        try:
+            with self.system.open_input_stream(self.at(name)) as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise Refusal(f"{self.at(name)}: missing; the checkpoint names it") from error
+        if found != sha256:
+            raise Refusal(f"{self.at(name)}: altered or damaged: its checksum is not the one in the checkpoint")
+        return self.system.open_input_file(self.at(name))
+
+    def names(self) -> list[str]:
+        """Its files."""
+        from pyarrow.fs import FileSelector, FileType
+
+        found = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == FileType.File)
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        from pyarrow.fs import FileType
+
+        if self.system.get_file_info(self.at(name)).type != FileType.NotFound:
+            self.system.delete_file(self.at(name))
+
+    def at(self, name: str) -> str:
+        """The path of a file in its file system."""
+        return f"{self.path.rstrip('/')}/{name}"

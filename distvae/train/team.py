@@ -1,0 +1,219 @@
+"""How the workers of one training add up their tensors: alone, beside each other on one machine, or over a network.
+
+Sums have the same bits on every worker, and the same from run to run. Workers on one machine add in order of rank;
+over a network the order is that of the collective library, which differs with three workers or more.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from distvae.refusal import Refusal
+from distvae.train.shared import LINE, Barrier, WorkerLost, shared
+
+__all__ = ["ALONE", "Alone", "Beside", "Team", "Together", "WorkerLost", "of_environment"]
+
+CPU = torch.device("cpu")
+
+
+class Team(Protocol):
+    """Workers that train one model; all of them make the same calls in the same order."""
+
+    rank: int
+    size: int
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sums over all workers in place of tensors that require no gradient."""
+
+    def barrier(self) -> None:
+        """Wait until everyone is here."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """The small values of all workers, in order of rank, told to each."""
+
+    def close(self) -> None:
+        """Leave; no call may follow."""
+
+
+class Alone:
+    """One worker."""
+
+    rank, size = 0, 1
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Each tensor is its own sum."""
+
+    def barrier(self) -> None:
+        """Everyone is here."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value."""
+        return [value]
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+ALONE = Alone()
+
+
+class Together:
+    """Workers anywhere, over what torch.distributed has set up; closing ends that where this program began it."""
+
+    def __init__(self, ours: bool) -> None:
+        self.rank, self.size, self.ours = dist.get_rank(), dist.get_world_size(), ours
+        self.device = torch.device("cuda") if "nccl" in dist.get_backend_config() else CPU
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """In one exchange for each type."""
+        for group in _alike(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in group]).to(self.device)
+            with _heard():
+                dist.all_reduce(flat)
+            parts = flat.split([tensor.numel() for tensor in group])
+            _copy([part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)], group)
+
+    def barrier(self) -> None:
+        """Wait until everyone is here."""
+        with _heard():
+            dist.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The small values of all workers, in order of rank, told to each."""
+        values: list[Any] = [None] * self.size
+        with _heard():
+            dist.all_gather_object(values, value)
+        return values
+
+    def close(self) -> None:
+        """End the connections."""
+        if self.ours and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class Room(NamedTuple):
+    """Where some tensors are added up: all of it views of memory that the workers share."""
+
+    mine: list[Tensor]
+    """What this worker adds, in the shapes of the tensors."""
+    addends: list[Tensor]
+    """What each worker adds to the share that is this one's to add up."""
+    share: Tensor
+    """The sum of these."""
+    total: list[Tensor]
+    """The sums, in the shapes of the tensors."""
+
+
+class Beside:
+    """Workers on one machine, through shared memory: each adds up its share of the tensors for all."""
+
+    def __init__(self, together: Together, meeting: Barrier) -> None:
+        self.rank, self.size = together.rank, together.size
+        self.together, self.meeting = together, meeting
+        self.slots = torch.empty(self.size + 1, 0, dtype=torch.uint8)  # one for each worker, and one for the sum
+        self.rooms: dict[object, Room] = {}
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """In one exchange for each type; nobody writes a sum before all have read the one before."""
+        for group in _alike(tensors):
+            room = self._room(group)
+            _copy(group, room.mine)
+            self.meeting.wait()
+            torch.add(room.addends[0], room.addends[1], out=room.share)
+            for addend in room.addends[2:]:
+                room.share.add_(addend)
+            self.meeting.wait()
+            _copy(room.total, group)
+
+    def _room(self, tensors: list[Tensor]) -> Room:
+        dtype, shapes = tensors[0].dtype, tuple(tensor.shape for tensor in tensors)
+        if (dtype, shapes) not in self.rooms:
+            self._reserve(dtype.itemsize * sum(map(math.prod, shapes)))
+            self.rooms[dtype, shapes] = self._furnish(dtype, shapes)
+        return self.rooms[dtype, shapes]
+
+    def _furnish(self, dtype: torch.dtype, shapes: Sequence[torch.Size]) -> Room:
+        counts = [math.prod(shape) for shape in shapes]
+        flat = self.slots.view(dtype)[:, : sum(counts)]
+        first, last = (sum(counts) * rank // self.size for rank in (self.rank, self.rank + 1))
+        *addends, share = flat[:, first:last].unbind()
+        mine, total = (
+            [part.view(shape) for part, shape in zip(flat[slot].split(counts), shapes, strict=True)]
+            for slot in (self.rank, self.size)
+        )
+        return Room(mine, addends, share, total)
+
+    def _reserve(self, needed: int) -> None:
+        """Make the slots so many bytes wide, unless they are."""
+        width = -(-needed // LINE) * LINE
+        if width > self.slots.shape[1]:
+            memory = shared(self.rank, self.gather, (self.size + 1) * width)
+            if memory is None:
+                raise MemoryError(f"no room for {(self.size + 1) * width:,} bytes that {self.size} workers share")
+            self.slots = torch.frombuffer(memory, dtype=torch.uint8).view(self.size + 1, width)
+            self.rooms.clear()
+
+    def barrier(self) -> None:
+        """Wait until everyone is here."""
+        self.meeting.wait()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The small values of all workers, in order of rank, told to each."""
+        return self.together.gather(value)
+
+    def close(self) -> None:
+        """Be waited for no more."""
+        self.meeting.leave()
+        self.together.close()
+
+
+def of_environment(device: torch.device = CPU) -> Team:
+    """The team that torchrun or Ray Train has set up for this process; alone where neither did."""
+    ours = not dist.is_initialized()
+    if ours and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    if ours:
+        _connect(device)
+    together = Together(ours)
+    meeting = Barrier.among(together.rank, together.gather) if device.type == "cpu" else None
+    return Beside(together, meeting) if meeting else together
+
+
+def _connect(device: torch.device) -> None:
+    """Meet the others; each on a GPU of its own if there are enough, as NCCL refuses to share one."""
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise Refusal(f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, one process none")
+    apart = False
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        apart = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if apart else "gloo")
+
+
+def _alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The tensors by type and device."""
+    groups: dict[object, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    return list(groups.values())
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """The network's errors are what remains of workers that have ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise WorkerLost(f"another worker has ended or is out of reach: {error}") from error

@@ -1,0 +1,334 @@
+"""Workers that sum get the same bits, of the sums that NumPy gets, and hear of it when one of them ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from distvae.refusal import Refusal
+from distvae.train import shared
+from distvae.train.team import ALONE, Beside, Team, Together, WorkerLost, of_environment
+
+Arrays = list[NDArray[Any]]
+WAYS = (Beside, Together)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) -> None:
+    """A worker: does what it is told, and answers with what came of it."""
+    os.environ |= {"RANK": f"{rank}", "WORLD_SIZE": f"{size}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    torch.set_num_threads(1)
+    if way is Together:
+        shared.machine = lambda: f"machine {rank}"
+    team = of_environment()
+    pipe.send(type(team) is way)
+    while (order := pipe.recv()) is not None:
+        act, values = order
+        try:
+            pipe.send(act(team, *values))
+        except WorkerLost as error:
+            pipe.send(error)
+    team.close()
+
+
+class Crew:
+    """Processes that each hold one worker of a team."""
+
+    def __init__(self, size: int, way: type[Team]) -> None:
+        context, port = get_context("forkserver"), free_port()
+        context.set_forkserver_preload(["distvae.train.team", __name__])
+        self.size, ends = size, [context.Pipe() for _ in range(size)]
+        self.pipes = [ours for ours, _ in ends]
+        self.processes = [
+            context.Process(target=serve, args=(theirs, rank, size, port, way), daemon=True)
+            for rank, (_, theirs) in enumerate(ends)
+        ]
+        for process in self.processes:
+            process.start()
+        for _, theirs in ends:
+            theirs.close()
+        assert self.answers() == [True] * size
+
+    def tell(self, act: Callable[..., Any], *values: list[Any]) -> None:
+        """Every worker does it with values of its own."""
+        for rank, pipe in enumerate(self.pipes):
+            pipe.send((act, [value[rank] for value in values]))
+
+    def answers(self, ranks: list[int] | None = None) -> list[Any]:
+        return [self.pipes[rank].recv() for rank in (range(self.size) if ranks is None else ranks)]
+
+    def all(self, act: Callable[..., Any], *values: list[Any]) -> list[Any]:
+        self.tell(act, *values)
+        return self.answers()
+
+    def dismiss(self) -> None:
+        for pipe in self.pipes:
+            with suppress(BrokenPipeError):  # of a worker that has ended
+                pipe.send(None)
+        for process in self.processes:
+            process.join(20)
+            process.kill()
+
+
+@contextmanager
+def crew_of(size: int, way: type[Team]) -> Iterator[Crew]:
+    crew = Crew(size, way)
+    try:
+        yield crew
+    finally:
+        crew.dismiss()
+
+
+Hire = Callable[[int, type[Team]], Crew]
+
+
+@pytest.fixture(scope="module")
+def hire() -> Iterator[Hire]:
+    with ExitStack() as stack:
+        yield cache(lambda size, way: stack.enter_context(crew_of(size, way)))
+
+
+@pytest.fixture(
+    scope="module", params=[(2, Beside), (3, Beside), (3, Together)], ids=lambda p: f"{p[0]}{p[1].__name__}"
+)
+def crew(request: pytest.FixtureRequest, hire: Hire) -> Crew:
+    return hire(*request.param)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def neighbours(request: pytest.FixtureRequest, hire: Hire) -> Crew:
+    return hire(request.param, Beside)
+
+
+def summed(team: Team, arrays: Arrays) -> Arrays:
+    tensors = [torch.from_numpy(array.copy()) for array in arrays]
+    team.sum(tensors)
+    return [tensor.numpy() for tensor in tensors]
+
+
+def draws(seed: int, size: int, shapes: list[tuple[int, ...]]) -> list[Arrays]:
+    """For each worker, arrays of these shapes over many magnitudes, single and double in turns."""
+    random = np.random.default_rng(seed)
+    types = (np.float32, np.float64)
+    return [
+        [np.asarray(random.normal(size=s) * 10 ** random.uniform(-6, 6, s), types[i % 2]) for i, s in enumerate(shapes)]
+        for _ in range(size)
+    ]
+
+
+def in_order(arrays: list[Arrays]) -> Arrays:
+    total = arrays[0]
+    for others in arrays[1:]:
+        total = [np.asarray(mine + other) for mine, other in zip(total, others, strict=True)]
+    return total
+
+
+def bits(arrays: Arrays) -> list[bytes]:
+    return [array.tobytes() for array in arrays]
+
+
+shapes = st.lists(st.lists(st.integers(0, 40), max_size=3).map(tuple), max_size=5)
+
+
+@settings(max_examples=30)
+@given(shapes=shapes, seed=st.integers(0, 999))
+def test_neighbours_add_in_order_of_rank_to_the_last_bit(
+    neighbours: Crew, shapes: list[tuple[int, ...]], seed: int
+) -> None:
+    given = draws(seed, neighbours.size, shapes)
+    for told in neighbours.all(summed, given):
+        assert bits(told) == bits(in_order(given))
+
+
+LARGE = [(512, 512), (512,), (512, 144), (0,), ()]
+
+
+def test_sums_are_right_and_equal_on_all_workers_and_in_every_run(crew: Crew) -> None:
+    given = draws(0, crew.size, LARGE)
+    first, *others = crew.all(summed, given)
+    for total, *parts in zip(first, *given, strict=True):
+        exact = np.sum(np.stack(parts).astype(np.longdouble), 0)
+        scale = np.sum(np.abs(np.stack(parts)), 0, dtype=np.longdouble)
+        assert np.all(np.abs(total - exact) <= 2 * np.finfo(total.dtype).eps * scale)
+    for again in [*others, *crew.all(summed, given)]:
+        assert bits(again) == bits(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_other_processes_get_the_same_bits(way: type[Team]) -> None:
+    given = draws(1, 3, LARGE)
+    with crew_of(3, way) as one, crew_of(3, way) as other:
+        assert bits(one.all(summed, given)[0]) == bits(other.all(summed, given)[0])
+
+
+def test_counts_are_summed_as_integers(crew: Crew) -> None:
+    given = [[np.array([2**60 + rank, -rank])] for rank in range(crew.size)]
+    total = [sum(int(count[i]) for (count,) in given) for i in range(2)]
+    assert all(told.tolist() == total for (told,) in crew.all(summed, given))
+
+
+def gradients(team: Team) -> tuple[Any, Any]:
+    """Sums of a gradient that is a transposed view, in its place."""
+    place = torch.zeros(3, 2)
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    weight.grad = place.T
+    place += torch.arange(6.0).reshape(3, 2) + team.rank
+    team.sum([weight.grad])
+    return place.numpy(), weight.grad.data_ptr() == place.data_ptr()
+
+
+def test_a_strided_gradient_is_summed_in_its_place(crew: Crew) -> None:
+    ranks = sum(range(crew.size))
+    for place, same in crew.all(gradients):
+        assert same
+        assert np.array_equal(place, crew.size * np.arange(6.0).reshape(3, 2) + ranks)
+
+
+def interleaved(team: Team, rounds: int) -> list[float]:
+    """Sums of growing size, with and without a barrier between."""
+    told = []
+    for i in range(rounds):
+        value = torch.full((1 + 37 * (i % 50),), float(i + team.rank))
+        team.sum([value])
+        if i % 3 == team.rank:
+            time.sleep(1e-4)
+        if i % 2:
+            team.barrier()
+        told += value.unique().tolist()
+    return told
+
+
+def test_no_sum_meets_the_remains_of_another(crew: Crew) -> None:
+    size, rounds = crew.size, 200
+    expected = [float(size * i + sum(range(size))) for i in range(rounds)]
+    assert crew.all(interleaved, [rounds] * size) == [expected] * size
+
+
+def passed(team: Team, seconds: float) -> tuple[float, float]:
+    time.sleep(seconds)
+    came = time.monotonic()
+    team.barrier()
+    return came, time.monotonic()
+
+
+def test_nobody_passes_a_barrier_before_all_have_come(crew: Crew) -> None:
+    came, went = zip(*crew.all(passed, [0.05 * rank for rank in range(crew.size)]), strict=True)
+    assert min(went) >= max(came)
+
+
+def gathered(team: Team, value: Any) -> list[Any]:
+    return team.gather(value)
+
+
+def test_everyone_hears_the_values_of_all_in_order_of_rank(crew: Crew) -> None:
+    values = [{"rank": rank, "text": "x" * rank} for rank in range(crew.size)]
+    assert crew.all(gathered, values) == [values] * crew.size
+
+
+def mapped(team: Team, count: int) -> list[str]:
+    """The files of this process's memory that other processes share."""
+    team.sum([torch.ones(count)])
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line.split(maxsplit=5)[5] for line in lines if "/dev/shm" in line or "distvae (deleted)" in line]
+
+
+def test_shared_memory_has_no_name_that_could_outlive_the_workers(neighbours: Crew) -> None:
+    for count in (10_000, 20_000):
+        for files in neighbours.all(mapped, [count] * neighbours.size):
+            assert files == ["/memfd:distvae (deleted)"] * 2
+
+
+def stopped(team: Team, how: str) -> None:
+    """After a sum one worker is killed, stops, or leaves; the others go on."""
+    team.sum([torch.ones(1000)])
+    if team.rank != 1:
+        team.sum([torch.ones(1000)])
+    elif how == "leaves":
+        team.close()
+    else:
+        os.kill(os.getpid(), getattr(signal, how))
+
+
+@pytest.mark.parametrize(("way", "how"), [(Beside, "SIGKILL"), (Beside, "leaves"), (Together, "SIGKILL")])
+def test_a_worker_that_ends_is_missed_by_the_others(way: type[Team], how: str) -> None:
+    with crew_of(3, way) as crew:
+        crew.all(gathered, [0, 1, 2])
+        crew.tell(stopped, [how] * 3)
+        told = crew.answers([0, 2])
+        assert all(isinstance(error, WorkerLost) for error in told)
+        if way is Beside:
+            assert "worker 1 of 3 has ended" in [str(error) for error in told]
+        crew.processes[1].kill()
+
+
+def hurry(team: Team) -> None:
+    assert isinstance(team, Beside)
+    team.meeting.patience = 0.3
+
+
+def test_a_worker_that_stops_is_not_waited_for_for_ever() -> None:
+    with crew_of(2, Beside) as crew:
+        crew.all(hurry)
+        crew.tell(stopped, ["SIGSTOP"] * 2)
+        assert "worker 1 of 2 has not answered" in str(crew.answers([0])[0])
+        crew.processes[1].kill()
+
+
+def test_one_worker_is_its_own_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    team, value = of_environment(), torch.randn(3)
+    before = value.clone()
+    team.sum([value])
+    team.barrier()
+    assert (team, team.rank, team.size, team.gather("here")) == (ALONE, 0, 1, ["here"])
+    assert torch.equal(value, before)
+
+
+def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(Refusal, match="not RANK, MASTER_ADDR, MASTER_PORT"):
+        of_environment()
+
+
+SCRIPT = """
+import torch
+from distvae.train.team import of_environment
+team = of_environment()
+value = torch.tensor([team.rank + 1.0])
+team.sum([value])
+print(type(team).__name__, int(value), flush=True)
+team.close()
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_sets_up_a_team(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["Beside 3"] * 2
