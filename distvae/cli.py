@@ -39,13 +39,19 @@ def train(
     json: AsJson = False,
     evaluate: Annotated[bool, typer.Option(help="Judge the trained model on the test split.")] = True,
     track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
+    workers: Annotated[
+        str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train together under Ray; 0: this one alone.")
+    ] = "0",
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each of these processes.")] = 0.0,
+    address: Annotated[str | None, typer.Option(help="Of a Ray that runs; else one is started here.")] = None,
 ) -> None:
     """Train a model into a run folder; Ctrl-C leaves a checkpoint that --resume goes on from."""
     from distvae import jobs
 
     style: Literal["line", "quiet", "json"] = "quiet" if quiet else "json" if json else "line"
     config = jobs.configured(recipe, assignments or [], data, seed)
-    jobs.train(config, jobs.title(recipe), out, resume, force, style, evaluate, track)
+    group = jobs.group(workers, gpus_per_worker, address)
+    jobs.train(config, jobs.title(recipe), out, resume, force, style, evaluate, track, group)
 
 
 @app.command()

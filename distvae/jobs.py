@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,10 @@ from distvae.refusal import Refusal
 if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.tasks.judgement import Judgement
+    from distvae.track import Tracker
+    from distvae.train.loop import Epoch
+    from distvae.train.team import Team
+    from distvae.train.worker import Group
 
 ROOT = Path("runs")
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
@@ -53,31 +57,85 @@ def train(
     style: Style,
     judge: bool,
     track: bool,
+    group: "Group | None" = None,
 ) -> None:
     """Train, record, judge."""
-    from distvae.data import open_dataset
     from distvae.track import Tracker
-    from distvae.train.loop import Diverged, Interrupted
-    from distvae.train.session import fit
+    from distvae.train.loop import Diverged, Interrupted, device_of
+    from distvae.train.team import of_environment
 
     folder = out or ROOT / recipe
-    dataset = open_dataset(config.data, quiet=style != "line")
+    team = of_environment(device_of(config.train.device))
+    chief = team.rank == 0
+    style = style if chief else "quiet"
+    dataset = opened(config, team, style)
     config = located(config, dataset)
     progress = Progress(style, dataset.unit)
     progress.say(f"{recipe}: {rows(dataset)}; into {folder}")
-    tracker = Tracker.open(config, recipe, folder, recipe) if track else None
+    tracker = Tracker.open(config, recipe, folder, recipe) if track and chief else None
     with until_stopped() as stop:
         try:
-            for epoch in fit(config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop):
-                progress.epoch(epoch)
+            for told in trained(config, dataset, folder, recipe, resume, force, stop, team, group):
+                if isinstance(told, str):
+                    progress.say(told)
+                    continue
+                progress.epoch(told)
                 if tracker:
-                    tracker.epoch(epoch)
+                    tracker.epoch(told)
         except (Interrupted, Diverged) as error:
             progress.end()
             if tracker:
                 tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
             leave(error, stop(), folder)
+        finally:
+            team.close()
     progress.end()
+    if chief:
+        conclude(folder, tracker, progress, style, judge)
+
+
+def group(workers: str, gpus: float, address: str | None) -> "Group | None":
+    """Who trains: nobody but this process where no workers are wanted."""
+    from distvae.train.worker import Group
+
+    return None if workers == "0" else Group.parse(workers, gpus, address)
+
+
+def opened(config: Config, team: "Team", style: Style) -> "Dataset":
+    """The data; one worker prepares it, the others then find it prepared."""
+    from distvae.data import open_dataset
+
+    if team.rank > 0:
+        team.barrier()
+    dataset = open_dataset(config.data, quiet=style != "line")
+    if team.rank == 0:
+        team.barrier()
+    return dataset
+
+
+def trained(
+    config: Config,
+    dataset: "Dataset",
+    folder: Path,
+    recipe: str,
+    resume: bool,
+    force: bool,
+    stop: Callable[[], object],
+    team: "Team",
+    group: "Group | None",
+) -> "Iterator[Epoch | str]":
+    """Epochs as they come, of a training in this process or in others, and what happens beside them."""
+    from distvae.train import worker
+    from distvae.train.session import fit, open_folder
+
+    if group is None:
+        return fit(config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop, team=team)
+    open_folder(config, dataset, folder, recipe, resume, force)
+    return worker.train(config, recipe, folder, group, stop)
+
+
+def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style: Style, judge: bool) -> None:
+    """Judge a finished run, and record that."""
     judgement = judged(folder, "test", folder / "evaluation" / "test", True, style != "line") if judge else None
     if tracker:
         if judgement:

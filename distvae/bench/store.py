@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from distvae.bench import keep_row
+from distvae.cluster import local_ray
 from distvae.estep.actors import ShardedStore, Shards, launch
 from distvae.estep.truncated import first_states
 from distvae.lanes import Lanes
 from distvae.models.population import words_of
 from distvae.refusal import Refusal
-from distvae.tune.local_ray import local_ray
 
 STATES, LATENT = 64, 512
 BATCH, BLOCK = 1024, 1024

@@ -25,5 +25,5 @@ def open_bars(config: BarsData) -> Dataset:
     active = chance.random((config.rows, len(causes))) < config.active / len(causes)
     noise = chance.normal(0, np.sqrt(config.variance), (config.rows, causes.shape[1]))
     x = (active @ causes + noise).astype(np.float32)
-    digest = hashlib.sha256(json.dumps(asdict(config)).encode() + x.tobytes()).hexdigest()
+    digest = hashlib.sha256(json.dumps(asdict(config) | {"path": ""}).encode() + x.tobytes()).hexdigest()
     return Dataset("bars", "image", digest, {"train": x, "val": x, "test": x}, Path())

@@ -6,7 +6,7 @@ It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,14 @@ class Epoch:
         """The numbers worth logging: those that the model has."""
         told = {k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")}
         return {k: v for k, v in (told | dict(self.details)).items() if not math.isnan(v)}
+
+    @classmethod
+    def read(cls, record: Mapping[str, float], epochs: int) -> "Epoch":
+        """An epoch as it was written down; whether it was the best is not."""
+        own = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
+        told = {name: record.get(name, math.nan) for name in own}
+        details = {name: value for name, value in record.items() if name not in own | {"epoch"}}
+        return cls(epoch=int(record["epoch"]), epochs=epochs, best=False, details=details, **told)
 
 
 class Interrupted(Exception):

@@ -18,7 +18,7 @@ import torch
 from distvae.config import Config, flatten, to_dict
 from distvae.data.dataset import Array, Dataset
 from distvae.estep import assemble
-from distvae.estep.store import forget
+from distvae.estep.store import PopulationStore, forget
 from distvae.lanes import Lanes
 from distvae.refusal import Refusal
 from distvae.train import checkpoint
@@ -60,8 +60,7 @@ def keep(
 ) -> Iterator[Epoch]:
     """The same with an untrained trainer of that configuration."""
     team, chief = trainer.team, trainer.team.rank == 0
-    going_on = team.gather(open_folder(config, dataset, out, recipe, resume, force) if chief else None)[0]
-    if going_on and (out / "last.json").exists():
+    if _agree(team, lambda: open_folder(config, dataset, out, recipe, resume, force)) and (out / "last.json").exists():
         tensors, facts = checkpoint.load(out, "last")
         trainer.restore(tensors, facts["position"])
         trainer.estep.load(out, facts["populations"])
@@ -84,9 +83,25 @@ def keep(
             _note(out, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
 
 
-def prepare(config: Config, dataset: Dataset, team: Team = ALONE) -> Trainer:
-    """An untrained trainer whose encoder knows the statistics of its input."""
+def _agree(team: Team, look: Callable[[], bool]) -> bool:
+    """What the first worker sees, or refuses, told to all."""
+    seen, refused = False, ""
+    if team.rank == 0:
+        try:
+            seen = look()
+        except Refusal as error:
+            refused = str(error)
+    seen, refused = team.gather((seen, refused))[0]
+    if refused:
+        raise Refusal(refused)
+    return bool(seen)
+
+
+def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: PopulationStore | None = None) -> Trainer:
+    """An untrained trainer that has seen its data; populations go to a store if one is given."""
     model, estep = assemble(config, dataset.dims)
+    if store is not None:
+        estep.share(store)
     train = dataset.splits["train"]
     held = Lanes.of(len(train), config.train.batch).held(team.rank, team.size)
     if team.size > held.lanes.count:

@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from distvae.cluster import local_ray
 from distvae.config import to_dict
 from distvae.output import claim_folder, whole
 from distvae.refusal import Refusal
 from distvae.track import Status, Store, Tracker
-from distvae.tune.local_ray import local_ray
 from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.sampler import give_up, open_study
 from distvae.tune.space import Space

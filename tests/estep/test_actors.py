@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from distvae.cluster import local_ray
 from distvae.estep.actors import ShardedStore, Shards, launch
 from distvae.estep.shard import StaleShard
 from distvae.estep.store import LocalStore, PopulationStore, room
 from distvae.estep.truncated import first_states
 from distvae.lanes import Lanes
 from distvae.refusal import Refusal
-from distvae.tune.local_ray import local_ray
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +174,7 @@ from functools import partial
 from distvae.estep.actors import ShardedStore, launch
 from distvae.estep.truncated import first_states
 from distvae.lanes import Lanes
-from distvae.tune.local_ray import local_ray
+from distvae.cluster import local_ray
 with local_ray(1, 1):
     import ray
     shards = launch(Lanes({ROWS}, 8), 2, {STATES}, {WIDTH})

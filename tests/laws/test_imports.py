@@ -12,7 +12,7 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory"),
+    ("noise", "refusal", "memory", "cluster"),
     ("storage", "lanes", "schema", "measures"),
     ("interface",),
     ("config",),
@@ -29,6 +29,7 @@ LAYERS = [
     ("bench",),
     ("jobs", "restore"),
     ("cli",),
+    ("__main__",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "ray", "mlflow", "optuna", "librosa", "matplotlib", "pandas", "pyarrow", "numpy", "yaml")

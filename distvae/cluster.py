@@ -1,4 +1,4 @@
-"""Ray on this machine, for one sweep: its own, closed to others, gone afterwards."""
+"""Ray: one that runs already, or one on this machine for a single job - its own, closed to others, gone afterwards."""
 
 import logging
 import math
@@ -6,9 +6,11 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # workers train; they are not in the way of anybody
     "RAY_AUTH_MODE": "token",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay what they are
@@ -22,21 +24,26 @@ MEMORY = 150 * 2**20  # of Ray's object store: reports of epochs are all that pa
 @contextmanager
 def local_ray(slots: int, threads: int) -> Iterator[dict[str, float]]:
     """Ray with room for so many trials of so many threads: the resources that each may ask for."""
+    with joined(None, slots * threads) as ray:
+        yield {"cpu": threads, "gpu": _share(int(ray.cluster_resources().get("GPU", 0)), slots)}
+
+
+@contextmanager
+def joined(address: str | None, cpus: int, memory: int = MEMORY) -> Iterator[Any]:
+    """The Ray at an address, or without one a new one on this machine with so many processors."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    ray.init(
-        address="local",  # never a cluster that happens to run here
-        num_cpus=slots * threads,
-        include_dashboard=False,
-        object_store_memory=MEMORY,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-    )
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:  # "local": never a cluster that happens to run here
+        ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, **quiet)
+    else:
+        ray.init(address, **quiet)
     try:
-        yield {"cpu": threads, "gpu": _share(int(ray.cluster_resources().get("GPU", 0)), slots)}
+        yield ray
     finally:
         ray.shutdown()
 
