@@ -54,7 +54,10 @@ class Held:
 
     def rows(self) -> Rows:
         """All of them."""
-        return self.of(np.arange(self.lanes.rows))
+        lanes = np.arange(self.rank, self.lanes.count, self.size)
+        turns = np.arange(-(-self.lanes.rows // self.lanes.count))
+        rows = (turns[:, None] * self.lanes.count + lanes).ravel()
+        return rows[rows < self.lanes.rows]
 
     def has(self, rows: Rows) -> NDArray[np.bool_]:
         """Which of some rows are held here."""
