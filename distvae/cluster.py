@@ -48,6 +48,11 @@ def joined(address: str | None, cpus: int, memory: int = MEMORY) -> Iterator[Any
         ray.shutdown()
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _share(gpus: int, slots: int) -> float:
     """What each of some trials gets of the GPUs: a whole one, or an equal part of one."""
     return 1 / math.ceil(slots / gpus) if gpus else 0

@@ -62,7 +62,7 @@ def train(
     """Train, record, judge."""
     from distvae.track import Tracker
     from distvae.train.loop import Diverged, Interrupted, device_of
-    from distvae.train.team import of_environment
+    from distvae.train.team import WorkerLost, of_environment
 
     folder = out or ROOT / recipe
     team = of_environment(device_of(config.train.device))
@@ -82,7 +82,7 @@ def train(
                 progress.epoch(told)
                 if tracker:
                     tracker.epoch(told)
-        except (Interrupted, Diverged) as error:
+        except (Interrupted, Diverged, WorkerLost) as error:
             progress.end()
             if tracker:
                 tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")

@@ -103,12 +103,18 @@ def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: Populat
     if store is not None:
         estep.share(store)
     train = dataset.splits["train"]
-    held = Lanes.of(len(train), config.train.batch).held(team.rank, team.size)
-    if team.size > held.lanes.count:
-        raise Refusal(f"{team.size} workers, but batches of {config.train.batch} can be shared by {held.lanes.count}")
+    held = shared(config, len(train), team.size).held(team.rank, team.size)
     model.begin(_blocks(train))
     estep.begin(_blocks(train), held, config.train.seed)
     return Trainer(config.train, model, estep, train, dataset.splits["val"], team)
+
+
+def shared(config: Config, rows: int, size: int) -> Lanes:
+    """The lanes in which so many workers share the rows."""
+    lanes, batch = Lanes.of(rows, config.train.batch), config.train.batch
+    if size > lanes.count:
+        raise Refusal(f"train.batch: {batch} can be shared by {lanes.count} workers at most, not by {size}")
+    return lanes
 
 
 def _blocks(rows: Array) -> Iterator[torch.Tensor]:
@@ -130,7 +136,7 @@ def open_folder(config: Config, dataset: Dataset, out: Path, recipe: str, resume
 def clear(out: Path, force: bool) -> None:
     """Delete an earlier run where that is wanted; anything else that exists is refused."""
     if not force:
-        raise Refusal(f"{out}: exists; --resume goes on with it, --force replaces it, --out DIR names another place")
+        raise Refusal(f"{out}: exists; --resume goes on with it, --force replaces it; or another folder")
     read_info(out)
     shutil.rmtree(out)
 

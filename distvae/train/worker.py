@@ -18,12 +18,16 @@ from distvae.refusal import Refusal
 from distvae.train.checkpoint import read_manifest, write_atomically
 from distvae.train.loop import Diverged, Epoch, Interrupted
 from distvae.train.run import read_records
+from distvae.train.team import WorkerLost
 
 STOP = "stop"
 """A file in the run folder that asks the workers to stop after their batch."""
 EVENTS = "events.jsonl"
 """When training began or went on, from which epoch, and with how many workers."""
+REFUSED = "refused.json"
+"""Why a worker cannot go on, and would not if it began again."""
 POLL = 0.3  # seconds between two looks at the run folder
+UNDER_WAY = 50 * 2**20  # bytes of blocks that a worker may have on their way to shards and back
 FAILURES = 100  # restarts of the workers before a training gives up
 
 
@@ -52,16 +56,19 @@ class Group:
 
 def train(config: Config, recipe: str, out: Path, group: Group, stop: Callable[[], object]) -> Iterator[Epoch | str]:
     """Train into a folder that is open already; yield epochs, and sentences about what happens beside them."""
-    from distvae.cluster import joined
+    from distvae.cluster import MEMORY, cores, joined
+    from distvae.train.run import read_info
+    from distvae.train.session import shared
 
     threads = config.train.threads or 1
-    for name in (STOP, EVENTS):
+    lanes = shared(config, read_info(out)["rows"]["train"], group.least)
+    for name in (STOP, EVENTS, REFUSED):
         (out / name).unlink(missing_ok=True)
-    with joined(group.address, group.most * threads) as ray:
+    with joined(group.address, cores(), MEMORY + group.most * UNDER_WAY) as ray:
         _refuse_too_many(ray, group, threads)
-        shards = _shards(config, group, out)
+        shards = _shards(config, lanes, group)
         job = {"config": _anywhere(config), "recipe": recipe, "out": str(out.absolute()), "shards": shards}
-        ended: list[BaseException | str | None] = []
+        ended: list[Exception | bool] = []
         running = threading.Thread(target=lambda: ended.append(_fit(job, group, threads)), daemon=True)
         running.start()
         yield from _watch(out, config.train.epochs, running, stop)
@@ -84,21 +91,19 @@ def _refuse_too_many(ray: Any, group: Group, threads: int) -> None:
             )
 
 
-def _shards(config: Config, group: Group, out: Path) -> Any:
+def _shards(config: Config, lanes: Lanes, group: Group) -> Any:
     """The holders of the populations, one for each worker; nothing where there are none."""
     from distvae.estep.actors import launch
     from distvae.models.population import words_of
-    from distvae.train.run import read_info
 
     if config.estep.kind not in ("evolution", "random"):
         return None
-    lanes = Lanes.of(read_info(out)["rows"]["train"], config.train.batch)
     estep, width = config.estep, words_of(config.model.latent)
     return launch(lanes, min(group.most, lanes.count), estep.states, width, estep.mapped)
 
 
-def _fit(job: dict[str, Any], group: Group, threads: int) -> BaseException | str | None:
-    """Run the workers to their end: the sentence with which they ended, or the error."""
+def _fit(job: dict[str, Any], group: Group, threads: int) -> Exception | bool:
+    """Run the workers to their end: whether they were asked to stop before it, or the error."""
     import tempfile
 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -106,24 +111,25 @@ def _fit(job: dict[str, Any], group: Group, threads: int) -> BaseException | str
 
     each = {"CPU": threads} | ({"GPU": group.gpus} if group.gpus else {})
     count = group.most if group.least == group.most else (group.least, group.most)
+    again = FailureConfig(max_failures=FAILURES)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = TorchTrainer(
-            work,
-            train_loop_config=job,
-            scaling_config=ScalingConfig(num_workers=count, resources_per_worker=each, use_gpu=group.gpus > 0),
-            run_config=RunConfig(
-                name=Path(job["out"]).name, storage_path=scratch, failure_config=FailureConfig(max_failures=FAILURES)
-            ),
-        )
         try:
-            ended: str | None = trainer.fit().return_value
-        except Exception as error:
+            trainer = TorchTrainer(
+                work,
+                train_loop_config=job,
+                scaling_config=ScalingConfig(num_workers=count, resources_per_worker=each, use_gpu=group.gpus > 0),
+                run_config=RunConfig(name=Path(job["out"]).name, storage_path=scratch, failure_config=again),
+            )
+            return bool(trainer.fit().return_value)
+        except Exception as error:  # told by the thread that waits for this one
             return error
-        return ended
 
 
-def work(job: dict[str, Any]) -> str | None:
-    """One worker: train to the end, or until asked to stop; the sentence of what cannot be mended by trying again."""
+def work(job: dict[str, Any]) -> bool:
+    """One worker: train to the end, or until asked to stop; whether it was.
+
+    What would happen again is written down, for others may hear of it only by missing this worker, and begin again.
+    """
     import ray.train
 
     from distvae.data import open_dataset
@@ -133,6 +139,8 @@ def work(job: dict[str, Any]) -> str | None:
     from distvae.train.team import of_environment
 
     config, out = from_dict(job["config"]), Path(job["out"])
+    if (out / REFUSED).exists():
+        return False
     team = of_environment(device_of(config.train.device))
     store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
     try:
@@ -144,12 +152,13 @@ def work(job: dict[str, Any]) -> str | None:
         for epoch in keep(trainer, config, dataset, out, recipe=job["recipe"], resume=True, stop=asked):
             ray.train.report({"epoch": epoch.epoch})
     except Interrupted:
-        return "stopped"
+        return True
     except (Refusal, Diverged) as error:
-        return str(error)
+        facts = {"refused": isinstance(error, Refusal), "text": str(error)}
+        write_atomically(out / REFUSED, json.dumps(facts).encode())
     finally:
         team.close()
-    return None
+    return False
 
 
 def _watch(out: Path, epochs: int, running: threading.Thread, stop: Callable[[], object]) -> Iterator[Epoch | str]:
@@ -177,14 +186,16 @@ def _sentence(event: dict[str, float], count: int) -> str:
     return f"{who}, {start}" if count == 1 else f"workers lost or changed; {who} go on {start}"
 
 
-def _conclude(ended: BaseException | str | None, out: Path) -> None:
+def _conclude(ended: Exception | bool, out: Path) -> None:
+    """Raise here what ended the workers there."""
     (out / STOP).unlink(missing_ok=True)
-    if isinstance(ended, BaseException):
-        raise Refusal(f"the workers could not go on: {ended}") from ended
-    if ended == "stopped":
-        raise Interrupted
+    if (out / REFUSED).exists():
+        facts = json.loads((out / REFUSED).read_text())
+        raise (Refusal if facts["refused"] else Diverged)(facts["text"])
+    if isinstance(ended, Exception):
+        raise WorkerLost(f"the workers could not go on: {ended}") from ended
     if ended:
-        raise Diverged(ended)
+        raise Interrupted
 
 
 def _finished(out: Path) -> int:

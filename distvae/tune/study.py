@@ -1,7 +1,6 @@
 """A sweep: Optuna chooses the trials, Ray Tune runs them, each in a worker that keeps its process for the next one."""
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -10,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from distvae.cluster import local_ray
+from distvae.cluster import cores, local_ray
 from distvae.config import to_dict
 from distvae.output import claim_folder, whole
 from distvae.refusal import Refusal
@@ -55,9 +54,8 @@ def sweep(
 
 def settle(space: Space, pinned: Mapping[str, Any], trials: int | None = None, concurrent: int | None = None) -> Space:
     """The space as it will be explored on this machine: what is pinned, how many side by side, PESQ or without."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    side_by_side = concurrent or space.concurrent or cores
-    local = {"train.threads": max(1, cores // side_by_side), "eval.processes": 1}
+    side_by_side = concurrent or space.concurrent or cores()
+    local = {"train.threads": max(1, cores() // side_by_side), "eval.processes": 1}
     space = space.pinned(local | dict(pinned))
     return _computable(replace(space, trials=trials or space.trials, concurrent=side_by_side))
 

@@ -94,6 +94,23 @@ def _text(file: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "told"),
+    {
+        ("train.batch=33", "--workers", "2"): "33 can be shared by 1 workers at most",
+        ("--workers", "32"): "32 workers need 32 CPUs, and Ray has",
+        ("estep.mapped=nowhere", "--workers", "1"): "estep.mapped: nowhere",
+    }.items(),
+)
+def test_what_cannot_be_done_is_said_once_with_exit_code_two(words: list[str], told: str, tmp_path: Path) -> None:
+    start = command(PLAIN, BARS, tmp_path / "run", *words)
+    done = subprocess.run(start, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("text", ["two", "0:2", "3:1", "1:2:3", "-1", ""])
 def test_a_number_of_workers_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Refusal, match="--workers"):
