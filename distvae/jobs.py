@@ -14,6 +14,7 @@ from distvae.refusal import Refusal
 
 if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
+    from distvae.storage import Folder
     from distvae.tasks.judgement import Judgement
     from distvae.track import Tracker
     from distvae.train.loop import Epoch
@@ -58,10 +59,13 @@ def train(
     judge: bool,
     track: bool,
     group: "Group | None" = None,
+    storage: str | None = None,
+    previous: bool = False,
 ) -> None:
     """Train, record, judge."""
     from distvae.track import Tracker
     from distvae.train.loop import Diverged, Interrupted, device_of
+    from distvae.train.mirror import bring, place
     from distvae.train.team import WorkerLost, of_environment
 
     folder = out or ROOT / recipe
@@ -71,11 +75,14 @@ def train(
     dataset = opened(config, team, style)
     config = located(config, dataset)
     progress = Progress(style, dataset.unit)
-    progress.say(f"{recipe}: {rows(dataset)}; into {folder}")
+    there = place(folder, storage, resume, force)
+    if previous and chief:
+        go_back(there, progress)
+    progress.say(f"{recipe}: {rows(dataset)}; into {folder}" + (f", kept in {there}" if there.remote else ""))
     tracker = Tracker.open(config, recipe, folder, recipe) if track and chief else None
     with until_stopped() as stop:
         try:
-            for told in trained(config, dataset, folder, recipe, resume, force, stop, team, group):
+            for told in trained(config, dataset, there, recipe, resume, force, stop, team, group):
                 if isinstance(told, str):
                     progress.say(told)
                     continue
@@ -88,17 +95,26 @@ def train(
                 tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
             leave(error, stop(), folder)
         finally:
+            if chief:
+                bring(there, folder)
             team.close()
     progress.end()
     if chief:
         conclude(folder, tracker, progress, style, judge)
 
 
-def group(workers: str, gpus: float, address: str | None) -> "Group | None":
+def group(workers: str, gpus: float, address: str | None, wait: float) -> "Group | None":
     """Who trains: nobody but this process where no workers are wanted."""
     from distvae.train.worker import Group
 
-    return None if workers == "0" else Group.parse(workers, gpus, address)
+    return None if workers == "0" else Group.parse(workers, gpus, address, wait)
+
+
+def go_back(folder: "Folder", progress: Progress) -> None:
+    """Give the last checkpoint up for the one before it."""
+    from distvae.train.checkpoint import revert
+
+    progress.say(f"the last checkpoint is given up; back to epoch {revert(folder)}")
 
 
 def opened(config: Config, team: "Team", style: Style) -> "Dataset":
@@ -116,7 +132,7 @@ def opened(config: Config, team: "Team", style: Style) -> "Dataset":
 def trained(
     config: Config,
     dataset: "Dataset",
-    folder: Path,
+    folder: "Folder",
     recipe: str,
     resume: bool,
     force: bool,
@@ -265,7 +281,7 @@ def check(run: Path, exact: bool, rows: int) -> None:
     last, info = Run.open(run, "last"), read_info(run)
     if last.estep.block:
         last.estep.hold(Lanes.of(info["rows"]["train"], last.config.train.batch).held())
-    last.estep.load(run, last.facts["populations"])
+    last.estep.load(info.get("storage", run), last.facts["populations"])
     print(f"{run}: whole")
     if exact:
         for name, value in compare(last, rows).items():

@@ -41,7 +41,7 @@ def _figures(run: Path) -> Row:
     """Of a restoration where it stands, and how it came there; of another run, its evaluation and best epoch."""
     from distvae.train.run import read_epochs, read_records
 
-    if stages := {stage["epoch"]: stage for stage in read_records(run / STAGES)}:  # the last of those trained twice
+    if stages := {stage["epoch"]: stage for stage in read_records(run, STAGES)}:  # the last of those trained twice
         epochs = sorted(stages)
         last = stages[epochs[-1]]
         by_epoch = {name: [round(stages[n][name], 3) for n in epochs] for name in ("psnr", "snr") if name in last}

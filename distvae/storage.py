@@ -44,18 +44,55 @@ class Folder:
     def __init__(self, place: str | Path) -> None:
         from pyarrow.fs import FileSystem, LocalFileSystem
 
-        if "://" not in str(place):
-            self.system, self.path = LocalFileSystem(), str(Path(place).absolute())
+        self.given = str(place)
+        self.remote = "://" in self.given
+        self.place = self.given if self.remote else str(Path(place).absolute())
+        """How any process finds it, whatever its current folder."""
+        if not self.remote:
+            self.system, self.path = LocalFileSystem(), self.place
             return
         try:
-            self.system, self.path = FileSystem.from_uri(str(place))
+            self.system, self.path = FileSystem.from_uri(self.given)
         except ValueError as error:
-            scheme = str(place).partition("://")[0]
+            scheme = self.given.partition("://")[0]
             raise Refusal(f"storage: {scheme}://...: {error}; a path or a URI that pyarrow reads expected") from error
+
+    @classmethod
+    def of(cls, place: "str | Path | Folder") -> "Folder":
+        """The folder itself, or the one at a place."""
+        return place if isinstance(place, Folder) else cls(place)
+
+    def __str__(self) -> str:
+        """Where it is, without a password and without options."""
+        scheme, separator, rest = self.given.partition("?")[0].partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}" if separator else self.given
+
+    def below(self, name: str) -> "Folder":
+        """A folder in this one."""
+        place, separator, options = self.given.partition("?")
+        return Folder(f"{place.rstrip('/')}/{name}{separator}{options}")
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        with self.system.open_input_stream(self.at(name)) as stream:
+            return bytes(stream.readall())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a file by new content, or leave it as it is."""
+        with self.new(name) as sink:
+            sink.write(content)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Add to a file; where files are whole or not there, it is written again."""
+        if self.system.type_name in OBJECT_STORES:
+            self.write(name, (self.read(name) if self.has(name) else b"") + content)
+        else:
+            with self.system.open_append_stream(self.at(name)) as stream:
+                stream.write(content)
 
     @contextmanager
     def new(self, name: str) -> Iterator[Sink]:
-        """A file to be written; it has its name once it is whole, and after an error there is none."""
+        """A file to be written; it has its name once it is whole, and after an error what had it before."""
         whole = self.system.type_name in OBJECT_STORES
         partial = name if whole else f".{name}.{secrets.token_hex(4)}.partial"
         if not whole:
@@ -66,7 +103,8 @@ class Folder:
             if not whole:
                 self._settle(partial, name)
         except BaseException:
-            self.delete(partial)
+            if not whole:
+                self.delete(partial)
             raise
 
     def _settle(self, partial: str, name: str) -> None:
@@ -94,12 +132,29 @@ class Folder:
         found = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == FileType.File)
 
-    def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
         from pyarrow.fs import FileType
 
-        if self.system.get_file_info(self.at(name)).type != FileType.NotFound:
+        return bool(self.system.get_file_info(self.at(name)).type == FileType.File)
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        if self.has(name):
             self.system.delete_file(self.at(name))
+
+    def empty(self) -> bool:
+        """Whether there is nothing in it, or it does not exist."""
+        from pyarrow.fs import FileSelector, FileType
+
+        if self.system.get_file_info(self.path).type == FileType.File:
+            return False
+        return not self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
+
+    def remove(self) -> None:
+        """Delete it with all that is in it, if it is there."""
+        if not self.empty():
+            self.system.delete_dir(self.path)
 
     def at(self, name: str) -> str:
         """The path of a file in its file system."""

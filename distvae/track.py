@@ -205,11 +205,11 @@ class Tracker:
         return True
 
     def _remember(self) -> None:
-        from distvae.train.checkpoint import write_atomically
+        from distvae.storage import Folder
 
         if self.folder.is_dir():
             memory = {"id": self.id, "store": public(self.store.uri)}
-            write_atomically(self.folder / MEMORY, json.dumps(memory).encode())
+            Folder(self.folder).write(MEMORY, json.dumps(memory).encode())
 
     def _keep(self, path: Path, below: str) -> None:
         self._client.log_artifact(self.id, str(path), below)

@@ -2,7 +2,7 @@
 
 import secrets
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -166,14 +166,6 @@ class LocalStore(nn.Module):
                 values = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *self.words.shape[1:])
                 self.words[index] = torch.from_numpy(values[own]).to(self.words.device)
                 missing[index] = False
-
-
-def forget(folder: Path | str, needed: Collection[str]) -> None:
-    """Delete the populations in a folder that no checkpoint names any more."""
-    place = Folder(folder)
-    for name in place.names():
-        if name.lstrip(".").startswith("population-") and name not in needed:
-            place.delete(name)
 
 
 def _held(layout: Layout) -> Held:

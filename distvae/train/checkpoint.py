@@ -1,75 +1,102 @@
 """Checkpoints: a safetensors file named by its content, and a JSON manifest that names and checks it.
 
-The tensors are written first and the manifest replaced last, so a crash at any moment leaves the old one whole.
+The tensors are written first and the manifest replaced last, so a crash at any moment leaves the old one whole. The
+last two states of a training are kept: should a file of the newer be lost, there is the one before it.
 """
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from distvae.refusal import Refusal
+from distvae.storage import Folder
 
 VERSION = 1
+MANIFESTS = ("best.json", "last.json", "previous.json")
+"""What checkpoints there are: the best weights, the state to go on from, and the state before that."""
+
+Place = str | Path | Folder
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by new content, or leave it as it is."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def save(folder: Path, name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def save(place: Place, name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write the checkpoint of a name, replacing the one before."""
     from safetensors.torch import save as pack
 
+    folder = Folder.of(place)
     content = pack({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:12]}.safetensors"
-    write_atomically(folder / file, content)
+    folder.write(file, content)
     manifest = {"version": VERSION, "tensors": file, "sha256": digest, "facts": facts}
-    write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
-    for old in folder.glob(f"{name}-*.safetensors"):
-        if old.name != file:
-            old.unlink(missing_ok=True)
+    folder.write(f"{name}.json", json.dumps(manifest, indent=1).encode())
+    _tidy(folder)
 
 
-def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def advance(folder: Folder, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write the last state; what was the last is the previous one now."""
+    if folder.has("last.json"):
+        folder.write("previous.json", folder.read("last.json"))
+    save(folder, "last", tensors, facts)
+
+
+def revert(folder: Folder) -> int:
+    """Make the previous state the last again; the epoch it goes on from."""
+    if not folder.has("previous.json"):
+        raise Refusal(f"{folder}: no checkpoint before the last is kept; --resume without --previous expected")
+    _, facts = load(folder, "previous")
+    folder.write("last.json", folder.read("previous.json"))
+    return int(facts["position"]["epoch"])
+
+
+def _tidy(folder: Folder) -> None:
+    """Delete the tensors and populations that no checkpoint names."""
+    needed: set[str] = set()
+    for name in MANIFESTS:
+        if folder.has(name):
+            manifest = read_manifest(folder, name)
+            needed |= {manifest["tensors"], *(kept["file"] for kept in manifest["facts"].get("populations", []))}
+    for file in folder.names():
+        if file not in needed and file.lstrip(".").startswith(("best-", "last-", "population-")):
+            folder.delete(file)
+
+
+def load(place: Place, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a checkpoint, after its checksum has been checked."""
     from safetensors.torch import load as unpack
 
-    manifest = read_manifest(folder / f"{name}.json")
-    path = folder / Path(manifest["tensors"]).name
+    folder = Folder.of(place)
+    manifest = read_manifest(folder, f"{name}.json")
+    file = Path(manifest["tensors"]).name
     try:
-        content = path.read_bytes()
+        content = folder.read(file)
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}; {name}.json names it") from error
+        raise Refusal(f"{folder}/{file}: {reason(error)}; {name}.json names it") from error
     if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
-        raise Refusal(f"{path}: altered or damaged: its checksum is not the one in {name}.json")
+        raise Refusal(f"{folder}/{file}: altered or damaged: its checksum is not the one in {name}.json")
     return unpack(content), manifest["facts"]
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(place: Place, name: str) -> dict[str, Any]:
     """A JSON file of a version this program knows."""
+    folder = Folder.of(place)
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(folder.read(name))
         version = int(manifest["version"])
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}; a file that training writes is expected") from error
+        raise Refusal(f"{folder}/{name}: {reason(error)}; a file that training writes is expected") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise Refusal(f"{path}: altered or damaged: not the JSON that training writes") from error
+        raise Refusal(f"{folder}/{name}: altered or damaged: not the JSON that training writes") from error
     if version > VERSION:
         raise Refusal(
-            f"{path}: written by a newer distvae (format {version}; {VERSION} is known here); upgrade to read it"
+            f"{folder}/{name}: written by a newer distvae (format {version}; {VERSION} is known here); "
+            "upgrade to read it"
         )
     return dict(manifest)
+
+
+def reason(error: OSError) -> str:
+    """Why a file cannot be read, in a few words."""
+    return "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Train
+from distvae.data.dataset import Rows
 from distvae.interface import Batch
 from distvae.lanes import Lanes
 from distvae.noise import VALIDATION, Noise, order
@@ -23,7 +24,6 @@ from distvae.train.schedule import rate
 from distvae.train.step import Sums, add, ascend, assess
 from distvae.train.team import ALONE, Team
 
-Rows = NDArray[np.float32]
 BLOCK = 1024  # rows of a validation batch
 PATROL = 64  # batches between two looks at whether the objective is still finite
 AGREED = 16  # batches between two looks at whether any of several workers was asked to stop

@@ -14,9 +14,9 @@ from distvae.config import Config, from_dict
 from distvae.estep import assemble
 from distvae.interface import Batch, Posterior
 from distvae.noise import JUDGEMENT, Noise
-from distvae.recipes import read_tree
 from distvae.refusal import Refusal
-from distvae.train.checkpoint import load, read_manifest
+from distvae.storage import Folder
+from distvae.train.checkpoint import Place, load, read_manifest
 from distvae.train.loop import load_weights
 
 BLOCK = 4096
@@ -39,7 +39,7 @@ class Run:
         """The run in a folder, with its best or its last weights."""
         path = Path(path)
         info = read_info(path)
-        if not (path / f"{which}.json").exists():
+        if not Folder(path).has(f"{which}.json"):
             raise Refusal(f"{path}: holds no trained weights yet: no epoch was finished; resume it first")
         return cls(path, read_config(path, info), info, which)
 
@@ -85,29 +85,35 @@ class Run:
         return np.concatenate([f(block).numpy() for block in blocks])
 
 
-def read_info(path: Path) -> dict[str, Any]:
+def read_info(place: Place) -> dict[str, Any]:
     """The facts in run.json, or a refusal that says what is not a run folder."""
-    if not (path / "run.json").is_file():
-        raise Refusal(f"{path}: not a run folder (no run.json in it); one that 'distvae train' made is expected")
-    return read_manifest(path / "run.json")
+    folder = Folder.of(place)
+    if not folder.has("run.json"):
+        raise Refusal(f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is expected")
+    return read_manifest(folder, "run.json")
 
 
-def read_config(path: Path, info: dict[str, Any]) -> Config:
+def read_config(place: Place, info: dict[str, Any]) -> Config:
     """The resolved configuration of a run, unless it was altered since."""
-    file = path / "config.yaml"
-    if not file.is_file():
+    import yaml
+
+    folder = Folder.of(place)
+    file = f"{folder}/config.yaml"
+    if not folder.has("config.yaml"):
         raise Refusal(f"{file}: missing; a run folder keeps its configuration there")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != info.get("config_sha256"):
+    text = folder.read("config.yaml")
+    if hashlib.sha256(text).hexdigest() != info.get("config_sha256"):
         raise Refusal(f"{file}: altered since the run began; start a new run from it with 'distvae train {file}'")
-    return from_dict(read_tree(file))
+    return from_dict(yaml.safe_load(text))
 
 
-def read_epochs(path: Path) -> list[dict[str, float]]:
+def read_epochs(place: Place) -> list[dict[str, float]]:
     """The records in epochs.jsonl, if there are any."""
-    return read_records(path / "epochs.jsonl")
+    return read_records(place, "epochs.jsonl")
 
 
-def read_records(file: Path) -> list[dict[str, float]]:
+def read_records(place: Place, name: str) -> list[dict[str, float]]:
     """One JSON object a line; a line that a crash cut short is none."""
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    folder = Folder.of(place)
+    lines = folder.read(name).decode().splitlines(keepends=True) if folder.has(name) else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-import shutil
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,22 +16,26 @@ from typing import Any
 import torch
 
 from distvae.config import Config, flatten, to_dict
-from distvae.data.dataset import Array, Dataset
+from distvae.data.dataset import Dataset, Rows
 from distvae.estep import assemble
-from distvae.estep.store import PopulationStore, forget
+from distvae.estep.store import PopulationStore
 from distvae.lanes import Lanes
 from distvae.refusal import Refusal
+from distvae.storage import Folder
 from distvae.train import checkpoint
-from distvae.train.checkpoint import write_atomically
+from distvae.train.checkpoint import Place
 from distvae.train.loop import BLOCK, Epoch, Interrupted, Trainer, weights
 from distvae.train.run import read_config, read_epochs, read_info
 from distvae.train.team import ALONE, Team
+
+OWNER = "owner"
+"""The file of a run folder that says who trains into it."""
 
 
 def fit(
     config: Config,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     *,
     recipe: str = "",
     resume: bool = False,
@@ -39,7 +43,7 @@ def fit(
     stop: Callable[[], object] = lambda: False,
     team: Team = ALONE,
 ) -> Iterator[Epoch]:
-    """Train into the folder `out`, and yield a record after each epoch."""
+    """Train into the folder `out`, a path or a URI, and yield a record after each epoch."""
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     return keep(
@@ -51,28 +55,27 @@ def keep(
     trainer: Trainer,
     config: Config,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     *,
     recipe: str = "",
     resume: bool = False,
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
+    owner: str = "",
 ) -> Iterator[Epoch]:
-    """The same with an untrained trainer of that configuration."""
-    team, chief = trainer.team, trainer.team.rank == 0
-    if _agree(team, lambda: open_folder(config, dataset, out, recipe, resume, force)) and (out / "last.json").exists():
-        tensors, facts = checkpoint.load(out, "last")
-        trainer.restore(tensors, facts["position"])
-        trainer.estep.load(out, facts["populations"])
-        trainer.estep.to(trainer.device)
+    """The same with an untrained trainer of that configuration; its owner is named if it is not this process."""
+    team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
+    if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
+        _restore(trainer, folder)
         if chief:
-            _keep_epochs(out, trainer.position.epoch)
+            _keep_epochs(folder, trainer.position.epoch)
+    owner = owner or (own(folder) if chief else "")
     team.barrier()
-    savings = Savings(out, trainer)
+    savings = Savings(folder, trainer, owner)
     try:
         for epoch in trainer.run(stop):
             if chief:
-                _write_down(out, trainer, epoch)
+                _write_down(folder, trainer, epoch, owner)
             savings.after(epoch)
             yield epoch
     except Interrupted:
@@ -80,7 +83,21 @@ def keep(
         raise
     finally:
         if chief:
-            _note(out, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
+            _note(folder, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
+
+
+def _restore(trainer: Trainer, folder: Folder) -> None:
+    """Go on from the last state; where it cannot be read, say whether the one before it can."""
+    try:
+        tensors, facts = checkpoint.load(folder, "last")
+        trainer.restore(tensors, facts["position"])
+        trainer.estep.load(folder.place, facts["populations"])
+    except Refusal as error:
+        if not folder.has("previous.json"):
+            raise
+        epoch = checkpoint.read_manifest(folder, "previous.json")["facts"]["position"]["epoch"]
+        raise Refusal(f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}") from error
+    trainer.estep.to(trainer.device)
 
 
 def _agree(team: Team, look: Callable[[], bool]) -> bool:
@@ -117,51 +134,65 @@ def shared(config: Config, rows: int, size: int) -> Lanes:
     return lanes
 
 
-def _blocks(rows: Array) -> Iterator[torch.Tensor]:
+def _blocks(rows: Rows) -> Iterator[torch.Tensor]:
     return (torch.from_numpy(rows[i : i + BLOCK].copy()) for i in range(0, len(rows), BLOCK))
 
 
-def open_folder(config: Config, dataset: Dataset, out: Path, recipe: str, resume: bool, force: bool) -> bool:
+def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> bool:
     """Make the run's folder, or check the one there is; True when there is something to go on from."""
-    if resume and (out / "run.json").exists():
-        _same_run(config, dataset, out)
-        return True
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        clear(out, force)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_config(config, dataset, out, recipe)
+    if resume and folder.has("run.json"):
+        _same_run(config, dataset, folder, recipe)
+        return folder.has("last.json")
+    if not folder.empty():
+        clear(folder, force)
+    _write_config(config, dataset, folder, recipe)
     return False
 
 
-def clear(out: Path, force: bool) -> None:
+def clear(place: Place, force: bool) -> None:
     """Delete an earlier run where that is wanted; anything else that exists is refused."""
+    folder = Folder.of(place)
     if not force:
-        raise Refusal(f"{out}: exists; --resume goes on with it, --force replaces it; or another folder")
-    read_info(out)
-    shutil.rmtree(out)
+        raise Refusal(f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder")
+    read_info(folder)
+    folder.remove()
+
+
+def own(folder: Folder) -> str:
+    """Take a run's folder over; whoever trained into it until now will notice."""
+    token = secrets.token_hex(8)
+    folder.write(OWNER, token.encode())
+    return token
+
+
+def _refuse_intruders(folder: Folder, owner: str) -> None:
+    """Stop a training whose folder another one has taken over, such as a worker whose driver is gone."""
+    if folder.read(OWNER).decode() != owner:
+        raise Refusal(f"{folder}: another training goes on with this run; this one ends here")
 
 
 FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "train.device", "train.threads", "eval.processes"}
 """What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
 
 
-def _same_run(config: Config, dataset: Dataset, out: Path) -> None:
-    info = read_info(out)
-    before, now = flatten(read_config(out, info)), flatten(config)
+def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
+    info = read_info(folder)
+    if recipe and info["recipe"] != recipe:
+        raise Refusal(f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder expected")
+    before, now = flatten(read_config(folder, info)), flatten(config)
     for name in now.keys() | before.keys():
         if name not in FREE_TO_CHANGE and now.get(name) != before.get(name):
-            raise Refusal(
-                f"{name}: {now.get(name)!r}, but {before.get(name)!r} in the run in {out}; --resume goes on unchanged"
-            )
+            then = f"but {before.get(name)!r} in the run in {folder}"
+            raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged")
     if info["data_digest"] != dataset.digest:
-        raise Refusal(f"{out}: trained on other data ({info['data']}); --resume wants the data it began with")
+        raise Refusal(f"{folder}: trained on other data ({info['data']}); --resume wants the data it began with")
 
 
-def _write_config(config: Config, dataset: Dataset, out: Path, recipe: str) -> None:
+def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
     import yaml
 
     text = yaml.safe_dump(to_dict(config), sort_keys=False).encode()
-    write_atomically(out / "config.yaml", text)
+    folder.write("config.yaml", text)
     facts = {
         "version": checkpoint.VERSION,
         "recipe": recipe,
@@ -175,7 +206,7 @@ def _write_config(config: Config, dataset: Dataset, out: Path, recipe: str) -> N
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **provenance(),
     }
-    write_atomically(out / "run.json", json.dumps(facts, indent=1).encode())
+    folder.write("run.json", json.dumps(facts, indent=1).encode())
 
 
 def provenance() -> dict[str, Any]:
@@ -203,11 +234,11 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
-def _write_down(out: Path, trainer: Trainer, epoch: Epoch) -> None:
+def _write_down(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) -> None:
+    _refuse_intruders(folder, owner)
     if epoch.best:
-        checkpoint.save(out, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch})
-    with (out / "epochs.jsonl").open("a") as file:
-        file.write(json.dumps(epoch.metrics()) + "\n")
+        checkpoint.save(folder, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch})
+    folder.append("epochs.jsonl", json.dumps(epoch.metrics()).encode() + b"\n")
 
 
 class Savings:
@@ -216,8 +247,8 @@ class Savings:
     share = 0.05
     """Of the time, at most, that saving takes; what is lost to a crash is trained again, to the same result."""
 
-    def __init__(self, out: Path, trainer: Trainer) -> None:
-        self.out, self.trainer = out, trainer
+    def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
+        self.folder, self.trainer, self.owner = folder, trainer, owner
         self.due = 0.0
 
     def after(self, epoch: Epoch) -> None:
@@ -227,25 +258,26 @@ class Savings:
             self.save()
 
     def save(self) -> None:
-        """Populations first, then the checkpoint that names them; older populations go last."""
+        """Populations first, then the checkpoint that names them."""
         began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
         tensors, position = trainer.state()
         trainer.estep.drain()
         team.barrier()
-        saved = team.gather(trainer.estep.save(self.out, f"{position['epoch']:05}-{position['batch']:05}"))
+        generation = f"{position['epoch']:05}-{position['batch']:05}"
+        saved = team.gather(trainer.estep.save(self.folder.place, generation))
         if team.rank == 0:
+            _refuse_intruders(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
-            checkpoint.save(self.out, "last", tensors, {"position": position, "populations": populations})
-            forget(self.out, [kept["file"] for kept in populations])
+            checkpoint.advance(self.folder, tensors, {"position": position, "populations": populations})
         now = time.monotonic()
         self.due = now + (now - began) / self.share
 
 
-def _keep_epochs(out: Path, finished: int) -> None:
-    kept = [json.dumps(record) + "\n" for record in read_epochs(out) if record["epoch"] <= finished]
-    write_atomically(out / "epochs.jsonl", "".join(kept).encode())
+def _keep_epochs(folder: Folder, finished: int) -> None:
+    kept = [json.dumps(record) + "\n" for record in read_epochs(folder) if record["epoch"] <= finished]
+    folder.write("epochs.jsonl", "".join(kept).encode())
 
 
-def _note(out: Path, **facts: Any) -> None:
-    info = json.loads((out / "run.json").read_bytes())
-    write_atomically(out / "run.json", json.dumps(info | facts, indent=1).encode())
+def _note(folder: Folder, **facts: Any) -> None:
+    info = json.loads(folder.read("run.json"))
+    folder.write("run.json", json.dumps(info | facts, indent=1).encode())

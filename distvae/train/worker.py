@@ -7,17 +7,18 @@ The driver watches the folder and tells what it sees there.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distvae.config import Config, from_dict, to_dict
 from distvae.lanes import Lanes
 from distvae.refusal import Refusal
-from distvae.train.checkpoint import read_manifest, write_atomically
+from distvae.storage import Folder
+from distvae.train.checkpoint import read_manifest
 from distvae.train.loop import Diverged, Epoch, Interrupted
-from distvae.train.run import read_records
+from distvae.train.run import read_epochs, read_info, read_records
 from distvae.train.team import WorkerLost
 
 STOP = "stop"
@@ -27,6 +28,8 @@ EVENTS = "events.jsonl"
 REFUSED = "refused.json"
 """Why a worker cannot go on, and would not if it began again."""
 POLL = 0.3  # seconds between two looks at the run folder
+AFAR = 2.0  # the same where the folder is not in a file system of this machine
+RESIZE = 20.0  # seconds between two looks at whether there is room for more workers
 UNDER_WAY = 50 * 2**20  # bytes of blocks that a worker may have on their way to shards and back
 FAILURES = 100  # restarts of the workers before a training gives up
 
@@ -41,9 +44,11 @@ class Group:
     """Of each worker."""
     address: str | None = None
     """Of a Ray that runs; without one it is started here."""
+    wait: float = 0.0
+    """Seconds to wait for machines that are still to come."""
 
     @classmethod
-    def parse(cls, text: str, gpus: float = 0.0, address: str | None = None) -> "Group":
+    def parse(cls, text: str, gpus: float = 0.0, address: str | None = None, wait: float = 0.0) -> "Group":
         """`N`, or `LEAST:MOST` for as many as there are."""
         parts = text.split(":")
         if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
@@ -51,28 +56,33 @@ class Group:
         least, most = int(parts[0]), int(parts[-1])
         if least > most:
             raise Refusal(f"--workers: '{text}' falls; a range such as 1:4 expected")
-        return cls(least, most, gpus, address)
+        return cls(least, most, gpus, address, wait)
 
 
-def train(config: Config, recipe: str, out: Path, group: Group, stop: Callable[[], object]) -> Iterator[Epoch | str]:
+def train(
+    config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
+) -> Iterator[Epoch | str]:
     """Train into a folder that is open already; yield epochs, and sentences about what happens beside them."""
     from distvae.cluster import MEMORY, cores, joined
-    from distvae.train.run import read_info
-    from distvae.train.session import shared
+    from distvae.nodes import check
+    from distvae.train.session import own, shared
 
     threads = config.train.threads or 1
-    lanes = shared(config, read_info(out)["rows"]["train"], group.least)
+    lanes = shared(config, read_info(folder)["rows"]["train"], group.least)
+    group = replace(group, most=min(group.most, lanes.count))
     for name in (STOP, EVENTS, REFUSED):
-        (out / name).unlink(missing_ok=True)
+        folder.delete(name)
     with joined(group.address, cores(), MEMORY + group.most * UNDER_WAY) as ray:
-        _refuse_too_many(ray, group, threads)
+        yield from _wait_for_room(ray, group, threads, stop)
+        check(ray, folder)
         shards = _shards(config, lanes, group)
-        job = {"config": _anywhere(config), "recipe": recipe, "out": str(out.absolute()), "shards": shards}
+        job = {"config": _anywhere(config), "recipe": recipe, "place": folder.place, "shards": shards}
+        job["owner"] = own(folder)
         ended: list[Exception | bool] = []
-        running = threading.Thread(target=lambda: ended.append(_fit(job, group, threads)), daemon=True)
+        running = threading.Thread(target=lambda: ended.append(_fit(job, folder, group, threads)), daemon=True)
         running.start()
-        yield from _watch(out, config.train.epochs, running, stop)
-        _conclude(ended[0], out)
+        yield from _watch(folder, config.train.epochs, running, stop)
+        _conclude(ended[0], folder)
 
 
 def _anywhere(config: Config) -> dict[str, Any]:
@@ -81,14 +91,26 @@ def _anywhere(config: Config) -> dict[str, Any]:
     return to_dict(config.with_("data", path=str(path.absolute())) if config.data.path and path.exists() else config)
 
 
-def _refuse_too_many(ray: Any, group: Group, threads: int) -> None:
-    there = ray.cluster_resources()
+def _wait_for_room(ray: Any, group: Group, threads: int, stop: Callable[[], object]) -> Iterator[str]:
+    """Refuse more workers than Ray has room for, at once or after the time that they have to come in."""
+    deadline = time.monotonic() + group.wait
+    if group.wait and (lack := _lack(ray.cluster_resources(), group, threads)):
+        yield f"{lack}; waiting up to {group.wait:.0f} s for more"
+    while lack := _lack(ray.cluster_resources(), group, threads):
+        if stop():
+            raise Interrupted
+        if time.monotonic() >= deadline:
+            raise Refusal(f"{lack}; fewer workers, more machines, or --wait SECONDS for those to come expected")
+        time.sleep(POLL)
+
+
+def _lack(there: Mapping[str, float], group: Group, threads: int) -> str:
+    """What the fewest workers need that is not there."""
     for name, each in {"CPU": threads, "GPU": group.gpus}.items():
         if group.least * each > there.get(name, 0):
-            raise Refusal(
-                f"--workers: {group.least} workers need {group.least * each:g} {name}s, and Ray has "
-                f"{there.get(name, 0):g}; fewer workers, or more machines, expected"
-            )
+            needed = f"{group.least} workers need {group.least * each:g} {name}s"
+            return f"--workers: {needed}, and Ray has {there.get(name, 0):g}"
+    return ""
 
 
 def _shards(config: Config, lanes: Lanes, group: Group) -> Any:
@@ -102,27 +124,31 @@ def _shards(config: Config, lanes: Lanes, group: Group) -> Any:
     return launch(lanes, min(group.most, lanes.count), estep.states, width, estep.mapped)
 
 
-def _fit(job: dict[str, Any], group: Group, threads: int) -> Exception | bool:
+def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exception | bool:
     """Run the workers to their end: whether they were asked to stop before it, or the error."""
-    import tempfile
-
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     each = {"CPU": threads} | ({"GPU": group.gpus} if group.gpus else {})
     count = group.most if group.least == group.most else (group.least, group.most)
-    again = FailureConfig(max_failures=FAILURES)
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            trainer = TorchTrainer(
-                work,
-                train_loop_config=job,
-                scaling_config=ScalingConfig(num_workers=count, resources_per_worker=each, use_gpu=group.gpus > 0),
-                run_config=RunConfig(name=Path(job["out"]).name, storage_path=scratch, failure_config=again),
-            )
-            return bool(trainer.fit().return_value)
-        except Exception as error:  # told by the thread that waits for this one
-            return error
+    again, notes = FailureConfig(max_failures=FAILURES), folder.below(f"ray-{job['owner']}")
+    try:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config=job,
+            scaling_config=ScalingConfig(
+                num_workers=count,
+                resources_per_worker=each,
+                use_gpu=group.gpus > 0,
+                elastic_resize_monitor_interval_s=RESIZE,
+            ),
+            run_config=RunConfig(name="workers", storage_path=notes.place, failure_config=again),
+        )
+        return bool(trainer.fit().return_value)
+    except Exception as error:  # told by the thread that waits for this one
+        return error
+    finally:
+        notes.remove()
 
 
 def work(job: dict[str, Any]) -> bool:
@@ -138,8 +164,8 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.train.session import keep, prepare
     from distvae.train.team import of_environment
 
-    config, out = from_dict(job["config"]), Path(job["out"])
-    if (out / REFUSED).exists():
+    config, folder = from_dict(job["config"]), Folder(job["place"])
+    if folder.has(REFUSED):
         return False
     team = of_environment(device_of(config.train.device))
     store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
@@ -147,37 +173,56 @@ def work(job: dict[str, Any]) -> bool:
         dataset = open_dataset(config.data, quiet=True)
         trainer = prepare(config, dataset, team, store)
         if team.rank == 0:
-            note(out, _finished(out), team.size)
-        asked = (out / STOP).exists
-        for epoch in keep(trainer, config, dataset, out, recipe=job["recipe"], resume=True, stop=asked):
+            _note(folder, team.size)
+        known = {"recipe": job["recipe"], "owner": job["owner"], "resume": True}
+        for epoch in keep(trainer, config, dataset, folder, stop=_asked(folder), **known):
             ray.train.report({"epoch": epoch.epoch})
     except Interrupted:
         return True
     except (Refusal, Diverged) as error:
         facts = {"refused": isinstance(error, Refusal), "text": str(error)}
-        write_atomically(out / REFUSED, json.dumps(facts).encode())
+        folder.write(REFUSED, json.dumps(facts).encode())
     finally:
         team.close()
     return False
 
 
-def _watch(out: Path, epochs: int, running: threading.Thread, stop: Callable[[], object]) -> Iterator[Epoch | str]:
+def _asked(folder: Folder) -> Callable[[], bool]:
+    """Whether the workers are to stop; a storage elsewhere is asked now and then."""
+    asked, due = False, 0.0
+
+    def look() -> bool:
+        nonlocal asked, due
+        if not asked and time.monotonic() >= due:
+            asked, due = folder.has(STOP), time.monotonic() + _poll(folder)
+        return asked
+
+    return look
+
+
+def _poll(folder: Folder) -> float:
+    """Seconds between two looks at a folder."""
+    return AFAR if folder.remote else POLL
+
+
+def _watch(folder: Folder, epochs: int, running: threading.Thread, stop: Callable[[], object]) -> Iterator[Epoch | str]:
     """What the run folder tells, as it comes."""
-    seen, told = len(read_records(out / "epochs.jsonl")), 0
+    seen, told, asked = len(read_epochs(folder)), 0, False
     while True:
         over = not running.is_alive()
-        if stop():
-            (out / STOP).touch()
-        for event in read_records(out / EVENTS)[told:]:
+        if stop() and not asked:
+            folder.write(STOP, b"")
+            asked = True
+        for event in read_records(folder, EVENTS)[told:]:
             told += 1
             yield _sentence(event, told)
-        for record in read_records(out / "epochs.jsonl"):
+        for record in read_epochs(folder):
             if record["epoch"] > seen:
                 seen = int(record["epoch"])
                 yield Epoch.read(record, epochs)
         if over:
             return
-        time.sleep(POLL)
+        running.join(_poll(folder))
 
 
 def _sentence(event: dict[str, float], count: int) -> str:
@@ -186,11 +231,11 @@ def _sentence(event: dict[str, float], count: int) -> str:
     return f"{who}, {start}" if count == 1 else f"workers lost or changed; {who} go on {start}"
 
 
-def _conclude(ended: Exception | bool, out: Path) -> None:
+def _conclude(ended: Exception | bool, folder: Folder) -> None:
     """Raise here what ended the workers there."""
-    (out / STOP).unlink(missing_ok=True)
-    if (out / REFUSED).exists():
-        facts = json.loads((out / REFUSED).read_text())
+    folder.delete(STOP)
+    if folder.has(REFUSED):
+        facts = json.loads(folder.read(REFUSED))
         raise (Refusal if facts["refused"] else Diverged)(facts["text"])
     if isinstance(ended, Exception):
         raise WorkerLost(f"the workers could not go on: {ended}") from ended
@@ -198,15 +243,9 @@ def _conclude(ended: Exception | bool, out: Path) -> None:
         raise Interrupted
 
 
-def _finished(out: Path) -> int:
-    """The epoch that a resumed run goes on from."""
-    if not (out / "last.json").exists():
-        return 0
-    return int(read_manifest(out / "last.json")["facts"]["position"]["epoch"])
-
-
-def note(out: Path, epoch: int, workers: int) -> None:
+def _note(folder: Folder, workers: int) -> None:
     """Write down that training begins or goes on."""
-    known = (out / EVENTS).read_bytes() if (out / EVENTS).exists() else b""
+    last = read_manifest(folder, "last.json") if folder.has("last.json") else None
+    epoch = int(last["facts"]["position"]["epoch"]) if last else 0
     event = {"epoch": epoch, "workers": workers, "time": time.time()}
-    write_atomically(out / EVENTS, known + json.dumps(event).encode() + b"\n")
+    folder.append(EVENTS, json.dumps(event).encode() + b"\n")

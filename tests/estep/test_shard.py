@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.estep.shard import Shard, StaleShard
-from distvae.estep.store import Kept, LocalStore, forget, room
+from distvae.estep.store import Kept, LocalStore, room
 from distvae.estep.truncated import first_states
 from distvae.lanes import Lanes
 from distvae.refusal import Refusal
@@ -188,14 +188,3 @@ def test_a_folder_that_is_none_is_refused() -> None:
     (shard,), (token,) = begun()
     with pytest.raises(Refusal, match=r"storage: gopher://.*a path or a URI"):
         shard.snapshot("gopher://user:secret@host/folder", "1", token)
-
-
-def test_only_the_populations_that_no_checkpoint_names_are_forgotten(tmp_path: Path) -> None:
-    shards, tokens = begun(2)
-    old, new = (snapshot(shards, tokens, tmp_path, generation) for generation in ("1", "2"))
-    beside = [tmp_path / "last.json", tmp_path / ".population-3-0of2.arrow.1a2b.partial"]
-    for file in beside:
-        file.touch()
-    forget(tmp_path, {kept["file"] for kept in new})
-    assert {file.name for file in tmp_path.iterdir()} == {"last.json", *(kept["file"] for kept in new)}
-    assert not {kept["file"] for kept in new} & {kept["file"] for kept in old}

@@ -14,7 +14,7 @@ PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
     ("noise", "refusal", "memory", "cluster"),
     ("storage", "lanes", "schema", "measures"),
-    ("interface",),
+    ("interface", "nodes"),
     ("config",),
     ("recipes", "output"),
     ("data",),

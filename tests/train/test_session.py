@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_
     with pytest.raises(Interrupted):
         list(fit(config, data, tmp_path / "run", stop=after(12)))
     before = checkpoint.load(tmp_path / "run", "last")
-    data.splits["train"][order(config.train.seed, 1, 100)[35]] = math.inf  # in the fourth batch of the second epoch
+    data.splits["train"][:][order(config.train.seed, 1, 100)[35]] = math.inf  # in the fourth batch of the second epoch
     with pytest.raises(Diverged, match="batch 4 of 10 in epoch 2"):
         list(fit(config, data, tmp_path / "run", resume=True))
     assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]
@@ -119,7 +119,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
     opened = distvae.load(run)
-    x = tiny.dataset().splits["test"]
+    x = tiny.dataset().splits["test"][:]
     code = opened.encode(x)
     assert code.shape == (len(x), 4)
     assert opened.decode(code).shape == x.shape

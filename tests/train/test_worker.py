@@ -66,7 +66,7 @@ def test_a_killed_worker_is_replaced_and_training_ends_as_if_nothing_had_been(tm
         os.kill(workers[0], signal.SIGKILL)
         _, err = driver.communicate(timeout=400)
     assert driver.returncode == 0, err
-    began = read_records(out / EVENTS)
+    began = read_records(out, EVENTS)
     assert [event["workers"] for event in began] == [2, 2]
     assert 0 < began[1]["epoch"] < 60
     same(whole, read_epochs(out), 0.0)  # bit for bit: as many workers, added up in the same order

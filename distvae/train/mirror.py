@@ -1,0 +1,41 @@
+"""A run whose folder is on a storage that many machines share, and the copy of it here: all but the populations."""
+
+import json
+import re
+from pathlib import Path
+
+from distvae.storage import Folder
+from distvae.train.checkpoint import read_manifest
+from distvae.train.run import read_info
+from distvae.train.session import clear
+
+COPIED = ("config.yaml", "epochs.jsonl", "events.jsonl")
+WEIGHTS = ("best", "last")
+
+
+def place(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
+    """Where a run's state is kept: in its folder here, or below a storage that was named now or when it began."""
+    if storage is None:
+        known = read_info(local).get("storage") if resume and (local / "run.json").is_file() else None
+        return Folder(known or local)
+    if not resume and not Folder(local).empty():
+        clear(local, force)
+    local.mkdir(parents=True, exist_ok=True)
+    return Folder(storage).below(local.name)
+
+
+def bring(there: Folder, local: Path) -> None:
+    """Copy here what can be looked at; nothing where the run is here already."""
+    here = Folder(local)
+    if there.place == here.place or not there.has("run.json"):
+        return
+    for name in COPIED:
+        if there.has(name):
+            here.write(name, there.read(name))
+    for name in WEIGHTS:
+        if there.has(f"{name}.json"):
+            file = read_manifest(there, f"{name}.json")["tensors"]
+            here.write(file, there.read(file))
+            here.write(f"{name}.json", there.read(f"{name}.json"))
+    origin = re.sub(r"(?<=://)[^/@]*@", "", there.place)  # a password is not written down
+    here.write("run.json", json.dumps(read_info(there) | {"storage": origin}, indent=1).encode())

@@ -1,0 +1,65 @@
+"""Folders: files whole or not at all, wherever they are; a password is never shown."""
+
+from pathlib import Path
+
+import pytest
+
+from distvae.storage import Folder
+
+
+@pytest.fixture(params=["path", "uri"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """The same folder by either name."""
+    return Folder(tmp_path / "deep" if request.param == "path" else f"file://{tmp_path}/deep")
+
+
+def test_what_is_written_is_read(folder: Folder) -> None:
+    assert folder.empty()
+    folder.write("a", b"one")
+    folder.write("a", b"two")
+    folder.append("b", b"x")
+    folder.append("b", b"y")
+    assert (folder.read("a"), folder.read("b")) == (b"two", b"xy")
+    assert folder.names() == ["a", "b"]
+    assert folder.has("a")
+    assert not folder.has("c")
+    assert not folder.empty()
+
+
+def test_what_is_deleted_is_gone(folder: Folder) -> None:
+    folder.write("a", b"one")
+    folder.delete("a")
+    folder.delete("never there")
+    assert folder.names() == []
+    folder.remove()
+    assert folder.empty()
+    folder.remove()
+
+
+def test_an_error_while_writing_leaves_the_file_as_it_was(folder: Folder) -> None:
+    folder.write("a", b"one")
+    with pytest.raises(ZeroDivisionError), folder.new("a") as sink:
+        sink.write(b"half")
+        _ = 1 / 0
+    assert folder.read("a") == b"one"
+    assert folder.names() == ["a"]
+
+
+def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"words")
+    assert not Folder(tmp_path / "file").empty()
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "below"),
+    [
+        ("runs", "x", "runs/x"),
+        ("file:///runs/", "x", "file:///runs/x"),
+        ("s3://key:secret@bucket/runs?endpoint_override=host:1&scheme=http", "x", "s3://bucket/runs/x"),
+    ],
+)
+def test_a_folder_in_a_folder_is_told_without_its_password(given: str, name: str, below: str) -> None:
+    folder = Folder(given).below(name)
+    assert str(folder) == below
+    assert "secret" not in str(folder)
+    assert folder.given.partition("?")[2] == given.partition("?")[2]
