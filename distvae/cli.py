@@ -44,14 +44,23 @@ def train(
     ] = "0",
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each of these processes.")] = 0.0,
     address: Annotated[str | None, typer.Option(help="Of a Ray that runs; else one is started here.")] = None,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")] = 0.0,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Keep the run where all machines reach it: a path, s3://bucket/runs."),
+    ] = None,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="Go on from the checkpoint before the last, if that is damaged.")
+    ] = False,
 ) -> None:
     """Train a model into a run folder; Ctrl-C leaves a checkpoint that --resume goes on from."""
     from distvae import jobs
 
     style: Literal["line", "quiet", "json"] = "quiet" if quiet else "json" if json else "line"
     config = jobs.configured(recipe, assignments or [], data, seed)
-    group = jobs.group(workers, gpus_per_worker, address)
-    jobs.train(config, jobs.title(recipe), out, resume, force, style, evaluate, track, group)
+    group = jobs.group(workers, gpus_per_worker, address, wait)
+    name = jobs.title(recipe)
+    jobs.train(config, name, out, resume or previous, force, style, evaluate, track, group, storage, previous)
 
 
 @app.command()
@@ -128,6 +137,25 @@ def check(
     from distvae import jobs
 
     jobs.check(run, exact, rows)
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Each .npy, .parquet, .arrow, .feather.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    val: Annotated[float, typer.Option(help="Share of the rows to validate on; 0: on those to train on.")] = 0.05,
+    test: Annotated[float, typer.Option(help="Share of the rows to test on; 0: on those to validate on.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the rows.")] = 0,
+    rows_per_file: Annotated[int | None, typer.Option(min=1, help="Instead of 256 MB of them.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Mix the rows of tables of numbers, however large, into a folder to train on with data.kind=rows."""
+    from distvae.data.ingest import ingest
+
+    told = ingest(sources, out, val, test, seed, rows_per_file, force, quiet)
+    if not quiet:
+        print(told)
 
 
 @app.command()

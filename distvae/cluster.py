@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,14 +40,25 @@ def joined(address: str | None, cpus: int, memory: int = MEMORY) -> Iterator[Any
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address is None:  # "local": never a cluster that happens to run here
-        ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, **quiet)
-    else:
-        ray.init(address, **quiet)
+    with _own_signals():
+        if address is None:  # "local": never a cluster that happens to run here
+            ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, **quiet)
+        else:
+            ray.init(address, **quiet)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of signals that ask to stop, which Ray would replace by an end without a word."""
+    asking = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in asking.items():
+            signal.signal(number, handler)
 
 
 def cores() -> int:

@@ -28,6 +28,12 @@ class Batch(NamedTuple):
     mask: Tensor | None = None
     """(B, D) True where x was observed; None when all of it was."""
 
+    @classmethod
+    def of(cls, x: Tensor, row: Tensor) -> "Batch":
+        """Rows whose missing values are NaN."""
+        seen = ~x.isnan()
+        return cls(x, row) if bool(seen.all()) else cls(x.where(seen, 0.0), row, seen)
+
 
 class Posterior(Protocol):
     """An approximation of p(z | x); the prior it is measured against travels with it."""

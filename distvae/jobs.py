@@ -79,6 +79,8 @@ def train(
     if previous and chief:
         go_back(there, progress)
     progress.say(f"{recipe}: {rows(dataset)}; into {folder}" + (f", kept in {there}" if there.remote else ""))
+    if config.train.local_steps and (group or team.size > 1):
+        progress.say("train.local_steps: inexact, the result depends on the number of workers")
     tracker = Tracker.open(config, recipe, folder, recipe) if track and chief else None
     with until_stopped() as stop:
         try:
@@ -253,6 +255,8 @@ def show(run: Path) -> None:
         best = max(epochs, key=lambda epoch: epoch["val_objective"])
         print(f"trained for {len(epochs)} epochs, {info.get('seconds', 0):.0f} s; best at epoch {best['epoch']:.0f}:")
         print(f"validation bound {best['val_bound']:.2f} nats per {info['unit']}, {_told(best)}")
+    for line in _together(run, epochs):
+        print(line)
     for summary in sorted(run.glob("evaluation/*/summary.json")):
         figures = json.loads(summary.read_text())
         shown = (
@@ -265,6 +269,25 @@ def _told(epoch: Mapping[str, float]) -> str:
     """What a model without an encoder has to tell of an epoch, or else how sparse the codes are."""
     known = [f"{name.replace('_', ' ')} {epoch[name]:.3g}" for name in SEARCHED if name in epoch]
     return ", ".join(known) or f"Hoyer {epoch['val_hoyer']:.3f}"
+
+
+def _together(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
+    """How several workers trained together: their number each time they began, their shards, what waiting cost."""
+    from distvae.train.run import read_records
+    from distvae.train.worker import EVENTS
+
+    if not (events := read_records(run, EVENTS)):
+        return
+    began = ", ".join(f"{event['workers']} from epoch {event['epoch']}" for event in events)
+    yield f"workers: {began}; begun again {len(events) - 1} times"
+    if held := events[-1]["bytes"]:
+        rows = f"{min(events[-1]['rows']):,} to {max(events[-1]['rows']):,} rows"
+        yield f"populations: {len(held)} shards of {rows}, {sum(held) / 1e6:,.1f} MB in all"
+    if epochs and "store_get_seconds" in epochs[-1]:
+        get, put = (sum(epoch[f"store_{what}_seconds"] for epoch in epochs) for what in ("get", "put"))
+        spent = sum(epoch[f"{part}_seconds"] for epoch in epochs for part in ("estep", "mstep", "data"))
+        again = f"begun anew {epochs[-1]['shard_restarts']:.0f} times"
+        yield f"waits for them: {get:.2f} s reading, {put:.2f} s writing, {(get + put) / spent:.1%} of a step; {again}"
 
 
 def _differing(part: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

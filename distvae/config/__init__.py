@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distvae.config.data import BarsData, DataFamily, IdxData, PatchData, SpeechData
+from distvae.config.data import BarsData, DataFamily, IdxData, PatchData, RowsData, SpeechData
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import Decoder, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.train import Eval, Train
@@ -28,6 +28,7 @@ __all__ = [
     "IdxData",
     "PatchData",
     "RandomSearch",
+    "RowsData",
     "SDMModel",
     "SpeechData",
     "TVAEModel",

@@ -127,4 +127,19 @@ class PatchData:
         return math.prod(self.window)
 
 
-DataFamily = SpeechData | IdxData | BarsData | PatchData
+@family("data")
+@dataclass(frozen=True)
+class RowsData:
+    """Rows of numbers in Arrow files that `distvae ingest` made, one row a data point, as many as the disk holds."""
+
+    kind: ClassVar[str] = "rows"
+    path: str = ""
+    """The folder that `distvae ingest` made; empty: $DISTVAE_DATA."""
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point, which the folder alone knows."""
+        raise Refusal("data.kind: 'rows' have as many values as their folder says; a kind of known size expected")
+
+
+DataFamily = SpeechData | IdxData | BarsData | PatchData | RowsData

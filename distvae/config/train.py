@@ -24,6 +24,10 @@ class Train:
     """Epochs of one cycle of the cyclical schedule, a triangle between rate_low and rate."""
     rate_low: NonNegative = 0.0
     """Smallest rate of the cosine and the cyclical schedule."""
+    local_steps: Whole = 0
+    """Steps that each of several workers takes alone, on its part of a batch, before parameters are averaged.
+
+    0: none, every step is taken together and the result is that of one worker. Otherwise it depends on their number."""
     patience: Count | None = None
     """Stop after so many epochs without a better validation objective; null never does."""
     seed: Whole = 0

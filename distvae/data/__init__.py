@@ -1,6 +1,6 @@
 """From files to data points."""
 
-from distvae.config import BarsData, DataFamily, IdxData, PatchData
+from distvae.config import BarsData, DataFamily, IdxData, PatchData, RowsData
 from distvae.data.dataset import Dataset
 
 
@@ -18,6 +18,10 @@ def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
         from distvae.data.patches import open_patches
 
         return open_patches(config)
+    if isinstance(config, RowsData):
+        from distvae.data.rows import open_rows
+
+        return open_rows(config)
     from distvae.data.frames import open_speech
 
     return open_speech(config, quiet)

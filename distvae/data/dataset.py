@@ -1,8 +1,9 @@
 """What training sees of data: arrays by split, and for recordings where each came from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,65 @@ from numpy.typing import NDArray
 from distvae.refusal import Refusal
 
 Array = NDArray[np.float32]
+
+
+class Rows(Protocol):
+    """(N, D) float32, in memory or not: an array, or what gives arrays for slices and for rows by number."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and D."""
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Of the values."""
+
+    @property
+    def ndim(self) -> int:
+        """Two."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array: ...
+
+
+class Stacked:
+    """Tables of one width, one below the other, that are used as one: nothing is copied but the rows asked for."""
+
+    ndim, dtype = 2, np.dtype(np.float32)
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts = parts
+        self.starts = np.cumsum([0, *map(len, parts)])
+        self.shape = (int(self.starts[-1]), parts[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
+        numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"rows {numbers.min()} to {numbers.max()} of {len(self)}")
+        found = np.empty((len(numbers), self.shape[1]), self.dtype)
+        part = np.searchsorted(self.starts, numbers, "right") - 1
+        for places in alike(part):
+            k = part[places[0]]
+            found[places] = self.parts[k][numbers[places] - self.starts[k]]
+        return found
+
+
+def stack(parts: Sequence[Rows]) -> Rows:
+    """Several tables as one; one as it is."""
+    return parts[0] if len(parts) == 1 else Stacked(parts)
+
+
+def alike(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """The places of each label."""
+    by = np.argsort(labels, kind="stable")
+    ends = np.flatnonzero(np.diff(labels[by])) + 1
+    return np.split(by, ends) if len(by) else []
+
+
 BUILT_IN = "built-in speech"
 """The name of the synthetic speech, and the data.path that stands for it."""
 
@@ -32,11 +92,11 @@ class Dataset:
     name: str
     """What a person would call it."""
     unit: str
-    """What one data point is: frame | image | window."""
+    """What one data point is: frame | image | window | row."""
     digest: str
     """Changes with the content and with every parameter of the preparation."""
-    splits: Mapping[str, Array]
-    """train, val and test: (N, D) float32, memory-mapped where they may be large."""
+    splits: Mapping[str, Rows]
+    """train, val and test, memory-mapped where they may be large."""
     root: Path
     recordings: tuple[Recording, ...] = field(default=())
     """Speech only: every file with its speaker and split, in a fixed order."""

@@ -33,10 +33,10 @@ class Amortised(Stateless):
         """Take the statistics that standardise the input from the training data."""
         if self.config.input != "log_standard":
             return
-        count, total = 0, torch.zeros(2, len(self.shift), dtype=torch.float64)
+        count, total = torch.tensor(0), torch.zeros(2, len(self.shift), dtype=torch.float64)
         for block in blocks:
             u = (block + self.config.floor).log().double()
-            count, total = count + len(u), total + torch.stack([u.sum(0), u.square().sum(0)])
+            count, total = count + (~u.isnan()).sum(0), total + torch.stack([u.nansum(0), u.square().nansum(0)])
         mean, square = total / count
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         self.shift.copy_(mean)

@@ -47,7 +47,7 @@ def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
 
 def limits(points: Array) -> tuple[float, float]:
     """From black to white: 0 to 1 for what lies between, else what all but the extreme values span."""
-    low, high = (float(edge) for edge in np.quantile(points, (0.002, 0.998)))
+    low, high = (float(edge) for edge in np.nanquantile(points, (0.002, 0.998)))
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 

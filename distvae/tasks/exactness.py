@@ -26,7 +26,7 @@ def compare(run: Run, rows: int) -> dict[str, float]:
     exact, found = Exact(model.states), {"bound": 0.0, "log_likelihood": 0.0, "code_difference": 0.0}
     for start in range(0, len(data), BLOCK):
         x = torch.tensor(data[start : start + BLOCK])
-        batch = Batch(x, torch.arange(start, start + len(x)))
+        batch = Batch.of(x, torch.arange(start, start + len(x)))
         q, p, noise = run.estep(model, batch), exact(model, batch), Noise(0, JUDGEMENT, batch.row)
         found["bound"] += float(model.bound(batch, q, noise).sum()) / len(data)
         found["log_likelihood"] += float(model.bound(batch, p, noise).sum()) / len(data)

@@ -7,6 +7,7 @@ import torch
 
 from distvae.config import DataFamily, PatchData
 from distvae.data import open_dataset
+from distvae.data.dataset import Rows, stack
 from distvae.interface import Batch, Posterior, expect
 from distvae.measures import effective_atoms
 from distvae.noise import JUDGEMENT, VALIDATION, Noise
@@ -28,7 +29,7 @@ def judge_images(run: Run, split: str) -> Judgement:
         row = torch.arange(start, start + len(x))
         noise = Noise(run.config.train.seed, VALIDATION, row)
         q = run.posterior(x, row)
-        add(total, assess(run.model, q, Batch(x, row), noise) | _judge_block(run, q, x, row, strength))
+        add(total, assess(run.model, q, Batch.of(x, row), noise) | _judge_block(run, q, x, row, strength))
     sparse = total.pop("sparse_rows")
     means = {
         name: float(value / (sparse if name in ("hoyer", "effective_atoms") else len(images)))
@@ -37,11 +38,10 @@ def judge_images(run: Run, split: str) -> Judgement:
     return Judgement(split, {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms())
 
 
-def rows_of(run: Run, split: str) -> Array:
+def rows_of(run: Run, split: str) -> Rows:
     """The rows of a split, or of all, of the data that a run's configuration names."""
     dataset = open_dataset(run.config.data, quiet=True)
-    chosen = [dataset.splits[name] for name in dataset.named(split)]
-    return chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
+    return stack([dataset.splits[name] for name in dataset.named(split)])
 
 
 def as_seen(rows: Array, data: DataFamily) -> Array:
@@ -59,4 +59,4 @@ def _judge_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, str
     )
     strength.see(q.code)
     error = (expect(q, run.model.decode, draws, noise) - x).square()
-    return {"squared_error": error.mean(-1).sum(), "effective_atoms": effective_atoms(q.code).nansum()}
+    return {"squared_error": error.nanmean(-1).nansum(), "effective_atoms": effective_atoms(q.code).nansum()}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distvae.config import Config, SpeechData
 from distvae.data import open_dataset
-from distvae.data.dataset import Array
+from distvae.data.dataset import Rows
 from distvae.refusal import Refusal
 from distvae.tasks.judge import judge_recordings
 from distvae.tasks.judgement import Judgement
@@ -34,7 +34,7 @@ def _reference(name: str, config: Config) -> Coder:
     return pca(open_dataset(config.data, quiet=True).splits["train"], int(known[1]))
 
 
-def pca(power: Array, components: int) -> Coder:
+def pca(power: Rows, components: int) -> Coder:
     """The principal components of log power with the largest variance, as a coder."""
     mean, covariance = _moments(power)
     _, vectors = np.linalg.eigh(covariance)
@@ -48,7 +48,7 @@ def pca(power: Array, components: int) -> Coder:
     return code
 
 
-def _moments(power: Array) -> tuple[np.ndarray, np.ndarray]:
+def _moments(power: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of log power, block by block in double precision."""
     total, product = np.zeros(power.shape[1]), np.zeros((power.shape[1], power.shape[1]))
     for start in range(0, len(power), BLOCK):

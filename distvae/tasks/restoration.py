@@ -85,9 +85,10 @@ class Restoration:
     def _epochs(self, stop: Callable[[], object]) -> Iterator[Epoch]:
         if self.kept is None:
             return self.trainer.run(stop)
-        folder, resume, force = self.kept
-        options = {"resume": resume, "force": force}
-        return keep(self.trainer, self.config, self.dataset, folder, recipe="restoration", stop=stop, **options)
+        out, resume, force = self.kept
+        return keep(
+            self.trainer, self.config, self.dataset, out, recipe="restoration", resume=resume, force=force, stop=stop
+        )
 
     def pace(self) -> float:
         """Seconds that an epoch will take, from a short training aside on a few rows."""

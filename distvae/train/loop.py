@@ -5,7 +5,7 @@ It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -104,6 +104,7 @@ class Trainer:
         self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.rate, fused=True)
         self.batches = math.ceil(len(train) / config.batch)
+        self.alone = config.local_steps if team.size > 1 else 0
         self.position = Position()
         self.total: Sums = {}
         self.searching = self.reading = 0.0  # seconds of this epoch spent in visits to populations, and on data
@@ -133,6 +134,8 @@ class Trainer:
                 self._ahead(self._cut(schedule, visit), self._cut(schedule, visit, visit))
             self.step(self._cut(schedule, 1))
             position.batch += 1
+            if self.alone and (position.batch % self.alone == 0 or position.batch == self.batches):
+                self._average()
             if position.batch % PATROL == 0 or position.batch == self.batches:
                 self._refuse_to_diverge()
 
@@ -149,7 +152,9 @@ class Trainer:
         """Whether any worker was asked to stop; several come to that agreement every few batches."""
         if self.team.size == 1:
             return bool(stop())
-        if self.position.batch // visit % math.ceil(AGREED / visit):
+        if self.position.batch // visit % math.ceil(AGREED / visit) or (
+            self.alone and self.position.batch % self.alone
+        ):
             return False
         return bool(self._together({"asked": torch.tensor(float(bool(stop())))})["asked"])
 
@@ -179,8 +184,19 @@ class Trainer:
             group["lr"] = rate(self.config, count, self.batches)
         self.model.at(count)
         batch, noise = self._batch(self._own(rows))
-        add(self.total, ascend(self.model, self.estep, self.optimizer, batch, noise, len(rows), self.team.sum))
+        count, share = (len(batch.row), _keep) if self.alone else (len(rows), self.team.sum)
+        add(self.total, ascend(self.model, self.estep, self.optimizer, batch, noise, count, share))
         add(self.total, {"finite": self.total["objective"].isfinite()})
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Make the parameters of all workers, and their moments, the mean of what each came to alone."""
+        moments = [value for p in self.parameters for value in self.optimizer.state[p].values()]
+        shared = [*self.parameters, *moments]
+        self.team.sum(shared)
+        for tensor in shared:
+            tensor /= self.team.size
+        self.model.project()
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Batch, Noise]:
         began = time.perf_counter()
@@ -274,6 +290,10 @@ class Trainer:
         for i, parameter in enumerate(self.parameters):
             if moments := _below(f"optimizer.{i}", placed):
                 self.optimizer.state[parameter] = moments
+
+
+def _keep(tensors: Sequence[Tensor]) -> None:
+    """What a worker alone shares: nothing."""
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class Run:
     def posterior(self, x: Tensor, row: Tensor | None = None) -> Posterior:
         """Posteriors of new rows under the frozen model."""
         row = torch.arange(len(x)) if row is None else row
-        q: Posterior = self.estep.infer(self.model, Batch(x, row))
+        q: Posterior = self.estep.infer(self.model, Batch.of(x, row))
         return q
 
     @torch.no_grad()
@@ -112,7 +112,7 @@ def read_epochs(place: Place) -> list[dict[str, float]]:
     return read_records(place, "epochs.jsonl")
 
 
-def read_records(place: Place, name: str) -> list[dict[str, float]]:
+def read_records(place: Place, name: str) -> list[dict[str, Any]]:
     """One JSON object a line; a line that a crash cut short is none."""
     folder = Folder.of(place)
     lines = folder.read(name).decode().splitlines(keepends=True) if folder.has(name) else []

@@ -7,7 +7,7 @@ The driver watches the folder and tells what it sees there.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def work(job: dict[str, Any]) -> bool:
         dataset = open_dataset(config.data, quiet=True)
         trainer = prepare(config, dataset, team, store)
         if team.rank == 0:
-            _note(folder, team.size)
+            _note(folder, team.size, store.status() if store else [])
         known = {"recipe": job["recipe"], "owner": job["owner"], "resume": True}
         for epoch in keep(trainer, config, dataset, folder, stop=_asked(folder), **known):
             ray.train.report({"epoch": epoch.epoch})
@@ -213,19 +213,20 @@ def _watch(folder: Folder, epochs: int, running: threading.Thread, stop: Callabl
         if stop() and not asked:
             folder.write(STOP, b"")
             asked = True
-        for event in read_records(folder, EVENTS)[told:]:
+        events = read_records(folder, EVENTS)
+        for event in events[told:]:
             told += 1
             yield _sentence(event, told)
         for record in read_epochs(folder):
             if record["epoch"] > seen:
                 seen = int(record["epoch"])
-                yield Epoch.read(record, epochs)
+                yield Epoch.read(record | {"workers": events[-1]["workers"], "restarts": told - 1}, epochs)
         if over:
             return
         running.join(_poll(folder))
 
 
-def _sentence(event: dict[str, float], count: int) -> str:
+def _sentence(event: Mapping[str, float], count: int) -> str:
     who = f"{event['workers']:.0f} worker" + ("s" if event["workers"] > 1 else "")
     start = f"from epoch {event['epoch']:.0f}"
     return f"{who}, {start}" if count == 1 else f"workers lost or changed; {who} go on {start}"
@@ -243,9 +244,10 @@ def _conclude(ended: Exception | bool, folder: Folder) -> None:
         raise Interrupted
 
 
-def _note(folder: Folder, workers: int) -> None:
-    """Write down that training begins or goes on."""
+def _note(folder: Folder, workers: int, shards: Sequence[Mapping[str, float]]) -> None:
+    """Write down that training begins or goes on, and what the shards then hold."""
     last = read_manifest(folder, "last.json") if folder.has("last.json") else None
     epoch = int(last["facts"]["position"]["epoch"]) if last else 0
-    event = {"epoch": epoch, "workers": workers, "time": time.time()}
+    held = {name: [shard[name] for shard in shards] for name in ("rows", "bytes")}
+    event = {"epoch": epoch, "workers": workers, "time": time.time(), **held}
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")

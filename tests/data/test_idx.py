@@ -35,9 +35,9 @@ def test_images_are_flat_and_between_zero_and_one(folder: Path) -> None:
     dataset = open_dataset(IdxData(path=str(folder)))
     assert (dataset.unit, dataset.dims) == ("image", 20)
     assert dataset.splits["train"].dtype == np.float32
-    np.testing.assert_array_equal(np.round(dataset.splits["train"] * 255).reshape(10, 5, 4), images(10, 0))
-    np.testing.assert_array_equal(np.round(dataset.splits["test"] * 255).reshape(6, 5, 4), images(6, 1))
-    assert dataset.splits["train"].max() <= 1
+    np.testing.assert_array_equal(np.round(dataset.splits["train"][:] * 255).reshape(10, 5, 4), images(10, 0))
+    np.testing.assert_array_equal(np.round(dataset.splits["test"][:] * 255).reshape(6, 5, 4), images(6, 1))
+    assert dataset.splits["train"][:].max() <= 1
 
 
 def test_validation_is_on_the_test_images_unless_some_are_held_out(folder: Path) -> None:
@@ -127,5 +127,5 @@ def test_mnist_is_as_known(monkeypatch: pytest.MonkeyPatch, real_data: Path) -> 
         "val": (10000, 784),
         "test": (10000, 784),
     }
-    assert dataset.splits["train"].mean() == pytest.approx(0.1307, abs=5e-5)
+    assert dataset.splits["train"][:].mean() == pytest.approx(0.1307, abs=5e-5)
     assert labels["train"][:5].tolist() == [5, 0, 4, 1, 9]

@@ -74,7 +74,7 @@ def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_bee
     begun = fit(config, tiny.dataset(), run)
     for _ in range(5):
         next(begun)
-    begun.close()
+    del begun
     name = checkpoint.read_manifest(run, "last.json")["tensors"] if "last" in lost else next(run.glob(lost)).name
     (run / name).unlink()
     with pytest.raises(Refusal, match=f"{name}.*--previous goes on from the checkpoint before it, of epoch 4"):

@@ -2,15 +2,12 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from functools import cache
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,82 +19,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distvae.refusal import Refusal
-from distvae.train import shared
 from distvae.train.team import ALONE, Beside, Team, Together, WorkerLost, of_environment
+from tests.train.crew import Crew, crew_of
 
 Arrays = list[NDArray[Any]]
 WAYS = (Beside, Together)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) -> None:
-    """A worker: does what it is told, and answers with what came of it."""
-    os.environ |= {"RANK": f"{rank}", "WORLD_SIZE": f"{size}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
-    torch.set_num_threads(1)
-    if way is Together:
-        shared.machine = lambda: f"machine {rank}"
-    team = of_environment()
-    pipe.send(type(team) is way)
-    while (order := pipe.recv()) is not None:
-        act, values = order
-        try:
-            pipe.send(act(team, *values))
-        except WorkerLost as error:
-            pipe.send(error)
-    team.close()
-
-
-class Crew:
-    """Processes that each hold one worker of a team."""
-
-    def __init__(self, size: int, way: type[Team]) -> None:
-        context, port = get_context("forkserver"), free_port()
-        context.set_forkserver_preload(["distvae.train.team", __name__])
-        self.size, ends = size, [context.Pipe() for _ in range(size)]
-        self.pipes = [ours for ours, _ in ends]
-        self.processes = [
-            context.Process(target=serve, args=(theirs, rank, size, port, way), daemon=True)
-            for rank, (_, theirs) in enumerate(ends)
-        ]
-        for process in self.processes:
-            process.start()
-        for _, theirs in ends:
-            theirs.close()
-        assert self.answers() == [True] * size
-
-    def tell(self, act: Callable[..., Any], *values: list[Any]) -> None:
-        """Every worker does it with values of its own."""
-        for rank, pipe in enumerate(self.pipes):
-            pipe.send((act, [value[rank] for value in values]))
-
-    def answers(self, ranks: list[int] | None = None) -> list[Any]:
-        return [self.pipes[rank].recv() for rank in (range(self.size) if ranks is None else ranks)]
-
-    def all(self, act: Callable[..., Any], *values: list[Any]) -> list[Any]:
-        self.tell(act, *values)
-        return self.answers()
-
-    def dismiss(self) -> None:
-        for pipe in self.pipes:
-            with suppress(BrokenPipeError):  # of a worker that has ended
-                pipe.send(None)
-        for process in self.processes:
-            process.join(20)
-            process.kill()
-
-
-@contextmanager
-def crew_of(size: int, way: type[Team]) -> Iterator[Crew]:
-    crew = Crew(size, way)
-    try:
-        yield crew
-    finally:
-        crew.dismiss()
 
 
 Hire = Callable[[int, type[Team]], Crew]

@@ -1,0 +1,87 @@
+"""Nothing of a training under Ray is left when it has ended, however it did; and what it had done is kept."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from distvae.train.run import read_epochs
+
+MARK = "DISTVAE_TEST_MARK"
+PATIENCE = 60.0  # seconds in which Ray's processes have to end
+
+
+def marked(mark: str) -> list[str]:
+    """The processes that have inherited a mark in their environment."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in file.read_bytes():
+                found.append((file.parent / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has just ended, or is not ours
+            continue
+    return found
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Where temporary files go; a short name, for Ray's sockets are below it."""
+    with TemporaryDirectory(prefix="d", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def begin(out: Path, temporary: Path, *options: str) -> "subprocess.Popen[str]":
+    """A training of two workers by the command line."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", MARK: temporary.name, "TMPDIR": str(temporary)}
+    recipe = ["train", "bars", "data.rows=400", "train.epochs=40", "--no-track", "--no-evaluate", "--workers", "2"]
+    words = [sys.executable, "-m", "distvae", *recipe, "--out", str(out), *options]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def nothing_is_left(out: Path, temporary: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (left := marked(temporary.name)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+    others = ("ray", "torchinductor")  # what Ray writes about its sessions, and torch about what it compiled
+    assert not [file.name for file in temporary.iterdir() if not file.name.startswith(others)]
+    assert [file.name for file in out.rglob("*") if "partial" in file.name or file.name.startswith("ray")] == []
+
+
+@pytest.mark.slow
+def test_a_training_that_is_asked_to_stop_keeps_what_it_did_and_leaves_nothing_behind(
+    tmp_path: Path, temporary: Path
+) -> None:
+    if not Path("/proc").is_dir():
+        pytest.skip("processes are found by /proc, which this system has not")
+    out = tmp_path / "run"
+    with begin(out, temporary) as driver:
+        while len(read_epochs(out)) < 2:
+            assert driver.poll() is None, driver.communicate()[0]
+            time.sleep(0.02)
+        driver.send_signal(signal.SIGTERM)
+        told, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 128 + signal.SIGTERM, told
+    assert "--resume goes on from it" in told
+    assert 2 <= len(read_epochs(out)) < 40
+    nothing_is_left(out, temporary)
+    with begin(out, temporary, "--resume") as driver:
+        told, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, told
+    assert [epoch["epoch"] for epoch in read_epochs(out)] == list(range(1, 41))
+    nothing_is_left(out, temporary)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_refused_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
+    out = tmp_path / "run"
+    with begin(out, temporary, "estep.mapped=nowhere") as driver:
+        told, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 2, told
+    nothing_is_left(out, temporary)
