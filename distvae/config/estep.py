@@ -16,6 +16,8 @@ class Truncation:
     """Distinct states kept for each data point."""
     block: Count = 1024
     """Data points whose states are improved at once, under the parameters of that moment."""
+    first: Literal["common", "own"] = "common"
+    """All data points begin with the same random states, as in the released code; or each with its own."""
     sweeps: Count = 50
     """Visits to the states of new data, which begin at random; those of training data are kept."""
     mapped: str | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distvae import config
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
 from distvae.estep.stateless import Stateless
-from distvae.estep.store import Kept, LocalStore, PopulationStore, room
+from distvae.estep.store import Draw, Kept, LocalStore, PopulationStore, room
 from distvae.interface import Batch
 from distvae.lanes import Held
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
@@ -55,7 +55,12 @@ class Search(nn.Module):
     def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
         """Draw the first states of every row that is held here."""
         self.hold(held)
-        self.store.begin(partial(first_states, self.config.states, self.latent, seed))
+        self.store.begin(self._first(seed))
+
+    def _first(self, seed: int) -> Draw:
+        """How rows come to their first states."""
+        states = common_states if self.config.first == "common" else first_states
+        return partial(states, self.config.states, self.latent, seed)
 
     def prefetch(self, rows: Tensor) -> None:
         """These are the rows of the next visit."""
@@ -99,7 +104,7 @@ class Search(nn.Module):
         """Posteriors of new data; with no sweeps, of rows in training, whose states are kept already."""
         if sweeps == 0:
             return self.forward(model, batch)
-        words = first_states(self.config.states, self.latent, 0, batch.row)
+        words = self._first(0)(batch.row)
         for sweep in range(self.config.sweeps if sweeps is None else sweeps):
             words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, batch.row))
         return model.posterior(batch, words)
@@ -168,6 +173,11 @@ class Exact(Stateless):
     def infer(self, model: TVAE, batch: Batch, sweeps: int = 0) -> Truncated:
         """The same, for new data."""
         return self.forward(model, batch)
+
+
+def common_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
+    """(B, S, W) the same distinct states for all rows, drawn from Bernoulli(1 / H)."""
+    return first_states(count, latent, seed, torch.zeros_like(rows[:1])).expand(len(rows), -1, -1)
 
 
 def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
