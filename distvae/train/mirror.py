@@ -2,8 +2,10 @@
 
 import json
 import re
+import secrets
 from pathlib import Path
 
+from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_info
@@ -18,10 +20,26 @@ def place(local: Path, storage: str | None, resume: bool, force: bool) -> Folder
     if storage is None:
         known = read_info(local).get("storage") if resume and (local / "run.json").is_file() else None
         return Folder(known or local)
+    there = Folder(storage).below(local.name)
+    _refuse_out_of_reach(there)
     if not resume and not Folder(local).empty():
         clear(local, force)
     local.mkdir(parents=True, exist_ok=True)
-    return Folder(storage).below(local.name)
+    return there
+
+
+def _refuse_out_of_reach(folder: Folder) -> None:
+    """Write a file and read it again, before anything is computed."""
+    name, content = f"look-{secrets.token_hex(4)}", secrets.token_bytes(8)
+    try:
+        folder.write(name, content)
+        kept = folder.read(name)
+        folder.delete(name)
+    except OSError as error:
+        cause = " ".join(str(error).split())
+        raise Refusal(f"--storage: {folder}: {cause}; a place that can be written expected") from error
+    if kept != content:
+        raise Refusal(f"--storage: {folder}: gives back other bytes than were written")
 
 
 def bring(there: Folder, local: Path) -> None:
