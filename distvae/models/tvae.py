@@ -25,7 +25,7 @@ from distvae.noise import Noise
 
 PI = (1e-5, 1 - 1e-5)
 DEAD = 1.0  # rows of an epoch in which a latent must be active to live
-DECODED = 512  # states decoded together on the CPU, so that their activations stay in its cache
+CACHED = 2**18  # numbers that a layer's activations may be on the CPU, to stay in its cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,8 @@ class TVAE(nn.Module):
         """The posterior without its gradient: every distinct state decoded once."""
         distinct, place = tabulate(words)
         table = States.of(distinct, self.states)
-        together = DECODED if words.device.type == "cpu" else len(table)
+        widest = max((*self.config.hidden, batch.x.shape[1]))
+        together = max(1, CACHED // widest) if words.device.type == "cpu" else len(table)
         output = batch.x.new_empty(len(table), batch.x.shape[1])
         for part, here in zip(table.split(together), output.split(together), strict=True):
             here.copy_(self.output(part))
