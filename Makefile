@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/distvae tune demo --out runs/demo --force
 
 test: $(READY)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not long"
 
 test-all: $(READY)
 	$(BIN)/pytest -n 2

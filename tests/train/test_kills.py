@@ -1,0 +1,54 @@
+"""Whatever is killed, in whichever phase: training goes on and ends as if nothing had been."""
+
+import json
+import os
+from collections import Counter
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.train.commands import TORCHRUN, run
+from tests.train.kills import KINDS, RECIPE, WANTED, Ordeal, Plan, recorded
+from tests.train.processes import spied
+
+MANY = 50
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training in which nobody was killed."""
+    if (seen := spied(os.getpid())).returncode:
+        pytest.skip(f"py-spy may not look at other processes here: {seen.stderr}")
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(TORCHRUN, RECIPE, out)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_ends_as_if_nobody_had_been_killed(kind: str, undisturbed: Path, tmp_path: Path) -> None:
+    ordeal = Ordeal(next(plan for plan in map(Plan.of, count()) if plan.kind == kind), tmp_path / "run")
+    ordeal.survive()
+    assert ordeal.hit
+    assert ordeal.hit.counts
+    ordeal.compare(undisturbed)
+
+
+@pytest.mark.long
+def test_fifty_kills_in_all_phases(undisturbed: Path, tmp_path: Path) -> None:
+    """Goes on with the file that DISTVAE_KILLS names, if it has some kills already."""
+    file = Path(os.environ.get("DISTVAE_KILLS", tmp_path / "kills.jsonl"))
+    file.touch()
+    kills = [json.loads(line) for line in file.read_text().splitlines()]
+    for seed in range(len(kills), MANY * 2):
+        if sum(kill["counts"] for kill in kills) == MANY:
+            break
+        kills.append(recorded(Plan.of(seed), tmp_path / f"{seed}", undisturbed))
+        with file.open("a") as lines:
+            lines.write(json.dumps(kills[-1]) + "\n")
+    counted = [kill for kill in kills if kill["counts"]]
+    assert [kill for kill in counted if kill["outcome"] != "same"] == []
+    assert len(counted) == MANY
+    assert Counter(kill["phase"] for kill in counted).keys() >= set(WANTED)
+    assert {kill["kind"] for kill in counted} == set(KINDS)
