@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections import Counter
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,8 @@ from tests.train.commands import TORCHRUN, run
 from tests.train.kills import KINDS, RECIPE, WANTED, Ordeal, Plan, recorded
 from tests.train.processes import spied
 
+FEW = [19, 26, 5, 11]
+"""Seeds that kill one of each kind, in one of the phases each, when there is a checkpoint to go on from."""
 MANY = 50
 
 
@@ -26,9 +26,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_training_ends_as_if_nobody_had_been_killed(kind: str, undisturbed: Path, tmp_path: Path) -> None:
-    ordeal = Ordeal(next(plan for plan in map(Plan.of, count()) if plan.kind == kind), tmp_path / "run")
+@pytest.mark.parametrize("seed", FEW)
+def test_training_ends_as_if_nobody_had_been_killed(seed: int, undisturbed: Path, tmp_path: Path) -> None:
+    ordeal = Ordeal(Plan.of(seed), tmp_path / "run")
     ordeal.survive()
     assert ordeal.hit
     assert ordeal.hit.counts
@@ -50,5 +50,5 @@ def test_fifty_kills_in_all_phases(undisturbed: Path, tmp_path: Path) -> None:
     counted = [kill for kill in kills if kill["counts"]]
     assert [kill for kill in counted if kill["outcome"] != "same"] == []
     assert len(counted) == MANY
-    assert Counter(kill["phase"] for kill in counted).keys() >= set(WANTED)
+    assert {kill["phase"] for kill in counted} >= set(WANTED)
     assert {kill["kind"] for kill in counted} == set(KINDS)
