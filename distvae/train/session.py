@@ -67,8 +67,8 @@ def keep(
     team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
     if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
         _restore(trainer, folder)
-        if chief:
-            _keep_epochs(folder, trainer.position.epoch)
+    if chief:
+        _keep_epochs(folder, trainer.position.epoch)
     owner = owner or (own(folder) if chief else "")
     team.barrier()
     savings = Savings(folder, trainer, owner)

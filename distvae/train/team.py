@@ -176,7 +176,8 @@ class Beside:
 def of_environment(device: torch.device = CPU) -> Team:
     """The team that torchrun or Ray Train has set up for this process; alone where neither did."""
     ours = not dist.is_initialized()
-    if ours and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = int(os.environ.get("WORLD_SIZE", "1")) if ours else dist.get_world_size()
+    if size == 1:
         return ALONE
     if ours:
         _connect(device)

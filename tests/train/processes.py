@@ -28,6 +28,8 @@ PHASES = {
 """The functions of each phase; of those on a stack the first phase counts."""
 NONE = "none"
 """The phase of a process that is not training: not yet, or no more."""
+ENDED = ("", "Z")
+"""The states of processes that have ended, be they waited for by their parents or not."""
 
 
 def below(root: int) -> set[int]:
@@ -86,10 +88,6 @@ def spied(pid: int) -> subprocess.CompletedProcess[str]:
 def _is(frame: dict[str, Any], file: str, functions: set[str]) -> bool:
     """Whether a frame is that of one of some functions, whose names py-spy gives with their classes'."""
     return frame["filename"].endswith(file) and frame["name"].rpartition(".")[2] in functions
-
-
-ENDED = ("", "Z")
-"""The states of processes that have ended, be they waited for by their parents or not."""
 
 
 def _stat(pid: int) -> tuple[str, int]:
