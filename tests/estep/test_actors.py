@@ -116,9 +116,13 @@ def test_a_block_brought_ahead_is_brought_again_when_its_rows_were_put_since(
 
 
 def killed(shards: Shards, which: int) -> None:
+    """Kill a shard, and wait until another process has taken its place: Ray answers before it kills."""
     import ray
 
-    ray.kill(shards.actors[which], no_restart=False)
+    actor = shards.actors[which]
+    ray.kill(actor, no_restart=False)
+    while not ray.get(actor.status.remote())["restarted"]:
+        time.sleep(0.05)
 
 
 def test_a_killed_shard_is_recognised_and_the_checkpoint_brings_it_back(

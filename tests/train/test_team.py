@@ -246,7 +246,7 @@ from distvae.train.team import of_environment
 team = of_environment()
 value = torch.tensor([team.rank + 1.0])
 team.sum([value])
-print(type(team).__name__, int(value), flush=True)
+print(f"{type(team).__name__} {int(value)}\\n", end="", flush=True)  # at once, or two workers write into one line
 team.close()
 """
 
