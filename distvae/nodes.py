@@ -33,12 +33,12 @@ def check(ray: Any, folder: Folder) -> None:
     """Refuse machines that differ in their programs, or do not see what each other writes into a folder."""
     names = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if len(names) > 1:
-        _refuse_other_versions(ask(ray, names, versions), versions())
+        _refuse_other_versions(names, ask(ray, names, versions), versions())
         _refuse_apart(ray, names, folder)
 
 
 def ask(ray: Any, names: dict[str, str], what: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """What a function returns on each machine, under its name."""
+    """What a function returns on each machine, by its id; an error says its name."""
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -48,7 +48,7 @@ def ask(ray: Any, names: dict[str, str], what: Callable[..., Any], *arguments: A
     answers = {}
     for node, promise in asked.items():
         try:
-            answers[names[node]] = ray.get(promise, timeout=PATIENCE)
+            answers[node] = ray.get(promise, timeout=PATIENCE)
         except GetTimeoutError as error:
             raise Refusal(f"{names[node]}: no answer within {PATIENCE:.0f} s; is it overloaded?") from error
         except RayError as error:
@@ -57,12 +57,12 @@ def ask(ray: Any, names: dict[str, str], what: Callable[..., Any], *arguments: A
     return answers
 
 
-def _refuse_other_versions(found: dict[str, dict[str, str]], own: dict[str, str]) -> None:
-    for name, there in found.items():
+def _refuse_other_versions(names: dict[str, str], found: dict[str, dict[str, str]], own: dict[str, str]) -> None:
+    for node, there in found.items():
         for package, version in own.items():
             if there[package] != version:
                 raise Refusal(
-                    f"{name}: {package} {there[package]}, but {version} here; the same on every machine expected"
+                    f"{names[node]}: {package} {there[package]}, but {version} here; the same on every machine expected"
                 )
 
 
@@ -76,8 +76,8 @@ def _refuse_apart(ray: Any, names: dict[str, str], folder: Folder) -> None:
         for reader, files in ask(ray, names, seen, folder.place).items():
             if missing := [writer for file, writer in left.items() if file not in files]:
                 raise Refusal(
-                    f"{folder}: what {missing[0]} writes there is not seen by {reader}; a place that all machines "
-                    "share expected: --storage with a path on a shared disk, or a URI such as s3://bucket/runs"
+                    f"{folder}: what {missing[0]} writes there is not seen by {names[reader]}; a place that all "
+                    "machines share expected: --storage with a path on a shared disk, or a URI such as s3://bucket/runs"
                 )
     finally:
         for file in left:

@@ -54,8 +54,8 @@ class Folder:
         try:
             self.system, self.path = FileSystem.from_uri(self.given)
         except ValueError as error:
-            scheme = self.given.partition("://")[0]
-            raise Refusal(f"storage: {scheme}://...: {error}; a path or a URI that pyarrow reads expected") from error
+            why = str(error).replace(self.given, str(self))  # which may hold a password
+            raise Refusal(f"storage: {self}: {why}; a path or a URI that pyarrow reads expected") from None
 
     @classmethod
     def of(cls, place: "str | Path | Folder") -> "Folder":
@@ -69,7 +69,7 @@ class Folder:
 
     def below(self, name: str) -> "Folder":
         """A folder in this one."""
-        place, separator, options = self.given.partition("?")
+        place, separator, options = self.given.partition("?") if self.remote else (self.given, "", "")
         return Folder(f"{place.rstrip('/')}/{name}{separator}{options}")
 
     def read(self, name: str) -> bytes:

@@ -19,6 +19,8 @@ def place(local: Path, storage: str | None, resume: bool, force: bool) -> Folder
     """Where a run's state is kept: in its folder here, or below a storage that was named now or when it began."""
     if storage is None:
         known = read_info(local).get("storage") if resume and (local / "run.json").is_file() else None
+        if known:
+            _refuse_out_of_reach(Folder(known))
         return Folder(known or local)
     there = Folder(storage).below(local.name)
     _refuse_out_of_reach(there)

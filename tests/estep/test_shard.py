@@ -186,5 +186,6 @@ def test_a_folder_may_be_a_uri(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_is_refused() -> None:
     (shard,), (token,) = begun()
-    with pytest.raises(Refusal, match=r"storage: gopher://.*a path or a URI"):
+    with pytest.raises(Refusal, match=r"storage: gopher://host/folder: .*a path or a URI") as refused:
         shard.snapshot("gopher://user:secret@host/folder", "1", token)
+    assert "secret" not in str(refused.value)
