@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-slow check bench clean
 
 demo: $(READY)
 	$(BIN)/distvae tune demo --out runs/demo --force
@@ -12,8 +12,8 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow and not long"
 
-test-all: $(READY)
-	$(BIN)/pytest -n 2
+test-slow: $(READY)
+	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not long"
 
 check: $(READY)
 	$(BIN)/ruff format --check distvae tests

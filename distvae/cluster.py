@@ -5,10 +5,13 @@ import math
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from distvae.refusal import Refusal
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -21,6 +24,7 @@ SETTINGS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial has its figures only at its end
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
 }
+REACHED = 10.0  # seconds in which a machine has to answer
 MEMORY = 150 * 2**20  # of Ray's object store: reports of epochs are all that passes through it
 
 
@@ -45,11 +49,29 @@ def joined(address: str | None, cpus: int, memory: int = MEMORY) -> Iterator[Any
         if address is None:  # "local": never a cluster that happens to run here
             ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, **quiet)
         else:
-            ray.init(address, **quiet)
+            _join(ray, address, quiet)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
+    """Join the Ray at an address. Where nothing listens that is said at once; Ray would try for minutes."""
+    from ray.exceptions import AuthenticationError
+
+    expected = (
+        "the address of a Ray that runs, as 'ray start --head' prints it, or 'auto' on one of its machines, expected"
+    )
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), REACHED).close()
+        ray.init(address, **options)
+    except AuthenticationError as error:
+        raise Refusal(f"--address: {address}: {error}") from error
+    except (OSError, OverflowError, ValueError) as error:
+        raise Refusal(f"--address: {address}: nothing answers there ({error}); {expected}") from error
 
 
 @contextmanager

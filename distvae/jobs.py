@@ -273,10 +273,10 @@ def _told(epoch: Mapping[str, float]) -> str:
 
 def _together(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
     """How several workers trained together: their number each time they began, their shards, what waiting cost."""
+    from distvae.train.events import EVENTS, begun
     from distvae.train.run import read_records
-    from distvae.train.worker import EVENTS
 
-    if not (events := read_records(run, EVENTS)):
+    if not (events := begun(read_records(run, EVENTS))):
         return
     began = ", ".join(f"{event['workers']} from epoch {event['epoch']}" for event in events)
     yield f"workers: {began}; begun again {len(events) - 1} times"

@@ -61,9 +61,13 @@ def keep(
     resume: bool = False,
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
+    hurried: Callable[[], bool] = lambda: False,
     owner: str = "",
 ) -> Iterator[Epoch]:
-    """The same with an untrained trainer of that configuration; its owner is named if it is not this process."""
+    """The same with an untrained trainer of that configuration; its owner is named if it is not this process.
+
+    Between batches all workers ask whether they are hurried, with the same answer, and if so save at once.
+    """
     team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
     if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
         _restore(trainer, folder)
@@ -73,7 +77,7 @@ def keep(
     team.barrier()
     savings = Savings(folder, trainer, owner)
     try:
-        for epoch in trainer.run(stop):
+        for epoch in trainer.run(_saving(savings, hurried, stop)):
             if chief:
                 _write_down(folder, trainer, epoch, owner)
             savings.after(epoch)
@@ -271,6 +275,17 @@ class Savings:
             checkpoint.advance(self.folder, tensors, {"position": position, "populations": populations})
         now = time.monotonic()
         self.due = now + (now - began) / self.share
+
+
+def _saving(savings: Savings, hurried: Callable[[], bool], stop: Callable[[], object]) -> Callable[[], object]:
+    """Whether to stop, asked between batches; where hurried, the state is saved before."""
+
+    def asked() -> object:
+        if hurried():
+            savings.save()
+        return stop()
+
+    return asked
 
 
 def _keep_epochs(folder: Folder, finished: int) -> None:

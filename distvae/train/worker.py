@@ -7,24 +7,28 @@ The driver watches the folder and tells what it sees there.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distvae.config import Config, from_dict, to_dict
 from distvae.lanes import Lanes
 from distvae.refusal import Refusal
 from distvae.storage import Folder
-from distvae.train.checkpoint import read_manifest
+from distvae.train.events import EVENTS, begun, note, sentence
 from distvae.train.loop import Diverged, Epoch, Interrupted
+from distvae.train.notices import Notices, leaving
 from distvae.train.run import read_epochs, read_info, read_records
-from distvae.train.team import WorkerLost
+from distvae.train.team import Team, WorkerLost
+
+if TYPE_CHECKING:
+    from distvae.estep.actors import ShardedStore
 
 STOP = "stop"
 """A file in the run folder that asks the workers to stop after their batch."""
-EVENTS = "events.jsonl"
-"""When training began or went on, from which epoch, and with how many workers."""
 REFUSED = "refused.json"
 """Why a worker cannot go on, and would not if it began again."""
 POLL = 0.3  # seconds between two looks at the run folder
@@ -154,12 +158,15 @@ def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exc
 def work(job: dict[str, Any]) -> bool:
     """One worker: train to the end, or until asked to stop; whether it was.
 
-    What would happen again is written down, for others may hear of it only by missing this worker, and begin again.
+    What would happen again is written down before it is raised: Ray then ends the workers that wait for this one, and
+    those that it starts in their place find it and end.
     """
     import ray.train
+    from ray.exceptions import RayError
 
     from distvae.data import open_dataset
     from distvae.estep.actors import ShardedStore
+    from distvae.estep.shard import StaleShard
     from distvae.train.loop import device_of
     from distvae.train.session import keep, prepare
     from distvae.train.team import of_environment
@@ -172,19 +179,35 @@ def work(job: dict[str, Any]) -> bool:
     try:
         dataset = open_dataset(config.data, quiet=True)
         trainer = prepare(config, dataset, team, store)
-        if team.rank == 0:
-            _note(folder, team.size, store.status() if store else [])
+        tell = partial(_tell, folder, team, store)
+        tell()
+        notices = Notices(team, leaving, tell)
         known = {"recipe": job["recipe"], "owner": job["owner"], "resume": True}
-        for epoch in keep(trainer, config, dataset, folder, stop=_asked(folder), **known):
+        for epoch in keep(trainer, config, dataset, folder, stop=_asked(folder), hurried=notices, **known):
             ray.train.report({"epoch": epoch.epoch})
     except Interrupted:
         return True
-    except (Refusal, Diverged) as error:
-        facts = {"refused": isinstance(error, Refusal), "text": str(error)}
-        folder.write(REFUSED, json.dumps(facts).encode())
+    except (WorkerLost, StaleShard, RayError, OSError):  # it may go better next time
+        raise
+    except Exception as error:
+        _give_up(folder, error)
+        raise
     finally:
         team.close()
     return False
+
+
+def _tell(folder: Folder, team: Team, store: "ShardedStore | None", leaving: Collection[str] = ()) -> None:
+    """Write down that the team trains, or that machines will be taken away from it."""
+    if team.rank == 0:
+        note(folder, team.size, store.status() if store else [], len(leaving))
+
+
+def _give_up(folder: Folder, error: Exception) -> None:
+    """Write down why training cannot go on; of an error that nobody foresaw, where it came from as well."""
+    foreseen = isinstance(error, (Refusal, Diverged))
+    text = str(error) if foreseen else "".join(traceback.format_exception(error))
+    folder.write(REFUSED, json.dumps({"kind": type(error).__name__, "text": text}).encode())
 
 
 def _asked(folder: Folder) -> Callable[[], bool]:
@@ -216,20 +239,15 @@ def _watch(folder: Folder, epochs: int, running: threading.Thread, stop: Callabl
         events = read_records(folder, EVENTS)
         for event in events[told:]:
             told += 1
-            yield _sentence(event, told)
+            yield sentence(event, len(begun(events[:told])))
         for record in read_epochs(folder):
             if record["epoch"] > seen:
                 seen = int(record["epoch"])
-                yield Epoch.read(record | {"workers": events[-1]["workers"], "restarts": told - 1}, epochs)
+                crew = {"workers": events[-1]["workers"], "restarts": len(begun(events)) - 1}
+                yield Epoch.read(record | crew, epochs)
         if over:
             return
         running.join(_poll(folder))
-
-
-def _sentence(event: Mapping[str, float], count: int) -> str:
-    who = f"{event['workers']:.0f} worker" + ("s" if event["workers"] > 1 else "")
-    start = f"from epoch {event['epoch']:.0f}"
-    return f"{who}, {start}" if count == 1 else f"workers lost or changed; {who} go on {start}"
 
 
 def _conclude(ended: Exception | bool, folder: Folder) -> None:
@@ -237,17 +255,9 @@ def _conclude(ended: Exception | bool, folder: Folder) -> None:
     folder.delete(STOP)
     if folder.has(REFUSED):
         facts = json.loads(folder.read(REFUSED))
-        raise (Refusal if facts["refused"] else Diverged)(facts["text"])
+        foreseen: dict[str, type[Exception]] = {"Refusal": Refusal, "Diverged": Diverged}
+        raise foreseen.get(facts["kind"], RuntimeError)(facts["text"])
     if isinstance(ended, Exception):
         raise WorkerLost(f"the workers could not go on: {ended}") from ended
     if ended:
         raise Interrupted
-
-
-def _note(folder: Folder, workers: int, shards: Sequence[Mapping[str, float]]) -> None:
-    """Write down that training begins or goes on, and what the shards then hold."""
-    last = read_manifest(folder, "last.json") if folder.has("last.json") else None
-    epoch = int(last["facts"]["position"]["epoch"]) if last else 0
-    held = {name: [shard[name] for shard in shards] for name in ("rows", "bytes")}
-    event = {"epoch": epoch, "workers": workers, "time": time.time(), **held}
-    folder.append(EVENTS, json.dumps(event).encode() + b"\n")

@@ -15,8 +15,8 @@ from pathlib import Path
 from subprocess import STDOUT, Popen, TimeoutExpired
 from typing import Any
 
+from distvae.train.events import EVENTS
 from distvae.train.run import read_epochs, read_records
-from distvae.train.worker import EVENTS
 from tests.machines import cluster
 from tests.train.commands import PLAIN, bits, command, same
 from tests.train.processes import NONE, SHARD, WORKER, below, phase, remaining, stopped, titled

@@ -84,4 +84,6 @@ def test_a_training_that_is_refused_leaves_nothing_behind(tmp_path: Path, tempor
     with begin(out, temporary, "estep.mapped=nowhere") as driver:
         told, _ = driver.communicate(timeout=300)
     assert driver.returncode == 2, told
+    assert "estep.mapped: nowhere" in told
+    assert "Traceback" not in told
     nothing_is_left(out, temporary)

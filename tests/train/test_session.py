@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import distvae
 from distvae.noise import order
 from distvae.recipes import load
 from distvae.refusal import Refusal
+from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.loop import Diverged, Epoch, Interrupted, load_weights
 from distvae.train.run import Run
-from distvae.train.session import fit, prepare
+from distvae.train.session import fit, keep, prepare
 from tests import tiny
 
 KINDS: list[dict[str, Any]] = [
@@ -57,6 +59,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         assert all(torch.equal(one[key], other[key]) for key in one)
     histories = [Run.open(tmp_path / folder).epochs() for folder in ("whole", "parts")]
     assert [h["val_bound"] for h in histories[0]] == [h["val_bound"] for h in histories[1]]
+
+
+@pytest.mark.parametrize("sections", [KINDS[0], KINDS[-1]])
+def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
+    tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    config, data = tiny.config(**sections), tiny.dataset()
+    whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
+    hurried, taken = iter([False, True]), tmp_path / "taken"
+    records = keep(prepare(config, data), config, data, tmp_path / "run", hurried=lambda: next(hurried, False))
+    first = told(next(records))
+    shutil.copytree(tmp_path / "run", taken)
+    assert checkpoint.read_manifest(taken, "previous.json")["facts"]["position"]["batch"] > 0
+    assert [first, *(told(record) for record in records)] == whole
+    checkpoint.revert(Folder(taken))
+    assert [told(record) for record in fit(config, data, taken, resume=True)] == whole
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:

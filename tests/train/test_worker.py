@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from distvae.cluster import joined
 from distvae.refusal import Refusal
 from distvae.train.worker import Group
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
@@ -30,7 +31,6 @@ def test_one_worker_of_ray_trains_as_the_plain_process_does(tmp_path: Path) -> N
     {
         ("train.batch=33", "--workers", "2"): "33 can be shared by 1 workers at most",
         ("--workers", "32"): "32 workers need 32 CPUs, and Ray has",
-        ("estep.mapped=nowhere", "--workers", "1"): "estep.mapped: nowhere",
     }.items(),
 )
 def test_what_cannot_be_done_is_said_once_with_exit_code_two(words: list[str], told: str, tmp_path: Path) -> None:
@@ -39,6 +39,11 @@ def test_what_cannot_be_done_is_said_once_with_exit_code_two(words: list[str], t
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+    with pytest.raises(Refusal, match=r"--address: 127\.0\.0\.1:1: nothing answers there"), joined("127.0.0.1:1", 0):
+        pass
 
 
 @pytest.mark.parametrize("text", ["two", "0:2", "3:1", "1:2:3", "-1", ""])
