@@ -66,7 +66,7 @@ def test_machines_that_leave_are_no_beginning() -> None:
 
 @pytest.mark.slow
 def test_training_is_saved_before_a_machine_is_taken_away_and_goes_on_without_it(tmp_path: Path) -> None:
-    out, epochs = tmp_path / "run", 30
+    out, epochs = tmp_path / "run", 16
     recipe = ["bars", "data.rows=4000", f"train.epochs={epochs}"]
     with cluster(1, 1) as machines:
         environment = os.environ | ELASTIC | {"OMP_NUM_THREADS": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
