@@ -8,29 +8,29 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distvae import bench
-from distvae.bench import store, tvae
+from distvae.bench import steps, store, tvae, workers
 from distvae.recipes import load
 from distvae.refusal import Refusal
+from distvae.train.run import read_epochs
 
 
 @pytest.mark.parametrize("recipe", ["speech-vae", "speech-vsc", "mnist-vsc"])
 def test_the_products_are_those_that_torch_counts_in_a_step(recipe: str) -> None:
     config = load(recipe, {"train.device": "cpu"})
-    trainer = bench.trainer_on_noise(config)
+    trainer = steps.trainer_on_noise(config)
     with FlopCounterMode(display=False) as counter:
         trainer.step(np.arange(config.train.batch))
-    counted = sum(2 * m * k * n for m, k, n in bench.products(trainer, config.train.batch))
+    counted = sum(2 * m * k * n for m, k, n in steps.products(trainer, config.train.batch))
     assert counted == counter.get_total_flops()
 
 
 def test_a_recipe_that_searches_is_not_timed_by_its_steps_alone() -> None:
     with pytest.raises(Refusal, match="distvae bench tvae"):
-        bench.report("bars", 10, 1, True, None)
+        steps.report("bars", 10, 1, True, None)
 
 
 def test_a_kept_benchmark_is_a_row_of_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bench.report("speech-vae", 10, 1, True, tmp_path)
+    steps.report("speech-vae", 10, 1, True, tmp_path)
     told = json.loads(capsys.readouterr().out)
     kept = json.loads((tmp_path / "bench" / "speech-vae.json").read_text())
     assert kept["figures"]["step_us"] == told["step_us"] > 0
@@ -67,6 +67,19 @@ def test_a_benchmark_of_tvae_tells_its_parts(tmp_path: Path, capsys: pytest.Capt
         assert kept["epoch_s"] == told["epoch_s"] == pytest.approx(told["estep_s"] + told["mstep_s"])
         assert told["ratio"] == pytest.approx(told["epoch_s"] / told["dense_s"])
         assert 0 < told["distinct"] <= 1
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_workers_goes_on_from_one_trained_state(tmp_path: Path) -> None:
+    workers.begin(workers.SIZES["s64"], None, 1024, 2, tmp_path)
+    assert len(read_epochs(tmp_path / "run")) == 2
+    turns = [workers.take(way, tmp_path, 1024) for way in ("plain", "torchrun")]
+    assert turns[0].objective == pytest.approx(turns[1].objective, rel=1e-5)
+    assert len(read_epochs(tmp_path / "torchrun")) == 3 + workers.TIMED
+    for turn in turns:
+        assert turn.epoch > 0
+        assert turn.start > 0
+        assert turn.waits == 0
 
 
 @pytest.mark.slow

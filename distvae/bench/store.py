@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distvae.bench import keep_row
+from distvae.bench.row import keep_row
 from distvae.cluster import local_ray
 from distvae.estep.actors import ShardedStore, Shards, launch
 from distvae.estep.truncated import first_states

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distvae.bench import keep_row
+from distvae.bench.row import keep_row
 from distvae.train.team import Beside, of_environment
 
 WORKERS = 2

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distvae.bench import keep_row
-from distvae.config import from_dict
+from distvae.bench.row import keep_row
+from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.data.patches import Grid
 from distvae.data.signals import read
@@ -146,16 +146,20 @@ def scene() -> Array:
     return picture
 
 
-def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
-    """A trainer on standardised data, on which 20 epochs of few rows are training."""
+def settings(case: Case, epochs: int) -> Config:
+    """For standardised data, on which 20 epochs of few rows are training."""
     search = {name: getattr(case, name) for name in ("states", "parents", "children", "generations")}
-    config = from_dict(
+    return from_dict(
         {
             "model": {"kind": "tvae", "latent": case.widths[0], "hidden": [case.widths[1]], "variance": 1.0},
             "estep": search | {"block": BLOCK},
             "train": {"epochs": epochs, "batch": BATCH, "rate": 0.003, "warmup": 0, "device": "cpu"},
         }
     )
+
+
+def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
+    config = settings(case, epochs)
     model, estep = assemble(config, rows.shape[1])
     estep.begin([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)

@@ -12,8 +12,8 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "cluster"),
-    ("storage", "lanes", "schema", "measures"),
+    ("noise", "refusal", "memory"),
+    ("cluster", "storage", "lanes", "schema", "measures"),
     ("interface", "nodes"),
     ("config",),
     ("recipes", "output"),

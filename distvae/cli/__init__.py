@@ -1,0 +1,38 @@
+"""The command line. Nothing heavy is imported before a command runs, so that every --help is quick."""
+
+import errno
+import sys
+
+import typer
+
+from distvae.cli import bench, models, restoration, sweeps
+from distvae.refusal import Refusal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train and tune variational autoencoders with sparse, dictionary and binary latents.",
+)
+for part in (models, restoration, sweeps):
+    app.add_typer(part.app)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Run a command; what goes wrong is said in a sentence, and the exit code says whose turn it is."""
+    try:
+        app()
+    except Refusal as error:
+        _leave(str(error), 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _leave(f"{error.filename or 'a file'}: no room left on the disk; what was finished before is kept", 2)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+
+
+def _leave(text: str, code: int) -> None:
+    print(f"distvae: {text}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,90 @@
+"""What there is to train, sweeps over it, and pages of results."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distvae.cli.options import Assignments, Data, Force, Quiet
+
+app = typer.Typer()
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, and all it resolves to.")] = None) -> None:
+    """List the recipes, or show one."""
+    from distvae import jobs
+
+    jobs.recipes(name)
+
+
+@app.command()
+def spaces() -> None:
+    """List the search spaces that 'distvae tune' knows by name."""
+    from distvae.tune.reading import space_names
+
+    for name, about in space_names().items():
+        print(f"{name:16}{about}")
+
+
+@app.command()
+def tune(
+    space: Annotated[str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")],
+    assignments: Assignments = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/SPACE.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the space says.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials side by side.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Sweep a search space: quality against sparsity, every trial recorded in MLflow."""
+    from distvae import jobs
+
+    jobs.tune(space, assignments or [], data, out, trials, concurrent, force, quiet)
+
+
+@app.command()
+def results(
+    rows: Annotated[Path, typer.Argument(help="Folder of finished rows, one JSON each.")] = Path("docs/results"),
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the page goes; else standard output.")] = None,
+    add: Annotated[Path | None, typer.Option(help="First add an evaluated run as a row of --table.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="First judge identity or pca-COUNT; with --noise zero, local, wiener or stsa on a sound."),
+    ] = None,
+    table: Annotated[str, typer.Option(help="The table a new row belongs to.")] = "runs",
+    data: Data = None,
+    noise: Annotated[float | None, typer.Option(min=0, help="White noise to add to the sound in --data.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that noise.")] = 0,
+    force: Force = False,
+) -> None:
+    """Build the page of results from its rows, and first, if wanted, add one."""
+    from distvae import jobs, results
+
+    if add is not None:
+        results.add(rows, add, table, force)
+    if reference is not None and noise is not None:
+        results.add_estimate(rows, reference, Path(data or ""), noise, seed, table, force)
+    elif reference is not None:
+        results.add_reference(rows, reference, jobs.configured("speech-vae", [], data, None), table, force)
+    results.build(rows, out)
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Each .npy, .parquet, .arrow, .feather.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    val: Annotated[float, typer.Option(help="Share of the rows to validate on; 0: on those to train on.")] = 0.05,
+    test: Annotated[float, typer.Option(help="Share of the rows to test on; 0: on those to validate on.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the rows.")] = 0,
+    rows_per_file: Annotated[int | None, typer.Option(min=1, help="Instead of 256 MB of them.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Mix the rows of tables of numbers, however large, into a folder to train on with data.kind=rows."""
+    from distvae.data.ingest import ingest
+
+    told = ingest(sources, out, val, test, seed, rows_per_file, force, quiet)
+    if not quiet:
+        print(told)
