@@ -107,9 +107,9 @@ def sample(
 @app.command()
 def show(run: RunFolder) -> None:
     """What a run is, how its training went, and how it was judged."""
-    from distvae import jobs
+    from distvae import show
 
-    jobs.show(run)
+    show.show(run)
 
 
 @app.command()

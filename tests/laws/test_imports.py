@@ -27,7 +27,7 @@ LAYERS = [
     ("tune",),
     ("report", "results"),
     ("bench",),
-    ("jobs", "restore"),
+    ("jobs", "restore", "show"),
     ("cli",),
     ("__main__",),
 ]
