@@ -18,7 +18,7 @@ from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.loop import Diverged, Epoch, Interrupted, load_weights
 from distvae.train.run import Run
-from distvae.train.session import fit, keep, prepare
+from distvae.train.session import Savings, fit, keep, prepare
 from tests import tiny
 
 KINDS: list[dict[str, Any]] = [
@@ -63,8 +63,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 
 @pytest.mark.parametrize("sections", [KINDS[0], KINDS[-1]])
 def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
-    tmp_path: Path, sections: dict[str, Any]
+    tmp_path: Path, sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Savings, "share", 1e9)  # after every epoch, however long that takes
     config, data = tiny.config(**sections), tiny.dataset()
     whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
     hurried, taken = iter([False, True]), tmp_path / "taken"
