@@ -273,6 +273,7 @@ def tune(
     out: Path | None,
     trials: int | None,
     concurrent: int | None,
+    resume: bool,
     force: bool,
     quiet: bool,
 ) -> None:
@@ -283,7 +284,7 @@ def tune(
 
     explored = load_space(space)
     given = parse_assignments(assignments)
-    findings = sweep(explored, out or ROOT / explored.name, given, trials, concurrent, data or "", quiet, force)
+    findings = sweep(explored, out or ROOT / explored.name, given, trials, concurrent, data or "", quiet, force, resume)
     if not quiet:
         show(findings)
     raise SystemExit(findings.exit_code)

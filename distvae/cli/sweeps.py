@@ -35,13 +35,14 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/SPACE.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the space says.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials side by side.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in that folder.")] = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Sweep a search space: quality against sparsity, every trial recorded in MLflow."""
     from distvae import jobs
 
-    jobs.tune(space, assignments or [], data, out, trials, concurrent, force, quiet)
+    jobs.tune(space, assignments or [], data, out, trials, concurrent, resume, force, quiet)
 
 
 @app.command()

@@ -31,6 +31,20 @@ def admit(space: Space) -> None:
         if axis.name not in reached:
             raise Refusal(f"{axis.path}.when: its conditions never hold together")
     _admit_ranking(space)
+    _admit_search(space)
+
+
+def _admit_search(space: Space) -> None:
+    """A grid has no intervals, repeated seeds do not vary, and what stops trials early compares bounds."""
+    for axis in space.axes:
+        if space.search == "grid" and not isinstance(axis.span, Choice):
+            raise Refusal(f"{axis.path}: an interval has no grid; a choice expected, or another search")
+        if space.seeds > 1 and axis.key == "train.seed":
+            raise Refusal(f"{axis.path}: varies, and seeds: {space.seeds} repeats every trial; one of the two expected")
+        if space.scheduler != "none" and axis.key.startswith(CHANGE_THE_BOUND):
+            raise Refusal(f"scheduler: {space.scheduler} compares bounds, which do not compare where {axis.key} varies")
+    if space.scheduler != "none" and len(space.metrics) > 1:
+        raise Refusal(f"scheduler: {space.scheduler} serves one figure; metrics names {', '.join(space.metrics)}")
 
 
 def _admit_conditions(space: Space, axis: Axis, earlier: Sequence[Axis]) -> None:

@@ -1,6 +1,7 @@
 """Finding search spaces by name, and reading them from YAML."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +12,14 @@ from distvae.refusal import Refusal, nearest
 from distvae.schema import check
 from distvae.tune.admission import admit
 from distvae.tune.axes import read_axes
-from distvae.tune.space import Space
+from distvae.tune.space import Scheduler, Search, Space
 
 FOLDERS = (Path("tune_spaces"), Path(__file__).parents[2] / "tune_spaces")
 """Where names of spaces are looked up: below the working folder, then in the checkout."""
-FIELDS = ("about", "base", "fixed", "metrics", "trials", "concurrent", "seed", "axes")
+FIELDS = (
+    *("about", "base", "fixed", "metrics", "trials", "concurrent"),
+    *("seed", "seeds", "search", "scheduler", "axes"),
+)
 
 
 def space_names() -> dict[str, str]:
@@ -50,7 +54,8 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
     for key in tree:
         if key not in FIELDS:
             raise Refusal(f"{key}: no such field of a space; {nearest(str(key), FIELDS)}")
-    return Space(
+    search = check("search", Search, tree.get("search", "tpe"))
+    space = Space(
         name=name,
         about=check("about", str, tree.get("about", "")),
         recipe=check("base", str, tree.get("base", "")),
@@ -59,8 +64,14 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
         trials=check("trials", Count, tree.get("trials", 20)),
         concurrent=check("concurrent", Count | None, tree.get("concurrent")),
         seed=check("seed", Whole, tree.get("seed", 0)),
+        search=search,
+        seeds=check("seeds", Count, tree.get("seeds", 1)),
+        scheduler=check("scheduler", Scheduler, tree.get("scheduler", "none")),
         axes=read_axes(tree.get("axes")),
     )
+    if search == "grid" and "trials" not in tree:
+        return replace(space, trials=sum(1 for _ in space.combinations()))
+    return space
 
 
 def _read_base(tree: Mapping[str, Any]) -> Config:

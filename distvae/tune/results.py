@@ -20,7 +20,7 @@ class Result:
     number: int
     values: dict[str, Any]
     """What varied, by dotted key."""
-    state: Literal["training", "finished", "failed", "stopped"] = "training"
+    state: Literal["training", "finished", "failed", "stopped", "halted"] = "training"
     epoch: int = 0
     bound: float | None = None
     """Of the last epoch on validation data."""

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import optuna
 
 
+Search = Literal["tpe", "nsga2", "grid", "random"]
+Scheduler = Literal["none", "asha", "median"]
+
+
 @dataclass(frozen=True)
 class Space:
     """What `distvae tune` explores."""
@@ -28,6 +32,12 @@ class Space:
     concurrent: int | None
     """Trials side by side; None: one per core."""
     seed: int
+    search: Search
+    """How trials are chosen."""
+    seeds: int
+    """Runs of each trial, whose mean counts."""
+    scheduler: Scheduler
+    """What stops trials early, by their bounds."""
     axes: tuple[Axis, ...]
 
     @cached_property
@@ -68,17 +78,26 @@ class Space:
 
     def branches(self) -> Iterator[dict[str, Any]]:
         """Every reachable combination of the deciding values; one value stands for those of every other axis."""
-        yield from self._branches(self.axes, {})
+        yield from self._combined(self.axes, self.deciding, {})
 
-    def _branches(self, axes: Sequence[Axis], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Every reachable combination of all values."""
+        yield from self._combined(self.axes, self.varied, {})
+
+    def _combined(self, axes: Sequence[Axis], keys: set[str], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Every reachable combination of the values of some keys, and one value of every other axis."""
         if not axes:
             yield values
         elif not axes[0].applies(self.given | values):
-            yield from self._branches(axes[1:], values)
+            yield from self._combined(axes[1:], keys, values)
         else:
-            corners = axes[0].span.corners if axes[0].key in self.deciding else axes[0].span.corners[:1]
-            for value in corners:
-                yield from self._branches(axes[1:], values | {axes[0].key: value})
+            for value in axes[0].span.corners[: None if axes[0].key in keys else 1]:
+                yield from self._combined(axes[1:], keys, values | {axes[0].key: value})
+
+    def fixed(self, values: dict[str, Any]) -> dict[str, str]:
+        """What a sampler is told to take of these values: all of a grid, else the deciding ones."""
+        keys = self.varied if self.search == "grid" else self.deciding
+        return {axis.name: str(values[axis.key]) for axis in self.active(values) if axis.key in keys}
 
 
 def vary(base: Config, values: Mapping[str, Any]) -> Config:

@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from distvae.cluster import cores, local_ray
-from distvae.config import to_dict
+from distvae.config import flatten
 from distvae.output import claim_folder, whole
 from distvae.refusal import Refusal
 from distvae.track import Status, Store, Tracker
+from distvae.tune.ledger import Ledger
 from distvae.tune.results import Findings, rank, write_findings
-from distvae.tune.sampler import give_up, open_study
+from distvae.tune.running import asking, halting, listening, trainable
 from distvae.tune.space import Space
-from distvae.tune.trial import FAILURE, Trials, run_trial
+from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.watch import Watch
 
 SWEEP = "sweep.json"
 """The file of a sweep's folder that says what is explored."""
 STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED", 130: "KILLED"}
 """What MLflow calls the ends of a sweep."""
+ENDS: dict[str, Status] = {"failed": "FAILED", "stopped": "KILLED", "halted": "KILLED"}
+"""And those of trials that could not say so themselves."""
 
 
 def sweep(
@@ -35,18 +38,20 @@ def sweep(
     data: str = "",
     quiet: bool = False,
     force: bool = False,
+    resume: bool = False,
     root: Path = Path("runs"),
 ) -> Findings:
     """Run the trials of a space into the folder `out`; what is found is also written there."""
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
     space = _with_data(settle(space, pinned, trials, concurrent), quiet)
-    _open_folder(space, out, force)
-    record = _record(space, out, root)
+    _open_folder(space, out, force, resume)
+    ledger, record = Ledger(space, out), _record(space, out, root)
     shared = Trials(space, out.absolute() / "trials", record.store, record.begin())
     watch = Watch(space, quiet)
     try:
         with watch:
-            _search(shared, out, watch)
+            watch.ended(ledger.results)
+            _search(shared, ledger, watch)
     finally:
         findings = _conclude(shared, out, watch, record)
     return findings
@@ -83,17 +88,41 @@ def _with_data(space: Space, quiet: bool) -> Space:
     return space if "data.path" in space.varied else space.pinned({"data.path": dataset.origin})
 
 
-def _open_folder(space: Space, out: Path, force: bool) -> None:
+def _open_folder(space: Space, out: Path, force: bool, resume: bool) -> None:
     """Make the sweep's folder, in the place of an earlier sweep if wanted, and write down what will be explored."""
-    if force and (out / SWEEP).is_file():
-        shutil.rmtree(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Refusal(f"{out}: exists; another name, or --force to replace an earlier sweep, expected")
-    claim_folder(out, force)
-    facts = {"name": space.name, "recipe": space.recipe, "config": to_dict(space.base), "metrics": dict(space.metrics)}
-    counts = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
+    if resume and (out / SWEEP).is_file():
+        _same_sweep(space, out)
+    else:
+        if force and (out / SWEEP).is_file():
+            shutil.rmtree(out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise Refusal(
+                f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name expected"
+            )
+        claim_folder(out, force)
     with whole(out / SWEEP) as path:
-        path.write_text(json.dumps(facts | counts | {"axes": [asdict(axis) for axis in space.axes]}, indent=1) + "\n")
+        path.write_text(json.dumps(_facts(space), indent=1) + "\n")
+
+
+def _facts(space: Space) -> dict[str, Any]:
+    """What a sweep's folder says is explored."""
+    facts = {"name": space.name, "recipe": space.recipe, "config": flatten(space.base), "metrics": dict(space.metrics)}
+    how = {name: getattr(space, name) for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler")}
+    return facts | how | {"axes": [asdict(axis) for axis in space.axes]}
+
+
+def _same_sweep(space: Space, out: Path) -> None:
+    """Refuse to go on with a sweep of something else; there may be more trials, and other machines."""
+    from distvae.train.session import FREE_TO_CHANGE
+
+    then, now = (json.loads(text) for text in ((out / SWEEP).read_text(), json.dumps(_facts(space))))
+    for facts in (then, now):
+        facts |= {f"config.{key}": value for key, value in facts.pop("config").items() if key not in FREE_TO_CHANGE}
+    for name in then.keys() | now.keys():
+        if name not in ("trials", "concurrent") and then.get(name) != now.get(name):
+            raise Refusal(
+                f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume goes on unchanged"
+            )
 
 
 def _record(space: Space, out: Path, root: Path) -> Tracker:
@@ -106,52 +135,31 @@ def _record(space: Space, out: Path, root: Path) -> Tracker:
     return Tracker(Store.find(root), space.name, out.name, out, counts | metrics | axes, tags)
 
 
-def _search(shared: Trials, out: Path, watch: Watch) -> None:
+def _search(shared: Trials, ledger: Ledger, watch: Watch) -> None:
     """Run all trials, one after the other or side by side, until all have ended or Ctrl-C was pressed."""
     space = shared.space
     slots, threads = space.concurrent or 1, space.base.train.threads or 1
     with local_ray(slots, threads) as resources, tempfile.TemporaryDirectory() as scratch:
         from ray import tune
 
-        def trainable(setting: dict[str, Any]) -> None:
-            run_trial(shared, setting["number"], setting["values"], tune.report)
-
-        study, asked = open_study(space, out)
+        listener = listening(ledger, watch, shared)
         tune.Tuner(
-            tune.with_resources(trainable, resources),
+            tune.with_resources(trainable(shared), resources),
             tune_config=tune.TuneConfig(
-                num_samples=space.trials, max_concurrent_trials=slots, search_alg=asked, reuse_actors=True
+                num_samples=-1,
+                max_concurrent_trials=slots,
+                search_alg=asking(ledger),
+                scheduler=halting(ledger),
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=space.name, storage_path=scratch, verbose=0, callbacks=[_listener(watch, shared)]
+                name=space.name,
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[listener],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials are runs, which keep theirs
             ),
         ).fit()
-        give_up(study)
-
-
-def _listener(watch: Watch, shared: Trials) -> Any:
-    """Tune's events, passed on to what shows them."""
-    from ray import tune
-
-    class Listener(tune.Callback):  # type: ignore[misc]
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            watch.began(trial.config["number"], trial.config["values"])
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            if "bound" in result:
-                watch.epoch(trial.config["number"], result["epoch"], result["bound"])
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            watch.finished(trial.config["number"], trial.last_result["figures"])
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            file = shared.at(trial.config["number"]) / FAILURE
-            cause = file.read_text().splitlines()[0] if file.exists() else "its process died; too little memory?"
-            watch.failed(trial.config["number"], cause)
-
-    return Listener()
 
 
 def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker) -> Findings:
@@ -159,8 +167,10 @@ def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker) -> Findi
     for number, result in watch.results.items():
         if result.state == "training":
             result.state = "stopped"
-        if result.state in ("failed", "stopped") and not (shared.at(number) / FAILURE).exists():
-            shared.tracker(number, result.values).close("KILLED" if result.state == "stopped" else "FAILED")
+        if result.state in ENDS and not (shared.at(number) / FAILURE).exists():
+            for attempt in shared.runs(number, result.values):
+                if attempt.folder.exists():
+                    attempt.tracker().close(ENDS[result.state])
     metrics = shared.space.metrics
     findings = Findings(out, metrics, rank(list(watch.results.values()), metrics), record.store.look)
     record.files([out / SWEEP, *write_findings(findings)], "results")

@@ -1,8 +1,10 @@
-"""One trial of a sweep: an ordinary run, judged, in a folder of its own. It knows no Ray."""
+"""One trial of a sweep: an ordinary run for each of its seeds, judged, in a folder of its own. It knows no Ray."""
 
 import math
+import shutil
+import statistics
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from distvae.track import Store, Tracker, run_tags
 from distvae.tune.results import describe
 from distvae.tune.space import Space
 
-Report = Callable[[dict[str, Any]], None]
+Report = dict[str, Any]
 
 FAILURE = "failure.txt"
 """The file of a trial's folder that says why it failed: the cause in a line, then where."""
@@ -36,51 +38,105 @@ class Trials:
         """The folder of a trial."""
         return self.folder / str(number)
 
-    def tracker(self, number: int, values: Mapping[str, Any]) -> Tracker:
-        """The record of a trial, below the sweep's."""
+    def runs(self, number: int, values: Mapping[str, Any]) -> list["Attempt"]:
+        """The runs of a trial: it is one itself, or has one below it for each seed."""
+        if self.space.seeds == 1:
+            return [Attempt(self, self.at(number), str(number), dict(values))]
+        first = int(values.get("train.seed", self.space.base.train.seed))
+        return [
+            Attempt(self, self.at(number) / f"seed-{seed}", f"{number}.{k + 1}", {**values, "train.seed": seed})
+            for k, seed in enumerate(range(first, first + self.space.seeds))
+        ]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of a trial."""
+
+    trials: Trials
+    folder: Path
+    name: str
+    values: dict[str, Any]
+
+    def tracker(self) -> Tracker:
+        """The record of the run, below the sweep's."""
+        space = self.trials.space
         try:
-            params = flatten(self.space.config(values))
-        except Refusal:  # the trial itself will say so
-            params = dict(values)
-        tags = run_tags(self.space.recipe, self.at(number), self.parent)
-        name = f"{number} {describe(values)}"
-        return Tracker(self.store, self.space.name, name, self.at(number), params, tags)
+            params = flatten(space.config(self.values))
+        except Refusal:  # the run itself will say so
+            params = self.values
+        tags = run_tags(space.recipe, self.folder, self.trials.parent)
+        return Tracker(self.trials.store, space.name, f"{self.name} {describe(self.values)}", self.folder, params, tags)
+
+    def epochs(self, tracker: Tracker) -> Iterator[Report]:
+        """Train, from where an earlier attempt was cut short; a report after each epoch."""
+        from distvae.data import open_dataset
+        from distvae.train.session import fit
+
+        space = self.trials.space
+        config = space.config(self.values)
+        if not (self.folder / "run.json").exists():  # what may be there was cut short before it was of use
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        dataset = open_dataset(config.data, quiet=True)
+        for record in fit(config, dataset, self.folder, recipe=space.recipe, resume=True):
+            tracker.epoch(record)
+            yield {"epoch": record.epoch, "bound": record.val_bound}
+
+    def judged(self, tracker: Tracker) -> dict[str, float]:
+        """The figures of the trained model."""
+        from distvae.tasks.evaluate import evaluate
+        from distvae.train.run import Run
+
+        run = Run.open(self.folder)
+        summary = evaluate(run, split=SPLIT, force=True, progress=False).summary
+        tracker.evaluation(summary, self.folder / "evaluation" / SPLIT)
+        tracker.checkpoint(self.folder)
+        figures = _best_epoch(run.epochs()) | summary
+        for name in self.trials.space.metrics:
+            if not math.isfinite(figures.get(name, math.nan)):
+                raise ArithmeticError(f"judging gave no {name}")
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+    def run(self) -> Iterator[Report]:
+        """Train and judge; the last report has the figures."""
+        tracker = self.tracker()
+        try:
+            yield from self.epochs(tracker)
+            yield {"figures": self.judged(tracker)}
+        except Exception:
+            tracker.close("FAILED")
+            raise
+        tracker.close("FINISHED")
 
 
-def run_trial(trials: Trials, number: int, values: Mapping[str, Any], report: Report) -> None:
-    """Train and judge; report each epoch, and at the end the figures."""
-    tracker = trials.tracker(number, values)
-    tracker.folder.mkdir(parents=True)
+def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Iterator[Report]:
+    """Report each epoch of the first seed, and at last the figures, means over all seeds, or why there are none."""
+    folder, found = trials.at(number), list[dict[str, float]]()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        figures = _train_and_judge(trials.space, values, tracker, report)
+        for attempt in trials.runs(number, values):
+            for report in attempt.run():
+                if "figures" in report:
+                    found.append(report["figures"])
+                elif not found:
+                    yield report
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        (tracker.folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")
-        tracker.close("FAILED")
-        raise
-    tracker.close("FINISHED")
-    report({"figures": figures, **{name: figures[name] for name in trials.space.metrics}})
+        (folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")
+        yield {"failure": cause}
+    else:
+        yield {"figures": averaged(found)}
 
 
-def _train_and_judge(space: Space, values: Mapping[str, Any], tracker: Tracker, report: Report) -> dict[str, float]:
-    from distvae.data import open_dataset
-    from distvae.tasks.evaluate import evaluate
-    from distvae.train.run import Run
-    from distvae.train.session import fit
-
-    config, folder = space.config(values), tracker.folder
-    for record in fit(config, open_dataset(config.data, quiet=True), folder, recipe=space.recipe):
-        tracker.epoch(record)
-        report({"epoch": record.epoch, "bound": record.val_bound})
-    run = Run.open(folder)
-    summary = evaluate(run, split=SPLIT, progress=False).summary
-    tracker.evaluation(summary, folder / "evaluation" / SPLIT)
-    tracker.checkpoint(folder)
-    figures = _best_epoch(run.epochs()) | summary
-    for name in space.metrics:
-        if not math.isfinite(figures.get(name, math.nan)):
-            raise ArithmeticError(f"judging gave no {name}")
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+def averaged(found: list[dict[str, float]]) -> dict[str, float]:
+    """Means of the figures that all seeds have, and if there are several their standard deviations."""
+    names = [name for name in found[0] if all(name in figures for figures in found)]
+    if len(found) == 1:
+        return dict(found[0])
+    values = {name: [figures[name] for figures in found] for name in names}
+    spread = {f"{name}_spread": statistics.stdev(v) for name, v in values.items() if not name.endswith("_std")}
+    return {name: statistics.fmean(v) for name, v in values.items()} | spread
 
 
 def _best_epoch(epochs: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,6 +57,20 @@ class Watch:
         result = self.results[number]
         result.epoch, result.bound = epoch, bound
         self._time(number)
+
+    def ended(self, results: Iterable[Result]) -> None:
+        """Trials that ended before the sweep was cut short."""
+        for result in results:
+            self.results[result.number] = result
+        if self.results:
+            self._say(f"{len(self.results)} trials ended before")
+
+    def halted(self, number: int) -> None:
+        """A trial was not worth going on with."""
+        result = self.results[number]
+        result.state, result.cause = "halted", f"worse than others at epoch {result.epoch}"
+        self._time(number)
+        self._tell(number, f": halted, {result.cause}")
 
     def finished(self, number: int, figures: Mapping[str, float]) -> None:
         """A trial was judged."""

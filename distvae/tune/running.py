@@ -1,0 +1,115 @@
+"""What Ray Tune runs of a sweep: its trials, which ask and tell a ledger by way of Tune's callbacks.
+
+Ray's classes are made when they are used, so that nothing here imports Ray before.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from distvae.tune.ledger import Ledger
+from distvae.tune.trial import Report, Trials, run_trial
+from distvae.tune.watch import Watch
+
+TOGETHER = 0.3  # seconds of epochs that are told together, for each telling takes some milliseconds
+
+
+def trainable(shared: Trials) -> Any:
+    """A process for one trial after the other."""
+    from ray import tune
+
+    class Process(tune.Trainable):  # type: ignore[misc]
+        reports: Iterator[Report]
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.reset_config(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.reports = run_trial(shared, new_config["number"], new_config["values"])
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return told(self.reports)
+
+        def cleanup(self) -> None:
+            self.reports.close()  # type: ignore[attr-defined]
+
+    return Process
+
+
+def told(reports: Iterator[Report]) -> dict[str, Any]:
+    """Some epochs with their bounds, in pairs, for Tune takes dictionaries apart; or how a trial ended."""
+    until, epochs = time.monotonic() + TOGETHER, list[tuple[int, float]]()
+    for report in reports:
+        if "epoch" not in report:
+            return {"epochs": epochs, "done": True} | report
+        epochs.append((report["epoch"], report["bound"]))
+        if time.monotonic() > until:
+            break
+    return {"epochs": epochs}
+
+
+def asking(ledger: Ledger) -> Any:
+    """Gives Tune the ledger's trials."""
+    from ray.tune.search import Searcher
+
+    class Asking(Searcher):  # type: ignore[misc]
+        def suggest(self, trial_id: str) -> Any:
+            setting = ledger.next()
+            return Searcher.FINISHED if setting is None else setting._asdict()
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            """The listener hears of it."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """The ledger is on disk."""
+
+    return Asking()
+
+
+def halting(ledger: Ledger) -> Any:
+    """Stops the trials that the ledger gives up."""
+    from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+    class Halting(FIFOScheduler):  # type: ignore[misc]
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            halts = ledger.halts(trial.config["number"], result["epochs"])
+            return str(TrialScheduler.STOP if halts else TrialScheduler.CONTINUE)
+
+    return Halting()
+
+
+def listening(ledger: Ledger, watch: Watch, shared: Trials) -> Any:
+    """Tells the ledger how trials end, and passes on what happens to what shows it."""
+    from ray import tune
+
+    class Listener(tune.Callback):  # type: ignore[misc]
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            watch.began(trial.config["number"], trial.config["values"])
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            for epoch, bound in result["epochs"]:
+                watch.epoch(trial.config["number"], epoch, bound)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            number, last = trial.config["number"], trial.last_result
+            if "figures" in last:
+                watch.finished(number, last["figures"])
+            elif "failure" in last:
+                watch.failed(number, last["failure"])
+            else:
+                watch.halted(number)
+            ledger.close(watch.results[number])
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            number = trial.config["number"]
+            watch.failed(number, "its process died; too little memory?")
+            ledger.close(watch.results[number])
+
+        def __getstate__(self) -> dict[str, Any]:
+            """Nothing: Tune pickles whom it calls back, never to read it."""
+            return {}
+
+    return Listener()

@@ -1,0 +1,138 @@
+"""What a sweep tries: by each way to search, after a pause, and never twice."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae.refusal import Refusal
+from distvae.tune.admission import admit
+from distvae.tune.ledger import HOPELESS, Ledger
+from distvae.tune.reading import load_space, read_space
+from distvae.tune.results import Result
+from distvae.tune.space import Space
+
+TREE: dict[str, Any] = {
+    "base": "mnist-vae",
+    "metrics": {"squared_error": "min", "hoyer": "max"},
+    "trials": 12,
+    "axes": [
+        {"key": "model.kind", "choice": ["vae", "vsc"]},
+        {"key": "model.latent", "choice": [2, 4, 8]},
+        {"key": "model.alpha", "choice": [0.2, 0.5], "when": {"model.kind": "vsc"}},
+    ],
+}
+WITHIN = {"axes": [{"key": "model.latent", "int": [2, 64]}], "metrics": {"val_bound": "max"}}
+"""Trials of one model, ranked by their bounds."""
+
+
+def space(**fields: Any) -> Space:
+    read = read_space("space", TREE | fields)
+    admit(read)
+    return read
+
+
+def figures(values: dict[str, Any]) -> dict[str, float]:
+    """What trials with these values are worth."""
+    error = abs(values["model.latent"] - 4) + values.get("model.alpha", 0.3)
+    return {"squared_error": error, "hoyer": 1 / values["model.latent"], "val_bound": -error}
+
+
+def end(ledger: Ledger, number: int, values: dict[str, Any]) -> None:
+    ledger.close(Result(number, values, "finished", figures=figures(values)))
+
+
+def tried(ledger: Ledger) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run a sweep to its end, one trial after the other."""
+    while setting := ledger.next():
+        yield setting
+        end(ledger, *setting)
+
+
+@pytest.mark.parametrize("search", ["tpe", "nsga2", "grid", "random"])
+def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(search: str, tmp_path: Path) -> None:
+    folders = whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in folders:
+        folder.mkdir()
+    explored = space(search=search, trials=9)
+    expected = list(tried(Ledger(explored, whole)))
+    paused = tried(Ledger(explored, parts))
+    first = [next(paused) for _ in range(4)]  # the fourth has begun, and is not told of
+    rest = list(tried(Ledger(explored, parts)))
+    assert rest[0] == first[3]
+    assert first[:3] + rest == expected
+    assert [number for number, _ in expected] == list(range(1, 10))
+    assert [result.number for result in Ledger(explored, parts).results] == list(range(1, 10))
+    assert Ledger(explored, parts).next() is None
+
+
+def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
+    tree = {name: value for name, value in TREE.items() if name != "trials"}
+    explored = read_space("space", tree | {"search": "grid"})
+    found = [values for _, values in tried(Ledger(explored, tmp_path))]
+    assert found == [{"model.kind": "vae", "model.latent": latent} for latent in (2, 4, 8)] + [
+        {"model.kind": "vsc", "model.latent": latent, "model.alpha": alpha}
+        for latent in (2, 4, 8)
+        for alpha in (0.2, 0.5)
+    ]
+
+
+def test_the_grid_of_the_table_has_its_rows() -> None:
+    assert load_space("sdm-table").trials == 14
+
+
+def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
+    fewer, more = (space(search="random", trials=trials) for trials in (3, 5))
+    first = list(tried(Ledger(fewer, tmp_path)))
+    assert [number for number, _ in [*first, *tried(Ledger(more, tmp_path))]] == [1, 2, 3, 4, 5]
+
+
+def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
+    found = []
+    for k, seed in enumerate((0, 0, 1)):
+        (tmp_path / str(k)).mkdir()
+        found.append(list(tried(Ledger(space(search="random", seed=seed, **WITHIN), tmp_path / str(k)))))
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
+    ledger, begun = Ledger(space(), tmp_path), 0
+    while setting := ledger.next():
+        begun += 1
+        ledger.close(Result(*setting, state="failed", cause="no memory"))
+    assert begun == HOPELESS
+    assert ledger.hopeless
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_what_does_worse_than_others_is_halted_and_known_as_such(scheduler: str, tmp_path: Path) -> None:
+    ledger, halted = Ledger(space(scheduler=scheduler, trials=12, **WITHIN), tmp_path), 0
+    while setting := ledger.next():
+        bound = figures(setting.values)["val_bound"]
+        if any(ledger.halts(setting.number, [(epoch, bound - 1 / epoch)]) for epoch in range(1, 6)):
+            ledger.close(Result(*setting, state="halted"))
+            halted += 1
+        else:
+            end(ledger, *setting)
+    states = [trial.state.name for trial in ledger.study.get_trials()]
+    assert 0 < halted < 12
+    assert (states.count("PRUNED"), states.count("COMPLETE")) == (halted, 12 - halted)
+    best = max(ledger.results, key=lambda result: result.figures.get("val_bound", -1e9))
+    assert best.number == ledger.study.best_trial.number + 1
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "grid of an interval": (WITHIN | {"search": "grid"}, r"axes\[0\] \(model.latent\): an interval has no grid"),
+    "two figures": ({"scheduler": "asha", "axes": TREE["axes"][1:2]}, "scheduler: asha serves one figure"),
+    "bounds that differ": ({"scheduler": "median", "metrics": {"hoyer": "max"}}, "scheduler: median compares bounds"),
+    "seeds twice": ({"seeds": 3, "axes": [{"key": "train.seed", "choice": [1, 2]}]}, r"seeds: 3 repeats every trial"),
+    "no such search": ({"search": "gird"}, "search: .*gird"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_searched_is_refused(name: str) -> None:
+    fields, told = REFUSED[name]
+    with pytest.raises(Refusal, match=told):
+        space(**fields)
