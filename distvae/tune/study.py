@@ -52,6 +52,8 @@ def sweep(
         with watch:
             watch.ended(ledger.results)
             _search(shared, ledger, watch)
+        if ledger.hopeless:
+            watch.gave_up()
     finally:
         findings = _conclude(shared, out, watch, record)
     return findings

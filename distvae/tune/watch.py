@@ -87,6 +87,11 @@ class Watch:
         self._time(number)
         self._tell(number, f": failed: {cause}")
 
+    def gave_up(self) -> None:
+        """All trials failed so far, and the others would as well."""
+        count = len(self.results)
+        self._say(f"the first {count} trials failed, and the other {self.space.trials - count} were not begun")
+
     def table(self) -> "Table":
         """The trials so far."""
         results = list(self.results.values())
