@@ -30,8 +30,13 @@ class Likelihood(nn.Module):
         density = self.log_density(x[:, None], output)
         return density.sum(-1) if mask is None else density.mul(mask[:, None]).sum(-1)
 
-    def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output being (U, D)."""
+    def pairs(
+        self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None, known: Tensor | None = None
+    ) -> Tensor:
+        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output being (U, D).
+
+        Where its values are known already, only its gradient has to be computed.
+        """
         return self(x, output[place], mask)  # type: ignore[no-any-return]
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -88,12 +93,17 @@ class Gaussian(Likelihood):
         """The output itself."""
         return output
 
-    def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
+    def pairs(
+        self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None, known: Tensor | None = None
+    ) -> Tensor:
         """(B, S): squared distances one by one, exact where x is far from zero and the variance small."""
         if not kernels(x):
             return super().pairs(x, output, place, mask)
         seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
-        distance = squared_distance(output, x, seen, place)
+        if known is not None:
+            return known_density(output, x, seen, place, self.variance, known)
+        operands = (t.detach().numpy() for t in (x, seen, output, place))
+        distance = torch.from_numpy(kernels(x).squared_distance(*operands))
         return -0.5 * (distance / self.variance + seen.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log())
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -111,23 +121,24 @@ class Gaussian(Likelihood):
         self.variance.copy_(total["squared_error"] / total["observed"])
 
 
-class _SquaredDistance(torch.autograd.Function):
-    """(B, S) between the seen values of row b and the output of its s-th state, with the gradient by the output."""
+class _KnownDensity(torch.autograd.Function):
+    """A Gaussian log-likelihood (B, S) whose values are known, so that only the gradient by the output is computed."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, x: Tensor, seen: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(output, x, seen, place)
-        operands = (t.detach().numpy() for t in (x, seen, output, place))
-        return torch.from_numpy(kernels(x).squared_distance(*operands))
+    def forward(
+        ctx: Any, output: Tensor, x: Tensor, seen: Tensor, place: Tensor, variance: Tensor, density: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(output, x, seen, place, variance)
+        return density.view_as(density)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        output, x, seen, place = ctx.saved_tensors
-        operands = (t.numpy() for t in (x, seen, output, place, 2 * gradient))
-        return torch.from_numpy(kernels(x).pull(*operands)), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        output, x, seen, place, variance = ctx.saved_tensors
+        operands = (t.numpy() for t in (x, seen, output, place, -gradient / variance))
+        return torch.from_numpy(kernels(x).pull(*operands)), None, None, None, None, None
 
 
-squared_distance: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _SquaredDistance.apply
+known_density: Callable[..., Tensor] = _KnownDensity.apply
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

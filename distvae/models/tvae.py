@@ -185,7 +185,9 @@ class TVAE(nn.Module):
         counts = q.weight > torch.finfo(q.output.dtype).eps
         heavy = torch.zeros_like(q.output[:, 0], dtype=torch.bool).index_fill_(0, q.place[counts], True).nonzero()[:, 0]
         output = self._followed(States.of(q.table.words[heavy], self.states), q.output[heavy])
-        return self._truncated(batch, q.table, q.place, q.output.index_copy(0, heavy, output))
+        output = q.output.index_copy(0, heavy, output)
+        density = self.likelihood.pairs(batch.x, output, q.place, batch.mask, q.log_likelihood)
+        return Truncated(q.table, q.place, output, density, q.log_prior)
 
     @torch.no_grad()
     def _weighed(self, batch: Batch, words: Tensor) -> Truncated:
@@ -197,7 +199,8 @@ class TVAE(nn.Module):
         output = batch.x.new_empty(len(table), batch.x.shape[1])
         for part, here in zip(table.split(together), output.split(together), strict=True):
             here.copy_(self.output(part))
-        return self._truncated(batch, table, place, output)
+        density = self.likelihood.pairs(batch.x, output, place, batch.mask)
+        return Truncated(table, place, output, density, self.log_prior(table)[place])
 
     def _followed(self, states: States, output: Tensor) -> Tensor:
         """The known output of these states, with its gradient."""
@@ -206,10 +209,6 @@ class TVAE(nn.Module):
             return self.output(states)
         hidden: Tensor = nn.Sequential(*inner)(states)
         return known_linear(hidden, last.weight, last.bias, output)
-
-    def _truncated(self, batch: Batch, table: States, place: Tensor, output: Tensor) -> Truncated:
-        density = self.likelihood.pairs(batch.x, output, place, batch.mask)
-        return Truncated(table, place, output, density, self.log_prior(table)[place])
 
     def restored(self, q: Truncated) -> Tensor:
         """(B, D) E_q[x], from what the states of q were decoded to."""

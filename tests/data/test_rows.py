@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -452,7 +453,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(tmp_path: Path, number: signal.Signals) -> None:
     source, out = stored(tmp_path, np.ones((2_000_000, 16), np.float32)), tmp_path / "out"
     command = [sys.executable, "-m", "distvae", "ingest", str(source), str(out), "--rows-per-file", "10000"]
-    part = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs do not
+    part = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.partial/*.bucket")):
         assert time.monotonic() < deadline, "no bucket in a minute"
