@@ -12,8 +12,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow and not long"
 
+# Most of these wait for processes to start: three at once keep two cores busy.
 test-slow: $(READY)
-	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not long"
+	$(BIN)/pytest -n 3 --dist worksteal -m "slow and not long"
 
 check: $(READY)
 	$(BIN)/ruff format --check distvae tests

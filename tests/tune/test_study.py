@@ -294,8 +294,9 @@ def figures(out: Path) -> dict[int, Any]:
     return {trial["number"]: (trial["values"], trial["figures"]) for trial in trials}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(k, marks=pytest.mark.long if k else pytest.mark.slow) for k in range(20)]
+)
 def test_a_killed_sweep_goes_on_with_no_trial_lost_or_run_twice(seed: int, images: Path, tmp_path: Path) -> None:
     file, chance = tmp_path / "steady.yaml", random.Random(seed)
     file.write_text(yaml.safe_dump(STEADY, sort_keys=False))
