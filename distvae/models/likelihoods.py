@@ -37,7 +37,8 @@ class Likelihood(nn.Module):
 
         Where its values are known already, only its gradient has to be computed.
         """
-        return self(x, output[place], mask)  # type: ignore[no-any-return]
+        density: Tensor = self(x, output[place], mask)
+        return density
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Sums for the closed-form update of what the density itself learns, from points (B, S) with weights."""

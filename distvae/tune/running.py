@@ -4,7 +4,7 @@ Ray's classes are made when they are used, so that nothing here imports Ray befo
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from distvae.tune.ledger import Ledger
@@ -19,7 +19,7 @@ def trainable(shared: Trials) -> Any:
     from ray import tune
 
     class Process(tune.Trainable):  # type: ignore[misc]
-        reports: Iterator[Report]
+        reports: Generator[Report, None, None]
 
         def setup(self, config: dict[str, Any]) -> None:
             self.reset_config(config)
@@ -32,7 +32,7 @@ def trainable(shared: Trials) -> Any:
             return told(self.reports)
 
         def cleanup(self) -> None:
-            self.reports.close()  # type: ignore[attr-defined]
+            self.reports.close()
 
     return Process
 
@@ -41,9 +41,10 @@ def told(reports: Iterator[Report]) -> dict[str, Any]:
     """Some epochs with their bounds, in pairs, for Tune takes dictionaries apart; or how a trial ended."""
     until, epochs = time.monotonic() + TOGETHER, list[tuple[int, float]]()
     for report in reports:
-        if "epoch" not in report:
+        if "epoch" in report:
+            epochs.append((report["epoch"], report["bound"]))
+        elif report:
             return {"epochs": epochs, "done": True} | report
-        epochs.append((report["epoch"], report["bound"]))
         if time.monotonic() > until:
             break
     return {"epochs": epochs}

@@ -171,7 +171,7 @@ def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker) -> Findi
             result.state = "stopped"
         if result.state in ENDS and not (shared.at(number) / FAILURE).exists():
             for attempt in shared.runs(number, result.values):
-                if attempt.folder.exists():
+                if attempt.folder.exists() and not attempt.ended:
                     attempt.tracker().close(ENDS[result.state])
     metrics = shared.space.metrics
     findings = Findings(out, metrics, rank(list(watch.results.values()), metrics), record.store.look)

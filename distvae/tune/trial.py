@@ -4,7 +4,7 @@ import math
 import shutil
 import statistics
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,11 @@ class Attempt:
         tags = run_tags(space.recipe, self.folder, self.trials.parent)
         return Tracker(self.trials.store, space.name, f"{self.name} {describe(self.values)}", self.folder, params, tags)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was judged."""
+        return (self.folder / "evaluation" / SPLIT / "summary.json").exists()
+
     def epochs(self, tracker: Tracker) -> Iterator[Report]:
         """Train, from where an earlier attempt was cut short; a report after each epoch."""
         from distvae.data import open_dataset
@@ -110,8 +115,11 @@ class Attempt:
         tracker.close("FINISHED")
 
 
-def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Iterator[Report]:
-    """Report each epoch of the first seed, and at last the figures, means over all seeds, or why there are none."""
+def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Generator[Report, None, None]:
+    """Report each epoch of the first seed, and at last the figures, means over all seeds, or why there are none.
+
+    A report of nothing says that an epoch of another seed has ended, so that a trial may be stopped there.
+    """
     folder, found = trials.at(number), list[dict[str, float]]()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -119,8 +127,8 @@ def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Iterato
             for report in attempt.run():
                 if "figures" in report:
                     found.append(report["figures"])
-                elif not found:
-                    yield report
+                else:
+                    yield {} if found else report
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         (folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")

@@ -139,6 +139,24 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     assert (tmp_path / "trials" / "2" / "failure.txt").read_text().startswith(last["failure"])
 
 
+@pytest.mark.usefixtures("nowhere")
+def test_a_trial_of_several_seeds_has_their_means_and_spread(space: Space, images: Path, tmp_path: Path) -> None:
+    space = space.pinned({"data.path": str(images), "eval.processes": 1})
+    values = {"model.kind": "sdm", "model.latent": 2}
+    told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both", Store.find(tmp_path), None), 1, values))
+    assert [report.get("epoch") for report in told] == [1, 2, None, None, None]
+    assert told[2:4] == [{}, {}]
+    alone = []
+    for seed in (0, 1):
+        trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}", Store.find(tmp_path), None)
+        *_, last = run_trial(trials, 1, values)
+        alone.append(last["figures"])
+    for name in ("squared_error", "hoyer"):
+        pair = [figures[name] for figures in alone]
+        assert told[-1]["figures"][name] == pytest.approx(np.mean(pair))
+        assert told[-1]["figures"][f"{name}_spread"] == pytest.approx(np.std(pair, ddof=1))
+
+
 def test_without_a_terminal_every_trial_is_told_in_plain_lines(
     space: Space, capsys: pytest.CaptureFixture[str]
 ) -> None:
