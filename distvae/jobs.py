@@ -156,7 +156,7 @@ def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style:
     if tracker:
         if judgement:
             tracker.evaluation(judgement.summary, folder / "evaluation" / "test")
-        tracker.checkpoint(folder)
+        tracker.model()
         tracker.close()
         progress.say(f"recorded; to look at it: {tracker.store.look}")
     if judgement:

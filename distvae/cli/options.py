@@ -7,8 +7,21 @@ import typer
 
 Style = Literal["line", "quiet", "json"]
 
+
+def recorded(run: Path | None) -> Path | None:
+    """The folder of a run; MLflow is asked only where there is no folder of that name."""
+    if run is None or run.is_dir():
+        return run
+    from distvae.jobs import ROOT
+    from distvae.track import Store
+    from distvae.track.finding import folder_of
+
+    return folder_of(str(run), Store.find(ROOT))
+
+
 Assignments = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as train.epochs=3.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'distvae train' made.")]
+NAMED = "Its folder, its name or id in MLflow, or best:METRIC@SWEEP."
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=recorded, help=NAMED)]
 Data = Annotated[str | None, typer.Option(help="Folder of data; else $DISTVAE_DATA, else the built-in speech.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]

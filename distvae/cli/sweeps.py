@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import Assignments, Data, Force, Quiet
+from distvae.cli.options import Assignments, Data, Force, Quiet, recorded
 
 app = typer.Typer()
 
@@ -49,7 +49,9 @@ def tune(
 def results(
     rows: Annotated[Path, typer.Argument(help="Folder of finished rows, one JSON each.")] = Path("docs/results"),
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the page goes; else standard output.")] = None,
-    add: Annotated[Path | None, typer.Option(help="First add an evaluated run as a row of --table.")] = None,
+    add: Annotated[
+        Path | None, typer.Option(callback=recorded, help="First add an evaluated run as a row of --table.")
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(help="First judge identity or pca-COUNT; with --noise zero, local, wiener or stsa on a sound."),

@@ -46,7 +46,8 @@ def sweep(
     space = _with_data(settle(space, pinned, trials, concurrent), quiet)
     _open_folder(space, out, force, resume)
     ledger, record = Ledger(space, out), _record(space, out, root)
-    shared = Trials(space, out.absolute() / "trials", record.store, record.begin())
+    record.begin()
+    shared = Trials(space, out.absolute() / "trials", record.store)
     watch = Watch(space, quiet)
     try:
         with watch:
@@ -173,8 +174,11 @@ def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker) -> Findi
             for attempt in shared.runs(number, result.values):
                 if attempt.folder.exists() and not attempt.ended:
                     attempt.tracker().close(ENDS[result.state])
-    metrics = shared.space.metrics
-    findings = Findings(out, metrics, rank(list(watch.results.values()), metrics), record.store.look)
+    space = shared.space
+    findings = Findings(out, space.metrics, rank(list(watch.results.values()), space.metrics), record.store.look)
     record.files([out / SWEEP, *write_findings(findings)], "results")
+    if "finished" in findings.states:
+        best = findings.results[0]
+        record.register(space.name, shared.runs(best.number, best.values)[0].folder)
     record.close(STATUS[findings.exit_code])
     return findings

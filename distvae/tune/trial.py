@@ -31,8 +31,6 @@ class Trials:
     folder: Path
     """Where the folders of the trials are."""
     store: Store
-    parent: str | None
-    """The id of the sweep's record in MLflow."""
 
     def at(self, number: int) -> Path:
         """The folder of a trial."""
@@ -65,8 +63,9 @@ class Attempt:
             params = flatten(space.config(self.values))
         except Refusal:  # the run itself will say so
             params = self.values
-        tags = run_tags(space.recipe, self.folder, self.trials.parent)
-        return Tracker(self.trials.store, space.name, f"{self.name} {describe(self.values)}", self.folder, params, tags)
+        tags = run_tags(space.recipe, self.folder, parent := self.trials.folder.parent)
+        name = f"{self.name} {describe(self.values)}"
+        return Tracker(self.trials.store, space.name, name, self.folder, params, tags, parent)
 
     @property
     def ended(self) -> bool:
@@ -96,7 +95,7 @@ class Attempt:
         run = Run.open(self.folder)
         summary = evaluate(run, split=SPLIT, force=True, progress=False).summary
         tracker.evaluation(summary, self.folder / "evaluation" / SPLIT)
-        tracker.checkpoint(self.folder)
+        tracker.model()
         figures = _best_epoch(run.epochs()) | summary
         for name in self.trials.space.metrics:
             if not math.isfinite(figures.get(name, math.nan)):

@@ -27,7 +27,7 @@ LAYERS = [
     ("tune",),
     ("report", "results"),
     ("bench",),
-    ("jobs", "restore", "show"),
+    ("jobs", "restore", "show", "browse"),
     ("cli",),
     ("__main__",),
 ]
@@ -76,6 +76,9 @@ COMMANDS = [
     "results",
     "denoise",
     "inpaint",
+    "runs",
+    "sync",
+    "ui",
 ]
 
 

@@ -128,7 +128,7 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     space: Space, images: Path, tmp_path: Path
 ) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
-    trials = Trials(space, tmp_path / "trials", Store.find(tmp_path), None)
+    trials = Trials(space, tmp_path / "trials", Store.find(tmp_path))
     told = list(run_trial(trials, 1, {"model.kind": "sdm", "model.latent": 2}))
     assert [report.get("epoch") for report in told] == [1, 2, None]
     assert told[-1]["figures"]["hoyer"] > 0
@@ -143,12 +143,12 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
 def test_a_trial_of_several_seeds_has_their_means_and_spread(space: Space, images: Path, tmp_path: Path) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
     values = {"model.kind": "sdm", "model.latent": 2}
-    told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both", Store.find(tmp_path), None), 1, values))
+    told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both", Store.find(tmp_path)), 1, values))
     assert [report.get("epoch") for report in told] == [1, 2, None, None, None]
     assert told[2:4] == [{}, {}]
     alone = []
     for seed in (0, 1):
-        trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}", Store.find(tmp_path), None)
+        trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}", Store.find(tmp_path))
         *_, last = run_trial(trials, 1, values)
         alone.append(last["figures"])
     for name in ("squared_error", "hoyer"):

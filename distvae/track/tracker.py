@@ -1,0 +1,160 @@
+"""The record of a run or sweep while it goes on."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from distvae.config import Config, flatten
+from distvae.track.journal import HEAD, Entry
+from distvae.track.sending import Sender
+from distvae.track.store import Store, cause, public
+
+if TYPE_CHECKING:
+    from distvae.train.loop import Epoch
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+SHOWN = (".png", ".wav", ".csv", ".json")
+PATIENCE = 20  # a store that failed is asked again after so many times what that took
+
+
+def _complain(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+@dataclass
+class Tracker:
+    """The record of a run or sweep: it begins with the first thing there is to tell, or goes on with a resumed one."""
+
+    store: Store
+    experiment: str
+    name: str
+    folder: Path
+    """The folder of the run or sweep, which keeps what there is to tell until MLflow has it."""
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+    parent: Path | None = None
+    """The folder of the sweep that it belongs to."""
+    complain: Callable[[str], None] = _complain
+    _sender: Sender | None = None
+    _again: float = 0.0
+    """When to try again, after a failure."""
+    _failing: bool = False
+    _began: int = field(default_factory=lambda: _now())
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        recipe: str,
+        folder: Path,
+        experiment: str,
+        parent: Path | None = None,
+        root: Path = Path("runs"),
+    ) -> "Tracker":
+        """The record of a run in training. Nothing is written before its first epoch has ended."""
+        tags = run_tags(recipe, folder, parent)
+        return cls(Store.find(root), experiment, folder.name, folder, flatten(config), tags, parent)
+
+    @property
+    def id(self) -> str | None:
+        """The id of the record, once MLflow has it."""
+        return self._sender.id if self._sender else None
+
+    def begin(self) -> None:
+        """Create the record, or find the one to go on with."""
+        with self._forgiving():
+            self._head()
+            self._deliver()
+
+    def epoch(self, record: "Epoch") -> None:
+        """Log an epoch, once."""
+        self._tell(_metrics(record.metrics(), record.epoch))
+
+    def evaluation(self, summary: Mapping[str, float], folder: Path) -> None:
+        """Log final figures, and the pictures, sounds and tables of a folder."""
+        self._tell(_metrics(summary, 0))  # of one step, which MLflow draws as bars
+        below = sorted({path.parent for path in folder.rglob("*") if path.suffix in SHOWN})
+        for place in below:
+            shown = sorted(path for path in place.iterdir() if path.suffix in SHOWN)
+            self.files(shown, (Path("evaluation") / place.relative_to(folder)).as_posix())
+
+    def model(self) -> None:
+        """Log the trained model, with what it takes to open the run again."""
+        self._tell({"is": "model"})
+
+    def files(self, paths: Iterable[Path], below: str) -> None:
+        """Keep some files of the folder in a folder of the record."""
+        inside = [str(path.absolute().relative_to(self.folder.absolute())) for path in paths]
+        self._tell({"is": "files", "paths": inside, "below": below})
+
+    def register(self, name: str, run: Path) -> None:
+        """Enter the model of a run below this sweep into the registry, as the best under that name."""
+        self._tell({"is": "register", "name": name, "folder": str(run.absolute().relative_to(self.folder.absolute()))})
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """Say how it ended; what failed before its first epoch is recorded by this alone."""
+        self._again = 0.0
+        self._tell({"is": "end", "status": status, "when": _now()})
+
+    def _tell(self, entry: Entry) -> None:
+        """Write it down, and send what was written down. What has no folder has nothing to tell."""
+        if self.folder.is_dir():
+            with self._forgiving():
+                self._head()
+                self._sending().journal.append(entry)
+                self._deliver()
+
+    def _sending(self) -> Sender:
+        self._sender = self._sender or Sender(self.store, self.folder)
+        return self._sender
+
+    def _head(self) -> None:
+        if not (self.folder / HEAD).exists():
+            parent = str(self.parent.absolute()) if self.parent else None
+            head = {"experiment": self.experiment, "name": self.name, "parent": parent, "began": self._began}
+            params = {name: str(value) for name, value in self.params.items()}
+            self._sending().journal.begin(head | {"tags": dict(self.tags), "params": params})
+
+    def _deliver(self) -> None:
+        began = time.monotonic()
+        if began < self._again:
+            return
+        try:
+            self._sending().send()
+        finally:
+            self._again = time.monotonic() + PATIENCE * (time.monotonic() - began)
+        self._again = 0.0
+        if self._failing:
+            self.complain(f"{self.name}: MLflow has everything now.")
+        self._failing = False
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._failing:
+                failed = f"{self.name}: MLflow at {public(self.store.uri)} does not take what there is to tell"
+                kept = f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected."
+                self.complain(f"{failed}: {cause(error)}. {kept}")
+            self._failing = True
+
+
+def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str, str]:
+    """What a run is found by; one with a parent is a trial."""
+    return {"kind": "trial" if parent else "run", "recipe": recipe, "folder": str(folder.absolute())}
+
+
+def _metrics(values: Mapping[str, float], step: int) -> Entry:
+    finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    return {"is": "metrics", "when": _now(), "step": step, "values": finite}
+
+
+def _now() -> int:
+    """Milliseconds, as MLflow counts them."""
+    return int(time.time() * 1000)

@@ -1,0 +1,128 @@
+"""Runs by name, id and worth: what is found is what the folders themselves say, and bad names are refused."""
+
+import json
+import shutil
+import socket
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae.browse import runs, ui
+from distvae.refusal import Refusal
+from distvae.track import Store, Tracker
+from distvae.track.finding import folder_of, records
+from tests.track.records import RECORD, tracker
+
+WORTH = {"1": 0.2, "2": 0.7, "3": 0.5}
+
+
+@pytest.fixture
+def sweep(root: Path) -> Path:
+    """A sweep of three trials, ranked by what should be small; a failed one has no figure."""
+    folder = root / "sweep"
+    folder.mkdir()
+    tags = {"kind": "sweep", "folder": str(folder)}
+    record = Tracker(Store.find(root), "here", "sweep", folder, {"metric.error": "min", "metric.hoyer": "max"}, tags)
+    record.begin()
+    for name, worth in WORTH.items():
+        trial = tracker(root, f"sweep/trials/{name}", folder)
+        trial.epoch(replace(RECORD))
+        trial.evaluation({"error": worth, "hoyer": worth}, root / "nothing")
+        trial.close()
+    tracker(root, "sweep/trials/4", folder).close("FAILED")
+    record.close()
+    return folder
+
+
+def test_the_best_is_the_least_or_the_largest_as_the_sweep_ranks_it(root: Path, sweep: Path) -> None:
+    store = Store.find(root)
+    assert folder_of("best:error@sweep", store) == sweep / "trials" / min(WORTH, key=WORTH.__getitem__)
+    assert folder_of("best:hoyer@sweep", store) == sweep / "trials" / max(WORTH, key=WORTH.__getitem__)
+
+
+def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:
+    store = Store.find(root)
+    found = records(store)
+    assert {record.name for record in found} == {"sweep", "1", "2", "3", "4"}
+    for record in found:
+        assert record.folder.is_dir()
+        for text in (record.id, record.id[:12], record.name, str(record.folder)):
+            assert folder_of(text, store) == record.folder
+
+
+def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:
+    tracker(root).epoch(RECORD)
+    shutil.rmtree(root / "one")
+    tracker(root).epoch(RECORD)
+    assert folder_of("one", Store.find(root)) == root / "one"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("swep", "did you mean 'sweep'"),
+        ("best:hoyr@sweep", "did you mean 'hoyer'"),
+        ("best:error@other", "no record of that name"),
+        ("best:error", "best:METRIC@SWEEP expected"),
+    ],
+)
+def test_names_of_nothing_are_refused(root: Path, sweep: Path, text: str, said: str) -> None:
+    with pytest.raises(Refusal, match=said):
+        folder_of(text, Store.find(root))
+
+
+def test_one_name_of_two_folders_is_refused_with_their_ids(root: Path, sweep: Path) -> None:
+    twin = tracker(root, "elsewhere/2")
+    twin.close()
+    with pytest.raises(Refusal, match=f"2 records have that name.*{str(twin.id)[:8]}"):
+        folder_of("2", Store.find(root))
+
+
+def test_a_folder_that_is_gone_is_refused(root: Path, sweep: Path) -> None:
+    shutil.rmtree(sweep / "trials" / "1")
+    with pytest.raises(Refusal, match=r"trials/1 is not on this machine"):
+        folder_of("best:error@sweep", Store.find(root))
+
+
+def test_filters_are_those_of_mlflow(root: Path, sweep: Path) -> None:
+    store = Store.find(root)
+    assert {record.name for record in records(store, "metrics.error > 0.3")} == {"2", "3"}
+    with pytest.raises(Refusal, match="--where"):
+        records(store, "metrics.error >")
+
+
+def test_a_store_of_a_newer_mlflow_or_none_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="no records"):
+        Store.find(tmp_path / "nowhere").opened()
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
+        database.execute("update alembic_version set version_num = 'ffffffffffff'")
+        database.commit()
+    with pytest.raises(Refusal, match="a store that this MLflow can read expected"):
+        Store.find(root).opened()
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(root: Path, sweep: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Refusal, match=f"--port {port}: in use; "):
+            ui(root, port)
+
+
+def test_lists_are_sorted_filtered_and_cut(root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(**how: Any) -> list[dict[str, Any]]:
+        asked: dict[str, Any] = {"of": None, "kinds": ["trial"], "where": "", "sort": None, "ascending": False}
+        runs(root, **(asked | {"metrics": [], "limit": 10, "as_json": True} | how))
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert [record["name"] for record in listed(kinds=["run", "sweep"])] == ["sweep"]
+    assert [record["name"] for record in listed(sort="error")] == ["2", "3", "1"]
+    assert [record["name"] for record in listed(of="sweep", sort="error", ascending=True, limit=2)] == ["1", "3"]
+    assert {record["name"] for record in listed(of=str(sweep), where="metrics.hoyer < 0.6")} == {"1", "3"}
+    with pytest.raises(Refusal, match="did you mean 'error'"):
+        listed(sort="errors")

@@ -1,0 +1,285 @@
+"""What reaches MLflow, read back through its own client; and that nothing that fails there reaches training."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import distvae
+from distvae.browse import sync
+from distvae.config import Config, flatten
+from distvae.track import Store, Tracker, public
+from distvae.track.journal import PENDING, Journal
+from tests.track.records import RECORD, history, runs, tracker
+
+
+def test_a_run_is_recorded_with_its_parameters_epochs_figures_and_files(root: Path) -> None:
+    record = tracker(root)
+    record.epoch(RECORD)
+    folder = root / "one" / "evaluation" / "test"
+    (folder / "sounds").mkdir(parents=True)
+    for name in ("codes.png", "sounds/original.wav", "files.csv", "files.parquet"):
+        (folder / name).write_bytes(b"x")
+    record.evaluation({"hoyer": 0.5, "pesq_wb": math.nan}, folder)
+    record.close()
+    (found,) = runs(root)
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {key: str(value) for key, value in flatten(Config()).items()}
+    assert found.data.metrics["val_bound"] == -2.5
+    assert found.data.metrics["hoyer"] == 0.5
+    assert not {"val_kl", "pesq_wb"} & found.data.metrics.keys()
+    kept = root / "mlartifacts" / found.info.run_id / "artifacts"
+    assert {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()} == {
+        "evaluation/codes.png",
+        "evaluation/sounds/original.wav",
+        "evaluation/files.csv",
+    }
+
+
+def test_a_resumed_run_goes_on_with_its_record_and_logs_no_epoch_twice(root: Path) -> None:
+    first = tracker(root)
+    for n in (1, 2, 3):
+        first.epoch(replace(RECORD, epoch=n))
+    first.close("KILLED")
+    again = tracker(root)
+    for n in (3, 4):
+        again.epoch(replace(RECORD, epoch=n, val_bound=-float(n)))
+    again.close()
+    (found,) = runs(root)
+    assert found.info.status == "FINISHED"
+    assert history(root, found.info.run_id, "val_bound") == [(1, -2.5), (2, -2.5), (3, -2.5), (4, -4.0)]
+
+
+def test_a_folder_that_was_replaced_begins_a_new_record(root: Path) -> None:
+    tracker(root).epoch(RECORD)
+    shutil.rmtree(root / "one")
+    tracker(root).epoch(RECORD)
+    assert len(runs(root)) == 2
+
+
+def test_a_record_that_this_store_does_not_have_is_begun_anew(root: Path) -> None:
+    tracker(root).begin()
+    (known,) = runs(root)
+    Journal(root / "one").remember(id="0123456789abcdef0123456789abcdef")
+    record = tracker(root)
+    record.epoch(RECORD)
+    assert {run.info.run_id for run in runs(root)} == {known.info.run_id, record.id}
+
+
+def test_trials_are_children_of_their_sweep(root: Path) -> None:
+    (root / "sweep").mkdir()
+    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"})
+    sweep.begin()
+    for name in ("0", "1"):
+        tracker(root, name, root / "sweep").close("FAILED")
+    children = {run.info.run_name for run in runs(root) if run.data.tags.get("mlflow.parentRunId") == sweep.id}
+    assert children == {"0", "1"}
+
+
+def test_what_fails_is_said_once_without_secrets_and_never_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:hunter2@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    record = tracker(tmp_path)
+    record.epoch(RECORD)
+    record.epoch(replace(RECORD, epoch=2))
+    record.evaluation({"hoyer": 0.5}, tmp_path)
+    record.close()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "127.0.0.1" in said
+    assert "'distvae sync'" in said
+    assert "hunter2" not in said
+    assert not any("hunter2" in path.read_text() for path in (tmp_path / "one").iterdir())
+
+
+def away(root: Path) -> None:
+    (root / "mlflow.db").rename(root / "away.db")
+    (root / "mlflow.db").mkdir()
+
+
+def back(root: Path) -> None:
+    (root / "mlflow.db").rmdir()
+    (root / "away.db").rename(root / "mlflow.db")
+
+
+def test_what_a_store_did_not_take_it_gets_when_it_is_back(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = tracker(root)
+    away(root)
+    record.epoch(RECORD)
+    back(root)
+    record.epoch(replace(RECORD, epoch=2))
+    record.close()
+    (found,) = runs(root)
+    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
+    assert capsys.readouterr().err.endswith("one: MLflow has everything now.\n")
+    assert not (root / "one" / PENDING).exists()
+
+
+def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sweep whose trial was resumed, all of it before the store came back: one record each, every epoch once."""
+    (root / "sweep").mkdir()
+    away(root)
+    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"})
+    sweep.begin()
+    first = tracker(root, "sweep/trial", root / "sweep")
+    for n in (1, 2, 3):
+        first.epoch(replace(RECORD, epoch=n))
+    again = tracker(root, "sweep/trial", root / "sweep")
+    for n in (3, 4):
+        again.epoch(replace(RECORD, epoch=n, val_bound=-float(n)))
+    (root / "sweep" / "trial" / "picture.png").write_bytes(b"x")
+    again.files([root / "sweep" / "trial" / "picture.png"], "pictures")
+    again.close()
+    sweep.close("FAILED")
+    assert sync(root, []) == 2
+    back(root)
+    assert sync(root, []) == 0
+    found = {run.info.run_name: run for run in runs(root)}
+    assert {name: run.info.status for name, run in found.items()} == {"sweep": "FAILED", "trial": "FINISHED"}
+    trial = found["trial"]
+    assert trial.data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
+    assert history(root, trial.info.run_id, "val_bound") == [(1, -2.5), (2, -2.5), (3, -2.5), (4, -4.0)]
+    assert (root / "mlartifacts" / trial.info.run_id / "artifacts" / "pictures" / "picture.png").exists()
+    assert sync(root, []) == 0
+    assert capsys.readouterr().out.endswith("nothing is waiting to be sent\n")
+    assert len(runs(root)) == 2
+
+
+def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None:
+    away(root)
+    tracker(root).epoch(RECORD)
+    with (root / "one" / PENDING).open("a") as file:
+        file.write('{"is": "metr')
+    tracker(root).epoch(replace(RECORD, epoch=2))
+    back(root)
+    assert sync(root, [root / "one"]) == 0
+    (found,) = runs(root)
+    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(["tell", "send", "fail"]), max_size=12), st.data())
+def test_whatever_fails_in_between_entries_are_told_once_and_in_order(steps: list[str], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        journal, told, count = Journal(Path(folder)), list[int](), 0
+        for step in steps:
+            if step == "tell":
+                journal.append({"is": "metrics", "n": count})
+                count += 1
+                continue
+            waiting = [entry["n"] for entry in journal.pending()]
+            sent = len(waiting) if step == "send" else data.draw(st.integers(0, len(waiting)))
+            told += waiting[:sent]
+            journal.told(sent)
+        assert told + [entry["n"] for entry in journal.pending()] == list(range(count))
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType")  # MLflow's, of its own types
+def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Path) -> None:
+    import mlflow
+
+    run = distvae.load(trained)
+    record = Tracker.open(run.config, "bars", trained, "here", root=root)
+    record.epoch(RECORD)
+    record.model()
+    record.close()
+    (found,) = runs(root)
+    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    (output,) = found.outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    x = np.random.default_rng(0).random((20, run.dims), dtype=np.float32)
+    codes = model.predict(x)
+    np.testing.assert_array_equal(codes, run.encode(x))
+    np.testing.assert_array_equal(model.predict(x, {"give": "reconstruction"}), run.decode(codes))
+    kept = [path.name for path in (root / "mlartifacts").rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
+    assert not kept
+
+
+def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:
+    run = distvae.load(trained)
+    Tracker.open(run.config, "bars", trained, "here", root=root).epoch(RECORD)
+    (found,) = runs(root)
+    (data,) = (given.dataset for given in found.inputs.dataset_inputs)
+    assert data.name == run.info["data"]
+    assert run.info["data_digest"].startswith(data.digest)
+    assert json.loads(data.profile)["rows"] == run.info["rows"]
+
+
+def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(root: Path, trained: Path) -> None:
+    from mlflow import MlflowClient
+
+    (root / "sweep").mkdir()
+    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"})
+    config = distvae.load(trained).config
+    ids = []
+    for name in ("1", "2"):
+        folder = shutil.copytree(trained, root / "sweep" / "trials" / name)
+        record = Tracker.open(config, "bars", folder, "here", root / "sweep", root)
+        record.model()
+        record.close()
+        ids.append(record.id)
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    for best, versions in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
+        sweep.register("bars", root / "sweep" / "trials" / best)
+        assert client.get_model_version_by_alias("bars", "best").run_id == ids[int(best) - 1]
+        assert len(client.search_model_versions("name = 'bars'")) == versions
+    assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
+
+
+FRESH = """
+import sys, warnings
+from pathlib import Path
+from distvae.config import Config
+from distvae.track import Tracker
+root = Path(sys.argv[1])
+(root / sys.argv[2]).mkdir()
+record = Tracker.open(Config(), "speech-vae", root / sys.argv[2], "here", root=root)
+record.close()
+"""
+
+
+@pytest.mark.slow
+def test_first_users_side_by_side_all_get_their_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    started = [
+        subprocess.Popen([sys.executable, "-c", FRESH, str(tmp_path), str(n)], stderr=subprocess.PIPE, text=True)
+        for n in range(3)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert said == [""] * 3
+    assert {run.info.run_name for run in runs(tmp_path)} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:p@ss@host/path", "https://host/path"),
+        ("API request to http://tok@host:5000/api failed", "API request to http://host:5000/api failed"),
+        ("postgresql://u:p@db/name?password=secret&x=1", "postgresql://db/name?password=...&x=1"),
+        ("sqlite:////runs/mlflow.db", "sqlite:////runs/mlflow.db"),
+    ],
+)
+def test_what_is_shown_holds_no_credentials(text: str, shown: str) -> None:
+    assert public(text) == shown
+
+
+def test_where_to_look_names_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert Store.find(Path("runs")).uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert Store.find(Path("runs")).look == "distvae ui"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@tracking.example")
+    assert Store.find(Path("runs")).look == "https://tracking.example"
