@@ -183,19 +183,35 @@ def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> 
     info = read_info(folder)
     if recipe and info["recipe"] != recipe:
         raise Refusal(f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder expected")
-    before, now = flatten(read_config(folder, info)), flatten(config)
+    stored = read_config(folder, info)
+    before, now = flatten(stored), flatten(config)
+    free = FREE_TO_CHANGE | ({"train.epochs"} if config.train.schedule != "cosine" else set())
     for name in now.keys() | before.keys():
-        if name not in FREE_TO_CHANGE and now.get(name) != before.get(name):
+        if name not in free and now.get(name) != before.get(name):
             then = f"but {before.get(name)!r} in the run in {folder}"
             raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged")
     if info["data_digest"] != dataset.digest:
         raise Refusal(f"{folder}: trained on other data ({info['data']}); --resume wants the data it began with")
+    if config.train.epochs != stored.train.epochs:
+        _prolong(folder, stored.with_("train", epochs=config.train.epochs), info)
+
+
+def _prolong(folder: Folder, config: Config, info: dict[str, Any]) -> None:
+    """Let a run go on for more epochs, or fewer, than it began with; one whose rate depends on their number cannot."""
+    text = _written(config)
+    hashes = {"config_sha256": hashlib.sha256(text).hexdigest(), "config_sha256_before": info["config_sha256"]}
+    _note(folder, **hashes)
+    folder.write("config.yaml", text)
+
+
+def _written(config: Config) -> bytes:
+    import yaml
+
+    return yaml.safe_dump(to_dict(config), sort_keys=False).encode()
 
 
 def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
-    import yaml
-
-    text = yaml.safe_dump(to_dict(config), sort_keys=False).encode()
+    text = _written(config)
     folder.write("config.yaml", text)
     facts = {
         "version": checkpoint.VERSION,

@@ -78,6 +78,37 @@ def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
     assert [told(record) for record in fit(config, data, taken, resume=True)] == whole
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cyclical"])
+@pytest.mark.parametrize("sections", [KINDS[0], KINDS[-1]])
+def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_not_ended(
+    tmp_path: Path, sections: dict[str, Any], schedule: str
+) -> None:
+    train = sections.get("train", {}) | {"schedule": schedule, "cycle": 3}
+    short, long = (tiny.config(**(sections | {"train": train | {"epochs": epochs}})) for epochs in (2, 5))
+    whole = [told(record) for record in fit(long, tiny.dataset(), tmp_path / "whole")]
+    first = [told(record) for record in fit(short, tiny.dataset(), tmp_path / "parts")]
+    rest = [told(record) for record in fit(long, tiny.dataset(), tmp_path / "parts", resume=True)]
+    assert whole == first + rest
+    one, other = (checkpoint.load(tmp_path / folder, "last")[0] for folder in ("whole", "parts"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert Run.open(tmp_path / "parts").config == long
+
+
+def test_a_crash_while_the_number_of_epochs_changes_leaves_a_run_that_can_be_opened(tmp_path: Path) -> None:
+    short, long = (tiny.config(train={"epochs": epochs, "schedule": "constant"}) for epochs in (1, 3))
+    list(fit(short, tiny.dataset(), tmp_path / "run"))
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    assert len(list(fit(long, tiny.dataset(), tmp_path / "run", resume=True))) == 2
+    (tmp_path / "run" / "config.yaml").write_bytes(before)
+    assert Run.open(tmp_path / "run").config == short
+
+
+def test_a_rate_that_falls_to_the_last_epoch_is_not_prolonged(tmp_path: Path) -> None:
+    list(fit(tiny.config(train={"epochs": 2, "schedule": "cosine"}), tiny.dataset(), tmp_path / "run"))
+    with pytest.raises(Refusal, match=r"train\.epochs: 3, but 2"):
+        list(fit(tiny.config(train={"epochs": 3, "schedule": "cosine"}), tiny.dataset(), tmp_path / "run", resume=True))
+
+
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     config, data = tiny.config(), tiny.dataset()
     assert len(list(fit(config, data, tmp_path / "run"))) == 4
