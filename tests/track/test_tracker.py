@@ -239,28 +239,34 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(root: Pat
     assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
 
 
-FRESH = """
-import sys, warnings
+WRITER = """
+import math, sys
+from dataclasses import replace
 from pathlib import Path
-from distvae.config import Config
-from distvae.track import Tracker
-root = Path(sys.argv[1])
-(root / sys.argv[2]).mkdir()
-record = Tracker.open(Config(), "speech-vae", root / sys.argv[2], "here", root=root)
+from tests.track.records import RECORD, tracker
+record = tracker(Path(sys.argv[1]), sys.argv[2])
+for n in range(1, 31):
+    record.epoch(replace(RECORD, epoch=n, val_bound=-n / int(sys.argv[2])))
 record.close()
 """
 
 
 @pytest.mark.slow
-def test_first_users_side_by_side_all_get_their_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_users_side_by_side_lose_no_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six of them, on a store that has no tables yet."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    numbers = [str(n) for n in range(1, 7)]
     started = [
-        subprocess.Popen([sys.executable, "-c", FRESH, str(tmp_path), str(n)], stderr=subprocess.PIPE, text=True)
-        for n in range(3)
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), n], stderr=subprocess.PIPE, text=True)
+        for n in numbers
     ]
-    said = [process.communicate(timeout=120)[1] for process in started]
-    assert said == [""] * 3
-    assert {run.info.run_name for run in runs(tmp_path)} == {"0", "1", "2"}
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert said == [""] * len(numbers)
+    found = runs(tmp_path)
+    assert sorted(run.info.run_name for run in found) == numbers
+    for run in found:
+        expected = [(n, -n / int(run.info.run_name)) for n in range(1, 31)]
+        assert history(tmp_path, run.info.run_id, "val_bound") == expected
 
 
 @pytest.mark.parametrize(
