@@ -158,7 +158,8 @@ def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style:
             tracker.evaluation(judgement.summary, folder / "evaluation" / "test")
         tracker.model()
         tracker.close()
-        progress.say(f"recorded; to look at it: {tracker.store.look}")
+        if tracker.whole:
+            progress.say(f"recorded; to look at it: {tracker.store.look}")
     if judgement:
         report(judgement, style)
 

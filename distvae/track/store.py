@@ -18,6 +18,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is down must not hold up training for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password in it
 }
 
 
@@ -33,7 +34,8 @@ def public(text: str) -> str:
 
 def cause(error: Exception) -> str:
     """What went wrong, in a line that may be shown."""
-    return public(" ".join(str(error).split()))[:300] or type(error).__name__
+    text = public(" ".join(str(error).split()))
+    return "nothing answers there" if "Max retries exceeded" in text else text[:300] or type(error).__name__
 
 
 @dataclass(frozen=True)

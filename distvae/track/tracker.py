@@ -65,6 +65,11 @@ class Tracker:
         """The id of the record, once MLflow has it."""
         return self._sender.id if self._sender else None
 
+    @property
+    def whole(self) -> bool:
+        """Whether MLflow has everything."""
+        return not self._failing
+
     def begin(self) -> None:
         """Create the record, or find the one to go on with."""
         with self._forgiving():

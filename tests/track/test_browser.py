@@ -2,12 +2,10 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 
 from distvae import pictures
 from distvae.track import Store, Tracker
+from tests.track.ports import answers, free_port
 from tests.track.records import RECORD, tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -52,9 +51,7 @@ def recorded(root: Path) -> Path:
 @pytest.fixture
 def address(recorded: Path) -> Iterator[str]:
     """Where `distvae ui` serves it."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
     with subprocess.Popen(command, cwd=recorded, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as server:
         until = time.monotonic() + 120
@@ -66,11 +63,6 @@ def address(recorded: Path) -> Iterator[str]:
         server.send_signal(signal.SIGINT)
         server.communicate(timeout=30)
     assert not answers(port)
-
-
-def answers(port: int) -> bool:
-    with closing(socket.socket()) as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
