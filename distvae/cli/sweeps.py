@@ -46,6 +46,20 @@ def tune(
 
 
 @app.command()
+def report(
+    source: Annotated[Path, typer.Argument(metavar="SWEEP|RUN", help="A folder of 'distvae tune' or 'distvae train'.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The page; default report.html in that folder.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write one page about a sweep or a run, to be read without anything else, and the same in Markdown beside it."""
+    from distvae import report
+
+    print(report.write(source, out, force))
+
+
+@app.command()
 def results(
     rows: Annotated[Path, typer.Argument(help="Folder of finished rows, one JSON each.")] = Path("docs/results"),
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the page goes; else standard output.")] = None,
