@@ -80,8 +80,8 @@ def compromises(dots: Sequence[Dot], axes: Sequence[str], signs: Sequence[int]) 
         across, up = [dot.at[1] for dot in members], [dot.at[0] for dot in members]
         drawn.scatter(across, up, s=46, color=colour, marker=marker, edgecolors=PAPER, label=group, zorder=3)
     best = [(up * signs[0], across * signs[1]) for up, across in front([_turned(dot, signs) for dot in dots])]
-    edge = {"drawstyle": "steps-pre", "color": INK, "linewidth": 1, "alpha": 0.55, "zorder": 2}
-    drawn.plot([at[1] for at in best], [at[0] for at in best], **edge)
+    across, up = [at[1] for at in best], [at[0] for at in best]
+    drawn.plot(across, up, drawstyle="steps-pre", color=INK, linewidth=1, alpha=0.55, zorder=2)
     better = ["larger" if sign > 0 else "smaller" for sign in signs]
     drawn.set_xlabel(f"{axes[1]} ({better[1]} is better)", parse_math=False)
     drawn.set_ylabel(f"{axes[0]} ({better[0]} is better)", parse_math=False)
@@ -237,12 +237,12 @@ def parts(shares: Sequence[Share]) -> "Figure":
     return figure
 
 
-def course(values: Sequence[tuple[float, float]], name: str) -> "Figure":
+def course(values: Sequence[tuple[float, float]]) -> "Figure":
     """One figure by epoch."""
     figure = new_figure(4.4, 2.6)
     axes = figure.subplots()
     epochs, heights = zip(*values, strict=True)
     axes.plot(epochs, heights, color=COLOURS[0], linewidth=1.8, marker="o" if len(epochs) < 12 else "", markersize=4)
-    axes.set(xlabel="epoch", ylabel=name)
+    axes.set(xlabel="epoch")
     axes.locator_params(axis="x", integer=True)
     return figure

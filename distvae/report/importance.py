@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 LEAST = 10
 """Fewer trials than this, or than so many for each parameter, show chance and little else."""
 EACH = 4
-DRAWN = 12
+DRAWN = 8
 """So often the trials are drawn anew, to see how much the shares depend on which ones were run."""
-TREES = 32
+TREES = 16
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Share:
     mean: float
     low: float
     high: float
-    """Between which eight of ten shares lie when trials are drawn anew."""
+    """Between which it lies when the trials are drawn anew."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def shares(group: Group, metric: int) -> list[Share]:
     if not found or not _differs(group.trials, metric):
         return []
     whole, drawn = found[0], found[1:] or found
-    spans = {name: np.quantile([shares[name] for shares in drawn], (0.1, 0.9)) for name in group.varied}
-    told = [Share(name, whole[name], float(spans[name][0]), float(spans[name][1])) for name in group.varied]
+    spans = {name: [shares[name] for shares in drawn] for name in group.varied}
+    told = [Share(name, whole[name], min(spans[name]), max(spans[name])) for name in group.varied]
     return sorted(told, key=lambda share: -share.mean)
 
 

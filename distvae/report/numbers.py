@@ -6,19 +6,16 @@ from typing import Any
 
 def places(value: float) -> int:
     """How many decimals a figure is told to."""
-    size = abs(value)
-    return 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4
+    return max(1, 3 - math.floor(math.log10(abs(value)))) if value else 4
 
 
 def shown(value: float) -> str:
-    """A figure: whole numbers whole, the rest to about four digits, tiny ones in powers of ten."""
+    """A figure: whole numbers whole, the rest to four digits or one decimal, tiny and huge ones in powers of ten."""
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e9:
         return f"{value:.0f}"
-    if abs(value) < 1e-2 or abs(value) >= 1e9:
-        return f"{value:.3g}"
-    return f"{value:.{places(value)}f}"
+    return f"{value:.{places(value)}f}" if 1e-3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def with_spread(mean: float, spread: float | None) -> str:
@@ -32,7 +29,7 @@ def with_spread(mean: float, spread: float | None) -> str:
 def setting(value: Any) -> str:
     """A value of the configuration."""
     if isinstance(value, float):
-        return shown(value)
+        return f"{value:.6g}"
     return "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -23,7 +23,7 @@ def command(run: Evidence) -> str:
         return shlex.join(["distvae", "train", recipe, *_words(differing(flatten(run.config), recipe))])
     kept = shlex.quote(str(run.folder / "config.yaml"))
     if recipe == RESTORED:
-        return f"distvae denoise IN OUT --recipe {kept}    # or inpaint; IN was {run.info['data']}"
+        return f"distvae denoise IN OUT --recipe {kept}"
     return f"distvae train {kept}"
 
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import asdict
+from functools import partial
 
 from distvae import pictures
-from distvae.config import Config, to_dict
+from distvae.config import Config
 from distvae.progress import clock
 from distvae.report import drawing, repeat
 from distvae.report.blocks import (
@@ -23,8 +24,9 @@ from distvae.report.blocks import (
     facts,
 )
 from distvae.report.exhibits import exhibit
-from distvae.report.numbers import counted, setting, shown
+from distvae.report.numbers import counted, setting, shown, with_spread
 from distvae.report.reading import Evidence
+from distvae.schema import SECTIONS, read_section
 
 STAGED = {
     "bound": "bound, nats per window",
@@ -69,7 +71,7 @@ def _answer(run: Evidence) -> str:
     """How far it came, and how good it is."""
     if not run.epochs:
         return "No epoch was finished."
-    count = f"Trained for {counted(len(run.epochs), 'epoch')} of {run.config.train.epochs}"
+    count = f"Trained for {len(run.epochs)} of {counted(run.config.train.epochs, 'epoch')}"
     if run.stages:
         last = run.stages[-1]
         close = [f"{name.upper()} {shown(value)}" for name, value in last.items() if name not in (*STAGED, *UNIT_FREE)]
@@ -82,16 +84,15 @@ def _answer(run: Evidence) -> str:
 
 
 def _differing(config: Config) -> Iterator[tuple[str, str]]:
-    """The kind of each section, and what is set otherwise than by default."""
-    told, default = to_dict(config), to_dict(Config())
-    for section, part in told.items():
-        given = part if isinstance(part, dict) else {}
-        usual: Mapping[str, Any] = default[section] if isinstance(default[section], dict) else {}
-        for name, value in given.items():
-            if name not in usual or usual[name] != value:
-                yield f"{section}.{name}", setting(value)
-        if not given and part != default[section]:
-            yield section, setting(part)
+    """The kind of each section, and what is set otherwise than that kind has it by default."""
+    for section in SECTIONS:
+        part = getattr(config, section)
+        yield f"{section}.kind", part.kind
+        for name, usual in asdict(read_section(section, {"kind": part.kind})).items():
+            if (value := getattr(part, name)) != usual:
+                yield f"{section}.{name}", setting(list(value) if isinstance(value, tuple) else value)
+    if config.follows != Config().follows:
+        yield "follows", config.follows
 
 
 def _learning(run: Evidence) -> Iterator[Block]:
@@ -107,8 +108,7 @@ def _learning(run: Evidence) -> Iterator[Block]:
 
 def _course(run: Evidence, name: str) -> Drawing:
     values = [(stage["epoch"], stage.get(name, math.nan)) for stage in run.stages]
-    label = STAGED.get(name, name.upper())
-    return Drawing(drawing.svg(lambda: drawing.course(values, label), f"course-{name}"), label)
+    return Drawing(drawing.svg(partial(drawing.course, values), f"course-{name}"), STAGED.get(name, name.upper()))
 
 
 def _figures(run: Evidence) -> Iterator[Block]:
@@ -125,8 +125,6 @@ def _figures(run: Evidence) -> Iterator[Block]:
 
 
 def _told(figures: Mapping[str, float | None], name: str) -> Cell:
-    from distvae.report.numbers import with_spread
-
     value = figures.get(name)
     return Cell("") if value is None else Cell(with_spread(value, figures.get(f"{name}_std")), value)
 
@@ -151,4 +149,5 @@ def _provenance(run: Evidence) -> Iterator[Block]:
             ("digest of the data", str(info["data_digest"])),
         ]
     )
-    yield Code(repeat.command(run), "To repeat it:")
+    restored = f", where IN is {info['data']}; or inpaint" if info["recipe"] == repeat.RESTORED else ""
+    yield Code(repeat.command(run), f"To repeat it{restored}:")

@@ -147,8 +147,11 @@ def _compromises(sweep: Sweep) -> Iterator[Block]:
         return
     signs = [1 if sweep.metrics[name] == "max" else -1 for name in names]
     dots = [_dot(trial, names, sweep) for trial in finished]
-    more = f" The table marks by all {len(sweep.metrics)} figures." if len(sweep.metrics) > 2 else ""
-    caption = f"Each point is a trial, under its number. Those in bold are beaten by no other in the two; the line bounds what they cover.{more}"
+    more = f" The table goes by all {len(sweep.metrics)} figures." if len(sweep.metrics) > 2 else ""
+    caption = (
+        "Each point is a trial, under its number. Those in bold are beaten by no other in the two; the line bounds "
+        f"what they cover.{more}"
+    )
     yield Drawing(drawing.svg(lambda: drawing.compromises(dots, names, signs), "front"), caption)
     yield Text(_hypervolume([dot.at for dot in dots], names, signs))
 
@@ -188,9 +191,9 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
         yield Text(
             "Bars are shares of the variance of a figure that a parameter accounts for, alone and with others, in a "
             "random forest fitted to the trials (functional analysis of variance). They add up to 1 whether the "
-            f"forest explains much or little. Lines span eight of ten results when the trials are drawn anew {DRAWN} "
-            "times: bars whose lines overlap are not told apart. A sampler that seeks the best tries some values "
-            "more often than others, which the shares do not know."
+            f"forest explains much or little. Lines span what comes of drawing the trials anew {DRAWN} times: "
+            "bars whose lines overlap are not told apart. A sampler that seeks the best tries some values more often "
+            "than others, which the shares do not know."
         )
     for order, group in enumerate(enough):
         yield Drawings(list(_parts(sweep, group, order)))
