@@ -13,7 +13,7 @@ from distvae.report.front import hypervolume
 from distvae.report.importance import DRAWN, Group, groups, shares
 from distvae.report.numbers import counted, listed, setting, shown
 from distvae.report.reading import Evidence, Sweep, Trial
-from distvae.report.trials import STATES, better, table
+from distvae.report.trials import STATES, better, tables
 from distvae.tune.admission import CHANGE_THE_BOUND
 from distvae.tune.axes import Choice, Interval
 from distvae.tune.trial import SPLIT
@@ -135,10 +135,7 @@ def _trials(sweep: Sweep) -> Iterator[Block]:
     if not sweep.trials:
         yield Text("None.")
         return
-    found, same = table(sweep)
-    yield found
-    if same:
-        yield same
+    yield from tables(sweep)
 
 
 def _compromises(sweep: Sweep) -> Iterator[Block]:
@@ -186,7 +183,7 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
     if not found:
         yield Text("What the sampler was told (optuna.db) is not in the folder, or no parameter varied.")
         return
-    enough = [group for group in found if group.varied and len(group.trials) >= group.needed]
+    enough = [group for group in found if len(group.varied) > 1 and len(group.trials) >= group.needed]
     if enough:
         yield Text(
             "Bars are shares of the variance of a figure that a parameter accounts for, alone and with others, in a "
@@ -209,10 +206,11 @@ def _parts(sweep: Sweep, group: Group, order: int) -> Iterator[Drawing]:
 
 def _left_out(found: Sequence[Group], enough: Sequence[Group]) -> Iterator[str]:
     """Groups that are too small, and parameters that only some trials have."""
-    for group in found if enough else found[:1]:
+    for group in found if any(len(g.trials) >= g.needed for g in found) else found[:1]:
         count = counted(len(group.trials), "trial")
-        if not group.varied:
-            yield f"Of {group.about}: nothing that all of them have varied."
+        if len(group.varied) < 2:
+            alone = f"{group.varied[0]} alone differs" if group.varied else "no parameter that all have differs"
+            yield f"Of {group.about}: {alone}, so there is nothing to share out."
         elif group not in enough:
             yield f"Of {group.about}: {count}, too few to tell parameters apart ({group.needed} or more expected)."
         elif group.left_out:

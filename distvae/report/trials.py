@@ -27,8 +27,8 @@ def better(mode: str) -> str:
     return "larger" if mode == "max" else "smaller"
 
 
-def table(sweep: Sweep) -> tuple[Table, Table | None]:
-    """Every trial, the best first; and the figures that are the same for all."""
+def tables(sweep: Sweep) -> Iterator[Table]:
+    """Every trial, the best first; why some did not finish; and the figures that are the same for all."""
     results = [trial.result for trial in sweep.trials]
     names, same = _figures(sweep)
     keys = list(dict.fromkeys(key for result in results for key in result.values))
@@ -38,19 +38,22 @@ def table(sweep: Sweep) -> tuple[Table, Table | None]:
         Column("trial", numeric=True),
         Column(UNBEATEN),
         Column("state"),
-        *([Column(CAUSE)] if causes else []),
         *(Column(key, numeric[key]) for key in keys),
         *(Column(name, True, _order(sweep, name)) for name in names),
         Column("epochs", True),
         Column("last bound", True),
         Column("time", True),
+        *([Column(CAUSE)] if causes else []),
     ]
     rows = [Row(list(_cells(result, keys, names, causes)), _tone(result)) for result in results]
     seeds = sweep.facts["seeds"]
     spread = f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation." if seeds > 1 else ""
     caption = f"{UNBEATEN}: no other trial is better in one figure it is ranked by and no worse in the others.{spread}"
-    told = Table(columns, rows, caption, sortable=True)
-    return told, facts(same, "What judging gave alike for every trial that finished.") if same else None
+    yield Table(columns, rows, caption, sortable=True)
+    if causes:
+        yield facts([(f"trial {r.number}, {STATES[r.state]}", r.cause) for r in results], "Why some did not finish.")
+    if same:
+        yield facts(same, "What judging gave alike for every trial that finished.")
 
 
 def _figures(sweep: Sweep) -> tuple[list[str], list[tuple[str, str]]]:
@@ -85,8 +88,6 @@ def _cells(result: Result, keys: Sequence[str], names: Sequence[str], causes: bo
     yield Cell(str(result.number), result.number)
     yield Cell(UNBEATEN if result.unbeaten else "", float(result.unbeaten))
     yield Cell(STATES[result.state])
-    if causes:
-        yield Cell(result.cause)
     for key in keys:
         value = result.values.get(key)
         yield Cell("" if key not in result.values else setting(value), value if _number(value) else None)
@@ -95,6 +96,8 @@ def _cells(result: Result, keys: Sequence[str], names: Sequence[str], causes: bo
     yield Cell(str(result.epoch) if result.epoch else "", result.epoch or None)
     yield Cell("" if result.bound is None else shown(result.bound), result.bound)
     yield Cell(clock(result.seconds) if result.seconds else "", result.seconds or None)
+    if causes:
+        yield Cell(result.cause)
 
 
 def _figure(figures: dict[str, float], name: str) -> Cell:

@@ -57,8 +57,8 @@ def test_every_trial_of_the_results_is_in_both_tables_with_its_figures(folder: P
             assert trial["state"] in row["state"]
             assert row.get("cause", "") == trial["cause"]
             assert float(row["model.latent"]) == trial["values"]["model.latent"]
-            alpha = trial["values"].get("model.alpha")
-            assert (float(row["model.alpha"]) if row["model.alpha"] else None) == pytest.approx(alpha, rel=1e-5)
+            alpha = trial["values"].get("model.alpha", math.nan)
+            assert float(row["model.alpha"] or math.nan) == pytest.approx(alpha, rel=1e-5, nan_ok=True)
             for name, value in trial["figures"].items():
                 mean, _, spread = (row.get(name.removesuffix("_spread")) or same[name]).partition(
                     " \N{PLUS-MINUS SIGN} "
