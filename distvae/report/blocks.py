@@ -61,6 +61,8 @@ class Drawing:
 
     svg: str
     caption: str
+    large: bool = False
+    """Whether it has panels of its own, too small to read on a narrow page."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from distvae.config import Config
 
+FACTS = (
+    *("name", "recipe", "config", "metrics", "trials", "concurrent"),
+    *("seed", "seeds", "search", "scheduler", "axes"),
+)
+"""What sweep.json has to say."""
 CUT_OFF = "cut off, or still under way"
 """Why a trial that nobody ended has no result."""
 
@@ -124,7 +129,9 @@ def read_sweep(folder: Path) -> Sweep:
     from distvae.tune.study import SWEEP
 
     facts = _json(folder / SWEEP)
-    told = [Result(**trial) for trial in _listed(folder / "results.json")]
+    if missing := [name for name in FACTS if name not in facts]:
+        raise Refusal(f"{folder / SWEEP}: says nothing of {missing[0]}; one that this distvae wrote is expected")
+    told = _listed(folder / "results.json")
     memory = remembered(folder)
     beyond = [_remembered(trial) for trial in memory if trial.state.name != "WAITING"]
     results = _joined(told, beyond)
@@ -168,9 +175,14 @@ def _trial(folder: Path, result: Result) -> Trial:
     return Trial(result, runs)
 
 
-def _listed(path: Path) -> list[dict[str, Any]]:
+def _listed(path: Path) -> list[Result]:
     """The trials of results.json, where a sweep came that far."""
-    return list(_json(path)["trials"]) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        return [Result(**trial) for trial in _json(path)["trials"]]
+    except (KeyError, TypeError) as error:
+        raise Refusal(f"{path}: no list of trials as this distvae writes it") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -100,8 +100,9 @@ def _learning(run: Evidence) -> Iterator[Block]:
         yield Drawings([_course(run, name) for name in run.stages[-1] if name not in UNIT_FREE])
         yield Text("After each epoch, in the units of the data. The restored file is not kept with the run.")
     elif run.epochs:
-        course = pictures.telemetry if "active" in run.epochs[-1] else pictures.learning_curves
-        yield Drawing(drawing.svg(lambda: course(run.epochs, run.unit, ""), "learning"), "Every epoch.")
+        searched = "active" in run.epochs[-1]
+        course = pictures.telemetry if searched else pictures.learning_curves
+        yield Drawing(drawing.svg(lambda: course(run.epochs, run.unit, ""), "learning"), "Every epoch.", searched)
     else:
         yield Text("Nothing yet.")
 

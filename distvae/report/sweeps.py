@@ -21,6 +21,7 @@ from distvae.tune.trial import SPLIT
 FLOORS = {"pesq_wb": 1.0, "pesq_nb": 1.0, "stoi": 0.0, "estoi": 0.0, "hoyer": 0.0, "hoyer_active": 0.0}
 """The least that a figure can be, or nearly: what its worth is counted from."""
 DRAWN_BARS = 40
+LABEL = 44  # letters beside a bar
 NAMED = 4
 """So many settings are named in a sentence."""
 
@@ -272,7 +273,7 @@ def _sparsity(sweep: Sweep) -> Iterator[Block]:
         return
     bars = [
         drawing.Usage(
-            f"{result.number}  {result.label}",
+            f"{result.number}  {result.label}"[:LABEL],
             result.figures["live_atoms"],
             result.figures.get("dead_atoms", 0.0),
             result.figures.get("effective_atoms"),

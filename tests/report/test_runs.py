@@ -23,7 +23,7 @@ from distvae.restore import Options, denoise
 from distvae.tune.reading import load_space, read_space, space_names
 from distvae.tune.space import Space
 from distvae.tune.study import _facts
-from tests.report import conftest as sweeps
+from tests.report import folders as sweeps
 from tests.report.reader import Page, alike, markdown_tables
 
 

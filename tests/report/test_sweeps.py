@@ -12,7 +12,7 @@ import pytest
 from distvae import report
 from distvae.refusal import Refusal
 from distvae.tune.results import Result
-from tests.report import conftest as sweeps
+from tests.report import folders as sweeps
 from tests.report.reader import Page, alike, markdown_tables, trials
 
 SHOUT = "<script>alert(1)</script> | *bold* & [link](javascript:1)"
@@ -104,11 +104,16 @@ def test_bounds_of_different_priors_are_drawn_apart(trained: Page) -> None:
 
 
 def test_what_a_trial_says_is_text_and_nothing_else(folder: Path) -> None:
-    sweeps.without_a_ledger(folder, mixed)
+    def judge(number: int, values: dict[str, Any]) -> Result:
+        return mixed(number, values | ({"model.kind": SHOUT} if number == 2 else {}))
+
+    sweeps.without_a_ledger(folder, judge)
     page, twin = read(folder)
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 1
-    assert page.text.count("alert(1)") == 1
+    assert "<script>alert" not in page.text
     assert [row["cause"] for row in trials(page.tables) if row["state"] == "failed"] == [SHOUT]
+    assert SHOUT in [row["model.kind"] for row in trials(page.tables)]
+    assert SHOUT in [row["model.kind"] for row in trials(markdown_tables(twin))]
     assert "<script>" not in re.sub(r"\\<", "", twin)
     assert "](javascript" not in re.sub(r"\\\]", "", twin)
 
@@ -191,9 +196,15 @@ def test_damaged_files_and_other_folders_are_refused_by_name(folder: Path, tmp_p
     (folder / "results.json").write_text("{")
     with pytest.raises(Refusal, match=r"results\.json: altered or damaged"):
         report.write(folder)
+    (folder / "results.json").write_text('{"trials": [{"colour": 1}]}')
+    with pytest.raises(Refusal, match=r"results\.json: no list of trials"):
+        report.write(folder)
     (folder / "results.json").unlink()
     (folder / "optuna.db").write_bytes(b"no database, but long enough to be looked at" * 10)
     with pytest.raises(Refusal, match=r"optuna\.db: cannot be read"):
+        report.write(folder)
+    (folder / "sweep.json").write_text("{}")
+    with pytest.raises(Refusal, match=r"sweep\.json: says nothing of name"):
         report.write(folder)
 
 
