@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INK, RULE, PAPER = "#010203", "#040506", "#070809"
 """Colours that stand for the page's until the drawing is put into it."""
-THEMED = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)"}
+THEMED = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)", PALETTE[0].lower(): "var(--first)"}
 COLOURS = PALETTE[:6]  # black is no colour by night
 MARKERS = "osD^vP"
 POINTS = 200  # of a curve, at most: more cannot be told apart
