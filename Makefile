@@ -1,4 +1,4 @@
-# make demo: a small sweep on built-in speech.  make test: the quick suite.
+# make demo: a small sweep on built-in speech, and runs/demo/report.html about it.  make test: the quick suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -288,4 +288,19 @@ def tune(
     findings = sweep(explored, out or ROOT / explored.name, given, trials, concurrent, data or "", quiet, force, resume)
     if not quiet:
         show(findings)
+    reported(findings.folder, quiet)
     raise SystemExit(findings.exit_code)
+
+
+def reported(folder: Path, quiet: bool) -> None:
+    """Write the page of a sweep; should that fail, its results are there all the same."""
+    from distvae.report import write
+
+    try:
+        page = write(folder)
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        print(f"the report could not be written: {cause}; 'distvae report {folder}' tries again", file=sys.stderr)
+        return
+    if not quiet:
+        print(f"report:    {page}")

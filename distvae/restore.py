@@ -21,7 +21,6 @@ from distvae.output import claim
 from distvae.progress import Progress, Style, clock, until_stopped
 from distvae.recipes import parse_assignments
 from distvae.refusal import Refusal
-from distvae.results import STAGES
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import Preset, configured
 
@@ -182,6 +181,8 @@ def restore(task: Task) -> None:
 
 def note(run: Path, stage: "Stage") -> None:
     """Write a stage down where the run is kept."""
+    from distvae.tasks.restoration import STAGES
+
     with (run / STAGES).open("a") as file:
         file.write(json.dumps(stage.metrics()) + "\n")
 

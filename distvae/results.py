@@ -11,8 +11,6 @@ from distvae.output import whole
 from distvae.refusal import Refusal
 
 Row = dict[str, Any]
-STAGES = "stages.jsonl"
-"""In the run of a restoration: where it stood after each epoch."""
 
 
 def add(folder: Path, run: Path, table: str, force: bool) -> None:
@@ -39,6 +37,7 @@ def add(folder: Path, run: Path, table: str, force: bool) -> None:
 
 def _figures(run: Path) -> Row:
     """Of a restoration where it stands, and how it came there; of another run, its evaluation and best epoch."""
+    from distvae.tasks.restoration import STAGES
     from distvae.train.run import read_epochs, read_records
 
     if stages := {stage["epoch"]: stage for stage in read_records(run, STAGES)}:  # the last of those trained twice

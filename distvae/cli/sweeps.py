@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import Assignments, Data, Force, Quiet, recorded
+from distvae.cli.options import NAMED, Assignments, Data, Force, Quiet, recorded
 
 app = typer.Typer()
 
@@ -43,6 +43,20 @@ def tune(
     from distvae import jobs
 
     jobs.tune(space, assignments or [], data, out, trials, concurrent, resume, force, quiet)
+
+
+@app.command()
+def report(
+    source: Annotated[Path, typer.Argument(metavar="SWEEP|RUN", callback=recorded, help=NAMED)],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The page; default report.html in that folder.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write one page about a sweep or a run, to be read without anything else, and the same in Markdown beside it."""
+    from distvae import report
+
+    print(report.write(source, out, force))
 
 
 @app.command()

@@ -28,6 +28,9 @@ Floats = NDArray[np.floating]
 BLOCK = 1024
 """Rows looked at together; every distinct state of theirs is decoded once."""
 
+STAGES = "stages.jsonl"
+"""The file of a run folder that says where a restoration stood after each epoch."""
+
 TRIED = 1024
 """Rows of a short training that tells the pace."""
 

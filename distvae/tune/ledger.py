@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
+from distvae.refusal import Refusal
 from distvae.tune.results import Result
 from distvae.tune.space import Space
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 FILE = "optuna.db"
 """The file of a sweep's folder that trials are remembered in."""
+STUDY = "sweep"
+"""What Optuna calls the trials in that file."""
 HOPELESS = 3
 """So many failures before any success end a sweep: the others would fail as well."""
 
@@ -43,7 +47,7 @@ class Ledger:
         directions = ["maximize" if mode == "max" else "minimize" for mode in space.metrics.values()]
         self.space = space
         self.study = optuna.create_study(
-            storage=storage, study_name="sweep", directions=directions, pruner=_pruner(space), load_if_exists=True
+            storage=storage, study_name=STUDY, directions=directions, pruner=_pruner(space), load_if_exists=True
         )
         if not self.study.get_trials(deepcopy=False):
             for first in space.combinations() if space.search == "grid" else space.branches():
@@ -115,6 +119,24 @@ class Ledger:
         import optuna
 
         return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[index]._trial_id)
+
+
+def remembered(folder: Path) -> "list[optuna.trial.FrozenTrial]":
+    """The trials that a sweep's folder remembers, looked at and left alone; none where no trial began."""
+    import optuna
+
+    if not (folder / FILE).is_file():
+        return []
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    uri = f"sqlite:///file:{quote(str((folder / FILE).absolute()))}?mode=rw&uri=true"  # rw: after a crash, roll back
+    try:
+        storage = optuna.storages.RDBStorage(uri, skip_compatibility_check=True, skip_table_creation=True)
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        return list(study.get_trials())
+    except KeyError:
+        return []  # cut off before the study was begun
+    except Exception as error:
+        raise Refusal(f"{folder / FILE}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def _sampler(space: Space, begun: int) -> Any:

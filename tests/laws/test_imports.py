@@ -32,7 +32,7 @@ LAYERS = [
     ("__main__",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "ray", "mlflow", "optuna", "librosa", "matplotlib", "pandas", "pyarrow", "numpy", "yaml")
+HEAVY = ("torch", "ray", "mlflow", "optuna", "librosa", "matplotlib", "pandas", "pyarrow", "numpy", "yaml", "jinja2")
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -74,6 +74,7 @@ COMMANDS = [
     "tune",
     "bench",
     "results",
+    "report",
     "denoise",
     "inpaint",
     "runs",

@@ -1,0 +1,70 @@
+"""A report as Markdown: the same words and figures, with links in the place of what cannot be shown."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from distvae.report.blocks import Block, Code, Document, Drawing, Drawings, Exhibit, Table, Text
+
+MARK = "<!-- distvae report -->"
+"""The first line of every twin."""
+
+
+def markdown(document: Document, folder: Path) -> str:
+    """The text of a report that lies in this folder."""
+    lines = [MARK, "", f"# {plain(document.title)}", "", plain(document.subtitle)]
+    for section in document.sections:
+        lines += ["", f"## {plain(section.title)}"]
+        for block in section.blocks:
+            lines += ["", *_block(block, folder)]
+    return "\n".join(lines) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text that stands for itself: no markup, no line's end, no table's bar."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def _block(block: Block, folder: Path) -> Iterator[str]:
+    match block:
+        case Text():
+            yield f"**{plain(block.text)}**" if block.strong else plain(block.text)
+        case Table():
+            yield from _table(block)
+        case Drawing():
+            yield f"*Drawn on the page:* {plain(block.caption)}"
+        case Drawings():
+            yield from (f"- *drawn on the page:* {plain(each.caption)}" for each in block.each)
+        case Exhibit():
+            yield f"### {plain(block.title)}"
+            yield ""
+            yield from (f"- [{plain(each.caption)}]({_link(each.file, folder)})" for each in block.sounds)
+            yield ""
+            yield from (f"![{plain(each.caption)}]({_link(each.file, folder)})" for each in block.pictures)
+        case Code():
+            yield from _code(block)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield _line([column.name for column in table.columns])
+    yield f"| {' | '.join('---:' if column.numeric else '---' for column in table.columns)} |"
+    yield from (_line([cell.text for cell in row.cells]) for row in table.rows)
+    if table.caption:
+        yield from ("", plain(table.caption))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(plain(cell) for cell in cells)} |"
+
+
+def _link(file: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(file, folder)).as_posix())
+
+
+def _code(code: Code) -> Iterator[str]:
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code.text)), default=0))
+    if code.caption:
+        yield from (plain(code.caption), "")
+    yield from (fence, code.text.rstrip(), fence)

@@ -1,0 +1,336 @@
+"""The report of a sweep."""
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from distvae.progress import clock
+from distvae.report import drawing, repeat
+from distvae.report.blocks import Block, Code, Document, Drawing, Drawings, Exhibit, Section, Table, Text, facts
+from distvae.report.exhibits import exhibit
+from distvae.report.front import hypervolume
+from distvae.report.importance import DRAWN, Group, groups, shares
+from distvae.report.numbers import counted, listed, setting, shown
+from distvae.report.reading import Evidence, Sweep, Trial
+from distvae.report.trials import STATES, better, tables
+from distvae.tune.admission import CHANGE_THE_BOUND
+from distvae.tune.axes import Choice, Interval
+from distvae.tune.trial import SPLIT
+
+FLOORS = {"pesq_wb": 1.0, "pesq_nb": 1.0, "stoi": 0.0, "estoi": 0.0, "hoyer": 0.0, "hoyer_active": 0.0}
+"""The least that a figure can be, or nearly: what its worth is counted from."""
+DRAWN_BARS = 40
+LABEL = 44  # letters beside a bar
+NAMED = 4
+"""So many settings are named in a sentence."""
+
+
+def of_sweep(sweep: Sweep) -> Document:
+    """All that a sweep's folder tells."""
+    parts = {
+        "Question and answer": _question(sweep),
+        "Trials": _trials(sweep),
+        "Compromises": _compromises(sweep),
+        "Which parameters matter": _importances(sweep),
+        "Learning": _learning(sweep),
+        "The best and the worst": _exhibits(sweep),
+        "Sparsity": _sparsity(sweep),
+        "What was run": _provenance(sweep),
+    }
+    sections = [Section(title, list(blocks)) for title, blocks in parts.items()]
+    return Document(f"Sweep {sweep.facts['name']}", _subtitle(sweep), [part for part in sections if part.blocks])
+
+
+def _subtitle(sweep: Sweep) -> str:
+    counts = [
+        f"{sum(trial.result.state == state for trial in sweep.trials)} {STATES[state]}"
+        for state in dict.fromkeys(trial.result.state for trial in sweep.trials)
+    ]
+    return f"{counted(len(sweep.trials), 'trial')}" + (f": {listed(counts)}" if counts else "")
+
+
+def _question(sweep: Sweep) -> Iterator[Block]:
+    told, axes = sweep.facts, sweep.facts["axes"]
+    keys = listed(list(dict.fromkeys(axis["key"] for axis in axes)))
+    ranked = listed([f"{name} ({better(mode)} is better)" for name, mode in sweep.metrics.items()])
+    data = f"on {_data(sweep.runs[0])}" if sweep.runs else f"on {told['config'].get('data.path') or 'its data'}"
+    yield Text(
+        f"What do {keys} do to {listed(list(sweep.metrics))}? Trials depart from the recipe {told['recipe']}, {data}. "
+        f"They are ranked by {ranked}, judged on validation data: choosing among them does not see the test data."
+    )
+    yield from (Text(sentence, strong=True) for sentence in _answer(sweep))
+    yield _space(axes)
+
+
+def _data(run: Evidence) -> str:
+    counts = ", ".join(f"{count:,} {split}" for split, count in run.info["rows"].items())
+    return f"{run.info['data']} ({counts} {run.unit}s)"
+
+
+def _answer(sweep: Sweep) -> Iterator[str]:
+    """What the results say, in a sentence or two; and what they leave open."""
+    if not sweep.trials:
+        yield "No trial was begun, so there is no answer yet."
+    elif not sweep.finished:
+        yield "No trial finished, so there is no answer: the table says how each ended."
+    elif len(sweep.finished) == 1:
+        yield f"Only {_named(sweep.finished[0], sweep)} finished; there is nothing to compare it with."
+    else:
+        yield _best(sweep)
+    begun, planned = len(sweep.trials), sweep.facts["trials"]
+    if not sweep.concluded:
+        yield f"The sweep was cut off, or is still under way: {begun} of {planned} trials had begun."
+    elif begun < planned:
+        yield f"{begun} of {planned} trials were begun."
+
+
+def _best(sweep: Sweep) -> str:
+    unbeaten = [trial for trial in sweep.finished if trial.result.unbeaten]
+    if len(sweep.metrics) == 1:
+        return f"{_capital(_named(sweep.finished[0], sweep))} is the best of {len(sweep.finished)}{_lead(sweep)}."
+    figures = "both figures" if len(sweep.metrics) == 2 else "all figures"
+    if len(unbeaten) == 1:
+        return f"{_capital(_named(unbeaten[0], sweep))} is the best of {len(sweep.finished)} in {figures}."
+    if len(unbeaten) <= NAMED:
+        told = "; ".join(_named(trial, sweep) for trial in unbeaten)
+        return f"No trial is the best in {figures}. No other beats these {len(unbeaten)}: {told}."
+    first, last = unbeaten[0], unbeaten[-1]
+    return (
+        f"No other trial beats {len(unbeaten)} of the {len(sweep.finished)} that finished, from "
+        f"{_named(first, sweep)} to {_named(last, sweep)}."
+    )
+
+
+def _lead(sweep: Sweep) -> str:
+    """How far the best is from the next, and whether seeds differ by more."""
+    (name,) = sweep.metrics
+    first, second = (trial.result.figures for trial in sweep.finished[:2])
+    lead, spread = abs(first[name] - second[name]), first.get(f"{name}_spread")
+    told = f", {shown(lead)} from the next"
+    return told + (f", which is less than seeds of it differ by ({shown(spread)})" if spread and spread > lead else "")
+
+
+def _named(trial: Trial, sweep: Sweep) -> str:
+    figures = ", ".join(f"{name} {shown(trial.result.figures[name])}" for name in sweep.metrics)
+    return f"trial {trial.result.number} ({trial.result.label}: {figures})"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _space(axes: Sequence[dict[str, Any]]) -> Table:
+    rows = []
+    for axis in axes:
+        wanted = [f"{key} is {' or '.join(map(setting, values))}" for key, values in axis["when"].items()]
+        rows.append((axis["key"], f"{_span(axis['span'])}{', where ' + ' and '.join(wanted) if wanted else ''}"))
+    return facts(rows, "What varies.")
+
+
+def _span(span: dict[str, Any]) -> str:
+    return str(Choice(tuple(span["values"])) if "values" in span else Interval(**span))
+
+
+def _trials(sweep: Sweep) -> Iterator[Block]:
+    if not sweep.trials:
+        yield Text("None.")
+        return
+    yield from tables(sweep)
+
+
+def _compromises(sweep: Sweep) -> Iterator[Block]:
+    names, finished = list(sweep.metrics)[:2], sweep.finished
+    if len(names) < 2 or len(finished) < 2:
+        return
+    signs = [1 if sweep.metrics[name] == "max" else -1 for name in names]
+    dots = [_dot(trial, names, sweep) for trial in finished]
+    more = f" The table goes by all {len(sweep.metrics)} figures." if len(sweep.metrics) > 2 else ""
+    caption = (
+        "Each point is a trial, under its number. Those in bold are beaten by no other in the two; the line bounds "
+        f"what they cover.{more}"
+    )
+    yield Drawing(drawing.svg(lambda: drawing.compromises(dots, names, signs), "front"), caption)
+    yield Text(_hypervolume([dot.at for dot in dots], names, signs))
+
+
+def _dot(trial: Trial, names: Sequence[str], sweep: Sweep) -> drawing.Dot:
+    kind = trial.result.values.get("model.kind", trial.result.group)
+    first, second = (trial.result.figures[name] for name in names)
+    return drawing.Dot(trial.result.number, (first, second), str(kind))
+
+
+def _hypervolume(points: Sequence[tuple[float, float]], names: Sequence[str], signs: Sequence[int]) -> str:
+    """The area that the trials cover, and from where it is counted."""
+    worst = [min(sign * point[axis] for point in points) for axis, sign in enumerate(signs)]
+    floors = [
+        FLOORS[name] if sign > 0 and name in FLOORS else low
+        for name, sign, low in zip(names, signs, worst, strict=True)
+    ]
+    turned = [(signs[0] * point[0], signs[1] * point[1]) for point in points]
+    area = hypervolume(turned, (floors[0], floors[1]))
+    at = listed([f"{name} {shown(sign * floor)}" for name, sign, floor in zip(names, signs, floors, strict=True)])
+    same = all(sign > 0 and name in FLOORS for name, sign in zip(names, signs, strict=True))
+    told = (
+        "Other sweeps of the same data compare by it" if same else "It compares only with what has the same reference"
+    )
+    return f"They cover a hypervolume of {shown(area)} above the reference point {at}. {told}; more is better."
+
+
+def _importances(sweep: Sweep) -> Iterator[Block]:
+    if not sweep.finished:
+        return
+    found = groups(sweep)
+    if not found:
+        yield Text("What the sampler was told (optuna.db) is not in the folder, or no parameter varied.")
+        return
+    enough = [group for group in found if len(group.varied) > 1 and len(group.trials) >= group.needed]
+    if enough:
+        yield Text(
+            "Bars are shares of the variance of a figure that a parameter accounts for, alone and with others, in a "
+            "random forest fitted to the trials (functional analysis of variance). They add up to 1 whether the "
+            f"forest explains much or little. Lines span what comes of drawing the trials anew {DRAWN} times: "
+            "bars whose lines overlap are not told apart. A sampler that seeks the best tries some values more often "
+            "than others, which the shares do not know."
+        )
+    for order, group in enumerate(enough):
+        yield Drawings(list(_parts(sweep, group, order)))
+    yield from (Text(sentence) for sentence in _left_out(found, enough))
+
+
+def _parts(sweep: Sweep, group: Group, order: int) -> Iterator[Drawing]:
+    for place, name in enumerate(sweep.metrics):
+        if found := shares(group, place):
+            caption = f"{name}: {group.about}, {counted(len(group.trials), 'trial')}."
+            yield Drawing(drawing.svg(partial(drawing.parts, found), f"part-{order}-{place}"), caption)
+
+
+def _left_out(found: Sequence[Group], enough: Sequence[Group]) -> Iterator[str]:
+    """Groups that are too small, and parameters that only some trials have."""
+    for group in found if any(len(g.trials) >= g.needed for g in found) else found[:1]:
+        count = counted(len(group.trials), "trial")
+        if len(group.varied) < 2:
+            alone = f"{group.varied[0]} alone differs" if group.varied else "no parameter that all have differs"
+            yield f"Of {group.about}: {alone}, so there is nothing to share out."
+        elif group not in enough:
+            yield f"Of {group.about}: {count}, too few to tell parameters apart ({group.needed} or more expected)."
+        elif group.left_out:
+            yield f"Of {group.about}: only some have {listed(group.left_out)}, which the shares leave out."
+
+
+def _learning(sweep: Sweep) -> Iterator[Block]:
+    """A diagram for each prior and density: bounds under different ones do not compare."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in sweep.trials:
+        if any(run.epochs for run in trial.runs):
+            kind = {k: v for k, v in trial.result.values.items() if k.startswith(CHANGE_THE_BOUND)}
+            groups.setdefault(", ".join(map(setting, kind.values())) or "all trials", []).append(trial)
+    if not groups:
+        if sweep.trials:
+            yield Text("No trial finished an epoch.")
+        return
+    yield Drawings([_curves(about, trials, place) for place, (about, trials) in enumerate(groups.items())])
+    several = " One curve for each seed." if sweep.facts["seeds"] > 1 else ""
+    apart = " Bounds under different priors or densities do not compare, so each has axes of its own." * (
+        len(groups) > 1
+    )
+    yield Text(
+        f"Bound on validation data after each epoch, larger is better; the first plunge is cut off.{several}{apart}"
+    )
+
+
+def _curves(about: str, trials: Sequence[Trial], place: int) -> Drawing:
+    curves = {
+        trial.result.number: [_curve(run) for run in trial.runs if run.epochs]
+        for trial in sorted(trials, key=lambda trial: trial.result.number)
+    }
+    finished = [trial.result.number for trial in trials if trial.result.state == "finished"]
+    best = finished[0] if len(finished) > 1 else None
+    unit = next(run.unit for trial in trials for run in trial.runs)
+    told = f"{about}: {counted(len(trials), 'trial')}" + (f"; the best in rank, {best}, in blue." if best else ".")
+    return Drawing(drawing.svg(lambda: drawing.bounds(curves, unit, best), f"curves-{place}"), told)
+
+
+def _curve(run: Evidence) -> tuple[list[float], list[float]]:
+    return [epoch["epoch"] for epoch in run.epochs], [epoch["val_bound"] for epoch in run.epochs]
+
+
+def _exhibits(sweep: Sweep) -> Iterator[Exhibit]:
+    name = next(iter(sweep.metrics))
+    shown_of = {"best": sweep.finished[:1], "worst": sweep.finished[1:][-1:]}
+    for rank, trials in shown_of.items():
+        for trial in trials:
+            run = next((run for run in trial.runs if SPLIT in run.figures), None)
+            if run is not None:
+                figure = f"{name} {shown(trial.result.figures[name])}"
+                title = f"Trial {trial.result.number}, the {rank} in {name}: {trial.result.label} ({figure})"
+                yield exhibit(run, SPLIT, title, ("spectrogram", "images", "codes", "dictionary"))
+
+
+def _sparsity(sweep: Sweep) -> Iterator[Block]:
+    known = [trial.result for trial in sweep.finished if "live_atoms" in trial.result.figures]
+    if not known:
+        return
+    bars = [
+        drawing.Usage(
+            f"{result.number}  {result.label}"[:LABEL],
+            result.figures["live_atoms"],
+            result.figures.get("dead_atoms", 0.0),
+            result.figures.get("effective_atoms"),
+        )
+        for result in known[:DRAWN_BARS]
+    ]
+    more = f" The first {DRAWN_BARS} of {len(known)} trials." if len(known) > DRAWN_BARS else ""
+    yield Drawing(
+        drawing.svg(lambda: drawing.usage(bars), "usage"),
+        "Live: the values of the code whose root mean square is above a tenth of the strongest one's. Effective: "
+        f"how many equal values would be as spread as those of one data point, on average. Best first.{more}",
+    )
+
+
+def _provenance(sweep: Sweep) -> Iterator[Block]:
+    told, runs = sweep.facts, sweep.runs
+    yield facts([*_origin(runs), *_times(sweep)])
+    if written := repeat.space(told):
+        repeated = shlex.join(["distvae", "tune", f"{told['name']}.yaml"])
+        yield Code(repeated, "To repeat it, save the space below as a file, and type:")
+        yield Code(written, f"{told['name']}.yaml", folded=True)
+    else:
+        yield Text(
+            f"The recipe {told['recipe']} is not known here, so the space cannot be written out; see sweep.json."
+        )
+
+
+def _origin(runs: Sequence[Evidence]) -> Iterator[tuple[str, str]]:
+    """What the runs noted of the program, the machine and the data; all of them, should they differ."""
+    if not runs:
+        yield "program", "not noted: no trial began to train"
+    yield "commit", _all(str(run.info.get("commit") or "not from a checkout") for run in runs)
+    yield "versions", _all(_pairs(run.info["versions"]) for run in runs)
+    yield "machine", _all(_pairs(run.info["machine"]) for run in runs)
+    yield "data", _all(_data(run) for run in runs)
+    yield "digest of the data", _all(str(run.info["data_digest"]) for run in runs)
+    yield "seeds", _all(str(run.config.train.seed) for run in runs)
+
+
+def _all(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(values))
+
+
+def _pairs(part: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in part.items() if value is not None)
+
+
+def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    told, seconds = sweep.facts, [trial.result.seconds for trial in sweep.trials if trial.result.seconds]
+    yield "search", f"{told['search']}, seed {told['seed']}, {counted(told['seeds'], 'run')} of each trial"
+    yield "poor trials", "none is stopped early" if told["scheduler"] == "none" else f"stopped by {told['scheduler']}"
+    begun = [trial.datetime_start for trial in sweep.remembered if trial.datetime_start]
+    ended = [trial.datetime_complete for trial in sweep.remembered if trial.datetime_complete]
+    if begun and ended:
+        yield "begun, and ended", f"{min(begun):%Y-%m-%d %H:%M}, {max(ended):%Y-%m-%d %H:%M}"
+        yield "time in all", f"{clock((max(ended) - min(begun)).total_seconds())}, pauses included"
+    if seconds:
+        low, high = clock(min(seconds)), clock(max(seconds))
+        beside = f", {told['concurrent']} side by side"
+        yield "time of trials", f"{clock(sum(seconds))} together, {low} to {high} each{beside}"

@@ -1,0 +1,111 @@
+"""Folders of sweeps as `distvae tune` leaves them, without having run: trials that ended, failed, or were cut off."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from distvae.train.session import fit
+from distvae.tune.ledger import Ledger
+from distvae.tune.reading import read_space
+from distvae.tune.results import Findings, Result, rank, write_findings
+from distvae.tune.space import Space
+from distvae.tune.study import SWEEP, _facts
+from tests import tiny
+
+TREE: dict[str, Any] = {
+    "base": "mnist-vae",
+    "metrics": {"squared_error": "min", "hoyer": "max"},
+    "trials": 6,
+    "search": "random",
+    "axes": [
+        {"key": "model.kind", "choice": ["vae", "vsc"]},
+        {"key": "model.latent", "choice": [2, 4, 8]},
+        {"key": "model.alpha", "float": [0.2, 0.5], "when": {"model.kind": "vsc"}},
+    ],
+}
+Judge = Callable[[int, dict[str, Any]], Result | None]
+"""What comes of a trial; nothing where it is cut off."""
+
+
+def judged(number: int, values: dict[str, Any]) -> Result:
+    """A trial that finished, with figures of its own."""
+    chance = np.random.default_rng(number)
+    error, sparse, bound = chance.uniform(0.01, 0.02), chance.uniform(0.2, 0.9), -1234.5678 * chance.uniform(1, 2)
+    live = float(chance.integers(1, 4))
+    figures = {"val_bound": bound, "images": 640.0, "squared_error": error, "hoyer": sparse, "live_atoms": live}
+    figures |= {"dead_atoms": 4 - live, "effective_atoms": 1 + 3 * (1 - sparse)}
+    return Result(number, values, "finished", 4, bound - 1, figures, 61.0 + number)
+
+
+def explored(**fields: Any) -> Space:
+    return read_space("tiny", TREE | fields)
+
+
+def sweep(folder: Path, judge: Judge = judged, *, concluded: bool = True, **fields: Any) -> list[Result]:
+    """Make the folder of a sweep whose trials end as they are judged, with its ledger; the results in their order."""
+    folder.mkdir(exist_ok=True)
+    space = explored(**fields)
+    (folder / SWEEP).write_text(json.dumps(_facts(space)))
+    ledger = Ledger(space, folder)
+    while setting := ledger.next():
+        if result := judge(setting.number, setting.values):
+            ledger.close(result)
+    results = rank(ledger.results, space.metrics)
+    if concluded:
+        write_results(folder, space, results)
+    return results
+
+
+def without_a_ledger(
+    folder: Path, judge: Callable[[int, dict[str, Any]], Result] = judged, **fields: Any
+) -> list[Result]:
+    """The same in less time: what the sampler was told is missing."""
+    folder.mkdir(exist_ok=True)
+    space = explored(**fields)
+    (folder / SWEEP).write_text(json.dumps(_facts(space)))
+    settings: list[dict[str, Any]] = [
+        {"model.kind": "vsc", "model.latent": 2 * n, "model.alpha": 0.1234567 * n}
+        if n % 2
+        else {"model.kind": "vae", "model.latent": 2 * n}
+        for n in range(1, space.trials + 1)
+    ]
+    results = rank([judge(n, values) for n, values in enumerate(settings, 1)], space.metrics)
+    write_results(folder, space, results)
+    return results
+
+
+def write_results(folder: Path, space: Space, results: list[Result]) -> None:
+    """Write results.json as a sweep does, and nothing that is drawn."""
+    write_findings(Findings(folder, dict(list(space.metrics.items())[:1]), results, ""))
+    told = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(told | {"metrics": dict(space.metrics)}))
+
+
+def trained(folder: Path, **sections: Any) -> None:
+    """Train a small run into a folder."""
+    list(fit(tiny.config(**sections), tiny.dataset(), folder))
+
+
+def seen(folder: Path, split: str = "val") -> None:
+    """Put figures, a picture and sounds beside a run, as judging does."""
+    judgement = folder / "evaluation" / split
+    judgement.mkdir(parents=True)
+    (judgement / "summary.json").write_text('{"hoyer": 0.25, "hoyer_std": 0.01, "pesq_wb": null}')
+    chance = np.random.default_rng(0)
+    Image.fromarray(chance.integers(0, 256, (20, 30, 3), np.uint8)).save(judgement / "spectrogram.png")
+    for name in ("original", "reconstruction"):
+        soundfile.write(judgement / f"{name}.wav", chance.uniform(-0.5, 0.5, 800), 8000, subtype="PCM_16")
+
+
+def of_seeds(results: Sequence[Result]) -> list[Result]:
+    """The same with the spread that several seeds give."""
+    spread = {name: f"{name}_spread" for name in ("squared_error", "hoyer")}
+    return [
+        replace(r, figures=r.figures | {wide: 0.1 * r.figures[name] for name, wide in spread.items()}) for r in results
+    ]

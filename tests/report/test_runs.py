@@ -1,0 +1,140 @@
+"""The page of a run: trained, judged, or restored; and what to type to have it again."""
+
+import base64
+import io
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from PIL import Image
+
+from distvae import jobs, report
+from distvae.config import Config, flatten
+from distvae.recipes import load
+from distvae.report.blocks import Sound
+from distvae.report.page import PLAIN, WIDE, picture, sound
+from distvae.report.reading import Evidence, read
+from distvae.report.repeat import command, space
+from distvae.restore import Options, denoise
+from distvae.tune.reading import load_space, read_space, space_names
+from distvae.tune.space import Space
+from distvae.tune.study import _facts
+from tests.report import folders as sweeps
+from tests.report.reader import Page, alike, markdown_tables
+
+
+def test_a_run_is_told_with_what_was_set_judged_and_seen(tmp_path: Path) -> None:
+    sweeps.trained(tmp_path / "run", train={"rate": 0.0123})
+    sweeps.seen(tmp_path / "run", "test")
+    page = report.write(tmp_path / "run")
+    found, twin = Page(page.read_text()), page.with_suffix(".md").read_text()
+    for tables in (found.tables, markdown_tables(twin)):
+        told = alike(tables)
+        assert told["model.latent"] == "4"
+        assert told["train.rate"] == "0.0123"
+        assert "train.schedule" not in told
+        assert told["hoyer"] == "0.2500 \N{PLUS-MINUS SIGN} 0.0100"
+        assert told["pesq_wb"] == ""
+        assert told["digest of the data"] == "tiny-100-0"
+    assert "Trained for 4 of 4 epochs" in found
+    assert len([each for each in found.addresses if each.startswith("data:")]) == 3
+    assert "(evaluation/test/spectrogram.png)" in twin
+
+
+def test_a_run_without_an_epoch_is_a_page(tmp_path: Path) -> None:
+    sweeps.trained(tmp_path / "run")
+    (tmp_path / "run" / "epochs.jsonl").unlink()
+    page = Page(report.write(tmp_path / "run").read_text())
+    assert "No epoch was finished." in page
+    assert "Not yet; 'distvae evaluate" in page
+
+
+def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    small = {"data.window": [4, 4], "model.latent": 8, "model.hidden": [16], "estep.states": 16, "train.batch": 32}
+    settings = small | {"train.epochs": 2, "train.device": "cpu"}
+    options = Options(settings=settings, run=tmp_path / "run", style="quiet")
+    denoise(tmp_path / "a.png", tmp_path / "b.png", 25.0, 0, options)
+    page = Page(report.write(tmp_path / "run").read_text())
+    last = read(tmp_path / "run")
+    assert isinstance(last, Evidence)
+    assert f"the noise is estimated at sigma {last.stages[-1]['sigma']:.2f}" in page
+    assert "PSNR" in page
+    assert "--recipe" in page
+
+
+def test_the_command_of_a_run_resolves_to_its_configuration(tmp_path: Path) -> None:
+    cases: dict[str, dict[str, Any]] = {
+        "speech-sdm": {"model.dictionary": "dct", "model.atoms": 48, "train.rate": 1e-5, "data.path": "a b; c"},
+        "mnist-vsc": {"model.hidden": [8, 4], "data.path": "1"},
+    }
+    for recipe, given in cases.items():
+        config = load(recipe, given)
+        program, action, name, *words = shlex.split(command(stored(tmp_path / recipe, config, recipe)))
+        assert (program, action, name) == ("distvae", "train", recipe)
+        assert flatten(jobs.configured(name, words, None, None)) == flatten(config)
+
+
+def stored(folder: Path, config: Config, recipe: str) -> Evidence:
+    """A run of a configuration, before it is trained."""
+    told = Evidence(folder, {"recipe": recipe}, [], [], {})
+    told.__dict__["config"] = config
+    return told
+
+
+@pytest.mark.parametrize("name", sorted(space_names()))
+def test_the_space_that_is_written_out_is_the_one_that_was_explored(name: str) -> None:
+    explored = load_space(name).pinned({"train.epochs": 7, "train.seed": 3})
+    assert facts(read_space(name, yaml.safe_load(space(facts(explored))))) == facts(explored)
+
+
+def facts(explored: Space) -> dict[str, object]:
+    """What a sweep's folder says, as it is read back."""
+    return dict(yaml.safe_load(yaml.safe_dump(plain(_facts(explored)))))
+
+
+def plain(value: object) -> object:
+    """Lists in the place of tuples."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def test_large_pictures_are_made_smaller_and_small_ones_left_alone(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (500, 1600, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > PLAIN
+    content = base64.b64decode(picture(tmp_path / "a.png").partition(",")[2])
+    assert len(content) < (tmp_path / "a.png").stat().st_size / 3
+    with Image.open(io.BytesIO(content)) as shown:
+        assert shown.width == WIDE
+    Image.fromarray(noise[:9, :9]).save(tmp_path / "b.png")
+    assert base64.b64decode(picture(tmp_path / "b.png").partition(",")[2]) == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_sound_is_packed_without_loss(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(-9999, 9999, 8000 * 20).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
+    content = base64.b64decode(sound(Sound(tmp_path / "a.wav", "")).partition(",")[2])
+    heard, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    assert rate == 8000
+    np.testing.assert_array_equal(heard, samples[: 15 * 8000])
+
+
+def test_results_outlive_a_report_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = sweeps.without_a_ledger(tmp_path / "sweep", trials=2)
+    (tmp_path / "sweep" / "report.html").mkdir()
+    jobs.reported(tmp_path / "sweep", quiet=False)
+    said = capsys.readouterr()
+    assert "the report could not be written" in said.err
+    assert f"'distvae report {tmp_path / 'sweep'}' tries again" in said.err
+    assert len(results) == 2
+    assert (tmp_path / "sweep" / "results.json").is_file()
+    (tmp_path / "sweep" / "report.html").rmdir()
+    jobs.reported(tmp_path / "sweep", quiet=False)
+    assert capsys.readouterr().out == f"report:    {tmp_path / 'sweep' / 'report.html'}\n"

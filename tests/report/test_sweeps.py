@@ -1,0 +1,235 @@
+"""The page of a sweep, however it ended: everything that results.json says is on it, and nothing is asked of others."""
+
+import json
+import math
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae import report
+from distvae.refusal import Refusal
+from distvae.tune.results import Result
+from tests.report import folders as sweeps
+from tests.report.reader import Page, alike, markdown_tables, trials
+
+SHOUT = "<script>alert(1)</script> | *bold* & [link](javascript:1)"
+
+
+def read(folder: Path) -> tuple[Page, str]:
+    """The page of a folder and its twin."""
+    page = report.write(folder)
+    return Page(page.read_text()), page.with_suffix(".md").read_text()
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """What results.json says of each trial."""
+    return {str(trial["number"]): trial for trial in json.loads((folder / "results.json").read_text())["trials"]}
+
+
+def failed(number: int, values: dict[str, Any]) -> Result:
+    return Result(number, values, "failed", cause=SHOUT)
+
+
+def mixed(number: int, values: dict[str, Any]) -> Result:
+    """Trials of every end."""
+    ends = {3: failed(number, values), 5: Result(number, values, "halted", 2, -9.5, {}, 3.0, "worse than others")}
+    return ends.get(number) or sweeps.judged(number, values)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_every_trial_of_the_results_is_in_both_tables_with_its_figures(folder: Path, seeds: int) -> None:
+    def judge(number: int, values: dict[str, Any]) -> Result:
+        (result,) = [mixed(number, values)] if seeds == 1 else sweeps.of_seeds([sweeps.judged(number, values)])
+        return result
+
+    sweeps.without_a_ledger(folder, judge, seeds=seeds)
+    page, twin = read(folder)
+    told = listed(folder)
+    for tables in (page.tables, markdown_tables(twin)):
+        shown, same = trials(tables), alike(tables)
+        assert [row["trial"] for row in shown] == list(told)
+        for row in shown:
+            trial = told[row["trial"]]
+            assert (row["\N{BLACK STAR}"] != "") == trial["unbeaten"]
+            assert trial["state"] in row["state"]
+            assert row.get("cause", "") == trial["cause"]
+            assert float(row["model.latent"]) == trial["values"]["model.latent"]
+            alpha = trial["values"].get("model.alpha", math.nan)
+            assert float(row["model.alpha"] or math.nan) == pytest.approx(alpha, rel=1e-5, nan_ok=True)
+            for name, value in trial["figures"].items():
+                mean, _, spread = (row.get(name.removesuffix("_spread")) or same[name]).partition(
+                    " \N{PLUS-MINUS SIGN} "
+                )
+                assert float(spread if name.endswith("_spread") else mean) == pytest.approx(value, rel=6e-3)
+
+
+def test_the_table_comes_sorted_by_the_first_figure_and_says_so(folder: Path) -> None:
+    sweeps.without_a_ledger(folder)
+    page, _ = read(folder)
+    values = [float(row["squared_error"]) for row in trials(page.tables)]
+    assert values == sorted(values)
+    sorted_by = [head for head in page.heads if "aria-sort" in head]
+    assert [head["aria-sort"] for head in sorted_by] == ["ascending"]
+    names = [cell for table in page.tables if table[0][0] == "trial" for cell in table[0]]
+    assert names[page.heads.index(sorted_by[0])] == "squared_error"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of a sweep some of whose trials left runs, pictures and sounds."""
+    folder = tmp_path_factory.mktemp("trained") / "sweep"
+    first, second, *_, last = sweeps.without_a_ledger(folder)
+    for result in (first, second, last):
+        sweeps.trained(folder / "trials" / str(result.number))
+    for result in (first, last):
+        sweeps.seen(folder / "trials" / str(result.number))
+    return read(folder)[0]
+
+
+def test_nothing_is_asked_of_anybody(trained: Page) -> None:
+    assert len([each for each in trained.addresses if each.startswith("data:")]) == 6
+    assert all(re.match(r"data:(image/png|audio/flac);base64,|#", each) for each in trained.addresses)
+    assert not re.search(r"@import|url\((?!#)|<link|https?:", trained.text)
+    ids = [attributes["id"] for _, attributes in trained.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+
+
+def test_bounds_of_different_priors_are_drawn_apart(trained: Page) -> None:
+    drawn = [words for words in trained.words if re.match(r"(vae|vsc): [12] trials?[;.]", words)]
+    assert len(drawn) == 2
+    assert "each has axes of its own" in trained
+
+
+def test_what_a_trial_says_is_text_and_nothing_else(folder: Path) -> None:
+    def judge(number: int, values: dict[str, Any]) -> Result:
+        return mixed(number, values | ({"model.kind": SHOUT} if number == 2 else {}))
+
+    sweeps.without_a_ledger(folder, judge)
+    page, twin = read(folder)
+    assert len([tag for tag, _ in page.tags if tag == "script"]) == 1
+    assert "<script>alert" not in page.text
+    assert [row["cause"] for row in trials(page.tables) if row["state"] == "failed"] == [SHOUT]
+    assert SHOUT in [row["model.kind"] for row in trials(page.tables)]
+    assert SHOUT in [row["model.kind"] for row in trials(markdown_tables(twin))]
+    assert "<script>" not in re.sub(r"\\<", "", twin)
+    assert "](javascript" not in re.sub(r"\\\]", "", twin)
+
+
+def test_a_sweep_that_tried_nothing_is_a_page(folder: Path) -> None:
+    sweeps.without_a_ledger(folder, trials=1)
+    (folder / "results.json").write_text('{"metrics": {}, "trials": []}')
+    page, twin = read(folder)
+    assert "No trial was begun" in page
+    assert "No trial was begun" in twin
+
+
+def test_one_trial_has_nothing_to_be_compared_with(folder: Path) -> None:
+    sweeps.without_a_ledger(folder, trials=1)
+    page, _ = read(folder)
+    assert "there is nothing to compare it with" in page
+    assert len(trials(page.tables)) == 1
+
+
+def test_a_sweep_whose_every_trial_failed_says_why(folder: Path) -> None:
+    sweeps.without_a_ledger(folder, failed)
+    page, twin = read(folder)
+    assert "No trial finished, so there is no answer" in page
+    for tables in (page.tables, markdown_tables(twin)):
+        assert {(row["state"], row["cause"]) for row in trials(tables)} == {("failed", SHOUT)}
+
+
+def test_a_sweep_that_was_cut_off_is_read_from_its_ledger(folder: Path) -> None:
+    def until_the_fourth(number: int, values: dict[str, Any]) -> Result | None:
+        return None if number > 4 else mixed(number, values)
+
+    ended = sweeps.sweep(folder, until_the_fourth, concluded=False, trials=6)
+    sweeps.trained(folder / "trials" / "5")
+    (folder / "trials" / "6").mkdir()
+    (folder / "trials" / "6" / "failure.txt").write_text("no memory\n\nTraceback")
+    page, _ = read(folder)
+    rows = {row["trial"]: row for row in trials(page.tables)}
+    assert list(rows) == [*(str(result.number) for result in ended if result.state == "finished"), "3", "5", "6"]
+    assert (rows["5"]["state"], rows["5"]["epochs"]) == ("unfinished", "4")
+    assert (rows["6"]["state"], rows["6"]["cause"]) == ("failed", "no memory")
+    assert "6 of 6 trials had begun" in page
+    for result in ended:
+        for name in result.figures.keys() & rows[str(result.number)].keys():
+            assert float(rows[str(result.number)][name]) == pytest.approx(result.figures[name], rel=6e-4)
+
+
+def test_what_happened_after_the_results_were_written_is_not_overlooked(folder: Path) -> None:
+    ended = sweeps.sweep(folder)
+    told = json.loads((folder / "results.json").read_text())
+    stale = [
+        asdict(replace(r, state="stopped", figures={}, unbeaten=False)) if r.number == 2 else asdict(r) for r in ended
+    ]
+    (folder / "results.json").write_text(
+        json.dumps(told | {"trials": [trial for trial in stale if trial["number"] != 4]})
+    )
+    page, _ = read(folder)
+    rows = {row["trial"]: row for row in trials(page.tables)}
+    assert {row["state"] for row in rows.values()} == {"finished"}
+    assert list(rows) == [str(result.number) for result in ended]
+
+
+def test_without_the_ledger_there_are_results_and_no_importances(folder: Path) -> None:
+    sweeps.without_a_ledger(folder)
+    page, _ = read(folder)
+    assert len(trials(page.tables)) == 6
+    assert "(optuna.db) is not in the folder" in page
+
+
+def test_too_few_trials_are_said_and_not_drawn(folder: Path) -> None:
+    sweeps.sweep(folder, trials=3)
+    page, _ = read(folder)
+    assert "Of all trials: 3 trials, too few to tell parameters apart (10 or more expected)." in page
+    assert "share of the variance" not in page
+
+
+def test_damaged_files_and_other_folders_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"neither a sweep \(sweep.json\) nor a run"):
+        report.write(tmp_path)
+    sweeps.sweep(folder, trials=1)
+    (folder / "results.json").write_text("{")
+    with pytest.raises(Refusal, match=r"results\.json: altered or damaged"):
+        report.write(folder)
+    (folder / "results.json").write_text('{"trials": [{"colour": 1}]}')
+    with pytest.raises(Refusal, match=r"results\.json: no list of trials"):
+        report.write(folder)
+    (folder / "results.json").unlink()
+    (folder / "optuna.db").write_bytes(b"no database, but long enough to be looked at" * 10)
+    with pytest.raises(Refusal, match=r"optuna\.db: cannot be read"):
+        report.write(folder)
+    (folder / "sweep.json").write_text("{}")
+    with pytest.raises(Refusal, match=r"sweep\.json: says nothing of name"):
+        report.write(folder)
+
+
+def test_a_report_may_be_rebuilt_and_nothing_else_is_replaced_unasked(folder: Path, tmp_path: Path) -> None:
+    sweeps.without_a_ledger(folder, trials=1)
+    assert report.write(folder) == report.write(folder) == folder / "report.html"
+    assert report.write(folder, tmp_path / "a.html") == report.write(folder, tmp_path / "a.html")
+    for name in ("other.html", "twin.md"):
+        (tmp_path / name).write_text("<p>mine</p>")
+        page = (tmp_path / name).with_suffix(".html")
+        with pytest.raises(Refusal, match=f"{name}: exists; another name or --force"):
+            report.write(folder, page)
+        assert (tmp_path / name).read_text() == "<p>mine</p>"
+        assert Page(report.write(folder, page, force=True).read_text()).tables
+    with pytest.raises(Refusal, match=r"html or \.htm expected"):
+        report.write(folder, tmp_path / "a.pdf")
+
+
+def test_the_hypervolume_is_told_with_its_reference(folder: Path) -> None:
+    results = sweeps.without_a_ledger(folder, trials=2)
+    page, _ = read(folder)
+    text = " ".join(" ".join(page.words).split())
+    found = re.search(r"hypervolume of (\S+) above the reference point squared_error (\S+) and hoyer 0\.", text)
+    assert found
+    error, sparse = zip(*((r.figures["squared_error"], r.figures["hoyer"]) for r in results), strict=True)
+    assert float(found[2]) == pytest.approx(max(error), rel=6e-4)
+    expected = (max(error) - min(error)) * sparse[0]
+    assert math.isclose(float(found[1]), expected, rel_tol=5e-3)
