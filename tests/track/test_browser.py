@@ -1,6 +1,5 @@
 """MLflow's own pages in a real browser: what is recorded can be seen and compared there."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +12,11 @@ import pytest
 
 from distvae import pictures
 from distvae.track import Store, Tracker
+from tests.browser import needs_browser, opened
 from tests.track.ports import answers, free_port
 from tests.track.records import RECORD, tracker
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-OFFLINE = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-OFFLINE += ["--disable-component-update", "--disable-sync"]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture
@@ -67,13 +64,9 @@ def address(recorded: Path) -> Iterator[str]:
 
 def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
     """Experiment, children, compare, parameters and metrics; then a picture among the artifacts of a run."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
-        page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.goto(address)
+    with opened(address) as page:
         page.get_by_text("Model training").click()
         page.get_by_role("link", name="Experiments").first.click()
         page.get_by_role("link", name="speech", exact=True).click()
@@ -92,4 +85,3 @@ def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
         picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
         picture.wait_for()
         assert picture.evaluate("picture => picture.naturalWidth") > 100
-        browser.close()
