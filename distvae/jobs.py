@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distvae.train.loop import Epoch
     from distvae.train.team import Team
     from distvae.train.worker import Group
+    from distvae.tune.means import Means
 
 ROOT = Path("runs")
 
@@ -266,6 +267,15 @@ def recipes(name: str | None) -> None:
     print(yaml.safe_dump(to_dict(load(name)), sort_keys=False).rstrip())
 
 
+def means(
+    workers: str, gpus_per_worker: float, gpus_per_trial: float | None, address: str | None, wait: float
+) -> "Means":
+    """What the trials of a sweep run on."""
+    from distvae.tune.means import Means
+
+    return Means.parse(workers, gpus_per_worker, gpus_per_trial, address, wait)
+
+
 def tune(
     space: str,
     assignments: list[str],
@@ -276,6 +286,7 @@ def tune(
     resume: bool,
     force: bool,
     quiet: bool,
+    means: "Means",
 ) -> None:
     """Sweep a space, and print what was found."""
     from distvae.tune.reading import load_space
@@ -284,7 +295,8 @@ def tune(
 
     explored = load_space(space)
     given = parse_assignments(assignments)
-    findings = sweep(explored, out or ROOT / explored.name, given, trials, concurrent, data or "", quiet, force, resume)
+    folder = out or ROOT / explored.name
+    findings = sweep(explored, folder, given, trials, concurrent, data or "", quiet, force, resume, means=means)
     if not quiet:
         show(findings)
     raise SystemExit(findings.exit_code)
