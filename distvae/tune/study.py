@@ -60,7 +60,8 @@ def sweep(
     with until_stopped() as stop, _ray(space, means) as ray:
         there = wait_for_room(ray, means, space.base.train.threads or 1, stop)
         watch.space = space = side_by_side(space, means, there, concurrent)
-        _refuse_apart(ray, out, store)
+        refuse_one_file(ray, store)
+        check(ray, Folder(out), "--out with a path on a shared disk")
         _open_folder(space, out, resume)
         ledger, record = Ledger(space, out), _record(space, out, store)
         shared = Trials(space, out.absolute() / "trials", store, record.begin(), means.group)
@@ -115,14 +116,13 @@ def _ray(space: Space, means: Means) -> AbstractContextManager[Any]:
     return joined(means.address, cpus, memory(_slots(space) * means.workers if means.group else 0))
 
 
-def _refuse_apart(ray: Any, out: Path, store: Store) -> None:
-    """Refuse machines that do not share the sweep's folder, or could not record in MLflow."""
+def refuse_one_file(ray: Any, store: Store) -> None:
+    """Refuse to record trials of several machines in a file of one."""
     if store.file and len(found := hosts(ray)) > 1:
         raise Refusal(
             f"MLflow: {store.file} is a file of one machine, and Ray has {len(found)}; the address of a server "
             "in MLFLOW_TRACKING_URI expected, as 'mlflow server' prints it"
         )
-    check(ray, Folder(out), "--out with a path on a shared disk")
 
 
 def _computable(space: Space) -> Space:

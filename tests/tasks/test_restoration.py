@@ -13,7 +13,7 @@ from distvae.config import Config
 from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.tasks.presets import noise_level, recipe_of
-from distvae.tasks.restoration import Kept, Restoration
+from distvae.tasks.restoration import Kept, Restoration, batch
 from distvae.train.loop import Interrupted
 
 Floats = NDArray[np.float64]
@@ -80,7 +80,7 @@ def test_the_bound_is_that_of_the_array_in_its_own_units() -> None:
     array = noisy(height=9, width=9)
     restoration = Restoration(config(**{"data.level": "keep", "train.epochs": 1}), array)
     (stage,) = restoration.run()
-    q = restoration.trainer.estep.infer(restoration.trainer.model, restoration.batch(torch.arange(36)), 0)
+    q = restoration.trainer.estep.infer(restoration.trainer.model, batch(restoration.patches, torch.arange(36)), 0)
     x = torch.from_numpy(restoration.patches.rows * restoration.patches.scale + restoration.patches.shift)
     with torch.no_grad():
         output = restoration.trainer.model.decode(q.states.float())
