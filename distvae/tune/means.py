@@ -65,16 +65,20 @@ class Means:
         gpus = _share(int(_sum(machines, "GPU")), slots) if self.gpus is None else self.gpus
         return {"cpu": threads, "gpu": gpus}
 
+    @property
+    def option(self) -> str:
+        """What asks for the most of it."""
+        return "--workers" if self.group else "--gpus-per-trial" if self.gpus else "train.threads"
+
     def lack(self, machines: Machines, threads: int, trials: int = 1) -> str:
         """What so many trials need, and what there is, in words."""
-        option = "--workers" if self.group else "--gpus-per-trial" if self.gpus else "train.threads"
         least = self.group.least if self.group else 1
         needs = {name: trials * least * count for name, count in self.each(threads).items() if count}
         who = "a trial needs" if trials == 1 else f"{trials} trials side by side need"
         if self.group:
             who = who.replace(" need", f" of {_counted(least, 'worker')} need", 1)
         has = {name: _sum(machines, name) for name in ("CPU", "GPU")}
-        return f"{option}: {who} {_listed(needs)}; Ray has {_listed(has)} on {_counted(len(machines), 'machine')}"
+        return f"{who} {_listed(needs)}; Ray has {_listed(has)} on {_counted(len(machines), 'machine')}"
 
 
 def _times(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
@@ -111,6 +115,7 @@ def wait_for_room(ray: Any, means: Means, threads: int, stop: Callable[[], int])
         if stop():
             raise KeyboardInterrupt
         if time.monotonic() >= deadline:
-            raise Refusal(f"{means.lack(found, threads)}; less, more machines, or --wait SECONDS for those to come")
+            lack = f"{means.option}: {means.lack(found, threads)}"
+            raise Refusal(f"{lack}; fewer, more machines, or --wait SECONDS for those to come expected")
         time.sleep(POLL)
     return found

@@ -113,7 +113,7 @@ def _slots(space: Space) -> int:
 def _ray(space: Space, means: Means) -> AbstractContextManager[Any]:
     """The Ray of an address, or one here with room for all trials side by side that need no workers."""
     cpus = cores() if means.group else _slots(space) * _threads(space)
-    return joined(means.address, cpus, memory(_slots(space) * means.workers if means.group else 0))
+    return joined(means.address, cpus, memory(cpus if means.group else 0))
 
 
 def refuse_one_file(ray: Any, store: Store) -> None:
@@ -152,19 +152,20 @@ def _with_data(space: Space, quiet: bool, means: Means) -> Space:
 
 
 def _refuse_folder(space: Space, out: Path, force: bool, resume: bool) -> None:
-    """Refuse a folder of something else; that of an earlier sweep goes if wanted."""
+    """Refuse a folder of something else, or of an earlier sweep that is neither to go on nor to be replaced."""
     if resume and (out / SWEEP).is_file():
         _same_sweep(space, out)
+    elif force and (out / SWEEP).is_file():
         return
-    if force and (out / SWEEP).is_file():
-        shutil.rmtree(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Refusal(f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name expected")
-    claim_folder(out, force)
 
 
 def _open_folder(space: Space, out: Path, resume: bool) -> None:
-    """Write down what will be explored, in a folder that is free or the sweep's own."""
+    """Write down what will be explored, in a folder that is free, the sweep's own, or that of one to be replaced."""
+    if not resume and (out / SWEEP).is_file():
+        shutil.rmtree(out)
+    claim_folder(out, force=True)
     shutil.rmtree(out / NOTES, ignore_errors=True)
     (out / "trials" / STOP).unlink(missing_ok=True)
     with whole(out / SWEEP) as path:
