@@ -37,7 +37,7 @@ def denoises(config: Config) -> bool:
 def noiseless(config: Config) -> Config:
     """The configuration, unless it asks for noise where none is added."""
     if denoises(config):
-        raise Refusal(f"data.noise: {config.data.noise:g}; is added to a file that is denoised or trained on alone")
+        raise Refusal(f"data.noise: {config.data.noise:g}, but none is added here; 0 expected")
     return config
 
 

@@ -206,6 +206,7 @@ BAD = [
     (lambda: distvae.denoise(noisy()[..., 0], recipe="bars"), "none for restoration"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"model.latent": 5}), "only 32 states"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"estep.parents": 65}), "at most as many"),
+    (lambda: distvae.denoise(noisy()[..., 0], settings={"data.noise": 5}), "none is added here"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.zeros((9, 9))), "nothing is missing"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 9))), "every value is missing"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 8))), r"mask: shape \(9, 8\); \(9, 9\) expected"),
