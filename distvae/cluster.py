@@ -1,7 +1,6 @@
 """Ray: one that runs already, or one on this machine for a single job - its own, closed to others, gone afterwards."""
 
 import logging
-import math
 import os
 import secrets
 import signal
@@ -23,16 +22,10 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial has its figures only at its end
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # trials are asked to stop, and keep what they did
 }
 REACHED = 10.0  # seconds in which a machine has to answer
 MEMORY = 150 * 2**20  # of Ray's object store: reports of epochs are all that passes through it
-
-
-@contextmanager
-def local_ray(slots: int, threads: int) -> Iterator[dict[str, float]]:
-    """Ray with room for so many trials of so many threads: the resources that each may ask for."""
-    with joined(None, slots * threads) as ray:
-        yield {"cpu": threads, "gpu": _share(int(ray.cluster_resources().get("GPU", 0)), slots)}
 
 
 @contextmanager
@@ -87,8 +80,3 @@ def _own_signals() -> Iterator[None]:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _share(gpus: int, slots: int) -> float:
-    """What each of some trials gets of the GPUs: a whole one, or an equal part of one."""
-    return 1 / math.ceil(slots / gpus) if gpus else 0

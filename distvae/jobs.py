@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distvae.train.loop import Epoch
     from distvae.train.team import Team
     from distvae.train.worker import Group
+    from distvae.tune.means import Means
 
 ROOT = Path("runs")
 
@@ -239,15 +240,11 @@ def encode(run: Path, data: str, out: Path, split: str, force: bool) -> None:
 
 def check(run: Path, exact: bool, rows: int) -> None:
     """Read every file of a run, and compare its bound with the enumeration of all states."""
-    from distvae.lanes import Lanes
     from distvae.tasks.exactness import compare
-    from distvae.train.run import Run, read_info
+    from distvae.train.run import Run
 
     Run.open(run)
-    last, info = Run.open(run, "last"), read_info(run)
-    if last.estep.block:
-        last.estep.hold(Lanes.of(info["rows"]["train"], last.config.train.batch).held())
-    last.estep.load(info.get("storage", run), last.facts["populations"])
+    last = Run.left(run)
     print(f"{run}: whole")
     if exact:
         for name, value in compare(last, rows).items():
@@ -267,6 +264,15 @@ def recipes(name: str | None) -> None:
     print(yaml.safe_dump(to_dict(load(name)), sort_keys=False).rstrip())
 
 
+def means(
+    workers: str, gpus_per_worker: float, gpus_per_trial: float | None, address: str | None, wait: float
+) -> "Means":
+    """What the trials of a sweep run on."""
+    from distvae.tune.means import Means
+
+    return Means.parse(workers, gpus_per_worker, gpus_per_trial, address, wait)
+
+
 def tune(
     space: str,
     assignments: list[str],
@@ -277,6 +283,7 @@ def tune(
     resume: bool,
     force: bool,
     quiet: bool,
+    means: "Means",
 ) -> None:
     """Sweep a space, and print what was found."""
     from distvae.tune.reading import load_space
@@ -285,7 +292,8 @@ def tune(
 
     explored = load_space(space)
     given = parse_assignments(assignments)
-    findings = sweep(explored, out or ROOT / explored.name, given, trials, concurrent, data or "", quiet, force, resume)
+    folder = out or ROOT / explored.name
+    findings = sweep(explored, folder, given, trials, concurrent, data or "", quiet, force, resume, means=means)
     if not quiet:
         show(findings)
     reported(findings.folder, quiet)

@@ -12,6 +12,8 @@ from distvae.storage import Folder
 PACKAGES = ("distvae", "torch", "numpy", "pyarrow", "safetensors")
 PATIENCE = 120.0
 """Seconds that a machine has to answer in."""
+STORAGE = "--storage with a path on a shared disk, or a URI such as s3://bucket/runs"
+"""What a run needs that machines do not see the folder of."""
 
 
 def versions() -> dict[str, str]:
@@ -29,12 +31,17 @@ def seen(place: str) -> list[str]:
     return Folder(place).names()
 
 
-def check(ray: Any, folder: Folder) -> None:
+def hosts(ray: Any) -> set[str]:
+    """The addresses of the machines."""
+    return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+
+def check(ray: Any, folder: Folder, remedy: str = STORAGE) -> None:
     """Refuse machines that differ in their programs, or do not see what each other writes into a folder."""
     names = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if len(names) > 1:
         _refuse_other_versions(names, ask(ray, names, versions), versions())
-        _refuse_apart(ray, names, folder)
+        _refuse_apart(ray, names, folder, remedy)
 
 
 def ask(ray: Any, names: dict[str, str], what: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
@@ -66,7 +73,7 @@ def _refuse_other_versions(names: dict[str, str], found: dict[str, dict[str, str
                 )
 
 
-def _refuse_apart(ray: Any, names: dict[str, str], folder: Folder) -> None:
+def _refuse_apart(ray: Any, names: dict[str, str], folder: Folder, remedy: str) -> None:
     """A round trip: every machine writes a file, and every one looks for all of them."""
     token = secrets.token_hex(4)
     left = {f"look-{token}-{node[:12]}": name for node, name in names.items()}
@@ -77,7 +84,7 @@ def _refuse_apart(ray: Any, names: dict[str, str], folder: Folder) -> None:
             if missing := [writer for file, writer in left.items() if file not in files]:
                 raise Refusal(
                     f"{folder}: what {missing[0]} writes there is not seen by {names[reader]}; a place that all "
-                    "machines share expected: --storage with a path on a shared disk, or a URI such as s3://bucket/runs"
+                    f"machines share expected: {remedy}"
                 )
     finally:
         for file in left:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from distvae.config import Config
 from distvae.data import signals
 from distvae.data.missing import Finder, Missing, dropped, marked_by, masked_by
+from distvae.data.patches import noised
 from distvae.data.signals import Signal
 from distvae.memory import available
 from distvae.output import claim
@@ -22,7 +23,7 @@ from distvae.progress import Progress, Style, clock, until_stopped
 from distvae.recipes import parse_assignments
 from distvae.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
-from distvae.tasks.presets import Preset, configured
+from distvae.tasks.presets import Preset, configured, denoises, noiseless
 
 if TYPE_CHECKING:
     from distvae.tasks.restoration import Cost, Restoration, Stage
@@ -49,9 +50,10 @@ class Options:
     style: Style = "line"
 
 
-def settings(assignments: list[str], stride: int | None, seed: int) -> dict[str, Any]:
+def settings(assignments: list[str], stride: int | None, seed: int, noise: float | None = None) -> dict[str, Any]:
     """The dotted keys that a command line sets."""
     given: dict[str, Any] = {"train.seed": seed} | ({} if stride is None else {"data.stride": stride})
+    given |= {} if noise is None else {"data.noise": noise, "data.noise_seed": seed}
     return given | parse_assignments(assignments)
 
 
@@ -98,7 +100,8 @@ class Task:
     def config(self) -> Config:
         """Of the recipe named, or else of the preset."""
         options, values = self.options, self.given.values
-        return configured(values, options.preset, options.recipe, options.settings, bool(self.missing.any()))
+        config = configured(values, options.preset, options.recipe, options.settings, bool(self.missing.any()))
+        return config.with_("data", path=str(self.source.absolute())) if denoises(config) else config
 
     def result(self, restored: Floats) -> Floats:
         """What is written: where some values are missing, the observed ones are kept."""
@@ -118,15 +121,16 @@ class Task:
         return {} if reference is None or reference.rate is None else closeness(reference, self.given.values)
 
 
-def denoise(source: Path, target: Path, noise: float | None, seed: int, options: Options) -> None:
-    """Remove the noise from a picture or a sound; or first add some, to see how well that goes."""
+def denoise(source: Path, target: Path, options: Options) -> None:
+    """Remove the noise from a picture or a sound; or first add what data.noise says, to see how well that goes."""
     signal = signals.read(source)
-    if noise is None:
-        restore(Task(source, target, "", signal, reference(options), options))
+    config = configured(signal.values, "fast", options.recipe, options.settings, False)
+    if denoises(config):
+        clean, given = signal.levelled(), noised(signal, config.data)
+        made = f" under noise of {config.data.noise:g}, seed {config.data.noise_seed}"
+        restore(Task(source, target, made, given, reference(options, clean), options))
     else:
-        clean = signal.levelled()
-        made = f" under noise of {noise:g}, seed {seed}"
-        restore(Task(source, target, made, clean.noisy(noise, seed), reference(options, clean), options))
+        restore(Task(source, target, "", signal, reference(options), options))
 
 
 def inpaint(source: Path, target: Path, find: Finder, benchmark: bool, options: Options) -> None:
@@ -140,7 +144,9 @@ def inpaint(source: Path, target: Path, find: Finder, benchmark: bool, options: 
         raise Refusal(f"{source}: {state} is missing; a mask or a value that marks some of the pixels expected")
     given = signal.with_values(np.where(missing, np.nan, signal.values))
     made = f" with {missing.mean():.0%} missing"
-    restore(Task(source, target, made, given, reference(options, signal if benchmark else None), options))
+    task = Task(source, target, made, given, reference(options, signal if benchmark else None), options)
+    noiseless(task.config)
+    restore(task)
 
 
 def reference(options: Options, made_worse: Signal | None = None) -> Signal | None:

@@ -158,6 +158,9 @@ SHOWN = {
     "ratio": "step / products",
     "step_us": "step, us",
     "products_us": "products, us",
+    "reused_per_hour": "trials/h, kept processes",
+    "nested_per_hour": "trials/h, Ray Train each",
+    "times": "times as many",
 }
 DIGITS = {"psnr": 2, "snr": 2, "snr_gain": 2, "pesq_wb_gain": 2, "ssim": 3}
 

@@ -173,6 +173,8 @@ REFUSED = {
     "inpaint grey.png out.png --missing-value 256": "nothing is missing",
     "inpaint grey.png out.png --drop 1": "everything is missing",
     "inpaint stereo.wav out.wav --drop 0.5": "a picture expected",
+    "inpaint grey.png out.png --drop 0.5 data.noise=5": "data.noise: 5, but none is added here",
+    "denoise grey.png out.png data.noise=5 --clean grey.png": "leave --clean out",
 }
 
 

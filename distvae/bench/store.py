@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distvae.bench.row import keep_row
-from distvae.cluster import local_ray
+from distvae.cluster import joined
 from distvae.estep.actors import ShardedStore, Shards, launch
 from distvae.estep.truncated import first_states
 from distvae.lanes import Lanes
@@ -28,7 +28,7 @@ BATCH, BLOCK = 1024, 1024
 def report(rows: int, shards: int, blocks: int, as_json: bool, keep: Path | None, folder: Path | None) -> None:
     """Print what each part takes, and keep it where wanted."""
     how = {"rows": rows, "shards": shards, "blocks": blocks, "states": STATES, "latent": LATENT}
-    with local_ray(1, 1):
+    with joined(None, 1):
         figures = measure(rows, shards, blocks, folder)
     print(json.dumps(how | figures) if as_json else _told(how, figures), flush=True)
     if keep:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from distvae.bench.row import keep_row
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
+from distvae.data.examples import scene
 from distvae.data.patches import Grid
 from distvae.data.signals import read
 from distvae.estep import assemble
@@ -128,22 +129,10 @@ def measure(case: Case, picture: Path | None, rows: int, epochs: int, threads: i
 
 def patches(case: Case, picture: Path | None) -> Array:
     """(N, D) all patches of a picture under noise, standardised."""
-    clean = scene() if picture is None else read(picture).values.astype(np.float64).mean(-1)
+    clean = scene(SIDE) if picture is None else read(picture).values.astype(np.float64).mean(-1)
     noisy = clean + np.random.default_rng(0).normal(0, case.sigma, clean.shape)
     side = int(case.widths[-1] ** 0.5)
     return Grid((*clean.shape, 1), (side, side)).cut((noisy[..., None] - noisy.mean()) / noisy.std())
-
-
-def scene() -> Array:
-    """Discs of all sizes that cover each other, as leaves do: edges and plain areas in natural proportions."""
-    random = np.random.default_rng(0)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    picture = np.zeros((SIDE, SIDE), np.float32)
-    for _ in range(1000):
-        row, column = random.uniform(0, SIDE, 2)
-        radius = 4 / np.sqrt(random.uniform(1e-3, 1))
-        picture[(y - row) ** 2 + (x - column) ** 2 < radius**2] = random.uniform(0, 255)
-    return picture
 
 
 def settings(case: Case, epochs: int) -> Config:

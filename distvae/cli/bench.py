@@ -82,3 +82,18 @@ def store(
     from distvae.bench.store import report
 
     report(rows, shards, blocks, json, keep, storage)
+
+
+@app.command()
+def sweep(
+    space: Annotated[str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")] = "demo",
+    trials: Annotated[int, typer.Option(min=1, help="How many, each way.")] = 8,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each trial, instead of what the space says.")] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="Trials side by side.")] = 2,
+    json: AsJson = False,
+    keep: Keep = None,
+) -> None:
+    """The same trials by processes that are kept from one to the next, and each as a run of Ray Train."""
+    from distvae.bench.sweep import report
+
+    report(space, trials, epochs, concurrent, json, keep)

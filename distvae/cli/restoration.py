@@ -34,7 +34,8 @@ def denoise(
     recipe: WhichRecipe = None,
     stride: Stride = None,
     noise: Annotated[
-        float | None, typer.Option(min=0, help="First add white noise: of 255, or of a sound's largest sample.")
+        float | None,
+        typer.Option(min=0, help="First add white noise: of 255, or of a sound's largest sample; as data.noise."),
     ] = None,
     seed: Seed = 0,
     clean: Clean = None,
@@ -48,9 +49,9 @@ def denoise(
     """Remove noise of unknown strength from one picture or sound, from itself alone; Ctrl-C keeps the result so far."""
     from distvae import restore
 
-    settings = restore.settings(assignments or [], stride, seed)
+    settings = restore.settings(assignments or [], stride, seed, noise)
     options = restore.Options(preset, recipe, settings, clean, figure, run, resume, force, style(quiet, json))
-    restore.denoise(source, target, noise, seed, options)
+    restore.denoise(source, target, options)
 
 
 @app.command()

@@ -34,7 +34,16 @@ def tune(
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/SPACE.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the space says.")] = None,
-    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials side by side.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials side by side; else as many as fit.")] = None,
+    workers: Annotated[
+        str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train each trial together; 0: its own alone.")
+    ] = "0",
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each of these processes.")] = 0.0,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a trial without workers; 0.25: four share one.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray that runs; else one is started here.")] = None,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")] = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in that folder.")] = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -42,7 +51,8 @@ def tune(
     """Sweep a search space: quality against sparsity, every trial recorded in MLflow."""
     from distvae import jobs
 
-    jobs.tune(space, assignments or [], data, out, trials, concurrent, resume, force, quiet)
+    means = jobs.means(workers, gpus_per_worker, gpus_per_trial, address, wait)
+    jobs.tune(space, assignments or [], data, out, trials, concurrent, resume, force, quiet, means)
 
 
 @app.command()

@@ -104,7 +104,11 @@ class PatchData:
 
     kind: ClassVar[str] = "patches"
     path: str = ""
-    """The picture or the sound."""
+    """The picture or the sound, or `built-in picture` or `built-in sound`."""
+    noise: NonNegative = 0.0
+    """White noise that is added first, to see how well it goes: of 255, or of a sound's largest sample."""
+    noise_seed: Whole = 0
+    """Of that noise."""
     window: Widths = (8, 8)
     """Height and width of a patch, or samples of a chunk of sound."""
     stride: Count = 1

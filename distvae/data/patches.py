@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
-from distvae.data.signals import read
+from distvae.data.examples import PICTURE, SOUND, example
+from distvae.data.signals import Signal, read
 from distvae.refusal import Refusal
 
 Floats = NDArray[np.floating]
@@ -117,14 +118,25 @@ class Patches:
 
     def dataset(self, name: str, config: PatchData) -> Dataset:
         """The rows as data to train on; the bound is watched on the same rows."""
-        facts = json.dumps([asdict(config) | {"path": ""}, self.grid.shape])
+        how = {key: value for key, value in asdict(config).items() if not key.startswith("noise")}  # the rows have it
+        facts = json.dumps([how | {"path": ""}, self.grid.shape])
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
         return Dataset(name, "window", digest, dict.fromkeys(("train", "val", "test"), self.rows), Path(config.path))
 
 
 def open_patches(config: PatchData) -> Dataset:
-    """The windows of the file that a configuration names."""
+    """The windows of the file that a configuration names, under its noise."""
+    given = noised(named(config), config)
+    return Patches.of(given.values, config).dataset(Path(config.path).name, config)
+
+
+def named(config: PatchData) -> Signal:
+    """The picture or the sound that a configuration names."""
     if not config.path:
-        raise Refusal("data.path: empty; a picture or a sound expected")
-    path = Path(config.path)
-    return Patches.of(read(path).values, config).dataset(path.name, config)
+        raise Refusal(f"data.path: empty; a picture or a sound, '{PICTURE}' or '{SOUND}' expected")
+    return example(config.path) or read(Path(config.path))
+
+
+def noised(signal: Signal, config: PatchData) -> Signal:
+    """A signal as a model sees it: levelled and under the noise that a configuration asks for, if it does."""
+    return signal.levelled().noisy(config.noise, config.noise_seed) if config.noise else signal

@@ -32,6 +32,13 @@ def closeness(clean: Signal, estimate: Floats) -> dict[str, float]:
     return {"psnr": psnr(clean.values, estimate, clean.peak)} | _ssim(clean.values, estimate, clean.peak)
 
 
+def offered(picture: bool) -> tuple[str, ...]:
+    """What is told of the closeness of a picture, or of a sound."""
+    if picture:
+        return ("psnr", *["ssim"] * bool(find_spec("skimage")))
+    return ("snr", "snr_gain", *["pesq_wb", "pesq_wb_gain"] * bool(find_spec("pesq")))
+
+
 def gained(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ (P.862.2 MOS-LQO)."""
     return {f"{name}_gain": after[name] - before[name] for name in ("snr", "pesq_wb") if name in before.keys() & after}

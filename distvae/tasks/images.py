@@ -12,6 +12,7 @@ from distvae.interface import Batch, Posterior, expect
 from distvae.measures import effective_atoms
 from distvae.noise import JUDGEMENT, VALIDATION, Noise
 from distvae.tasks.judgement import Judgement
+from distvae.tasks.restoration import judge_restored
 from distvae.tasks.sparsity import Strength
 from distvae.train.loop import BLOCK
 from distvae.train.run import Array, Run
@@ -20,7 +21,10 @@ from distvae.train.step import Sums, add, assess
 
 @torch.inference_mode()
 def judge_images(run: Run, split: str) -> Judgement:
-    """Means over the data points of a split: bound and objective in nats for each, squared error per value."""
+    """Means over the data points of a split: bound and objective in nats for each, squared error per value.
+
+    A run that removes noise of its own making is also compared with what was clean.
+    """
     images = rows_of(run, split)
     total: Sums = {}
     strength = Strength()
@@ -35,7 +39,9 @@ def judge_images(run: Run, split: str) -> Judgement:
         name: float(value / (sparse if name in ("hoyer", "effective_atoms") else len(images)))
         for name, value in total.items()
     }
-    return Judgement(split, {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms())
+    restored, notes = judge_restored(run)
+    summary = {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms() | restored
+    return Judgement(split, summary, notes=notes)
 
 
 def rows_of(run: Run, split: str) -> Rows:

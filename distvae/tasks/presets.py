@@ -6,8 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.config import Config
+from distvae.config import Config, PatchData
 from distvae.recipes import load
+from distvae.refusal import Refusal
 
 Preset = Literal["fast", "balanced", "paper"]
 Floats = NDArray[np.floating]
@@ -20,6 +21,24 @@ def configured(
 ) -> Config:
     """The configuration that restores an array: of the recipe named, or else of the preset."""
     return load(recipe or recipe_of(array, preset, inpainting), settings)
+
+
+def restores(config: Config) -> bool:
+    """Whether a configuration is one for restoration."""
+    model = config.model
+    return isinstance(config.data, PatchData) and model.kind == "tvae" and model.likelihood == "gaussian"
+
+
+def denoises(config: Config) -> bool:
+    """Whether the noise that is removed is added first, so that there is something clean to compare with."""
+    return restores(config) and config.data.noise > 0
+
+
+def noiseless(config: Config) -> Config:
+    """The configuration, unless it asks for noise where none is added."""
+    if denoises(config):
+        raise Refusal(f"data.noise: {config.data.noise:g}, but none is added here; 0 expected")
+    return config
 
 
 def recipe_of(array: Floats, preset: Preset, inpainting: bool) -> str:

@@ -9,19 +9,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae.config import Config, PatchData
-from distvae.data.patches import Grid, Patches
+from distvae.config import Config
+from distvae.data.patches import Grid, Patches, named, noised
 from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.refusal import Refusal
+from distvae.tasks.closeness import closeness, gained
+from distvae.tasks.presets import denoises, restores
 from distvae.train.loop import Epoch
+from distvae.train.run import Run
 from distvae.train.session import keep, prepare
 
 Floats = NDArray[np.floating]
@@ -113,21 +116,40 @@ class Restoration:
         """How many epochs lie behind the model."""
         return self.trainer.position.epoch
 
-    @torch.inference_mode()
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""
-        trainer, rows = self.trainer, np.empty_like(self.patches.rows)
-        for place in torch.arange(len(rows)).split(BLOCK):
-            q = trainer.estep.infer(trainer.model, self.batch(place), 0)
-            rows[place] = trainer.model.restored(q).cpu().numpy()
-        return self.patches.merged(rows)
+        return restored(self.patches, self.trainer.model, self.trainer.estep, self.trainer.device)
 
-    def batch(self, place: Tensor) -> Batch:
-        """Some rows, and what was observed of them."""
-        device = self.trainer.device
-        x = torch.from_numpy(self.patches.rows)[place].to(device)
-        seen = x.isfinite()
-        return Batch(x.where(seen, 0.0), place.to(device), None if bool(seen.all()) else seen)
+
+@torch.inference_mode()
+def restored(patches: Patches, model: Any, estep: Any, device: torch.device | str = "cpu") -> NDArray[np.float64]:
+    """The array as a model has it by the states that are kept for its windows, missing values included."""
+    rows = np.empty_like(patches.rows)
+    for place in torch.arange(len(rows)).split(BLOCK):
+        q = estep.infer(model, batch(patches, place, device), 0)
+        rows[place] = model.restored(q).cpu().numpy()
+    return patches.merged(rows)
+
+
+def batch(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -> Batch:
+    """Some rows, and what was observed of them."""
+    x = torch.from_numpy(patches.rows)[place].to(device)
+    seen = x.isfinite()
+    return Batch(x.where(seen, 0.0), place.to(device), None if bool(seen.all()) else seen)
+
+
+def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
+    """How close a run's end comes to what was clean, with a note where that cannot be told."""
+    data = run.config.data
+    if not denoises(run.config):
+        return {}, []
+    clean = named(data).levelled()
+    patches = Patches.of(noised(clean, data).values, data)
+    if patches.dataset("", data).digest != run.info["data_digest"]:
+        return {}, ["trained on other data: how close it comes to what was clean is told of that alone"]
+    left = Run.left(run.path)
+    after = closeness(clean, restored(patches, left.model, left.estep))
+    return after | gained({} if clean.rate is None else closeness(clean, noised(clean, data).values), after), []
 
 
 @contextmanager
@@ -144,7 +166,7 @@ def threads(count: int | None) -> Iterator[None]:
 def check(config: Config, array: Floats, name: str) -> None:
     """Refuse what cannot be restored, before anything is computed."""
     seen = np.isfinite(array)
-    if not isinstance(config.data, PatchData) or config.model.kind != "tvae" or config.model.likelihood != "gaussian":
+    if not restores(config):
         raise Refusal("the recipe is none for restoration; data.kind 'patches' and a Gaussian 'tvae' expected")
     if np.isinf(array).any():
         raise Refusal(f"{name}: holds infinite values; finite ones expected")

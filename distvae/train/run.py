@@ -13,6 +13,7 @@ from torch import Tensor
 from distvae.config import Config, from_dict
 from distvae.estep import assemble
 from distvae.interface import Batch, Posterior
+from distvae.lanes import Lanes
 from distvae.noise import JUDGEMENT, Noise
 from distvae.refusal import Refusal
 from distvae.storage import Folder
@@ -42,6 +43,15 @@ class Run:
         if not Folder(path).has(f"{which}.json"):
             raise Refusal(f"{path}: holds no trained weights yet: no epoch was finished; resume it first")
         return cls(path, read_config(path, info), info, which)
+
+    @classmethod
+    def left(cls, path: Path | str) -> "Run":
+        """The run in a folder as its training left it: the last weights, and the states kept for its data."""
+        run = cls.open(path, "last")
+        if run.estep.block:
+            run.estep.hold(Lanes.of(run.info["rows"]["train"], run.config.train.batch).held())
+            run.estep.load(run.info.get("storage", path), run.facts["populations"])
+        return run
 
     @property
     def recipe(self) -> str:

@@ -36,6 +36,7 @@ AFAR = 2.0  # the same where the folder is not in a file system of this machine
 RESIZE = 20.0  # seconds between two looks at whether there is room for more workers
 UNDER_WAY = 50 * 2**20  # bytes of blocks that a worker may have on their way to shards and back
 FAILURES = 100  # restarts of the workers before a training gives up
+PATIENCE = 60.0  # seconds in which workers stop that are asked to
 
 
 @dataclass(frozen=True)
@@ -67,32 +68,58 @@ def train(
     config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
     """Train into a folder that is open already; yield epochs, and sentences about what happens beside them."""
-    from distvae.cluster import MEMORY, cores, joined
+    from distvae.cluster import cores, joined
     from distvae.nodes import check
-    from distvae.train.session import own, shared
 
-    threads = config.train.threads or 1
-    lanes = shared(config, read_info(folder)["rows"]["train"], group.least)
-    group = replace(group, most=min(group.most, lanes.count))
+    group = _shared(config, folder, group)[1]
+    with joined(group.address, cores(), memory(group.most)) as ray:
+        yield from _wait_for_room(ray, group, config.train.threads or 1, stop)
+        check(ray, folder)
+        yield from lead(config, recipe, folder, group, stop)
+
+
+def lead(
+    config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
+) -> Iterator[Epoch | str]:
+    """The same under the Ray that this process has joined; workers whom nobody listens to any more are stopped."""
+    from distvae.train.session import own
+
+    lanes, group = _shared(config, folder, group)
     for name in (STOP, EVENTS, REFUSED):
         folder.delete(name)
-    with joined(group.address, cores(), MEMORY + group.most * UNDER_WAY) as ray:
-        yield from _wait_for_room(ray, group, threads, stop)
-        check(ray, folder)
-        shards = _shards(config, lanes, group)
-        job = {"config": _anywhere(config), "recipe": recipe, "place": folder.place, "shards": shards}
-        job["owner"] = own(folder)
-        ended: list[Exception | bool] = []
-        running = threading.Thread(target=lambda: ended.append(_fit(job, folder, group, threads)), daemon=True)
-        running.start()
+    shards = _shards(config, lanes, group)
+    job = {"config": to_dict(anywhere(config)), "recipe": recipe, "place": folder.place, "shards": shards}
+    job["owner"] = own(folder)
+    ended: list[Exception | bool] = []
+    threads = config.train.threads or 1
+    running = threading.Thread(target=lambda: ended.append(_fit(job, folder, group, threads)), daemon=True)
+    running.start()
+    try:
         yield from _watch(folder, config.train.epochs, running, stop)
-        _conclude(ended[0], folder)
+    finally:
+        _dismiss(running, folder)
+    _conclude(ended[0], folder)
 
 
-def _anywhere(config: Config) -> dict[str, Any]:
+def _shared(config: Config, folder: Folder, group: Group) -> tuple[Lanes, Group]:
+    """How the rows of a run are shared, and by how many workers at most."""
+    from distvae.train.session import shared
+
+    lanes = shared(config, read_info(folder)["rows"]["train"], group.least)
+    return lanes, replace(group, most=min(group.most, lanes.count))
+
+
+def memory(workers: int) -> int:
+    """Bytes of Ray's object store that so many workers ask for."""
+    from distvae.cluster import MEMORY
+
+    return MEMORY + workers * UNDER_WAY
+
+
+def anywhere(config: Config) -> Config:
     """The configuration for processes that run in another folder."""
     path = Path(config.data.path)
-    return to_dict(config.with_("data", path=str(path.absolute())) if config.data.path and path.exists() else config)
+    return config.with_("data", path=str(path.absolute())) if config.data.path and path.exists() else config
 
 
 def _wait_for_room(ray: Any, group: Group, threads: int, stop: Callable[[], object]) -> Iterator[str]:
@@ -183,7 +210,7 @@ def work(job: dict[str, Any]) -> bool:
         tell()
         notices = Notices(team, leaving, tell)
         known = {"recipe": job["recipe"], "owner": job["owner"], "resume": True}
-        for epoch in keep(trainer, config, dataset, folder, stop=_asked(folder), hurried=notices, **known):
+        for epoch in keep(trainer, config, dataset, folder, stop=asked(folder), hurried=notices, **known):
             ray.train.report({"epoch": epoch.epoch})
     except Interrupted:
         return True
@@ -210,15 +237,15 @@ def _give_up(folder: Folder, error: Exception) -> None:
     folder.write(REFUSED, json.dumps({"kind": type(error).__name__, "text": text}).encode())
 
 
-def _asked(folder: Folder) -> Callable[[], bool]:
-    """Whether the workers are to stop; a storage elsewhere is asked now and then."""
-    asked, due = False, 0.0
+def asked(folder: Folder) -> Callable[[], bool]:
+    """Whether a file in a folder asks to stop, looked for now and then."""
+    found, due = False, 0.0
 
     def look() -> bool:
-        nonlocal asked, due
-        if not asked and time.monotonic() >= due:
-            asked, due = folder.has(STOP), time.monotonic() + _poll(folder)
-        return asked
+        nonlocal found, due
+        if not found and time.monotonic() >= due:
+            found, due = folder.has(STOP), time.monotonic() + _poll(folder)
+        return found
 
     return look
 
@@ -248,6 +275,16 @@ def _watch(folder: Folder, epochs: int, running: threading.Thread, stop: Callabl
         if over:
             return
         running.join(_poll(folder))
+
+
+def _dismiss(running: threading.Thread, folder: Folder) -> None:
+    """Stop workers that still train, and wait until they have."""
+    if running.is_alive():
+        folder.write(STOP, b"")
+        running.join(PATIENCE)
+        if running.is_alive():
+            raise WorkerLost(f"the workers did not stop within {PATIENCE:.0f} s")
+        folder.delete(STOP)
 
 
 def _conclude(ended: Exception | bool, folder: Folder) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from distvae.config import Config, SpeechData
 from distvae.refusal import Refusal, nearest
 from distvae.schema import FAMILIES, field_types
+from distvae.tasks.closeness import offered
+from distvae.tasks.presets import denoises
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.space import Space
 
@@ -102,6 +104,7 @@ def _admit_ranking(space: Space) -> None:
     """Trials are ranked by figures that they have, and by bounds only under one prior, likelihood and dataset."""
     figures = _figures(space.base)
     for name in space.metrics:
+        _admit_clean(space, name)
         if name not in figures:
             raise Refusal(f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}")
         for axis in space.axes:
@@ -115,4 +118,24 @@ def _admit_ranking(space: Space) -> None:
 def _figures(base: Config) -> tuple[str, ...]:
     if isinstance(base.data, SpeechData):
         return (*base.eval.metrics, "hoyer_active", *SPARSITY, *BOUNDS[:2])
-    return ("squared_error", *SPARSITY, *BOUNDS)
+    return ("squared_error", *SPARSITY, *BOUNDS, *_of_clean(base))
+
+
+def _of_clean(config: Config) -> tuple[str, ...]:
+    """The figures that compare with what was clean."""
+    return offered(len(config.data.window) == 2) if denoises(config) else ()
+
+
+def _admit_clean(space: Space, name: str) -> None:
+    """Every trial has a figure that compares with what was clean."""
+    if isinstance(space.base.data, SpeechData) or name not in (*offered(True), *offered(False)):
+        return
+    kinds = [axis for axis in space.axes if axis.key in ("model.kind", "data.noise")]
+    varied = [{axis.key: value} for axis in kinds for value in axis.span.corners]
+    for values in [{}, *space.branches(), *varied]:
+        if not denoises(space.config(values)):
+            where = ", ".join(f"{key} {value}" for key, value in values.items() if key in space.varied) or "every trial"
+            raise Refusal(
+                f"metrics.{name}: compares with what was clean before noise was added (not so for {where}); data.kind "
+                "patches with data.noise above 0 and a Gaussian tvae expected"
+            )

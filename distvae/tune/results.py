@@ -29,6 +29,8 @@ class Result:
     seconds: float = 0.0
     cause: str = ""
     """Why it failed."""
+    node: str = ""
+    """The machine of Ray that its process ran on."""
     unbeaten: bool = False
     """Whether no other trial is better in one figure and no worse in the others."""
 
@@ -54,6 +56,8 @@ class Findings:
     """Every trial, the best in the first figure first."""
     look: str
     """How to look at it in MLflow."""
+    signal: int = 0
+    """That asked the sweep to stop."""
 
     @property
     def states(self) -> set[str]:
@@ -62,7 +66,9 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
-        """Nothing wrong, nothing finished, or Ctrl-C."""
+        """Nothing wrong, nothing finished, or asked to stop."""
+        if self.signal:
+            return 128 + self.signal
         return 130 if "stopped" in self.states else 0 if "finished" in self.states else 1
 
 
@@ -111,7 +117,9 @@ def write_findings(findings: Findings) -> list[Path]:
 
 
 def _row(result: Result) -> dict[str, Any]:
-    told = {name: getattr(result, name) for name in ("number", "state", "unbeaten", "epoch", "seconds", "cause")}
+    told = {
+        name: getattr(result, name) for name in ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
+    }
     return told | result.values | result.figures
 
 

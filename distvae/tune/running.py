@@ -3,8 +3,10 @@
 Ray's classes are made when they are used, so that nothing here imports Ray before.
 """
 
+import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from distvae.tune.ledger import Ledger
@@ -19,22 +21,34 @@ def trainable(shared: Trials) -> Any:
     from ray import tune
 
     class Process(tune.Trainable):  # type: ignore[misc]
-        reports: Generator[Report, None, None]
+        reports: Generator[Report, None, None] | None = None
 
         def setup(self, config: dict[str, Any]) -> None:
+            self.here = here()
             self.reset_config(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.reports = run_trial(shared, new_config["number"], new_config["values"])
+            self.cleanup()
+            self.reports = run_trial(replace(shared, place=self.here), new_config["number"], new_config["values"])
             return True
 
         def step(self) -> dict[str, Any]:
-            return told(self.reports)
+            return told(self.reports or iter(())) | {"node": self.here["node"]}
 
         def cleanup(self) -> None:
-            self.reports.close()
+            if self.reports:
+                self.reports.close()
 
     return Process
+
+
+def here() -> dict[str, str]:
+    """The machine of Ray that this process runs on, and the GPUs that it may use."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    (name,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == own)
+    return {"node": name, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 
 
 def told(reports: Iterator[Report]) -> dict[str, Any]:
@@ -50,13 +64,13 @@ def told(reports: Iterator[Report]) -> dict[str, Any]:
     return {"epochs": epochs}
 
 
-def asking(ledger: Ledger) -> Any:
-    """Gives Tune the ledger's trials."""
+def asking(ledger: Ledger, stop: Callable[[], object]) -> Any:
+    """Gives Tune the ledger's trials, until asked to stop."""
     from ray.tune.search import Searcher
 
     class Asking(Searcher):  # type: ignore[misc]
         def suggest(self, trial_id: str) -> Any:
-            setting = ledger.next()
+            setting = None if stop() else ledger.next()
             return Searcher.FINISHED if setting is None else setting._asdict()
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -80,11 +94,21 @@ def halting(ledger: Ledger) -> Any:
     return Halting()
 
 
-def listening(ledger: Ledger, watch: Watch, shared: Trials) -> Any:
-    """Tells the ledger how trials end, and passes on what happens to what shows it."""
+def listening(ledger: Ledger, watch: Watch, shared: Trials, stop: Callable[[], object]) -> Any:
+    """Tells the ledger how trials end, passes on what happens to what shows it, and asks trials to stop."""
     from ray import tune
 
+    from distvae.storage import Folder
+    from distvae.train.worker import STOP
+
     class Listener(tune.Callback):  # type: ignore[misc]
+        asked = False
+
+        def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            if stop() and not self.asked:
+                Folder(shared.folder).write(STOP, b"")
+                self.asked = True
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             watch.began(trial.config["number"], trial.config["values"])
 
@@ -96,6 +120,10 @@ def listening(ledger: Ledger, watch: Watch, shared: Trials) -> Any:
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             number, last = trial.config["number"], trial.last_result
+            watch.results[number].node = last.get("node", "")
+            if "stopped" in last:
+                watch.stopped(number)
+                return
             if "figures" in last:
                 watch.finished(number, last["figures"])
             elif "failure" in last:

@@ -3,18 +3,23 @@
 import json
 import shutil
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from distvae.cluster import cores, local_ray
+from distvae.cluster import cores, joined
 from distvae.config import flatten
+from distvae.nodes import check, hosts
 from distvae.output import claim_folder, whole
+from distvae.progress import until_stopped
 from distvae.refusal import Refusal
+from distvae.storage import Folder
 from distvae.track import Status, Store, Tracker
+from distvae.train.worker import STOP, anywhere, memory
 from distvae.tune.ledger import Ledger
+from distvae.tune.means import Machines, Means, wait_for_room
 from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.running import asking, halting, listening, trainable
 from distvae.tune.space import Space
@@ -23,10 +28,14 @@ from distvae.tune.watch import Watch
 
 SWEEP = "sweep.json"
 """The file of a sweep's folder that says what is explored."""
-STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED", 130: "KILLED"}
-"""What MLflow calls the ends of a sweep."""
+NOTES = "tune"
+"""The folder of a sweep's folder that Tune writes into while it lasts."""
+STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED"}
+"""What MLflow calls the ends of a sweep that nobody stopped."""
 ENDS: dict[str, Status] = {"failed": "FAILED", "stopped": "KILLED", "halted": "KILLED"}
 """And those of trials that could not say so themselves."""
+ALONE = Means()
+"""Trials that train in their own processes, on this machine."""
 
 
 def sweep(
@@ -40,32 +49,81 @@ def sweep(
     force: bool = False,
     resume: bool = False,
     root: Path = Path("runs"),
+    means: Means = ALONE,
 ) -> Findings:
     """Run the trials of a space into the folder `out`; what is found is also written there."""
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
-    space = _with_data(settle(space, pinned, trials, concurrent), quiet)
-    _open_folder(space, out, force, resume)
-    ledger, record = Ledger(space, out), _record(space, out, root)
-    record.begin()
-    shared = Trials(space, out.absolute() / "trials", record.store)
-    watch = Watch(space, quiet)
-    try:
-        with watch:
-            watch.ended(ledger.results)
-            _search(shared, ledger, watch)
-        if ledger.hopeless:
-            watch.gave_up()
-    finally:
-        findings = _conclude(shared, out, watch, record)
+    space = _with_data(settle(space, pinned, trials, concurrent, means), quiet, means)
+    _refuse_folder(space, out, force, resume)
+    watch, store = Watch(space, quiet), Store.find(root)
+    watch.waits(means.address)
+    with until_stopped() as stop, _ray(space, means) as ray:
+        there = wait_for_room(ray, means, space.base.train.threads or 1, stop)
+        watch.space = space = side_by_side(space, means, there, concurrent)
+        refuse_one_file(ray, store)
+        check(ray, Folder(out), "--out with a path on a shared disk")
+        _open_folder(space, out, resume)
+        ledger, record = Ledger(space, out), _record(space, out, store)
+        record.begin()
+        shared = Trials(space, out.absolute() / "trials", store, means.group)
+        try:
+            with watch:
+                watch.ended(ledger.results)
+                _search(shared, ledger, watch, means.process(there, _threads(space), _slots(space)), stop)
+            if ledger.hopeless:
+                watch.gave_up()
+        finally:
+            findings = _conclude(shared, out, watch, record, stop())
     return findings
 
 
-def settle(space: Space, pinned: Mapping[str, Any], trials: int | None = None, concurrent: int | None = None) -> Space:
-    """The space as it will be explored on this machine: what is pinned, how many side by side, PESQ or without."""
-    side_by_side = concurrent or space.concurrent or cores()
-    local = {"train.threads": max(1, cores() // side_by_side), "eval.processes": 1}
-    space = space.pinned(local | dict(pinned))
-    return _computable(replace(space, trials=trials or space.trials, concurrent=side_by_side))
+def settle(
+    space: Space,
+    pinned: Mapping[str, Any],
+    trials: int | None = None,
+    concurrent: int | None = None,
+    means: Means = ALONE,
+) -> Space:
+    """The space as it will be explored: what is pinned, PESQ or without.
+
+    A trial that is a process of this machine has an equal part of its cores, a worker or a process elsewhere has one.
+    """
+    here = means.address is None and means.group is None
+    slots = concurrent or space.concurrent or (cores() if here else None)
+    threads = max(1, cores() // slots) if here and slots else 1
+    space = space.pinned({"train.threads": threads, "eval.processes": 1} | dict(pinned))
+    return _computable(replace(space, trials=trials or space.trials, concurrent=slots))
+
+
+def side_by_side(space: Space, means: Means, there: Machines, concurrent: int | None) -> Space:
+    """The space with as many trials side by side as it wants, or fewer that fit; more are refused if asked for."""
+    room = means.room(there, _threads(space))
+    if concurrent and concurrent > room:
+        raise Refusal(f"--concurrent: {means.lack(there, _threads(space), concurrent)}; at most {room} expected")
+    return replace(space, concurrent=min(space.concurrent or room, room))
+
+
+def _threads(space: Space) -> int:
+    return space.base.train.threads or 1
+
+
+def _slots(space: Space) -> int:
+    return space.concurrent or 1
+
+
+def _ray(space: Space, means: Means) -> AbstractContextManager[Any]:
+    """The Ray of an address, or one here with room for all trials side by side that need no workers."""
+    cpus = cores() if means.group else _slots(space) * _threads(space)
+    return joined(means.address, cpus, memory(cpus if means.group else 0))
+
+
+def refuse_one_file(ray: Any, store: Store) -> None:
+    """Refuse to record trials of several machines in a file of one."""
+    if store.file and len(found := hosts(ray)) > 1:
+        raise Refusal(
+            f"MLflow: {store.file} is a file of one machine, and Ray has {len(found)}; the address of a server "
+            "in MLFLOW_TRACKING_URI expected, as 'mlflow server' prints it"
+        )
 
 
 def _computable(space: Space) -> Space:
@@ -81,28 +139,36 @@ def _computable(space: Space) -> Space:
     return replace(space.pinned({"eval.metrics": judged}), metrics=metrics)
 
 
-def _with_data(space: Space, quiet: bool) -> Space:
+def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     """The space on data that is ready, for all trials; what every trial would refuse is refused at once."""
     from distvae.data import open_dataset
     from distvae.train.loop import device_of
 
-    device_of(space.base.train.device)
+    if means.address is None:
+        device_of(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
-    return space if "data.path" in space.varied else space.pinned({"data.path": dataset.origin})
+    if "data.path" in space.varied:
+        return space
+    return space.pinned({"data.path": anywhere(space.config({"data.path": dataset.origin})).data.path})
 
 
-def _open_folder(space: Space, out: Path, force: bool, resume: bool) -> None:
-    """Make the sweep's folder, in the place of an earlier sweep if wanted, and write down what will be explored."""
+def _refuse_folder(space: Space, out: Path, force: bool, resume: bool) -> None:
+    """Refuse a folder of something else, or of an earlier sweep that is neither to go on nor to be replaced."""
     if resume and (out / SWEEP).is_file():
         _same_sweep(space, out)
-    else:
-        if force and (out / SWEEP).is_file():
-            shutil.rmtree(out)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise Refusal(
-                f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name expected"
-            )
-        claim_folder(out, force)
+    elif force and (out / SWEEP).is_file():
+        return
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Refusal(f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name expected")
+
+
+def _open_folder(space: Space, out: Path, resume: bool) -> None:
+    """Write down what will be explored, in a folder that is free, the sweep's own, or that of one to be replaced."""
+    if not resume and (out / SWEEP).is_file():
+        shutil.rmtree(out)
+    claim_folder(out, force=True)
+    shutil.rmtree(out / NOTES, ignore_errors=True)
+    (out / "trials" / STOP).unlink(missing_ok=True)
     with whole(out / SWEEP) as path:
         path.write_text(json.dumps(_facts(space), indent=1) + "\n")
 
@@ -128,45 +194,48 @@ def _same_sweep(space: Space, out: Path) -> None:
             )
 
 
-def _record(space: Space, out: Path, root: Path) -> Tracker:
+def _record(space: Space, out: Path, store: Store) -> Tracker:
     from distvae.train.session import commit
 
     axes = {f"axis.{axis.name}": axis.span for axis in space.axes}
     metrics = {f"metric.{name}": direction for name, direction in space.metrics.items()}
     counts = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
     tags = {"kind": "sweep", "recipe": space.recipe, "folder": str(out.absolute()), "commit": str(commit())}
-    return Tracker(Store.find(root), space.name, out.name, out, counts | metrics | axes, tags)
+    return Tracker(store, space.name, out.name, out, counts | metrics | axes, tags)
 
 
-def _search(shared: Trials, ledger: Ledger, watch: Watch) -> None:
-    """Run all trials, one after the other or side by side, until all have ended or Ctrl-C was pressed."""
-    space = shared.space
-    slots, threads = space.concurrent or 1, space.base.train.threads or 1
-    with local_ray(slots, threads) as resources, tempfile.TemporaryDirectory() as scratch:
-        from ray import tune
+def _search(
+    shared: Trials, ledger: Ledger, watch: Watch, process: dict[str, float], stop: Callable[[], object]
+) -> None:
+    """Run all trials, one after the other or side by side, until all have ended or were asked to stop."""
+    from ray import tune
 
-        listener = listening(ledger, watch, shared)
+    notes = shared.folder.parent / NOTES
+    try:
         tune.Tuner(
-            tune.with_resources(trainable(shared), resources),
+            tune.with_resources(trainable(shared), process),
             tune_config=tune.TuneConfig(
                 num_samples=-1,
-                max_concurrent_trials=slots,
-                search_alg=asking(ledger),
+                max_concurrent_trials=shared.space.concurrent,
+                search_alg=asking(ledger, stop),
                 scheduler=halting(ledger),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=space.name,
-                storage_path=scratch,
+                name=shared.space.name,
+                storage_path=str(notes),
                 verbose=0,
-                callbacks=[listener],
+                callbacks=[listening(ledger, watch, shared, stop)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials are runs, which keep theirs
             ),
         ).fit()
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
 
 
-def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker) -> Findings:
+def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker, signal: int) -> Findings:
     """Close what could not say itself how it ended - trials that were stopped or whose process died - and rank."""
+    (shared.folder / STOP).unlink(missing_ok=True)
     for number, result in watch.results.items():
         if result.state == "training":
             result.state = "stopped"
@@ -174,11 +243,11 @@ def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker) -> Findi
             for attempt in shared.runs(number, result.values):
                 if attempt.folder.exists() and not attempt.ended:
                     attempt.tracker().close(ENDS[result.state])
-    space = shared.space
-    findings = Findings(out, space.metrics, rank(list(watch.results.values()), space.metrics), record.store.look)
+    space, ranked = shared.space, rank(list(watch.results.values()), shared.space.metrics)
+    findings = Findings(out, space.metrics, ranked, record.store.look, signal)
     record.files([out / SWEEP, *write_findings(findings)], "results")
     if "finished" in findings.states:
-        best = findings.results[0]
+        best = ranked[0]
         record.register(space.name, shared.runs(best.number, best.values)[0].folder)
-    record.close(STATUS[findings.exit_code])
+    record.close(STATUS.get(findings.exit_code, "KILLED"))
     return findings

@@ -41,7 +41,7 @@ def show(findings: Findings) -> None:
             print(
                 f"trial {result.number} {result.state}: {result.label}" + (f": {result.cause}" if result.cause else "")
             )
-    if "stopped" in findings.states:
+    if findings.signal or "stopped" in findings.states:
         print("stopped; the same command with --resume goes on")
     print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
 

@@ -5,15 +5,19 @@ import shutil
 import statistics
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distvae.config import flatten
 from distvae.refusal import Refusal
 from distvae.track import Store, Tracker, run_tags
 from distvae.tune.results import describe
 from distvae.tune.space import Space
+
+if TYPE_CHECKING:
+    from distvae.train.loop import Epoch
+    from distvae.train.worker import Group
 
 Report = dict[str, Any]
 
@@ -31,6 +35,10 @@ class Trials:
     folder: Path
     """Where the folders of the trials are."""
     store: Store
+    group: "Group | None" = None
+    """The workers of each; without them its own process trains."""
+    place: Mapping[str, str] = field(default_factory=dict)
+    """Where the process runs that runs them, as MLflow's tags."""
 
     def at(self, number: int) -> Path:
         """The folder of a trial."""
@@ -63,7 +71,8 @@ class Attempt:
             params = flatten(space.config(self.values))
         except Refusal:  # the run itself will say so
             params = self.values
-        tags = run_tags(space.recipe, self.folder, parent := self.trials.folder.parent)
+        parent, place = self.trials.folder.parent, dict(self.trials.place)
+        tags = run_tags(space.recipe, self.folder, parent) | place
         name = f"{self.name} {describe(self.values)}"
         return Tracker(self.trials.store, space.name, name, self.folder, params, tags, parent)
 
@@ -74,18 +83,30 @@ class Attempt:
 
     def epochs(self, tracker: Tracker) -> Iterator[Report]:
         """Train, from where an earlier attempt was cut short; a report after each epoch."""
-        from distvae.data import open_dataset
-        from distvae.train.session import fit
-
-        space = self.trials.space
-        config = space.config(self.values)
         if not (self.folder / "run.json").exists():  # what may be there was cut short before it was of use
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-        dataset = open_dataset(config.data, quiet=True)
-        for record in fit(config, dataset, self.folder, recipe=space.recipe, resume=True):
-            tracker.epoch(record)
-            yield {"epoch": record.epoch, "bound": record.val_bound}
+        for told in self._trained():
+            if isinstance(told, str):
+                continue  # of workers that began anew, which the run folder remembers
+            tracker.epoch(told)
+            yield {"epoch": told.epoch, "bound": told.val_bound}
+
+    def _trained(self) -> "Generator[Epoch | str, None, None]":
+        """Epochs as they come, of a training in this process or in workers, until all trials are asked to stop."""
+        from distvae.data import open_dataset
+        from distvae.storage import Folder
+        from distvae.train import worker
+        from distvae.train.session import fit, open_folder
+
+        trials, folder = self.trials, Folder(self.folder)
+        config, recipe = trials.space.config(self.values), trials.space.recipe
+        dataset, stop = open_dataset(config.data, quiet=True), worker.asked(Folder(trials.folder))
+        if trials.group is None:
+            yield from fit(config, dataset, folder, recipe=recipe, resume=True, stop=stop)
+        else:
+            open_folder(config, dataset, folder, recipe, resume=True, force=False)
+            yield from worker.lead(config, recipe, folder, trials.group, stop)
 
     def judged(self, tracker: Tracker) -> dict[str, float]:
         """The figures of the trained model."""
@@ -104,10 +125,15 @@ class Attempt:
 
     def run(self) -> Iterator[Report]:
         """Train and judge; the last report has the figures."""
+        from distvae.train.loop import Interrupted
+
         tracker = self.tracker()
         try:
             yield from self.epochs(tracker)
             yield {"figures": self.judged(tracker)}
+        except Interrupted:
+            tracker.close("KILLED")
+            raise
         except Exception:
             tracker.close("FAILED")
             raise
@@ -117,8 +143,12 @@ class Attempt:
 def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Generator[Report, None, None]:
     """Report each epoch of the first seed, and at last the figures, means over all seeds, or why there are none.
 
+    A file in the folder of the trials asks all of them to stop; one that was is reported as such.
+
     A report of nothing says that an epoch of another seed has ended, so that a trial may be stopped there.
     """
+    from distvae.train.loop import Interrupted
+
     folder, found = trials.at(number), list[dict[str, float]]()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -128,6 +158,8 @@ def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Generat
                     found.append(report["figures"])
                 else:
                     yield {} if found else report
+    except Interrupted:
+        yield {"stopped": True}
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         (folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")

@@ -26,7 +26,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         """Say what is coming, and show the table on a terminal."""
-        self._say(f"{self.space.trials} trials, {self.space.concurrent} side by side; Ray takes some seconds to start")
+        self._say(f"{self.space.trials} trials, {self.space.concurrent} side by side")
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -46,6 +46,10 @@ class Watch:
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles whom it calls back, never to read it, and a live table cannot be."""
         return {}
+
+    def waits(self, address: str | None) -> None:
+        """Ray comes first."""
+        self._say(f"joining the Ray at {address}" if address else "starting Ray, which takes some seconds")
 
     def began(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial has a place to run."""
@@ -71,6 +75,11 @@ class Watch:
         result.state, result.cause = "halted", f"worse than others at epoch {result.epoch}"
         self._time(number)
         self._tell(number, f": halted, {result.cause}")
+
+    def stopped(self, number: int) -> None:
+        """A trial kept what it did, and goes on another time."""
+        self.results[number].state = "stopped"
+        self._time(number)
 
     def finished(self, number: int, figures: Mapping[str, float]) -> None:
         """A trial was judged."""

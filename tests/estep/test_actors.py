@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distvae.cluster import local_ray
+from distvae.cluster import joined
 from distvae.estep.actors import ShardedStore, Shards, launch
 from distvae.estep.shard import StaleShard
 from distvae.estep.store import LocalStore, PopulationStore, room
@@ -30,7 +30,7 @@ draw = partial(first_states, STATES, 150, 0)
 
 @pytest.fixture(scope="module", autouse=True)
 def running() -> Iterator[None]:
-    with local_ray(1, 1):
+    with joined(None, 1):
         yield
 
 
@@ -178,8 +178,8 @@ from functools import partial
 from distvae.estep.actors import ShardedStore, launch
 from distvae.estep.truncated import first_states
 from distvae.lanes import Lanes
-from distvae.cluster import local_ray
-with local_ray(1, 1):
+from distvae.cluster import joined
+with joined(None, 1):
     import ray
     shards = launch(Lanes({ROWS}, 8), 2, {STATES}, {WIDTH})
     ShardedStore(shards).begin(partial(first_states, {STATES}, 150, 0))

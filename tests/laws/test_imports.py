@@ -73,6 +73,7 @@ COMMANDS = [
     "spaces",
     "tune",
     "bench",
+    "bench sweep",
     "results",
     "report",
     "denoise",

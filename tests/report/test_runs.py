@@ -57,9 +57,9 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 12), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     small = {"data.window": [4, 4], "model.latent": 8, "model.hidden": [16], "estep.states": 16, "train.batch": 32}
-    settings = small | {"train.epochs": 2, "train.device": "cpu"}
+    settings = small | {"train.epochs": 2, "train.device": "cpu", "data.noise": 25.0}
     options = Options(settings=settings, run=tmp_path / "run", style="quiet")
-    denoise(tmp_path / "a.png", tmp_path / "b.png", 25.0, 0, options)
+    denoise(tmp_path / "a.png", tmp_path / "b.png", options)
     page = Page(report.write(tmp_path / "run").read_text())
     last = read(tmp_path / "run")
     assert isinstance(last, Evidence)

@@ -13,7 +13,7 @@ from distvae.config import Config
 from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.tasks.presets import noise_level, recipe_of
-from distvae.tasks.restoration import Kept, Restoration
+from distvae.tasks.restoration import Kept, Restoration, batch
 from distvae.train.loop import Interrupted
 
 Floats = NDArray[np.float64]
@@ -80,7 +80,7 @@ def test_the_bound_is_that_of_the_array_in_its_own_units() -> None:
     array = noisy(height=9, width=9)
     restoration = Restoration(config(**{"data.level": "keep", "train.epochs": 1}), array)
     (stage,) = restoration.run()
-    q = restoration.trainer.estep.infer(restoration.trainer.model, restoration.batch(torch.arange(36)), 0)
+    q = restoration.trainer.estep.infer(restoration.trainer.model, batch(restoration.patches, torch.arange(36)), 0)
     x = torch.from_numpy(restoration.patches.rows * restoration.patches.scale + restoration.patches.shift)
     with torch.no_grad():
         output = restoration.trainer.model.decode(q.states.float())
@@ -145,8 +145,8 @@ def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path)
     list(Restoration(config(**{"train.epochs": 1}), noisy(), kept=Kept(tmp_path / "run")).run())
     with pytest.raises(Refusal, match="other data"):
         next(Restoration(config(**{"train.epochs": 1}), noisy(31), kept=Kept(tmp_path / "run", resume=True)).run())
-    with pytest.raises(Refusal, match=r"train\.epochs"):
-        next(Restoration(config(), noisy(), kept=Kept(tmp_path / "run", resume=True)).run())
+    with pytest.raises(Refusal, match=r"train\.rate"):
+        next(Restoration(config(**{"train.rate": 0.5}), noisy(), kept=Kept(tmp_path / "run", resume=True)).run())
 
 
 def test_the_number_of_threads_is_given_back() -> None:
@@ -206,6 +206,7 @@ BAD = [
     (lambda: distvae.denoise(noisy()[..., 0], recipe="bars"), "none for restoration"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"model.latent": 5}), "only 32 states"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"estep.parents": 65}), "at most as many"),
+    (lambda: distvae.denoise(noisy()[..., 0], settings={"data.noise": 5}), "none is added here"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.zeros((9, 9))), "nothing is missing"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 9))), "every value is missing"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 8))), r"mask: shape \(9, 8\); \(9, 9\) expected"),

@@ -207,7 +207,7 @@ def test_every_space_of_the_checkout_is_found_by_name_says_what_it_is_about_and_
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = space_names()
-    assert {"demo", "speech"} <= names.keys()
+    assert {"demo", "speech", "tvae-picture", "tvae-sound"} <= names.keys()
     for name, about in names.items():
         assert load_space(name).about == about != ""
 

@@ -21,6 +21,7 @@ import yaml
 from distvae.config import from_dict
 from distvae.refusal import Refusal
 from distvae.track import Store
+from distvae.train.worker import STOP
 from distvae.tune.ledger import Ledger
 from distvae.tune.reading import load_space
 from distvae.tune.space import Space
@@ -137,6 +138,23 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     *_, last = run_trial(trials, 2, {"model.kind": "vsc", "train.rate": 1e30})
     assert last["failure"].startswith("the objective is no longer finite")
     assert (tmp_path / "trials" / "2" / "failure.txt").read_text().startswith(last["failure"])
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(space: Space, images: Path, tmp_path: Path) -> None:
+    space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1000})
+    trials, values = Trials(space, tmp_path / "trials", Store.find(tmp_path)), {"model.kind": "sdm"}
+    telling = run_trial(trials, 1, values)
+    assert next(telling)["epoch"] == 1
+    (tmp_path / "trials" / STOP).touch()
+    assert list(telling)[-1] == {"stopped": True}
+    assert list(run_trial(trials, 1, values)) == [{"stopped": True}]
+    (tmp_path / "trials" / STOP).unlink()
+    done = len((tmp_path / "trials" / "1" / "epochs.jsonl").read_text().splitlines())
+    assert 1 <= done < 1000
+    again = run_trial(trials, 1, values)
+    assert next(again)["epoch"] == done + 1
+    again.close()
 
 
 @pytest.mark.usefixtures("nowhere")

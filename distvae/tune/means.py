@@ -1,0 +1,121 @@
+"""What the trials of a sweep run on: processors and GPUs of each, and how many fit side by side."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distvae.refusal import Refusal
+from distvae.train.worker import POLL, Group
+
+LIGHT = {"memory": 1.0}
+"""What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
+Machines = Sequence[Mapping[str, float]]
+"""What each has."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What each trial gets, and where from."""
+
+    group: Group | None = None
+    """The workers of a trial; without them its own process trains."""
+    gpus: float | None = None
+    """Of a trial without workers; not said: an equal part of what there is."""
+    address: str | None = None
+    """Of a Ray that runs; without one it is started here."""
+    wait: float = 0.0
+    """Seconds to wait for machines that are still to come."""
+
+    @classmethod
+    def parse(
+        cls, workers: str, gpus_per_worker: float, gpus_per_trial: float | None, address: str | None, wait: float
+    ) -> "Means":
+        """From the options of a command line."""
+        group = None if workers == "0" else Group.parse(workers, gpus_per_worker)
+        if group and gpus_per_trial is not None:
+            raise Refusal("--gpus-per-trial: trials of --workers have the GPUs of these; --gpus-per-worker expected")
+        if gpus_per_worker and not group:
+            raise Refusal("--gpus-per-worker: there are no workers; --workers N, or --gpus-per-trial expected")
+        for option, gpus in {"--gpus-per-worker": gpus_per_worker, "--gpus-per-trial": gpus_per_trial or 0.0}.items():
+            if gpus > 1 and gpus % 1:
+                raise Refusal(f"{option}: {gpus:g}; a part of one, such as 0.25, or a whole number expected")
+        return cls(group, gpus_per_trial, address, wait)
+
+    @property
+    def workers(self) -> int:
+        """Processes of a trial that compute."""
+        return self.group.most if self.group else 1
+
+    def each(self, threads: int) -> dict[str, float]:
+        """What each of them takes."""
+        return {"CPU": threads, "GPU": self.group.gpus if self.group else self.gpus or 0.0}
+
+    def room(self, machines: Machines, threads: int) -> int:
+        """How many trials fit side by side; workers of one may be on several machines."""
+        places = sum(_times(machine, self.each(threads)) for machine in machines)
+        least = self.group.least if self.group else 1
+        return max(places // self.workers, int(places >= least))
+
+    def process(self, machines: Machines, threads: int, slots: int) -> dict[str, float]:
+        """What the process of a trial asks for."""
+        if self.group:
+            return LIGHT
+        gpus = _share(int(_sum(machines, "GPU")), slots) if self.gpus is None else self.gpus
+        return {"cpu": threads, "gpu": gpus}
+
+    @property
+    def option(self) -> str:
+        """What asks for the most of it."""
+        return "--workers" if self.group else "--gpus-per-trial" if self.gpus else "train.threads"
+
+    def lack(self, machines: Machines, threads: int, trials: int = 1) -> str:
+        """What so many trials need, and what there is, in words."""
+        least = self.group.least if self.group else 1
+        needs = {name: trials * least * count for name, count in self.each(threads).items() if count}
+        who = "a trial needs" if trials == 1 else f"{trials} trials side by side need"
+        if self.group:
+            who = who.replace(" need", f" of {_counted(least, 'worker')} need", 1)
+        has = {name: _sum(machines, name) for name in ("CPU", "GPU")}
+        return f"{who} {_listed(needs)}; Ray has {_listed(has)} on {_counted(len(machines), 'machine')}"
+
+
+def _times(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How often a machine has what is needed."""
+    return min(math.floor(machine.get(name, 0.0) / count + 1e-6) for name, count in needs.items() if count)
+
+
+def _sum(machines: Machines, name: str) -> float:
+    return sum(machine.get(name, 0.0) for machine in machines)
+
+
+def _share(gpus: int, slots: int) -> float:
+    """What each of some trials gets of the GPUs: a whole one, or an equal part of one."""
+    return 1 / math.ceil(slots / gpus) if gpus else 0
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{count:g} {name}" + ("" if count == 1 else "s") for name, count in resources.items())
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def machines(ray: Any) -> Machines:
+    """What each machine of Ray has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def wait_for_room(ray: Any, means: Means, threads: int, stop: Callable[[], int]) -> Machines:
+    """The machines, once a trial fits; a refusal where none does within the time that they have to come in."""
+    deadline = time.monotonic() + means.wait
+    while not means.room(found := machines(ray), threads):
+        if stop():
+            raise KeyboardInterrupt
+        if time.monotonic() >= deadline:
+            lack = f"{means.option}: {means.lack(found, threads)}"
+            raise Refusal(f"{lack}; fewer, more machines, or --wait SECONDS for those to come expected")
+        time.sleep(POLL)
+    return found

@@ -1,0 +1,230 @@
+"""Trials of several workers, on machines of a cluster, with parts of a GPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distvae.cluster import joined
+from distvae.data import open_dataset
+from distvae.recipes import load
+from distvae.refusal import Refusal
+from distvae.storage import Folder
+from distvae.track import Store
+from distvae.train.checkpoint import read_manifest
+from distvae.train.run import read_epochs
+from distvae.train.session import open_folder
+from distvae.train.worker import Group, lead
+from distvae.tune.means import Means
+from distvae.tune.reading import load_space
+from distvae.tune.study import settle, side_by_side
+from distvae.tune.trial import Trials, run_trial
+from tests.machines import cluster
+from tests.train.kills import PACE
+
+TREE = {
+    "base": "bars",
+    "fixed": {"train.epochs": 12, "data.rows": 200, "estep.sweeps": 2, "train.device": "auto"},
+    "metrics": {"bound": "max"},
+    "search": "random",
+    "trials": 2,
+    "axes": [{"key": "train.rate", "float": [1e-3, 2e-2], "log": True}],
+}
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TREE))
+    return path
+
+
+def means(workers: str = "0", each: float = 0.0, share: float | None = None) -> Means:
+    return Means.parse(workers, each, share, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "room"),
+    [
+        (means(), 6),
+        (means("1"), 6),
+        (means("2"), 3),
+        (means("4"), 1),
+        (means("7"), 0),
+        (means("2:16"), 1),
+        (means("1", each=1), 1),
+        (means("1", each=0.5), 2),
+        (means(share=0.25), 4),
+        (means(share=1), 1),
+        (means(share=2), 0),
+    ],
+)
+def test_as_many_trials_are_side_by_side_as_fit_on_all_machines(given: Means, room: int) -> None:
+    assert given.room([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {}], 1) == room
+
+
+def test_a_worker_is_on_one_machine_and_needs_all_its_threads_there() -> None:
+    assert means("1").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 2
+    assert means("3").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 0
+
+
+def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: Path) -> None:
+    space, given = load_space(str(file)), means("2")
+    there = [{"CPU": 4.0}, {"CPU": 1.0}]
+    assert side_by_side(settle(space, {}, means=given), given, there, None).concurrent == 2
+    with pytest.raises(
+        Refusal, match=r"--concurrent: .*3 trials .* of 2 workers need 6 CPUs; Ray has 5 CPUs and 0 GPUs on 2 machines"
+    ):
+        side_by_side(settle(space, {}, concurrent=3, means=given), given, there, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    {
+        ("0", 1.0, None): "--gpus-per-worker: there are no workers",
+        ("2", 0.0, 0.5): "--gpus-per-trial: trials of --workers",
+        ("0", 0.0, 1.5): "--gpus-per-trial: 1.5",
+        ("two", 0.0, None): "--workers: 'two'",
+    }.items(),
+)
+def test_means_that_contradict_each_other_are_refused(words: tuple[str, float, float | None], told: str) -> None:
+    with pytest.raises(Refusal, match=told):
+        means(*words)
+
+
+def test_the_device_is_left_to_the_process_of_the_trial(file: Path) -> None:
+    assert settle(load_space(str(file)), {}, means=means(share=0.25)).base.train.device == "auto"
+
+
+class Ray:
+    """What the driver sees of machines with addresses of their own."""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "NodeManagerAddress": f"10.0.0.{k}"} for k in (1, 2)]
+
+
+def test_a_file_of_one_machine_records_no_trials_of_others(tmp_path: Path) -> None:
+    from distvae.tune.study import refuse_one_file
+
+    refuse_one_file(Ray(), Store("http://10.0.0.1:5000"))
+    with pytest.raises(Refusal, match=r"mlflow\.db is a file of one machine, and Ray has 2; .*MLFLOW_TRACKING_URI"):
+        refuse_one_file(Ray(), Store(f"sqlite:///{tmp_path / 'mlflow.db'}"))
+
+
+COMMON = "AutoscalingCoordinator"
+"""The actor of which Ray has one for all trainings."""
+
+
+def held(ray: Any) -> list[str]:
+    """What is left of trainings: actors that live, and places that are kept for workers."""
+    actors = [actor for actor in ray._private.state.state.actor_table(None).values() if actor["Name"] != COMMON]
+    groups = ray.util.placement_group_table().values()
+    return [str(actor) for actor in actors if actor["State"] != "DEAD"] + [
+        str(group) for group in groups if group["state"] != "REMOVED"
+    ]
+
+
+def until(reached: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait for something that has to come."""
+    deadline = time.monotonic() + 4 * PATIENCE
+    while not reached():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own
+def test_a_training_that_nobody_listens_to_any_more_ends_and_keeps_what_it_did(tmp_path: Path) -> None:
+    config = load("bars", {"data.rows": 200, "train.epochs": 1_000_000, "train.device": "cpu"})
+    folder, dataset = Folder(tmp_path / "run"), open_dataset(config.data)
+    open_folder(config, dataset, folder, "bars", resume=False, force=False)
+    with joined(None, 2) as ray:
+        told = lead(config, "bars", folder, Group(2, 2), lambda: False)
+        assert isinstance(next(told), str)
+        next(told)
+        told.close()  # type: ignore[attr-defined]
+        until(lambda: not held(ray))
+        assert ray.available_resources()["CPU"] == 2
+    assert read_manifest(folder, "last.json")["facts"]["position"]["epoch"] >= 1
+
+
+@contextmanager
+def swept(file: Path, out: Path, *words: str) -> "Iterator[subprocess.Popen[str]]":
+    """A sweep by the command line, which records beside its folder."""
+    command = [sys.executable, "-m", "distvae", "tune", str(file), "--out", str(out), *words]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{out.parent / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        yield run
+
+
+def results(out: Path) -> dict[int, dict[str, Any]]:
+    return {trial["number"]: trial for trial in json.loads((out / "results.json").read_text())["trials"]}
+
+
+def tags(root: Path, experiment: str) -> list[dict[str, str]]:
+    """Of the trials that were recorded."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return [run.data.tags for run in runs if run.data.tags["kind"] == "trial"]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PACE, "0.2")
+    out = tmp_path / "nested"
+    with cluster(1, 1) as machines:
+        words = ["--address", machines.address, "--workers", "1", "train.epochs=20"]
+        with swept(file, out, *words) as running:
+            until(lambda: any(len(read_epochs(out / "trials" / trial)) >= 2 for trial in "12"), running)
+            running.send_signal(signal.SIGTERM)
+            said, _ = running.communicate(timeout=120)
+        assert running.returncode == 128 + signal.SIGTERM, said
+        assert "--resume goes on" in said
+        assert {trial["state"] for trial in results(out).values()} == {"stopped"}
+        with joined(machines.address, 0) as ray:
+            until(lambda: not held(ray))
+            assert ray.available_resources()["CPU"] == 2
+        with swept(file, out, *words, "--resume") as running:
+            said, _ = running.communicate(timeout=300)
+        assert running.returncode == 0, said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    space = settle(load_space(str(file)), {"train.epochs": 20}, concurrent=2)
+    for number, trial in results(out).items():
+        epochs = read_epochs(out / "trials" / str(number))
+        assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))
+        *_, last = run_trial(Trials(space, tmp_path / "alone", Store.find(tmp_path)), number, trial["values"])
+        assert trial["figures"] == pytest.approx(last["figures"])
+
+
+@pytest.mark.slow
+def test_trials_run_on_all_machines_and_four_share_one_gpu(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    with cluster() as machines:
+        machines.add_node(num_cpus=4, num_gpus=1, node_name="one")
+        machines.add_node(num_cpus=1, num_gpus=1, node_name="other")
+        words = ["--address", machines.address, "--gpus-per-trial", "0.25", "--trials", "8", "train.epochs=1000000"]
+        with swept(file, out, *words) as running:
+            until(lambda: len(list(out.glob("trials/*/epochs.jsonl"))) == 5, running)
+            running.send_signal(signal.SIGINT)
+            said, _ = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert [trial["state"] for trial in results(out).values()] == 5 * ["stopped"]
+    found = tags(tmp_path, "tiny")
+    assert sorted(tag["node"] for tag in found) == [*4 * ["one"], "other"]
+    assert {tag["gpus"] for tag in found} == {"0"}
+    assert sorted(trial["node"] for trial in results(out).values()) == [*4 * ["one"], "other"]
