@@ -35,9 +35,9 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panels(figure: "Figure", count: int, columns: int, share: bool) -> list["Axes"]:
-    """So many axes in rows; on the same scales, if they share them."""
-    drawn = figure.subplots(math.ceil(count / columns), columns, sharex=share, sharey=share, squeeze=False)
+def panels(figure: "Figure", count: int, columns: int) -> list["Axes"]:
+    """So many axes in rows."""
+    drawn = figure.subplots(math.ceil(count / columns), columns, squeeze=False)
     for place in range(count, drawn.size):
         drawn.flat[place].remove()
         drawn.flat[place - columns].tick_params(labelbottom=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.pictures.canvas import GREY, PALETTE, Array, colour_bar, new_figure, panels
+from distvae.pictures import cells
+from distvae.pictures.canvas import GREY, PALETTE, Array, colour_bar, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,16 +30,10 @@ def responses(change: Array, names: Sequence[str], live: NDArray[np.bool_], rate
     """What each atom alone does to the decoded spectrum: a change in dB (atoms, bins) over frequency."""
     columns = min(8, len(change))
     figure = new_figure(1.3 * columns + 1, -(-len(change) // columns) + 1.2)
-    frequency = np.linspace(0, rate / 2000, change.shape[1])
-    drawn = panels(figure, len(change), columns, share=True)
-    for axes, curve, name, lives in zip(drawn, change, names, live, strict=True):
-        axes.axhline(0, color=GREY, linewidth=0.5)
-        axes.plot(frequency, curve, color=PALETTE[0] if lives else GREY, linewidth=0.9)
-        axes.set_title(name, fontsize=8, loc="left", pad=2)
-        axes.tick_params(labelsize=8)
-    figure.supxlabel("frequency, kHz", fontsize=10)
-    figure.supylabel("change, dB", fontsize=10)
-    figure.suptitle(title)
+    axes = figure.subplots()
+    colours = [PALETTE[0] if lives else GREY for lives in live]
+    cells.curves(axes, [change], [colours], columns, (0, rate / 2000), names)
+    axes.set(xlabel="frequency, kHz", ylabel="change, dB", title=title)
     return figure
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distvae.pictures.canvas import GREY, PALETTE, Array, new_figure, panels
+from distvae.pictures import cells
+from distvae.pictures.canvas import GREY, PALETTE, Array, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,12 +37,14 @@ def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
     """What each value of the code alone changes in a data point, under its name."""
     columns = min(COLUMNS, len(changes))
     figure = new_figure(max(1.1 * columns, 4.0), 1.35 * math.ceil(len(changes) / columns) + 0.5)
-    drawn = panels(figure, len(changes), columns, share=True)
-    for axes, name in zip(drawn, names, strict=True):
-        axes.set_title(name, fontsize=8, pad=2)
-    draw = _curves if changes.ndim == 3 else _changes
-    draw(drawn, changes)
-    figure.suptitle(title)
+    axes = figure.subplots()
+    if changes.ndim == 3:
+        _curves(axes, [changes], [PALETTE[0]], columns, names)
+    else:
+        edges = np.abs(changes).max((1, 2, 3)).astype(float)
+        shown = changes / np.where(edges, edges, 1.0)[:, None, None, None]
+        cells.images(axes, shown, columns, names, [f"\N{PLUS-MINUS SIGN}{edge:.2g}" for edge in edges])
+    axes.set_title(title)
     return figure
 
 
@@ -51,40 +54,31 @@ def limits(points: Array) -> tuple[float, float]:
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
-def _changes(drawn: Sequence["Axes"], changes: Array) -> None:
-    """Pictures of either sign, each on the scale below it: zero is white, and in colours grey."""
-    for axes, change in zip(drawn, changes, strict=True):
-        edge = float(np.abs(change).max()) or 1.0
-        axes.set(xticks=[], yticks=[])
-        axes.set_xlabel(f"\N{PLUS-MINUS SIGN}{edge:.2g}", fontsize=7, labelpad=1)
-        for side in axes.spines.values():
-            side.set_color("#bbbbbb")
-        if change.shape[-1] == 3:
-            axes.imshow(0.5 + change / (2 * edge), interpolation="nearest")
-        else:
-            axes.imshow(change.mean(-1), cmap="RdBu_r", vmin=-edge, vmax=edge, interpolation="nearest")
-
-
-def _curves(drawn: Sequence["Axes"], points: Array, colour: str = PALETTE[0]) -> None:
-    """One curve for each channel of a sound."""
-    for axes, point in zip(drawn, points, strict=True):
-        axes.plot(point, color=colour, linewidth=0.8)
-        axes.tick_params(labelsize=7)
-        axes.margins(x=0)
+def _curves(
+    axes: "Axes", layers: Sequence[Array], colours: Sequence[str], columns: int, names: Sequence[str] = ()
+) -> None:
+    """Sounds (count, samples, channels), so many layers of them over each other, in cells."""
+    single = [layer[..., channel] for layer in layers for channel in range(layer.shape[-1])]
+    shades = [
+        [colour] * len(layer) for layer, colour in zip(layers, colours, strict=True) for _ in range(layer.shape[-1])
+    ]
+    cells.curves(axes, single, shades, columns, (0, layers[0].shape[1] - 1), names)
+    axes.set_xlabel("sample")
 
 
 def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
     """Sounds (count, samples, channels), so many layers of them over each other; the first of several is grey."""
-    count, _, channels = next(iter(layers.values())).shape
-    columns = min(6, count)
-    figure = new_figure(1.6 * columns + 0.6, 1.1 * math.ceil(count / columns) + 0.9)
-    drawn = panels(figure, count, columns, share=True)
-    for points, colour in zip(layers.values(), (GREY, PALETTE[0])[-len(layers) :], strict=True):
-        _curves(drawn, points, colour)
-    figure.supxlabel("sample", fontsize=10)
-    figure.suptitle(title)
+    from matplotlib.lines import Line2D
+
+    points = list(layers.values())
+    columns = min(6, len(points[0]))
+    figure = new_figure(1.6 * columns + 0.6, 1.1 * math.ceil(len(points[0]) / columns) + 0.9)
+    axes, colours = figure.subplots(), (GREY, PALETTE[0])[-len(layers) :]
+    _curves(axes, points, colours, columns)
+    axes.set_title(title)
     if len(layers) > 1:
-        figure.legend(drawn[0].lines[::channels], layers, loc="outside upper right", ncols=2, frameon=False)
+        lines = [Line2D([], [], color=colour) for colour in colours]
+        figure.legend(lines, list(layers), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 

@@ -40,7 +40,7 @@ def telemetry(epochs: Records, unit: str, title: str) -> "Figure":
     drawn = [draw for name, draw in PANELS.items() if any(name in record for record in epochs)]
     columns = 2 if len(drawn) == 4 else 3
     figure = new_figure(3.7 * columns, 3.0 * math.ceil(len(drawn) / columns) + 0.4)
-    for axes, draw in zip(panels(figure, len(drawn), columns, share=False), drawn, strict=True):
+    for axes, draw in zip(panels(figure, len(drawn), columns), drawn, strict=True):
         draw(axes, epochs, unit)
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
