@@ -52,7 +52,8 @@ def runs(
     known = {name for record in found for name in record.metrics}
     for name in dict.fromkeys([*metrics, *([sort] if sort else [])]):
         if found and name not in known:
-            raise Refusal(f"{name}: none of these has a metric of that name; {nearest(name, known)}")
+            hint = nearest(name, known) if known else "these have no metrics; --of SWEEP lists its trials"
+            raise Refusal(f"{name}: none of these has a metric of that name; {hint}")
     if sort:
         shown = list(dict.fromkeys([sort, *shown]))
         found = [record for record in found if sort in record.metrics]

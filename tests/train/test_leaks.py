@@ -39,7 +39,7 @@ def temporary() -> Iterator[Path]:
 def begin(out: Path, temporary: Path, *options: str) -> "subprocess.Popen[str]":
     """A training of two workers by the command line."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", MARK: temporary.name, "TMPDIR": str(temporary)}
-    recipe = ["train", "bars", "data.rows=400", "train.epochs=40", "--no-track", "--no-evaluate", "--workers", "2"]
+    recipe = ["train", "bars", "data.rows=400", "train.epochs=20", "--no-track", "--no-evaluate", "--workers", "2"]
     words = [sys.executable, "-m", "distvae", *recipe, "--out", str(out), *options]
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -69,12 +69,12 @@ def test_a_training_that_is_asked_to_stop_keeps_what_it_did_and_leaves_nothing_b
         told, _ = driver.communicate(timeout=300)
     assert driver.returncode == 128 + signal.SIGTERM, told
     assert "--resume goes on from it" in told
-    assert 2 <= len(read_epochs(out)) < 40
+    assert 2 <= len(read_epochs(out)) < 20
     nothing_is_left(out, temporary)
     with begin(out, temporary, "--resume") as driver:
         told, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, told
-    assert [epoch["epoch"] for epoch in read_epochs(out)] == list(range(1, 41))
+    assert [epoch["epoch"] for epoch in read_epochs(out)] == list(range(1, 21))
     nothing_is_left(out, temporary)
 
 

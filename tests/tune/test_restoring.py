@@ -167,9 +167,8 @@ def test_the_noise_is_what_the_seed_says(picture: Path) -> None:
     np.testing.assert_allclose((noisy - clean).ravel(), drawn.ravel(), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("tvae-picture", marks=pytest.mark.slow), pytest.param("tvae-sound", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["tvae-picture", "tvae-sound"])
 def test_a_space_runs_as_it_is(name: str, tmp_path: Path) -> None:
     small = {key: value for key, value in SMALL.items() if key != "train.threads"}
     stride = {"data.stride": 8} if name == "tvae-picture" else {"data.stride": 50}
