@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from distvae.tune.reading import load_space
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -26,3 +28,11 @@ def test_the_fifth_model_of_the_guide_trains_and_encodes(tmp_path: Path) -> None
     assert len(bounds) == 3
     assert bounds[-1] > bounds[0]
     assert re.search(r"\(\d+, 16\)", done.stdout)
+
+
+def test_the_space_of_the_guide_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "sweeps.md").read_text(), re.DOTALL)
+    (tmp_path / "guide.yaml").write_text(text)
+    space = load_space(str(tmp_path / "guide.yaml"))
+    assert (space.search, space.trials, space.seeds) == ("nsga2", 60, 2)
+    assert space.base.train.epochs == 30
