@@ -67,7 +67,7 @@ def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
     from playwright.sync_api import expect
 
     with opened(address) as page:
-        page.get_by_text("Model training").click()
+        page.get_by_role("button", name="Model training").click()
         page.get_by_role("link", name="Experiments").first.click()
         page.get_by_role("link", name="speech", exact=True).click()
         page.locator(".ag-row button").first.click()  # unfolds the sweep
