@@ -114,7 +114,7 @@ def ui(root: Path, port: int) -> None:
     quiet = ["--uvicorn-opts", "--log-level warning"]
     where = {"MLFLOW_BACKEND_STORE_URI": store.uri}  # not on the command line, which everybody can read
     os.environ |= QUIET | where | {"PYTHONWARNINGS": "ignore"}
-    os.execv(sys.executable, [sys.executable, *server, *quiet])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, *server, *quiet])
 
 
 def _guide(store: Store, address: str) -> str:

@@ -1,17 +1,16 @@
 """The report of a sweep."""
 
-import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from distvae.progress import clock
-from distvae.report import drawing, repeat
-from distvae.report.blocks import Block, Code, Document, Drawing, Drawings, Exhibit, Section, Table, Text, facts
+from distvae.report import drawing
+from distvae.report.blocks import Block, Document, Drawing, Drawings, Exhibit, Section, Table, Text, facts
 from distvae.report.exhibits import exhibit
 from distvae.report.front import hypervolume
 from distvae.report.importance import DRAWN, Group, groups, shares
 from distvae.report.numbers import counted, listed, setting, shown
+from distvae.report.provenance import described, provenance
 from distvae.report.reading import Evidence, Sweep, Trial
 from distvae.report.trials import STATES, better, tables
 from distvae.tune.admission import CHANGE_THE_BOUND
@@ -36,7 +35,7 @@ def of_sweep(sweep: Sweep) -> Document:
         "Learning": _learning(sweep),
         "The best and the worst": _exhibits(sweep),
         "Sparsity": _sparsity(sweep),
-        "What was run": _provenance(sweep),
+        "What was run": provenance(sweep),
     }
     sections = [Section(title, list(blocks)) for title, blocks in parts.items()]
     return Document(f"Sweep {sweep.facts['name']}", _subtitle(sweep), [part for part in sections if part.blocks])
@@ -54,18 +53,13 @@ def _question(sweep: Sweep) -> Iterator[Block]:
     told, axes = sweep.facts, sweep.facts["axes"]
     keys = listed(list(dict.fromkeys(axis["key"] for axis in axes)))
     ranked = listed([f"{name} ({better(mode)} is better)" for name, mode in sweep.metrics.items()])
-    data = f"on {_data(sweep.runs[0])}" if sweep.runs else f"on {told['config'].get('data.path') or 'its data'}"
+    data = f"on {described(sweep.runs[0])}" if sweep.runs else f"on {told['config'].get('data.path') or 'its data'}"
     yield Text(
         f"What do {keys} do to {listed(list(sweep.metrics))}? Trials depart from the recipe {told['recipe']}, {data}. "
         f"They are ranked by {ranked}, judged on validation data: choosing among them does not see the test data."
     )
     yield from (Text(sentence, strong=True) for sentence in _answer(sweep))
     yield _space(axes)
-
-
-def _data(run: Evidence) -> str:
-    counts = ", ".join(f"{count:,} {split}" for split, count in run.info["rows"].items())
-    return f"{run.info['data']} ({counts} {run.unit}s)"
 
 
 def _answer(sweep: Sweep) -> Iterator[str]:
@@ -286,51 +280,3 @@ def _sparsity(sweep: Sweep) -> Iterator[Block]:
         "Live: the values of the code whose root mean square is above a tenth of the strongest one's. Effective: "
         f"how many equal values would be as spread as those of one data point, on average. Best first.{more}",
     )
-
-
-def _provenance(sweep: Sweep) -> Iterator[Block]:
-    told, runs = sweep.facts, sweep.runs
-    yield facts([*_origin(runs), *_times(sweep)])
-    if written := repeat.space(told):
-        repeated = shlex.join(["distvae", "tune", f"{told['name']}.yaml"])
-        yield Code(repeated, "To repeat it, save the space below as a file, and type:")
-        yield Code(written, f"{told['name']}.yaml", folded=True)
-    else:
-        yield Text(
-            f"The recipe {told['recipe']} is not known here, so the space cannot be written out; see sweep.json."
-        )
-
-
-def _origin(runs: Sequence[Evidence]) -> Iterator[tuple[str, str]]:
-    """What the runs noted of the program, the machine and the data; all of them, should they differ."""
-    if not runs:
-        yield "program", "not noted: no trial began to train"
-    yield "commit", _all(str(run.info.get("commit") or "not from a checkout") for run in runs)
-    yield "versions", _all(_pairs(run.info["versions"]) for run in runs)
-    yield "machine", _all(_pairs(run.info["machine"]) for run in runs)
-    yield "data", _all(_data(run) for run in runs)
-    yield "digest of the data", _all(str(run.info["data_digest"]) for run in runs)
-    yield "seeds", _all(str(run.config.train.seed) for run in runs)
-
-
-def _all(values: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(values))
-
-
-def _pairs(part: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in part.items() if value is not None)
-
-
-def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    told, seconds = sweep.facts, [trial.result.seconds for trial in sweep.trials if trial.result.seconds]
-    yield "search", f"{told['search']}, seed {told['seed']}, {counted(told['seeds'], 'run')} of each trial"
-    yield "poor trials", "none is stopped early" if told["scheduler"] == "none" else f"stopped by {told['scheduler']}"
-    begun = [trial.datetime_start for trial in sweep.remembered if trial.datetime_start]
-    ended = [trial.datetime_complete for trial in sweep.remembered if trial.datetime_complete]
-    if begun and ended:
-        yield "begun, and ended", f"{min(begun):%Y-%m-%d %H:%M}, {max(ended):%Y-%m-%d %H:%M}"
-        yield "time in all", f"{clock((max(ended) - min(begun)).total_seconds())}, pauses included"
-    if seconds:
-        low, high = clock(min(seconds)), clock(max(seconds))
-        beside = f", {told['concurrent']} side by side"
-        yield "time of trials", f"{clock(sum(seconds))} together, {low} to {high} each{beside}"
