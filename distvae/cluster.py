@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from distvae.refusal import Refusal
@@ -50,7 +51,10 @@ def joined(address: str | None, cpus: int, memory: int = MEMORY) -> Iterator[Any
 
 
 def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
-    """Join the Ray at an address. Where nothing listens that is said at once; Ray would try for minutes."""
+    """Join the Ray at an address, whose processes for this one run this one's code, whatever is installed there.
+
+    Where nothing listens that is said at once; Ray would try for minutes.
+    """
     from ray.exceptions import AuthenticationError
 
     expected = (
@@ -60,7 +64,7 @@ def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
     try:
         if port.isdecimal():
             socket.create_connection((host, int(port)), REACHED).close()
-        ray.init(address, **options)
+        ray.init(address, runtime_env={"py_modules": [str(Path(__file__).parent)]}, **options)
     except AuthenticationError as error:
         raise Refusal(f"--address: {address}: {error}") from error
     except (OSError, OverflowError, ValueError) as error:

@@ -160,7 +160,7 @@ def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style:
         tracker.model()
         tracker.close()
         if tracker.whole:
-            progress.say(f"recorded; to look at it: {tracker.store.look}")
+            progress.say(f"recorded; to look at it: {tracker.look}")
     if judgement:
         report(judgement, style)
 

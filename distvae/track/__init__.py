@@ -4,7 +4,8 @@ Recording is a courtesy: whatever goes wrong here is said in a sentence, and nev
 tell is written into the folder of the run or sweep first, and stays there until MLflow has it.
 """
 
+from distvae.track.relay import Relay
 from distvae.track.store import Store, public
 from distvae.track.tracker import Status, Tracker, run_tags
 
-__all__ = ["Status", "Store", "Tracker", "public", "run_tags"]
+__all__ = ["Relay", "Status", "Store", "Tracker", "public", "run_tags"]

@@ -88,7 +88,7 @@ class Sender:
             client.log_batch(record, params=params[start : start + 100])
         if inputs := _inputs(self.folder, head["params"]):
             client.log_inputs(record, inputs)
-        self.journal.remember(id=record, store=public(self.store.uri))
+        self.journal.remember(id=record, store=public(self.store.uri), told=0)
         return record
 
     def metrics(self, entries: Sequence[Entry]) -> None:

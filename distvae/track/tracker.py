@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distvae.config import Config, flatten
-from distvae.track.journal import HEAD, Entry
+from distvae.track.journal import HEAD, Entry, Journal
 from distvae.track.sending import Sender
 from distvae.track.store import Store, cause, public
 
@@ -30,7 +30,8 @@ def _complain(sentence: str) -> None:
 class Tracker:
     """The record of a run or sweep: it begins with the first thing there is to tell, or goes on with a resumed one."""
 
-    store: Store
+    store: Store | None
+    """None: another process sends what this one writes down."""
     experiment: str
     name: str
     folder: Path
@@ -69,6 +70,11 @@ class Tracker:
     def whole(self) -> bool:
         """Whether MLflow has everything."""
         return not self._failing
+
+    @property
+    def look(self) -> str:
+        """How to look at it."""
+        return self.store.look if self.store else ""
 
     def begin(self) -> None:
         """Create the record, or find the one to go on with."""
@@ -111,26 +117,23 @@ class Tracker:
         if self.folder.is_dir():
             with self._forgiving():
                 self._head()
-                self._sending().journal.append(entry)
+                Journal(self.folder).append(entry)
                 self._deliver()
-
-    def _sending(self) -> Sender:
-        self._sender = self._sender or Sender(self.store, self.folder)
-        return self._sender
 
     def _head(self) -> None:
         if not (self.folder / HEAD).exists():
             parent = str(self.parent.absolute()) if self.parent else None
             head = {"experiment": self.experiment, "name": self.name, "parent": parent, "began": self._began}
             params = {name: str(value) for name, value in self.params.items()}
-            self._sending().journal.begin(head | {"tags": dict(self.tags), "params": params})
+            Journal(self.folder).begin(head | {"tags": dict(self.tags), "params": params})
 
     def _deliver(self) -> None:
         began = time.monotonic()
-        if began < self._again:
+        if self.store is None or began < self._again:
             return
+        self._sender = self._sender or Sender(self.store, self.folder)
         try:
-            self._sending().send()
+            self._sender.send()
         finally:
             self._again = time.monotonic() + PATIENCE * (time.monotonic() - began)
         self._again = 0.0
@@ -144,7 +147,8 @@ class Tracker:
             yield
         except Exception as error:
             if not self._failing:
-                failed = f"{self.name}: MLflow at {public(self.store.uri)} does not take what there is to tell"
+                where = f"MLflow at {public(self.store.uri)}" if self.store else f"{self.folder}"
+                failed = f"{self.name}: {where} does not take what there is to tell"
                 kept = f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected."
                 self.complain(f"{failed}: {cause(error)}. {kept}")
             self._failing = True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
+from distvae.track import Relay
 from distvae.tune.ledger import Ledger
 from distvae.tune.trial import Report, Trials, run_trial
 from distvae.tune.watch import Watch
@@ -94,8 +95,8 @@ def halting(ledger: Ledger) -> Any:
     return Halting()
 
 
-def listening(ledger: Ledger, watch: Watch, shared: Trials, stop: Callable[[], object]) -> Any:
-    """Tells the ledger how trials end, passes on what happens to what shows it, and asks trials to stop."""
+def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: Callable[[], object]) -> Any:
+    """Tells the ledger how trials end, passes on what happens to what shows and what sends it, asks trials to stop."""
     from ray import tune
 
     from distvae.storage import Folder
@@ -117,6 +118,7 @@ def listening(ledger: Ledger, watch: Watch, shared: Trials, stop: Callable[[], o
         ) -> None:
             for epoch, bound in result["epochs"]:
                 watch.epoch(trial.config["number"], epoch, bound)
+            relay.stir(shared.at(trial.config["number"]))
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             number, last = trial.config["number"], trial.last_result

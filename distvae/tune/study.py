@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import Any
 
 from distvae.cluster import cores, joined
 from distvae.config import flatten
-from distvae.nodes import check, hosts
+from distvae.nodes import check
 from distvae.output import claim_folder, whole
 from distvae.progress import until_stopped
 from distvae.refusal import Refusal
 from distvae.storage import Folder
-from distvae.track import Status, Store, Tracker
+from distvae.track import Relay, Status, Store, Tracker
 from distvae.train.worker import STOP, anywhere, memory
 from distvae.tune.ledger import Ledger
 from distvae.tune.means import Machines, Means, wait_for_room
@@ -60,16 +60,21 @@ def sweep(
     with until_stopped() as stop, _ray(space, means) as ray:
         there = wait_for_room(ray, means, space.base.train.threads or 1, stop)
         watch.space = space = side_by_side(space, means, there, concurrent)
-        refuse_one_file(ray, store)
         check(ray, Folder(out), "--out with a path on a shared disk")
         _open_folder(space, out, resume)
         ledger, record = Ledger(space, out), _record(space, out, store)
         record.begin()
-        shared = Trials(space, out.absolute() / "trials", store, means.group)
+        shared = Trials(space, out.absolute() / "trials", means.group)
         try:
-            with watch:
-                watch.ended(ledger.results)
-                _search(shared, ledger, watch, means.process(there, _threads(space), _slots(space)), stop)
+            with Relay(store, shared.folder) as relay:
+                listener = listening(ledger, watch, relay, shared, stop)
+                process = means.process(there, _threads(space), _slots(space))
+                try:
+                    with watch:
+                        watch.ended(ledger.results)
+                        _search(shared, process, asking(ledger, stop), halting(ledger), listener)
+                finally:
+                    _close(shared, watch)
             if ledger.hopeless:
                 watch.gave_up()
         finally:
@@ -115,15 +120,6 @@ def _ray(space: Space, means: Means) -> AbstractContextManager[Any]:
     """The Ray of an address, or one here with room for all trials side by side that need no workers."""
     cpus = cores() if means.group else _slots(space) * _threads(space)
     return joined(means.address, cpus, memory(cpus if means.group else 0))
-
-
-def refuse_one_file(ray: Any, store: Store) -> None:
-    """Refuse to record trials of several machines in a file of one."""
-    if store.file and len(found := hosts(ray)) > 1:
-        raise Refusal(
-            f"MLflow: {store.file} is a file of one machine, and Ray has {len(found)}; the address of a server "
-            "in MLFLOW_TRACKING_URI expected, as 'mlflow server' prints it"
-        )
 
 
 def _computable(space: Space) -> Space:
@@ -204,9 +200,7 @@ def _record(space: Space, out: Path, store: Store) -> Tracker:
     return Tracker(store, space.name, out.name, out, counts | metrics | axes, tags)
 
 
-def _search(
-    shared: Trials, ledger: Ledger, watch: Watch, process: dict[str, float], stop: Callable[[], object]
-) -> None:
+def _search(shared: Trials, process: dict[str, float], searcher: Any, scheduler: Any, listener: Any) -> None:
     """Run all trials, one after the other or side by side, until all have ended or were asked to stop."""
     from ray import tune
 
@@ -217,15 +211,15 @@ def _search(
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 max_concurrent_trials=shared.space.concurrent,
-                search_alg=asking(ledger, stop),
-                scheduler=halting(ledger),
+                search_alg=searcher,
+                scheduler=scheduler,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=shared.space.name,
                 storage_path=str(notes),
                 verbose=0,
-                callbacks=[listening(ledger, watch, shared, stop)],
+                callbacks=[listener],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials are runs, which keep theirs
             ),
         ).fit()
@@ -233,8 +227,8 @@ def _search(
         shutil.rmtree(notes, ignore_errors=True)
 
 
-def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker, signal: int) -> Findings:
-    """Close what could not say itself how it ended - trials that were stopped or whose process died - and rank."""
+def _close(shared: Trials, watch: Watch) -> None:
+    """Say how trials ended that could not say so themselves: they were stopped, or their process died."""
     (shared.folder / STOP).unlink(missing_ok=True)
     for number, result in watch.results.items():
         if result.state == "training":
@@ -243,8 +237,12 @@ def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker, signal: 
             for attempt in shared.runs(number, result.values):
                 if attempt.folder.exists() and not attempt.ended:
                     attempt.tracker().close(ENDS[result.state])
+
+
+def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker, signal: int) -> Findings:
+    """Rank, and tell of it."""
     space, ranked = shared.space, rank(list(watch.results.values()), shared.space.metrics)
-    findings = Findings(out, space.metrics, ranked, record.store.look, signal)
+    findings = Findings(out, space.metrics, ranked, record.look, signal)
     record.files([out / SWEEP, *write_findings(findings)], "results")
     if "finished" in findings.states:
         best = ranked[0]

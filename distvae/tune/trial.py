@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distvae.config import flatten
 from distvae.refusal import Refusal
-from distvae.track import Store, Tracker, run_tags
+from distvae.track import Tracker, run_tags
 from distvae.tune.results import describe
 from distvae.tune.space import Space
 
@@ -34,7 +34,6 @@ class Trials:
     space: Space
     folder: Path
     """Where the folders of the trials are."""
-    store: Store
     group: "Group | None" = None
     """The workers of each; without them its own process trains."""
     place: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +64,7 @@ class Attempt:
     values: dict[str, Any]
 
     def tracker(self) -> Tracker:
-        """The record of the run, below the sweep's."""
+        """The record of the run, below the sweep's, whose process sends it."""
         space = self.trials.space
         try:
             params = flatten(space.config(self.values))
@@ -74,7 +73,7 @@ class Attempt:
         parent, place = self.trials.folder.parent, dict(self.trials.place)
         tags = run_tags(space.recipe, self.folder, parent) | place
         name = f"{self.name} {describe(self.values)}"
-        return Tracker(self.trials.store, space.name, name, self.folder, params, tags, parent)
+        return Tracker(None, space.name, name, self.folder, params, tags, parent)
 
     @property
     def ended(self) -> bool:

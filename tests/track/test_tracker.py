@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from hypothesis import strategies as st
 import distvae
 from distvae.browse import sync
 from distvae.config import Config, flatten
-from distvae.track import Store, Tracker, public
-from distvae.track.journal import PENDING, Journal
+from distvae.track import Relay, Store, Tracker, public
+from distvae.track.journal import LINES, Journal
 from tests.track.records import RECORD, history, runs, tracker
 
 
@@ -123,7 +125,7 @@ def test_what_a_store_did_not_take_it_gets_when_it_is_back(root: Path, capsys: p
     (found,) = runs(root)
     assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
     assert capsys.readouterr().err.endswith("one: MLflow has everything now.\n")
-    assert not (root / "one" / PENDING).exists()
+    assert not Journal(root / "one").pending()
 
 
 def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
@@ -161,7 +163,7 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
 def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None:
     away(root)
     tracker(root).epoch(RECORD)
-    with (root / "one" / PENDING).open("a") as file:
+    with (root / "one" / LINES).open("a") as file:
         file.write('{"is": "metr')
     tracker(root).epoch(replace(RECORD, epoch=2))
     back(root)
@@ -185,6 +187,81 @@ def test_whatever_fails_in_between_entries_are_told_once_and_in_order(steps: lis
             told += waiting[:sent]
             journal.told(sent)
         assert told + [entry["n"] for entry in journal.pending()] == list(range(count))
+
+
+def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(tmp_path: Path) -> None:
+    journal, told, count = Journal(tmp_path), list[int](), 300
+    journal.begin({})
+
+    def write() -> None:
+        for n in range(count):
+            journal.append({"is": "metrics", "n": n})
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    while len(told) < count:
+        waiting = [entry["n"] for entry in journal.pending()]
+        told += waiting
+        journal.told(len(waiting))
+        assert writing.is_alive() or journal.pending() or len(told) == count
+    assert told == list(range(count))
+
+
+def test_a_relay_sends_what_others_wrote_down_and_what_those_left_that_ended(root: Path) -> None:
+    """Trackers without a store are those of trials, in whatever process and on whatever machine."""
+    (root / "sweep").mkdir()
+    Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).begin()
+    old, new = (replace(tracker(root, f"sweep/trials/{name}", root / "sweep"), store=None) for name in ("old", "new"))
+    old.epoch(RECORD)
+    old.close("KILLED")
+    assert len(runs(root)) == 1
+    with Relay(Store.find(root), root / "sweep" / "trials") as relay:
+        new.epoch(RECORD)
+        relay.stir(new.folder)
+        until = time.monotonic() + 60
+        while len(runs(root)) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert len(runs(root)) == 2
+        new.epoch(replace(RECORD, epoch=2))
+        new.close()
+    found = {run.info.run_name: run for run in runs(root)}
+    assert {name: run.info.status for name, run in found.items()} == {
+        "sweep": "RUNNING",
+        "old": "KILLED",
+        "new": "FINISHED",
+    }
+    assert [step for step, _ in history(root, found["new"].info.run_id, "val_bound")] == [1, 2]
+    assert found["old"].data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
+
+
+def test_a_relay_to_a_store_that_is_away_says_so_once_and_sends_all_when_it_is_back(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = replace(tracker(root, "trials/1"), store=None)
+    away(root)
+    with Relay(Store.find(root), root / "trials") as relay:
+        for n in (1, 2):
+            trial.epoch(replace(RECORD, epoch=n))
+            relay.stir(trial.folder)
+            time.sleep(0.7)
+        back(root)
+    (found,) = runs(root)
+    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "does not take what there is to tell" in said[0]
+    assert said[1] == "MLflow answers again."
+
+
+def test_a_store_that_never_heard_of_a_run_gets_all_of_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker(root).epoch(RECORD)
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere / 'mlflow.db'}")
+    tracker(root).epoch(replace(RECORD, epoch=2))
+    (found,) = runs(elsewhere)
+    assert [step for step, _ in history(elsewhere, found.info.run_id, "val_bound")] == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType")  # MLflow's, of its own types

@@ -21,7 +21,6 @@ from distvae.data import open_dataset
 from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.storage import Folder
-from distvae.track import Store
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.session import open_folder
@@ -106,21 +105,6 @@ def test_means_that_contradict_each_other_are_refused(words: tuple[str, float, f
 
 def test_the_device_is_left_to_the_process_of_the_trial(file: Path) -> None:
     assert settle(load_space(str(file)), {}, means=means(share=0.25)).base.train.device == "auto"
-
-
-class Ray:
-    """What the driver sees of machines with addresses of their own."""
-
-    def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "NodeManagerAddress": f"10.0.0.{k}"} for k in (1, 2)]
-
-
-def test_a_file_of_one_machine_records_no_trials_of_others(tmp_path: Path) -> None:
-    from distvae.tune.study import refuse_one_file
-
-    refuse_one_file(Ray(), Store("http://10.0.0.1:5000"))
-    with pytest.raises(Refusal, match=r"mlflow\.db is a file of one machine, and Ray has 2; .*MLFLOW_TRACKING_URI"):
-        refuse_one_file(Ray(), Store(f"sqlite:///{tmp_path / 'mlflow.db'}"))
 
 
 COMMON = "AutoscalingCoordinator"
@@ -215,7 +199,7 @@ def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
     for number, trial in results(out).items():
         epochs = read_epochs(out / "trials" / str(number))
         assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))
-        *_, last = run_trial(Trials(space, tmp_path / "alone", Store.find(tmp_path)), number, trial["values"])
+        *_, last = run_trial(Trials(space, tmp_path / "alone"), number, trial["values"])
         assert trial["figures"] == pytest.approx(last["figures"])
 
 

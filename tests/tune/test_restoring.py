@@ -19,7 +19,6 @@ from distvae.data.signals import Signal
 from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.tasks.judge import judge
-from distvae.track import Store
 from distvae.train.run import Run
 from distvae.train.session import fit
 from distvae.tune.admission import admit
@@ -61,7 +60,7 @@ def tried(name: str, source: Path, fixed: dict[str, Any], folder: Path, settings
     space = load_space(name).pinned(fixed | {"data.path": str(source)})
     found = []
     for number, values in enumerate(settings, 1):
-        *_, last = run_trial(Trials(space, folder, Store.find(folder)), number, values)
+        *_, last = run_trial(Trials(space, folder), number, values)
         found.append(Result(number, values, "finished", figures=last["figures"]))
     return rank(found, space.metrics)
 

@@ -20,7 +20,6 @@ import yaml
 
 from distvae.config import from_dict
 from distvae.refusal import Refusal
-from distvae.track import Store
 from distvae.train.worker import STOP
 from distvae.tune.ledger import Ledger
 from distvae.tune.reading import load_space
@@ -129,7 +128,7 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     space: Space, images: Path, tmp_path: Path
 ) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
-    trials = Trials(space, tmp_path / "trials", Store.find(tmp_path))
+    trials = Trials(space, tmp_path / "trials")
     told = list(run_trial(trials, 1, {"model.kind": "sdm", "model.latent": 2}))
     assert [report.get("epoch") for report in told] == [1, 2, None]
     assert told[-1]["figures"]["hoyer"] > 0
@@ -143,7 +142,7 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
 @pytest.mark.usefixtures("nowhere")
 def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(space: Space, images: Path, tmp_path: Path) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1000})
-    trials, values = Trials(space, tmp_path / "trials", Store.find(tmp_path)), {"model.kind": "sdm"}
+    trials, values = Trials(space, tmp_path / "trials"), {"model.kind": "sdm"}
     telling = run_trial(trials, 1, values)
     assert next(telling)["epoch"] == 1
     (tmp_path / "trials" / STOP).touch()
@@ -161,12 +160,12 @@ def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(space: Space, ima
 def test_a_trial_of_several_seeds_has_their_means_and_spread(space: Space, images: Path, tmp_path: Path) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
     values = {"model.kind": "sdm", "model.latent": 2}
-    told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both", Store.find(tmp_path)), 1, values))
+    told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
     assert [report.get("epoch") for report in told] == [1, 2, None, None, None]
     assert told[2:4] == [{}, {}]
     alone = []
     for seed in (0, 1):
-        trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}", Store.find(tmp_path))
+        trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}")
         *_, last = run_trial(trials, 1, values)
         alone.append(last["figures"])
     for name in ("squared_error", "hoyer"):

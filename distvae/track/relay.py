@@ -1,0 +1,83 @@
+"""Sends what the processes of a sweep wrote down: these run anywhere and tell folders, one process tells MLflow."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from distvae.track.journal import with_something_to_tell
+from distvae.track.sending import Sender
+from distvae.track.store import Store, cause, public
+
+PATIENCE = 20  # a store that failed is asked again after so many times what that took
+REST = 0.5  # seconds in which news gathers
+
+
+class Relay:
+    """Sends, in a thread of its own, what folders below one have to tell; on leaving, all of it."""
+
+    def __init__(self, store: Store, root: Path) -> None:
+        self.store, self.root = store, root
+        self._senders: dict[Path, Sender] = {}
+        self._stirred: set[Path] = set()
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._failing, self._again = False, 0.0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to send."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send what is left, also of processes that ended long ago."""
+        self._over.set()
+        self._thread.join()
+        self._send(self.root)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles whom it calls back, never to read it, and a thread cannot be."""
+        return {}
+
+    def stir(self, folder: Path) -> None:
+        """There is something new in a folder, or below it."""
+        with self._lock:
+            self._stirred.add(folder)
+
+    def _run(self) -> None:
+        while not self._over.wait(REST):
+            with self._lock:
+                stirred, self._stirred = sorted(self._stirred), set()
+            for place in stirred:
+                if time.monotonic() < self._again or self._over.is_set():
+                    self.stir(place)
+                else:
+                    self._send(place)
+
+    def _send(self, place: Path) -> None:
+        """All that a folder and those below it have to tell, until MLflow does not take it."""
+        for folder in with_something_to_tell(place):
+            began = time.monotonic()
+            try:
+                self._senders.setdefault(folder, Sender(self.store, folder)).send()
+            except Exception as error:
+                self._again = time.monotonic() + PATIENCE * (time.monotonic() - began)
+                self.stir(place)
+                self._complain(error)
+                return
+            if self._failing:
+                print("MLflow answers again.", file=sys.stderr)
+            self._failing = False
+
+    def _complain(self, error: Exception) -> None:
+        if not self._failing:
+            print(
+                f"MLflow at {public(self.store.uri)} does not take what there is to tell: {cause(error)}. "
+                f"It is kept in {self.root}, and 'distvae sync {self.root}' sends it; nothing else is affected.",
+                file=sys.stderr,
+            )
+        self._failing = True
