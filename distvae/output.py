@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and refusals before anything is computed."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +33,17 @@ def claim_folder(path: Path, force: bool) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside a file, which takes its place when the block ends well."""
+    """A temporary name for a file, which takes its place when the block ends well; into a device it is copied."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    special = path.exists() and not path.is_file()
+    if special:
+        temporary = Path(tempfile.gettempdir()) / temporary.name
     try:
         yield temporary
-        temporary.replace(path)
+        if special:
+            path.write_bytes(temporary.read_bytes())
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise Refusal(f"{path}: {error.strerror or error}; a disk with room and a writable folder expected") from error
     finally:

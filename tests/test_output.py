@@ -1,4 +1,6 @@
 import errno
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,19 @@ def test_a_file_appears_when_its_block_ends_and_not_before(tmp_path: Path) -> No
         assert not target.exists()
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_device_or_a_pipe_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    pipe, said = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+    reading = threading.Thread(target=lambda: said.append(pipe.read_text()))
+    reading.start()
+    with whole(pipe) as temporary:
+        temporary.write_text("new")
+    reading.join(10)
+    assert said == ["new"]
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_failed_block_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -52,3 +52,20 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")
     from distvae import browse, jobs
 
     browse.ui(jobs.ROOT, port)
+
+
+@app.command()
+def serve(
+    storage: Annotated[
+        str,
+        typer.Option(envvar="DISTVAE_STORAGE", help="What all machines share: artifacts, and a copy of the database."),
+    ],
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    database: Annotated[
+        str | None, typer.Option(envvar="DISTVAE_DATABASE", help="Such as postgresql://...; else ~/mlflow/mlflow.db.")
+    ] = None,
+) -> None:
+    """Serve MLflow on the head of a cluster, for this machine alone; 'ray up' starts it."""
+    from distvae.serve import serve
+
+    serve(storage, port, database)

@@ -1,0 +1,8 @@
+"""A sweep on all machines: ray submit cluster/cluster.yaml cluster/sweep.py -- tune_spaces/speech.yaml --trials 200."""
+
+import sys
+
+from distvae.submit import submitted
+
+if __name__ == "__main__":
+    submitted("tune", sys.argv[1:])

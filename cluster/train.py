@@ -1,0 +1,8 @@
+"""A training on all machines: ray submit cluster/cluster.yaml cluster/train.py -- house-50 --workers 4."""
+
+import sys
+
+from distvae.submit import submitted
+
+if __name__ == "__main__":
+    submitted("train", sys.argv[1:])

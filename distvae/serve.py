@@ -1,0 +1,114 @@
+"""MLflow for a cluster: its server on the head's loopback, its database here, a copy of that on the shared storage."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from urllib.parse import urlsplit
+
+from distvae.refusal import Refusal
+from distvae.storage import Folder
+from distvae.track.store import QUIET
+
+HOST = "127.0.0.1"
+DATABASE = Path("~/mlflow/mlflow.db")
+COPIES = "mlflow"
+"""The folder of the storage with the copy."""
+EVERY = 60.0
+"""Seconds between two copies, if there is something new."""
+DRIVERS = {"postgresql": "psycopg2"}
+"""Packages that databases of other kinds need."""
+
+
+def serve(storage: str, port: int, database: str | None) -> None:
+    """Serve until asked to stop, if nothing does already; a database that is not here comes back from its copy."""
+    if answers(port):
+        print(f"MLflow is served on {HOST}:{port} already")
+        return
+    file = None if database else DATABASE.expanduser()
+    there = Folder(storage)
+    if file is not None:
+        restore(file, there.below(COPIES))
+    uri = database or f"sqlite:///{file}"
+    _refuse_without_driver(uri)
+    server = _start(uri, f"{storage.rstrip('/')}/mlartifacts", port)
+    over = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        over.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    print(f"MLflow: http://{HOST}:{port}", flush=True)
+    seen: object = None
+    while server.poll() is None:
+        asked = over.wait(EVERY)
+        if file is not None and (now := _state(file)) != seen:
+            seen = now if copy(file, there.below(COPIES)) else seen
+        if asked:
+            server.terminate()
+            break
+    if server.wait() and not over.is_set():
+        raise Refusal(f"MLflow's server ended with {server.returncode}; what it said stands above")
+
+
+def answers(port: int) -> bool:
+    """Whether an MLflow listens there."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5) as reply:
+            return bool(reply.read() == b"OK")
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def restore(file: Path, copies: Folder) -> None:
+    """Bring the database back from its copy, on a head that has none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists() and copies.has(file.name):
+        Folder(file.parent).write(file.name, copies.read(file.name))
+        print(f"{file}: brought back from {copies}")
+
+
+def copy(file: Path, copies: Folder) -> bool:
+    """Copy the database as it is at one moment, while others write; what fails is said, and tried again later."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            whole = Path(scratch) / file.name
+            with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(whole)) as target:
+                source.backup(target)
+            copies.write(file.name, whole.read_bytes())
+    except (OSError, sqlite3.Error) as error:
+        print(f"{copies}: no copy of {file}: {error}; tried again in a minute", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def _state(file: Path) -> object:
+    """Changes when the database does."""
+    files = (file, file.with_name(f"{file.name}-wal"))
+    return [(one.stat().st_mtime_ns, one.stat().st_size) for one in files if one.exists()]
+
+
+def _start(uri: str, artifacts: str, port: int) -> "subprocess.Popen[bytes]":
+    """MLflow's server, which is told of its database where nobody else can read it."""
+    told = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_ARTIFACTS_DESTINATION": artifacts, "PYTHONWARNINGS": "ignore"}
+    words = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    return subprocess.Popen(
+        [sys.executable, *words, "--uvicorn-opts", "--log-level warning"], env=os.environ | QUIET | told
+    )
+
+
+def _refuse_without_driver(uri: str) -> None:
+    from importlib.util import find_spec
+
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    if (package := DRIVERS.get(scheme)) and not find_spec(package):
+        raise Refusal(f"DISTVAE_DATABASE: {scheme} needs a driver: 'pip install {package}-binary' on the head expected")

@@ -1,0 +1,126 @@
+"""What `ray submit` and `ray job submit` start on a cluster's head: a command of ours, on all machines of its Ray."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from distvae.refusal import Refusal
+
+Command = Literal["tune", "train"]
+
+CHECKOUT = Path("~/distvae")
+"""Where `ray up` puts the checkout."""
+RUNNING = Path("~/.distvae/running")
+"""Held by every command that runs on the head; another `ray up` would end it."""
+STORAGE = "DISTVAE_STORAGE"
+"""The variable that names the storage which all machines share."""
+WAIT = 600.0
+"""Seconds in which machines come that are still to be started."""
+SPLIT = (
+    "If an argument holds a space: 'ray submit' takes it apart. Quote it twice, \"$(printf %q 'a b')\", "
+    "or use 'ray job submit', which does not."
+)
+
+
+def submitted(command: Command, words: Sequence[str]) -> None:
+    """Run it; once more with the same words it goes on with what it finds. The exit code is the command's."""
+    from distvae.cli import main
+
+    there = _enter_checkout()
+    try:
+        sys.argv = ["distvae", *_complete(command, list(words))]
+        _refuse_absent(words, there)
+    except Refusal as error:
+        print(f"distvae: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    with _running(" ".join(sys.argv)):
+        try:
+            main()
+        except SystemExit as end:
+            if end.code == 2 and not _is_job():
+                print(SPLIT, file=sys.stderr)
+            raise
+
+
+def _is_job() -> bool:
+    """Whether Ray Jobs started this, which passes arguments on as they are."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _enter_checkout() -> Path:
+    """The folder that names of spaces and recipes are looked up in: that of the job, or what `ray up` brought."""
+    if not Path("tune_spaces").is_dir():
+        os.chdir(CHECKOUT.expanduser())
+    return Path.cwd()
+
+
+def _complete(command: Command, words: list[str]) -> list[str]:
+    """The words of the command line with those that a cluster adds: where it runs, and where it keeps what it does."""
+    if "--help" in words:
+        return [command, *words]
+    added = [] if _given(words, "--address") else ["--address", "auto"]
+    added += [] if _given(words, "--wait") else ["--wait", f"{WAIT:.0f}"]
+    added += [] if _given(words, "--resume", "--force") else ["--resume"]
+    return [command, *words, *added, *_kept(command, words)]
+
+
+def _kept(command: Command, words: Sequence[str]) -> list[str]:
+    """The options that say where results are kept: on the storage that all machines share."""
+    option = "--out" if command == "tune" else "--storage"
+    if _given(words, option):
+        return []
+    if not (storage := os.environ.get(STORAGE)):
+        raise Refusal(f"{STORAGE}: not set on the head; {option} expected, where all machines read and write")
+    if command == "train":
+        return [option, f"{storage.rstrip('/')}/runs"]
+    if "://" in storage:
+        raise Refusal(f"{STORAGE}: {storage}; a sweep needs a folder on a disk that all machines see: --out expected")
+    name = next((Path(word).stem for word in words if not word.startswith("-")), "sweep")
+    return [option, f"{storage.rstrip('/')}/runs/{name}"]
+
+
+def _given(words: Sequence[str], *options: str) -> bool:
+    return any(word == option or word.startswith(f"{option}=") for word in words for option in options)
+
+
+def _refuse_absent(words: Sequence[str], there: Path) -> None:
+    """A file that exists where the command was typed, and not here."""
+    for word in words:
+        if word.endswith((".yaml", ".yml")) and not Path(word).is_file():
+            raise Refusal(
+                f"{word}: not on the head, below {there}; 'ray rsync-up cluster/cluster.yaml {word} ~/distvae/{word}' "
+                "brings it, and 'ray job submit --working-dir .' brings everything each time"
+            )
+
+
+@contextmanager
+def _running(what: str) -> Iterator[None]:
+    """While this runs, others see that something does."""
+    path = RUNNING.expanduser()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        file.truncate(0)
+        file.write(f"{what}\n")
+        file.flush()
+        yield
+
+
+def idle() -> None:
+    """Refuse, before Ray is restarted, to end what runs."""
+    path = RUNNING.expanduser()
+    if not path.exists():
+        return
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Refusal(
+                f"'{file.read().strip()}' runs on this head, and 'ray up' restarts Ray, which ends it. End it first "
+                "where it was submitted (Ctrl-C saves what it did; the same command goes on from there), or to restart "
+                f"all the same: rm {RUNNING}"
+            ) from None
