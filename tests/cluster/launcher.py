@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -56,6 +57,11 @@ def run_on(config: Mapping[str, Any], role: str) -> str:
     """Every command that a head or a worker runs, one a line."""
     lists = ("initialization_commands", "setup_commands", f"{role}_setup_commands", f"{role}_start_ray_commands")
     return "\n".join(command for name in lists for command in config.get(name, []))
+
+
+def unreadable(commands: str) -> str:
+    """What bash cannot read in some commands."""
+    return subprocess.run(["bash", "-n", "-c", commands], capture_output=True, text=True, check=False).stderr
 
 
 def _commands(config: Mapping[str, Any]) -> Iterator[str]:

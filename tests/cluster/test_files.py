@@ -38,6 +38,14 @@ def test_files_for_ray_up_are_whole(name: str) -> None:
     assert launcher.faults(LAUNCHED[name]) == []
 
 
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_bash_can_read_every_command(name: str) -> None:
+    for role in ("head", "worker"):
+        commands = launcher.run_on(LAUNCHED[name], role)
+        assert launcher.unreadable(commands) == ""
+        assert "syntax error" in launcher.unreadable(commands + "\n{ true")
+
+
 def test_machines_of_ones_own_are_whole() -> None:
     assert launcher.faults(LOCAL) == []
 
