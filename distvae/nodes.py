@@ -3,7 +3,8 @@
 import importlib.metadata
 import platform
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from distvae.refusal import Refusal
@@ -34,6 +35,18 @@ def seen(place: str) -> list[str]:
 def hosts(ray: Any) -> set[str]:
     """The addresses of the machines."""
     return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+
+@contextmanager
+def called(each: Mapping[str, float], count: int) -> Iterator[None]:
+    """Ask Ray's autoscaler for room for so many of these, until left; without one nobody hears it."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[{name: amount for name, amount in each.items() if amount}] * count)
+    try:
+        yield
+    finally:
+        request_resources(bundles=[])
 
 
 def check(ray: Any, folder: Folder, remedy: str = STORAGE) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -124,15 +125,18 @@ def anywhere(config: Config) -> Config:
 
 def _wait_for_room(ray: Any, group: Group, threads: int, stop: Callable[[], object]) -> Iterator[str]:
     """Refuse more workers than Ray has room for, at once or after the time that they have to come in."""
+    from distvae.nodes import called
+
     deadline = time.monotonic() + group.wait
     if group.wait and (lack := _lack(ray.cluster_resources(), group, threads)):
         yield f"{lack}; waiting up to {group.wait:.0f} s for more"
-    while lack := _lack(ray.cluster_resources(), group, threads):
-        if stop():
-            raise Interrupted
-        if time.monotonic() >= deadline:
-            raise Refusal(f"{lack}; fewer workers, more machines, or --wait SECONDS for those to come expected")
-        time.sleep(POLL)
+    with called({"CPU": threads, "GPU": group.gpus}, group.most) if group.wait else nullcontext():
+        while lack := _lack(ray.cluster_resources(), group, threads):
+            if stop():
+                raise Interrupted
+            if time.monotonic() >= deadline:
+                raise Refusal(f"{lack}; fewer workers, more machines, or --wait SECONDS for those to come expected")
+            time.sleep(POLL)
 
 
 def _lack(there: Mapping[str, float], group: Group, threads: int) -> str:

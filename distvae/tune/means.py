@@ -3,9 +3,11 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from distvae.nodes import called
 from distvae.refusal import Refusal
 from distvae.train.worker import POLL, Group
 
@@ -108,14 +110,16 @@ def machines(ray: Any) -> Machines:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def wait_for_room(ray: Any, means: Means, threads: int, stop: Callable[[], int]) -> Machines:
-    """The machines, once a trial fits; a refusal where none does within the time that they have to come in."""
+def wait_for_room(ray: Any, means: Means, threads: int, stop: Callable[[], int], trials: int = 1) -> Machines:
+    """The machines, once so many trials fit or the time to come in is over; a refusal where not one fits by then."""
     deadline = time.monotonic() + means.wait
-    while not means.room(found := machines(ray), threads):
-        if stop():
-            raise KeyboardInterrupt
-        if time.monotonic() >= deadline:
-            lack = f"{means.option}: {means.lack(found, threads)}"
-            raise Refusal(f"{lack}; fewer, more machines, or --wait SECONDS for those to come expected")
-        time.sleep(POLL)
+    asked = called(means.each(threads), trials * means.workers) if means.wait else nullcontext()
+    with asked:
+        while means.room(found := machines(ray), threads) < trials and time.monotonic() < deadline:
+            if stop():
+                raise KeyboardInterrupt
+            time.sleep(POLL)
+    if not means.room(found, threads):
+        lack = f"{means.option}: {means.lack(found, threads)}"
+        raise Refusal(f"{lack}; fewer, more machines, or --wait SECONDS for those to come expected")
     return found

@@ -58,7 +58,7 @@ def sweep(
     watch, store = Watch(space, quiet), Store.find(root)
     watch.waits(means.address)
     with until_stopped() as stop, _ray(space, means) as ray:
-        there = wait_for_room(ray, means, space.base.train.threads or 1, stop)
+        there = wait_for_room(ray, means, _threads(space), stop, _slots(space))
         watch.space = space = side_by_side(space, means, there, concurrent)
         check(ray, Folder(out), "--out with a path on a shared disk")
         _open_folder(space, out, resume)

@@ -1,0 +1,103 @@
+"""A cluster without machines, whose real autoscaler starts processes here; run as a program, it waits for them.
+
+What is printed: the processors at first, those found by a sweep that waits for one trial of two workers, those found by
+a training of four, and those left once neither asks for any.
+"""
+
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distvae.cluster import SETTINGS, joined
+from distvae.train.worker import Group, _wait_for_room
+from distvae.tune.means import Means, machines, wait_for_room
+
+HEAD, KIND = "f" * 51 + "00000", "ray.head.default"
+"""What the provider of such processes calls its head."""
+FAKE = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+PATIENCE = 100.0
+ENVIRONMENT = {"RAY_enable_autoscaler_v2": "1", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+
+
+@contextmanager
+def growing(folder: Path, cpus: int, most: int) -> Iterator[str]:
+    """The address of a head alone, to which at most so many machines of so many processors are added when asked for."""
+    os.environ.update(SETTINGS | ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    from ray.cluster_utils import Cluster
+
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    (folder / "autoscaling.json").write_text(json.dumps(_config(port, cpus, most)))
+    names = {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD, "RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_NODE_TYPE_NAME": KIND}
+    head = {"num_cpus": 0, "include_dashboard": False, "gcs_server_port": port, "env_vars": names}
+    cluster = Cluster(
+        initialize_head=True, head_node_args=head | {"autoscaling_config": str(folder / "autoscaling.json")}
+    )
+    try:
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
+    from ray._private.services import get_node_ip_address
+
+    kinds = {
+        KIND: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": cpus}, "node_config": {}, "min_workers": 0, "max_workers": most},
+    }
+    provider = {
+        "type": "external",
+        "module": FAKE,
+        "gcs_address": f"{get_node_ip_address()}:{port}",
+        "head_node_id": HEAD,
+        "launch_multiple": True,
+        "disable_node_updaters": True,
+    }
+    commands = ["initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray"]
+    return {
+        "cluster_name": "growing",
+        "provider": provider,
+        "available_node_types": kinds,
+        "head_node_type": KIND,
+        "max_workers": most,
+        "idle_timeout_minutes": 0.05,
+        "upscaling_speed": 1000,
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        **{f"{name}_commands": [] for name in commands},
+    }
+
+
+def main(folder: Path) -> None:
+    """Wait as a sweep does, then as a training does, then for all to be gone."""
+    with growing(folder, cpus=2, most=2) as address, joined(address, 0) as ray:
+        found = [processors(ray)]
+        wait_for_room(ray, Means(Group(2, 2), None, address, PATIENCE), 1, lambda: 0)
+        found.append(processors(ray))
+        for sentence in _wait_for_room(ray, Group(4, 4, 0.0, address, PATIENCE), 1, lambda: False):
+            print(sentence)
+        found.append(processors(ray))
+        deadline = time.monotonic() + PATIENCE
+        while processors(ray) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        print(json.dumps([*found, processors(ray)]))
+
+
+def processors(ray: Any) -> float:
+    """Of all machines together."""
+    return sum(machine.get("CPU", 0.0) for machine in machines(ray))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

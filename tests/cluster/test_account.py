@@ -1,0 +1,27 @@
+"""Ray makes of the file for AWS what it says: a head on demand, spot workers, nothing open but ssh."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.pins import ROOT
+
+
+@pytest.mark.slow
+def test_an_account_is_prepared_and_machines_start(tmp_path: Path) -> None:
+    pytest.importorskip("moto", reason="moto, which plays an account at AWS, is not installed")
+    command = [sys.executable, "-m", "tests.cluster.account", str(ROOT / "cluster" / "aws.yaml"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["machines"] == {
+        "head": ["m7i.xlarge", "on demand", "distvae"],
+        "cpu": ["c7i.8xlarge", "spot", "distvae"],
+        "gpu": ["g6.2xlarge", "spot", "distvae"],
+    }
+    assert told["open"] == [22]
+    assert told["resources"] == {"head": [0, 0], "cpu": [16, 0], "gpu": [8, 1]}
+    assert told["keys"] == ["ray-autoscaler_eu-central-1.pem"]
