@@ -82,8 +82,10 @@ def _commands(config: Mapping[str, Any]) -> Iterator[str]:
         yield "the head starts no autoscaler"
     if not re.search(r"ray start .*--address=\$RAY_HEAD_IP:6379", worker):
         yield "workers do not join the head"
-    if not re.search(r"mlflow server .*--host[= ]127\.0\.0\.1", head):
-        yield "MLflow does not listen on loopback"
+    if "distvae serve" not in head:
+        yield "MLflow is not served"
+    if not re.search(r"distvae doctor --idle\nray stop", head):
+        yield "Ray is restarted whatever runs"
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[str]:
