@@ -1,8 +1,8 @@
 """What a folder has to tell of its run or sweep, on disk until MLflow has it."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """One thing more to tell."""
-        if (self.folder / PENDING).exists() and not (self.folder / PENDING).read_bytes().endswith(b"\n"):
-            self.told(0)  # what a full disk cut short
-        Folder(self.folder).append(PENDING, (json.dumps(entry) + "\n").encode())
+        with self._writing():
+            if (self.folder / PENDING).exists() and not (self.folder / PENDING).read_bytes().endswith(b"\n"):
+                self._keep(self.pending())  # without what a full disk cut short
+            Folder(self.folder).append(PENDING, (json.dumps(entry) + "\n").encode())
 
     def pending(self) -> list[Entry]:
         """What is still to be told; a line that a crash cut short is none."""
@@ -50,19 +51,28 @@ class Journal:
 
     def told(self, count: int) -> None:
         """Forget the first entries."""
-        folder, rest = Folder(self.folder), self.pending()[count:]
-        if rest:
-            folder.write(PENDING, "".join(json.dumps(entry) + "\n" for entry in rest).encode())
+        with self._writing():
+            self._keep(self.pending()[count:])
+
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        folder = Folder(self.folder)
+        if entries:
+            folder.write(PENDING, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
         else:
             folder.delete(PENDING)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While no other process tells of this folder."""
+    def alone(self) -> AbstractContextManager[Any]:
+        """While no other process tells of this folder, which may take as long as a server takes."""
+        return self._lock(HEAD)
+
+    def _writing(self) -> AbstractContextManager[Any]:
+        """While no other process writes down what there is to tell."""
+        return self._lock(PENDING)
+
+    def _lock(self, name: str) -> AbstractContextManager[Any]:
         from filelock import FileLock
 
-        with FileLock(self.folder / f".{HEAD}.lock"):
-            yield
+        return FileLock(self.folder / f".{name}.lock")
 
 
 def with_something_to_tell(root: Path) -> list[Path]:

@@ -289,3 +289,64 @@ def test_where_to_look_names_the_absolute_path(tmp_path: Path, monkeypatch: pyte
     assert Store.find(Path("runs")).look == "distvae ui"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@tracking.example")
     assert Store.find(Path("runs")).look == "https://tracking.example"
+
+
+def test_a_report_is_kept_long_after_the_end_which_stays_as_it_was(root: Path) -> None:
+    record = tracker(root)
+    record.epoch(RECORD)
+    record.close("KILLED")
+    (ended,) = runs(root)
+    for text in ("first", "second"):
+        (root / "one" / "report.html").write_text(text)
+        found = Tracker.known(root / "one", Store.find(root))
+        assert found
+        found.report(root / "one" / "report.html")
+    (after,) = runs(root)
+    assert (after.info.status, after.info.end_time) == ("KILLED", ended.info.end_time)
+    kept = root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html"
+    assert kept.read_text() == "second"
+    assert not (root / "one" / PENDING).exists()
+
+
+def test_a_report_that_a_store_did_not_take_waits_for_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker(root).close()
+    (root / "one" / "report.html").write_text("page")
+    found = Tracker.known(root / "one", Store.find(root))
+    assert found
+    away(root)
+    found.report(root / "one" / "report.html")
+    assert "'distvae sync' sends it" in capsys.readouterr().err
+    back(root)
+    assert sync(root, []) == 0
+    (after,) = runs(root)
+    assert after.info.status == "FINISHED"
+    assert (root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html").read_text() == "page"
+
+
+def test_a_folder_without_a_record_or_with_one_elsewhere_is_not_told_of(root: Path) -> None:
+    (root / "bare").mkdir()
+    assert Tracker.known(root / "bare", Store.find(root)) is None
+    tracker(root).close()
+    assert Tracker.known(root / "one", Store("http://elsewhere")) is None
+    assert Tracker.known(root / "one", Store.find(root)) is not None
+
+
+APPENDER = """
+import sys
+from pathlib import Path
+from distvae.track.journal import Journal
+for n in range(200):
+    Journal(Path(sys.argv[1])).append({"is": "metrics", "from": sys.argv[2], "n": n})
+"""
+
+
+def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: Path) -> None:
+    """While a third forgets what was told."""
+    names, journal, told = ("a", "b"), Journal(tmp_path), list[tuple[str, int]]()
+    started = [subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names]
+    while any(process.poll() is None for process in started) or journal.pending():
+        waiting = journal.pending()
+        told += [(entry["from"], entry["n"]) for entry in waiting]
+        journal.told(len(waiting))
+    assert [process.returncode for process in started] == [0, 0]
+    assert {name: [n for other, n in told if other == name] for name in names} == {key: [*range(200)] for key in names}
