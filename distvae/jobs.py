@@ -329,5 +329,13 @@ def keep(folder: Path, page: Path) -> None:
     """Give the page of a folder to the record that the folder has in MLflow, if it has one."""
     from distvae.track import Store, Tracker
 
-    if record := Tracker.known(folder, Store.find(ROOT)):
+    try:
+        record = Tracker.known(folder, Store.find(ROOT))
+    except (OSError, ValueError, KeyError) as error:
+        print(
+            f"{folder}: what it remembers of its record is damaged ({error!r}); the report is not in MLflow",
+            file=sys.stderr,
+        )
+        return
+    if record:
         record.report(page)

@@ -113,7 +113,7 @@ def against(sweep: Sweep, other: Sweep) -> Iterator[Block]:
     reference = plane.reference([*fronts[0], *fronts[1]])
     areas = [hypervolume(plane.turned(dots), reference) for dots in fronts]
     beaten = [plane.beaten(fronts[0], fronts[1]), plane.beaten(fronts[1], fronts[0])]
-    why = [", as bad as can be" if plane.natural(axis) else ", the worst on either front" for axis in (0, 1)]
+    why = [" (as bad as can be)" if plane.natural(axis) else " (the worst on either front)" for axis in (0, 1)]
     yield Text(_more(names, areas), strong=True)
     yield Text(f"Hypervolumes above the reference point {plane.told(reference, why)}; more is better.")
     columns = [Column("sweep"), *(Column(name, numeric=True) for name in ("trials", "on its front", "hypervolume"))]
@@ -166,7 +166,7 @@ def _data(sweep: Sweep) -> tuple[str, str]:
 
 def _names(sweep: Sweep, other: Sweep) -> tuple[str, str]:
     first, second = str(sweep.facts["name"]), str(other.facts["name"])
-    return (first, second) if first != second else (f"{first}, this one", f"{second}, the other")
+    return (first, second) if first != second else (f"{first} (this one)", f"{second} (the other)")
 
 
 def _more(names: Sequence[str], areas: Sequence[float]) -> str:

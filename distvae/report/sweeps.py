@@ -1,11 +1,11 @@
 """The report of a sweep."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from distvae.report import drawing
-from distvae.report.blocks import Block, Document, Drawing, Drawings, Exhibit, Section, Table, Text, facts
+from distvae.report.blocks import Block, Document, Drawing, Drawings, Exhibit, Table, Text, document, facts
 from distvae.report.compromises import against, compromises
 from distvae.report.exhibits import exhibit
 from distvae.report.importance import DRAWN, Group, groups, shares
@@ -25,7 +25,7 @@ NAMED = 4
 
 def of_sweep(sweep: Sweep, other: Sweep | None = None) -> Document:
     """All that a sweep's folder tells, and how its front stands against that of another."""
-    parts = {
+    parts: dict[str, Iterable[Block]] = {
         "Question and answer": _question(sweep),
         "Trials": _trials(sweep),
         "Compromises": compromises(sweep),
@@ -36,8 +36,7 @@ def of_sweep(sweep: Sweep, other: Sweep | None = None) -> Document:
         "Sparsity": _sparsity(sweep),
         "What was run": provenance(sweep),
     }
-    sections = [Section(title, list(blocks)) for title, blocks in parts.items()]
-    return Document(f"Sweep {sweep.facts['name']}", _subtitle(sweep), [part for part in sections if part.blocks])
+    return document(f"Sweep {sweep.facts['name']}", _subtitle(sweep), parts)
 
 
 def _subtitle(sweep: Sweep) -> str:

@@ -86,7 +86,7 @@ def test_both_fronts_are_told_from_one_reference(two: Two) -> None:
     ours, theirs = losses(two.ours), losses(two.theirs)
     reference = np.array([max(error for error, _ in best(ours) + best(theirs)), 0.0])
     text = " ".join(" ".join(shown.words).split())
-    found = re.search(r"squared_error (\S+), the worst on either front and hoyer 0, as bad as can be; more", text)
+    found = re.search(r"squared_error (\S+) \(the worst on either front\) and hoyer 0 \(as bad as can be\); more", text)
     assert found
     assert float(found[1]) == pytest.approx(reference[0], rel=1e-3)
     for tables in (shown.tables, markdown_tables(twin)):

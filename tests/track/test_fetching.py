@@ -65,6 +65,7 @@ def shown(call: Call, run: Path) -> list[str]:
     return call("show", str(run))[1].splitlines()
 
 
+@pytest.mark.slow
 def test_what_is_fetched_encodes_and_is_judged_as_the_run_was(root: Path, away: Path, call: Call) -> None:
     (record,) = records(Store.find(root))
     for name, run in (("theirs", str(away)), ("ours", record.id)):

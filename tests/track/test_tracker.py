@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distvae
+from distvae import jobs
 from distvae.browse import sync
 from distvae.config import Config, flatten
 from distvae.track import Store, Tracker, public
 from distvae.track.journal import PENDING, Journal
+from tests.report import folders as sweeps
 from tests.track.records import RECORD, history, runs, tracker
 
 
@@ -243,6 +245,7 @@ WRITER = """
 import math, sys
 from dataclasses import replace
 from pathlib import Path
+from tests.report import folders as sweeps
 from tests.track.records import RECORD, tracker
 record = tracker(Path(sys.argv[1]), sys.argv[2])
 for n in range(1, 31):
@@ -321,6 +324,23 @@ def test_a_report_that_a_store_did_not_take_waits_for_it(root: Path, capsys: pyt
     (after,) = runs(root)
     assert after.info.status == "FINISHED"
     assert (root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html").read_text() == "page"
+
+
+def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish_is_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    sweeps.without_a_ledger(root / "one", trials=1)
+    tracker(root).close()
+    jobs.page(root / "one", root / "beside.html", force=False, against=None, public=False)
+    jobs.page(root / "one", None, force=False, against=None, public=True)
+    assert not list((root / "mlartifacts").glob("*/artifacts/report"))
+    jobs.page(root / "one", None, force=False, against=None, public=False)
+    (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")
+    assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
+    (root / "one" / "mlflow.json").write_text("{")
+    jobs.reported(root / "one", quiet=True)
+    assert "what it remembers of its record is damaged" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_record_or_with_one_elsewhere_is_not_told_of(root: Path) -> None:
