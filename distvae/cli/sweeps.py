@@ -61,12 +61,18 @@ def report(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The page; default report.html in that folder.")
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="SWEEP", callback=recorded, help="Hold its front against this sweep's.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Without recordings and paths, to publish; into report.public.html.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Write one page about a sweep or a run, to be read without anything else, and the same in Markdown beside it."""
-    from distvae import report
+    from distvae import jobs
 
-    print(report.write(source, out, force))
+    jobs.page(source, out, force, against, public)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """What a report is made of, before it becomes HTML or Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -129,6 +129,12 @@ class Document:
     title: str
     subtitle: str
     sections: Sequence[Section] = field(default_factory=tuple)
+
+
+def document(title: str, subtitle: str, parts: Mapping[str, Iterable[Block]]) -> Document:
+    """A report of sections by their titles; one that has nothing to say is left out."""
+    sections = [Section(name, list(blocks)) for name, blocks in parts.items()]
+    return Document(title, subtitle, [section for section in sections if section.blocks])
 
 
 def facts(pairs: Sequence[tuple[str, str]], caption: str = "") -> Table:

@@ -74,26 +74,61 @@ class Dot:
 
 def compromises(dots: Sequence[Dot], axes: Sequence[str], signs: Sequence[int]) -> "Figure":
     """Two figures of each trial, the second across; what no other beats in the two is the corner of a step."""
+    figure, drawn = _plane(axes, signs)
+    for (group, members), colour, marker in zip(_grouped(dots).items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+        _scatter(drawn, members, color=colour, marker=marker, label=group)
+    best = _steps(drawn, dots, signs, INK)
+    _legend(figure, dots)
+    _name(figure, drawn, [dot for dot in dots if len(dots) <= 60 or dot.at in best], best)
+    return figure
+
+
+def fronts(dots: Sequence[Dot], axes: Sequence[str], signs: Sequence[int]) -> "Figure":
+    """The same of several sweeps, which are the groups: each has steps of its own, and what is no corner is pale."""
+    figure, drawn = _plane(axes, signs)
+    named: list[Dot] = []
+    for (group, members), colour, marker in zip(_grouped(dots).items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+        best = _steps(drawn, members, signs, colour)
+        corners = [dot for dot in members if dot.at in best]
+        _scatter(drawn, corners, color=colour, marker=marker, label=group)
+        _scatter(drawn, [dot for dot in members if dot.at not in best], color=colour, marker=marker, alpha=0.3)
+        named += corners
+    _legend(figure, dots)
+    _name(figure, drawn, named, set())
+    return figure
+
+
+def _plane(axes: Sequence[str], signs: Sequence[int]) -> "tuple[Figure, Axes]":
+    """Empty axes of two figures, the second across."""
     figure = new_figure(5.8, 4.1)
     drawn = figure.subplots()
-    for (group, members), colour, marker in zip(_grouped(dots).items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
-        across, up = [dot.at[1] for dot in members], [dot.at[0] for dot in members]
-        drawn.scatter(across, up, s=46, color=colour, marker=marker, edgecolors=PAPER, label=group, zorder=3)
-    best = [(up * signs[0], across * signs[1]) for up, across in front([_turned(dot, signs) for dot in dots])]
-    across, up = [at[1] for at in best], [at[0] for at in best]
-    drawn.plot(across, up, drawstyle="steps-pre", color=INK, linewidth=1, alpha=0.55, zorder=2)
     better = ["larger" if sign > 0 else "smaller" for sign in signs]
     drawn.set_xlabel(f"{axes[1]} ({better[1]} is better)", parse_math=False)
     drawn.set_ylabel(f"{axes[0]} ({better[0]} is better)", parse_math=False)
     drawn.grid(linewidth=0.6)
     drawn.set_axisbelow(True)
     drawn.margins(0.08)
+    return figure, drawn
+
+
+def _scatter(axes: "Axes", dots: Sequence[Dot], **how: Any) -> None:
+    across, up = [dot.at[1] for dot in dots], [dot.at[0] for dot in dots]
+    axes.scatter(across, up, s=46, edgecolors=PAPER, zorder=3, **how)
+
+
+def _steps(axes: "Axes", dots: Sequence[Dot], signs: Sequence[int], colour: str) -> set[Point]:
+    """Draw what bounds the area that trials cover; its corners, which are the trials that no other beats."""
+    best = [(up * signs[0], across * signs[1]) for up, across in front([_turned(dot, signs) for dot in dots])]
+    across, up = [at[1] for at in best], [at[0] for at in best]
+    axes.plot(across, up, drawstyle="steps-pre", color=colour, linewidth=1, alpha=0.55, zorder=2)
+    return set(best)
+
+
+def _legend(figure: "Figure", dots: Sequence[Dot]) -> None:
     if len(_grouped(dots)) > 1:
         legend = figure.legend(loc="outside upper center", ncols=min(4, len(_grouped(dots))), handletextpad=0.1)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    _name(figure, drawn, [dot for dot in dots if len(dots) <= 60 or dot.at in best], set(best))
-    return figure
 
 
 def _turned(dot: Dot, signs: Sequence[int]) -> Point:
@@ -115,10 +150,10 @@ def _name(figure: "Figure", axes: "Axes", dots: Sequence[Dot], best: set[Point])
 
     figure.draw_without_rendering()
     scale = figure.dpi / 72
-    where = {dot.number: axes.transData.transform((dot.at[1], dot.at[0])) for dot in dots}
+    where = {dot: axes.transData.transform((dot.at[1], dot.at[0])) for dot in dots}
     taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in where.values()]
     for dot in dots:
-        x, y = where[dot.number]
+        x, y = where[dot]
         wide = 6.5 * scale * len(str(dot.number))
         boxes = [_label(x + dx * scale, y + dy * scale, dx, wide, 9 * scale) for dx, dy in PLACES]
         chosen = min(range(len(boxes)), key=lambda place: sum(_covered(boxes[place], other) for other in taken))

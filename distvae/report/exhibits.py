@@ -13,6 +13,8 @@ CAPTIONS = {
     "dictionary": "The dictionary.",
     "learning": "How training went.",
 }
+ORIGINALS = ("images",)
+"""The pictures that are data themselves."""
 SOUNDS = {"original": "Original", "reconstruction": "Reconstruction"}
 
 

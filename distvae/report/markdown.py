@@ -12,8 +12,8 @@ MARK = "<!-- distvae report -->"
 """The first line of every twin."""
 
 
-def markdown(document: Document, folder: Path) -> str:
-    """The text of a report that lies in this folder."""
+def markdown(document: Document, folder: Path | None) -> str:
+    """The text of a report that lies in this folder, or in none, where nothing can be linked to."""
     lines = [MARK, "", f"# {plain(document.title)}", "", plain(document.subtitle)]
     for section in document.sections:
         lines += ["", f"## {plain(section.title)}"]
@@ -27,7 +27,7 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
 
-def _block(block: Block, folder: Path) -> Iterator[str]:
+def _block(block: Block, folder: Path | None) -> Iterator[str]:
     match block:
         case Text():
             yield f"**{plain(block.text)}**" if block.strong else plain(block.text)
@@ -38,13 +38,19 @@ def _block(block: Block, folder: Path) -> Iterator[str]:
         case Drawings():
             yield from (f"- *drawn on the page:* {plain(each.caption)}" for each in block.each)
         case Exhibit():
-            yield f"### {plain(block.title)}"
-            yield ""
-            yield from (f"- [{plain(each.caption)}]({_link(each.file, folder)})" for each in block.sounds)
-            yield ""
-            yield from (f"![{plain(each.caption)}]({_link(each.file, folder)})" for each in block.pictures)
+            yield from (f"### {plain(block.title)}", "")
+            yield from _shown(block, folder)
         case Code():
             yield from _code(block)
+
+
+def _shown(block: Exhibit, folder: Path | None) -> Iterator[str]:
+    if folder is None:
+        yield from (f"- *seen on the page:* {plain(each.caption)}" for each in block.pictures)
+        return
+    yield from (f"- [{plain(each.caption)}]({_link(each.file, folder)})" for each in block.sounds)
+    yield ""
+    yield from (f"![{plain(each.caption)}]({_link(each.file, folder)})" for each in block.pictures)
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -30,8 +30,8 @@ def _origin(runs: Sequence[Evidence]) -> Iterator[tuple[str, str]]:
     if not runs:
         yield "program", "not noted: no trial began to train"
     yield "commit", _all(str(run.info.get("commit") or "not from a checkout") for run in runs)
-    yield "versions", _all(_pairs(run.info["versions"]) for run in runs)
-    yield "machine", _all(_pairs(run.info["machine"]) for run in runs)
+    yield "versions", _all(pairs(run.info["versions"]) for run in runs)
+    yield "machine", _all(pairs(run.info["machine"]) for run in runs)
     yield "data", _all(described(run) for run in runs)
     yield "digest of the data", _all(str(run.info["data_digest"]) for run in runs)
     yield "seeds", _all(str(run.config.train.seed) for run in runs)
@@ -39,10 +39,6 @@ def _origin(runs: Sequence[Evidence]) -> Iterator[tuple[str, str]]:
 
 def _all(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values))
-
-
-def _pairs(part: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in part.items() if value is not None)
 
 
 def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
@@ -60,7 +56,17 @@ def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "time of trials", f"{clock(sum(seconds))} together, {low} to {high} each{beside}"
 
 
+def pairs(part: dict[str, Any]) -> str:
+    """Names and values in a line."""
+    return ", ".join(f"{name} {value}" for name, value in part.items() if value is not None)
+
+
 def described(run: Evidence) -> str:
     """The data of a run, in words."""
-    counts = ", ".join(f"{count:,} {split}" for split, count in run.info["rows"].items())
-    return f"{run.info['data']} ({counts} {run.unit}s)"
+    return f"{run.info['data']} ({counts(run)})"
+
+
+def counts(run: Evidence) -> str:
+    """How many rows the data of a run has."""
+    told = ", ".join(f"{count:,} {split}" for split, count in run.info["rows"].items())
+    return f"{told} {run.unit}s"

@@ -18,13 +18,14 @@ from distvae.report.blocks import (
     Drawing,
     Drawings,
     Row,
-    Section,
     Table,
     Text,
+    document,
     facts,
 )
 from distvae.report.exhibits import exhibit
 from distvae.report.numbers import counted, setting, shown, with_spread
+from distvae.report.provenance import counts, pairs
 from distvae.report.reading import Evidence
 from distvae.schema import SECTIONS, read_section
 
@@ -46,22 +47,18 @@ def of_run(run: Evidence) -> Document:
         "Seen and heard": _exhibits(run),
         "What was run": _provenance(run),
     }
-    sections = [Section(title, list(blocks)) for title, blocks in parts.items()]
     recipe = str(run.info["recipe"]) or "a run"
-    return Document(
-        f"Run {run.folder.absolute().name}", f"{recipe} on {run.info['data']}", [s for s in sections if s.blocks]
-    )
+    return document(f"Run {run.folder.absolute().name}", f"{recipe} on {run.info['data']}", parts)
 
 
 def _identity(run: Evidence) -> Iterator[Block]:
     yield Text(_answer(run), strong=True)
-    model, data = run.config.model, run.info["rows"]
-    counts = ", ".join(f"{count:,} {split}" for split, count in data.items())
+    model = run.config.model
     yield facts(
         [
             ("model", f"{model.kind}, {counted(model.latent, 'latent')}"),
             ("inference", run.config.estep.kind),
-            ("data", f"{run.info['data']}: {counts} {run.unit}s of {run.info['dims']} values"),
+            ("data", f"{run.info['data']}: {counts(run)} of {run.info['dims']} values"),
         ]
     )
     yield facts(list(_differing(run.config)), "What differs from the defaults.")
@@ -145,8 +142,8 @@ def _provenance(run: Evidence) -> Iterator[Block]:
             ("time of training", clock(seconds) if seconds else ""),
             ("seed", str(run.config.train.seed)),
             ("commit", str(info.get("commit") or "not from a checkout")),
-            ("versions", ", ".join(f"{name} {value}" for name, value in info["versions"].items())),
-            ("machine", ", ".join(f"{name} {value}" for name, value in info["machine"].items() if value is not None)),
+            ("versions", pairs(info["versions"])),
+            ("machine", pairs(info["machine"])),
             ("digest of the data", str(info["data_digest"])),
         ]
     )

@@ -1,13 +1,13 @@
 """The report of a sweep."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from distvae.report import drawing
-from distvae.report.blocks import Block, Document, Drawing, Drawings, Exhibit, Section, Table, Text, facts
+from distvae.report.blocks import Block, Document, Drawing, Drawings, Exhibit, Table, Text, document, facts
+from distvae.report.compromises import against, compromises
 from distvae.report.exhibits import exhibit
-from distvae.report.front import hypervolume
 from distvae.report.importance import DRAWN, Group, groups, shares
 from distvae.report.numbers import counted, listed, setting, shown
 from distvae.report.provenance import described, provenance
@@ -17,28 +17,26 @@ from distvae.tune.admission import CHANGE_THE_BOUND
 from distvae.tune.axes import Choice, Interval
 from distvae.tune.trial import SPLIT
 
-FLOORS = {"pesq_wb": 1.0, "pesq_nb": 1.0, "stoi": 0.0, "estoi": 0.0, "hoyer": 0.0, "hoyer_active": 0.0}
-"""The least that a figure can be, or nearly: what its worth is counted from."""
 DRAWN_BARS = 40
 LABEL = 44  # letters beside a bar
 NAMED = 4
 """So many settings are named in a sentence."""
 
 
-def of_sweep(sweep: Sweep) -> Document:
-    """All that a sweep's folder tells."""
-    parts = {
+def of_sweep(sweep: Sweep, other: Sweep | None = None) -> Document:
+    """All that a sweep's folder tells, and how its front stands against that of another."""
+    parts: dict[str, Iterable[Block]] = {
         "Question and answer": _question(sweep),
         "Trials": _trials(sweep),
-        "Compromises": _compromises(sweep),
+        "Compromises": compromises(sweep),
+        "Against another sweep": against(sweep, other) if other else (),
         "Which parameters matter": _importances(sweep),
         "Learning": _learning(sweep),
         "The best and the worst": _exhibits(sweep),
         "Sparsity": _sparsity(sweep),
         "What was run": provenance(sweep),
     }
-    sections = [Section(title, list(blocks)) for title, blocks in parts.items()]
-    return Document(f"Sweep {sweep.facts['name']}", _subtitle(sweep), [part for part in sections if part.blocks])
+    return document(f"Sweep {sweep.facts['name']}", _subtitle(sweep), parts)
 
 
 def _subtitle(sweep: Sweep) -> str:
@@ -131,44 +129,6 @@ def _trials(sweep: Sweep) -> Iterator[Block]:
         yield Text("None.")
         return
     yield from tables(sweep)
-
-
-def _compromises(sweep: Sweep) -> Iterator[Block]:
-    names, finished = list(sweep.metrics)[:2], sweep.finished
-    if len(names) < 2 or len(finished) < 2:
-        return
-    signs = [1 if sweep.metrics[name] == "max" else -1 for name in names]
-    dots = [_dot(trial, names, sweep) for trial in finished]
-    more = f" The table goes by all {len(sweep.metrics)} figures." if len(sweep.metrics) > 2 else ""
-    caption = (
-        "Each point is a trial, under its number. Those in bold are beaten by no other in the two; the line bounds "
-        f"what they cover.{more}"
-    )
-    yield Drawing(drawing.svg(lambda: drawing.compromises(dots, names, signs), "front"), caption)
-    yield Text(_hypervolume([dot.at for dot in dots], names, signs))
-
-
-def _dot(trial: Trial, names: Sequence[str], sweep: Sweep) -> drawing.Dot:
-    kind = trial.result.values.get("model.kind", trial.result.group)
-    first, second = (trial.result.figures[name] for name in names)
-    return drawing.Dot(trial.result.number, (first, second), str(kind))
-
-
-def _hypervolume(points: Sequence[tuple[float, float]], names: Sequence[str], signs: Sequence[int]) -> str:
-    """The area that the trials cover, and from where it is counted."""
-    worst = [min(sign * point[axis] for point in points) for axis, sign in enumerate(signs)]
-    floors = [
-        FLOORS[name] if sign > 0 and name in FLOORS else low
-        for name, sign, low in zip(names, signs, worst, strict=True)
-    ]
-    turned = [(signs[0] * point[0], signs[1] * point[1]) for point in points]
-    area = hypervolume(turned, (floors[0], floors[1]))
-    at = listed([f"{name} {shown(sign * floor)}" for name, sign, floor in zip(names, signs, floors, strict=True)])
-    same = all(sign > 0 and name in FLOORS for name, sign in zip(names, signs, strict=True))
-    told = (
-        "Other sweeps of the same data compare by it" if same else "It compares only with what has the same reference"
-    )
-    return f"They cover a hypervolume of {shown(area)} above the reference point {at}. {told}; more is better."
 
 
 def _importances(sweep: Sweep) -> Iterator[Block]:

@@ -1,12 +1,14 @@
 """Runs and sweeps by what MLflow knows of them: lists, and folders by id, name, or `best:METRIC@SWEEP`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from distvae.refusal import Refusal, nearest
-from distvae.track.store import Store, cause
+from distvae.track.journal import Journal
+from distvae.track.store import Store, cause, public
 
 Kind = Literal["run", "sweep", "trial"]
 BEST = "best:"
@@ -77,16 +79,39 @@ def _record(run: Any, experiment: str) -> Record:
 
 
 def folder_of(text: str, store: Store) -> Path:
-    """The folder of a run or sweep: itself, or by its id, how that begins, its name, or as the best of a sweep."""
+    """The folder of a run or sweep: itself, or by its id, how that begins, its name, or as the best of a sweep.
+
+    A run whose folder is elsewhere is fetched.
+    """
     if Path(text).is_dir():
         return Path(text)
     if not text.startswith(BEST) and store.file is not None and not store.file.is_file():
         raise Refusal(f"{text}: no such folder; the folder of a run, or the name or id of a recorded one expected")
     found = _best(text, store) if text.startswith(BEST) else _named(text, records(store))
-    if not found.folder.is_dir():
-        where = f"its folder {found.folder} is not on this machine"
-        raise Refusal(f"{text}: {where}; mlflow.pyfunc.load_model opens the model that was logged")
-    return found.folder
+    return found.folder if _holds(found.folder, found, store) else _fetched(found, store, text)
+
+
+def _holds(folder: Path, record: Record, store: Store) -> bool:
+    """Whether a folder is here, and is not that of a later run which this store knows by another record."""
+    head = Journal(folder).head() if folder.is_dir() else {}
+    later = head.get("store") == public(store.uri) and head.get("id") not in (None, record.id)
+    return folder.is_dir() and not later
+
+
+def _fetched(found: Record, store: Store, text: str) -> Path:
+    """What MLflow has of a run as a folder of this machine; of a sweep it has no more than the results."""
+    from distvae.track.fetching import fetch
+
+    there = "holds a later run" if found.folder.is_dir() else "is not on this machine"
+    gone = f"{text}: its folder {found.folder} {there}"
+    if found.kind == "sweep":
+        raise Refusal(f"{gone}, and of a sweep MLflow keeps results and the report alone; the folder itself expected")
+    try:
+        folder = fetch(found.id, store)
+    except Refusal as refusal:
+        raise Refusal(f"{gone}, and {refusal}") from refusal
+    print(f"{gone}; what MLflow has of it is in {folder}", file=sys.stderr)
+    return folder
 
 
 def _named(text: str, known: Sequence[Record]) -> Record:

@@ -14,6 +14,8 @@ from distvae.track.store import Store, public
 BATCH = 1000  # metrics that MLflow takes at once
 ALIAS = "best"
 """How the registry calls the best run of a sweep."""
+AFTERWARDS = ("report",)
+"""What may be told of a run or sweep that has ended, without its going on."""
 
 
 class Sender:
@@ -32,7 +34,7 @@ class Sender:
             begun = self._client is not None
             self.id = self._record()
             count, pending = 0, self.journal.pending()
-            if pending and not begun:
+            if not begun and any(entry["is"] not in AFTERWARDS for entry in pending):
                 self._client.update_run(self.id, "RUNNING")
             try:
                 for _, group in groupby(pending, lambda entry: entry["is"]):
@@ -111,6 +113,12 @@ class Sender:
             for path in entry["paths"]:
                 self._client.log_artifact(self.id, str(self.folder / path), entry["below"])
 
+    def report(self, entries: Sequence[Entry]) -> None:
+        """The page about the folder as it is now, if it is still there."""
+        page = self.folder / entries[-1]["path"]
+        if page.is_file():
+            self._client.log_artifact(self.id, str(page), "report")
+
     def model(self, entries: Sequence[Entry]) -> None:
         """The trained model, as `mlflow.pyfunc.load_model` opens it, which holds all that a run folder needs."""
         from mlflow.entities import LoggedModelOutput
@@ -153,6 +161,7 @@ HOW: Mapping[str, Callable[[Sender, Sequence[Entry]], None]] = {
     "files": Sender.files,
     "model": Sender.model,
     "register": Sender.register,
+    "report": Sender.report,
     "end": Sender.end,
 }
 

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from distvae.train.run import Array, Run
 
 Given = Literal["codes", "reconstruction"]
-NEEDED = ("distvae", "torch", "numpy")
+PACKAGES = ("distvae", "torch", "numpy")
+DATA = "run"
+"""The folder of a logged model that opens as that of a run."""
+NEEDED = ("run.json", "config.yaml", "best.json")
+"""The files there that say what the weights beside them are."""
+HISTORY = ("epochs.jsonl", "events.jsonl")
+"""And those that tell how training went."""
 
 
 class Served:
@@ -36,17 +42,18 @@ def _load_pyfunc(path: str) -> Served:
 
 
 def pack(run: Path, folder: Path) -> Path:
-    """Fill a folder with a model as MLflow keeps it: the run's weights and configuration, and what opens them."""
+    """Fill a folder with a model as MLflow keeps it: the run's weights, settings and history, and what opens them."""
     from mlflow.models import Model
 
-    data = folder / "run"
+    data = folder / DATA
     data.mkdir()
-    for path in [*sorted(run.glob("best*")), run / "config.yaml", run / "run.json"]:
+    told = [run / name for name in HISTORY if (run / name).is_file()]
+    for path in [*sorted(run.glob("best-*")), *(run / name for name in NEEDED), *told]:
         shutil.copy(path, data)
     model = Model(signature=_signature(run))
-    model.add_flavor("python_function", loader_module=__name__, data="run", python_version=platform.python_version())
+    model.add_flavor("python_function", loader_module=__name__, data=DATA, python_version=platform.python_version())
     model.save(str(folder / "MLmodel"))
-    (folder / "requirements.txt").write_text("".join(f"{name}=={version(name)}\n" for name in NEEDED))
+    (folder / "requirements.txt").write_text("".join(f"{name}=={version(name)}\n" for name in PACKAGES))
     return folder
 
 

@@ -61,6 +61,14 @@ class Tracker:
         tags = run_tags(recipe, folder, parent)
         return cls(Store.find(root), experiment, folder.name, folder, flatten(config), tags, parent)
 
+    @classmethod
+    def known(cls, folder: Path, store: Store) -> "Tracker | None":
+        """The record that a folder has in a store, or will have there once it takes what is waiting."""
+        if not (head := Journal(folder).head()) or head.get("store", public(store.uri)) != public(store.uri):
+            return None
+        parent = Path(head["parent"]) if head["parent"] else None
+        return cls(store, head["experiment"], head["name"], folder, head["params"], head["tags"], parent)
+
     @property
     def id(self) -> str | None:
         """The id of the record, once MLflow has it."""
@@ -102,6 +110,10 @@ class Tracker:
         """Keep some files of the folder in a folder of the record."""
         inside = [str(path.absolute().relative_to(self.folder.absolute())) for path in paths]
         self._tell({"is": "files", "paths": inside, "below": below})
+
+    def report(self, page: Path) -> None:
+        """Keep the page about the folder, which may be written long after the end; it replaces the one before."""
+        self._tell({"is": "report", "path": page.name})
 
     def register(self, name: str, run: Path) -> None:
         """Enter the model of a run below this sweep into the registry, as the best under that name."""

@@ -40,7 +40,13 @@ class Run:
         """The run in a folder, with its best or its last weights."""
         path = Path(path)
         info = read_info(path)
-        if not Folder(path).has(f"{which}.json"):
+        folder = Folder(path)
+        if which == "last" and folder.has("best.json") and not folder.has("last.json"):
+            raise Refusal(
+                f"{path}: has its best weights alone, as runs fetched from MLflow do: the last state of training and "
+                "the populations kept for its data (last.json) are not logged; the folder it was trained in expected"
+            )
+        if not folder.has(f"{which}.json"):
             raise Refusal(f"{path}: holds no trained weights yet: no epoch was finished; resume it first")
         return cls(path, read_config(path, info), info, which)
 

@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +63,7 @@ class Lab:
     def members(self) -> set[str]:
         """The hosts that Ray has."""
         told = self.hosts["head"].ssh(
-            "python -c 'import ray, logging; ray.init(\"auto\", logging_level=logging.CRITICAL, log_to_driver=False);"
+            'python -c \'import ray, logging; ray.init("auto", logging_level=logging.CRITICAL, log_to_driver=False);'
             'print("NODES", *(n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"]))\' 2>/dev/null'
         )
         lines = [line for line in told.stdout.splitlines() if line.startswith("NODES")]

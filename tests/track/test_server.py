@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.track.ports import answers, free_port
@@ -39,6 +40,7 @@ def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
 
     def call(*words: str) -> str:
         command = [sys.executable, "-m", "distvae", *words]
@@ -49,6 +51,10 @@ def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
     assert "'distvae sync' sends it" in said
     with server(port, tmp_path):
         said += call("sync") + call("runs")
+        (tmp_path / "runs" / "bars").rename(tmp_path / "elsewhere")
+        said += call("encode", "bars", "", "-o", "fetched.parquet")
+    call("encode", "elsewhere", "", "-o", "kept.parquet")
+    assert pq.read_table(tmp_path / "fetched.parquet").equals(pq.read_table(tmp_path / "kept.parquet"))
     (found,) = runs(tmp_path, "bars")
     assert found.info.status == "FINISHED"
     assert [step for step, _ in history(tmp_path, found.info.run_id, "val_bound")] == [1, 2, 3]

@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distvae
+from distvae import jobs
 from distvae.browse import sync
 from distvae.config import Config, flatten
 from distvae.track import Relay, Store, Tracker, public
 from distvae.track.journal import LINES, Journal
+from tests.report import folders as sweeps
 from tests.track.records import RECORD, history, runs, tracker
 
 
@@ -320,6 +322,7 @@ WRITER = """
 import math, sys
 from dataclasses import replace
 from pathlib import Path
+from tests.report import folders as sweeps
 from tests.track.records import RECORD, tracker
 record = tracker(Path(sys.argv[1]), sys.argv[2])
 for n in range(1, 31):
@@ -366,3 +369,81 @@ def test_where_to_look_names_the_absolute_path(tmp_path: Path, monkeypatch: pyte
     assert Store.find(Path("runs")).look == "distvae ui"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@tracking.example")
     assert Store.find(Path("runs")).look == "https://tracking.example"
+
+
+def test_a_report_is_kept_long_after_the_end_which_stays_as_it_was(root: Path) -> None:
+    record = tracker(root)
+    record.epoch(RECORD)
+    record.close("KILLED")
+    (ended,) = runs(root)
+    for text in ("first", "second"):
+        (root / "one" / "report.html").write_text(text)
+        found = Tracker.known(root / "one", Store.find(root))
+        assert found
+        found.report(root / "one" / "report.html")
+    (after,) = runs(root)
+    assert (after.info.status, after.info.end_time) == ("KILLED", ended.info.end_time)
+    kept = root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html"
+    assert kept.read_text() == "second"
+    assert not Journal(root / "one").pending()
+
+
+def test_a_report_that_a_store_did_not_take_waits_for_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker(root).close()
+    (root / "one" / "report.html").write_text("page")
+    found = Tracker.known(root / "one", Store.find(root))
+    assert found
+    away(root)
+    found.report(root / "one" / "report.html")
+    assert "'distvae sync' sends it" in capsys.readouterr().err
+    back(root)
+    assert sync(root, []) == 0
+    (after,) = runs(root)
+    assert after.info.status == "FINISHED"
+    assert (root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html").read_text() == "page"
+
+
+def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish_is_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    sweeps.without_a_ledger(root / "one", trials=1)
+    tracker(root).close()
+    jobs.page(root / "one", root / "beside.html", force=False, against=None, public=False)
+    jobs.page(root / "one", None, force=False, against=None, public=True)
+    assert not list((root / "mlartifacts").glob("*/artifacts/report"))
+    jobs.page(root / "one", None, force=False, against=None, public=False)
+    (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")
+    assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
+    (root / "one" / "mlflow.json").write_text("{")
+    jobs.reported(root / "one", quiet=True)
+    assert "what it remembers of its record is damaged" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_record_or_with_one_elsewhere_is_not_told_of(root: Path) -> None:
+    (root / "bare").mkdir()
+    assert Tracker.known(root / "bare", Store.find(root)) is None
+    tracker(root).close()
+    assert Tracker.known(root / "one", Store("http://elsewhere")) is None
+    assert Tracker.known(root / "one", Store.find(root)) is not None
+
+
+APPENDER = """
+import sys
+from pathlib import Path
+from distvae.track.journal import Journal
+for n in range(200):
+    Journal(Path(sys.argv[1])).append({"is": "metrics", "from": sys.argv[2], "n": n})
+"""
+
+
+def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: Path) -> None:
+    """While a third forgets what was told."""
+    names, journal, told = ("a", "b"), Journal(tmp_path), list[tuple[str, int]]()
+    started = [subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names]
+    while any(process.poll() is None for process in started) or journal.pending():
+        waiting = journal.pending()
+        told += [(entry["from"], entry["n"]) for entry in waiting]
+        journal.told(len(waiting))
+    assert [process.returncode for process in started] == [0, 0]
+    assert {name: [n for other, n in told if other == name] for name in names} == {key: [*range(200)] for key in names}

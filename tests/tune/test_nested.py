@@ -220,3 +220,5 @@ def test_trials_run_on_all_machines_and_four_share_one_gpu(file: Path, tmp_path:
     assert sorted(tag["node"] for tag in found) == [*4 * ["one"], "other"]
     assert {tag["gpus"] for tag in found} == {"0"}
     assert sorted(trial["node"] for trial in results(out).values()) == [*4 * ["one"], "other"]
+    (kept,) = (tmp_path / "mlartifacts").glob("*/artifacts/report/report.html")
+    assert kept.read_bytes() == (out / "report.html").read_bytes()
