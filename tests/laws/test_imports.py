@@ -26,7 +26,7 @@ LAYERS = [
     ("track", "progress"),
     ("tune",),
     ("report", "results"),
-    ("bench",),
+    ("bench", "doctor"),
     ("jobs", "restore", "show", "browse"),
     ("cli",),
     ("__main__",),
@@ -81,6 +81,7 @@ COMMANDS = [
     "runs",
     "sync",
     "ui",
+    "doctor",
 ]
 
 
