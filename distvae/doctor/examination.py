@@ -29,7 +29,8 @@ def of_here(root: Path, storage: str | None) -> list[Line]:
         *verdicts.processors(HERE, facts, None),
         *verdicts.graphics(HERE, facts, None),
         *verdicts.memories(HERE, facts, None),
-        *_this_disk(facts, root),
+        *verdicts.disk(HERE, "disk", facts["temporary"]["place"], facts["temporary"]),
+        *_kept(root),
         *verdicts.scores(HERE, facts),
         *records(root),
         *(_alone(Folder(storage)) if storage else []),
@@ -67,7 +68,7 @@ def _of_machines(ray: Any, root: Path, folder: Folder | None) -> list[Line]:
             *_this_program(here),
             *_on_each(nodes, names, facts, here, ray._private.worker.get_dashboard_url()),
             *(line for node in facts for line in verdicts.clocks(names[node], *ahead(_time(ray, node)))),
-            *_this_disk(here, root),
+            *_kept(root),
             *records(root),
             *(_together(ray, {node: names[node] for node in facts}, folder) if folder else []),
         ]
@@ -128,8 +129,7 @@ def _this_program(facts: Facts) -> Iterator[Line]:
         yield from verdicts.pinned(HERE, facts, verdicts.pins(LOCK.read_text()))
 
 
-def _this_disk(facts: Facts, root: Path) -> Iterator[Line]:
-    yield from verdicts.disk(HERE, "disk", facts["temporary"]["place"], facts["temporary"])
+def _kept(root: Path) -> Iterator[Line]:
     yield from verdicts.disk(HERE, "runs", str(root.absolute()), room(root.absolute()))
 
 

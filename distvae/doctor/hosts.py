@@ -26,7 +26,7 @@ say python "$(PYTHON --version 2>&1 | head -n 1)"
 say venv "$(PYTHON -c 'import ensurepip, venv; print("yes")' 2>/dev/null)"
 say free "$(df -Pk "$HOME" | awk 'END {{ print $4 }}')"
 if [ -e {LOCK} ] && command -v flock >/dev/null; then
-  flock -n {LOCK} true || say running "$(head -c 200 {LOCK} | tr '\\n' ' ')"
+  flock -n 9 9<{LOCK} || say running "$(head -c 200 {LOCK} | tr '\\n' ' ')"
 fi
 say time "$(date +%s.%N)"
 """

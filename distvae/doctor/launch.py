@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import json
+import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +13,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
+from distvae.cluster import SETTINGS
 from distvae.doctor import hosts, verdicts
 from distvae.doctor.hosts import Answer, Host
 from distvae.doctor.lines import Line, merged
@@ -17,7 +21,7 @@ from distvae.nodes import Asked, round_trip
 from distvae.refusal import Refusal
 
 HERE = "here"
-BLANKS = re.compile(r"<[a-z][^<>]*>|\b(?:ami|fs|subnet|sg|vpc)-0{6,}\b|\bCHANGE_?ME\b|\bmy-project\b")
+BLANKS = re.compile(r"<[a-z][a-z -]*[a-z]>|\b(?:ami|fs|subnet|sg|vpc)-0{6,}\b|\bCHANGE_?ME\b|\bmy-project\b")
 """What a template has where something is to be filled in."""
 COMMANDS = (
     "initialization_commands",
@@ -33,7 +37,7 @@ STORAGE = "DISTVAE_STORAGE in its commands, or --storage, with a path on a disk 
 def of_file(file: Path, storage: str | None) -> list[Line]:
     """Lines about a cluster file, and about its machines where they are there already."""
     config = read(file)
-    lines = [*schema(config), *blanks(file.read_text()), *needed(config)]
+    lines = [*schema(config), *traps(config), *blanks(file.read_text()), *needed(config)]
     machines = machines_of(config)
     if not machines:
         told = (
@@ -61,20 +65,53 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def schema(config: Mapping[str, Any]) -> Iterator[Line]:
-    """What Ray's own check says."""
+    """What Ray's own check says; it stops at the first fault, so the fields are then looked at one by one."""
+    for name, value in SETTINGS.items():  # Ray reads them once, when it is imported
+        os.environ.setdefault(name, value)
     from ray.autoscaler._private.util import prepare_config, validate_config
 
+    logging.getLogger("ray.autoscaler").setLevel(logging.WARNING)
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
             validate_config(prepare_config(dict(config)))
     except Exception as error:  # of whatever kind: Ray's check fails in many ways on a file that is wrong
-        where = ".".join(str(part) for part in getattr(error, "absolute_path", ()))
         why = getattr(error, "message", "") or str(error) or told.getvalue()
-        found = f"{where + ': ' if where else ''}{' '.join(why.split())[:300]}"
-        yield Line("bad", "file", HERE, f"Ray refuses it: {found}", "as in cluster/cluster.yaml of the checkout")
+        yield from _faults(config) or [_refused(why)]
     else:
         yield Line("ok", "file", HERE, "Ray accepts it")
+
+
+def _faults(config: Mapping[str, Any]) -> list[Line]:
+    """Fields that Ray does not know, or whose values are of the wrong type."""
+    import jsonschema
+    import ray.autoscaler
+
+    rules = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    given = {name: value for name, value in config.items() if name != "min_workers"}  # which Ray moves elsewhere
+    found = [fault for fault in jsonschema.Draft7Validator(rules).iter_errors(given) if fault.validator != "required"]
+    return [_refused(f"{'.'.join(map(str, fault.absolute_path)) or 'the file'}: {fault.message}") for fault in found]
+
+
+def _refused(why: str) -> Line:
+    return Line("bad", "file", HERE, f"Ray refuses it: {' '.join(why.split())[:300]}", "as in the checkout's cluster/")
+
+
+def traps(config: Mapping[str, Any]) -> Iterator[Line]:
+    """What Ray accepts and does not do, or does and should not."""
+    commands, heads = commands_of(config), "\n".join(_texts(config.get("head_start_ray_commands")))
+    if "RAY_AUTH_MODE=token" not in commands:
+        found = "no command sets RAY_AUTH_MODE=token: whether Ray asks for a token depends on what lies on the machines"
+        yield Line("note", "tokens", HERE, found, "as in the checkout's cluster/, for the head and for the workers")
+    if "--dashboard-host=0.0.0.0" in heads:
+        found = "the head's commands open Ray's dashboard to the network"
+        yield Line("bad", "file", HERE, found, "without --dashboard-host; 'ray dashboard' reaches it")
+    if heads and "--autoscaling-config" not in heads:
+        remedy = "ray start --head --autoscaling-config=~/ray_bootstrap_config.yaml"
+        yield Line("bad", "file", HERE, "without --autoscaling-config the head starts no workers", remedy)
+    if config["provider"].get("type") == "local" and "RAY_enable_autoscaler_v2=0" not in heads:
+        remedy = "export RAY_enable_autoscaler_v2=0; before 'ray start --head' in head_start_ray_commands"
+        yield Line("bad", "file", HERE, "Ray's second autoscaler loses all workers but one of such machines", remedy)
 
 
 def blanks(text: str) -> Iterator[Line]:
@@ -99,7 +136,9 @@ def needed(config: Mapping[str, Any]) -> Iterator[Line]:
     mounts = config.get("file_mounts")
     for there, here in (mounts if isinstance(mounts, dict) else {}).items():
         if not Path(str(here)).expanduser().exists():
-            remedy = "relative paths begin in the folder that 'ray up' is run in: the root of the checkout"
+            remedy = "make it, as the file's head says"
+            if not str(here).startswith(("/", "~")):
+                remedy = "relative paths begin in the folder that 'ray up' is run in: the root of the checkout"
             yield Line("bad", "file_mounts", HERE, f"{there}: {here} is not here", remedy)
 
 
@@ -129,7 +168,11 @@ def machines_of(config: Mapping[str, Any]) -> list[Host]:
 
 def commands_of(config: Mapping[str, Any]) -> str:
     """All commands of a file, one a line."""
-    return "\n".join(str(line) for name in COMMANDS for line in config.get(name) or [])
+    return "\n".join(line for name in COMMANDS for line in _texts(config.get(name)))
+
+
+def _texts(value: object) -> list[str]:
+    return [str(line) for line in value] if isinstance(value, list) else []
 
 
 def python_of(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ MIB, GIB = 2**20, 2**30
 INSTALL = "pip install -c requirements.lock -e ."
 SKEW = 1.0  # seconds that clocks may differ by
 DASHBOARD = 8265
-NAMED = 6  # packages named in a line before it says how many more
+NAMED = 6  # packages or ports named in a line before it says how many more
 
 
 def programs(name: str, there: Facts, here: Facts) -> Iterator[Line]:
@@ -238,8 +238,12 @@ def _ports(sockets: list[dict[str, Any]]) -> str:
     by_process: dict[str, list[int]] = {}
     for socket in sockets:
         by_process.setdefault(socket["process"] or "not told", []).append(socket["port"])
-    told = [f"{process} {' '.join(map(str, sorted(set(ports))))}" for process, ports in sorted(by_process.items())]
-    return ", ".join(told)
+    return ", ".join(f"{process} {_some(sorted(set(ports)))}" for process, ports in sorted(by_process.items()))
+
+
+def _some(ports: list[int]) -> str:
+    more = f" and {len(ports) - NAMED} more" if len(ports) > NAMED else ""
+    return f"{' '.join(map(str, ports[:NAMED]))}{more}"
 
 
 def storage(trip: Trip, names: Mapping[str, str], folder: str, remedy: str = STORAGE) -> Iterator[Line]:
