@@ -129,7 +129,7 @@ def unknown(host: Host, error: str) -> Line | None:
 
 def unreached(host: Host, error: str) -> Line:
     """Why nobody can log in."""
-    said = " ".join(line for line in error.split("\n") if line and not line.startswith(("Warning: Perm", "@")))
+    said = " ".join(line for line in error.splitlines() if line and not line.startswith(("Warning:", "@")))
     if "Permission denied" in error or "Too many authentication failures" in error:
         key = host.key or "no key named in auth.ssh_private_key, and none of ssh's own"
         found = f"the key is refused: {key}, for user {host.user or 'of this name'}"

@@ -56,7 +56,8 @@ def read(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"--file: {file}: {error}; a cluster file such as cluster/cluster.yaml expected") from error
+        why = getattr(error, "strerror", None) or error
+        raise Refusal(f"--file: {file}: {why}; a cluster file such as cluster/cluster.yaml expected") from error
     except yaml.YAMLError as error:
         raise Refusal(f"--file: {file}: no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):

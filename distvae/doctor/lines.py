@@ -23,11 +23,12 @@ class Line:
 
 
 def merged(lines: Iterable[Line], machines: Sequence[str]) -> list[Line]:
-    """Lines that differ in nothing but the machine as one, in the order in which they were first said."""
-    groups: dict[Line, list[str]] = {}
+    """Lines that differ in nothing but the machine as one, by subject in the order in which they were first said."""
+    groups: dict[str, dict[Line, list[str]]] = {}
     for line in lines:
-        groups.setdefault(replace(line, where=""), []).append(line.where)
-    return [replace(line, where=_together(where, machines)) for line, where in groups.items()]
+        groups.setdefault(line.what, {}).setdefault(replace(line, where=""), []).append(line.where)
+    alike = [pair for group in groups.values() for pair in group.items()]
+    return [replace(line, where=_together(where, machines)) for line, where in alike]
 
 
 def _together(where: Sequence[str], machines: Sequence[str]) -> str:

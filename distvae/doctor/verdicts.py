@@ -108,7 +108,9 @@ def graphics(name: str, facts: Facts, counted: float | None) -> Iterator[Line]:
     """GPUs that are there, that torch can use, and that Ray counts."""
     gpus = facts["gpus"]
     told = f"{gpus['devices']} there, torch can use {gpus['usable']}" + (f" ({gpus['why']})" if gpus["why"] else "")
-    if gpus["usable"] < gpus["devices"]:
+    if 0 < gpus["usable"] < gpus["devices"]:
+        yield Line("note", "GPUs", name, told, "is CUDA_VISIBLE_DEVICES meant to hide the others?")
+    elif gpus["usable"] < gpus["devices"]:
         remedy = "a torch built for CUDA and a driver as new as it: pip install torch, nvidia-smi"
         yield Line("bad", "GPUs", name, told, remedy)
     elif counted is not None and counted != gpus["devices"]:

@@ -67,6 +67,7 @@ def test_a_machine_that_is_as_this_one_has_nothing_wrong() -> None:
         ({"cpus": {"allowed": 4}}, "note processors"),
         ({"cpus": {"load": 80.0}}, "note processors"),
         ({"gpus": {"usable": 0, "why": "Torch not compiled with CUDA enabled"}}, "bad GPUs"),
+        ({"gpus": {"usable": 1}}, "note GPUs"),
         ({"gpus": {"devices": 1, "usable": 1}}, "note GPUs"),
         ({"memory": {"free": GIB // 2}}, "bad memory"),
         ({"shared_memory": {"free": 2**26, "total": 2**26}}, "bad shared memory"),
