@@ -18,6 +18,7 @@ from distvae.track import Store, public
 HERE = "here"
 LOCK = Path(distvae.__file__).parents[1] / "requirements.lock"
 """Where it lies in a checkout."""
+LOGS = "what Ray says there: /tmp/ray/session_latest/logs; then end it and start it again"
 ROUNDS = 3  # of asking for the time; the quickest counts
 
 
@@ -62,7 +63,7 @@ def _of_machines(ray: Any, root: Path, folder: Folder | None) -> list[Line]:
         names, here = named(nodes), gather()
         answers = each(ray, nodes, gather)
         facts = {node: answer for node, answer in answers.items() if not isinstance(answer, Refusal)}
-        silent = [Line("bad", "answers", names[node], str(answers[node])) for node in nodes if node not in facts]
+        silent = [Line("bad", "answers", names[node], str(answers[node]), LOGS) for node in nodes if node not in facts]
         lines = [
             *silent,
             *_this_program(here),
