@@ -18,6 +18,13 @@ def available(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"))
     return min(known, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
+def limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that a container may take, if it may not take all."""
+    found = [_number(cgroup / file) for file, _ in CGROUPS]
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min((value for value in found if value is not None and value < whole), default=None)
+
+
 def _left(meminfo: Path) -> int | None:
     lines = meminfo.read_text().splitlines() if meminfo.exists() else []
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -25,9 +32,13 @@ def _left(meminfo: Path) -> int | None:
 
 
 def _below(limit: Path, used: Path) -> int | None:
-    if not (limit.exists() and used.exists() and limit.read_text().strip().isdigit()):
-        return None
-    return max(0, int(limit.read_text()) - int(used.read_text()))
+    most, taken = _number(limit), _number(used)
+    return None if most is None or taken is None else max(0, most - taken)
+
+
+def _number(file: Path) -> int | None:
+    text = file.read_text().strip() if file.exists() else ""
+    return int(text) if text.isdigit() else None
 
 
 def peak() -> int:

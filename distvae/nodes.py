@@ -3,8 +3,9 @@
 import importlib.metadata
 import platform
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from distvae.refusal import Refusal
@@ -32,6 +33,25 @@ def seen(place: str) -> list[str]:
     return Folder(place).names()
 
 
+def take_away(place: str, name: str) -> None:
+    """Delete such a file."""
+    Folder(place).delete(name)
+
+
+Asked = Callable[[Mapping[str, str]], dict[str, Any]]
+"""A file of each machine's own to what each answers, or a refusal that says why it cannot."""
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What became of a round trip through a folder: every machine writes a file, and each looks for those of all."""
+
+    failed: dict[str, str]
+    """Machines that cannot write, look or delete there, and why."""
+    blind: list[tuple[str, str]]
+    """Who does not see what whom wrote."""
+
+
 def hosts(ray: Any) -> set[str]:
     """The addresses of the machines."""
     return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
@@ -54,27 +74,38 @@ def check(ray: Any, folder: Folder, remedy: str = STORAGE) -> None:
     names = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if len(names) > 1:
         _refuse_other_versions(names, ask(ray, names, versions), versions())
-        _refuse_apart(ray, names, folder, remedy)
+        _refuse_apart(names, shared(ray, names, folder), folder, remedy)
 
 
 def ask(ray: Any, names: dict[str, str], what: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     """What a function returns on each machine, by its id; an error says its name."""
-    from ray.exceptions import GetTimeoutError, RayError
+    answers = each(ray, names, what, *arguments)
+    for node, answer in answers.items():
+        if isinstance(answer, Refusal):
+            raise Refusal(f"{names[node]}: {answer}") from answer
+    return answers
+
+
+def each(ray: Any, nodes: Iterable[str], what: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """What a function returns on each machine, by its id, or a refusal that says why there is no answer."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in names}
+    there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
     task = ray.remote(num_cpus=0, max_retries=0)(what)
     asked = {node: task.options(scheduling_strategy=where).remote(*arguments) for node, where in there.items()}
-    answers = {}
-    for node, promise in asked.items():
-        try:
-            answers[node] = ray.get(promise, timeout=PATIENCE)
-        except GetTimeoutError as error:
-            raise Refusal(f"{names[node]}: no answer within {PATIENCE:.0f} s; is it overloaded?") from error
-        except RayError as error:
-            cause = " ".join(str(getattr(error, "cause", None) or error).split())
-            raise Refusal(f"{names[node]}: {what.__name__}: {cause}") from error
-    return answers
+    return {node: _answer(ray, promise, what.__name__) for node, promise in asked.items()}
+
+
+def _answer(ray: Any, promise: Any, name: str) -> Any:
+    from ray.exceptions import GetTimeoutError, RayError
+
+    try:
+        return ray.get(promise, timeout=PATIENCE)
+    except GetTimeoutError:
+        return Refusal(f"no answer within {PATIENCE:.0f} s; is it overloaded?")
+    except RayError as error:
+        cause = " ".join(str(getattr(error, "cause", None) or error).split())
+        return Refusal(f"{name}: {cause}")
 
 
 def _refuse_other_versions(names: dict[str, str], found: dict[str, dict[str, str]], own: dict[str, str]) -> None:
@@ -86,19 +117,40 @@ def _refuse_other_versions(names: dict[str, str], found: dict[str, dict[str, str
                 )
 
 
-def _refuse_apart(ray: Any, names: dict[str, str], folder: Folder, remedy: str) -> None:
-    """A round trip: every machine writes a file, and every one looks for all of them."""
+def _refuse_apart(names: dict[str, str], trip: Trip, folder: Folder, remedy: str) -> None:
+    for node, why in trip.failed.items():
+        raise Refusal(f"{names[node]}: {why}")
+    for reader, writer in trip.blind:
+        raise Refusal(
+            f"{folder}: what {names[writer]} writes there is not seen by {names[reader]}; a place that all "
+            f"machines share expected: {remedy}"
+        )
+
+
+def shared(ray: Any, nodes: Iterable[str], folder: Folder) -> Trip:
+    """A round trip of the machines of a Ray through a folder."""
+
+    def of_each(what: Callable[..., Any]) -> Asked:
+        return lambda files: {node: each(ray, [node], what, folder.place, file)[node] for node, file in files.items()}
+
+    return round_trip(nodes, of_each(leave), lambda files: each(ray, files, seen, folder.place), of_each(take_away))
+
+
+def round_trip(nodes: Iterable[str], write: Asked, look: Asked, delete: Asked) -> Trip:
+    """Have every machine write a file of its own, look for those of all, and delete its own."""
     token = secrets.token_hex(4)
-    left = {f"look-{token}-{node[:12]}": name for node, name in names.items()}
+    files = {node: f"look-{token}-{number}" for number, node in enumerate(nodes)}
+    failed: dict[str, str] = {}
     try:
-        for file, (node, name) in zip(left, names.items(), strict=True):
-            ask(ray, {node: name}, leave, folder.place, file)
-        for reader, files in ask(ray, names, seen, folder.place).items():
-            if missing := [writer for file, writer in left.items() if file not in files]:
-                raise Refusal(
-                    f"{folder}: what {missing[0]} writes there is not seen by {names[reader]}; a place that all "
-                    f"machines share expected: {remedy}"
-                )
+        failed |= _refused(write(files))
+        left = {node: file for node, file in files.items() if node not in failed}
+        found = look(left)
+        failed |= _refused(found)
     finally:
-        for file in left:
-            folder.delete(file)
+        failed |= _refused(delete({node: file for node, file in files.items() if node not in failed}))
+    seeing = {node: names for node, names in found.items() if not isinstance(names, Refusal)}
+    return Trip(failed, [(me, other) for me, names in seeing.items() for other in left if left[other] not in names])
+
+
+def _refused(answers: Mapping[str, Any]) -> dict[str, str]:
+    return {node: str(answer) for node, answer in answers.items() if isinstance(answer, Refusal)}

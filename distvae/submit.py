@@ -1,21 +1,18 @@
 """What `ray submit` and `ray job submit` start on a cluster's head: a command of ours, on all machines of its Ray."""
 
-import fcntl
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from distvae.refusal import Refusal
+from distvae.running import running
 
 Command = Literal["tune", "train"]
 
 CHECKOUT = Path("~/distvae")
 """Where `ray up` puts the checkout."""
-RUNNING = Path("~/.distvae/running")
-"""Held by every command that runs on the head; another `ray up` would end it."""
 STORAGE = "DISTVAE_STORAGE"
 """The variable that names the storage which all machines share."""
 WAIT = 600.0
@@ -37,7 +34,7 @@ def submitted(command: Command, words: Sequence[str]) -> None:
     except Refusal as error:
         print(f"distvae: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    with _running(" ".join(sys.argv)):
+    with running(" ".join(sys.argv)):
         try:
             main()
         except SystemExit as end:
@@ -95,32 +92,3 @@ def _refuse_absent(words: Sequence[str], there: Path) -> None:
                 f"{word}: not on the head, below {there}; 'ray rsync-up cluster/cluster.yaml {word} ~/distvae/{word}' "
                 "brings it, and 'ray job submit --working-dir .' brings everything each time"
             )
-
-
-@contextmanager
-def _running(what: str) -> Iterator[None]:
-    """While this runs, others see that something does."""
-    path = RUNNING.expanduser()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        file.truncate(0)
-        file.write(f"{what}\n")
-        file.flush()
-        yield
-
-
-def idle() -> None:
-    """Refuse, before Ray is restarted, to end what runs."""
-    path = RUNNING.expanduser()
-    if not path.exists():
-        return
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Refusal(
-                f"'{file.read().strip()}' runs on this head, and 'ray up' restarts Ray, which ends it. End it first "
-                "where it was submitted (Ctrl-C saves what it did; the same command goes on from there), or to restart "
-                f"all the same: rm {RUNNING}"
-            ) from None

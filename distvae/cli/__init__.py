@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from distvae.cli import bench, models, records, restoration, sweeps
+from distvae.cli import bench, machines, models, records, restoration, sweeps
 from distvae.refusal import Refusal
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train and tune variational autoencoders with sparse, dictionary and binary latents.",
 )
-for part in (models, restoration, sweeps, records):
+for part in (models, restoration, sweeps, records, machines):
     app.add_typer(part.app)
 app.add_typer(bench.app, name="bench")
 

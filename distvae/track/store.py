@@ -97,6 +97,7 @@ class Store:
     def opened(self) -> Any:
         """A client to read with; a store that does not exist, does not answer or is of a newer MLflow is refused."""
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         if self.file is not None and not self.file.is_file():
             raise Refusal(
@@ -105,6 +106,7 @@ class Store:
         try:
             client = self.client()
             client.search_experiments(max_results=1)
-        except (MlflowException, OSError, sqlite3.Error) as error:
-            raise Refusal(f"{public(self.uri)}: {cause(error)}; a store that this MLflow can read expected") from error
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            why = cause(getattr(error, "orig", None) or error)
+            raise Refusal(f"{public(self.uri)}: {why}; a store that this MLflow can read expected") from error
         return client

@@ -13,7 +13,7 @@ import distvae
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
     ("noise", "refusal", "memory"),
-    ("cluster", "storage", "lanes", "schema", "measures"),
+    ("cluster", "storage", "lanes", "schema", "measures", "running"),
     ("interface", "nodes"),
     ("config",),
     ("recipes", "output"),
@@ -26,9 +26,10 @@ LAYERS = [
     ("track", "progress"),
     ("tune",),
     ("report", "results"),
-    ("bench",),
-    ("jobs", "restore", "show", "browse"),
+    ("bench", "doctor"),
+    ("jobs", "restore", "show", "browse", "serve"),
     ("cli",),
+    ("submit",),
     ("__main__",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -81,6 +82,7 @@ COMMANDS = [
     "runs",
     "sync",
     "ui",
+    "doctor",
 ]
 
 
