@@ -217,6 +217,7 @@ def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str)
         "version": checkpoint.VERSION,
         "recipe": recipe,
         "dims": dataset.dims,
+        "shape": dataset.shape,
         "unit": dataset.unit,
         "data": dataset.name,
         "data_digest": dataset.digest,
