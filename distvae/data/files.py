@@ -41,6 +41,18 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
             yield waiting.popleft().result()
 
 
+def attempted(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
+    """A function that returns what it would refuse with."""
+
+    def attempt(item: Item) -> Result | Refusal:
+        try:
+            return function(item)
+        except Refusal as refusal:
+            return refusal
+
+    return attempt
+
+
 def watched(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
     """The same items under a progress bar on a terminal's standard error."""
     from rich.console import Console

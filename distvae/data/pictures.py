@@ -115,19 +115,19 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
     asked = {"grey": "L", "rgb": "RGB"}.get(config.colour, "")
     if config.size and asked:
         return Form(*config.size, asked)
-    heads = list(files.watched(files.in_order(_head, paths), "Sizes of pictures", len(paths), quiet))
-    mode = asked or ("L" if all(head.mode == "L" for head in heads) else "RGB")
+    heads = list(files.watched(files.in_order(head, paths), "Sizes of pictures", len(paths), quiet))
+    mode = asked or ("L" if all(form.mode == "L" for form in heads) else "RGB")
     if config.size:
         return Form(*config.size, mode)
     first = heads[0]
-    for path, head in zip(paths, heads, strict=True):
-        if head[:2] != first[:2]:
-            sizes = [f"{head.height} x {head.width}" for head in (head, first)]
+    for path, form in zip(paths, heads, strict=True):
+        if form[:2] != first[:2]:
+            sizes = [f"{other.height} x {other.width}" for other in (form, first)]
             raise Refusal(f"{path}: {sizes[0]} pixels, and {paths[0]} has {sizes[1]}; set data.size=[height, width]")
     return Form(first.height, first.width, mode)
 
 
-def _head(path: Path) -> Form:
+def head(path: Path) -> Form:
     """What a picture is as it stands, its pixels not decoded."""
     with opened(path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -26,8 +27,7 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
     from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
     """
     root = (folders.given(config.path, "speech") if config.path != BUILT_IN else None) or _built_in()
-    spoken = _spoken(root, config)
-    return root, sorted(_divided(spoken, config), key=lambda recording: recording.file)
+    return root, divided(spoken(root, config), config)
 
 
 def _built_in() -> Path:
@@ -36,7 +36,7 @@ def _built_in() -> Path:
     return synthesiser.folder()
 
 
-def _spoken(root: Path, config: SpeechData) -> list[Recording]:
+def spoken(root: Path, config: SpeechData) -> list[Recording]:
     """Every recording with its speaker and the split it was given, which may be none ('')."""
     rule, _, argument = config.speakers.partition(":")
     if rule == "auto":
@@ -129,20 +129,24 @@ def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
     return Recording(PurePosixPath(file).as_posix(), speaker, splits.named(split) or "")
 
 
-def _divided(spoken: list[Recording], config: SpeechData) -> list[Recording]:
-    """The recordings with the split each belongs to."""
+def divided(found: list[Recording], config: SpeechData) -> list[Recording]:
+    """The recordings sorted by file, with the split each belongs to; a speaker in two splits is refused."""
     if config.split == "loose":
-        return [Recording(r.file, r.speaker, r.split or "test") for r in spoken]
-    if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in spoken)):
-        spoken = [Recording(r.file, r.speaker, "train") for r in spoken]
-    for recording in spoken:
+        return _sorted(Recording(r.file, r.speaker, r.split or "test") for r in found)
+    if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in found)):
+        found = [Recording(r.file, r.speaker, "train") for r in found]
+    for recording in found:
         if not recording.split:
             raise Refusal(
                 f"{recording.file}: in no split; a top folder or a column naming one, or data.split=seeded, expected"
             )
-    given = splits.by_speaker((r.speaker, r.split) for r in spoken)
+    given = splits.by_speaker((r.speaker, r.split) for r in found)
     lacking = set(splits.SPLITS) - set(given.values())
     if config.split == "given" and lacking:
         raise Refusal(f"data.split: 'given' lacks {' and '.join(sorted(lacking))}; all three, or auto, expected")
     whole = splits.complete(given, {"val": config.val, "test": config.test}, config.split_seed)
-    return [Recording(r.file, r.speaker, whole[r.speaker]) for r in spoken]
+    return _sorted(Recording(r.file, r.speaker, whole[r.speaker]) for r in found)
+
+
+def _sorted(found: Iterable[Recording]) -> list[Recording]:
+    return sorted(found, key=lambda recording: recording.file)

@@ -85,8 +85,9 @@ def divided(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
         if kept < 1:
             raise Refusal(f"data.holdout: {config.holdout} of {len(parts['train'])} training images; fewer expected")
         parts |= {"train": parts["train"][:kept], "val": parts["train"][kept:]}
-    val = parts["val"] if "val" in parts else parts["test"]
-    return {"train": parts["train"], "val": val, "test": parts.get("test", val)}
+    if "val" not in parts:
+        return {"train": parts["train"], "test": parts["test"], "val": parts["test"]}
+    return {"train": parts["train"], "val": parts["val"], "test": parts.get("test", parts["val"])}
 
 
 def _given(counts: Mapping[str, int]) -> dict[str, Places]:

@@ -27,7 +27,7 @@ LAYERS = [
     ("tune",),
     ("report", "results"),
     ("bench",),
-    ("jobs", "restore", "show", "browse"),
+    ("jobs", "restore", "show", "browse", "survey"),
     ("cli",),
     ("__main__",),
 ]
@@ -81,6 +81,8 @@ COMMANDS = [
     "runs",
     "sync",
     "ui",
+    "data",
+    "data check",
 ]
 
 
