@@ -12,6 +12,7 @@ from typing import Any, Literal
 from distvae.config.data import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpeechData
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import Decoder, SDMModel, TVAEModel, VAEModel, VSCModel
+from distvae.config.net import Net
 from distvae.config.train import Eval, Train
 from distvae.refusal import Refusal, nearest
 from distvae.schema import SECTIONS, check, read_section
@@ -27,6 +28,7 @@ __all__ = [
     "Exact",
     "IdxData",
     "ImageData",
+    "Net",
     "PatchData",
     "RandomSearch",
     "RowsData",

@@ -30,7 +30,7 @@ class Run:
     def __init__(self, path: Path, config: Config, info: dict[str, Any], which: str) -> None:
         self.path, self.config, self.info = path, config, info
         self.dims, self.shape = int(info["dims"]), tuple(info.get("shape", ()))
-        self.model, self.estep = assemble(config, self.dims)
+        self.model, self.estep = assemble(config, self.dims, self.shape)
         tensors, self.facts = load(path, which)
         load_weights(self.model.eval(), self.estep.eval(), tensors)
         self.model.at(float("inf"))
