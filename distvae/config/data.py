@@ -28,7 +28,7 @@ class SpeechData:
     level: Literal["peak", "keep"] = "peak"
     """Divide each recording by its largest sample, or keep it."""
     speakers: str = "auto"
-    """folder | pattern:REGEX with one group | csv:FILE; auto: speakers.csv in the path, else the name of the folder."""
+    """folder | pattern:REGEX with one group | csv:FILE; auto: speakers.csv, a published corpus' layout, or folder."""
     split: Literal["auto", "given", "seeded", "loose"] = "auto"
     """Where the split comes from: the table or the top folders (train, val, test), or speakers drawn with a seed.
 

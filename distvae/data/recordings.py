@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from distvae.config import SpeechData
-from distvae.data import folders, splits
+from distvae.data import folders, layouts, splits
 from distvae.data.audio import SUFFIXES
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.refusal import Refusal
@@ -20,11 +20,11 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
 
     The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the built-in speech.
 
-    A speaker is what the table or the pattern says, else the folder whose name the file's begins with
-    (103/1240/103-1240-0000.flac), else the folder the file lies in: one folder per speaker, VCTK, TIMIT, LibriSpeech.
+    A speaker is what the table or the pattern says, else what the layout of a published corpus does, else the folder
+    whose name the file's begins with (103/1240/103-1240-0000.flac), else the folder the file lies in.
 
-    Splits are the table's or the top folders' (train, val, test; TRAIN, dev-clean). One that is not given is drawn
-    from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
+    Splits are the table's, the corpus' or the top folders' (train, val, test; TRAIN, dev-clean). One that is not given
+    is drawn from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
     """
     root = (folders.given(config.path, "speech") if config.path != BUILT_IN else None) or _built_in()
     return root, divided(spoken(root, config), config)
@@ -41,6 +41,8 @@ def spoken(root: Path, config: SpeechData) -> list[Recording]:
     rule, _, argument = config.speakers.partition(":")
     if rule == "auto":
         rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
+        if rule == "folder" and (layout := layouts.recognise(files := sound_files(root))):
+            return layouts.spoken(layout, root, files)
     if rule == "csv" and argument:
         return _tabled(root, root / argument)
     if rule == "pattern" and argument:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import IdxData, ImageData, RowsData, SpeechData
-from distvae.data import audio, cifar, files, images, labels_of, open_dataset, pictures, recordings, rows
+from distvae.data import audio, cifar, files, images, labels_of, layouts, open_dataset, pictures, recordings, rows
 from distvae.data.dataset import BUILT_IN, Dataset, Recording
 from distvae.data.examples import PICTURE, SOUND, example
 from distvae.data.signals import Signal
@@ -169,7 +169,11 @@ def _own(parts: dict[str, Places]) -> list[str]:
 def _speech(path: str, root: Path) -> Survey:
     """A tree of recordings, by their headers."""
     config = SpeechData(path=path)
-    found, wrong = recordings.spoken(root, config), []
+    names = recordings.sound_files(root)
+    layout = None if (root / recordings.TABLE).is_file() else layouts.recognise(names)
+    own = [name for name in names if layout is None or layout.match(name)]
+    found = recordings.spoken(root, config) if layout is None else layouts.spoken(layout, root, own)
+    wrong = []
     try:
         found = recordings.divided(found, config)
     except Refusal as refusal:
@@ -180,7 +184,10 @@ def _speech(path: str, root: Path) -> Survey:
     splits = {name: _amount(name, whole) for name in ("", *SPLITS) if any(each.split == name for each, _ in whole)}
     facts = {"speakers": len({each.speaker for each in found}), "rates": {str(r): n for r, n in rates.most_common()}}
     unreadable = tuple(str(head) for head in heads if isinstance(head, Refusal))
-    return Survey(path, "a tree of recordings", "speech", splits, facts, tuple(wrong), unreadable)
+    if layout is not None:
+        wrong += layouts.departures(layout, root, names, {each.file: rate for each, (rate, _) in whole})
+    title = "a tree of recordings" if layout is None else layouts.title(layout, own)
+    return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable)
 
 
 def _amount(split: str, whole: Iterable[tuple[Recording, tuple[int, float]]]) -> dict[str, float]:

@@ -10,7 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distvae.cli import app
-from distvae.data.survey import BUILT_INS, survey
+from distvae.data.dataset import BUILT_IN
+from distvae.data.examples import PICTURE, SOUND
+from distvae.data.survey import survey
 from distvae.refusal import Refusal
 from tests.data.conftest import Write
 from tests.data.test_idx import encode
@@ -22,7 +24,7 @@ def checked(path: Path | str) -> tuple[int, dict[str, Any]]:
     return done.exit_code, json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("path", BUILT_INS)
+@pytest.mark.parametrize("path", [pytest.param(BUILT_IN, marks=pytest.mark.slow), PICTURE, SOUND])
 def test_what_is_built_in_is_as_it_should_be(path: str) -> None:
     code, found = checked(path)
     assert code == found["exit_code"] == 0
