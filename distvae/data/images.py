@@ -60,7 +60,9 @@ def _root(config: ImageData) -> Path:
         return path
     root = folders.given(config.path, "images")
     if root is None:
-        raise Refusal(f"data.path: empty, and $DISTVAE_DATA is not set; {EXPECTED}")
+        raise Refusal(
+            f"data.path: empty, and $DISTVAE_DATA is not set; {EXPECTED}; docs/data.md says where to get them"
+        )
     return root
 
 

@@ -171,7 +171,8 @@ def _listed(layout: Layout, place: Path) -> dict[str, str]:
     paths = {split: place / name for split, name in layout.lists.items()}
     if not all(path.is_file() for path in paths.values()):
         return {}
-    return {line.strip(): split for split, path in paths.items() for line in path.read_text().splitlines() if line}
+    texts = {split: path.read_text(encoding="utf-8", errors="replace") for split, path in paths.items()}
+    return {line.strip(): split for split, text in texts.items() for line in text.splitlines() if line.strip()}
 
 
 def title(layout: Layout, files: Sequence[str]) -> str:
