@@ -22,13 +22,13 @@ def colour_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on few images of odd sides, each of one colour and more of it to the right."""
     folder, random = tmp_path_factory.mktemp("colour"), np.random.default_rng(0)
     kinds, ramp = random.integers(0, 3, 40), np.linspace(50, 255, SIDES[1])
-    images = np.eye(3)[kinds][:, None, None] * ramp[:, None] * np.ones((SIDES[0], 1, 1))
-    archive = {"x_train": images[:30], "x_test": images[30:]}
-    labels = {"y_train": kinds[:30], "y_test": kinds[30:]}
-    np.savez(folder / "some.npz", **{name: part.astype(np.uint8) for name, part in archive.items()}, **labels)
+    images = (np.eye(3)[kinds][:, None, None] * ramp[:, None] * np.ones((SIDES[0], 1, 1))).astype(np.uint8)
+    train, test = slice(None, 30), slice(30, None)
+    file = folder / "some.npz"
+    np.savez(file, x_train=images[train], x_test=images[test], y_train=kinds[train], y_test=kinds[test])
     net = {"net": "conv", "channels": [4, 6], "kernel": 3, "hidden": [8]}
     tree = {
-        "data": {"kind": "images", "path": str(folder / "some.npz")},
+        "data": {"kind": "images", "path": str(file)},
         "model": {"kind": "vsc", "latent": 5, "likelihood": "bernoulli"} | net,
         "estep": {"input": "raw"} | net,
         "train": {"epochs": 1, "batch": 8, "device": "cpu"},
