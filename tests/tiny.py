@@ -9,6 +9,7 @@ from distvae.config import Config, from_dict
 from distvae.data.dataset import Dataset
 
 DIMS = 12
+SHAPE = (1, 3, 4)
 
 
 def config(**sections: dict[str, Any]) -> Config:
@@ -30,4 +31,4 @@ def dataset(rows: int = 100, seed: int = 0) -> Dataset:
     scale = np.exp(chance.normal(size=(rows, 2)) @ chance.normal(size=(2, DIMS)))
     x = (scale * chance.exponential(size=(rows, DIMS))).astype(np.float32)
     splits = {"train": x[: rows // 2], "val": x[rows // 2 : -10], "test": x[-10:]}
-    return Dataset("tiny", "frame", f"tiny-{rows}-{seed}", splits, Path())
+    return Dataset("tiny", "frame", f"tiny-{rows}-{seed}", splits, Path(), shape=SHAPE)

@@ -35,12 +35,15 @@ def report(recipe: str | None, steps: int, threads: int, as_json: bool, keep: Pa
 
 
 def _encoded(recipe: str | None) -> dict[str, Config]:
-    """The recipes with an encoder, whose steps are all there is; or the one named."""
+    """The recipes with an encoder of matrices, whose steps are all there is; or the one named."""
     known = {name: load(name) for name in ([recipe] if recipe else recipe_names())}
     encoded = {name: config for name, config in known.items() if config.estep.kind == "amortised"}
     if not encoded:
         raise Refusal(f"{recipe}: has no encoder, and its steps wait for a search; 'distvae bench tvae' times both")
-    return encoded
+    flat = {name: config for name, config in encoded.items() if config.estep.net == config.model.net == "flat"}
+    if not flat:
+        raise Refusal(f"{recipe}: its steps are convolutions, and are timed beside matrix products; net: flat expected")
+    return flat
 
 
 def _line(name: str, row: dict[str, float]) -> str:

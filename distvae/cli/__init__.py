@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from distvae.cli import bench, machines, models, records, restoration, sweeps
+from distvae.cli import bench, data, machines, models, records, restoration, sweeps
 from distvae.refusal import Refusal
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 for part in (models, restoration, sweeps, records, machines):
     app.add_typer(part.app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

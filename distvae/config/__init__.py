@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distvae.config.data import BarsData, DataFamily, IdxData, PatchData, RowsData, SpeechData
+from distvae.config.data import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpeechData
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import Decoder, SDMModel, TVAEModel, VAEModel, VSCModel
+from distvae.config.net import Net
 from distvae.config.train import Eval, Train
 from distvae.refusal import Refusal, nearest
 from distvae.schema import SECTIONS, check, read_section
@@ -26,6 +27,8 @@ __all__ = [
     "Evolution",
     "Exact",
     "IdxData",
+    "ImageData",
+    "Net",
     "PatchData",
     "RandomSearch",
     "RowsData",

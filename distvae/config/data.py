@@ -28,7 +28,7 @@ class SpeechData:
     level: Literal["peak", "keep"] = "peak"
     """Divide each recording by its largest sample, or keep it."""
     speakers: str = "auto"
-    """folder | pattern:REGEX with one group | csv:FILE; auto: speakers.csv in the path, else the name of the folder."""
+    """folder | pattern:REGEX with one group | csv:FILE; auto: speakers.csv, a published corpus' layout, or folder."""
     split: Literal["auto", "given", "seeded", "loose"] = "auto"
     """Where the split comes from: the table or the top folders (train, val, test), or speakers drawn with a seed.
 
@@ -69,9 +69,48 @@ class IdxData:
     """Training images kept for validation; 0 validates on the test images, as the papers' curves do."""
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a data point, where it is one of MNIST."""
+        return 1, 28, 28
+
+    @property
     def dims(self) -> int:
         """Values of a data point, where it is one of MNIST."""
-        return 784
+        return math.prod(self.shape)
+
+
+@family("data")
+@dataclass(frozen=True)
+class ImageData:
+    """Images scaled to [0, 1], one a data point: CIFAR-10, an .npz archive or a folder of pictures; the path tells."""
+
+    kind: ClassVar[str] = "images"
+    path: str = ""
+    """CIFAR-10's folder, python or binary version; an .npz with x_train or x; or a folder of pictures, in folders named
+    train, val and test or not, and in folders named for classes or not."""
+    size: tuple[Count, Count] | None = None
+    """Height and width that pictures are cropped to, around their centre, and resized; null keeps the files' own."""
+    colour: Literal["keep", "grey", "rgb"] = "keep"
+    """What pictures are converted to; `keep` is grey where all of them are."""
+    sizes: tuple[Count, Count] | None = None
+    """Images to train and to test on, drawn with split_seed from all there are; null: those that the source says."""
+    holdout: Whole = 0
+    """Training images kept for validation where the source has none for it; 0 validates on the test images."""
+    test: Share = 0.15
+    """Share of the images to test on, drawn with split_seed, where the source has none for it."""
+    split_seed: Whole = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a data point, where size and colour say so."""
+        if self.size is None or self.colour == "keep":
+            raise Refusal("data.size, data.colour: the images alone know; a size, and grey or rgb, expected")
+        return {"grey": 1, "rgb": 3}[self.colour], *self.size
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point, where size and colour say so."""
+        return math.prod(self.shape)
 
 
 @family("data")
@@ -92,9 +131,14 @@ class BarsData:
     seed: Whole = 0
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a data point."""
+        return 1, self.size, self.size
+
+    @property
     def dims(self) -> int:
         """Values of a data point."""
-        return self.size**2
+        return math.prod(self.shape)
 
 
 @family("data")
@@ -146,4 +190,4 @@ class RowsData:
         raise Refusal("data.kind: 'rows' have as many values as their folder says; a kind of known size expected")
 
 
-DataFamily = SpeechData | IdxData | BarsData | PatchData | RowsData
+DataFamily = SpeechData | IdxData | ImageData | BarsData | PatchData | RowsData

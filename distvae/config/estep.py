@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from distvae.config.values import Activation, Count, Positive, Share, Widths
+from distvae.config.net import Net
+from distvae.config.values import Count, Positive, Share
 from distvae.refusal import Refusal
 from distvae.schema import family
 
@@ -68,13 +69,10 @@ class Exact:
 
 @family("estep")
 @dataclass(frozen=True)
-class Amortised:
+class Amortised(Net):
     """Posteriors by an encoder's forward pass."""
 
     kind: ClassVar[str] = "amortised"
-    hidden: Widths = (128,)
-    """Widths of the encoder's hidden layers."""
-    activation: Activation = "tanh"
     input: Literal["raw", "log", "log_standard"] = "log_standard"
     """What the encoder sees: x, log x, or log x standardised per value with the training set's statistics."""
     floor: Positive = 1e-10

@@ -3,21 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from distvae.config.net import Net
 from distvae.config.values import Activation, Count, NonNegative, Positive, Probability, Whole, Widths
 from distvae.refusal import Refusal
 from distvae.schema import family
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Decoder(Net):
     """What every model with an encoder has beside it."""
 
     estep: ClassVar[tuple[str, ...]] = ("amortised",)
     latent: Count = 32
     """Values of the latent state."""
-    hidden: Widths = (128,)
-    """Widths of the decoder's hidden layers."""
-    activation: Activation = "tanh"
     likelihood: Literal["itakura_saito", "gaussian", "bernoulli"] = "itakura_saito"
     beta: NonNegative = 1.0
     """Weight of the KL divergence in the objective; the bound reported always has weight one."""

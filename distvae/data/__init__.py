@@ -1,7 +1,12 @@
 """From files to data points."""
 
-from distvae.config import BarsData, DataFamily, IdxData, PatchData, RowsData
+from typing import TYPE_CHECKING
+
+from distvae.config import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData
 from distvae.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from distvae.data.source import Labels
 
 
 def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
@@ -14,6 +19,10 @@ def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
         from distvae.data.idx import open_images
 
         return open_images(config)
+    if isinstance(config, ImageData):
+        from distvae.data import images
+
+        return images.open_images(config, quiet)
     if isinstance(config, PatchData):
         from distvae.data.patches import open_patches
 
@@ -25,3 +34,16 @@ def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
     from distvae.data.frames import open_speech
 
     return open_speech(config, quiet)
+
+
+def labels_of(config: DataFamily) -> "dict[str, Labels] | None":
+    """The class of every data point by split, where the data has classes."""
+    if isinstance(config, IdxData):
+        from distvae.data.idx import labels
+
+        return labels(config)
+    if isinstance(config, ImageData):
+        from distvae.data import images
+
+        return images.labels(config)
+    return None

@@ -74,6 +74,17 @@ def decode(path: Path) -> tuple[Array, int]:
     return signal, rate
 
 
+def head(path: Path) -> tuple[int, float]:
+    """The rate and the seconds that a file announces, its samples not decoded."""
+    import soundfile
+
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
+    return info.samplerate, info.frames / info.samplerate
+
+
 def _blocks(sound: "SoundFile") -> Iterator[Array]:
     """Piece by piece: a damaged header announces any length."""
     while len(block := sound.read(2**20, dtype="float32", always_2d=True)):

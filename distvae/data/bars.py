@@ -26,4 +26,4 @@ def open_bars(config: BarsData) -> Dataset:
     noise = chance.normal(0, np.sqrt(config.variance), (config.rows, causes.shape[1]))
     x = (active @ causes + noise).astype(np.float32)
     digest = hashlib.sha256(json.dumps(asdict(config) | {"path": ""}).encode() + x.tobytes()).hexdigest()
-    return Dataset("bars", "image", digest, {"train": x, "val": x, "test": x}, Path())
+    return Dataset("bars", "image", digest, {"train": x, "val": x, "test": x}, Path(), shape=config.shape)

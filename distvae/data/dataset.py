@@ -102,6 +102,8 @@ class Dataset:
     """Speech only: every file with its speaker and split, in a fixed order."""
     lengths: tuple[int, ...] = field(default=())
     """Speech only: the frames of each recording; within a split the rows follow the recordings' order."""
+    shape: tuple[int, ...] = ()
+    """(channels, height, width) of an image, (channels, samples) of a sound: a row is that, flat; empty: none."""
 
     @property
     def dims(self) -> int:

@@ -3,29 +3,21 @@
 import csv
 import hashlib
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from distvae.config import SpeechData
-from distvae.data import arrow, audio, folders, recordings
+from distvae.data import arrow, audio, files, folders, recordings
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.splits import SPLITS
 from distvae.data.stft import Stft
-from distvae.refusal import Refusal
 
 FORMAT = 1  # of the cached files; a change makes old ones unknown
 TABLE = "recordings.csv"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
@@ -51,19 +43,10 @@ def _name(root: Path) -> str:
 
 def _key(root: Path, found: list[Recording], config: SpeechData) -> str:
     """Changes with the recordings, their speakers and splits, and the parameters that shape their frames."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = list(pool.map(_digest, (root / recording.file for recording in found)))
+    digests = files.digests(root / recording.file for recording in found)
     content = [(r.file, r.speaker, r.split, digest) for r, digest in zip(found, digests, strict=True)]
     shape = [config.rate, config.window, config.hop, config.trim_db, config.level]
     return hashlib.sha256(json.dumps([FORMAT, shape, content]).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
 
 
 def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, quiet: bool) -> None:
@@ -71,9 +54,10 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     raw = {split: (part / f"{split}.raw").open("wb") for split in SPLITS}
     lengths = []
     try:
-        frames = _in_order(lambda recording: power(root / recording.file, config), found)
+        frames = files.in_order(lambda recording: power(root / recording.file, config), found)
+        told = zip(found, frames, strict=True)
         with _one_thread_per_transform():
-            for recording, block in _watched(zip(found, frames, strict=True), len(found), quiet):
+            for recording, block in files.watched(told, "Power spectra of recordings", len(found), quiet):
                 raw[recording.split].write(block.data)
                 lengths.append(len(block))
     finally:
@@ -82,19 +66,6 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     for split in SPLITS:
         arrow.wrap(part / f"{split}.raw", part / f"{split}.arrow", config.bins)
     _write_table(part / TABLE, found, lengths)
-
-
-def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Map over threads, a few items ahead: decoding and transforms release the interpreter, results stay bounded."""
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 @contextmanager
@@ -106,16 +77,6 @@ def _one_thread_per_transform() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _watched(items: Iterable[Item], total: int, quiet: bool) -> Iterator[Item]:
-    """The same items under a progress bar on a terminal's standard error."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = quiet or not console.is_terminal
-    yield from track(items, "Power spectra of recordings", total, console=console, disable=hidden, transient=True)
 
 
 def _write_table(path: Path, found: list[Recording], lengths: list[int]) -> None:

@@ -32,7 +32,8 @@ def open_images(config: IdxData) -> Dataset:
     digest.update(train.data)
     digest.update(test.data)
     parts = _divided(train, test, config)
-    return Dataset(root.name, "image", digest.hexdigest(), {name: _scaled(part) for name, part in parts.items()}, root)
+    splits = {name: _scaled(part) for name, part in parts.items()}
+    return Dataset(root.name, "image", digest.hexdigest(), splits, root, shape=(1, *train.shape[1:]))
 
 
 def labels(config: IdxData) -> dict[str, NDArray[np.int64]]:

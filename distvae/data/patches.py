@@ -121,7 +121,9 @@ class Patches:
         how = {key: value for key, value in asdict(config).items() if not key.startswith("noise")}  # the rows have it
         facts = json.dumps([how | {"path": ""}, self.grid.shape])
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
-        return Dataset(name, "window", digest, dict.fromkeys(("train", "val", "test"), self.rows), Path(config.path))
+        splits = dict.fromkeys(("train", "val", "test"), self.rows)
+        shape = (self.grid.shape[-1], *self.grid.window)
+        return Dataset(name, "window", digest, splits, Path(config.path), shape=shape)
 
 
 def open_patches(config: PatchData) -> Dataset:

@@ -2,11 +2,12 @@
 
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from distvae.config import SpeechData
-from distvae.data import folders, splits
+from distvae.data import folders, layouts, splits
 from distvae.data.audio import SUFFIXES
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.refusal import Refusal
@@ -19,15 +20,14 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
 
     The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the built-in speech.
 
-    A speaker is what the table or the pattern says, else the folder whose name the file's begins with
-    (103/1240/103-1240-0000.flac), else the folder the file lies in: one folder per speaker, VCTK, TIMIT, LibriSpeech.
+    A speaker is what the table or the pattern says, else what the layout of a published corpus does, else the folder
+    whose name the file's begins with (103/1240/103-1240-0000.flac), else the folder the file lies in.
 
-    Splits are the table's or the top folders' (train, val, test; TRAIN, dev-clean). One that is not given is drawn
-    from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
+    Splits are the table's, the corpus' or the top folders' (train, val, test; TRAIN, dev-clean). One that is not given
+    is drawn from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
     """
     root = (folders.given(config.path, "speech") if config.path != BUILT_IN else None) or _built_in()
-    spoken = _spoken(root, config)
-    return root, sorted(_divided(spoken, config), key=lambda recording: recording.file)
+    return root, divided(spoken(root, config), config)
 
 
 def _built_in() -> Path:
@@ -36,11 +36,13 @@ def _built_in() -> Path:
     return synthesiser.folder()
 
 
-def _spoken(root: Path, config: SpeechData) -> list[Recording]:
+def spoken(root: Path, config: SpeechData) -> list[Recording]:
     """Every recording with its speaker and the split it was given, which may be none ('')."""
     rule, _, argument = config.speakers.partition(":")
     if rule == "auto":
         rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
+        if rule == "folder" and (layout := layouts.recognise(files := sound_files(root))):
+            return layouts.spoken(layout, root, files)
     if rule == "csv" and argument:
         return _tabled(root, root / argument)
     if rule == "pattern" and argument:
@@ -129,20 +131,24 @@ def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
     return Recording(PurePosixPath(file).as_posix(), speaker, splits.named(split) or "")
 
 
-def _divided(spoken: list[Recording], config: SpeechData) -> list[Recording]:
-    """The recordings with the split each belongs to."""
+def divided(found: list[Recording], config: SpeechData) -> list[Recording]:
+    """The recordings sorted by file, with the split each belongs to; a speaker in two splits is refused."""
     if config.split == "loose":
-        return [Recording(r.file, r.speaker, r.split or "test") for r in spoken]
-    if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in spoken)):
-        spoken = [Recording(r.file, r.speaker, "train") for r in spoken]
-    for recording in spoken:
+        return _sorted(Recording(r.file, r.speaker, r.split or "test") for r in found)
+    if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in found)):
+        found = [Recording(r.file, r.speaker, "train") for r in found]
+    for recording in found:
         if not recording.split:
             raise Refusal(
                 f"{recording.file}: in no split; a top folder or a column naming one, or data.split=seeded, expected"
             )
-    given = splits.by_speaker((r.speaker, r.split) for r in spoken)
+    given = splits.by_speaker((r.speaker, r.split) for r in found)
     lacking = set(splits.SPLITS) - set(given.values())
     if config.split == "given" and lacking:
         raise Refusal(f"data.split: 'given' lacks {' and '.join(sorted(lacking))}; all three, or auto, expected")
     whole = splits.complete(given, {"val": config.val, "test": config.test}, config.split_seed)
-    return [Recording(r.file, r.speaker, whole[r.speaker]) for r in spoken]
+    return _sorted(Recording(r.file, r.speaker, whole[r.speaker]) for r in found)
+
+
+def _sorted(found: Iterable[Recording]) -> list[Recording]:
+    return sorted(found, key=lambda recording: recording.file)

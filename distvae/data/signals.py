@@ -1,6 +1,8 @@
 """Pictures and sounds as arrays of numbers, and back into files of the kind they came from."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,16 +112,25 @@ def write_sound(path: Path, signal: Signal) -> None:
 
 def read_picture(path: Path) -> Signal:
     """A picture's channels, its transparency apart from them."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
+
+    with opened(path) as image:
+        deep = read_deep(path, image)
+        values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
+        bits = 16 if values.dtype == np.uint16 else 8
+        return _picture(values, bits, image.info.get("icc_profile"))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["Image"]:
+    """A picture's file; one that is damaged, or holds several, is refused."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
-            if (frames := getattr(opened, "n_frames", 1)) > 1:
+        with Image.open(path) as image:
+            if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise Refusal(f"{path}: holds {frames} pictures; one expected")
-            deep = read_deep(path, opened)
-            values = _pixels(path, ImageOps.exif_transpose(opened)) if deep is None else deep
-            bits = 16 if values.dtype == np.uint16 else 8
-            return _picture(values, bits, opened.info.get("icc_profile"))
+            yield image
     except UnidentifiedImageError as error:
         raise Refusal(f"{path}: not a picture, or its beginning is damaged; an undamaged file expected") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -9,7 +9,7 @@ from distvae import config
 from distvae.estep.stateless import Stateless
 from distvae.interface import Batch
 from distvae.lanes import Held
-from distvae.models.nets import trunk
+from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
 from distvae.models.vae import VAE
 
@@ -20,12 +20,11 @@ class Amortised(Stateless):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, config: config.Amortised, dims: int, model: VAE) -> None:
+    def __init__(self, config: config.Amortised, dims: int, model: VAE, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
-        widths = (dims, *config.hidden)
         self.config = config
-        self.trunk = trunk(widths, config.activation)
-        self.head = model.head(widths[-1])
+        self.trunk, width = encoder(config, dims, shape)
+        self.head = model.head(width)
         self.register_buffer("shift", torch.zeros(dims))
         self.register_buffer("scale", torch.ones(dims))
 

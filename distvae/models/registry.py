@@ -9,7 +9,7 @@ MODELS: dict[type, type] = {}
 
 
 def register(config: type) -> Callable[[C], C]:
-    """Let a class model the configurations of one family; it is built from (config, dims)."""
+    """Let a class model the configurations of one family; it is built from (config, dims[, shape])."""
 
     def enter(cls: C) -> C:
         MODELS[config] = cls
@@ -18,6 +18,7 @@ def register(config: type) -> Callable[[C], C]:
     return enter
 
 
-def build(config: Any, dims: int) -> Any:
-    """The model of a configuration, for observations of so many values."""
-    return MODELS[type(config)](config, dims)
+def build(config: Any, dims: int, shape: tuple[int, ...] = ()) -> Any:
+    """The model of a configuration, for observations of so many values; of a shape, if its net looks at one."""
+    image = [shape] if getattr(config, "net", "flat") == "conv" else []
+    return MODELS[type(config)](config, dims, *image)

@@ -52,8 +52,8 @@ class SDM(VAE):
 
     config: SDMModel
 
-    def __init__(self, config: SDMModel, dims: int) -> None:
-        super().__init__(config, dims)
+    def __init__(self, config: SDMModel, dims: int, shape: tuple[int, ...] = ()) -> None:
+        super().__init__(config, dims, shape)
         self.dictionary = nn.Parameter(initial_dictionary(config), requires_grad=config.dictionary == "learned")
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(config.columns))

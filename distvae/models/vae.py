@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distvae.config import Decoder, VAEModel
 from distvae.interface import Batch
 from distvae.models.likelihoods import LIKELIHOODS
-from distvae.models.nets import mlp
+from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
 from distvae.models.registry import register
 from distvae.noise import Noise
@@ -23,12 +23,12 @@ from distvae.noise import Noise
 
 @register(VAEModel)
 class VAE(nn.Module):
-    """p(x, z) with a standard normal prior and a multilayer decoder."""
+    """p(x, z) with a standard normal prior and a multilayer or convolutional decoder."""
 
-    def __init__(self, config: Decoder, dims: int) -> None:
+    def __init__(self, config: Decoder, dims: int, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.config = config
-        self.decoder = mlp(config.latent, config.hidden, dims, config.activation)
+        self.decoder = decoder(config, config.latent, dims, shape)
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.beta = config.beta
 

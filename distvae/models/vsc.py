@@ -62,8 +62,8 @@ class VSC(VAE):
 
     config: VSCModel
 
-    def __init__(self, config: VSCModel, dims: int) -> None:
-        super().__init__(config, dims)
+    def __init__(self, config: VSCModel, dims: int, shape: tuple[int, ...] = ()) -> None:
+        super().__init__(config, dims, shape)
         self.pseudo = PseudoInputs(config.pseudo_inputs, dims) if config.prior == "pseudo" else None
         self.warmth = 1.0
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distvae import pictures
-from distvae.config import DataFamily, IdxData, SpeechData
-from distvae.data import open_dataset
+from distvae.config import DataFamily, SpeechData
+from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.output import claim, whole
 from distvae.tasks.images import as_seen
@@ -16,6 +16,8 @@ from distvae.train.run import Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from distvae.data.source import Labels
 
 GROUP = 65536  # rows of a Parquet row group, the most held in memory
 
@@ -25,12 +27,13 @@ def encode(run: Run, data: DataFamily, target: Path, split: str = "all", force: 
     import pyarrow.parquet as pq
 
     claim(target, (".parquet",), force)
-    dataset = open_dataset(data)
-    names, schema = dataset.named(split), _schema(run, data)
+    dataset, labels = open_dataset(data), labels_of(data)
+    names, schema = dataset.named(split), _schema(run, data, labels is not None)
     rows = 0
     with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in names:
-            blocks = _frames(run, dataset, name) if isinstance(data, SpeechData) else _images(run, data, dataset, name)
+            label = None if labels is None else labels[name]
+            blocks = _frames(run, dataset, name) if isinstance(data, SpeechData) else _images(run, dataset, name, label)
             for table in _grouped(blocks, schema):
                 writer.write_table(table)
                 rows += len(table)
@@ -47,7 +50,7 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     if isinstance(run.config.data, SpeechData):
         figure = pictures.sampled_frames(decoded, run.config.data.rate, title)
     else:
-        figure = pictures.grid(as_seen(decoded, run.config.data), title)
+        figure = pictures.grid(as_seen(decoded, run), title)
     pictures.save(figure, target)
     with whole(values) as path:
         np.save(path, decoded)
@@ -65,26 +68,23 @@ def _frames(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
         yield where | {"frame": np.arange(len(codes), dtype=np.int32)}, codes
 
 
-def _images(run: Run, data: DataFamily, dataset: Dataset, split: str) -> Iterator[Block]:
+def _images(run: Run, dataset: Dataset, split: str, label: "Labels | None") -> Iterator[Block]:
     """A block per so many images, with their labels where there are any."""
-    from distvae.data.idx import labels
-
     images = dataset.splits[split]
-    label = labels(data)[split] if isinstance(data, IdxData) else None
     for start in range(0, len(images), GROUP):
         codes = run.encode(images[start : start + GROUP])
         row = np.arange(start, start + len(codes), dtype=np.int32)
         yield {"split": split, "row": row} | ({} if label is None else {"label": label[row]}), codes
 
 
-def _schema(run: Run, data: DataFamily) -> "pa.Schema":
+def _schema(run: Run, data: DataFamily, labelled: bool) -> "pa.Schema":
     import pyarrow as pa
 
     text = pa.dictionary(pa.int32(), pa.string())
     origin = {"split": text, "row": pa.int32()}
     if isinstance(data, SpeechData):
         origin = {"file": text, "speaker": text, "split": text, "frame": pa.int32()}
-    if isinstance(data, IdxData):
+    if labelled:
         origin["label"] = pa.int64()
     code = pa.list_(pa.float32(), run.model.states)
     known = {"recipe": run.recipe, "run": run.info["config_sha256"], "trained_on": run.info["data_digest"]}

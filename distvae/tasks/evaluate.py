@@ -81,7 +81,7 @@ def _of_images(run: Run, split: str, title: str) -> Iterator[Picture]:
     shown = images[:SHOWN]
     with torch.no_grad():
         decoded = expect(run.posterior(torch.tensor(shown)), run.model.decode).numpy()
-    yield "images", pictures.pairs(as_seen(shown, run.config.data), as_seen(decoded, run.config.data), title)
+    yield "images", pictures.pairs(as_seen(shown, run), as_seen(decoded, run), title)
     yield from _of_codes(run, run.encode(images), title)
 
 
@@ -102,7 +102,7 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
         yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
     else:
         names = [f"{strength[atom]:.2g}" for atom in strongest]
-        yield "atoms", pictures.fields(as_seen(alone - nothing, run.config.data), names, name)
+        yield "atoms", pictures.fields(as_seen(alone - nothing, run), names, name)
 
 
 def _of_bits(run: Run, codes: Array, title: str) -> Iterator[Picture]:
@@ -112,4 +112,4 @@ def _of_bits(run: Run, codes: Array, title: str) -> Iterator[Picture]:
     frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
     changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)
     name = f"{title}: what each latent alone adds, under its prior $\\pi_h$"
-    yield "atoms", pictures.fields(as_seen(changes, run.config.data), [f"{pi[h]:.2g}" for h in frequent], name)
+    yield "atoms", pictures.fields(as_seen(changes, run), [f"{pi[h]:.2g}" for h in frequent], name)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from distvae.config import DataFamily, PatchData
+from distvae.config import PatchData
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows, stack
 from distvae.interface import Batch, Posterior, expect
@@ -50,13 +50,17 @@ def rows_of(run: Run, split: str) -> Rows:
     return stack([dataset.splits[name] for name in dataset.named(split)])
 
 
-def as_seen(rows: Array, data: DataFamily) -> Array:
+def as_seen(rows: Array, run: Run) -> Array:
     """(N, D) -> (N, height, width, channels) of pictures, (N, samples, channels) of sounds."""
-    if isinstance(data, PatchData):
-        return np.moveaxis(rows.reshape(len(rows), -1, *data.window), 1, -1)
-    pixels = rows.shape[1]
-    height = next(side for side in range(math.isqrt(pixels), 0, -1) if pixels % side == 0)
-    return rows.reshape(len(rows), height, -1, 1)
+    return np.moveaxis(rows.reshape(len(rows), *(run.shape or _likely_shape(run))), 1, -1)
+
+
+def _likely_shape(run: Run) -> tuple[int, ...]:
+    """That of data without one, and of runs from before it was written down."""
+    if isinstance(run.config.data, PatchData):
+        return -1, *run.config.data.window
+    height = next(side for side in range(math.isqrt(run.dims), 0, -1) if run.dims % side == 0)
+    return 1, height, run.dims // height
 
 
 def _judge_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: Strength) -> Sums:

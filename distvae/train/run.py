@@ -20,7 +20,8 @@ from distvae.storage import Folder
 from distvae.train.checkpoint import Place, load, read_manifest
 from distvae.train.loop import load_weights
 
-BLOCK = 4096
+BLOCK = 4096  # rows that are encoded or decoded at once
+VALUES = 2**22  # the most that they may have, since convolutions make several of each
 Array = NDArray[np.float32]
 
 
@@ -29,8 +30,8 @@ class Run:
 
     def __init__(self, path: Path, config: Config, info: dict[str, Any], which: str) -> None:
         self.path, self.config, self.info = path, config, info
-        self.dims = int(info["dims"])
-        self.model, self.estep = assemble(config, self.dims)
+        self.dims, self.shape = int(info["dims"]), tuple(info.get("shape", ()))
+        self.model, self.estep = assemble(config, self.dims, self.shape)
         tensors, self.facts = load(path, which)
         load_weights(self.model.eval(), self.estep.eval(), tensors)
         self.model.at(float("inf"))
@@ -97,7 +98,8 @@ class Run:
         return x
 
     def _in_blocks(self, data: Array | Tensor, f: Any) -> Array:
-        blocks = (torch.as_tensor(np.array(data[i : i + BLOCK], np.float32)) for i in range(0, len(data), BLOCK))
+        rows = min(BLOCK, max(1, VALUES // self.dims))
+        blocks = (torch.as_tensor(np.array(data[i : i + rows], np.float32)) for i in range(0, len(data), rows))
         return np.concatenate([f(block).numpy() for block in blocks])
 
 

@@ -120,7 +120,7 @@ def _agree(team: Team, look: Callable[[], bool]) -> bool:
 
 def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: PopulationStore | None = None) -> Trainer:
     """An untrained trainer that has seen its data; populations go to a store if one is given."""
-    model, estep = assemble(config, dataset.dims)
+    model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
         estep.share(store)
     train = dataset.splits["train"]
@@ -217,6 +217,7 @@ def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str)
         "version": checkpoint.VERSION,
         "recipe": recipe,
         "dims": dataset.dims,
+        "shape": dataset.shape,
         "unit": dataset.unit,
         "data": dataset.name,
         "data_digest": dataset.digest,

@@ -35,7 +35,12 @@ TRUNCATED: list[dict[str, Any]] = [
     {"model": {"kind": "tvae", "likelihood": "bernoulli", "hidden": [5, 6]}, "estep": {"kind": "exact"}},
     {"model": {"kind": "tvae", "output": "sigmoid", "variance": None}, "estep": {"kind": "exact"}},
 ]
-VARIANTS = [*({"model": model, "estep": {"input": "log"}} for model in AMORTISED), *TRUNCATED]
+CONVOLVED: dict[str, Any] = {"net": "conv", "channels": [3], "activation": "leaky_relu"}
+CONVOLUTIONAL = [
+    {"model": {"kind": kind, "likelihood": "bernoulli"} | CONVOLVED, "estep": {"input": "raw"} | CONVOLVED}
+    for kind in ("vae", "sdm", "vsc")
+]
+VARIANTS = [*({"model": model, "estep": {"input": "log"}} for model in AMORTISED), *CONVOLUTIONAL, *TRUNCATED]
 
 
 @dataclasses.dataclass
@@ -58,7 +63,7 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Case:
     """Every family, and the variants that take another path."""
     config = tiny.config(**request.param)
-    model, estep = assemble(config, tiny.DIMS)
+    model, estep = assemble(config, tiny.DIMS, tiny.SHAPE)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(ROWS, tiny.DIMS, generator=generator)
     row = torch.arange(ROWS)
@@ -166,8 +171,8 @@ def test_what_is_missing_changes_nothing(case: Case) -> None:
 
 
 def test_the_weights_are_a_function_of_the_seed(case: Case) -> None:
-    again, _ = assemble(case.config, tiny.DIMS)
-    other, _ = assemble(case.config.with_("train", seed=1), tiny.DIMS)
+    again, _ = assemble(case.config, tiny.DIMS, tiny.SHAPE)
+    other, _ = assemble(case.config.with_("train", seed=1), tiny.DIMS, tiny.SHAPE)
     same = [torch.equal(a, b) for a, b in zip(case.model.parameters(), again.parameters(), strict=True)]
     differ = [not torch.equal(a, b) for a, b in zip(case.model.parameters(), other.parameters(), strict=True)]
     assert all(same)

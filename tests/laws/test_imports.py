@@ -27,7 +27,7 @@ LAYERS = [
     ("tune",),
     ("report", "results"),
     ("bench", "doctor"),
-    ("jobs", "restore", "show", "browse", "serve"),
+    ("jobs", "restore", "show", "browse", "serve", "survey"),
     ("cli",),
     ("submit",),
     ("__main__",),
@@ -83,6 +83,9 @@ COMMANDS = [
     "sync",
     "ui",
     "doctor",
+    "serve",
+    "data",
+    "data check",
 ]
 
 

@@ -26,6 +26,7 @@ KINDS: list[dict[str, Any]] = [
     {"model": {"kind": "vae", "likelihood": "gaussian", "beta": 0.5, "beta_warmup": 9}},
     {"model": {"kind": "sdm", "dictionary": "learned", "atoms": 6, "coherence": 0.1}},
     {"model": {"kind": "vsc", "prior": "pseudo", "slab_warmup": [3, 8]}},
+    {"model": {"net": "conv", "channels": [3, 5], "kernel": 3}, "estep": {"net": "conv", "channels": [4]}},
     {"model": {"kind": "tvae"}, "estep": {"kind": "evolution", "states": 6, "parents": 2, "children": 2, "block": 16}},
 ]
 

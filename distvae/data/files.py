@@ -1,0 +1,63 @@
+"""Many files at once: their checksums, and what is made of each, in order and under a progress bar."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from distvae.refusal import Refusal
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def digests(paths: Iterable[Path]) -> list[str]:
+    """The SHA-256 of every file; one that cannot be read is refused."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(_digest, paths))
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map over threads, a few items ahead: decoding and transforms release the interpreter, results stay bounded."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def attempted(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
+    """A function that returns what it would refuse with."""
+
+    def attempt(item: Item) -> Result | Refusal:
+        try:
+            return function(item)
+        except Refusal as refusal:
+            return refusal
+
+    return attempt
+
+
+def watched(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
+    """The same items under a progress bar on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    yield from track(items, title, total, console=console, disable=hidden, transient=True)

@@ -1,0 +1,174 @@
+"""Folders of pictures: cropped to their centre and resized once, kept by content, mapped ever after."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from distvae.config import ImageData
+from distvae.data import files, folders, splits
+from distvae.data.signals import PICTURES, opened
+from distvae.data.source import Bytes, Labels, Published, Source
+from distvae.refusal import Refusal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMAT = 1  # of the kept files; a change makes old ones unknown
+PARTITION = "list_eval_partition.txt"
+CELEBA = Published("CelebA", 182_637, 19_962)  # its 162,770 and 19,867 for training and validation together
+SPLIT_OF = {"0": "train", "1": "val", "2": "test"}
+
+
+class Found(NamedTuple):
+    """A picture, the split and the class it lies in, each perhaps ''."""
+
+    file: str
+    split: str
+    kind: str
+
+
+class Form(NamedTuple):
+    """What every picture is brought to."""
+
+    height: int
+    width: int
+    mode: str
+
+
+def read(root: Path, config: ImageData, quiet: bool) -> Source:
+    """The pictures of a folder by split, from the cache or decoded now."""
+    found, layout = find(root)
+    paths = [root / each.file for each in found]
+    form = _form(paths, config, quiet)
+    names = [each.file for each in found]
+    facts = [FORMAT, form, list(zip(names, files.digests(paths), strict=True))]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    folder = folders.cache() / "pictures" / key
+    folders.once(folder, lambda part: _decode(part / "pixels.npy", paths, form, quiet))
+    counts = {split: sum(each.split == split for each in found) for split in dict.fromkeys(f.split for f in found)}
+    digest = hashlib.sha256(json.dumps([key, found]).encode()).hexdigest()
+    published = CELEBA if layout.startswith("CelebA") else None
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    return Source(layout, pixels, counts, _labels(found), digest, published)
+
+
+def find(root: Path) -> tuple[list[Found], str]:
+    """Every picture below a folder, split after split, and what the folder was recognised as."""
+    names = picture_files(root)
+    partition = next((p for p in _partitions(root) if p.is_file()), None)
+    found = [_foldered(name) for name in names] if partition is None else _listed(partition, names)
+    if len({each.split == "" for each in found}) > 1:
+        lost = next(each.file for each in found if not each.split)
+        raise Refusal(f"{root / lost}: in no split, and others are; all in train, val or test, or none, expected")
+    by_split = sorted(found, key=lambda each: ("", *splits.SPLITS).index(each.split))
+    return by_split, "a folder of pictures" if partition is None else "CelebA, by its own partition"
+
+
+def picture_files(root: Path) -> list[str]:
+    """Every picture under a folder, relative to it and sorted, hidden ones left out."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def _partitions(root: Path) -> list[Path]:
+    return [place / PARTITION for place in (root, root / "Eval", root.parent, root.parent / "Eval")]
+
+
+def _foldered(file: str) -> Found:
+    """The split that the top folder names, and the class that the next one is."""
+    *above, _ = PurePosixPath(file).parts
+    split = splits.named(above[0]) if above else None
+    below = above[1:] if split else above
+    return Found(file, split or "", below[0] if below else "")
+
+
+def _listed(partition: Path, names: Sequence[str]) -> list[Found]:
+    """The pictures that CelebA's partition names, each in the split it says."""
+    try:
+        rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{partition}: cannot be read ({error}); lines such as '000001.jpg 0' expected") from error
+    if wrong := next((row for row in rows if len(row) != 2 or row[1] not in SPLIT_OF), None):
+        raise Refusal(f"{partition}: '{' '.join(wrong)}'; lines such as '000001.jpg 0' expected, with 0, 1 or 2")
+    known = {PurePosixPath(name).stem: SPLIT_OF[split] for name, split in rows}
+    lost = next((name for name in names if PurePosixPath(name).stem not in known), None)
+    if lost:
+        raise Refusal(f"{lost}: not in {partition}; the pictures that it names alone expected")
+    return [Found(name, known[PurePosixPath(name).stem], "") for name in names]
+
+
+def _labels(found: Sequence[Found]) -> Labels | None:
+    """The number of each picture's class among all in order, where there are several and each picture is in one."""
+    kinds = sorted({each.kind for each in found})
+    if len(kinds) < 2 or "" in kinds:
+        return None
+    number = {kind: k for k, kind in enumerate(kinds)}
+    return np.array([number[each.kind] for each in found], np.int64)
+
+
+def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
+    """The size and colour asked for, else those that all pictures have."""
+    asked = {"grey": "L", "rgb": "RGB"}.get(config.colour, "")
+    if config.size and asked:
+        return Form(*config.size, asked)
+    heads = list(files.watched(files.in_order(head, paths), "Sizes of pictures", len(paths), quiet))
+    mode = asked or ("L" if all(form.mode == "L" for form in heads) else "RGB")
+    if config.size:
+        return Form(*config.size, mode)
+    first = heads[0]
+    for path, form in zip(paths, heads, strict=True):
+        if form[:2] != first[:2]:
+            sizes = [f"{other.height} x {other.width}" for other in (form, first)]
+            raise Refusal(f"{path}: {sizes[0]} pixels, and {paths[0]} has {sizes[1]}; set data.size=[height, width]")
+    return Form(first.height, first.width, mode)
+
+
+def head(path: Path) -> Form:
+    """What a picture is as it stands, its pixels not decoded."""
+    with opened(path) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes
+        width, height = image.size[::-1] if turned else image.size
+        grey = image.mode in ("1", "L", "LA", "La")
+        return Form(height, width, "L" if grey else "RGB")
+
+
+def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> None:
+    """Write all pictures to one array that can be mapped."""
+    channels = len(form.mode) if form.mode == "RGB" else 1
+    shape = (len(paths), channels, form.height, form.width)
+    pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+    decoded = files.in_order(lambda path: picture(path, form), paths)
+    for place, image in enumerate(files.watched(decoded, "Pictures", len(paths), quiet)):
+        pixels[place] = image
+    pixels.flush()
+
+
+def picture(path: Path, form: Form) -> Bytes:
+    """(channels, height, width) the largest part around the centre that has the form's proportions, resized."""
+    from PIL import Image, ImageOps
+
+    with opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise Refusal(f"{path}: a picture of more than 8 bits; 8 expected")
+        turned = ImageOps.exif_transpose(image)
+        plain = (turned.convert("RGBA") if turned.has_transparency_data else turned).convert(form.mode)
+        return _channels_first(_fitted(plain, form, Image.Resampling.BILINEAR))
+
+
+def _fitted(image: "Image", form: Form, how: int) -> "Image":
+    """Cropped in whole pixels before it is resized, as torchvision's CenterCrop and Resize do."""
+    width, height = image.size
+    share = min(width / form.width, height / form.height)
+    wide, high = round(form.width * share), round(form.height * share)
+    left, top = round((width - wide) / 2), round((height - high) / 2)
+    cropped = image.crop((left, top, left + wide, top + high))
+    return cropped if cropped.size == (form.width, form.height) else cropped.resize((form.width, form.height), how)
+
+
+def _channels_first(image: "Image") -> Bytes:
+    values = np.asarray(image, np.uint8)
+    return np.moveaxis(values if values.ndim == 3 else values[..., None], -1, 0)

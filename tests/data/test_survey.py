@@ -1,0 +1,117 @@
+"""`distvae data check`: what is recognised, what is wrong, and the exit code that says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from distvae.cli import app
+from distvae.data.dataset import BUILT_IN
+from distvae.data.examples import PICTURE, SOUND
+from distvae.data.survey import survey
+from distvae.refusal import Refusal
+from tests.data.conftest import Write
+from tests.data.test_idx import encode
+
+
+def checked(path: Path | str) -> tuple[int, dict[str, Any]]:
+    """The exit code of the command, and what it says as JSON."""
+    done = CliRunner().invoke(app, ["data", "check", str(path), "--json"])
+    return done.exit_code, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("path", [pytest.param(BUILT_IN, marks=pytest.mark.slow), PICTURE, SOUND])
+def test_what_is_built_in_is_as_it_should_be(path: str) -> None:
+    code, found = checked(path)
+    assert code == found["exit_code"] == 0
+    assert (found["wrong"], found["unreadable"]) == ([], [])
+    assert found["kind"] == ("speech" if "speech" in path else "patches")
+
+
+def test_recordings_are_counted_and_timed(root: Path, write: Write) -> None:
+    for split, speaker, seconds in (("train", "a", 2), ("train", "a", 1), ("val", "b", 1), ("test", "c", 1)):
+        write(f"{split}/{speaker}/{seconds}.wav", np.ones(8000 * seconds) / 2, rate=8000)
+    code, found = checked(root)
+    assert code == 0
+    assert found["splits"]["train"] == {"recordings": 2, "speakers": 1, "hours": pytest.approx(3 / 3600)}
+    assert found["facts"] == {"speakers": 3, "rates": {"8000": 4}}
+    told = CliRunner().invoke(app, ["data", "check", str(root)]).stdout
+    assert "rates:          8000 (4)" in told
+    assert f"next:           distvae train speech-sdm --data {root}" in told
+
+
+def test_a_speaker_in_two_splits_is_wrong(root: Path, write: Write) -> None:
+    for file in ("train/a/1.wav", "test/a/2.wav", "train/b/1.wav"):
+        write(file)
+    code, found = checked(root)
+    assert code == 1
+    (wrong,) = found["wrong"]
+    assert wrong.startswith("speaker 'a' is in test and in train; one split per speaker expected")
+    assert found["splits"]["train"]["speakers"] == 2
+
+
+def test_all_damaged_recordings_are_named(root: Path, write: Write) -> None:
+    for k in range(6):
+        write(f"speaker{k}/1.wav")
+    for k in (2, 4):
+        (root / f"speaker{k}" / "1.wav").write_bytes(b"no sound")
+    code, found = checked(root)
+    assert code == 2
+    assert [Path(line.partition(": ")[0]).parent.name for line in found["unreadable"]] == ["speaker2", "speaker4"]
+
+
+def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
+    for k, side in enumerate((4, 4, 4, 6)):
+        (root / f"class{k % 2}").mkdir(exist_ok=True)
+        Image.new("L", (side, 3)).save(root / f"class{k % 2}" / f"{k}.png")
+    code, found = checked(root)
+    assert code == 0
+    assert found["facts"] == {"sizes": 2, "most frequent": {"3 x 4": 3, "3 x 6": 1}, "grey": 4, "classes": 2}
+    assert found["splits"] == {"train": {"images": 3}, "test": {"images": 1}}
+    assert "data.size=[height,width]" in CliRunner().invoke(app, ["data", "check", str(root)]).stdout
+    (root / "class0" / "9.png").write_bytes(b"")
+    code, found = checked(root)
+    assert code == 2
+    assert len(found["unreadable"]) == 1
+
+
+def test_a_part_of_what_was_published_is_wrong(root: Path) -> None:
+    images = np.zeros((5, 32, 32, 3), np.uint8)
+    np.savez(root / "cifar10.npz", x_train=images, x_test=images[:2], y_train=np.arange(5), y_test=np.arange(2))
+    for path in (root, root / "cifar10.npz"):
+        code, found = checked(path)
+        assert code == 1
+        assert found["wrong"] == ["less than was published: 5 + 2 of CIFAR-10's 50,000 + 10,000 images"]
+        assert found["splits"] == {"train": {"images": 5}, "test": {"images": 2}}
+        assert found["facts"] == {"height": 32, "width": 32, "channels": 3, "classes": 5}
+
+
+def test_idx_files_without_labels_say_so(root: Path) -> None:
+    for name in ("train", "t10k"):
+        (root / f"{name}-images-idx3-ubyte").write_bytes(encode(np.zeros((3, 5, 4), np.uint8)))
+    code, found = checked(root)
+    assert code == 0
+    assert found["facts"]["labels"].startswith("none: ")
+    assert found["splits"] == {"train": {"images": 3}, "test": {"images": 3}}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone", "no such file or folder; data, or 'built-in speech'"),
+        ("empty", "no data known here; recordings, idx files"),
+        ("table.npy", "a table; 'distvae ingest"),
+        ("text.txt", "'.txt' is no kind of file read here"),
+    ],
+)
+def test_what_is_no_data_is_refused(root: Path, name: str, words: str) -> None:
+    (root / "empty").mkdir()
+    np.save(root / "table.npy", np.zeros((3, 3)))
+    (root / "text.txt").write_text("text")
+    with pytest.raises(Refusal) as refusal:
+        survey(str(root / name))
+    assert words in str(refusal.value)

@@ -1,0 +1,116 @@
+"""Convolutional nets: images of any size come back whole, laid out as data lays them out, with the published counts."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from distvae.config import Config, Net, from_dict
+from distvae.estep import assemble
+from distvae.models.nets import Pyramid, decoder, encoder
+from distvae.recipes import load
+from distvae.refusal import Refusal
+from distvae.train.session import fit
+from tests import tiny
+
+Shape = tuple[int, int, int]
+
+
+@given(
+    shape=st.tuples(st.sampled_from([1, 3]), st.integers(1, 30), st.integers(1, 30)),
+    channels=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
+    kernel=st.integers(2, 7),
+    hidden=st.lists(st.integers(1, 5), max_size=2).map(tuple),
+)
+def test_what_comes_out_has_the_size_of_what_went_in(
+    shape: Shape, channels: tuple[int, ...], kernel: int, hidden: tuple[int, ...]
+) -> None:
+    config, dims = Net(hidden=hidden, net="conv", channels=channels, kernel=kernel), math.prod(shape)
+    try:
+        features, width = encoder(config, dims, shape)
+    except Refusal:
+        assume(min(shape[1:]) >= 2 ** len(channels))  # only what is too small for so many layers may be refused
+        raise
+    made = decoder(config, 6, dims, shape)
+    assert features(torch.zeros(2, 5, dims)).shape == (2, 5, width)
+    assert made(torch.zeros(2, 5, 6)).shape == (2, 5, dims)
+    assert features(torch.zeros(0, dims)).shape == (0, width)
+
+
+def test_an_image_that_moves_has_features_that_move() -> None:
+    """Rows are channels, height, width, flat: two pixels down and four to the right are one and two of stride 2."""
+    config, shape = Net(hidden=(), net="conv", channels=(5,), activation="relu"), (3, 16, 20)
+    features, _ = encoder(config, math.prod(shape), shape)
+    image = torch.zeros(2, *shape)
+    patch = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    image[0, :, 4:8, 4:8], image[1, :, 6:10, 8:12] = patch, patch
+    first, moved = features(image.flatten(1)).reshape(2, 5, 8, 10)
+    torch.testing.assert_close(first[:, :6, :7], moved[:, 1:7, 2:9])
+    assert not torch.allclose(first, moved)
+
+
+def test_a_convolution_and_the_transposed_one_of_its_weights_are_adjoint() -> None:
+    config, shape = Net(net="conv", channels=(4,)), (2, 7, 9)
+    pyramid = Pyramid(config, shape, "model")
+    inwards, outwards = pyramid.inwards()[0], pyramid.outwards()[0]
+    with torch.no_grad():
+        outwards.weight.copy_(inwards.weight)  # type: ignore[operator, arg-type]
+    x, y = torch.rand(1, *shape, dtype=torch.float64), torch.rand(1, *pyramid.top, dtype=torch.float64)
+    for layer in (inwards.double(), outwards.double()):
+        layer.bias.data.zero_()  # type: ignore[operator]
+    torch.testing.assert_close((inwards(x) * y).sum(), (x * outwards(y)).sum())
+
+
+def released(channels: int, latent: int, heads: int) -> int:
+    """Parameters of the ConvVAE and ConvVSC of the reproduction's code for 64 x 64: 32-32-64-64, 4 x 4, hidden 256."""
+    widths = [channels, 32, 32, 64, 64]
+    kernels = sum(16 * a * b for a, b in pairwise(widths))
+    flat = 64 * 4 * 4
+    encoding = kernels + sum(widths[1:]) + (flat + 1) * 256 + heads * 257 * latent
+    decoding = (latent + 1) * 256 + 257 * flat + kernels + sum(widths[:-1])
+    return encoding + decoding
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("vae", 2), ("vsc", 3)])
+def test_the_nets_are_as_large_as_the_released_ones(kind: str, heads: int) -> None:
+    config = load("celeba-vsc", {"model.kind": kind})
+    model, estep = assemble(config, config.data.dims, config.data.shape)
+    learned = [p for part in (model, estep) for p in part.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in learned) == released(3, 200, heads)
+
+
+def conv(**model: Any) -> Config:
+    both = {"net": "conv", "channels": [2]}
+    return from_dict({"model": both | model, "estep": both})
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "words"),
+    [
+        (conv(), (), r"model\.net: 'conv', and a data point is no image"),
+        (conv(), (2, 40), r"model\.net: 'conv', and a data point is no image"),
+        (conv(channels=[2] * 5), (1, 28, 28), r"model\.channels: 5 layers on 28 x 28; at most 4 expected"),
+        (conv(net="flat"), (), r"estep\.net: 'conv', and a data point is no image"),
+    ],
+)
+def test_what_has_no_place_for_convolutions_is_refused(config: Config, shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        assemble(config, math.prod(shape) or 513, shape)
+
+
+def test_a_model_without_an_encoder_refuses_them_by_name() -> None:
+    with pytest.raises(Refusal, match=r"model\.net: no such field of model\.kind 'tvae'"):
+        from_dict({"model": {"kind": "tvae", "net": "conv"}})
+    with pytest.raises(Refusal, match=r"estep\.net: no such field of estep\.kind 'evolution'"):
+        from_dict({"model": {"kind": "tvae"}, "estep": {"net": "conv"}})
+
+
+def test_a_small_conv_net_learns(tmp_path: Any) -> None:
+    net = {"net": "conv", "channels": [6], "kernel": 3}
+    config = tiny.config(model=net, estep=net, train={"epochs": 30, "rate": 1e-2})
+    epochs = list(fit(config, tiny.dataset(), tmp_path / "run"))
+    assert epochs[-1].metrics()["val_objective"] > epochs[0].metrics()["val_objective"] + 1
