@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,12 +25,17 @@ COPIES = "mlflow"
 """The folder of the storage with the copy."""
 EVERY = 60.0
 """Seconds between two copies, if there is something new."""
+MISSED = 2
+"""So many looks in vain at what it stands beside, and it ends."""
 DRIVERS = {"postgresql": "psycopg2"}
 """Packages that databases of other kinds need."""
 
 
-def serve(storage: str, port: int, database: str | None) -> None:
-    """Serve until asked to stop, if nothing does already; a database that is not here comes back from its copy."""
+def serve(storage: str, port: int, database: str | None, beside: str | None = None) -> None:
+    """Serve until asked to stop, if nothing does already; a database that is not here comes back from its copy.
+
+    What it stands beside, such as Ray's head, is given two minutes to come back once it is gone.
+    """
     if answers(port):
         print(f"MLflow is served on {HOST}:{port} already")
         return
@@ -49,15 +55,18 @@ def serve(storage: str, port: int, database: str | None) -> None:
         signal.signal(number, end)
     print(f"MLflow: http://{HOST}:{port}", flush=True)
     seen: object = None
+    missed = 0
     while server.poll() is None:
         asked = over.wait(EVERY)
+        missed = 0 if beside is None or _listens(beside) else missed + 1
+        asked = asked or missed >= MISSED
         if file is not None and (now := _state(file)) != seen:
             seen = now if copy(file, there.below(COPIES)) else seen
         if asked:
             server.terminate()
-            break
-    if server.wait() and not over.is_set():
-        raise Refusal(f"MLflow's server ended with {server.returncode}; what it said stands above")
+            server.wait()
+            return
+    raise Refusal(f"MLflow's server ended with {server.returncode}; what it said stands above")
 
 
 def answers(port: int) -> bool:
@@ -67,6 +76,15 @@ def answers(port: int) -> bool:
             return bool(reply.read() == b"OK")
     except (OSError, urllib.error.URLError):
         return False
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def restore(file: Path, copies: Folder) -> None:

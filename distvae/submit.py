@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,10 +12,13 @@ from distvae.running import running
 
 Command = Literal["tune", "train"]
 
-CHECKOUT = Path("~/distvae")
+CHECKOUT = Path("~/distvae-checkout")
 """Where `ray up` puts the checkout."""
 STORAGE = "DISTVAE_STORAGE"
 """The variable that names the storage which all machines share."""
+CLUSTER = Path("~/ray_bootstrap_config.yaml")
+"""The cluster's file, as Ray keeps it there."""
+POLL = 5.0
 WAIT = 600.0
 """Seconds in which machines come that are still to be started."""
 SPLIT = (
@@ -35,12 +39,34 @@ def submitted(command: Command, words: Sequence[str]) -> None:
         print(f"distvae: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     with running(" ".join(sys.argv)):
+        if command == "tune" and not _given(words, "--concurrent", "--help"):
+            _gather(_expected())
         try:
             main()
         except SystemExit as end:
             if end.code == 2 and not _is_job():
                 print(SPLIT, file=sys.stderr)
             raise
+
+
+def _expected() -> int:
+    """So many machines the cluster has at least, by the file that `ray up` left on the head."""
+    import yaml
+
+    file = CLUSTER.expanduser()
+    return 1 + int(yaml.safe_load(file.read_text()).get("min_workers") or 0) if file.is_file() else 1
+
+
+def _gather(count: int) -> None:
+    """Wait for the machines of a cluster that has just been made: a sweep is spread over those that it finds."""
+    from distvae.cluster import cores, joined
+    from distvae.nodes import hosts
+
+    deadline = time.monotonic() + WAIT
+    with joined("auto", cores()) as ray:
+        while (found := len(hosts(ray))) < count and time.monotonic() < deadline:
+            print(f"{found} of {count} machines are here; waiting for the others", flush=True)
+            time.sleep(POLL)
 
 
 def _is_job() -> bool:
@@ -88,7 +114,7 @@ def _refuse_absent(words: Sequence[str], there: Path) -> None:
     """A file that exists where the command was typed, and not here."""
     for word in words:
         if word.endswith((".yaml", ".yml")) and not Path(word).is_file():
+            bring = f"'ray rsync-up cluster/cluster.yaml {word} {CHECKOUT}/{word}' brings it"
             raise Refusal(
-                f"{word}: not on the head, below {there}; 'ray rsync-up cluster/cluster.yaml {word} ~/distvae/{word}' "
-                "brings it, and 'ray job submit --working-dir .' brings everything each time"
+                f"{word}: not on the head, in {there}; {bring}, and 'ray job submit --working-dir .' brings everything"
             )

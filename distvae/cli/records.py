@@ -64,8 +64,14 @@ def serve(
     database: Annotated[
         str | None, typer.Option(envvar="DISTVAE_DATABASE", help="Such as postgresql://...; else ~/mlflow/mlflow.db.")
     ] = None,
+    beside: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="End when nothing has listened there for two minutes.")
+    ] = None,
 ) -> None:
     """Serve MLflow on the head of a cluster, for this machine alone; 'ray up' starts it."""
+    from distvae.refusal import Refusal
     from distvae.serve import serve
 
-    serve(storage, port, database)
+    if beside is not None and not beside.rpartition(":")[2].isdecimal():
+        raise Refusal(f"--beside: {beside}; an address such as 127.0.0.1:6379 expected")
+    serve(storage, port, database, beside)

@@ -74,7 +74,7 @@ def _commands(config: Mapping[str, Any]) -> Iterator[str]:
         yield from (
             f"pip without the lock: {command}"
             for command in re.findall(r"pip install.*", text)
-            if "-c ~/distvae/requirements.lock" not in command
+            if "-c ~/distvae-checkout/requirements.lock" not in command
         )
         if f"--python {PYTHON} " not in text and f"python{PYTHON}" not in text:
             yield f"Python: {PYTHON} expected"
@@ -109,7 +109,7 @@ def _settings(config: Mapping[str, Any]) -> Iterator[str]:
 def _mounts(config: Mapping[str, Any]) -> Iterator[str]:
     """The checkout and the token's folder, and what stays here."""
     mounts = config.get("file_mounts", {})
-    if not isinstance(mounts, dict) or mounts.get("~/distvae") != "." or "~/.distvae_secrets" not in mounts:
+    if not isinstance(mounts, dict) or mounts.get("~/distvae-checkout") != "." or "~/.distvae_secrets" not in mounts:
         yield f"file_mounts: {mounts}"
     yield from (f"rsync_exclude: {name} missing" for name in sorted(KEPT_AWAY - set(config.get("rsync_exclude", []))))
 

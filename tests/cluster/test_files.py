@@ -117,7 +117,7 @@ ANY_LAUNCHED = {
     "a restart at any time": (reword("doctor --idle", "doctor", START), "Ray is restarted whatever runs"),
     "another Ray": (reword("pesq", "ray==2.50.0 pesq", SETUP), "ray: 2.50.0"),
     "another Python": (reword("3.11 ", "3.12 ", SETUP), "Python: 3.12"),
-    "no lock": (reword("-c ~/distvae/requirements.lock -e", "-e", SETUP), "pip without the lock"),
+    "no lock": (reword("-c ~/distvae-checkout/requirements.lock -e", "-e", SETUP), "pip without the lock"),
     "no autoscaler": (reword("--autoscaling-config=~/ray_bootstrap_config.yaml", "", START), "no autoscaler"),
     "workers alone": (reword("--address=$RAY_HEAD_IP:6379", "", JOIN), "do not join"),
     "runs sent away": (lambda config: config["rsync_exclude"].remove("runs"), "rsync_exclude: runs"),
