@@ -1,0 +1,288 @@
+"""A cluster from `ray up` to `ray down` on hosts of their own: nothing of it shares more than a network and one folder.
+
+The tests are one story and run in the order in which they stand.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distvae.train.run import read_epochs, read_records
+from tests.cluster.hosts import SSH, lacking, left, wait_for
+from tests.cluster.lab import MEMBERS, SHARED, Lab, download, lab
+from tests.train.commands import PLAIN, command
+
+pytestmark = pytest.mark.cluster
+
+QUICK = {"train.epochs": 12, "data.rows": 200, "estep.sweeps": 2}
+SPACE = {
+    "about": "Bars, in no time",
+    "base": "bars",
+    "fixed": QUICK,
+    "metrics": {"bound": "max"},
+    "search": "random",
+    "trials": 6,
+    "axes": [{"key": "train.rate", "float": [1e-3, 2e-2], "log": True}],
+}
+RECIPE = [
+    *("bars", "data.rows=4000", "train.epochs=60", "train.batch=512"),
+    *("train.rate=0.002", "train.schedule=constant"),  # with which other orders of addition change little
+]
+RECOVERY = 90.0  # seconds from the loss of a host to the next epoch
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = os.environ.get("DISTVAE_WHEELS")
+    return Path(given) if given else download(tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(scope="module")
+def cluster(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if why := lacking():
+        pytest.skip(why)
+    with lab(tmp_path_factory.mktemp("hosts"), wheels) as made:
+        made.shared("tiny.yaml").write_text(yaml.safe_dump(SPACE))
+        yield made
+    assert left() == ""
+
+
+def trials(cluster: Lab, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(cluster.shared(f"runs/{name}/results.json").read_text())["trials"]
+    return found
+
+
+def epochs(folder: Path) -> int:
+    return len(read_epochs(folder)) if (folder / "epochs.jsonl").exists() else 0
+
+
+@contextmanager
+def forwarded(cluster: Lab, port: int) -> Iterator[int]:
+    """A port of the head's loopback, brought here as `ray dashboard` and `ray attach -p` do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        here = int(free.getsockname()[1])
+    head = cluster.hosts["head"]
+    words = ["ssh", "-N", "-i", str(head.folder / "key"), *SSH, "-L", f"127.0.0.1:{here}:127.0.0.1:{port}"]
+    with subprocess.Popen([*words, f"root@{head.address}"]) as tunnel:
+        try:
+            wait_for(lambda: _listens("127.0.0.1", here), 30, "no tunnel")
+            yield here
+        finally:
+            tunnel.terminate()
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as tried:
+        tried.settimeout(3)
+        return tried.connect_ex((host, port)) == 0
+
+
+def test_the_machines_are_fit_before_ray_runs(cluster: Lab) -> None:
+    done = subprocess.run(
+        [*PLAIN, "doctor", "--file", str(cluster.file), "--json"],
+        cwd=Path(__file__).parents[2],
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ray_up_makes_a_cluster_that_the_doctor_finds_well(cluster: Lab) -> None:
+    cluster.up()
+    cluster.whole()
+    head = cluster.hosts["head"]
+    wait_for(lambda: head.ssh("curl -sf http://127.0.0.1:5000/health").returncode == 0, 120, "no MLflow")
+    told = head.ssh("distvae doctor --address auto --storage $DISTVAE_STORAGE --json")
+    assert told.returncode == 0, told.stdout + told.stderr
+    lines = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
+    by_subject = {line["what"]: line for line in lines}
+    assert {"programs", "code", "tokens", "clock", "storage", "MLflow"} <= by_subject.keys()
+
+
+def test_a_sweep_runs_on_all_hosts(cluster: Lab) -> None:
+    done = cluster.submit("sweep.py", f"{SHARED}/tiny.yaml", "--trials", "9")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = trials(cluster, "tiny")
+    assert [trial["state"] for trial in found] == ["finished"] * 9
+    assert {trial["node"] for trial in found} == {cluster.hosts[name].address for name in MEMBERS}
+
+
+def test_a_file_that_the_head_lacks_and_words_that_were_taken_apart_are_named(cluster: Lab) -> None:
+    done = cluster.submit("sweep.py", "tune_spaces/mine.yaml")
+    assert done.returncode == 1
+    assert "tune_spaces/mine.yaml: not on the head" in done.stdout
+    done = cluster.submit("sweep.py", f"{SHARED}/tiny.yaml", "--out", f"{SHARED}/my runs", "--trials", "1")
+    assert done.returncode == 1
+    assert "'ray submit' takes it apart" in done.stdout
+
+
+def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happened(cluster: Lab) -> None:
+    cluster.shared("with a blank.yaml").write_text(yaml.safe_dump(SPACE | {"trials": 1}))
+    with forwarded(cluster, 8265) as port:
+        at = ("job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".", "--")
+        good = cluster.ray(*at, "python", "cluster/sweep.py", f"{SHARED}/with a blank.yaml", "--concurrent", "1")
+        bad = cluster.ray(*at, "python", "cluster/sweep.py", f"{SHARED}/no such.yaml")
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert [trial["state"] for trial in trials(cluster, "with a blank")] == ["finished"]
+    assert bad.returncode == 1
+    assert "no such.yaml: not on the head" in bad.stdout + bad.stderr
+
+
+def test_a_lost_host_is_made_up_for_in_mid_epoch(cluster: Lab, tmp_path: Path) -> None:
+    """It held a shard of the populations; the bound is that of a training which nothing happened to."""
+    folder, said = cluster.shared("runs/bars"), list[subprocess.CompletedProcess[str]]()
+    training = threading.Thread(
+        target=lambda: said.append(cluster.submit("train.py", *RECIPE, "--workers", "2", "--no-evaluate", timeout=400))
+    )
+    training.start()
+    wait_for(lambda: epochs(folder) >= 10 or not training.is_alive(), 180, "no epochs")
+    victim = next(name for name in ("two", "one") if "ShardActor" in cluster.hosts[name].does("ps axww -o args"))
+    committed = json.loads((folder / "last.json").read_text())["facts"]["position"]["epoch"]
+    cluster.hosts[victim].cut_off()
+    cluster.hosts[victim].power_off()
+    lost, at = time.monotonic(), epochs(folder)
+    began = len(read_records(folder, "events.jsonl"))
+    wait_for(lambda: len(read_records(folder, "events.jsonl")) > began, RECOVERY, "training does not begin again")
+    again = read_records(folder, "events.jsonl")[began]["epoch"]
+    wait_for(lambda: epochs(folder) > min(at, again + 1), RECOVERY, "training does not go on")
+    print(f"host {victim} lost at epoch {at}, {time.monotonic() - lost:.1f} s until training went on from {again}")
+    assert committed <= again <= at
+    training.join()
+    assert said[0].returncode == 0, said[0].stdout + said[0].stderr
+    alone = tmp_path / "alone"
+    subprocess.run(command(PLAIN, RECIPE, alone), env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    bounds = [[epoch["val_bound"] for epoch in read_epochs(place)] for place in (folder, alone)]
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-3, abs=1e-3)
+    cluster.hosts[victim].start()
+
+
+def test_mlflow_has_every_run_and_is_reached_through_ssh_alone(cluster: Lab) -> None:
+    from mlflow import MlflowClient
+
+    with forwarded(cluster, 5000) as port:
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        known = {found.name: found.experiment_id for found in client.search_experiments()}
+        runs = client.search_runs([known["tiny"]])
+        assert len(runs) == 10
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        (training,) = client.search_runs([known["bars"]])
+        assert [metric.step for metric in client.get_metric_history(training.info.run_id, "val_bound")] == [
+            *range(1, 61)
+        ]
+        sweep = next(run for run in runs if run.data.tags["kind"] == "sweep")
+        assert client.download_artifacts(sweep.info.run_id, "report/report.html")
+
+
+def test_a_host_that_comes_back_is_used_again(cluster: Lab) -> None:
+    cluster.whole()
+    done = cluster.submit("sweep.py", f"{SHARED}/tiny.yaml", "--trials", "9", "--out", f"{SHARED}/runs/again")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {trial["node"] for trial in trials(cluster, "again")} == {cluster.hosts[name].address for name in MEMBERS}
+
+
+STRANGER = """
+import os, socket, sys, urllib.request
+head = sys.argv[1]
+def tried(what):
+    try:
+        return repr(what())
+    except BaseException as error:
+        return f"refused: {type(error).__name__}: {error}"
+def joined():
+    import ray
+    return ray.init(f"{head}:6379", logging_level=50)
+def asked():
+    from ray.job_submission import JobSubmissionClient
+    return JobSubmissionClient(f"http://{head}:8265").submit_job(entrypoint="id")
+def read(port):
+    return urllib.request.urlopen(f"http://{head}:{port}/", timeout=5).read()
+print("join", tried(joined))
+print("job", tried(asked))
+print("dashboard", tried(lambda: read(8265)))
+print("MLflow", tried(lambda: read(5000)))
+"""
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64])
+def test_a_neighbour_without_the_token_can_do_nothing(cluster: Lab, tmp_path: Path, token: str) -> None:
+    head, other = cluster.hosts["head"], cluster.hosts["other"]
+    kept = {name: os.environ[name] for name in ("PATH",)} | {
+        "HOME": str(tmp_path),
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+    }
+    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        ["ip", "netns", "exec", other.space, sys.executable, "-c", STRANGER, head.address],
+        env=kept | auth,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " refused: " in f" {line}")
+    assert told.keys() == {"join", "job", "dashboard", "MLflow"}, done.stdout + done.stderr
+    for what in ("dashboard", "MLflow"):
+        assert "Connection refused" in told[what]
+
+
+def test_the_token_and_the_key_are_written_nowhere(cluster: Lab) -> None:
+    token = (cluster.home / ".ray" / "distvae" / "auth_token").read_text()
+    for name in MEMBERS:
+        host = cluster.hosts[name]
+        found = host.ssh(f"grep -rlsF {token} /tmp/ray ~/mlflow /mnt/shared/runs ~/.bashrc ~/.distvae_env")
+        assert found.stdout.strip() == ""
+        assert token not in host.does("ps axww -o args")
+        assert "PRIVATE KEY" not in host.ssh("grep -rhsF 'PRIVATE KEY' /tmp/ray ~/mlflow /mnt/shared/runs").stdout
+
+
+def test_a_sweep_goes_on_by_the_same_command_after_the_head_was_switched_off(cluster: Lab) -> None:
+    slow = SPACE | {"trials": 8, "fixed": QUICK | {"train.epochs": 60, "data.rows": 2000}}
+    cluster.shared("slow.yaml").write_text(yaml.safe_dump(slow))
+    folder, head = cluster.shared("runs/slow"), cluster.hosts["head"]
+
+    def ended() -> set[Path]:
+        return set(folder.glob("trials/*/evaluation/val/summary.json"))
+
+    sweep = threading.Thread(target=lambda: cluster.submit("sweep.py", f"{SHARED}/slow.yaml"))
+    sweep.start()
+    wait_for(lambda: len(ended()) >= 2, 180, "no trial ends")
+    again = cluster.ray("up", "-y", str(cluster.file))
+    assert again.returncode != 0
+    assert "runs on this head" in again.stdout + again.stderr
+    head.power_off()
+    sweep.join()
+    before = {path: path.stat().st_mtime_ns for path in ended()}
+    assert len(before) < 8
+    head.start()
+    cluster.up()
+    cluster.whole()
+    done = cluster.submit("sweep.py", f"{SHARED}/slow.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [trial["state"] for trial in trials(cluster, "slow")] == ["finished"] * 8
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_ray_down_leaves_nothing(cluster: Lab) -> None:
+    done = cluster.ray("down", "-y", str(cluster.file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours = re.compile(r"raylet|gcs_server|ray::|distvae|mlflow")
+
+    def running(name: str) -> list[str]:
+        return [line for line in cluster.hosts[name].does("ps axww -o args").splitlines() if ours.search(line)]
+
+    wait_for(lambda: not any(running(name) for name in MEMBERS), 240, str({n: running(n) for n in MEMBERS}))
