@@ -53,6 +53,8 @@ class Host:
     folder: Path
     _first: int = 0
     """Its first process, whose end ends all others."""
+    _outer: "subprocess.Popen[bytes] | None" = None
+    """Who waits for that end here."""
 
     @property
     def address(self) -> str:
@@ -80,7 +82,7 @@ class Host:
         separate = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc"]
         first = ["bash", HERE / "host.sh", self.name, disk, self.folder / "shared", interpreter, ROOT, sys.prefix]
         with (self.folder / f"{self.name}.log").open("ab") as log:
-            outer = subprocess.Popen(
+            self._outer = outer = subprocess.Popen(
                 ["ip", "netns", "exec", self.space, *separate, *map(str, first)],
                 stdout=log,
                 stderr=log,
@@ -114,6 +116,8 @@ class Host:
                 os.kill(self._first, signal.SIGKILL)
             wait_for(lambda: not Path(f"/proc/{self._first}").exists(), 10, f"{self.name} does not end")
             self._first = 0
+        if self._outer:
+            self._outer.wait(10)
         for words in (["link", "del", self.space], ["netns", "del", self.space]):
             subprocess.run(["ip", *words], capture_output=True, check=False)
 
