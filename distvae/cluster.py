@@ -64,11 +64,17 @@ def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
     try:
         if port.isdecimal():
             socket.create_connection((host, int(port)), REACHED).close()
+    except (OSError, OverflowError) as error:
+        raise Refusal(f"--address: {address}: nothing answers there ({error}); {expected}") from error
+    try:
         ray.init(address, runtime_env={"py_modules": [str(Path(__file__).parent)]}, **options)
     except AuthenticationError as error:
         raise Refusal(f"--address: {address}: {error}") from error
-    except (OSError, OverflowError, ValueError) as error:
-        raise Refusal(f"--address: {address}: nothing answers there ({error}); {expected}") from error
+    except (OSError, ValueError) as error:
+        admitted = "RAY_AUTH_MODE=token and the token of that Ray in RAY_AUTH_TOKEN_PATH expected, if it has one"
+        raise Refusal(f"--address: {address}: no Ray lets this process in ({error}); {expected}; {admitted}") from error
+    except RuntimeError as error:  # such as another version of Ray or of Python
+        raise Refusal(f"--address: {address}: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

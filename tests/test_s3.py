@@ -4,8 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from distvae.config import IdxData, PatchData
+from distvae.data import open_dataset
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.mirror import bring, place
@@ -84,3 +88,43 @@ def test_a_storage_that_cannot_be_written_is_refused_without_its_password(store:
         place(tmp_path / "run", store.replace("@bucket", "@other"), resume=False, force=False)
     assert SECRET not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def put(folder: Folder, name: str, picture: np.ndarray[Any, np.dtype[np.uint8]], scratch: Path) -> None:
+    Image.fromarray(picture).save(scratch / "picture.png")
+    folder.write(name, (scratch / "picture.png").read_bytes())
+
+
+@pytest.fixture
+def shared(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A folder of the bucket, found by a URI without a password, and a cache of its own."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+    return Folder(store.replace(f"key:{SECRET}@", "")).below(tmp_path.name)
+
+
+def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(shared: Folder, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)
+    put(shared, "house.png", picture, tmp_path)
+    uri = shared.given.replace(tmp_path.name, f"{tmp_path.name}/house.png")
+    there = open_dataset(PatchData(path=uri, window=(4, 4)))
+    here = open_dataset(PatchData(path=str(tmp_path / "picture.png"), window=(4, 4)))
+    assert there.digest == here.digest
+    assert np.array_equal(there.splits["train"][:], here.splits["train"][:])
+    assert there.origin == uri
+    assert there.name == "house.png"
+    (kept,) = (tmp_path / "cache" / "data").glob("*/house.png")
+    written = kept.stat().st_mtime_ns
+    open_dataset(PatchData(path=uri, window=(4, 4)))
+    assert kept.stat().st_mtime_ns == written
+    put(shared, "house.png", picture[:, :20], tmp_path)
+    assert open_dataset(PatchData(path=uri, window=(4, 4))).digest != here.digest
+
+
+def test_data_of_a_uri_that_is_not_there_or_tells_a_password_is_refused(shared: Folder, store: str) -> None:
+    with pytest.raises(Refusal, match=r"data\.path: s3://bucket/runs/.*: .*does not exist"):
+        open_dataset(IdxData(path=shared.below("nothing").given))
+    with pytest.raises(Refusal, match="names and passwords belong in the environment") as refused:
+        open_dataset(IdxData(path=store))
+    assert SECRET not in str(refused.value)

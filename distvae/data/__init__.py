@@ -1,5 +1,6 @@
 """From files to data points."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from distvae.config import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData
@@ -11,6 +12,18 @@ if TYPE_CHECKING:
 
 def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
     """The dataset a configuration describes; spectra of speech are computed once and kept in the cache."""
+    here = _here(config)
+    return replace(_open(here, quiet), uri="" if here is config else config.path)
+
+
+def _here(config: DataFamily) -> DataFamily:
+    """The configuration for the data as it is on this machine, brought here if it is not."""
+    from distvae.data.remote import bring, is_remote
+
+    return replace(config, path=str(bring(config.path))) if is_remote(config.path) else config
+
+
+def _open(config: DataFamily, quiet: bool) -> Dataset:
     if isinstance(config, BarsData):
         from distvae.data.bars import open_bars
 
@@ -38,6 +51,7 @@ def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
 
 def labels_of(config: DataFamily) -> "dict[str, Labels] | None":
     """The class of every data point by split, where the data has classes."""
+    config = _here(config)
     if isinstance(config, IdxData):
         from distvae.data.idx import labels
 

@@ -104,6 +104,8 @@ class Dataset:
     """Speech only: the frames of each recording; within a split the rows follow the recordings' order."""
     shape: tuple[int, ...] = ()
     """(channels, height, width) of an image, (channels, samples) of a sound: a row is that, flat; empty: none."""
+    uri: str = ""
+    """Where it was brought from, if from another machine."""
 
     @property
     def dims(self) -> int:
@@ -113,7 +115,7 @@ class Dataset:
     @property
     def origin(self) -> str:
         """What data.path has to be to find it again."""
-        return BUILT_IN if self.name == BUILT_IN else str(self.root)
+        return BUILT_IN if self.name == BUILT_IN else self.uri or str(self.root)
 
     def named(self, split: str) -> list[str]:
         """The splits that a name stands for: itself; or `all`, without those that are another one's data again."""

@@ -69,7 +69,7 @@ class Lab:
         lines = [line for line in told.stdout.splitlines() if line.startswith("NODES")]
         return set(lines[0].split()[1:]) if lines else set()
 
-    def whole(self, seconds: float = 240) -> None:
+    def whole(self, seconds: float = 600) -> None:
         """Wait until all hosts are members."""
         wait_for(lambda: self.members() == set(MEMBERS), seconds, f"not all hosts joined: {self.members()}")
 

@@ -1,0 +1,64 @@
+"""Data on a storage that many machines share: each brings it to its own disk once."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from distvae.data.folders import cache, once
+from distvae.refusal import Refusal
+from distvae.storage import Folder
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URI."""
+    return "://" in path
+
+
+def bring(uri: str) -> Path:
+    """The folder or file of a URI, as it is there now, on this machine."""
+    if "@" in uri.partition("?")[0]:
+        told = "names and passwords belong in the environment, for runs keep the path of their data"
+        raise Refusal(f"data.path: {Folder(uri)}: {told}")
+    there = Folder(uri)
+    files = _listed(there)
+    known = hashlib.sha256(json.dumps([str(there), files]).encode()).hexdigest()[:16]
+    folder, name = cache() / "data" / known, there.path.rstrip("/").rpartition("/")[2]
+    once(folder, lambda part: _copy(there, part / name, files))
+    return folder / name
+
+
+def _listed(there: Folder) -> list[tuple[str, int, str]]:
+    """Every file: its path below, its size, and when it was written."""
+    from pyarrow.fs import FileSelector, FileType
+
+    try:
+        (itself,) = there.system.get_file_info([there.path])
+        below = (
+            there.system.get_file_info(FileSelector(there.path, recursive=True)) if itself.type != FileType.File else []
+        )
+    except OSError as error:
+        cause = " ".join(str(error).split())
+        raise Refusal(f"data.path: {there}: {cause}; a folder or file that can be read expected") from error
+    found = [itself] if itself.type == FileType.File else [info for info in below if info.type == FileType.File]
+    if not found:
+        raise Refusal(f"data.path: {there}: holds no files; a folder of data expected")
+    return sorted((info.path[len(there.path) :].lstrip("/"), int(info.size), _written(info)) for info in found)
+
+
+def _written(info: Any) -> str:
+    return info.mtime.isoformat() if info.mtime else ""
+
+
+def _copy(there: Folder, target: Path, files: list[tuple[str, int, str]]) -> None:
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    for folder in {(target / name).parent for name, _, _ in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        copy_files(there.path, str(target), source_filesystem=there.system, destination_filesystem=LocalFileSystem())
+    except OSError as error:
+        cause = " ".join(str(error).split())
+        raise Refusal(
+            f"data.path: {there}: {cause}; data that can be brought to {target.parent.parent} expected"
+        ) from error
