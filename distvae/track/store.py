@@ -19,6 +19,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password in it
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # of language models; four processes that wait for them
 }
 
 

@@ -157,12 +157,12 @@ def left() -> str:
     return "\n".join(line for line in shown.splitlines() if "distvae" in line)
 
 
-def wait_for(what: Callable[[], bool], seconds: float, otherwise: str) -> None:
+def wait_for(what: Callable[[], bool], seconds: float, otherwise: str, pause: float = 0.2) -> None:
     """Until something is so."""
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, otherwise
-        time.sleep(0.2)
+        time.sleep(pause)
 
 
 def _children(process: int) -> list[int]:

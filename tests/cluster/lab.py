@@ -71,7 +71,7 @@ class Lab:
 
     def whole(self, seconds: float = 600) -> None:
         """Wait until all hosts are members."""
-        wait_for(lambda: self.members() == set(MEMBERS), seconds, f"not all hosts joined: {self.members()}")
+        wait_for(lambda: self.members() == set(MEMBERS), seconds, f"not all hosts joined: {self.members()}", 5)
 
     def shared(self, path: str) -> Path:
         """A file that all hosts see."""

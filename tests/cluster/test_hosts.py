@@ -36,8 +36,9 @@ SPACE = {
     "trials": 6,
     "axes": [{"key": "train.rate", "float": [1e-3, 2e-2], "log": True}],
 }
+EPOCHS = 40
 RECIPE = [
-    *("bars", "data.rows=4000", "train.epochs=40", "train.batch=512"),
+    *("bars", "data.rows=4000", f"train.epochs={EPOCHS}", "train.batch=512"),
     *("train.rate=0.002", "train.schedule=constant"),  # with which other orders of addition change little
 ]
 RECOVERY = 90.0  # seconds from the loss of a host to the next epoch
@@ -182,7 +183,7 @@ def test_mlflow_has_every_run_and_is_reached_through_ssh_alone(cluster: Lab) -> 
         assert {run.info.status for run in runs} == {"FINISHED"}
         (training,) = client.search_runs([known["bars"]])
         assert [metric.step for metric in client.get_metric_history(training.info.run_id, "val_bound")] == [
-            *range(1, 61)
+            *range(1, EPOCHS + 1)
         ]
         sweep = next(run for run in runs if run.data.tags["kind"] == "sweep")
         assert client.download_artifacts(sweep.info.run_id, "report/report.html")
