@@ -29,24 +29,21 @@ SPLIT = (
 
 def submitted(command: Command, words: Sequence[str]) -> None:
     """Run it; once more with the same words it goes on with what it finds. The exit code is the command's."""
-    from distvae.cli import main
+    from distvae.cli import app, said
 
-    there = _enter_checkout()
     try:
-        sys.argv = ["distvae", *_complete(command, list(words))]
-        _refuse_absent(words, there)
-    except Refusal as error:
-        print(f"distvae: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    with running(" ".join(sys.argv)):
-        if command == "tune" and not _given(words, "--concurrent", "--help"):
-            _gather(_expected())
-        try:
-            main()
-        except SystemExit as end:
-            if end.code == 2 and not _is_job():
-                print(SPLIT, file=sys.stderr)
-            raise
+        with said():
+            there = _enter_checkout()
+            sys.argv = ["distvae", *_complete(command, list(words))]
+            _refuse_absent(words, there)
+            with running(" ".join(sys.argv)):
+                if command == "tune" and not _given(words, "--concurrent", "--help"):
+                    _gather(_expected())
+                app()
+    except SystemExit as end:
+        if end.code == 2 and not _is_job():
+            print(SPLIT, file=sys.stderr)
+        raise
 
 
 def _expected() -> int:
@@ -77,6 +74,10 @@ def _is_job() -> bool:
 def _enter_checkout() -> Path:
     """The folder that names of spaces and recipes are looked up in: that of the job, or what `ray up` brought."""
     if not Path("tune_spaces").is_dir():
+        if not CHECKOUT.expanduser().is_dir():
+            raise Refusal(
+                f"{CHECKOUT}: not there; on the head of a cluster that 'ray up' made, or in a checkout, expected"
+            )
         os.chdir(CHECKOUT.expanduser())
     return Path.cwd()
 

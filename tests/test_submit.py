@@ -70,7 +70,24 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
     told = run("--help")
     assert told.returncode == 0
     assert "--workers" in told.stdout
+    assert "Traceback" not in told.stderr
     absent = run("tune_spaces/mine.yaml")
     assert absent.returncode == 2
     assert "tune_spaces/mine.yaml: not on the head" in absent.stderr
     assert "Traceback" not in absent.stderr
+
+
+def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
+    """No checkout where `ray up` puts it, and no Ray that runs here."""
+
+    def run(folder: Path) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {"HOME": str(tmp_path), STORAGE: str(tmp_path), "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, str(ROOT / "cluster" / "sweep.py"), "demo"]
+        environment |= {"RAY_ADDRESS": "", "RAY_TMPDIR": str(tmp_path)}
+        return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    for folder, reason in ((tmp_path, "distvae-checkout: not there"), (ROOT, "--address: auto: no Ray")):
+        done = run(folder)
+        assert done.returncode == 2
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr

@@ -2,6 +2,8 @@
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -21,9 +23,16 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Run a command; what goes wrong is said in a sentence, and the exit code says whose turn it is."""
-    try:
+    """Run a command."""
+    with said():
         app()
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """What goes wrong is said in a sentence, and the exit code says whose turn it is."""
+    try:
+        yield
     except Refusal as error:
         _leave(str(error), 2)
     except OSError as error:

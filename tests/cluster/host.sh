@@ -8,8 +8,8 @@ name=$1 disk=$2 shared=$3 python=$4
 shift 4
 
 mount --make-rprivate /
-mkdir -p "$disk/upper" "$disk/work" "$disk/root"
-mount -t overlay -o "lowerdir=/,upperdir=$disk/upper,workdir=$disk/work" "$name" "$disk/root"
+mkdir -p "$disk/upper" "$disk/scratch" "$disk/root"
+mount -t overlay -o "lowerdir=/,upperdir=$disk/upper,workdir=$disk/scratch" "$name" "$disk/root"
 cd "$disk/root"
 mount -t proc proc proc
 mount --rbind /sys sys
