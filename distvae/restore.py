@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.data import signals
-from distvae.data.missing import Finder, Missing, dropped, marked_by, masked_by
-from distvae.data.patches import noised
+from distvae.data.missing import Finder, Missing, dropped, filled, marked_by, masked_by
+from distvae.data.patches import worsened
 from distvae.data.signals import Signal
 from distvae.memory import available
 from distvae.output import claim
@@ -23,7 +23,7 @@ from distvae.progress import Progress, Style, clock, until_stopped
 from distvae.recipes import parse_assignments
 from distvae.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
-from distvae.tasks.presets import Preset, configured, denoises, noiseless
+from distvae.tasks.presets import Preset, configured, without, worsens
 
 if TYPE_CHECKING:
     from distvae.tasks.restoration import Cost, Restoration, Stage
@@ -50,21 +50,24 @@ class Options:
     style: Style = "line"
 
 
-def settings(assignments: list[str], stride: int | None, seed: int, noise: float | None = None) -> dict[str, Any]:
+def settings(
+    assignments: list[str], stride: int | None, seed: int, noise: float | None = None, drop: float | None = None
+) -> dict[str, Any]:
     """The dotted keys that a command line sets."""
     given: dict[str, Any] = {"train.seed": seed} | ({} if stride is None else {"data.stride": stride})
     given |= {} if noise is None else {"data.noise": noise, "data.noise_seed": seed}
+    given |= {} if drop is None else {"data.drop": drop, "data.noise_seed": seed}
     return given | parse_assignments(assignments)
 
 
-def finder(mask: Path | None, value: float | None, drop: float | None, seed: int) -> Finder:
+def finder(mask: Path | None, value: float | None, config: Config) -> Finder:
     """What marks the missing pixels: exactly one of the three."""
-    given = {"--mask": mask, "--missing-value": value, "--drop": drop}
-    if sum(option is not None for option in given.values()) != 1:
-        raise Refusal(f"{', '.join(given)}: exactly one of them expected, to know which pixels are missing")
+    drops = worsens(config)
+    if (mask is not None) + (value is not None) + drops != 1:
+        raise Refusal("--mask, --missing-value, --drop: exactly one of them expected, to know which pixels are missing")
     if mask is not None:
         return masked_by(mask)
-    return marked_by(value) if value is not None else dropped(drop or 0.0, seed)
+    return marked_by(value) if value is not None else dropped(config.data.drop, config.data.noise_seed)
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,11 @@ class Task:
         """Of the recipe named, or else of the preset."""
         options, values = self.options, self.given.values
         config = configured(values, options.preset, options.recipe, options.settings, bool(self.missing.any()))
-        return config.with_("data", path=str(self.source.absolute())) if denoises(config) else config
+        return config.with_("data", path=str(self.source.absolute())) if worsens(config) else config
 
     def result(self, restored: Floats) -> Floats:
-        """What is written: where some values are missing, the observed ones are kept."""
-        return np.where(self.missing, restored, self.given.values) if self.missing.any() else restored
+        """What is written."""
+        return filled(self.given.values, restored)
 
     def close(self, restored: Floats) -> dict[str, float]:
         """How close to the reference, where there is one; of a sound also how much closer than before."""
@@ -124,29 +127,28 @@ class Task:
 def denoise(source: Path, target: Path, options: Options) -> None:
     """Remove the noise from a picture or a sound; or first add what data.noise says, to see how well that goes."""
     signal = signals.read(source)
-    config = configured(signal.values, "fast", options.recipe, options.settings, False)
-    if denoises(config):
-        clean, given = signal.levelled(), noised(signal, config.data)
+    config = without(configured(signal.values, "fast", options.recipe, options.settings, False), "drop")
+    if worsens(config):
+        clean, given = signal.levelled(), worsened(signal, config.data)
         made = f" under noise of {config.data.noise:g}, seed {config.data.noise_seed}"
         restore(Task(source, target, made, given, reference(options, clean), options))
     else:
         restore(Task(source, target, "", signal, reference(options), options))
 
 
-def inpaint(source: Path, target: Path, find: Finder, benchmark: bool, options: Options) -> None:
-    """Fill in the missing values of a picture, which a benchmark knows; the observed ones are kept."""
+def inpaint(source: Path, target: Path, mask: Path | None, value: float | None, options: Options) -> None:
+    """Fill in the missing values of a picture, or first drop what data.drop says; the observed ones are kept."""
     signal = signals.read(source)
     if signal.rate is not None:
         raise Refusal(f"{source}: a sound; a picture expected")
-    missing = find(signal)
+    config = without(configured(signal.values, "fast", options.recipe, options.settings, True), "noise")
+    missing = finder(mask, value, config)(signal)
     if missing.all() or not missing.any():
         state = "everything" if missing.any() else "nothing"
         raise Refusal(f"{source}: {state} is missing; a mask or a value that marks some of the pixels expected")
     given = signal.with_values(np.where(missing, np.nan, signal.values))
     made = f" with {missing.mean():.0%} missing"
-    task = Task(source, target, made, given, reference(options, signal if benchmark else None), options)
-    noiseless(task.config)
-    restore(task)
+    restore(Task(source, target, made, given, reference(options, signal if worsens(config) else None), options))
 
 
 def reference(options: Options, made_worse: Signal | None = None) -> Signal | None:

@@ -173,7 +173,10 @@ REFUSED = {
     "inpaint grey.png out.png --missing-value 256": "nothing is missing",
     "inpaint grey.png out.png --drop 1": "everything is missing",
     "inpaint stereo.wav out.wav --drop 0.5": "a picture expected",
-    "inpaint grey.png out.png --drop 0.5 data.noise=5": "data.noise: 5, but none is added here",
+    "inpaint grey.png out.png --drop 0.5 data.noise=5": "data.drop: 0.5 with data.noise = 5; one of the two expected",
+    "inpaint grey.png out.png --mask mask-none.png data.noise=5": "data.noise: 5, but none is added here",
+    "denoise grey.png out.png data.drop=0.5": "data.drop: 0.5, but nothing is dropped here",
+    "denoise stereo.wav out.wav data.window=[16] data.drop=0.5": "data.drop: 0.5 with windows of a sound",
     "denoise grey.png out.png data.noise=5 --clean grey.png": "leave --clean out",
 }
 

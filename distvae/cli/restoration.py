@@ -63,7 +63,9 @@ def inpaint(
         Path | None, typer.Option(help="A picture of the same size, not black where IN is missing.")
     ] = None,
     missing_value: Annotated[float | None, typer.Option(help="What missing pixels hold, in all channels.")] = None,
-    drop: Annotated[float | None, typer.Option(min=0, max=1, help="First drop this share, to fill in again.")] = None,
+    drop: Annotated[
+        float | None, typer.Option(min=0, max=1, help="First drop this share, to fill in again; as data.drop.")
+    ] = None,
     preset: WhichPreset = "fast",
     recipe: WhichRecipe = None,
     stride: Stride = None,
@@ -79,6 +81,6 @@ def inpaint(
     """Fill in the missing pixels of one picture, from itself alone; the observed ones are kept."""
     from distvae import restore
 
-    settings = restore.settings(assignments or [], stride, seed)
+    settings = restore.settings(assignments or [], stride, seed, drop=drop)
     options = restore.Options(preset, recipe, settings, clean, figure, run, resume, force, style(quiet, json))
-    restore.inpaint(source, target, restore.finder(mask, missing_value, drop, seed), drop is not None, options)
+    restore.inpaint(source, target, mask, missing_value, options)

@@ -151,8 +151,10 @@ class PatchData:
     """The picture or the sound, or `built-in picture` or `built-in sound`."""
     noise: NonNegative = 0.0
     """White noise that is added first, to see how well it goes: of 255, or of a sound's largest sample."""
+    drop: Annotated[float, Range(0, 1)] = 0.0
+    """Share of a picture's pixels that are dropped first, to see how well they are filled in."""
     noise_seed: Whole = 0
-    """Of that noise."""
+    """Of that noise, and of which pixels are dropped."""
     window: Widths = (8, 8)
     """Height and width of a patch, or samples of a chunk of sound."""
     stride: Count = 1
@@ -168,6 +170,10 @@ class PatchData:
         """Refuse what no single field shows."""
         if len(self.window) not in (1, 2):
             raise Refusal(f"data.window: {list(self.window)}; [height, width] or [samples] expected")
+        if self.drop and self.noise:
+            raise Refusal(f"data.drop: {self.drop:g} with data.noise = {self.noise:g}; one of the two expected")
+        if self.drop and len(self.window) == 1:
+            raise Refusal(f"data.drop: {self.drop:g} with windows of a sound; 0, or [height, width] expected")
 
     @property
     def dims(self) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from distvae.data.signals import Signal, read_picture
 from distvae.refusal import Refusal
 
+Floats = NDArray[np.floating]
 Missing = NDArray[np.bool_]
 Finder = Callable[[Signal], Missing]
 """From a picture to which of its values (height, width, channels) are missing."""
@@ -35,6 +36,12 @@ def marked_by(value: float) -> Finder:
         return np.broadcast_to(same, signal.values.shape)
 
     return find
+
+
+def filled(given: Floats, restored: Floats) -> Floats:
+    """A restoration; where values are missing from what was given, the observed ones are kept."""
+    missing = np.isnan(given)
+    return np.where(missing, restored, given) if missing.any() else restored
 
 
 def dropped(share: float, seed: int) -> Finder:

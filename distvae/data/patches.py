@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
 from distvae.data.examples import PICTURE, SOUND, example
+from distvae.data.missing import dropped
 from distvae.data.signals import Signal, read
 from distvae.refusal import Refusal
 
 Floats = NDArray[np.floating]
+WORSENING = ("noise", "drop", "noise_seed")
+"""Fields of a configuration that say how the values are made worse first."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Patches:
 
     def dataset(self, name: str, config: PatchData) -> Dataset:
         """The rows as data to train on; the bound is watched on the same rows."""
-        how = {key: value for key, value in asdict(config).items() if not key.startswith("noise")}  # the rows have it
+        how = {key: value for key, value in asdict(config).items() if key not in WORSENING}  # the rows have it
         facts = json.dumps([how | {"path": ""}, self.grid.shape])
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
         splits = dict.fromkeys(("train", "val", "test"), self.rows)
@@ -127,8 +130,8 @@ class Patches:
 
 
 def open_patches(config: PatchData) -> Dataset:
-    """The windows of the file that a configuration names, under its noise."""
-    given = noised(named(config), config)
+    """The windows of the file that a configuration names, made worse as it asks."""
+    given = worsened(named(config), config)
     return Patches.of(given.values, config).dataset(Path(config.path).name, config)
 
 
@@ -139,6 +142,9 @@ def named(config: PatchData) -> Signal:
     return example(config.path) or read(Path(config.path))
 
 
-def noised(signal: Signal, config: PatchData) -> Signal:
-    """A signal as a model sees it: levelled and under the noise that a configuration asks for, if it does."""
+def worsened(signal: Signal, config: PatchData) -> Signal:
+    """A signal as a model sees it: levelled and under noise, or without some pixels, if a configuration asks for it."""
+    if config.drop:
+        gone = dropped(config.drop, config.noise_seed)(signal)
+        return signal.with_values(np.where(gone, np.nan, signal.values))
     return signal.levelled().noisy(config.noise, config.noise_seed) if config.noise else signal

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distvae.refusal import Refusal
-from distvae.tasks.presets import Preset, configured, noiseless
+from distvae.tasks.presets import Preset, configured, without
 from distvae.tasks.restoration import Restoration, Stage
 
 Floats = NDArray[np.float64]
@@ -72,7 +72,7 @@ def _restore(
     watch: Watch | None,
 ) -> Floats:
     config = configured(array, preset, recipe, {"train.seed": seed} | dict(settings or {}), inpainting)
-    restoration = Restoration(noiseless(config), array)
+    restoration = Restoration(without(config, "noise", "drop"), array)
     for stage in restoration.run():
         if watch is not None:
             watch(stage)

@@ -29,15 +29,17 @@ def restores(config: Config) -> bool:
     return isinstance(config.data, PatchData) and model.kind == "tvae" and model.likelihood == "gaussian"
 
 
-def denoises(config: Config) -> bool:
-    """Whether the noise that is removed is added first, so that there is something clean to compare with."""
-    return restores(config) and config.data.noise > 0
+def worsens(config: Config) -> bool:
+    """Whether what is restored is made worse first, so that there is something clean to compare with."""
+    return restores(config) and bool(config.data.noise or config.data.drop)
 
 
-def noiseless(config: Config) -> Config:
-    """The configuration, unless it asks for noise where none is added."""
-    if denoises(config):
-        raise Refusal(f"data.noise: {config.data.noise:g}, but none is added here; 0 expected")
+def without(config: Config, *ways: Literal["noise", "drop"]) -> Config:
+    """The configuration, unless it asks for what is not done here."""
+    for way in ways:
+        if worsens(config) and (asked := getattr(config.data, way)):
+            done = {"noise": "none is added", "drop": "nothing is dropped"}[way]
+            raise Refusal(f"data.{way}: {asked:g}, but {done} here; 0 expected")
     return config
 
 

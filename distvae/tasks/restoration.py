@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Config
-from distvae.data.patches import Grid, Patches, named, noised
+from distvae.data.missing import filled
+from distvae.data.patches import Grid, Patches, named, worsened
 from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
-from distvae.tasks.presets import denoises, restores
+from distvae.tasks.presets import restores, worsens
 from distvae.train.loop import Epoch
 from distvae.train.run import Run
 from distvae.train.session import keep, prepare
@@ -141,15 +142,16 @@ def batch(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -
 def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
     """How close a run's end comes to what was clean, with a note where that cannot be told."""
     data = run.config.data
-    if not denoises(run.config):
+    if not worsens(run.config):
         return {}, []
     clean = named(data).levelled()
-    patches = Patches.of(noised(clean, data).values, data)
+    given = worsened(clean, data).values
+    patches = Patches.of(given, data)
     if patches.dataset("", data).digest != run.info["data_digest"]:
         return {}, ["trained on other data: how close it comes to what was clean is told of that alone"]
     left = Run.left(run.path)
-    after = closeness(clean, restored(patches, left.model, left.estep))
-    return after | gained({} if clean.rate is None else closeness(clean, noised(clean, data).values), after), []
+    after = closeness(clean, filled(given, restored(patches, left.model, left.estep)))
+    return after | gained({} if clean.rate is None else closeness(clean, given), after), []
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from distvae.config import Config, SpeechData
 from distvae.refusal import Refusal, nearest
 from distvae.schema import FAMILIES, field_types
 from distvae.tasks.closeness import offered
-from distvae.tasks.presets import denoises
+from distvae.tasks.presets import worsens
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.space import Space
 
@@ -123,19 +123,19 @@ def _figures(base: Config) -> tuple[str, ...]:
 
 def _of_clean(config: Config) -> tuple[str, ...]:
     """The figures that compare with what was clean."""
-    return offered(len(config.data.window) == 2) if denoises(config) else ()
+    return offered(len(config.data.window) == 2) if worsens(config) else ()
 
 
 def _admit_clean(space: Space, name: str) -> None:
     """Every trial has a figure that compares with what was clean."""
     if isinstance(space.base.data, SpeechData) or name not in (*offered(True), *offered(False)):
         return
-    kinds = [axis for axis in space.axes if axis.key in ("model.kind", "data.noise")]
+    kinds = [axis for axis in space.axes if axis.key in ("model.kind", "data.noise", "data.drop")]
     varied = [{axis.key: value} for axis in kinds for value in axis.span.corners]
     for values in [{}, *space.branches(), *varied]:
-        if not denoises(space.config(values)):
+        if not worsens(space.config(values)):
             where = ", ".join(f"{key} {value}" for key, value in values.items() if key in space.varied) or "every trial"
             raise Refusal(
-                f"metrics.{name}: compares with what was clean before noise was added (not so for {where}); data.kind "
-                "patches with data.noise above 0 and a Gaussian tvae expected"
+                f"metrics.{name}: compares with what was clean before it was made worse (not so for {where}); "
+                "data.kind patches with data.noise or data.drop above 0 and a Gaussian tvae expected"
             )

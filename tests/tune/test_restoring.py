@@ -30,6 +30,7 @@ SMALL = {"model.hidden": [16], "estep.states": 16, "estep.parents": 4, "estep.ch
 SMALL |= {"train.epochs": 4, "train.batch": 32, "train.cycle": 4, "train.threads": 1, "train.device": "cpu"}
 PICTURE = SMALL | {"data.window": [4, 4], "estep.selection": "fitness", "data.noise": 30.0, "data.noise_seed": 7}
 SOUND = SMALL | {"data.window": [16], "data.noise": 0.1, "data.noise_seed": 7}
+WORSE: dict[str, dict[str, Any]] = {"denoise": {}, "inpaint": {"data.noise": 0.0, "data.drop": 0.4}}
 SETTINGS: list[dict[str, Any]] = [{"model.latent": 8, "train.rate": 0.02}, {"model.latent": 4, "train.rate": 1e-4}]
 
 
@@ -65,9 +66,9 @@ def tried(name: str, source: Path, fixed: dict[str, Any], folder: Path, settings
     return rank(found, space.metrics)
 
 
-def denoised(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
-    """The last figures that `distvae denoise` tells."""
-    monkeypatch.setattr(sys, "argv", ["distvae", "denoise", *words, "--json"])
+def restored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
+    """The last figures that `distvae denoise` or `inpaint` tells."""
+    monkeypatch.setattr(sys, "argv", ["distvae", *words, "--json"])
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert not left.value.code
@@ -78,14 +79,22 @@ def assignments(settings: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in settings.items()]
 
 
-def test_trials_are_ranked_by_what_denoise_reports(
-    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("command", "worse"), WORSE.items())
+def test_trials_are_ranked_by_what_the_command_reports(
+    command: str,
+    worse: dict[str, Any],
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     clean = signals.read(picture).values
     written = {}
-    for result in (ranked := tried("tvae-picture", picture, PICTURE, tmp_path / "trials", SETTINGS)):
+    for result in (ranked := tried("tvae-picture", picture, PICTURE | worse, tmp_path / "trials", SETTINGS)):
         out = tmp_path / f"{result.number}.png"
-        told = denoised(monkeypatch, capsys, str(picture), str(out), *assignments(PICTURE | result.values))
+        told = restored(
+            monkeypatch, capsys, command, str(picture), str(out), *assignments(PICTURE | worse | result.values)
+        )
         assert result.figures["psnr"] == pytest.approx(told["psnr"], abs=1e-9)
         assert result.figures["ssim"] == pytest.approx(told["ssim"], abs=1e-9)
         written[result.number] = peak_signal_noise_ratio(clean, signals.read(out).values, data_range=255)
@@ -99,7 +108,7 @@ def test_a_sound_has_what_it_gained(
 ) -> None:
     (best,) = tried("tvae-sound", sound, SOUND, tmp_path / "trials", SETTINGS[:1])
     words = ["--recipe", "sound-fast", *assignments(SOUND | best.values)]
-    told = denoised(monkeypatch, capsys, str(sound), str(tmp_path / "out.wav"), *words)
+    told = restored(monkeypatch, capsys, "denoise", str(sound), str(tmp_path / "out.wav"), *words)
     assert best.figures["snr_gain"] == pytest.approx(told["snr_gain"], abs=1e-9)
     clean = signals.read(sound).values
     noise = 0.1 * np.random.default_rng(7).standard_normal(clean.shape)
@@ -115,7 +124,7 @@ def test_the_option_and_the_key_are_one_noise(
     ways = [["data.noise=30", "data.noise_seed=3", "train.seed=3"], ["--noise", "30", "--seed", "3"]]
     for number, words in enumerate(ways):
         out = str(tmp_path / f"{number}.png")
-        denoised(monkeypatch, capsys, str(picture), out, *assignments(rest), *words)
+        restored(monkeypatch, capsys, "denoise", str(picture), out, *assignments(rest), *words)
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
 
 
@@ -164,6 +173,22 @@ def test_the_noise_is_what_the_seed_says(picture: Path) -> None:
     clean, noisy = (open_dataset(c).splits["train"][:] for c in (config, replace(config, noise=30.0, noise_seed=5)))
     drawn = 30 * np.random.default_rng(5).standard_normal((24, 28, 1))
     np.testing.assert_allclose((noisy - clean).ravel(), drawn.ravel(), atol=1e-4)
+
+
+def test_the_option_and_the_key_drop_the_same_pixels(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = {key: value for key, value in (PICTURE | SETTINGS[0]).items() if not key.startswith("data.noise")}
+    ways = [["data.drop=0.4", "data.noise_seed=3", "train.seed=3"], ["--drop", "0.4", "--seed", "3"]]
+    for number, words in enumerate(ways):
+        restored(
+            monkeypatch, capsys, "inpaint", str(picture), str(tmp_path / f"{number}.png"), *assignments(rest), *words
+        )
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    config = load("picture-fast", {"data.path": str(picture), "data.drop": 0.4, "data.noise_seed": 3}).data
+    rows = open_dataset(replace(config, window=(24, 28))).splits["train"][:]
+    drawn = np.random.default_rng(3).random((24, 28)) < 0.4
+    np.testing.assert_array_equal(np.isnan(rows).ravel(), drawn.ravel())
 
 
 @pytest.mark.long
