@@ -286,6 +286,7 @@ def tune(
     means: "Means",
 ) -> None:
     """Sweep a space, and print what was found."""
+    from distvae.report.keeping import reported
     from distvae.tune.reading import load_space
     from distvae.tune.study import sweep
     from distvae.tune.table import show
@@ -296,46 +297,16 @@ def tune(
     findings = sweep(explored, folder, given, trials, concurrent, data or "", quiet, force, resume, means=means)
     if not quiet:
         show(findings)
-    reported(findings.folder, quiet)
+    reported(findings.folder, ROOT, quiet)
     raise SystemExit(findings.exit_code)
 
 
 def page(source: Path, out: Path | None, force: bool, against: Path | None, public: bool) -> None:
     """Write the page of a sweep or a run, and record the one that belongs to its folder."""
     from distvae.report import write
+    from distvae.report.keeping import keep
 
     written = write(source, out, force, against, public)
     print(written)
     if out is None and not public:
-        keep(source, written)
-
-
-def reported(folder: Path, quiet: bool) -> None:
-    """Write the page of a sweep and record it; should that fail, its results are there all the same."""
-    from distvae.report import write
-
-    try:
-        written = write(folder)
-    except Exception as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        print(f"the report could not be written: {cause}; 'distvae report {folder}' tries again", file=sys.stderr)
-        return
-    if not quiet:
-        print(f"report:    {written}")
-    keep(folder, written)
-
-
-def keep(folder: Path, page: Path) -> None:
-    """Give the page of a folder to the record that the folder has in MLflow, if it has one."""
-    from distvae.track import Store, Tracker
-
-    try:
-        record = Tracker.known(folder, Store.find(ROOT))
-    except (OSError, ValueError, KeyError) as error:
-        print(
-            f"{folder}: what it remembers of its record is damaged ({error!r}); the report is not in MLflow",
-            file=sys.stderr,
-        )
-        return
-    if record:
-        record.report(page)
+        keep(source, written, ROOT)

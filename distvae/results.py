@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from distvae.refusal import Refusal
 Row = dict[str, Any]
 
 
-def add(folder: Path, run: Path, table: str, force: bool) -> None:
-    """Write the row of an evaluated run: configuration, seed, commit, seconds, figures."""
+def add(
+    folder: Path, run: Path, table: str, force: bool, name: str = "", beside: Mapping[str, Any] | None = None
+) -> None:
+    """Write the row of an evaluated run: configuration, seed, commit, seconds, figures, and what is given beside."""
     from distvae.train.run import read_config, read_info
     from distvae.train.session import commit
 
     info = read_info(run)
     row = {
         "table": table,
-        "row": run.name,
+        "row": name or run.name,
         "recipe": info["recipe"],
         "commit": info["commit"],
         "judged_by": commit(),
@@ -32,7 +35,7 @@ def add(folder: Path, run: Path, table: str, force: bool) -> None:
         "config": _settings(read_config(run, info)),
         "figures": _figures(run),
     }
-    write(folder, row, force)
+    write(folder, row | dict(beside or {}), force)
 
 
 def _figures(run: Path) -> Row:
@@ -109,6 +112,12 @@ def build(folder: Path, out: Path | None) -> None:
         partial.write_text(page)
 
 
+def known(folder: Path, table: str, name: str) -> Row | None:
+    """The row of a name, if it is there."""
+    path = folder / table / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def read(folder: Path, table: str) -> list[Row]:
     """The finished rows of a table, by name."""
     return [json.loads(path.read_text()) for path in sorted((folder / table).glob("*.json"))]
@@ -165,23 +174,50 @@ SHOWN = {
 DIGITS = {"psnr": 2, "snr": 2, "snr_gain": 2, "pesq_wb_gain": 2, "ssim": 3}
 
 
-def _table(rows: list[Row]) -> list[str]:
-    """A Markdown table, seeds of the same row together."""
+def grouped(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows of each name, seeds of the same together."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["row"].removesuffix(f"-s{row['config'].get('train.seed')}"), []).append(row)
+    return groups
+
+
+def _table(rows: list[Row]) -> list[str]:
+    """A Markdown table, seeds of the same row together."""
     shown = [name for name in SHOWN if any(row["figures"].get(name) is not None for row in rows)]
-    head = ["row", *(SHOWN[name] for name in shown), "seeds", "epochs", "seconds", "commit"]
+    compared = [name for name in shown if any(name in row.get("published", {}) for row in rows)]
+    scaled = any("scale" in row for row in rows)
+    beside = [f"{word} {SHOWN[name]}" for name in compared for word in ("published", "difference in")]
+    head = ["row", *(SHOWN[name] for name in shown), *beside, *["scale"] * scaled]
+    head += ["seeds", "epochs", "seconds", "commit"]
     lines = [_line(head), _line(["---"] * len(head))]
-    for name, group in groups.items():
-        figures = [_spread([row["figures"].get(figure) for row in group], DIGITS.get(figure)) for figure in shown]
-        epochs, seconds = (_spread([row[key] for row in group], 0) for key in ("epochs", "seconds"))
-        commits = " ".join(sorted({str(row["commit"])[:8] for row in group}))
-        lines.append(_line([name, *figures, str(len(group)), epochs, seconds, commits]))
-    return lines
+    for name, group in grouped(rows).items():
+        cells = [spread([row["figures"].get(figure) for row in group], DIGITS.get(figure)) for figure in shown]
+        cells += [cell for figure in compared for cell in _against(group, figure)]
+        cells += [group[0].get("scale", "-")] * scaled
+        cells += [str(len(group)), *(spread([row[key] for row in group], 0) for key in ("epochs", "seconds"))]
+        lines.append(_line([name, *cells, commits(group)]))
+    notes = {f"`{name}`: {group[0]['note']}." for name, group in grouped(rows).items() if group[0].get("note")}
+    return [*lines, *([""] if notes else []), *sorted(notes)]
 
 
-def _spread(values: list[float | None], digits: int | None = None) -> str:
+def commits(group: list[Row]) -> str:
+    """The programs that made some rows."""
+    return " ".join(sorted({str(row["commit"])[:8] for row in group}))
+
+
+def _against(group: list[Row], figure: str) -> tuple[str, str]:
+    """What was published of a figure, and what the mean has beyond it."""
+    published, found = group[0].get("published", {}).get(figure), [row["figures"].get(figure) for row in group]
+    if published is None:
+        return "-", "-"
+    mean = [value for value in found if value is not None]
+    digits = DIGITS.get(figure, 2)
+    return f"{published:g}", f"{sum(mean) / len(mean) - published:+.{digits}f}" if mean else "-"
+
+
+def spread(values: list[float | None], digits: int | None = None) -> str:
+    """The mean of what is known, and half its range."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"

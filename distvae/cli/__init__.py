@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from distvae.cli import bench, data, machines, models, records, restoration, sweeps
+from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
 from distvae.refusal import Refusal
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train and tune variational autoencoders with sparse, dictionary and binary latents.",
 )
-for part in (models, restoration, sweeps, records, machines):
+for part in (models, restoration, sweeps, tables, records, machines):
     app.add_typer(part.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

@@ -15,7 +15,9 @@ def provenance(sweep: Sweep) -> Iterator[Block]:
     """The last part of a sweep's report."""
     told, runs = sweep.facts, sweep.runs
     yield facts([*_origin(runs), *_times(sweep)])
-    if written := repeat.space(told):
+    if "command" in told:
+        yield Code(told["command"], "To repeat it, with the folder of the data after --data:")
+    elif written := repeat.space(told):
         repeated = shlex.join(["distvae", "tune", f"{told['name']}.yaml"])
         yield Code(repeated, "To repeat it, save the space below as a file, and type:")
         yield Code(written, f"{told['name']}.yaml", folded=True)

@@ -98,6 +98,11 @@ class Sweep:
         found: Directions = self.facts["metrics"]
         return found
 
+    @property
+    def split(self) -> str:
+        """What its trials were judged on."""
+        return str(self.facts.get("split", "val"))
+
     @cached_property
     def finished(self) -> list[Trial]:
         """The trials that were judged, best first."""

@@ -11,11 +11,11 @@ from distvae.report.exhibits import exhibit
 from distvae.report.importance import DRAWN, Group, groups, shares
 from distvae.report.numbers import counted, listed, setting, shown
 from distvae.report.provenance import described, provenance
+from distvae.report.published import published, rows_told
 from distvae.report.reading import Evidence, Sweep, Trial
 from distvae.report.trials import STATES, better, tables
 from distvae.tune.admission import CHANGE_THE_BOUND
 from distvae.tune.axes import Choice, Interval
-from distvae.tune.trial import SPLIT
 
 DRAWN_BARS = 40
 LABEL = 44  # letters beside a bar
@@ -27,6 +27,7 @@ def of_sweep(sweep: Sweep, other: Sweep | None = None) -> Document:
     """All that a sweep's folder tells, and how its front stands against that of another."""
     parts: dict[str, Iterable[Block]] = {
         "Question and answer": _question(sweep),
+        "Beside what was published": published(sweep),
         "Trials": _trials(sweep),
         "Compromises": compromises(sweep),
         "Against another sweep": against(sweep, other) if other else (),
@@ -49,6 +50,13 @@ def _subtitle(sweep: Sweep) -> str:
 
 def _question(sweep: Sweep) -> Iterator[Block]:
     told, axes = sweep.facts, sweep.facts["axes"]
+    if rows_told(sweep):
+        yield Text(
+            f"How close do the rows of {told['name']} come to what was published, in {listed(list(sweep.metrics))}? "
+            "Each is a recipe of its own, judged on test data: nothing is chosen by what they find."
+        )
+        yield from (Text(sentence, strong=True) for sentence in _answer(sweep))
+        return
     keys = listed(list(dict.fromkeys(axis["key"] for axis in axes)))
     ranked = listed([f"{name} ({better(mode)} is better)" for name, mode in sweep.metrics.items()])
     data = f"on {described(sweep.runs[0])}" if sweep.runs else f"on {told['config'].get('data.path') or 'its data'}"
@@ -214,11 +222,11 @@ def _exhibits(sweep: Sweep) -> Iterator[Exhibit]:
     shown_of = {"best": sweep.finished[:1], "worst": sweep.finished[1:][-1:]}
     for rank, trials in shown_of.items():
         for trial in trials:
-            run = next((run for run in trial.runs if SPLIT in run.figures), None)
+            run = next((run for run in trial.runs if sweep.split in run.figures), None)
             if run is not None:
                 figure = f"{name} {shown(trial.result.figures[name])}"
                 title = f"Trial {trial.result.number}, the {rank} in {name}: {trial.result.label} ({figure})"
-                yield exhibit(run, SPLIT, title, ("spectrogram", "images", "codes", "dictionary"))
+                yield exhibit(run, sweep.split, title, ("spectrogram", "images", "codes", "dictionary"))
 
 
 def _sparsity(sweep: Sweep) -> Iterator[Block]:

@@ -14,6 +14,7 @@ from distvae.noise import JUDGEMENT, VALIDATION, Noise
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.restoration import judge_restored
 from distvae.tasks.sparsity import Strength
+from distvae.tasks.truth import judge_truth
 from distvae.train.loop import BLOCK
 from distvae.train.run import Array, Run
 from distvae.train.step import Sums, add, assess
@@ -40,7 +41,8 @@ def judge_images(run: Run, split: str) -> Judgement:
         for name, value in total.items()
     }
     restored, notes = judge_restored(run)
-    summary = {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms() | restored
+    told = restored | judge_truth(run, images[:], means["bound"])
+    summary = {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms() | told
     return Judgement(split, summary, notes=notes)
 
 

@@ -1,7 +1,7 @@
 """A search space: a recipe, what varies around it, and what its trials are ranked by."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 
 Search = Literal["tpe", "nsga2", "grid", "random"]
 Scheduler = Literal["none", "asha", "median"]
+ROW = "row"
+"""The key of the axis that chooses among named rows."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a configuration of its own, and what was published for it."""
+
+    recipe: str
+    config: Config
+    published: Mapping[str, float] = field(default_factory=dict)
+    """By figure."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,12 @@ class Space:
     scheduler: Scheduler
     """What stops trials early, by their bounds."""
     axes: tuple[Axis, ...]
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    """What the axis `row` chooses from, if there is one: trials that differ in more than one key."""
+    command: str = ""
+    """What repeats a sweep over rows."""
+    split: str = "val"
+    """What trials are judged on: choosing among them must not see the test data; a table of rows chooses nothing."""
 
     @cached_property
     def given(self) -> dict[str, Any]:
@@ -47,8 +65,10 @@ class Space:
 
     @cached_property
     def varied(self) -> set[str]:
-        """The dotted keys that some axis varies."""
-        return {axis.key for axis in self.axes}
+        """The dotted keys that some axis varies, or that rows do not share."""
+        base = flatten(self.base)
+        apart = [{k for k, v in flatten(row.config).items() if base.get(k) != v} for row in self.rows.values()]
+        return {axis.key for axis in self.axes}.union(*apart)
 
     @cached_property
     def deciding(self) -> set[str]:
@@ -65,12 +85,22 @@ class Space:
 
     def config(self, values: Mapping[str, Any]) -> Config:
         """The validated configuration of a trial."""
-        return vary(self.base, values)
+        base = self.rows[values[ROW]].config if ROW in values else self.base
+        return vary(base, {key: value for key, value in values.items() if key != ROW})
+
+    def recipe_of(self, values: Mapping[str, Any]) -> str:
+        """What a trial departs from."""
+        return self.rows[values[ROW]].recipe if ROW in values else self.recipe
+
+    def published(self, values: Mapping[str, Any]) -> Mapping[str, float]:
+        """The figures that were published for a trial."""
+        return self.rows[values[ROW]].published if ROW in values else {}
 
     def pinned(self, assignments: Mapping[str, Any]) -> "Space":
         """The same space with some keys set, which then no longer vary."""
         axes = tuple(axis for axis in self.axes if axis.key not in assignments)
-        return replace(self, base=self.config(assignments), axes=axes)
+        rows = {name: replace(row, config=vary(row.config, assignments)) for name, row in self.rows.items()}
+        return replace(self, base=self.config(assignments), axes=axes, rows=rows)
 
     def active(self, values: dict[str, Any]) -> list[Axis]:
         """The axes that apply to a trial."""

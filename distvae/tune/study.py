@@ -173,21 +173,29 @@ def _facts(space: Space) -> dict[str, Any]:
     """What a sweep's folder says is explored."""
     facts = {"name": space.name, "recipe": space.recipe, "config": flatten(space.base), "metrics": dict(space.metrics)}
     how = {name: getattr(space, name) for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler")}
-    return facts | how | {"axes": [asdict(axis) for axis in space.axes]}
+    facts |= how | {"axes": [asdict(axis) for axis in space.axes]}
+    rows = {name: flatten(row.config) | {"published": dict(row.published)} for name, row in space.rows.items()}
+    return facts | ({"rows": rows, "split": space.split, "command": space.command} if rows else {})
 
 
 def _same_sweep(space: Space, out: Path) -> None:
     """Refuse to go on with a sweep of something else; there may be more trials, and other machines."""
-    from distvae.train.session import FREE_TO_CHANGE
-
-    then, now = (json.loads(text) for text in ((out / SWEEP).read_text(), json.dumps(_facts(space))))
-    for facts in (then, now):
-        facts |= {f"config.{key}": value for key, value in facts.pop("config").items() if key not in FREE_TO_CHANGE}
+    then, now = (_binding(json.loads(text)) for text in ((out / SWEEP).read_text(), json.dumps(_facts(space))))
     for name in then.keys() | now.keys():
         if name not in ("trials", "concurrent") and then.get(name) != now.get(name):
             raise Refusal(
                 f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume goes on unchanged"
             )
+
+
+def _binding(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a sweep that goes on must have in common with its beginning, a name for each."""
+    from distvae.train.session import FREE_TO_CHANGE
+
+    configs = {"config": facts.pop("config")}
+    configs |= {f"row {name}": row for name, row in facts.pop("rows", {}).items()}
+    told = {f"{name}.{k}": v for name, config in configs.items() for k, v in config.items() if k not in FREE_TO_CHANGE}
+    return facts | told
 
 
 def _record(space: Space, out: Path, store: Store) -> Tracker:
@@ -244,7 +252,7 @@ def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker, signal: 
     space, ranked = shared.space, rank(list(watch.results.values()), shared.space.metrics)
     findings = Findings(out, space.metrics, ranked, record.look, signal)
     record.files([out / SWEEP, *write_findings(findings)], "results")
-    if "finished" in findings.states:
+    if "finished" in findings.states and not space.rows:
         best = ranked[0]
         record.register(space.name, shared.runs(best.number, best.values)[0].folder)
     record.close(STATUS.get(findings.exit_code, "KILLED"))

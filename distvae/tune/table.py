@@ -18,9 +18,10 @@ TEXT = ("what varies", "state", "")
 
 def progress(results: Iterable[Result], space: Space) -> "Table":
     """The trials of a sweep under way."""
-    epochs, metrics = space.base.train.epochs, list(space.metrics)
+    metrics = list(space.metrics)
     table = _table(["trial", "what varies", "epoch", "bound", *metrics, "time", "state"])
     for result in sorted(results, key=lambda result: result.number):
+        epochs = space.config(result.values).train.epochs
         state = "judging" if result.state == "training" and result.epoch == epochs else result.state
         reached = [f"{result.number}/{space.trials}", result.label, f"{result.epoch}/{epochs}"]
         bound = "" if result.bound is None else f"{result.bound:.1f}"

@@ -23,8 +23,6 @@ Report = dict[str, Any]
 
 FAILURE = "failure.txt"
 """The file of a trial's folder that says why it failed: the cause in a line, then where."""
-SPLIT = "val"
-"""What trials are judged on: choosing among them must not see the test data."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,14 @@ class Attempt:
         except Refusal:  # the run itself will say so
             params = self.values
         parent, place = self.trials.folder.parent, dict(self.trials.place)
-        tags = run_tags(space.recipe, self.folder, parent) | place
+        tags = run_tags(space.recipe_of(self.values), self.folder, parent) | place
         name = f"{self.name} {describe(self.values)}"
         return Tracker(None, space.name, name, self.folder, params, tags, parent)
 
     @property
     def ended(self) -> bool:
         """Whether it was judged."""
-        return (self.folder / "evaluation" / SPLIT / "summary.json").exists()
+        return (self.folder / "evaluation" / self.trials.space.split / "summary.json").exists()
 
     def epochs(self, tracker: Tracker) -> Iterator[Report]:
         """Train, from where an earlier attempt was cut short; a report after each epoch."""
@@ -99,7 +97,7 @@ class Attempt:
         from distvae.train.session import fit, open_folder
 
         trials, folder = self.trials, Folder(self.folder)
-        config, recipe = trials.space.config(self.values), trials.space.recipe
+        config, recipe = trials.space.config(self.values), trials.space.recipe_of(self.values)
         dataset, stop = open_dataset(config.data, quiet=True), worker.asked(Folder(trials.folder))
         if trials.group is None:
             yield from fit(config, dataset, folder, recipe=recipe, resume=True, stop=stop)
@@ -112,12 +110,14 @@ class Attempt:
         from distvae.tasks.evaluate import evaluate
         from distvae.train.run import Run
 
-        run = Run.open(self.folder)
-        summary = evaluate(run, split=SPLIT, force=True, progress=False).summary
-        tracker.evaluation(summary, self.folder / "evaluation" / SPLIT)
-        tracker.model()
+        run, space = Run.open(self.folder), self.trials.space
+        summary = evaluate(run, split=space.split, force=True, progress=False).summary
         figures = _best_epoch(run.epochs()) | summary
-        for name in self.trials.space.metrics:
+        beside = against(figures, space.published(self.values))
+        tracker.evaluation(summary | beside, self.folder / "evaluation" / space.split)
+        tracker.model()
+        figures |= beside
+        for name in space.metrics:
             if not math.isfinite(figures.get(name, math.nan)):
                 raise ArithmeticError(f"judging gave no {name}")
         return {name: value for name, value in figures.items() if math.isfinite(value)}
@@ -165,6 +165,14 @@ def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Generat
         yield {"failure": cause}
     else:
         yield {"figures": averaged(found)}
+
+
+def against(figures: Mapping[str, float], published: Mapping[str, float]) -> dict[str, float]:
+    """What was published for figures, and what these have beyond it."""
+    known = {name: value for name, value in published.items() if name in figures}
+    return {f"{name}_published": value for name, value in known.items()} | {
+        f"{name}_difference": figures[name] - value for name, value in known.items()
+    }
 
 
 def averaged(found: list[dict[str, float]]) -> dict[str, float]:

@@ -26,7 +26,7 @@ LAYERS = [
     ("track", "progress"),
     ("tune",),
     ("report", "results"),
-    ("bench", "doctor"),
+    ("bench", "doctor", "reproduce"),
     ("jobs", "restore", "show", "browse", "serve", "survey"),
     ("cli",),
     ("submit",),

@@ -16,6 +16,7 @@ from distvae import jobs, report
 from distvae.config import Config, flatten
 from distvae.recipes import load
 from distvae.report.blocks import Sound
+from distvae.report.keeping import reported
 from distvae.report.page import PLAIN, WIDE, picture, sound
 from distvae.report.reading import Evidence, read
 from distvae.report.repeat import command, space
@@ -129,12 +130,12 @@ def test_a_sound_is_packed_without_loss(tmp_path: Path) -> None:
 def test_results_outlive_a_report_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = sweeps.without_a_ledger(tmp_path / "sweep", trials=2)
     (tmp_path / "sweep" / "report.html").mkdir()
-    jobs.reported(tmp_path / "sweep", quiet=False)
+    reported(tmp_path / "sweep", tmp_path, quiet=False)
     said = capsys.readouterr()
     assert "the report could not be written" in said.err
     assert f"'distvae report {tmp_path / 'sweep'}' tries again" in said.err
     assert len(results) == 2
     assert (tmp_path / "sweep" / "results.json").is_file()
     (tmp_path / "sweep" / "report.html").rmdir()
-    jobs.reported(tmp_path / "sweep", quiet=False)
+    reported(tmp_path / "sweep", tmp_path, quiet=False)
     assert capsys.readouterr().out == f"report:    {tmp_path / 'sweep' / 'report.html'}\n"

@@ -20,6 +20,7 @@ import distvae
 from distvae import jobs
 from distvae.browse import sync
 from distvae.config import Config, flatten
+from distvae.report.keeping import reported
 from distvae.track import Relay, Store, Tracker, public
 from distvae.track.journal import LINES, Journal
 from tests.report import folders as sweeps
@@ -416,7 +417,7 @@ def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish
     (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")
     assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
     (root / "one" / "mlflow.json").write_text("{")
-    jobs.reported(root / "one", quiet=True)
+    reported(root / "one", root, quiet=True)
     assert "what it remembers of its record is damaged" in capsys.readouterr().err
 
 

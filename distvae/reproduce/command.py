@@ -1,0 +1,61 @@
+"""What `distvae reproduce` does: say what it takes, obtain it, and hold it against what was published."""
+
+import sys
+from pathlib import Path
+
+from distvae.refusal import Refusal
+from distvae.reproduce.compare import compare, grid, write
+from distvae.reproduce.run import KEPT, Work, planned, reproduce
+from distvae.reproduce.table import Scale, read_table, table_names
+from distvae.tune.means import Means
+
+
+def tables() -> None:
+    """Print the tables that there are."""
+    for name in table_names():
+        print(f"{name:14}{read_table(name).about}")
+
+
+def remake(
+    name: str,
+    scale: Scale,
+    only: list[str],
+    data: str,
+    out: Path,
+    rows: Path | None,
+    concurrent: int | None,
+    plan: bool,
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    means: Means,
+    root: Path,
+) -> int:
+    """Obtain a table, print it beside what was published, and keep both; the exit code."""
+    from rich.console import Console
+
+    table = read_table(name, scale).only(only)
+    if not table.trained and not table.peers:
+        raise Refusal(f"--only: {', '.join(only)}: nothing to obtain at scale {scale}; other rows or scale expected")
+    if plan or not quiet:
+        print("\n".join(planned(table)), file=sys.stdout if plan else sys.stderr)
+    if plan:
+        return 0
+    findings = reproduce(Work.of(table, data), out, rows, concurrent, quiet, force, resume, means)
+    lines = compare(table, rows or out / KEPT)
+    comparison = write(lines, out)
+    if findings is not None:
+        _record(out, comparison, root, quiet)
+    if not quiet:
+        Console(width=200).print(grid(lines))
+        print(f"published: {table.source}")
+    return 0 if findings is None else findings.exit_code
+
+
+def _record(out: Path, comparison: Path, root: Path, quiet: bool) -> None:
+    from distvae.report.keeping import reported
+    from distvae.track import Store, Tracker
+
+    if record := Tracker.known(out, Store.find(root)):
+        record.files([comparison], "results")
+    reported(out, root, quiet)

@@ -1,0 +1,101 @@
+"""What was obtained beside what was published: a line for each row and figure."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distvae import results
+from distvae.output import whole
+from distvae.reproduce.table import Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
+
+COMPARISON = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of one row."""
+
+    row: str
+    figure: str
+    published: float | None
+    obtained: float | None
+    """The mean over seeds."""
+    spread: float | None
+    """Half the range over seeds, where there are several."""
+    seeds: int = 0
+    scale: str = ""
+    epochs: int | None = None
+    seconds: float | None = None
+    """Of one seed."""
+    commit: str = ""
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Obtained less published."""
+        return None if self.obtained is None or self.published is None else self.obtained - self.published
+
+
+def compare(table: Table, folder: Path) -> list[Line]:
+    """The rows of a table in its order: what files of finished ones say, and what was published."""
+    groups = results.grouped(results.read(folder, table.name))
+    return [line for entry in table.entries for line in _lines(table, entry.name, entry.published, groups)]
+
+
+def _lines(table: Table, name: str, published: Any, groups: dict[str, list[results.Row]]) -> Iterator[Line]:
+    group = groups.get(name, [])
+    figures = dict.fromkeys([*(published or table.metrics), *(list(table.metrics) if group else [])])
+    for figure in figures:
+        values = [row["figures"][figure] for row in group if row["figures"].get(figure) is not None]
+        if not values and figure not in published:
+            continue
+        line = Line(name, figure, published.get(figure), None, None)
+        if values:
+            half = (max(values) - min(values)) / 2 if len(values) > 1 else None
+            first = group[0]
+            seconds = sum(row["seconds"] for row in group) / len(group)
+            how = {"scale": first.get("scale", ""), "epochs": first["epochs"], "note": first.get("note", "")}
+            mean = sum(values) / len(values)
+            told = {"seeds": len(values), "seconds": seconds, "commit": results.commits(group)}
+            line = Line(name, figure, published.get(figure), mean, half, **told, **how)
+        yield line
+
+
+def write(lines: list[Line], folder: Path) -> Path:
+    """Keep the comparison for programs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / COMPARISON) as path:
+        told = [asdict(line) | {"difference": line.difference} for line in lines]
+        path.write_text(json.dumps(told, indent=1) + "\n")
+    return folder / COMPARISON
+
+
+def grid(lines: list[Line]) -> "Grid":
+    """The comparison for a person."""
+    from rich.table import Table as Grid
+
+    table = Grid(box=None, header_style="bold", padding=(0, 1))
+    for name in ("row", "figure"):
+        table.add_column(name, no_wrap=True)
+    for name in ("published", "obtained", "difference", "seeds", "epochs", "time", "scale", "commit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(line.row, line.figure, *_cells(line))
+    return table
+
+
+def _cells(line: Line) -> list[str]:
+    from distvae.progress import clock
+
+    def told(value: float | None, form: str = ".3f") -> str:
+        return "" if value is None else f"{value:{form}}"
+
+    obtained = told(line.obtained) + (f" ± {line.spread:.3f}" if line.spread is not None else "")
+    counts = [str(line.seeds or ""), "" if line.epochs is None else str(line.epochs)]
+    time = "" if line.seconds is None else clock(line.seconds)
+    return [told(line.published, "g"), obtained, told(line.difference, "+.3f"), *counts, time, line.scale, line.commit]

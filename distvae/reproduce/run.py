@@ -1,0 +1,147 @@
+"""Obtaining a table: its models are the trials of a sweep, its methods of comparison are judged beside it."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distvae import results
+from distvae.progress import clock
+from distvae.reproduce.finding import locate
+from distvae.reproduce.table import Entry, Settings, Table
+from distvae.tune.axes import Axis, Choice
+from distvae.tune.means import Means
+from distvae.tune.results import Findings
+from distvae.tune.space import ROW, Row, Space
+from distvae.tune.study import ALONE, SWEEP, sweep
+from distvae.tune.trial import Trials
+
+KEPT = "rows"
+"""The folder of a table's folder that keeps a file for each finished row."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A table with the data that it needs."""
+
+    table: Table
+    places: dict[str, Settings]
+
+    @classmethod
+    def of(cls, table: Table, root: str) -> "Work":
+        """With the data found below a folder; it is refused what is not there."""
+        needed = dict.fromkeys(entry.data for entry in table.entries if entry.recipe and entry.data)
+        return cls(table, {name: locate(name, table.data[name], root) for name in needed})
+
+    def row(self, entry: Entry) -> Row:
+        """What is trained for a row."""
+        return Row(entry.recipe, entry.config(self.places.get(entry.data)), entry.published)
+
+    def space(self) -> Space:
+        """The rows as trials of a sweep."""
+        table, rows = self.table, {entry.name: self.row(entry) for entry in self.table.trained}
+        first = next(iter(rows.values()))
+        return Space(
+            name=table.name,
+            about=table.about,
+            recipe=table.name,
+            base=first.config,
+            metrics=table.metrics,
+            trials=len(rows),
+            concurrent=None,
+            seed=0,
+            search="grid",
+            seeds=table.seeds,
+            scheduler="none",
+            axes=(Axis(ROW, 0, 0, Choice(tuple(rows))),),
+            rows=rows,
+            command=f"distvae reproduce {table.name} --scale {table.scale}",
+            split="test",
+        )
+
+
+def planned(table: Table) -> Iterator[str]:
+    """What a table takes, in words."""
+    obtained, cost = len(table.trained), table.cost()
+    seeds = "" if table.seeds == 1 else f", {table.seeds} seeds each"
+    beside = f", {len(table.peers)} methods of comparison" if table.peers else ""
+    yield f"{table.name}: {table.about}"
+    yield f"published: {table.source}"
+    yield (
+        f"scale {table.scale}: {obtained} models{seeds}{beside}; {len(table.quoted)} rows are quoted only; about "
+        f"{clock(cost)} of one core, by epochs measured on one of 2 to 3 GHz"
+    )
+
+
+def reproduce(
+    work: Work,
+    out: Path,
+    rows: Path | None,
+    concurrent: int | None = None,
+    quiet: bool = False,
+    force: bool = False,
+    resume: bool = False,
+    means: Means = ALONE,
+) -> Findings | None:
+    """Obtain the rows of a table into a folder, and keep a file for each that is finished."""
+    folder = rows or out / KEPT
+    for entry in work.table.peers:
+        _say(f"{entry.name}: judged", quiet or not _judged(work, entry, folder, force))
+    if not work.table.trained:
+        return None
+    space = work.space()
+    try:
+        return sweep(space, out, None, None, concurrent, "", quiet, force, resume, means=means)
+    finally:
+        for name in keep(work, space, out, folder, force):
+            _say(f"{name}: not kept, the row of another scale is there; --force replaces it", quiet)
+
+
+def _say(line: str, quiet: bool) -> None:
+    if not quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
+    """Judge a method of comparison, unless that was done."""
+    file = folder / work.table.name / f"{entry.name}.json"
+    if file.exists() and not force:
+        return False
+    results.peer(entry.peer, entry.config(work.places.get(entry.data)), file, True, _beside(work.table, entry))
+    return True
+
+
+def keep(work: Work, space: Space, out: Path, folder: Path, force: bool) -> Iterator[str]:
+    """Keep a file for each run that is finished; those that stay as they are because another scale made them."""
+    from distvae.train.run import read_info
+
+    for name, entry, run in _finished(work, space, out):
+        kept = results.known(folder, work.table.name, name)
+        if kept and kept.get("scale") != work.table.scale and not force:
+            yield name
+            continue
+        beside = _beside(work.table, entry, read_info(run)["rows"])
+        results.add(folder, run, work.table.name, True, name, beside)
+
+
+def _finished(work: Work, space: Space, out: Path) -> Iterator[tuple[str, Entry, Path]]:
+    """The runs that were judged, each with a name and its row."""
+    from distvae.report.reading import read_sweep
+
+    if not (out / SWEEP).is_file():
+        return
+    entries, trials = {entry.name: entry for entry in work.table.trained}, Trials(space, out.absolute() / "trials")
+    for trial in read_sweep(out).finished:
+        entry = entries[trial.result.values[ROW]]
+        for attempt in trials.runs(trial.result.number, trial.result.values):
+            seed = f"-s{attempt.values['train.seed']}" if space.seeds > 1 else ""
+            yield entry.name + seed, entry, attempt.folder
+
+
+def _beside(table: Table, entry: Entry, rows: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """What a row's file says of the table, and of data that is less than the published."""
+    full = table.data[entry.data].full if entry.data else {}
+    less = [f"{rows[s]:,} of {n:,} to {s} on" for s, n in full.items() if rows and rows.get(s, n) < n]
+    note = "; ".join(filter(None, [entry.note, ", ".join(less)]))
+    return {"scale": table.scale, "published": dict(entry.published), "note": note}

@@ -1,0 +1,199 @@
+"""Published tables: every row is a valid configuration, finds its data, and is held against what was published."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distvae import results
+from distvae.refusal import Refusal
+from distvae.reproduce.compare import compare, write
+from distvae.reproduce.finding import locate
+from distvae.reproduce.run import Work, keep, planned
+from distvae.reproduce.table import SCALES, TABLES, Entry, Scale, Source, Table, read_table, table_names
+from distvae.tune.ledger import Ledger
+from distvae.tune.results import Result, rank
+from distvae.tune.space import ROW
+from distvae.tune.study import SWEEP, _facts
+from distvae.tune.trial import Trials, run_trial
+
+HOUSE = Source("House", {"house256.png": {}, "other/*.tif": {"data.stride": 2}})
+
+
+def published(name: str) -> dict[str, dict[str, str]]:
+    """The file of published figures, read as a spreadsheet would."""
+    path = TABLES / f"{name}.csv"
+    if not path.exists():
+        return {}
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {row["row"]: row for row in csv.DictReader(lines)}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", table_names())
+def test_every_row_is_a_configuration(name: str, scale: Scale) -> None:
+    table = read_table(name, scale)
+    assert table.trained
+    assert table.cost() > 0
+    for entry in (*table.trained, *table.peers):
+        entry.config()
+        assert not entry.data or entry.data in table.data
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_all_that_was_published_is_shown_and_no_row_is_there_twice(name: str) -> None:
+    table = read_table(name)
+    names = [entry.name for entry in table.entries]
+    assert len(set(names)) == len(names)
+    told = {entry.name: dict(entry.published) for entry in table.entries if entry.published}
+    for row, figures in published(name).items():
+        assert told[row] == {k: float(v) for k, v in figures.items() if k != "row" and v}
+
+
+def test_the_letter_of_the_paper_and_our_recipe_are_two_scales() -> None:
+    (full, day) = (read_table("sdm-speech", scale).entries[0].config() for scale in ("full", "day"))
+    assert (full.estep.input, full.train.rate, full.train.patience) == ("raw", 1e-4, 20)
+    assert (day.estep.input, day.train.rate, day.train.epochs) == ("log_standard", 3e-3, 30)
+
+
+def test_rows_stand_for_every_combination() -> None:
+    table = read_table("vsc-elbo")
+    assert len(table.trained) == 2 * 4 * 25
+    (entry,) = table.only(["mnist-vsc-0.2-m96"]).trained
+    assert (entry.config().model.alpha, entry.config().model.latent) == (0.2, 96)
+    assert entry.published == {"objective": -119.9464} or math.isclose(
+        entry.published["objective"], -119.95, abs_tol=5e-3
+    )
+
+
+def test_a_row_that_is_not_there_is_named() -> None:
+    with pytest.raises(Refusal, match=r"--only: no row tvae-26; did you mean 'tvae-2?5'"):
+        read_table("house").only(["tvae-26"])
+
+
+@pytest.mark.parametrize("place", [".", "images"])
+def test_data_is_found_in_a_folder_and_in_one_below(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "house256.png").write_bytes(b"")
+    assert locate("house", HOUSE, str(tmp_path)) == {"data.path": str(tmp_path / place / "house256.png")}
+
+
+def test_what_is_found_another_way_sets_what_goes_with_it(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.tif").write_bytes(b"")
+    assert locate("house", HOUSE, str(tmp_path))["data.stride"] == 2
+    folder = locate("house", replace(HOUSE, folder=True), str(tmp_path))
+    assert folder["data.path"] == str(tmp_path / "other")
+
+
+def test_data_that_is_not_there_is_named_with_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTVAE_DATA", raising=False)
+    with pytest.raises(Refusal, match=r"--data: not given.*house \(House\)"):
+        locate("house", HOUSE, "")
+    with pytest.raises(Refusal, match=r"holds no house \(House\): house256.png or other/\*.tif expected"):
+        locate("house", HOUSE, str(tmp_path))
+
+
+def small(scale: Scale = "smoke", seeds: int = 1) -> Work:
+    """Bars with next to no training."""
+    table = read_table("bars", scale).only(["fitness", "exact"])
+    entries = [replace(e, settings={**e.settings, "train.epochs": 2}, published={"bound": 1.5}) for e in table.trained]
+    return Work(replace(table, entries=(*entries, Entry("quoted", published={"bound": 9.0})), seeds=seeds), {})
+
+
+def obtained(work: Work, out: Path) -> None:
+    """What a sweep leaves behind, without Ray."""
+    space = work.space().pinned({"train.threads": 1})
+    out.mkdir(parents=True)
+    (out / SWEEP).write_text(json.dumps(_facts(space)))
+    ledger = Ledger(space, out)
+    while setting := ledger.next():
+        *_, last = run_trial(Trials(space, out / "trials"), *setting)
+        ledger.close(Result(setting.number, setting.values, "finished", figures=last["figures"]))
+    assert {result.values[ROW] for result in rank(ledger.results, space.metrics)} == {"fitness", "exact"}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An MLflow server that refuses at once."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+def test_rows_that_finish_are_kept_and_held_against_what_was_published(tmp_path: Path) -> None:
+    work = small(seeds=2)
+    obtained(work, tmp_path / "out")
+    assert not list(keep(work, work.space(), tmp_path / "out", tmp_path / "rows", force=False))
+    files = sorted(path.name for path in (tmp_path / "rows" / "bars").iterdir())
+    assert files == ["exact-s0.json", "exact-s1.json", "fitness-s0.json", "fitness-s1.json"]
+    bounds = [json.loads((tmp_path / "rows" / "bars" / name).read_text())["figures"]["bound"] for name in files[:2]]
+    lines = {(line.row, line.figure): line for line in compare(work.table, tmp_path / "rows")}
+    exact = lines["exact", "bound"]
+    assert exact.obtained == pytest.approx(sum(bounds) / 2)
+    assert exact.spread == pytest.approx(abs(bounds[0] - bounds[1]) / 2)
+    assert exact.difference == pytest.approx(sum(bounds) / 2 - 1.5)
+    assert (exact.seeds, exact.scale, exact.epochs) == (2, "smoke", 2)
+    assert (lines["quoted", "bound"].published, lines["quoted", "bound"].obtained) == (9.0, None)
+    told = json.loads(write(list(lines.values()), tmp_path).read_text())
+    assert told[0].keys() >= {"row", "published", "obtained", "difference", "commit", "seconds"}
+
+
+def test_figures_of_a_trial_say_what_they_have_beyond_the_published(tmp_path: Path) -> None:
+    work = small()
+    *_, last = run_trial(Trials(work.space(), tmp_path), 1, {ROW: "exact"})
+    figures = last["figures"]
+    assert figures["bound_published"] == 1.5
+    assert figures["bound_difference"] == figures["bound"] - 1.5
+
+
+def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+    smoke, day = small(), small("day")
+    obtained(smoke, tmp_path / "out")
+    rows = tmp_path / "rows"
+    path = rows / "bars" / "exact.json"
+    assert not list(keep(day, day.space(), tmp_path / "out", rows, force=False))
+    before = path.read_bytes()
+    assert sorted(keep(smoke, smoke.space(), tmp_path / "out", rows, force=False)) == ["exact", "fitness"]
+    assert path.read_bytes() == before
+    assert not list(keep(smoke, smoke.space(), tmp_path / "out", rows, force=True))
+    assert json.loads(path.read_text())["scale"] == "smoke"
+
+
+def test_less_data_than_published_is_noted(tmp_path: Path) -> None:
+    work = small()
+    source = Source("bars", {}, full={"train": 501, "test": 500})
+    table: Table = replace(work.table, data={"bars": source})
+    work = Work(replace(table, entries=tuple(replace(e, data="bars" if e.recipe else "") for e in table.entries)), {})
+    obtained(work, tmp_path / "out")
+    list(keep(work, work.space(), tmp_path / "out", tmp_path / "rows", force=False))
+    row: Any = results.known(tmp_path / "rows", "bars", "exact")
+    assert row["note"] == "500 of 501 to train on"
+
+
+def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: Path) -> None:
+    for seed, psnr in enumerate((30.0, 30.5)):
+        row = {"table": "t", "row": f"a-s{seed}", "config": {"train.seed": seed}, "figures": {"psnr": psnr}}
+        row |= {"seconds": 1.0, "epochs": 2, "commit": "c", "scale": "day", "published": {"psnr": 30.0}, "note": "less"}
+        results.write(tmp_path, row, force=False)
+    results.build(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| row | PSNR | published PSNR | difference in PSNR | scale | seeds | epochs | seconds | commit |" in page
+    assert "| a | 30.25 ± 0.25 | 30 | +0.25 | day | 2 | 2 | 1 | c |" in page
+    assert "`a`: less." in page
+
+
+def test_a_plan_says_what_it_takes() -> None:
+    told = "\n".join(planned(read_table("house", "full")))
+    assert "7 models, 3 seeds each, 9 methods of comparison" in told
+    assert "of one core" in told
+
+
+def test_tables_are_plain_yaml_without_leftovers() -> None:
+    for path in TABLES.glob("*.yaml"):
+        tree = yaml.safe_load(path.read_text())
+        assert {"about", "source", "metrics", "rows"} <= tree.keys()
