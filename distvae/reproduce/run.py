@@ -86,8 +86,7 @@ def reproduce(
 ) -> Findings | None:
     """Obtain the rows of a table into a folder, and keep a file for each that is finished."""
     folder = rows or out / KEPT
-    for entry in work.table.peers:
-        _say(f"{entry.name}: judged", quiet or not _judged(work, entry, folder, force))
+    judge_peers(work, folder, force, quiet)
     if not work.table.trained:
         return None
     space = work.space()
@@ -101,6 +100,12 @@ def reproduce(
 def _say(line: str, quiet: bool) -> None:
     if not quiet:
         print(line, file=sys.stderr, flush=True)
+
+
+def judge_peers(work: Work, folder: Path, force: bool, quiet: bool) -> None:
+    """Judge the methods of comparison that were not judged before."""
+    for entry in work.table.peers:
+        _say(f"{entry.name}: judged", quiet or not _judged(work, entry, folder, force))
 
 
 def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:

@@ -1,0 +1,67 @@
+"""A smoke run of every published table, and one by the command as it is typed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distvae.refusal import Refusal
+from distvae.reproduce.compare import compare
+from distvae.reproduce.run import Work, judge_peers
+from distvae.reproduce.table import read_table, table_names
+from distvae.tasks.metrics import available
+from distvae.tune.trial import Trials, run_trial
+
+pytestmark = pytest.mark.slow
+QUIET = {"train.threads": 1, "eval.processes": 1, "train.device": "cpu"}
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    try:
+        work = Work.of(read_table(name, "smoke"), str(real_data))
+    except Refusal as error:
+        pytest.skip(str(error))
+    if name == "sdm-speech" and not available(["pesq_wb"]):
+        pytest.skip("pesq is not installed")
+    space = work.space().pinned(QUIET)
+    for number, row in enumerate(space.rows, 1):
+        *_, last = run_trial(Trials(space, tmp_path / "trials"), number, {"row": row})
+        assert "figures" in last, last
+        assert set(space.metrics) <= last["figures"].keys()
+        for figure in space.rows[row].published:
+            assert f"{figure}_difference" in last["figures"]
+    judge_peers(work, tmp_path / "rows", force=False, quiet=True)
+    lines = compare(work.table, tmp_path / "rows")
+    judged = {line.row for line in lines if line.obtained is not None}
+    assert judged == {entry.name for entry in work.table.peers}
+
+
+def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "distvae", "reproduce", "bars", "--scale", "smoke", "--only", "exact"]
+    where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "bars")], capture_output=True, text=True, env=where, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of one core" in done.stderr
+    assert "exact" in done.stdout
+    assert "reliability" in done.stdout
+    row = tmp_path / "bars" / "rows" / "bars" / "exact.json"
+    before = json.loads(row.read_text())
+    assert before["scale"] == "smoke"
+    again = subprocess.run(
+        [*command, "--out", str(tmp_path / "bars"), "--resume"],
+        **{"capture_output": True, "text": True, "env": where, "cwd": tmp_path, "check": False},
+    )
+    assert again.returncode == 0, again.stderr
+    assert "1 trials ended before" in again.stderr
+    assert json.loads(row.read_text())["figures"] == before["figures"]
+    page = (tmp_path / "bars" / "report.md").read_text()
+    assert "How close do the rows of bars come to what was published" in page
+    assert "distvae reproduce bars --scale smoke" in page
