@@ -62,6 +62,7 @@ def train(
     previous: bool = False,
 ) -> None:
     """Train, record, judge."""
+    from distvae.tasks.measuring import refuse_unlabelled
     from distvae.track import Tracker
     from distvae.train.loop import Diverged, Interrupted, device_of
     from distvae.train.mirror import bring, place
@@ -73,6 +74,8 @@ def train(
     style = style if chief else "quiet"
     dataset = opened(config, team, style)
     config = located(config, dataset)
+    if judge:
+        refuse_unlabelled(config)
     progress = Progress(style, dataset.unit)
     there = place(folder, storage, resume, force)
     if previous and chief:

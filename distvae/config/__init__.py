@@ -68,6 +68,10 @@ class Config:
         if self.estep.kind == "exact" and latent > 16:
             raise Refusal(f"model.latent: {latent} with estep.kind 'exact'; at most 16 expected")
 
+        if self.eval.codes not in self.model.codes:
+            wanted = " or ".join(self.model.codes)
+            raise Refusal(f"eval.codes: '{self.eval.codes}' with model.kind '{self.model.kind}'; {wanted} expected")
+
     def with_(self, section: str, **changes: Any) -> "Config":
         """A copy with some fields of one section changed, validated as if read anew."""
         tree = to_dict(self)

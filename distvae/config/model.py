@@ -14,6 +14,7 @@ class Decoder(Net):
     """What every model with an encoder has beside it."""
 
     estep: ClassVar[tuple[str, ...]] = ("amortised",)
+    codes: ClassVar[tuple[str, ...]] = ("mean",)
     latent: Count = 32
     """Values of the latent state."""
     likelihood: Literal["itakura_saito", "gaussian", "bernoulli"] = "itakura_saito"
@@ -62,6 +63,7 @@ class VSCModel(Decoder):
     """Variational sparse coding: spike-and-slab latents."""
 
     kind: ClassVar[str] = "vsc"
+    codes: ClassVar[tuple[str, ...]] = ("mean", "gated", "binary")
     alpha: Probability = 0.5
     """Prior probability that a latent is active."""
     sharpness: Positive = 200.0
@@ -85,6 +87,7 @@ class TVAEModel:
 
     kind: ClassVar[str] = "tvae"
     estep: ClassVar[tuple[str, ...]] = ("evolution", "random", "exact")
+    codes: ClassVar[tuple[str, ...]] = ("mean", "binary")
     latent: Count = 64
     """Bits of the latent state."""
     hidden: Widths = (64,)

@@ -1,10 +1,15 @@
 """How a model is trained and judged."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from distvae.config.values import Count, NonNegative, Positive, Whole
-from distvae.schema import family
+from distvae.schema import Range, family
+
+OfRecordings = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
+"""Measures of resynthesised recordings."""
+OfModels = Literal["iw_bound", "probe_linear", "probe_sgd", "probe_mlp"]
+"""Measures of a model on a split (`distvae/tasks/measuring`)."""
 
 
 @family("train")
@@ -44,7 +49,7 @@ class Eval:
     kind: ClassVar[str] = "standard"
     latent: Literal["mean", "sample"] = "mean"
     """Resynthesise from the posterior mean (VSC: gamma * mu) or from a sample of the posterior."""
-    metrics: tuple[Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"], ...] = (
+    metrics: tuple[Literal[OfRecordings, OfModels], ...] = (
         "pesq_wb",
         "pesq_nb",
         "pesq_nb_raw",
@@ -53,5 +58,12 @@ class Eval:
         "si_sdr",
         "isd",
     )
+    """What is measured beside bound, error and sparsity; measures of recordings are left out where there are none."""
+    importance: Annotated[int, Range(1, 100_000)] = 100
+    """Draws of each data point for the importance-weighted bound."""
+    codes: Literal["mean", "gated", "binary"] = "mean"
+    """What probes and measures of factors look at: means; means times gate probabilities; the active values."""
+    labels: Count = 5000
+    """Training data points whose classes probes are told, at most."""
     processes: Count | None = None
     """Processes that judge files side by side; null: one per core."""

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from distvae.refusal import Refusal
 from distvae.tasks import metrics
 from distvae.tasks.images import judge_images
 from distvae.tasks.judgement import Judgement, Refused, summarise
+from distvae.tasks.measuring import measured, refuse_impossible
 from distvae.tasks.metrics import Scores
 from distvae.tasks.resynthesis import Coder, Resynthesis, coder, resynthesise
 from distvae.tasks.sparsity import Strength, frame_means
@@ -30,6 +32,12 @@ def judge(run: Run, split: str = "test", progress: bool = True) -> Judgement:
 
     A script that calls this needs `if __name__ == "__main__"`, unless eval.processes is 1.
     """
+    refuse_impossible(run.config)
+    judgement = _judged(run, split, progress)
+    return replace(judgement, summary=judgement.summary | measured(run, split))
+
+
+def _judged(run: Run, split: str, progress: bool) -> Judgement:
     if not isinstance(run.config.data, SpeechData):
         return judge_images(run, split)
     return judge_recordings(coder(run, run.config.eval.latent), run.config, split, progress)
@@ -64,7 +72,7 @@ class Desk:
 
     def __init__(self, code: Coder, config: Config, root: Path) -> None:
         self.code, self.data, self.root = code, config.data, root
-        self.metrics = metrics.available(config.eval.metrics)
+        self.metrics = metrics.available(metrics.of_recordings(config.eval.metrics))
         self.heard: list[dict[str, Any]] = []
         self.frames = 0
         self.strength = Strength()

@@ -95,6 +95,11 @@ WAVEFORM: dict[str, Measure] = {
 """The measures of waveforms; isd compares spectra."""
 
 
+def of_recordings(names: Sequence[str]) -> tuple[str, ...]:
+    """Those among some names that are measures of recordings."""
+    return tuple(name for name in names if name in WAVEFORM or name == "isd")
+
+
 def score(reference: Array, estimate: Array, rate: int, metrics: Sequence[str]) -> Scores:
     """What the named measures of waveforms say of a resynthesised recording."""
     values: dict[str, float] = {}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Config, from_dict
+from distvae.data.dataset import Rows
 from distvae.estep import assemble
 from distvae.interface import Batch, Posterior
 from distvae.lanes import Lanes
@@ -74,12 +76,12 @@ class Run:
     @torch.no_grad()
     def encode(self, x: Array | Tensor) -> Array:
         """(N, D) -> (N, H): the codes of new data, in blocks."""
-        return self._in_blocks(x, lambda block: self.posterior(self._checked(block)).code)
+        return self.in_blocks(x, lambda block: self.posterior(self._checked(block)).code)
 
     @torch.no_grad()
     def decode(self, z: Array | Tensor) -> Array:
         """(N, H) -> (N, D): E[x | z]."""
-        return self._in_blocks(z, lambda block: self.model.decode(block[:, None])[:, 0])
+        return self.in_blocks(z, lambda block: self.model.decode(block[:, None])[:, 0])
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Array:
@@ -97,7 +99,8 @@ class Run:
             raise Refusal(f"x: rows of {x.shape[-1]} values; {self.dims} expected by {self.path}")
         return x
 
-    def _in_blocks(self, data: Array | Tensor, f: Any) -> Array:
+    def in_blocks(self, data: Rows | Tensor, f: Callable[[Tensor], Tensor]) -> Array:
+        """What a function makes of rows, so many at a time."""
         rows = min(BLOCK, max(1, VALUES // self.dims))
         blocks = (torch.as_tensor(np.array(data[i : i + rows], np.float32)) for i in range(0, len(data), rows))
         return np.concatenate([f(block).numpy() for block in blocks])

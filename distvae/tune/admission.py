@@ -11,11 +11,14 @@ from distvae.config import Config, SpeechData
 from distvae.refusal import Refusal, nearest
 from distvae.schema import FAMILIES, field_types
 from distvae.tasks.closeness import offered
+from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible
+from distvae.tasks.metrics import of_recordings
 from distvae.tasks.presets import worsens
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.space import Space
 
-BOUNDS = ("val_bound", "val_objective", "bound", "objective")
+OF_TRAINING = ("val_bound", "val_objective")
+BOUNDS = (*OF_TRAINING, "bound", "objective", "iw_bound")
 SPARSITY = ("hoyer", "effective_atoms", "live_atoms")
 CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
 """Bounds under different priors, likelihoods or data do not compare."""
@@ -82,7 +85,7 @@ def _admit_branch(space: Space, values: dict[str, Any], active: list[Axis]) -> N
     for axis in active:
         for value in [values[axis.key]] if axis.key in space.deciding else axis.span.corners:
             try:
-                space.config(values | {axis.key: value})
+                refuse_impossible(space.config(values | {axis.key: value}))
             except Refusal as error:
                 raise Refusal(f"{axis.path}: {error} (for {where})") from error
 
@@ -105,6 +108,7 @@ def _admit_ranking(space: Space) -> None:
     figures = _figures(space.base)
     for name in space.metrics:
         _admit_clean(space, name)
+        _admit_measured(space.base, name)
         if name not in figures:
             raise Refusal(f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}")
         for axis in space.axes:
@@ -116,9 +120,18 @@ def _admit_ranking(space: Space) -> None:
 
 
 def _figures(base: Config) -> tuple[str, ...]:
+    measured = figures_of(base.eval.metrics)
     if isinstance(base.data, SpeechData):
-        return (*base.eval.metrics, "hoyer_active", *SPARSITY, *BOUNDS[:2])
-    return ("squared_error", *SPARSITY, *BOUNDS, *_of_clean(base))
+        return (*measured, "hoyer_active", *SPARSITY, *OF_TRAINING)
+    found = [name for name in measured if name not in of_recordings(measured)]
+    return ("squared_error", *SPARSITY, *OF_TRAINING, "bound", "objective", *found, *_of_clean(base))
+
+
+def _admit_measured(base: Config, name: str) -> None:
+    """What is ranked by is also measured."""
+    for measure in MEASURES:
+        if measure not in base.eval.metrics and name in figures_of([measure]):
+            raise Refusal(f"metrics.{name}: not measured; eval.metrics: [{measure}] among the fixed settings expected")
 
 
 def _of_clean(config: Config) -> tuple[str, ...]:

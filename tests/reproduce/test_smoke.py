@@ -42,24 +42,26 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
     assert judged == {entry.name for entry in work.table.peers}
 
 
-def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "distvae", "reproduce", "bars", "--scale", "smoke", "--only", "exact"]
-    where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """One row of bars, in a folder."""
+    typed = ["reproduce", "bars", "--scale", "smoke", "--only", "exact", "--out", str(folder / "bars"), *words]
+    where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     done = subprocess.run(
-        [*command, "--out", str(tmp_path / "bars")], capture_output=True, text=True, env=where, cwd=tmp_path, check=False
+        [sys.executable, "-m", "distvae", *typed], capture_output=True, text=True, env=where, cwd=folder, check=False
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    done = command(tmp_path)
     assert "of one core" in done.stderr
     assert "exact" in done.stdout
     assert "reliability" in done.stdout
     row = tmp_path / "bars" / "rows" / "bars" / "exact.json"
     before = json.loads(row.read_text())
     assert before["scale"] == "smoke"
-    again = subprocess.run(
-        [*command, "--out", str(tmp_path / "bars"), "--resume"],
-        **{"capture_output": True, "text": True, "env": where, "cwd": tmp_path, "check": False},
-    )
-    assert again.returncode == 0, again.stderr
+    again = command(tmp_path, "--resume")
     assert "1 trials ended before" in again.stderr
     assert json.loads(row.read_text())["figures"] == before["figures"]
     page = (tmp_path / "bars" / "report.md").read_text()

@@ -217,3 +217,32 @@ def test_a_space_beside_the_user_hides_one_of_the_checkout(tmp_path: Path, monke
     (tmp_path / "tune_spaces" / "speech.yaml").write_text(yaml.safe_dump(SPEECH | {"about": "mine"}))
     monkeypatch.chdir(tmp_path)
     assert load_space("speech").about == "mine" == space_names()["speech"]
+
+
+IMAGES: Tree = {
+    "base": "mnist-vae",
+    "fixed": {"eval.metrics": ["iw_bound", "probe_linear"]},
+    "metrics": {"probe_linear": "max", "iw_bound": "max"},
+    "axes": [{"key": "model.latent", "choice": [8, 16]}],
+}
+
+
+def test_trials_are_ranked_by_what_they_measure() -> None:
+    admitted(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"fixed": {}}, r"metrics.probe_linear: not measured; eval.metrics: \[probe_linear\]"),
+        ({"axes": [{"key": "model.kind", "choice": ["vae", "vsc"]}]}, "metrics.iw_bound: bounds do not compare"),
+        ({"base": "bars"}, "eval.metrics: iw_bound needs an encoder"),
+        (
+            {"axes": [{"key": "eval.codes", "choice": ["mean", "gated"]}]},
+            "eval.codes: 'gated' with model.kind 'vae'; mean expected",
+        ),
+    ],
+)
+def test_trials_that_lack_a_measure_are_refused(changes: Tree, told: str) -> None:
+    with pytest.raises(Refusal, match=told):
+        admitted(IMAGES | changes)

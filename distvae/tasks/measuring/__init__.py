@@ -1,0 +1,63 @@
+"""Measures of a trained model on a split: what `eval.metrics` may name beside the measures of recordings.
+
+Here stands which there are, what each needs, and what it gives; docs/measures.md says where each comes from.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from distvae.config import Config
+from distvae.refusal import Refusal
+from distvae.tasks.measuring import importance, probes
+from distvae.tasks.measuring.needs import classes, draws
+from distvae.tasks.measuring.subject import Subject, labels_of_all
+from distvae.train.run import Run
+
+Figures = dict[str, float]
+
+
+class Measure(NamedTuple):
+    """One entry of `eval.metrics`."""
+
+    lack: Callable[[Config], str]
+    """What it needs that a configuration does not give, and what would; nothing if it can be measured."""
+    measure: Callable[[Subject], Figures]
+    figures: tuple[str, ...]
+    """The names of what it gives."""
+
+
+MEASURES: dict[str, Measure] = {
+    "iw_bound": Measure(draws, importance.iw_bound, ("iw_bound", "iw_bound_row_std")),
+    "probe_linear": Measure(classes, probes.linear, ("probe_linear",)),
+    "probe_sgd": Measure(classes, probes.sgd, ("probe_sgd",)),
+    "probe_mlp": Measure(classes, probes.mlp, ("probe_mlp",)),
+}
+
+
+def figures_of(names: Iterable[str]) -> list[str]:
+    """What the measures among these names give, and every other name as it is."""
+    return [figure for name in names for figure in (MEASURES[name].figures if name in MEASURES else (name,))]
+
+
+def refuse_impossible(config: Config) -> None:
+    """Refuse the first measure that a configuration can never give."""
+    for name in config.eval.metrics:
+        if name in MEASURES and (lack := MEASURES[name].lack(config)):
+            raise Refusal(f"eval.metrics: {name} {lack}")
+
+
+def refuse_unlabelled(config: Config) -> None:
+    """Refuse the first measure that needs classes where the data, though of a kind that may have them, has none."""
+    refuse_impossible(config)
+    if any(name in MEASURES and MEASURES[name].lack is classes for name in config.eval.metrics):
+        labels_of_all(config.data)
+
+
+def measured(run: Run, split: str) -> Figures:
+    """What the measures that a run's configuration asks for say of a split."""
+    refuse_impossible(run.config)
+    subject, found = Subject(run, split), Figures()
+    for name in run.config.eval.metrics:
+        if name in MEASURES:
+            found |= MEASURES[name].measure(subject)
+    return found

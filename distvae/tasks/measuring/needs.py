@@ -1,0 +1,20 @@
+"""What measures need of a configuration: each says what is missing and what would be right, or nothing."""
+
+from distvae.config import Config, IdxData, ImageData
+
+
+def draws(config: Config) -> str:
+    """An encoder whose posterior is drawn from."""
+    if config.estep.kind == "amortised":
+        return ""
+    return (
+        f"needs an encoder to draw from, and model.kind '{config.model.kind}' has none: its own bound sums "
+        "p(x, z) over every kept state and is the tighter; leave iw_bound out and read bound"
+    )
+
+
+def classes(config: Config) -> str:
+    """Data of a kind that may have classes."""
+    if isinstance(config.data, IdxData | ImageData):
+        return ""
+    return f"needs the class of every data point, and data.kind '{config.data.kind}' has none; idx or images expected"

@@ -1,0 +1,55 @@
+"""Probes: how well classes can be told from codes, by classifiers trained on a few labelled training data points.
+
+Each figure is the accuracy, a share, on the judged data.
+"""
+
+import warnings
+from typing import Any
+
+from distvae.tasks.measuring.subject import Subject
+
+BATCH = 32
+"""Of the probe by gradient descent, and of the protocol whose probe it is."""
+
+
+def linear(subject: Subject) -> dict[str, float]:
+    """Logistic regression on standardised codes, trained to its end."""
+    from sklearn.linear_model import LogisticRegression
+
+    return {"probe_linear": _accuracy(subject, _standardised(LogisticRegression(max_iter=2000)))}
+
+
+def sgd(subject: Subject) -> dict[str, float]:
+    """The probe of [Re] Variational Sparse Coding: one linear layer on plain codes, 20 epochs of gradient descent."""
+    from sklearn.neural_network import MLPClassifier
+
+    layer = MLPClassifier(
+        (), solver="sgd", alpha=0.0, batch_size=BATCH, learning_rate_init=1e-3, momentum=0.9, nesterovs_momentum=False,
+        max_iter=20, tol=0.0, n_iter_no_change=20, random_state=0,
+    )  # fmt: skip
+    return {"probe_sgd": _accuracy(subject, layer)}
+
+
+def mlp(subject: Subject) -> dict[str, float]:
+    """One hidden layer of 128 on standardised codes, stopped early on a tenth of the labelled data."""
+    from sklearn.neural_network import MLPClassifier
+
+    net = MLPClassifier((128,), max_iter=200, early_stopping=True, random_state=0)
+    return {"probe_mlp": _accuracy(subject, _standardised(net))}
+
+
+def _standardised(classifier: Any) -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), classifier)
+
+
+def _accuracy(subject: Subject, classifier: Any) -> float:
+    from sklearn.exceptions import ConvergenceWarning
+
+    known, held = subject.probed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # epochs are counted, not waited for
+        classifier.fit(known.codes, known.labels)
+    return float(classifier.score(held.codes, held.labels))

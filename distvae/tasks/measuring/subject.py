@@ -1,0 +1,100 @@
+"""What measures look at: a run, the split it is judged on, its codes, and the classes that go with them."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distvae.config import DataFamily
+from distvae.data import labels_of, open_dataset
+from distvae.data.dataset import Dataset, Rows, stack
+from distvae.models.posteriors import SpikeAndSlab
+from distvae.models.tvae import Truncated
+from distvae.noise import order
+from distvae.refusal import Refusal
+from distvae.train.run import Array, Run
+
+if TYPE_CHECKING:
+    from distvae.data.source import Labels
+
+LABELLED = -5
+"""The epoch whose order says which training data points are labelled: the same for runs of every seed."""
+
+
+class Labelled(NamedTuple):
+    """Codes with their classes."""
+
+    codes: Array
+    labels: "Labels"
+
+
+class Subject:
+    """A run and the split it is judged on; what several measures ask for is made once."""
+
+    def __init__(self, run: Run, split: str) -> None:
+        self.run, self.split = run, split
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data by split."""
+        return open_dataset(self.run.config.data, quiet=True)
+
+    @property
+    def named(self) -> list[str]:
+        """The splits that are judged."""
+        return self.dataset.named(self.split)
+
+    @property
+    def rows(self) -> Rows:
+        """The data points that are judged."""
+        return stack([self.dataset.splits[name] for name in self.named])
+
+    @cached_property
+    def probed(self) -> tuple[Labelled, Labelled]:
+        """The labelled training data, and the judged data without it."""
+        labels, told = labels_of_all(self.run.config.data), self.run.config.eval.labels
+        drawn = order(0, LABELLED, len(self.dataset.splits["train"]))
+        places = {name: np.arange(len(self.dataset.splits[name])) for name in self.named} | {"train": drawn[told:]}
+        parts = [self._labelled(name, places[name], labels) for name in self.named if len(places[name])]
+        if not parts:
+            raise Refusal(
+                f"eval.labels: {told}, and split 'train' has {len(drawn)}: none is left to judge; fewer expected"
+            )
+        held = Labelled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        known = self._labelled("train", np.sort(drawn[:told]), labels)
+        if len(np.unique(known.labels)) < 2:
+            raise Refusal(f"eval.labels: all {len(known.labels)} are of class {known.labels[0]}; two classes expected")
+        return known, held
+
+    def _labelled(self, split: str, places: NDArray[np.intp], labels: "dict[str, Labels]") -> Labelled:
+        return Labelled(self.encoded(self.dataset.splits[split][places]), labels[split][places])
+
+    @torch.no_grad()
+    def encoded(self, rows: Rows) -> Array:
+        """(N, D) -> (N, H): what `eval.codes` names."""
+        kind = self.run.config.eval.codes
+        return self.run.in_blocks(rows, lambda block: code(self.run.posterior(block), kind))
+
+
+def code(q: Any, kind: str) -> Tensor:
+    """(B, H) a posterior's means; its means times its gates' probabilities; or which values it takes to be active."""
+    if isinstance(q, SpikeAndSlab):
+        return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]
+    if kind == "binary" and isinstance(q, Truncated):
+        return q.best
+    found: Tensor = q.code
+    return found
+
+
+def labels_of_all(data: DataFamily) -> "dict[str, Labels]":
+    """The class of every data point by split; data without classes is refused."""
+    labels = labels_of(data)
+    if labels is None:
+        raise Refusal(
+            f"eval.metrics: a probe needs the class of every data point, and {data.path} has none; folders named for "
+            "classes, or an .npz with y_train and y_test, expected"
+        )
+    return labels
