@@ -193,18 +193,25 @@ def judged(run: Path, split: str, target: Path, force: bool, quiet: bool, config
 
 def report(judgement: "Judgement", style: Style) -> None:
     """Print the figures, and what was refused."""
-    if style == "json":
-        print(json.dumps({"summary": judgement.summary}))
+    tell(judgement.summary, style)
     if style != "line":
         return
-    for name, value in judgement.summary.items():
-        if not name.endswith(("_std", "_refused")):
-            spread = judgement.summary.get(f"{name}_std", math.nan)
-            print(f"{name:20}{value:10.3f}" + (f"   +- {spread:.3f} over speakers" if spread > 0 else ""))
     for refused in judgement.refused:
         print(f"{refused.file}: no {refused.metric}: {refused.reason}")
     for note in judgement.notes:
         print(note)
+
+
+def tell(summary: dict[str, float], style: Style) -> None:
+    """Print figures."""
+    if style == "json":
+        print(json.dumps({"summary": summary}))
+    if style != "line":
+        return
+    for name, value in summary.items():
+        if not name.endswith(("_std", "_refused")):
+            spread = summary.get(f"{name}_std", math.nan)
+            print(f"{name:20}{value:10.3f}" + (f"   +- {spread:.3f} over speakers" if spread > 0 else ""))
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import Config, flatten
-from distvae.output import whole
+from distvae.output import claim, whole
 from distvae.refusal import Refusal
 
 Row = dict[str, Any]
@@ -55,30 +55,26 @@ def _figures(run: Path) -> Row:
     return summary | _training(read_epochs(run))
 
 
-def add_reference(folder: Path, name: str, config: Config, table: str, force: bool) -> None:
-    """Judge a reference on the test recordings and write its row."""
-    from distvae.tasks.references import judge_reference
+def peer(name: str, config: Config, file: Path | None, force: bool) -> dict[str, float]:
+    """Judge a method to compare with, and write its row where a file is named for it, TABLE/ROW.json."""
+    from distvae.tasks.peers import judge_peer
     from distvae.train.session import commit
 
+    if file is not None:
+        claim(file, (".json",), force)
     began = time.perf_counter()
-    summary = judge_reference(name, config).summary
-    for meaningless in ("live_atoms", "dead_atoms"):  # a component is weak, never dead
-        summary.pop(meaningless, None)
-    seconds = round(time.perf_counter() - began, 1)
-    row = {"table": table, "row": name, "commit": commit(), "seconds": seconds, "epochs": None}
-    write(folder, row | {"config": _settings(config), "figures": summary}, force)
+    figures = judge_peer(name, config, progress=True)
+    if file is not None:
+        row: Row = {"table": file.parent.name, "row": file.stem, "peer": name, "commit": commit()}
+        row |= {"seconds": round(time.perf_counter() - began, 1), "epochs": None}
+        row |= {"data": {"name": Path(config.data.path).name}, "config": _of_data(config), "figures": figures}
+        write(file.parent.parent, row, force)
+    return figures
 
 
-def add_estimate(folder: Path, name: str, sound: Path, noise: float, seed: int, table: str, force: bool) -> None:
-    """Judge a classical estimate of a sound under noise and write its row."""
-    from distvae.tasks.estimates import judge_estimate
-    from distvae.train.session import commit
-
-    began = time.perf_counter()
-    figures = judge_estimate(name, sound, noise, seed)
-    seconds = round(time.perf_counter() - began, 1)
-    row = {"table": table, "row": f"{sound.stem}-{name}", "commit": commit(), "seconds": seconds, "epochs": None}
-    write(folder, row | {"config": {"noise": noise, "seed": seed}, "figures": figures}, force)
+def _of_data(config: Config) -> Row:
+    """What a configuration says of its data and of judging; a method to compare with has its own way for the rest."""
+    return {name: value for name, value in _settings(config).items() if name.startswith(("data.", "eval."))}
 
 
 def _settings(config: Config) -> Row:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import NAMED, Assignments, Data, Force, Quiet, recorded
+from distvae.cli.options import NAMED, AsJson, Assignments, Data, Force, Quiet, recorded, style
 
 app = typer.Typer()
 
@@ -82,26 +82,43 @@ def results(
     add: Annotated[
         Path | None, typer.Option(callback=recorded, help="First add an evaluated run as a row of --table.")
     ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="First judge identity or pca-COUNT; with --noise zero, local, wiener or stsa on a sound."),
-    ] = None,
     table: Annotated[str, typer.Option(help="The table a new row belongs to.")] = "runs",
-    data: Data = None,
-    noise: Annotated[float | None, typer.Option(min=0, help="White noise to add to the sound in --data.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of that noise.")] = 0,
     force: Force = False,
 ) -> None:
     """Build the page of results from its rows, and first, if wanted, add one."""
-    from distvae import jobs, results
+    from distvae import results
 
     if add is not None:
         results.add(rows, add, table, force)
-    if reference is not None and noise is not None:
-        results.add_estimate(rows, reference, Path(data or ""), noise, seed, table, force)
-    elif reference is not None:
-        results.add_reference(rows, reference, jobs.configured("speech-vae", [], data, None), table, force)
     results.build(rows, out)
+
+
+@app.command()
+def peer(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Of speech: identity, pca-COUNT, nmf-COUNT; of a picture: nlm, wavelet, tv, biharmonic; "
+            "of a sound: zero, local, wiener, stsa.",
+        ),
+    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="Whose data it is judged on.")],
+    assignments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as data.noise=25.")
+    ] = None,
+    data: Data = None,
+    row: Annotated[
+        Path | None, typer.Option(metavar="TABLE/ROW.json", help="Keep the figures as a row of results.")
+    ] = None,
+    force: Force = False,
+    json: AsJson = False,
+) -> None:
+    """Judge a method to compare with as the models are, on the data of a recipe: what there is to beat."""
+    from distvae import jobs, results
+
+    config = jobs.configured(recipe, assignments or [], data, None)
+    jobs.tell(results.peer(name, config, row, force), style(False, json))
 
 
 @app.command()

@@ -76,6 +76,7 @@ COMMANDS = [
     "bench",
     "bench sweep",
     "results",
+    "peer",
     "report",
     "denoise",
     "inpaint",

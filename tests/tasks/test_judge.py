@@ -13,7 +13,7 @@ from distvae.data.synthesiser import RATE, utterance
 from distvae.refusal import Refusal
 from distvae.tasks.judge import judge, judge_recordings
 from distvae.tasks.judgement import Judgement
-from distvae.tasks.references import judge_reference
+from distvae.tasks.peers import speech as peers
 from distvae.tasks.resynthesis import coder
 from distvae.train.run import Run
 
@@ -75,7 +75,7 @@ def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
     shutil.copytree(speech, root)
     soundfile.write(root / "test" / "dan" / "short.wav", utterance(3, 0)[8000:12000], RATE)
     config = speech_config.with_("data", path=str(root))
-    judged = judge_reference("pca-8", config)
+    judged = judge_recordings(peers.coder("pca-8", config.data), config, "test")
     assert judged.files is not None
     assert [(r.file, r.metric) for r in judged.refused] == [("test/dan/short.wav", "stoi")]
     assert judged.summary["stoi_refused"] == 1

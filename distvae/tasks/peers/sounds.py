@@ -1,17 +1,15 @@
-"""Classical estimates of a sound under white noise: what a model has to beat, and unlike it they are told the noise."""
+"""Methods for sounds under white noise: what a model has to beat, and unlike it they are told the noise."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data import signals
-from distvae.refusal import Refusal
-from distvae.tasks.closeness import closeness, gained
+from distvae.data.signals import Signal
+from distvae.tasks.peers.names import method
 
 Floats = NDArray[np.floating]
-Estimate = Callable[[Floats, float, int], Floats]
+Denoiser = Callable[[Floats, float, int], Floats]
 """Of one channel, from its noise's deviation and its rate."""
 Gain = Callable[[Floats, Floats], Floats]
 """Of each frequency, from the prior and the posterior ratio of its signal's power to the noise's."""
@@ -24,17 +22,11 @@ NEIGHBOURS = 5
 """Samples that the local filter looks at."""
 
 
-def judge_estimate(name: str, path: Path, noise: float, seed: int) -> dict[str, float]:
-    """How close an estimate comes to a sound that noise was added to."""
-    if name not in ESTIMATES:
-        raise Refusal(f"{name}: no such reference for a sound under noise; {', '.join(ESTIMATES)} expected")
-    clean = signals.read(path).levelled()
-    if clean.rate is None:
-        raise Refusal(f"{path}: a picture; a sound expected")
-    noisy = clean.noisy(noise, seed).values
-    estimate = np.stack([ESTIMATES[name](channel, noise, clean.rate) for channel in noisy.T], -1)
-    after = closeness(clean, estimate)
-    return after | gained(closeness(clean, noisy), after)
+def restored(name: str, given: Signal, sigma: float) -> Floats:
+    """What a method makes of a sound, channel by channel."""
+    assert given.rate is not None
+    denoise = method(name, DENOISERS, "a sound under noise")
+    return np.stack([denoise(channel, sigma, given.rate) for channel in given.values.T], -1)
 
 
 def zero(noisy: Floats, sigma: float, rate: int) -> Floats:
@@ -60,7 +52,7 @@ def stsa(noisy: Floats, sigma: float, rate: int) -> Floats:
     return _filtered(noisy, sigma, rate, stsa_gain, 0.98)
 
 
-ESTIMATES: dict[str, Estimate] = {"zero": zero, "local": local, "wiener": wiener, "stsa": stsa}
+DENOISERS: dict[str, Denoiser] = {"zero": zero, "local": local, "wiener": wiener, "stsa": stsa}
 
 
 def wiener_gain(prior: Floats, posterior: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Classical estimates: oracles are the expectations they are defined by, and signals whose answer is known."""
+"""Methods for sounds: oracles are the expectations they are defined by, and signals whose answer is known."""
 
 from pathlib import Path
 
@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rice
 
-from distvae import results
+from distvae.config import Config, PatchData
 from distvae.refusal import Refusal
-from distvae.tasks.estimates import ESTIMATES, judge_estimate, stsa_gain, wiener_gain
+from distvae.tasks.peers import judge_peer
+from distvae.tasks.peers.sounds import DENOISERS, stsa_gain, wiener_gain
 
 RATE = 8000
-FILTERS = [name for name in ESTIMATES if name != "zero"]
+FILTERS = [name for name in DENOISERS if name != "zero"]
 SPECTRAL = ["wiener", "stsa"]
 
 
@@ -26,31 +27,35 @@ def noise(samples: int, sigma: float) -> np.ndarray:
     return sigma * np.random.default_rng(0).standard_normal(samples)
 
 
+def config(path: Path, sigma: float) -> Config:
+    return Config(data=PatchData(path=str(path), window=(16,), noise=sigma))
+
+
 @pytest.mark.parametrize("name", FILTERS)
 def test_without_noise_the_sound_stays_as_it_is(name: str) -> None:
     sound = tone()
-    np.testing.assert_allclose(ESTIMATES[name](sound, 0.0, RATE), sound, atol=1e-6)
+    np.testing.assert_allclose(DENOISERS[name](sound, 0.0, RATE), sound, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SPECTRAL)
 def test_most_of_the_noise_around_a_tone_is_removed(name: str) -> None:
     sound, error = tone(), noise(RATE, 0.3)
-    rest = ESTIMATES[name](sound + error, 0.3, RATE) - sound
+    rest = DENOISERS[name](sound + error, 0.3, RATE) - sound
     assert np.mean(np.square(rest)) < 0.1 * np.mean(np.square(error))
 
 
 @pytest.mark.parametrize("name", SPECTRAL)
 def test_noise_alone_is_lowered_by_more_than_ten_decibels(name: str) -> None:
     error = noise(RATE, 0.3)
-    assert np.std(ESTIMATES[name](error, 0.3, RATE)) < 10**-0.5 * np.std(error)
+    assert np.std(DENOISERS[name](error, 0.3, RATE)) < 10**-0.5 * np.std(error)
 
 
-@pytest.mark.parametrize("name", ESTIMATES)
+@pytest.mark.parametrize("name", DENOISERS)
 @settings(max_examples=20, deadline=None)
 @given(samples=st.integers(2, 1500), sigma=st.floats(0, 2), silent=st.booleans())
 def test_any_sound_keeps_its_length_and_stays_finite(name: str, samples: int, sigma: float, silent: bool) -> None:
     sound = np.zeros(samples) if silent else noise(samples, 1.0)
-    estimate = ESTIMATES[name](sound, sigma, RATE)
+    estimate = DENOISERS[name](sound, sigma, RATE)
     assert estimate.shape == sound.shape
     assert np.isfinite(estimate).all()
 
@@ -79,26 +84,21 @@ def test_no_other_gain_errs_less_than_wieners(prior: float, change: float) -> No
 def test_silence_has_an_snr_of_zero_and_loses_what_there_was(tmp_path: Path) -> None:
     sound, sigma = tone(), 0.1
     soundfile.write(tmp_path / "tone.wav", sound, RATE, subtype="FLOAT")
-    figures = judge_estimate("zero", tmp_path / "tone.wav", sigma, 0)
+    figures = judge_peer("zero", config(tmp_path / "tone.wav", sigma))
     assert figures["snr"] == pytest.approx(0)
     before = 10 * np.log10(0.5 / sigma**2)  # its largest sample becomes one
     assert figures["snr_gain"] == pytest.approx(-before, abs=0.2)
 
 
-def test_an_estimate_becomes_a_row_named_after_its_sound(tmp_path: Path) -> None:
+def test_the_channels_of_a_sound_are_estimated_one_by_one(tmp_path: Path) -> None:
     channels = np.stack([tone(), tone(hertz=660.0)], -1)
     soundfile.write(tmp_path / "chord.wav", channels, RATE, subtype="FLOAT")
-    results.add_estimate(tmp_path, "wiener", tmp_path / "chord.wav", 0.3, 1, "sound", force=False)
-    (row,) = results.read(tmp_path, "sound")
-    assert (row["row"], row["config"]) == ("chord-wiener", {"noise": 0.3, "seed": 1})
-    assert row["figures"]["snr_gain"] > 10
+    assert judge_peer("wiener", config(tmp_path / "chord.wav", 0.3))["snr_gain"] > 10
 
 
-def test_pictures_and_unknown_names_are_refused(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.new("L", (8, 8)).save(tmp_path / "grey.png")
-    with pytest.raises(Refusal, match="a sound expected"):
-        judge_estimate("wiener", tmp_path / "grey.png", 0.1, 0)
-    with pytest.raises(Refusal, match="zero, local, wiener, stsa expected"):
-        judge_estimate("kalman", tmp_path / "tone.wav", 0.1, 0)
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "tone.wav", tone(), RATE, subtype="FLOAT")
+    with pytest.raises(Refusal, match="nlm: no method for a sound under noise; zero, local, wiener, stsa expected"):
+        judge_peer("nlm", config(tmp_path / "tone.wav", 0.1))
+    with pytest.raises(Refusal, match="nothing is made worse"):
+        judge_peer("wiener", config(tmp_path / "tone.wav", 0.0))

@@ -1,0 +1,33 @@
+"""Methods to compare with: what each makes of the data that a configuration names, scored as the models are.
+
+Nothing is chosen by what was clean. Those of pictures estimate the noise; those of sounds are told it.
+"""
+
+from distvae.config import Config, PatchData, SpeechData
+from distvae.data.patches import named, worsened
+from distvae.refusal import Refusal
+from distvae.tasks.closeness import closeness, gained
+from distvae.tasks.judge import judge_recordings
+from distvae.tasks.peers import pictures, sounds, speech
+
+
+def judge_peer(name: str, config: Config, progress: bool = False) -> dict[str, float]:
+    """The figures of a method: on the test recordings of speech, or on the picture or sound that was made worse."""
+    if isinstance(config.data, SpeechData):
+        summary = judge_recordings(speech.coder(name, config.data), config, "test", progress).summary
+        return {figure: value for figure, value in summary.items() if not figure.endswith("_atoms")}  # weak, never dead
+    if isinstance(config.data, PatchData):
+        return _restored(name, config.data)
+    raise Refusal(f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech or patches expected")
+
+
+def _restored(name: str, data: PatchData) -> dict[str, float]:
+    """How close a method comes to what was clean; of a sound also what it gains."""
+    if not data.noise and not data.drop:
+        raise Refusal("data.noise, data.drop: nothing is made worse, to be restored; one of them above 0 expected")
+    clean = named(data).levelled()
+    given = worsened(clean, data)
+    if given.rate is None:
+        return closeness(clean, pictures.restored(name, given))
+    after = closeness(clean, sounds.restored(name, given, data.noise))
+    return after | gained(closeness(clean, given.values), after)

@@ -1,0 +1,15 @@
+"""Which method a name stands for."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from distvae.refusal import Refusal
+
+T = TypeVar("T")
+
+
+def method(name: str, known: Mapping[str, T], what: str) -> T:
+    """The method of a name, if it fits the data."""
+    if name not in known:
+        raise Refusal(f"{name}: no method for {what}; {', '.join(known)} expected")
+    return known[name]

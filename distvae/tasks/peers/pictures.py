@@ -1,0 +1,87 @@
+"""Methods for pictures, of scikit-image: they see what the model sees, and estimate the noise themselves.
+
+What a method leaves open is chosen on the noisy picture alone, by how well it predicts pixels that it did not see
+(Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.data.signals import Signal
+from distvae.refusal import Refusal
+from distvae.tasks.peers.names import method
+from distvae.tasks.presets import noise_level
+
+Floats = NDArray[np.floating]
+Denoiser = Callable[[Floats, float, int | None], Floats]
+"""Of a picture up to one, from the deviation of its noise, and where its colours are, if it has any."""
+STRENGTHS = np.geomspace(0.3, 2, 12)
+"""In deviations of the noise, from which a method's own is chosen."""
+
+
+def restored(name: str, given: Signal) -> Floats:
+    """What a method makes of a picture under noise, or of one without some pixels."""
+    _need("skimage", "scikit-image", name)
+    missing = np.isnan(given.values)
+    if missing.any():
+        fill = method(name, INPAINTERS, "a picture without some pixels")
+        return fill(given.values, np.asarray(missing.any(-1)))
+    denoise = method(name, DENOISERS, "a picture under noise")
+    colours = given.values.shape[-1] > 1
+    noisy = (given.values if colours else given.values[..., 0]) / given.peak
+    found = denoise(noisy, noise_level(given.values) / given.peak, -1 if colours else None)
+    return given.peak * found.reshape(given.values.shape)
+
+
+def nlm(noisy: Floats, sigma: float, axis: int | None) -> Floats:
+    """Non-local means (Buades, Coll and Morel, 2005) of patches of 5x5 within 6 pixels."""
+    from skimage.restoration import denoise_nl_means
+
+    fixed = {"patch_size": 5, "patch_distance": 6, "sigma": sigma, "channel_axis": axis}
+    return _calibrated(denoise_nl_means, noisy, fixed, h=STRENGTHS * sigma)
+
+
+def tv(noisy: Floats, sigma: float, axis: int | None) -> Floats:
+    """Total variation (Rudin, Osher and Fatemi, 1992; Chambolle, 2004)."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    return _calibrated(denoise_tv_chambolle, noisy, {"channel_axis": axis}, weight=STRENGTHS * sigma)
+
+
+def wavelet(noisy: Floats, sigma: float, axis: int | None) -> Floats:
+    """Soft thresholds for each band of a Haar transform (BayesShrink: Chang, Yu and Vetterli, 2000)."""
+    _need("pywt", "PyWavelets", "wavelet")
+    from skimage.restoration import denoise_wavelet
+
+    return np.asarray(denoise_wavelet(noisy, sigma, method="BayesShrink", mode="soft", channel_axis=axis))
+
+
+def _calibrated(denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[str, Any], **strengths: Floats) -> Floats:
+    """A method with the strength that predicts pixels best; with none where there is no noise."""
+    from skimage.restoration import calibrate_denoiser
+
+    if not any(values.any() for values in strengths.values()):
+        return noisy
+    tried = {name: [value] for name, value in fixed.items()} | strengths
+    _, (settings, losses) = calibrate_denoiser(noisy, denoise, tried, extra_output=True)
+    return np.asarray(denoise(noisy, **settings[int(np.argmin(losses))]))
+
+
+def biharmonic(given: Floats, missing: NDArray[np.bool_]) -> Floats:
+    """The smoothest surface through the pixels seen: its bilaplacian is zero where they are missing."""
+    from skimage.restoration import inpaint_biharmonic
+
+    return np.asarray(inpaint_biharmonic(given, missing, channel_axis=-1))
+
+
+DENOISERS: dict[str, Denoiser] = {"nlm": nlm, "tv": tv, "wavelet": wavelet}
+INPAINTERS: dict[str, Callable[[Floats, NDArray[np.bool_]], Floats]] = {"biharmonic": biharmonic}
+
+
+def _need(module: str, package: str, name: str) -> None:
+    if not find_spec(module):
+        raise Refusal(f"{name}: needs {package}, which is not installed; 'pip install {package}' expected")

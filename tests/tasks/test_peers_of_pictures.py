@@ -1,0 +1,106 @@
+"""Methods for pictures: oracles are numpy, scikit-image's own ways of measuring, and pictures whose answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from distvae import results
+from distvae.config import Config, PatchData, from_dict
+from distvae.data import signals
+from distvae.data.signals import Signal
+from distvae.refusal import Refusal
+from distvae.tasks.peers import judge_peer, pictures
+from distvae.tasks.peers.pictures import DENOISERS
+
+SIDE = 40
+HERE = [name for name in DENOISERS if name != "wavelet"]
+"""Methods that need scikit-image alone."""
+
+
+def blocks(channels: int = 1) -> np.ndarray:
+    """A picture of flat squares, other ones in every channel."""
+    y, x, c = np.mgrid[:SIDE, :SIDE, :channels]
+    return np.where((x // 10 + y // 10 + c) % 2, 170.0, 80.0)
+
+
+def config(folder: Path, **worse: float) -> Config:
+    signals.write(path := folder / "blocks.png", Signal(blocks()))
+    return from_dict({"data": {"kind": "patches", "path": str(path)} | worse, "model": {"kind": "tvae"}})
+
+
+def noisy(sigma: float, channels: int = 1, seed: int = 0) -> Signal:
+    return Signal(blocks(channels)).noisy(sigma, seed)
+
+
+@pytest.mark.parametrize("name", [*HERE, "wavelet"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_most_of_the_noise_is_removed(name: str, channels: int) -> None:
+    if name == "wavelet":
+        pytest.importorskip("pywt", reason="PyWavelets is not installed")
+    given = noisy(20, channels)
+    found = pictures.restored(name, given)
+    assert found.shape == given.values.shape
+    left, before = (np.square(values - blocks(channels)).mean() for values in (found, given.values))
+    assert left < 0.5 * before
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_picture_without_noise_stays_nearly_as_it_is(name: str) -> None:
+    found = pictures.restored(name, Signal(blocks()))
+    np.testing.assert_allclose(found, blocks(), atol=1e-6)
+
+
+def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(tmp_path: Path) -> None:
+    figures = judge_peer("tv", config(tmp_path, noise=20, noise_seed=3))
+    seen = blocks() + 20 * np.random.default_rng(3).standard_normal((SIDE, SIDE, 1))
+    found = pictures.restored("tv", Signal(seen))
+    assert figures["psnr"] == pytest.approx(peak_signal_noise_ratio(blocks(), found, data_range=255))
+    similar = structural_similarity(blocks(), found, data_range=255, channel_axis=-1)
+    assert figures["ssim"] == pytest.approx(similar)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_plane_without_some_pixels_comes_back_and_what_was_seen_is_kept(channels: int) -> None:
+    y, x, c = np.mgrid[:SIDE, :SIDE, :channels]
+    plane = 20.0 + 2 * x + 3 * y + 5 * c
+    gone = np.random.default_rng(0).random((SIDE, SIDE, 1)) < 0.3
+    gone[[0, 0, -1, -1], [0, -1, 0, -1]] = False
+    found = pictures.restored("biharmonic", Signal(np.where(gone, np.nan, plane)))
+    seen = np.broadcast_to(~gone, plane.shape)
+    np.testing.assert_allclose(found[seen], plane[seen])
+    inner = (slice(3, -3), slice(3, -3))
+    np.testing.assert_allclose(found[inner], plane[inner], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "worse", "told"),
+    [
+        ("bm3d", {"noise": 9.0}, "bm3d: no method for a picture under noise; nlm, tv, wavelet expected"),
+        ("nlm", {"drop": 0.5}, "nlm: no method for a picture without some pixels; biharmonic expected"),
+        ("nlm", {}, "nothing is made worse"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name: str, worse: dict[str, float], told: str, tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=told):
+        judge_peer(name, config(tmp_path, **worse))
+
+
+def test_a_row_says_what_was_done_and_is_not_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    file, asked = tmp_path / "image" / "blocks-tv.json", config(tmp_path, noise=20.0)
+    figures = results.peer("tv", asked, file, force=False)
+    (row,) = results.read(tmp_path, "image")
+    assert (row["table"], row["row"], row["peer"], row["figures"]) == ("image", "blocks-tv", "tv", figures)
+    assert row["data"] == {"name": "blocks.png"}
+    assert row["config"]["data.noise"] == 20
+    assert not any(key.startswith(("model.", "train.")) or key == "data.path" for key in row["config"])
+    with pytest.raises(Refusal, match="--force"):
+        results.peer("tv", asked, file, force=False)
+
+
+@pytest.mark.slow
+def test_house_is_as_measured_before(real_data: Path) -> None:
+    house = PatchData(path=str(real_data / "images" / "house256.png"), noise=25.0)
+    assert judge_peer("tv", Config(data=house))["psnr"] == pytest.approx(30.28, abs=0.02)
