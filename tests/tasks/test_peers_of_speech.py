@@ -69,6 +69,14 @@ def test_a_frame_is_coded_alike_whatever_is_coded_with_it() -> None:
     np.testing.assert_allclose(code(power[50:60], 50).power, code(power, 0).power[50:60], rtol=0.02, atol=0.02)
 
 
+def test_components_are_active_to_a_degree_and_never_dead(speech_config: Config) -> None:
+    for name in ("pca-4", "nmf-4"):
+        summary = judge_peer(name, speech_config)
+        assert 1 <= summary["effective_atoms"] <= 4
+        assert 0 <= summary["hoyer"] <= 1
+        assert not {"live_atoms", "dead_atoms"} & set(summary)
+
+
 def test_more_components_are_never_worse(speech_config: Config) -> None:
     few, many = (judge_peer(name, speech_config) for name in ("pca-4", "pca-64"))
     assert few["si_sdr"] < many["si_sdr"]

@@ -11,11 +11,15 @@ from distvae.tasks.judge import judge_recordings
 from distvae.tasks.peers import pictures, sounds, speech
 
 
+MEANINGLESS = ("live_atoms", "dead_atoms")
+"""A component is weak, never dead."""
+
+
 def judge_peer(name: str, config: Config, progress: bool = False) -> dict[str, float]:
     """The figures of a method: on the test recordings of speech, or on the picture or sound that was made worse."""
     if isinstance(config.data, SpeechData):
         summary = judge_recordings(speech.coder(name, config.data), config, "test", progress).summary
-        return {figure: value for figure, value in summary.items() if not figure.endswith("_atoms")}  # weak, never dead
+        return {name: value for name, value in summary.items() if name not in MEANINGLESS}
     if isinstance(config.data, PatchData):
         return _restored(name, config.data)
     raise Refusal(f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech or patches expected")
