@@ -55,7 +55,9 @@ def _figures(run: Path) -> Row:
     return summary | _training(read_epochs(run))
 
 
-def peer(name: str, config: Config, file: Path | None, force: bool) -> dict[str, float]:
+def peer(
+    name: str, config: Config, file: Path | None, force: bool, beside: Mapping[str, Any] | None = None
+) -> dict[str, float]:
     """Judge a method to compare with, and write its row where a file is named for it, TABLE/ROW.json."""
     from distvae.tasks.peers import judge_peer
     from distvae.train.session import commit
@@ -68,7 +70,7 @@ def peer(name: str, config: Config, file: Path | None, force: bool) -> dict[str,
         row: Row = {"table": file.parent.name, "row": file.stem, "peer": name, "commit": commit()}
         row |= {"seconds": round(time.perf_counter() - began, 1), "epochs": None}
         row |= {"data": {"name": Path(config.data.path).name}, "config": _of_data(config), "figures": figures}
-        write(file.parent.parent, row, force)
+        write(file.parent.parent, row | dict(beside or {}), force)
     return figures
 
 

@@ -177,8 +177,9 @@ def test_less_data_than_published_is_noted(tmp_path: Path) -> None:
 
 def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: Path) -> None:
     for seed, psnr in enumerate((30.0, 30.5)):
-        row = {"table": "t", "row": f"a-s{seed}", "config": {"train.seed": seed}, "figures": {"psnr": psnr}}
-        row |= {"seconds": 1.0, "epochs": 2, "commit": "c", "scale": "day", "published": {"psnr": 30.0}, "note": "less"}
+        row: results.Row = {"table": "t", "row": f"a-s{seed}", "config": {"train.seed": seed}}
+        row |= {"figures": {"psnr": psnr}, "seconds": 1.0, "epochs": 2, "commit": "c"}
+        row |= {"scale": "day", "published": {"psnr": 30.0}, "note": "less"}
         results.write(tmp_path, row, force=False)
     results.build(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()

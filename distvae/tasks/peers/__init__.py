@@ -10,7 +10,6 @@ from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.judge import judge_recordings
 from distvae.tasks.peers import pictures, sounds, speech
 
-
 MEANINGLESS = ("live_atoms", "dead_atoms")
 """A component is weak, never dead."""
 
