@@ -113,6 +113,7 @@ def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
     file = folder / work.table.name / f"{entry.name}.json"
     if file.exists() and not force:
         return False
+    file.parent.mkdir(parents=True, exist_ok=True)
     results.peer(entry.peer, entry.config(work.places.get(entry.data)), file, True, _beside(work.table, entry))
     return True
 
