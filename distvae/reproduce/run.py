@@ -86,9 +86,16 @@ def reproduce(
 ) -> Findings | None:
     """Obtain the rows of a table into a folder, and keep a file for each that is finished."""
     folder = rows or out / KEPT
-    judge_peers(work, folder, force, quiet)
-    if not work.table.trained:
-        return None
+    findings = _trained(work, out, folder, concurrent, quiet, force, resume, means) if work.table.trained else None
+    if findings is None or not findings.signal:
+        judge_peers(work, folder, force, quiet)
+    return findings
+
+
+def _trained(
+    work: Work, out: Path, folder: Path, concurrent: int | None, quiet: bool, force: bool, resume: bool, means: Means
+) -> Findings:
+    """Run the rows that are models, and keep what is finished however that ends."""
     space = work.space()
     try:
         return sweep(space, out, None, None, concurrent, "", quiet, force, resume, means=means)
@@ -139,10 +146,10 @@ def _finished(work: Work, space: Space, out: Path) -> Iterator[tuple[str, Entry,
         return
     entries, trials = {entry.name: entry for entry in work.table.trained}, Trials(space, out.absolute() / "trials")
     for trial in read_sweep(out).finished:
-        entry = entries[trial.result.values[ROW]]
-        for attempt in trials.runs(trial.result.number, trial.result.values):
-            seed = f"-s{attempt.values['train.seed']}" if space.seeds > 1 else ""
-            yield entry.name + seed, entry, attempt.folder
+        if entry := entries.get(trial.result.values.get(ROW, "")):
+            for attempt in trials.runs(trial.result.number, trial.result.values):
+                seed = f"-s{attempt.values['train.seed']}" if space.seeds > 1 else ""
+                yield entry.name + seed, entry, attempt.folder
 
 
 def _beside(table: Table, entry: Entry, rows: Mapping[str, int] | None = None) -> dict[str, Any]:
