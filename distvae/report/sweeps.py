@@ -37,7 +37,8 @@ def of_sweep(sweep: Sweep, other: Sweep | None = None) -> Document:
         "Sparsity": _sparsity(sweep),
         "What was run": provenance(sweep),
     }
-    return document(f"Sweep {sweep.facts['name']}", _subtitle(sweep), parts)
+    what = "Table" if rows_told(sweep) else "Sweep"
+    return document(f"{what} {sweep.facts['name']}", _subtitle(sweep), parts)
 
 
 def _subtitle(sweep: Sweep) -> str:
@@ -140,7 +141,7 @@ def _trials(sweep: Sweep) -> Iterator[Block]:
 
 
 def _importances(sweep: Sweep) -> Iterator[Block]:
-    if not sweep.finished:
+    if not sweep.finished or rows_told(sweep):
         return
     found = groups(sweep)
     if not found:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distvae import results
+from distvae import report, results
 from distvae.refusal import Refusal
 from distvae.reproduce.compare import compare, write
 from distvae.reproduce.finding import locate
@@ -149,6 +149,17 @@ def test_figures_of_a_trial_say_what_they_have_beyond_the_published(tmp_path: Pa
     figures = last["figures"]
     assert figures["bound_published"] == 1.5
     assert figures["bound_difference"] == figures["bound"] - 1.5
+
+
+def test_the_page_of_a_table_holds_what_was_obtained_against_what_was_published(tmp_path: Path) -> None:
+    work = small()
+    obtained(work, tmp_path / "out")
+    page = report.write(tmp_path / "out").with_suffix(".md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| exact | bound | 1.500 |")]
+    assert len(rows) == 1
+    assert "How close do the rows of bars come to what was published" in page
+    assert "distvae reproduce bars --scale smoke" in page
+    assert "Which parameters matter" not in page
 
 
 def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
