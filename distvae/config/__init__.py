@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distvae.config.data import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpeechData
+from distvae.config.data import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpeechData, SpritesData
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import Decoder, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.net import Net
@@ -34,6 +34,7 @@ __all__ = [
     "RowsData",
     "SDMModel",
     "SpeechData",
+    "SpritesData",
     "TVAEModel",
     "Train",
     "Truncation",

@@ -143,6 +143,41 @@ class BarsData:
 
 @family("data")
 @dataclass(frozen=True)
+class SpritesData:
+    """One shape on a dark square: ellipse, square or triangle, in 6 sizes, 10 rotations and 16 x 16 places."""
+
+    kind: ClassVar[str] = "sprites"
+    path: str = ""
+    """Nothing: the images are made."""
+    size: Annotated[int, Range(16, 128)] = 32
+    """Pixels of a side."""
+    rows: Annotated[int, Range(10, 46080)] = 12000
+    """Images in all, each of another combination of the 46080."""
+    val: Share = 0.1
+    """Share of the images to validate on."""
+    test: Share = 0.1
+    """Share of the images to test on."""
+    seed: Whole = 0
+    """Decides which combinations there are, and which split each belongs to."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field shows."""
+        if self.val + self.test > 0.9:
+            raise Refusal(f"data.val + data.test: {self.val + self.test:g}; at most 0.9 expected")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a data point."""
+        return 1, self.size, self.size
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point."""
+        return math.prod(self.shape)
+
+
+@family("data")
+@dataclass(frozen=True)
 class PatchData:
     """Overlapping windows of one picture or sound, which is restored from itself alone."""
 
@@ -196,4 +231,4 @@ class RowsData:
         raise Refusal("data.kind: 'rows' have as many values as their folder says; a kind of known size expected")
 
 
-DataFamily = SpeechData | IdxData | ImageData | BarsData | PatchData | RowsData
+DataFamily = SpeechData | IdxData | ImageData | BarsData | SpritesData | PatchData | RowsData

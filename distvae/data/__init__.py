@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from distvae.config import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData
+from distvae.config import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpritesData
 from distvae.data.dataset import Dataset
 
 if TYPE_CHECKING:
-    from distvae.data.source import Labels
+    from distvae.data.source import Factors, Labels
 
 
 def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
@@ -36,6 +36,10 @@ def _open(config: DataFamily, quiet: bool) -> Dataset:
         from distvae.data import images
 
         return images.open_images(config, quiet)
+    if isinstance(config, SpritesData):
+        from distvae.data.sprites import open_sprites
+
+        return open_sprites(config)
     if isinstance(config, PatchData):
         from distvae.data.patches import open_patches
 
@@ -60,4 +64,17 @@ def labels_of(config: DataFamily) -> "dict[str, Labels] | None":
         from distvae.data import images
 
         return images.labels(config)
+    if isinstance(config, SpritesData):
+        from distvae.data import sprites
+
+        return sprites.labels(config)
+    return None
+
+
+def factors_of(config: DataFamily) -> "Factors | None":
+    """What decides every data point by split, where that is known."""
+    if isinstance(config, SpritesData):
+        from distvae.data import sprites
+
+        return sprites.factors(config)
     return None

@@ -15,6 +15,18 @@ Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Places = NDArray[np.intp]
 
+
+@dataclass(frozen=True)
+class Factors:
+    """What decides every data point, where that is known."""
+
+    names: tuple[str, ...]
+    ordered: tuple[bool, ...]
+    """Whether a factor's levels have an order, as sizes have and shapes have not."""
+    levels: dict[str, Labels]
+    """(N, factors) by split."""
+
+
 DRAWING = -4  # the epoch of the seed whose order divides images
 
 

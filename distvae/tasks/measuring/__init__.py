@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from distvae.config import Config
 from distvae.refusal import Refusal
-from distvae.tasks.measuring import importance, probes
-from distvae.tasks.measuring.needs import classes, draws
+from distvae.tasks.measuring import factors, importance, probes
+from distvae.tasks.measuring.needs import classes, draws, known_factors
 from distvae.tasks.measuring.subject import Subject, labels_of_all
 from distvae.train.run import Run
 
@@ -31,6 +31,9 @@ MEASURES: dict[str, Measure] = {
     "probe_linear": Measure(classes, probes.linear, ("probe_linear",)),
     "probe_sgd": Measure(classes, probes.sgd, ("probe_sgd",)),
     "probe_mlp": Measure(classes, probes.mlp, ("probe_mlp",)),
+    "mig": Measure(known_factors, factors.mig, ("mig",)),
+    "dci": Measure(known_factors, factors.dci, ("dci", "dci_completeness", "dci_informativeness")),
+    "sap": Measure(known_factors, factors.sap, ("sap",)),
 }
 
 

@@ -1,6 +1,6 @@
 """What measures need of a configuration: each says what is missing and what would be right, or nothing."""
 
-from distvae.config import Config, IdxData, ImageData
+from distvae.config import Config, IdxData, ImageData, SpritesData
 
 
 def draws(config: Config) -> str:
@@ -15,6 +15,19 @@ def draws(config: Config) -> str:
 
 def classes(config: Config) -> str:
     """Data of a kind that may have classes."""
-    if isinstance(config.data, IdxData | ImageData):
+    if isinstance(config.data, IdxData | ImageData | SpritesData):
         return ""
-    return f"needs the class of every data point, and data.kind '{config.data.kind}' has none; idx or images expected"
+    return (
+        f"needs the class of every data point, and data.kind '{config.data.kind}' has none; "
+        "idx, images or sprites expected"
+    )
+
+
+def known_factors(config: Config) -> str:
+    """Data whose factors are known."""
+    if isinstance(config.data, SpritesData):
+        return ""
+    return (
+        "needs the factors that decide every data point, which are not known of data.kind "
+        f"'{config.data.kind}'; sprites expected"
+    )

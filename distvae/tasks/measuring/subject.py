@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import DataFamily
-from distvae.data import labels_of, open_dataset
+from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.dataset import Dataset, Rows, stack
 from distvae.models.posteriors import SpikeAndSlab
 from distvae.models.tvae import Truncated
@@ -29,6 +29,14 @@ class Labelled(NamedTuple):
 
     codes: Array
     labels: "Labels"
+
+
+class Factored(NamedTuple):
+    """Codes with the levels of the factors that decide their data points."""
+
+    codes: Array
+    levels: "Labels"
+    ordered: tuple[bool, ...]
 
 
 class Subject:
@@ -71,6 +79,17 @@ class Subject:
 
     def _labelled(self, split: str, places: NDArray[np.intp], labels: "dict[str, Labels]") -> Labelled:
         return Labelled(self.encoded(self.dataset.splits[split][places]), labels[split][places])
+
+    @cached_property
+    def factored(self) -> Factored:
+        """The judged data."""
+        known = factors_of(self.run.config.data)
+        if known is None:
+            raise Refusal(
+                f"eval.metrics: data.kind '{self.run.config.data.kind}' has no known factors; sprites expected"
+            )
+        levels = np.concatenate([known.levels[name] for name in self.named])
+        return Factored(self.encoded(self.rows), levels, known.ordered)
 
     @torch.no_grad()
     def encoded(self, rows: Rows) -> Array:

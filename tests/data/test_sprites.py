@@ -1,0 +1,112 @@
+"""Sprites against geometry: area, middle and direction of what is drawn are those of the formulas."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.config import from_dict
+from distvae.data import factors_of, labels_of, open_dataset
+from distvae.data.sprites import LEVELS, RADIUS, SHAPES, TURN, draw
+from distvae.refusal import Refusal
+
+SIZE = 48
+COUNTS = list(LEVELS.values())
+AREA = {"ellipse": math.pi / 2, "square": 2.0, "triangle": 3 * math.sqrt(3) / 4}
+"""Of each shape in a circle of radius one."""
+SMALL = {"rows": 200, "size": 16}
+SPRITES = st.tuples(*(st.integers(0, count - 1) for count in COUNTS)).map(np.array)
+
+
+def opened(**fields: Any) -> Any:
+    return from_dict({"data": {"kind": "sprites"} | SMALL | fields}).data
+
+
+def moments(picture: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Area, middle (x, y) and covariance of what is lit."""
+    y, x = np.mgrid[: len(picture), : len(picture)] + 0.5
+    weight = picture / picture.sum()
+    middle = np.array([(weight * x).sum(), (weight * y).sum()])
+    apart = np.stack([x - middle[0], y - middle[1]])
+    return float(picture.sum()), middle, np.einsum("hw,ahw,bhw->ab", weight, apart, apart)
+
+
+@given(SPRITES)
+def test_what_is_drawn_has_the_area_and_the_middle_that_the_factors_say(sprite: np.ndarray) -> None:
+    picture = draw(sprite[None], SIZE)[0]
+    shape, scale, _, x, y = sprite
+    radius = SIZE * RADIUS * (0.5 + 0.5 * scale / (COUNTS[1] - 1))
+    area, middle, _ = moments(picture)
+    assert area == pytest.approx(AREA[list(SHAPES)[shape]] * radius**2, rel=0.06)
+    margin = SIZE * RADIUS + 1
+    wanted = margin + np.array([x, y]) / (np.array(COUNTS[3:]) - 1) * (SIZE - 2 * margin)
+    np.testing.assert_allclose(middle, wanted, atol=0.15)
+    assert not picture[[0, -1]].any()
+    assert not picture[:, [0, -1]].any()
+
+
+@pytest.mark.parametrize("rotation", range(LEVELS["rotation"]))
+def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
+    _, _, spread = moments(draw(np.array([[0, 5, rotation, 7, 7]]), SIZE)[0])
+    _, directions = np.linalg.eigh(spread)
+    along = directions[:, -1]
+    angle = rotation / LEVELS["rotation"] * TURN
+    assert abs(along @ [math.cos(angle), math.sin(angle)]) == pytest.approx(1, abs=1e-3)
+
+
+@given(SPRITES)
+def test_a_step_of_a_place_moves_the_picture(sprite: np.ndarray) -> None:
+    sprite[3] = min(sprite[3], COUNTS[3] - 2)
+    before, after = moments(draw(sprite[None], 32)[0]), moments(draw((sprite + np.eye(5, dtype=int)[3])[None], 32)[0])
+    step = (32 - 2 * (32 * RADIUS + 1)) / (COUNTS[3] - 1)
+    np.testing.assert_allclose(after[1] - before[1], [step, 0], atol=0.3)
+
+
+def test_edges_are_soft() -> None:
+    picture = draw(np.array([[0, 5, 3, 7, 7]]), SIZE)[0]
+    assert picture.max() == 1
+    assert ((picture > 0.1) & (picture < 0.9)).sum() > 10
+
+
+@pytest.mark.parametrize("rows", [200, 46080])
+def test_no_picture_is_drawn_twice_and_splits_are_apart(rows: int) -> None:
+    levels = factors_of(opened(rows=rows)).levels  # type: ignore[union-attr]
+    assert sum(map(len, levels.values())) == rows
+    assert len({tuple(row) for part in levels.values() for row in part.tolist()}) == rows
+    assert all(len(part) == rows // 10 for name, part in levels.items() if name != "train")
+    assert (np.concatenate(list(levels.values())) < COUNTS).all()
+
+
+def test_pictures_labels_and_factors_go_together() -> None:
+    config = opened()
+    dataset, labels, factors = open_dataset(config), labels_of(config), factors_of(config)
+    assert factors is not None
+    assert labels is not None
+    assert factors.names == tuple(LEVELS)
+    for name, rows in dataset.splits.items():
+        np.testing.assert_array_equal(rows[:], draw(factors.levels[name], 16).reshape(len(rows), -1))
+        np.testing.assert_array_equal(labels[name], factors.levels[name][:, 0])
+    assert dataset.shape == (1, 16, 16)
+
+
+def test_the_seed_decides_which_there_are_and_the_digest_tells() -> None:
+    first, again, other = (open_dataset(opened(seed=seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.splits["test"][:], again.splits["test"][:])
+    assert first.digest == again.digest != other.digest
+    assert not np.array_equal(first.splits["test"][:], other.splits["test"][:])
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"rows": 46081}, r"data\.rows: 46081 is out of range"),
+        ({"size": 8}, r"data\.size"),
+        ({"val": 0.5, "test": 0.5}, r"data\.val \+ data\.test"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(Refusal, match=told):
+        opened(**fields)
