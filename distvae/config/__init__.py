@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from distvae.config.data import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpeechData, SpritesData
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
-from distvae.config.model import Decoder, SDMModel, TVAEModel, VAEModel, VSCModel
+from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.net import Net
 from distvae.config.train import Eval, Train
 from distvae.refusal import Refusal, nearest
@@ -26,6 +26,7 @@ __all__ = [
     "Eval",
     "Evolution",
     "Exact",
+    "GumbelModel",
     "IdxData",
     "ImageData",
     "Net",

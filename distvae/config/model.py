@@ -82,6 +82,24 @@ class VSCModel(Decoder):
 
 @family("model")
 @dataclass(frozen=True)
+class GumbelModel(Decoder):
+    """Binary latents with an encoder, relaxed in training (Gumbel-softmax)."""
+
+    kind: ClassVar[str] = "gumbel"
+    alpha: Probability = 0.5
+    """Prior probability that a latent is active."""
+    prior: Literal["fixed", "learned"] = "fixed"
+    """Keep that probability, or begin with it and learn one for each latent."""
+    temperature: Positive = 0.5
+    """Of the relaxed latents; towards zero they become binary, and gradients noisy."""
+    hot: Positive = 1.0
+    """The temperature at the start, if it cools."""
+    cooling: Whole = 0
+    """Steps over which the temperature falls; 0: it never changes."""
+
+
+@family("model")
+@dataclass(frozen=True)
 class TVAEModel:
     """Truncated variational autoencoder: binary latents, no encoder; with no hidden layer, binary sparse coding."""
 

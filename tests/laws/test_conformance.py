@@ -26,6 +26,8 @@ AMORTISED: list[dict[str, Any]] = [
     {"kind": "sdm", "dictionary": "learned", "atoms": 7, "coherence": 0.1},
     {"kind": "vsc"},
     {"kind": "vsc", "prior": "pseudo"},
+    {"kind": "gumbel"},
+    {"kind": "gumbel", "prior": "learned", "alpha": 0.2, "cooling": 100},
     {"kind": "vae", "hidden": []},
     {"kind": "vae", "hidden": [9, 8, 7], "activation": "relu"},
 ]
@@ -38,7 +40,7 @@ TRUNCATED: list[dict[str, Any]] = [
 CONVOLVED: dict[str, Any] = {"net": "conv", "channels": [3], "activation": "leaky_relu"}
 CONVOLUTIONAL = [
     {"model": {"kind": kind, "likelihood": "bernoulli"} | CONVOLVED, "estep": {"input": "raw"} | CONVOLVED}
-    for kind in ("vae", "sdm", "vsc")
+    for kind in ("vae", "sdm", "vsc", "gumbel")
 ]
 VARIANTS = [*({"model": model, "estep": {"input": "log"}} for model in AMORTISED), *CONVOLUTIONAL, *TRUNCATED]
 
