@@ -18,9 +18,15 @@ PATIENCE = 60  # seconds that a command there may take
 MARK = "distvae-doctor"
 """What an answer begins with, beside what a machine prints at every login."""
 SILENT = ("Connection refused", "timed out", "No route to host", "Could not resolve", "Network is unreachable")
+NEEDED = (
+    ("rsync", "rsync", "Ray copies files by it"),
+    ("pgrep", "procps", "cluster.yaml finds by it what is to end with Ray's node"),
+)
+"""Programs, the packages that bring them, and what for."""
 LOOK = f"""
 say() {{ printf '{MARK} %s\\n' "$*"; }}
 say rsync "$(command -v rsync)"
+say pgrep "$(command -v pgrep)"
 say python "$(PYTHON --version 2>&1 | head -n 1)"
 say venv "$(PYTHON -c 'import ensurepip, venv; print("yes")' 2>/dev/null)"
 say free "$(df -Pk "$HOME" | awk 'END {{ print $4 }}')"
@@ -151,10 +157,12 @@ def unreached(host: Host, error: str) -> Line:
 def fit(host: Host, told: Mapping[str, str], python: str) -> Iterator[Line]:
     """What a machine that was reached has, and lacks."""
     name = host.address
-    if told.get("rsync"):
-        yield Line("ok", "rsync", name, "there")
-    else:
-        yield Line("bad", "rsync", name, "missing; Ray copies files by it", f"ssh {host.at} sudo apt-get install rsync")
+    for program, package, use in NEEDED:
+        if told.get(program):
+            yield Line("ok", program, name, "there")
+        else:
+            remedy = f"ssh {host.at} sudo apt-get install {package}"
+            yield Line("bad", program, name, f"missing; {use}", remedy)
     found = told.get("python", "")
     if not re.fullmatch(r"Python \d+\.\d+\.\d+\S*", found):
         yield Line("bad", "Python", name, f"no {python}", f"ssh {host.at} sudo apt-get install {python} {python}-venv")

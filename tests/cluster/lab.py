@@ -17,6 +17,8 @@ from tests.cluster.hosts import ROOT, Host, hosts, wait_for
 NAME = "distvae-lab"
 SHARED = "/mnt/shared"
 MEMBERS = ("head", "one", "two")
+ENVIRONMENT = "root/distvae-env"
+"""Where the file installs; once, for it takes a processor a minute or two."""
 LIMITS = " --num-cpus=1 --object-store-memory=150000000 --memory=4000000000"
 """Of each host, for each sees all that this machine has."""
 
@@ -56,18 +58,27 @@ class Lab:
         done = self.ray("up", "-y", "--no-config-cache", str(self.file))
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
+    def up_from_nothing(self) -> None:
+        """The same where nothing is installed: the others are switched on with a copy of what the head has by then."""
+        others = [self.hosts[name] for name in MEMBERS[1:]]
+        for host in others:
+            host.power_off()
+        self.up()
+        for host in others:
+            host.copy(self.hosts["head"], ENVIRONMENT)
+            host.start()
+
     def submit(self, script: str, *words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
         """An entry script, to its end."""
         return self.ray("submit", str(self.file), str(ROOT / "cluster" / script), "--", *words, timeout=timeout)
 
     def members(self) -> set[str]:
-        """The hosts that Ray has."""
+        """The hosts that Ray has, by its dashboard: asking Ray itself takes the processor of those who join."""
         told = self.hosts["head"].ssh(
-            'python -c \'import ray, logging; ray.init("auto", logging_level=logging.CRITICAL, log_to_driver=False);'
-            'print("NODES", *(n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"]))\' 2>/dev/null'
+            "printf 'Authorization: Bearer %s' $(cat ~/.distvae_secrets/auth_token) | "
+            "curl -sf -H @- 'http://127.0.0.1:8265/nodes?view=hostNameList'"
         )
-        lines = [line for line in told.stdout.splitlines() if line.startswith("NODES")]
-        return set(lines[0].split()[1:]) if lines else set()
+        return set(json.loads(told.stdout)["data"]["hostNameList"]) if told.returncode == 0 else set()
 
     def whole(self, seconds: float = 600) -> None:
         """Wait until all hosts are members."""
@@ -116,9 +127,3 @@ def download(folder: Path) -> Path:
     for other in folder.glob("distvae*"):
         other.unlink()
     return folder
-
-
-def said(done: "subprocess.CompletedProcess[str]", word: str) -> Any:
-    """What a program printed as JSON behind a word."""
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith(word)]
-    return json.loads(line.removeprefix(word))

@@ -141,8 +141,8 @@ def test_words_of_ssh_are_understood(error: str, expected: str) -> None:
 
 def test_a_machine_with_too_little_of_everything() -> None:
     lines = list(fit(HOST, {"rsync": "", "python": "Python 3.11.7", "venv": "", "free": "1000"}, "python3.11"))
-    assert [line.state for line in lines] == ["bad"] * 3
-    assert "python3.11-venv" in lines[1].remedy
+    assert [line.state for line in lines] == ["bad"] * 4
+    assert "python3.11-venv" in lines[2].remedy
 
 
 @pytest.mark.parametrize(

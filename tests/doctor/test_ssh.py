@@ -90,7 +90,7 @@ def equip(home: Path, without: tuple[str, ...] = ()) -> None:
     programs = home / "programs"
     shutil.rmtree(programs, ignore_errors=True)
     programs.mkdir(parents=True)
-    for name in {*TOOLS, "rsync"} - set(without):
+    for name in {*TOOLS, "pgrep", "rsync"} - set(without):
         (programs / name).symlink_to(shutil.which(name) or pytest.skip(f"{name} is not installed"))
     if PYTHON not in without:
         (programs / PYTHON).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -152,14 +152,14 @@ def lab(running: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
 def test_machines_without_fault_have_no_bad_line_and_nothing_is_left(lab: Lab) -> None:
     told = lab.look(str(lab.folder / "shared"))
     assert [line for lines in told.values() for line in lines if line.state in ("bad", "note")] == []
-    assert {"file", "ssh", "rsync", "Python", "disk", "clock", "storage"} <= set(told)
+    assert {"file", "ssh", "rsync", "pgrep", "Python", "disk", "clock", "storage"} <= set(told)
     assert told["Python"][0].where == "all 2"
     assert list((lab.folder / "shared").iterdir()) == []
 
 
 def test_what_a_machine_lacks_is_said_with_its_name(lab: Lab) -> None:
     first, second = MACHINES
-    equip(lab.home(second), without=("rsync", PYTHON))
+    equip(lab.home(second), without=("rsync", "pgrep", PYTHON))
     (lab.home(first) / ".distvae").mkdir(exist_ok=True)
     lock = lab.home(first) / ".distvae" / "running"
     with lock.open("w") as file:
@@ -168,10 +168,13 @@ def test_what_a_machine_lacks_is_said_with_its_name(lab: Lab) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         told = lab.look("~/own")
     lock.unlink()
-    rsync, python = ([line for line in told[what] if line.where == second] for what in ("rsync", "Python"))
-    assert rsync[0].state == python[0].state == "bad"
-    assert rsync[0].found.startswith("missing")
-    assert python[0].found == f"no {PYTHON}"
+    rsync, pgrep, python = (
+        next(line for line in told[what] if line.where == second) for what in ("rsync", "pgrep", "Python")
+    )
+    assert rsync.state == pgrep.state == python.state == "bad"
+    assert rsync.found.startswith("missing")
+    assert "procps" in pgrep.remedy
+    assert python.found == f"no {PYTHON}"
     assert told["running"][0].state == "bad"
     assert "distvae tune speech" in told["running"][0].found
     blind = [line for line in told["storage"] if line.state == "bad"]
