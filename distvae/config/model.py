@@ -86,6 +86,7 @@ class GumbelModel(Decoder):
     """Binary latents with an encoder, relaxed in training (Gumbel-softmax)."""
 
     kind: ClassVar[str] = "gumbel"
+    codes: ClassVar[tuple[str, ...]] = ("mean", "binary")
     alpha: Probability = 0.5
     """Prior probability that a latent is active."""
     prior: Literal["fixed", "learned"] = "fixed"

@@ -63,7 +63,8 @@ def test_the_letter_of_the_paper_and_our_recipe_are_two_scales() -> None:
 
 def test_rows_stand_for_every_combination() -> None:
     table = read_table("vsc-elbo")
-    assert len(table.trained) == 2 * 4 * 25
+    ours = table.only(["*-gumbel-*"]).trained
+    assert len(table.trained) - len(ours) == 2 * 4 * 25
     (entry,) = table.only(["mnist-vsc-0.2-m96"]).trained
     assert (entry.config().model.alpha, entry.config().model.latent) == (0.2, 96)
     assert entry.published == {"objective": -119.9464} or math.isclose(

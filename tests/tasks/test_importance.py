@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 from distvae.estep import assemble
 from distvae.interface import Batch
 from distvae.lanes import Lanes
-from distvae.models.posteriors import LearnedVariance
+from distvae.models.posteriors import Binary, LearnedVariance
 from distvae.noise import Noise
 from distvae.tasks.measuring.importance import by_row, weighted
 from distvae.train.run import Run
@@ -22,11 +22,12 @@ LINEAR: list[dict[str, Any]] = [
     {"kind": "vae"},
     {"kind": "sdm", "dictionary": "dct", "atoms": 5},
     {"kind": "vsc", "alpha": 0.3},
+    {"kind": "gumbel", "alpha": 0.3},
 ]
 
 
 class Linear:
-    """A model whose decoder is linear and whose noise is Gaussian, so that x given the spikes is Gaussian too."""
+    """A model whose decoder is linear and whose noise is Gaussian, so that x given spikes or bits is Gaussian too."""
 
     @torch.no_grad()
     def __init__(self, model: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ class Linear:
         return weighted(self.model, batch, q, draws, noise).view(times, ROWS)
 
     def log_evidence(self) -> Tensor:
-        """(ROWS,) log p(x), by the Gaussians that the states of the spikes leave."""
+        """(ROWS,) log p(x), by the Gaussians that the states of spikes or bits leave."""
         batch, q, _ = self.repeated(1)
         zero = self.model.output(torch.zeros(1, self.model.states))
         weights = (self.model.output(torch.eye(self.model.states)) - zero).T
@@ -59,8 +60,10 @@ class Linear:
         found = []
         for bits in itertools.product([0.0, 1.0], repeat=len(weights.T)) if alpha else [(1.0,) * len(weights.T)]:
             active = torch.tensor(bits)
-            covariance = torch.einsum("dh,bh,eh->bde", weights, variance * active, weights)
-            density = MultivariateNormal(zero, covariance + VARIANCE * torch.eye(tiny.DIMS)).log_prob(batch.x)
+            slabs = variance * active * (not isinstance(q, Binary))
+            mean = zero + weights @ active if isinstance(q, Binary) else zero
+            covariance = torch.einsum("dh,bh,eh->bde", weights, slabs, weights)
+            density = MultivariateNormal(mean, covariance + VARIANCE * torch.eye(tiny.DIMS)).log_prob(batch.x)
             chance = (active * alpha + (1 - active) * (1 - alpha)).log().sum() if alpha else torch.zeros(())
             found.append(density + chance)
         return torch.stack(found).logsumexp(0)

@@ -158,7 +158,7 @@ BAD: dict[str, tuple[Callable[[Tree], None], str]] = {
     "two kinds of span": (change(1, int=[1, 2]), r"one of choice, int and float expected; choice and int given"),
     "falling interval": (change(2, float=[0.9, 0.1]), r"two rising numbers expected"),
     "logarithm of zero": (append(key="model.beta", float=[0, 1], log=True), r"two rising numbers above 0 expected"),
-    "missing condition": (drop_when(2), r"model\.kind 'vae' has no alpha; add when: \{model\.kind: vsc\}"),
+    "missing condition": (drop_when(2), r"model\.kind 'vae' has no alpha; add when: \{model\.kind: \[vsc, gumbel\]\}"),
     "too wide a condition": (change(2, when={"model.kind": ["vsc", "sdm"]}), r"'sdm' has no alpha"),
     "unknown condition": (
         change(2, when={"model.knid": "vsc"}),

@@ -102,8 +102,8 @@ def code(q: Any, kind: str) -> Tensor:
     """(B, H) a posterior's means; its means times its gates' probabilities; or which values it takes to be active."""
     if isinstance(q, SpikeAndSlab):
         return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]
-    if kind == "binary" and isinstance(q, Truncated):
-        return q.best
+    if kind == "binary":
+        return q.best if isinstance(q, Truncated) else (q.code > 0.5).float()
     found: Tensor = q.code
     return found
 
