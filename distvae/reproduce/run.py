@@ -112,7 +112,8 @@ def _say(line: str, quiet: bool) -> None:
 def judge_peers(work: Work, folder: Path, force: bool, quiet: bool) -> None:
     """Judge the methods of comparison that were not judged before."""
     for entry in work.table.peers:
-        _say(f"{entry.name}: judged", quiet or not _judged(work, entry, folder, force))
+        if _judged(work, entry, folder, force):
+            _say(f"{entry.name}: judged", quiet)
 
 
 def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
