@@ -126,6 +126,8 @@ class BarsData:
     rows: Count = 500
     active: Positive = 2.0
     """Bars of an image on average."""
+    correlated: bool = False
+    """The first bar, where it appears, hides the second, and the last the first."""
     variance: NonNegative = 0.01
     """Of the noise."""
     seed: Whole = 0

@@ -18,12 +18,22 @@ def parts(size: int) -> Array:
     return np.concatenate([vertical, horizontal]).reshape(2 * size, size * size)
 
 
+def seen(active: Array, correlated: bool) -> Array:
+    """(rows, 2 * size) of zeros and ones: the bars to be seen of those that are active."""
+    if not correlated:
+        return active
+    hidden = active.copy()
+    hidden[:, 1] *= 1 - active[:, 0]
+    hidden[:, 0] *= 1 - active[:, -1]
+    return hidden
+
+
 def open_bars(config: BarsData) -> Dataset:
     """Images of superimposed bars under noise. They are judged on what they were trained on."""
     chance = np.random.default_rng(config.seed)
     causes = parts(config.size)
-    active = chance.random((config.rows, len(causes))) < config.active / len(causes)
+    active = (chance.random((config.rows, len(causes))) < config.active / len(causes)).astype(np.float32)
     noise = chance.normal(0, np.sqrt(config.variance), (config.rows, causes.shape[1]))
-    x = (active @ causes + noise).astype(np.float32)
+    x = (seen(active, config.correlated) @ causes + noise).astype(np.float32)
     digest = hashlib.sha256(json.dumps(asdict(config) | {"path": ""}).encode() + x.tobytes()).hexdigest()
     return Dataset("bars", "image", digest, {"train": x, "val": x, "test": x}, Path(), shape=config.shape)

@@ -8,14 +8,20 @@ import numpy as np
 import torch
 
 from distvae.config import BarsData, TVAEModel
-from distvae.data.bars import parts
+from distvae.data.bars import parts, seen
 from distvae.data.dataset import Array
+from distvae.estep.truncated import Exact
+from distvae.interface import Batch
+from distvae.noise import JUDGEMENT, Noise
+from distvae.tasks.exactness import MOST
 from distvae.train.run import Run
 
 ENUMERABLE = 12
 """Bars whose every combination is looked at."""
 ALIKE = 0.3
 """Root mean square of what may differ over the pixels of a bar."""
+COMBINATIONS = ((0, 1), (-1, 0), (1, 2, 3, 5, 6), (2, 3, 4, 5, 6), (2, 3), (3, 5), (4, 6))
+"""Bars that correlated causes never show together, twice; more than there should be, twice; and such as are usual."""
 
 
 def judge_truth(run: Run, x: Array, bound: float) -> dict[str, float]:
@@ -28,22 +34,36 @@ def judge_truth(run: Run, x: Array, bound: float) -> dict[str, float]:
         or data.active >= 2 * data.size
     ):
         return {}
-    truth = log_likelihood(data, x)
+    truth = float(log_likelihood(data, x).mean())
     told = {"true_log_likelihood": truth, "reliability": (bound - truth) / abs(truth)}
     if isinstance(run.config.model, TVAEModel):
         told["recovered"] = recovered(run.model, data.size)
+        if data.correlated and data.size > max(map(max, COMBINATIONS)) / 2 and run.model.states <= MOST:
+            told |= combined(run.model, data)
     return told
 
 
-def log_likelihood(data: BarsData, x: Array) -> float:
-    """log p(x) under the parameters that made the bars, by enumeration, nats per image."""
+def log_likelihood(data: BarsData, x: Array) -> torch.Tensor:
+    """(B,) log p(x) under the parameters that made the bars, by enumeration, nats."""
     causes, chance = parts(data.size).astype(np.float64), data.active / (2 * data.size)
     states = np.array(list(itertools.product((0, 1), repeat=len(causes))), dtype=np.float64)
     prior = states.sum(1) * math.log(chance) + (1 - states).sum(1) * math.log1p(-chance)
-    means = states @ causes
+    means = seen(states.astype(np.float32), data.correlated) @ causes
     distance = np.square(x).sum(1)[:, None] - 2 * x @ means.T + np.square(means).sum(1)
     density = -0.5 * (distance / data.variance + x.shape[1] * math.log(2 * math.pi * data.variance))
-    return float(torch.from_numpy(prior + density).logsumexp(1).mean())
+    return torch.from_numpy(prior + density).logsumexp(1)
+
+
+@torch.no_grad()
+def combined(model: Any, data: BarsData) -> dict[str, float]:
+    """log p of noiseless combinations of bars under the model, nats, beside that under what made its data."""
+    bars = parts(data.size)
+    x = np.stack([bars[list(those)].sum(0) for those in COMBINATIONS])
+    batch = Batch.of(torch.from_numpy(x), torch.arange(len(x)))
+    learnt = model.bound(batch, Exact(model.states)(model, batch), Noise(0, JUDGEMENT, batch.row)).double()
+    truth, never = log_likelihood(data, x), slice(0, 2)
+    told = {"combinations_apart": float((learnt - truth)[never.stop :].abs().mean())}
+    return told | {"never_together": float(learnt[never].mean()), "true_never_together": float(truth[never].mean())}
 
 
 @torch.no_grad()
