@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,17 +120,27 @@ def obtained(work: Work, out: Path) -> None:
     assert {result.values[ROW] for result in rank(ledger.results, space.metrics)} == {"fitness", "exact"}
 
 
-@pytest.fixture(autouse=True)
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def nowhere() -> Iterator[None]:
     """An MLflow server that refuses at once."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        yield
 
 
-def test_rows_that_finish_are_kept_and_held_against_what_was_published(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small table whose rows, two seeds each, are finished."""
+    out = tmp_path_factory.mktemp("table") / "out"
+    obtained(small(seeds=2), out)
+    return out
+
+
+@pytest.mark.slow
+def test_rows_that_finish_are_kept_and_held_against_what_was_published(out: Path, tmp_path: Path) -> None:
     work = small(seeds=2)
-    obtained(work, tmp_path / "out")
-    assert not list(keep(work, work.space(), tmp_path / "out", tmp_path / "rows", force=False))
+    assert not list(keep(work, work.space(), out, tmp_path / "rows", force=False))
     files = sorted(path.name for path in (tmp_path / "rows" / "bars").iterdir())
     assert files == ["exact-s0.json", "exact-s1.json", "fitness-s0.json", "fitness-s1.json"]
     bounds = [json.loads((tmp_path / "rows" / "bars" / name).read_text())["figures"]["bound"] for name in files[:2]]
@@ -144,6 +155,7 @@ def test_rows_that_finish_are_kept_and_held_against_what_was_published(tmp_path:
     assert told[0].keys() >= {"row", "published", "obtained", "difference", "commit", "seconds"}
 
 
+@pytest.mark.slow
 def test_figures_of_a_trial_say_what_they_have_beyond_the_published(tmp_path: Path) -> None:
     work = small()
     *_, last = run_trial(Trials(work.space(), tmp_path), 1, {ROW: "exact"})
@@ -152,10 +164,9 @@ def test_figures_of_a_trial_say_what_they_have_beyond_the_published(tmp_path: Pa
     assert figures["bound_difference"] == figures["bound"] - 1.5
 
 
-def test_the_page_of_a_table_holds_what_was_obtained_against_what_was_published(tmp_path: Path) -> None:
-    work = small()
-    obtained(work, tmp_path / "out")
-    page = report.write(tmp_path / "out").with_suffix(".md").read_text()
+@pytest.mark.slow
+def test_the_page_of_a_table_holds_what_was_obtained_against_what_was_published(out: Path) -> None:
+    page = report.write(out).with_suffix(".md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| exact | bound | 1.500 |")]
     assert len(rows) == 1
     assert "How close do the rows of bars come to what was published" in page
@@ -163,27 +174,27 @@ def test_the_page_of_a_table_holds_what_was_obtained_against_what_was_published(
     assert "Which parameters matter" not in page
 
 
-def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
-    smoke, day = small(), small("day")
-    obtained(smoke, tmp_path / "out")
-    rows = tmp_path / "rows"
-    path = rows / "bars" / "exact.json"
-    assert not list(keep(day, day.space(), tmp_path / "out", rows, force=False))
+@pytest.mark.slow
+def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(out: Path, tmp_path: Path) -> None:
+    smoke, day = small(seeds=2), small("day", seeds=2)
+    path = tmp_path / "bars" / "exact-s0.json"
+    assert not list(keep(day, day.space(), out, tmp_path, force=False))
     before = path.read_bytes()
-    assert sorted(keep(smoke, smoke.space(), tmp_path / "out", rows, force=False)) == ["exact", "fitness"]
+    left = list(keep(smoke, smoke.space(), out, tmp_path, force=False))
+    assert sorted(left) == ["exact-s0", "exact-s1", "fitness-s0", "fitness-s1"]
     assert path.read_bytes() == before
-    assert not list(keep(smoke, smoke.space(), tmp_path / "out", rows, force=True))
+    assert not list(keep(smoke, smoke.space(), out, tmp_path, force=True))
     assert json.loads(path.read_text())["scale"] == "smoke"
 
 
-def test_less_data_than_published_is_noted(tmp_path: Path) -> None:
-    work = small()
+@pytest.mark.slow
+def test_less_data_than_published_is_noted(out: Path, tmp_path: Path) -> None:
+    work = small(seeds=2)
     source = Source("bars", {}, full={"train": 501, "test": 500})
     table: Table = replace(work.table, data={"bars": source})
     work = Work(replace(table, entries=tuple(replace(e, data="bars" if e.recipe else "") for e in table.entries)), {})
-    obtained(work, tmp_path / "out")
-    list(keep(work, work.space(), tmp_path / "out", tmp_path / "rows", force=False))
-    row: Any = results.known(tmp_path / "rows", "bars", "exact")
+    list(keep(work, work.space(), out, tmp_path, force=False))
+    row: Any = results.known(tmp_path, "bars", "exact-s0")
     assert row["note"] == "500 of 501 to train on"
 
 
