@@ -78,7 +78,7 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
 
 
 def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
-    """No checkout where `ray up` puts it, and no Ray that runs here."""
+    """No checkout where `ray up` puts it, and no Ray that runs here, or one whose token is not ours."""
 
     def run(folder: Path) -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {"HOME": str(tmp_path), STORAGE: str(tmp_path), "PYTHONPATH": str(ROOT)}
@@ -86,7 +86,7 @@ def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> 
         environment |= {"RAY_ADDRESS": "", "RAY_TMPDIR": str(tmp_path)}
         return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
-    for folder, reason in ((tmp_path, "distvae-checkout: not there"), (ROOT, "--address: auto: no Ray")):
+    for folder, reason in ((tmp_path, "distvae-checkout: not there"), (ROOT, "--address: auto: ")):
         done = run(folder)
         assert done.returncode == 2
         assert reason in done.stderr
