@@ -127,7 +127,8 @@ def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: Populat
     held = shared(config, len(train), team.size).held(team.rank, team.size)
     model.begin(_blocks(train))
     estep.begin(_blocks(train), held, config.train.seed)
-    return Trainer(config.train, model, estep, train, dataset.splits["val"], team)
+    val = train if estep.block else dataset.splits["val"]  # states are kept for rows in training alone
+    return Trainer(config.train, model, estep, train, val, team)
 
 
 def shared(config: Config, rows: int, size: int) -> Lanes:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import distvae
-from distvae.noise import order
+from distvae.interface import Batch
+from distvae.noise import Noise, order
 from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.storage import Folder
@@ -126,6 +127,16 @@ def test_the_best_checkpoint_is_the_best(tmp_path: Path) -> None:
     load_weights(trainer.model, trainer.estep, tensors)
     assert facts["epoch"] == best.epoch
     assert trainer.validate()["objective"] == best.val_objective
+
+
+def test_populations_are_validated_on_the_rows_that_they_belong_to(tmp_path: Path) -> None:
+    config, data = tiny.config(**KINDS[-1]), tiny.dataset()
+    assert len(data.splits["val"]) != len(data.splits["train"])
+    last = list(fit(config, data, tmp_path / "run"))[-1]
+    run, x = Run.left(tmp_path / "run"), torch.from_numpy(data.splits["train"][:])
+    batch = Batch(x, torch.arange(len(x)))
+    bound = run.model.bound(batch, run.estep(run.model, batch), Noise(0, 0, batch.row))
+    assert last.val_bound == pytest.approx(float(bound.detach().mean()), rel=1e-5)
 
 
 def test_training_stops_when_patience_is_at_its_end(tmp_path: Path) -> None:
