@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distvae.config.data import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpeechData, SpritesData
+from distvae.config.data import (
+    BarsData,
+    CropData,
+    DataFamily,
+    IdxData,
+    ImageData,
+    PatchData,
+    RowsData,
+    SpeechData,
+    SpritesData,
+)
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.net import Net
@@ -21,6 +31,7 @@ __all__ = [
     "Amortised",
     "BarsData",
     "Config",
+    "CropData",
     "DataFamily",
     "Decoder",
     "Eval",

@@ -220,6 +220,35 @@ class PatchData:
 
 @family("data")
 @dataclass(frozen=True)
+class CropData:
+    """Windows drawn at random from pictures, their means removed and their values whitened, one a data point."""
+
+    kind: ClassVar[str] = "crops"
+    path: str = ""
+    """A picture, or a folder of pictures; of colours the mean is taken."""
+    window: tuple[Count, Count] = (16, 16)
+    """Height and width of a data point."""
+    sizes: tuple[Count, Count, Count] = (100_000, 1_000, 1_000)
+    """Windows to train, to validate and to test on, from all places of all pictures alike and none twice."""
+    clamped: Annotated[float, Range(0, 1)] = 0.02
+    """Share of each picture's pixels, the brightest, that are brought down to the brightest of the others."""
+    kept: Annotated[float, Range(0, 0.9999, above=True)] = 0.95
+    """Share of the variance to keep: whitening cuts off the directions of least variance, beginning with the mean."""
+    seed: Whole = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a data point."""
+        return 1, *self.window
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point."""
+        return math.prod(self.window)
+
+
+@family("data")
+@dataclass(frozen=True)
 class RowsData:
     """Rows of numbers in Arrow files that `distvae ingest` made, one row a data point, as many as the disk holds."""
 
@@ -233,4 +262,4 @@ class RowsData:
         raise Refusal("data.kind: 'rows' have as many values as their folder says; a kind of known size expected")
 
 
-DataFamily = SpeechData | IdxData | ImageData | BarsData | SpritesData | PatchData | RowsData
+DataFamily = SpeechData | IdxData | ImageData | BarsData | SpritesData | PatchData | CropData | RowsData

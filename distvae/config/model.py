@@ -116,8 +116,14 @@ class TVAEModel:
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     variance: Positive | None = 0.01
     """sigma^2 at the start; null: the variance of the data."""
+    linear: Whole = 0
+    """Steps for which hidden layers pass states on as they are, so that the decoder is linear; then they learn too."""
 
     def __post_init__(self) -> None:
         """Refuse what no single field shows."""
+        if self.linear and (self.activation == "tanh" or {*self.hidden} - {self.latent}):
+            told = f"{self.activation} and model.hidden = {list(self.hidden)}"
+            wanted = f"relu or leaky_relu, and layers as wide as model.latent = {self.latent}"
+            raise Refusal(f"model.linear: {self.linear} with {told} cannot pass states on; {wanted}, expected")
         if self.likelihood == "bernoulli" and self.output == "sigmoid":
             raise Refusal("model.output: 'sigmoid' with the Bernoulli likelihood, which has one of its own; use linear")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from distvae.config import BarsData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpritesData
+from distvae.config import BarsData, CropData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpritesData
 from distvae.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ def _open(config: DataFamily, quiet: bool) -> Dataset:
         from distvae.data.patches import open_patches
 
         return open_patches(config)
+    if isinstance(config, CropData):
+        from distvae.data.crops import open_crops
+
+        return open_crops(config)
     if isinstance(config, RowsData):
         from distvae.data.rows import open_rows
 

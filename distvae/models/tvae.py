@@ -4,7 +4,8 @@
 
 There is no encoder: q(z | x_n) is the exact posterior restricted to a set of S binary states kept for the data point,
 and log sum_{z kept} p(x_n, z) bounds log p(x_n). W ascends that sum by its gradient, the q-weighted error; pi and
-sigma^2 have closed forms, taken once per epoch. With no hidden layer the model is binary sparse coding.
+sigma^2 have closed forms, taken once per epoch. With no hidden layer the model is binary sparse coding. A deep one may
+begin as that: `model.linear` has its hidden layers be the identity, which bits pass through a rectifier unchanged.
 """
 
 from collections.abc import Callable, Iterable
@@ -135,6 +136,9 @@ class TVAE(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        if config.linear:
+            for layer in self.hidden:
+                nn.init.eye_(layer.weight)
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
 
@@ -143,6 +147,11 @@ class TVAE(nn.Module):
         if isinstance(self.likelihood, Gaussian):
             given = self.config.variance
             self.likelihood.variance.fill_(_variance(blocks) if given is None else given)
+
+    @property
+    def hidden(self) -> list[Any]:
+        """The layers before the one that makes observations."""
+        return [layer for layer in self.decoder if isinstance(layer, nn.Linear | FromBits)][:-1]
 
     @property
     def states(self) -> int:
@@ -231,7 +240,9 @@ class TVAE(nn.Module):
         """Nothing to return to."""
 
     def at(self, step: float) -> None:
-        """Nothing warms up."""
+        """Let the hidden layers learn when the decoder was linear for as long as asked."""
+        for layer in self.hidden:
+            layer.requires_grad_(step >= self.config.linear)
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> dict[str, Tensor]:
         """What pi and sigma^2 need; and how many rows expect so many active latents, rounded."""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from distvae.config import PatchData
+from distvae.config import PatchData, TVAEModel
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows, stack
 from distvae.interface import Batch, Posterior, expect
@@ -42,8 +42,13 @@ def judge_images(run: Run, split: str) -> Judgement:
     }
     restored, notes = judge_restored(run)
     told = restored | judge_truth(run, images[:], means["bound"])
-    summary = {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms() | told
+    summary = {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms() | _active(run) | told
     return Judgement(split, summary, notes=notes)
+
+
+def _active(run: Run) -> dict[str, float]:
+    """Binary latents that are active on average, by the prior that training came to."""
+    return {"active": float(run.model.pi.sum())} if isinstance(run.config.model, TVAEModel) else {}
 
 
 def rows_of(run: Run, split: str) -> Rows:

@@ -35,8 +35,11 @@ def ascend(
 
 
 def _move(model: Any, optimizer: torch.optim.Optimizer, share: Share) -> None:
-    """One step along the sum of all workers' gradients; that of a worker without rows is zero."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    """One step along the sum of all workers' gradients; that of a worker without rows is zero.
+
+    Parameters that do not learn yet have none, so that the optimizer begins with them when they do.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

@@ -1,0 +1,87 @@
+"""Windows drawn at random from pictures and whitened, as fields of vision are learned from (Bell and Sejnowski 1997).
+
+What is taken out of a window is its mean, and then the mean of each value over the windows to train on. Whitening turns
+into the principal directions of those windows, keeps as few of them as have the wanted share of the variance, divides
+each by its deviation, and turns back (ZCA). The rest is cut off: every window is zero along it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import CropData
+from distvae.data import files
+from distvae.data.dataset import Array, Dataset
+from distvae.data.pictures import head, picture_files
+from distvae.data.signals import PICTURES, read_picture
+from distvae.refusal import Refusal
+
+FORMAT = 1  # of the preparation; a change gives another digest
+Floats = NDArray[np.float64]
+
+
+def open_crops(config: CropData) -> Dataset:
+    """Whitened windows by split, a function of the pictures' content and the configuration alone."""
+    root, paths = found(config.path)
+    train, val, _ = config.sizes
+    rows = whitened(drawn(paths, config), train, config.kept)
+    splits = {"train": rows[:train], "val": rows[train : train + val], "test": rows[train + val :]}
+    facts = json.dumps([FORMAT, asdict(config) | {"path": ""}, files.digests(paths)])
+    digest = hashlib.sha256(facts.encode()).hexdigest()
+    return Dataset(root.stem, "window", digest, splits, root, shape=config.shape)
+
+
+def found(path: str) -> tuple[Path, list[Path]]:
+    """The place that a configuration names, and the pictures there in order."""
+    root = Path(path).expanduser().resolve()
+    if not path or not root.exists():
+        problem = f"{path} is not there" if path else "empty"
+        raise Refusal(f"data.path: {problem}; a picture, or a folder of pictures, expected")
+    if root.is_file():
+        return root, [root]
+    paths = [root / name for name in picture_files(root)]
+    if not paths:
+        raise Refusal(f"{root}: holds no pictures; {', '.join(PICTURES)} expected")
+    return root, paths
+
+
+def drawn(paths: list[Path], config: CropData) -> Floats:
+    """(N, D) as many windows as all splits have, each without its mean; pictures are read one after another."""
+    height, width = config.window
+    spans = [(form.height - height + 1, form.width - width + 1) for form in files.in_order(head, paths)]
+    for path, span in zip(paths, spans, strict=True):
+        if min(span) < 1:
+            raise Refusal(f"data.window: {height} x {width}, larger than {path}; a smaller window expected")
+    ends = np.cumsum([down * across for down, across in spans])
+    wanted = sum(config.sizes)
+    if wanted > ends[-1]:
+        raise Refusal(f"data.sizes: {wanted:,} windows, and the pictures have {ends[-1]:,}; no more expected")
+    places = np.random.default_rng(config.seed).choice(ends[-1], wanted, replace=False)
+    rows, owner = np.empty((wanted, config.dims)), np.searchsorted(ends, places, "right")
+    for number in np.unique(owner):
+        mine = owner == number
+        down, across = np.divmod(places[mine] - (ends[number] - np.prod(spans[number])), spans[number][1])
+        windows = np.lib.stride_tricks.sliding_window_view(_grey(paths[number], config.clamped), config.window)
+        rows[mine] = windows[down, across].reshape(-1, config.dims)
+    rows -= rows.mean(1, keepdims=True)
+    return rows
+
+
+def _grey(path: Path, clamped: float) -> Floats:
+    values: Floats = read_picture(path).values.mean(-1)
+    return np.minimum(values, np.quantile(values, 1 - clamped, method="lower"))
+
+
+def whitened(rows: Floats, train: int, kept: float) -> Array:
+    """The rows with the covariance of the first so many made the identity, on the directions that are kept."""
+    from sklearn.decomposition import PCA
+
+    if np.ptp(rows[:train], axis=0).max() == 0:
+        raise Refusal("data.path: all windows are alike, so that nothing can be whitened; other pictures expected")
+    directions = PCA(kept, whiten=True, svd_solver="covariance_eigh").fit(rows[:train])
+    white: Floats = directions.transform(rows) @ directions.components_
+    return white.astype(np.float32)

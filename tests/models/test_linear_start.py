@@ -1,0 +1,81 @@
+"""A deep TVAE that begins as a linear one is binary sparse coding until its hidden layers learn."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distvae.config import from_dict
+from distvae.estep import assemble
+from distvae.interface import Batch
+from distvae.models.population import pack
+from distvae.models.tvae import TVAE, FromBits
+from distvae.noise import Noise
+from distvae.refusal import Refusal
+from distvae.train.step import ascend
+
+H, D, LINEAR = 6, 9, 5
+
+
+def model_of(hidden: list[int], **settings: Any) -> tuple[TVAE, Any]:
+    tree = {"kind": "tvae", "latent": H, "hidden": hidden, **settings}
+    model, _ = assemble(from_dict({"model": tree}), D)
+    torch.manual_seed(1)
+    words = pack(torch.stack([every_state()[torch.randperm(2**H)[:8]] for _ in range(20)]))
+    return model, lambda model, batch: model.posterior(batch, words[batch.row])
+
+
+def trained(model: TVAE, posterior: Any, steps: range, optimizer: torch.optim.Optimizer) -> None:
+    x = torch.randn(20, D, generator=torch.Generator().manual_seed(2))
+    row = torch.arange(20)
+    for step in steps:
+        model.at(step)
+        ascend(model, posterior, optimizer, Batch(x, row), Noise(0, step, row), 20, lambda _: None)
+
+
+def every_state() -> Tensor:
+    return torch.tensor([[(n >> h) & 1 for h in range(H)] for n in range(2**H)], dtype=torch.float32)
+
+
+@pytest.mark.parametrize("hidden", [[H], [H, H]])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_it_is_binary_sparse_coding_while_linear_and_more_thereafter(hidden: list[int], activation: str) -> None:
+    deep, posterior = model_of(hidden, activation=activation, linear=LINEAR)
+    bsc, _ = model_of([])
+    only, last = bsc.decoder[0], deep.decoder[-1]
+    assert isinstance(only, FromBits)
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        only.weight.copy_(last.weight.T)
+    optimizers = [torch.optim.Adam(model.parameters(), lr=0.05) for model in (deep, bsc)]
+    for model, optimizer in zip((deep, bsc), optimizers, strict=True):
+        trained(model, posterior, range(LINEAR), optimizer)
+    z = every_state()
+    torch.testing.assert_close(deep.output(z), z @ last.weight.T + last.bias)
+    torch.testing.assert_close(deep.output(z), bsc.output(z), atol=1e-4, rtol=1e-4)
+    trained(deep, posterior, range(LINEAR, 2 * LINEAR), optimizers[0])
+    assert (deep.output(z) - z @ last.weight.T - last.bias).abs().max() > 1e-3
+
+
+def test_hidden_layers_begin_with_steps_of_the_rate() -> None:
+    """Adam's steps are as large as the rate at first, which is so of layers that begin late as well."""
+    deep, posterior = model_of([H], linear=LINEAR)
+    optimizer = torch.optim.Adam(deep.parameters(), lr=0.05)
+    trained(deep, posterior, range(LINEAR), optimizer)
+    torch.testing.assert_close(deep.hidden[0].weight, torch.eye(H))
+    trained(deep, posterior, range(LINEAR, LINEAR + 1), optimizer)
+    assert float((deep.hidden[0].weight.detach() - torch.eye(H)).abs().max()) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_without_such_a_start_all_layers_learn_at_once() -> None:
+    deep, posterior = model_of([H])
+    before = deep.hidden[0].weight.detach().clone()
+    trained(deep, posterior, range(1), torch.optim.Adam(deep.parameters(), lr=0.05))
+    assert (deep.hidden[0].weight - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{"activation": "tanh"}, {"hidden": [H + 1]}, {"hidden": [H, 3]}])
+def test_layers_that_cannot_pass_states_on_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match="cannot pass states on"):
+        model_of(settings.pop("hidden", [H]), linear=1, **settings)
