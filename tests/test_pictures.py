@@ -66,6 +66,8 @@ def test_every_picture_can_be_written(tmp_path: Path) -> None:
         pictures.pairs(random.uniform(size=(5, 9, 2)), random.uniform(size=(5, 9, 2)), "a"),
         pictures.grid(random.uniform(size=(5, 3, 3, 3)), "a"),
         pictures.grid(random.uniform(size=(5, 9, 1)), "a"),
+        pictures.strips(random.uniform(size=(2, 3, 4, 5, 3)), ["a", "b"], ["c", "d", "e"], "f"),
+        pictures.encodings(random.uniform(size=(2, 4, 5, 3)), random.normal(size=(2, 7)), "f"),
     ]
     for i, figure in enumerate(figures):
         pictures.save(figure, tmp_path / f"{i}.png")
@@ -103,6 +105,18 @@ def test_each_picture_stands_above_its_reconstruction() -> None:
         top, left = 1 + (i // 12) * 6, 1 + (i % 12) * 4
         np.testing.assert_allclose(shown[top : top + 2, left : left + 3], image, rtol=1e-6)
         np.testing.assert_allclose(shown[top + 3 : top + 5, left : left + 3], -image, rtol=1e-6)
+
+
+def test_strips_name_their_rows_and_columns_where_these_are() -> None:
+    frames = np.random.default_rng(0).uniform(size=(2, 3, 4, 5, 1))
+    (axes,) = pictures.strips(frames, ["a", "b"], ["c", "d", "e"], "f").axes
+    shown = canvas(axes)
+    for y, row in zip(axes.get_yticks(), frames, strict=True):
+        for x, picture in zip(axes.get_xticks(), row, strict=True):
+            top, left = round(y - 1.5), round(x - 2)
+            np.testing.assert_allclose(shown[top : top + 4, left : left + 5], picture[..., 0], rtol=1e-6)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["c", "d", "e"]
 
 
 def test_what_does_not_lie_between_0_and_1_is_shown_from_its_darkest_to_its_lightest() -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,14 @@ class Encoded(Posterior, Protocol):
 
     def sample(self, noise: Noise) -> Tensor:
         """(B, 1, H) one reparametrised draw, for the objective."""
+
+
+@runtime_checkable
+class Redrawable(Protocol):
+    """A posterior that says which values are active apart from what they are."""
+
+    def redrawn(self, draws: int, noise: Noise) -> Tensor:
+        """(B, S, H) states with the active values drawn anew from the prior, and the others zero."""
 
 
 Encoder = Callable[[Tensor], Encoded]
@@ -78,6 +86,10 @@ class Gaussian:
     def _draw(self, draws: int, noise: Noise) -> Tensor:
         epsilon = noise.normal("slab", draws, self.mean.shape[-1])
         return torch.addcmul(self.mean[:, None], epsilon, (0.5 * self.log_variance).exp()[:, None])
+
+    def redrawn(self, draws: int, noise: Noise) -> Tensor:
+        """(B, S, H) draws from the prior: every value is active, as far as its variance lets it."""
+        return noise.normal("slab", draws, self.mean.shape[-1]) * (0.5 * self.prior_log_variance).exp()[:, None]
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """(B, S) log p(z) - log q(z)."""
@@ -135,6 +147,12 @@ class SpikeAndSlab:
     def sample(self, noise: Noise) -> Tensor:
         """(B, 1, H) one draw with relaxed gates; it has no density, so it serves the objective alone."""
         return (self.sharpness * self._gate(1, noise)).sigmoid() * self._slab(1, noise)
+
+    def redrawn(self, draws: int, noise: Noise) -> Tensor:
+        """(B, S, H) the prior's slabs where there is rather one than none."""
+        epsilon = noise.normal("slab", draws, self.mean.shape[-1])
+        slab = torch.addcmul(self.prior_mean[:, None], epsilon, (0.5 * self.prior_log_variance).exp()[:, None])
+        return self.gamma.gt(0.5)[:, None] * slab
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
         """Positive with probability gamma."""

@@ -3,19 +3,21 @@
 Colours are Okabe and Ito's and perceptually even maps, so that nothing rests on telling red from green.
 """
 
-from distvae.pictures.canvas import save
-from distvae.pictures.codes import active_latents, code_histograms, dictionary, responses
-from distvae.pictures.data import fields, grid, pairs
+from distvae.pictures.canvas import Picture, save
+from distvae.pictures.codes import active_latents, code_histograms, dictionary, encodings, responses
+from distvae.pictures.data import fields, grid, pairs, strips
 from distvae.pictures.spectra import RANGE_DB, decibel, sampled_frames, spectrograms
 from distvae.pictures.tradeoff import tradeoff
 from distvae.pictures.training import learning_curves, telemetry
 
 __all__ = [
     "RANGE_DB",
+    "Picture",
     "active_latents",
     "code_histograms",
     "decibel",
     "dictionary",
+    "encodings",
     "fields",
     "grid",
     "learning_curves",
@@ -24,6 +26,7 @@ __all__ = [
     "sampled_frames",
     "save",
     "spectrograms",
+    "strips",
     "telemetry",
     "tradeoff",
 ]

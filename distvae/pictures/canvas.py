@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating]
 
+Picture = tuple[str, "Figure"]
+"""A figure and its name."""
+
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 GREY = "#8c8c8c"
 

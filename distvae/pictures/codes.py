@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from distvae.pictures import cells
 from distvae.pictures.canvas import GREY, PALETTE, Array, colour_bar, new_figure
+from distvae.pictures.data import limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +48,24 @@ def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figur
     left.set(xlabel="root mean square", ylabel="value of the code, strongest first")
     left.set_title(f"{int(live.sum())} live, {int((~live).sum())} dead")
     _distribution(right, codes[:, rank])
+    figure.suptitle(title)
+    return figure
+
+
+def encodings(images: Array, codes: Array, title: str) -> "Figure":
+    """Pictures (count, height, width, channels), each beside the values of its code (count, values)."""
+    low, high = limits(images)
+    figure = new_figure(8.0, 1.1 * len(images) + 0.8)
+    drawn = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 8), sharey="col")
+    for (left, right), image, code in zip(drawn, images, codes, strict=True):
+        shown = ((image - low) / (high - low or 1)).clip(0, 1)
+        left.imshow(shown if shown.shape[-1] == 3 else shown.mean(-1), cmap="gray", vmin=0, vmax=1)
+        left.set_axis_off()
+        right.bar(np.arange(len(code)), code, width=0.9, color=PALETTE[0])
+        right.axhline(0, color=GREY, linewidth=0.5)
+        right.tick_params(labelbottom=False, labelsize=7)
+    drawn[-1, 1].tick_params(labelbottom=True)
+    drawn[-1, 1].set(xlabel="latent")
     figure.suptitle(title)
     return figure
 

@@ -33,6 +33,22 @@ def grid(points: Array, title: str) -> "Figure":
     return _canvas(_tiles(points, math.ceil(math.sqrt(len(points)))), limits(points), title)
 
 
+def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: str) -> "Figure":
+    """Pictures (rows, columns, height, width, channels) under the names of the columns and beside those of the rows."""
+    down, across, height, width, _ = frames.shape
+    tiled = _tiles(frames.reshape(down * across, *frames.shape[2:]), across)
+    tall, named = 0.75 * height / width, 0.07 * max(map(len, rows))
+    figure = new_figure(0.75 * across + named + 0.2, tall * down + 0.6)
+    axes = figure.subplots()
+    _show(axes, tiled, limits(frames))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=8, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axes.set_xticks(np.arange(across) * (width + 1) + (width + 1) / 2, columns)
+    axes.set_yticks(np.arange(down) * (height + 1) + (height + 1) / 2, rows)
+    figure.suptitle(title)
+    return figure
+
+
 def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
     """What each value of the code alone changes in a data point, under its name."""
     columns = min(COLUMNS, len(changes))
@@ -93,15 +109,20 @@ def _tiles(pictures: Array, columns: int) -> Array:
 
 
 def _canvas(tiled: Array, span: tuple[float, float], title: str) -> "Figure":
-    height, width, channels = tiled.shape
+    height, width, _ = tiled.shape
     figure = new_figure(8.0, 8.0 * height / width + 0.5)
     axes = figure.subplots()
+    _show(axes, tiled, span)
+    axes.set_axis_off()
+    axes.set_title(title)
+    return figure
+
+
+def _show(axes: "Axes", tiled: Array, span: tuple[float, float]) -> None:
+    """A picture (height, width, channels) in which NaN is white."""
     low, high = span
-    if channels == 3:
+    if tiled.shape[-1] == 3:
         shown = np.where(np.isnan(tiled), 1.0, ((tiled - low) / (high - low or 1)).clip(0, 1))
         axes.imshow(shown, interpolation="nearest")
     else:
         axes.imshow(tiled.mean(-1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(title)
-    return figure

@@ -37,11 +37,13 @@ def remake(
     table = read_table(name, scale).only(only)
     if not table.trained and not table.peers:
         raise Refusal(f"--only: {', '.join(only)}: nothing to obtain at scale {scale}; other rows or scale expected")
-    if plan or not quiet:
-        print("\n".join(planned(table)), file=sys.stdout if plan else sys.stderr)
     if plan:
+        print("\n".join(planned(table)))
         return 0
-    findings = reproduce(Work.of(table, data), out, rows, concurrent, quiet, force, resume, means)
+    work = Work.of(table, data)
+    if not quiet:
+        print(*planned(work.table), *work.missing, sep="\n", file=sys.stderr)
+    findings = reproduce(work, out, rows, concurrent, quiet, force, resume, means)
     lines = compare(table, rows or out / KEPT)
     comparison = write(lines, out)
     if findings is not None:

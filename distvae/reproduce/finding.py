@@ -1,6 +1,7 @@
 """Finding the data of a table below a folder, wherever in it that lies."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from distvae.refusal import Refusal
@@ -23,3 +24,14 @@ def locate(name: str, source: Source, root: str) -> Settings:
                 return {"data.path": str(place.absolute()), **settings}
     looked = " or ".join(source.find)
     raise Refusal(f"{where}: holds no {wanted}: {looked} expected in it or in a folder of it")
+
+
+def search(sources: Mapping[str, Source], root: str) -> tuple[dict[str, Settings], dict[str, Refusal]]:
+    """What has to be set for each that is found, and why each of the others is not."""
+    places, absent = dict[str, Settings](), dict[str, Refusal]()
+    for name, source in sources.items():
+        try:
+            places[name] = locate(name, source, root)
+        except Refusal as refusal:
+            absent[name] = refusal
+    return places, absent

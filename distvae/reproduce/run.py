@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distvae import results
 from distvae.progress import clock
-from distvae.reproduce.finding import locate
+from distvae.refusal import Refusal
+from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.means import Means
@@ -19,6 +20,7 @@ from distvae.tune.trial import Trials
 
 KEPT = "rows"
 """The folder of a table's folder that keeps a file for each finished row."""
+NAMED = 4  # rows of those that are left out
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,18 @@ class Work:
 
     table: Table
     places: dict[str, Settings]
+    missing: tuple[str, ...] = ()
+    """Which rows are left out and why, in words."""
 
     @classmethod
     def of(cls, table: Table, root: str) -> "Work":
-        """With the data found below a folder; it is refused what is not there."""
+        """The rows whose data is found below a folder; refused where there are none."""
         needed = dict.fromkeys(entry.data for entry in table.entries if entry.recipe and entry.data)
-        return cls(table, {name: locate(name, table.data[name], root) for name in needed})
+        places, absent = search({name: table.data[name] for name in needed}, root)
+        here = replace(table, entries=tuple(entry for entry in table.entries if entry.data not in absent))
+        if absent and not (here.trained or here.peers):
+            raise next(iter(absent.values()))
+        return cls(here, places, tuple(_left_out(table, name, why) for name, why in absent.items()))
 
     def row(self, entry: Entry) -> Row:
         """What is trained for a row."""
@@ -59,6 +67,13 @@ class Work:
             command=f"distvae reproduce {table.name} --scale {table.scale}",
             split="test",
         )
+
+
+def _left_out(table: Table, source: str, why: Refusal) -> str:
+    """A line that names the rows, a few of many."""
+    names = [entry.name for entry in table.entries if entry.data == source]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"left out: {', '.join(names[:NAMED])}{more}: {why}"
 
 
 def planned(table: Table) -> Iterator[str]:

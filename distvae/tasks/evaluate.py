@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,13 +18,10 @@ from distvae.output import claim_folder
 from distvae.tasks.images import as_seen, rows_of
 from distvae.tasks.judge import judge, of_split
 from distvae.tasks.judgement import Judgement
+from distvae.tasks.latents import of_latents
 from distvae.tasks.resynthesis import coder, resynthesise, write
 from distvae.train.run import Run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Picture = tuple[str, "Figure"]
 HEARD = 12  # recordings whose codes are drawn
 SECONDS = 6  # of a recording drawn as a spectrogram
 SEEN = 4096  # images whose codes are drawn
@@ -46,7 +42,7 @@ def evaluate(
     return judgement
 
 
-def draw(run: Run, split: str, sounds: Path) -> Iterator[Picture]:
+def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
     """The pictures of a run by name; the first recording of the split goes to a folder of sounds."""
     title = run.recipe or run.path.name
     yield from _of_speech(run, split, title, sounds) if _speech(run) else _of_images(run, split, title)
@@ -62,7 +58,7 @@ def _speech(run: Run) -> bool:
     return isinstance(run.config.data, SpeechData)
 
 
-def _of_speech(run: Run, split: str, title: str, sounds: Path) -> Iterator[Picture]:
+def _of_speech(run: Run, split: str, title: str, sounds: Path) -> Iterator[pictures.Picture]:
     data, code = run.config.data, coder(run, run.config.eval.latent)
     root, chosen = of_split(run.config, split)
     signals = [audio.load(root / r.file, data) for r in chosen[:: math.ceil(len(chosen) / HEARD)]]
@@ -75,17 +71,20 @@ def _of_speech(run: Run, split: str, title: str, sounds: Path) -> Iterator[Pictu
     yield from _of_codes(run, np.concatenate([run.encode(each.power) for each in heard]), title)
 
 
-def _of_images(run: Run, split: str, title: str) -> Iterator[Picture]:
+def _of_images(run: Run, split: str, title: str) -> Iterator[pictures.Picture]:
     images = rows_of(run, split)
     images = images[order(0, 0, len(images))[:SEEN]]
     shown = images[:SHOWN]
     with torch.no_grad():
         decoded = expect(run.posterior(torch.tensor(shown)), run.model.decode).numpy()
     yield "images", pictures.pairs(as_seen(shown, run), as_seen(decoded, run), title)
-    yield from _of_codes(run, run.encode(images), title)
+    codes = run.encode(images)
+    yield from _of_codes(run, codes, title)
+    if not run.estep.block and as_seen(shown, run).ndim == 4:
+        yield from of_latents(run, images, codes, title)
 
 
-def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
+def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
     """How the values of the code are distributed, and what each does alone."""
     if isinstance(run.config.model, TVAEModel):
         yield from _of_bits(run, codes, title)
@@ -105,7 +104,7 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
         yield "atoms", pictures.fields(as_seen(alone - nothing, run), names, name)
 
 
-def _of_bits(run: Run, codes: Array, title: str) -> Iterator[Picture]:
+def _of_bits(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
     """How many latents are active, and what each adds to what is decoded without any."""
     pi = run.model.pi.numpy(force=True)
     yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")

@@ -101,6 +101,26 @@ def test_data_that_is_not_there_is_named_with_where_to_get_it(tmp_path: Path, mo
         locate("house", HOUSE, str(tmp_path))
 
 
+def test_rows_whose_data_is_not_there_are_left_out_and_named(tmp_path: Path) -> None:
+    table = read_table("vsc-pictures")
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").touch()
+    work = Work.of(table, str(tmp_path))
+    assert [entry.name for entry in work.table.trained] == [e.name for e in table.trained if e.data == "mnist"]
+    (line,) = work.missing
+    assert line.startswith("left out: celeba-vsc, celeba-vsc-flat: ")
+    assert "https://mmlab.ie.cuhk.edu.hk" in line
+    with pytest.raises(Refusal, match="holds no celeba"):
+        Work.of(table.only(["celeba-*"]), str(tmp_path))
+    assert not Work.of(table.only(["mnist-*"]), str(tmp_path)).missing
+
+
+def test_of_many_rows_that_are_left_out_a_few_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train-images-idx3-ubyte").touch()
+    (line,) = Work.of(read_table("vsc-elbo"), str(tmp_path)).missing
+    assert "fashion-vae-m32 and 96 more: " in line
+
+
 def small(scale: Scale = "smoke", seeds: int = 1) -> Work:
     """Bars with next to no training."""
     table = read_table("bars", scale).only(["fitness", "exact"])

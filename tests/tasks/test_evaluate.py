@@ -32,8 +32,8 @@ def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> 
 def test_everything_of_a_run_on_images_lands_where_it_is_wanted(image_run: Run, tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     judgement = evaluate(image_run, tmp_path, force=True)
-    drawn = {"images.png", "codes.png", "atoms.png", "learning.png"}
-    assert {path.name for path in tmp_path.iterdir()} == drawn | {"summary.json", "there"}
+    drawn = {f"{name}.png" for name in ("traversal", "interpolation", "conditional", "encodings")}
+    assert {path.name for path in tmp_path.iterdir()} == DRAWN | drawn | {"there"}
     assert judgement.summary["images"] == 40
 
 
