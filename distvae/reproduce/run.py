@@ -9,6 +9,7 @@ from typing import Any
 from distvae import results
 from distvae.progress import clock
 from distvae.refusal import Refusal
+from distvae.report.numbers import counted
 from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table
 from distvae.tune.axes import Axis, Choice
@@ -80,11 +81,11 @@ def planned(table: Table) -> Iterator[str]:
     """What a table takes, in words."""
     obtained, cost = len(table.trained), table.cost()
     seeds = "" if table.seeds == 1 else f", {table.seeds} seeds each"
-    beside = f", {len(table.peers)} methods of comparison" if table.peers else ""
+    beside = f", {counted(len(table.peers), 'method')} of comparison" if table.peers else ""
     yield f"{table.name}: {table.about}"
     yield f"published: {table.source}"
     yield (
-        f"scale {table.scale}: {obtained} models{seeds}{beside}; {len(table.quoted)} rows are quoted only; about "
+        f"scale {table.scale}: {counted(obtained, 'model')}{seeds}{beside}; only quoted: {len(table.quoted)}; about "
         f"{clock(cost)} of one core, by epochs measured on one of 2 to 3 GHz"
     )
 

@@ -67,7 +67,7 @@ class Watch:
         for result in results:
             self.results[result.number] = result
         if self.results:
-            self._say(f"{len(self.results)} trials ended before")
+            self._say(f"ended before: {len(self.results)} of them")
 
     def halted(self, number: int) -> None:
         """A trial was not worth going on with."""

@@ -62,7 +62,7 @@ def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: P
     before = json.loads(row.read_text())
     assert before["scale"] == "smoke"
     again = command(tmp_path, "--resume")
-    assert "1 trials ended before" in again.stderr
+    assert "ended before: 1 of them" in again.stderr
     assert json.loads(row.read_text())["figures"] == before["figures"]
     page = (tmp_path / "bars" / "report.md").read_text()
     assert "How close do the rows of bars come to what was published" in page
