@@ -82,7 +82,8 @@ def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_tol
         together = of_cluster(machines.address, tmp_path / "runs", str(tmp_path / "store"))
         apart = of_cluster(machines.address, tmp_path / "runs", str(own / "store"))
     by_subject = {line.what: line for line in together if line.where == "all 2"}
-    assert {"programs", "code", "memory", "disk", "tokens", "clock", "storage"} <= set(by_subject)
+    assert {"programs", "code", "tokens", "clock", "storage"} <= set(by_subject)
+    assert {"memory", "disk"} <= {line.what for line in together}  # what is free changes between two looks
     assert by_subject["storage"].state == by_subject["clock"].state == by_subject["programs"].state == "ok"
     [counted] = [line for line in together if line.what == "processors" and "Ray counts 1000" in line.found]
     assert counted.state == "note"
