@@ -54,6 +54,7 @@ def test_speech_metrics_take_it_for_speech(speaker: int, number: int) -> None:
     assert stoi(clean, clean, 16000) > 0.999 > stoi(clean, noisy, 16000) > 0.4
 
 
+@pytest.mark.slow
 def test_the_built_in_set_is_whole_and_readable() -> None:
     root = synthesiser.folder()
     files = recordings.sound_files(root)

@@ -50,7 +50,9 @@ def tried(ledger: Ledger) -> Iterator[tuple[int, dict[str, Any]]]:
         end(ledger, *setting)
 
 
-@pytest.mark.parametrize("search", ["tpe", "nsga2", "grid", "random"])
+@pytest.mark.parametrize(
+    "search", ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "grid", "random"))]
+)
 def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(search: str, tmp_path: Path) -> None:
     folders = whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in folders:

@@ -79,6 +79,7 @@ def assignments(settings: dict[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in settings.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "worse"), WORSE.items())
 def test_trials_are_ranked_by_what_the_command_reports(
     command: str,

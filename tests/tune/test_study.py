@@ -156,6 +156,7 @@ def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(space: Space, ima
     again.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nowhere")
 def test_a_trial_of_several_seeds_has_their_means_and_spread(space: Space, images: Path, tmp_path: Path) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
