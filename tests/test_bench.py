@@ -69,7 +69,7 @@ def test_a_benchmark_of_tvae_tells_its_parts(tmp_path: Path, capsys: pytest.Capt
         assert 0 < told["distinct"] <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_benchmark_of_workers_goes_on_from_one_trained_state(tmp_path: Path) -> None:
     workers.begin(workers.SIZES["s64"], None, 1024, 2, tmp_path)
     assert len(read_epochs(tmp_path / "run")) == 2
