@@ -9,6 +9,20 @@ from distvae.refusal import Refusal
 from distvae.schema import Range, family
 
 
+class Pictures:
+    """What data points that are pictures have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a data point."""
+        raise NotImplementedError
+
+    @property
+    def dims(self) -> int:
+        """Values of a data point."""
+        return math.prod(self.shape)
+
+
 @family("data")
 @dataclass(frozen=True)
 class SpeechData:
@@ -59,7 +73,7 @@ class SpeechData:
 
 @family("data")
 @dataclass(frozen=True)
-class IdxData:
+class IdxData(Pictures):
     """Images in the idx files of MNIST and its kin, one image a data point, scaled to [0, 1]."""
 
     kind: ClassVar[str] = "idx"
@@ -73,15 +87,10 @@ class IdxData:
         """(channels, height, width) of a data point, where it is one of MNIST."""
         return 1, 28, 28
 
-    @property
-    def dims(self) -> int:
-        """Values of a data point, where it is one of MNIST."""
-        return math.prod(self.shape)
-
 
 @family("data")
 @dataclass(frozen=True)
-class ImageData:
+class ImageData(Pictures):
     """Images scaled to [0, 1], one a data point: CIFAR-10, an .npz archive or a folder of pictures; the path tells."""
 
     kind: ClassVar[str] = "images"
@@ -107,15 +116,10 @@ class ImageData:
             raise Refusal("data.size, data.colour: the images alone know; a size, and grey or rgb, expected")
         return {"grey": 1, "rgb": 3}[self.colour], *self.size
 
-    @property
-    def dims(self) -> int:
-        """Values of a data point, where size and colour say so."""
-        return math.prod(self.shape)
-
 
 @family("data")
 @dataclass(frozen=True)
-class BarsData:
+class BarsData(Pictures):
     """Bars on a square: every bar appears independently, horizontal and vertical ones superimpose."""
 
     kind: ClassVar[str] = "bars"
@@ -137,15 +141,10 @@ class BarsData:
         """(channels, height, width) of a data point."""
         return 1, self.size, self.size
 
-    @property
-    def dims(self) -> int:
-        """Values of a data point."""
-        return math.prod(self.shape)
-
 
 @family("data")
 @dataclass(frozen=True)
-class SpritesData:
+class SpritesData(Pictures):
     """One shape on a dark square: ellipse, square or triangle, in 6 sizes, 10 rotations and 16 x 16 places."""
 
     kind: ClassVar[str] = "sprites"
@@ -171,11 +170,6 @@ class SpritesData:
     def shape(self) -> tuple[int, ...]:
         """(channels, height, width) of a data point."""
         return 1, self.size, self.size
-
-    @property
-    def dims(self) -> int:
-        """Values of a data point."""
-        return math.prod(self.shape)
 
 
 @family("data")
@@ -220,7 +214,7 @@ class PatchData:
 
 @family("data")
 @dataclass(frozen=True)
-class CropData:
+class CropData(Pictures):
     """Windows drawn at random from pictures, their means removed and their values whitened, one a data point."""
 
     kind: ClassVar[str] = "crops"
@@ -240,11 +234,6 @@ class CropData:
     def shape(self) -> tuple[int, ...]:
         """(channels, height, width) of a data point."""
         return 1, *self.window
-
-    @property
-    def dims(self) -> int:
-        """Values of a data point."""
-        return math.prod(self.window)
 
 
 @family("data")
