@@ -58,6 +58,23 @@ def tabulate(words: Integers) -> tuple[Integers, Integers]:
 
 
 @compiled
+def heaviest(place: Integers, weight: Floats, count: int, least: float) -> tuple[Integers, Integers, Floats]:
+    """Those of so many states whose weight exceeds the least in any row, in order; rows' places (B, S) among them."""
+    moved, kept, used = np.zeros_like(place), np.zeros_like(weight), np.zeros(count, np.int64)
+    for b in range(place.shape[0]):
+        for s in range(place.shape[1]):
+            if weight[b, s] > least:
+                used[place[b, s]] = 1
+    heavy = np.flatnonzero(used)
+    used[heavy] = np.arange(len(heavy))
+    for b in range(place.shape[0]):
+        for s in range(place.shape[1]):
+            if weight[b, s] > least:
+                moved[b, s], kept[b, s] = used[place[b, s]], weight[b, s]
+    return heavy, moved, kept
+
+
+@compiled
 def repeated(words: Integers) -> NDArray[np.bool_]:
     """(B, C) whether an equal state stands earlier in the row of (B, C, W)."""
     again = np.ones(words.shape[:2], np.bool_)
@@ -122,6 +139,21 @@ def mean(place: Integers, weight: Floats, bits: Integers, start: Integers, laten
 
 
 @compiled
+def activity(place: Integers, weight: Floats, bits: Integers, start: Integers, latent: int) -> tuple[Floats, Integers]:
+    """(H,) the sum of these means, and (H + 1,) how many rows have so many active bits, rounded; none if it is NaN."""
+    active, counts = np.zeros(latent, weight.dtype), np.zeros(latent + 1, np.int64)
+    for b in range(place.shape[0]):
+        expected = weight.dtype.type(0)
+        for s in range(place.shape[1]):
+            first, last = start[place[b, s]], start[place[b, s] + 1]
+            expected += weight[b, s] * (last - first)
+            for i in range(first, last):
+                active[bits[i]] += weight[b, s]
+        counts[min(int(np.round(expected)), latent) if expected >= 0 else 0] += 1
+    return active, counts
+
+
+@compiled
 def squared_distance(x: Floats, seen: Floats, output: Floats, place: Integers) -> Floats:
     """(B, S) between the seen values of row b of x (B, D) and the output (U, D) of its s-th state."""
     distance = np.empty(place.shape, x.dtype)
@@ -137,11 +169,13 @@ def squared_distance(x: Floats, seen: Floats, output: Floats, place: Integers) -
 
 @compiled
 def pull(x: Floats, seen: Floats, output: Floats, place: Integers, weight: Floats) -> Floats:
-    """(U, D) the gradient by the output of half the weighted sum of these distances."""
+    """(U, D) the gradient by the output of half the weighted sum of these distances; many weights are zero."""
     gradient = np.zeros_like(output)
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
             u, pull = place[b, s], weight[b, s]
+            if pull == 0:
+                continue
             for d in range(x.shape[1]):
                 gradient[u, d] += pull * (output[u, d] - x[b, d]) * seen[b, d]
     return gradient

@@ -30,15 +30,17 @@ class Likelihood(nn.Module):
         density = self.log_density(x[:, None], output)
         return density.sum(-1) if mask is None else density.mul(mask[:, None]).sum(-1)
 
-    def pairs(
-        self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None, known: Tensor | None = None
-    ) -> Tensor:
-        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output being (U, D).
-
-        Where its values are known already, only its gradient has to be computed.
-        """
+    def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output being (U, D)."""
         density: Tensor = self(x, output[place], mask)
         return density
+
+    def follow(
+        self, value: Tensor, x: Tensor, output: Tensor, place: Tensor, weight: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """These values (B,), with the gradient by the output of the weighted sum (B, S) of such densities."""
+        pull = (weight * self.pairs(x, output, place, mask)).sum(1)
+        return value + (pull - pull.detach())
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Sums for the closed-form update of what the density itself learns, from points (B, S) with weights."""
@@ -94,52 +96,56 @@ class Gaussian(Likelihood):
         """The output itself."""
         return output
 
-    def pairs(
-        self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None, known: Tensor | None = None
-    ) -> Tensor:
+    def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
         """(B, S): squared distances one by one, exact where x is far from zero and the variance small."""
         if not kernels(x):
             return super().pairs(x, output, place, mask)
-        seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
-        if known is not None:
-            return known_density(output, x, seen, place, self.variance, known)
-        operands = (t.detach().numpy() for t in (x, seen, output, place))
-        distance = torch.from_numpy(kernels(x).squared_distance(*operands))
-        return -0.5 * (distance / self.variance + seen.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log())
+        seen = _seen(x, mask)
+        distance = kernels(x).squared_distance(x.numpy(), seen.numpy(), output.detach().numpy(), place.numpy())
+        scale, shift = -0.5 / self.variance, -0.5 * seen.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log()
+        return torch.addcmul(shift, torch.from_numpy(distance), scale)
+
+    def follow(
+        self, value: Tensor, x: Tensor, output: Tensor, place: Tensor, weight: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """The gradient by compiled loops, which need no values."""
+        if not kernels(x):
+            return super().follow(value, x, output, place, weight, mask)
+        return pulled(output, value, x, _seen(x, mask), place, weight / self.variance)
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The expected squared error, recovered from the log-likelihood, and how many values it is of."""
-        observed = self._observed(x, mask)
-        error = -2 * log_likelihood - observed * (2 * math.pi * self.variance).log()
-        return {"squared_error": self.variance * (weight * error).sum(), "observed": observed.sum()}
-
-    def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, 1) how many values of each row were observed."""
-        return x.new_full((len(x), 1), x.shape[-1]) if mask is None else mask.sum(-1, keepdim=True).to(x.dtype)
+        """The expected log-likelihood, and how many values it is of."""
+        observed = x.new_tensor(x.numel()) if mask is None else mask.sum()
+        return {"density": (weight * log_likelihood).sum(), "observed": observed}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
-        """The mean squared error is the variance that maximises the bound."""
-        self.variance.copy_(total["squared_error"] / total["observed"])
+        """The mean squared error, recovered from the log-likelihood, is the variance that maximises the bound."""
+        density = total["density"] / total["observed"]
+        self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
 
 
-class _KnownDensity(torch.autograd.Function):
-    """A Gaussian log-likelihood (B, S) whose values are known, so that only the gradient by the output is computed."""
+class _Pulled(torch.autograd.Function):
+    """Values (B,) with the gradient of half the weighted sum of minus the squared distances to the output (U, D)."""
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, x: Tensor, seen: Tensor, place: Tensor, variance: Tensor, density: Tensor
+        ctx: Any, output: Tensor, value: Tensor, x: Tensor, seen: Tensor, place: Tensor, weight: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(output, x, seen, place, variance)
-        return density.view_as(density)
+        ctx.save_for_backward(output, x, seen, place, weight)
+        return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        output, x, seen, place, variance = ctx.saved_tensors
-        operands = (t.numpy() for t in (x, seen, output, place, -gradient / variance))
+        output, x, seen, place, weight = ctx.saved_tensors
+        operands = (t.numpy() for t in (x, seen, output, place, -gradient[:, None] * weight))
         return torch.from_numpy(kernels(x).pull(*operands)), None, None, None, None, None
 
 
-known_density: Callable[..., Tensor] = _KnownDensity.apply
+pulled: Callable[..., Tensor] = _Pulled.apply
+
+
+def _seen(x: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones_like(x) if mask is None else mask.to(x.dtype)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -106,6 +106,22 @@ def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
     return distinct, place
 
 
+def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of so many states, pointed at by places (B, S), weigh more than the precision of numbers in any row.
+
+    Beside them where the rows point among these alone, and their weights: zero for those that weigh less.
+    """
+    least = torch.finfo(weight.dtype).eps
+    if loops := kernels(weight):
+        found = loops.heaviest(place.numpy(), weight.numpy(), count, least)
+        heavy, moved, kept = map(torch.from_numpy, found)
+        return heavy, moved, kept
+    counts = weight > least
+    used = torch.zeros(count, dtype=torch.bool, device=place.device).index_fill_(0, place[counts], True)
+    moved = (used.cumsum(0) - 1)[place].where(counts, 0)
+    return used.nonzero()[:, 0], moved, weight.where(counts, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class States:
     """States by their active bits: a linear layer adds up those rows of its weights."""
@@ -128,6 +144,9 @@ class States:
 
     def split(self, count: int) -> Iterator["States"]:
         """So many states at a time."""
+        if len(self) <= count:
+            yield self
+            return
         for i, words in enumerate(self.words.split(count)):
             start = self.start[i * count : i * count + len(words) + 1]
             yield States(words, self.latent, self.bits[start[0] : start[-1]], start - start[0])
@@ -150,6 +169,19 @@ class States:
             return torch.from_numpy(loops.mean(*operands, self.latent))
         table = self.dense(weight.dtype)
         return functional.embedding_bag(place, table, per_sample_weights=weight, mode="sum")
+
+    def activity(self, place: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(H,) the sum over rows of these means, and (H + 1,) how many rows have so many active bits, rounded.
+
+        Rows whose weights are NaN count as having none, until a diverged run is refused.
+        """
+        if loops := kernels(weight):
+            operands = (t.numpy() for t in (place, weight, self.bits, self.start))
+            active, counts = loops.activity(*operands, self.latent)
+            return torch.from_numpy(active), torch.from_numpy(counts)
+        code = self.mean(place, weight)
+        number = code.sum(1).round().nan_to_num(0).long().clamp(0, self.latent)
+        return code.sum(0), number.bincount(minlength=self.latent + 1)
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """(U, H) zeros and ones."""

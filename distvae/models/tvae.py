@@ -10,6 +10,7 @@ begin as that: `model.linear` has its hidden layers be the identity, which bits 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,18 +21,18 @@ from distvae.config import TVAEModel
 from distvae.interface import Batch
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian
 from distvae.models.nets import mlp
-from distvae.models.population import States, tabulate
+from distvae.models.population import States, heaviest, tabulate
 from distvae.models.registry import register
 from distvae.noise import Noise
 
-PI = (1e-5, 1 - 1e-5)
+LEAST = 1e-5  # that a latent is active, or is not
 DEAD = 1.0  # rows of an epoch in which a latent must be active to live
 CACHED = 2**18  # numbers that a layer's activations may be on the CPU, to stay in its cache
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Truncated:
-    """q(z) proportional to p(x, z) on the kept states, zero elsewhere.
+    """q(z) proportional to p(x, z) on the kept states, zero elsewhere; no gradient goes through it.
 
     Rows share states, so the states stand in a table, each once, and rows point into it: what the model makes of a
     state is made once, and its gradient gathered once.
@@ -53,12 +54,12 @@ class Truncated:
         """(B, S, H), distinct in each row."""
         return self.table.dense(self.log_prior.dtype)[self.place]
 
-    @property
+    @cached_property
     def log_joint(self) -> Tensor:
         """(B, S) log p(x, z)."""
         return self.log_likelihood + self.log_prior
 
-    @property
+    @cached_property
     def weight(self) -> Tensor:
         """(B, S) q."""
         return self.log_joint.softmax(1)
@@ -173,51 +174,25 @@ class TVAE(nn.Module):
 
     def log_prior(self, z: Tensor | States) -> Tensor:
         """(...) log p(z)."""
-        pi = self.pi.clamp(*PI)
-        odds, none = (pi.log() - torch.log1p(-pi)).unsqueeze(1), torch.log1p(-pi).sum(0, keepdim=True)
-        return (z @ odds + none if isinstance(z, Tensor) else z.linear(odds, none)).squeeze(-1)
+        odds = self.pi.logit(LEAST)
+        rows, none = odds.unsqueeze(1), -functional.softplus(odds).sum(0, keepdim=True)
+        return (z @ rows + none if isinstance(z, Tensor) else z.linear(rows, none)).squeeze(-1)
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         """(B, S) log p(x | z) over what was observed."""
         density: Tensor = self.likelihood(batch.x, self.output(z), batch.mask)
         return density
 
-    def posterior(self, batch: Batch, words: Tensor) -> Truncated:
-        """The posterior on these states (B, S, W), under the parameters of now.
-
-        Every state is decoded. Those that weigh less than the precision of numbers have no part in a gradient; the
-        others are followed once more for theirs.
-        """
-        q = self._weighed(batch, words)
-        if not torch.is_grad_enabled():
-            return q
-        counts = q.weight > torch.finfo(q.output.dtype).eps
-        heavy = torch.zeros_like(q.output[:, 0], dtype=torch.bool).index_fill_(0, q.place[counts], True).nonzero()[:, 0]
-        output = self._followed(States.of(q.table.words[heavy], self.states), q.output[heavy])
-        output = q.output.index_copy(0, heavy, output)
-        density = self.likelihood.pairs(batch.x, output, q.place, batch.mask, q.log_likelihood)
-        return Truncated(q.table, q.place, output, density, q.log_prior)
-
     @torch.no_grad()
-    def _weighed(self, batch: Batch, words: Tensor) -> Truncated:
-        """The posterior without its gradient: every distinct state decoded once."""
+    def posterior(self, batch: Batch, words: Tensor) -> Truncated:
+        """The posterior on these states (B, S, W), under the parameters of now: every distinct one decoded once."""
         distinct, place = tabulate(words)
         table = States.of(distinct, self.states)
         widest = max((*self.config.hidden, batch.x.shape[1]))
         together = max(1, CACHED // widest) if words.device.type == "cpu" else len(table)
-        output = batch.x.new_empty(len(table), batch.x.shape[1])
-        for part, here in zip(table.split(together), output.split(together), strict=True):
-            here.copy_(self.output(part))
+        output = torch.cat([self.output(part) for part in table.split(together)])
         density = self.likelihood.pairs(batch.x, output, place, batch.mask)
         return Truncated(table, place, output, density, self.log_prior(table)[place])
-
-    def _followed(self, states: States, output: Tensor) -> Tensor:
-        """The known output of these states, with its gradient."""
-        *inner, last = self.decoder
-        if not isinstance(last, nn.Linear):
-            return self.output(states)
-        hidden: Tensor = nn.Sequential(*inner)(states)
-        return known_linear(hidden, last.weight, last.bias, output)
 
     def restored(self, q: Truncated) -> Tensor:
         """(B, D) E_q[x], from what the states of q were decoded to."""
@@ -226,15 +201,31 @@ class TVAE(nn.Module):
 
     def score(self, batch: Batch, words: Tensor) -> Tensor:
         """(B, S) log p(x, z) of states (B, S, W)."""
-        return self._weighed(batch, words).log_joint
+        return self.posterior(batch, words).log_joint
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """(B,) log sum over the kept states of p(x, z)."""
         return q.log_joint.logsumexp(1)
 
     def objective(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
-        """(B,) the bound itself: its gradient is that of the q-weighted error."""
-        return self.bound(batch, q, noise)
+        """(B,) the bound itself, whose gradient is that of the q-weighted log-likelihood.
+
+        States that weigh less than the precision of numbers have no part in it; the others are followed once more.
+        """
+        bound = self.bound(batch, q, noise)
+        if not torch.is_grad_enabled():
+            return bound
+        heavy, place, weight = heaviest(q.place, q.weight, len(q.table))
+        output = self._followed(States.of(q.table.words[heavy], self.states), q.output[heavy])
+        return self.likelihood.follow(bound, batch.x, output, place, weight, batch.mask)
+
+    def _followed(self, states: States, output: Tensor) -> Tensor:
+        """The known output of these states, with its gradient."""
+        *inner, last = self.decoder
+        if not isinstance(last, nn.Linear):
+            return self.output(states)
+        hidden: Tensor = nn.Sequential(*inner)(states)
+        return known_linear(hidden, last.weight, last.bias, output)
 
     def project(self) -> None:
         """Nothing to return to."""
@@ -245,16 +236,14 @@ class TVAE(nn.Module):
             layer.requires_grad_(step >= self.config.linear)
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> dict[str, Tensor]:
-        """What pi and sigma^2 need; and how many rows expect so many active latents, rounded."""
-        weight, code = q.weight, q.code
-        sums = {"active": code.sum(0), "rows": weight.new_tensor(len(weight))}
-        count = code.sum(1).round().long().clamp(0, self.states)  # which NaN is not, until a diverged run is refused
-        sums["counts"] = code.new_zeros(self.states + 1).index_add_(0, count, code.new_ones(len(code)))
-        return sums | self.likelihood.statistics(batch.x, q.log_likelihood, weight, batch.mask)
+        """What pi and sigma^2 need; and how many rows expect so many active latents."""
+        active, counts = q.table.activity(q.place, q.weight)
+        sums = self.likelihood.statistics(batch.x, q.log_likelihood, q.weight, batch.mask)
+        return {"active": active, "counts": counts} | sums
 
     def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
         """Latents active on average and in which rows, and dead; states replaced per row, and distinct; sigma."""
-        rows = float(total["rows"])
+        rows = float(total["counts"].sum())
         told = {"active": float(self.pi.sum())} | _deciles(total["counts"])
         told["dead"] = float((self.pi * rows < DEAD).sum())
         if "looked_at" in total:
@@ -266,7 +255,7 @@ class TVAE(nn.Module):
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """pi is the mean activity, sigma^2 the mean squared error."""
-        self.pi.copy_(total["active"] / total["rows"])
+        self.pi.copy_(total["active"] / total["counts"].sum())
         self.likelihood.maximise(total)
 
 

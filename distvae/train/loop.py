@@ -5,7 +5,7 @@ It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -20,6 +20,7 @@ from distvae.interface import Batch
 from distvae.lanes import Lanes
 from distvae.noise import VALIDATION, Noise, order
 from distvae.refusal import Refusal
+from distvae.train.adam import Adam
 from distvae.train.schedule import rate
 from distvae.train.step import Sums, add, ascend, assess
 from distvae.train.team import ALONE, Team
@@ -102,9 +103,9 @@ class Trainer:
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)
         self.incomplete = any(np.isnan(x[i : i + BLOCK]).any() for x in (train, val) for i in range(0, len(x), BLOCK))
         self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.rate, fused=True)
         self.batches = math.ceil(len(train) / config.batch)
         self.alone = config.local_steps if team.size > 1 else 0
+        self.adam = Adam(self.parameters, ALONE if self.alone else team)
         self.position = Position()
         self.total: Sums = {}
         self.searching = self.reading = 0.0  # seconds of this epoch spent in visits to populations, and on data
@@ -180,18 +181,16 @@ class Trainer:
     def step(self, rows: NDArray[np.int64]) -> None:
         """One step on these rows, at the rate of the position."""
         count = self.position.epoch * self.batches + self.position.batch
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.config, count, self.batches)
+        self.adam.rate = rate(self.config, count, self.batches)
         self.model.at(count)
         batch, noise = self._batch(self._own(rows))
-        count, share = (len(batch.row), _keep) if self.alone else (len(rows), self.team.sum)
-        add(self.total, ascend(self.model, self.estep, self.optimizer, batch, noise, count, share))
+        add(self.total, ascend(self.model, self.estep, self.adam, batch, noise, len(batch.row if self.alone else rows)))
         add(self.total, {"finite": self.total["objective"].isfinite()})
 
     @torch.no_grad()
     def _average(self) -> None:
         """Make the parameters of all workers, and their moments, the mean of what each came to alone."""
-        moments = [value for p in self.parameters for value in self.optimizer.state[p].values()]
+        moments = [value for moments in self.adam.moments for value in moments.values()]
         shared = [*self.parameters, *moments]
         self.team.sum(shared)
         for tensor in shared:
@@ -247,7 +246,7 @@ class Trainer:
             spent = {"estep_seconds": self.searching, "data_seconds": self.reading}
             details |= spent | {"mstep_seconds": trained - sum(spent.values())}
         val = self.validate()
-        last_rate = self.optimizer.param_groups[0]["lr"]
+        last_rate = self.adam.rate
         best = val["objective"] > position.best
         position.epoch, position.batch = position.epoch + 1, 0
         self.total, self.searching, self.reading = {}, 0.0, 0.0
@@ -272,9 +271,7 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything a resumed run needs: tensors by name, and the position."""
         moments = {
-            f"optimizer.{i}.{name}": value
-            for i, parameter in enumerate(self.parameters)
-            for name, value in self.optimizer.state[parameter].items()
+            f"optimizer.{i}.{name}": value for i, own in enumerate(self.adam.gathered()) for name, value in own.items()
         }
         totals = {f"total.{name}": value for name, value in self._together(self.total).items()}
         return weights(self.model, self.estep) | moments | totals, asdict(self.position)
@@ -287,13 +284,8 @@ class Trainer:
         self.total = {
             n: value if self.team.rank == 0 else value.zero_() for n, value in _below("total", placed).items()
         }
-        for i, parameter in enumerate(self.parameters):
-            if moments := _below(f"optimizer.{i}", placed):
-                self.optimizer.state[parameter] = moments
-
-
-def _keep(tensors: Sequence[Tensor]) -> None:
-    """What a worker alone shares: nothing."""
+        for i in range(len(self.parameters)):
+            self.adam.restore(i, _below(f"optimizer.{i}", placed))
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,9 @@ from distvae.models.population import pack
 from distvae.models.tvae import TVAE, FromBits
 from distvae.noise import Noise
 from distvae.refusal import Refusal
+from distvae.train.adam import Adam
 from distvae.train.step import ascend
+from distvae.train.team import ALONE
 
 H, D, LINEAR = 6, 9, 5
 
@@ -26,12 +28,18 @@ def model_of(hidden: list[int], **settings: Any) -> tuple[TVAE, Any]:
     return model, lambda model, batch: model.posterior(batch, words[batch.row])
 
 
-def trained(model: TVAE, posterior: Any, steps: range, optimizer: torch.optim.Optimizer) -> None:
+def trained(model: TVAE, posterior: Any, steps: range, adam: Adam) -> None:
     x = torch.randn(20, D, generator=torch.Generator().manual_seed(2))
     row = torch.arange(20)
     for step in steps:
         model.at(step)
-        ascend(model, posterior, optimizer, Batch(x, row), Noise(0, step, row), 20, lambda _: None)
+        ascend(model, posterior, adam, Batch(x, row), Noise(0, step, row), 20)
+
+
+def adam_of(model: TVAE) -> Adam:
+    adam = Adam(list(model.parameters()), ALONE)
+    adam.rate = 0.05
+    return adam
 
 
 def every_state() -> Tensor:
@@ -48,30 +56,30 @@ def test_it_is_binary_sparse_coding_while_linear_and_more_thereafter(hidden: lis
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         only.weight.copy_(last.weight.T)
-    optimizers = [torch.optim.Adam(model.parameters(), lr=0.05) for model in (deep, bsc)]
-    for model, optimizer in zip((deep, bsc), optimizers, strict=True):
-        trained(model, posterior, range(LINEAR), optimizer)
+    adams = [adam_of(model) for model in (deep, bsc)]
+    for model, adam in zip((deep, bsc), adams, strict=True):
+        trained(model, posterior, range(LINEAR), adam)
     z = every_state()
     torch.testing.assert_close(deep.output(z), z @ last.weight.T + last.bias)
     torch.testing.assert_close(deep.output(z), bsc.output(z), atol=1e-4, rtol=1e-4)
-    trained(deep, posterior, range(LINEAR, 2 * LINEAR), optimizers[0])
+    trained(deep, posterior, range(LINEAR, 2 * LINEAR), adams[0])
     assert (deep.output(z) - z @ last.weight.T - last.bias).abs().max() > 1e-3
 
 
 def test_hidden_layers_begin_with_steps_of_the_rate() -> None:
     """Adam's steps are as large as the rate at first, which is so of layers that begin late as well."""
     deep, posterior = model_of([H], linear=LINEAR)
-    optimizer = torch.optim.Adam(deep.parameters(), lr=0.05)
-    trained(deep, posterior, range(LINEAR), optimizer)
+    adam = adam_of(deep)
+    trained(deep, posterior, range(LINEAR), adam)
     torch.testing.assert_close(deep.hidden[0].weight, torch.eye(H))
-    trained(deep, posterior, range(LINEAR, LINEAR + 1), optimizer)
+    trained(deep, posterior, range(LINEAR, LINEAR + 1), adam)
     assert float((deep.hidden[0].weight.detach() - torch.eye(H)).abs().max()) == pytest.approx(0.05, rel=1e-3)
 
 
 def test_without_such_a_start_all_layers_learn_at_once() -> None:
     deep, posterior = model_of([H])
     before = deep.hidden[0].weight.detach().clone()
-    trained(deep, posterior, range(1), torch.optim.Adam(deep.parameters(), lr=0.05))
+    trained(deep, posterior, range(1), adam_of(deep))
     assert (deep.hidden[0].weight - before).abs().max() > 1e-3
 
 

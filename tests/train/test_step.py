@@ -12,6 +12,7 @@ from torch import Tensor
 from distvae.config import Train
 from distvae.interface import Batch
 from distvae.noise import Noise
+from distvae.train.adam import Adam
 from distvae.train.schedule import rate
 from distvae.train.session import prepare
 from distvae.train.step import ascend
@@ -30,8 +31,8 @@ def gradients(model: dict[str, Any], rows: Tensor, of: int) -> tuple[list[Tensor
     """The gradients and sums of one worker that has these rows of so many."""
     trainer = prepare(tiny.config(model=model), tiny.dataset())
     x = torch.from_numpy(trainer.train[rows.numpy()])
-    still = torch.optim.SGD(trainer.parameters, lr=0.0)
-    sums = ascend(trainer.model, trainer.estep, still, Batch(x, rows), Noise(0, 0, rows), of, ALONE.sum)
+    still = Adam(trainer.parameters, ALONE)  # at a rate of zero
+    sums = ascend(trainer.model, trainer.estep, still, Batch(x, rows), Noise(0, 0, rows), of)
     return [p.grad for p in trainer.parameters if p.grad is not None], sums
 
 

@@ -1,0 +1,114 @@
+"""Adam against torch's own, alone and divided among workers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distvae.train.adam import Adam
+from distvae.train.team import ALONE, Beside, Team, Together
+from tests.train.crew import Crew, crew_of
+
+SHAPES = [(37, 5), (5,), (), (0,), (1, 3, 4)]
+STEPS, LATE = 12, 5
+RATES = [0.01 * (1 + step % 4) for step in range(STEPS)]
+Arrays = list[NDArray[np.float64]]
+
+
+def beginning(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in SHAPES]
+
+
+def gradients(rank: int, step: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Those of one worker, of many magnitudes."""
+    generator = torch.Generator().manual_seed(100 * rank + step)
+    return [torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** (step % 5 - 3) for s in SHAPES]
+
+
+def peer(size: int, dtype: torch.dtype = torch.float64) -> tuple[list[nn.Parameter], list[dict[str, Tensor]]]:
+    """What torch's Adam makes of the gradients of all workers added up; the first parameter learns late."""
+    parameters = beginning(dtype)
+    adam = torch.optim.Adam(parameters, fused=True)
+    for step, rate in enumerate(RATES):
+        adam.param_groups[0]["lr"] = rate
+        for k, parameter in enumerate(parameters):
+            told = [gradients(rank, step, dtype)[k] for rank in range(size)]
+            parameter.grad = None if k == 0 and step < LATE else torch.stack(told).sum(0)
+        adam.step()
+    return parameters, [adam.state[parameter] for parameter in parameters]
+
+
+def ours(team: Team, dtype: torch.dtype = torch.float64) -> tuple[list[nn.Parameter], Adam]:
+    parameters = beginning(dtype)
+    adam = Adam(parameters, team)
+    for step, adam.rate in enumerate(RATES):
+        adam.forget()
+        parameters[0].requires_grad_(step >= LATE)
+        for parameter, gradient in zip(parameters, gradients(team.rank, step, dtype), strict=True):
+            parameter.grad = gradient if parameter.requires_grad else None
+        adam.step()
+    return parameters, adam
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
+    (parameters, adam), (expected, moments) = ours(ALONE, dtype), peer(1, dtype)
+    for found, other in zip(parameters, expected, strict=True):
+        assert torch.equal(found, other)
+    for own, others in zip(adam.gathered(), moments, strict=True):
+        assert own.keys() == others.keys()
+        assert all(torch.equal(own[name], others[name]) for name in own)
+
+
+@pytest.fixture(
+    scope="module", params=[(2, Beside), (3, Beside), (2, Together)], ids=lambda p: f"{p[0]}{p[1].__name__}"
+)
+def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
+    with crew_of(*request.param) as crew:
+        yield crew
+
+
+def told(team: Team) -> tuple[Arrays, list[dict[str, Any]]]:
+    parameters, adam = ours(team)
+    moments = [{name: value.numpy().copy() for name, value in own.items()} for own in adam.gathered()]
+    return [p.detach().numpy().copy() for p in parameters], moments
+
+
+def test_divided_among_workers_it_is_that_of_the_sum_and_the_same_on_all(crew: Crew) -> None:
+    expected, moments = peer(crew.size)
+    (first, kept), *others = crew.all(told)
+    for found, other in zip(first, expected, strict=True):
+        np.testing.assert_allclose(found, other.detach().numpy(), rtol=1e-12)
+    for own, theirs in zip(kept, moments, strict=True):
+        for name, value in own.items():
+            np.testing.assert_allclose(value, theirs[name].numpy(), rtol=1e-12)
+    for again, moments_again in others:
+        assert [a.tobytes() for a in again] == [a.tobytes() for a in first]
+        assert [v.tobytes() for own in moments_again for v in own.values()] == [
+            v.tobytes() for own in kept for v in own.values()
+        ]
+
+
+def resumed(team: Team, moments: list[dict[str, Any]]) -> Arrays:
+    """One more step, from the moments that some number of workers kept."""
+    parameters = beginning()
+    adam = Adam(parameters, team)
+    for k, own in enumerate(moments):
+        adam.restore(k, {name: torch.from_numpy(np.asarray(value)) for name, value in own.items()})
+    adam.rate = 0.1
+    adam.step()
+    return [p.detach().numpy().copy() for p in parameters]
+
+
+def test_any_number_of_workers_goes_on_from_the_moments_of_any_other(crew: Crew) -> None:
+    moments = crew.all(told)[0][1]
+    alone = resumed(ALONE, moments)
+    assert any((a != b.detach().numpy()).any() for a, b in zip(alone, beginning(), strict=True))
+    for found in crew.all(resumed, [moments] * crew.size):
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
