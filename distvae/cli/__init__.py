@@ -1,6 +1,5 @@
 """The command line. Nothing heavy is imported before a command runs, so that every --help is quick."""
 
-import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ import typer
 
 from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
 from distvae.refusal import Refusal
+from distvae.storage import FULL
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +36,7 @@ def said() -> Iterator[None]:
     except Refusal as error:
         _leave(str(error), 2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
         _leave(f"{error.filename or 'a file'}: no room left on the disk; what was finished before is kept", 2)
     except KeyboardInterrupt:
