@@ -271,7 +271,7 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything a resumed run needs: tensors by name, and the position."""
         moments = {
-            f"optimizer.{i}.{name}": value for i, own in enumerate(self.adam.gathered()) for name, value in own.items()
+            f"optimizer.{i}.{name}": value for i, own in enumerate(self.adam.moments) for name, value in own.items()
         }
         totals = {f"total.{name}": value for name, value in self._together(self.total).items()}
         return weights(self.model, self.estep) | moments | totals, asdict(self.position)

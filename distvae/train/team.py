@@ -31,15 +31,6 @@ class Team(Protocol):
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Put the sums over all workers in place of tensors that require no gradient."""
 
-    def part(self, count: int) -> slice:
-        """Which of so many numbers this worker takes care of for all."""
-
-    def scatter(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """This worker's part of the sum over all workers of each of some tensors of one type, until the next call."""
-
-    def spread(self, tensors: Sequence[Tensor]) -> None:
-        """Put every worker's part of some tensors of one type, which are contiguous, in its place on all."""
-
     def barrier(self) -> None:
         """Wait until everyone is here."""
 
@@ -50,27 +41,7 @@ class Team(Protocol):
         """Leave; no call may follow."""
 
 
-class Undivided:
-    """Workers each of which takes care of everything."""
-
-    def part(self, count: int) -> slice:
-        """All numbers."""
-        return slice(0, count)
-
-    def scatter(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """All of the sums."""
-        self.sum(tensors)
-        return [tensor.reshape(-1) for tensor in tensors]
-
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Put the sums over all workers in place of tensors that require no gradient."""
-        raise NotImplementedError
-
-    def spread(self, tensors: Sequence[Tensor]) -> None:
-        """All is in place."""
-
-
-class Alone(Undivided):
+class Alone:
     """One worker."""
 
     rank, size = 0, 1
@@ -92,7 +63,7 @@ class Alone(Undivided):
 ALONE = Alone()
 
 
-class Together(Undivided):
+class Together:
     """Workers anywhere, over what torch.distributed has set up; closing ends that where this program began it."""
 
     def __init__(self, ours: bool) -> None:
@@ -131,16 +102,16 @@ class Room(NamedTuple):
 
     mine: list[Tensor]
     """What this worker adds, in the shapes of the tensors."""
-    addends: list[tuple[Tensor, ...]]
-    """What all workers add to each of the parts that are this one's to add up."""
-    parts: list[Tensor]
-    """The sums of these."""
+    addends: list[Tensor]
+    """What each worker adds to the share that is this one's to add up."""
+    share: Tensor
+    """The sum of these."""
     total: list[Tensor]
-    """All sums, in the shapes of the tensors."""
+    """The sums, in the shapes of the tensors."""
 
 
 class Beside:
-    """Workers on one machine, through shared memory: each adds up its part of every tensor for all."""
+    """Workers on one machine, through shared memory: each adds up its share of the tensors for all."""
 
     def __init__(self, together: Together, meeting: Barrier) -> None:
         self.rank, self.size = together.rank, together.size
@@ -149,44 +120,18 @@ class Beside:
         self.rooms: dict[object, Room] = {}
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """In one exchange for each type."""
+        """In one exchange for each type; nobody writes a sum before all have read the one before."""
         for group in _alike(tensors):
-            self._add_up(group)
-            self._tell(group)
+            room = self._room(group)
+            _copy(group, room.mine)
+            self.meeting.wait()
+            torch.add(room.addends[0], room.addends[1], out=room.share)
+            for addend in room.addends[2:]:
+                room.share.add_(addend)
+            self.meeting.wait()
+            _copy(room.total, group)
 
-    def scatter(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """This worker's part of the sums, in memory that the next call uses again."""
-        return self._add_up(tensors).parts
-
-    def spread(self, tensors: Sequence[Tensor]) -> None:
-        """Nobody writes before all have read what was told before."""
-        room = self._room(tensors)
-        self.meeting.wait()
-        _copy([tensor.view(-1)[self.part(tensor.numel())] for tensor in tensors], room.parts)
-        self._tell(tensors)
-
-    def _add_up(self, tensors: Sequence[Tensor]) -> Room:
-        """Nobody adds before all have read the sums before these."""
-        room = self._room(tensors)
-        _copy(tensors, room.mine)
-        self.meeting.wait()
-        for part, (one, other, *more) in zip(room.parts, room.addends, strict=True):
-            torch.add(one, other, out=part)
-            for addend in more:
-                part.add_(addend)
-        return room
-
-    def _tell(self, tensors: Sequence[Tensor]) -> None:
-        self.meeting.wait()
-        _copy(self._room(tensors).total, tensors)
-
-    def part(self, count: int) -> slice:
-        """As many for each worker."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
-
-    def _room(self, tensors: Sequence[Tensor]) -> Room:
-        if not tensors:
-            return Room([], [], [], [])
+    def _room(self, tensors: list[Tensor]) -> Room:
         dtype, shapes = tensors[0].dtype, tuple(tensor.shape for tensor in tensors)
         if (dtype, shapes) not in self.rooms:
             self._reserve(dtype.itemsize * sum(map(math.prod, shapes)))
@@ -195,16 +140,14 @@ class Beside:
 
     def _furnish(self, dtype: torch.dtype, shapes: Sequence[torch.Size]) -> Room:
         counts = [math.prod(shape) for shape in shapes]
-        *addends, total = (slot.split(counts) for slot in self.slots.view(dtype)[:, : sum(counts)])
-
-        def parts(flat: Sequence[Tensor]) -> list[Tensor]:
-            return [tensor[self.part(len(tensor))] for tensor in flat]
-
-        def shaped(flat: Sequence[Tensor]) -> list[Tensor]:
-            return [tensor.view(shape) for tensor, shape in zip(flat, shapes, strict=True)]
-
-        theirs = list(zip(*(parts(flat) for flat in addends), strict=True))
-        return Room(shaped(addends[self.rank]), theirs, parts(total), shaped(total))
+        flat = self.slots.view(dtype)[:, : sum(counts)]
+        first, last = (sum(counts) * rank // self.size for rank in (self.rank, self.rank + 1))
+        *addends, share = flat[:, first:last].unbind()
+        mine, total = (
+            [part.view(shape) for part, shape in zip(flat[slot].split(counts), shapes, strict=True)]
+            for slot in (self.rank, self.size)
+        )
+        return Room(mine, addends, share, total)
 
     def _reserve(self, needed: int) -> None:
         """Make the slots so many bytes wide, unless they are."""

@@ -87,28 +87,6 @@ def test_neighbours_add_in_order_of_rank_to_the_last_bit(
         assert bits(told) == bits(in_order(given))
 
 
-def divided(team: Team, arrays: Arrays) -> tuple[Arrays, Arrays]:
-    """This worker's parts of the sums; and, of arrays of which it made its part these, all of them."""
-    parts = [part.numpy().copy() for part in team.scatter([torch.from_numpy(array.copy()) for array in arrays])]
-    tensors = [torch.full(array.shape, float("nan"), dtype=torch.float64) for array in arrays]
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.view(-1)[team.part(tensor.numel())] = torch.from_numpy(part)
-    team.spread(tensors)
-    return parts, [tensor.numpy() for tensor in tensors]
-
-
-@settings(max_examples=15)
-@given(shapes=shapes, seed=st.integers(0, 999))
-def test_parts_of_sums_are_told_to_all(crew: Crew, shapes: list[tuple[int, ...]], seed: int) -> None:
-    given = [[np.asarray(array, np.float64) for array in arrays] for arrays in draws(seed, crew.size, shapes)]
-    summed_up = crew.all(summed, given)[0]
-    for parts, whole in crew.all(divided, given):
-        assert bits(whole) == bits(summed_up)
-        for part, total in zip(parts, summed_up, strict=True):
-            assert total.size // crew.size <= len(part) <= total.size
-            assert set(part.tolist()) <= set(total.ravel().tolist())
-
-
 LARGE = [(512, 512), (512,), (512, 144), (0,), ()]
 
 
