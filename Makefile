@@ -12,9 +12,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow and not long and not cluster"
 
-# Most of these wait for processes to start: three at once keep two cores busy.
+# Most of these wait for processes to start: four at once keep two cores busy.
 test-slow: $(READY)
-	$(BIN)/pytest -n 3 --dist worksteal -m "slow and not long and not cluster"
+	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not long and not cluster"
 
 # `ray up` to `ray down` on three hosts that are namespaces of this machine; skipped, with the reason, where these cannot be.
 test-cluster: $(READY)
