@@ -136,6 +136,7 @@ class Host:
 @contextmanager
 def hosts(folder: Path, wheels: Path) -> Iterator[dict[str, Host]]:
     """Some hosts that install from a folder of wheels; afterwards nothing is left of them."""
+    assert not left(), f"hosts of a run under way or killed; if killed, 'umount -l' and 'ip link del' these:\n{left()}"
     shared = folder / "shared"
     shutil.copytree(wheels, shared / "wheels", copy_function=os.link)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
