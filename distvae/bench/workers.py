@@ -118,7 +118,11 @@ def take(way: str, folder: Path, rows: int) -> Turn:
         shutil.copytree(folder / "run", run)
     began = time.perf_counter()
     training = [_begun(way, folder, run) for run in runs]
-    codes = [process.wait() for process in training]
+    try:
+        codes = [process.wait() for process in training]
+    finally:
+        for process in training:
+            process.kill()
     if any(codes):
         raise subprocess.SubprocessError(f"{way}: training has failed")
     passed = time.perf_counter() - began

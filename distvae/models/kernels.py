@@ -139,21 +139,6 @@ def mean(place: Integers, weight: Floats, bits: Integers, start: Integers, laten
 
 
 @compiled
-def activity(place: Integers, weight: Floats, bits: Integers, start: Integers, latent: int) -> tuple[Floats, Integers]:
-    """(H,) the sum of these means, and (H + 1,) how many rows have so many active bits, rounded; none if it is NaN."""
-    active, counts = np.zeros(latent, weight.dtype), np.zeros(latent + 1, np.int64)
-    for b in range(place.shape[0]):
-        expected = weight.dtype.type(0)
-        for s in range(place.shape[1]):
-            first, last = start[place[b, s]], start[place[b, s] + 1]
-            expected += weight[b, s] * (last - first)
-            for i in range(first, last):
-                active[bits[i]] += weight[b, s]
-        counts[min(int(np.round(expected)), latent) if expected >= 0 else 0] += 1
-    return active, counts
-
-
-@compiled
 def squared_distance(x: Floats, seen: Floats, output: Floats, place: Integers) -> Floats:
     """(B, S) between the seen values of row b of x (B, D) and the output (U, D) of its s-th state."""
     distance = np.empty(place.shape, x.dtype)

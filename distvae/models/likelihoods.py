@@ -115,12 +115,12 @@ class Gaussian(Likelihood):
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """The expected log-likelihood, and how many values it is of."""
-        observed = x.new_tensor(x.numel()) if mask is None else mask.sum()
-        return {"density": (weight * log_likelihood).sum(), "observed": observed}
+        values = x.new_tensor(x.numel()) if mask is None else mask.sum()
+        return {"density": (weight * log_likelihood).sum(), "values": values}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The mean squared error, recovered from the log-likelihood, is the variance that maximises the bound."""
-        density = total["density"] / total["observed"]
+        density = total["density"] / total["values"]
         self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
 
 

@@ -170,19 +170,6 @@ class States:
         table = self.dense(weight.dtype)
         return functional.embedding_bag(place, table, per_sample_weights=weight, mode="sum")
 
-    def activity(self, place: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """(H,) the sum over rows of these means, and (H + 1,) how many rows have so many active bits, rounded.
-
-        Rows whose weights are NaN count as having none, until a diverged run is refused.
-        """
-        if loops := kernels(weight):
-            operands = (t.numpy() for t in (place, weight, self.bits, self.start))
-            active, counts = loops.activity(*operands, self.latent)
-            return torch.from_numpy(active), torch.from_numpy(counts)
-        code = self.mean(place, weight)
-        number = code.sum(1).round().nan_to_num(0).long().clamp(0, self.latent)
-        return code.sum(0), number.bincount(minlength=self.latent + 1)
-
     def dense(self, dtype: torch.dtype) -> Tensor:
         """(U, H) zeros and ones."""
         return unpack(self.words, self.latent).to(dtype)

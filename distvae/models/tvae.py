@@ -237,9 +237,10 @@ class TVAE(nn.Module):
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> dict[str, Tensor]:
         """What pi and sigma^2 need; and how many rows expect so many active latents."""
-        active, counts = q.table.activity(q.place, q.weight)
+        code = q.code
+        count = code.sum(1).round().nan_to_num(0).long().clamp(0, self.states)  # NaN, until a diverged run is refused
         sums = self.likelihood.statistics(batch.x, q.log_likelihood, q.weight, batch.mask)
-        return {"active": active, "counts": counts} | sums
+        return {"active": code.sum(0), "counts": count.bincount(minlength=self.states + 1)} | sums
 
     def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
         """Latents active on average and in which rows, and dead; states replaced per row, and distinct; sigma."""

@@ -16,14 +16,7 @@ class Adam:
     def __init__(self, parameters: Sequence[nn.Parameter], team: Team) -> None:
         self.parameters, self.team = parameters, team
         self.rate = 0.0
-        self.moments = [
-            {
-                "step": torch.zeros((), device=p.device),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
-            for p in parameters
-        ]
+        self.moments = [_none(parameter) for parameter in parameters]
 
     def forget(self) -> None:
         """Gradients begin anew."""
