@@ -23,9 +23,9 @@ HOST = "127.0.0.1"
 DATABASE = Path("~/mlflow/mlflow.db")
 COPIES = "mlflow"
 """The folder of the storage with the copy."""
-EVERY = 60.0
+EVERY = 20.0
 """Seconds between two copies, if there is something new."""
-MISSED = 2
+MISSED = 3
 """So many looks in vain at what it stands beside, and it ends."""
 DRIVERS = {"postgresql": "psycopg2"}
 """Packages that databases of other kinds need."""
@@ -34,7 +34,7 @@ DRIVERS = {"postgresql": "psycopg2"}
 def serve(storage: str, port: int, database: str | None, beside: str | None = None) -> None:
     """Serve until asked to stop, if nothing does already; a database that is not here comes back from its copy.
 
-    What it stands beside, such as Ray's head, is given two minutes to come back once it is gone.
+    What it stands beside, such as Ray's head, is given a minute to come back once it is gone.
     """
     if answers(port):
         print(f"MLflow is served on {HOST}:{port} already")
@@ -104,7 +104,7 @@ def copy(file: Path, copies: Folder) -> bool:
                 source.backup(target)
             copies.write(file.name, whole.read_bytes())
     except (OSError, sqlite3.Error) as error:
-        print(f"{copies}: no copy of {file}: {error}; tried again in a minute", file=sys.stderr, flush=True)
+        print(f"{copies}: no copy of {file}: {error}; tried again soon", file=sys.stderr, flush=True)
         return False
     return True
 

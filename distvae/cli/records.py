@@ -65,7 +65,7 @@ def serve(
         str | None, typer.Option(envvar="DISTVAE_DATABASE", help="Such as postgresql://...; else ~/mlflow/mlflow.db.")
     ] = None,
     beside: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="End when nothing has listened there for two minutes.")
+        str | None, typer.Option(metavar="HOST:PORT", help="End when nothing has listened there for a minute.")
     ] = None,
 ) -> None:
     """Serve MLflow on the head of a cluster, for this machine alone; 'ray up' starts it."""

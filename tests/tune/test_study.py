@@ -42,11 +42,10 @@ TREE = {
 }
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a few small random images in MNIST's format."""
-    folder = tmp_path / "images"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("images")
     for name, count in (("train", 64), ("t10k", 32)):
         pixels = np.random.default_rng(count).integers(0, 256, (count, 5, 5), np.uint8)
         header = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape)
@@ -330,30 +329,41 @@ def figures(out: Path) -> dict[int, Any]:
     return {trial["number"]: (trial["values"], trial["figures"]) for trial in trials}
 
 
+@pytest.fixture(scope="module")
+def steady(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[int, Any]]:
+    """A sweep's words without its folder, and what it comes to when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("steady")
+    (folder / "steady.yaml").write_text(yaml.safe_dump(STEADY, sort_keys=False))
+    words = [str(folder / "steady.yaml"), str(images)]
+    undisturbed = Sweep(*words, str(folder / "whole"), "train.epochs=40")
+    said = undisturbed.process.communicate(timeout=300)[1]
+    assert undisturbed.process.returncode == 0, said
+    return words, figures(folder / "whole")
+
+
 @pytest.mark.parametrize(
     "seed", [pytest.param(k, marks=pytest.mark.long if k else pytest.mark.slow) for k in range(20)]
 )
-def test_a_killed_sweep_goes_on_with_no_trial_lost_or_run_twice(seed: int, images: Path, tmp_path: Path) -> None:
-    file, chance = tmp_path / "steady.yaml", random.Random(seed)
-    file.write_text(yaml.safe_dump(STEADY, sort_keys=False))
-    whole, out, words = tmp_path / "whole", tmp_path / "sweep", ["train.epochs=40"]
-    undisturbed = Sweep(str(file), str(images), str(whole), *words)
-    said = undisturbed.process.communicate(timeout=300)[1]
-    assert undisturbed.process.returncode == 0, said
-    killed = Sweep(str(file), str(images), str(out), *words)
-    while len(list(out.glob("trials/*/epochs.jsonl"))) < chance.randint(1, 4):
+def test_a_killed_sweep_goes_on_with_no_trial_lost_or_run_twice(
+    seed: int, steady: tuple[list[str], dict[int, Any]], tmp_path: Path
+) -> None:
+    words, whole = steady
+    out, chance = tmp_path / "sweep", random.Random(seed)
+    begun = chance.randint(1, 4)
+    killed = Sweep(*words, str(out), "train.epochs=40")
+    while len(list(out.glob("trials/*/epochs.jsonl"))) < begun:
         assert killed.process.poll() is None, killed.process.communicate()
         time.sleep(0.05)
     time.sleep(chance.uniform(0, 1))
     killed.process.kill()
     killed.process.communicate(timeout=100)
     before = told(out)
-    resumed = Sweep(str(file), str(images), str(out), *words, "--resume")
+    resumed = Sweep(*words, str(out), "train.epochs=40", "--resume")
     said = resumed.process.communicate(timeout=300)[1]
     assert resumed.process.returncode == 0, said
     assert resumed.ends_alone()
     assert told(out) == ["COMPLETE"] * 5
-    assert figures(out) == figures(whole), before
+    assert figures(out) == whole, before
     for trial in range(1, 6):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
