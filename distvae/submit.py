@@ -95,7 +95,7 @@ def _complete(command: Command, words: list[str]) -> list[str]:
 def _kept(command: Command, words: Sequence[str]) -> list[str]:
     """The options that say where results are kept: on the storage that all machines share."""
     option = "--out" if command == "tune" else "--storage"
-    if _given(words, option):
+    if _given(words, option) or (command == "tune" and _given(words, "-o")):
         return []
     if not (storage := os.environ.get(STORAGE)):
         raise Refusal(f"{STORAGE}: not set on the head; {option} expected, where all machines read and write")
@@ -108,7 +108,9 @@ def _kept(command: Command, words: Sequence[str]) -> list[str]:
 
 
 def _given(words: Sequence[str], *options: str) -> bool:
-    return any(word == option or word.startswith(f"{option}=") for word in words for option in options)
+    """Whether an option is among the words; a value may hang on to it: `--out=PATH`, `-oPATH`."""
+    joints = [option + "=" * option.startswith("--") for option in options]
+    return any(word in options or word.startswith(tuple(joints)) for word in words)
 
 
 def _refuse_absent(words: Sequence[str], there: Path) -> None:

@@ -39,6 +39,13 @@ def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> N
     assert words.count("--wait") == 1
 
 
+@pytest.mark.parametrize("said", [["--out", "/x"], ["--out=/x"], ["-o", "/x"], ["-o/x"]])
+def test_a_place_is_named_in_any_way_that_the_command_line_knows(said: list[str]) -> None:
+    words = _complete("tune", ["speech", *said])
+    assert words[2 : 2 + len(said)] == said
+    assert values(words, "--out") == (["/x"] if said[0] == "--out" else [])
+
+
 def test_a_sweep_that_is_to_begin_anew_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STORAGE, "/mnt/distvae")
     assert "--resume" not in _complete("tune", ["tune_spaces/speech.yaml", "--force"])

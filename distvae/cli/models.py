@@ -15,7 +15,7 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.")],
     assignments: Assignments = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run; default runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
     seed: Annotated[int | None, typer.Option(help="The same as train.seed=N.")] = None,
     force: Force = False,
@@ -55,7 +55,7 @@ def evaluate(
     data: Data = None,
     split: WhichSplit = "test",
     out: Annotated[
-        Path | None, typer.Option(help="Where tables and pictures go; default RUN/evaluation/SPLIT.")
+        Path | None, typer.Option("-o", "--out", help="Where tables and pictures go; default RUN/evaluation/SPLIT.")
     ] = None,
     force: Force = False,
     quiet: Quiet = False,

@@ -32,7 +32,7 @@ def tune(
     space: Annotated[str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")],
     assignments: Assignments = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/SPACE.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the sweep; default runs/SPACE.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the space says.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials side by side; else as many as fit.")] = None,
     workers: Annotated[

@@ -20,7 +20,9 @@ def reproduce(
         typer.Option(help="full: as published; day: what two cores do in a day; smoke: whether it runs."),
     ] = "full",
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it takes.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the trainings; default runs/reproduce/TABLE.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the trainings; default runs/reproduce/TABLE.")
+    ] = None,
     rows: Annotated[
         Path | None, typer.Option(help="Folder that keeps a file for each finished row; default OUT/rows.")
     ] = None,
