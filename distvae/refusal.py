@@ -1,11 +1,28 @@
 """What is said to a user whose input cannot be used: one exception, shown without a traceback, exit code 2."""
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk answers that has no room left, or none for this user, or none for a file so large."""
 
 
 class Refusal(ValueError):
     """Bad input. Its message names the file or field, what is wrong and what would be right."""
+
+
+@contextmanager
+def room(path: str = "") -> Iterator[None]:
+    """A full disk refuses what is written to it: to try again would not help."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = path or error.filename or "a file"
+        raise Refusal(f"{where}: no room left on the disk; what was finished before is kept") from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

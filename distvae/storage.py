@@ -1,6 +1,5 @@
 """Folders wherever they are: a path of this machine, or a URI that pyarrow reaches (file://, s3://, gs://, hdfs://)."""
 
-import errno
 import hashlib
 import io
 import os
@@ -10,14 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distvae.refusal import Refusal
+from distvae.refusal import Refusal, room
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """Where a file appears when it is closed, whole, and to move one is to copy it."""
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk answers that has no room left, or none for this user, or none for a file so large."""
 
 
 class Sink(io.RawIOBase):
@@ -92,7 +87,7 @@ class Folder:
         if self.system.type_name in OBJECT_STORES:
             self.write(name, (self.read(name) if self.has(name) else b"") + content)
         else:
-            with self._room_for(name), self.system.open_append_stream(self.at(name)) as stream:
+            with room(f"{self}/{name}"), self.system.open_append_stream(self.at(name)) as stream:
                 stream.write(content)
 
     @contextmanager
@@ -103,7 +98,7 @@ class Folder:
         if not whole:
             self.system.create_dir(self.path)
         try:
-            with self._room_for(name), self.system.open_output_stream(self.at(partial)) as stream:
+            with room(f"{self}/{name}"), self.system.open_output_stream(self.at(partial)) as stream:
                 yield Sink(stream)
             if not whole:
                 self._settle(partial, name)
@@ -111,16 +106,6 @@ class Folder:
             if not whole:
                 self.delete(partial)
             raise
-
-    @contextmanager
-    def _room_for(self, name: str) -> Iterator[None]:
-        """A full disk is said in a sentence: to write again would not help."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise Refusal(f"{self}/{name}: no room left on the disk; what was finished before is kept") from error
 
     def _settle(self, partial: str, name: str) -> None:
         """Let a written file outlast a power cut, and give it its name."""

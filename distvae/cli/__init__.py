@@ -7,8 +7,7 @@ from contextlib import contextmanager
 import typer
 
 from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
-from distvae.refusal import Refusal
-from distvae.storage import FULL
+from distvae.refusal import Refusal, room
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,13 +31,10 @@ def main() -> None:
 def said() -> Iterator[None]:
     """What goes wrong is said in a sentence, and the exit code says whose turn it is."""
     try:
-        yield
+        with room():
+            yield
     except Refusal as error:
         _leave(str(error), 2)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        _leave(f"{error.filename or 'a file'}: no room left on the disk; what was finished before is kept", 2)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
 
