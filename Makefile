@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-cluster check bench clean
+.PHONY: demo test test-slow test-cluster test-cluster-short check bench clean
 
 demo: $(READY)
 	$(BIN)/distvae tune demo --out runs/demo --force
@@ -19,6 +19,10 @@ test-slow: $(READY)
 # `ray up` to `ray down` on three hosts that are namespaces of this machine; skipped, with the reason, where these cannot be.
 test-cluster: $(READY)
 	$(BIN)/pytest -x -rs -m cluster tests/cluster
+
+# The same without the hosts that are lost.
+test-cluster-short: $(READY)
+	$(BIN)/pytest -x -rs -m "cluster and not long" tests/cluster
 
 check: $(READY)
 	$(BIN)/ruff format --check distvae tests

@@ -22,6 +22,13 @@ SSH = (
     *("-o", "ConnectTimeout=3", "-o", "BatchMode=yes"),
 )
 DISK = "6g"
+TRIED = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/scratch /mnt/root
+mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/scratch overlay /mnt/root
+ip link add bridge type bridge
+ip link add one type veth peer name two
+"""
 
 
 def lacking() -> str:
@@ -30,12 +37,12 @@ def lacking() -> str:
         return f"hosts need {', '.join(missing)}: apt-get install openssh-server rsync iproute2"
     if os.geteuid():
         return "hosts need root"
-    tried = subprocess.run(
-        ["unshare", "--mount", "--net", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
-        capture_output=True,
-        check=False,
-    )
-    return "" if tried.returncode == 0 else "hosts need CAP_SYS_ADMIN and CAP_NET_ADMIN, as in a privileged container"
+    separate = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "bash", "-ec", TRIED]
+    tried = subprocess.run(separate, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        why = tried.stderr.strip().splitlines()[-1:]
+        return f"hosts need CAP_SYS_ADMIN and CAP_NET_ADMIN, as in a privileged container: {' '.join(why)}"
+    return ""
 
 
 def run(*words: object) -> str:
