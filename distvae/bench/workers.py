@@ -32,13 +32,26 @@ from distvae.train.session import fit
 
 TIMED = 5  # epochs, after one that is not
 DISTVAE = ["-m", "distvae"]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-WAYS: dict[str, tuple[list[str], list[str]]] = {
-    "plain": ([], []),
-    "apart": ([], []),
-    "torchrun": (TORCHRUN, []),
-    "ray1": ([], ["--workers", "1"]),
-    "ray2": ([], ["--workers", "2"]),
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+class Way(NamedTuple):
+    """How a run is trained on."""
+
+    start: tuple[str, ...] = ()
+    """Of Python's words, what comes before the package."""
+    options: tuple[str, ...] = ()
+    """Of the command."""
+    copies: int = 1
+    """So many at once, each of a run of its own."""
+
+
+WAYS = {
+    "plain": Way(),
+    "apart": Way(copies=2),
+    "torchrun": Way(start=TORCHRUN),
+    "ray1": Way(options=("--workers", "1")),
+    "ray2": Way(options=("--workers", "2")),
 }
 SIZES = {"big": CASES["big"], "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1)}
 
@@ -112,12 +125,12 @@ def begin(case: Case, picture: Path | None, rows: int, epochs: int, folder: Path
 
 def take(way: str, folder: Path, rows: int) -> Turn:
     """Let copies of the run be trained to their ends; what one of them took."""
-    runs = [folder / f"{way}-{k}" for k in range(2 if way == "apart" else 1)]
+    runs = [folder / f"{way}-{k}" for k in range(WAYS[way].copies)]
     for run in runs:
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(folder / "run", run)
     began = time.perf_counter()
-    training = [_begun(way, folder, run) for run in runs]
+    training = [_begun(WAYS[way], folder, run) for run in runs]
     try:
         codes = [process.wait() for process in training]
     finally:
@@ -132,9 +145,8 @@ def take(way: str, folder: Path, rows: int) -> Turn:
     return Turn(median(spent[1:]), passed - sum(spent), waits / sum(spent), records[-1]["train_objective"])
 
 
-def _begun(way: str, folder: Path, run: Path) -> subprocess.Popen[bytes]:
+def _begun(way: Way, folder: Path, run: Path) -> subprocess.Popen[bytes]:
     """The command that trains a run to its end, which has begun."""
-    start, options = WAYS[way]
     quietly = ["--quiet", "--no-track", "--no-evaluate"]
-    train = ["train", str(folder / "bench.yaml"), "--resume", "--out", str(run), *quietly, *options]
-    return subprocess.Popen([sys.executable, *start, *DISTVAE, *train], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    train = ["train", str(folder / "bench.yaml"), "--resume", "--out", str(run), *quietly, *way.options]
+    return subprocess.Popen([sys.executable, *way.start, *DISTVAE, *train], env=os.environ | {"OMP_NUM_THREADS": "1"})
