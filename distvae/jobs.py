@@ -146,7 +146,8 @@ def trained(
 ) -> "Iterator[Epoch | str]":
     """Epochs as they come, of a training in this process or in others, and what happens beside them."""
     from distvae.train import worker
-    from distvae.train.session import fit, open_folder
+    from distvae.train.folder import open_folder
+    from distvae.train.session import fit
 
     if group is None:
         return fit(config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop, team=team)

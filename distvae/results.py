@@ -18,8 +18,8 @@ def add(
     folder: Path, run: Path, table: str, force: bool, name: str = "", beside: Mapping[str, Any] | None = None
 ) -> None:
     """Write the row of an evaluated run: configuration, seed, commit, seconds, figures, and what is given beside."""
+    from distvae.provenance import commit
     from distvae.train.run import read_config, read_info
-    from distvae.train.session import commit
 
     info = read_info(run)
     row = {
@@ -59,8 +59,8 @@ def peer(
     name: str, config: Config, file: Path | None, force: bool, beside: Mapping[str, Any] | None = None
 ) -> dict[str, float]:
     """Judge a method to compare with, and write its row where a file is named for it, TABLE/ROW.json."""
+    from distvae.provenance import commit
     from distvae.tasks.peers import judge_peer
-    from distvae.train.session import commit
 
     if file is not None:
         claim(file, (".json",), force)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distvae import results
-from distvae.train.session import commit
+from distvae.provenance import commit
 
 
 def keep_row(folder: Path, name: str, figures: dict[str, float], how: dict[str, int]) -> None:

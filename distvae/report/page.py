@@ -20,7 +20,7 @@ def html(document: Document) -> str:
     """The page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from distvae.train.session import provenance
+    from distvae.provenance import provenance
 
     jinja = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -8,8 +8,8 @@ from pathlib import Path
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.checkpoint import read_manifest
+from distvae.train.folder import clear
 from distvae.train.run import read_info
-from distvae.train.session import clear
 
 COPIED = ("config.yaml", "epochs.jsonl", "events.jsonl")
 WEIGHTS = ("best", "last")

@@ -83,7 +83,7 @@ def lead(
     config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
     """The same under the Ray that this process has joined; workers whom nobody listens to any more are stopped."""
-    from distvae.train.session import own
+    from distvae.train.folder import own
 
     lanes, group = _shared(config, folder, group)
     for name in (STOP, EVENTS, REFUSED):

@@ -190,7 +190,7 @@ def _same_sweep(space: Space, out: Path) -> None:
 
 def _binding(facts: dict[str, Any]) -> dict[str, Any]:
     """What a sweep that goes on must have in common with its beginning, a name for each."""
-    from distvae.train.session import FREE_TO_CHANGE
+    from distvae.train.folder import FREE_TO_CHANGE
 
     configs = {"config": facts.pop("config")}
     configs |= {f"row {name}": row for name, row in facts.pop("rows", {}).items()}
@@ -199,7 +199,7 @@ def _binding(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(space: Space, out: Path, store: Store) -> Tracker:
-    from distvae.train.session import commit
+    from distvae.provenance import commit
 
     axes = {f"axis.{axis.name}": axis.span for axis in space.axes}
     metrics = {f"metric.{name}": direction for name, direction in space.metrics.items()}

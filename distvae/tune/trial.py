@@ -94,7 +94,8 @@ class Attempt:
         from distvae.data import open_dataset
         from distvae.storage import Folder
         from distvae.train import worker
-        from distvae.train.session import fit, open_folder
+        from distvae.train.folder import open_folder
+        from distvae.train.session import fit
 
         trials, folder = self.trials, Folder(self.folder)
         config, recipe = trials.space.config(self.values), trials.space.recipe_of(self.values)

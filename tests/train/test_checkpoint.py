@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
+from distvae.train.folder import own
 from distvae.train.run import read_epochs
-from distvae.train.session import Savings, fit, own
+from distvae.train.session import Savings, fit
 from tests import tiny
 
 TVAE: dict[str, Any] = {

@@ -22,8 +22,8 @@ from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.checkpoint import read_manifest
+from distvae.train.folder import open_folder
 from distvae.train.run import read_epochs
-from distvae.train.session import open_folder
 from distvae.train.worker import Group, lead
 from distvae.tune.means import Means
 from distvae.tune.reading import load_space

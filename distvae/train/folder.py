@@ -1,0 +1,120 @@
+"""The folder of a run: made or found again, whose it is, what may have changed since it began."""
+
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import asdict
+from typing import Any
+
+from distvae.config import Config, flatten, to_dict
+from distvae.data.dataset import Dataset
+from distvae.provenance import provenance
+from distvae.refusal import Refusal
+from distvae.storage import Folder
+from distvae.train import checkpoint
+from distvae.train.checkpoint import Place
+from distvae.train.run import read_config, read_epochs, read_info
+
+OWNER = "owner"
+"""The file of a run folder that says who trains into it."""
+
+
+def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> bool:
+    """Make the run's folder, or check the one there is; True when there is something to go on from."""
+    if resume and folder.has("run.json"):
+        _same_run(config, dataset, folder, recipe)
+        return folder.has("last.json")
+    if not folder.empty():
+        clear(folder, force)
+    _write_config(config, dataset, folder, recipe)
+    return False
+
+
+def clear(place: Place, force: bool) -> None:
+    """Delete an earlier run where that is wanted; anything else that exists is refused."""
+    folder = Folder.of(place)
+    if not force:
+        raise Refusal(f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder")
+    read_info(folder)
+    folder.remove()
+
+
+def own(folder: Folder) -> str:
+    """Take a run's folder over; whoever trained into it until now will notice."""
+    token = secrets.token_hex(8)
+    folder.write(OWNER, token.encode())
+    return token
+
+
+def refuse_intruders(folder: Folder, owner: str) -> None:
+    """Stop a training whose folder another one has taken over, such as a worker whose driver is gone."""
+    if folder.read(OWNER).decode() != owner:
+        raise Refusal(f"{folder}: another training goes on with this run; this one ends here")
+
+
+FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "train.device", "train.threads", "eval.processes"}
+"""What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
+
+
+def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
+    info = read_info(folder)
+    if recipe and info["recipe"] != recipe:
+        raise Refusal(f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder expected")
+    stored = read_config(folder, info)
+    before, now = flatten(stored), flatten(config)
+    free = FREE_TO_CHANGE | ({"train.epochs"} if config.train.schedule != "cosine" else set())
+    for name in now.keys() | before.keys():
+        if name not in free and now.get(name) != before.get(name):
+            then = f"but {before.get(name)!r} in the run in {folder}"
+            raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged")
+    if info["data_digest"] != dataset.digest:
+        raise Refusal(f"{folder}: trained on other data ({info['data']}); --resume wants the data it began with")
+    if config.train.epochs != stored.train.epochs:
+        _prolong(folder, stored.with_("train", epochs=config.train.epochs), info)
+
+
+def _prolong(folder: Folder, config: Config, info: dict[str, Any]) -> None:
+    """Let a run go on for more epochs, or fewer, than it began with; one whose rate depends on their number cannot."""
+    text = _written(config)
+    hashes = {"config_sha256": hashlib.sha256(text).hexdigest(), "config_sha256_before": info["config_sha256"]}
+    note(folder, **hashes)
+    folder.write("config.yaml", text)
+
+
+def _written(config: Config) -> bytes:
+    import yaml
+
+    return yaml.safe_dump(to_dict(config), sort_keys=False).encode()
+
+
+def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
+    text = _written(config)
+    folder.write("config.yaml", text)
+    facts = {
+        "version": checkpoint.VERSION,
+        "recipe": recipe,
+        "dims": dataset.dims,
+        "shape": dataset.shape,
+        "unit": dataset.unit,
+        "data": dataset.name,
+        "data_digest": dataset.digest,
+        "rows": {split: len(x) for split, x in dataset.splits.items()},
+        "recordings": [asdict(recording) for recording in dataset.recordings],
+        "config_sha256": hashlib.sha256(text).hexdigest(),
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **provenance(),
+    }
+    folder.write("run.json", json.dumps(facts, indent=1).encode())
+
+
+def keep_epochs(folder: Folder, finished: int) -> None:
+    """Forget the epochs after one, which are trained again."""
+    kept = [json.dumps(record) + "\n" for record in read_epochs(folder) if record["epoch"] <= finished]
+    folder.write("epochs.jsonl", "".join(kept).encode())
+
+
+def note(folder: Folder, **facts: Any) -> None:
+    """Say more about a run in its folder."""
+    info = json.loads(folder.read("run.json"))
+    folder.write("run.json", json.dumps(info | facts, indent=1).encode())
