@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from distvae.config import Config, flatten
@@ -131,15 +132,45 @@ def _page(folder: Path) -> list[str]:
         "Built by `distvae results docs/results -o docs/results.md` from one JSON for each finished row, in",
         "`docs/results/`. Means over seeds; the spread is half the range.",
     ]
+    rows = {table.name: read(folder, table.name) for table in tables}
+    if held := [line for name, found in rows.items() for line in _held(name, found)]:
+        head = ["table", "figure", "rows", "least", "median", "most"]
+        lines += ["", *CLOSE, "", _line(head), _line(["---"] * len(head)), *held]
     for table in tables:
-        lines += ["", *_section(folder, table)]
+        lines += ["", *_section(table, rows[table.name])]
     return lines
 
 
-def _section(folder: Path, table: Path) -> list[str]:
+CLOSE = [
+    "## How close to what was published",
+    "",
+    "Obtained minus published, over the rows of each table that have both, at whatever scale they were made: the",
+    "least, the median and the most, each with its row. Scales and seeds stand with the rows below.",
+]
+
+
+def _held(table: str, rows: list[Row]) -> list[str]:
+    """A line for each figure that something was published of."""
+    lines = []
+    for figure in SHOWN:
+        found = {name: _difference(group, figure) for name, group in grouped(rows).items()}
+        known = sorted((value, name) for name, value in found.items() if value is not None)
+        if known:
+            (least, first), (most, last) = known[0], known[-1]
+            middle = _signed(median(value for value, _ in known), figure)
+            ends = f"{_signed(least, figure)} ({first})", middle, f"{_signed(most, figure)} ({last})"
+            lines.append(_line([f"`{table}`", SHOWN[figure], str(len(known)), *ends]))
+    return lines
+
+
+def _signed(difference: float, figure: str) -> str:
+    return f"{difference:+z.{DIGITS.get(figure, 2)}f}"
+
+
+def _section(table: Path, rows: list[Row]) -> list[str]:
     about = table / "about.md"
     head = about.read_text().rstrip().splitlines() if about.exists() else [f"## {table.name}"]
-    return [*head, "", *_table(read(folder, table.name))]
+    return [*head, "", *_table(rows)]
 
 
 SHOWN = {
@@ -209,12 +240,16 @@ def commits(group: list[Row]) -> str:
 
 def _against(group: list[Row], figure: str) -> tuple[str, str]:
     """What was published of a figure, and what the mean has beyond it."""
-    published, found = group[0].get("published", {}).get(figure), [row["figures"].get(figure) for row in group]
-    if published is None:
-        return "-", "-"
-    mean = [value for value in found if value is not None]
-    digits = DIGITS.get(figure, 2)
-    return f"{published:g}", f"{sum(mean) / len(mean) - published:+.{digits}f}" if mean else "-"
+    published, beyond = group[0].get("published", {}).get(figure), _difference(group, figure)
+    told = "-" if published is None else f"{published:g}"
+    return told, "-" if beyond is None else _signed(beyond, figure)
+
+
+def _difference(group: list[Row], figure: str) -> float | None:
+    """What the mean of a figure has beyond what was published of it, where both are known."""
+    published = group[0].get("published", {}).get(figure)
+    found = [row["figures"][figure] for row in group if row["figures"].get(figure) is not None]
+    return None if published is None or not found else fmean(found) - float(published)
 
 
 def spread(values: list[float | None], digits: int | None = None) -> str:

@@ -38,6 +38,27 @@ def test_seeds_of_a_row_are_averaged_and_their_spread_is_half_the_range(tmp_path
     assert cells["pca"]["Hoyer"] == "-"
 
 
+def test_the_page_begins_with_how_far_rows_are_from_what_was_published(tmp_path: Path) -> None:
+    for name, figure, published in (
+        ("a-s0", 2.0, 2.5),
+        ("a-s1", 2.2, 2.5),
+        ("b", 3.0, 1.0),
+        ("c", 1.0, 1.001),
+        ("d", 9.0, None),
+    ):
+        beside = {"published": {"pesq_wb": published}} if published else {}
+        results.write(tmp_path, row(name, int(name[-1] == "1"), pesq_wb=figure) | beside, force=False)
+    head, _, held, *_ = page(tmp_path)
+    assert dict(zip(head, held, strict=True)) == {
+        "table": "`speech`",
+        "figure": "PESQ wb",
+        "rows": "3",
+        "least": "-0.40 (a)",
+        "median": "+0.00",
+        "most": "+2.00 (b)",
+    }
+
+
 def test_a_row_is_not_replaced_unasked(tmp_path: Path) -> None:
     results.write(tmp_path, row("vae-s0", 0, hoyer=0.2), force=False)
     with pytest.raises(Refusal, match="--force"):
