@@ -101,11 +101,11 @@ def test_a_setting_that_was_tried_is_tried_with_another_seed(space: Space, tmp_p
 
 def test_a_folder_that_is_not_a_sweep_is_never_replaced(space: Space, images: Path, tmp_path: Path) -> None:
     for force in (False, True):
-        with pytest.raises(Refusal, match="images: exists"):
+        with pytest.raises(Refusal, match=f"{images}: exists"):
             sweep(space, images, data=str(images), force=force, quiet=True, root=tmp_path)
     assert len(list(images.iterdir())) == 2
     (images / "mlflow.json").write_text("{}")  # as in the folder of a single run
-    with pytest.raises(Refusal, match="images: exists"):
+    with pytest.raises(Refusal, match=f"{images}: exists"):
         sweep(space, images, data=str(images), force=True, quiet=True, root=tmp_path)
 
 
