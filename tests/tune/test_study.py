@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -100,13 +101,14 @@ def test_a_setting_that_was_tried_is_tried_with_another_seed(space: Space, tmp_p
 
 
 def test_a_folder_that_is_not_a_sweep_is_never_replaced(space: Space, images: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(images, tmp_path / "images")
     for force in (False, True):
-        with pytest.raises(Refusal, match=f"{images}: exists"):
-            sweep(space, images, data=str(images), force=force, quiet=True, root=tmp_path)
-    assert len(list(images.iterdir())) == 2
-    (images / "mlflow.json").write_text("{}")  # as in the folder of a single run
-    with pytest.raises(Refusal, match=f"{images}: exists"):
-        sweep(space, images, data=str(images), force=True, quiet=True, root=tmp_path)
+        with pytest.raises(Refusal, match="images: exists"):
+            sweep(space, folder, data=str(images), force=force, quiet=True, root=tmp_path)
+    assert len(list(folder.iterdir())) == 2
+    (folder / "mlflow.json").write_text("{}")  # as in the folder of a single run
+    with pytest.raises(Refusal, match="images: exists"):
+        sweep(space, folder, data=str(images), force=True, quiet=True, root=tmp_path)
 
 
 def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(space: Space, tmp_path: Path) -> None:
