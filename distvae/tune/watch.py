@@ -26,7 +26,8 @@ class Watch:
 
     def __enter__(self) -> Self:
         """Say what is coming, and show the table on a terminal."""
-        self._say(f"{self.space.trials} trials, {self.space.concurrent} side by side")
+        space = self.space
+        self._say(f"{space.trials} trial{'s' * (space.trials != 1)}, {space.concurrent} side by side")
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
