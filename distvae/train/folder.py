@@ -18,6 +18,8 @@ from distvae.train.run import read_config, read_epochs, read_info
 
 OWNER = "owner"
 """The file of a run folder that says who trains into it."""
+FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "train.device", "train.threads", "eval.processes"}
+"""What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
 
 
 def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> bool:
@@ -51,10 +53,6 @@ def refuse_intruders(folder: Folder, owner: str) -> None:
     """Stop a training whose folder another one has taken over, such as a worker whose driver is gone."""
     if folder.read(OWNER).decode() != owner:
         raise Refusal(f"{folder}: another training goes on with this run; this one ends here")
-
-
-FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "train.device", "train.threads", "eval.processes"}
-"""What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
 
 
 def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
