@@ -43,7 +43,7 @@ RECIPE = [
     *("train.rate=0.002", "train.schedule=constant"),  # with which other orders of addition change little
 ]
 RECOVERY = 90.0
-"""Seconds in which training begins again after a host is lost, and then in which it goes on; what it takes is printed."""
+"""Seconds in which training begins again after a host is lost, and then goes on; what it takes is printed."""
 
 
 @pytest.fixture(scope="module")
