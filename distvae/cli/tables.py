@@ -19,6 +19,9 @@ def reproduce(
         Literal["smoke", "day", "full"],
         typer.Option(help="full: as published; day: what two cores do in a day; smoke: whether it runs."),
     ] = "full",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Of each row; else what the table has at that scale.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it takes.")] = False,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the trainings; default runs/reproduce/TABLE.")
@@ -34,7 +37,9 @@ def reproduce(
     gpus_per_trial: Annotated[float | None, typer.Option(min=0, help="GPUs of a row without workers.")] = None,
     address: Annotated[str | None, typer.Option(help="Of a Ray that runs; else one is started here.")] = None,
     wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")] = 0.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the rows in that folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the rows in that folder; --only adds to them.")
+    ] = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -50,6 +55,6 @@ def reproduce(
     folder, root = out or jobs.ROOT / "reproduce" / table, jobs.ROOT
     patterns = only or ["*"]
     code = command.remake(
-        table, scale, patterns, data, folder, rows, concurrent, plan, resume, force, quiet, means, root
+        table, scale, patterns, seeds, data, folder, rows, concurrent, plan, resume, force, quiet, means, root
     )
     raise SystemExit(code)

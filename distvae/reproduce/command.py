@@ -1,11 +1,12 @@
 """What `distvae reproduce` does: say what it takes, obtain it, and hold it against what was published."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from distvae.refusal import Refusal
 from distvae.reproduce.compare import compare, grid, write
-from distvae.reproduce.run import KEPT, Work, planned, reproduce
+from distvae.reproduce.run import KEPT, Work, begun, planned, reproduce
 from distvae.reproduce.table import Scale, read_table, table_names
 from distvae.tune.means import Means
 
@@ -20,6 +21,7 @@ def remake(
     name: str,
     scale: Scale,
     only: list[str],
+    seeds: int | None,
     data: str,
     out: Path,
     rows: Path | None,
@@ -34,7 +36,11 @@ def remake(
     """Obtain a table, print it beside what was published, and keep both; the exit code."""
     from rich.console import Console
 
-    table = read_table(name, scale).only(only)
+    every = read_table(name, scale)
+    every = replace(every, seeds=seeds or every.seeds)
+    table = every.only(only)
+    if resume and table.trained:
+        table = every.only([*only, *begun(out)])
     if not table.trained and not table.peers:
         raise Refusal(f"--only: {', '.join(only)}: nothing to obtain at scale {scale}; other rows or scale expected")
     if plan:

@@ -1,5 +1,6 @@
 """Obtaining a table: its models are the trials of a sweep, its methods of comparison are judged beside it."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from distvae.progress import clock
 from distvae.refusal import Refusal
 from distvae.report.numbers import counted
 from distvae.reproduce.finding import search
-from distvae.reproduce.table import Entry, Settings, Table
+from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.means import Means
 from distvae.tune.results import Findings
@@ -51,6 +52,9 @@ class Work:
         """The rows as trials of a sweep."""
         table, rows = self.table, {entry.name: self.row(entry) for entry in self.table.trained}
         first = next(iter(rows.values()))
+        whole = read_table(table.name, table.scale)
+        every = tuple(entry.name for entry in whole.trained)
+        seeds = f" --seeds {table.seeds}" if table.seeds != whole.seeds else ""
         return Space(
             name=table.name,
             about=table.about,
@@ -63,9 +67,9 @@ class Work:
             search="grid",
             seeds=table.seeds,
             scheduler="none",
-            axes=(Axis(ROW, 0, 0, Choice(tuple(rows))),),
+            axes=(Axis(ROW, 0, 0, Choice(every)),),  # those that are left out may come later
             rows=rows,
-            command=f"distvae reproduce {table.name} --scale {table.scale}",
+            command=f"distvae reproduce {table.name} --scale {table.scale}{seeds}",
             split="test",
         )
 
@@ -88,6 +92,12 @@ def planned(table: Table) -> Iterator[str]:
         f"scale {table.scale}: {counted(obtained, 'model')}{seeds}{beside}; only quoted: {len(table.quoted)}; about "
         f"{clock(cost)} of one core, by epochs measured on one of 2 to 3 GHz"
     )
+
+
+def begun(out: Path) -> list[str]:
+    """The rows that a folder has, for `--only` adds to them when it goes on."""
+    file = out / SWEEP
+    return list(json.loads(file.read_text()).get("rows", {})) if file.is_file() else []
 
 
 def reproduce(

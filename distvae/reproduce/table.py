@@ -98,7 +98,7 @@ class Table:
             if not any(fnmatchcase(entry.name, pattern) for entry in self.entries):
                 raise Refusal(f"--only: no row {pattern}; {nearest(pattern, [e.name for e in self.entries])}")
         kept = [e for e in self.entries if not e.recipe or any(fnmatchcase(e.name, p) for p in patterns)]
-        return replace(self, entries=tuple(kept), minutes=None if patterns != ["*"] else self.minutes)
+        return replace(self, entries=tuple(kept), minutes=self.minutes if "*" in patterns else None)
 
     def cost(self) -> float:
         """Seconds of one core for what is trained, from measured epochs."""

@@ -49,9 +49,8 @@ class Ledger:
         self.study = optuna.create_study(
             storage=storage, study_name=STUDY, directions=directions, pruner=_pruner(space), load_if_exists=True
         )
-        if not self.study.get_trials(deepcopy=False):
-            for first in space.combinations() if space.search == "grid" else space.branches():
-                self.study.enqueue_trial(space.fixed(first))
+        for first in space.combinations() if space.search == "grid" else space.branches():
+            self.study.enqueue_trial(space.fixed(first), skip_if_exists=True)
         self.cut_short = [trial.number for trial in self._trials("RUNNING")]
 
     def next(self) -> Setting | None:

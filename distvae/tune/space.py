@@ -52,7 +52,7 @@ class Space:
     """What stops trials early, by their bounds."""
     axes: tuple[Axis, ...]
     rows: Mapping[str, Row] = field(default_factory=dict)
-    """What the axis `row` chooses from, if there is one: trials that differ in more than one key."""
+    """What the axis `row` chooses from, as far as it is there: trials that differ in more than one key."""
     command: str = ""
     """What repeats a sweep over rows."""
     split: str = "val"
@@ -111,8 +111,10 @@ class Space:
         yield from self._combined(self.axes, self.deciding, {})
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Every reachable combination of all values."""
-        yield from self._combined(self.axes, self.varied, {})
+        """Every reachable combination of all values, of rows those that there are."""
+        for values in self._combined(self.axes, self.varied, {}):
+            if ROW not in values or values[ROW] in self.rows:
+                yield values
 
     def _combined(self, axes: Sequence[Axis], keys: set[str], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Every reachable combination of the values of some keys, and one value of every other axis."""

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -179,8 +179,13 @@ def _facts(space: Space) -> dict[str, Any]:
 
 
 def _same_sweep(space: Space, out: Path) -> None:
-    """Refuse to go on with a sweep of something else; there may be more trials, and other machines."""
-    then, now = (_binding(json.loads(text)) for text in ((out / SWEEP).read_text(), json.dumps(_facts(space))))
+    """Refuse to go on with a sweep of something else; there may be more trials or rows, and other machines."""
+    before, after = (json.loads(text) for text in ((out / SWEEP).read_text(), json.dumps(_facts(space))))
+    rows = before.get("rows", {})
+    for name in rows:
+        if name not in after.get("rows", {}):
+            raise Refusal(f"{out}: has a row {name}, which is not asked for or lacks its data; --resume wants it too")
+    then, now = _binding(before, rows), _binding(after, rows)
     for name in then.keys() | now.keys():
         if name not in ("trials", "concurrent") and then.get(name) != now.get(name):
             raise Refusal(
@@ -188,14 +193,13 @@ def _same_sweep(space: Space, out: Path) -> None:
             )
 
 
-def _binding(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a sweep that goes on must have in common with its beginning, a name for each."""
+def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:
+    """What a sweep that goes on must have in common with its beginning, of some rows, a name for each."""
     from distvae.train.folder import FREE_TO_CHANGE
 
-    configs = {"config": facts.pop("config")}
-    configs |= {f"row {name}": row for name, row in facts.pop("rows", {}).items()}
+    configs = {f"row {name}": facts["rows"][name] for name in rows} or {"config": facts["config"]}
     told = {f"{name}.{k}": v for name, config in configs.items() for k, v in config.items() if k not in FREE_TO_CHANGE}
-    return facts | told
+    return {name: value for name, value in facts.items() if name not in ("config", "rows")} | told
 
 
 def _record(space: Space, out: Path, store: Store) -> Tracker:

@@ -42,9 +42,9 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
     assert judged == {entry.name for entry in work.table.peers}
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *words: str, row: str = "exact") -> subprocess.CompletedProcess[str]:
     """One row of bars, in a folder."""
-    typed = ["reproduce", "bars", "--scale", "smoke", "--only", "exact", "--out", str(folder / "bars"), *words]
+    typed = ["reproduce", "bars", "--scale", "smoke", "--only", row, "--out", str(folder / "bars"), *words]
     where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     done = subprocess.run(
         [sys.executable, "-m", "distvae", *typed], capture_output=True, text=True, env=where, cwd=folder, check=False
@@ -67,3 +67,13 @@ def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: P
     page = (tmp_path / "bars" / "report.md").read_text()
     assert "How close do the rows of bars come to what was published" in page
     assert "distvae reproduce bars --scale smoke" in page
+
+
+def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
+    command(tmp_path)
+    added = command(tmp_path, "--resume", row="fitness")
+    assert "ended before: 1 of them" in added.stderr
+    rows = {json.loads(file.read_text())["row"] for file in (tmp_path / "bars" / "rows" / "bars").iterdir()}
+    assert rows == {"exact", "fitness"}
+    told = json.loads((tmp_path / "bars" / "comparison.json").read_text())
+    assert {line["row"] for line in told if line["obtained"] is not None} == {"exact", "fitness"}

@@ -15,12 +15,12 @@ from distvae import report, results
 from distvae.refusal import Refusal
 from distvae.reproduce.compare import compare, write
 from distvae.reproduce.finding import locate
-from distvae.reproduce.run import Work, keep, planned
+from distvae.reproduce.run import Work, begun, keep, planned
 from distvae.reproduce.table import SCALES, TABLES, Entry, Scale, Source, Table, read_table, table_names
 from distvae.tune.ledger import Ledger
 from distvae.tune.results import Result, rank
-from distvae.tune.space import ROW
-from distvae.tune.study import SWEEP, _facts
+from distvae.tune.space import ROW, Space
+from distvae.tune.study import SWEEP, _facts, _same_sweep
 from distvae.tune.trial import Trials, run_trial
 
 HOUSE = Source("House", {"house256.png": {}, "other/*.tif": {"data.stride": 2}})
@@ -138,6 +138,33 @@ def obtained(work: Work, out: Path) -> None:
         *_, last = run_trial(Trials(space, out / "trials"), *setting)
         ledger.close(Result(setting.number, setting.values, "finished", figures=last["figures"]))
     assert {result.values[ROW] for result in rank(ledger.results, space.metrics)} == {"fitness", "exact"}
+
+
+def of(*rows: str) -> Space:
+    """Some rows of bars."""
+    return Work(read_table("bars", "day").only([*rows]), {}).space()
+
+
+def test_rows_that_come_later_are_tried_after_those_that_were_there(tmp_path: Path) -> None:
+    few = Ledger(of("exact", "random"), tmp_path)
+    first = few.next()
+    more = Ledger(of("fitness", "random", "exact"), tmp_path)
+    tried = list(iter(more.next, None))
+    assert first is not None
+    assert tried[0] == first
+    assert [setting.number for setting in tried] == [1, 2, 3]
+    assert [setting.values[ROW] for setting in tried] == ["random", "exact", "fitness"]
+
+
+def test_a_folder_that_goes_on_keeps_the_rows_it_has(tmp_path: Path) -> None:
+    (tmp_path / SWEEP).write_text(json.dumps(_facts(of("exact", "random"))))
+    assert begun(tmp_path) == ["random", "exact"]
+    _same_sweep(of("exact", "random", "fitness"), tmp_path)
+    with pytest.raises(Refusal, match="has a row random, which is not asked for"):
+        _same_sweep(of("exact", "fitness"), tmp_path)
+    other = of("exact", "random").pinned({"train.epochs": 7})
+    with pytest.raises(Refusal, match=r"row random.train.epochs|row exact.train.epochs"):
+        _same_sweep(other, tmp_path)
 
 
 @pytest.fixture(scope="module", autouse=True)
