@@ -1,18 +1,16 @@
 """Sends what the processes of a sweep wrote down: these run anywhere and tell folders, one process tells MLflow."""
 
-import sys
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from distvae.track.journal import with_something_to_tell
+from distvae.track.patience import Patience
 from distvae.track.sending import Sender
-from distvae.track.store import Store, cause, public
+from distvae.track.store import Store, public
 
-PATIENCE = 20  # a store that failed is asked again after so many times what that took
-REST = 0.5  # seconds in which news gathers
+GATHERING = 0.5  # seconds in which there may be more news
 
 
 class Relay:
@@ -23,7 +21,11 @@ class Relay:
         self._senders: dict[Path, Sender] = {}
         self._stirred: set[Path] = set()
         self._lock, self._over = threading.Lock(), threading.Event()
-        self._failing, self._again = False, 0.0
+        self._patience = Patience(
+            f"MLflow at {public(store.uri)} does not take what there is to tell",
+            f"It is kept in {root}, and 'distvae sync {root}' sends it; nothing else is affected.",
+            "MLflow answers again.",
+        )
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -49,11 +51,11 @@ class Relay:
             self._stirred.add(folder)
 
     def _run(self) -> None:
-        while not self._over.wait(REST):
+        while not self._over.wait(GATHERING):
             with self._lock:
                 stirred, self._stirred = sorted(self._stirred), set()
             for place in stirred:
-                if time.monotonic() < self._again or self._over.is_set():
+                if self._patience.resting or self._over.is_set():
                     self.stir(place)
                 else:
                     self._send(place)
@@ -61,23 +63,7 @@ class Relay:
     def _send(self, place: Path) -> None:
         """All that a folder and those below it have to tell, until MLflow does not take it."""
         for folder in with_something_to_tell(place):
-            began = time.monotonic()
-            try:
-                self._senders.setdefault(folder, Sender(self.store, folder)).send()
-            except Exception as error:
-                self._again = time.monotonic() + PATIENCE * (time.monotonic() - began)
+            sender = self._senders.setdefault(folder, Sender(self.store, folder))
+            if not self._patience.tries(sender.send):
                 self.stir(place)
-                self._complain(error)
                 return
-            if self._failing:
-                print("MLflow answers again.", file=sys.stderr)
-            self._failing = False
-
-    def _complain(self, error: Exception) -> None:
-        if not self._failing:
-            print(
-                f"MLflow at {public(self.store.uri)} does not take what there is to tell: {cause(error)}. "
-                f"It is kept in {self.root}, and 'distvae sync {self.root}' sends it; nothing else is affected.",
-                file=sys.stderr,
-            )
-        self._failing = True

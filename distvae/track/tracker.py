@@ -1,29 +1,23 @@
 """The record of a run or sweep while it goes on."""
 
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distvae.config import Config, flatten
 from distvae.track.journal import HEAD, Entry, Journal
+from distvae.track.patience import Patience
 from distvae.track.sending import Sender
-from distvae.track.store import Store, cause, public
+from distvae.track.store import Store, public
 
 if TYPE_CHECKING:
     from distvae.train.loop import Epoch
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 SHOWN = (".png", ".wav", ".csv", ".json")
-PATIENCE = 20  # a store that failed is asked again after so many times what that took
-
-
-def _complain(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
 
 
 @dataclass
@@ -40,12 +34,21 @@ class Tracker:
     tags: Mapping[str, str]
     parent: Path | None = None
     """The folder of the sweep that it belongs to."""
-    complain: Callable[[str], None] = _complain
     _sender: Sender | None = None
-    _again: float = 0.0
-    """When to try again, after a failure."""
-    _failing: bool = False
     _began: int = field(default_factory=lambda: _now())
+
+    def __post_init__(self) -> None:
+        """Nothing has failed yet."""
+        lost = "Training goes on; MLflow will lack this."
+        self._disk = Patience(
+            f"{self.name}: {self.folder} does not take notes", lost, f"{self.name}: notes are taken again."
+        )
+        where = public(self.store.uri) if self.store else ""
+        self._patience = Patience(
+            f"{self.name}: MLflow at {where} does not take what there is to tell",
+            f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
+            f"{self.name}: MLflow has everything now.",
+        )
 
     @classmethod
     def open(
@@ -77,7 +80,7 @@ class Tracker:
     @property
     def whole(self) -> bool:
         """Whether MLflow has everything."""
-        return not self._failing
+        return not (self._disk.failing or self._patience.failing)
 
     @property
     def look(self) -> str:
@@ -86,8 +89,7 @@ class Tracker:
 
     def begin(self) -> None:
         """Create the record, or find the one to go on with."""
-        with self._forgiving():
-            self._head()
+        if self._disk.tries(self._head):
             self._deliver()
 
     def epoch(self, record: "Epoch") -> None:
@@ -121,16 +123,16 @@ class Tracker:
 
     def close(self, status: Status = "FINISHED") -> None:
         """Say how it ended; what failed before its first epoch is recorded by this alone."""
-        self._again = 0.0
-        self._tell({"is": "end", "status": status, "when": _now()})
+        self._tell({"is": "end", "status": status, "when": _now()}, hurried=True)
 
-    def _tell(self, entry: Entry) -> None:
+    def _tell(self, entry: Entry, hurried: bool = False) -> None:
         """Write it down, and send what was written down. What has no folder has nothing to tell."""
-        if self.folder.is_dir():
-            with self._forgiving():
-                self._head()
-                Journal(self.folder).append(entry)
-                self._deliver()
+        if self.folder.is_dir() and self._disk.tries(lambda: self._note(entry)):
+            self._deliver(hurried)
+
+    def _note(self, entry: Entry) -> None:
+        self._head()
+        Journal(self.folder).append(entry)
 
     def _head(self) -> None:
         if not (self.folder / HEAD).exists():
@@ -139,31 +141,10 @@ class Tracker:
             params = {name: str(value) for name, value in self.params.items()}
             Journal(self.folder).begin(head | {"tags": dict(self.tags), "params": params})
 
-    def _deliver(self) -> None:
-        began = time.monotonic()
-        if self.store is None or began < self._again:
-            return
-        self._sender = self._sender or Sender(self.store, self.folder)
-        try:
-            self._sender.send()
-        finally:
-            self._again = time.monotonic() + PATIENCE * (time.monotonic() - began)
-        self._again = 0.0
-        if self._failing:
-            self.complain(f"{self.name}: MLflow has everything now.")
-        self._failing = False
-
-    @contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not self._failing:
-                where = f"MLflow at {public(self.store.uri)}" if self.store else f"{self.folder}"
-                failed = f"{self.name}: {where} does not take what there is to tell"
-                kept = f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected."
-                self.complain(f"{failed}: {cause(error)}. {kept}")
-            self._failing = True
+    def _deliver(self, hurried: bool = False) -> None:
+        if self.store is not None and (hurried or not self._patience.resting):
+            self._sender = self._sender or Sender(self.store, self.folder)
+            self._patience.tries(self._sender.send)
 
 
 def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str, str]:

@@ -163,6 +163,22 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     assert len(runs(root)) == 2
 
 
+def test_a_folder_that_takes_no_notes_is_named_once_and_stops_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tracker(root)
+    (root / "one" / LINES).mkdir()
+    record.epoch(RECORD)
+    record.epoch(replace(RECORD, epoch=2))
+    assert not record.whole
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{root / 'one'} does not take notes" in said
+    (root / "one" / LINES).rmdir()
+    record.close()
+    assert record.whole
+
+
 def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None:
     away(root)
     tracker(root).epoch(RECORD)
