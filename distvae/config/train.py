@@ -29,6 +29,8 @@ class Train:
     """Epochs of one cycle of the cyclical schedule, a triangle between rate_low and rate."""
     rate_low: NonNegative = 0.0
     """Smallest rate of the cosine and the cyclical schedule."""
+    clip: Positive | None = None
+    """Largest norm of a gradient of all parameters, nats; longer ones are shortened to it. null: none is."""
     local_steps: Whole = 0
     """Steps that each of several workers takes alone, on its part of a batch, before parameters are averaged.
 

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from distvae.train.team import Team
 
 FIRST, SECOND, FLOOR = 0.9, 0.999, 1e-8
+TINY = 1e-6  # as torch has it, so that a gradient of zero has a share
 
 
 class Adam:
     """Every parameter counts its own steps, so that one that learns late is not behind."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], team: Team) -> None:
-        self.parameters, self.team = parameters, team
+    def __init__(self, parameters: Sequence[nn.Parameter], team: Team, clip: float | None = None) -> None:
+        self.parameters, self.team, self.clip = parameters, team, clip
         self.rate = 0.0
         self.moments = [_none(parameter) for parameter in parameters]
 
@@ -32,6 +33,9 @@ class Adam:
         learning = [(p, own) for p, own in zip(self.parameters, self.moments, strict=True) if p.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p, _ in learning]
         self.team.sum(gradients)
+        if self.clip is not None:
+            share = self.clip / (nn.utils.get_total_norm(gradients) + TINY)
+            torch._foreach_mul_(gradients, share.clamp(max=1.0))
         steps = [own["step"] for _, own in learning]
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(

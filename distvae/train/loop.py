@@ -105,7 +105,7 @@ class Trainer:
         self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
         self.batches = math.ceil(len(train) / config.batch)
         self.alone = config.local_steps if team.size > 1 else 0
-        self.adam = Adam(self.parameters, ALONE if self.alone else team)
+        self.adam = Adam(self.parameters, ALONE if self.alone else team, self.config.clip)
         self.position = Position()
         self.total: Sums = {}
         self.searching = self.reading = 0.0  # seconds of this epoch spent in visits to populations, and on data

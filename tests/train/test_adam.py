@@ -1,5 +1,6 @@
 """Adam against torch's own, alone and along the gradients of several workers."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,9 @@ def gradients(rank: int, step: int, dtype: torch.dtype = torch.float64) -> list[
     return [torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** (step % 5 - 3) for s in SHAPES]
 
 
-def peer(size: int, dtype: torch.dtype = torch.float64) -> tuple[list[nn.Parameter], list[dict[str, Tensor]]]:
+def peer(
+    size: int, dtype: torch.dtype = torch.float64, clip: float = math.inf
+) -> tuple[list[nn.Parameter], list[dict[str, Tensor]]]:
     """What torch's Adam makes of the gradients of all workers added up; the first parameter learns late."""
     parameters = beginning(dtype)
     adam = torch.optim.Adam(parameters, fused=True)
@@ -39,13 +42,14 @@ def peer(size: int, dtype: torch.dtype = torch.float64) -> tuple[list[nn.Paramet
         for k, parameter in enumerate(parameters):
             told = [gradients(rank, step, dtype)[k] for rank in range(size)]
             parameter.grad = None if k == 0 and step < LATE else torch.stack(told).sum(0)
+        nn.utils.clip_grad_norm_(parameters, clip)
         adam.step()
     return parameters, [adam.state[parameter] for parameter in parameters]
 
 
-def ours(team: Team, dtype: torch.dtype = torch.float64) -> tuple[list[nn.Parameter], Adam]:
+def ours(team: Team, dtype: torch.dtype = torch.float64, clip: float | None = None) -> tuple[list[nn.Parameter], Adam]:
     parameters = beginning(dtype)
-    adam = Adam(parameters, team)
+    adam = Adam(parameters, team, clip)
     for step, adam.rate in enumerate(RATES):
         adam.forget()
         parameters[0].requires_grad_(step >= LATE)
@@ -103,3 +107,20 @@ def test_moments_that_were_kept_are_gone_on_from() -> None:
         one.rate = 0.1
         one.step()
     assert all(torch.equal(a, b) for a, b in zip(parameters, again, strict=True))
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1.0, 30.0])
+def test_long_gradients_are_shortened_as_torch_does(clip: float) -> None:
+    (parameters, _), (expected, _) = ours(ALONE, clip=clip), peer(1, clip=clip)
+    for parameter, wanted in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_gradient_that_is_not_finite_stays_so_when_it_is_shortened() -> None:
+    parameters = beginning()
+    adam = Adam(parameters, ALONE, 1.0)
+    adam.rate = 0.1
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, math.inf)
+    adam.step()
+    assert parameters[0].isnan().all()
