@@ -195,6 +195,8 @@ SHOWN = {
     "probe_sgd": "probe, SGD",
     "probe_linear": "probe, linear",
     "active": "active",
+    "recovered": "recovered",
+    "reliability": "reliability",
     "sigma": "sigma",
     "ratio": "step / products",
     "step_us": "step, us",

@@ -41,7 +41,7 @@ def judge_images(run: Run, split: str) -> Judgement:
         for name, value in total.items()
     }
     restored, notes = judge_restored(run)
-    told = restored | judge_truth(run, images[:], means["bound"])
+    told = restored | judge_truth(run, images[:])
     summary = {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms() | _active(run) | told
     return Judgement(split, summary, notes=notes)
 

@@ -10,9 +10,12 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 from distvae.config import BarsData, TVAEModel
 from distvae.data import open_dataset
 from distvae.data.bars import parts, seen
+from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE, FromBits
-from distvae.tasks.truth import combined, log_likelihood, recovered
+from distvae.noise import Noise
+from distvae.tasks.truth import combined, judge_truth, log_likelihood, recovered
+from distvae.train.run import Run
 
 CORRELATED = BarsData(correlated=True, rows=50)
 
@@ -57,3 +60,21 @@ def test_a_model_that_is_the_truth_gives_combinations_their_likelihood() -> None
     assert told["never_together"] == pytest.approx(told["true_never_together"], rel=1e-5)
     assert told["true_never_together"] < -150
     assert recovered(model, 4) == 1
+
+
+def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
+    left = Run.left(bars_run.path)
+    x = torch.from_numpy(open_dataset(bars_run.config.data).splits["train"][:])
+    row = torch.arange(len(x))
+    bound = left.model.bound(Batch.of(x, row), left.estep.infer(left.model, Batch.of(x, row), 0), Noise(0, 0, row))
+    truth = float(log_likelihood(bars_run.config.data, x.numpy()).mean())
+    told = judge_truth(left, x.numpy())
+    assert told["reliability"] == pytest.approx((float(bound.mean()) - truth) / abs(truth), rel=1e-5)
+
+
+def test_of_other_bars_there_is_no_reliability(bars_run: Run) -> None:
+    other = Run.open(bars_run.path)
+    other.config = other.config.with_("data", seed=7)
+    told = judge_truth(other, open_dataset(other.config.data).splits["test"][:])
+    assert "true_log_likelihood" in told
+    assert "reliability" not in told
