@@ -125,10 +125,16 @@ def _steps(axes: "Axes", dots: Sequence[Dot], signs: Sequence[int], colour: str)
 
 
 def _legend(figure: "Figure", dots: Sequence[Dot]) -> None:
-    if len(_grouped(dots)) > 1:
-        legend = figure.legend(loc="outside upper center", ncols=min(4, len(_grouped(dots))), handletextpad=0.1)
+    """The groups, as many side by side as there is room for."""
+    groups = len(_grouped(dots))
+    for columns in range(min(4, groups), 0, -1) if groups > 1 else ():
+        legend = figure.legend(loc="outside upper center", ncols=columns, handletextpad=0.1)
         for text in legend.get_texts():
             text.set_parse_math(False)
+        figure.draw_without_rendering()
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _turned(dot: Dot, signs: Sequence[int]) -> Point:
@@ -137,7 +143,11 @@ def _turned(dot: Dot, signs: Sequence[int]) -> Point:
 
 
 def _grouped(dots: Sequence[Dot]) -> dict[str, list[Dot]]:
-    return {group: [dot for dot in dots if dot.group == group] for group in dict.fromkeys(dot.group for dot in dots)}
+    """Those of each group; all of them where there are more groups than can be told apart."""
+    names = dict.fromkeys(dot.group for dot in dots)
+    if len(names) > len(COLOURS):
+        return {"": list(dots)}
+    return {group: [dot for dot in dots if dot.group == group] for group in names}
 
 
 def _cycle(things: Sequence[str]) -> list[str]:

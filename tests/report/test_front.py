@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.report.drawing import apart
+from distvae.report.drawing import Dot, apart, compromises
 from distvae.report.front import front, hypervolume
 
 SIDE = 7
@@ -36,3 +36,21 @@ def test_labels_keep_their_order_and_distance_and_their_mean(ends: list[float], 
     moved = apart(sorted(ends), gap)
     assert all(above - below >= gap - 1e-9 for below, above in pairwise(moved))
     assert sum(moved) == pytest.approx(sum(ends), abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 6])
+@pytest.mark.parametrize("name", ["vae", "parents-fitness-crossover-{}"])
+def test_the_legend_names_every_group_inside_the_drawing(groups: int, name: str) -> None:
+    dots = [Dot(n, (float(n), float(-n)), name.format(n) + "x" * n) for n in range(groups)]
+    figure = compromises(dots, ("up", "across"), (1, 1))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [dot.group for dot in dots]
+    around = legend.get_window_extent()
+    assert 0 <= around.x0 < around.x1 <= figure.bbox.width
+
+
+def test_more_groups_than_can_be_told_apart_are_told_by_their_numbers() -> None:
+    dots = [Dot(n, (float(n), float(-n)), f"row {n}") for n in range(8)]
+    figure = compromises(dots, ("up", "across"), (1, 1))
+    assert not figure.legends
+    assert {text.get_text() for text in figure.axes[0].texts} == set("01234567")
