@@ -121,12 +121,15 @@ def reproduce(
 def _trained(
     work: Work, out: Path, folder: Path, concurrent: int | None, quiet: bool, force: bool, resume: bool, means: Means
 ) -> Findings:
-    """Run the rows that are models, and keep what is finished however that ends."""
-    space = work.space()
+    """Run the rows that are models, and keep what is finished however that ends, unless the folder is refused."""
+    space, refused = work.space(), False
     try:
         return sweep(space, out, None, None, concurrent, "", quiet, force, resume, means=means)
+    except Refusal:
+        refused = True
+        raise
     finally:
-        for name in keep(work, space, out, folder, force):
+        for name in () if refused else keep(work, space, out, folder, force):
             _say(f"{name}: not kept, the row of another scale is there; --force replaces it", quiet)
 
 

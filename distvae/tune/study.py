@@ -186,7 +186,7 @@ def _same_sweep(space: Space, out: Path) -> None:
         if name not in after.get("rows", {}):
             raise Refusal(f"{out}: has a row {name}, which is not asked for or lacks its data; --resume wants it too")
     then, now = _binding(before, rows), _binding(after, rows)
-    for name in then.keys() | now.keys():
+    for name in ("command", *then, *now):
         if name not in ("trials", "concurrent") and then.get(name) != now.get(name):
             raise Refusal(
                 f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume goes on unchanged"

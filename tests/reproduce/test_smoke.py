@@ -42,14 +42,14 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
     assert judged == {entry.name for entry in work.table.peers}
 
 
-def command(folder: Path, *words: str, row: str = "exact") -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *words: str, row: str = "exact", code: int = 0) -> subprocess.CompletedProcess[str]:
     """One row of bars, in a folder."""
     typed = ["reproduce", "bars", "--scale", "smoke", "--only", row, "--out", str(folder / "bars"), *words]
     where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     done = subprocess.run(
         [sys.executable, "-m", "distvae", *typed], capture_output=True, text=True, env=where, cwd=folder, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done
 
 
@@ -77,3 +77,6 @@ def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
     assert rows == {"exact", "fitness"}
     told = json.loads((tmp_path / "bars" / "comparison.json").read_text())
     assert {line["row"] for line in told if line["obtained"] is not None} == {"exact", "fitness"}
+    refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
+    assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
+    assert {json.loads(file.read_text())["row"] for file in (tmp_path / "bars" / "rows" / "bars").iterdir()} == rows
