@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from distvae import pictures
 from distvae.data.dataset import Array
+from distvae.measures import live_atoms
 from distvae.models.posteriors import Redrawable
 from distvae.noise import JUDGEMENT, Noise
 from distvae.tasks.images import as_seen
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 FRAMES = 9  # of a code on its way
 DRAWS = 8  # of the active values of an image
-VARIED = 10  # latents, the image's strongest
+VARIED = 10  # latents, the image's strongest of those that live
 ROWS = 6  # images, or pairs of them
 
 
@@ -51,6 +52,11 @@ def traversed(code: Array, latents: NDArray[np.intp], low: Array, high: Array) -
     return codes
 
 
+def strongest(code: Array, live: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """(H,) all latents, the strongest of a code first, but after all others those that are dead."""
+    return np.lexsort((-np.abs(code), ~live))
+
+
 def interpolated(first: Array, last: Array) -> Array:
     """(N, FRAMES, H) on straight lines from codes (N, H) to others."""
     share = np.linspace(0, 1, FRAMES, dtype=first.dtype)[:, None]
@@ -59,7 +65,7 @@ def interpolated(first: Array, last: Array) -> Array:
 
 def _traversal(run: Run, codes: Array, title: str) -> "Figure":
     code, low, high = codes[0], codes.min(0), codes.max(0)
-    latents = np.argsort(-np.abs(code))[:VARIED]
+    latents = strongest(code, live_atoms(torch.from_numpy(codes)).numpy())[:VARIED]
     frames = np.concatenate([np.tile(code, (len(latents), 1, 1)), traversed(code, latents, low, high)], 1)
     names = [f"latent {h}: {low[h]:.2g} to {high[h]:.2g}" for h in latents]
     headings = ["coded", "least", *[""] * (FRAMES - 2), "greatest"]

@@ -67,6 +67,15 @@ def test_a_traversal_changes_one_latent_and_no_other(values: Values, order: list
         assert np.all(np.diff(way[:, latent]) * np.sign(high[latent] - low[latent]) >= 0)
 
 
+@given(CODES, st.integers(0, 31))
+def test_latents_that_live_come_first_and_of_each_kind_the_strongest(values: Values, bits: int) -> None:
+    code, live = values[0], np.array([bool(bits >> h & 1) for h in range(5)])
+    order = latents.strongest(code, live)
+    assert sorted(order) == list(range(5))
+    told = [(not live[h], -abs(code[h])) for h in order]
+    assert told == sorted(told)
+
+
 def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run, tmp_path: Path) -> None:
     drawn = dict(draw(image_run, "test", tmp_path))
     canvas = shown(drawn["interpolation"])
