@@ -1,6 +1,5 @@
 """What the folder of a sweep or of a run says, whether it ended well, ended badly, or was cut off."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distvae.refusal import Refusal
-from distvae.tune.results import Directions, Result, rank
+from distvae.tune.results import Directions, Result, rank, read_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -43,7 +42,7 @@ class Evidence:
         from distvae.tasks.restoration import STAGES
         from distvae.train.run import read_epochs, read_info, read_records
 
-        judged = {path.parent.name: _json(path) for path in sorted(folder.glob("evaluation/*/summary.json"))}
+        judged = {path.parent.name: read_json(path) for path in sorted(folder.glob("evaluation/*/summary.json"))}
         last = {stage["epoch"]: stage for stage in read_records(folder, STAGES)}  # of those trained twice
         return cls(folder, read_info(folder), read_epochs(folder), [last[n] for n in sorted(last)], judged)
 
@@ -133,7 +132,7 @@ def read_sweep(folder: Path) -> Sweep:
     from distvae.tune.ledger import remembered
     from distvae.tune.study import SWEEP
 
-    facts = _json(folder / SWEEP)
+    facts = read_json(folder / SWEEP)
     if missing := [name for name in FACTS if name not in facts]:
         raise Refusal(f"{folder / SWEEP}: says nothing of {missing[0]}; one that this distvae wrote is expected")
     told = _listed(folder / "results.json")
@@ -185,13 +184,6 @@ def _listed(path: Path) -> list[Result]:
     if not path.is_file():
         return []
     try:
-        return [Result(**trial) for trial in _json(path)["trials"]]
+        return [Result(**trial) for trial in read_json(path)["trials"]]
     except (KeyError, TypeError) as error:
         raise Refusal(f"{path}: no list of trials as this distvae writes it") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"{path}: altered or damaged: not the JSON that was written there") from error

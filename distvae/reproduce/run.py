@@ -1,6 +1,5 @@
 """Obtaining a table: its models are the trials of a sweep, its methods of comparison are judged beside it."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.means import Means
-from distvae.tune.results import Findings
+from distvae.tune.results import Findings, read_json
 from distvae.tune.space import ROW, Row, Space
 from distvae.tune.study import ALONE, SWEEP, sweep
 from distvae.tune.trial import Trials
@@ -97,7 +96,7 @@ def planned(table: Table) -> Iterator[str]:
 def begun(out: Path) -> list[str]:
     """The rows that a folder has, for `--only` adds to them when it goes on."""
     file = out / SWEEP
-    return list(json.loads(file.read_text()).get("rows", {})) if file.is_file() else []
+    return list(read_json(file).get("rows", {})) if file.is_file() else []
 
 
 def reproduce(

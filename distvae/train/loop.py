@@ -219,7 +219,7 @@ class Trainer:
         batch, batches = int(told["finite"] / self.team.size) + 1, self.batches
         raise Diverged(
             f"the objective is no longer finite at batch {batch} of {batches} in epoch {self.position.epoch + 1}; "
-            "a smaller train.rate may help"
+            "a smaller train.rate may help, or train.clip"
         )
 
     @torch.no_grad()

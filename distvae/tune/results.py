@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from distvae import pictures
 from distvae.output import whole
+from distvae.refusal import Refusal
 
 Directions = Mapping[str, Literal["max", "min"]]
 
@@ -129,3 +130,11 @@ def _draw(findings: Findings) -> None:
         quality, sparsity = list(findings.metrics)[:2]
         rows = [{**result.figures, "model": result.group} for result in finished]
         pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), findings.folder / "tradeoff.png")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a sweep wrote into a file of its folder."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise Refusal(f"{path}: altered or damaged: not the JSON that was written there") from error

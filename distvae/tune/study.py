@@ -20,7 +20,7 @@ from distvae.track import Relay, Status, Store, Tracker
 from distvae.train.worker import STOP, anywhere, memory
 from distvae.tune.ledger import Ledger
 from distvae.tune.means import Machines, Means, wait_for_room
-from distvae.tune.results import Findings, rank, write_findings
+from distvae.tune.results import Findings, rank, read_json, write_findings
 from distvae.tune.running import asking, halting, listening, trainable
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
@@ -180,7 +180,7 @@ def _facts(space: Space) -> dict[str, Any]:
 
 def _same_sweep(space: Space, out: Path) -> None:
     """Refuse to go on with a sweep of something else; there may be more trials or rows, and other machines."""
-    before, after = (json.loads(text) for text in ((out / SWEEP).read_text(), json.dumps(_facts(space))))
+    before, after = read_json(out / SWEEP), json.loads(json.dumps(_facts(space)))
     rows = before.get("rows", {})
     for name in rows:
         if name not in after.get("rows", {}):

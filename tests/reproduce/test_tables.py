@@ -167,6 +167,13 @@ def test_a_folder_that_goes_on_keeps_the_rows_it_has(tmp_path: Path) -> None:
         _same_sweep(other, tmp_path)
 
 
+def test_a_damaged_list_of_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / SWEEP).write_text('{"rows": {')
+    for read in (begun, lambda folder: _same_sweep(of("exact"), folder)):
+        with pytest.raises(Refusal, match=rf"{tmp_path / SWEEP}: altered or damaged"):
+            read(tmp_path)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nowhere() -> Iterator[None]:
     """An MLflow server that refuses at once."""
