@@ -1,25 +1,21 @@
 """What the commands do: each puts the parts together, and nothing more."""
 
-import json
-import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distvae.config import Config, SpeechData, from_dict, to_dict
+from distvae.config import Config, to_dict
 from distvae.progress import Progress, Style, until_stopped
-from distvae.recipes import load, override, parse_assignments, read_tree, recipe_names, recipe_path
-from distvae.refusal import Refusal
+from distvae.recipes import load, parse_assignments, read_tree, recipe_names, recipe_path
 
 if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.storage import Folder
-    from distvae.tasks.judgement import Judgement
     from distvae.track import Tracker
-    from distvae.train.loop import Epoch
+    from distvae.train.epoch import Epoch
+    from distvae.train.group import Group
     from distvae.train.team import Team
-    from distvae.train.worker import Group
     from distvae.tune.means import Means
 
 ROOT = Path("runs")
@@ -109,7 +105,7 @@ def train(
 
 def group(workers: str, gpus: float, address: str | None, wait: float) -> "Group | None":
     """Who trains: nobody but this process where no workers are wanted."""
-    from distvae.train.worker import Group
+    from distvae.train.group import Group
 
     return None if workers == "0" else Group.parse(workers, gpus, address, wait)
 
@@ -157,6 +153,8 @@ def trained(
 
 def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style: Style, judge: bool) -> None:
     """Judge a finished run, and record that."""
+    from distvae.evaluation import judged, report
+
     judgement = judged(folder, "test", folder / "evaluation" / "test", True, style != "line") if judge else None
     if tracker:
         if judgement:
@@ -180,86 +178,6 @@ def leave(error: Exception, signal: int, folder: Path) -> None:
     text = str(error) or f"stopped; the state is in {folder}, --resume goes on from it"
     print(f"distvae: {text}", file=sys.stderr)
     raise SystemExit(128 + signal if signal else 1)
-
-
-def judged(run: Path, split: str, target: Path, force: bool, quiet: bool, config: Config | None = None) -> "Judgement":
-    """The judgement of a run, written into a folder."""
-    from distvae.tasks.evaluate import evaluate
-    from distvae.train.run import Run
-
-    opened = Run.open(run)
-    opened.config = config or opened.config
-    return evaluate(opened, target, split, force, progress=not quiet)
-
-
-def report(judgement: "Judgement", style: Style) -> None:
-    """Print the figures, and what was refused."""
-    tell(judgement.summary, style)
-    if style != "line":
-        return
-    for refused in judgement.refused:
-        print(f"{refused.file}: no {refused.metric}: {refused.reason}")
-    for note in judgement.notes:
-        print(note)
-
-
-def tell(summary: dict[str, float], style: Style) -> None:
-    """Print figures."""
-    if style == "json":
-        print(json.dumps({"summary": summary}))
-    if style != "line":
-        return
-    for name, value in summary.items():
-        if not name.endswith(("_std", "_refused")):
-            spread = summary.get(f"{name}_std", math.nan)
-            print(f"{name:20}{value:10.3f}" + (f"   +- {spread:.3f} over speakers" if spread > 0 else ""))
-
-
-def evaluate(
-    run: Path, assignments: list[str], data: str | None, split: str, out: Path | None, force: bool, quiet: bool
-) -> None:
-    """Judge a run on its own data or on other data."""
-    from distvae.train.run import read_config, read_info
-
-    given = parse_assignments(assignments)
-    for key in given:
-        if not key.startswith(("eval.", "data.")):
-            raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
-    config = from_dict(override(to_dict(read_config(run, read_info(run))), given))
-    config = config if data is None else elsewhere(config, data)
-    judgement = judged(run, split, out or run / "evaluation" / split, force, quiet, config)
-    report(judgement, "quiet" if quiet else "line")
-
-
-def elsewhere(config: Config, path: str) -> Config:
-    """The same configuration for other data, which needs no split if it comes without one."""
-    here = config.data.path
-    if isinstance(config.data, SpeechData) and path != here and Path(path).absolute() != Path(here):
-        return config.with_("data", path=path, split="loose")
-    return config.with_("data", path=path)
-
-
-def encode(run: Path, data: str, out: Path, split: str, force: bool) -> None:
-    """Write codes."""
-    from distvae.tasks import codes
-    from distvae.train.run import Run
-
-    opened = Run.open(run)
-    count = codes.encode(opened, elsewhere(opened.config, data).data, out, split, force)
-    print(f"{out}: {count:,} codes of {opened.model.states} values")
-
-
-def check(run: Path, exact: bool, rows: int) -> None:
-    """Read every file of a run, and compare its bound with the enumeration of all states."""
-    from distvae.tasks.exactness import compare
-    from distvae.train.run import Run
-
-    Run.open(run)
-    last = Run.left(run)
-    print(f"{run}: whole")
-    if exact:
-        for name, value in compare(last, rows).items():
-            print(f"{name:20}{value:12.4f}")
 
 
 def recipes(name: str | None) -> None:

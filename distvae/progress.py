@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from distvae.train.loop import Epoch
+    from distvae.train.epoch import Epoch
 
 Style = Literal["line", "quiet", "json"]
 

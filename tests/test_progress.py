@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.progress import Progress, clock, until_stopped
-from distvae.train.loop import Epoch
+from distvae.train.epoch import Epoch
 
 
 def record(epoch: int, seconds: float) -> Epoch:

@@ -61,9 +61,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Judge a run: scores per file and speaker, sparsity of its codes, pictures, a sound before and after."""
-    from distvae import jobs
+    from distvae import evaluation
 
-    jobs.evaluate(run, assignments or [], data, split, out, force, quiet)
+    evaluation.evaluate(run, assignments or [], data, split, out, force, quiet)
 
 
 @app.command()
@@ -84,9 +84,9 @@ def encode(
     force: Force = False,
 ) -> None:
     """Write the codes of data, with where each came from, to a Parquet file."""
-    from distvae import jobs
+    from distvae import evaluation
 
-    jobs.encode(run, data, out, split, force)
+    evaluation.encode(run, data, out, split, force)
 
 
 @app.command()
@@ -119,6 +119,6 @@ def check(
     rows: Annotated[int, typer.Option(min=1, help="Training data points to compare, with --exact.")] = 1000,
 ) -> None:
     """Check that a run's files are whole, and its bound against the exact likelihood."""
-    from distvae import jobs
+    from distvae import evaluation
 
-    jobs.check(run, exact, rows)
+    evaluation.check(run, exact, rows)

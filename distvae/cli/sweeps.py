@@ -115,10 +115,10 @@ def peer(
     json: AsJson = False,
 ) -> None:
     """Judge a method to compare with as the models are, on the data of a recipe: what there is to beat."""
-    from distvae import jobs, results
+    from distvae import evaluation, jobs, results
 
     config = jobs.configured(recipe, assignments or [], data, None)
-    jobs.tell(results.peer(name, config, row, force), style(False, json))
+    evaluation.tell(results.peer(name, config, row, force), style(False, json))
 
 
 @app.command()

@@ -24,7 +24,7 @@ from distvae.models.population import words_of
 from distvae.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import restores, worsens
-from distvae.train.loop import Epoch
+from distvae.train.epoch import Epoch
 from distvae.train.run import Run
 from distvae.train.session import keep, prepare
 

@@ -14,7 +14,7 @@ from distvae.track.sending import Sender
 from distvae.track.store import Store, public
 
 if TYPE_CHECKING:
-    from distvae.train.loop import Epoch
+    from distvae.train.epoch import Epoch
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 SHOWN = (".png", ".wav", ".csv", ".json")

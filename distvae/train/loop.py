@@ -5,8 +5,8 @@ It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from distvae.lanes import Lanes
 from distvae.noise import VALIDATION, Noise, order
 from distvae.refusal import Refusal
 from distvae.train.adam import Adam
+from distvae.train.epoch import Epoch
 from distvae.train.schedule import rate
 from distvae.train.step import Sums, add, ascend, assess
 from distvae.train.team import ALONE, Team
@@ -28,42 +29,6 @@ from distvae.train.team import ALONE, Team
 BLOCK = 1024  # rows of a validation batch
 PATROL = 64  # batches between two looks at whether the objective is still finite
 AGREED = 16  # batches between two looks at whether any of several workers was asked to stop
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch did. Objectives, bounds and divergences are nats per data point."""
-
-    epoch: int
-    """How many are finished."""
-    epochs: int
-    train_objective: float
-    """Mean over the epoch, under parameters that moved."""
-    val_objective: float
-    val_bound: float
-    val_kl: float
-    val_hoyer: float
-    rate: float
-    rows_per_second: float
-    seconds: float
-    """In training since the run began, resumed parts included."""
-    best: bool
-    """Whether no earlier epoch had a better validation objective."""
-    details: Mapping[str, float] = field(default_factory=dict)
-    """What only some models have to tell: sigma, active and dead latents, replaced states, seconds by part."""
-
-    def metrics(self) -> dict[str, float]:
-        """The numbers worth logging: those that the model has."""
-        told = {k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")}
-        return {k: v for k, v in (told | dict(self.details)).items() if not math.isnan(v)}
-
-    @classmethod
-    def read(cls, record: Mapping[str, float], epochs: int) -> "Epoch":
-        """An epoch as it was written down; whether it was the best is not."""
-        own = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
-        told = {name: record.get(name, math.nan) for name in own}
-        details = {name: value for name, value in record.items() if name not in own | {"epoch"}}
-        return cls(epoch=int(record["epoch"]), epochs=epochs, best=False, details=details, **told)
 
 
 class Interrupted(Exception):

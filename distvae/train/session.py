@@ -15,8 +15,9 @@ from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
+from distvae.train.epoch import Epoch
 from distvae.train.folder import keep_epochs, note, open_folder, own, refuse_intruders
-from distvae.train.loop import BLOCK, Epoch, Interrupted, Trainer, weights
+from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
 from distvae.train.team import ALONE, Team
 
 

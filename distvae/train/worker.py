@@ -8,9 +8,8 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,10 @@ from distvae.config import Config, from_dict, to_dict
 from distvae.lanes import Lanes
 from distvae.refusal import Refusal
 from distvae.storage import Folder
+from distvae.train.epoch import Epoch
 from distvae.train.events import EVENTS, begun, note, sentence
-from distvae.train.loop import Diverged, Epoch, Interrupted
+from distvae.train.group import POLL, Group, wait_for_workers
+from distvae.train.loop import Diverged, Interrupted
 from distvae.train.notices import Notices, leaving
 from distvae.train.run import read_epochs, read_info, read_records
 from distvae.train.team import Team, WorkerLost
@@ -32,37 +33,11 @@ STOP = "stop"
 """A file in the run folder that asks the workers to stop after their batch."""
 REFUSED = "refused.json"
 """Why a worker cannot go on, and would not if it began again."""
-POLL = 0.3  # seconds between two looks at the run folder
-AFAR = 2.0  # the same where the folder is not in a file system of this machine
+AFAR = 2.0  # seconds between two looks at a run folder that is not in a file system of this machine
 RESIZE = 20.0  # seconds between two looks at whether there is room for more workers
 UNDER_WAY = 50 * 2**20  # bytes of blocks that a worker may have on their way to shards and back
 FAILURES = 100  # restarts of the workers before a training gives up
 PATIENCE = 60.0  # seconds in which workers stop that are asked to
-
-
-@dataclass(frozen=True)
-class Group:
-    """Who trains."""
-
-    least: int
-    most: int
-    gpus: float = 0.0
-    """Of each worker."""
-    address: str | None = None
-    """Of a Ray that runs; without one it is started here."""
-    wait: float = 0.0
-    """Seconds to wait for machines that are still to come."""
-
-    @classmethod
-    def parse(cls, text: str, gpus: float = 0.0, address: str | None = None, wait: float = 0.0) -> "Group":
-        """`N`, or `LEAST:MOST` for as many as there are."""
-        parts = text.split(":")
-        if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-            raise Refusal(f"--workers: '{text}'; a number such as 4, or a range such as 1:4, expected")
-        least, most = int(parts[0]), int(parts[-1])
-        if least > most:
-            raise Refusal(f"--workers: '{text}' falls; a range such as 1:4 expected")
-        return cls(least, most, gpus, address, wait)
 
 
 def train(
@@ -74,7 +49,7 @@ def train(
 
     group = _shared(config, folder, group)[1]
     with joined(group.address, cores(), memory(group.most)) as ray:
-        yield from _wait_for_room(ray, group, config.train.threads or 1, stop)
+        yield from wait_for_workers(ray, group, config.train.threads or 1, stop)
         check(ray, folder)
         yield from lead(config, recipe, folder, group, stop)
 
@@ -121,31 +96,6 @@ def anywhere(config: Config) -> Config:
     """The configuration for processes that run in another folder."""
     path = Path(config.data.path)
     return config.with_("data", path=str(path.absolute())) if config.data.path and path.exists() else config
-
-
-def _wait_for_room(ray: Any, group: Group, threads: int, stop: Callable[[], object]) -> Iterator[str]:
-    """Refuse more workers than Ray has room for, at once or after the time that they have to come in."""
-    from distvae.nodes import called
-
-    deadline = time.monotonic() + group.wait
-    if group.wait and (lack := _lack(ray.cluster_resources(), group, threads)):
-        yield f"{lack}; waiting up to {group.wait:.0f} s for more"
-    with called({"CPU": threads, "GPU": group.gpus}, group.most) if group.wait else nullcontext():
-        while lack := _lack(ray.cluster_resources(), group, threads):
-            if stop():
-                raise Interrupted
-            if time.monotonic() >= deadline:
-                raise Refusal(f"{lack}; fewer workers, more machines, or --wait SECONDS for those to come expected")
-            time.sleep(POLL)
-
-
-def _lack(there: Mapping[str, float], group: Group, threads: int) -> str:
-    """What the fewest workers need that is not there."""
-    for name, each in {"CPU": threads, "GPU": group.gpus}.items():
-        if group.least * each > there.get(name, 0):
-            needed = f"{group.least} workers need {group.least * each:g} {name}s"
-            return f"--workers: {needed}, and Ray has {there.get(name, 0):g}"
-    return ""
 
 
 def _shards(config: Config, lanes: Lanes, group: Group) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from distvae.nodes import called
 from distvae.refusal import Refusal
-from distvae.train.worker import POLL, Group
+from distvae.train.group import POLL, Group
 
 LIGHT = {"memory": 1.0}
 """What the process of a trial asks for whose workers train: Tune wants it to ask for something."""

@@ -16,8 +16,8 @@ from distvae.tune.results import describe
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
-    from distvae.train.loop import Epoch
-    from distvae.train.worker import Group
+    from distvae.train.epoch import Epoch
+    from distvae.train.group import Group
 
 Report = dict[str, Any]
 

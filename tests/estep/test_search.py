@@ -17,7 +17,8 @@ from distvae.lanes import Lanes
 from distvae.models.population import pack, unpack
 from distvae.models.tvae import TVAE
 from distvae.train import checkpoint
-from distvae.train.loop import Epoch, Interrupted
+from distvae.train.epoch import Epoch
+from distvae.train.loop import Interrupted
 from distvae.train.session import fit
 from tests import dense, tiny
 

@@ -24,7 +24,7 @@ LAYERS = [
     ("pictures",),
     ("tasks",),
     ("track", "progress"),
-    ("tune",),
+    ("tune", "evaluation"),
     ("report", "results"),
     ("bench", "doctor", "reproduce"),
     ("jobs", "restore", "show", "browse", "serve", "survey"),

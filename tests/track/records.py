@@ -6,7 +6,7 @@ from typing import Any
 
 from distvae.config import Config
 from distvae.track import Tracker
-from distvae.train.loop import Epoch
+from distvae.train.epoch import Epoch
 
 RECORD = Epoch(
     epoch=1,

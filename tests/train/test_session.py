@@ -17,7 +17,8 @@ from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
-from distvae.train.loop import Diverged, Epoch, Interrupted, load_weights
+from distvae.train.epoch import Epoch
+from distvae.train.loop import Diverged, Interrupted, load_weights
 from distvae.train.run import Run
 from distvae.train.session import Savings, fit, keep, prepare
 from tests import tiny

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.models.population import pack
-from distvae.train.loop import Diverged, Epoch
+from distvae.train.epoch import Epoch
+from distvae.train.loop import Diverged
 from distvae.train.session import prepare
 from tests import dense, tiny
 

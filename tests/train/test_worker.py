@@ -7,7 +7,7 @@ import pytest
 
 from distvae.cluster import joined
 from distvae.refusal import Refusal
-from distvae.train.worker import Group
+from distvae.train.group import Group
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 
 SPEECH = ["speech-sdm", "data.path=built-in speech", "model.latent=4", "train.warmup=3", "train.epochs=1"]

@@ -23,8 +23,9 @@ from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.checkpoint import read_manifest
 from distvae.train.folder import open_folder
+from distvae.train.group import Group
 from distvae.train.run import read_epochs
-from distvae.train.worker import Group, lead
+from distvae.train.worker import lead
 from distvae.tune.means import Means
 from distvae.tune.reading import load_space
 from distvae.tune.study import settle, side_by_side

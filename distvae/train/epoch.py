@@ -1,0 +1,41 @@
+"""The record of one epoch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did. Objectives, bounds and divergences are nats per data point."""
+
+    epoch: int
+    """How many are finished."""
+    epochs: int
+    train_objective: float
+    """Mean over the epoch, under parameters that moved."""
+    val_objective: float
+    val_bound: float
+    val_kl: float
+    val_hoyer: float
+    rate: float
+    rows_per_second: float
+    seconds: float
+    """In training since the run began, resumed parts included."""
+    best: bool
+    """Whether no earlier epoch had a better validation objective."""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """What only some models have to tell: sigma, active and dead latents, replaced states, seconds by part."""
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers worth logging: those that the model has."""
+        told = {k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")}
+        return {k: v for k, v in (told | dict(self.details)).items() if not math.isnan(v)}
+
+    @classmethod
+    def read(cls, record: Mapping[str, float], epochs: int) -> "Epoch":
+        """An epoch as it was written down; whether it was the best is not."""
+        own = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
+        told = {name: record.get(name, math.nan) for name in own}
+        details = {name: value for name, value in record.items() if name not in own | {"epoch"}}
+        return cls(epoch=int(record["epoch"]), epochs=epochs, best=False, details=details, **told)
