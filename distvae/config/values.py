@@ -11,4 +11,6 @@ NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, above=True)]
 Probability = Annotated[float, Range(1e-6, 1 - 1e-6)]
 Widths = tuple[Count, ...]
+POWER_FLOOR = 1e-10
+"""The least power of a bin, to models and to measures: the density of a zero grows without bound as its mean falls."""
 Activation = Literal["tanh", "relu", "leaky_relu"]

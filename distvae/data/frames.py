@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from distvae.config import SpeechData
-from distvae.data import arrow, audio, files, folders, recordings
+from distvae.data import arrow, audio, files, folders, recordings, stft
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.splits import SPLITS
-from distvae.data.stft import Stft
 
-FORMAT = 1  # of the cached files; a change makes old ones unknown
+FORMAT = 2  # of the cached files; a change makes old ones unknown
 TABLE = "recordings.csv"
 
 
@@ -31,10 +30,10 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
 
 
 def power(path: Path, config: SpeechData) -> Array:
-    """(frames, bins) the power spectrum |X|^2 of one recording."""
+    """(frames, bins) the power spectrum of one recording."""
     signal = torch.from_numpy(audio.load(path, config))
-    spectrum = torch.view_as_real(Stft(config.window, config.hop).spectrum(signal))
-    return np.asarray(spectrum.square().sum(-1).contiguous().numpy())
+    spectrum = stft.Stft(config.window, config.hop).spectrum(signal)
+    return np.asarray(stft.power(spectrum).contiguous().numpy())
 
 
 def _name(root: Path) -> str:

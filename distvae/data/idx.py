@@ -5,6 +5,7 @@ import hashlib
 import math
 import zlib
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from distvae.data.dataset import Array, Dataset
 from distvae.refusal import Refusal
 
 Bytes = NDArray[np.uint8]
+Value = TypeVar("Value", np.uint8, np.float32)
 
 FORMAT = 1  # of the preparation; a change gives another digest
 _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -31,8 +33,7 @@ def open_images(config: IdxData) -> Dataset:
     digest = hashlib.sha256(f"{FORMAT} {config.holdout} {train.shape}".encode())
     digest.update(train.data)
     digest.update(test.data)
-    parts = _divided(train, test, config)
-    splits = {name: _scaled(part) for name, part in parts.items()}
+    splits = _divided(_scaled(train), _scaled(test), config)
     return Dataset(root.name, "image", digest.hexdigest(), splits, root, shape=(1, *train.shape[1:]))
 
 
@@ -84,12 +85,12 @@ def _file(root: Path, name: str, dims: int) -> Path:
     raise Refusal(f"{root}: has none of {', '.join(names)}; {_SOURCE}")
 
 
-def _divided(train: Bytes, test: Bytes, config: IdxData) -> dict[str, Bytes]:
-    """The last `holdout` training rows validate; with none held out, the test rows do."""
+def _divided(train: NDArray[Value], test: NDArray[Value], config: IdxData) -> dict[str, NDArray[Value]]:
+    """The last `holdout` training rows validate; with none held out, the test rows do, and are the same array."""
     kept = len(train) - config.holdout
     if kept < 1:
         raise Refusal(f"data.holdout: {config.holdout} of {len(train)} training images; fewer expected")
-    return {"train": train[:kept], "val": train[kept:] if config.holdout else test, "test": test}
+    return {"train": train[:kept], "test": test, "val": train[kept:] if config.holdout else test}
 
 
 def _scaled(images: Bytes) -> Array:

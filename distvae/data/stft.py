@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distvae.config.values import POWER_FLOOR
+
 
 @dataclass(frozen=True)
 class Stft:
@@ -31,3 +33,8 @@ class Stft:
     def _sine(self, like: Tensor) -> Tensor:
         phase = (torch.arange(self.window, dtype=torch.float64) + 0.5) * (torch.pi / self.window)
         return phase.sin().to(like)
+
+
+def power(spectrum: Tensor) -> Tensor:
+    """|X|^2, floored: recordings hold digital silence."""
+    return torch.view_as_real(spectrum).square().sum(-1).clamp_min(POWER_FLOOR)

@@ -16,6 +16,8 @@ class Likelihood(nn.Module):
 
     learns = False
     """Whether it has a closed-form update."""
+    support = (-math.inf, math.inf)
+    """The least and the largest value that it is a density of, infinite ones themselves left out."""
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x_d | z), elementwise."""
@@ -57,6 +59,8 @@ class ItakuraSaito(Likelihood):
     513 log(pi) = 587 nats for a frame of 513.
     """
 
+    support = (0.0, math.inf)
+
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """-log v - x / v."""
         return torch.addcmul(-output, x, output.neg().exp(), value=-1)
@@ -68,6 +72,8 @@ class ItakuraSaito(Likelihood):
 
 class Bernoulli(Likelihood):
     """Values in [0, 1], read as probabilities of ones; the output is the logit."""
+
+    support = (0.0, 1.0)
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """x log p + (1 - x) log(1 - p)."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distvae.config.values import POWER_FLOOR
 from distvae.pictures.canvas import Array, colour_bar, new_figure
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ RANGE_DB = 80.0
 
 
 def decibel(power: Array) -> Array:
-    """10 log10 of power, floored at what digital silence is taken for."""
-    return 10 * np.log10(np.maximum(power, 1e-10))
+    """10 log10 of power, floored as what models see is."""
+    return 10 * np.log10(np.maximum(power, POWER_FLOOR))
 
 
 def spectrograms(original: Array, reconstruction: Array, rate: int, hop: int, title: str) -> "Figure":

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.config.values import POWER_FLOOR
+
 Array = NDArray[np.floating]
 Measure = Callable[[Array, Array, int], float]
-
-POWER_FLOOR = 1e-10
-"""Digital silence survives trimming, and the divergence of a zero is infinite."""
 
 PESQ_SECONDS = 20
 """An utterance and its pause take 0.4 s at least; with more than 50 of them the reference code overruns its tables."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from distvae.config import SpeechData
 from distvae.data import audio
 from distvae.data.dataset import Array
-from distvae.data.stft import Stft
+from distvae.data.stft import Stft, power
 from distvae.interface import expect
 from distvae.noise import JUDGEMENT, Noise
 from distvae.output import claim, whole
@@ -62,10 +62,10 @@ def resynthesise(code: Coder, signal: Array, data: SpeechData, first: int = 0) -
     """A signal of the same length, with decoded power under the phase of the input."""
     stft = Stft(data.window, data.hop)
     spectrum = stft.spectrum(torch.from_numpy(signal))
-    power = torch.view_as_real(spectrum).square().sum(-1)
-    coded = code(power, first)
+    heard = power(spectrum)
+    coded = code(heard, first)
     estimate = stft.signal(torch.polar(coded.power.sqrt(), spectrum.angle()), len(signal))
-    return Resynthesis(estimate.numpy(), power.numpy(), coded)
+    return Resynthesis(estimate.numpy(), heard.numpy(), coded)
 
 
 def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False) -> None:

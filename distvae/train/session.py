@@ -1,9 +1,11 @@
 """One run in its folder: begin or resume, write down every epoch, keep the best weights and the last state."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from distvae.config import Config
@@ -11,6 +13,7 @@ from distvae.data.dataset import Dataset, Rows
 from distvae.estep import assemble
 from distvae.estep.store import PopulationStore
 from distvae.lanes import Lanes
+from distvae.models.likelihoods import LIKELIHOODS
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
@@ -109,6 +112,7 @@ def _agree(team: Team, look: Callable[[], bool]) -> bool:
 
 def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: PopulationStore | None = None) -> Trainer:
     """An untrained trainer that has seen its data; populations go to a store if one is given."""
+    _refuse_unfit(config, dataset)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
         estep.share(store)
@@ -118,6 +122,31 @@ def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: Populat
     estep.begin(_blocks(train), held, config.train.seed)
     val = train if estep.block else dataset.splits["val"]  # states are kept for rows in training alone
     return Trainer(config.train, model, estep, train, val, team)
+
+
+def _refuse_unfit(config: Config, dataset: Dataset) -> None:
+    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones (NaN) are none."""
+    likelihood, seen = config.model.likelihood, getattr(config.estep, "input", "raw")
+    least, most = LIKELIHOODS[likelihood].support
+    for split in dataset.named("all"):
+        for value in _range(dataset.splits[split]):
+            if value < least or value > most or math.isinf(value):
+                field, wanted = f"model.likelihood: '{likelihood}'", f"finite values from {least:g} to {most:g}"
+            elif value < 0 and seen != "raw":
+                field, wanted = f"estep.input: '{seen}'", "values of 0 or more, or raw,"
+            else:
+                continue
+            raise Refusal(f"{field} with a value of {value:g} in split '{split}' of {dataset.name}; {wanted} expected")
+
+
+def _range(rows: Rows) -> tuple[float, float]:
+    """The least and the largest observed value, block by block; NaN where none is observed."""
+    low = high = math.nan
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        low = float(np.fmin.reduce(block, axis=None, initial=low))
+        high = float(np.fmax.reduce(block, axis=None, initial=high))
+    return low, high
 
 
 def shared(config: Config, rows: int, size: int) -> Lanes:

@@ -12,6 +12,7 @@ import scipy.signal
 import soundfile
 
 from distvae.config import SpeechData
+from distvae.config.values import POWER_FLOOR
 from distvae.data import arrow, open_dataset
 from distvae.data.dataset import Array
 from distvae.refusal import Refusal
@@ -55,6 +56,13 @@ def test_rows_are_the_power_spectra_of_the_recordings_in_order(speech: SpeechDat
         assert parts[-1][1].stop == len(rows)
         for recording, part in parts:
             np.testing.assert_allclose(rows[part], spectra(root / recording.file), rtol=1e-3, atol=1e-3)
+
+
+def test_silence_inside_a_recording_has_the_least_power(write: Write, speech: SpeechData) -> None:
+    noise = np.random.default_rng(9).uniform(-0.5, 0.5, 6000)
+    write("ann/2.wav", np.concatenate([noise, np.zeros(4096), noise]), subtype="FLOAT")
+    least = [rows[:].min() for rows in open_dataset(speech).splits.values()]
+    assert min(least) == np.float32(POWER_FLOOR)
 
 
 def test_rows_are_mapped_and_cannot_be_written(speech: SpeechData) -> None:

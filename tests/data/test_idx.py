@@ -47,6 +47,13 @@ def test_validation_is_on_the_test_images_unless_some_are_held_out(folder: Path)
     assert len(held["val"]) == 3
 
 
+@pytest.mark.parametrize(("holdout", "names"), [(0, ["train", "test"]), (3, ["train", "test", "val"])])
+def test_all_is_every_image_once(folder: Path, holdout: int, names: list[str]) -> None:
+    dataset = open_dataset(IdxData(path=str(folder), holdout=holdout))
+    assert dataset.named("all") == names
+    assert sum(len(dataset.splits[name]) for name in names) == 10 + 6
+
+
 def test_labels_follow_their_images(folder: Path) -> None:
     labels = idx.labels(IdxData(path=str(folder), holdout=3))
     assert labels["train"].dtype == np.int64

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -5,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.data.stft import Stft
+from distvae.config.values import POWER_FLOOR
+from distvae.data.stft import Stft, power
+from distvae.models.likelihoods import ItakuraSaito
 
 
 def noise(length: int) -> torch.Tensor:
@@ -43,3 +47,13 @@ def test_signals_in_a_batch_are_transformed_one_by_one() -> None:
     spectrum = stft.spectrum(signals)
     assert torch.equal(spectrum[1], stft.spectrum(signals[1]))
     assert torch.allclose(stft.signal(spectrum, 3000), signals, atol=1e-6)
+
+
+def test_digital_silence_has_a_power_whose_density_is_bounded() -> None:
+    """log p of a frame is at most that of its own power taken for the variance; of a zero there is no such bound."""
+    heard = power(Stft(1024, 256).spectrum(torch.zeros(2048)))
+    assert heard.unique().tolist() == [pytest.approx(POWER_FLOOR)]
+    log_variance = torch.linspace(-80, 0, 161).expand(len(heard), 161).unsqueeze(-1).expand(-1, -1, heard.shape[1])
+    found = ItakuraSaito()(heard, log_variance, None)
+    assert found.max() <= heard.shape[1] * (-math.log(POWER_FLOOR) - 1) * (1 + 1e-6)
+    assert (found[:, 0] < found[:, 80]).all()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distvae.config import SpeechData
+from distvae.config.values import POWER_FLOOR
 from distvae.data.synthesiser import RATE, utterance
 from distvae.refusal import Refusal
 from distvae.tasks.resynthesis import Coded, coder, resynthesise, resynthesize_file, write
@@ -25,6 +26,13 @@ def identity(power: Tensor, first: int) -> Coded:
 def test_nothing_done_to_the_power_gives_the_signal_back_to_the_last_sample(samples: int, seed: int) -> None:
     signal = np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
     np.testing.assert_allclose(resynthesise(identity, signal, DATA).signal, signal, atol=2e-6)
+
+
+def test_silence_stays_silent_and_is_coded_as_in_training() -> None:
+    signal = np.pad(utterance(0, 0), 4096)
+    result = resynthesise(identity, signal, DATA)
+    assert result.power.min() == np.float32(POWER_FLOOR)
+    np.testing.assert_allclose(result.signal, signal, atol=2e-5)
 
 
 def test_twice_the_amplitude_is_four_times_the_power() -> None:

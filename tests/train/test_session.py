@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import distvae
+from distvae.data.dataset import Dataset
 from distvae.interface import Batch
 from distvae.noise import Noise, order
 from distvae.recipes import load
@@ -130,6 +131,46 @@ def test_the_best_checkpoint_is_the_best(tmp_path: Path) -> None:
     assert trainer.validate()["objective"] == best.val_objective
 
 
+@pytest.mark.parametrize(
+    ("model", "value", "refused"),
+    [
+        (
+            "itakura_saito",
+            -0.5,
+            r"model\.likelihood: 'itakura_saito' with a value of -0\.5 in split 'val' of tiny; finite",
+        ),
+        ("itakura_saito", math.inf, r"a value of inf in split 'val' of tiny; finite values from 0 to inf expected"),
+        (
+            "bernoulli",
+            1.5,
+            r"model\.likelihood: 'bernoulli' with a value of 1\.5 .* finite values from 0 to 1 expected",
+        ),
+        ("gaussian", -math.inf, r"model\.likelihood: 'gaussian' with a value of -inf"),
+        ("gaussian", -2, r"estep\.input: 'log_standard' with a value of -2 .* raw, expected"),
+    ],
+)
+def test_values_that_a_likelihood_is_no_density_of_are_refused_before_training(
+    model: str, value: float, refused: str
+) -> None:
+    data = unit_data(value)
+    with pytest.raises(Refusal, match=refused):
+        prepare(tiny.config(model={"likelihood": model}), data)
+
+
+def unit_data(value: float) -> Dataset:
+    """Values from 0 to 1 but for one."""
+    x = tiny.dataset().splits["train"][:] % 1
+    odd = x.copy()
+    odd[3, 2] = value
+    return Dataset("tiny", "row", f"tiny {value}", {"train": x, "val": odd, "test": odd}, Path(), shape=tiny.SHAPE)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0, 1])
+@pytest.mark.parametrize("likelihood", ["itakura_saito", "bernoulli", "gaussian"])
+def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(likelihood: str, value: float) -> None:
+    prepare(tiny.config(model={"likelihood": likelihood}), unit_data(value))
+
+
 def test_populations_are_validated_on_the_rows_that_they_belong_to(tmp_path: Path) -> None:
     config, data = tiny.config(**KINDS[-1]), tiny.dataset()
     assert len(data.splits["val"]) != len(data.splits["train"])
@@ -158,9 +199,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_
     with pytest.raises(Interrupted):
         list(fit(config, data, tmp_path / "run", stop=after(12)))
     before = checkpoint.load(tmp_path / "run", "last")
+    trainer = prepare(config, data)
     data.splits["train"][:][order(config.train.seed, 1, 100)[35]] = math.inf  # in the fourth batch of the second epoch
     with pytest.raises(Diverged, match="batch 4 of 10 in epoch 2"):
-        list(fit(config, data, tmp_path / "run", resume=True))
+        list(keep(trainer, config, data, tmp_path / "run", resume=True))
     assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]
     opened = Run.open(tmp_path / "run", "last")
     assert all(value.isfinite().all() for value in opened.model.state_dict().values())

@@ -10,7 +10,6 @@ from distvae.config import SpeechData
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows
 from distvae.refusal import Refusal
-from distvae.tasks.metrics import POWER_FLOOR
 from distvae.tasks.resynthesis import Coded, Coder
 
 BLOCK = 8192
@@ -41,7 +40,7 @@ def pca(power: Rows, components: int) -> Coder:
     centre = torch.from_numpy(mean.astype(np.float32))
 
     def code(power: Tensor, first: int) -> Coded:
-        scores = (power.clamp_min(POWER_FLOOR).log() - centre) @ basis
+        scores = (power.log() - centre) @ basis
         return Coded((scores @ basis.T + centre).exp(), scores)
 
     return code
@@ -70,7 +69,7 @@ def _moments(power: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of log power, block by block in double precision."""
     total, product = np.zeros(power.shape[1]), np.zeros((power.shape[1], power.shape[1]))
     for start in range(0, len(power), BLOCK):
-        block = np.log(np.maximum(power[start : start + BLOCK], POWER_FLOOR)).astype(np.float64)
+        block = np.log(power[start : start + BLOCK]).astype(np.float64)
         total, product = total + block.sum(0), product + block.T @ block
     mean = total / len(power)
     return mean, product / len(power) - np.outer(mean, mean)
