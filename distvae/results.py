@@ -190,6 +190,7 @@ SHOWN = {
     "hoyer": "Hoyer",
     "hoyer_active": "Hoyer, active",
     "effective_atoms": "eff. atoms",
+    "effective_effects": "eff. effects",
     "live_atoms": "live",
     "objective": "objective",
     "probe_sgd": "probe, SGD",

@@ -8,7 +8,7 @@ from distvae.schema import Range, family
 
 OfRecordings = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
 """Measures of resynthesised recordings."""
-OfModels = Literal["iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"]
+OfModels = Literal["effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"]
 """Measures of a model on a split (`distvae/tasks/measuring`)."""
 
 

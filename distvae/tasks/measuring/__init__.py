@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from distvae.config import Config
 from distvae.refusal import Refusal
-from distvae.tasks.measuring import factors, importance, probes
-from distvae.tasks.measuring.needs import classes, draws, known_factors
+from distvae.tasks.measuring import effects, factors, importance, probes
+from distvae.tasks.measuring.needs import anything, classes, draws, known_factors
 from distvae.tasks.measuring.subject import Subject, labels_of_all
 from distvae.train.run import Run
 
@@ -27,6 +27,7 @@ class Measure(NamedTuple):
 
 
 MEASURES: dict[str, Measure] = {
+    "effects": Measure(anything, effects.effects, ("effective_effects",)),
     "iw_bound": Measure(draws, importance.iw_bound, ("iw_bound", "iw_bound_row_std")),
     "probe_linear": Measure(classes, probes.linear, ("probe_linear",)),
     "probe_sgd": Measure(classes, probes.sgd, ("probe_sgd",)),

@@ -3,6 +3,11 @@
 from distvae.config import Config, IdxData, ImageData, SpritesData
 
 
+def anything(config: Config) -> str:
+    """No more than a model."""
+    return ""
+
+
 def draws(config: Config) -> str:
     """An encoder whose posterior is drawn from."""
     if config.estep.kind == "amortised":
