@@ -31,4 +31,5 @@ def effects(subject: Subject) -> dict[str, float]:
 def moved(output: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
     """(B, H) how far an output moves without each value of a code."""
     without = codes[:, None] * (1 - torch.eye(codes.shape[1]))
-    return torch.linalg.vector_norm(output(without) - output(codes[:, None]), dim=-1)
+    far: Tensor = torch.linalg.vector_norm(output(without) - output(codes[:, None]), dim=-1)
+    return far
