@@ -49,9 +49,14 @@ def own(folder: Folder) -> str:
     return token
 
 
+def owned(folder: Folder, owner: str) -> bool:
+    """Whether nobody has taken it over since."""
+    return folder.read(OWNER).decode() == owner
+
+
 def refuse_intruders(folder: Folder, owner: str) -> None:
     """Stop a training whose folder another one has taken over, such as a worker whose driver is gone."""
-    if folder.read(OWNER).decode() != owner:
+    if not owned(folder, owner):
         raise Refusal(f"{folder}: another training goes on with this run; this one ends here")
 
 

@@ -16,7 +16,7 @@ from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
 from distvae.train.epoch import Epoch
-from distvae.train.folder import keep_epochs, note, open_folder, own, refuse_intruders
+from distvae.train.folder import keep_epochs, note, open_folder, own, owned, refuse_intruders
 from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
 from distvae.train.team import ALONE, Team
 
@@ -60,9 +60,10 @@ def keep(
     team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
     if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
         _restore(trainer, folder)
-    if chief:
-        keep_epochs(folder, trainer.position.epoch)
     owner = owner or (own(folder) if chief else "")
+    if chief:
+        refuse_intruders(folder, owner)
+        keep_epochs(folder, trainer.position.epoch)
     team.barrier()
     savings = Savings(folder, trainer, owner)
     try:
@@ -75,7 +76,7 @@ def keep(
         savings.save()
         raise
     finally:
-        if chief:
+        if chief and owned(folder, owner):
             note(folder, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
 
 

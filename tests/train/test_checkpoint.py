@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
-from distvae.train.folder import own
+from distvae.train.folder import OWNER, own
 from distvae.train.run import read_epochs
-from distvae.train.session import Savings, fit
+from distvae.train.session import Savings, fit, keep, prepare
 from tests import tiny
 
 TVAE: dict[str, Any] = {
@@ -91,10 +91,24 @@ def test_a_training_whose_folder_another_took_over_ends_without_harm(tmp_path: P
     epochs = fit(tiny.config(**TVAE), tiny.dataset(), tmp_path / "run")
     next(epochs)
     own(Folder(tmp_path / "run"))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix != ".json"}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(Refusal, match="another training goes on with this run"):
         list(epochs)
-    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix != ".json"}
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(tmp_path: Path) -> None:
+    config, data, folder = tiny.config(), tiny.dataset(), Folder(tmp_path / "run")
+    former = fit(config, data, folder)
+    next(former)
+    old = folder.read(OWNER).decode()
+    successor = fit(config, data, folder, resume=True)
+    next(successor)
+    before = folder.read("epochs.jsonl")
+    folder.delete("last.json")  # as they found it when they began
+    with pytest.raises(Refusal, match="another training goes on with this run"):
+        list(keep(prepare(config, data), config, data, folder, resume=True, owner=old))
+    assert folder.read("epochs.jsonl") == before
 
 
 def test_a_run_may_be_kept_at_a_uri(tmp_path: Path) -> None:
