@@ -64,6 +64,7 @@ def keep(
     if chief:
         refuse_intruders(folder, owner)
         keep_epochs(folder, trainer.position.epoch)
+        checkpoint.recall(folder)
     team.barrier()
     savings = Savings(folder, trainer, owner)
     try:
@@ -87,9 +88,8 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         trainer.restore(tensors, facts["position"])
         trainer.estep.load(folder.place, facts["populations"])
     except Refusal as error:
-        if not folder.has("previous.json"):
+        if (epoch := checkpoint.previous(folder)) is None:
             raise
-        epoch = checkpoint.read_manifest(folder, "previous.json")["facts"]["position"]["epoch"]
         raise Refusal(f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}") from error
     trainer.estep.to(trainer.device)
 

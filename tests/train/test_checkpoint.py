@@ -12,6 +12,7 @@ from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.folder import OWNER, own
+from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
 from distvae.train.session import Savings, fit, keep, prepare
 from tests import tiny
@@ -28,11 +29,11 @@ def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Savings, "share", 1e9)
 
 
-def advance(folder: Folder, epoch: int) -> None:
-    """A training comes to the end of an epoch; its populations are a file of that name."""
+def advance(folder: Folder, epoch: int, batch: int = 0) -> None:
+    """A training comes to the end of an epoch, or further; its populations are a file of that name."""
     file = f"population-{epoch}.arrow"
     folder.write(file, bytes(epoch))
-    facts = {"position": {"epoch": epoch}, "populations": [{"file": file}]}
+    facts = {"position": {"epoch": epoch, "batch": batch}, "populations": [{"file": file}]}
     checkpoint.advance(folder, {"w": torch.tensor([float(epoch)])}, facts)
 
 
@@ -65,6 +66,42 @@ def test_going_back_makes_the_previous_state_the_last(tmp_path: Path) -> None:
     assert checkpoint.load(folder, "last")[0]["w"].item() == 1
     advance(folder, 2)
     assert checkpoint.load(folder, "previous")[0]["w"].item() == 1
+
+
+def test_what_one_goes_back_to_is_earlier_than_the_last_state(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for epoch, batch in ((1, 0), (2, 0), (2, 0)):
+        advance(folder, epoch, batch)
+    assert checkpoint.revert(folder) == 1
+    with pytest.raises(Refusal, match="no checkpoint before the last"):
+        checkpoint.revert(folder)
+    for epoch, batch in ((2, 0), (2, 7), (2, 7)):
+        advance(folder, epoch, batch)
+    assert checkpoint.revert(folder) == 2
+    assert checkpoint.read_manifest(folder, "last.json")["facts"]["position"]["batch"] == 0
+
+
+@pytest.mark.usefixtures("always_saving")
+def test_previous_after_a_stop_between_epochs_is_the_epoch_before(tmp_path: Path) -> None:
+    config, done = tiny.config(train={"epochs": 4}), list[int]()
+    with pytest.raises(Interrupted):
+        done.extend(e.epoch for e in fit(config, tiny.dataset(), tmp_path, resume=True, stop=lambda: len(done) == 3))
+    assert done == [1, 2, 3]
+    assert checkpoint.revert(Folder(tmp_path)) == 2
+
+
+def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Savings, "share", 1e-9)  # after the first epoch, and not again
+    config, best = tiny.config(), lambda: checkpoint.load(tmp_path, "best")[1]["epoch"]
+    epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
+    assert [next(epochs).best for _ in range(3)] == [True] * 3, "no epoch is better than one before: this shows nothing"
+    epochs.close()
+    assert best() == 3
+    epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
+    assert next(epochs).epoch == best() == 2
+    assert len(list(tmp_path.glob("best-*"))) == 2, "that of this epoch, and that of the last state"
 
 
 @pytest.mark.usefixtures("always_saving")
