@@ -13,6 +13,7 @@ from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.folder import OWNER, own
 from distvae.train.loop import Interrupted
+from distvae.train.mirror import bring, place
 from distvae.train.run import read_epochs
 from distvae.train.session import Savings, fit, keep, prepare
 from tests import tiny
@@ -150,6 +151,23 @@ def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(t
 
 def test_a_run_may_be_kept_at_a_uri(tmp_path: Path) -> None:
     at_path, at_uri = tmp_path / "path", tmp_path / "uri"
-    for place in (str(at_path), f"file://{at_uri}"):
-        list(fit(tiny.config(**TVAE), tiny.dataset(), place))
+    for there in (str(at_path), f"file://{at_uri}"):
+        list(fit(tiny.config(**TVAE), tiny.dataset(), there))
     assert [e["val_bound"] for e in read_epochs(at_path)] == [e["val_bound"] for e in read_epochs(at_uri)]
+
+
+@pytest.mark.usefixtures("always_saving")
+def test_a_copy_of_a_run_has_the_weights_that_it_names_and_no_earlier_ones(tmp_path: Path) -> None:
+    run, config = tmp_path / "run", tiny.config(train={"epochs": 3})
+    there = place(run, f"file://{tmp_path}/kept", resume=False, force=False)
+    epochs = fit(config, tiny.dataset(), there)
+    for _ in range(2):
+        next(epochs)
+        bring(there, run)
+    named = {checkpoint.read_manifest(run, name)["tensors"] for name in ("best.json", "last.json")}
+    assert {path.name for path in run.glob("*.safetensors")} == named
+
+
+def test_a_line_that_was_cut_short_is_none(tmp_path: Path) -> None:
+    (tmp_path / "epochs.jsonl").write_bytes(b'{"epoch": 1}\n{"epo')
+    assert read_epochs(tmp_path) == [{"epoch": 1}]
