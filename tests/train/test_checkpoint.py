@@ -95,10 +95,14 @@ def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_agai
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Savings, "share", 1e-9)  # after the first epoch, and not again
-    config, best = tiny.config(), lambda: checkpoint.load(tmp_path, "best")[1]["epoch"]
+
+    def best() -> int:
+        return int(checkpoint.load(tmp_path, "best")[1]["epoch"])
+
+    config = tiny.config()
     epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
     assert [next(epochs).best for _ in range(3)] == [True] * 3, "no epoch is better than one before: this shows nothing"
-    epochs.close()
+    del epochs
     assert best() == 3
     epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
     assert next(epochs).epoch == best() == 2
