@@ -21,7 +21,7 @@ from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.epoch import Epoch
 from distvae.train.events import EVENTS, begun, note, sentence
-from distvae.train.folder import own, refuse_intruders
+from distvae.train.folder import TakenOver, own, refuse_intruders
 from distvae.train.group import POLL, Group, wait_for_workers
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.notices import Notices, leaving
@@ -255,7 +255,7 @@ def _conclude(ended: Exception | bool, folder: Folder, owner: str) -> None:
     if folder.has(refused):
         facts = json.loads(folder.read(refused))
         folder.delete(refused)
-        foreseen: dict[str, type[Exception]] = {"Refusal": Refusal, "Diverged": Diverged}
+        foreseen: dict[str, type[Exception]] = {kind.__name__: kind for kind in (Refusal, TakenOver, Diverged)}
         raise foreseen.get(facts["kind"], RuntimeError)(facts["text"])
     if isinstance(ended, Exception):
         raise WorkerLost(f"the workers could not go on: {ended}") from ended
