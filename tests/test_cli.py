@@ -164,8 +164,9 @@ def test_an_existing_output_is_refused_before_anything_is_computed(call: Called,
 
 
 def begin(*words: str) -> "subprocess.Popen[str]":
-    """A command in a process of its own."""
-    command = [sys.executable, "-c", "from distvae.cli import main; main()", *words]
+    """A command in a process of its own, which a closed terminal reaches though it may not reach these tests."""
+    heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    command = [sys.executable, "-c", f"{heard}\nfrom distvae.cli import main; main()", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
