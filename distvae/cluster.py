@@ -79,10 +79,18 @@ def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep the handlers of signals that ask to stop, which Ray would replace by an end without a word."""
-    asking = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    if threading.current_thread() is threading.main_thread():
+    """Keep the handlers of signals that ask to stop, which Ray would replace by an end without a word.
+
+    A terminal that is closed is none of the processes that start here: they are needed to save what was trained.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asking = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
         for number, handler in asking.items():
             signal.signal(number, handler)
 

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.config import Config, to_dict
 from distvae.progress import Progress, Style, until_stopped
 from distvae.recipes import load, parse_assignments, read_tree, recipe_names, recipe_path
+from distvae.refusal import Refusal
 
 if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
@@ -82,25 +84,49 @@ def train(
     tracker = Tracker.open(config, recipe, folder, recipe) if track and chief else None
     with until_stopped() as stop:
         try:
-            for told in trained(config, dataset, there, recipe, resume, force, stop, team, group):
-                if isinstance(told, str):
-                    progress.say(told)
-                    continue
-                progress.epoch(told)
-                if tracker:
-                    tracker.epoch(told)
+            follow(trained(config, dataset, there, recipe, resume, force, stop, team, group), tracker, progress)
         except (Interrupted, Diverged, WorkerLost) as error:
-            progress.end()
-            if tracker:
-                tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
             leave(error, stop(), folder)
         finally:
             if chief:
                 bring(there, folder)
             team.close()
-    progress.end()
     if chief:
         conclude(folder, tracker, progress, style, judge)
+
+
+def follow(told: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: Progress) -> None:
+    """Show and record what training tells."""
+    with recorded(tracker, progress):
+        try:
+            for news in told:
+                if isinstance(news, str):
+                    progress.say(news)
+                    continue
+                progress.epoch(news)
+                if tracker:
+                    tracker.epoch(news)
+        finally:
+            progress.end()
+
+
+@contextmanager
+def recorded(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
+    """Close the record of what ends early, however it does.
+
+    What is refused before its first epoch has begun no record, and there may be that of an earlier run in the folder;
+    what another training goes on with is that one's to close.
+    """
+    from distvae.train.folder import TakenOver
+    from distvae.train.loop import Interrupted
+
+    try:
+        yield
+    except BaseException as error:
+        begun = progress.seen or not isinstance(error, Refusal)
+        if tracker and begun and not isinstance(error, TakenOver):
+            tracker.close("KILLED" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "FAILED")
+        raise
 
 
 def group(workers: str, gpus: float, address: str | None, wait: float) -> "Group | None":
@@ -155,10 +181,11 @@ def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style:
     """Judge a finished run, and record that."""
     from distvae.evaluation import judged, report
 
-    judgement = judged(folder, "test", folder / "evaluation" / "test", True, style != "line") if judge else None
-    if tracker:
-        if judgement:
+    with recorded(tracker, progress):
+        judgement = judged(folder, "test", folder / "evaluation" / "test", True, style != "line") if judge else None
+        if tracker and judgement:
             tracker.evaluation(judgement.summary, folder / "evaluation" / "test")
+    if tracker:
         tracker.model()
         tracker.close()
         if tracker.whole:

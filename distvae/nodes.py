@@ -3,8 +3,9 @@
 import importlib.metadata
 import platform
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from distvae.storage import Folder
 PACKAGES = ("distvae", "torch", "numpy", "pyarrow", "safetensors")
 PATIENCE = 120.0
 """Seconds that a machine has to answer in."""
+AGAIN = 30.0
+"""Seconds between two calls for machines that are still to come."""
 STORAGE = "--storage with a path on a shared disk, or a URI such as s3://bucket/runs"
 """What a run needs that machines do not see the folder of."""
 
@@ -59,13 +62,27 @@ def hosts(ray: Any) -> set[str]:
 
 @contextmanager
 def called(each: Mapping[str, float], count: int) -> Iterator[None]:
-    """Ask Ray's autoscaler for room for so many of these, until left; without one nobody hears it."""
+    """Ask Ray's autoscaler for room for so many of these, until left; without one nobody hears it.
+
+    It is asked again and again, for one that is started anew has forgotten what was asked of it.
+    """
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=[{name: amount for name, amount in each.items() if amount}] * count)
+    bundles, over = [{name: amount for name, amount in each.items() if amount}] * count, threading.Event()
+
+    def again() -> None:
+        while not over.wait(AGAIN):
+            with suppress(Exception):  # it is being started; the next call comes soon
+                request_resources(bundles=bundles)
+
+    request_resources(bundles=bundles)
+    calling = threading.Thread(target=again, daemon=True)
+    calling.start()
     try:
         yield
     finally:
+        over.set()
+        calling.join()
         request_resources(bundles=[])
 
 

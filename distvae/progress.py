@@ -1,6 +1,7 @@
 """What a person sees of training: a live line on a terminal, plain lines elsewhere, JSON for programs, or nothing."""
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -106,9 +107,23 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
+def _last_word(text: str) -> None:
+    """Tell a person who may have closed the terminal: then nothing can be written there, and need not be."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
 @contextmanager
 def until_stopped() -> Iterator[Callable[[], int]]:
-    """A function that returns the signal that asked to stop, or 0; a second signal quits at once."""
+    """A function that returns the signal that asked to stop, or 0; a second signal quits at once.
+
+    A terminal that is closed asks as well, unless its signal was ignored from the start, as it is under nohup.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -116,9 +131,10 @@ def until_stopped() -> Iterator[Callable[[], int]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         asked.append(number)
-        sys.stderr.write("\nstopping after this batch; once more to quit at once\n")
+        _last_word("\nstopping after this batch; once more to quit at once\n")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = set() if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else {signal.SIGHUP}
+    before = {number: signal.signal(number, ask) for number in {signal.SIGINT, signal.SIGTERM} | hangup}
     try:
         yield lambda: asked[0] if asked else 0
     finally:

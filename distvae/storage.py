@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,19 @@ from distvae.refusal import Refusal, room
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """Where a file appears when it is closed, whole, and to move one is to copy it."""
+
+
+AZURE = {"abfs", "abfss"}
+"""Whose URIs name a container, or an account, before the `@`."""
+
+
+def public(uri: str) -> str:
+    """A URI without user and password; what it needs to find the place is kept."""
+    scheme, separator, rest = uri.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    named = user.partition(":")[0] + at if scheme in AZURE else ""
+    return f"{scheme}{separator}{named}{host}{slash}{path}"
 
 
 class Sink(io.RawIOBase):
@@ -54,8 +68,9 @@ class Folder:
         try:
             self.system, self.path = FileSystem.from_uri(self.given)
         except ValueError as error:
-            why = str(error).replace(self.given, str(self))  # which may hold a password
-            raise Refusal(f"storage: {self}: {why}; a path or a URI that pyarrow reads expected") from None
+            shown = re.sub("(?<=://).*@", "", self.given.partition("?")[0])  # whatever it is, it may be a password
+            why = str(error).replace(self.given, shown)
+            raise Refusal(f"storage: {shown}: {why}; a path or a URI that pyarrow reads expected") from None
 
     @classmethod
     def of(cls, place: "str | Path | Folder") -> "Folder":
@@ -64,8 +79,7 @@ class Folder:
 
     def __str__(self) -> str:
         """Where it is, without a password and without options."""
-        scheme, separator, rest = self.given.partition("?")[0].partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}" if separator else self.given
+        return public(self.given).partition("?")[0] if self.remote else self.given
 
     def below(self, name: str) -> "Folder":
         """A folder in this one."""
@@ -83,9 +97,14 @@ class Folder:
             sink.write(content)
 
     def append(self, name: str, content: bytes) -> None:
-        """Add to a file; where files are whole or not there, it is written again."""
+        """Add to a file what is to outlast a power cut; where files are whole or not there, it is written again."""
         if self.system.type_name in OBJECT_STORES:
             self.write(name, (self.read(name) if self.has(name) else b"") + content)
+        elif self.system.type_name == "local":
+            with room(f"{self}/{name}"), Path(self.at(name)).open("ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         else:
             with room(f"{self}/{name}"), self.system.open_append_stream(self.at(name)) as stream:
                 stream.write(content)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,18 @@ import pytest
 import soundfile
 
 from distvae import cli
+from distvae.jobs import follow
+from distvae.progress import Progress
 from distvae.recipes import recipe_names
+from distvae.refusal import Refusal
+from distvae.track import Tracker
+from distvae.track.journal import Journal
+from distvae.train.epoch import Epoch
+from distvae.train.folder import TakenOver
+from distvae.train.loop import Interrupted
 from distvae.train.session import fit
 from tests import tiny
+from tests.track.records import RECORD
 
 SMALL = ["train.epochs=2", "train.warmup=10", "model.latent=4", "model.hidden=[8]", "estep.hidden=[8]"]
 LIGHT = ["--no-evaluate", "--no-track"]
@@ -154,8 +164,9 @@ def test_an_existing_output_is_refused_before_anything_is_computed(call: Called,
 
 
 def begin(*words: str) -> "subprocess.Popen[str]":
-    """A command in a process of its own."""
-    command = [sys.executable, "-c", "from distvae.cli import main; main()", *words]
+    """A command in a process of its own, which a closed terminal reaches though it may not reach these tests."""
+    heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    command = [sys.executable, "-c", f"{heard}\nfrom distvae.cli import main; main()", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -176,7 +187,7 @@ def wait_for_epochs(file: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: signal.Signals) -> None:
     words = [*SMALL, "train.epochs=20", *LIGHT]
     assert completed("train", "speech-sdm", "--out", "whole", "--quiet", *words) == 0
@@ -190,6 +201,33 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: sign
     assert completed("train", "speech-sdm", "--out", "part", "--quiet", "--resume", *words) == 0
     final = [json.loads((tmp_path / name / "last.json").read_text())["sha256"] for name in ("whole", "part")]
     assert final[0] == final[1]
+
+
+ENDS: dict[str, tuple[BaseException, str | None]] = {
+    "a full disk": (Refusal("epochs.jsonl: no room left on the disk"), "FAILED"),
+    "a storage out of reach": (OSError("timeout"), "FAILED"),
+    "what nobody foresaw": (RuntimeError("a bug"), "FAILED"),
+    "a signal": (Interrupted(), "KILLED"),
+    "another training": (TakenOver("another training goes on with this run"), None),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_whatever_ends_a_training_that_was_recorded_closes_its_record(tmp_path: Path, name: str, epochs: int) -> None:
+    error, status = ENDS[name]
+
+    def told() -> Iterator[Epoch | str]:
+        yield from [RECORD] * epochs
+        raise error
+
+    with pytest.raises(type(error)):
+        follow(told(), Tracker(None, "here", "one", tmp_path, {}, {}), Progress("quiet", "row"))
+    kept = Journal(tmp_path).pending()
+    if name == "a full disk" and not epochs:
+        assert kept == [], "the record of an earlier run in the folder is none of this one's"
+    else:
+        assert (kept[-1] if kept else {}).get("status") == status
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """Machines that do not see the same storage are refused before training begins."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from distvae import nodes
 from distvae.cluster import joined
-from distvae.nodes import check
+from distvae.nodes import called, check
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from tests.machines import cluster
@@ -30,3 +32,23 @@ def test_a_folder_that_a_machine_does_not_see_is_refused(tmp_path: Path, monkeyp
             with pytest.raises(Refusal, match=r"/run: what \S+ writes there is not seen by \S+; a place that all"):
                 check(ray, Folder(HERE / "run"))
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_machines_are_called_for_as_long_as_one_waits_and_then_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's part is played by a list: an autoscaler of which every other call finds it restarting."""
+    heard, often, threads = list[list[dict[str, float]]](), threading.Event(), threading.active_count()
+
+    def request_resources(bundles: list[dict[str, float]]) -> None:
+        heard.append(bundles)
+        if len(heard) >= 4:
+            often.set()
+        if len(heard) == 2:
+            raise ConnectionError
+
+    monkeypatch.setattr(nodes, "AGAIN", 0.001)
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", request_resources)
+    with called({"CPU": 2, "GPU": 0}, 2):
+        assert often.wait(60)
+    assert heard.pop() == []
+    assert all(bundles == [{"CPU": 2}] * 2 for bundles in heard)
+    assert threading.active_count() == threads, "nobody goes on calling"

@@ -1,7 +1,10 @@
 """What is shown of training: lines a log can keep, JSON a program can read, durations a person can."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -74,3 +77,36 @@ def test_a_signal_is_kept_for_the_loop_to_see_and_the_handlers_return(number: si
         signal.raise_signal(number)
         assert stop() == number
     assert signal.getsignal(number) is before
+
+
+CLOSED = """
+import fcntl, signal, sys, termios
+from distvae.progress import until_stopped
+signal.signal(signal.SIGHUP, signal.{})
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+with until_stopped() as stop:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if stop():
+        print("saved", file=sys.stderr)
+    raise SystemExit(128 + stop())
+"""
+
+
+@pytest.mark.parametrize(("disposition", "code"), [("SIG_DFL", 128 + signal.SIGHUP), ("SIG_IGN", 128)])
+def test_a_terminal_that_is_closed_asks_to_stop_unless_that_is_ignored(disposition: str, code: int) -> None:
+    terminal, end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLOSED.format(disposition)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        start_new_session=True,
+        text=True,
+    )
+    os.close(end)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    os.close(terminal)
+    process.communicate("\n", timeout=60)
+    assert process.returncode == code

@@ -1,9 +1,11 @@
 """Folders: files whole or not at all, wherever they are; a password is never shown."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from distvae.refusal import Refusal
 from distvae.storage import Folder
 
 
@@ -61,6 +63,8 @@ def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
         ("runs", "x", "runs/x"),
         ("runs/why?", "x", "runs/why?/x"),
         ("file:///runs/", "x", "file:///runs/x"),
+        ("abfs://box@account.dfs.core.windows.net/a@b", "x", "abfs://box@account.dfs.core.windows.net/a@b/x"),
+        ("abfss://box:secret@account.dfs.core.windows.net/", "x", "abfss://box@account.dfs.core.windows.net/x"),
         ("s3://key:secret@bucket/runs?endpoint_override=host:1&scheme=http", "x", "s3://bucket/runs/x"),
     ],
 )
@@ -70,3 +74,19 @@ def test_a_folder_in_a_folder_is_told_without_its_password(given: str, name: str
     assert "secret" not in str(folder)
     if folder.remote:
         assert folder.given.partition("?")[2] == given.partition("?")[2]
+
+
+def test_what_is_not_understood_is_refused_without_what_may_be_a_password() -> None:
+    with pytest.raises(Refusal, match=r"storage: s3://bucket/runs: .*a path or a URI") as refused:
+        Folder("s3://key:sec/ret@bucket/runs")
+    assert "sec/" not in str(refused.value)
+    assert "ret@" not in str(refused.value)
+
+
+def test_what_was_appended_is_on_the_disk_before_one_goes_on(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write("lines", b"one\n")
+    synced: list[os.stat_result] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file)))
+    folder.append("lines", b"two\n")
+    there = Path(folder.at("lines")).stat()
+    assert [(found.st_ino, found.st_size) for found in synced] == [(there.st_ino, 8)]

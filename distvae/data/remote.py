@@ -7,7 +7,7 @@ from typing import Any
 
 from distvae.data.folders import cache, once
 from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.storage import Folder, public
 
 
 def is_remote(path: str) -> bool:
@@ -17,7 +17,7 @@ def is_remote(path: str) -> bool:
 
 def bring(uri: str) -> Path:
     """The folder or file of a URI, as it is there now, on this machine."""
-    if "@" in uri.partition("?")[0]:
+    if public(uri) != uri:
         told = "names and passwords belong in the environment, for runs keep the path of their data"
         raise Refusal(f"data.path: {Folder(uri)}: {told}")
     there = Folder(uri)

@@ -5,7 +5,7 @@ has them write their files; the others may read and write as soon as it has done
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +16,15 @@ import torch
 from torch import Tensor
 
 from distvae.estep.shard import Shard, StaleShard
-from distvae.estep.store import Draw, Kept
+from distvae.estep.store import Draw, Kept, refuse_to_exceed
 from distvae.lanes import Lanes, Rows
+from distvae.memory import available
+from distvae.refusal import Refusal
 
 UNANSWERED = 4  # puts under way at most, lest they fill Ray's memory
 AHEAD = 2  # blocks asked for and not yet taken: the one whose turn it is, and the next
+
+FILLED = 3  # times that a shard is filled whose process ends while it is: what ends it would do so again
 
 
 class ShardActor(Shard):
@@ -31,6 +35,12 @@ class ShardActor(Shard):
         import ray
 
         return super().status() | {"restarted": ray.get_runtime_context().was_current_actor_reconstructed}
+
+    def wanted(self) -> tuple[str, int, int]:
+        """Its machine, how many bytes of memory are free there, and for how many rows it will take of them."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), available(), self.lacking()
 
 
 class Shards(NamedTuple):
@@ -113,11 +123,27 @@ class ShardedStore:
         self._forget()
         if self.chief:
             self.restarts += sum(1 for state in self.status() if state["restarted"] and not state["filled"])
-            self.incarnations = self._all(call, *arguments)
+            self._refuse_to_overfill()
+            try:
+                self.incarnations = self._all(call, *arguments, max_task_retries=FILLED - 1)
+            except StaleShard as error:
+                raise Refusal(
+                    f"estep.states: the process of a shard ended {FILLED} times while it was filled, the last time as "
+                    f"{error.__cause__!r}; fewer states or more memory expected"
+                ) from error
 
-    def _all(self, call: str, *arguments: Any) -> list[Any]:
+    def _refuse_to_overfill(self) -> None:
+        """Shards of one machine share its memory: what each has room for alone may be too much for all of them."""
+        free, rows = dict[str, int](), Counter[str]()
+        for node, left, lacking in self._all("wanted"):
+            free[node] = min(left, free.get(node, left))
+            rows[node] += lacking
+        for node in rows:
+            refuse_to_exceed(free[node], rows[node], self.shards.states, self.shards.words)
+
+    def _all(self, call: str, *arguments: Any, **options: Any) -> list[Any]:
         """The answers of all shards, which work side by side."""
-        return _answers([getattr(actor, call).remote(*arguments) for actor in self.shards.actors])
+        return _answers([getattr(one, call).options(**options).remote(*arguments) for one in self.shards.actors])
 
     def get(self, rows: Tensor) -> Tensor:
         """(B, S, W) the words of these rows: of the block that was put last, or from the shards."""

@@ -74,6 +74,10 @@ class Shard:
         words = self.store.words if self.store else torch.empty(0)
         return {"filled": self.present is not None, "rows": len(words), "bytes": 8 * words.numel(), "memory": peak()}
 
+    def lacking(self) -> int:
+        """Rows whose states will take memory of the machine, and have none yet."""
+        return 0 if self.store or self.mapped else len(self.held.rows())
+
     def _meant(self, incarnation: str) -> LocalStore:
         """The states, if they are those that the caller means."""
         if self.store is None or incarnation != self.incarnation():

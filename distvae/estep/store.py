@@ -1,8 +1,12 @@
 """Where populations live: bit-packed, rows by id, in blocks."""
 
+import errno
+import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -17,6 +21,9 @@ from distvae.storage import Folder
 VERSION = 2
 PART = 65536  # rows written at a time
 DRAWN = 1024  # rows whose first states are drawn at a time
+
+UNABLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What file systems answer that set no room aside."""
 
 Draw = Callable[[Tensor], Tensor]
 """The first words (B, S, W) of these rows."""
@@ -196,23 +203,46 @@ def _check(kept: Kept, metadata: dict[bytes, bytes]) -> None:
 
 def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
     """(rows, states, words) to be filled, in memory or in an unnamed file in the folder `mapped`."""
-    needed = 8 * rows * states * words
     if mapped is None:
-        if needed > available():
-            raise Refusal(
-                f"estep.states: {states} states for {rows:,} rows need {_gigabytes(needed)}, and "
-                f"{_gigabytes(available())} of memory are free; fewer expected, or estep.mapped=FOLDER on a large disk"
-            )
+        refuse_to_exceed(available(), rows, states, words)
         return torch.empty(rows, states, words, dtype=torch.int64)
+    needed = 8 * rows * states * words
     try:
         with tempfile.NamedTemporaryFile(dir=mapped, prefix="distvae-population-") as file:
-            file.truncate(needed)
+            _reserve(file.fileno(), needed, shutil.disk_usage(mapped).free)
             values = torch.from_file(file.name, shared=True, size=needed // 8, dtype=torch.int64)
     except OSError as error:
         raise Refusal(
-            f"estep.mapped: {mapped}: {error.strerror}; a folder that can be written into expected"
+            f"estep.mapped: {mapped}: {error.strerror}; a folder that can be written into expected, with "
+            f"{_gigabytes(needed)} of room"
         ) from error
     return values.view(rows, states, words)
+
+
+def refuse_to_exceed(free: int, rows: int, states: int, words: int) -> None:
+    """Refuse states for which so many bytes of memory are too few."""
+    needed = 8 * rows * states * words
+    if needed > free:
+        raise Refusal(
+            f"estep.states: {states} states for {rows:,} rows need {_gigabytes(needed)}, and "
+            f"{_gigabytes(free)} of memory are free; fewer expected, or estep.mapped=FOLDER on a large disk"
+        )
+
+
+def _reserve(file: int, needed: int, free: int) -> None:
+    """Make a file so long, with all its room set aside: whoever maps it is killed where a disk is full only later.
+
+    Where a system cannot set room aside, that there is enough at the start has to do.
+    """
+    if needed > free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.truncate(file, needed)
+    with suppress(AttributeError):  # macOS has no such call
+        try:
+            os.posix_fallocate(file, 0, needed)
+        except OSError as error:
+            if error.errno not in UNABLE:
+                raise
 
 
 def _gigabytes(count: int) -> str:

@@ -23,41 +23,76 @@ Place = str | Path | Folder
 
 def save(place: Place, name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write the checkpoint of a name, replacing the one before."""
+    folder = Folder.of(place)
+    folder.write(f"{name}.json", _stored(folder, name, tensors, facts))
+    tidy(folder)
+
+
+def _stored(folder: Folder, name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
+    """Write tensors to a new file; the manifest that will name it."""
     from safetensors.torch import save as pack
 
-    folder = Folder.of(place)
     content = pack({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:12]}.safetensors"
     folder.write(file, content)
     manifest = {"version": VERSION, "tensors": file, "sha256": digest, "facts": facts}
-    folder.write(f"{name}.json", json.dumps(manifest, indent=1).encode())
-    _tidy(folder)
+    return json.dumps(manifest, indent=1).encode()
 
 
 def advance(folder: Folder, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write the last state; what was the last is the previous one now."""
-    if folder.has("last.json"):
+    """Write the last state, which names the best weights until then; what was the last is the previous one now.
+
+    A state saved twice, as by Ctrl-C right after an epoch, replaces itself: the previous one stays an earlier one.
+    """
+    best = read_manifest(folder, "best.json") if folder.has("best.json") else None
+    manifest = _stored(folder, "last", tensors, facts | {"best": best})
+    if folder.has("last.json") and _reached(read_manifest(folder, "last.json")["facts"]) != _reached(facts):
         folder.write("previous.json", folder.read("last.json"))
-    save(folder, "last", tensors, facts)
+    folder.write("last.json", manifest)
+    tidy(folder)
+
+
+def _reached(facts: dict[str, Any]) -> tuple[int, int]:
+    """How far the training was whose state was saved."""
+    return facts["position"]["epoch"], facts["position"]["batch"]
+
+
+def previous(folder: Folder) -> int | None:
+    """The epoch of the state before the last, if one is kept."""
+    kept = folder.read("previous.json") if folder.has("previous.json") else b""
+    if not kept or (folder.has("last.json") and folder.read("last.json") == kept):  # it has been gone back to
+        return None
+    return _reached(read_manifest(folder, "previous.json")["facts"])[0]
 
 
 def revert(folder: Folder) -> int:
     """Make the previous state the last again; the epoch it goes on from."""
-    if not folder.has("previous.json"):
+    if (epoch := previous(folder)) is None:
         raise Refusal(f"{folder}: no checkpoint before the last is kept; --resume without --previous expected")
-    _, facts = load(folder, "previous")
+    load(folder, "previous")
     folder.write("last.json", folder.read("previous.json"))
-    return int(facts["position"]["epoch"])
+    return epoch
 
 
-def _tidy(folder: Folder) -> None:
+def recall(folder: Folder) -> None:
+    """Make the best weights those that the last state knows; what was better since then is trained again."""
+    facts = read_manifest(folder, "last.json")["facts"] if folder.has("last.json") else {"best": None}
+    if facts.get("best"):
+        folder.write("best.json", json.dumps(facts["best"], indent=1).encode())
+    elif "best" in facts:
+        folder.delete("best.json")
+
+
+def tidy(folder: Folder) -> None:
     """Delete the tensors and populations that no checkpoint names."""
     needed: set[str] = set()
     for name in MANIFESTS:
         if folder.has(name):
             manifest = read_manifest(folder, name)
-            needed |= {manifest["tensors"], *(kept["file"] for kept in manifest["facts"].get("populations", []))}
+            facts = manifest["facts"]
+            needed |= {manifest["tensors"], *(kept["file"] for kept in facts.get("populations", []))}
+            needed |= {facts["best"]["tensors"]} if facts.get("best") else set()
     for file in folder.names():
         if file not in needed and file.lstrip(".").startswith(("best-", "last-", "population-")):
             folder.delete(file)

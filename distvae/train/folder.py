@@ -42,6 +42,10 @@ def clear(place: Place, force: bool) -> None:
     folder.remove()
 
 
+class TakenOver(Refusal):
+    """Another training goes on in the folder of this one."""
+
+
 def own(folder: Folder) -> str:
     """Take a run's folder over; whoever trained into it until now will notice."""
     token = secrets.token_hex(8)
@@ -49,10 +53,15 @@ def own(folder: Folder) -> str:
     return token
 
 
+def owned(folder: Folder, owner: str) -> bool:
+    """Whether nobody has taken it over since."""
+    return folder.read(OWNER).decode() == owner
+
+
 def refuse_intruders(folder: Folder, owner: str) -> None:
     """Stop a training whose folder another one has taken over, such as a worker whose driver is gone."""
-    if folder.read(OWNER).decode() != owner:
-        raise Refusal(f"{folder}: another training goes on with this run; this one ends here")
+    if not owned(folder, owner):
+        raise TakenOver(f"{folder}: another training goes on with this run; this one ends here")
 
 
 def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:

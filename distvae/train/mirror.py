@@ -1,13 +1,12 @@
 """A run whose folder is on a storage that many machines share, and the copy of it here: all but the populations."""
 
 import json
-import re
 import secrets
 from pathlib import Path
 
 from distvae.refusal import Refusal
-from distvae.storage import Folder
-from distvae.train.checkpoint import read_manifest
+from distvae.storage import Folder, public
+from distvae.train.checkpoint import read_manifest, tidy
 from distvae.train.folder import clear
 from distvae.train.run import read_info
 
@@ -45,7 +44,7 @@ def _refuse_out_of_reach(folder: Folder) -> None:
 
 
 def bring(there: Folder, local: Path) -> None:
-    """Copy here what can be looked at; nothing where the run is here already."""
+    """Copy here what can be looked at, and delete the weights of earlier copies; nothing where the run is here."""
     here = Folder(local)
     if there.place == here.place or not there.has("run.json"):
         return
@@ -57,5 +56,5 @@ def bring(there: Folder, local: Path) -> None:
             file = read_manifest(there, f"{name}.json")["tensors"]
             here.write(file, there.read(file))
             here.write(f"{name}.json", there.read(f"{name}.json"))
-    origin = re.sub(r"(?<=://)[^/@]*@", "", there.place)  # a password is not written down
-    here.write("run.json", json.dumps(read_info(there) | {"storage": origin}, indent=1).encode())
+    tidy(here)
+    here.write("run.json", json.dumps(read_info(there) | {"storage": public(there.place)}, indent=1).encode())

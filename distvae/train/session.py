@@ -19,7 +19,7 @@ from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
 from distvae.train.epoch import Epoch
-from distvae.train.folder import keep_epochs, note, open_folder, own, refuse_intruders
+from distvae.train.folder import keep_epochs, note, open_folder, own, owned, refuse_intruders
 from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
 from distvae.train.team import ALONE, Team
 
@@ -63,9 +63,11 @@ def keep(
     team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
     if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
         _restore(trainer, folder)
-    if chief:
-        keep_epochs(folder, trainer.position.epoch)
     owner = owner or (own(folder) if chief else "")
+    if chief:
+        refuse_intruders(folder, owner)
+        keep_epochs(folder, trainer.position.epoch)
+        checkpoint.recall(folder)
     team.barrier()
     savings = Savings(folder, trainer, owner)
     try:
@@ -78,7 +80,7 @@ def keep(
         savings.save()
         raise
     finally:
-        if chief:
+        if chief and owned(folder, owner):
             note(folder, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
 
 
@@ -89,9 +91,8 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         trainer.restore(tensors, facts["position"])
         trainer.estep.load(folder.place, facts["populations"])
     except Refusal as error:
-        if not folder.has("previous.json"):
+        if (epoch := checkpoint.previous(folder)) is None:
             raise
-        epoch = checkpoint.read_manifest(folder, "previous.json")["facts"]["position"]["epoch"]
         raise Refusal(f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}") from error
     trainer.estep.to(trainer.device)
 

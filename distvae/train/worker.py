@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.epoch import Epoch
 from distvae.train.events import EVENTS, begun, note, sentence
+from distvae.train.folder import TakenOver, own, refuse_intruders
 from distvae.train.group import POLL, Group, wait_for_workers
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.notices import Notices, leaving
@@ -29,10 +31,10 @@ from distvae.train.team import Team, WorkerLost
 if TYPE_CHECKING:
     from distvae.estep.actors import ShardedStore
 
-STOP = "stop"
-"""A file in the run folder that asks the workers to stop after their batch."""
-REFUSED = "refused.json"
-"""Why a worker cannot go on, and would not if it began again."""
+STOP = "stop-{}"
+"""A file in the run folder that asks the workers of an owner to stop after their batch."""
+REFUSED = "refused-{}.json"
+"""Why a worker of an owner cannot go on, and would not if it began again."""
 AFAR = 2.0  # seconds between two looks at a run folder that is not in a file system of this machine
 RESIZE = 20.0  # seconds between two looks at whether there is room for more workers
 UNDER_WAY = 50 * 2**20  # bytes of blocks that a worker may have on their way to shards and back
@@ -58,23 +60,20 @@ def lead(
     config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
     """The same under the Ray that this process has joined; workers whom nobody listens to any more are stopped."""
-    from distvae.train.folder import own
-
     lanes, group = _shared(config, folder, group)
-    for name in (STOP, EVENTS, REFUSED):
-        folder.delete(name)
+    folder.delete(EVENTS)
     shards = _shards(config, lanes, group)
     job = {"config": to_dict(anywhere(config)), "recipe": recipe, "place": folder.place, "shards": shards}
-    job["owner"] = own(folder)
+    job["owner"] = owner = own(folder)
     ended: list[Exception | bool] = []
     threads = config.train.threads or 1
     running = threading.Thread(target=lambda: ended.append(_fit(job, folder, group, threads)), daemon=True)
     running.start()
     try:
-        yield from _watch(folder, config.train.epochs, running, stop)
+        yield from _watch(folder, owner, config.train.epochs, running, stop)
     finally:
-        _dismiss(running, folder)
-    _conclude(ended[0], folder)
+        _dismiss(running, folder, owner)
+    _conclude(ended[0], folder, owner)
 
 
 def _shared(config: Config, folder: Folder, group: Group) -> tuple[Lanes, Group]:
@@ -152,53 +151,59 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.train.session import keep, prepare
     from distvae.train.team import of_environment
 
-    config, folder = from_dict(job["config"]), Folder(job["place"])
-    if folder.has(REFUSED):
+    config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
+    if folder.has(REFUSED.format(owner)):
         return False
     team = of_environment(device_of(config.train.device))
     store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
     try:
         dataset = open_dataset(config.data, quiet=True)
         trainer = prepare(config, dataset, team, store)
-        tell = partial(_tell, folder, team, store)
+        tell = partial(_tell, folder, owner, team, store)
         tell()
         notices = Notices(team, leaving, tell)
-        known = {"recipe": job["recipe"], "owner": job["owner"], "resume": True}
-        for epoch in keep(trainer, config, dataset, folder, stop=asked(folder), hurried=notices, **known):
+        known = {"recipe": job["recipe"], "owner": owner, "resume": True}
+        for epoch in keep(trainer, config, dataset, folder, stop=asked(folder, owner), hurried=notices, **known):
             ray.train.report({"epoch": epoch.epoch})
     except Interrupted:
         return True
     except (WorkerLost, StaleShard, RayError, OSError):  # it may go better next time
         raise
     except Exception as error:
-        _give_up(folder, error)
+        _give_up(folder, owner, error)
         raise
     finally:
         team.close()
     return False
 
 
-def _tell(folder: Folder, team: Team, store: "ShardedStore | None", leaving: Collection[str] = ()) -> None:
+def _tell(folder: Folder, owner: str, team: Team, store: "ShardedStore | None", leaving: Collection[str] = ()) -> None:
     """Write down that the team trains, or that machines will be taken away from it."""
     if team.rank == 0:
+        refuse_intruders(folder, owner)
         note(folder, team.size, store.status() if store else [], len(leaving))
 
 
-def _give_up(folder: Folder, error: Exception) -> None:
+def _give_up(folder: Folder, owner: str, error: Exception) -> None:
     """Write down why training cannot go on; of an error that nobody foresaw, where it came from as well."""
     foreseen = isinstance(error, (Refusal, Diverged))
     text = str(error) if foreseen else "".join(traceback.format_exception(error))
-    folder.write(REFUSED, json.dumps({"kind": type(error).__name__, "text": text}).encode())
+    folder.write(REFUSED.format(owner), json.dumps({"kind": type(error).__name__, "text": text}).encode())
 
 
-def asked(folder: Folder) -> Callable[[], bool]:
+def ask(folder: Folder, owner: str) -> None:
+    """Ask those who train for an owner to stop; whoever trains for another goes on."""
+    folder.write(STOP.format(owner), b"")
+
+
+def asked(folder: Folder, owner: str) -> Callable[[], bool]:
     """Whether a file in a folder asks to stop, looked for now and then."""
     found, due = False, 0.0
 
     def look() -> bool:
         nonlocal found, due
         if not found and time.monotonic() >= due:
-            found, due = folder.has(STOP), time.monotonic() + _poll(folder)
+            found, due = folder.has(STOP.format(owner)), time.monotonic() + _poll(folder)
         return found
 
     return look
@@ -209,13 +214,15 @@ def _poll(folder: Folder) -> float:
     return AFAR if folder.remote else POLL
 
 
-def _watch(folder: Folder, epochs: int, running: threading.Thread, stop: Callable[[], object]) -> Iterator[Epoch | str]:
+def _watch(
+    folder: Folder, owner: str, epochs: int, running: threading.Thread, stop: Callable[[], object]
+) -> Iterator[Epoch | str]:
     """What the run folder tells, as it comes."""
     seen, told, asked = len(read_epochs(folder)), 0, False
     while True:
         over = not running.is_alive()
         if stop() and not asked:
-            folder.write(STOP, b"")
+            ask(folder, owner)
             asked = True
         events = read_records(folder, EVENTS)
         for event in events[told:]:
@@ -231,22 +238,24 @@ def _watch(folder: Folder, epochs: int, running: threading.Thread, stop: Callabl
         running.join(_poll(folder))
 
 
-def _dismiss(running: threading.Thread, folder: Folder) -> None:
-    """Stop workers that still train, and wait until they have."""
+def _dismiss(running: threading.Thread, folder: Folder, owner: str) -> None:
+    """Have workers stop that still train, and wait a while; nothing here may hide what ended the training."""
     if running.is_alive():
-        folder.write(STOP, b"")
-        running.join(PATIENCE)
-        if running.is_alive():
-            raise WorkerLost(f"the workers did not stop within {PATIENCE:.0f} s")
-        folder.delete(STOP)
+        with suppress(OSError, Refusal):
+            ask(folder, owner)
+            running.join(PATIENCE)
+            if not running.is_alive():
+                folder.delete(STOP.format(owner))
 
 
-def _conclude(ended: Exception | bool, folder: Folder) -> None:
+def _conclude(ended: Exception | bool, folder: Folder, owner: str) -> None:
     """Raise here what ended the workers there."""
-    folder.delete(STOP)
-    if folder.has(REFUSED):
-        facts = json.loads(folder.read(REFUSED))
-        foreseen: dict[str, type[Exception]] = {"Refusal": Refusal, "Diverged": Diverged}
+    stop, refused = STOP.format(owner), REFUSED.format(owner)
+    folder.delete(stop)
+    if folder.has(refused):
+        facts = json.loads(folder.read(refused))
+        folder.delete(refused)
+        foreseen: dict[str, type[Exception]] = {kind.__name__: kind for kind in (Refusal, TakenOver, Diverged)}
         raise foreseen.get(facts["kind"], RuntimeError)(facts["text"])
     if isinstance(ended, Exception):
         raise WorkerLost(f"the workers could not go on: {ended}") from ended

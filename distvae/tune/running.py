@@ -100,14 +100,14 @@ def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: 
     from ray import tune
 
     from distvae.storage import Folder
-    from distvae.train.worker import STOP
+    from distvae.train.worker import ask
 
     class Listener(tune.Callback):  # type: ignore[misc]
         asked = False
 
         def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
             if stop() and not self.asked:
-                Folder(shared.folder).write(STOP, b"")
+                ask(Folder(shared.folder), shared.owner)
                 self.asked = True
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

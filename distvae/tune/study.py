@@ -164,7 +164,6 @@ def _open_folder(space: Space, out: Path, resume: bool) -> None:
         shutil.rmtree(out)
     claim_folder(out, force=True)
     shutil.rmtree(out / NOTES, ignore_errors=True)
-    (out / "trials" / STOP).unlink(missing_ok=True)
     with whole(out / SWEEP) as path:
         path.write_text(json.dumps(_facts(space), indent=1) + "\n")
 
@@ -241,7 +240,7 @@ def _search(shared: Trials, process: dict[str, float], searcher: Any, scheduler:
 
 def _close(shared: Trials, watch: Watch) -> None:
     """Say how trials ended that could not say so themselves: they were stopped, or their process died."""
-    (shared.folder / STOP).unlink(missing_ok=True)
+    (shared.folder / STOP.format(shared.owner)).unlink(missing_ok=True)
     for number, result in watch.results.items():
         if result.state == "training":
             result.state = "stopped"

@@ -1,11 +1,13 @@
 """One trial of a sweep: an ordinary run for each of its seeds, judged, in a folder of its own. It knows no Ray."""
 
 import math
+import secrets
 import shutil
 import statistics
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,8 @@ class Trials:
     """The workers of each; without them its own process trains."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Where the process runs that runs them, as MLflow's tags."""
+    owner: str = field(default_factory=partial(secrets.token_hex, 8))
+    """Who may ask them to stop: this sweep, not an earlier one in its folder that may still be there."""
 
     def at(self, number: int) -> Path:
         """The folder of a trial."""
@@ -99,7 +103,7 @@ class Attempt:
 
         trials, folder = self.trials, Folder(self.folder)
         config, recipe = trials.space.config(self.values), trials.space.recipe_of(self.values)
-        dataset, stop = open_dataset(config.data, quiet=True), worker.asked(Folder(trials.folder))
+        dataset, stop = open_dataset(config.data, quiet=True), worker.asked(Folder(trials.folder), trials.owner)
         if trials.group is None:
             yield from fit(config, dataset, folder, recipe=recipe, resume=True, stop=stop)
         else:

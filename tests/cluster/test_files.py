@@ -211,7 +211,11 @@ BAD_OBJECTS = {
     "a typing error in a claim": (put(CLAIM, "spec", "accessMode", []), "accessMode"),
     "no such cluster": (put(JOB, "spec", "clusterSelector", {"ray.io/cluster": "other"}), "clusterSelector: other"),
     "a typing error in a job": (put(JOB, "spec", "entryPoint", "x"), "entryPoint: unknown"),
-    "a sweep without Ray": (put(JOB, "spec", "entrypoint", "distvae tune speech"), "entrypoint"),
+    "a sweep without Ray": (put(JOB, "spec", "entrypoint", "distvae tune speech --resume"), "--address auto expected"),
+    "a job that refuses its own folder": (
+        put(JOB, "spec", "entrypoint", "distvae tune speech --address auto"),
+        "--resume expected",
+    ),
 }
 
 

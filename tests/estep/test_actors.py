@@ -1,5 +1,6 @@
 """Shards in real Ray actors: what one process would hold, through restarts, and nothing left behind."""
 
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from distvae.estep.shard import StaleShard
 from distvae.estep.store import LocalStore, PopulationStore, room
 from distvae.estep.truncated import first_states
 from distvae.lanes import Lanes
+from distvae.memory import available
 from distvae.refusal import Refusal
 
 pytestmark = pytest.mark.slow
@@ -170,6 +172,23 @@ def test_what_a_shard_refuses_is_refused_in_its_words(started: Callable[[int], S
     with pytest.raises(Refusal) as refused:
         store.load(tmp_path, files)
     assert str(refused.value) == f"{tmp_path / files[1]['file']}: missing; the checkpoint names it"
+
+
+def test_shards_that_have_room_alone_and_not_together_are_refused_before_they_are_filled() -> None:
+    def nothing(rows: Tensor) -> Tensor:
+        raise InterruptedError(f"{len(rows)} rows are drawn")
+
+    states = int(0.7 * available() / (ROWS / 2 * WIDTH * 8))
+    with pytest.raises(Refusal, match=r"states for 1,000 rows need .* of memory are free"):
+        ShardedStore(launch(LANES, 2, states, WIDTH)).begin(nothing)
+
+
+def test_a_shard_whose_filling_ends_its_process_is_not_filled_for_ever(started: Callable[[int], Shards]) -> None:
+    def deadly(rows: Tensor) -> Tensor:
+        os._exit(len(rows))
+
+    with pytest.raises(Refusal, match=r"estep\.states: the process of a shard ended 3 times while it was filled"):
+        ShardedStore(started(1)).begin(deadly)
 
 
 PROGRAM = f"""

@@ -1,5 +1,9 @@
 """Populations on disk: what comes back is what went in, or a refusal."""
 
+import errno
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -133,6 +137,41 @@ def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"estep\.mapped"):
         room(10, 4, 3, str(tmp_path / "nowhere"))
+
+
+def test_a_disk_without_room_for_the_populations_is_refused_before_it_is_full(tmp_path: Path) -> None:
+    rows = shutil.disk_usage(tmp_path).free // 96 + 10**8
+    with pytest.raises(Refusal, match=rf"estep\.mapped: {tmp_path}: No space left .* with \S+ GB of room"):
+        room(rows, 4, 3, str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def refusing(number: int) -> Callable[[int, int, int], None]:
+    """A disk that answers a wish for room with an error."""
+
+    def answer(file: int, start: int, length: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return answer
+
+
+def test_room_that_others_have_taken_is_missed_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", refusing(errno.EDQUOT))
+    with pytest.raises(Refusal, match=r"estep\.mapped: .*quota exceeded"):
+        room(10, 4, 3, str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP])
+def test_a_system_that_sets_no_room_aside_maps_populations_all_the_same(
+    number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if number is None:
+        monkeypatch.delattr(os, "posix_fallocate")
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", refusing(number))
+    mapped = empty(mapped=str(tmp_path))
+    mapped.put(torch.arange(10), words())
+    assert torch.equal(mapped.words, words())
 
 
 def test_a_trainings_result_is_the_same_with_mapped_populations(tmp_path: Path) -> None:

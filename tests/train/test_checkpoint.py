@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
-from distvae.train.folder import own
+from distvae.train.folder import OWNER, own
+from distvae.train.loop import Interrupted
+from distvae.train.mirror import bring, place
 from distvae.train.run import read_epochs
-from distvae.train.session import Savings, fit
+from distvae.train.session import Savings, fit, keep, prepare
 from tests import tiny
 
 TVAE: dict[str, Any] = {
@@ -28,11 +30,11 @@ def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Savings, "share", 1e9)
 
 
-def advance(folder: Folder, epoch: int) -> None:
-    """A training comes to the end of an epoch; its populations are a file of that name."""
+def advance(folder: Folder, epoch: int, batch: int = 0) -> None:
+    """A training comes to the end of an epoch, or further; its populations are a file of that name."""
     file = f"population-{epoch}.arrow"
     folder.write(file, bytes(epoch))
-    facts = {"position": {"epoch": epoch}, "populations": [{"file": file}]}
+    facts = {"position": {"epoch": epoch, "batch": batch}, "populations": [{"file": file}]}
     checkpoint.advance(folder, {"w": torch.tensor([float(epoch)])}, facts)
 
 
@@ -67,6 +69,46 @@ def test_going_back_makes_the_previous_state_the_last(tmp_path: Path) -> None:
     assert checkpoint.load(folder, "previous")[0]["w"].item() == 1
 
 
+def test_what_one_goes_back_to_is_earlier_than_the_last_state(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for epoch, batch in ((1, 0), (2, 0), (2, 0)):
+        advance(folder, epoch, batch)
+    assert checkpoint.revert(folder) == 1
+    with pytest.raises(Refusal, match="no checkpoint before the last"):
+        checkpoint.revert(folder)
+    for epoch, batch in ((2, 0), (2, 7), (2, 7)):
+        advance(folder, epoch, batch)
+    assert checkpoint.revert(folder) == 2
+    assert checkpoint.read_manifest(folder, "last.json")["facts"]["position"]["batch"] == 0
+
+
+@pytest.mark.usefixtures("always_saving")
+def test_previous_after_a_stop_between_epochs_is_the_epoch_before(tmp_path: Path) -> None:
+    config, done = tiny.config(train={"epochs": 4}), list[int]()
+    with pytest.raises(Interrupted):
+        done.extend(e.epoch for e in fit(config, tiny.dataset(), tmp_path, resume=True, stop=lambda: len(done) == 3))
+    assert done == [1, 2, 3]
+    assert checkpoint.revert(Folder(tmp_path)) == 2
+
+
+def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Savings, "share", 1e-9)  # after the first epoch, and not again
+
+    def best() -> int:
+        return int(checkpoint.load(tmp_path, "best")[1]["epoch"])
+
+    config = tiny.config()
+    epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
+    assert [next(epochs).best for _ in range(3)] == [True] * 3, "no epoch is better than one before: this shows nothing"
+    del epochs
+    assert best() == 3
+    epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
+    assert next(epochs).epoch == best() == 2
+    assert len(list(tmp_path.glob("best-*"))) == 2, "that of this epoch, and that of the last state"
+
+
 @pytest.mark.usefixtures("always_saving")
 @pytest.mark.parametrize("lost", ["last-*.safetensors", "population-00005-*.arrow"])
 def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_been(tmp_path: Path, lost: str) -> None:
@@ -91,14 +133,45 @@ def test_a_training_whose_folder_another_took_over_ends_without_harm(tmp_path: P
     epochs = fit(tiny.config(**TVAE), tiny.dataset(), tmp_path / "run")
     next(epochs)
     own(Folder(tmp_path / "run"))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix != ".json"}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(Refusal, match="another training goes on with this run"):
         list(epochs)
-    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix != ".json"}
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(tmp_path: Path) -> None:
+    config, data, folder = tiny.config(), tiny.dataset(), Folder(tmp_path / "run")
+    former = fit(config, data, folder)
+    next(former)
+    old = folder.read(OWNER).decode()
+    successor = fit(config, data, folder, resume=True)
+    next(successor)
+    before = folder.read("epochs.jsonl")
+    folder.delete("last.json")  # as they found it when they began
+    with pytest.raises(Refusal, match="another training goes on with this run"):
+        list(keep(prepare(config, data), config, data, folder, resume=True, owner=old))
+    assert folder.read("epochs.jsonl") == before
 
 
 def test_a_run_may_be_kept_at_a_uri(tmp_path: Path) -> None:
     at_path, at_uri = tmp_path / "path", tmp_path / "uri"
-    for place in (str(at_path), f"file://{at_uri}"):
-        list(fit(tiny.config(**TVAE), tiny.dataset(), place))
+    for there in (str(at_path), f"file://{at_uri}"):
+        list(fit(tiny.config(**TVAE), tiny.dataset(), there))
     assert [e["val_bound"] for e in read_epochs(at_path)] == [e["val_bound"] for e in read_epochs(at_uri)]
+
+
+@pytest.mark.usefixtures("always_saving")
+def test_a_copy_of_a_run_has_the_weights_that_it_names_and_no_earlier_ones(tmp_path: Path) -> None:
+    run, config = tmp_path / "run", tiny.config(train={"epochs": 3})
+    there = place(run, f"file://{tmp_path}/kept", resume=False, force=False)
+    epochs = fit(config, tiny.dataset(), there)
+    for _ in range(2):
+        next(epochs)
+        bring(there, run)
+    named = {checkpoint.read_manifest(run, name)["tensors"] for name in ("best.json", "last.json")}
+    assert {path.name for path in run.glob("*.safetensors")} == named
+
+
+def test_a_line_that_was_cut_short_is_none(tmp_path: Path) -> None:
+    (tmp_path / "epochs.jsonl").write_bytes(b'{"epoch": 1}\n{"epo')
+    assert read_epochs(tmp_path) == [{"epoch": 1}]

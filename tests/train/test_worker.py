@@ -1,13 +1,20 @@
 """Several workers train as one does, or say why they cannot."""
 
+import json
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from distvae.cluster import joined
 from distvae.refusal import Refusal
+from distvae.storage import Folder
+from distvae.train import worker
 from distvae.train.group import Group
+from distvae.train.loop import Interrupted
+from distvae.train.worker import REFUSED, _conclude, _dismiss, ask, asked
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 
 SPEECH = ["speech-sdm", "data.path=built-in speech", "model.latent=4", "train.warmup=3", "train.epochs=1"]
@@ -55,3 +62,43 @@ def test_a_number_of_workers_that_is_none_is_refused(text: str) -> None:
 def test_a_range_of_workers_has_two_ends() -> None:
     assert (Group.parse("3").least, Group.parse("3").most) == (3, 3)
     assert (Group.parse("1:4").least, Group.parse("1:4").most) == (1, 4)
+
+
+def test_who_trains_for_one_owner_does_not_heed_what_stops_another(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    ask(folder, "former")
+    folder.write(REFUSED.format("former"), json.dumps({"kind": "Refusal", "text": "another training"}).encode())
+    assert not asked(folder, "present")()
+    _conclude(False, folder, "present")
+    assert asked(folder, "former")()
+    with pytest.raises(Refusal, match="another training"):
+        _conclude(True, folder, "former")
+    assert folder.names() == [], "what was told is no longer of use"
+    with pytest.raises(Interrupted):
+        _conclude(True, folder, "former")
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
+    """Workers that do not stop, and are not waited for."""
+    monkeypatch.setattr(worker, "PATIENCE", 0.0)
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    yield thread
+    over.set()
+    thread.join()
+
+
+def left_by_an_error(running: threading.Thread, folder: Folder) -> None:
+    try:
+        raise InterruptedError
+    finally:
+        _dismiss(running, folder, "owner")
+
+
+@pytest.mark.parametrize("place", ["run", "file/run"])
+def test_workers_that_do_not_stop_hide_no_error(busy: threading.Thread, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"so that nothing can be written below it")
+    with pytest.raises(InterruptedError):
+        left_by_an_error(busy, Folder(tmp_path / place))

@@ -146,10 +146,10 @@ def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(space: Space, ima
     trials, values = Trials(space, tmp_path / "trials"), {"model.kind": "sdm"}
     telling = run_trial(trials, 1, values)
     assert next(telling)["epoch"] == 1
-    (tmp_path / "trials" / STOP).touch()
+    (tmp_path / "trials" / STOP.format(trials.owner)).touch()
     assert list(telling)[-1] == {"stopped": True}
     assert list(run_trial(trials, 1, values)) == [{"stopped": True}]
-    (tmp_path / "trials" / STOP).unlink()
+    (tmp_path / "trials" / STOP.format(trials.owner)).unlink()
     done = len((tmp_path / "trials" / "1" / "epochs.jsonl").read_text().splitlines())
     assert 1 <= done < 1000
     again = run_trial(trials, 1, values)
