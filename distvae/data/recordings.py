@@ -10,6 +10,7 @@ from distvae.config import SpeechData
 from distvae.data import folders, layouts, splits
 from distvae.data.audio import SUFFIXES
 from distvae.data.dataset import BUILT_IN, Recording
+from distvae.data.remote import here
 from distvae.refusal import Refusal
 
 TABLE = "speakers.csv"
@@ -26,7 +27,7 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
     Splits are the table's, the corpus' or the top folders' (train, val, test; TRAIN, dev-clean). One that is not given
     is drawn from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
     """
-    root = (folders.given(config.path, "speech") if config.path != BUILT_IN else None) or _built_in()
+    root = (folders.given(here(config.path), "speech") if config.path != BUILT_IN else None) or _built_in()
     return root, divided(spoken(root, config), config)
 
 
