@@ -7,7 +7,8 @@ from pathlib import Path
 from distvae.refusal import Refusal
 from distvae.reproduce.compare import compare, grid, write
 from distvae.reproduce.run import KEPT, Work, begun, planned, reproduce
-from distvae.reproduce.table import Scale, read_table, table_names
+from distvae.reproduce.table import read_table, table_names
+from distvae.results import Scale
 from distvae.tune.means import Means
 
 

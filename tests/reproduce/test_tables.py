@@ -16,7 +16,8 @@ from distvae.refusal import Refusal
 from distvae.reproduce.compare import compare, write
 from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Work, begun, keep, planned
-from distvae.reproduce.table import SCALES, TABLES, Entry, Scale, Source, Table, read_table, table_names
+from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
+from distvae.results import SCALES, Scale
 from distvae.tune.ledger import Ledger
 from distvae.tune.results import Result, rank
 from distvae.tune.space import ROW, Space
