@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from distvae.config import Config, flatten
-from distvae.output import claim, whole
+from distvae.output import claim, make, whole
 from distvae.refusal import Refusal
 from distvae.tune.results import read_json
 
@@ -104,7 +104,7 @@ def write(folder: Path, row: Row, force: bool) -> None:
     path = folder / row["table"] / f"{row['row']}.json"
     if path.exists() and not force:
         raise Refusal(f"{path}: exists; --force replaces it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     with whole(path) as partial:
         partial.write_text(json.dumps(row, indent=1) + "\n")
 

@@ -153,6 +153,32 @@ def test_an_existing_output_is_refused_before_anything_is_computed(call: Called,
     assert (tmp_path / "codes.parquet").read_text() == "mine"
 
 
+UNWRITABLE = {
+    "train bars -o file/run": "file/run: cannot write into",
+    "train bars -o file": "file: cannot write into file; a writable folder",
+    "tune demo -o file/sweep": "file/sweep: cannot write into",
+    "reproduce bars -o file/bars": "file/bars: cannot write into",
+    "reproduce bars -o bars --rows file/rows": "file/rows: cannot write into",
+    "results --add run rows -o file/page.md": "file/page.md: cannot write into file; an existing, writable folder",
+    "results --add run rows -o run": "run: a folder; the name of a file expected",
+    "encode run run -o file/codes.parquet": "file/codes.parquet: cannot write into file",
+    "resynthesize speech a.wav file/b.wav": "file/b.wav: cannot write into file",
+    "evaluate run -o file/judged": "file/judged: Not a directory",
+}
+
+
+@pytest.mark.parametrize("line", UNWRITABLE)
+def test_what_cannot_be_written_is_refused_before_anything_is_done(
+    call: Called, run: Path, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    list(fit(tiny.config(data={"window": 22, "hop": 11}), tiny.dataset(), tmp_path / "speech"))
+    code, out, err = call(*line.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert UNWRITABLE[line] in err
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "run", "speech"}
+
+
 def begin(*words: str) -> "subprocess.Popen[str]":
     """A command in a process of its own."""
     command = [sys.executable, "-c", "from distvae.cli import main; main()", *words]
