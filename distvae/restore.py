@@ -232,10 +232,13 @@ def finish(task: Task, restoration: "Restoration") -> str:
         return "no epoch was finished, nothing is written"
     restored = restoration.restored()
     result = task.result(restored)
-    signals.write(task.target, task.given.with_values(result))
+    signal = task.given.with_values(result)
+    signals.write(task.target, signal)
     if task.options.figure is not None:
         draw(task.options.figure, task, result)
-    return f"{task.target}: written as it was after epoch {epochs}{_figures(task.close(restored))}"
+    beyond = signals.clipped(task.target, signal)
+    cut = f"; {beyond:,} samples beyond full scale were clipped, a .wav of floats would hold them" if beyond else ""
+    return f"{task.target}: written as it was after epoch {epochs}{_figures(task.close(restored))}{cut}"
 
 
 def draw(path: Path, task: Task, result: Floats) -> None:

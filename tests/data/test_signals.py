@@ -121,6 +121,15 @@ def test_a_sound_of_floats_becomes_flac_of_24_bits(tmp_path: Path) -> None:
     np.testing.assert_allclose(signals.read(tmp_path / "b.flac").values, signal.values, atol=2**-22)
 
 
+def test_a_file_that_cannot_hold_a_sound_is_none_for_it_and_samples_that_are_clipped_are_counted() -> None:
+    loud = np.array([[0.5], [1.0], [-1.5], [2.0]])
+    for encoding, suffix, beyond in (("FLOAT", ".wav", 0), ("FLOAT", ".flac", 2), ("PCM_16", ".wav", 2)):
+        assert signals.clipped(Path(f"a{suffix}"), signals.Signal(loud, rate=16000, encoding=encoding)) == beyond
+    assert signals.suffixes_for(signals.Signal(np.zeros((4, 8)), rate=655350)) == (".wav", ".flac")
+    assert signals.suffixes_for(signals.Signal(np.zeros((4, 9)), rate=16000)) == (".wav",)
+    assert signals.suffixes_for(signals.Signal(np.zeros((4, 1)), rate=700000)) == (".wav",)
+
+
 @given(st.floats(0.01, 100), st.integers(0, 5))
 def test_added_noise_has_the_deviation_asked_for_and_is_a_function_of_the_seed(sigma: float, seed: int) -> None:
     clean = signals.Signal(np.full((40, 50, 1), 250.0))
