@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from distvae import cli
+from distvae.data import open_dataset
 from distvae.recipes import recipe_names
 from distvae.train.session import fit
 from tests import tiny
@@ -151,6 +152,32 @@ def test_an_existing_output_is_refused_before_anything_is_computed(call: Called,
     assert code == 2
     assert "codes.parquet: exists" in err
     assert (tmp_path / "codes.parquet").read_text() == "mine"
+
+
+def archive(name: str, side: int, seed: int) -> None:
+    """Random images, some of which are to test on."""
+    images = np.random.default_rng(seed).integers(0, 255, (30, side, side), np.uint8)
+    np.savez(name, x_train=images[:20], x_test=images[20:])
+
+
+def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(call: Called, tmp_path: Path) -> None:
+    archive("own.npz", 4, 0)
+    archive("my other.npz", 4, 1)
+    archive("wide.npz", 5, 2)
+    model = {"likelihood": "bernoulli"}
+    config = tiny.config(data={"kind": "images", "path": str(tmp_path / "own.npz")}, model=model)
+    list(fit(config, open_dataset(config.data), tmp_path / "run"))
+    (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
+    assert call("evaluate", "run", "--data", "my other.npz", "--quiet") == (0, "", "")
+    assert call("evaluate", "run", "--data", "moved.npz", "--quiet") == (0, "", "")
+    judged = {path.name: (path / "summary.json").read_text() for path in Path("run/evaluation").iterdir()}
+    assert judged.keys() == {"test", "test-of-my-other.npz"}
+    assert len(set(judged.values())) == 2
+    for words in (["evaluate", "run", "--data", "wide.npz"], ["encode", "run", "wide.npz", "-o", "codes.parquet"]):
+        code, _, err = call(*words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "of 25 values; 16 expected" in err
+    assert not Path("codes.parquet").exists()
 
 
 UNWRITABLE = {
