@@ -82,7 +82,8 @@ REFUSED = {
     "mnist-vae": "a folder of idx files expected",
     "mnist-vae --data empty": "train-images-idx3-ubyte",
     "absent.yaml": "absent.yaml",
-    "broken.yaml": "broken.yaml: not YAML",
+    "broken.yaml": "broken.yaml: not YAML: while parsing a flow node expected the node content",
+    "late.yaml": "late.yaml: not YAML: month must be in 1..12",
 }
 
 
@@ -90,6 +91,7 @@ REFUSED = {
 def test_what_cannot_be_trained_is_refused_in_a_sentence(call: Called, tmp_path: Path, line: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.yaml").write_text("model: [")
+    (tmp_path / "late.yaml").write_text("about: 2020-99-99")
     (tmp_path / "one" / "speaker").mkdir(parents=True)
     soundfile.write(tmp_path / "one" / "speaker" / "a.wav", 0.1 * np.random.default_rng(0).normal(size=8000), 16000)
     code, out, err = call("train", *line.split(), *LIGHT)
