@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distvae.config import Config, SpeechData, from_dict, to_dict
 from distvae.progress import Style
-from distvae.recipes import override, parse_assignments
+from distvae.recipes import override, parse_assignments, refuse_place
 from distvae.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def evaluate(
 
 def elsewhere(config: Config, path: str) -> Config:
     """The same configuration for other data, which needs no split if it comes without one."""
+    refuse_place(config, path)
     if isinstance(config.data, SpeechData) and not _same(path, config.data.path):
         return config.with_("data", path=path, split="loose")
     return config.with_("data", path=path)

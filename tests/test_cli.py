@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from distvae import cli
 from distvae.data import open_dataset
@@ -81,6 +82,8 @@ REFUSED = {
     "speech-vae --data one": "speaker",
     "mnist-vae": "a folder of idx files expected",
     "mnist-vae --data empty": "train-images-idx3-ubyte",
+    "bars --data empty": "data.path: empty, but data of kind 'bars' is made, not read; none expected",
+    "sprites-vae data.path=empty": "data.path: empty, but data of kind 'sprites' is made, not read; none expected",
     "absent.yaml": "absent.yaml",
     "broken.yaml": "broken.yaml: not YAML: while parsing a flow node expected the node content",
     "late.yaml": "late.yaml: not YAML: month must be in 1..12",
@@ -101,6 +104,20 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(call: Called, tmp_path:
     assert len(err.splitlines()) == 1
     assert not out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
+    """Pictures are read under it; of sounds the library cannot."""
+    stem = os.fsdecode(b"caf\xe9")
+    Image.new("L", (9, 8)).save(tmp_path / f"{stem}.png")
+    soundfile.write(tmp_path / "plain.wav", np.zeros(400), 16000)
+    (tmp_path / "plain.wav").rename(tmp_path / f"{stem}.wav")
+    for suffix, expected in (("png", 0), ("wav", 2)):
+        process = begin("data", "check", f"{stem}.{suffix}")
+        out, err = process.communicate()
+        assert process.returncode == expected
+        assert rf"caf\udce9.{suffix}: " in out + err
+        assert "Traceback" not in err
 
 
 def test_cuda_is_refused_where_there_is_none(call: Called, tmp_path: Path) -> None:

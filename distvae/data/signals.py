@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 SOUNDS = (".wav", ".flac")
+CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
+"""Ways of telling colours that are not kept, nor the profile that goes with them."""
 MOST = 8, 655_350
 """Channels, and samples of a second, that FLAC has."""
 
@@ -136,7 +138,7 @@ def read_picture(path: Path) -> Signal:
         deep = read_deep(path, image)
         values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
         bits = 16 if values.dtype == np.uint16 else 8
-        return _picture(values, bits, image.info.get("icc_profile"))
+        return _picture(values, bits, None if image.mode in CONVERTED else image.info.get("icc_profile"))
 
 
 @contextmanager

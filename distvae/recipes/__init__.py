@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distvae.config import Config, from_dict
+from distvae.config import BarsData, Config, SpritesData, from_dict
 from distvae.refusal import Refusal, nearest
 from distvae.schema import FAMILIES, SECTIONS, field_types
 
@@ -44,7 +44,16 @@ def read_tree(path: Path) -> dict[str, Any]:
 def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
     """The configuration of a recipe, or of a YAML file, with dotted keys set."""
     tree = {key: value for key, value in read_tree(recipe_path(recipe)).items() if key != "about"}
-    return from_dict(override(tree, assignments or {}))
+    given = assignments or {}
+    config = from_dict(override(tree, given))
+    refuse_place(config, given.get("data.path"))
+    return config
+
+
+def refuse_place(config: Config, path: str | None) -> None:
+    """Refuse a place for data that is made, not read."""
+    if path and isinstance(config.data, BarsData | SpritesData):
+        raise Refusal(f"data.path: {path}, but data of kind '{config.data.kind}' is made, not read; none expected")
 
 
 def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,15 @@ def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
     assert signals.read(tmp_path / "b.png").profile == b"a profile"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_the_profile_of_colours_that_are_converted_is_dropped(tmp_path: Path, suffix: str) -> None:
+    inks = Image.fromarray(colours(8, 3).astype(np.uint8)).convert("CMYK")
+    inks.save(tmp_path / "a.tif", icc_profile=b"of inks")
+    signals.write(tmp_path / f"b{suffix}", signals.read(tmp_path / "a.tif"))
+    with Image.open(tmp_path / f"b{suffix}") as again:
+        assert (again.mode, again.info.get("icc_profile")) == ("RGB", None)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize("rate", [8000, 44100])
 @pytest.mark.parametrize("channels", [1, 2])
