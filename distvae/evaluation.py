@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distvae.config import Config, SpeechData, from_dict, to_dict
 from distvae.progress import Style
-from distvae.recipes import override, parse_assignments
+from distvae.recipes import override, parse_assignments, refuse_place
 from distvae.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -57,18 +59,44 @@ def evaluate(
     for key in given:
         if not key.startswith(("eval.", "data.")):
             raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
-    config = from_dict(override(to_dict(read_config(run, read_info(run))), given))
+    info = read_info(run)
+    own = read_config(run, info)
+    config = from_dict(override(to_dict(own), given))
     config = config if data is None else elsewhere(config, data)
-    judgement = judged(run, split, out or run / "evaluation" / split, force, quiet, config)
+    other = "" if config.data == own.data else stranger(own, config, info)
+    folder = out or run / "evaluation" / (f"{split}-of-{other}" if other else split)
+    judgement = judged(run, split, folder, force, quiet, config)
     report(judgement, "quiet" if quiet else "line")
 
 
 def elsewhere(config: Config, path: str) -> Config:
     """The same configuration for other data, which needs no split if it comes without one."""
-    here = config.data.path
-    if isinstance(config.data, SpeechData) and path != here and Path(path).absolute() != Path(here):
+    refuse_place(config, path)
+    if isinstance(config.data, SpeechData) and not _same(path, config.data.path):
         return config.with_("data", path=path, split="loose")
     return config.with_("data", path=path)
+
+
+def _same(path: str, other: str) -> bool:
+    return path == other or Path(path).absolute() == Path(other)
+
+
+def stranger(own: Config, config: Config, info: Mapping[str, Any]) -> str:
+    """The name of data that a run was not trained on, '' of its own; of another width than its own it is refused.
+
+    Recordings are known by their place, for they are judged whole; other data by what is in it, wherever it lies.
+    """
+    from distvae.data import open_dataset
+
+    if isinstance(config.data, SpeechData):
+        width, known = config.data.dims, _same(config.data.path, own.data.path)
+    else:
+        dataset = open_dataset(config.data, quiet=True)
+        width, known = dataset.dims, dataset.digest == info["data_digest"]
+    name = Path(config.data.path.partition("?")[0]).name or config.data.kind
+    if width != info["dims"]:
+        raise Refusal(f"{name}: data points of {width} values; {info['dims']} expected, as the run was trained on")
+    return "" if known else re.sub(r"[^\w.-]+", "-", name)
 
 
 def encode(run: Path, data: str, out: Path, split: str, force: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.config import Config, to_dict
+from distvae.output import claim_place
 from distvae.progress import Progress, Style, until_stopped
 from distvae.recipes import load, parse_assignments, read_tree, recipe_names, recipe_path
 from distvae.refusal import Refusal
@@ -67,6 +68,7 @@ def train(
     from distvae.train.team import WorkerLost, of_environment
 
     folder = out or ROOT / recipe
+    claim_place(folder)
     team = of_environment(device_of(config.train.device))
     chief = team.rank == 0
     style = style if chief else "quiet"

@@ -18,7 +18,7 @@ from distvae.data.missing import Finder, Missing, dropped, filled, marked_by, ma
 from distvae.data.patches import worsened
 from distvae.data.signals import Signal
 from distvae.memory import available
-from distvae.output import claim
+from distvae.output import claim, claim_place
 from distvae.progress import Progress, Style, clock, until_stopped
 from distvae.recipes import parse_assignments
 from distvae.refusal import Refusal
@@ -201,6 +201,11 @@ def claim_outputs(task: Task) -> None:
     claim(task.target, signals.suffixes_for(task.given), options.force or options.resume)
     if options.figure is not None:
         claim(options.figure, FIGURES, options.force or options.resume)
+        if options.figure.resolve() == task.target.resolve():
+            raise Refusal(f"--figure: {options.figure}: the result goes there; another file expected")
+    claim_place(task.folder)
+    if options.resume and not (task.folder / "run.json").is_file():
+        raise Refusal(f"--resume: no run in {task.folder} to go on with; without --resume one begins")
     if task.reference is not None and task.reference.values.shape != task.given.values.shape:
         shapes = [" x ".join(map(str, s.values.shape)) for s in (task.reference, task.given)]
         raise Refusal(f"{options.clean}: {shapes[0]} values; {shapes[1]} expected, as {task.source} has")
@@ -227,10 +232,13 @@ def finish(task: Task, restoration: "Restoration") -> str:
         return "no epoch was finished, nothing is written"
     restored = restoration.restored()
     result = task.result(restored)
-    signals.write(task.target, task.given.with_values(result))
+    signal = task.given.with_values(result)
+    signals.write(task.target, signal)
     if task.options.figure is not None:
         draw(task.options.figure, task, result)
-    return f"{task.target}: written as it was after epoch {epochs}{_figures(task.close(restored))}"
+    beyond = signals.clipped(task.target, signal)
+    cut = f"; {beyond:,} samples beyond full scale were clipped, a .wav of floats would hold them" if beyond else ""
+    return f"{task.target}: written as it was after epoch {epochs}{_figures(task.close(restored))}{cut}"
 
 
 def draw(path: Path, task: Task, result: Floats) -> None:

@@ -6,13 +6,20 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
 
 from distvae.config import Config, flatten
-from distvae.output import claim, whole
+from distvae.output import claim, make, whole
 from distvae.refusal import Refusal
+from distvae.tune.results import read_json
 
 Row = dict[str, Any]
+FIELDS: dict[str, Any] = {"row": str, "commit": str, "config": dict, "figures": dict}
+FIELDS |= dict.fromkeys(("seconds", "epochs"), int | float | None)
+"""What a row has at least."""
+Scale = Literal["smoke", "day", "full"]
+SCALES: tuple[Scale, ...] = ("smoke", "day", "full")
+"""Of published tables made again, the smallest first."""
 
 
 def add(
@@ -52,8 +59,7 @@ def _figures(run: Path) -> Row:
     judged = run / "evaluation" / "test" / "summary.json"
     if not judged.is_file():
         raise Refusal(f"{judged}: missing; 'distvae evaluate {run}' writes it")
-    summary: Row = json.loads(judged.read_text())
-    return summary | _training(read_epochs(run))
+    return read_json(judged) | _training(run, read_epochs(run))
 
 
 def peer(
@@ -85,7 +91,9 @@ def _settings(config: Config) -> Row:
     return {name: value for name, value in flatten(config).items() if name != "data.path"}
 
 
-def _training(epochs: list[dict[str, float]]) -> dict[str, float]:
+def _training(run: Path, epochs: list[dict[str, float]]) -> dict[str, float]:
+    if not epochs:
+        raise Refusal(f"{run / 'epochs.jsonl'}: tells of no epoch; the file that training wrote expected")
     best = max(epochs, key=lambda epoch: epoch["val_objective"])
     told = {name: best[name] for name in ("val_objective", "val_bound", "val_kl") if name in best}
     return told | {"best_epoch": best["epoch"]}
@@ -96,7 +104,7 @@ def write(folder: Path, row: Row, force: bool) -> None:
     path = folder / row["table"] / f"{row['row']}.json"
     if path.exists() and not force:
         raise Refusal(f"{path}: exists; --force replaces it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     with whole(path) as partial:
         partial.write_text(json.dumps(row, indent=1) + "\n")
 
@@ -114,12 +122,23 @@ def build(folder: Path, out: Path | None) -> None:
 def known(folder: Path, table: str, name: str) -> Row | None:
     """The row of a name, if it is there."""
     path = folder / table / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return _row(path) if path.is_file() else None
 
 
 def read(folder: Path, table: str) -> list[Row]:
     """The finished rows of a table, by name."""
-    return [json.loads(path.read_text()) for path in sorted((folder / table).glob("*.json"))]
+    return [_row(path) for path in sorted((folder / table).glob("*.json"))]
+
+
+def _row(path: Path) -> Row:
+    """The row in a file, unless that is damaged."""
+    row = read_json(path)
+    for name, kind in FIELDS.items():
+        if not isinstance(row.get(name, ...), kind):
+            raise Refusal(
+                f"{path}: damaged: no {name}, or none that is one; as 'distvae results --add' wrote it expected"
+            )
+    return row
 
 
 def _page(folder: Path) -> list[str]:
@@ -210,11 +229,18 @@ DIGITS = {"psnr": 2, "snr": 2, "snr_gain": 2, "pesq_wb_gain": 2, "ssim": 3}
 
 
 def grouped(rows: list[Row]) -> dict[str, list[Row]]:
-    """The rows of each name, seeds of the same together."""
+    """The rows of each name that count, seeds of the same together."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["row"].removesuffix(f"-s{row['config'].get('train.seed')}"), []).append(row)
-    return groups
+    return {name: _counting(group) for name, group in groups.items()}
+
+
+def _counting(group: list[Row]) -> list[Row]:
+    """Those at the largest scale there is, one for each seed."""
+    sizes = [SCALES.index(row["scale"]) if row.get("scale") in SCALES else -1 for row in group]
+    largest = [row for row, size in zip(group, sizes, strict=True) if size == max(sizes)]
+    return list({row["config"].get("train.seed"): row for row in reversed(largest)}.values())[::-1]
 
 
 def _table(rows: list[Row]) -> list[str]:

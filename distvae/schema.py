@@ -52,11 +52,13 @@ def kind_of(section: str, tree: Mapping[str, Any]) -> str:
     """The family a section names, or the default one."""
     default = {"data": "speech", "model": "vae", "estep": "amortised", "train": "adam", "eval": "standard"}
     kind = tree.get("kind", default[section])
+    if not isinstance(kind, str):
+        raise Refusal(f"{section}.kind: {kind!r}; one of {', '.join(FAMILIES[section])} expected")
     if kind not in FAMILIES[section]:
         load_extensions()
     if kind not in FAMILIES[section]:
         raise Refusal(f"{section}.kind: no family '{kind}'; {nearest(str(kind), FAMILIES[section])}")
-    return str(kind)
+    return kind
 
 
 def read_section(name: str, tree: object) -> Any:

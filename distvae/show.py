@@ -1,6 +1,5 @@
 """What a run is, how its training went, and how it was judged, in words."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ def show(run: Path) -> None:
     import yaml
 
     from distvae.train.run import read_config, read_epochs, read_info
+    from distvae.tune.results import read_json
 
     info, epochs = read_info(run), read_epochs(run)
     config, default = to_dict(read_config(run, info)), to_dict(Config())
@@ -31,7 +31,7 @@ def show(run: Path) -> None:
     for line in _together(run, epochs):
         print(line)
     for summary in sorted(run.glob("evaluation/*/summary.json")):
-        figures = json.loads(summary.read_text())
+        figures = read_json(summary)
         shown = (
             f"{name} {value:.3f}" for name, value in figures.items() if value is not None and "_" + "std" not in name
         )

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from distvae import cli
+from distvae.data import open_dataset
 from distvae.jobs import follow
 from distvae.progress import Progress
 from distvae.recipes import recipe_names
@@ -90,8 +92,11 @@ REFUSED = {
     "speech-vae --data one": "speaker",
     "mnist-vae": "a folder of idx files expected",
     "mnist-vae --data empty": "train-images-idx3-ubyte",
+    "bars --data empty": "data.path: empty, but data of kind 'bars' is made, not read; none expected",
+    "sprites-vae data.path=empty": "data.path: empty, but data of kind 'sprites' is made, not read; none expected",
     "absent.yaml": "absent.yaml",
-    "broken.yaml": "broken.yaml: not YAML",
+    "broken.yaml": "broken.yaml: not YAML: while parsing a flow node expected the node content",
+    "late.yaml": "late.yaml: not YAML: month must be in 1..12",
 }
 
 
@@ -99,6 +104,7 @@ REFUSED = {
 def test_what_cannot_be_trained_is_refused_in_a_sentence(call: Called, tmp_path: Path, line: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.yaml").write_text("model: [")
+    (tmp_path / "late.yaml").write_text("about: 2020-99-99")
     (tmp_path / "one" / "speaker").mkdir(parents=True)
     soundfile.write(tmp_path / "one" / "speaker" / "a.wav", 0.1 * np.random.default_rng(0).normal(size=8000), 16000)
     code, out, err = call("train", *line.split(), *LIGHT)
@@ -108,6 +114,20 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(call: Called, tmp_path:
     assert len(err.splitlines()) == 1
     assert not out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
+    """Pictures are read under it; of sounds the library cannot."""
+    stem = os.fsdecode(b"caf\xe9")
+    Image.new("L", (9, 8)).save(tmp_path / f"{stem}.png")
+    soundfile.write(tmp_path / "plain.wav", np.zeros(400), 16000)
+    (tmp_path / "plain.wav").rename(tmp_path / f"{stem}.wav")
+    for suffix, expected in (("png", 0), ("wav", 2)):
+        process = begin("data", "check", f"{stem}.{suffix}")
+        out, err = process.communicate()
+        assert process.returncode == expected
+        assert rf"caf\udce9.{suffix}: " in out + err
+        assert "Traceback" not in err
 
 
 def test_cuda_is_refused_where_there_is_none(call: Called, tmp_path: Path) -> None:
@@ -161,6 +181,58 @@ def test_an_existing_output_is_refused_before_anything_is_computed(call: Called,
     assert code == 2
     assert "codes.parquet: exists" in err
     assert (tmp_path / "codes.parquet").read_text() == "mine"
+
+
+def archive(name: str, side: int, seed: int) -> None:
+    """Random images, some of which are to test on."""
+    images = np.random.default_rng(seed).integers(0, 255, (30, side, side), np.uint8)
+    np.savez(name, x_train=images[:20], x_test=images[20:])
+
+
+def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(call: Called, tmp_path: Path) -> None:
+    archive("own.npz", 4, 0)
+    archive("my other.npz", 4, 1)
+    archive("wide.npz", 5, 2)
+    model = {"likelihood": "bernoulli"}
+    config = tiny.config(data={"kind": "images", "path": str(tmp_path / "own.npz")}, model=model)
+    list(fit(config, open_dataset(config.data), tmp_path / "run"))
+    (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
+    assert call("evaluate", "run", "--data", "my other.npz", "--quiet") == (0, "", "")
+    assert call("evaluate", "run", "--data", "moved.npz", "--quiet") == (0, "", "")
+    judged = {path.name: (path / "summary.json").read_text() for path in Path("run/evaluation").iterdir()}
+    assert judged.keys() == {"test", "test-of-my-other.npz"}
+    assert len(set(judged.values())) == 2
+    for words in (["evaluate", "run", "--data", "wide.npz"], ["encode", "run", "wide.npz", "-o", "codes.parquet"]):
+        code, _, err = call(*words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "of 25 values; 16 expected" in err
+    assert not Path("codes.parquet").exists()
+
+
+UNWRITABLE = {
+    "train bars -o file/run": "file/run: cannot write into",
+    "train bars -o file": "file: cannot write into file; a writable folder",
+    "tune demo -o file/sweep": "file/sweep: cannot write into",
+    "reproduce bars -o file/bars": "file/bars: cannot write into",
+    "reproduce bars -o bars --rows file/rows": "file/rows: cannot write into",
+    "results --add run rows -o file/page.md": "file/page.md: cannot write into file; an existing, writable folder",
+    "results --add run rows -o run": "run: a folder; the name of a file expected",
+    "encode run run -o file/codes.parquet": "file/codes.parquet: cannot write into file",
+    "resynthesize speech a.wav file/b.wav": "file/b.wav: cannot write into file",
+    "evaluate run -o file/judged": "file/judged: Not a directory",
+}
+
+
+@pytest.mark.parametrize("line", UNWRITABLE)
+def test_what_cannot_be_written_is_refused_before_anything_is_done(
+    call: Called, run: Path, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    list(fit(tiny.config(data={"window": 22, "hop": 11}), tiny.dataset(), tmp_path / "speech"))
+    code, out, err = call(*line.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert UNWRITABLE[line] in err
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "run", "speech"}
 
 
 def begin(*words: str) -> "subprocess.Popen[str]":

@@ -67,6 +67,8 @@ def test_every_typo_is_refused_with_its_path_and_the_nearest_name(place: tuple[s
         ({"train": {"schedule": "cosin"}}, "train.schedule"),
         ({"train": [1]}, "train"),
         ({"model": {"kind": "vea"}}, "model.kind"),
+        ({"model": {"kind": ["vae"]}}, "model.kind"),
+        ({"model": {"kind": {"vae": 1}}}, "model.kind"),
         ({"model": {"latent": 0}}, "model.latent"),
         ({"model": {"hidden": [128, 0]}}, "model.hidden[1]"),
         ({"model": {"hidden": 128}}, "model.hidden"),
@@ -94,6 +96,13 @@ def test_a_changed_kind_drops_what_the_new_family_lacks() -> None:
     assert tree["model"] == {"kind": "vae", "latent": 8}
 
 
+def test_a_field_of_what_is_no_section_and_a_kind_that_is_no_word_are_refused() -> None:
+    with pytest.raises(Refusal, match="model: 3 is not a mapping of fields"):
+        override({"model": 3}, {"model.latent": 8})
+    with pytest.raises(Refusal, match=r"model\.kind: \['vae'\]; one of "):
+        from_dict(override({}, {"model.kind": ["vae"]}))
+
+
 def test_a_field_assigned_with_its_kind_is_kept_whatever_the_order() -> None:
     tree = override({}, {"model.alpha": 0.3, "model.kind": "vsc"})
     assert from_dict(tree).model.alpha == 0.3
@@ -110,7 +119,10 @@ def test_assignments_are_read_as_yaml() -> None:
     )
 
 
-@pytest.mark.parametrize("word", ["train.epochs", "=3", "train.epochs=[1"])
+@pytest.mark.parametrize(
+    "word",
+    ["train.epochs", "=3", " =3", ".epochs=3", "train.=3", "train.epochs==3", "train.epochs=[1", "a.b=2020-99-99"],
+)
 def test_what_is_not_an_assignment_is_refused(word: str) -> None:
     with pytest.raises(Refusal):
         parse_assignments([word])

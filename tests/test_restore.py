@@ -97,6 +97,15 @@ def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
     assert Path("f.png").stat().st_size > 1000
 
 
+def test_samples_that_are_clipped_are_told(call: Called) -> None:
+    soundfile.write("loud.wav", 10 * (pixels(1, 400, 2)[0] / 255 - 0.5), 22050, subtype="FLOAT")
+    _, _, err = call("denoise", "loud.wav", "held.wav", *SOUND)
+    assert "clipped" not in err
+    assert np.abs(signals.read(Path("held.wav")).values).max() > 1
+    _, _, err = call("denoise", "loud.wav", "cut.flac", *SOUND)
+    assert "samples beyond full scale were clipped, a .wav of floats would hold them" in err
+
+
 @pytest.mark.parametrize("way", ["mask", "value", "drop"])
 def test_missing_pixels_are_filled_in_and_observed_ones_kept(call: Called, way: str) -> None:
     gone = np.random.default_rng(0).random((20, 24)) < 0.3
@@ -157,6 +166,11 @@ REFUSED = {
     "denoise grey.png nowhere/out.png": "existing, writable folder",
     "denoise grey.png colour.png": "--force",
     "denoise grey.png out.png --figure out.txt": "'.txt'",
+    "denoise grey.png out.png --figure out.png": "--figure: out.png: the result goes there; another file expected",
+    "denoise grey.png out.png --run grey.png/run": "grey.png/run: cannot write into ",
+    "denoise grey.png out.png --run grey.png": "grey.png: cannot write into grey.png; a writable folder",
+    "denoise grey.png out.png --resume": "--resume: no run in out.png.run to go on with",
+    "denoise grey.png out.png --resume --run kept": "--resume: no run in kept to go on with",
     "denoise grey.png out.png --clean colour.png": "20 x 24 x 1 expected",
     "denoise grey.png out.png --noise 5 --clean grey.png": "leave --clean out",
     "denoise grey.png out.png --recipe house-52": "did you mean 'house-50'",

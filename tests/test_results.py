@@ -38,6 +38,46 @@ def test_seeds_of_a_row_are_averaged_and_their_spread_is_half_the_range(tmp_path
     assert cells["pca"]["Hoyer"] == "-"
 
 
+def test_only_the_largest_scale_counts_and_of_it_every_seed_once(tmp_path: Path) -> None:
+    for name, seed, scale, figure in (
+        ("vae-s0", 0, "smoke", 1.0),
+        ("vae-s1", 1, "day", 2.0),
+        ("vae-s2", 2, "day", 2.2),
+        ("vae", 2, "day", 2.2),
+        ("pca", 0, "smoke", 3.0),
+    ):
+        results.write(tmp_path, row(name, seed, pesq_wb=figure) | {"scale": scale}, force=False)
+    head, _, *rows = page(tmp_path)
+    cells = {cells[0]: dict(zip(head, cells, strict=True)) for cells in rows}
+    shown = {name: [cell[key] for key in ("PESQ wb", "scale", "seeds")] for name, cell in cells.items()}
+    assert shown == {"vae": ["2.10 ± 0.10", "day", "2"], "pca": ["3.00", "smoke", "1"]}
+
+
+DAMAGED = {"{": "not the JSON", "[3]": "not the JSON", '{"row": "a"}': "no commit", "{}": "no row"}
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_row_is_named(tmp_path: Path, content: str) -> None:
+    results.write(tmp_path, row("vae-s0", 0, hoyer=0.2), force=False)
+    (tmp_path / "speech" / "pca.json").write_text(content)
+    with pytest.raises(Refusal, match=rf"pca\.json: .*damaged: {DAMAGED[content]}"):
+        results.build(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("epochs.jsonl", line) for line in ("{\n", "3\n", '{"epoch": 1}\n', "")]
+    + [("evaluation/test/summary.json", text) for text in ("{", "3", "")],
+)
+def test_a_damaged_record_of_a_run_is_named(tmp_path: Path, name: str, content: str) -> None:
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
+    (tmp_path / "run" / "evaluation" / "test").mkdir(parents=True)
+    (tmp_path / "run" / "evaluation" / "test" / "summary.json").write_text('{"hoyer": 0.25}')
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(Refusal, match=name):
+        results.add(tmp_path / "rows", tmp_path / "run", "tiny", force=False)
+
+
 def test_the_page_begins_with_how_far_rows_are_from_what_was_published(tmp_path: Path) -> None:
     for name, figure, published in (
         ("a-s0", 2.0, 2.5),

@@ -10,6 +10,7 @@ from PIL import Image
 
 from distvae.config import IdxData, PatchData
 from distvae.data import open_dataset
+from distvae.data.patches import named
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.mirror import bring, place
@@ -114,6 +115,7 @@ def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(shared: Fold
     assert np.array_equal(there.splits["train"][:], here.splits["train"][:])
     assert there.origin == uri
     assert there.name == "house.png"
+    assert np.array_equal(named(PatchData(path=uri)).values[..., 0], picture)
     (kept,) = (tmp_path / "cache" / "data").glob("*/house.png")
     written = kept.stat().st_mtime_ns
     open_dataset(PatchData(path=uri, window=(4, 4)))

@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported before a command runs, so that every --help is quick."""
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run a command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are not in UTF-8
     with said():
         app()
 

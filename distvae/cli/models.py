@@ -55,7 +55,12 @@ def evaluate(
     data: Data = None,
     split: WhichSplit = "test",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Where tables and pictures go; default RUN/evaluation/SPLIT.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Where tables and pictures go; default RUN/evaluation/SPLIT, SPLIT-of-DATA of other data.",
+        ),
     ] = None,
     force: Force = False,
     quiet: Quiet = False,

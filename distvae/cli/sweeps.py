@@ -87,7 +87,10 @@ def results(
 ) -> None:
     """Build the page of results from its rows, and first, if wanted, add one."""
     from distvae import results
+    from distvae.output import claim_name
 
+    if out is not None:
+        claim_name(out)
     if add is not None:
         results.add(rows, add, table, force)
     results.build(rows, out)

@@ -22,7 +22,9 @@ def reproduce(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Of each row; else what the table has at that scale.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what it takes.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what it takes, and end: no data is sought, nothing is written.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the trainings; default runs/reproduce/TABLE.")
     ] = None,

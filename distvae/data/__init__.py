@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from distvae.config import BarsData, CropData, DataFamily, IdxData, ImageData, PatchData, RowsData, SpritesData
-from distvae.data.dataset import Dataset
+from distvae.data.dataset import BUILT_IN, Dataset
+from distvae.data.remote import here, is_remote
 
 if TYPE_CHECKING:
     from distvae.data.source import Factors, Labels
@@ -12,15 +13,16 @@ if TYPE_CHECKING:
 
 def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
     """The dataset a configuration describes; spectra of speech are computed once and kept in the cache."""
-    here = _here(config)
-    return replace(_open(here, quiet), uri="" if here is config else config.path)
+    found = _open(_here(config), quiet)
+    if not is_remote(config.path):
+        return found
+    name = found.root.name if found.name == BUILT_IN else found.name  # for the built-in speech lies in the cache, too
+    return replace(found, name=name, uri=config.path)
 
 
 def _here(config: DataFamily) -> DataFamily:
     """The configuration for the data as it is on this machine, brought here if it is not."""
-    from distvae.data.remote import bring, is_remote
-
-    return replace(config, path=str(bring(config.path))) if is_remote(config.path) else config
+    return replace(config, path=here(config.path))
 
 
 def _open(config: DataFamily, quiet: bool) -> Dataset:

@@ -26,7 +26,7 @@ def read(path: Path) -> Source:
     splits = {name: f"x_{name}" for name in ("train", "val", "test") if f"x_{name}" in arrays}
     splits = splits or ({"": "x"} if "x" in arrays else {})
     if not splits:
-        raise Refusal(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; {EXPECTED}")
+        raise Refusal(f"{path}: holds {', '.join(sorted(arrays)) or 'no arrays'}; {EXPECTED}")
     images = {name: _images(path, key, arrays[key]) for name, key in splits.items()}
     if len(shapes := {part.shape[1:] for part in images.values()}) > 1:
         raise Refusal(f"{path}: images of {' and '.join(map(str, sorted(shapes)))}; one size expected")
@@ -41,9 +41,10 @@ def read(path: Path) -> Source:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            members = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
         raise Refusal(f"{path}: cannot be read ({error}); an undamaged .npz of plain arrays expected") from error
+    return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
 
 
 def _images(path: Path, name: str, array: np.ndarray) -> Bytes:

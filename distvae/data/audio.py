@@ -65,7 +65,7 @@ def decode(path: Path) -> tuple[Array, int]:
             signal = np.concatenate([np.empty((0, sound.channels), np.float32), *_blocks(sound)])
             whole = _whole(path, sound, len(signal))
             rate = sound.samplerate
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, UnicodeEncodeError) as error:
         raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
     if not whole:
         raise Refusal(f"{path}: truncated; the whole file expected")
@@ -80,7 +80,7 @@ def head(path: Path) -> tuple[int, float]:
 
     try:
         info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, UnicodeEncodeError) as error:
         raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
     return info.samplerate, info.frames / info.samplerate
 

@@ -14,6 +14,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def named(names: Iterable[str]) -> list[str]:
+    """Names of files in order; one that is no text cannot be written down, and is refused."""
+    found = sorted(names)
+    for name in found:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise Refusal(f"{name!r}: a name that is not in UTF-8; rename the file, such as with convmv") from error
+    return found
+
+
 def digests(paths: Iterable[Path]) -> list[str]:
     """The SHA-256 of every file; one that cannot be read is refused."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:

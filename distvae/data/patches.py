@@ -18,6 +18,7 @@ from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
 from distvae.data.examples import PICTURE, SOUND, example
 from distvae.data.missing import dropped
+from distvae.data.remote import here
 from distvae.data.signals import Signal, read
 from distvae.refusal import Refusal
 
@@ -139,7 +140,7 @@ def named(config: PatchData) -> Signal:
     """The picture or the sound that a configuration names."""
     if not config.path:
         raise Refusal(f"data.path: empty; a picture or a sound, '{PICTURE}' or '{SOUND}' expected")
-    return example(config.path) or read(Path(config.path))
+    return example(config.path) or read(Path(here(config.path)))
 
 
 def worsened(signal: Signal, config: PatchData) -> Signal:

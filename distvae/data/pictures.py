@@ -71,7 +71,7 @@ def find(root: Path) -> tuple[list[Found], str]:
 def picture_files(root: Path) -> list[str]:
     """Every picture under a folder, relative to it and sorted, hidden ones left out."""
     paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    return files.named(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _partitions(root: Path) -> list[Path]:
@@ -115,7 +115,7 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
     asked = {"grey": "L", "rgb": "RGB"}.get(config.colour, "")
     if config.size and asked:
         return Form(*config.size, asked)
-    heads = list(files.watched(files.in_order(head, paths), "Sizes of pictures", len(paths), quiet))
+    heads = list(files.watched(files.in_order(plain_head, paths), "Sizes of pictures", len(paths), quiet))
     mode = asked or ("L" if all(form.mode == "L" for form in heads) else "RGB")
     if config.size:
         return Form(*config.size, mode)
@@ -130,10 +130,26 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
 def head(path: Path) -> Form:
     """What a picture is as it stands, its pixels not decoded."""
     with opened(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes
-        width, height = image.size[::-1] if turned else image.size
-        grey = image.mode in ("1", "L", "LA", "La")
-        return Form(height, width, "L" if grey else "RGB")
+        return _form_of(image)
+
+
+def plain_head(path: Path) -> Form:
+    """The same of a picture that can be trained on; one of more than 8 bits is refused."""
+    with opened(path) as image:
+        _refuse_deep(path, image)
+        return _form_of(image)
+
+
+def _form_of(image: "Image") -> Form:
+    turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes
+    width, height = image.size[::-1] if turned else image.size
+    grey = image.mode in ("1", "L", "LA", "La")
+    return Form(height, width, "L" if grey else "RGB")
+
+
+def _refuse_deep(path: Path, image: "Image") -> None:
+    if image.mode.startswith(("I", "F")):
+        raise Refusal(f"{path}: a picture of more than 8 bits; 8 expected")
 
 
 def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> None:
@@ -152,8 +168,7 @@ def picture(path: Path, form: Form) -> Bytes:
     from PIL import Image, ImageOps
 
     with opened(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise Refusal(f"{path}: a picture of more than 8 bits; 8 expected")
+        _refuse_deep(path, image)
         turned = ImageOps.exif_transpose(image)
         plain = (turned.convert("RGBA") if turned.has_transparency_data else turned).convert(form.mode)
         return _channels_first(_fitted(plain, form, Image.Resampling.BILINEAR))

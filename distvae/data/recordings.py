@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from distvae.config import SpeechData
-from distvae.data import folders, layouts, splits
+from distvae.data import files, folders, layouts, splits
 from distvae.data.audio import SUFFIXES
 from distvae.data.dataset import BUILT_IN, Recording
+from distvae.data.remote import here
 from distvae.refusal import Refusal
 
 TABLE = "speakers.csv"
@@ -26,7 +27,7 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
     Splits are the table's, the corpus' or the top folders' (train, val, test; TRAIN, dev-clean). One that is not given
     is drawn from train's speakers, all are where none is given; `seeded` draws all in any case, `given` draws none.
     """
-    root = (folders.given(config.path, "speech") if config.path != BUILT_IN else None) or _built_in()
+    root = (folders.given(here(config.path), "speech") if config.path != BUILT_IN else None) or _built_in()
     return root, divided(spoken(root, config), config)
 
 
@@ -41,8 +42,8 @@ def spoken(root: Path, config: SpeechData) -> list[Recording]:
     rule, _, argument = config.speakers.partition(":")
     if rule == "auto":
         rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
-        if rule == "folder" and (layout := layouts.recognise(files := sound_files(root))):
-            return layouts.spoken(layout, root, files)
+        if rule == "folder" and (layout := layouts.recognise(names := sound_files(root))):
+            return layouts.spoken(layout, root, names)
     if rule == "csv" and argument:
         return _tabled(root, root / argument)
     if rule == "pattern" and argument:
@@ -54,12 +55,16 @@ def spoken(root: Path, config: SpeechData) -> list[Recording]:
 
 
 def sound_files(root: Path) -> list[str]:
+    """Every sound file under a folder; a folder without any is refused."""
+    if not (found := listed(root)):
+        raise Refusal(f"{root}: no recordings; {', '.join(SUFFIXES)} files expected in it or below it")
+    return found
+
+
+def listed(root: Path) -> list[str]:
     """Every sound file under a folder, relative to it and sorted, hidden ones left out."""
     paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    files = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
-    if not files:
-        raise Refusal(f"{root}: no recordings; {', '.join(SUFFIXES)} files expected in it or below it")
-    return sorted(files)
+    return files.named(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _foldered(file: str, speaker: str) -> Recording:

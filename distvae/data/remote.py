@@ -15,6 +15,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def here(path: str) -> str:
+    """A path as it is; of a URI, where its data is on this machine."""
+    return str(bring(path)) if is_remote(path) else path
+
+
 def bring(uri: str) -> Path:
     """The folder or file of a URI, as it is there now, on this machine."""
     if public(uri) != uri:

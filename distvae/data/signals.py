@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 SOUNDS = (".wav", ".flac")
+CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
+"""Ways of telling colours that are not kept, nor the profile that goes with them."""
+MOST = 8, 655_350
+"""Channels, and samples of a second, that FLAC has."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,10 @@ def read(path: Path) -> Signal:
 
 
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
-    """The kinds of file that hold all of a signal: JPEG has neither transparency nor more than 8 bits."""
+    """The kinds of file that hold a signal: JPEG has neither transparency nor more than 8 bits, FLAC its own limits."""
     if signal.rate is not None:
-        return SOUNDS
+        channels, rate = MOST
+        return SOUNDS if signal.values.shape[-1] <= channels and signal.rate <= rate else SOUNDS[:1]
     return PICTURES if signal.alpha is None and signal.bits == 8 else PICTURES[:3]
 
 
@@ -103,11 +108,26 @@ def write_sound(path: Path, signal: Signal) -> None:
     """Samples in the encoding they came in, where the kind of file has it."""
     import soundfile
 
-    kind = {".wav": "WAV", ".flac": "FLAC"}[path.suffix.lower()]
-    encoding = signal.encoding if soundfile.check_format(kind, signal.encoding) else "PCM_24"
-    values = signal.values if encoding in ("FLOAT", "DOUBLE") else signal.values.clip(-1, 1)
+    values = signal.values if _unbounded(path, signal) else signal.values.clip(-1, 1)
     with whole(path) as temporary:
-        soundfile.write(temporary, values, signal.rate, subtype=encoding)
+        soundfile.write(temporary, values, signal.rate, subtype=_encoding(path, signal))
+
+
+def clipped(path: Path, signal: Signal) -> int:
+    """How many samples of a sound lie beyond what its file holds."""
+    held = signal.rate is None or _unbounded(path, signal)
+    return 0 if held else int((np.abs(signal.values) > 1).sum())
+
+
+def _unbounded(path: Path, signal: Signal) -> bool:
+    return _encoding(path, signal) in ("FLOAT", "DOUBLE")
+
+
+def _encoding(path: Path, signal: Signal) -> str:
+    import soundfile
+
+    kind = {".wav": "WAV", ".flac": "FLAC"}[path.suffix.lower()]
+    return signal.encoding if soundfile.check_format(kind, signal.encoding) else "PCM_24"
 
 
 def read_picture(path: Path) -> Signal:
@@ -118,7 +138,7 @@ def read_picture(path: Path) -> Signal:
         deep = read_deep(path, image)
         values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
         bits = 16 if values.dtype == np.uint16 else 8
-        return _picture(values, bits, image.info.get("icc_profile"))
+        return _picture(values, bits, None if image.mode in CONVERTED else image.info.get("icc_profile"))
 
 
 @contextmanager

@@ -78,17 +78,10 @@ def _folder(root: Path) -> Survey:
         return _idx(root)
     if cifar.find(root) is not None or any(root.glob("*.npz")):
         return _images(root)
-    sounds, seen = _sounds(root), pictures.picture_files(root)
+    sounds, seen = recordings.listed(root), pictures.picture_files(root)
     if not sounds and not seen:
         raise Refusal(f"{root}: no data known here; recordings, idx files, rows of 'distvae ingest', {images.EXPECTED}")
     return _pictures(root) if len(seen) > len(sounds) else _speech(str(root), root)
-
-
-def _sounds(root: Path) -> list[str]:
-    try:
-        return recordings.sound_files(root)
-    except Refusal:
-        return []
 
 
 def _counted(dataset: Dataset, unit: str) -> dict[str, dict[str, float]]:
@@ -139,7 +132,7 @@ def _classes(config: IdxData | ImageData) -> dict[str, Any]:
 def _pictures(root: Path) -> Survey:
     """A folder of pictures, by their headers."""
     found, layout = pictures.find(root)
-    heads = list(files.in_order(files.attempted(pictures.head), [root / each.file for each in found]))
+    heads = list(files.in_order(files.attempted(pictures.plain_head), [root / each.file for each in found]))
     whole = [head for head in heads if not isinstance(head, Refusal)]
     sizes = Counter((head.height, head.width) for head in whole)
     named = {split: sum(each.split == split for each in found) for split in dict.fromkeys(f.split for f in found)}

@@ -1,10 +1,11 @@
 """Recipes: one YAML file per published experiment, listing only what differs from the defaults."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distvae.config import Config, from_dict
+from distvae.config import BarsData, Config, SpritesData, from_dict
 from distvae.refusal import Refusal, nearest
 from distvae.schema import FAMILIES, SECTIONS, field_types
 
@@ -33,7 +34,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
         raise Refusal(f"{path}: {error.strerror or error}; a readable YAML file expected") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # of bytes that are no text, or of a day that no month has
         raise Refusal(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise Refusal(f"{path}: holds no mapping; sections {', '.join(SECTIONS)} expected")
@@ -43,7 +44,16 @@ def read_tree(path: Path) -> dict[str, Any]:
 def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
     """The configuration of a recipe, or of a YAML file, with dotted keys set."""
     tree = {key: value for key, value in read_tree(recipe_path(recipe)).items() if key != "about"}
-    return from_dict(override(tree, assignments or {}))
+    given = assignments or {}
+    config = from_dict(override(tree, given))
+    refuse_place(config, given.get("data.path"))
+    return config
+
+
+def refuse_place(config: Config, path: str | None) -> None:
+    """Refuse a place for data that is made, not read."""
+    if path and isinstance(config.data, BarsData | SpritesData):
+        raise Refusal(f"data.path: {path}, but data of kind '{config.data.kind}' is made, not read; none expected")
 
 
 def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,15 +61,18 @@ def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, 
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     for path, value in sorted(assignments.items(), key=lambda item: not item[0].endswith(".kind")):
         section, _, name = path.partition(".")
+        fields = result.get(section) or {}
         if not name:
             result[section] = value
+        elif isinstance(fields, Mapping):
+            result[section] = _assign(section, dict(fields), name, value)
         else:
-            result[section] = _assign(section, result.get(section) or {}, name, value)
+            raise Refusal(f"{section}: {fields!r} is not a mapping of fields")
     return result
 
 
 def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
-    if name == "kind" and section in FAMILIES and value in FAMILIES[section]:
+    if name == "kind" and section in FAMILIES and isinstance(value, str) and value in FAMILIES[section]:
         kept = field_types(FAMILIES[section][value])
         tree = {key: old for key, old in tree.items() if key in kept}
     return tree | {name: value}
@@ -74,9 +87,9 @@ def _assignment(word: str) -> tuple[str, Any]:
     import yaml
 
     path, equals, text = word.partition("=")
-    if not equals or not path:
+    if not equals or text.startswith("=") or not re.fullmatch(r"\w+(\.\w+)*", path):
         raise Refusal(f"{word}: not an assignment; KEY=VALUE expected, such as train.epochs=3")
     try:
         return path, yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise Refusal(f"{path}: {text!r} is not a YAML value") from error

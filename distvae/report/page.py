@@ -4,6 +4,7 @@ import base64
 import io
 from pathlib import Path
 
+from distvae.refusal import Refusal
 from distvae.report.blocks import Document, Sound
 
 GENERATOR = '<meta name="generator" content="distvae report">'
@@ -58,9 +59,13 @@ def sound(given: Sound) -> str:
     import soundfile
 
     stream = io.BytesIO()
-    with soundfile.SoundFile(given.file) as file:
-        rate = file.samplerate
-        samples = file.read(SECONDS * rate, dtype="int16")
+    try:
+        with soundfile.SoundFile(given.file) as file:
+            rate = file.samplerate
+            samples = file.read(SECONDS * rate, dtype="int16")
+    except soundfile.LibsndfileError as error:
+        why = error.error_string.rstrip(".")
+        raise Refusal(f"{given.file}: cannot be read ({why}); the sound that judging wrote expected") from error
     soundfile.write(stream, samples, rate, format="FLAC", subtype="PCM_16")
     return _address("audio/flac", stream.getvalue())
 

@@ -4,10 +4,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from distvae.output import claim_place
 from distvae.refusal import Refusal
 from distvae.reproduce.compare import compare, grid, write
 from distvae.reproduce.run import KEPT, Work, begun, planned, reproduce
-from distvae.reproduce.table import Scale, read_table, table_names
+from distvae.reproduce.table import read_table, table_names
+from distvae.results import Scale
 from distvae.tune.means import Means
 
 
@@ -46,6 +48,8 @@ def remake(
     if plan:
         print("\n".join(planned(table)))
         return 0
+    claim_place(out)
+    claim_place(rows or out)
     work = Work.of(table, data)
     if not quiet:
         print(*planned(work.table), *work.missing, sep="\n", file=sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distvae import results
-from distvae.output import whole
+from distvae.output import make, whole
 from distvae.reproduce.table import Table
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _lines(table: Table, name: str, published: Any, groups: dict[str, list[resul
 
 def write(lines: list[Line], folder: Path) -> Path:
     """Keep the comparison for programs."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
     with whole(folder / COMPARISON) as path:
         told = [asdict(line) | {"difference": line.difference} for line in lines]
         path.write_text(json.dumps(told, indent=1) + "\n")

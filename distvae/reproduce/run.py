@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae import results
+from distvae.output import make
 from distvae.progress import clock
 from distvae.refusal import Refusal
 from distvae.report.numbers import counted
@@ -149,7 +150,7 @@ def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
     file = folder / work.table.name / f"{entry.name}.json"
     if file.exists() and not force:
         return False
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make(file.parent)
     results.peer(entry.peer, entry.config(work.places.get(entry.data)), file, True, _beside(work.table, entry))
     return True
 

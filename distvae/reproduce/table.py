@@ -12,11 +12,10 @@ from distvae.config import Config
 from distvae.config.values import Count, NonNegative
 from distvae.recipes import load, read_tree
 from distvae.refusal import Refusal, nearest
+from distvae.results import SCALES, Scale
 from distvae.schema import check
 
 TABLES = Path(__file__).parent / "tables"
-Scale = Literal["smoke", "day", "full"]
-SCALES: tuple[Scale, ...] = ("smoke", "day", "full")
 FIELDS = ("about", "source", "metrics", "data", "seeds", "epoch_seconds", "rows", *SCALES)
 ROW_FIELDS = ("recipe", "peer", "data", "set", "each", "epoch_seconds", "published", "note", "smoke", "day")
 SCALE_FIELDS = ("seeds", "rows", "set", "minutes")

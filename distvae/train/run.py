@@ -131,11 +131,22 @@ def read_config(place: Place, info: dict[str, Any]) -> Config:
 
 def read_epochs(place: Place) -> list[dict[str, float]]:
     """The records in epochs.jsonl, if there are any."""
-    return read_records(place, "epochs.jsonl")
+    return read_records(place, "epochs.jsonl", ("epoch", "val_objective", "val_bound"))
 
 
-def read_records(place: Place, name: str) -> list[dict[str, Any]]:
-    """One JSON object a line; a line that a crash cut short is none."""
+def read_records(place: Place, name: str, fields: tuple[str, ...] = ("epoch",)) -> list[dict[str, Any]]:
+    """One JSON object with some fields a line; a line that a crash cut short is none."""
     folder = Folder.of(place)
-    lines = folder.read(name).decode().splitlines(keepends=True) if folder.has(name) else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []
+    return [_record(f"{folder}/{name}", n, line, fields) for n, line in enumerate(lines, 1) if line.endswith(b"\n")]
+
+
+def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        record = dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise Refusal(f"{file}: altered or damaged in line {number}: not the JSON that was written there") from error
+    for name in fields:
+        if name not in record:
+            raise Refusal(f"{file}: altered or damaged in line {number}: no {name}")
+    return record

@@ -78,7 +78,9 @@ def _read_base(tree: Mapping[str, Any]) -> Config:
     fixed = tree.get("fixed") or {}
     if not isinstance(fixed, Mapping):
         raise Refusal(f"fixed: {fixed!r}; dotted keys and values expected, such as train.epochs: 10")
-    varied = [item.get("key") for item in tree.get("axes") or [] if isinstance(item, Mapping)]
+    if "base" not in tree:
+        raise Refusal("base: missing; a recipe, or the file of one, expected")
+    varied = {axis.key for axis in read_axes(tree.get("axes"))}
     for key in fixed:
         if key in varied:
             raise Refusal(f"fixed.{key}: is also an axis; one of the two expected")

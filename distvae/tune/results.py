@@ -133,7 +133,7 @@ def _draw(findings: Findings) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a sweep wrote into a file of its folder."""
+    """What a sweep, or judging, wrote into a file; one that is damaged is refused."""
     try:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:

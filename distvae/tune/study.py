@@ -12,8 +12,9 @@ from typing import Any
 from distvae.cluster import cores, joined
 from distvae.config import flatten
 from distvae.nodes import check
-from distvae.output import claim_folder, whole
+from distvae.output import claim_folder, claim_place, whole
 from distvae.progress import until_stopped
+from distvae.recipes import refuse_place
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.track import Relay, Status, Store, Tracker
@@ -53,6 +54,8 @@ def sweep(
 ) -> Findings:
     """Run the trials of a space into the folder `out`; what is found is also written there."""
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
+    claim_place(out)
+    refuse_place(space.base, pinned.get("data.path"))
     space = _with_data(settle(space, pinned, trials, concurrent, means), quiet, means)
     _refuse_folder(space, out, force, resume)
     watch, store = Watch(space, quiet), Store.find(root)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import pickletools
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,17 @@ def test_an_archive_keeps_its_images_and_labels(root: Path) -> None:
 def test_a_wrong_archive_is_refused(root: Path, arrays: dict[str, Any], words: str) -> None:
     np.savez(root / "some.npz", **arrays)
     with pytest.raises(Refusal, match=words):
+        open_dataset(ImageData(path=str(root)))
+
+
+def test_only_arrays_of_an_archive_are_looked_at(root: Path) -> None:
+    np.savez(root / "some.npz", x=noise(9, 4, 4))
+    with zipfile.ZipFile(root / "some.npz", "a") as archive:
+        archive.writestr("readme.txt", "words")
+    assert open_dataset(ImageData(path=str(root))).dims == 16
+    with zipfile.ZipFile(root / "some.npz", "w") as archive:
+        archive.writestr("x", "words")
+    with pytest.raises(Refusal, match=r"some\.npz: holds no arrays; arrays x_train and x_test"):
         open_dataset(ImageData(path=str(root)))
 
 

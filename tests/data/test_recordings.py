@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
-from distvae.data import folders, recordings
+from distvae.data import folders, open_dataset, recordings
 from distvae.refusal import Refusal
+from tests.data.conftest import Write
 
 LAYOUTS = {
     "one folder per speaker": (
@@ -136,6 +137,18 @@ def test_the_path_comes_before_the_variable(root: Path, tmp_path: Path, monkeypa
     touch(root, "a/1.wav", "b/1.wav", "c/1.wav")
     monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
     assert recordings.find(SpeechData(path=str(root)))[0] == root
+
+
+def test_speech_of_a_uri_is_found_by_it_again(write: Write, root: Path, cache: Path) -> None:
+    """Whatever reads it first: training, a trial of a sweep, or judging."""
+    for name in ("a/1.wav", "b/1.wav", "c/1.wav"):
+        write(name)
+    config = SpeechData(path=root.as_uri())
+    where, found = recordings.find(config)
+    assert where.is_relative_to(cache)
+    assert found == recordings.find(SpeechData(path=str(root)))[1]
+    dataset = open_dataset(config, quiet=True)
+    assert (dataset.origin, dataset.name) == (root.as_uri(), root.name)
 
 
 def test_without_data_the_built_in_speech_is_found() -> None:

@@ -99,6 +99,15 @@ def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
     assert signals.read(tmp_path / "b.png").profile == b"a profile"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_the_profile_of_colours_that_are_converted_is_dropped(tmp_path: Path, suffix: str) -> None:
+    inks = Image.fromarray(colours(8, 3).astype(np.uint8)).convert("CMYK")
+    inks.save(tmp_path / "a.tif", icc_profile=b"of inks")
+    signals.write(tmp_path / f"b{suffix}", signals.read(tmp_path / "a.tif"))
+    with Image.open(tmp_path / f"b{suffix}") as again:
+        assert (again.mode, again.info.get("icc_profile")) == ("RGB", None)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize("rate", [8000, 44100])
 @pytest.mark.parametrize("channels", [1, 2])
@@ -119,6 +128,15 @@ def test_a_sound_of_floats_becomes_flac_of_24_bits(tmp_path: Path) -> None:
     signal = signals.read(tmp_path / "a.wav")
     signals.write(tmp_path / "b.flac", signal)
     np.testing.assert_allclose(signals.read(tmp_path / "b.flac").values, signal.values, atol=2**-22)
+
+
+def test_a_file_that_cannot_hold_a_sound_is_none_for_it_and_samples_that_are_clipped_are_counted() -> None:
+    loud = np.array([[0.5], [1.0], [-1.5], [2.0]])
+    for encoding, suffix, beyond in (("FLOAT", ".wav", 0), ("FLOAT", ".flac", 2), ("PCM_16", ".wav", 2)):
+        assert signals.clipped(Path(f"a{suffix}"), signals.Signal(loud, rate=16000, encoding=encoding)) == beyond
+    assert signals.suffixes_for(signals.Signal(np.zeros((4, 8)), rate=655350)) == (".wav", ".flac")
+    assert signals.suffixes_for(signals.Signal(np.zeros((4, 9)), rate=16000)) == (".wav",)
+    assert signals.suffixes_for(signals.Signal(np.zeros((4, 1)), rate=700000)) == (".wav",)
 
 
 @given(st.floats(0.01, 100), st.integers(0, 5))

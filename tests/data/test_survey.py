@@ -1,6 +1,7 @@
 """`distvae data check`: what is recognised, what is wrong, and the exit code that says so."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,21 @@ def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
     assert found["facts"] == {"sizes": 2, "most frequent": {"3 x 4": 3, "3 x 6": 1}, "grey": 4, "classes": 2}
     assert found["splits"] == {"train": {"images": 3}, "test": {"images": 1}}
     assert "data.size=[height,width]" in CliRunner().invoke(app, ["data", "check", str(root)]).stdout
-    (root / "class0" / "9.png").write_bytes(b"")
+    (root / "class0" / "8.png").write_bytes(b"")
+    Image.fromarray(np.zeros((3, 4), np.uint16)).save(root / "class0" / "9.png")
     code, found = checked(root)
     assert code == 2
-    assert len(found["unreadable"]) == 1
+    assert len(found["unreadable"]) == 2
+    assert "9.png: a picture of more than 8 bits; 8 expected" in found["unreadable"][1]
+
+
+@pytest.mark.parametrize("name", [b"ann\xe9/1.wav", b"ann\xe9/1.png"])
+def test_a_name_that_is_no_text_is_refused(root: Path, name: bytes) -> None:
+    path = root / os.fsdecode(name)
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(Refusal, match=r"'ann\\udce9/1\....': a name that is not in UTF-8; rename the file"):
+        survey(str(root))
 
 
 def test_a_part_of_what_was_published_is_wrong(root: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from distvae import jobs, report
 from distvae.config import Config, flatten
 from distvae.recipes import load
+from distvae.refusal import Refusal
 from distvae.report.blocks import Sound
 from distvae.report.keeping import reported
 from distvae.report.page import PLAIN, WIDE, picture, sound
@@ -125,6 +126,9 @@ def test_a_sound_is_packed_without_loss(tmp_path: Path) -> None:
     heard, rate = soundfile.read(io.BytesIO(content), dtype="int16")
     assert rate == 8000
     np.testing.assert_array_equal(heard, samples[: 15 * 8000])
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(Refusal, match=r"a\.wav: cannot be read"):
+        sound(Sound(tmp_path / "a.wav", ""))
 
 
 def test_results_outlive_a_report_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

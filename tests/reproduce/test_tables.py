@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from distvae import report, results
+from distvae.cli import app
 from distvae.refusal import Refusal
 from distvae.reproduce.compare import compare, write
 from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Work, begun, keep, planned
-from distvae.reproduce.table import SCALES, TABLES, Entry, Scale, Source, Table, read_table, table_names
+from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
+from distvae.results import SCALES, Scale
 from distvae.tune.ledger import Ledger
 from distvae.tune.results import Result, rank
 from distvae.tune.space import ROW, Space
@@ -269,6 +272,15 @@ def test_a_plan_says_what_it_takes() -> None:
     told = "\n".join(planned(read_table("house", "full")))
     assert "7 models, 3 seeds each, 9 methods of comparison" in told
     assert "of one core" in told
+
+
+def test_a_plan_looks_for_no_data_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISTVAE_DATA", raising=False)
+    done = CliRunner().invoke(app, ["reproduce", "house", "--plan", "--only", "tvae-*"])
+    assert done.exit_code == 0
+    assert "scale full: 4 models" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_are_plain_yaml_without_leftovers() -> None:

@@ -148,6 +148,8 @@ BAD: dict[str, tuple[Callable[[Tree], None], str]] = {
     "misspelt figure": (put("metrics", {"pesq_bw": "max"}), r"metrics\.pesq_bw: .*did you mean 'pesq_wb'"),
     "misspelt direction": (put("metrics", {"pesq_wb": "maximum"}), r"metrics\.pesq_wb: no choice 'maximum'.*'max'"),
     "no metrics": (put("metrics", {}), r"^metrics: at least one"),
+    "no base": (lambda tree: tree.pop("base"), r"base: missing; a recipe"),
+    "axes that are a number": (put("axes", 3), r"axes: a list of at least one axis expected"),
     "no axes": (put("axes", []), r"^axes: .*at least one"),
     "no trials": (put("trials", 0), r"^trials: 0 is out of range"),
     "unknown base": (put("base", "speech-vea"), r"did you mean 'speech-vae'"),
