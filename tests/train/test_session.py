@@ -171,6 +171,25 @@ def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(likeliho
     prepare(tiny.config(model={"likelihood": likelihood}), unit_data(value))
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"likelihood": "gaussian"}},
+        {"model": {"likelihood": "itakura_saito"}},
+        {"model": {"kind": "tvae", "variance": None}, "estep": {"kind": "exact"}},
+    ],
+)
+def test_a_value_that_was_never_seen_in_training_makes_nothing_infinite(
+    tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    data = tiny.dataset()
+    data.splits["train"][:][:, 2] = math.nan
+    *_, last = fit(tiny.config(**sections), data, tmp_path / "run")
+    assert math.isfinite(last.val_bound)
+    assert math.isfinite(last.train_objective)
+    assert math.isfinite(Run.open(tmp_path / "run").encode(data.splits["test"][:]).sum())
+
+
 def test_populations_are_validated_on_the_rows_that_they_belong_to(tmp_path: Path) -> None:
     config, data = tiny.config(**KINDS[-1]), tiny.dataset()
     assert len(data.splits["val"]) != len(data.splits["train"])
