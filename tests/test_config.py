@@ -82,6 +82,7 @@ def test_every_typo_is_refused_with_its_path_and_the_nearest_name(place: tuple[s
             "estep.crossover",
         ),
         ({"data": {"hop": 300}}, "data.hop"),
+        ({"data": {"kind": "sprites", "rows": 10, "val": 0.89, "test": 0.01}}, "data.val + data.test: 9 + 1 of 10"),
         ({"data": {"val": 0.6, "test": 0.6}}, "data.val"),
         ({"data": {"rate": 0}}, "data.rate"),
         ({"eval": {"metrics": ["pesq"]}}, "eval.metrics[0]"),

@@ -93,7 +93,7 @@ def _divided(config: SpritesData) -> dict[str, Labels]:
     counts = tuple(LEVELS.values())
     chosen = order(config.seed, DRAWING, math.prod(counts))[: config.rows]
     levels = np.stack(np.unravel_index(chosen, counts), -1).astype(np.int64)
-    val, test = (max(1, round(share * config.rows)) for share in (config.val, config.test))
+    val, test = config.held
     train, held, judged = np.split(levels, [config.rows - val - test, config.rows - test])
     return {"train": train, "val": held, "test": judged}
 

@@ -165,6 +165,13 @@ def unit_data(value: float) -> Dataset:
     return Dataset("tiny", "row", f"tiny {value}", {"train": x, "val": odd, "test": odd}, Path(), shape=tiny.SHAPE)
 
 
+def test_a_split_without_an_observed_value_is_refused() -> None:
+    data = tiny.dataset()
+    data.splits["val"][:][:] = math.nan
+    with pytest.raises(Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"):
+        prepare(tiny.config(), data)
+
+
 @pytest.mark.parametrize("value", [math.nan, 0, 1])
 @pytest.mark.parametrize("likelihood", ["itakura_saito", "bernoulli", "gaussian"])
 def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(likelihood: str, value: float) -> None:
