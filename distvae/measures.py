@@ -2,16 +2,16 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 
 def hoyer(code: Tensor) -> Tensor:
-    """Hoyer's sparsity of each row, from 0 (all values equal) to 1 (one value); NaN for a row of zeros."""
+    """Hoyer's sparsity of each row, from 0 (all values equal) to 1 (one value); NaN for a row of zeros.
+
+    Where a row has one value only, 0 / 0, it is 0: nothing was left out of the code.
+    """
     size = math.sqrt(code.shape[-1])
-    if size == 1:
-        return code.new_full(code.shape[:-1], torch.nan)
-    return (size - effective_atoms(code).sqrt()) / (size - 1)
+    return (size - effective_atoms(code).sqrt()) / ((size - 1) or 1)
 
 
 def effective_atoms(code: Tensor) -> Tensor:

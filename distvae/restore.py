@@ -209,6 +209,10 @@ def claim_outputs(task: Task) -> None:
     if task.reference is not None and task.reference.values.shape != task.given.values.shape:
         shapes = [" x ".join(map(str, s.values.shape)) for s in (task.reference, task.given)]
         raise Refusal(f"{options.clean}: {shapes[0]} values; {shapes[1]} expected, as {task.source} has")
+    if task.reference is not None and task.reference.rate is not None and not task.reference.values.any():
+        raise Refusal(
+            f"{options.clean or task.source}: silent, so that nothing is close to it; a reference with sound expected"
+        )
 
 
 def admitted(config: Config, task: Task) -> "Cost":

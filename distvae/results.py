@@ -163,7 +163,7 @@ def _page(folder: Path) -> list[str]:
 CLOSE = [
     "## How close to what was published",
     "",
-    "Obtained minus published, over the rows of each table that have both, at whatever scale they were made: the",
+    "Obtained minus published, over the rows of each table that have both, at the largest scale they were made at: the",
     "least, the median and the most, each with its row. Scales and seeds stand with the rows below.",
 ]
 

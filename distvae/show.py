@@ -1,5 +1,6 @@
 """What a run is, how its training went, and how it was judged, in words."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def show(run: Path) -> None:
 def _told(epoch: Mapping[str, float]) -> str:
     """What a model without an encoder has to tell of an epoch, or else how sparse the codes are."""
     known = [f"{name.replace('_', ' ')} {epoch[name]:.3g}" for name in SEARCHED if name in epoch]
-    return ", ".join(known) or f"Hoyer {epoch['val_hoyer']:.3f}"
+    return ", ".join(known) or f"Hoyer {epoch.get('val_hoyer', math.nan):.3f}"
 
 
 def _together(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:

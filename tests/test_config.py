@@ -78,7 +78,13 @@ def test_every_typo_is_refused_with_its_path_and_the_nearest_name(place: tuple[s
         ({"model": {"kind": "sdm", "atoms": 0}}, "model.atoms"),
         ({"model": {"kind": "sdm", "atoms": 64}}, "model.atoms"),
         ({"model": {"kind": "sdm", "coherence": 1.0}}, "model.coherence"),
+        ({"model": {"kind": "tvae", "latent": 3}, "estep": {"states": 8, "children": 4}}, "estep.children: 4, each"),
+        (
+            {"model": {"kind": "tvae", "latent": 1}, "estep": {"states": 2, "parents": 2, "crossover": "one_point"}},
+            "estep.crossover",
+        ),
         ({"data": {"hop": 300}}, "data.hop"),
+        ({"data": {"kind": "sprites", "rows": 10, "val": 0.89, "test": 0.01}}, "data.val + data.test: 9 + 1 of 10"),
         ({"data": {"val": 0.6, "test": 0.6}}, "data.val"),
         ({"data": {"rate": 0}}, "data.rate"),
         ({"eval": {"metrics": ["pesq"]}}, "eval.metrics[0]"),

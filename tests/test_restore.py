@@ -150,6 +150,7 @@ def prepare_bad_files() -> None:
     Path("text.txt").write_text("text")
     save("clear.png", np.concatenate([pixels(), pixels(channels=1)], -1))
     soundfile.write("silent.wav", np.zeros(400), 16000)
+    soundfile.write("short.wav", np.sin(np.arange(400)), 16000)
 
 
 REFUSED = {
@@ -159,6 +160,8 @@ REFUSED = {
     "denoise text.txt out.png": "'.txt' is no kind of file read here",
     "denoise flat.png out.png": ".png: all values are 7",
     "denoise silent.wav out.wav data.window=[16]": "all values are 0",
+    "denoise silent.wav out.wav data.window=[16] --noise 0.1": "silent.wav: silent, so that nothing is close to it",
+    "denoise short.wav out.wav data.window=[16] --clean silent.wav": "silent.wav: silent, so that nothing is close",
     "denoise small.png out.png": "larger than the data's 3 x 24",
     "denoise grey.png out.bmp": "'.bmp' is no kind of file written here",
     "denoise grey.png out.wav": "'.wav' is no kind of file written here",

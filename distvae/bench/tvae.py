@@ -132,7 +132,8 @@ def patches(case: Case, picture: Path | None) -> Array:
     clean = scene(SIDE) if picture is None else read(picture).values.astype(np.float64).mean(-1)
     noisy = clean + np.random.default_rng(0).normal(0, case.sigma, clean.shape)
     side = int(case.widths[-1] ** 0.5)
-    return Grid((*clean.shape, 1), (side, side)).cut((noisy[..., None] - noisy.mean()) / noisy.std())
+    standard = (noisy[..., None] - noisy.mean()) / noisy.std()
+    return Grid((*clean.shape, 1), (side, side)).cut(standard.astype(np.float32))
 
 
 def settings(case: Case, epochs: int) -> Config:

@@ -80,7 +80,8 @@ class Config:
             raise Refusal(f"estep.states: {kept}, but {latent} bits have only {2**latent} states")
         if self.estep.kind == "exact" and latent > 16:
             raise Refusal(f"model.latent: {latent} with estep.kind 'exact'; at most 16 expected")
-
+        if isinstance(self.estep, Evolution):
+            self.estep.refuse_few(latent)
         if self.eval.codes not in self.model.codes:
             wanted = " or ".join(self.model.codes)
             raise Refusal(f"eval.codes: '{self.eval.codes}' with model.kind '{self.model.kind}'; {wanted} expected")

@@ -165,6 +165,14 @@ class SpritesData(Pictures):
         """Refuse what no single field shows."""
         if self.val + self.test > 0.9:
             raise Refusal(f"data.val + data.test: {self.val + self.test:g}; at most 0.9 expected")
+        if sum(self.held) >= self.rows:
+            told = " + ".join(map(str, self.held))
+            raise Refusal(f"data.val + data.test: {told} of {self.rows} images; one or more left to train on expected")
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Images to validate and to test on, one of each at least."""
+        return max(1, round(self.val * self.rows)), max(1, round(self.test * self.rows))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -48,6 +48,16 @@ class Evolution(Truncation):
         if self.crossover == "one_point" and self.parents < 2:
             raise Refusal("estep.parents: 1 with crossover; two or more expected")
 
+    def refuse_few(self, bits: int) -> None:
+        """Refuse operators that want more bits: to cut between two, or to turn over another one in each sibling."""
+        if self.crossover == "one_point" and bits < 2:
+            raise Refusal("estep.crossover: 'one_point' with model.latent = 1, which cannot be cut; none expected")
+        if self.crossover == "none" and self.mutation == "flip" and self.children > bits:
+            raise Refusal(
+                f"estep.children: {self.children}, each with another bit turned over, "
+                f"but model.latent = {bits}; at most as many expected"
+            )
+
 
 @family("estep")
 @dataclass(frozen=True)

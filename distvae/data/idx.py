@@ -40,8 +40,16 @@ def open_images(config: IdxData) -> Dataset:
 def labels(config: IdxData) -> dict[str, NDArray[np.int64]]:
     """The class of every image by split, in the images' order."""
     root = _root(config)
-    train, test = read(_file(root, "train-labels", 1), 1), read(_file(root, "t10k-labels", 1), 1)
+    train, test = _classes(root, "train"), _classes(root, "t10k")
     return {name: part.astype(np.int64) for name, part in _divided(train, test, config).items()}
+
+
+def _classes(root: Path, part: str) -> Bytes:
+    path, images = _file(root, f"{part}-labels", 1), _file(root, f"{part}-images", 3)
+    found, count = read(path, 1), len(read(images, 3))
+    if len(found) != count:
+        raise Refusal(f"{path}: {len(found)} labels, and {images.name} has {count} images; one for each expected")
+    return found
 
 
 def read(path: Path, dims: int) -> Bytes:

@@ -63,11 +63,11 @@ class Grid:
         """Values of a window."""
         return math.prod(self.window) * self.shape[-1]
 
-    def cut(self, array: Floats) -> Array:
-        """(N, D) the windows, row by row."""
+    def cut(self, array: Floats) -> Floats:
+        """(N, D) the windows, row by row, as exact as the array."""
         axes = tuple(range(len(self.window)))
         views = np.lib.stride_tricks.sliding_window_view(array, self.window, axes)
-        return views[np.ix_(*self.starts)].reshape(self.rows, self.dims).astype(np.float32)
+        return views[np.ix_(*self.starts)].reshape(self.rows, self.dims)
 
     def merge(self, rows: Floats, profile: Floats) -> NDArray[np.float64]:
         """The weighted mean of the windows that cover each value; the profile has the shape of a window."""
@@ -98,27 +98,33 @@ class Patches:
     """(N, D) with NaN where values are missing."""
     scale: float
     """Units of the array in one of the model's."""
-    shift: Array
+    shift: NDArray[np.float64]
     """(N, 1) what was subtracted from each row, in the array's units."""
 
     @classmethod
     def of(cls, array: Floats, config: PatchData) -> "Patches":
-        """The windows of an array, scaled and levelled as the configuration asks."""
+        """The windows of an array, scaled and levelled as the configuration asks, in double precision until then.
+
+        A window of which nothing was observed has the level of the whole array.
+        """
+        array = array.astype(np.float64)
         grid = Grid(array.shape, config.window, config.stride)
-        mean, scale = (np.nanmean(array), np.nanstd(array)) if config.scale == "standard" else (0.0, 1.0)
+        standard, remove = config.scale == "standard", config.level == "remove"
+        scale = float(np.nanstd(array)) if standard else 1.0
         rows = grid.cut(array)
-        shift = np.full((len(rows), 1), mean, np.float32)
-        if config.level == "remove":
+        shift = np.full((len(rows), 1), np.nanmean(array) if standard or remove else 0.0)
+        if remove:
             seen = np.isfinite(rows)
             total = rows.sum(1, keepdims=True, where=seen)
             np.divide(total, seen.sum(1, keepdims=True), out=shift, where=seen.any(1, keepdims=True))
         rows -= shift
-        rows /= np.float32(scale)
-        return cls(grid, profile(config.window, config.merge), rows, float(scale), shift)
+        rows /= scale
+        return cls(grid, profile(config.window, config.merge), rows.astype(np.float32), scale, shift)
 
     def merged(self, rows: Array) -> NDArray[np.float64]:
         """The array of rows in the model's units."""
-        return self.grid.merge(rows * np.float32(self.scale) + self.shift, self.profile)
+        level = np.broadcast_to(self.shift, rows.shape)
+        return self.grid.merge(rows, self.profile) * self.scale + self.grid.merge(level, self.profile)
 
     def dataset(self, name: str, config: PatchData) -> Dataset:
         """The rows as data to train on; the bound is watched on the same rows."""

@@ -19,7 +19,7 @@ from distvae.data.dataset import Array, Dataset
 from distvae.data.source import Factors, Labels
 from distvae.noise import order
 
-FORMAT = 1  # of the drawing; a change gives another digest
+FORMAT = 2  # of the drawing; a change gives another digest
 LEVELS = {"shape": 3, "scale": 6, "rotation": 10, "x": 16, "y": 16}
 RADIUS = 0.25
 """Of the circle around the largest shape, in sides of the picture."""
@@ -70,7 +70,7 @@ def draw(levels: Labels, size: int) -> Array:
 def _ellipse(x: Floats, y: Floats, radius: Floats) -> Floats:
     """Half as wide as long: the implicit function over the length of its gradient, a distance near the outline."""
     value, slope = np.hypot(x, 2 * y) / radius, np.hypot(x, 4 * y) / radius**2
-    return np.asarray(value * (value - 1) / np.maximum(slope, 1e-9))
+    return np.where(slope > 0, value * (value - 1) / np.maximum(slope, 1e-9), -radius)  # there is none in the middle
 
 
 def _polygon(corners: int) -> Callable[[Floats, Floats, Floats], Floats]:
@@ -93,7 +93,7 @@ def _divided(config: SpritesData) -> dict[str, Labels]:
     counts = tuple(LEVELS.values())
     chosen = order(config.seed, DRAWING, math.prod(counts))[: config.rows]
     levels = np.stack(np.unravel_index(chosen, counts), -1).astype(np.int64)
-    val, test = (max(1, round(share * config.rows)) for share in (config.val, config.test))
+    val, test = config.held
     train, held, judged = np.split(levels, [config.rows - val - test, config.rows - test])
     return {"train": train, "val": held, "test": judged}
 

@@ -29,14 +29,14 @@ class Amortised(Stateless):
         self.register_buffer("scale", torch.ones(dims))
 
     def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
-        """Take the statistics that standardise the input from the training data."""
+        """Take the statistics that standardise the input from the training data; a value never seen keeps its units."""
         if self.config.input != "log_standard":
             return
         count, total = torch.tensor(0), torch.zeros(2, len(self.shift), dtype=torch.float64)
         for block in blocks:
             u = (block + self.config.floor).log().double()
             count, total = count + (~u.isnan()).sum(0), total + torch.stack([u.nansum(0), u.square().nansum(0)])
-        mean, square = total / count
+        mean, square = total / count.clamp_min(1)
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         self.shift.copy_(mean)
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))

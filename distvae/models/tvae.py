@@ -267,7 +267,7 @@ def _deciles(counts: Tensor) -> dict[str, float]:
 
 
 def _variance(blocks: Iterable[Tensor]) -> float:
-    """The mean over values of their variance over rows; missing values are NaN and left out."""
+    """The mean over values, but those never seen, of their variance over rows; missing values are NaN and left out."""
     sums = [(b.isfinite().sum(0), b.double().nansum(0), b.double().square().nansum(0)) for b in blocks]
     count, total, square = (torch.stack(part).sum(0) for part in zip(*sums, strict=True))
-    return float((square / count - (total / count).square()).mean())
+    return float((square / count - (total / count).square()).nanmean())

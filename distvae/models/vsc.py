@@ -106,4 +106,4 @@ class VSC(VAE):
         """Raise beta, and let the slabs come to carry information."""
         super().at(step)
         begin, end = self.config.slab_warmup
-        self.warmth = 1.0 if step >= end else max(0.0, (step - begin) / (end - begin))
+        self.warmth = 1.0 if step >= end else max(0.0, (step - begin) / max(1, end - begin))

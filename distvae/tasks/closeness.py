@@ -26,7 +26,12 @@ def snr(clean: Floats, estimate: Floats) -> float:
 
 
 def closeness(clean: Signal, estimate: Floats) -> dict[str, float]:
-    """PSNR of a picture, SSIM where scikit-image is installed; SNR of a sound, wide-band PESQ where pesq is."""
+    """PSNR of a picture, SSIM where scikit-image is installed; SNR of a sound, wide-band PESQ where pesq is.
+
+    To silence no sound is close: there is nothing to tell.
+    """
+    if clean.rate is not None and not clean.values.any():
+        return {}
     if clean.rate is not None:
         return {"snr": snr(clean.values, estimate)} | _pesq(clean.values, estimate, clean.rate)
     return {"psnr": psnr(clean.values, estimate, clean.peak)} | _ssim(clean.values, estimate, clean.peak)
@@ -40,8 +45,12 @@ def offered(picture: bool) -> tuple[str, ...]:
 
 
 def gained(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ (P.862.2 MOS-LQO)."""
-    return {f"{name}_gain": after[name] - before[name] for name in ("snr", "pesq_wb") if name in before.keys() & after}
+    """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ (P.862.2 MOS-LQO).
+
+    Over a sound without noise nothing can be gained.
+    """
+    both = [name for name in ("snr", "pesq_wb") if math.isfinite(before.get(name, math.nan)) and name in after]
+    return {f"{name}_gain": after[name] - before[name] for name in both}
 
 
 def _ssim(clean: Floats, estimate: Floats, peak: float) -> dict[str, float]:

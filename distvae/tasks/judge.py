@@ -34,7 +34,8 @@ def judge(run: Run, split: str = "test", progress: bool = True) -> Judgement:
     """
     refuse_impossible(run.config)
     judgement = _judged(run, split, progress)
-    return replace(judgement, summary=judgement.summary | measured(run, split))
+    figures, notes = measured(run, split)
+    return replace(judgement, summary=judgement.summary | figures, notes=[*judgement.notes, *notes])
 
 
 def _judged(run: Run, split: str, progress: bool) -> Judgement:

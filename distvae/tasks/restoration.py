@@ -145,6 +145,8 @@ def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
     if not worsens(run.config):
         return {}, []
     clean = named(data).levelled()
+    if clean.rate is not None and not clean.values.any():
+        return {}, ["what was clean is silent: no sound is close to it"]
     given = worsened(clean, data).values
     patches = Patches.of(given, data)
     if patches.dataset("", data).digest != run.info["data_digest"]:

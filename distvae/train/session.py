@@ -129,8 +129,10 @@ def _refuse_unfit(config: Config, dataset: Dataset) -> None:
     """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones (NaN) are none."""
     likelihood, seen = config.model.likelihood, getattr(config.estep, "input", "raw")
     least, most = LIKELIHOODS[likelihood].support
-    for split in dataset.named("all"):
+    for split in filter(lambda name: len(dataset.splits[name]), dataset.named("all")):
         for value in _range(dataset.splits[split]):
+            if math.isnan(value):
+                raise Refusal(f"{dataset.name}: every value of split '{split}' is missing; some observed ones expected")
             if value < least or value > most or math.isinf(value):
                 field, wanted = f"model.likelihood: '{likelihood}'", f"finite values from {least:g} to {most:g}"
             elif value < 0 and seen != "raw":

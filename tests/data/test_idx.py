@@ -54,6 +54,12 @@ def test_all_is_every_image_once(folder: Path, holdout: int, names: list[str]) -
     assert sum(len(dataset.splits[name]) for name in names) == 10 + 6
 
 
+def test_labels_that_are_not_one_for_each_image_are_refused(folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(encode(np.arange(5, dtype=np.uint8)))
+    with pytest.raises(Refusal, match=r"t10k-labels-idx1-ubyte: 5 labels, and t10k-images.* has 6 images"):
+        idx.labels(IdxData(path=str(folder)))
+
+
 def test_labels_follow_their_images(folder: Path) -> None:
     labels = idx.labels(IdxData(path=str(folder), holdout=3))
     assert labels["train"].dtype == np.int64

@@ -1,5 +1,7 @@
 """Cutting and merging are each other's inverse."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,12 +99,23 @@ def test_the_level_of_a_window_is_the_mean_of_what_was_observed_in_it() -> None:
     np.testing.assert_allclose(patches.shift[0], array[[1, 2]].mean(), rtol=1e-6)
 
 
-def test_a_window_of_which_nothing_was_observed_takes_the_mean_of_everything() -> None:
+@pytest.mark.parametrize("scale", ["standard", "keep"])
+def test_a_window_of_which_nothing_was_observed_takes_the_mean_of_everything(
+    scale: Literal["standard", "keep"],
+) -> None:
     array = values((8, 1))
     array[:4] = np.nan
-    patches = Patches.of(array, PatchData(window=(4,), stride=4))
+    patches = Patches.of(array, PatchData(window=(4,), stride=4, scale=scale))
     np.testing.assert_allclose(patches.shift[:, 0], array[4:].mean(), rtol=1e-6)
     assert np.isnan(patches.rows[0]).all()
+    np.testing.assert_allclose(patches.merged(np.nan_to_num(patches.rows))[:4], array[4:].mean(), rtol=1e-6)
+
+
+def test_little_contrast_at_a_high_level_is_kept() -> None:
+    array = 1e6 + np.random.default_rng(0).normal(0, 0.1, (9, 9, 1))
+    patches = Patches.of(array, PatchData(window=(3, 3), scale="keep"))
+    np.testing.assert_allclose(patches.rows[0], (array[:3, :3] - array[:3, :3].mean()).ravel(), atol=1e-6)
+    np.testing.assert_allclose(patches.merged(patches.rows), array, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,16 @@ def test_what_is_drawn_has_the_area_and_the_middle_that_the_factors_say(sprite: 
     assert not picture[:, [0, -1]].any()
 
 
+@pytest.mark.parametrize("size", [18, 34, SIZE])
+@pytest.mark.parametrize("shape", range(LEVELS["shape"]))
+def test_no_shape_has_a_hole(shape: int, size: int) -> None:
+    """Wherever it lies, even with its middle on that of a pixel, a row never grows darker before it grows lighter."""
+    places = np.stack(np.meshgrid(shape, [0, 5], range(10), [0, 7, 15], [0, 15]), -1).reshape(-1, 5)
+    pictures = draw(places, size)
+    between = np.minimum(np.maximum.accumulate(pictures, -1), np.maximum.accumulate(pictures[..., ::-1], -1)[..., ::-1])
+    np.testing.assert_allclose(pictures, between, atol=1e-6)
+
+
 @pytest.mark.parametrize("rotation", range(LEVELS["rotation"]))
 def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
     _, _, spread = moments(draw(np.array([[0, 5, rotation, 7, 7]]), SIZE)[0])

@@ -23,6 +23,15 @@ def test_a_perfect_sound_is_infinitely_close() -> None:
     assert closeness(clean, clean.values)["snr"] == math.inf
 
 
+def test_of_a_silent_reference_nothing_is_told() -> None:
+    assert closeness(sound(np.zeros(800)), np.ones((800, 1))) == {}
+
+
+def test_nothing_is_gained_over_a_sound_without_noise() -> None:
+    assert gained({"snr": math.inf}, {"snr": 30.0}) == {}
+    assert gained({"snr": math.inf}, {"snr": math.inf}) == {}
+
+
 def test_a_measure_that_refuses_says_nothing() -> None:
     clean = sound(np.sin(np.arange(800)))  # too short for PESQ
     assert closeness(clean, 0.9 * clean.values).keys() == {"snr"}

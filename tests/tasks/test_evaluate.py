@@ -71,7 +71,7 @@ def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(bars_run: Run, t
 
 def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
     array = signals.read(Path(window_run.config.data.path)).values
-    cut = Grid(array.shape, window_run.config.data.window).cut(array)
+    cut = Grid(array.shape, window_run.config.data.window).cut(array.astype(np.float32))
     corner = array[tuple(slice(side) for side in window_run.config.data.window)]
     np.testing.assert_array_equal(as_seen(cut, window_run)[0], corner.astype(np.float32))
     window_run.shape, known = (), window_run.shape  # as in a run from before it was written down

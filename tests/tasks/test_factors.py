@@ -1,8 +1,10 @@
 """Measures of disentanglement on codes whose disentanglement is known."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import special_ortho_group
 
 from distvae.config import from_dict
-from distvae.data import open_dataset
+from distvae.data import factors_of, open_dataset
 from distvae.refusal import Refusal
 from distvae.tasks.judge import judge
 from distvae.tasks.measuring import refuse_impossible
@@ -116,20 +118,51 @@ def test_values_that_never_vary_know_nothing(measure: Callable[[Codes, np.ndarra
     assert measure(np.zeros((ROWS, 3), np.float32), values) <= 0.05
 
 
-def test_a_run_on_sprites_is_measured_and_one_on_bars_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("latent", [1, 4])
+def test_a_run_on_sprites_is_measured_and_one_on_bars_refused(tmp_path: Path, latent: int) -> None:
     names = ["iw_bound", "probe_linear", "mig", "dci", "sap"]
-    tree = {
-        "data": {"kind": "sprites", "rows": 300, "size": 16},
-        "model": {"latent": 4, "hidden": [16], "likelihood": "bernoulli"},
-        "estep": {"hidden": [16], "input": "raw"},
-        "train": {"epochs": 1, "device": "cpu"},
-        "eval": {"metrics": names, "importance": 5},
-    }
-    config = from_dict(tree)
-    for _ in fit(config, open_dataset(config.data), tmp_path / "run", recipe="tiny"):
-        pass
-    summary = judge(Run.open(tmp_path / "run"), "all").summary
+    run = trained(tmp_path, latent, metrics=names, importance=5)
+    judgement = judge(run, "all")
+    summary = judgement.summary
     assert {*names, "dci_completeness", "dci_informativeness", "iw_bound_row_std"} <= set(summary)
     assert summary["images"] == 300
+    assert all(math.isfinite(value) for value in summary.values())
+    assert not judgement.notes
     with pytest.raises(Refusal, match=r"eval\.metrics: mig needs the factors .* 'bars'; sprites expected"):
         refuse_impossible(from_dict({"data": {"kind": "bars"}, "eval": {"metrics": ["mig"]}}))
+
+
+def trained(folder: Path, latent: int = 4, **judging: Any) -> Run:
+    """A run on a few sprites."""
+    tree = {
+        "data": {"kind": "sprites", "rows": 300, "size": 16},
+        "model": {"latent": latent, "hidden": [16], "likelihood": "bernoulli"},
+        "estep": {"hidden": [16], "input": "raw"},
+        "train": {"epochs": 1, "device": "cpu"},
+        "eval": judging,
+    }
+    config = from_dict(tree)
+    for _ in fit(config, open_dataset(config.data), folder / "run", recipe="tiny"):
+        pass
+    return Run.open(folder / "run")
+
+
+def test_factors_that_never_vary_are_left_out_with_a_note(tmp_path: Path) -> None:
+    run = trained(tmp_path, metrics=["mig", "dci", "sap"])
+    run.config = run.config.with_("data", rows=20, seed=alike("shape"))  # two images to judge
+    judgement = judge(run, "test")
+    assert all(math.isfinite(judgement.summary[name]) for name in ("mig", "dci", "sap"))
+    assert judgement.notes == ["shape: without variation in split 'test', left out of mig, dci and sap"]
+    run.config = run.config.with_("data", rows=10)
+    with pytest.raises(Refusal, match=r"eval\.metrics: shape, scale, rotation, x, y never vary in split 'test'"):
+        judge(run, "test")
+
+
+def alike(factor: str) -> int:
+    """The first seed whose two images to test on have one factor in common."""
+    for seed in itertools.count():
+        known = factors_of(from_dict({"data": {"kind": "sprites", "rows": 20, "seed": seed}}).data)
+        assert known is not None
+        if list(itertools.compress(known.names, np.ptp(known.levels["test"], axis=0) == 0)) == [factor]:
+            return seed
+    raise AssertionError

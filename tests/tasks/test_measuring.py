@@ -75,7 +75,7 @@ def test_frames_of_speech_are_bounded_too(speech_run: Run) -> None:
 @pytest.mark.parametrize("name", ["probe_linear", "probe_mlp"])
 def test_a_probe_finds_classes_that_can_be_seen(image_run: Run, tmp_path: Path, name: str) -> None:
     seen = on(image_run, archive(tmp_path / "seen.npz", lambda level: level), metrics=[name])
-    assert measured(seen, "test")[name] > 0.95
+    assert measured(seen, "test")[0][name] > 0.95
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -91,7 +91,7 @@ def test_a_probe_tells_clusters_apart(image_run: Run, name: str) -> None:
 def test_a_probe_finds_nothing_in_classes_drawn_at_random(image_run: Run, tmp_path: Path, name: str) -> None:
     random = np.random.default_rng(1)
     path = archive(tmp_path / "blind.npz", lambda level: random.integers(0, CLASSES, len(level)))
-    found = measured(on(image_run, path, metrics=[name]), "test")[name]
+    found = measured(on(image_run, path, metrics=[name]), "test")[0][name]
     assert abs(found - 1 / CLASSES) < 5 * math.sqrt(1 / CLASSES * (1 - 1 / CLASSES) / 400)
 
 
@@ -151,6 +151,21 @@ def test_images_without_classes_are_refused_before_anything_is_trained(tmp_path:
 def test_labels_that_leave_nothing_to_judge_are_refused(image_run: Run) -> None:
     with pytest.raises(Refusal, match=r"eval\.labels: 5000, and split 'train' has 96"):
         measured(asking(image_run, metrics=["probe_linear"]), "train")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([0, 0, 1, 1, 2, 2], "eval.labels: 6 of 3 classes, 2 of the rarest, .*; more than 20, two"),
+        ([0] * 30 + [1], "eval.labels: 31 of 2 classes, 1 of the rarest, .*; more than 10, two"),
+    ],
+)
+def test_too_few_labels_to_stop_early_on_are_refused(image_run: Run, labels: list[int], told: str) -> None:
+    subject = Subject(image_run, "test")
+    known = Labelled(np.ones((len(labels), 2), np.float32), np.array(labels))
+    vars(subject)["probed"] = known, known
+    with pytest.raises(Refusal, match=told):
+        MEASURES["probe_mlp"].measure(subject)
 
 
 def test_an_old_run_is_measured_by_the_command(image_run: Run, tmp_path: Path) -> None:

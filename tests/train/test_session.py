@@ -165,10 +165,36 @@ def unit_data(value: float) -> Dataset:
     return Dataset("tiny", "row", f"tiny {value}", {"train": x, "val": odd, "test": odd}, Path(), shape=tiny.SHAPE)
 
 
+def test_a_split_without_an_observed_value_is_refused() -> None:
+    data = tiny.dataset()
+    data.splits["val"][:][:] = math.nan
+    with pytest.raises(Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"):
+        prepare(tiny.config(), data)
+
+
 @pytest.mark.parametrize("value", [math.nan, 0, 1])
 @pytest.mark.parametrize("likelihood", ["itakura_saito", "bernoulli", "gaussian"])
 def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(likelihood: str, value: float) -> None:
     prepare(tiny.config(model={"likelihood": likelihood}), unit_data(value))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"likelihood": "gaussian"}},
+        {"model": {"likelihood": "itakura_saito"}},
+        {"model": {"kind": "tvae", "variance": None}, "estep": {"kind": "exact"}},
+    ],
+)
+def test_a_value_that_was_never_seen_in_training_makes_nothing_infinite(
+    tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    data = tiny.dataset()
+    data.splits["train"][:][:, 2] = math.nan
+    *_, last = fit(tiny.config(**sections), data, tmp_path / "run")
+    assert math.isfinite(last.val_bound)
+    assert math.isfinite(last.train_objective)
+    assert math.isfinite(Run.open(tmp_path / "run").encode(data.splits["test"][:]).sum())
 
 
 def test_populations_are_validated_on_the_rows_that_they_belong_to(tmp_path: Path) -> None:

@@ -59,3 +59,10 @@ def test_rates_follow_their_curves(step: int) -> None:
     half_way = (step % 40) / 20
     expected = 1e-4 + (1e-2 - 1e-4) * (half_way if half_way <= 1 else 2 - half_way)
     assert rate(cyclical, step, steps) == pytest.approx(expected)
+
+
+def test_slabs_that_warm_up_within_no_step_are_cold_before_it_and_warm_from_then_on() -> None:
+    model = prepare(tiny.config(model={"kind": "vsc", "prior": "pseudo", "slab_warmup": [5, 5]}), tiny.dataset()).model
+    for step, warmth in ((0, 0), (4, 0), (5, 1), (math.inf, 1)):
+        model.at(step)
+        assert model.warmth == warmth

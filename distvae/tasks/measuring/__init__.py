@@ -57,11 +57,11 @@ def refuse_unlabelled(config: Config) -> None:
         labels_of_all(config.data)
 
 
-def measured(run: Run, split: str) -> Figures:
-    """What the measures that a run's configuration asks for say of a split."""
+def measured(run: Run, split: str) -> tuple[Figures, list[str]]:
+    """What the measures that a run's configuration asks for say of a split, and notes on what they left out."""
     refuse_impossible(run.config)
     subject, found = Subject(run, split), Figures()
     for name in run.config.eval.metrics:
         if name in MEASURES:
             found |= MEASURES[name].measure(subject)
-    return found
+    return found, subject.notes

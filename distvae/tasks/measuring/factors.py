@@ -1,6 +1,6 @@
 """Disentanglement: whether each known factor of the data is in one value of the codes, and each value about one factor.
 
-Functions of codes (N, H) and of the factors' levels (N, F), 0 to 1.
+Functions of codes (N, H) and of the levels (N, F) of factors that vary, 0 to 1.
 """
 
 import numpy as np

@@ -3,9 +3,14 @@
 Each figure is the accuracy, a share, on the judged data.
 """
 
+import math
 import warnings
 from typing import Any
 
+import numpy as np
+
+from distvae.data.source import Labels
+from distvae.refusal import Refusal
 from distvae.tasks.measuring.subject import Subject
 
 BATCH = 32
@@ -34,8 +39,19 @@ def mlp(subject: Subject) -> dict[str, float]:
     """One hidden layer of 128 on standardised codes, stopped early on a tenth of the labelled data."""
     from sklearn.neural_network import MLPClassifier
 
+    _refuse_few(subject.probed[0].labels)
     net = MLPClassifier((128,), max_iter=200, early_stopping=True, random_state=0)
     return {"probe_mlp": _accuracy(subject, _standardised(net))}
+
+
+def _refuse_few(labels: Labels) -> None:
+    """Refuse labelled data of which no tenth has every class while the rest has it too."""
+    _, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2 or math.ceil(len(labels) / 10) < len(counts):
+        raise Refusal(
+            f"eval.labels: {len(labels)} of {len(counts)} classes, {counts.min()} of the rarest, and probe_mlp is "
+            f"stopped early on a tenth of them; more than {10 * (len(counts) - 1)}, two or more of each class, expected"
+        )
 
 
 def _standardised(classifier: Any) -> Any:

@@ -1,6 +1,7 @@
 """What measures look at: a run, the split it is judged on, its codes, and the classes that go with them."""
 
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ class Subject:
 
     def __init__(self, run: Run, split: str) -> None:
         self.run, self.split = run, split
+        self.notes: list[str] = []
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -82,14 +84,20 @@ class Subject:
 
     @cached_property
     def factored(self) -> Factored:
-        """The judged data."""
+        """The judged data, and the factors that vary in it."""
         known = factors_of(self.run.config.data)
         if known is None:
             raise Refusal(
                 f"eval.metrics: data.kind '{self.run.config.data.kind}' has no known factors; sprites expected"
             )
         levels = np.concatenate([known.levels[name] for name in self.named])
-        return Factored(self.encoded(self.rows), levels, known.ordered)
+        varies = np.ptp(levels, axis=0) > 0
+        constant = ", ".join(compress(known.names, ~varies))
+        if not varies.any():
+            raise Refusal(f"eval.metrics: {constant} never vary in split '{self.split}'; more data points expected")
+        if constant:
+            self.notes.append(f"{constant}: without variation in split '{self.split}', left out of mig, dci and sap")
+        return Factored(self.encoded(self.rows), levels[:, varies], tuple(compress(known.ordered, varies)))
 
     @torch.no_grad()
     def encoded(self, rows: Rows) -> Array:
