@@ -85,18 +85,25 @@ def _print(found: Sequence[Record], metrics: Sequence[str], as_json: bool) -> No
 
 def sync(root: Path, folders: Sequence[Path]) -> int:
     """Send MLflow what it did not take when it happened; how many folders it still lacks something of."""
-    store, failed = Store.find(root), 0
-    waiting = [folder for place in (folders or [root]) for folder in with_something_to_tell(place)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise Refusal(f"{folder}: no such folder; that of a run or sweep, or one with some below it, expected")
+    store, failed = Store.find(root), set[Path]()
+
+    def lacking(folder: Path, error: Exception) -> None:
+        print(f"{folder}: {cause(error)}", file=sys.stderr)
+        failed.add(folder)
+
+    waiting = [folder for place in (folders or [root]) for folder in with_something_to_tell(place, lacking)]
     for folder in waiting:
         try:
             record = Sender(store, folder).send()
             print(f"{folder}: sent, {record[:SHORT]}")
         except Exception as error:
-            failed += 1
-            print(f"{folder}: {cause(error)}", file=sys.stderr)
-    if not waiting:
+            lacking(folder, error)
+    if not waiting and not failed:
         print("nothing is waiting to be sent")
-    return failed
+    return len(failed)
 
 
 def ui(root: Path, port: int) -> None:

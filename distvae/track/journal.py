@@ -1,12 +1,14 @@
 """What a folder has to tell of its run or sweep, on disk whether MLflow has it or not."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distvae.refusal import Refusal
 from distvae.storage import Folder
 
 LINES = "mlflow.jsonl"
@@ -25,16 +27,25 @@ class Journal:
     def head(self) -> Entry:
         """What the record begins with, and once it exists its id and how many bytes of the lines it has."""
         file = self.folder / HEAD
-        found: Entry = json.loads(file.read_bytes()) if file.exists() else {}
-        return found
+        try:
+            return dict(json.loads(file.read_bytes()))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError) as error:
+            raise Refusal(
+                f"{file}: altered or damaged: not the JSON that was written there; without it and {LINES} "
+                "a new record begins"
+            ) from error
 
     def begin(self, head: Entry) -> None:
         """Keep the head; it replaces the one before."""
         Folder(self.folder).write(HEAD, json.dumps(head, indent=1).encode())
 
     def remember(self, **facts: Any) -> None:
-        """Add to the head."""
-        self.begin(self.head() | facts)
+        """Add to the head; a folder that is gone is not made again for it."""
+        head = self.head() | facts
+        if self.folder.is_dir():
+            self.begin(head)
 
     def append(self, entry: Entry) -> None:
         """One thing more to tell."""
@@ -50,19 +61,37 @@ class Journal:
         if count:
             self.remember(told=self._waiting()[count - 1][1])
 
+    def untold(self, lost: Callable[[Entry], bool]) -> None:
+        """What was told and is lost waits again, with all that came after it."""
+        told, begin = self._told(), 0
+        for entry, end in self._entries(0):
+            if end > told:
+                return
+            if lost(entry):
+                self.remember(told=begin)
+                return
+            begin = end
+
+    def _told(self) -> int:
+        """How many bytes of the lines were told."""
+        return int(self.head().get("told", 0))
+
     def _waiting(self) -> list[tuple[Entry, int]]:
-        """The entries that are still to be told, each with where its line ends; what was cut short is none."""
-        file, end, found = self.folder / LINES, int(self.head().get("told", 0)), list[tuple[Entry, int]]()
+        """The entries that are still to be told, each with where its line ends."""
+        return list(self._entries(self._told()))
+
+    def _entries(self, begin: int) -> Iterator[tuple[Entry, int]]:
+        """The entries from some byte on, each with where its line ends; what was cut short is none."""
+        file, end = self.folder / LINES, begin
         if not file.exists():
-            return found
+            return
         with file.open("rb") as lines:
-            lines.seek(end)
+            lines.seek(begin)
             for line in lines:
                 end += len(line)
                 if line.endswith(b"\n"):
                     with suppress(ValueError):
-                        found.append((json.loads(line), end))
-        return found
+                        yield json.loads(line), end
 
     def _ends_amid_a_line(self) -> bool:
         """Whether a full disk or a crash left half a line."""
@@ -75,13 +104,26 @@ class Journal:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While no other process sends what this folder tells."""
+        """While no other process sends what this folder tells; one that does may ask again.
+
+        Who wants to be alone with a sweep and a trial of it asks for the sweep first.
+        """
         from filelock import FileLock
 
-        with FileLock(self.folder / f".{HEAD}.lock"):
+        folder = self.folder.resolve(strict=True)  # the lock would make one that is gone
+        with FileLock(folder / f".{HEAD}.lock", is_singleton=True):
             yield
 
 
-def with_something_to_tell(root: Path) -> list[Path]:
-    """The folders below a folder of which MLflow does not have everything."""
-    return sorted(path.parent for path in root.rglob(LINES) if Journal(path.parent).pending())
+def with_something_to_tell(root: Path, damaged: Callable[[Path, Exception], None]) -> list[Path]:
+    """The folders below a folder of which MLflow does not have everything; those that cannot be read are passed on."""
+    found = []
+    for name, _, files in os.walk(root):  # which leaves out what vanishes meanwhile
+        try:
+            if LINES in files and Journal(Path(name)).pending():
+                found.append(Path(name))
+        except FileNotFoundError:
+            continue
+        except (Refusal, OSError) as error:
+            damaged(Path(name), error)
+    return sorted(found)

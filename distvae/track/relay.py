@@ -1,14 +1,17 @@
 """Sends what the processes of a sweep wrote down: these run anywhere and tell folders, one process tells MLflow."""
 
+import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from distvae.refusal import Refusal
 from distvae.track.journal import with_something_to_tell
 from distvae.track.patience import Patience
 from distvae.track.sending import Sender
-from distvae.track.store import Store, public
+from distvae.track.store import Store, cause, public
 
 GATHERING = 0.5  # seconds in which there may be more news
 
@@ -20,6 +23,7 @@ class Relay:
         self.store, self.root = store, root
         self._senders: dict[Path, Sender] = {}
         self._stirred: set[Path] = set()
+        self._damaged: set[Path] = set()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._patience = Patience(
             f"MLflow at {public(store.uri)} does not take what there is to tell",
@@ -62,8 +66,23 @@ class Relay:
 
     def _send(self, place: Path) -> None:
         """All that a folder and those below it have to tell, until MLflow does not take it."""
-        for folder in with_something_to_tell(place):
-            sender = self._senders.setdefault(folder, Sender(self.store, folder))
-            if not self._patience.tries(sender.send):
+        for folder in with_something_to_tell(place, self._left_out):
+            if not self._patience.tries(partial(self._tell, folder)):
                 self.stir(place)
                 return
+
+    def _tell(self, folder: Path) -> None:
+        """What a folder has to tell, unless it is gone or damaged, which says nothing of MLflow."""
+        try:
+            self._senders.setdefault(folder, Sender(self.store, folder)).send()
+        except Refusal as refusal:
+            self._left_out(folder, refusal)
+        except FileNotFoundError:
+            if folder.is_dir():
+                raise
+
+    def _left_out(self, folder: Path, error: Exception) -> None:
+        """Say once what is wrong with a folder; the others go on."""
+        if folder.is_dir() and folder not in self._damaged:
+            print(f"{folder}: MLflow lacks what it has to tell: {cause(error)}", file=sys.stderr)
+            self._damaged.add(folder)

@@ -2,16 +2,20 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from distvae.track.journal import Entry, Journal
+from distvae.refusal import Refusal
+from distvae.track.journal import HEAD, LINES, Entry, Journal
 from distvae.track.served import pack
 from distvae.track.store import Store, public
 
 BATCH = 1000  # metrics that MLflow takes at once
+EPOCH = "epoch"
+"""The figure that MLflow is given last of an epoch: where it has this, it has the others."""
 ALIAS = "best"
 """How the registry calls the best run of a sweep."""
 AFTERWARDS = ("report",)
@@ -25,41 +29,65 @@ class Sender:
         self.store, self.folder, self.journal = store, folder, Journal(folder)
         self.id: str | None = None
         self._client: Any = None
-        self._last = 0
-        """The last epoch that the record has."""
+        self._had: set[int] = set()
+        """The epochs that the record has."""
 
     def send(self) -> str:
         """Send everything; the id of the record."""
-        with self.journal.alone():
-            begun = self._client is not None
-            self.id = self._record()
+        fresh = self._client is None
+        with self._alone() as record:
             count, pending = 0, self.journal.pending()
-            if not begun and any(entry["is"] not in AFTERWARDS for entry in pending):
-                self._client.update_run(self.id, "RUNNING")
+            if fresh and any(entry["is"] not in AFTERWARDS for entry in pending):
+                self._client.update_run(record, "RUNNING")
             try:
                 for _, group in groupby(pending, lambda entry: entry["is"]):
                     entries = list(group)
                     HOW[entries[0]["is"]](self, entries)
                     count += len(entries)
             finally:
-                if count:
-                    self.journal.told(count)
-            return self.id
+                self.journal.told(count)
+        return record
 
     def begin(self) -> str:
         """The id of the record, which exists from now on."""
-        with self.journal.alone():
-            self.id = self._record()
-            return self.id
+        with self._alone() as record:
+            return record
 
-    def _record(self) -> str:
+    @contextmanager
+    def _alone(self) -> Iterator[str]:
+        """The record, while no other process sends; after an error MLflow is asked again what it has."""
+        try:
+            parent = None if self._goes_on() else self._parent()
+            with self.journal.alone():
+                self.id = self._record(parent)
+                yield self.id
+        except BaseException:
+            self._client = None
+            raise
+
+    def _goes_on(self) -> bool:
+        """Whether this is the record that the folder has had since the last time."""
+        return self._client is not None and self.journal.head().get("id") == self.id
+
+    def _parent(self) -> str | None:
+        """The record of the sweep that this is a trial of, which exists from now on."""
+        folder = self.journal.head().get("parent")
+        return Sender(self.store, Path(folder)).begin() if folder and Journal(Path(folder)).head() else None
+
+    def _record(self, parent: str | None) -> str:
         """The record that the folder remembers, if this store has it; else a new one."""
-        if self._client is not None and self.id:
+        if self.id and self._goes_on():
             return self.id
         head = self.journal.head()
+        if "experiment" not in head:
+            raise Refusal(f"{self.folder / HEAD}: missing; without {LINES} beside it a new record begins")
         client, experiment = self.store.connect(head["experiment"])
-        known = head.get("id") if self._knows(client, head.get("id")) else None
-        record = str(known or self._create(client, experiment, head))
+        if self._knows(client, head.get("id")):
+            record = str(head["id"])
+            self.journal.untold(lambda entry: _ends_an_epoch(entry) and entry["step"] not in self._had)
+        else:
+            self._had = set()
+            record = self._create(client, experiment, head, parent)
         self._client = client
         return record
 
@@ -75,15 +103,15 @@ class Sender:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
-        self._last = max((int(metric.step) for metric in client.get_metric_history(record, "epoch")), default=0)
+        self._had = {int(metric.step) for metric in client.get_metric_history(record, "epoch")}
         return True
 
-    def _create(self, client: Any, experiment: str, head: Entry) -> str:
+    def _create(self, client: Any, experiment: str, head: Entry, parent: str | None) -> str:
         from mlflow.entities import Param
 
         tags = head["tags"] | _provenance(self.folder)
-        if (parent := head["parent"]) and Journal(Path(parent)).head():
-            tags["mlflow.parentRunId"] = Sender(self.store, Path(parent)).begin()
+        if parent:
+            tags["mlflow.parentRunId"] = parent
         record = str(client.create_run(experiment, head["began"], tags, head["name"]).info.run_id)
         params = [Param(name, str(value)) for name, value in head["params"].items()]
         for start in range(0, len(params), 100):  # as many as MLflow takes at once
@@ -99,19 +127,21 @@ class Sender:
 
         told: list[Any] = []
         for entry in entries:
-            if "epoch" in entry["values"]:
-                if entry["step"] <= self._last:
+            if _ends_an_epoch(entry):
+                if entry["step"] in self._had:
                     continue
-                self._last = entry["step"]
-            told += [Metric(name, value, entry["when"], entry["step"]) for name, value in entry["values"].items()]
+                self._had.add(entry["step"])
+            values = sorted(entry["values"].items(), key=lambda named: named[0] == EPOCH)
+            told += [Metric(name, value, entry["when"], entry["step"]) for name, value in values]
         for start in range(0, len(told), BATCH):
             self._client.log_batch(self.id, told[start : start + BATCH])
 
     def files(self, entries: Sequence[Entry]) -> None:
-        """Files of the folder, by their paths in it."""
+        """Files of the folder, by their paths in it, that are still there."""
         for entry in entries:
             for path in entry["paths"]:
-                self._client.log_artifact(self.id, str(self.folder / path), entry["below"])
+                if (self.folder / path).is_file():
+                    self._client.log_artifact(self.id, str(self.folder / path), entry["below"])
 
     def report(self, entries: Sequence[Entry]) -> None:
         """The page about the folder as it is now, if it is still there."""
@@ -129,7 +159,7 @@ class Sender:
         with tempfile.TemporaryDirectory() as scratch:
             self._client.log_model_artifacts(made.model_id, str(pack(self.folder, Path(scratch))))
         self._client.finalize_logged_model(made.model_id, "READY")
-        self._client.log_outputs(self.id, [LoggedModelOutput(made.model_id, self._last)])
+        self._client.log_outputs(self.id, [LoggedModelOutput(made.model_id, max(self._had, default=0))])
         self.journal.remember(model=made.model_id)
 
     def register(self, entries: Sequence[Entry]) -> None:
@@ -164,6 +194,10 @@ HOW: Mapping[str, Callable[[Sender, Sequence[Entry]], None]] = {
     "report": Sender.report,
     "end": Sender.end,
 }
+
+
+def _ends_an_epoch(entry: Entry) -> bool:
+    return entry["is"] == "metrics" and EPOCH in entry["values"]
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -83,8 +83,10 @@ class Ledger:
             return False
         trial = self._trial(number - 1)
         (mode,) = self.space.metrics.values()
+        known = self.study.get_trials(deepcopy=False)[number - 1].intermediate_values
         for epoch, bound in bounds:
-            trial.report(bound if mode == "max" else -bound, epoch)
+            if epoch not in known:  # else trained again after its process died
+                trial.report(bound if mode == "max" else -bound, epoch)
         return bool(trial.should_prune())
 
     def close(self, result: Result) -> None:

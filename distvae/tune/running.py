@@ -15,6 +15,8 @@ from distvae.tune.trial import Report, Trials, run_trial
 from distvae.tune.watch import Watch
 
 TOGETHER = 0.3  # seconds of epochs that are told together, for each telling takes some milliseconds
+LIVES = 4
+"""So many processes may a trial have, one after another that died; an error of its own ends it at once."""
 
 
 def trainable(shared: Trials) -> Any:
@@ -111,7 +113,12 @@ def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: 
                 self.asked = True
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            watch.began(trial.config["number"], trial.config["values"])
+            if trial.config["number"] not in watch.results:  # else it goes on in another process
+                watch.began(trial.config["number"], trial.config["values"])
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.on_trial_start(iteration, trials, trial)
+            watch.recovered(trial.config["number"])
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -136,7 +143,7 @@ def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: 
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             number = trial.config["number"]
-            watch.failed(number, "its process died; too little memory?")
+            watch.failed(number, f"its process died {LIVES} times; too little memory?")
             ledger.close(watch.results[number])
 
         def __getstate__(self) -> dict[str, Any]:

@@ -12,17 +12,18 @@ from typing import Any
 from distvae.cluster import cores, joined
 from distvae.config import flatten
 from distvae.nodes import check
-from distvae.output import claim_folder, claim_place, whole
+from distvae.output import claim_place, whole
 from distvae.progress import until_stopped
 from distvae.recipes import refuse_place
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.track import Relay, Status, Store, Tracker
 from distvae.train.worker import STOP, anywhere, memory
+from distvae.tune.alone import alone, clear, occupied
 from distvae.tune.ledger import Ledger
 from distvae.tune.means import Machines, Means, wait_for_room
 from distvae.tune.results import Findings, rank, read_json, write_findings
-from distvae.tune.running import asking, halting, listening, trainable
+from distvae.tune.running import LIVES, asking, halting, listening, trainable
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.watch import Watch
@@ -60,7 +61,7 @@ def sweep(
     _refuse_folder(space, out, force, resume)
     watch, store = Watch(space, quiet), Store.find(root)
     watch.waits(means.address)
-    with until_stopped() as stop, _ray(space, means) as ray:
+    with until_stopped() as stop, alone(out), _ray(space, means) as ray:
         there = wait_for_room(ray, means, _threads(space), stop, _slots(space))
         watch.space = space = side_by_side(space, means, there, concurrent)
         check(ray, Folder(out), "--out with a path on a shared disk")
@@ -157,15 +158,14 @@ def _refuse_folder(space: Space, out: Path, force: bool, resume: bool) -> None:
         _same_sweep(space, out)
     elif force and (out / SWEEP).is_file():
         return
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or occupied(out)):
         raise Refusal(f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name expected")
 
 
 def _open_folder(space: Space, out: Path, resume: bool) -> None:
     """Write down what will be explored, in a folder that is free, the sweep's own, or that of one to be replaced."""
     if not resume and (out / SWEEP).is_file():
-        shutil.rmtree(out)
-    claim_folder(out, force=True)
+        clear(out)
     shutil.rmtree(out / NOTES, ignore_errors=True)
     with whole(out / SWEEP) as path:
         path.write_text(json.dumps(_facts(space), indent=1) + "\n")
@@ -234,6 +234,7 @@ def _search(shared: Trials, process: dict[str, float], searcher: Any, scheduler:
                 storage_path=str(notes),
                 verbose=0,
                 callbacks=[listener],
+                failure_config=tune.FailureConfig(max_failures=LIVES - 1),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials are runs, which keep theirs
             ),
         ).fit()

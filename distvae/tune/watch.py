@@ -63,6 +63,10 @@ class Watch:
         result.epoch, result.bound = epoch, bound
         self._time(number)
 
+    def recovered(self, number: int) -> None:
+        """The process of a trial died, and another takes it up where it was last saved."""
+        self._tell(number, f": its process died at epoch {self.results[number].epoch}; it goes on in another")
+
     def ended(self, results: Iterable[Result]) -> None:
         """Trials that ended before the sweep was cut short."""
         for result in results:

@@ -3,16 +3,20 @@
 import json
 import math
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +24,10 @@ import distvae
 from distvae import jobs
 from distvae.browse import sync
 from distvae.config import Config, flatten
+from distvae.refusal import Refusal
 from distvae.report.keeping import reported
 from distvae.track import Relay, Store, Tracker, public
-from distvae.track.journal import LINES, Journal
+from distvae.track.journal import HEAD, LINES, Journal
 from tests.report import folders as sweeps
 from tests.track.records import RECORD, history, runs, tracker
 
@@ -163,6 +168,56 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     assert len(runs(root)) == 2
 
 
+@contextmanager
+def refusing(root: Path, *steps: int) -> Iterator[None]:
+    """A store that does not take what is told of some epochs."""
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
+        listed = ", ".join(map(str, steps))
+        refuse = f"when new.step in ({listed}) begin select raise(abort, 'no room'); end"
+        database.execute(f"create trigger refuse before insert on metrics {refuse}")
+        yield
+        database.execute("drop trigger refuse")
+
+
+def test_epochs_that_a_store_refused_are_sent_again_in_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = tracker(root)
+    record.epoch(RECORD)
+    with refusing(root, 2, 3):
+        record.epoch(replace(RECORD, epoch=2))
+        record.close("KILLED")
+    assert sync(root, []) == 0
+    record.epoch(replace(RECORD, epoch=3))
+    record.close()
+    (found,) = runs(root)
+    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2, 3]
+    assert found.info.status == "FINISHED"
+    assert not Journal(root / "one").pending()
+    assert "does not take what there is to tell" in capsys.readouterr().err
+
+
+def test_epochs_that_a_store_took_and_lost_are_sent_again(root: Path) -> None:
+    """As where its database came back from a copy, or where this program believed what was not so."""
+    record = tracker(root)
+    for n in (1, 2, 3, 4):
+        record.epoch(replace(RECORD, epoch=n))
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
+        database.execute("delete from metrics where step in (2, 4)")
+        database.commit()
+    again = tracker(root)
+    again.epoch(replace(RECORD, epoch=5))
+    again.close()
+    (found,) = runs(root)
+    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2, 3, 4, 5]
+    assert found.info.status == "FINISHED"
+
+
+def test_a_file_that_is_gone_holds_up_nothing(root: Path) -> None:
+    record = tracker(root)
+    record.files([root / "one" / "gone.png"], "pictures")
+    record.close()
+    assert [run.info.status for run in runs(root)] == ["FINISHED"]
+
+
 def test_a_folder_that_takes_no_notes_is_named_once_and_stops_nothing(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,6 +327,44 @@ def test_a_relay_to_a_store_that_is_away_says_so_once_and_sends_all_when_it_is_b
     assert said[1] == "MLflow answers again."
 
 
+def test_a_relay_leaves_out_what_is_damaged_or_vanishes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last, *others = (replace(tracker(root, f"trials/{n}"), store=None) for n in range(9, 0, -1))
+    for trial in others:
+        trial.epoch(RECORD)
+    (root / "trials" / "1" / HEAD).write_text('{"experiment": "he')
+    (root / "trials" / "2" / HEAD).unlink()
+    with Relay(Store.find(root), root / "trials") as relay:
+        relay.stir(root / "trials")
+        for n in range(8, 2, -1):
+            time.sleep(0.1)
+            (root / "trials" / str(n)).rename(root / f"moved {n}")
+            relay.stir(root / "trials" / str(n))
+        time.sleep(1)
+        last.epoch(RECORD)
+        last.close()
+    found = {run.info.run_name: run for run in runs(root)}
+    assert found["9"].info.status == "FINISHED"
+    said = sorted(capsys.readouterr().err.splitlines())
+    assert len(said) == 2
+    assert f"{root / 'trials' / '1' / HEAD}: altered or damaged" in said[0]
+    assert f"{root / 'trials' / '2' / HEAD}: missing" in said[1]
+
+
+def test_what_is_damaged_is_named_and_the_rest_is_sent(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("1", "2"):
+        replace(tracker(root, name), store=None).epoch(RECORD)
+    (root / "1" / HEAD).write_text("[1")
+    assert sync(root, []) == 1
+    said = capsys.readouterr()
+    assert f"{root / '1' / HEAD}: altered or damaged" in said.err
+    assert said.out.startswith(f"{root / '2'}: sent")
+
+
+def test_a_folder_to_be_sent_that_does_not_exist_is_refused(root: Path) -> None:
+    with pytest.raises(Refusal, match=r"nowhere: no such folder; that of a run or sweep"):
+        sync(root, [root / "nowhere"])
+
+
 def test_a_store_that_never_heard_of_a_run_gets_all_of_it(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +426,40 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(root: Pat
         assert client.get_model_version_by_alias("bars", "best").run_id == ids[int(best) - 1]
         assert len(client.search_model_versions("name = 'bars'")) == versions
     assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
+
+
+def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(root: Path, trained: Path) -> None:
+    from mlflow import MlflowClient
+
+    (root / "sweep").mkdir()
+    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"})
+    best = trained.rename(root / "sweep" / "1")
+    record = Tracker(None, "here", "1", best, {"model.kind": "tvae"}, {"kind": "trial"}, root / "sweep")
+    record.model()
+    record.close()
+    telling = threading.Thread(target=lambda: sweep.register("bars", best), daemon=True)
+    telling.start()
+    telling.join(60)
+    assert not telling.is_alive()
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("bars", "best").run_id == Journal(best).head()["id"]
+
+
+def test_who_waits_for_a_sweep_does_not_keep_a_trial_of_it_from_others(root: Path) -> None:
+    """Else it would wait for ever for one who registers that trial, and that one for it."""
+    (root / "sweep").mkdir()
+    Tracker(None, "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).begin()
+    trial = replace(tracker(root, "sweep/1", root / "sweep"), store=None)
+    trial.epoch(RECORD)
+    sending = threading.Thread(target=sync, args=(root, [trial.folder]), daemon=True)
+    with Journal(root / "sweep").alone():
+        sending.start()
+        time.sleep(0.5)  # in which it asks for the sweep
+        with FileLock(trial.folder / f".{HEAD}.lock", timeout=20):
+            pass
+    sending.join(60)
+    assert not sending.is_alive()
+    assert len(runs(root)) == 2
 
 
 WRITER = """

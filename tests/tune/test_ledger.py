@@ -124,6 +124,17 @@ def test_what_does_worse_than_others_is_halted_and_known_as_such(scheduler: str,
     assert best.number == ledger.study.best_trial.number + 1
 
 
+def test_epochs_that_are_trained_again_are_not_told_twice(tmp_path: Path) -> None:
+    """Optuna would warn, which is an error here."""
+    ledger = Ledger(space(scheduler="median", **WITHIN), tmp_path)
+    setting = ledger.next()
+    assert setting
+    for bounds in ([(1, -3.0), (2, -2.0)], [(2, -2.0), (3, -1.0)]):
+        assert not ledger.halts(setting.number, bounds)
+    (trial,) = [trial for trial in ledger.study.get_trials() if trial.number == setting.number - 1]
+    assert trial.intermediate_values == {1: -3.0, 2: -2.0, 3: -1.0}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "grid of an interval": (WITHIN | {"search": "grid"}, r"axes\[0\] \(model.latent\): an interval has no grid"),
     "two figures": ({"scheduler": "asha", "axes": TREE["axes"][1:2]}, "scheduler: asha serves one figure"),

@@ -22,6 +22,7 @@ import yaml
 from distvae.config import from_dict
 from distvae.refusal import Refusal
 from distvae.train.worker import STOP
+from distvae.tune.alone import alone, clear, occupied
 from distvae.tune.ledger import Ledger
 from distvae.tune.reading import load_space
 from distvae.tune.space import Space
@@ -109,6 +110,22 @@ def test_a_folder_that_is_not_a_sweep_is_never_replaced(space: Space, images: Pa
     (folder / "mlflow.json").write_text("{}")  # as in the folder of a single run
     with pytest.raises(Refusal, match="images: exists"):
         sweep(space, folder, data=str(images), force=True, quiet=True, root=tmp_path)
+
+
+def test_of_two_sweeps_in_a_folder_the_second_is_refused(space: Space, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    with alone(out):
+        for force in (False, True):
+            with pytest.raises(Refusal, match="sweep: another sweep is under way in it; another folder, or its end"):
+                sweep(space, out, data=str(images), force=force, quiet=True, root=tmp_path)
+    assert not out.exists()  # nothing came of it
+    with alone(out):
+        (out / "trials").mkdir()
+        (out / "sweep.json").touch()
+        clear(out)
+        assert not occupied(out)
+        with pytest.raises(Refusal, match="another sweep is under way"), alone(out):
+            pass
 
 
 def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(space: Space, tmp_path: Path) -> None:
@@ -369,3 +386,67 @@ def test_a_killed_sweep_goes_on_with_no_trial_lost_or_run_twice(
     for trial in range(1, 6):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
+
+
+def trial_processes(running: Sweep) -> list[int]:
+    """The processes of a sweep that trials run in, whose titles lie where their environment was."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = Path("/proc") / (path / "stat").read_text().rpartition(")")[2].split()[1]
+            ours = running.mark.encode() in (parent / "environ").read_bytes()
+            if ours and (path / "cmdline").read_text().startswith("ray::ResourceTrainable"):
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_is_killed_goes_on_in_another(
+    steady: tuple[list[str], dict[int, Any]], tmp_path: Path
+) -> None:
+    words, whole = steady
+    out = tmp_path / "sweep"
+    running = Sweep(*words, str(out), "train.epochs=40")
+    while not list(out.glob("trials/*/last.json")):
+        assert running.process.poll() is None, running.process.communicate()
+        time.sleep(0.05)
+    killed = trial_processes(running)
+    assert killed
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+    said = running.process.communicate(timeout=300)[1]
+    assert running.process.returncode == 0, said
+    assert running.ends_alone()
+    assert "; it goes on in another" in said
+    assert told(out) == ["COMPLETE"] * 5
+    assert figures(out) == whole
+    for trial in range(1, 6):
+        epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kept_out(
+    steady: tuple[list[str], dict[int, Any]], tmp_path: Path
+) -> None:
+    (file, data), out = steady[0], tmp_path / "sweep"
+    endless = Sweep(file, data, str(out), "train.epochs=1000000", "train.warmup=5", "model.latent=2")
+    while not list(out.glob("trials/*/epochs.jsonl")):
+        assert endless.process.poll() is None, endless.process.communicate()
+        time.sleep(0.05)
+    with pytest.raises(Refusal, match="sweep: another sweep is under way in it"):
+        sweep(load_space(file), out, data=data, quiet=True, force=True, root=tmp_path)
+    while not (out / "optuna.db").exists() or "FAIL" not in told(out):
+        for process in trial_processes(endless):
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.5)
+    os.killpg(endless.process.pid, signal.SIGINT)
+    said = endless.process.communicate(timeout=120)[1]
+    assert endless.process.returncode == 130, said
+    assert endless.ends_alone()
+    trials = json.loads((out / "results.json").read_text())["trials"]
+    failed = [trial for trial in trials if trial["state"] == "failed"]
+    assert failed
+    assert {trial["cause"] for trial in failed} == {"its process died 4 times; too little memory?"}
