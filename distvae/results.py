@@ -23,6 +23,8 @@ def add(
     from distvae.train.run import read_config, read_info
 
     info = read_info(run)
+    if missing := [name for name in ("seconds", "epochs") if name not in info]:
+        raise Refusal(f"{run}/run.json: says nothing of {missing[0]}; a run that was trained to an end expected")
     row = {
         "table": table,
         "row": name or run.name,
@@ -53,7 +55,9 @@ def _figures(run: Path) -> Row:
     if not judged.is_file():
         raise Refusal(f"{judged}: missing; 'distvae evaluate {run}' writes it")
     summary: Row = json.loads(judged.read_text())
-    return summary | _training(read_epochs(run))
+    if not (epochs := read_epochs(run)):
+        raise Refusal(f"{run}/epochs.jsonl: no epoch in it; those that training wrote there expected")
+    return summary | _training(epochs)
 
 
 def peer(
