@@ -30,6 +30,8 @@ def add(
     from distvae.train.run import read_config, read_info
 
     info = read_info(run)
+    if missing := [name for name in ("seconds", "epochs") if name not in info]:
+        raise Refusal(f"{run}/run.json: says nothing of {missing[0]}; a run that was trained to an end expected")
     row = {
         "table": table,
         "row": name or run.name,

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -27,8 +27,10 @@ EVERY = 20.0
 """Seconds between two copies, if there is something new."""
 MISSED = 3
 """So many looks in vain at what it stands beside, and it ends."""
-DRIVERS = {"postgresql": "psycopg2"}
-"""Packages that databases of other kinds need."""
+DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
+"""What has the drivers of databases of other kinds."""
+USUAL = {"postgresql": "psycopg2"}
+"""The drivers of those whose URI names none."""
 
 
 def serve(storage: str, port: int, database: str | None, beside: str | None = None) -> None:
@@ -56,17 +58,16 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
     print(f"MLflow: http://{HOST}:{port}", flush=True)
     seen: object = None
     missed = 0
-    while server.poll() is None:
-        asked = over.wait(EVERY)
+    while server.poll() is None and not over.is_set() and missed < MISSED:
+        over.wait(EVERY)
         missed = 0 if beside is None or _listens(beside) else missed + 1
-        asked = asked or missed >= MISSED
-        if file is not None and (now := _state(file)) != seen:
-            seen = now if copy(file, there.below(COPIES)) else seen
-        if asked:
-            server.terminate()
-            server.wait()
-            return
-    raise Refusal(f"MLflow's server ended with {server.returncode}; what it said stands above")
+        seen = _kept(file, there.below(COPIES), seen)
+    by_itself = server.poll() is not None and not over.is_set()  # Ctrl-C ends both
+    server.terminate()
+    server.wait()
+    _kept(file, there.below(COPIES), seen)
+    if by_itself:
+        raise Refusal(f"MLflow's server ended with {server.returncode}; what it said stands above")
 
 
 def answers(port: int) -> bool:
@@ -90,9 +91,22 @@ def _listens(address: str) -> bool:
 def restore(file: Path, copies: Folder) -> None:
     """Bring the database back from its copy, on a head that has none."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists() and copies.has(file.name):
-        Folder(file.parent).write(file.name, copies.read(file.name))
+    if file.exists():
+        return
+    try:
+        content = copies.read(file.name) if copies.has(file.name) else None
+    except OSError as error:
+        why = " ".join(str(error).split())
+        raise Refusal(f"--storage: {copies}: {why}; a path or a bucket that answers expected") from error
+    if content is not None:
+        Folder(file.parent).write(file.name, content)
         print(f"{file}: brought back from {copies}")
+
+
+def _kept(file: Path | None, copies: Folder, seen: object) -> object:
+    """Copy a database that has changed; the state of the latest copy."""
+    now = _state(file) if file is not None else None
+    return now if file is not None and now and now != seen and copy(file, copies) else seen
 
 
 def copy(file: Path, copies: Folder) -> bool:
@@ -103,16 +117,19 @@ def copy(file: Path, copies: Folder) -> bool:
             with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(whole)) as target:
                 source.backup(target)
             copies.write(file.name, whole.read_bytes())
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, Refusal) as error:
         print(f"{copies}: no copy of {file}: {error}; tried again soon", file=sys.stderr, flush=True)
         return False
     return True
 
 
-def _state(file: Path) -> object:
-    """Changes when the database does."""
-    files = (file, file.with_name(f"{file.name}-wal"))
-    return [(one.stat().st_mtime_ns, one.stat().st_size) for one in files if one.exists()]
+def _state(file: Path) -> list[tuple[int, int]]:
+    """Changes when the database does; its log goes when MLflow ends."""
+    found = []
+    for one in (file, file.with_name(f"{file.name}-wal")):
+        with suppress(FileNotFoundError):
+            found.append((one.stat().st_mtime_ns, one.stat().st_size))
+    return found
 
 
 def _start(uri: str, artifacts: str, port: int) -> "subprocess.Popen[bytes]":
@@ -127,6 +144,9 @@ def _start(uri: str, artifacts: str, port: int) -> "subprocess.Popen[bytes]":
 def _refuse_without_driver(uri: str) -> None:
     from importlib.util import find_spec
 
-    scheme = urlsplit(uri).scheme.partition("+")[0]
-    if (package := DRIVERS.get(scheme)) and not find_spec(package):
-        raise Refusal(f"DISTVAE_DATABASE: {scheme} needs a driver: 'pip install {package}-binary' on the head expected")
+    kind, _, named = urlsplit(uri).scheme.partition("+")
+    driver = named or USUAL.get(kind, "")
+    if driver in DRIVERS and not find_spec(driver):
+        raise Refusal(
+            f"DISTVAE_DATABASE: {kind} needs a driver: 'pip install \"{DRIVERS[driver]}\"' on the head expected"
+        )

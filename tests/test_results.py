@@ -113,11 +113,24 @@ def test_a_run_becomes_a_row_only_when_it_was_judged(tmp_path: Path) -> None:
     judged = tmp_path / "vae-s0" / "evaluation" / "test"
     judged.mkdir(parents=True)
     (judged / "summary.json").write_text('{"hoyer": 0.25}')
+    epochs = tmp_path / "vae-s0" / "epochs.jsonl"
+    told = epochs.read_bytes()
+    epochs.write_bytes(b"")
+    with pytest.raises(Refusal, match=r"epochs\.jsonl: no epoch in it; those that training wrote there expected"):
+        results.add(tmp_path / "rows", tmp_path / "vae-s0", "tiny", force=False)
+    epochs.write_bytes(told)
     results.add(tmp_path / "rows", tmp_path / "vae-s0", "tiny", force=False)
     (kept,) = results.read(tmp_path / "rows", "tiny")
     assert kept["figures"]["hoyer"] == 0.25
     assert kept["config"]["model.latent"] == 4
     assert "data.path" not in kept["config"]
+
+
+def test_a_run_that_is_under_way_is_no_row(tmp_path: Path) -> None:
+    training = fit(tiny.config(), tiny.dataset(), tmp_path / "vae-s0")  # which ends with this test
+    next(training)
+    with pytest.raises(Refusal, match=r"run\.json: says nothing of seconds; a run that was trained to an end"):
+        results.add(tmp_path / "rows", tmp_path / "vae-s0", "tiny", force=False)
 
 
 def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def _trial(folder: Path, result: Result) -> Trial:
     """A trial with its evidence; one that nobody ended is as far as its first run came."""
     from distvae.tune.trial import FAILURE
 
-    places = [folder, *sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))]
+    places = [folder, *sorted(folder.glob("seed-*"), key=_seed)]
     runs = [Evidence.of(place) for place in places if (place / "run.json").is_file()]
     if result.state != "training":
         return Trial(result, runs)
@@ -177,6 +177,13 @@ def _trial(folder: Path, result: Result) -> Trial:
         result = replace(result, epoch=int(epochs[-1]["epoch"]), bound=epochs[-1]["val_bound"])
         result.seconds = sum(run.epochs[-1]["seconds"] for run in runs if run.epochs)
     return Trial(result, runs)
+
+
+def _seed(folder: Path) -> int:
+    seed = folder.name.removeprefix("seed-")
+    if not seed.isdecimal():
+        raise Refusal(f"{folder}: no folder of a seed; seed-N, with a whole number for N, expected")
+    return int(seed)
 
 
 def _listed(path: Path) -> list[Result]:

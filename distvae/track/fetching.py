@@ -32,12 +32,11 @@ def _model(client: Any, record: str) -> Any:
 def _download(store: Store, model: Any, folder: Path) -> None:
     """Fill a folder with the files of a logged model that open a run."""
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
     source = f"{model.artifact_location}/{DATA}"
     try:
         found = Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=store.uri))
-    except (MlflowException, OSError) as error:
+    except Exception as error:  # buckets, and packages that reach them, have errors of their own
         raise Refusal(f"its model {model.model_id} cannot be fetched from MLflow: {cause(error)}") from error
     names = {path.name for path in found.iterdir() if path.is_file()}
     if missing := [name for name in NEEDED if name not in names]:

@@ -107,7 +107,7 @@ class Store:
         try:
             client = self.client()
             client.search_experiments(max_results=1)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # a driver may be missing
             why = cause(getattr(error, "orig", None) or error)
             raise Refusal(f"{public(self.uri)}: {why}; a store that this MLflow can read expected") from error
         return client

@@ -18,6 +18,9 @@ VERSION = 1
 MANIFESTS = ("best.json", "last.json", "previous.json")
 """What checkpoints there are: the best weights, the state to go on from, and the state before that."""
 
+NEEDED = ("tensors", "sha256", "facts")
+"""What each of them says."""
+
 Place = str | Path | Folder
 
 
@@ -128,6 +131,10 @@ def read_manifest(place: Place, name: str) -> dict[str, Any]:
         raise Refusal(
             f"{folder}/{name}: written by a newer distvae (format {version}; {VERSION} is known here); "
             "upgrade to read it"
+        )
+    if name in MANIFESTS and (missing := [key for key in NEEDED if key not in manifest]):
+        raise Refusal(
+            f"{folder}/{name}: altered or damaged: no '{missing[0]}' in it; the one that training wrote expected"
         )
     return dict(manifest)
 

@@ -193,6 +193,10 @@ def test_damaged_files_and_other_folders_are_refused_by_name(folder: Path, tmp_p
     with pytest.raises(Refusal, match=r"neither a sweep \(sweep.json\) nor a run"):
         report.write(tmp_path)
     sweeps.sweep(folder, trials=1)
+    (folder / "trials" / "1" / "seed-x").mkdir(parents=True)
+    with pytest.raises(Refusal, match=r"trials/1/seed-x: no folder of a seed; seed-N"):
+        report.write(folder)
+    (folder / "trials" / "1" / "seed-x").rmdir()
     (folder / "results.json").write_text("{")
     with pytest.raises(Refusal, match=r"results\.json: altered or damaged"):
         report.write(folder)

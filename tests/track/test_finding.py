@@ -6,6 +6,7 @@ import socket
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_a_store_of_a_newer_mlflow_or_none_is_refused(root: Path, tmp_path: Path
         database.commit()
     with pytest.raises(Refusal, match="a store that this MLflow can read expected"):
         Store.find(root).opened()
+
+
+@pytest.mark.skipif(bool(find_spec("psycopg") or find_spec("psycopg2")), reason="there are drivers here")
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_store_whose_driver_is_missing_is_refused(driver: str) -> None:
+    with pytest.raises(Refusal, match=f"//host/db: No module named '{driver}'; a store that this MLflow can read"):
+        Store(f"postgresql+{driver}://me:secret@host/db").opened()
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(root: Path, sweep: Path) -> None:

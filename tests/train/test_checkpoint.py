@@ -57,6 +57,12 @@ def test_the_files_of_the_last_two_generations_are_kept_and_no_others(
             assert checkpoint.load(folder, name)[0]["w"].item() == epoch
 
 
+def test_a_checkpoint_that_names_no_tensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best.json").write_text('{"version": 1}')
+    with pytest.raises(Refusal, match=r"best\.json: altered or damaged: no 'tensors' in it"):
+        checkpoint.load(tmp_path, "best")
+
+
 def test_going_back_makes_the_previous_state_the_last(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     with pytest.raises(Refusal, match="no checkpoint before the last"):
