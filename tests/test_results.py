@@ -116,7 +116,7 @@ def test_a_run_becomes_a_row_only_when_it_was_judged(tmp_path: Path) -> None:
     epochs = tmp_path / "vae-s0" / "epochs.jsonl"
     told = epochs.read_bytes()
     epochs.write_bytes(b"")
-    with pytest.raises(Refusal, match=r"epochs\.jsonl: no epoch in it; those that training wrote there expected"):
+    with pytest.raises(Refusal, match=r"epochs\.jsonl: tells of no epoch; the file that training wrote expected"):
         results.add(tmp_path / "rows", tmp_path / "vae-s0", "tiny", force=False)
     epochs.write_bytes(told)
     results.add(tmp_path / "rows", tmp_path / "vae-s0", "tiny", force=False)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from distvae.refusal import Refusal
-from distvae.track.journal import with_something_to_tell
+from distvae.track.journal import LINES, with_something_to_tell
 from distvae.track.patience import Patience
 from distvae.track.sending import Sender
 from distvae.track.store import Store, cause, public
@@ -77,12 +77,12 @@ class Relay:
             self._senders.setdefault(folder, Sender(self.store, folder)).send()
         except Refusal as refusal:
             self._left_out(folder, refusal)
-        except FileNotFoundError:
-            if folder.is_dir():
+        except Exception:
+            if (folder / LINES).exists():
                 raise
 
     def _left_out(self, folder: Path, error: Exception) -> None:
         """Say once what is wrong with a folder; the others go on."""
-        if folder.is_dir() and folder not in self._damaged:
+        if (folder / LINES).exists() and folder not in self._damaged:
             print(f"{folder}: MLflow lacks what it has to tell: {cause(error)}", file=sys.stderr)
             self._damaged.add(folder)

@@ -345,7 +345,7 @@ def test_a_relay_leaves_out_what_is_damaged_or_vanishes(root: Path, capsys: pyte
     found = {run.info.run_name: run for run in runs(root)}
     assert found["9"].info.status == "FINISHED"
     said = sorted(capsys.readouterr().err.splitlines())
-    assert len(said) == 2
+    assert len(said) == 2, said
     assert f"{root / 'trials' / '1' / HEAD}: altered or damaged" in said[0]
     assert f"{root / 'trials' / '2' / HEAD}: missing" in said[1]
 

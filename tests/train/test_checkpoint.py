@@ -1,5 +1,6 @@
 """Two generations of a training's state are kept, nothing older, and each is whole or refused by name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -179,5 +180,6 @@ def test_a_copy_of_a_run_has_the_weights_that_it_names_and_no_earlier_ones(tmp_p
 
 
 def test_a_line_that_was_cut_short_is_none(tmp_path: Path) -> None:
-    (tmp_path / "epochs.jsonl").write_bytes(b'{"epoch": 1}\n{"epo')
-    assert read_epochs(tmp_path) == [{"epoch": 1}]
+    first = {"epoch": 1, "val_objective": -2.0, "val_bound": -2.0}
+    (tmp_path / "epochs.jsonl").write_bytes(json.dumps(first).encode() + b'\n{"epo')
+    assert read_epochs(tmp_path) == [first]
