@@ -1,8 +1,8 @@
 """How many values of a code change what is decoded, whatever the scale that a value has.
 
 The effect of a value on a data point is how far the decoder's output (log power, logits, means) moves when that value
-alone is set to zero, where the priors of all models are centred. A decoder may scale a value as it likes, and
-SDM-VAE's objective does not change when it does; effects do not change either, sizes of values do.
+alone is set to zero: the mean of a Gaussian prior, a spike, a bit that is off. A decoder may scale a value as it likes,
+and SDM-VAE's objective does not change when it does; effects do not change either, sizes of values do.
 """
 
 from collections.abc import Callable
