@@ -198,6 +198,8 @@ class PatchData:
     """Height and width of a patch, or samples of a chunk of sound."""
     stride: Count = 1
     """From one window to the next; the last always ends where the data does."""
+    channels: Literal["joint", "separate"] = "joint"
+    """Whether a window spans the colours of a picture, or the channels of a sound, or each has windows of its own."""
     scale: Literal["standard", "keep"] = "standard"
     """Subtract the mean and divide by the standard deviation, one number each; or keep the values, 0 to 255."""
     level: Literal["remove", "keep"] = "remove"

@@ -1,7 +1,7 @@
 """An array as overlapping windows, one a data point, and the way back: merging what was cut gives the array again.
 
-Arrays have their channels last: (height, width, channels) of a picture, (samples, channels) of a sound. A window spans
-all channels. Missing values are NaN.
+Arrays have their channels last: (height, width, channels) of a picture, (samples, channels) of a sound. Missing values
+are NaN.
 """
 
 import hashlib
@@ -35,6 +35,8 @@ class Grid:
     """Of the array, channels last."""
     window: tuple[int, ...]
     stride: int = 1
+    joint: bool = True
+    """Whether a window spans all channels, or each channel has windows of its own."""
 
     def __post_init__(self) -> None:
         """Refuse windows that do not fit."""
@@ -47,6 +49,11 @@ class Grid:
         if self.stride > min(self.window):
             raise Refusal(f"data.stride: {self.stride} leaves gaps; at most {min(self.window)}, the window, expected")
 
+    @classmethod
+    def of(cls, shape: tuple[int, ...], config: PatchData) -> "Grid":
+        """Where a configuration has windows on such an array."""
+        return cls(shape, config.window, config.stride, config.channels == "joint")
+
     @cached_property
     def starts(self) -> tuple[NDArray[np.intp], ...]:
         """For each axis where windows begin: every few places, and where the last one fits."""
@@ -56,15 +63,20 @@ class Grid:
     @property
     def rows(self) -> int:
         """How many windows there are."""
-        return math.prod(map(len, self.starts))
+        return math.prod(map(len, self.starts)) * self.shape[-1] // self.channels
+
+    @property
+    def channels(self) -> int:
+        """That a window spans."""
+        return self.shape[-1] if self.joint else 1
 
     @property
     def dims(self) -> int:
         """Values of a window."""
-        return math.prod(self.window) * self.shape[-1]
+        return math.prod(self.window) * self.channels
 
     def cut(self, array: Floats) -> Floats:
-        """(N, D) the windows, row by row, as exact as the array."""
+        """(N, D) the windows, row by row, those of the channels side by side, as exact as the array."""
         axes = tuple(range(len(self.window)))
         views = np.lib.stride_tricks.sliding_window_view(array, self.window, axes)
         return views[np.ix_(*self.starts)].reshape(self.rows, self.dims)
@@ -108,7 +120,7 @@ class Patches:
         A window of which nothing was observed has the level of the whole array.
         """
         array = array.astype(np.float64)
-        grid = Grid(array.shape, config.window, config.stride)
+        grid = Grid.of(array.shape, config)
         standard, remove = config.scale == "standard", config.level == "remove"
         scale = float(np.nanstd(array)) if standard else 1.0
         rows = grid.cut(array)
@@ -132,7 +144,7 @@ class Patches:
         facts = json.dumps([how | {"path": ""}, self.grid.shape])
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
         splits = dict.fromkeys(("train", "val", "test"), self.rows)
-        shape = (self.grid.shape[-1], *self.grid.window)
+        shape = (self.grid.channels, *self.grid.window)
         return Dataset(name, "window", digest, splits, Path(config.path), shape=shape)
 
 

@@ -193,7 +193,7 @@ class Cost:
     @classmethod
     def of(cls, config: Config, shape: tuple[int, ...]) -> "Cost":
         """The windows of an array, three copies of which are held, and the states kept for each."""
-        grid = Grid(shape, config.data.window, config.data.stride)
+        grid = Grid.of(shape, config.data)
         held = getattr(config.estep, "mapped", None) is None
         kept = held * getattr(config.estep, "states", 0) * words_of(config.model.latent) * 8
         return cls(grid.rows, grid.dims, grid.rows * (3 * 4 * grid.dims + kept))

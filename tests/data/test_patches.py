@@ -1,6 +1,6 @@
 """Cutting and merging are each other's inverse."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def grids(draw: st.DrawFn) -> Grid:
     """Pictures and sounds of any size, windows that fit, any stride."""
     sizes = draw(st.lists(st.integers(1, 12), min_size=1, max_size=2))
     window = tuple(draw(st.integers(1, size)) for size in sizes)
-    return Grid((*sizes, draw(st.integers(1, 4))), window, draw(st.integers(1, min(window))))
+    return Grid((*sizes, draw(st.integers(1, 4))), window, draw(st.integers(1, min(window))), draw(st.booleans()))
 
 
 def values(shape: tuple[int, ...], seed: int = 0) -> Floats:
@@ -47,7 +47,10 @@ def test_every_window_is_the_part_of_the_array_that_its_start_names(grid: Grid) 
     rows = iter(grid.cut(array))
     for start in np.ndindex(*map(len, grid.starts)):
         part = array[tuple(slice(s[i], s[i] + w) for s, i, w in zip(grid.starts, start, grid.window, strict=True))]
-        np.testing.assert_array_equal(next(rows), np.moveaxis(part, -1, 0).ravel())
+        channels = np.moveaxis(part, -1, 0)
+        for window in [channels] if grid.joint else channels:
+            np.testing.assert_array_equal(next(rows), window.ravel())
+    assert next(rows, None) is None
 
 
 @given(grids())
@@ -75,10 +78,11 @@ def test_a_gaussian_window_is_the_product_of_its_sides_and_highest_in_the_middle
 
 @pytest.mark.parametrize("scale", ["standard", "keep"])
 @pytest.mark.parametrize("level", ["remove", "keep"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_what_was_scaled_and_levelled_comes_back(scale: str, level: str, channels: int) -> None:
-    array = values((11, 13, channels))
-    patches = Patches.of(array, PatchData(window=(3, 5), stride=2, scale=scale, level=level))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("count", "channels"), [(1, "joint"), (3, "joint"), (3, "separate")])
+def test_what_was_scaled_and_levelled_comes_back(scale: str, level: str, count: int, channels: str) -> None:
+    array = values((11, 13, count))
+    how: Any = {"scale": scale, "level": level, "channels": channels}
+    patches = Patches.of(array, PatchData(window=(3, 5), stride=2, **how))
     np.testing.assert_allclose(patches.merged(patches.rows), array, rtol=1e-5)
 
 
@@ -136,6 +140,7 @@ def test_windows_that_do_not_fit_are_refused(
 
 def test_other_data_and_other_preparation_have_other_digests() -> None:
     configs = [PatchData(window=(4,)), PatchData(window=(4,), merge="gaussian"), PatchData(window=(4,), level="keep")]
+    configs.append(PatchData(window=(4,), channels="separate"))
     digests = [Patches.of(values((9, 1), seed), c).dataset("", c).digest for seed in (0, 1) for c in configs]
     assert len(set(digests)) == len(digests)
     elsewhere = PatchData(window=(4,), path="elsewhere")
