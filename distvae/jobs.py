@@ -81,6 +81,8 @@ def train(
     if previous and chief:
         go_back(there, progress)
     progress.say(f"{recipe}: {rows(dataset)}; into {folder}" + (f", kept in {there}" if there.remote else ""))
+    if resume and not there.has("run.json"):
+        progress.say(f"{there}: holds no run to go on with; one begins")
     if config.train.local_steps and (group or team.size > 1):
         progress.say("train.local_steps: inexact, the result depends on the number of workers")
     tracker = Tracker.open(config, recipe, folder, recipe) if track and chief else None

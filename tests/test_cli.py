@@ -97,6 +97,9 @@ REFUSED = {
     "absent.yaml": "absent.yaml",
     "broken.yaml": "broken.yaml: not YAML: while parsing a flow node expected the node content",
     "late.yaml": "late.yaml: not YAML: month must be in 1..12",
+    "odd.yaml": "odd.yaml: model.latnt: no such field of model.kind 'vae'; did you mean 'latent'?",
+    "odd.yaml train.rate=0.1": "odd.yaml: model.latnt: no such field",
+    "odd.yaml model.kind=gumbel train.rate=-1": "distvae: train.rate: -1.0 is out of range",
 }
 
 
@@ -105,6 +108,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(call: Called, tmp_path:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.yaml").write_text("model: [")
     (tmp_path / "late.yaml").write_text("about: 2020-99-99")
+    (tmp_path / "odd.yaml").write_text("model: {kind: vae, latnt: 3}")
     (tmp_path / "one" / "speaker").mkdir(parents=True)
     soundfile.write(tmp_path / "one" / "speaker" / "a.wav", 0.1 * np.random.default_rng(0).normal(size=8000), 16000)
     code, out, err = call("train", *line.split(), *LIGHT)
@@ -150,6 +154,11 @@ def test_training_shows_json_to_programs_and_nothing_when_quiet(call: Called, tm
     assert "--resume" in err
     code, _, err = call("train", "speech-vae", "--resume", "train.seed=4", *SMALL, *LIGHT)
     assert (code, "train.seed" in err) == (2, True)
+
+
+def test_a_training_that_has_nothing_to_go_on_from_says_so(call: Called) -> None:
+    told = [call("train", "speech-vae", "--resume", *SMALL, *LIGHT) for _ in range(2)]
+    assert [(code, "holds no run to go on with; one begins" in err) for code, _, err in told] == [(0, True), (0, False)]
 
 
 def test_a_run_is_shown_with_its_best_epoch(call: Called, run: Path) -> None:

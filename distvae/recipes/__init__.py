@@ -43,11 +43,23 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
     """The configuration of a recipe, or of a YAML file, with dotted keys set."""
-    tree = {key: value for key, value in read_tree(recipe_path(recipe)).items() if key != "about"}
-    given = assignments or {}
-    config = from_dict(override(tree, given))
+    path, given = recipe_path(recipe), assignments or {}
+    tree = {key: value for key, value in read_tree(path).items() if key != "about"}
+    try:
+        config = from_dict(override(tree, given))
+    except Refusal as refusal:
+        raise _placed(refusal, path, tree) from refusal
     refuse_place(config, given.get("data.path"))
     return config
+
+
+def _placed(refusal: Refusal, path: Path, tree: dict[str, Any]) -> Refusal:
+    """The refusal with the file to mend, if it is what the file says that is refused, not what was set beside it."""
+    try:
+        from_dict(tree)
+    except Refusal as alone:
+        return Refusal(f"{path}: {refusal}") if str(alone) == str(refusal) else refusal
+    return refusal
 
 
 def refuse_place(config: Config, path: str | None) -> None:
