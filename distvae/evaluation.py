@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ def evaluate(
     info = read_info(run)
     own = read_config(run, info)
     config = from_dict(override(to_dict(own), given))
+    refuse_place(config, given.get("data.path"))
     config = config if data is None else elsewhere(config, data)
     other = "" if config.data == own.data else stranger(own, config, info)
     folder = out or run / "evaluation" / (f"{split}-of-{other}" if other else split)
@@ -84,12 +86,13 @@ def _same(path: str, other: str) -> bool:
 def stranger(own: Config, config: Config, info: Mapping[str, Any]) -> str:
     """The name of data that a run was not trained on, '' of its own; of another width than its own it is refused.
 
-    Recordings are known by their place, for they are judged whole; other data by what is in it, wherever it lies.
+    Recordings are known by their place and how they are read, for they are judged whole; other data by what is in it.
     """
     from distvae.data import open_dataset
 
     if isinstance(config.data, SpeechData):
-        width, known = config.data.dims, _same(config.data.path, own.data.path)
+        alike = replace(config.data, path=own.data.path) == own.data
+        width, known = config.data.dims, alike and _same(config.data.path, own.data.path)
     else:
         dataset = open_dataset(config.data, quiet=True)
         width, known = dataset.dims, dataset.digest == info["data_digest"]

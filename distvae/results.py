@@ -14,7 +14,7 @@ from distvae.refusal import Refusal
 from distvae.tune.results import read_json
 
 Row = dict[str, Any]
-FIELDS: dict[str, Any] = {"row": str, "commit": str, "config": dict, "figures": dict}
+FIELDS: dict[str, Any] = {"row": str, "commit": str | None, "config": dict, "figures": dict}
 FIELDS |= dict.fromkeys(("seconds", "epochs"), int | float | None)
 """What a row has at least."""
 Scale = Literal["smoke", "day", "full"]
@@ -265,8 +265,8 @@ def _table(rows: list[Row]) -> list[str]:
 
 
 def commits(group: list[Row]) -> str:
-    """The programs that made some rows."""
-    return " ".join(sorted({str(row["commit"])[:8] for row in group}))
+    """The programs that made some rows; '-' is one that was installed without its history."""
+    return " ".join(sorted({(row["commit"] or "-")[:8] for row in group}))
 
 
 def _against(group: list[Row], figure: str) -> tuple[str, str]:

@@ -218,6 +218,14 @@ def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(c
     assert not Path("codes.parquet").exists()
 
 
+def test_speech_read_in_another_way_is_not_a_runs_own(call: Called) -> None:
+    assert call("train", "speech-vae", "--quiet", "--no-track", *SMALL, *LIGHT)[0] == 0
+    for words in ([], ["data.split=seeded"]):
+        assert call("evaluate", "runs/speech-vae", "--quiet", "--force", *words)[0] == 0
+    judged = sorted(path.name for path in Path("runs/speech-vae/evaluation").iterdir())
+    assert judged == ["test", "test-of-built-in-speech"]
+
+
 UNWRITABLE = {
     "train bars -o file/run": "file/run: cannot write into",
     "train bars -o file": "file: cannot write into file; a writable folder",

@@ -53,6 +53,12 @@ def test_only_the_largest_scale_counts_and_of_it_every_seed_once(tmp_path: Path)
     assert shown == {"vae": ["2.10 ± 0.10", "day", "2"], "pca": ["3.00", "smoke", "1"]}
 
 
+def test_a_row_of_a_program_without_history_is_a_row(tmp_path: Path) -> None:
+    results.write(tmp_path, row("pca", 0, pesq_wb=2.66) | {"commit": None}, force=False)
+    head, _, cells = page(tmp_path)
+    assert dict(zip(head, cells, strict=True))["commit"] == "-"
+
+
 DAMAGED = {"{": "not the JSON", "[3]": "not the JSON", '{"row": "a"}': "no commit", "{}": "no row"}
 
 

@@ -151,7 +151,15 @@ class Patches:
 def open_patches(config: PatchData) -> Dataset:
     """The windows of the file that a configuration names, made worse as it asks."""
     given = worsened(named(config), config)
+    refuse_constant(given.values, Path(config.path).name)
     return Patches.of(given.values, config).dataset(Path(config.path).name, config)
+
+
+def refuse_constant(array: Floats, name: str) -> None:
+    """Refuse data whose observed values are all alike."""
+    seen = array[np.isfinite(array)]
+    if seen.size and seen.min() == seen.max():
+        raise Refusal(f"{name}: all values are {seen.min():g}; there is nothing to learn from constant data")
 
 
 def named(config: PatchData) -> Signal:

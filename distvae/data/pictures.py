@@ -149,7 +149,7 @@ def _form_of(image: "Image") -> Form:
 
 def _refuse_deep(path: Path, image: "Image") -> None:
     if image.mode.startswith(("I", "F")):
-        raise Refusal(f"{path}: a picture of more than 8 bits; 8 expected")
+        raise Refusal(f"{path}: a picture of more than 8 bits; 8 expected, or data.kind=crops, which takes it")
 
 
 def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> None:

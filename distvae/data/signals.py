@@ -22,8 +22,6 @@ PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 SOUNDS = (".wav", ".flac")
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
-MOST = 8, 655_350
-"""Channels, and samples of a second, that FLAC has."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,13 @@ def read(path: Path) -> Signal:
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
     """The kinds of file that hold a signal: JPEG has neither transparency nor more than 8 bits, FLAC its own limits."""
     if signal.rate is not None:
-        channels, rate = MOST
-        return SOUNDS if signal.values.shape[-1] <= channels and signal.rate <= rate else SOUNDS[:1]
+        return SOUNDS if _fits_flac(signal.values.shape[-1], signal.rate) else SOUNDS[:1]
     return PICTURES if signal.alpha is None and signal.bits == 8 else PICTURES[:3]
+
+
+def _fits_flac(channels: int, rate: int) -> bool:
+    """Its headers have 8 channels, and rates of 16 bits in Hz or in tens of Hz."""
+    return channels <= 8 and (rate <= 65_535 or (rate <= 655_350 and rate % 10 == 0))
 
 
 def write(path: Path, signal: Signal) -> None:

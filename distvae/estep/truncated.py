@@ -21,8 +21,6 @@ from distvae.models.population import keep_best, pack, repeated, tabulate, take,
 from distvae.models.tvae import TVAE, Truncated
 from distvae.noise import Noise
 
-Scored = tuple[Tensor, Tensor]
-"""States (B, C, W) and their log-joints (B, C)."""
 SAMPLED = 256  # rows of a block whose states are counted
 FIRST = -3  # the epoch whose draws make the first states
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.missing import filled
-from distvae.data.patches import Grid, Patches, named, worsened
+from distvae.data.patches import Grid, Patches, named, refuse_constant, worsened
 from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.refusal import Refusal
@@ -169,16 +169,13 @@ def threads(count: int | None) -> Iterator[None]:
 
 def check(config: Config, array: Floats, name: str) -> None:
     """Refuse what cannot be restored, before anything is computed."""
-    seen = np.isfinite(array)
     if not restores(config):
         raise Refusal("the recipe is none for restoration; data.kind 'patches' and a Gaussian 'tvae' expected")
     if np.isinf(array).any():
         raise Refusal(f"{name}: holds infinite values; finite ones expected")
-    if not seen.any():
+    if not np.isfinite(array).any():
         raise Refusal(f"{name}: every value is missing; some observed values expected")
-    low, high = array[seen].min(), array[seen].max()
-    if low == high:
-        raise Refusal(f"{name}: all values are {low:g}; there is nothing to learn from constant data")
+    refuse_constant(array, name)
 
 
 @dataclass(frozen=True)

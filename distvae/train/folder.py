@@ -34,12 +34,19 @@ def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, r
 
 
 def clear(place: Place, force: bool) -> None:
-    """Delete an earlier run where that is wanted; anything else that exists is refused."""
+    """Delete an earlier run where that is wanted; anything else that exists is refused.
+
+    It is taken over first, so that a training that goes on in it ends instead of writing on.
+    """
     folder = Folder.of(place)
     if not force:
         raise Refusal(f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder")
     read_info(folder)
-    folder.remove()
+    own(folder)
+    try:
+        folder.remove()
+    except OSError as error:
+        raise Refusal(f"{folder}: written to while it was to be replaced; the same command again expected") from error
 
 
 class TakenOver(Refusal):
@@ -54,14 +61,17 @@ def own(folder: Folder) -> str:
 
 
 def owned(folder: Folder, owner: str) -> bool:
-    """Whether nobody has taken it over since."""
-    return folder.read(OWNER).decode() == owner
+    """Whether nobody has taken it over since, or deleted it."""
+    try:
+        return folder.read(OWNER).decode() == owner
+    except FileNotFoundError:
+        return False
 
 
 def refuse_intruders(folder: Folder, owner: str) -> None:
     """Stop a training whose folder another one has taken over, such as a worker whose driver is gone."""
     if not owned(folder, owner):
-        raise TakenOver(f"{folder}: another training goes on with this run; this one ends here")
+        raise TakenOver(f"{folder}: another training goes on with this run, or it was deleted; this one ends here")
 
 
 def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:

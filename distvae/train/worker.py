@@ -35,6 +35,8 @@ STOP = "stop-{}"
 """A file in the run folder that asks the workers of an owner to stop after their batch."""
 REFUSED = "refused-{}.json"
 """Why a worker of an owner cannot go on, and would not if it began again."""
+LEFT = tuple(name.partition("{")[0] for name in (STOP, REFUSED))
+"""How what an earlier owner left begins."""
 AFAR = 2.0  # seconds between two looks at a run folder that is not in a file system of this machine
 RESIZE = 20.0  # seconds between two looks at whether there is room for more workers
 UNDER_WAY = 50 * 2**20  # bytes of blocks that a worker may have on their way to shards and back
@@ -61,7 +63,9 @@ def lead(
 ) -> Iterator[Epoch | str]:
     """The same under the Ray that this process has joined; workers whom nobody listens to any more are stopped."""
     lanes, group = _shared(config, folder, group)
-    folder.delete(EVENTS)
+    for name in folder.names():
+        if name == EVENTS or name.startswith(LEFT):
+            folder.delete(name)
     shards = _shards(config, lanes, group)
     job = {"config": to_dict(anywhere(config)), "recipe": recipe, "place": folder.place, "shards": shards}
     job["owner"] = owner = own(folder)

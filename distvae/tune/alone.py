@@ -17,6 +17,7 @@ def alone(out: Path) -> Iterator[None]:
     """While no other sweep goes on in a folder; one that was made and not used does not stay."""
     from filelock import FileLock, Timeout
 
+    made = not out.exists()
     claim_folder(out, force=True)
     lock = FileLock(out / LOCK, timeout=0)
     try:
@@ -28,7 +29,7 @@ def alone(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if not occupied(out):
+        if made and not occupied(out):
             shutil.rmtree(out, ignore_errors=True)
         lock.release()
 

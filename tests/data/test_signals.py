@@ -134,7 +134,10 @@ def test_a_file_that_cannot_hold_a_sound_is_none_for_it_and_samples_that_are_cli
     loud = np.array([[0.5], [1.0], [-1.5], [2.0]])
     for encoding, suffix, beyond in (("FLOAT", ".wav", 0), ("FLOAT", ".flac", 2), ("PCM_16", ".wav", 2)):
         assert signals.clipped(Path(f"a{suffix}"), signals.Signal(loud, rate=16000, encoding=encoding)) == beyond
-    assert signals.suffixes_for(signals.Signal(np.zeros((4, 8)), rate=655350)) == (".wav", ".flac")
+    for rate in (65535, 65540, 96000, 655350):
+        assert signals.suffixes_for(signals.Signal(np.zeros((4, 8)), rate=rate)) == (".wav", ".flac")
+    for rate in (65537, 96001, 192001):
+        assert signals.suffixes_for(signals.Signal(np.zeros((4, 1)), rate=rate)) == (".wav",)
     assert signals.suffixes_for(signals.Signal(np.zeros((4, 9)), rate=16000)) == (".wav",)
     assert signals.suffixes_for(signals.Signal(np.zeros((4, 1)), rate=700000)) == (".wav",)
 

@@ -1,6 +1,7 @@
 """Two generations of a training's state are kept, nothing older, and each is whole or refused by name."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
-from distvae.train.folder import OWNER, own
+from distvae.train.folder import OWNER, clear, own
 from distvae.train.loop import Interrupted
 from distvae.train.mirror import bring, place
 from distvae.train.run import read_epochs
@@ -144,6 +145,20 @@ def test_a_training_whose_folder_another_took_over_ends_without_harm(tmp_path: P
     with pytest.raises(Refusal, match="another training goes on with this run"):
         list(epochs)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+@pytest.mark.usefixtures("always_saving")
+def test_a_training_whose_folder_is_replaced_or_deleted_ends_in_a_sentence(tmp_path: Path) -> None:
+    for gone in (False, True):
+        epochs = fit(tiny.config(**TVAE), tiny.dataset(), tmp_path / "run")
+        next(epochs)
+        if gone:
+            shutil.rmtree(tmp_path / "run")
+        else:
+            clear(tmp_path / "run", force=True)
+        with pytest.raises(Refusal, match="another training goes on with this run, or it was deleted"):
+            list(epochs)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
 
 def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ def test_of_two_sweeps_in_a_folder_the_second_is_refused(space: Space, images: P
             with pytest.raises(Refusal, match="sweep: another sweep is under way in it; another folder, or its end"):
                 sweep(space, out, data=str(images), force=force, quiet=True, root=tmp_path)
     assert not out.exists()  # nothing came of it
+    out.mkdir()
+    with alone(out):
+        pass
+    assert out.is_dir()  # it was there before
     with alone(out):
         (out / "trials").mkdir()
         (out / "sweep.json").touch()
