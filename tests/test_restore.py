@@ -159,7 +159,7 @@ REFUSED = {
     "denoise cut.png out.png": "cut.png",
     "denoise text.txt out.png": "'.txt' is no kind of file read here",
     "denoise flat.png out.png": ".png: all values are 7",
-    "train picture-fast --data flat.png": "flat.png: all values are 7",
+    "train picture-fast data.path=flat.png": "flat.png: all values are 7",
     "denoise silent.wav out.wav data.window=[16]": "all values are 0",
     "denoise silent.wav out.wav data.window=[16] --noise 0.1": "silent.wav: silent, so that nothing is close to it",
     "denoise short.wav out.wav data.window=[16] --clean silent.wav": "silent.wav: silent, so that nothing is close",
