@@ -231,8 +231,7 @@ def admitted(config: Config, task: Task) -> "Cost":
 
 def finish(task: Task, restoration: "Restoration") -> str:
     """Write what there is, and say so."""
-    epochs = restoration.finished
-    if not epochs:
+    if not restoration.finished:
         return "no epoch was finished, nothing is written"
     restored = restoration.restored()
     result = task.result(restored)
@@ -242,7 +241,7 @@ def finish(task: Task, restoration: "Restoration") -> str:
         draw(task.options.figure, task, result)
     beyond = signals.clipped(task.target, signal)
     cut = f"; {beyond:,} samples beyond full scale were clipped, a .wav of floats would hold them" if beyond else ""
-    return f"{task.target}: written as it was after epoch {epochs}{_figures(task.close(restored))}{cut}"
+    return f"{task.target}: written as it was {restoration.reached}{_figures(task.close(restored))}{cut}"
 
 
 def draw(path: Path, task: Task, result: Floats) -> None:

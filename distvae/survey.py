@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from distvae.data.examples import PICTURE, SOUND
+
 if TYPE_CHECKING:
     from distvae.data.survey import Survey
 
@@ -53,6 +55,8 @@ def _told(value: Any) -> str:
 
 def _next(found: "Survey") -> str:
     path = shlex.quote(found.path)
+    if found.path in (PICTURE, SOUND):
+        return f"distvae train {'picture' if found.path == PICTURE else 'sound'}-fast --data {path}"
     if found.kind == "patches":
         return f"distvae denoise {path} clean{'.png' if 'width' in found.facts else '.wav'}"
     recipe = next((recipe for name, recipe in NAMED.items() if found.layout.startswith(name)), None)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import AsJson, Assignments, Data, Force, Quiet, RunFolder, WhichSplit, style
+from distvae.cli.options import AsJson, Assignments, Data, Force, Judging, Quiet, RunFolder, WhichSplit, style
 
 app = typer.Typer()
 
@@ -51,8 +51,8 @@ def train(
 @app.command()
 def evaluate(
     run: RunFolder,
-    assignments: Assignments = None,
-    data: Data = None,
+    assignments: Judging = None,
+    data: Annotated[str | None, typer.Option(help="Other data than that of the run.")] = None,
     split: WhichSplit = "test",
     out: Annotated[
         Path | None,
@@ -72,7 +72,12 @@ def evaluate(
 
 
 @app.command()
-def resynthesize(run: RunFolder, source: Path, target: Path, force: Force = False) -> None:
+def resynthesize(
+    run: RunFolder,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A recording.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where the result goes.")],
+    force: Force = False,
+) -> None:
     """Pass one recording through a model and write what comes back."""
     from distvae.tasks.resynthesis import resynthesize_file
     from distvae.train.run import Run

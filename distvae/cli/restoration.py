@@ -18,7 +18,7 @@ WhichPreset = Annotated[
 ]
 WhichRecipe = Annotated[str | None, typer.Option("--recipe", help="A recipe or FILE.yaml instead of a preset.")]
 Stride = Annotated[int | None, typer.Option(min=1, help="From one window to the next: larger is cheaper, and coarser.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of training, and of what --noise or --drop does.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of training, and of the damage that is done first.")]
 Clean = Annotated[Path | None, typer.Option(help="A clean reference to compare with, for the eye only.")]
 Drawn = Annotated[Path | None, typer.Option("--figure", help="Draw before, after and reference: .png, .pdf or .svg.")]
 KeptRun = Annotated[Path | None, typer.Option("--run", help="Keep the run in this folder, for --resume.")]

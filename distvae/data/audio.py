@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+WAV = ("WAV", "WAVEX")
+"""What libsndfile calls that format."""
 
 
 def load(path: Path, config: SpeechData) -> Array:
@@ -60,6 +62,7 @@ def decode(path: Path) -> tuple[Array, int]:
     """The samples (N, channels) and the rate of a file; a damaged one is refused."""
     import soundfile
 
+    _refuse_unreadable(path)
     try:
         with soundfile.SoundFile(path) as sound:
             signal = np.concatenate([np.empty((0, sound.channels), np.float32), *_blocks(sound)])
@@ -75,14 +78,24 @@ def decode(path: Path) -> tuple[Array, int]:
 
 
 def head(path: Path) -> tuple[int, float]:
-    """The rate and the seconds that a file announces, its samples not decoded."""
+    """The rate and the seconds that a file announces, its samples not decoded; a WAV that is cut short is refused."""
     import soundfile
 
+    _refuse_unreadable(path)
     try:
         info = soundfile.info(path)
     except (soundfile.LibsndfileError, OSError, UnicodeEncodeError) as error:
         raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
+    if info.format in WAV and _cut(info.extra_info):
+        raise Refusal(f"{path}: truncated; the whole file expected")
     return info.samplerate, info.frames / info.samplerate
+
+
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}; a sound file that can be read expected") from error
 
 
 def _blocks(sound: "SoundFile") -> Iterator[Array]:
@@ -97,15 +110,20 @@ def _reason(error: Exception) -> str:
 
 def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
     """Whether a file holds all that it announces; libsndfile itself notices only in FLAC."""
-    if sound.format in ("WAV", "WAVEX"):
-        wrong = re.search(r"data : (\d+) \(should be (\d+)\)", sound.extra_info)
-        pipe = 2**31 - 1  # or more is announced where the writer did not know
-        return wrong is None or not int(wrong[2]) < int(wrong[1]) < pipe
+    if sound.format in WAV:
+        return not _cut(sound.extra_info)
     if sound.format == "OGG" and not _ends_ogg(path.read_bytes()):
         return False
     if sound.format == "MP3" and not re.search(b"Xing|Info", path.read_bytes()):
         return True  # no frame count was written: what `sound.frames` says is a guess
     return bool(samples >= sound.frames)
+
+
+def _cut(told: str) -> bool:
+    """Whether libsndfile tells of fewer bytes in a WAV file than its header announces."""
+    wrong = re.search(r"data : (\d+) \(should be (\d+)\)", told)
+    pipe = 2**31 - 1  # or more is announced where the writer did not know
+    return wrong is not None and int(wrong[2]) < int(wrong[1]) < pipe
 
 
 def _ends_ogg(content: bytes) -> bool:

@@ -71,6 +71,8 @@ def read(path: Path) -> Signal:
         return read_picture(path)
     if path.suffix.lower() in SOUNDS:
         return read_sound(path)
+    if path.is_dir():
+        raise Refusal(f"{path}: a folder; a picture or a sound expected")
     raise Refusal(f"{path}: '{path.suffix}' is no kind of file read here; {', '.join(PICTURES + SOUNDS)} expected")
 
 

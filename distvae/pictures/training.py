@@ -23,13 +23,13 @@ SECONDS = {"estep_seconds": "E-step", "mstep_seconds": "M-step", "data_seconds":
 def learning_curves(epochs: Records, unit: str, title: str) -> "Figure":
     """Objective and bound over epochs, and the learning rate on a second axis."""
     figure = new_figure(7.5, 4.5)
-    axes = figure.subplots()
+    axes, epochs = figure.subplots(), _visible(epochs)
     number, curves = _curve(epochs, "epoch"), {name: _curve(epochs, name) for name in CURVES}
     for (name, values), colour, style in zip(curves.items(), PALETTE, ("-", "--", ":"), strict=False):
         axes.plot(number, values, color=colour, linestyle=style, linewidth=1.8, label=CURVES[name])
     leave_out_the_plunge(axes, curves.values())
     axes.set(xlabel="epoch", ylabel=f"nats per {unit}", title=title)
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     second_axis(axes, number, _curve(epochs, "rate"), "learning rate")
     return figure
@@ -37,16 +37,24 @@ def learning_curves(epochs: Records, unit: str, title: str) -> "Figure":
 
 def telemetry(epochs: Records, unit: str, title: str) -> "Figure":
     """The training of a truncated model: a panel for each thing that its records tell of."""
+    epochs = _visible(epochs)
     drawn = [draw for name, draw in PANELS.items() if any(name in record for record in epochs)]
     columns = 2 if len(drawn) == 4 else 3
     figure = new_figure(3.7 * columns, 3.0 * math.ceil(len(drawn) / columns) + 0.4)
     for axes, draw in zip(panels(figure, len(drawn), columns), drawn, strict=True):
         draw(axes, epochs, unit)
         axes.set_xlabel("epoch")
-        axes.locator_params(axis="x", integer=True)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.margins(x=0.02)
     figure.suptitle(title)
     return figure
+
+
+def _visible(epochs: Records) -> Records:
+    """The records as lines can be drawn through them: a single one is as long as its epoch."""
+    if len(epochs) != 1:
+        return epochs
+    return [{**record, "epoch": record["epoch"] + half} for record in epochs for half in (-0.5, 0.5)]
 
 
 def _curve(epochs: Records, name: str) -> Curve:

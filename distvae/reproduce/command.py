@@ -11,6 +11,7 @@ from distvae.reproduce.run import KEPT, Work, begun, planned, reproduce
 from distvae.reproduce.table import read_table, table_names
 from distvae.results import Scale
 from distvae.tune.means import Means
+from distvae.tune.table import STOPPED
 
 
 def tables() -> None:
@@ -59,8 +60,11 @@ def remake(
     if findings is not None:
         _record(out, comparison, root, quiet)
     if not quiet:
-        Console(width=200).print(grid(lines))
+        if lines:
+            Console(width=200).print(grid(lines))
         print(f"published: {table.source}")
+        if findings is not None and findings.cut_short:
+            print(STOPPED)
     return 0 if findings is None else findings.exit_code
 
 

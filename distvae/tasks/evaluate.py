@@ -110,5 +110,6 @@ def _of_bits(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
     yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")
     frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
     changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)
-    name = f"{title}: what each latent alone adds, under its prior $\\pi_h$"
+    each = f"each of the {ATOMS} most frequent of {len(pi)} latents" if len(pi) > ATOMS else "each latent"
+    name = f"{title}: what {each} alone adds, under its prior $\\pi_h$"
     yield "atoms", pictures.fields(as_seen(changes, run), [f"{pi[h]:.2g}" for h in frequent], name)

@@ -69,7 +69,7 @@ def _traversal(run: Run, codes: Array, title: str) -> "Figure":
     frames = np.concatenate([np.tile(code, (len(latents), 1, 1)), traversed(code, latents, low, high)], 1)
     names = [f"latent {h}: {low[h]:.2g} to {high[h]:.2g}" for h in latents]
     headings = ["coded", "least", *[""] * (FRAMES - 2), "greatest"]
-    name = f"{title}: one latent of an image over all that it is in {len(codes)} codes"
+    name = f"{title}: one latent of an image from its least to its greatest value in {len(codes)} codes"
     return pictures.strips(_seen(run, frames), names, headings, name)
 
 

@@ -117,6 +117,11 @@ class Restoration:
         """How many epochs lie behind the model."""
         return self.trainer.position.epoch
 
+    @property
+    def reached(self) -> str:
+        """When in training the model is as it is."""
+        return f"in epoch {self.finished + 1}" if self.trainer.position.batch else f"after epoch {self.finished}"
+
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""
         return restored(self.patches, self.trainer.model, self.trainer.estep, self.trainer.device)

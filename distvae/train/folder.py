@@ -84,6 +84,7 @@ def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> 
     for name in now.keys() | before.keys():
         if name not in free and now.get(name) != before.get(name):
             then = f"but {before.get(name)!r} in the run in {folder}"
+            then += ", whose rate is made for so many" if name == "train.epochs" else ""
             raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged")
     if info["data_digest"] != dataset.digest:
         raise Refusal(f"{folder}: trained on other data ({info['data']}); --resume wants the data it began with")

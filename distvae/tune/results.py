@@ -66,6 +66,11 @@ class Findings:
         return {result.state for result in self.results}
 
     @property
+    def cut_short(self) -> bool:
+        """Whether it was asked to stop, and can go on."""
+        return bool(self.signal) or "stopped" in self.states
+
+    @property
     def exit_code(self) -> int:
         """Nothing wrong, nothing finished, or asked to stop."""
         if self.signal:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 BESIDE = ("effective_atoms", "live_atoms")
 """What says more of sparsity than one figure can."""
 WIDE = 200  # no figure of the last table is cut off; a narrow terminal wraps it
+STOPPED = "stopped; the same command with --resume goes on"
 TEXT = ("what varies", "state", "")
 
 
@@ -42,8 +43,8 @@ def show(findings: Findings) -> None:
             print(
                 f"trial {result.number} {result.state}: {result.label}" + (f": {result.cause}" if result.cause else "")
             )
-    if findings.signal or "stopped" in findings.states:
-        print("stopped; the same command with --resume goes on")
+    if findings.cut_short:
+        print(STOPPED)
     print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,25 @@ def test_a_speaker_in_two_splits_is_wrong(root: Path, write: Write) -> None:
     (wrong,) = found["wrong"]
     assert wrong.startswith("speaker 'a' is in test and in train; one split per speaker expected")
     assert found["splits"]["train"]["speakers"] == 2
+
+
+def test_a_recording_that_is_cut_short_is_named(root: Path, write: Write) -> None:
+    for k in range(3):
+        write(f"speaker{k}/1.wav", np.ones(8000) / 2)
+    os.truncate(root / "speaker1/1.wav", 5000)
+    code, found = checked(root)
+    assert code == 2
+    assert [line.rpartition("/speaker1/")[2] for line in found["unreadable"]] == [
+        "1.wav: truncated; the whole file expected"
+    ]
+
+
+def test_what_to_do_next_with_the_built_in_data_is_a_command(tmp_path: Path) -> None:
+    for name in ("built-in picture", "built-in sound"):
+        told = CliRunner().invoke(app, ["data", "check", name]).stdout
+        command = shlex.split(told.rpartition("next:")[2].strip())
+        brief = ["train.epochs=1", "data.stride=8", "--no-track", "--quiet", "--out", str(tmp_path / "run"), "--force"]
+        assert CliRunner().invoke(app, [*command[1:], *brief]).exit_code == 0
 
 
 def test_all_damaged_recordings_are_named(root: Path, write: Write) -> None:
