@@ -37,7 +37,7 @@ def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: st
     """Pictures (rows, columns, height, width, channels) under the names of the columns and beside those of the rows."""
     down, across, height, width, _ = frames.shape
     tiled = _tiles(frames.reshape(down * across, *frames.shape[2:]), across)
-    tall, named = 0.75 * height / width, 0.07 * max(map(len, rows))
+    tall, named = 0.75 * height / width, 0.08 * max(map(len, rows))
     figure = new_figure(0.75 * across + named + 0.2, tall * down + 0.6)
     axes = figure.subplots()
     _show(axes, tiled, limits(frames))
