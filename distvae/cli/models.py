@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import AsJson, Assignments, Data, Force, Judging, Quiet, RunFolder, WhichSplit, style
+from distvae.cli.options import AsJson, Assignments, Data, Force, Quiet, RunFolder, WhichSplit, style
 
 app = typer.Typer()
 
@@ -51,7 +51,10 @@ def train(
 @app.command()
 def evaluate(
     run: RunFolder,
-    assignments: Judging = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Of eval. or data. alone, such as 'eval.metrics=[effects]'."),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Other data than that of the run.")] = None,
     split: WhichSplit = "test",
     out: Annotated[

@@ -20,10 +20,6 @@ def recorded(run: Path | None) -> Path | None:
 
 
 Assignments = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as train.epochs=3.")]
-Judging = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Of eval. or data. alone, such as 'eval.metrics=[effects]'."),
-]
 NAMED = "Its folder, its name or id in MLflow, or best:METRIC@SWEEP."
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=recorded, help=NAMED)]
 Data = Annotated[str | None, typer.Option(help="Where the data is; else $DISTVAE_DATA, and for speech the built-in.")]

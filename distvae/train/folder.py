@@ -46,7 +46,9 @@ def clear(place: Place, force: bool) -> None:
     try:
         folder.remove()
     except OSError as error:
-        raise Refusal(f"{folder}: written to while it was to be replaced; the same command again expected") from error
+        raise Refusal(
+            f"{folder}: written to while it was to be replaced; its removal by hand, or another folder, expected"
+        ) from error
 
 
 class TakenOver(Refusal):

@@ -66,6 +66,16 @@ def restored(array: Floats, **changes: Any) -> Floats:
     return restoration.restored()
 
 
+def test_a_stopped_restoration_knows_whether_it_is_within_an_epoch() -> None:
+    restoration = Restoration(config(**{"estep.block": 64}), noisy())
+    next(restoration.run())
+    assert restoration.reached == "after epoch 1"
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        next(restoration.run(lambda: next(asked)))
+    assert restoration.reached == "in epoch 2"
+
+
 def test_noise_goes_and_its_strength_is_found() -> None:
     restoration = Restoration(config(), noisy())
     stages = list(restoration.run())
