@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
@@ -42,6 +42,7 @@ def runs(
     """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
     store = Store.find(root)
     found, shown = records(store, where), list(metrics)
+    sweeps = {record.id: record.name for record in records(store, kinds=["sweep"])}
     if of is not None:
         sweep = sweep_named(of, records(store))
         found = [record for record in found if record.parent == sweep.id]
@@ -58,12 +59,13 @@ def runs(
         shown = list(dict.fromkeys([sort, *shown]))
         found = [record for record in found if sort in record.metrics]
         found.sort(key=lambda record: record.metrics[sort], reverse=not ascending)
-    _print(found[:limit], shown, as_json)
+    _print(found[:limit], sweeps, shown, as_json)
     if len(found) > limit and not as_json:
         print(f"{len(found) - limit} more; --limit shows them")
 
 
-def _print(found: Sequence[Record], metrics: Sequence[str], as_json: bool) -> None:
+def _print(found: Sequence[Record], sweeps: Mapping[str, str], metrics: Sequence[str], as_json: bool) -> None:
+    """Trials are told to be of their sweep, whose name is here by its id; all else of its experiment."""
     if as_json:
         for record in found:
             print(json.dumps(asdict(record), default=str))
@@ -78,7 +80,8 @@ def _print(found: Sequence[Record], metrics: Sequence[str], as_json: bool) -> No
         begun = datetime.fromtimestamp(record.began).strftime("%Y-%m-%d %H:%M")
         time_taken = "" if record.seconds is None else clock(record.seconds)
         figures = [f"{record.metrics[name]:.3f}" if name in record.metrics else "" for name in metrics]
-        about = (record.id[:SHORT], record.kind, record.name, record.experiment, begun, time_taken, record.status)
+        of = sweeps.get(record.parent or "", record.experiment)
+        about = (record.id[:SHORT], record.kind, record.name, of, begun, time_taken, record.status)
         table.add_row(*about, *figures)
     Console(width=WIDE).print(table)
 

@@ -29,4 +29,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A suggestion to close an error message with: the known name nearest to a misspelt one, or all of them."""
     names = sorted(known)
     close = get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there are none"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import Config, to_dict
+from distvae.output import read_json
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """What is shown of the best epoch of a model without an encoder."""
@@ -16,7 +17,6 @@ def show(run: Path) -> None:
     import yaml
 
     from distvae.train.run import read_config, read_epochs, read_info
-    from distvae.tune.results import read_json
 
     info, epochs = read_info(run), read_epochs(run)
     config, default = to_dict(read_config(run, info)), to_dict(Config())

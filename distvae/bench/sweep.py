@@ -17,6 +17,7 @@ import yaml
 
 from distvae.bench.row import keep_row
 from distvae.data import open_dataset
+from distvae.output import read_json
 from distvae.recipes import read_tree
 from distvae.refusal import Refusal
 from distvae.tune.reading import load_space, space_path
@@ -79,5 +80,5 @@ def take(file: Path, out: Path, words: list[str]) -> Taken:
     began = time.perf_counter()
     subprocess.run(command, env=environment, check=True)
     seconds = time.perf_counter() - began
-    listed = json.loads((out / "results.json").read_text())["trials"]
+    listed = read_json(out / "results.json")["trials"]
     return Taken(seconds, {trial["number"]: trial for trial in listed})

@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distvae.output import read_json
 from distvae.refusal import Refusal
-from distvae.tune.results import Directions, Result, rank, read_json
+from distvae.tune.results import Directions, Result, rank
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae import results
-from distvae.output import make
+from distvae.output import make, read_json
 from distvae.progress import clock
 from distvae.refusal import Refusal
 from distvae.report.numbers import counted
@@ -15,7 +15,7 @@ from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.means import Means
-from distvae.tune.results import Findings, read_json
+from distvae.tune.results import Findings
 from distvae.tune.space import ROW, Row, Space
 from distvae.tune.study import ALONE, SWEEP, sweep
 from distvae.tune.trial import Trials

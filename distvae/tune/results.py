@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from distvae import pictures
 from distvae.output import whole
-from distvae.refusal import Refusal
 
 Directions = Mapping[str, Literal["max", "min"]]
 
@@ -135,11 +134,3 @@ def _draw(findings: Findings) -> None:
         quality, sparsity = list(findings.metrics)[:2]
         rows = [{**result.figures, "model": result.group} for result in finished]
         pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), findings.folder / "tradeoff.png")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a sweep, or judging, wrote into a file; one that is damaged is refused."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"{path}: altered or damaged: not the JSON that was written there") from error

@@ -12,7 +12,7 @@ from typing import Any
 from distvae.cluster import cores, joined
 from distvae.config import flatten
 from distvae.nodes import check
-from distvae.output import claim_place, whole
+from distvae.output import claim_place, read_json, whole
 from distvae.progress import until_stopped
 from distvae.recipes import refuse_place
 from distvae.refusal import Refusal
@@ -22,7 +22,7 @@ from distvae.train.worker import STOP, anywhere, memory
 from distvae.tune.alone import alone, clear, occupied
 from distvae.tune.ledger import Ledger
 from distvae.tune.means import Machines, Means, wait_for_room
-from distvae.tune.results import Findings, rank, read_json, write_findings
+from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.running import LIVES, asking, halting, listening, trainable
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials

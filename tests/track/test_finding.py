@@ -76,6 +76,12 @@ def test_names_of_nothing_are_refused(root: Path, sweep: Path, text: str, said: 
         folder_of(text, Store.find(root))
 
 
+def test_where_nothing_is_recorded_nothing_is_suggested(root: Path) -> None:
+    tracker(root).close()
+    with pytest.raises(Refusal, match=r"no record of that name or id; there are none$"):
+        folder_of("best:error@sweep", Store.find(root))
+
+
 def test_one_name_of_two_folders_is_refused_with_their_ids(root: Path, sweep: Path) -> None:
     twin = tracker(root, "elsewhere/2")
     twin.close()
@@ -134,3 +140,14 @@ def test_lists_are_sorted_filtered_and_cut(root: Path, sweep: Path, capsys: pyte
     assert {record["name"] for record in listed(of=str(sweep), where="metrics.hoyer < 0.6")} == {"1", "3"}
     with pytest.raises(Refusal, match="did you mean 'error'"):
         listed(sort="errors")
+
+
+def test_trials_are_listed_with_the_sweep_that_they_are_of(
+    root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs(root, None, ["sweep", "trial"], "", None, False, [], 10, False)
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert sorted(tuple(line.split()[1:4]) for line in lines) == [
+        ("sweep", "sweep", "here"),
+        *(("trial", name, "sweep") for name in ("1", "2", "3", "4")),
+    ]
