@@ -41,10 +41,9 @@ def runs(
 ) -> None:
     """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
     store = Store.find(root)
-    found, shown = records(store, where), list(metrics)
-    sweeps = {record.id: record.name for record in records(store, kinds=["sweep"])}
+    found, sweeps, shown = records(store, where), records(store, kinds=["sweep"]), list(metrics)
     if of is not None:
-        sweep = sweep_named(of, records(store))
+        sweep = sweep_named(of, sweeps)
         found = [record for record in found if record.parent == sweep.id]
         shown = shown or list(ranked_by(sweep))
     else:
@@ -59,7 +58,7 @@ def runs(
         shown = list(dict.fromkeys([sort, *shown]))
         found = [record for record in found if sort in record.metrics]
         found.sort(key=lambda record: record.metrics[sort], reverse=not ascending)
-    _print(found[:limit], sweeps, shown, as_json)
+    _print(found[:limit], {sweep.id: sweep.name for sweep in sweeps}, shown, as_json)
     if len(found) > limit and not as_json:
         print(f"{len(found) - limit} more; --limit shows them")
 
