@@ -197,6 +197,8 @@ def _filled(tree: Any, words: Mapping[str, Any]) -> Any:
 
     if isinstance(tree, Mapping):
         return {key: _filled(value, words) for key, value in tree.items() if key != "each"}
+    if isinstance(tree, list):
+        return [_filled(value, words) for value in tree]
     if isinstance(tree, str) and "{" in tree:
         return yaml.safe_load(tree.format(**words))
     return tree
