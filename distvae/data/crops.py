@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from distvae.config import CropData
 from distvae.data import files
 from distvae.data.dataset import Array, Dataset
-from distvae.data.pictures import head, picture_files
+from distvae.data.pictures import head
 from distvae.data.signals import PICTURES, read_picture
 from distvae.refusal import Refusal
 
@@ -43,7 +43,7 @@ def found(path: str) -> tuple[Path, list[Path]]:
         raise Refusal(f"data.path: {problem}; a picture, or a folder of pictures, expected")
     if root.is_file():
         return root, [root]
-    paths = [root / name for name in picture_files(root)]
+    paths = [root / name for name in files.below(root, PICTURES)]
     if not paths:
         raise Refusal(f"{root}: holds no pictures; {', '.join(PICTURES)} expected")
     return root, paths

@@ -3,15 +3,29 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from distvae.refusal import Refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def below(root: Path, suffixes: Collection[str]) -> list[str]:
+    """Every file under a folder with one of some suffixes, relative to it and sorted, hidden ones left out."""
+    found = []
+    for folder, folders, names in os.walk(root, onerror=_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
+        found += [path.relative_to(root) for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    return named(path.as_posix() for path in found)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise Refusal(f"{error.filename}: {error.strerror}; a folder that can be read expected") from error
 
 
 def named(names: Iterable[str]) -> list[str]:

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distvae.config import ImageData
-from distvae.data import archive, cifar, folders, pictures
+from distvae.data import archive, cifar, files, folders, pictures
 from distvae.data.dataset import Dataset
+from distvae.data.signals import PICTURES
 from distvae.data.source import Labels, Scaled, Source, divided
 from distvae.refusal import Refusal
 
@@ -47,7 +48,7 @@ def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
         raise Refusal(f"{root}: holds {', '.join(path.name for path in archives)}; name one of them in data.path")
     if archives:
         return _as_asked(archive.read(archives[0]), root, config)
-    if not pictures.picture_files(root):
+    if not files.below(root, PICTURES):
         raise Refusal(f"{root}: holds no images known here; {EXPECTED}")
     return pictures.read(root, config, quiet)
 

@@ -58,7 +58,7 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
 
 def find(root: Path) -> tuple[list[Found], str]:
     """Every picture below a folder, split after split, and what the folder was recognised as."""
-    names = picture_files(root)
+    names = files.below(root, PICTURES)
     partition = next((p for p in _partitions(root) if p.is_file()), None)
     found = [_foldered(name) for name in names] if partition is None else _listed(partition, names)
     if len({each.split == "" for each in found}) > 1:
@@ -66,12 +66,6 @@ def find(root: Path) -> tuple[list[Found], str]:
         raise Refusal(f"{root / lost}: in no split, and others are; all in train, val or test, or none, expected")
     by_split = sorted(found, key=lambda each: ("", *splits.SPLITS).index(each.split))
     return by_split, "a folder of pictures" if partition is None else "CelebA, by its own partition"
-
-
-def picture_files(root: Path) -> list[str]:
-    """Every picture under a folder, relative to it and sorted, hidden ones left out."""
-    paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    return files.named(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _partitions(root: Path) -> list[Path]:

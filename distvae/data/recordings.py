@@ -56,15 +56,9 @@ def spoken(root: Path, config: SpeechData) -> list[Recording]:
 
 def sound_files(root: Path) -> list[str]:
     """Every sound file under a folder; a folder without any is refused."""
-    if not (found := listed(root)):
+    if not (found := files.below(root, SUFFIXES)):
         raise Refusal(f"{root}: no recordings; {', '.join(SUFFIXES)} files expected in it or below it")
     return found
-
-
-def listed(root: Path) -> list[str]:
-    """Every sound file under a folder, relative to it and sorted, hidden ones left out."""
-    paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return files.named(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _foldered(file: str, speaker: str) -> Recording:

@@ -11,7 +11,7 @@ from distvae.config import IdxData, ImageData, RowsData, SpeechData
 from distvae.data import audio, cifar, files, images, labels_of, layouts, open_dataset, pictures, recordings, rows
 from distvae.data.dataset import BUILT_IN, Dataset, Recording
 from distvae.data.examples import PICTURE, SOUND, example
-from distvae.data.signals import Signal
+from distvae.data.signals import PICTURES, Signal
 from distvae.data.signals import read as read_signal
 from distvae.data.source import Places, divided
 from distvae.data.splits import SPLITS
@@ -78,7 +78,7 @@ def _folder(root: Path) -> Survey:
         return _idx(root)
     if cifar.find(root) is not None or any(root.glob("*.npz")):
         return _images(root)
-    sounds, seen = recordings.listed(root), pictures.picture_files(root)
+    sounds, seen = files.below(root, audio.SUFFIXES), files.below(root, PICTURES)
     if not sounds and not seen:
         raise Refusal(f"{root}: no data known here; recordings, idx files, rows of 'distvae ingest', {images.EXPECTED}")
     return _pictures(root) if len(seen) > len(sounds) else _speech(str(root), root)
