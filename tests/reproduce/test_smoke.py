@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from distvae.reproduce.compare import compare
 from distvae.reproduce.run import Work, judge_peers
 from distvae.reproduce.table import read_table, table_names
 from distvae.tasks.metrics import available
+from distvae.tune.table import STOPPED
 from distvae.tune.trial import Trials, run_trial
 
 pytestmark = pytest.mark.slow
@@ -42,15 +44,22 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
     assert judged == {entry.name for entry in work.table.peers}
 
 
-def command(folder: Path, *words: str, row: str = "exact", code: int = 0) -> subprocess.CompletedProcess[str]:
-    """One row of bars, in a folder."""
+def begun(folder: Path, *words: str, row: str = "exact") -> subprocess.Popen[str]:
+    """A process that obtains rows of bars in a folder."""
     typed = ["reproduce", "bars", "--scale", "smoke", "--only", row, "--out", str(folder / "bars"), *words]
     where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "distvae", *typed], capture_output=True, text=True, env=where, cwd=folder, check=False
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-m", "distvae", *typed], stdout=pipe, stderr=pipe, text=True, env=where, cwd=folder
     )
-    assert done.returncode == code, done.stderr
-    return done
+
+
+def command(folder: Path, *words: str, row: str = "exact", code: int = 0) -> subprocess.CompletedProcess[str]:
+    """The same, until it has ended."""
+    process = begun(folder, *words, row=row)
+    said, told = process.communicate()
+    assert process.returncode == code, told
+    return subprocess.CompletedProcess(process.args, code, said, told)
 
 
 def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -80,3 +89,20 @@ def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
     refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
     assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
     assert {json.loads(file.read_text())["row"] for file in (tmp_path / "bars" / "rows" / "bars").iterdir()} == rows
+
+
+def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = begun(tmp_path, "--concurrent", "1", row="*")
+    assert process.stderr is not None
+    assert any(line.startswith("trial 1/2: fitness:") for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate()
+    assert process.returncode == 130, told
+    assert said.splitlines()[-1] == STOPPED
+    rows = tmp_path / "bars" / "rows" / "bars"
+    assert [file.name for file in rows.iterdir()] == ["fitness.json"]
+    before = (rows / "fitness.json").read_text()
+    resumed = command(tmp_path, "--resume", row="exact")
+    assert "ended before: 1 of them" in resumed.stderr
+    assert sorted(file.name for file in rows.iterdir()) == ["exact.json", "fitness.json"]
+    assert (rows / "fitness.json").read_text() == before
