@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.called import Called
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and their matrices are small
 
 settings.register_profile("distvae", deadline=None, max_examples=50, derandomize=True)
@@ -20,3 +22,9 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here: DISTVAE_DATA names no folder")
     return folder
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Runs commands."""
+    return Called(capsys, monkeypatch)

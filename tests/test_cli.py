@@ -14,7 +14,6 @@ import pytest
 import soundfile
 from PIL import Image
 
-from distvae import cli
 from distvae.data import open_dataset
 from distvae.jobs import follow
 from distvae.progress import Progress
@@ -27,6 +26,7 @@ from distvae.train.folder import TakenOver
 from distvae.train.loop import Interrupted
 from distvae.train.session import fit
 from tests import tiny
+from tests.called import Called
 from tests.track.records import RECORD
 
 SMALL = ["train.epochs=2", "train.warmup=10", "model.latent=4", "model.hidden=[8]", "estep.hidden=[8]"]
@@ -39,26 +39,6 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypa
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("DISTVAE_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-class Called:
-    """A command run in this process: its exit code, and what it said."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["distvae", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = self.capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
-    """Runs commands."""
-    return Called(capsys, monkeypatch)
 
 
 @pytest.fixture

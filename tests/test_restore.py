@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from distvae import cli
 from distvae.data import signals
+from tests.called import Called
 
 SMALL = ["data.window=[4,4]", "model.latent=8", "model.hidden=[16]", "estep.states=16", "train.batch=32"]
 BRIEF = [*SMALL, "train.epochs=2", "train.threads=1", "train.device=cpu"]
@@ -38,25 +38,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save("grey.png", pixels(channels=1))
     save("colour.png", pixels())
     soundfile.write("stereo.wav", pixels(1, 400, 2)[0] / 255 - 0.5, 22050)
-
-
-class Called:
-    """A command run in this process: its exit code, and what it said."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["distvae", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = self.capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
-    return Called(capsys, monkeypatch)
 
 
 def test_a_picture_is_denoised_and_what_happens_is_told(call: Called) -> None:

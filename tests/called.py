@@ -1,0 +1,21 @@
+"""Commands run in the process of a test."""
+
+import sys
+
+import pytest
+
+
+class Called:
+    """A command run in this process: its exit code, and what it said."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        from distvae import cli
+
+        self.monkeypatch.setattr(sys, "argv", ["distvae", *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = self.capsys.readouterr()
+        return int(left.value.code or 0), out, err
