@@ -3,12 +3,24 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distvae.config import IdxData, ImageData, RowsData, SpeechData
-from distvae.data import audio, cifar, files, images, labels_of, layouts, open_dataset, pictures, recordings, rows
+from distvae.data import (
+    audio,
+    cifar,
+    files,
+    images,
+    labels_of,
+    layouts,
+    open_dataset,
+    pictures,
+    recordings,
+    remote,
+    rows,
+)
 from distvae.data.dataset import BUILT_IN, Dataset, Recording
 from distvae.data.examples import PICTURE, SOUND, example
 from distvae.data.signals import PICTURES, Signal
@@ -47,19 +59,18 @@ class Survey:
 
 
 def survey(path: str) -> Survey:
-    """What there is below a path. Pictures and recordings in folders are opened, not decoded."""
+    """What there is below a path or a URI. Pictures and recordings in folders are opened, not decoded."""
     if path == BUILT_IN:
         from distvae.data import synthesiser
 
         return _speech(path, synthesiser.folder())
     if (built_in := example(path)) is not None:
         return _signal(path, built_in)
-    place = Path(path).expanduser().resolve()
-    if place.is_file():
-        return _file(place)
-    if not place.is_dir():
+    place = Path(remote.here(path)).expanduser().resolve()
+    if not place.exists():
         raise Refusal(f"{path}: no such file or folder; data, or {', '.join(map(repr, BUILT_INS))}, expected")
-    return _folder(place)
+    found = _folder(place) if place.is_dir() else _file(place)
+    return replace(found, path=path) if remote.is_remote(path) else found
 
 
 def _file(path: Path) -> Survey:

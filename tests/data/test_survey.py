@@ -34,6 +34,21 @@ def test_what_is_built_in_is_as_it_should_be(path: str) -> None:
     assert found["kind"] == ("speech" if "speech" in path else "patches")
 
 
+def test_what_lies_elsewhere_is_brought_here_and_named_as_given(
+    root: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+    write("a/1.wav", np.ones(8000) / 2, rate=8000)
+    here, there = checked(root)[1], checked(f"file://{root}")[1]
+    assert there == here | {"path": f"file://{root}"}
+    assert f"--data file://{root}" in CliRunner().invoke(app, ["data", "check", f"file://{root}"]).stdout
+    assert survey(f"file://{root}/a/1.wav").layout == "a sound"
+    with pytest.raises(
+        Refusal, match=r"recordings/b: .*No such file or directory; a folder or file that can be read expected"
+    ):
+        survey(f"file://{root}/b")
+
+
 def test_recordings_are_counted_and_timed(root: Path, write: Write) -> None:
     for split, speaker, seconds in (("train", "a", 2), ("train", "a", 1), ("val", "b", 1), ("test", "c", 1)):
         write(f"{split}/{speaker}/{seconds}.wav", np.ones(8000 * seconds) / 2, rate=8000)
