@@ -9,7 +9,7 @@ from distvae.cli.options import AsJson
 app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
 
 Path = Annotated[
-    str, typer.Argument(metavar="PATH", help="A folder, a file or a URI; 'built-in speech', '... picture', '... sound'.")
+    str, typer.Argument(metavar="PATH", help="A folder, file or URI; or 'built-in speech', '... picture', '... sound'.")
 ]
 
 
