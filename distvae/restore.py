@@ -67,7 +67,9 @@ def finder(mask: Path | None, value: float | None, config: Config) -> Finder:
         raise Refusal("--mask, --missing-value, --drop: exactly one of them expected, to know which pixels are missing")
     if mask is not None:
         return masked_by(mask)
-    return marked_by(value) if value is not None else dropped(config.data.drop, config.data.noise_seed)
+    if value is not None:
+        return marked_by(value)
+    return dropped(config.data.drop, config.data.noise_seed, config.data.dropped)
 
 
 @dataclass(frozen=True)

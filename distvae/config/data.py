@@ -192,6 +192,8 @@ class PatchData:
     """White noise that is added first, to see how well it goes: of 255, or of a sound's largest sample."""
     drop: Annotated[float, Range(0, 1)] = 0.0
     """Share of a picture's pixels that are dropped first, to see how well they are filled in."""
+    dropped: Literal["pixels", "values"] = "pixels"
+    """What is dropped of a picture in colours: pixels with all of theirs, or each value by itself."""
     noise_seed: Whole = 0
     """Of that noise, and of which pixels are dropped."""
     window: Widths = (8, 8)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +45,12 @@ def filled(given: Floats, restored: Floats) -> Floats:
     return np.where(missing, restored, given) if missing.any() else restored
 
 
-def dropped(share: float, seed: int) -> Finder:
-    """Missing at random, all channels of a pixel together."""
+def dropped(share: float, seed: int, what: Literal["pixels", "values"]) -> Finder:
+    """Missing at random: all channels of a pixel together, or each value by itself."""
 
     def find(signal: Signal) -> Missing:
-        gone = np.random.default_rng(seed).random(signal.values.shape[:2]) < share
-        return np.broadcast_to(gone[..., None], signal.values.shape)
+        height, width, channels = signal.values.shape
+        gone = np.random.default_rng(seed).random((height, width, channels if what == "values" else 1)) < share
+        return np.broadcast_to(gone, signal.values.shape)
 
     return find

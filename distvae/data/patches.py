@@ -23,7 +23,7 @@ from distvae.data.signals import Signal, read
 from distvae.refusal import Refusal
 
 Floats = NDArray[np.floating]
-WORSENING = ("noise", "drop", "noise_seed")
+WORSENING = ("noise", "drop", "dropped", "noise_seed")
 """Fields of a configuration that say how the values are made worse first."""
 
 
@@ -172,6 +172,6 @@ def named(config: PatchData) -> Signal:
 def worsened(signal: Signal, config: PatchData) -> Signal:
     """A signal as a model sees it: levelled and under noise, or without some pixels, if a configuration asks for it."""
     if config.drop:
-        gone = dropped(config.drop, config.noise_seed)(signal)
+        gone = dropped(config.drop, config.noise_seed, config.dropped)(signal)
         return signal.with_values(np.where(gone, np.nan, signal.values))
     return signal.levelled().noisy(config.noise, config.noise_seed) if config.noise else signal

@@ -15,7 +15,7 @@ Floats = NDArray[np.floating]
 
 
 def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
-    """Pictures (height, width, channels) of values up to 255, missing ones in red, under their titles."""
+    """Pictures (height, width, channels) of values up to 255, missing pixels in red, under their titles."""
     from matplotlib.figure import Figure
 
     height, width = next(iter(panels.values())).shape[:2]
@@ -30,8 +30,8 @@ def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
 def _shown(values: Floats) -> Floats:
     """Red, green and blue from 0 to 1."""
     colours = np.broadcast_to(values, (*values.shape[:2], 3)) / 255
-    missing = np.isnan(colours).any(-1, keepdims=True)
-    return np.where(missing, (0.84, 0.37, 0.0), colours.clip(0, 1))
+    missing = np.isnan(colours).all(-1, keepdims=True)
+    return np.where(missing, (0.84, 0.37, 0.0), np.nan_to_num(colours).clip(0, 1))
 
 
 def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":

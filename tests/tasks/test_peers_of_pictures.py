@@ -61,11 +61,11 @@ def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(tmp
     assert figures["ssim"] == pytest.approx(similar)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_plane_without_some_pixels_comes_back_and_what_was_seen_is_kept(channels: int) -> None:
+@pytest.mark.parametrize(("channels", "apart"), [(1, 1), (3, 1), (3, 3)])
+def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_kept(channels: int, apart: int) -> None:
     y, x, c = np.mgrid[:SIDE, :SIDE, :channels]
     plane = 20.0 + 2 * x + 3 * y + 5 * c
-    gone = np.random.default_rng(0).random((SIDE, SIDE, 1)) < 0.3
+    gone = np.random.default_rng(0).random((SIDE, SIDE, apart)) < 0.3
     gone[[0, 0, -1, -1], [0, -1, 0, -1]] = False
     found = pictures.restored("biharmonic", Signal(np.where(gone, np.nan, plane)))
     seen = np.broadcast_to(~gone, plane.shape)

@@ -29,7 +29,7 @@ def restored(name: str, given: Signal) -> Floats:
     missing = np.isnan(given.values)
     if missing.any():
         fill = method(name, INPAINTERS, "a picture without some pixels")
-        return fill(given.values, np.asarray(missing.any(-1)))
+        return fill(given.values, missing)
     denoise = method(name, DENOISERS, "a picture under noise")
     colours = given.values.shape[-1] > 1
     noisy = (given.values if colours else given.values[..., 0]) / given.peak
@@ -75,7 +75,8 @@ def biharmonic(given: Floats, missing: NDArray[np.bool_]) -> Floats:
     """The smoothest surface through the pixels seen: its bilaplacian is zero where they are missing."""
     from skimage.restoration import inpaint_biharmonic
 
-    return np.asarray(inpaint_biharmonic(given, missing, channel_axis=-1))
+    planes, gone = (np.ascontiguousarray(np.moveaxis(values, -1, 0)) for values in (given, missing))
+    return np.stack([inpaint_biharmonic(*plane) for plane in zip(planes, gone, strict=True)], axis=-1)
 
 
 DENOISERS: dict[str, Denoiser] = {"nlm": nlm, "tv": tv, "wavelet": wavelet}

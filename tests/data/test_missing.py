@@ -1,0 +1,33 @@
+"""Which values of a picture are dropped at random."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.data.missing import dropped
+from distvae.data.signals import Signal
+
+WAYS: tuple[Literal["pixels", "values"], ...] = ("pixels", "values")
+
+
+def picture(channels: int) -> Signal:
+    return Signal(np.full((50, 60, channels), 100.0))
+
+
+@given(st.floats(0.1, 0.9), st.integers(0, 5))
+def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(share: float, seed: int) -> None:
+    pixels, values = (dropped(share, seed, what)(picture(3)) for what in WAYS)
+    assert pixels.shape == values.shape == (50, 60, 3)
+    assert (pixels.all(-1) == pixels.any(-1)).all()
+    assert values.mean() == pytest.approx(share, abs=0.03)  # five deviations of 9000 draws are 0.026 at most
+    assert pixels.mean() == pytest.approx(share, abs=0.05)
+    assert values.all(-1).mean() == pytest.approx(share**3, abs=0.05)
+
+
+@given(st.floats(0.1, 0.9), st.integers(0, 5))
+def test_of_grey_pixels_both_drop_the_same(share: float, seed: int) -> None:
+    one, other = (dropped(share, seed, what)(picture(1)) for what in WAYS)
+    assert (one == other).all()
