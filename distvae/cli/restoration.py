@@ -14,7 +14,7 @@ Picture = Annotated[Path, typer.Argument(metavar="IN", help="A PNG, TIFF or JPEG
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="Where the result goes.")]
 WhichPreset = Annotated[
     Literal["fast", "balanced", "paper"],
-    typer.Option("--preset", help="How much time to spend; 'balanced' is not for strong noise, 'paper' as published."),
+    typer.Option("--preset", help="How much time to spend; 'balanced' may fit strong noise, 'paper' is as published."),
 ]
 WhichRecipe = Annotated[str | None, typer.Option("--recipe", help="A recipe or FILE.yaml instead of a preset.")]
 Stride = Annotated[int | None, typer.Option(min=1, help="From one window to the next: larger is cheaper, and coarser.")]

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distvae.config import PatchData
 from distvae.data.missing import dropped
+from distvae.data.patches import worsened
 from distvae.data.signals import Signal
 
 WAYS: tuple[Literal["pixels", "values"], ...] = ("pixels", "values")
@@ -31,3 +33,9 @@ def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(shar
 def test_of_grey_pixels_both_drop_the_same(share: float, seed: int) -> None:
     one, other = (dropped(share, seed, what)(picture(1)) for what in WAYS)
     assert (one == other).all()
+
+
+@pytest.mark.parametrize("what", WAYS)
+def test_what_a_model_sees_lacks_what_the_configuration_drops(what: Literal["pixels", "values"]) -> None:
+    seen = worsened(picture(3), PatchData(drop=0.4, dropped=what, noise_seed=7))
+    assert (np.isnan(seen.values) == dropped(0.4, 7, what)(picture(3))).all()
