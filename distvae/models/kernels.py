@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+Slots = NDArray[np.int32]
 Floats = NDArray[np.floating[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,40 +22,71 @@ def compiled(function: F) -> F:
     return cast(F, made)
 
 
-@compiled
-def _slot(words: Integers, first: Integers, slots: Integers, n: int) -> Any:
-    """The slot of the n-th state in a table of known ones (open addressing), or the empty one where it belongs."""
+def inlined(function: F) -> F:
+    """A part of such loops, compiled into each."""
+    made: Any = njit(inline="always")(function)
+    return cast(F, made)
+
+
+@inlined
+def _ones(word: Any) -> Any:
+    """How many bits of a word are active."""
+    word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + (word >> np.uint64(2) & np.uint64(0x3333333333333333))
+    word = word + (word >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return word * np.uint64(0x0101010101010101) >> np.uint64(56)
+
+
+@inlined
+def _lowest(word: Any) -> Any:
+    """The place of the lowest active bit."""
+    return np.int64(_ones((word & (~word + np.uint64(1))) - np.uint64(1)))
+
+
+@inlined
+def _hash(words: Integers, n: int) -> Any:
+    """Of the n-th state."""
     key = np.uint64(0)
     for w in range(words.shape[1]):
         key = (key ^ np.uint64(words[n, w])) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(32)
-    slot = np.int64(key * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & (len(slots) - 1)
-    while slots[slot] >= 0:
-        known, same = first[slots[slot]], True
-        for w in range(words.shape[1]):
-            same &= words[known, w] == words[n, w]
-        if same:
-            break
-        slot = (slot + 1) & (len(slots) - 1)
-    return slot
+    return key * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
+
+
+@inlined
+def _same(words: Integers, n: int, known: Integers, place: int) -> bool:
+    """Whether the n-th state is the one that stands there among others."""
+    same = True
+    for w in range(words.shape[1]):
+        same &= words[n, w] == known[place, w]
+    return same
+
+
+@compiled
+def _slots(count: int) -> Slots:
+    """Room for so many states and as many more, empty."""
+    size = 4
+    while size < 2 * count:
+        size *= 2
+    return np.full(size, -1, np.int32)
 
 
 @compiled
 def tabulate(words: Integers) -> tuple[Integers, Integers]:
-    """Where each distinct one of the states (N, W) first stands, and (N,) which of these every state is."""
-    size = 4
-    while size < 2 * len(words):
-        size *= 2
-    slots = np.full(size, -1)
-    first, place = np.empty(len(words), np.int64), np.empty(len(words), np.int64)
-    count = 0
+    """(U, W) the distinct ones of the states (N, W), and (N,) which of these every state is."""
+    slots, known, place = _slots(len(words)), np.empty_like(words), np.empty(len(words), np.int64)
+    count, last = 0, np.uint64(len(slots) - 1)
     for n in range(len(words)):
-        slot = _slot(words, first, slots, n)
+        slot = _hash(words, n) & last
+        while slots[slot] >= 0 and not _same(words, n, known, slots[slot]):
+            slot = (slot + np.uint64(1)) & last
         if slots[slot] < 0:
-            slots[slot], first[count] = count, n
+            slots[slot] = count
+            for w in range(words.shape[1]):
+                known[count, w] = words[n, w]
             count += 1
         place[n] = slots[slot]
-    return first[:count], place
+    return known[:count].copy(), place
 
 
 @compiled
@@ -77,64 +109,84 @@ def heaviest(place: Integers, weight: Floats, count: int, least: float) -> tuple
 @compiled
 def repeated(words: Integers) -> NDArray[np.bool_]:
     """(B, C) whether an equal state stands earlier in the row of (B, C, W)."""
-    again = np.ones(words.shape[:2], np.bool_)
-    for row in range(len(words)):
-        again[row][tabulate(words[row])[0]] = False
+    again, slots = np.empty(words.shape[:2], np.bool_), _slots(words.shape[1])
+    last = np.uint64(len(slots) - 1)
+    for b in range(words.shape[0]):
+        row = words[b]
+        slots[:] = -1
+        for c in range(words.shape[1]):
+            slot = _hash(row, c) & last
+            while slots[slot] >= 0 and not _same(row, c, row, slots[slot]):
+                slot = (slot + np.uint64(1)) & last
+            again[b, c] = slots[slot] >= 0
+            if not again[b, c]:
+                slots[slot] = c
     return again
 
 
 @compiled
-def active(words: Integers) -> tuple[Integers, Integers]:
-    """The places of the active bits of all states (U, W), state after state, and (U + 1,) where each state's begin."""
-    start, bits = np.zeros(len(words) + 1, np.int64), np.empty(64 * words.size, np.int64)
-    count = 0
-    for u in range(len(words)):
+def active(words: Integers) -> Any:
+    """How many bits of all states (U, W) are active."""
+    count = np.int64(0)
+    for u in range(words.shape[0]):
         for w in range(words.shape[1]):
-            word, bit = np.uint64(words[u, w]), 64 * w
-            while word:
-                while word & np.uint64(0xFF) == 0:
-                    word, bit = word >> np.uint64(8), bit + 8
-                if word & np.uint64(1):
-                    bits[count] = bit
-                    count += 1
-                word, bit = word >> np.uint64(1), bit + 1
-        start[u + 1] = count
-    return bits[:count].copy(), start
+            count += np.int64(_ones(np.uint64(words[u, w])))
+    return count
 
 
 @compiled
-def gather(rows: Floats, shift: Floats, bits: Integers, start: Integers) -> Floats:
-    """(U, K) the sum of the rows (H, K) at the bits of each state, and the shift."""
-    sums = np.empty((len(start) - 1, rows.shape[1]), rows.dtype)
-    for u in range(len(sums)):
+def dense(words: Integers, table: Floats) -> None:
+    """Fill (U, H) with the zeros and ones of states (U, W)."""
+    for u in range(words.shape[0]):
+        for w in range(words.shape[1]):
+            word = np.uint64(words[u, w])
+            for bit in range(min(64, table.shape[1] - 64 * w)):
+                table[u, 64 * w + bit] = word >> np.uint64(bit) & np.uint64(1)
+
+
+@compiled
+def gather(rows: Floats, shift: Floats, words: Integers) -> Floats:
+    """(U, K) the sum of the rows (H, K) at the active bits of each state (U, W), and the shift."""
+    sums = np.empty((len(words), rows.shape[1]), rows.dtype)
+    for u in range(words.shape[0]):
         sums[u] = shift
-        for i in range(start[u], start[u + 1]):
-            bit = bits[i]
-            for k in range(rows.shape[1]):
-                sums[u, k] += rows[bit, k]
+        for w in range(words.shape[1]):
+            left = np.uint64(words[u, w])
+            while left:
+                bit = 64 * w + _lowest(left)
+                left &= left - np.uint64(1)
+                for k in range(rows.shape[1]):
+                    sums[u, k] += rows[bit, k]
     return sums
 
 
 @compiled
-def scatter(gradient: Floats, bits: Integers, start: Integers, latent: int) -> Floats:
-    """(H, K) the sum of the gradients (U, K) of the states where each bit is active."""
+def scatter(gradient: Floats, words: Integers, latent: int) -> Floats:
+    """(H, K) the sum of the gradients (U, K) of the states (U, W) where each bit is active."""
     total = np.zeros((latent, gradient.shape[1]), gradient.dtype)
-    for u in range(len(gradient)):
-        for i in range(start[u], start[u + 1]):
-            bit = bits[i]
-            for k in range(gradient.shape[1]):
-                total[bit, k] += gradient[u, k]
+    for u in range(words.shape[0]):
+        for w in range(words.shape[1]):
+            left = np.uint64(words[u, w])
+            while left:
+                bit = 64 * w + _lowest(left)
+                left &= left - np.uint64(1)
+                for k in range(gradient.shape[1]):
+                    total[bit, k] += gradient[u, k]
     return total
 
 
 @compiled
-def mean(place: Integers, weight: Floats, bits: Integers, start: Integers, latent: int) -> Floats:
-    """(B, H) for each bit the weights (B, S) of the states at places (B, S) where it is active."""
+def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Floats:
+    """(B, H) for each bit the weights (B, S) of the states (U, W) at places (B, S) where it is active."""
     total = np.zeros((len(place), latent), weight.dtype)
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
-            for i in range(start[place[b, s]], start[place[b, s] + 1]):
-                total[b, bits[i]] += weight[b, s]
+            for w in range(words.shape[1]):
+                left = np.uint64(words[place[b, s], w])
+                while left:
+                    bit = 64 * w + _lowest(left)
+                    left &= left - np.uint64(1)
+                    total[b, bit] += weight[b, s]
     return total
 
 

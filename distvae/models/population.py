@@ -18,7 +18,7 @@ from torch.nn import functional
 from distvae.noise import mix
 
 BITS = 64
-FEW = 0.1  # share of active bits up to which adding up rows beats a matrix product
+FEW = 0.25  # share of active bits up to which adding up rows beats a matrix product
 _PLACES = torch.ones(BITS, dtype=torch.int64) << torch.arange(BITS)
 
 
@@ -98,8 +98,8 @@ def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
     """(U, W) the distinct states of (B, S, W), and (B, S) where in that table each is."""
     flat = words.flatten(0, 1)
     if loops := kernels(words):
-        first, place = map(torch.from_numpy, loops.tabulate(flat.numpy()))
-        return flat[first], place.view(words.shape[:2])
+        distinct, place = map(torch.from_numpy, loops.tabulate(flat.numpy()))
+        return distinct, place.view(words.shape[:2])
     key, place = keys(words).unique(return_inverse=True)
     distinct = words.new_zeros(len(key), words.shape[-1])
     distinct[place.flatten()] = flat
@@ -124,74 +124,62 @@ def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor,
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """States by their active bits: a linear layer adds up those rows of its weights."""
+    """Binary states, on which a linear layer adds up those rows of its weights whose bits are active."""
 
     words: Tensor
     """(U, W)"""
     latent: int
-    bits: Tensor
-    """The active bits, state after state."""
-    start: Tensor
-    """(U + 1,) where each state's begin, and where the last one's end."""
-
-    @classmethod
-    def of(cls, words: Tensor, latent: int) -> "States":
-        """States given as words (U, W)."""
-        if loops := kernels(words):
-            return cls(words, latent, *map(torch.from_numpy, loops.active(words.numpy())))
-        active = unpack(words, latent)
-        return cls(words, latent, active.nonzero()[:, 1], functional.pad(active.sum(1).cumsum(0), (1, 0)))
 
     def split(self, count: int) -> Iterator["States"]:
         """So many states at a time."""
-        if len(self) <= count:
-            yield self
-            return
-        for i, words in enumerate(self.words.split(count)):
-            start = self.start[i * count : i * count + len(words) + 1]
-            yield States(words, self.latent, self.bits[start[0] : start[-1]], start - start[0])
+        return (States(words, self.latent) for words in self.words.split(count))
 
     def __len__(self) -> int:
         return len(self.words)
 
     def linear(self, rows: Tensor, shift: Tensor) -> Tensor:
         """(U, K) the sum of the active ones of the rows (H, K), and a shift (K,)."""
-        if len(self.bits) > FEW * len(self) * self.latent:
-            return torch.addmm(shift, self.dense(rows.dtype), rows)
-        if kernels(rows):
-            return row_sums(rows, shift, self.bits, self.start)
-        return functional.embedding_bag(self.bits, rows, self.start, mode="sum", include_last_offset=True) + shift
+        loops = kernels(rows)
+        if loops and loops.active(self.words.numpy()) < FEW * len(self) * self.latent:
+            return row_sums(rows, shift, self.words)
+        return torch.addmm(shift, self.dense(rows.dtype), rows)
 
     def mean(self, place: Tensor, weight: Tensor) -> Tensor:
         """(B, H) the weighted sum of the states at places (B, S), with weights (B, S)."""
         if loops := kernels(weight):
-            operands = (t.detach().numpy() for t in (place, weight, self.bits, self.start))
+            operands = (t.detach().numpy() for t in (place, weight, self.words))
             return torch.from_numpy(loops.mean(*operands, self.latent))
         table = self.dense(weight.dtype)
         return functional.embedding_bag(place, table, per_sample_weights=weight, mode="sum")
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """(U, H) zeros and ones."""
-        return unpack(self.words, self.latent).to(dtype)
+        loops = kernels(self.words)
+        if not loops:
+            return unpack(self.words, self.latent).to(dtype)
+        table = torch.empty(len(self), self.latent, dtype=dtype)
+        loops.dense(self.words.numpy(), table.numpy())
+        return table
 
 
 class _RowSums(torch.autograd.Function):
     """The sums of `States.linear` by compiled loops."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, shift: Tensor, bits: Tensor, start: Tensor) -> Tensor:
-        ctx.save_for_backward(bits, start)
+    def forward(ctx: Any, rows: Tensor, shift: Tensor, words: Tensor) -> Tensor:
+        ctx.save_for_backward(words)
         ctx.latent = len(rows)
-        operands = (t.detach().numpy() for t in (rows, shift, bits, start))
+        operands = (t.detach().numpy() for t in (rows, shift, words))
         return torch.from_numpy(kernels(rows).gather(*operands))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        operands = (t.numpy() for t in (gradient.contiguous(), *ctx.saved_tensors))
-        return torch.from_numpy(kernels(gradient).scatter(*operands, ctx.latent)), gradient.sum(0), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        (words,) = ctx.saved_tensors
+        total = kernels(gradient).scatter(gradient.contiguous().numpy(), words.numpy(), ctx.latent)
+        return torch.from_numpy(total), gradient.sum(0), None
 
 
-row_sums: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _RowSums.apply
+row_sums: Callable[[Tensor, Tensor, Tensor], Tensor] = _RowSums.apply
 
 
 def kernels(tensor: Tensor) -> Any:

@@ -187,7 +187,7 @@ class TVAE(nn.Module):
     def posterior(self, batch: Batch, words: Tensor) -> Truncated:
         """The posterior on these states (B, S, W), under the parameters of now: every distinct one decoded once."""
         distinct, place = tabulate(words)
-        table = States.of(distinct, self.states)
+        table = States(distinct, self.states)
         widest = max((*self.config.hidden, batch.x.shape[1]))
         together = max(1, CACHED // widest) if words.device.type == "cpu" else len(table)
         output = torch.cat([self.output(part) for part in table.split(together)])
@@ -216,7 +216,7 @@ class TVAE(nn.Module):
         if not torch.is_grad_enabled():
             return bound
         heavy, place, weight = heaviest(q.place, q.weight, len(q.table))
-        output = self._followed(States.of(q.table.words[heavy], self.states), q.output[heavy])
+        output = self._followed(States(q.table.words[heavy], self.states), q.output[heavy])
         return self.likelihood.follow(bound, batch.x, output, place, weight, batch.mask)
 
     def _followed(self, states: States, output: Tensor) -> Tensor:

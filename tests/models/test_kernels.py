@@ -14,7 +14,7 @@ from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
 from distvae.lanes import Lanes
 from distvae.models import population
-from distvae.models.population import States, heaviest, keep_best, pack, repeated, tabulate, unpack
+from distvae.models.population import States, heaviest, keep_best, kernels, pack, repeated, tabulate, unpack
 from distvae.models.tvae import TVAE
 from tests import dense
 
@@ -83,13 +83,15 @@ def test_the_same_states_weigh_something() -> None:
 
 
 @widths
-def test_active_bits_are_the_same(latent: int) -> None:
+def test_states_are_unpacked_to_the_same_numbers(latent: int) -> None:
     words = some_words(latent).flatten(0, 1)[:5000]
-    one, other = both_ways(States.of, words, latent)
-    assert torch.equal(one.bits, other.bits)
-    assert torch.equal(one.start, other.start)
-    parts = [part for whole in (one, other) for part in whole.split(999)]
-    assert torch.equal(torch.cat([part.bits for part in parts]), torch.cat([one.bits, one.bits]))
+    expected = unpack(words, latent)
+    assert kernels(words).active(words.numpy()) == int(expected.sum())
+    for dtype in (torch.float32, torch.float64):
+        for table in both_ways(States(words, latent).dense, dtype):
+            assert table.dtype == dtype
+            assert torch.equal(table, expected.to(dtype))
+    assert torch.equal(torch.cat([part.words for part in States(words, latent).split(999)]), words)
 
 
 @widths
@@ -101,7 +103,7 @@ def test_linear_layers_add_up_the_same_rows_with_the_same_gradient(latent: int, 
     rows, shift = rows.requires_grad_(), shift[0].clone().requires_grad_()
 
     def told() -> tuple[Tensor, ...]:
-        states = States.of(pack(z), latent)
+        states = States(pack(z), latent)
         sums = states.linear(rows, shift)
         return sums, states.mean(place, weight), *torch.autograd.grad(sums, (rows, shift), pull)
 
