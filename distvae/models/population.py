@@ -106,6 +106,11 @@ def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
     return distinct, place
 
 
+def rounded(rows: Tensor) -> Tensor:
+    """With rows of zeros up to a multiple of 64, so that products on them have few shapes."""
+    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % BITS))
+
+
 def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Which of so many states, pointed at by places (B, S), weigh more than the precision of numbers in any row.
 

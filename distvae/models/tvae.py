@@ -21,7 +21,7 @@ from distvae.config import TVAEModel
 from distvae.interface import Batch
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian
 from distvae.models.nets import mlp
-from distvae.models.population import States, heaviest, tabulate
+from distvae.models.population import States, heaviest, rounded, tabulate
 from distvae.models.registry import register
 from distvae.noise import Noise
 
@@ -39,7 +39,7 @@ class Truncated:
     """
 
     table: States
-    """(U, H) the distinct states."""
+    """(U, H) the distinct states, and a few more that no row points at."""
     place: Tensor
     """(B, S) where in the table each kept state of each row is."""
     output: Tensor
@@ -187,7 +187,7 @@ class TVAE(nn.Module):
     def posterior(self, batch: Batch, words: Tensor) -> Truncated:
         """The posterior on these states (B, S, W), under the parameters of now: every distinct one decoded once."""
         distinct, place = tabulate(words)
-        table = States(distinct, self.states)
+        table = States(rounded(distinct), self.states)
         widest = max((*self.config.hidden, batch.x.shape[1]))
         together = max(1, CACHED // widest) if words.device.type == "cpu" else len(table)
         output = torch.cat([self.output(part) for part in table.split(together)])
@@ -216,7 +216,8 @@ class TVAE(nn.Module):
         if not torch.is_grad_enabled():
             return bound
         heavy, place, weight = heaviest(q.place, q.weight, len(q.table))
-        output = self._followed(States(q.table.words[heavy], self.states), q.output[heavy])
+        some = rounded(heavy)
+        output = self._followed(States(q.table.words[some], self.states), q.output[some])
         return self.likelihood.follow(bound, batch.x, output, place, weight, batch.mask)
 
     def _followed(self, states: States, output: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "provenance"),
+    ("noise", "refusal", "memory", "provenance", "products"),
     ("cluster", "storage", "lanes", "schema", "measures", "running"),
     ("interface", "nodes"),
     ("config",),
