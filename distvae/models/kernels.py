@@ -147,16 +147,19 @@ def dense(words: Integers, table: Floats) -> None:
 @compiled
 def gather(rows: Floats, shift: Floats, words: Integers) -> Floats:
     """(U, K) the sum of the rows (H, K) at the active bits of each state (U, W), and the shift."""
-    sums = np.empty((len(words), rows.shape[1]), rows.dtype)
+    width = rows.shape[1]
+    sums = np.empty((len(words), width), rows.dtype)
     for u in range(words.shape[0]):
-        sums[u] = shift
+        total = sums[u]
+        for k in range(width):
+            total[k] = shift[k]
         for w in range(words.shape[1]):
             left = np.uint64(words[u, w])
             while left:
-                bit = 64 * w + _lowest(left)
+                row = rows[64 * w + _lowest(left)]
                 left &= left - np.uint64(1)
-                for k in range(rows.shape[1]):
-                    sums[u, k] += rows[bit, k]
+                for k in range(width):
+                    total[k] += row[k]
     return sums
 
 

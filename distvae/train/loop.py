@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distvae import products
 from distvae.config import Train
 from distvae.data.dataset import Rows
 from distvae.interface import Batch
@@ -63,6 +64,7 @@ class Trainer:
     def __init__(self, config: Train, model: Any, estep: Any, train: Rows, val: Rows, team: Team = ALONE) -> None:
         self.config, self.team = config, team
         self.device = device_of(config.device)
+        products.choose()
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from distvae import products
 from distvae.config import Config
 from distvae.data.dataset import Dataset, Rows
 from distvae.estep import assemble
@@ -114,7 +113,6 @@ def _agree(team: Team, look: Callable[[], bool]) -> bool:
 
 def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: PopulationStore | None = None) -> Trainer:
     """An untrained trainer that has seen its data; populations go to a store if one is given."""
-    products.choose()
     _refuse_unfit(config, dataset)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
