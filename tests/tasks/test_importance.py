@@ -104,4 +104,5 @@ def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) 
     x = torch.rand(9, image_run.dims).numpy()
     whole = by_row(image_run, x, 7)
     monkeypatch.setattr("distvae.tasks.measuring.importance.VALUES", 2 * 7 * image_run.dims)
-    torch.testing.assert_close(by_row(image_run, x, 7), whole)
+    rounding = 2**-21  # products of fewer rows round otherwise
+    torch.testing.assert_close(by_row(image_run, x, 7), whole, rtol=rounding, atol=0)
