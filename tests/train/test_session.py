@@ -269,9 +269,8 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str
 
 def spoil(run: Path, damage: str) -> str:
     """Damage a run folder in one way; the name that the refusal has to say."""
-    tensors = (
-        run / json.loads((run / "best.json").read_text())["tensors"]
-    )  # beside it may lie what the state before had
+    named: str = json.loads((run / "best.json").read_text())["tensors"]  # beside it may lie what the state before names
+    tensors = run / named
     if damage == "tensors":
         content = bytearray(tensors.read_bytes())
         content[-1] ^= 1
