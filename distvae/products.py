@@ -1,4 +1,4 @@
-"""Matrix products on the CPU by the faster of torch's two libraries, where it is as precise.
+"""Matrix products on the CPU: by the faster of torch's two libraries, where it is as precise, and by how many threads.
 
 torch asks oneDNN instead of MKL only where products may be of bfloat16. A CPU that cannot multiply blocks of those
 takes float32 all the same, on AMD's cores twice as fast as MKL does; any other loses precision. So both are looked at.
@@ -6,6 +6,8 @@ oneDNN compiles a product for each shape that it meets: shapes have to be few.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -20,18 +22,28 @@ SHAPES = ((1024, 512, 144), (32, 512, 512), (4096, 64, 64))
 @lru_cache
 def choose() -> None:
     """Have torch ask oneDNN from here on, if that is better; where there is a GPU, whose precision it is too, never."""
-    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    before = torch.get_float32_matmul_precision()
     if before != "highest" or torch.cuda.is_available():
         return
     draws = torch.Generator().manual_seed(0)
     operands = [(torch.randn(m, k, generator=draws), torch.randn(k, n, generator=draws)) for m, k, n in SHAPES]
-    torch.set_num_threads(1)
-    seconds = _seconds(*operands[0])
-    torch.set_float32_matmul_precision("medium")
-    precise = all(max(error(a, b), error(b.T, a.T)) < PRECISE for a, b in operands)
-    if not precise or seconds < FASTER * _seconds(*operands[0]):
-        torch.set_float32_matmul_precision(before)
-    torch.set_num_threads(threads)
+    with threads(1):
+        seconds = _seconds(*operands[0])
+        torch.set_float32_matmul_precision("medium")
+        precise = all(max(error(a, b), error(b.T, a.T)) < PRECISE for a, b in operands)
+        if not precise or seconds < FASTER * _seconds(*operands[0]):
+            torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads for torch, and the former number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def error(a: Tensor, b: Tensor) -> float:

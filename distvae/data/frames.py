@@ -3,8 +3,6 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from distvae.config import SpeechData
 from distvae.data import arrow, audio, files, folders, recordings, stft
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.splits import SPLITS
+from distvae.products import threads
 
 FORMAT = 2  # of the cached files; a change makes old ones unknown
 TABLE = "recordings.csv"
@@ -55,7 +54,7 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     try:
         frames = files.in_order(lambda recording: power(root / recording.file, config), found)
         told = zip(found, frames, strict=True)
-        with _one_thread_per_transform():
+        with threads(1):  # torch would start a team of its own in each of ours
             for recording, block in files.watched(told, "Power spectra of recordings", len(found), quiet):
                 raw[recording.split].write(block.data)
                 lengths.append(len(block))
@@ -65,17 +64,6 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     for split in SPLITS:
         arrow.wrap(part / f"{split}.raw", part / f"{split}.arrow", config.bins)
     _write_table(part / TABLE, found, lengths)
-
-
-@contextmanager
-def _one_thread_per_transform() -> Iterator[None]:
-    """Keep torch from starting a team of threads inside each of ours."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _write_table(path: Path, found: list[Recording], lengths: list[int]) -> None:

@@ -6,7 +6,6 @@ a missing value is left out of everything but this last step.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from distvae.data.missing import filled
 from distvae.data.patches import Grid, Patches, named, refuse_constant, worsened
 from distvae.interface import Batch
 from distvae.models.population import words_of
+from distvae.products import threads
 from distvae.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import restores, worsens
@@ -159,17 +159,6 @@ def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
     left = Run.left(run.path)
     after = closeness(clean, filled(given, restored(patches, left.model, left.estep)))
     return after | gained({} if clean.rate is None else closeness(clean, given), after), []
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """So many threads for torch, and the former number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check(config: Config, array: Floats, name: str) -> None:
