@@ -14,7 +14,9 @@ app = typer.Typer()
 def reproduce(
     table: Annotated[str | None, typer.Argument(help="Without one, the tables are listed.")] = None,
     data: Annotated[str, typer.Option(help="Folder with the data that the table needs; else $DISTVAE_DATA.")] = "",
-    only: Annotated[list[str] | None, typer.Option(metavar="ROWS", help="Rows by name, such as 'vae-*'; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ROWS", help="Rows by name, such as 'vae-*'; may be repeated.")
+    ] = None,
     scale: Annotated[
         Literal["smoke", "day", "full"],
         typer.Option(help="full: as published; day: what two cores do in a day; smoke: whether it runs."),

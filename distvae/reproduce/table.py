@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from distvae.config import Config
+from distvae.config import Config, PatchData
 from distvae.config.values import Count, NonNegative
 from distvae.recipes import load, read_tree
 from distvae.refusal import Refusal, nearest
@@ -48,7 +48,7 @@ class Entry:
     data: str = ""
     settings: Settings = field(default_factory=dict)
     epoch_seconds: float = 0.0
-    """Of one core, measured."""
+    """Of one core, measured at the stride of its own settings."""
     published: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
 
@@ -205,6 +205,16 @@ def _filled(tree: Any, words: Mapping[str, Any]) -> Any:
 
 
 def _scaled(entry: Entry, scale: Scale, row: Settings, how: Settings) -> Entry:
-    """The row with what the scale sets for all rows, and for this one."""
+    """The row with what the scale sets for all rows, and for this one; fewer windows take less time."""
     own = (row.get(scale) or {}) if scale in ROW_FIELDS else {}
-    return replace(entry, settings={**entry.settings, **(how.get("set") or {}), **own})
+    told = {**(how.get("set") or {}), **own}
+    scaled = replace(entry, settings={**entry.settings, **told})
+    if "data.stride" not in told or not entry.epoch_seconds:
+        return scaled
+    return replace(scaled, epoch_seconds=entry.epoch_seconds * _density(scaled.config()) / _density(entry.config()))
+
+
+def _density(config: Config) -> float:
+    """Windows beside those of a stride of one."""
+    data = config.data
+    return float(data.stride) ** -len(data.window) if isinstance(data, PatchData) else 1.0

@@ -45,14 +45,21 @@ def without(config: Config, *ways: Literal["noise", "drop"]) -> Config:
 
 def recipe_of(array: Floats, preset: Preset, inpainting: bool) -> str:
     """The recipe that a preset stands for."""
-    picture = array.ndim == 3
+    kind = _kind(array)
     if preset != "paper":
-        return f"{'picture' if picture else 'sound'}-{preset}"
-    if not picture:
+        return f"{kind}-{preset}"
+    if kind == "sound":
         return "audio"
     if inpainting:
         return "house-inpaint"
     return "house-50" if noise_level(array) > STRONG else "house-25"
+
+
+def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
+    """What recipes of presets are named by."""
+    if array.ndim < 3:
+        return "sound"
+    return "picture" if array.shape[-1] == 1 else "colour"
 
 
 def noise_level(picture: Floats) -> float:

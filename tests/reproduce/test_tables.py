@@ -49,6 +49,14 @@ def test_every_row_is_a_configuration(name: str, scale: Scale) -> None:
         assert not entry.data or entry.data in table.data
 
 
+@pytest.mark.parametrize(
+    ("table", "row", "share"), [("audio", "tvae-bach", 4), ("audio", "tvae-lj", 1), ("barbara", "*", 4)]
+)
+def test_every_nth_window_along_each_axis_costs_so_much_less(table: str, row: str, share: int) -> None:
+    full, day = (read_table(table, scale).only([row]).trained for scale in ("full", "day"))
+    assert [entry.epoch_seconds for entry in full] == [share * entry.epoch_seconds for entry in day]
+
+
 @pytest.mark.parametrize("name", table_names())
 def test_all_that_was_published_is_shown_and_no_row_is_there_twice(name: str) -> None:
     table = read_table(name)

@@ -174,9 +174,11 @@ def test_the_level_of_noise_is_found_without_a_model() -> None:
 def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     picture, sound = noisy(), np.zeros((50, 1))
     assert recipe_of(picture, "fast", False) == "picture-fast"
+    assert recipe_of(np.repeat(picture, 3, -1), "fast", True) == "colour-fast"
     assert recipe_of(sound, "balanced", False) == "sound-balanced"
     assert recipe_of(sound, "paper", False) == "audio"
     assert recipe_of(picture, "paper", True) == "house-inpaint"
+    assert recipe_of(np.repeat(picture, 3, -1), "paper", True) == "house-inpaint"
     assert recipe_of(noisy(20, height=99), "paper", False) == "house-25"
     assert recipe_of(noisy(60, height=99), "paper", False) == "house-50"
 
