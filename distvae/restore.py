@@ -222,7 +222,7 @@ def admitted(config: Config, task: Task) -> "Cost":
     from distvae.tasks.restoration import Cost, check
 
     check(config, task.given.values, str(task.source))
-    cost = Cost.of(config, task.given.values.shape)
+    cost = Cost.of(config, task.given.values)
     if cost.memory > (free := available()):
         raise Refusal(
             f"{task.source}: {cost}, but {free / 1e9:.1f} GB are free; a larger --stride, fewer estep.states or "

@@ -112,6 +112,8 @@ class Patches:
     """Units of the array in one of the model's."""
     shift: NDArray[np.float64]
     """(N, 1) what was subtracted from each row, in the array's units."""
+    copies: int = 1
+    """How often the array has each channel of the grid."""
 
     @classmethod
     def of(cls, array: Floats, config: PatchData) -> "Patches":
@@ -119,7 +121,8 @@ class Patches:
 
         A window of which nothing was observed has the level of the whole array.
         """
-        array = array.astype(np.float64)
+        channels = array.shape[-1]
+        array = distinct(array.astype(np.float64))
         grid = Grid.of(array.shape, config)
         standard, remove = config.scale == "standard", config.level == "remove"
         scale = float(np.nanstd(array)) if standard else 1.0
@@ -131,12 +134,14 @@ class Patches:
             np.divide(total, seen.sum(1, keepdims=True), out=shift, where=seen.any(1, keepdims=True))
         rows -= shift
         rows /= scale
-        return cls(grid, profile(config.window, config.merge), rows.astype(np.float32), scale, shift)
+        copies = channels // array.shape[-1]
+        return cls(grid, profile(config.window, config.merge), rows.astype(np.float32), scale, shift, copies)
 
     def merged(self, rows: Array) -> NDArray[np.float64]:
         """The array of rows in the model's units."""
         level = np.broadcast_to(self.shift, rows.shape)
-        return self.grid.merge(rows, self.profile) * self.scale + self.grid.merge(level, self.profile)
+        array = self.grid.merge(rows, self.profile) * self.scale + self.grid.merge(level, self.profile)
+        return array.repeat(self.copies, -1)
 
     def dataset(self, name: str, config: PatchData) -> Dataset:
         """The rows as data to train on; the bound is watched on the same rows."""
@@ -146,6 +151,15 @@ class Patches:
         splits = dict.fromkeys(("train", "val", "test"), self.rows)
         shape = (self.grid.channels, *self.grid.window)
         return Dataset(name, "window", digest, splits, Path(config.path), shape=shape)
+
+
+def distinct(array: Floats) -> Floats:
+    """The first channel alone where all repeat it, as those of a grey picture kept in colours; else the array.
+
+    Together they would count each value's noise several times, as if it were certain.
+    """
+    first = array[..., :1]
+    return first if np.array_equal(array, np.broadcast_to(first, array.shape), equal_nan=True) else array
 
 
 def open_patches(config: PatchData) -> Dataset:

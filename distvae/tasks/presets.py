@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import Config, PatchData
+from distvae.data.patches import distinct
 from distvae.recipes import load
 from distvae.refusal import Refusal
 
@@ -59,7 +60,7 @@ def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
     """What recipes of presets are named by."""
     if array.ndim < 3:
         return "sound"
-    return "picture" if array.shape[-1] == 1 else "colour"
+    return "picture" if distinct(array).shape[-1] == 1 else "colour"
 
 
 def noise_level(picture: Floats) -> float:

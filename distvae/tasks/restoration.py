@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.missing import filled
-from distvae.data.patches import Grid, Patches, named, refuse_constant, worsened
+from distvae.data.patches import Grid, Patches, distinct, named, refuse_constant, worsened
 from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.products import threads
@@ -182,9 +182,9 @@ class Cost:
     """Bytes."""
 
     @classmethod
-    def of(cls, config: Config, shape: tuple[int, ...]) -> "Cost":
+    def of(cls, config: Config, array: Floats) -> "Cost":
         """The windows of an array, three copies of which are held, and the states kept for each."""
-        grid = Grid.of(shape, config.data)
+        grid = Grid.of(distinct(array).shape, config.data)
         held = getattr(config.estep, "mapped", None) is None
         kept = held * getattr(config.estep, "states", 0) * words_of(config.model.latent) * 8
         return cls(grid.rows, grid.dims, grid.rows * (3 * 4 * grid.dims + kept))

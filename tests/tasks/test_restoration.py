@@ -174,11 +174,11 @@ def test_the_level_of_noise_is_found_without_a_model() -> None:
 def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     picture, sound = noisy(), np.zeros((50, 1))
     assert recipe_of(picture, "fast", False) == "picture-fast"
-    assert recipe_of(np.repeat(picture, 3, -1), "fast", True) == "colour-fast"
+    assert recipe_of(noisy(channels=3), "fast", True) == "colour-fast"
     assert recipe_of(sound, "balanced", False) == "sound-balanced"
     assert recipe_of(sound, "paper", False) == "audio"
     assert recipe_of(picture, "paper", True) == "house-inpaint"
-    assert recipe_of(np.repeat(picture, 3, -1), "paper", True) == "house-inpaint"
+    assert recipe_of(noisy(channels=3), "paper", True) == "house-inpaint"
     assert recipe_of(noisy(20, height=99), "paper", False) == "house-25"
     assert recipe_of(noisy(60, height=99), "paper", False) == "house-50"
 
@@ -197,6 +197,15 @@ def test_a_channel_axis_may_stand_anywhere() -> None:
     last = distvae.denoise(colour, settings=SMALL | {"train.epochs": 2}, channel_axis=-1)
     first = distvae.denoise(np.moveaxis(colour, -1, 0), settings=SMALL | {"train.epochs": 2}, channel_axis=0)
     np.testing.assert_array_equal(np.moveaxis(first, 0, -1), last)
+
+
+@pytest.mark.parametrize("channels", ["joint", "separate"])
+def test_channels_that_repeat_one_are_restored_as_that_one(channels: str) -> None:
+    settings, holed = SMALL | {"data.channels": channels, "train.epochs": 2}, noisy()[..., 0]
+    holed[3:6, 4:9] = np.nan
+    colours = distvae.inpaint(np.stack([holed] * 3, -1), settings=settings, channel_axis=-1)
+    np.testing.assert_array_equal(colours, np.stack([distvae.inpaint(holed, settings=settings)] * 3, -1))
+    assert recipe_of(np.stack([holed] * 3, -1), "fast", True) == "picture-fast"
 
 
 def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:
