@@ -13,7 +13,7 @@ from torch import Tensor
 from distvae.models.population import below, flip, holds, pack, take, unpack, words_of
 from distvae.noise import Noise, Stream, unit
 
-Selection = Literal["fitness", "fitness_batch", "uniform", "best"]
+Selection = Literal["fitness", "fitness_batch", "released", "uniform", "best"]
 RELEASE_BATCH = 32
 MOST = (1 << 62) - 1
 MOST_ACTIVE = 8  # of Bernoulli(1 / H) more bits are active once in a million states
@@ -23,11 +23,14 @@ def select(words: Tensor, log_joint: Tensor, count: int, selection: Selection, n
     """(B, Np, W) parents.
 
     `fitness` draws in proportion to the log-joint above the row's lowest, `uniform` evenly, both without replacement;
-    `best` takes the best. `fitness_batch` is what the released code does: it normalises fitness over a minibatch of 32,
-    so that each parent, drawn with replacement, is the best state but for one time in 32.
+    `best` takes the best. `fitness_batch` normalises fitness over a minibatch of 32, so that each parent, drawn with
+    replacement, is the best state but for one time in 32. `released` is what the released code makes of that: it looks
+    for the parent from the end of its list, in which kept states stand by rank and children as they were made.
     """
     if selection == "fitness_batch":
         return take(words, _nearly_best(log_joint, count, noise, stage))
+    if selection == "released":
+        return take(words, _last(log_joint, count, noise, stage))
     if selection == "best":
         return take(words, log_joint.topk(count, dim=1).indices)
     chance = -noise.uniform("parent", stage + 1, words.shape[1])[:, stage].log()
@@ -46,6 +49,14 @@ def _nearly_best(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Ten
     ladder = _fitness(log_joint).cumsum(1)
     drawn = torch.searchsorted(ladder, u[:, :count] * ladder[:, -1:]).clamp_max(log_joint.shape[1] - 1)
     return drawn.where(u[:, count:] < 1 / RELEASE_BATCH, log_joint.argmax(1, keepdim=True))
+
+
+def _last(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
+    """The best of kept states, the last of children, and one time in 32 any, as fitness there hardly differs."""
+    u = noise.uniform("parent", stage + 1, 2 * count)[:, stage]
+    states = log_joint.shape[1]
+    usual = torch.full_like(log_joint[:, :1], states - 1).long() if stage else log_joint.argmax(1, keepdim=True)
+    return (u[:, :count] * states).long().clamp_max(states - 1).where(u[:, count:] < 1 / RELEASE_BATCH, usual)
 
 
 def distinct(words: Tensor, among: int) -> Tensor:

@@ -25,7 +25,7 @@ from distvae.noise import Noise
 
 SEED = st.integers(0, 2**31)
 ROWS = 20_000
-SELECTIONS: list[Selection] = ["fitness", "fitness_batch", "uniform", "best"]
+SELECTIONS: list[Selection] = ["fitness", "fitness_batch", "released", "uniform", "best"]
 
 
 def noise(rows: int, seed: int = 0) -> Noise:
@@ -80,6 +80,14 @@ def test_fitness_batch_takes_the_best_but_for_one_time_in_thirty_two() -> None:
     chance = torch.tensor([0.0, 31 / 32 + 4 / 8 / 32, 1 / 8 / 32, 3 / 8 / 32])
     assert counts[0] <= 3
     assert agree(counts[1:], chance[1:])
+
+
+@pytest.mark.parametrize(("stage", "usual"), [(0, 1), (1, 3), (2, 3)])
+def test_released_takes_the_best_of_kept_states_and_the_last_of_children(stage: int, usual: int) -> None:
+    counts = drawn([-10.0, -6.0, -9.0, -7.0], 3, "released", stage).flatten().bincount(minlength=4)
+    chance = torch.full((4,), 1 / 4 / 32)
+    chance[usual] += 31 / 32
+    assert agree(counts, chance)
 
 
 @given(SEED)

@@ -25,8 +25,9 @@ from tests import dense, tiny
 SEED = st.integers(0, 2**31)
 KEPT = 10
 SEARCHES: list[dict[str, Any]] = [
-    *({"selection": selection} for selection in ("fitness", "fitness_batch", "uniform", "best")),
+    *({"selection": selection} for selection in ("fitness", "fitness_batch", "released", "uniform", "best")),
     {"generations": 3},
+    {"generations": 3, "selection": "released"},
     {"mutation": "sparse_flip", "rate": 0.2},
     {"crossover": "one_point"},
     {"crossover": "one_point", "mutation": "sparse_flip", "generations": 2},
