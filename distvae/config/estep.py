@@ -36,8 +36,8 @@ class Evolution(Truncation):
     """Children of each parent; with crossover every pair of parents has two, and this is not used."""
     generations: Count = 1
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
-    """Parents in proportion to fitness in each row; nearly always the best; of children the last, so that generations
-    wander off, as in the released code; any; the best."""
+    """Parents in proportion to fitness; nearly always the best; as the released code finds them, the best as of the
+    last visit and of children the last made; any; the best."""
     mutation: Literal["flip", "sparse_flip"] = "flip"
     crossover: Literal["none", "one_point"] = "none"
     rate: Share = 0.1

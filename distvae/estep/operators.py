@@ -24,13 +24,14 @@ def select(words: Tensor, log_joint: Tensor, count: int, selection: Selection, n
 
     `fitness` draws in proportion to the log-joint above the row's lowest, `uniform` evenly, both without replacement;
     `best` takes the best. `fitness_batch` normalises fitness over a minibatch of 32, so that each parent, drawn with
-    replacement, is the best state but for one time in 32. `released` is what the released code makes of that: it looks
-    for the parent from the end of its list, in which kept states stand by rank and children as they were made.
+    replacement, is the best state but for one time in 32. `released` is what the released code makes of that: not the
+    best, but the one that stands at an end of the list. Kept states, ranked, stand there as of their last visit, under
+    other parameters; children as they were made.
     """
     if selection == "fitness_batch":
         return take(words, _nearly_best(log_joint, count, noise, stage))
     if selection == "released":
-        return take(words, _last(log_joint, count, noise, stage))
+        return take(words, _at_an_end(log_joint, count, noise, stage))
     if selection == "best":
         return take(words, log_joint.topk(count, dim=1).indices)
     chance = -noise.uniform("parent", stage + 1, words.shape[1])[:, stage].log()
@@ -51,12 +52,12 @@ def _nearly_best(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Ten
     return drawn.where(u[:, count:] < 1 / RELEASE_BATCH, log_joint.argmax(1, keepdim=True))
 
 
-def _last(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
-    """The best of kept states, the last of children, and one time in 32 any, as fitness there hardly differs."""
+def _at_an_end(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
+    """The first of kept states, the last of children, and one time in 32 any, as fitness there hardly differs."""
     u = noise.uniform("parent", stage + 1, 2 * count)[:, stage]
     states = log_joint.shape[1]
-    usual = torch.full_like(log_joint[:, :1], states - 1).long() if stage else log_joint.argmax(1, keepdim=True)
-    return (u[:, :count] * states).long().clamp_max(states - 1).where(u[:, count:] < 1 / RELEASE_BATCH, usual)
+    any_one = (u[:, :count] * states).long().clamp_max(states - 1)
+    return any_one.masked_fill(u[:, count:] >= 1 / RELEASE_BATCH, states - 1 if stage else 0)
 
 
 def distinct(words: Tensor, among: int) -> Tensor:

@@ -30,6 +30,8 @@ class Search(nn.Module):
 
     store: PopulationStore
     shared = False
+    ranked = False
+    """Whether kept states stand by rank."""
 
     def __init__(self, config: config.Truncation, latent: int) -> None:
         super().__init__()
@@ -83,7 +85,8 @@ class Search(nn.Module):
         """The best distinct states of the kept and the new, and how many are new."""
         value = model.score(batch, words)
         new, new_value = self.candidates(model, batch, words, value, noise)
-        better, place = keep_best(torch.cat([words, new], 1), torch.cat([value, new_value], 1), words.shape[1])
+        states, values = torch.cat([words, new], 1), torch.cat([value, new_value], 1)
+        better, place = keep_best(states, values, words.shape[1], self.ranked)
         return better, (place >= words.shape[1]).sum()
 
     def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -120,6 +123,10 @@ class Evolution(Search):
     """Parents selected by fitness, children mutated, generations long."""
 
     config: config.Evolution
+
+    def __init__(self, config: config.Evolution, latent: int) -> None:
+        super().__init__(config, latent)
+        self.ranked = config.selection == "released"
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise

@@ -80,12 +80,12 @@ def repeated(words: Tensor) -> Tensor:
     return torch.zeros_like(again).scatter_(1, place, again)
 
 
-def keep_best(words: Tensor, value: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def keep_best(words: Tensor, value: Tensor, count: int, ranked: bool = False) -> tuple[Tensor, Tensor]:
     """The `count` distinct states of largest value in each row of (B, C, W), with their places (B, count).
 
-    Of equal states the earliest stands for all.
+    Of equal states the earliest stands for all. Ranked, the best comes first; otherwise they come in any order.
     """
-    place = value.masked_fill(repeated(words), -torch.inf).topk(count, dim=1, sorted=False).indices
+    place = value.masked_fill(repeated(words), -torch.inf).topk(count, dim=1, sorted=ranked).indices
     return take(words, place), place
 
 

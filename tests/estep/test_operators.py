@@ -82,8 +82,8 @@ def test_fitness_batch_takes_the_best_but_for_one_time_in_thirty_two() -> None:
     assert agree(counts[1:], chance[1:])
 
 
-@pytest.mark.parametrize(("stage", "usual"), [(0, 1), (1, 3), (2, 3)])
-def test_released_takes_the_best_of_kept_states_and_the_last_of_children(stage: int, usual: int) -> None:
+@pytest.mark.parametrize(("stage", "usual"), [(0, 0), (1, 3), (2, 3)])
+def test_released_takes_the_first_of_kept_states_and_the_last_of_children(stage: int, usual: int) -> None:
     counts = drawn([-10.0, -6.0, -9.0, -7.0], 3, "released", stage).flatten().bincount(minlength=4)
     chance = torch.full((4,), 1 / 4 / 32)
     chance[usual] += 31 / 32

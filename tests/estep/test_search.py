@@ -74,6 +74,15 @@ def test_a_visit_never_lowers_the_bound_nor_lifts_it_above_the_likelihood(
     assert (before <= dense.evidence(model, batch) + 1e-9).all()
 
 
+def test_kept_states_stand_by_rank_where_the_released_code_looks_for_parents() -> None:
+    model = dense.model(latent=70, hidden=(9,))
+    batch = dense.rows(50, model)
+    estep = begun({"selection": "released", "generations": 2}, model, batch)
+    estep.ahead(model, batch, dense.noise(batch, 1))
+    value = dense.log_joint(model, batch, unpack(estep.store.get(batch.row), 70).double())
+    assert (value.diff(dim=1) <= 1e-4).all()
+
+
 @searches
 def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(fields: dict[str, Any]) -> None:
     model = dense.model(latent=70, hidden=(9,))
