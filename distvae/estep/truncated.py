@@ -30,12 +30,15 @@ class Search(nn.Module):
 
     store: PopulationStore
     shared = False
-    ranked = False
-    """Whether kept states stand by rank."""
 
     def __init__(self, config: config.Truncation, latent: int) -> None:
         super().__init__()
         self.config, self.latent = config, latent
+
+    @property
+    def ranked(self) -> bool:
+        """Whether kept states stand by rank."""
+        return False
 
     @property
     def block(self) -> int:
@@ -124,9 +127,10 @@ class Evolution(Search):
 
     config: config.Evolution
 
-    def __init__(self, config: config.Evolution, latent: int) -> None:
-        super().__init__(config, latent)
-        self.ranked = config.selection == "released"
+    @property
+    def ranked(self) -> bool:
+        """Whether parents are looked for by the rank of the last visit."""
+        return self.config.selection == "released"
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
