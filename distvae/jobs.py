@@ -63,7 +63,8 @@ def train(
     """Train, record, judge."""
     from distvae.tasks.measuring import refuse_unlabelled
     from distvae.track import Tracker
-    from distvae.train.loop import Diverged, Interrupted, device_of
+    from distvae.train.devices import device_of
+    from distvae.train.loop import Diverged, Interrupted
     from distvae.train.mirror import bring, place
     from distvae.train.team import WorkerLost, of_environment
 

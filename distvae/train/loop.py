@@ -20,8 +20,8 @@ from distvae.data.dataset import Rows
 from distvae.interface import Batch
 from distvae.lanes import Lanes
 from distvae.noise import VALIDATION, Noise, order
-from distvae.refusal import Refusal
 from distvae.train.adam import Adam
+from distvae.train.devices import device_of
 from distvae.train.epoch import Epoch
 from distvae.train.schedule import rate
 from distvae.train.step import Sums, add, ascend, assess
@@ -51,19 +51,21 @@ class Position:
     seconds: float = 0.0
 
 
-def device_of(name: str) -> torch.device:
-    """The device of a name; `auto` prefers CUDA."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise Refusal("train.device: 'cuda', but torch finds no CUDA device here; cpu or auto expected")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 class Trainer:
     """A model, its E-step and its data on their way through the epochs."""
 
-    def __init__(self, config: Train, model: Any, estep: Any, train: Rows, val: Rows, team: Team = ALONE) -> None:
+    def __init__(
+        self,
+        config: Train,
+        model: Any,
+        estep: Any,
+        train: Rows,
+        val: Rows,
+        team: Team = ALONE,
+        device: torch.device | None = None,
+    ) -> None:
         self.config, self.team = config, team
-        self.device = device_of(config.device)
+        self.device = device or device_of(config.device)
         products.choose()
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val

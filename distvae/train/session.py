@@ -111,8 +111,17 @@ def _agree(team: Team, look: Callable[[], bool]) -> bool:
     return bool(seen)
 
 
-def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: PopulationStore | None = None) -> Trainer:
-    """An untrained trainer that has seen its data; populations go to a store if one is given."""
+def prepare(
+    config: Config,
+    dataset: Dataset,
+    team: Team = ALONE,
+    store: PopulationStore | None = None,
+    device: torch.device | None = None,
+) -> Trainer:
+    """Return an untrained trainer that has seen its data.
+
+    Populations go to the store, if one is given. Training runs on the device, by default that of `train.device`.
+    """
     _refuse_unfit(config, dataset)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
@@ -122,7 +131,7 @@ def prepare(config: Config, dataset: Dataset, team: Team = ALONE, store: Populat
     model.begin(_blocks(train))
     estep.begin(_blocks(train), held, config.train.seed)
     val = train if estep.block else dataset.splits["val"]  # states are kept for rows in training alone
-    return Trainer(config.train, model, estep, train, val, team)
+    return Trainer(config.train, model, estep, train, val, team, device)
 
 
 def _refuse_unfit(config: Config, dataset: Dataset) -> None:

@@ -151,18 +151,19 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.data import open_dataset
     from distvae.estep.actors import ShardedStore
     from distvae.estep.shard import StaleShard
-    from distvae.train.loop import device_of
+    from distvae.train.devices import device_of
     from distvae.train.session import keep, prepare
     from distvae.train.team import of_environment
 
     config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
     if folder.has(REFUSED.format(owner)):
         return False
-    team = of_environment(device_of(config.train.device))
+    device = device_of(config.train.device)
+    team = of_environment(device)
     store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
     try:
         dataset = open_dataset(config.data, quiet=True)
-        trainer = prepare(config, dataset, team, store)
+        trainer = prepare(config, dataset, team, store, device)
         tell = partial(_tell, folder, owner, team, store)
         tell()
         notices = Notices(team, leaving, tell)

@@ -142,7 +142,7 @@ def _computable(space: Space) -> Space:
 def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     """The space on data that is ready, for all trials; what every trial would refuse is refused at once."""
     from distvae.data import open_dataset
-    from distvae.train.loop import device_of
+    from distvae.train.devices import device_of
 
     if means.address is None:
         device_of(space.base.train.device)
