@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
@@ -32,6 +32,7 @@ from distvae.lanes import Lanes
 from distvae.memory import peak
 from distvae.models.population import tabulate
 from distvae.noise import Noise, order
+from distvae.train.bits import agree
 from distvae.train.loop import Trainer
 
 SIDE = 256
@@ -152,6 +153,7 @@ def settings(case: Case, epochs: int) -> Config:
 
 def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
     config = settings(case, epochs)
+    agree(replace(config.train, threads=None)).obey()
     model, estep = assemble(config, rows.shape[1])
     estep.begin([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)

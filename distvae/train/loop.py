@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae import products
+from distvae.arithmetic import Arithmetic
 from distvae.config import Train
 from distvae.data.dataset import Rows
 from distvae.interface import Batch
@@ -66,7 +66,7 @@ class Trainer:
     ) -> None:
         self.config, self.team = config, team
         self.device = device or device_of(config.device)
-        products.choose()
+        self.arithmetic = Arithmetic.now(self.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)

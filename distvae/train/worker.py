@@ -151,6 +151,7 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.data import open_dataset
     from distvae.estep.actors import ShardedStore
     from distvae.estep.shard import StaleShard
+    from distvae.train.bits import agree
     from distvae.train.devices import device_of
     from distvae.train.session import keep, prepare
     from distvae.train.team import of_environment
@@ -163,6 +164,7 @@ def work(job: dict[str, Any]) -> bool:
     store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
     try:
         dataset = open_dataset(config.data, quiet=True)
+        agree(config.train, device, team, folder).obey()
         trainer = prepare(config, dataset, team, store, device)
         tell = partial(_tell, folder, owner, team, store)
         tell()

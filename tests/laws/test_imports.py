@@ -12,7 +12,7 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "provenance", "products"),
+    ("noise", "refusal", "memory", "provenance", "arithmetic"),
     ("cluster", "storage", "lanes", "schema", "measures", "running"),
     ("interface", "nodes"),
     ("config",),
