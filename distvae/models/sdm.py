@@ -27,7 +27,7 @@ def dct(rows: int, atoms: int) -> Tensor:
     place, frequency = torch.arange(rows, dtype=torch.float64), torch.arange(atoms, dtype=torch.float64)
     columns = torch.cos(place[:, None] * math.pi * frequency / atoms)
     columns[:, 1:] -= columns[:, 1:].mean(0)
-    return nn.functional.normalize(columns, dim=0).float()
+    return nn.functional.normalize(columns, dim=0).to(torch.get_default_dtype())
 
 
 def initial_dictionary(config: SDMModel) -> Tensor:

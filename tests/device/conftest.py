@@ -1,0 +1,17 @@
+"""The pretended device, present for a test."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from distvae.train import devices
+from tests.device.pretended import Machine, present
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A machine whose `train.device=auto` is the pretended device."""
+    with present() as device:
+        found = Machine(device)
+        monkeypatch.setattr(devices, "device_of", found.of)
+        yield found
