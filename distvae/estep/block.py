@@ -25,4 +25,6 @@ class Block(NamedTuple):
             return None
         place = torch.searchsorted(self.rows, rows, sorter=self.order).clamp(max=len(self.rows) - 1)
         index = self.order[place]
-        return self.words[index.to(self.words.device)] if torch.equal(self.rows[index], rows) else None
+        return (
+            self.words[index.to(self.words.device, non_blocking=True)] if torch.equal(self.rows[index], rows) else None
+        )

@@ -109,7 +109,7 @@ class LocalStore(nn.Module):
 
     def _index(self, rows: Tensor) -> Tensor:
         """Return where each of these rows stands, beside the words."""
-        return self.held.index(rows).to(self.words.device)
+        return self.held.index(rows).to(self.words.device, non_blocking=True)
 
     def prefetch(self, rows: Tensor) -> None:
         """Nothing to bring: all rows are here."""

@@ -102,7 +102,7 @@ class Search(nn.Module):
         self.visited = Block.of(batch.row, better)
         distinct, place = tabulate(better[:SAMPLED])
         counts = {"distinct": len(distinct), "looked_at": place.numel()}
-        return {"substitutions": replaced} | {name: replaced.new_tensor(count) for name, count in counts.items()}
+        return {"substitutions": replaced} | {name: replaced.new_full((), count) for name, count in counts.items()}
 
     def forward(self, model: TVAE, batch: Batch) -> Truncated:
         """Posteriors on the kept states of rows in training."""
@@ -111,7 +111,7 @@ class Search(nn.Module):
     def _kept(self, batch: Batch) -> Tensor:
         """Return the states kept for these rows, beside their values: of the last block, or from the store."""
         found = self.visited.find(batch.row) if self.visited else None
-        return self.store.get(batch.row).to(batch.x.device) if found is None else found
+        return self.store.get(batch.row).to(batch.x.device, non_blocking=True) if found is None else found
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Posteriors of new data; with no sweeps, of rows in training, whose states are kept already."""

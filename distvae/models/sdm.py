@@ -89,7 +89,7 @@ class SDM(VAE):
         """Also the variances gamma, for sampling."""
         assert isinstance(q, LearnedVariance)
         gamma = q.prior_log_variance.exp().sum(0)
-        return super().statistics(batch, q, noise) | {"gamma": gamma, "rows": gamma.new_tensor(len(batch.x))}
+        return super().statistics(batch, q, noise) | {"gamma": gamma, "rows": gamma.new_full((), len(batch.x))}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The mean variances."""

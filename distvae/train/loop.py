@@ -175,10 +175,10 @@ class Trainer:
     def _take(self, data: Rows, rows: NDArray[np.int64], epoch: int) -> tuple[Batch, Noise]:
         """Bring some rows to the device, and the draws that belong to them in an epoch."""
         row = torch.from_numpy(rows)
-        return self._values(data, row), Noise(self.config.seed, epoch, row.to(self.device))
+        return self._values(data, row), Noise(self.config.seed, epoch, row.to(self.device, non_blocking=True))
 
     def _values(self, data: Rows, row: Tensor) -> Batch:
-        x = torch.from_numpy(data[row.numpy()]).to(self.device)
+        x = torch.from_numpy(data[row.numpy()]).to(self.device, non_blocking=True)
         if not self.incomplete:
             return Batch(x, row)
         seen = ~x.isnan()

@@ -45,7 +45,7 @@ class Counts:
     kernels: Counter[str] = field(default_factory=Counter)
     """Launched: what computes, views left out. An operation may be several kernels of a real device."""
     to_device: Counter[str] = field(default_factory=Counter)
-    """Copies from the host."""
+    """Copies from the host, which wait as well unless they are asked not to block."""
     to_host: Counter[str] = field(default_factory=Counter)
     """Copies to the host, each of which waits."""
     waits: Counter[str] = field(default_factory=Counter)
@@ -64,7 +64,7 @@ class Pretended(torch.Tensor):
     held: Tensor
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> "Pretended":
+    def __new__(cls: type["Pretended"], held: Tensor) -> "Pretended":
         made: Pretended = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, held.size(), held.stride(), held.storage_offset(), dtype=held.dtype, device=torch.device(NAME, 0)
         )
@@ -192,6 +192,8 @@ def _note_copy(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
     to_host = not isinstance(target, Pretended) or name == "_local_scalar_dense" or _to_host(kwargs)
     if not isinstance(source, Pretended):
         _transfer("to_device", name, source)
+        if not (kwargs.get("non_blocking") or any(args[2:])):
+            _add("waits", name)
     elif to_host:
         _transfer("to_host", name, source)
         _add("waits", name)
@@ -208,6 +210,7 @@ def _note(op: OpOverload, name: str, args: Sequence[Any]) -> None:
     for index in indices:
         if not isinstance(index, Pretended):
             _transfer("to_device", name, index)
+            _add("waits", name)
     if name in WAITED_FOR or any(index.dtype == torch.bool for index in indices):
         _add("waits", name)
 
