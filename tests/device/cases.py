@@ -63,7 +63,8 @@ CASES = ENCODED | SEARCHED
 def config_of(name: str, device: str = "auto", **sections: dict[str, Any]) -> Config:
     """The configuration of a case, with sections laid over it."""
     case = CASES[name]
-    for section, fields in ({"train": {"epochs": 2, "device": device}} | sections).items():
+    where = {"epochs": 2, "device": device} | sections.get("train", {})
+    for section, fields in (sections | {"train": where}).items():
         case = case | {section: case.get(section, {}) | fields}
     return tiny.config(**case)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from distvae.train import devices
 from tests.device.pretended import Machine, present
@@ -15,3 +16,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         found = Machine(device)
         monkeypatch.setattr(devices, "device_of", found.of)
         yield found
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Double precision, in which a sum in another order is the same for all that follows."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

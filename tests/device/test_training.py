@@ -1,6 +1,5 @@
 """What is trained on a device is what the CPU trains: objectives, weights, checkpoints, whoever goes on with them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,7 @@ from tests.device.cases import CASES, config_of, dataset
 from tests.device.pretended import Machine, Pretended
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-8}
-
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    """Double precision, in which a sum in another order is the same for all that follows."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def trained(name: str, device: str, folder: Path, missing: bool = False, **sections: Any) -> dict[str, Tensor]:
@@ -69,7 +61,10 @@ def test_any_device_goes_on_with_what_another_began(
     config, data = config_of(name, devices[0], **gone_on), dataset(name)
     with pytest.raises(Interrupted):
         list(fit(config, data, begun, stop=lambda: next(stops)))
-    agree(trained(name, devices[1], begun, **gone_on), trained(name, "cpu", tmp_path / "at once", **gone_on))
+    with machine.counted() as counts:
+        found = trained(name, devices[1], begun, **gone_on)
+    assert bool(counts.kernels) == (devices[1] == "auto")
+    agree(found, trained(name, "cpu", tmp_path / "at once", **gone_on))
 
 
 @pytest.mark.parametrize("name", ["fitness_batch", "random", "bsc"])
