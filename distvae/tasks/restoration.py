@@ -145,7 +145,7 @@ def batch(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -
     """Some rows, and what was observed of them."""
     x = torch.from_numpy(patches.rows)[place].to(device)
     seen = x.isfinite()
-    return Batch(x.where(seen, 0.0), place.to(device), None if bool(seen.all()) else seen)
+    return Batch(x.where(seen, 0.0), place, None if bool(seen.all()) else seen)
 
 
 def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:

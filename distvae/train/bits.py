@@ -10,8 +10,8 @@ from distvae.arithmetic import Arithmetic, library
 from distvae.config import Train
 from distvae.refusal import Refusal
 from distvae.storage import Folder
+from distvae.train import devices
 from distvae.train.checkpoint import read_manifest
-from distvae.train.devices import device_of
 from distvae.train.team import ALONE, Team
 
 WAY_OUT = "the same expected, or train.bits=any, with which the last digits may differ"
@@ -24,7 +24,7 @@ def agree(
 
     A worker that cannot is refused, unless `train.bits` is `any`.
     """
-    device = device or device_of(config.device)
+    device = device or devices.device_of(config.device)
     recorded = recorded_in(folder) if folder and team.rank == 0 else {}
     first = recorded or _own(config, device, {}).facts()
     recorded, reference = team.gather([recorded, first])[0]
@@ -37,7 +37,7 @@ def agree(
 
 def refuse(config: Train, recorded: Mapping[str, Any], where: str) -> None:
     """Refuse to go on in this process with what was computed in another way."""
-    _refuse([_own(config, device_of(config.device), recorded).differences(recorded)], where)
+    _refuse([_own(config, devices.device_of(config.device), recorded).differences(recorded)], where)
 
 
 def recorded_in(folder: Folder) -> Mapping[str, Any]:

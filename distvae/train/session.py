@@ -96,7 +96,6 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         if (epoch := checkpoint.previous(folder)) is None:
             raise
         raise Refusal(f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}") from error
-    trainer.estep.to(trainer.device)
 
 
 def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
