@@ -34,13 +34,16 @@ def fit(
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
     team: Team = ALONE,
+    device: torch.device | None = None,
 ) -> Iterator[Epoch]:
-    """Train into the folder `out`, a path or a URI, and yield a record after each epoch."""
+    """Train into the folder `out`, a path or a URI, and yield a record after each epoch.
+
+    Training runs on the device, by default that of `train.device`.
+    """
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    return keep(
-        prepare(config, dataset, team), config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop
-    )
+    trainer = prepare(config, dataset, team, device=device)
+    return keep(trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
 
 
 def keep(
