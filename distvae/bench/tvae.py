@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
@@ -68,6 +68,8 @@ CASES = {
     "big": Case((512, 512, 144), states=64, parents=5, children=4, generations=1, sigma=50.0),
     "small": Case((64, 64, 64), states=200, parents=10, children=9, generations=4, sigma=25.0),
 }
+SIZES = {"big": CASES["big"], "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1)}
+"""The larger of these, and one of as many states with a narrow net."""
 
 
 class Times(NamedTuple):
