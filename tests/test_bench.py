@@ -72,7 +72,7 @@ def test_a_benchmark_of_tvae_tells_its_parts(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.long
 def test_a_benchmark_of_workers_goes_on_from_one_trained_state(tmp_path: Path) -> None:
-    workers.begin(workers.SIZES["s64"], None, 1024, 2, tmp_path)
+    workers.begin(tvae.SIZES["s64"], None, 1024, 2, tmp_path)
     assert len(read_epochs(tmp_path / "run")) == 2
     turns = [workers.take(way, tmp_path, 1024) for way in ("plain", "apart", "torchrun")]
     plain, apart, together = (turn.objective for turn in turns)

@@ -52,7 +52,7 @@ class Recorder(TorchDispatchMode):
     """Counts what torch is asked to do, and keeps the shapes of matrix products."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
         self.products: list[Shape] = []
 

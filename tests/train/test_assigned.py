@@ -117,7 +117,7 @@ def books(address: str, place: Path) -> tuple[float, float]:
 
     config, folder = begun(place, device="auto", epochs=1_000_000)
     asked: list[bool] = []
-    told = worker.train(config, "bars", folder, Group.parse("2", None, address), lambda: bool(asked))
+    told = worker.train(config, "bars", folder, Group.parse("2", address=address), lambda: bool(asked))
     next(news for news in told if isinstance(news, Epoch))
     during = free_gpus(ray)
     asked.append(True)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distvae.config import Train
+from distvae.config import from_dict
 from distvae.nodes import places
 from distvae.refusal import Refusal
 from distvae.train.devices import apart, choose, device_of, identity
@@ -114,7 +114,9 @@ def test_workers_ask_for_one_gpu_each_unless_told_otherwise(
 def settled(workers: str, gpus: float | None, device: str, **there: float) -> Group:
     """The group that may start where Ray has so much."""
     ray = SimpleNamespace(cluster_resources=lambda: there)
-    waiting = wait_for_workers(ray, Group.parse(workers, gpus), Train(device=device), lambda: False)
+    waiting = wait_for_workers(
+        ray, Group.parse(workers, gpus), from_dict({"train": {"device": device}}).train, lambda: False
+    )
     with pytest.raises(StopIteration) as end:
         next(waiting)
     found: Group = end.value.value
