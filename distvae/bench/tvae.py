@@ -69,6 +69,8 @@ CASES = {
     "big": Case((512, 512, 144), states=64, parents=5, children=4, generations=1, sigma=50.0),
     "small": Case((64, 64, 64), states=200, parents=10, children=9, generations=4, sigma=25.0),
 }
+SIZES = {"big": CASES["big"], "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1)}
+"""The larger of these, and one of as many states with a narrow net."""
 
 
 class Times(NamedTuple):

@@ -36,12 +36,15 @@ def fit(
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
     team: Team = ALONE,
+    device: torch.device | None = None,
 ) -> Iterator[Epoch]:
-    """Train into the folder `out`, a path or a URI, and yield a record after each epoch."""
-    agree(config.train, team=team, folder=Folder.of(out) if resume else None).obey()
-    return keep(
-        prepare(config, dataset, team), config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop
-    )
+    """Train into the folder `out`, a path or a URI, and yield a record after each epoch.
+
+    Training runs on the device, by default that of `train.device`.
+    """
+    agree(config.train, device, team, Folder.of(out) if resume else None).obey()
+    trainer = prepare(config, dataset, team, device=device)
+    return keep(trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
 
 
 def keep(

@@ -63,7 +63,9 @@ def sweep(
     watch, store = Watch(space, quiet), Store.find(root)
     watch.waits(means.address)
     with until_stopped() as stop, alone(out), _ray(space, means) as ray:
-        there = wait_for_room(ray, means, _threads(space), stop, _slots(space))
+        device = space.base.train.device
+        there = wait_for_room(ray, means, _threads(space), stop, _slots(space), device)
+        means = means.settled(there, device)
         watch.space = space = side_by_side(space, means, there, concurrent)
         check(ray, Folder(out), "--out with a path on a shared disk")
         _open_folder(space, out, resume, means)
@@ -155,6 +157,7 @@ def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     from distvae.data import open_dataset
     from distvae.train.devices import device_of
 
+    means.refuse_hidden(space.base.train.device)
     if means.address is None:
         device_of(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
