@@ -106,7 +106,7 @@ def suits_onednn(name: str) -> bool:
     On AMD's cores MKL multiplies 256 bits at a time; from Zen 5 on, they can do 512.
     """
     found = re.match(r"AuthenticAMD family (\d+)", name)
-    return bool(found) and int(found[1]) >= WIDE_AMD and "AVX512" in name
+    return found is not None and int(found[1]) >= WIDE_AMD and "AVX512" in name
 
 
 @lru_cache

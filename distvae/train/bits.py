@@ -35,9 +35,9 @@ def agree(
     return own
 
 
-def refuse(config: Train, recorded: Mapping[str, Any], where: str) -> None:
-    """Refuse to go on in this process with what was computed in another way."""
-    _refuse([_own(config, devices.device_of(config.device), recorded).differences(recorded)], where)
+def refuse(config: Train, recorded: Mapping[str, Any], where: str, device: torch.device) -> None:
+    """Refuse to go on on this machine with what was computed in another way."""
+    _refuse([_own(config, device, recorded).differences(recorded)], where)
 
 
 def recorded_in(folder: Folder) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distvae.cluster import cores, joined
 from distvae.config import flatten
@@ -27,6 +27,9 @@ from distvae.tune.running import LIVES, asking, halting, listening, trainable
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.watch import Watch
+
+if TYPE_CHECKING:
+    import torch
 
 SWEEP = "sweep.json"
 """The file of a sweep's folder that says what is explored."""
@@ -215,7 +218,7 @@ def _arithmetic(space: Space, means: Means) -> dict[str, Any]:
     """Return how the trials of a sweep compute that all train on this machine; those elsewhere say so themselves."""
     from distvae.train.bits import agree
 
-    return {} if means.address else {"arithmetic": agree(space.base.train).facts()}
+    return {} if means.address else {"arithmetic": agree(space.base.train, _device(space, means)).facts()}
 
 
 def _refuse_other_bits(space: Space, out: Path, means: Means) -> None:
@@ -224,7 +227,15 @@ def _refuse_other_bits(space: Space, out: Path, means: Means) -> None:
 
     recorded = read_json(out / SWEEP).get("arithmetic")
     if recorded and not means.address and space.base.train.bits == "same":
-        refuse(space.base.train, recorded, str(out))
+        refuse(space.base.train, recorded, str(out), _device(space, means))
+
+
+def _device(space: Space, means: Means) -> "torch.device":
+    """Return what trials train on that all train on this machine."""
+    from distvae.train.devices import device_of
+
+    hidden = (means.group.gpus if means.group else means.gpus) == 0
+    return device_of(space.base.train.device, () if hidden else None)
 
 
 def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:

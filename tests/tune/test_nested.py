@@ -146,7 +146,7 @@ def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
         (
             means("4"),
             "auto",
-            "needs 4 CPUs and 4 GPUs; .*2 GPUs.*--gpus-per-worker 0.5 to share.*0 to train on the CPU",
+            "needs 4 CPUs and 4 GPUs; .*2 GPUs.*--gpus-per-worker 0.5 to.*0 to train on the CPU",
         ),
         (means("4"), "cuda", "--gpus-per-worker 0.5 to share them, train.device=cpu to train on the CPU"),
         (means("4", each=1), "auto", "2 GPUs on 2 machines; fewer, more machines"),
