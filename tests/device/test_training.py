@@ -56,7 +56,7 @@ def test_training_with_missing_values_is_that_of_the_cpu(machine: Machine, tmp_p
 def test_any_device_goes_on_with_what_another_began(
     machine: Machine, tmp_path: Path, name: str, devices: tuple[str, str]
 ) -> None:
-    begun, gone_on = tmp_path / "begun", {"train": {"epochs": 4}}
+    begun, gone_on = tmp_path / "begun", {"train": {"epochs": 4, "bits": "any"}}
     stops = iter([False, True])
     config, data = config_of(name, devices[0], **gone_on), dataset(name)
     with pytest.raises(Interrupted):
