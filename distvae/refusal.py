@@ -32,3 +32,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(names)}" if names else "there are none"
+
+
+def shown(value: object, most: int = 60) -> str:
+    """Return a value as a message shows it: on one line, its middle left out where it is long."""
+    try:
+        return brief(repr(value), most)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, or lists in lists without end
+        return "a value too long to show"
+
+
+def brief(text: str, most: int = 60) -> str:
+    """Return a text on one line, its middle left out where it is long."""
+    line = " ".join(text.split())
+    line = line if len(line) <= most else f"{line[: most - 20]} ... {line[-15:]}"
+    return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -1,7 +1,6 @@
 """A run folder, opened: its configuration, its history, and its trained model ready for use."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.checkpoint import Place, load, read_manifest
 from distvae.train.loop import load_weights
+from distvae.untrusted import parse_json, parse_yaml
 
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
@@ -116,8 +116,6 @@ def read_info(place: Place) -> dict[str, Any]:
 
 def read_config(place: Place, info: dict[str, Any]) -> Config:
     """The resolved configuration of a run, unless it was altered since."""
-    import yaml
-
     folder = Folder.of(place)
     file = f"{folder}/config.yaml"
     if not folder.has("config.yaml"):
@@ -126,7 +124,10 @@ def read_config(place: Place, info: dict[str, Any]) -> Config:
     known = (info.get("config_sha256"), info.get("config_sha256_before"))  # it may be about to be replaced
     if hashlib.sha256(text).hexdigest() not in known:
         raise Refusal(f"{file}: altered since the run began; start a new run from it with 'distvae train {file}'")
-    return from_dict(yaml.safe_load(text))
+    tree = parse_yaml(text, file)
+    if not isinstance(tree, dict):
+        raise Refusal(f"{file}: holds no mapping; the configuration that training wrote expected")
+    return from_dict(tree)
 
 
 def read_epochs(place: Place) -> list[dict[str, float]]:
@@ -142,10 +143,7 @@ def read_records(place: Place, name: str, fields: tuple[str, ...] = ("epoch",)) 
 
 
 def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        record = dict(json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"{file}: altered or damaged in line {number}: not the JSON that was written there") from error
+    record = parse_json(line, f"{file}: line {number}")
     for name in fields:
         if name not in record:
             raise Refusal(f"{file}: altered or damaged in line {number}: no {name}")

@@ -13,7 +13,7 @@ import distvae
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
     ("noise", "refusal", "memory", "provenance", "products"),
-    ("cluster", "storage", "lanes", "schema", "measures", "running"),
+    ("cluster", "storage", "lanes", "schema", "measures", "running", "untrusted"),
     ("interface", "nodes"),
     ("config",),
     ("recipes", "output"),
