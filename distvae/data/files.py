@@ -42,10 +42,11 @@ def named(names: Iterable[str]) -> list[str]:
 def digests(paths: Iterable[Path]) -> list[str]:
     """The SHA-256 of every file; one that cannot be read is refused."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(_digest, paths))
+        return list(pool.map(digest, paths))
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file; one that cannot be read is refused."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from distvae.data.audio import SUFFIXES
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.remote import here
 from distvae.refusal import Refusal
+from distvae.untrusted import decoding, refuse_irregular
 
 TABLE = "speakers.csv"
 
@@ -104,15 +105,12 @@ def _tabled(root: Path, table: Path) -> list[Recording]:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            rows = list(reader)
-    except OSError as error:
-        raise Refusal(f"{table}: {error.strerror}; a table of speakers expected") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise Refusal(f"{table}: not a table: {error}; CSV in UTF-8 expected") from error
-    if absent := {"file", "speaker"} - set(reader.fieldnames or ()):
+    expected = "a table of speakers, CSV in UTF-8,"
+    refuse_irregular(table, expected)
+    with decoding(table, expected), table.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream, restval="")
+        names, rows = reader.fieldnames or (), list(reader)
+    if absent := {"file", "speaker"} - set(names):
         raise Refusal(f"{table}: no column {' and no column '.join(sorted(absent))}; file, speaker[, split] expected")
     if not rows:
         raise Refusal(f"{table}: no rows; a row per recording expected")
