@@ -117,7 +117,7 @@ def _refuse_unbounded(events: "Iterable[Event]", name: str) -> None:
             opened.append(_Node(event.anchor))
         elif isinstance(event, CollectionEndEvent | NodeEvent):
             if isinstance(event, AliasEvent) and event.anchor in {node.anchor for node in opened}:
-                raise Refusal(f"{name}: *{brief(event.anchor)} stands for what it is itself a part of")
+                raise Refusal(f"{name}: *{brief(str(event.anchor))} stands for what it is itself a part of")
             node = opened.pop() if isinstance(event, CollectionEndEvent) else _Node(event.anchor)
             node = known.get(node.anchor or "", node) if isinstance(event, AliasEvent) else node
             if isinstance(event, CollectionEndEvent | ScalarEvent) and node.anchor:

@@ -44,7 +44,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     expected = "an undamaged .npz of plain arrays"
     refuse_irregular(path, expected)
     with decoding(path, expected), path.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
-        refuse_larger(path, COPIES * sum(member.file_size for member in archive.zip.infolist()), "its arrays")
+        sizes = [] if archive.zip is None else [int(member.file_size) for member in archive.zip.infolist()]
+        refuse_larger(path, COPIES * sum(sizes), "its arrays")
         members = {name: archive[name] for name in archive.files}
     return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
 

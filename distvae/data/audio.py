@@ -29,6 +29,11 @@ SEARCHED = 2**16
 """Bytes in which the first frame of an MP3 begins."""
 FRAME = rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]"
 """How a frame of MPEG audio begins: eleven bits that are set, a version, a layer, and a bit rate."""
+UNREAD = (
+    *(".m4a", ".aac", ".mp4", ".wma", ".opus", ".oga", ".webm", ".amr", ".3gp", ".ape"),
+    *(".aif", ".aiff", ".au", ".caf", ".sph"),
+)
+"""Kinds of sound that are not read here; what is left out of a folder is told."""
 WAV = ("WAV", "WAVEX")
 """What libsndfile calls that format."""
 

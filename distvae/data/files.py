@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +22,13 @@ def below(root: Path, suffixes: Collection[str]) -> list[str]:
         paths = (Path(folder, name) for name in names if not name.startswith("."))
         found += [path.relative_to(root) for path in paths if path.suffix.lower() in suffixes and path.is_file()]
     return named(path.as_posix() for path in found)
+
+
+def left_out(root: Path, suffixes: Collection[str]) -> str:
+    """What to say of files under a folder whose kinds are not read here; nothing where there are none."""
+    kinds = Counter(Path(name).suffix.lower() for name in below(root, suffixes))
+    told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    return f"left out, of kinds that are not read here: {told}" if kinds else ""
 
 
 def _unreadable(error: OSError) -> NoReturn:

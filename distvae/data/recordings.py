@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from distvae.config import SpeechData
 from distvae.data import files, folders, layouts, splits
-from distvae.data.audio import SUFFIXES
+from distvae.data.audio import SUFFIXES, UNREAD
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.remote import here
 from distvae.refusal import Refusal
@@ -58,8 +58,16 @@ def spoken(root: Path, config: SpeechData) -> list[Recording]:
 def sound_files(root: Path) -> list[str]:
     """Every sound file under a folder; a folder without any is refused."""
     if not (found := files.below(root, SUFFIXES)):
-        raise Refusal(f"{root}: no recordings; {', '.join(SUFFIXES)} files expected in it or below it")
+        others = files.left_out(root, UNREAD)
+        lead = f"no recordings ({others})" if others else "no recordings"
+        raise Refusal(f"{root}: {lead}; {', '.join(SUFFIXES)} files expected in it or below it")
     return found
+
+
+def left_out(root: Path, config: SpeechData) -> str:
+    """What to say of recordings that are not read, unless a table lists those that are."""
+    listed = config.speakers.startswith("csv:") or (config.speakers == "auto" and (root / TABLE).is_file())
+    return "" if listed else files.left_out(root, UNREAD)
 
 
 def _foldered(file: str, speaker: str) -> Recording:

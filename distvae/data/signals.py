@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+UNREAD = (".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pgm", ".ppm", ".dng")
+"""Kinds of picture that are not read here; what is left out of a folder is told."""
 SOUNDS = audio.SUFFIXES
 WRITTEN = (".wav", ".flac")
 """The kinds of sound that are written: those that keep every sample."""

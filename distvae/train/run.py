@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from distvae.config import Config, from_dict
@@ -19,6 +19,7 @@ from distvae.noise import JUDGEMENT, Noise
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.checkpoint import Place, load, read_manifest
+from distvae.train.given import Expected
 from distvae.train.loop import load_weights
 from distvae.untrusted import parse_json, parse_yaml
 
@@ -74,14 +75,16 @@ class Run:
         return q
 
     @torch.no_grad()
-    def encode(self, x: Array | Tensor) -> Array:
-        """(N, D) -> (N, H): the codes of new data, in blocks."""
-        return self.in_blocks(x, lambda block: self.posterior(self._checked(block)).code)
+    def encode(self, x: ArrayLike | Rows | Tensor) -> Array:
+        """(N, D) -> (N, H): the codes of new data, in blocks; what cannot be data of this kind is refused."""
+        expected = Expected.by(self.config, self.dims, self.info)
+        return self.in_blocks(expected.table(x), lambda block: self.posterior(block).code, expected)
 
     @torch.no_grad()
-    def decode(self, z: Array | Tensor) -> Array:
+    def decode(self, z: ArrayLike | Tensor) -> Array:
         """(N, H) -> (N, D): E[x | z]."""
-        return self.in_blocks(z, lambda block: self.model.decode(block[:, None])[:, 0])
+        expected = Expected("z", self.model.states, unit="code")
+        return self.in_blocks(expected.table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Array:
@@ -94,16 +97,17 @@ class Run:
         """The records of its epochs."""
         return read_epochs(self.path)
 
-    def _checked(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.dims:
-            raise Refusal(f"x: rows of {x.shape[-1]} values; {self.dims} expected by {self.path}")
-        return x
-
-    def in_blocks(self, data: Rows | Tensor, f: Callable[[Tensor], Tensor]) -> Array:
-        """What a function makes of rows, so many at a time."""
+    def in_blocks(self, data: Rows | Tensor, f: Callable[[Tensor], Tensor], expected: Expected | None = None) -> Array:
+        """What a function makes of rows, so many at a time, once they were seen to be what is expected."""
         rows = min(BLOCK, max(1, VALUES // self.dims))
-        blocks = (torch.as_tensor(np.array(data[i : i + rows], np.float32)) for i in range(0, len(data), rows))
-        return np.concatenate([f(block).numpy() for block in blocks])
+        blocks = (_narrow(data[i : i + rows]) for i in range(0, len(data), rows))
+        checked = blocks if expected is None else map(expected.values, blocks)
+        return np.concatenate([f(torch.as_tensor(block)).numpy() for block in checked])
+
+
+def _narrow(rows: ArrayLike) -> Array:
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return np.array(rows, np.float32, order="C")
 
 
 def read_info(place: Place) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import feather
 
-from distvae.config import IdxData, RowsData, SpeechData
+from distvae.config import IdxData, ImageData, RowsData, SpeechData
 from distvae.data import archive, arrow, audio, files, idx, ingest, open_dataset, recordings, rows, signals
 from distvae.data.pictures import head
+from distvae.data.survey import survey
 from distvae.data.tables import Table
 from distvae.refusal import Refusal
 from tests.called import Called
@@ -237,7 +238,11 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(
     tmp_path: Path, kind: str, read: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "odd.npy"
-    make = {"a named pipe": os.mkfifo, "a device": partial(os.symlink, "/dev/zero"), "a folder": os.mkdir}
+    make: dict[str, Callable[[Path], object]] = {
+        "a named pipe": os.mkfifo,
+        "a device": partial(os.symlink, "/dev/zero"),
+        "a folder": os.mkdir,
+    }
     make[kind](path)
     with pytest.raises(Refusal, match=rf"odd\.npy: {kind}; .* expected"):
         read(path)
@@ -355,3 +360,44 @@ def test_a_folder_of_pictures_given_as_idx_files_is_told_how_it_is_read(tmp_path
         Refusal, match=r"has none of .*; the images there are read with data\.kind=images, .*data\.size"
     ):
         open_dataset(IdxData(path=str(tmp_path)))
+
+
+def test_recordings_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path: Path) -> None:
+    root = tmp_path / "speech"
+    for speaker in "abc":
+        (root / speaker).mkdir(parents=True)
+        (root / speaker / "1.m4a").touch()
+    with pytest.raises(Refusal, match=r"no recordings \(left out, of kinds that are not read here: 3 \.m4a\); \.wav"):
+        open_dataset(SpeechData(path=str(root)))
+    for speaker in "abc":
+        soundfile.write(root / speaker / "2.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000)
+    told = "left out, of kinds that are not read here: 3 .m4a"
+    assert open_dataset(SpeechData(path=str(root)), quiet=True).name == f"speech: {told}"
+    assert survey(str(root)).wrong == (told,)
+
+
+def test_pictures_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(NOISE).save(tmp_path / name)
+    (tmp_path / "d.webp").touch()
+    assert survey(str(tmp_path)).wrong == ("left out, of kinds that are not read here: 1 .webp",)
+    assert open_dataset(ImageData(path=str(tmp_path)), quiet=True).name.endswith("not read here: 1 .webp")
+
+
+def test_one_broken_recording_names_itself_and_what_finds_the_others(tmp_path: Path) -> None:
+    for speaker in "abc":
+        (tmp_path / speaker).mkdir()
+        soundfile.write(tmp_path / speaker / "1.mp3", np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000)
+    (tmp_path / "b" / "1.mp3").write_bytes(b"<html>")
+    with pytest.raises(Refusal, match=r"b/1\.mp3: holds no MPEG audio.*; 'distvae data check .*' names every file"):
+        open_dataset(SpeechData(path=str(tmp_path)), quiet=True)
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_sounds_that_lost_something_are_read_and_written_without_loss(tmp_path: Path, suffix: str) -> None:
+    soundfile.write(tmp_path / f"a.{suffix}", np.random.default_rng(0).uniform(-0.1, 0.1, (4000, 2)), 16000)
+    signal = signals.read(tmp_path / f"a.{suffix}")
+    assert signals.suffixes_for(signal) == (".wav", ".flac")
+    for name in ("b.wav", "b.flac"):
+        signals.write(tmp_path / name, signal)
+        np.testing.assert_allclose(signals.read(tmp_path / name).values, signal.values, atol=2**-23)
