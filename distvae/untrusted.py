@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distvae.memory import available
-from distvae.refusal import Refusal, brief
+from distvae.refusal import Refusal, shortened
 
 if TYPE_CHECKING:
     from yaml.events import Event
@@ -60,6 +60,12 @@ def cause(error: Exception) -> str:
     """Return in a few words why something failed."""
     told = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
     return brief(str(told), 160).rstrip(".") or type(error).__name__
+
+
+def brief(text: str, most: int = 60) -> str:
+    """Return a text on one line that a terminal shows as it is, its middle left out where it is long."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return shortened(line, most)
 
 
 def refuse_larger(path: Path, needed: int, what: str) -> None:

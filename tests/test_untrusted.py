@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.recipes import load, parse_assignments
-from distvae.refusal import Refusal, brief, shown
+from distvae.refusal import Refusal, shown
 from distvae.train.checkpoint import read_manifest
-from distvae.untrusted import parse_json, parse_yaml, read_json, read_yaml
+from distvae.untrusted import brief, parse_json, parse_yaml, read_json, read_yaml
 from tests.called import Called
 
 DEEP = "[" * 2000 + "]" * 2000

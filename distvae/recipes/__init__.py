@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import BarsData, Config, SpritesData, from_dict
-from distvae.refusal import Refusal, brief, nearest, shown
+from distvae.refusal import Refusal, nearest, shown
 from distvae.schema import FAMILIES, SECTIONS, field_types
-from distvae.untrusted import parse_yaml, read_yaml
+from distvae.untrusted import brief, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
 
