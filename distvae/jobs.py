@@ -64,13 +64,15 @@ def train(
     from distvae.tasks.measuring import refuse_unlabelled
     from distvae.track import Tracker
     from distvae.train.devices import device_of
+    from distvae.train.group import refuse_hidden
     from distvae.train.loop import Diverged, Interrupted
     from distvae.train.mirror import bring, place
-    from distvae.train.team import WorkerLost, of_environment
+    from distvae.train.team import ALONE, WorkerLost, of_environment
 
     folder = out or ROOT / recipe
     claim_place(folder)
-    team = of_environment(device_of(config.train.device))
+    refuse_hidden("--gpus-per-worker", group.gpus if group else None, config.train.device)
+    team = ALONE if group else of_environment(device_of(config.train.device))  # a group has devices of its own
     chief = team.rank == 0
     style = style if chief else "quiet"
     dataset = opened(config, team, style)
@@ -134,11 +136,15 @@ def recorded(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
         raise
 
 
-def group(workers: str, gpus: float, address: str | None, wait: float) -> "Group | None":
+def group(workers: str, gpus: float | None, address: str | None, wait: float) -> "Group | None":
     """Who trains: nobody but this process where no workers are wanted."""
     from distvae.train.group import Group
 
-    return None if workers == "0" else Group.parse(workers, gpus, address, wait)
+    if workers != "0":
+        return Group.parse(workers, gpus, address, wait)
+    if gpus:
+        raise Refusal("--gpus-per-worker: there are no workers; --workers N expected")
+    return None
 
 
 def go_back(folder: "Folder", progress: Progress) -> None:
@@ -226,7 +232,7 @@ def recipes(name: str | None) -> None:
 
 
 def means(
-    workers: str, gpus_per_worker: float, gpus_per_trial: float | None, address: str | None, wait: float
+    workers: str, gpus_per_worker: float | None, gpus_per_trial: float | None, address: str | None, wait: float
 ) -> "Means":
     """What the trials of a sweep run on."""
     from distvae.tune.means import Means

@@ -26,6 +26,12 @@ Data = Annotated[str | None, typer.Option(help="Where the data is; else $DISTVAE
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, for programs.")]
+GPUsPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="GPUs of each of these processes; else one, if Ray has any. 0: none, 0.25: four share one."
+    ),
+]
 Split = Literal["train", "val", "test", "all"]
 WhichSplit = Annotated[Split, typer.Option(help="Which part of the data.")]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from distvae.arithmetic import threads
 from distvae.config import SpeechData
 from distvae.data import arrow, audio, files, folders, recordings, stft
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.splits import SPLITS
-from distvae.products import threads
 from distvae.refusal import Refusal
 
 FORMAT = 2  # of the cached files; a change makes old ones unknown

@@ -20,6 +20,7 @@ from distvae.tasks.judge import judge, of_split
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.latents import of_latents
 from distvae.tasks.resynthesis import coder, resynthesise, write
+from distvae.train.bits import as_trained
 from distvae.train.run import Run
 
 HEARD = 12  # recordings whose codes are drawn
@@ -35,10 +36,11 @@ def evaluate(
     """Judge a run on a split and write tables, pictures and sounds; by default into its own folder."""
     folder = target or run.path / "evaluation" / split
     claim_folder(folder, force)
-    judgement = judge(run, split, progress)
-    judgement.save(folder)
-    for name, figure in draw(run, split, folder):
-        pictures.save(figure, folder / f"{name}.png")
+    with as_trained(run.info):
+        judgement = judge(run, split, progress)
+        judgement.save(folder)
+        for name, figure in draw(run, split, folder):
+            pictures.save(figure, folder / f"{name}.png")
     return judgement
 
 

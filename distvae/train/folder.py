@@ -18,8 +18,11 @@ from distvae.train.run import read_config, read_epochs, read_info
 
 OWNER = "owner"
 """The file of a run folder that says who trains into it."""
-FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "train.device", "train.threads", "eval.processes"}
-"""What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
+FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "eval.processes"} | {
+    f"train.{name}" for name in ("device", "threads", "products", "bits")
+}
+"""What may differ when a run goes on: where it runs. Whether it still computes the same bits is for `bits.agree`, and
+whether it is the same data for its digest."""
 
 
 def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> bool:

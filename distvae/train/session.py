@@ -17,10 +17,12 @@ from distvae.models.likelihoods import LIKELIHOODS
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
+from distvae.train.bits import agree, recorded_in
 from distvae.train.checkpoint import Place
 from distvae.train.epoch import Epoch
 from distvae.train.folder import keep_epochs, note, open_folder, own, owned, refuse_intruders
 from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
+from distvae.train.run import read_info
 from distvae.train.team import ALONE, Team
 
 
@@ -34,13 +36,15 @@ def fit(
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
     team: Team = ALONE,
+    device: torch.device | None = None,
 ) -> Iterator[Epoch]:
-    """Train into the folder `out`, a path or a URI, and yield a record after each epoch."""
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
-    return keep(
-        prepare(config, dataset, team), config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop
-    )
+    """Train into the folder `out`, a path or a URI, and yield a record after each epoch.
+
+    Training runs on the device, by default that of `train.device`.
+    """
+    agree(config.train, device, team, Folder.of(out) if resume else None).obey()
+    trainer = prepare(config, dataset, team, device=device)
+    return keep(trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
 
 
 def keep(
@@ -66,6 +70,7 @@ def keep(
     owner = owner or (own(folder) if chief else "")
     if chief:
         refuse_intruders(folder, owner)
+        _note_arithmetic(folder, trainer)
         keep_epochs(folder, trainer.position.epoch)
         checkpoint.recall(folder)
     team.barrier()
@@ -95,7 +100,15 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         if (epoch := checkpoint.previous(folder)) is None:
             raise
         raise Refusal(f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}") from error
-    trainer.estep.to(trainer.device)
+
+
+def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
+    """Write down how a run is computed from here on, and how it was until now where that differs."""
+    own, before = trainer.arithmetic.facts(), recorded_in(folder)
+    if own != before:
+        changes = read_info(folder).get("arithmetic_before", [])
+        changed = {"arithmetic_before": [*changes, {"until": trainer.position.epoch, **before}]} if before else {}
+        note(folder, arithmetic=own, **changed)
 
 
 def _agree(team: Team, look: Callable[[], bool]) -> bool:
@@ -215,7 +228,8 @@ class Savings:
         if team.rank == 0:
             refuse_intruders(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
-            checkpoint.advance(self.folder, tensors, {"position": position, "populations": populations})
+            facts = {"position": position, "populations": populations, "arithmetic": trainer.arithmetic.facts()}
+            checkpoint.advance(self.folder, tensors, facts)
         now = time.monotonic()
         self.due = now + (now - began) / self.share
 

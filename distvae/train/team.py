@@ -15,11 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distvae.refusal import Refusal
+from distvae.train.devices import CPU, apart, identity
 from distvae.train.shared import LINE, Barrier, WorkerLost, shared
 
 __all__ = ["ALONE", "Alone", "Beside", "Team", "Together", "WorkerLost", "of_environment"]
-
-CPU = torch.device("cpu")
 
 
 class Team(Protocol):
@@ -66,16 +65,19 @@ ALONE = Alone()
 class Together:
     """Workers anywhere, over what torch.distributed has set up; closing ends that where this program began it."""
 
-    def __init__(self, ours: bool) -> None:
+    def __init__(self, ours: bool, device: torch.device = CPU) -> None:
         self.rank, self.size, self.ours = dist.get_rank(), dist.get_world_size(), ours
-        self.device = torch.device("cuda") if "nccl" in dist.get_backend_config() else CPU
+        alone_on_it = apart(self.gather(identity(device)))
+        self.nccl = dist.new_group(backend="nccl") if alone_on_it and dist.is_nccl_available() else None
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """In one exchange for each type."""
         for group in _alike(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in group]).to(self.device)
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            fast = self.nccl if flat.is_cuda else None
+            flat = flat if fast else flat.to(CPU)
             with _heard():
-                dist.all_reduce(flat)
+                dist.all_reduce(flat, group=fast)
             parts = flat.split([tensor.numel() for tensor in group])
             _copy([part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)], group)
 
@@ -175,27 +177,25 @@ class Beside:
 
 def of_environment(device: torch.device = CPU) -> Team:
     """The team that torchrun or Ray Train has set up for this process; alone where neither did."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     ours = not dist.is_initialized()
     size = int(os.environ.get("WORLD_SIZE", "1")) if ours else dist.get_world_size()
     if size == 1:
         return ALONE
     if ours:
-        _connect(device)
-    together = Together(ours)
-    meeting = Barrier.among(together.rank, together.gather) if device.type == "cpu" else None
+        _connect()
+    together = Together(ours, device)
+    meeting = None if together.nccl else Barrier.among(together.rank, together.gather)
     return Beside(together, meeting) if meeting else together
 
 
-def _connect(device: torch.device) -> None:
-    """Meet the others; each on a GPU of its own if there are enough, as NCCL refuses to share one."""
+def _connect() -> None:
+    """Meet the others."""
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise Refusal(f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, one process none")
-    apart = False
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        apart = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if apart else "gloo")
+    dist.init_process_group("gloo")
 
 
 def _alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -26,7 +26,7 @@ from distvae.train.group import POLL, Group, wait_for_workers
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.notices import Notices, leaving
 from distvae.train.run import read_epochs, read_info, read_records
-from distvae.train.team import Team, WorkerLost
+from distvae.train.team import ALONE, Team, WorkerLost
 
 if TYPE_CHECKING:
     from distvae.estep.actors import ShardedStore
@@ -53,7 +53,7 @@ def train(
 
     group = _shared(config, folder, group)[1]
     with joined(group.address, cores(), memory(group.most)) as ray:
-        yield from wait_for_workers(ray, group, config.train.threads or 1, stop)
+        group = yield from wait_for_workers(ray, group, config.train, stop)
         check(ray, folder)
         yield from lead(config, recipe, folder, group, stop)
 
@@ -114,22 +114,16 @@ def _shards(config: Config, lanes: Lanes, group: Group) -> Any:
 
 def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exception | bool:
     """Run the workers to their end: whether they were asked to stop before it, or the error."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import FailureConfig, RunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
-    each = {"CPU": threads} | ({"GPU": group.gpus} if group.gpus else {})
-    count = group.most if group.least == group.most else (group.least, group.most)
     again, notes = FailureConfig(max_failures=FAILURES), folder.below(f"ray-{job['owner']}")
     try:
         trainer = TorchTrainer(
             work,
             train_loop_config=job,
-            scaling_config=ScalingConfig(
-                num_workers=count,
-                resources_per_worker=each,
-                use_gpu=group.gpus > 0,
-                elastic_resize_monitor_interval_s=RESIZE,
-            ),
+            torch_config=TorchConfig(backend="gloo"),  # NCCL joins it where each worker has a GPU of its own
+            scaling_config=scaling(group, threads),
             run_config=RunConfig(name="workers", storage_path=notes.place, failure_config=again),
         )
         return bool(trainer.fit().return_value)
@@ -137,6 +131,19 @@ def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exc
         return error
     finally:
         notes.remove()
+
+
+def scaling(group: Group, threads: int) -> Any:
+    """Return how many workers Ray Train is to start, and what each of them asks Ray for."""
+    from ray.train import ScalingConfig
+
+    gpus = group.gpus or 0.0
+    return ScalingConfig(
+        num_workers=group.most if group.least == group.most else (group.least, group.most),
+        resources_per_worker={"CPU": threads} | ({"GPU": gpus} if gpus else {}),
+        use_gpu=gpus > 0,
+        elastic_resize_monitor_interval_s=RESIZE,
+    )
 
 
 def work(job: dict[str, Any]) -> bool:
@@ -151,6 +158,8 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.data import open_dataset
     from distvae.estep.actors import ShardedStore
     from distvae.estep.shard import StaleShard
+    from distvae.nodes import assigned_gpus
+    from distvae.train.bits import agree
     from distvae.train.devices import device_of
     from distvae.train.session import keep, prepare
     from distvae.train.team import of_environment
@@ -158,11 +167,13 @@ def work(job: dict[str, Any]) -> bool:
     config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
     if folder.has(REFUSED.format(owner)):
         return False
-    device = device_of(config.train.device)
-    team = of_environment(device)
-    store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
+    team: Team = ALONE
     try:
+        device = device_of(config.train.device, assigned_gpus())
+        team = of_environment(device)
+        store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
         dataset = open_dataset(config.data, quiet=True)
+        agree(config.train, device, team, folder).obey()
         trainer = prepare(config, dataset, team, store, device)
         tell = partial(_tell, folder, owner, team, store)
         tell()

@@ -1,6 +1,7 @@
 """Imports point one way, commands start light, and the core needs torch and NumPy alone."""
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "provenance", "products"),
+    ("noise", "refusal", "memory", "provenance", "arithmetic"),
     ("cluster", "storage", "lanes", "schema", "measures", "running", "untrusted"),
     ("interface", "nodes"),
     ("config",),
@@ -75,6 +76,7 @@ COMMANDS = [
     "tune",
     "bench",
     "bench sweep",
+    "bench gpu",
     "results",
     "peer",
     "report",
@@ -120,3 +122,17 @@ x = np.random.default_rng(0).random((32, 10), dtype=np.float32)
 assert len(list(Trainer(config.train, *assemble(config, 10), x, x).run())) == 1
 """
     )
+
+
+def test_the_benchmark_of_gpus_needs_torch_and_numpy_alone() -> None:
+    """It runs where a GPU is lent, without the command line."""
+    words = ["sdm-1024", "--device", "cpu", "--rows", "1024", "--epochs", "1", "--json"]
+    told = in_a_new_process(
+        f"""
+import sys
+sys.modules.update(dict.fromkeys({[*BARE, "numba", "PIL", "jinja2"]!r}))
+from distvae.bench.gpu import main
+main({words!r})
+"""
+    )
+    assert json.loads(told)["epoch_s"] > 0
