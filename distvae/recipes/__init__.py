@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import BarsData, Config, SpritesData, from_dict
-from distvae.refusal import Refusal, nearest
+from distvae.refusal import Refusal, nearest, shown
 from distvae.schema import FAMILIES, SECTIONS, field_types
+from distvae.untrusted import brief, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
 
@@ -28,14 +29,7 @@ def recipe_path(name: str) -> Path:
 
 def read_tree(path: Path) -> dict[str, Any]:
     """The nested mapping in a YAML file."""
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise Refusal(f"{path}: {error.strerror or error}; a readable YAML file expected") from error
-    except (yaml.YAMLError, ValueError) as error:  # of bytes that are no text, or of a day that no month has
-        raise Refusal(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise Refusal(f"{path}: holds no mapping; sections {', '.join(SECTIONS)} expected")
     return tree
@@ -79,7 +73,7 @@ def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, 
         elif isinstance(fields, Mapping):
             result[section] = _assign(section, dict(fields), name, value)
         else:
-            raise Refusal(f"{section}: {fields!r} is not a mapping of fields")
+            raise Refusal(f"{section}: {shown(fields)} is not a mapping of fields")
     return result
 
 
@@ -96,12 +90,7 @@ def parse_assignments(words: list[str]) -> dict[str, Any]:
 
 
 def _assignment(word: str) -> tuple[str, Any]:
-    import yaml
-
     path, equals, text = word.partition("=")
     if not equals or text.startswith("=") or not re.fullmatch(r"\w+(\.\w+)*", path):
-        raise Refusal(f"{word}: not an assignment; KEY=VALUE expected, such as train.epochs=3")
-    try:
-        return path, yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise Refusal(f"{path}: {text!r} is not a YAML value") from error
+        raise Refusal(f"{brief(word)}: not an assignment; KEY=VALUE expected, such as train.epochs=3")
+    return path, parse_yaml(text, f"{path}={brief(text)}")

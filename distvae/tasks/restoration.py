@@ -116,14 +116,15 @@ class Restoration:
         return Stage(epoch.epoch, epoch.epochs, bound, scale * details["sigma"], details["active"], epoch.seconds)
 
     @property
-    def finished(self) -> int:
-        """How many epochs lie behind the model."""
-        return self.trainer.position.epoch
+    def begun(self) -> bool:
+        """Whether the model has learned anything yet."""
+        return self.trainer.position.epoch > 0 or self.trainer.position.batch > 0
 
     @property
     def reached(self) -> str:
         """When in training the model is as it is."""
-        return f"in epoch {self.finished + 1}" if self.trainer.position.batch else f"after epoch {self.finished}"
+        position = self.trainer.position
+        return f"in epoch {position.epoch + 1}" if position.batch else f"after epoch {position.epoch}"
 
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""

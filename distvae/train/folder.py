@@ -139,5 +139,5 @@ def keep_epochs(folder: Folder, finished: int) -> None:
 
 def note(folder: Folder, **facts: Any) -> None:
     """Say more about a run in its folder."""
-    info = json.loads(folder.read("run.json"))
+    info = read_info(folder)
     folder.write("run.json", json.dumps(info | facts, indent=1).encode())

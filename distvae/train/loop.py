@@ -76,6 +76,8 @@ class Trainer:
         self.alone = config.local_steps if team.size > 1 else 0
         self.adam = Adam(self.parameters, ALONE if self.alone else team, self.config.clip)
         self.position = Position()
+        self.range: tuple[float, ...] = ()
+        """The least and the largest value of the rows to train on, where somebody has looked."""
         self.total: Sums = {}
         self.searching = self.reading = 0.0  # seconds of this epoch spent in visits to populations, and on data
 

@@ -86,7 +86,8 @@ def keep(
         raise
     finally:
         if chief and owned(folder, owner):
-            note(folder, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
+            seconds, epochs = trainer.position.seconds, trainer.position.epoch
+            note(folder, seconds=seconds, epochs=epochs, range=trainer.range)
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:
@@ -135,7 +136,7 @@ def prepare(
 
     Populations go to the store, if one is given. Training runs on the device, by default that of `train.device`.
     """
-    _refuse_unfit(config, dataset)
+    ranges = _refuse_unfit(config, dataset)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
         estep.share(store)
@@ -144,15 +145,21 @@ def prepare(
     model.begin(_blocks(train))
     estep.begin(_blocks(train), held, config.train.seed)
     val = train if estep.block else dataset.splits["val"]  # states are kept for rows in training alone
-    return Trainer(config.train, model, estep, train, val, team, device)
+    trainer = Trainer(config.train, model, estep, train, val, team, device)
+    trainer.range = ranges["train"]
+    return trainer
 
 
-def _refuse_unfit(config: Config, dataset: Dataset) -> None:
-    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones (NaN) are none."""
+def _refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones (NaN) are none.
+
+    Return the least and the largest value of each split.
+    """
     likelihood, seen = config.model.likelihood, getattr(config.estep, "input", "raw")
     least, most = LIKELIHOODS[likelihood].support
-    for split in filter(lambda name: len(dataset.splits[name]), dataset.named("all")):
-        for value in _range(dataset.splits[split]):
+    ranges = {split: _range(dataset.splits[split]) for split in dataset.named("all") if len(dataset.splits[split])}
+    for split, values in ranges.items():
+        for value in values:
             if math.isnan(value):
                 raise Refusal(f"{dataset.name}: every value of split '{split}' is missing; some observed ones expected")
             if value < least or value > most or math.isinf(value):
@@ -162,6 +169,7 @@ def _refuse_unfit(config: Config, dataset: Dataset) -> None:
             else:
                 continue
             raise Refusal(f"{field} with a value of {value:g} in split '{split}' of {dataset.name}; {wanted} expected")
+    return ranges
 
 
 def _range(rows: Rows) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from distvae.config import Config
 from distvae.config.values import Count, Whole
 from distvae.recipes import load, read_tree
-from distvae.refusal import Refusal, nearest
+from distvae.refusal import Refusal, nearest, shown
 from distvae.schema import check
 from distvae.tune.admission import admit
 from distvae.tune.axes import read_axes
@@ -77,7 +77,7 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
 def _read_base(tree: Mapping[str, Any]) -> Config:
     fixed = tree.get("fixed") or {}
     if not isinstance(fixed, Mapping):
-        raise Refusal(f"fixed: {fixed!r}; dotted keys and values expected, such as train.epochs: 10")
+        raise Refusal(f"fixed: {shown(fixed)}; dotted keys and values expected, such as train.epochs: 10")
     if "base" not in tree:
         raise Refusal("base: missing; a recipe, or the file of one, expected")
     varied = {axis.key for axis in read_axes(tree.get("axes"))}

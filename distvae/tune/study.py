@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from distvae.cluster import cores, joined
 from distvae.config import flatten
 from distvae.nodes import check
-from distvae.output import claim_place, read_json, whole
+from distvae.output import claim_place, whole
 from distvae.progress import until_stopped
 from distvae.recipes import refuse_place
 from distvae.refusal import Refusal
@@ -27,6 +27,7 @@ from distvae.tune.running import LIVES, asking, halting, listening, trainable
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.watch import Watch
+from distvae.untrusted import read_json
 
 if TYPE_CHECKING:
     import torch

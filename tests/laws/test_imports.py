@@ -14,7 +14,7 @@ import distvae
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
     ("noise", "refusal", "memory", "provenance", "arithmetic"),
-    ("cluster", "storage", "lanes", "schema", "measures", "running"),
+    ("cluster", "storage", "lanes", "schema", "measures", "running", "untrusted"),
     ("interface", "nodes"),
     ("config",),
     ("recipes", "output"),
