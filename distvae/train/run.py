@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae.config import Config, from_dict
+from distvae.config import Config, from_stored
 from distvae.data.dataset import Rows
 from distvae.estep import assemble
 from distvae.interface import Batch, Posterior
@@ -126,7 +126,7 @@ def read_config(place: Place, info: dict[str, Any]) -> Config:
     known = (info.get("config_sha256"), info.get("config_sha256_before"))  # it may be about to be replaced
     if hashlib.sha256(text).hexdigest() not in known:
         raise Refusal(f"{file}: altered since the run began; start a new run from it with 'distvae train {file}'")
-    return from_dict(yaml.safe_load(text))
+    return from_stored(yaml.safe_load(text))
 
 
 def read_epochs(place: Place) -> list[dict[str, float]]:
