@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 ROOT = Path("runs")
 
 
+def run_folder(run: Path | str) -> Path:
+    """Return the folder of a run: itself, or by its name or id in MLflow, or as best:METRIC@SWEEP."""
+    if Path(run).is_dir():  # MLflow is not asked
+        return Path(run)
+    from distvae.track import Store
+    from distvae.track.finding import folder_of
+
+    return folder_of(str(run), Store.find(ROOT))
+
+
 def configured(recipe: str, assignments: list[str], data: str | None, seed: int | None) -> Config:
     """The configuration of a command line."""
     given = parse_assignments(assignments)

@@ -72,4 +72,4 @@ class Eval:
     labels: Count = 5000
     """Training data points whose classes probes are told, at most."""
     processes: Count | None = None
-    """Processes that judge files side by side; null: one per core."""
+    """Processes that judge files side by side; null: as many as have enough to do, and at most one per core."""

@@ -84,6 +84,18 @@ def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[s
     return tree | {name: value}
 
 
+def describe(values: Mapping[str, Any]) -> str:
+    """Tell the values of dotted keys in words: text stands for itself, everything else goes with its key."""
+    return " ".join(
+        value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
+        for key, value in values.items()
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def parse_assignments(words: list[str]) -> dict[str, Any]:
     """`train.epochs=3` and the like, values read as YAML."""
     return dict(_assignment(word) for word in words)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -90,11 +91,17 @@ def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> 
         if name not in free and now.get(name) != before.get(name):
             then = f"but {before.get(name)!r} in the run in {folder}"
             then += ", whose rate is made for so many" if name == "train.epochs" else ""
-            raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged")
+            raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged{_as_before(name, before)}")
     if info["data_digest"] != dataset.digest:
         raise Refusal(f"{folder}: trained on other data ({info['data']}); --resume wants the data it began with")
     if config.train.epochs != stored.train.epochs:
         _prolong(folder, stored.with_("train", epochs=config.train.epochs), info)
+
+
+def _as_before(name: str, before: Mapping[str, Any]) -> str:
+    """Tell how to say again what a run began with, where a word says it."""
+    value = before.get(name)
+    return f", with {name}={value}" if isinstance(value, str) and value.isidentifier() else ""
 
 
 def _prolong(folder: Folder, config: Config, info: dict[str, Any]) -> None:

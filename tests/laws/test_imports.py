@@ -65,6 +65,7 @@ def in_a_new_process(code: str) -> str:
 
 COMMANDS = [
     "",
+    "--version",
     "train",
     "evaluate",
     "resynthesize",
