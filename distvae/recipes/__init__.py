@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import BarsData, Config, SpritesData, from_dict
-from distvae.refusal import Refusal, nearest
-from distvae.schema import FAMILIES, SECTIONS, field_types
+from distvae.refusal import Refusal, nearest, shown
+from distvae.schema import FAMILIES, SECTIONS, field_types, fields_of
 
 RECIPES = Path(__file__).parent
 
@@ -73,13 +73,10 @@ def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, 
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     for path, value in sorted(assignments.items(), key=lambda item: not item[0].endswith(".kind")):
         section, _, name = path.partition(".")
-        fields = result.get(section) or {}
-        if not name:
-            result[section] = value
-        elif isinstance(fields, Mapping):
-            result[section] = _assign(section, dict(fields), name, value)
+        if name:
+            result[section] = _assign(section, fields_of(section, result.get(section)), name, value)
         else:
-            raise Refusal(f"{section}: {fields!r} is not a mapping of fields")
+            result[section] = value
     return result
 
 
@@ -104,4 +101,4 @@ def _assignment(word: str) -> tuple[str, Any]:
     try:
         return path, yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise Refusal(f"{path}: {text!r} is not a YAML value") from error
+        raise Refusal(f"{path}: {shown(text)} is not a YAML value") from error

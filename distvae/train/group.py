@@ -1,12 +1,15 @@
 """Who trains together, and the wait until there is room for them."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from distvae.config.values import NonNegative
 from distvae.refusal import Refusal
+from distvae.schema import check
 from distvae.train.loop import Interrupted
 
 POLL = 0.3  # seconds between two looks at what there is
@@ -29,12 +32,17 @@ class Group:
     def parse(cls, text: str, gpus: float = 0.0, address: str | None = None, wait: float = 0.0) -> "Group":
         """`N`, or `LEAST:MOST` for as many as there are."""
         parts = text.split(":")
-        if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        if len(parts) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,5}", part) for part in parts):
             raise Refusal(f"--workers: '{text}'; a number such as 4, or a range such as 1:4, expected")
         least, most = int(parts[0]), int(parts[-1])
         if least > most:
             raise Refusal(f"--workers: '{text}' falls; a range such as 1:4 expected")
-        return cls(least, most, gpus, address, wait)
+        return cls(least, most, check("--gpus-per-worker", NonNegative, gpus), address, waited(wait))
+
+
+def waited(seconds: float) -> float:
+    """Return the seconds of --wait, if they are a number."""
+    return float(check("--wait", NonNegative, seconds))
 
 
 def wait_for_workers(ray: Any, group: Group, threads: int, stop: Callable[[], object]) -> Iterator[str]:

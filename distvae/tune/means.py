@@ -7,9 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from distvae.config.values import NonNegative
 from distvae.nodes import called
 from distvae.refusal import Refusal
-from distvae.train.group import POLL, Group
+from distvae.schema import check
+from distvae.train.group import POLL, Group, waited
 
 LIGHT = {"memory": 1.0}
 """What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
@@ -41,9 +43,10 @@ class Means:
         if gpus_per_worker and not group:
             raise Refusal("--gpus-per-worker: there are no workers; --workers N, or --gpus-per-trial expected")
         for option, gpus in {"--gpus-per-worker": gpus_per_worker, "--gpus-per-trial": gpus_per_trial or 0.0}.items():
+            check(option, NonNegative, gpus)
             if gpus > 1 and gpus % 1:
                 raise Refusal(f"{option}: {gpus:g}; a part of one, such as 0.25, or a whole number expected")
-        return cls(group, gpus_per_trial, address, wait)
+        return cls(group, gpus_per_trial, address, waited(wait))
 
     @property
     def workers(self) -> int:
