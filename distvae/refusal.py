@@ -17,13 +17,18 @@ VALUE = 60
 """Characters that a value may have within it."""
 DIGITS = 40
 """Of a whole number that is written out."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+"""Characters that a terminal obeys instead of showing them."""
+PASSWORD = re.compile(r"(:/{1,2})[^\s/@:]*:[^\s@]*@")
+"""The user and the password of a URI, which may have lost one of its two slashes to be a path."""
 
 
 class Refusal(ValueError):
     """Bad input. Its message names the file or field, what is wrong and what would be right."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(re.sub(r"[\x00-\x1f\x7f]+", " ", message), MESSAGE))
+        line = CONTROL.sub(" ", PASSWORD.sub(r"\1", message))
+        super().__init__(shortened(line, MESSAGE))
 
 
 def shortened(text: str, most: int) -> str:

@@ -18,6 +18,7 @@ from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
+from distvae.train.demand import Data, admit
 from distvae.train.epoch import Epoch
 from distvae.train.folder import keep_epochs, note, open_folder, own, owned, refuse_intruders
 from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
@@ -123,6 +124,7 @@ def prepare(
     Populations go to the store, if one is given. Training runs on the device, by default that of `train.device`.
     """
     _refuse_unfit(config, dataset)
+    admit(config, Data.of(dataset), team.size, holds=store is None)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
         estep.share(store)

@@ -15,6 +15,8 @@ from distvae.tasks.closeness import offered
 from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible
 from distvae.tasks.metrics import of_recordings
 from distvae.tasks.presets import worsens
+from distvae.train.demand import Data
+from distvae.train.demand import admit as afford_training
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.space import Space
 
@@ -96,12 +98,28 @@ def _admit_branch(space: Space, values: dict[str, Any], active: list[Axis]) -> N
                 f"{axis.path}: {axis.key} varies twice for {where}; conditions that exclude each other expected"
             )
         _admit_key(space, axis, values)
+    for axis, tried in _corners(space, values, active):
+        try:
+            refuse_impossible(space.config(tried))
+        except Refusal as error:
+            raise Refusal(f"{axis.path}: {error} (for {where})") from error
+
+
+def _corners(space: Space, values: dict[str, Any], active: list[Axis]) -> Iterator[tuple[Axis, dict[str, Any]]]:
+    """Each axis that varies with such values, and these with each value of it that has to be valid."""
     for axis in active:
         for value in [values[axis.key]] if axis.key in space.deciding else axis.span.corners:
+            yield axis, values | {axis.key: value}
+
+
+def afford(space: Space, data: Data, workers: int = 1, holds: bool = True) -> None:
+    """Refuse a space some of whose trials on such data take more memory than this machine has free."""
+    for values in space.branches():
+        for axis, tried in _corners(space, values, space.active(values)):
             try:
-                refuse_impossible(space.config(values | {axis.key: value}))
+                afford_training(space.config(tried), data, workers, holds)
             except Refusal as error:
-                raise Refusal(f"{axis.path}: {error} (for {where})") from error
+                raise Refusal(f"{axis.path}: {error}") from error
 
 
 def _admit_key(space: Space, axis: Axis, values: Mapping[str, Any]) -> None:

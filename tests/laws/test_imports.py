@@ -12,8 +12,8 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "provenance", "products"),
-    ("cluster", "storage", "lanes", "schema", "measures", "running"),
+    ("noise", "refusal", "provenance", "products"),
+    ("cluster", "storage", "lanes", "schema", "measures", "running", "places", "memory"),
     ("interface", "nodes"),
     ("config",),
     ("recipes", "output"),
