@@ -73,6 +73,7 @@ def train(
     """Train, record, judge."""
     from distvae.tasks.measuring import refuse_unlabelled
     from distvae.track import Tracker
+    from distvae.train.demand import Data, admit
     from distvae.train.devices import device_of
     from distvae.train.group import refuse_hidden
     from distvae.train.loop import Diverged, Interrupted
@@ -89,6 +90,7 @@ def train(
     config = located(config, dataset)
     if judge:
         refuse_unlabelled(config)
+    admit(config, Data.of(dataset), group.most if group else team.size, holds=group is None)
     progress = Progress(style, dataset.unit)
     there = place(folder, storage, resume, force)
     if previous and chief:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
+from distvae.places import AMISS
 from distvae.provenance import program_version
 from distvae.refusal import Refusal, room
 
@@ -54,6 +55,10 @@ def said() -> Iterator[None]:
             yield
     except Refusal as error:
         _leave(str(error), 2)
+    except OSError as error:
+        if error.errno not in AMISS:
+            raise
+        _leave(str(Refusal(f"{error.filename}: {error.strerror}; another name or place expected")), 2)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
 

@@ -25,7 +25,7 @@ from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEM
 from distvae.config.net import Net
 from distvae.config.train import Eval, Train
 from distvae.refusal import Refusal, nearest
-from distvae.schema import SECTIONS, check, read_section
+from distvae.schema import SECTIONS, check, fields_of, read_section
 
 __all__ = [
     "Amortised",
@@ -128,9 +128,9 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     known = (*SECTIONS, "follows")
     for name in tree:
         if name not in known:
-            raise Refusal(f"{name}: no such section; {nearest(str(name), known)}")
-    sections = {name: read_section(name, tree.get(name) or {}) for name in SECTIONS if name != "estep"}
-    estep = {"kind": sections["model"].estep[0]} | dict(tree.get("estep") or {})
-    sections["estep"] = read_section("estep", estep)
+            raise Refusal(f"{name}: no such section; {nearest(name, known)}")
+    trees = {name: fields_of(name, tree.get(name)) for name in SECTIONS}
+    sections = {name: read_section(name, trees[name]) for name in SECTIONS if name != "estep"}
+    sections["estep"] = read_section("estep", {"kind": sections["model"].estep[0]} | trees["estep"])
     follows = check("follows", Literal["ours", "paper", "release"], tree.get("follows", "ours"))
     return Config(**sections, follows=follows)

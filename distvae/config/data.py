@@ -8,6 +8,9 @@ from distvae.config.values import Count, NonNegative, Positive, Share, Whole, Wi
 from distvae.refusal import Refusal
 from distvae.schema import Range, family
 
+OVERLAPS = 64
+"""Frames that a sample may be in; more of them are nearly alike, and take the disk and a day."""
+
 
 class Pictures:
     """What data points that are pictures have in common."""
@@ -57,6 +60,9 @@ class SpeechData:
         """Refuse what no single field shows."""
         if self.window % self.hop or self.hop * 2 > self.window:
             raise Refusal(f"data.hop: {self.hop} does not divide data.window = {self.window} at least twice")
+        if self.hop * OVERLAPS < self.window:
+            least = -(-self.window // OVERLAPS)
+            raise Refusal(f"data.hop: {self.hop} with data.window = {self.window}; at least {least} expected")
         if self.val + self.test >= 1:
             raise Refusal(f"data.val + data.test: {self.val + self.test:g}; less than 1 expected")
 

@@ -21,6 +21,8 @@ from distvae.data import files
 from distvae.data.dataset import Array, Dataset
 from distvae.data.pictures import head
 from distvae.data.signals import PICTURES, read_picture
+from distvae.memory import refuse_to_exceed
+from distvae.places import expanded
 from distvae.refusal import Refusal
 
 FORMAT = 1  # of the preparation; a change gives another digest
@@ -30,6 +32,7 @@ Floats = NDArray[np.float64]
 def open_crops(config: CropData) -> Dataset:
     """Whitened windows by split, a function of the pictures' content and the configuration alone."""
     root, paths = found(config.path)
+    _refuse_too_many(config)
     train, val, _ = config.sizes
     rows = whitened(drawn(paths, config), train, config.kept)
     splits = {"train": rows[:train], "val": rows[train : train + val], "test": rows[train + val :]}
@@ -44,9 +47,16 @@ def _digest(config: CropData, paths: list[Path]) -> str:
     return hashlib.sha256(json.dumps([FORMAT, settings, files.digests(paths)]).encode()).hexdigest()
 
 
+def _refuse_too_many(config: CropData) -> None:
+    """Refuse more windows than memory holds, of which there are two copies in float64 while they are whitened."""
+    rows, dims = sum(config.sizes), config.dims
+    needed = 2 * 8 * dims * (rows + dims)
+    refuse_to_exceed(needed, f"data.sizes: {list(config.sizes)}", f"{rows:,} windows of {dims:,} values")
+
+
 def found(path: str) -> tuple[Path, list[Path]]:
     """The place that a configuration names, and the pictures there in order."""
-    root = Path(path).expanduser().resolve()
+    root = expanded(path, "data.path")
     if not path or not root.exists():
         problem = f"{path} is not there" if path else "empty"
         raise Refusal(f"data.path: {problem}; a picture, or a folder of pictures, expected")

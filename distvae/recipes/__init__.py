@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import BarsData, Config, SpritesData, from_dict
-from distvae.refusal import Refusal, nearest, shown
-from distvae.schema import FAMILIES, SECTIONS, field_types
+from distvae.refusal import Refusal, nearest
+from distvae.schema import FAMILIES, SECTIONS, field_types, fields_of
 from distvae.untrusted import brief, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
@@ -67,13 +67,10 @@ def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, 
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     for path, value in sorted(assignments.items(), key=lambda item: not item[0].endswith(".kind")):
         section, _, name = path.partition(".")
-        fields = result.get(section) or {}
-        if not name:
-            result[section] = value
-        elif isinstance(fields, Mapping):
-            result[section] = _assign(section, dict(fields), name, value)
+        if name:
+            result[section] = _assign(section, fields_of(section, result.get(section)), name, value)
         else:
-            raise Refusal(f"{section}: {shown(fields)} is not a mapping of fields")
+            result[section] = value
     return result
 
 

@@ -159,12 +159,16 @@ def _computable(space: Space) -> Space:
 def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     """The space on data that is ready, for all trials; what every trial would refuse is refused at once."""
     from distvae.data import open_dataset
+    from distvae.train.demand import Data
     from distvae.train.devices import device_of
+    from distvae.tune.admission import afford
 
     means.refuse_hidden(space.base.train.device)
     if means.address is None:
         device_of(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
+    if means.address is None and not any(key.startswith("data.") for key in space.varied):
+        afford(space, Data.of(dataset), means.workers, means.group is None)
     if "data.path" in space.varied:
         return space
     return space.pinned({"data.path": anywhere(space.config({"data.path": dataset.origin})).data.path})

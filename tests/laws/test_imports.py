@@ -13,8 +13,8 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "provenance", "arithmetic"),
-    ("cluster", "storage", "lanes", "schema", "measures", "running", "untrusted"),
+    ("noise", "refusal", "provenance", "arithmetic"),
+    ("cluster", "storage", "lanes", "schema", "measures", "running", "places", "memory", "untrusted"),
     ("interface", "nodes"),
     ("config",),
     ("recipes", "output"),
