@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before a command runs, so that every --help is quick."""
 
 import io
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,8 +39,8 @@ def said() -> Iterator[None]:
             yield
     except Refusal as error:
         _leave(str(error), 2)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
+    except KeyboardInterrupt as error:
+        _leave("interrupted", 128 + int(*error.args or [signal.SIGINT]))
 
 
 def _leave(text: str, code: int) -> None:

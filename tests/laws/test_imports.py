@@ -12,7 +12,8 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "provenance", "products"),
+    ("noise", "refusal", "memory", "provenance", "products", "ray_head"),
+    ("local_ray",),
     ("cluster", "storage", "lanes", "schema", "measures", "running"),
     ("interface", "nodes"),
     ("config",),
