@@ -103,7 +103,8 @@ def _awaited(program: "subprocess.Popen[bytes]", deadline: float, stop: Callable
 
 def _end(program: "subprocess.Popen[bytes]") -> None:
     """Have the program end Ray; kill all of its session when that takes too long."""
-    assert program.stdin and program.stdout
+    assert program.stdin
+    assert program.stdout
     with suppress(OSError):
         program.stdin.close()
     try:

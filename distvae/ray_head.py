@@ -63,7 +63,7 @@ def main() -> None:
 def temporary() -> Path:
     """Return the folder for temporary files, or /tmp where its name is too long for the paths of sockets."""
     usual = Path(tempfile.gettempdir())
-    return usual if len(str(usual)) <= LONGEST else Path("/tmp")
+    return usual if len(str(usual)) <= LONGEST else Path(os.sep, "tmp")
 
 
 def private_folder(base: Path) -> tuple[Path, int]:

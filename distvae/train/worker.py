@@ -130,6 +130,8 @@ def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exc
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from distvae.train.meeting import Unmet
+
     each = {"CPU": threads} | ({"GPU": group.gpus} if group.gpus else {})
     count = group.most if group.least == group.most else (group.least, group.most)
     again, notes = FailureConfig(max_failures=FAILURES), folder.below(f"ray-{job['owner']}")
@@ -137,6 +139,7 @@ def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exc
         trainer = TorchTrainer(
             work,
             train_loop_config=job,
+            torch_config=Unmet(),
             scaling_config=ScalingConfig(
                 num_workers=count,
                 resources_per_worker=each,
@@ -153,6 +156,16 @@ def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exc
 
 
 def work(job: dict[str, Any]) -> bool:
+    """Meet the other workers and train with them; return whether this one was asked to stop."""
+    from distvae.train.meeting import met
+
+    if Folder(job["place"]).has(REFUSED.format(job["owner"])):
+        return False
+    with met():
+        return _work(job)
+
+
+def _work(job: dict[str, Any]) -> bool:
     """One worker: train to the end, or until asked to stop; whether it was.
 
     What would happen again is written down before it is raised: Ray then ends the workers that wait for this one, and
@@ -169,8 +182,6 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.train.team import of_environment
 
     config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
-    if folder.has(REFUSED.format(owner)):
-        return False
     device = device_of(config.train.device)
     team = of_environment(device)
     store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
