@@ -1,19 +1,21 @@
 """Ray: one that runs already, or one on this machine for a single job - its own, closed to others, gone afterwards."""
 
 import logging
+import math
 import os
 import secrets
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distvae.local_ray import Local, started
+from distvae.local_ray import REMEDY, Local, started
 from distvae.refusal import Refusal
 
 SETTINGS = {
@@ -34,6 +36,8 @@ MEMORY = 150 * 2**20  # of Ray's object store: reports of epochs are all that pa
 
 PATIENCE = 5.0
 """Seconds from a signal that asks to stop to the end of a process that hears it while it joins a Ray."""
+POLL = 0.2
+"""Seconds between two looks at whether a Ray that is being joined is still there."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -52,19 +56,19 @@ def joined(address: str | None, cpus: int, memory: int = MEMORY, stop: Callable[
         os.environ.setdefault(name, value)
     if address is None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        with started(cpus, memory, stop) as local, _inside(partial(_join_local, local), stop) as ray:
+        with started(cpus, memory, stop) as local, _inside(partial(_join_local, local), stop, local.gone) as ray:
             yield ray
     else:
-        with _inside(partial(_join, address), stop) as ray:
+        with _inside(partial(_join, address), stop, never) as ray:
             yield ray
 
 
 @contextmanager
-def _inside(join: Callable[[Any], None], stop: Callable[[], object]) -> Iterator[Any]:
+def _inside(join: Callable[[Any], None], stop: Callable[[], object], gone: Callable[[], bool]) -> Iterator[Any]:
     """Join a Ray, and leave it afterwards."""
     import ray
 
-    with _own_signals(), _heard():
+    with _own_signals(), _heard(gone):
         join(ray)
     try:
         if number := stop():
@@ -123,10 +127,10 @@ def _line(error: Exception) -> str:
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
-    """End this process some seconds after a signal that asks to stop, or at the second one.
+def _heard(gone: Callable[[], bool]) -> Iterator[None]:
+    """End this process some seconds after a signal that asks to stop, at the second one, and when Ray is gone.
 
-    Ray may sit in a call that lets no handler of Python run; a thread hears of the signal all the same.
+    Ray may sit in a call that lets no handler of Python run, for minutes; a thread hears of the signal all the same.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -135,28 +139,35 @@ def _heard() -> Iterator[None]:
     mouth.setblocking(False)
     over = threading.Event()
     before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_obey, args=(ears, over), daemon=True).start()
+    threading.Thread(target=_obey, args=(ears, over, gone), daemon=True).start()
     try:
         yield
     finally:
-        signal.set_wakeup_fd(before)
         over.set()
+        signal.set_wakeup_fd(before)
         mouth.close()
 
 
-def _obey(ears: socket.socket, over: threading.Event) -> None:
-    """End this process when it has been told to stop, and goes on."""
-    asking = {signal.SIGINT, signal.SIGTERM}
-    with ears:
-        while (told := ears.recv(1)) and told[0] not in asking:
-            pass
-        ears.settimeout(PATIENCE)
+def _obey(ears: socket.socket, over: threading.Event, gone: Callable[[], bool]) -> None:
+    """End this process where it should and does not, until it is over."""
+    ears.settimeout(POLL)
+    asked, deadline = list[int](), math.inf
+    while not over.is_set():
         with suppress(TimeoutError):
-            while told and (again := ears.recv(1)) and again[0] not in asking:
-                pass
-    if told and not over.is_set():
-        print("distvae: interrupted", file=sys.stderr, flush=True)
-        os._exit(128 + told[0])
+            asked += [number for number in ears.recv(16) if number in (signal.SIGINT, signal.SIGTERM)]
+        if asked:
+            deadline = min(deadline, time.monotonic() + PATIENCE)
+        if len(asked) > 1 or time.monotonic() > deadline:
+            _leave("interrupted", 128 + asked[0])
+        if gone() and not over.wait(PATIENCE):
+            _leave(f"Ray: ended while it was joined; {REMEDY}", 2)
+    ears.close()
+
+
+def _leave(text: str, code: int) -> None:
+    """End this process from a thread."""
+    print(f"distvae: {text}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 @contextmanager

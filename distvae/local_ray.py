@@ -24,6 +24,8 @@ LIMIT = 240.0
 """Seconds in which Ray has to stand, all attempts together."""
 POLL = 0.1
 """Seconds between two looks at whether anybody asks to stop."""
+REMEDY = "less load or more memory expected, or one process (train without --workers), or --address of a Ray that runs"
+"""What to do where Ray does not start."""
 END = 20.0
 """Seconds that Ray has to end in before it is killed."""
 
@@ -34,6 +36,12 @@ class Local(NamedTuple):
     address: str
     folder: Path
     """Ray's own, for its logs and sockets."""
+    program: "subprocess.Popen[bytes]"
+    """What holds Ray, and ends with it."""
+
+    def gone(self) -> bool:
+        """Return whether Ray has ended."""
+        return self.program.poll() is not None
 
 
 class NotStarted(Exception):
@@ -46,19 +54,20 @@ def started(cpus: int, memory: int, stop: Callable[[], object]) -> Iterator[Loca
 
     Raise KeyboardInterrupt, with the signal, when asked to stop before it stands.
     """
-    program, local = _attempts(cpus, memory, stop)
+    local = _attempts(cpus, memory, stop)
     try:
         yield local
     finally:
-        _end(program)
+        _end(local.program)
 
 
-def _attempts(cpus: int, memory: int, stop: Callable[[], object]) -> "tuple[subprocess.Popen[bytes], Local]":
+def _attempts(cpus: int, memory: int, stop: Callable[[], object]) -> Local:
+    """Start Ray, again if the first time fails; refuse when it does not start."""
     deadline, reason = time.monotonic() + LIMIT, ""
     for _ in range(ATTEMPTS):
         program = _launch(cpus, memory)
         try:
-            return program, _awaited(program, deadline, stop)
+            return _awaited(program, deadline, stop)
         except NotStarted as error:
             reason = str(error)
             _end(program)
@@ -67,10 +76,7 @@ def _attempts(cpus: int, memory: int, stop: Callable[[], object]) -> "tuple[subp
         except BaseException:
             _end(program)
             raise
-    raise Refusal(
-        f"Ray: does not start on this machine ({reason}); less load or more free memory expected, or training in one "
-        "process without --workers, or a Ray that runs by --address"
-    )
+    raise Refusal(f"Ray: does not start on this machine ({reason}); {REMEDY}")
 
 
 def _launch(cpus: int, memory: int) -> "subprocess.Popen[bytes]":
@@ -98,7 +104,7 @@ def _awaited(program: "subprocess.Popen[bytes]", deadline: float, stop: Callable
     facts = json.loads(told)
     if "failed" in facts:
         raise NotStarted(facts["failed"])
-    return Local(facts["address"], Path(facts["folder"]) / "ray")
+    return Local(facts["address"], Path(facts["folder"]) / "ray", program)
 
 
 def _end(program: "subprocess.Popen[bytes]") -> None:

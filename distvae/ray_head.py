@@ -17,6 +17,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,6 +109,7 @@ class Held:
         """Start Ray's head and node processes; return the address of the head."""
         from ray._private.parameter import RayParams
 
+        agent = free_port()
         parameters = RayParams(
             node_ip_address=HOST,
             num_cpus=cpus,
@@ -116,11 +118,12 @@ class Held:
             include_dashboard=False,
             include_log_monitor=False,
             no_monitor=True,
-            runtime_env_agent_port=free_port(),  # else Ray's node process waits 15 s for it, and aborts
+            runtime_env_agent_port=agent,  # else Ray's node process waits 15 s for it, and aborts
         )
         kind = _node_kind()
         self.node = kind.__new__(kind)  # seen by the watch while it is being started
         self.node.__init__(parameters, head=True, shutdown_at_exit=False, ray_init_cluster=True)
+        wait_for_listener(agent)  # one that dies takes Ray's node process with it, which the watch sees
         return str(self.node.address)
 
     def watch(self) -> None:
@@ -176,6 +179,14 @@ def free_port() -> int:
     with socket.socket() as opened:
         opened.bind((HOST, 0))
         return int(opened.getsockname()[1])
+
+
+def wait_for_listener(port: int) -> None:
+    """Wait until somebody listens on a port of loopback."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1.0):
+            return
+        time.sleep(POLL)
 
 
 def _closed(file: int, seconds: float) -> bool:
