@@ -50,7 +50,7 @@ def never() -> bool:
 def joined(address: str | None, cpus: int, memory: int = MEMORY, stop: Callable[[], object] = never) -> Iterator[Any]:
     """Join the Ray at an address, or without one a new one on this machine with so many processors.
 
-    Raise KeyboardInterrupt, with the signal, when asked to stop before it is joined.
+    Raise KeyboardInterrupt when asked to stop before it is joined.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -71,8 +71,8 @@ def _inside(join: Callable[[Any], None], stop: Callable[[], object], gone: Calla
     with _own_signals(), _heard(gone):
         join(ray)
     try:
-        if number := stop():
-            raise KeyboardInterrupt(number)
+        if stop():
+            raise KeyboardInterrupt
         yield ray
     finally:
         ray.shutdown()

@@ -52,7 +52,7 @@ class NotStarted(Exception):
 def started(cpus: int, memory: int, stop: Callable[[], object]) -> Iterator[Local]:
     """Start a Ray with so many processors and bytes of object store; end it when left.
 
-    Raise KeyboardInterrupt, with the signal, when asked to stop before it stands.
+    Raise KeyboardInterrupt when asked to stop before it stands.
     """
     local = _attempts(cpus, memory, stop)
     try:
@@ -92,8 +92,8 @@ def _awaited(program: "subprocess.Popen[bytes]", deadline: float, stop: Callable
     assert program.stdout
     told = b""
     while not told.endswith(b"\n"):
-        if number := stop():
-            raise KeyboardInterrupt(number)
+        if stop():
+            raise KeyboardInterrupt
         if time.monotonic() >= deadline:
             raise NotStarted(f"it has not answered for {LIMIT:.0f} s")
         if select.select([program.stdout], [], [], POLL)[0]:

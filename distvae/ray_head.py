@@ -26,7 +26,7 @@ PREFIX = "distvae-ray-"
 """How the private folders of local Rays begin."""
 LOCK = "lock"
 """The file of such a folder that is locked as long as its Ray lives."""
-LONGEST = 40
+LONGEST = 50
 """Characters of a folder for temporary files below which the paths of Ray's sockets, at most 107 long, fit."""
 POLL = 0.1
 """Seconds between two looks at what has ended."""
@@ -115,6 +115,7 @@ class Held:
             num_cpus=cpus,
             object_store_memory=memory,
             temp_dir=str(self.folder / "ray"),
+            session_name="session",  # short, for the paths of its sockets
             include_dashboard=False,
             include_log_monitor=False,
             no_monitor=True,

@@ -1,7 +1,6 @@
 """The command line. Nothing heavy is imported before a command runs, so that every --help is quick."""
 
 import io
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +38,8 @@ def said() -> Iterator[None]:
             yield
     except Refusal as error:
         _leave(str(error), 2)
-    except KeyboardInterrupt as error:
-        _leave("interrupted", 128 + int(*error.args or [signal.SIGINT]))
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
 
 
 def _leave(text: str, code: int) -> None:

@@ -116,8 +116,8 @@ def wait_for_room(ray: Any, means: Means, threads: int, stop: Callable[[], int],
     asked = called(means.each(threads), trials * means.workers) if means.wait else nullcontext()
     with asked:
         while means.room(found := machines(ray), threads) < trials and time.monotonic() < deadline:
-            if number := stop():
-                raise KeyboardInterrupt(number)
+            if stop():
+                raise KeyboardInterrupt
             time.sleep(POLL)
     if not means.room(found, threads):
         lack = f"{means.option}: {means.lack(found, threads)}"
