@@ -13,9 +13,10 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "provenance", "arithmetic"),
-    ("cluster", "storage", "lanes", "schema", "measures", "running", "places", "memory", "untrusted"),
-    ("interface", "nodes"),
+    ("noise", "refusal", "provenance", "arithmetic", "ray_head"),
+    ("local_ray",),
+    ("cluster", "storage", "lanes", "schema", "measures", "running", "places", "memory"),
+    ("interface", "nodes", "untrusted"),
     ("config",),
     ("recipes", "output"),
     ("data",),
