@@ -108,7 +108,19 @@ def test_json_that_is_no_object_or_deep_is_refused(content: str | bytes) -> None
         parse_json(content, "x")
 
 
-def test_a_folder_named_as_a_file_of_a_run_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["run.json", "config.yaml", "best.json", "last.json", "epochs.jsonl"])
+def test_a_folder_named_as_a_file_of_a_run_is_refused(call: Called, tmp_path: Path, name: str) -> None:
+    small = ["--out", str(tmp_path / "run"), "--no-track", "--no-evaluate", "--quiet", "train.epochs=1", "data.rows=20"]
+    assert call("train", "bars", *small)[0] == 0
+    path = tmp_path / "run" / name
+    path.unlink()
+    path.mkdir()
+    code, _, err = call("train", "bars", *small, "--resume")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{path}: a folder; a file, or none, expected" in err
+
+
+def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "best.json").mkdir()
     with pytest.raises(Refusal, match=r"best\.json: "):
         read_manifest(tmp_path, "best.json")
