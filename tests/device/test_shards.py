@@ -40,9 +40,10 @@ def sharded(name: str, device: str, folder: Path, count: int, missing: bool = Fa
 
 
 @pytest.mark.usefixtures("in_process")
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("missing", [False, True], ids=["whole", "missing"])
-@pytest.mark.parametrize("name", ["fitness", "released", "random"])
+@pytest.mark.parametrize(
+    ("name", "count", "missing"),
+    [("fitness", 1, False), ("fitness", 2, True), ("released", 2, False), ("random", 1, True)],
+)
 def test_training_with_shards_is_that_of_one_process_on_the_cpu(
     machine: Machine, tmp_path: Path, name: str, count: int, missing: bool
 ) -> None:

@@ -113,6 +113,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
     return {"tvae-picture": path, "mnist-vsc": folder}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_a_trial_is_judged_as_on_the_cpu(
     machine: Machine, sources: dict[str, Path], tmp_path: Path, space: str
