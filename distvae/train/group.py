@@ -53,6 +53,11 @@ def wait_for_workers(ray: Any, group: Group, threads: int, stop: Callable[[], ob
             time.sleep(POLL)
 
 
+def missing(ray: Any, group: Group, threads: int) -> str:
+    """Say what the fewest workers need that Ray does not have now."""
+    return _lack(ray.cluster_resources(), group, threads)
+
+
 def _lack(there: Mapping[str, float], group: Group, threads: int) -> str:
     """What the fewest workers need that is not there."""
     for name, each in {"CPU": threads, "GPU": group.gpus}.items():
