@@ -39,6 +39,8 @@ PATIENCE = 5.0
 """Seconds from a signal that asks to stop to the end of a process that hears it while it joins a Ray."""
 POLL = 0.2
 """Seconds between two looks at whether a Ray that is being joined is still there."""
+WIDTH = 200
+"""Characters of a message of Ray that are shown."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -71,12 +73,30 @@ def _inside(join: Callable[[Any], None], stop: Callable[[], object], gone: Calla
 
     with _own_signals(), _heard(gone):
         join(ray)
+    brief()
     try:
         if stop():
             raise KeyboardInterrupt
         yield ray
     finally:
         ray.shutdown()
+
+
+def brief() -> None:
+    """Have Ray's messages told in a line each, on standard error; all of a longer one goes to a file of Ray's logs."""
+    from ray._private import worker
+
+    logs = Path(worker._global_node.get_logs_dir_path()) / f"told-{os.getpid()}.txt"
+    worker.print_to_stdstream = lambda data, **_: _tell("\n".join(data["lines"]), logs)
+
+
+def _tell(text: str, file: Path) -> None:
+    """Say the first line of a message, and append the message to a file."""
+    first, _, more = text.strip().partition("\n")
+    with suppress(OSError), file.open("a") as log:
+        log.write(f"{text}\n")
+    where = f" (more in {file})" if more or len(first) > WIDTH else ""
+    print(f"Ray: {first[:WIDTH]}{where}", file=sys.stderr, flush=True)
 
 
 def _join_local(local: Local, ray: Any) -> None:

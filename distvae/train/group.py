@@ -112,6 +112,11 @@ def _settled(ray: Any, group: Group, device: str) -> Group:
     return replace(group, gpus=gpus_each(group.gpus, device, ray.cluster_resources().get("GPU", 0.0)))
 
 
+def missing(ray: Any, group: Group, threads: int) -> str:
+    """Say what the fewest workers need that Ray does not have now."""
+    return _lack(ray.cluster_resources(), group, threads)
+
+
 def _lack(there: Mapping[str, float], group: Group, threads: int) -> str:
     """Say what the fewest workers need that is not there."""
     for name, each in {"CPU": threads, "GPU": group.gpus or 0.0}.items():

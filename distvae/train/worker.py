@@ -22,9 +22,10 @@ from distvae.storage import Folder
 from distvae.train.epoch import Epoch
 from distvae.train.events import EVENTS, begun, note, sentence
 from distvae.train.folder import TakenOver, own, refuse_intruders
-from distvae.train.group import POLL, Group, wait_for_workers
+from distvae.train.group import POLL, Group, missing, wait_for_workers
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.notices import Notices, leaving
+from distvae.train.roll import Roll, alive
 from distvae.train.run import read_epochs, read_info, read_records
 from distvae.train.team import ALONE, Team, WorkerLost
 
@@ -70,6 +71,8 @@ def lead(
     config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
     """The same under the Ray that this process has joined; workers whom nobody listens to any more are stopped."""
+    import ray
+
     rows = read_info(folder)["rows"]["train"]
     lanes, group = _lanes(config, rows, group), limited(config, rows, group)
     for name in folder.names():
@@ -80,10 +83,14 @@ def lead(
     job["owner"] = owner = own(folder)
     ended: list[Exception | bool] = []
     threads = config.train.threads or 1
+    roll = Roll(lambda: alive(ray.nodes()), lambda: missing(ray, group, threads))
     running = threading.Thread(target=lambda: ended.append(_fit(job, folder, group, threads)), daemon=True)
     running.start()
     try:
-        yield from _watch(folder, owner, config.train.epochs, running, stop)
+        for news in _watch(folder, owner, config.train.epochs, running, stop):
+            if news:
+                yield news
+            yield from roll.news()
     finally:
         _dismiss(running, folder, owner)
     _conclude(ended[0], folder, owner)
@@ -256,7 +263,7 @@ def _poll(folder: Folder) -> float:
 def _watch(
     folder: Folder, owner: str, epochs: int, running: threading.Thread, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
-    """What the run folder tells, as it comes."""
+    """What the run folder tells, as it comes, and an empty sentence after each look."""
     seen, told, asked = len(read_epochs(folder)), 0, False
     while True:
         over = not running.is_alive()
@@ -274,6 +281,7 @@ def _watch(
                 yield Epoch.read(record | crew, epochs)
         if over:
             return
+        yield ""
         running.join(_poll(folder))
 
 
