@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from distvae.tune.means import Means
 
 ROOT = Path("runs")
+
+
+def run_folder(run: Path | str) -> Path:
+    """Return the folder of a run: itself, or by its name or id in MLflow, or as best:METRIC@SWEEP."""
+    if Path(run).is_dir():  # MLflow is not asked
+        return Path(run)
+    from distvae.track import Store
+    from distvae.track.finding import folder_of
+
+    return folder_of(str(run), Store.find(ROOT))
 
 
 def configured(recipe: str, assignments: list[str], data: str | None, seed: int | None) -> Config:
@@ -63,6 +74,7 @@ def train(
     """Train, record, judge."""
     from distvae.tasks.measuring import refuse_unlabelled
     from distvae.track import Tracker
+    from distvae.train.demand import Data, admit
     from distvae.train.devices import device_of
     from distvae.train.group import refuse_hidden
     from distvae.train.loop import Diverged, Interrupted
@@ -79,6 +91,7 @@ def train(
     config = located(config, dataset)
     if judge:
         refuse_unlabelled(config)
+    admit(config, Data.of(dataset), group.most if group else team.size, holds=group is None)
     progress = Progress(style, dataset.unit)
     there = place(folder, storage, resume, force)
     if previous and chief:
@@ -179,13 +192,15 @@ def trained(
 ) -> "Iterator[Epoch | str]":
     """Epochs as they come, of a training in this process or in others, and what happens beside them."""
     from distvae.train import worker
-    from distvae.train.folder import open_folder
+    from distvae.train.folder import open_folder, refuse_folder
     from distvae.train.session import fit
 
     if group is None:
         return fit(config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop, team=team)
-    open_folder(config, dataset, folder, recipe, resume, force)
-    return worker.train(config, recipe, folder, group, stop)
+    refuse_folder(config, dataset, folder, recipe, resume, force)
+    group = worker.limited(config, len(dataset.splits["train"]), group)
+    begin = partial(open_folder, config, dataset, folder, recipe, resume, force)
+    return worker.train(config, recipe, folder, group, stop, begin)
 
 
 def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style: Style, judge: bool) -> None:
@@ -213,7 +228,9 @@ def rows(dataset: "Dataset") -> str:
 
 def leave(error: Exception, signal: int, folder: Path) -> None:
     """End a training that did not reach its end."""
-    text = str(error) or f"stopped; the state is in {folder}, --resume goes on from it"
+    begun = (folder / "run.json").is_file()
+    stopped = f"stopped; the state is in {folder}, --resume goes on from it" if begun else "stopped before it began"
+    text = str(error) or stopped
     print(f"distvae: {text}", file=sys.stderr)
     raise SystemExit(128 + signal if signal else 1)
 

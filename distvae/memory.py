@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from distvae.refusal import Refusal
+
 CGROUPS = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -16,6 +18,18 @@ def available(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"))
     found = [_left(proc / "meminfo"), *(_below(cgroup / limit, cgroup / used) for limit, used in CGROUPS)]
     known = [value for value in found if value is not None]
     return min(known, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def refuse_to_exceed(needed: int, setting: str, what: str) -> None:
+    """Refuse what needs so many bytes of memory where fewer are free; the setting that decides is named."""
+    if needed > (free := available()):
+        told = f"{what} need {gigabytes(needed)} of memory, and {gigabytes(free)} are free"
+        raise Refusal(f"{setting}: {told}; a smaller number expected")
+
+
+def gigabytes(count: int) -> str:
+    """Return so many bytes in words."""
+    return f"{count / 1e9:.1f} GB"
 
 
 def limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:

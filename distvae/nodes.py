@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from distvae.provenance import program_version
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 
-PACKAGES = ("distvae", "torch", "numpy", "pyarrow", "safetensors")
+PACKAGES = ("torch", "numpy", "pyarrow", "safetensors")
 PATIENCE = 120.0
 """Seconds that a machine has to answer in."""
 AGAIN = 30.0
@@ -24,7 +25,8 @@ STORAGE = "--storage with a path on a shared disk, or a URI such as s3://bucket/
 
 def versions() -> dict[str, str]:
     """Of Python and of what computes and stores."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    own = {"python": platform.python_version(), "distvae": program_version()}
+    return own | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def assigned_gpus() -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from distvae.data import signals
 from distvae.data.missing import Finder, Missing, dropped, filled, marked_by, masked_by
 from distvae.data.patches import worsened
 from distvae.data.signals import Signal
-from distvae.memory import available
+from distvae.memory import available, gigabytes
 from distvae.output import claim, claim_place
 from distvae.progress import Progress, Style, clock, until_stopped
 from distvae.recipes import parse_assignments
@@ -225,7 +225,7 @@ def admitted(config: Config, task: Task) -> "Cost":
     cost = Cost.of(config, task.given.values)
     if cost.memory > (free := available()):
         raise Refusal(
-            f"{task.source}: {cost}, but {free / 1e9:.1f} GB are free; a larger --stride, fewer estep.states or "
+            f"{task.source}: {cost}, but {gigabytes(free)} are free; a larger --stride, fewer estep.states or "
             "a part of the data expected"
         )
     return cost

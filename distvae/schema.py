@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, NamedTuple
 
-from distvae.refusal import Refusal, nearest
+from distvae.refusal import Refusal, nearest, shown
+
+LONGEST = 1000
+"""Values that a list may have."""
 
 
 class Range(NamedTuple):
@@ -24,8 +27,18 @@ class Range(NamedTuple):
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
-        least = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return least if self.high == math.inf else f"{least} and at most {self.high:g}"
+        least = f"above {_plain(self.low)}" if self.above else f"at least {_plain(self.low)}"
+        return least if self.high == math.inf else f"{least} and at most {_plain(self.high)}"
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+WHOLE = Range(-(2**63), 2**64 - 1)
+"""Where every whole number lies: 64 bits hold it, with a sign or without."""
+FINITE, TINY = Range(-1e30, 1e30), 1e-30
+"""Where every other number lies, and the least size of one that is not zero: models compute in float32."""
 
 
 SECTIONS = ("data", "model", "estep", "train", "eval")
@@ -53,24 +66,31 @@ def kind_of(section: str, tree: Mapping[str, Any]) -> str:
     default = {"data": "speech", "model": "vae", "estep": "amortised", "train": "adam", "eval": "standard"}
     kind = tree.get("kind", default[section])
     if not isinstance(kind, str):
-        raise Refusal(f"{section}.kind: {kind!r}; one of {', '.join(FAMILIES[section])} expected")
+        raise Refusal(f"{section}.kind: {shown(kind)}; one of {', '.join(FAMILIES[section])} expected")
     if kind not in FAMILIES[section]:
         load_extensions()
     if kind not in FAMILIES[section]:
-        raise Refusal(f"{section}.kind: no family '{kind}'; {nearest(str(kind), FAMILIES[section])}")
+        raise Refusal(f"{section}.kind: no family {shown(kind)}; {nearest(kind, FAMILIES[section])}")
     return kind
 
 
-def read_section(name: str, tree: object) -> Any:
-    """The validated dataclass of one section."""
+def fields_of(section: str, tree: object) -> dict[str, Any]:
+    """Return a copy of the fields of a section, which has none where nothing (null) is written."""
+    if tree is None:
+        return {}
     if not isinstance(tree, Mapping):
-        raise Refusal(f"{name}: {tree!r} is not a mapping of fields")
+        raise Refusal(f"{section}: {shown(tree)} is not a mapping of fields")
+    return dict(tree)
+
+
+def read_section(name: str, tree: Mapping[str, Any]) -> Any:
+    """The validated dataclass of one section."""
     cls = FAMILIES[name][kind_of(name, tree)]
     hints = field_types(cls)
     given = {key: value for key, value in tree.items() if key != "kind"}
     for key in given:
         if key not in hints:
-            raise Refusal(f"{name}.{key}: no such field of {name}.kind '{cls.kind}'; {nearest(str(key), hints)}")  # type: ignore[attr-defined]
+            raise Refusal(f"{name}.{key}: no such field of {name}.kind '{cls.kind}'; {nearest(key, hints)}")  # type: ignore[attr-defined]
     return cls(**{key: check(f"{name}.{key}", hints[key], value) for key, value in given.items()})
 
 
@@ -91,36 +111,60 @@ def check(path: str, hint: Any, value: Any) -> Any:
         return None if value is None else check(path, arguments[0], value)
     if origin is tuple:
         return tuple(_items(path, arguments, value))
-    return _scalar(path, hint, value)
+    return _sane(path, _typed(path, hint, value))
 
 
 def _ranged(path: str, hint: Any, bounds: Range, value: Any) -> Any:
-    number = _scalar(path, hint, value)
+    number = _typed(path, hint, value)
     if not bounds.holds(number):
-        raise Refusal(f"{path}: {number} is out of range; {bounds} expected")
-    return number
+        raise Refusal(f"{path}: {shown(number)} is out of range; {bounds} expected")
+    return _sane(path, number)
 
 
 def _one_of(path: str, choices: tuple[str, ...], value: Any) -> str:
     if value not in choices:
-        raise Refusal(f"{path}: no choice '{value}'; {nearest(str(value), choices)}")
+        raise Refusal(f"{path}: no choice {shown(value)}; {nearest(value, choices)}")
     return str(value)
 
 
 def _items(path: str, arguments: tuple[Any, ...], value: Any) -> Iterator[Any]:
     if not isinstance(value, list | tuple):
-        raise Refusal(f"{path}: {value!r} is not a list")
+        raise Refusal(f"{path}: {shown(value)} is not a list")
     if arguments[-1] is not Ellipsis and len(value) != len(arguments):
         raise Refusal(f"{path}: {len(value)} values; {len(arguments)} expected")
+    if len(value) > LONGEST:
+        raise Refusal(f"{path}: {len(value)} values; at most {LONGEST} expected")
     for i, item in enumerate(value):
         yield check(f"{path}[{i}]", arguments[0], item)
 
 
-def _scalar(path: str, hint: type, value: Any) -> Any:
-    names = {int: "a whole number", float: "a number", str: "text"}
+NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _typed(path: str, hint: type, value: Any) -> Any:
+    """Return the value if it is of that type; what is meant for a number may be text, as YAML reads 1e-4."""
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
-            value = float(value)  # YAML reads 1e-4 as text
+            value = _as_float(value)
     if type(value) is not hint:
-        raise Refusal(f"{path}: {value!r} is not {names[hint]}")
+        raise Refusal(f"{path}: {shown(value)} is not {NAMES.get(hint, hint.__name__)}")
+    return value
+
+
+def _as_float(value: int | str) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number alone
+        return math.inf
+
+
+def _sane(path: str, value: Any) -> Any:
+    """Return the value, if it is one that every field can take: a number of usual size, text without NUL."""
+    if isinstance(value, str) and "\0" in value:
+        raise Refusal(f"{path}: {shown(value)} holds a NUL; text without one expected")
+    bounds = {int: WHOLE, float: FINITE}.get(type(value))
+    if bounds and not bounds.holds(value):
+        raise Refusal(f"{path}: {shown(value)} is out of range; {bounds} expected")
+    if isinstance(value, float) and 0 < abs(value) < TINY:
+        raise Refusal(f"{path}: {shown(value)} is out of range; 0, or a size of at least {TINY:g}, expected")
     return value

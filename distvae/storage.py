@@ -16,6 +16,9 @@ OBJECT_STORES = {"s3", "gcs", "abfs"}
 """Where a file appears when it is closed, whole, and to move one is to copy it."""
 
 
+GOOGLE = ("gs://", "gcs://")
+LIMIT, SECONDS = "retry_limit_seconds", 3
+"""For how long a storage of Google's is asked again that does not answer."""
 AZURE = {"abfs", "abfss"}
 """Whose URIs name a container, or an account, before the `@`."""
 
@@ -67,10 +70,16 @@ class Folder:
             return
         try:
             self.system, self.path = FileSystem.from_uri(self.given)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # the latter where a library is missing, or nothing answers
             shown = re.sub("(?<=://).*@", "", self.given.partition("?")[0])  # whatever it is, it may be a password
-            why = str(error).replace(self.given, shown)
+            why = " ".join(str(error).replace(self.given, shown).split())
             raise Refusal(f"storage: {shown}: {why}; a path or a URI that pyarrow reads expected") from None
+
+    def hasty(self) -> "Folder":
+        """Return the same folder, to answer within seconds or not at all: Google's tries for a quarter of an hour."""
+        if not self.given.startswith(GOOGLE) or LIMIT in self.given:
+            return self
+        return Folder(f"{self.given}{'&' if '?' in self.given else '?'}{LIMIT}={SECONDS}")
 
     @classmethod
     def of(cls, place: "str | Path | Folder") -> "Folder":

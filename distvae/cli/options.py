@@ -9,14 +9,10 @@ Style = Literal["line", "quiet", "json"]
 
 
 def recorded(run: Path | None) -> Path | None:
-    """The folder of a run; MLflow is asked only where there is no folder of that name."""
-    if run is None or run.is_dir():
-        return run
-    from distvae.jobs import ROOT
-    from distvae.track import Store
-    from distvae.track.finding import folder_of
+    """Return the folder of a run that was named on the command line."""
+    from distvae.jobs import run_folder
 
-    return folder_of(str(run), Store.find(ROOT))
+    return None if run is None else run_folder(run)
 
 
 Assignments = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as train.epochs=3.")]

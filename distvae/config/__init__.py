@@ -25,7 +25,7 @@ from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEM
 from distvae.config.net import Net
 from distvae.config.train import Eval, Train
 from distvae.refusal import Refusal, nearest
-from distvae.schema import SECTIONS, check, read_section
+from distvae.schema import SECTIONS, check, fields_of, read_section
 
 __all__ = [
     "Amortised",
@@ -54,6 +54,7 @@ __all__ = [
     "VSCModel",
     "flatten",
     "from_dict",
+    "from_stored",
     "to_dict",
 ]
 
@@ -109,14 +110,27 @@ def flatten(config: Config) -> dict[str, Any]:
     return {f"{s}.{name}": value for s in SECTIONS for name, value in tree[s].items()} | {"follows": config.follows}
 
 
+EARLIER: dict[str, dict[str, dict[str, Any]]] = {"data": {"crops": {"contrast": "common"}}}
+"""By section and kind, what was done before there was a setting whose default does otherwise."""
+
+
+def from_stored(tree: Mapping[str, Any]) -> Config:
+    """Return the configuration that a run was made with, which may lack settings that are younger than the run."""
+    sections = {name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()}
+    for name, kinds in EARLIER.items():
+        if isinstance(part := sections.get(name), dict):
+            sections[name] = kinds.get(str(part.get("kind")), {}) | part
+    return from_dict(sections)
+
+
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """The validated configuration of a nested mapping."""
     known = (*SECTIONS, "follows")
     for name in tree:
         if name not in known:
-            raise Refusal(f"{name}: no such section; {nearest(str(name), known)}")
-    sections = {name: read_section(name, tree.get(name) or {}) for name in SECTIONS if name != "estep"}
-    estep = {"kind": sections["model"].estep[0]} | dict(tree.get("estep") or {})
-    sections["estep"] = read_section("estep", estep)
+            raise Refusal(f"{name}: no such section; {nearest(name, known)}")
+    trees = {name: fields_of(name, tree.get(name)) for name in SECTIONS}
+    sections = {name: read_section(name, trees[name]) for name in SECTIONS if name != "estep"}
+    sections["estep"] = read_section("estep", {"kind": sections["model"].estep[0]} | trees["estep"])
     follows = check("follows", Literal["ours", "paper", "release"], tree.get("follows", "ours"))
     return Config(**sections, follows=follows)

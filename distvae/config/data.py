@@ -8,6 +8,9 @@ from distvae.config.values import Count, NonNegative, Positive, Share, Whole, Wi
 from distvae.refusal import Refusal
 from distvae.schema import Range, family
 
+OVERLAPS = 64
+"""Frames that a sample may be in; more of them are nearly alike, and take the disk and a day."""
+
 
 class Pictures:
     """What data points that are pictures have in common."""
@@ -57,6 +60,9 @@ class SpeechData:
         """Refuse what no single field shows."""
         if self.window % self.hop or self.hop * 2 > self.window:
             raise Refusal(f"data.hop: {self.hop} does not divide data.window = {self.window} at least twice")
+        if self.hop * OVERLAPS < self.window:
+            least = -(-self.window // OVERLAPS)
+            raise Refusal(f"data.hop: {self.hop} with data.window = {self.window}; at least {least} expected")
         if self.val + self.test >= 1:
             raise Refusal(f"data.val + data.test: {self.val + self.test:g}; less than 1 expected")
 
@@ -238,6 +244,10 @@ class CropData(Pictures):
     """Windows to train, to validate and to test on, from all places of all pictures alike and none twice."""
     clamped: Annotated[float, Range(0, 1)] = 0.02
     """Share of each picture's pixels, the brightest, that are brought down to the brightest of the others."""
+    contrast: Literal["own", "common"] = "own"
+    """Scale each picture by the standard deviation of its own grey levels, or keep the levels of all as they are.
+
+    With `common`, a picture of 16 bits that fills little of its range gives windows that are blank beside others."""
     kept: Annotated[float, Range(0, 0.9999, above=True)] = 0.95
     """Share of the variance to keep: whitening cuts off the directions of least variance, beginning with the mean."""
     seed: Whole = 0

@@ -1,12 +1,12 @@
 """Families of E-steps: where posteriors come from."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from distvae.config.net import Net
 from distvae.config.values import Count, Positive, Share
 from distvae.refusal import Refusal
-from distvae.schema import family
+from distvae.schema import Range, family
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Truncation:
     """Data points whose states are improved at once, under the parameters of that moment."""
     first: Literal["common", "own"] = "common"
     """All data points begin with the same random states, as in the released code; or each with its own."""
-    sweeps: Count = 50
+    sweeps: Annotated[int, Range(1, 10_000)] = 50
     """Visits to the states of new data, which begin at random; those of training data are kept."""
     mapped: str | None = None
     """A folder for a file that holds the states instead of memory; null keeps them in memory."""
@@ -34,7 +34,7 @@ class Evolution(Truncation):
     parents: Count = 5
     children: Count = 4
     """Children of each parent; with crossover every pair of parents has two, and this is not used."""
-    generations: Count = 1
+    generations: Annotated[int, Range(1, 1000)] = 1
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
     """Parents in proportion to fitness; nearly always the best; as the released code finds them, the best as of the
     last visit and of children the last made; any; the best."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from distvae.config.values import Count, NonNegative, Positive, Whole
+from distvae.config.values import Count, NonNegative, Positive, Processes, Whole
 from distvae.schema import Range, family
 
 OfRecordings = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
@@ -39,7 +39,7 @@ class Train:
     """Stop after so many epochs without a better validation objective; null never does."""
     seed: Whole = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Count | None = 1
+    threads: Processes | None = 1
     """Threads of one process: small layers gain little from more, and lose much on a busy machine; null: torch's."""
     products: Literal["auto", "blas", "onednn"] = "auto"
     """Who multiplies matrices on the CPU: torch's BLAS (MKL on x86), oneDNN, or the one that suits the processor."""
@@ -71,5 +71,5 @@ class Eval:
     """What probes and measures of factors look at: means; means times gate probabilities; the active values."""
     labels: Count = 5000
     """Training data points whose classes probes are told, at most."""
-    processes: Count | None = None
-    """Processes that judge files side by side; null: one per core."""
+    processes: Processes | None = None
+    """Processes that judge files side by side; null: as many as have enough to do, and at most one per core."""

@@ -6,6 +6,12 @@ from distvae.schema import Range
 
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
+Trials = Annotated[int, Range(1, 10_000)]
+"""Of a sweep, all of which its samplers look at before each."""
+Repeats = Annotated[int, Range(1, 1000)]
+"""Runs of a trial, or of a row of a table, each with another seed."""
+Processes = Annotated[int, Range(1, 1024)]
+"""Threads, or processes, of one machine."""
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, above=True)]

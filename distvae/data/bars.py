@@ -9,6 +9,10 @@ import numpy as np
 
 from distvae.config import BarsData
 from distvae.data.dataset import Array, Dataset
+from distvae.memory import refuse_to_exceed
+
+TAKEN = 24
+"""Bytes of each value while images are made: noise and sums in float64, and the float32 that is kept."""
 
 
 def parts(size: int) -> Array:
@@ -30,6 +34,7 @@ def seen(active: Array, correlated: bool) -> Array:
 
 def open_bars(config: BarsData) -> Dataset:
     """Images of superimposed bars under noise. They are judged on what they were trained on."""
+    refuse_to_exceed(TAKEN * config.rows * config.dims, f"data.rows: {config.rows}", "images and their noise")
     chance = np.random.default_rng(config.seed)
     causes = parts(config.size)
     active = (chance.random((config.rows, len(causes))) < config.active / len(causes)).astype(np.float32)

@@ -10,6 +10,7 @@ from distvae.data import archive, cifar, files, folders, pictures
 from distvae.data.dataset import Dataset
 from distvae.data.signals import PICTURES
 from distvae.data.source import Labels, Scaled, Source, divided
+from distvae.places import expanded
 from distvae.refusal import Refusal
 
 FORMAT = 1  # of the preparation; a change gives another digest
@@ -54,7 +55,7 @@ def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
 
 
 def _root(config: ImageData) -> Path:
-    path = Path(config.path).expanduser().resolve()
+    path = expanded(config.path, "data.path")
     if config.path and path.suffix.lower() == ".npz":
         if not path.is_file():
             raise Refusal(f"data.path: {config.path} is no file; an .npz archive expected")

@@ -22,6 +22,7 @@ from distvae.data.dataset import Array, alike
 from distvae.data.rows import MANIFEST, VERSION, Kept, digest
 from distvae.data.tables import SUFFIXES, Table
 from distvae.noise import order
+from distvae.output import claim_place
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.untrusted import refuse_larger
@@ -79,7 +80,10 @@ def _claim(out: Path, force: bool) -> None:
     """Refuse to write over anything, or with force over anything but rows of ours."""
     if out.suffix.lower() in SUFFIXES:
         raise Refusal(f"{out}: the name of one more table; that of the folder to make expected last")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists():
+        claim_place(out)
+        return
+    if out.is_dir() and not any(out.iterdir()):
         return
     if not (out / MANIFEST).is_file():
         raise Refusal(f"{out}: exists, and 'distvae ingest' did not make it; the name of a new folder expected")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,12 +14,15 @@ from distvae.config import ImageData
 from distvae.data import files, folders, splits
 from distvae.data.signals import PICTURES, UNREAD, opened
 from distvae.data.source import Bytes, Labels, Published, Source
+from distvae.memory import refuse_to_exceed
 from distvae.refusal import Refusal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMAT = 1  # of the kept files; a change makes old ones unknown
+TAKEN = 6
+"""Bytes of each pixel while a picture is brought to its form: it may have colours, before and after."""
 PARTITION = "list_eval_partition.txt"
 CELEBA = Published("CelebA", 182_637, 19_962)  # its 162,770 and 19,867 for training and validation together
 SPLIT_OF = {"0": "train", "1": "val", "2": "test"}
@@ -44,6 +49,8 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
     found, layout = find(root)
     paths = [root / each.file for each in found]
     form = _form(paths, config, quiet)
+    at_once = min(len(paths), os.cpu_count() or 1)
+    refuse_to_exceed(TAKEN * at_once * math.prod(form[:2]), f"data.size: {list(form[:2])}", "pictures of that size")
     names = [each.file for each in found]
     facts = [FORMAT, form, list(zip(names, files.digests(paths), strict=True))]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()

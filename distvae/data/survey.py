@@ -29,6 +29,7 @@ from distvae.data.signals import read as read_signal
 from distvae.data.source import Places, divided
 from distvae.data.splits import SPLITS
 from distvae.data.tables import SUFFIXES as TABLES
+from distvae.places import expanded
 from distvae.refusal import Refusal
 
 SHOWN = 5  # files or speakers that are named where there may be many
@@ -67,7 +68,7 @@ def survey(path: str) -> Survey:
         return _speech(path, synthesiser.folder())
     if (built_in := example(path)) is not None:
         return _signal(path, built_in)
-    place = Path(remote.here(path)).expanduser().resolve()
+    place = expanded(remote.here(path))
     if not place.exists():
         raise Refusal(f"{path}: no such file or folder; data, or {', '.join(map(repr, BUILT_INS))}, expected")
     found = _folder(place) if place.is_dir() else _file(place)

@@ -34,7 +34,7 @@ def of_here(root: Path, storage: str | None) -> list[Line]:
         *_kept(root),
         *verdicts.scores(HERE, facts),
         *records(root),
-        *(_alone(Folder(storage)) if storage else []),
+        *(_alone(Folder(storage).hasty()) if storage else []),
         *verdicts.tokens(HERE, facts, several=False),
         *verdicts.doors(HERE, facts, None, several=False),
     ]

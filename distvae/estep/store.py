@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae.lanes import Held, Lanes
-from distvae.memory import available
+from distvae.memory import available, gigabytes
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 
@@ -224,7 +224,7 @@ def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tenso
     except OSError as error:
         raise Refusal(
             f"estep.mapped: {mapped}: {error.strerror}; a folder that can be written into expected, with "
-            f"{_gigabytes(needed)} of room"
+            f"{gigabytes(needed)} of room"
         ) from error
     return values.view(rows, states, words)
 
@@ -234,8 +234,8 @@ def refuse_to_exceed(free: int, rows: int, states: int, words: int) -> None:
     needed = 8 * rows * states * words
     if needed > free:
         raise Refusal(
-            f"estep.states: {states} states for {rows:,} rows need {_gigabytes(needed)}, and "
-            f"{_gigabytes(free)} of memory are free; fewer expected, or estep.mapped=FOLDER on a large disk"
+            f"estep.states: {states} states for {rows:,} rows need {gigabytes(needed)}, and "
+            f"{gigabytes(free)} of memory are free; fewer expected, or estep.mapped=FOLDER on a large disk"
         )
 
 
@@ -253,7 +253,3 @@ def _reserve(file: int, needed: int, free: int) -> None:
         except OSError as error:
             if error.errno not in UNABLE:
                 raise
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

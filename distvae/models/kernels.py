@@ -97,6 +97,8 @@ def heaviest(place: Integers, weight: Floats, count: int, least: float) -> tuple
         for s in range(place.shape[1]):
             if weight[b, s] > least:
                 used[place[b, s]] = 1
+    if not used.any():  # weights that are no numbers: places point at the first state, which therefore has to be there
+        used[:1] = 1
     heavy = np.flatnonzero(used)
     used[heavy] = np.arange(len(heavy))
     for b in range(place.shape[0]):

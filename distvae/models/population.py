@@ -128,6 +128,7 @@ def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor,
         return heavy, moved, kept
     counts = weight > least
     used = torch.zeros(count, dtype=torch.bool, device=place.device).index_fill_(0, place[counts], True)
+    used[:1] |= ~used.any()  # of weights that are no numbers: places point at the first state
     moved = (used.cumsum(0) - 1)[place].where(counts, 0)
     return used.nonzero()[:, 0], moved, weight.where(counts, 0)
 

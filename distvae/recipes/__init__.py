@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import BarsData, Config, SpritesData, from_dict
-from distvae.refusal import Refusal, nearest, shown
-from distvae.schema import FAMILIES, SECTIONS, field_types
+from distvae.refusal import Refusal, nearest
+from distvae.schema import FAMILIES, SECTIONS, field_types, fields_of
 from distvae.untrusted import brief, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
@@ -67,13 +67,10 @@ def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, 
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     for path, value in sorted(assignments.items(), key=lambda item: not item[0].endswith(".kind")):
         section, _, name = path.partition(".")
-        fields = result.get(section) or {}
-        if not name:
-            result[section] = value
-        elif isinstance(fields, Mapping):
-            result[section] = _assign(section, dict(fields), name, value)
+        if name:
+            result[section] = _assign(section, fields_of(section, result.get(section)), name, value)
         else:
-            raise Refusal(f"{section}: {shown(fields)} is not a mapping of fields")
+            result[section] = value
     return result
 
 
@@ -82,6 +79,18 @@ def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[s
         kept = field_types(FAMILIES[section][value])
         tree = {key: old for key, old in tree.items() if key in kept}
     return tree | {name: value}
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Tell the values of dotted keys in words: text stands for itself, everything else goes with its key."""
+    return " ".join(
+        value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
+        for key, value in values.items()
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def parse_assignments(words: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distvae.config import Config, PatchData
-from distvae.config.values import Count, NonNegative
+from distvae.config.values import NonNegative, Repeats
 from distvae.recipes import load, read_tree
 from distvae.refusal import Refusal, nearest
 from distvae.results import SCALES, Scale
@@ -137,7 +137,7 @@ def _read(name: str, tree: Mapping[str, Any], scale: Scale) -> Table:
         source=check("source", str, tree["source"]),
         metrics={key: check(f"metrics.{key}", Literal["max", "min"], mode) for key, mode in tree["metrics"].items()},
         data={key: _source(key, told) for key, told in (tree.get("data") or {}).items()},
-        seeds=check("seeds", Count, how.get("seeds", tree.get("seeds", 1))),
+        seeds=check("seeds", Repeats, how.get("seeds", tree.get("seeds", 1))),
         entries=tuple(entries),
         scale=scale,
         minutes=check("minutes", NonNegative | None, how.get("minutes")),

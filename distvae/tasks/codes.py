@@ -13,6 +13,7 @@ from distvae.data.dataset import Array, Dataset
 from distvae.output import claim, whole
 from distvae.refusal import Refusal
 from distvae.tasks.images import as_seen
+from distvae.tasks.titles import title_of
 from distvae.train.run import Run
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     claim(target, (".png", ".pdf", ".svg"), force)
     claim(values, (".npy",), force)
     decoded = run.decode(run.sample(count, seed))
-    title = f"{run.recipe or run.path.name}: {count} draws from the prior"
+    title = f"{title_of(run)}: {count} draws from the prior"
     if isinstance(run.config.data, SpeechData):
         figure = pictures.sampled_frames(decoded, run.config.data.rate, title)
     else:

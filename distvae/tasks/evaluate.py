@@ -20,6 +20,7 @@ from distvae.tasks.judge import judge, of_split
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.latents import of_latents
 from distvae.tasks.resynthesis import coder, resynthesise, write
+from distvae.tasks.titles import title_of
 from distvae.train.bits import as_trained
 from distvae.train.run import Run
 
@@ -46,7 +47,7 @@ def evaluate(
 
 def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
     """The pictures of a run by name; the first recording of the split goes to a folder of sounds."""
-    title = run.recipe or run.path.name
+    title = title_of(run)
     yield from _of_speech(run, split, title, sounds) if _speech(run) else _of_images(run, split, title)
     model = run.config.model
     if isinstance(model, SDMModel) and model.dictionary != "identity":

@@ -1,6 +1,7 @@
 """Who trains together, and the wait until there is room for them."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
@@ -8,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distvae.config import Train
+from distvae.config.values import NonNegative
 from distvae.refusal import Refusal
+from distvae.schema import check
 from distvae.train.loop import Interrupted
 
 POLL = 0.3  # seconds between two looks at what there is
@@ -32,18 +35,26 @@ class Group:
     def parse(cls, text: str, gpus: float | None = None, address: str | None = None, wait: float = 0.0) -> "Group":
         """`N`, or `LEAST:MOST` for as many as there are."""
         parts = text.split(":")
-        if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        if len(parts) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,5}", part) for part in parts):
             raise Refusal(f"--workers: '{text}'; a number such as 4, or a range such as 1:4, expected")
         least, most = int(parts[0]), int(parts[-1])
         if least > most:
             raise Refusal(f"--workers: '{text}' falls; a range such as 1:4 expected")
         refuse_share("--gpus-per-worker", gpus)
-        return cls(least, most, gpus, address, wait)
+        return cls(least, most, gpus, address, waited(wait))
+
+
+def waited(seconds: float) -> float:
+    """Return the seconds of --wait, if they are a number."""
+    return float(check("--wait", NonNegative, seconds))
 
 
 def refuse_share(option: str, gpus: float | None) -> None:
     """Refuse what Ray cannot give a process of its GPUs."""
-    if gpus is not None and gpus and not (SMALLEST <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
+    if gpus is None:
+        return
+    check(option, NonNegative, gpus)
+    if gpus and not (SMALLEST <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
         raise Refusal(f"{option}: {gpus:g}; a part of one, such as 0.25, or a whole number expected")
 
 

@@ -31,6 +31,7 @@ def place(local: Path, storage: str | None, resume: bool, force: bool) -> Folder
 
 def _refuse_out_of_reach(folder: Folder) -> None:
     """Write a file and read it again, before anything is computed."""
+    folder = folder.hasty()
     name, content = f"look-{secrets.token_hex(4)}", secrets.token_bytes(8)
     try:
         folder.write(name, content)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config, from_dict
+from distvae.config import Config, from_stored
 from distvae.data.dataset import Rows
 from distvae.estep import assemble
 from distvae.interface import Batch, Posterior
@@ -131,7 +131,7 @@ def read_config(place: Place, info: dict[str, Any]) -> Config:
     tree = parse_yaml(text, file)
     if not isinstance(tree, dict):
         raise Refusal(f"{file}: holds no mapping; the configuration that training wrote expected")
-    return from_dict(tree)
+    return from_stored(tree)
 
 
 def read_epochs(place: Place) -> list[dict[str, float]]:

@@ -19,6 +19,7 @@ from distvae.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.bits import agree, recorded_in
 from distvae.train.checkpoint import Place
+from distvae.train.demand import Data, admit
 from distvae.train.epoch import Epoch
 from distvae.train.folder import keep_epochs, note, open_folder, own, owned, refuse_intruders
 from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
@@ -137,6 +138,7 @@ def prepare(
     Populations go to the store, if one is given. Training runs on the device, by default that of `train.device`.
     """
     ranges = _refuse_unfit(config, dataset)
+    admit(config, Data.of(dataset), team.size, holds=store is None)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
         estep.share(store)

@@ -4,10 +4,12 @@ Sums have the same bits on every worker, and the same from run to run. Workers o
 over a network the order is that of the collective library, which differs with three workers or more.
 """
 
+import json
 import math
 import os
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from distvae.refusal import Refusal
 from distvae.train.devices import CPU, apart, identity
+from distvae.train.loopback import HOST, LOOPBACK, stay_on_loopback
 from distvae.train.shared import LINE, Barrier, WorkerLost, shared
 
 __all__ = ["ALONE", "Alone", "Beside", "Team", "Together", "WorkerLost", "of_environment"]
@@ -34,7 +37,7 @@ class Team(Protocol):
         """Wait until everyone is here."""
 
     def gather(self, value: Any) -> list[Any]:
-        """The small values of all workers, in order of rank, told to each."""
+        """The small values of all workers, in order of rank, told to each: whatever JSON can say, and no code."""
 
     def close(self) -> None:
         """Leave; no call may follow."""
@@ -88,10 +91,15 @@ class Together:
 
     def gather(self, value: Any) -> list[Any]:
         """The small values of all workers, in order of rank, told to each."""
-        values: list[Any] = [None] * self.size
+        mine = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        length = torch.tensor([len(mine)])
+        lengths = [torch.zeros_like(length) for _ in range(self.size)]
         with _heard():
-            dist.all_gather_object(values, value)
-        return values
+            dist.all_gather(lengths, length)
+            longest = int(max(lengths))
+            texts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(texts, torch.nn.functional.pad(mine, (0, longest - len(mine))))
+        return [json.loads(text[:count].numpy().tobytes()) for text, count in zip(texts, lengths, strict=True)]
 
     def close(self) -> None:
         """End the connections."""
@@ -195,7 +203,28 @@ def _connect() -> None:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise Refusal(f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, one process none")
-    dist.init_process_group("gloo")
+    with _store() as place:
+        dist.init_process_group("gloo", **place)
+
+
+@contextmanager
+def _store() -> Iterator[dict[str, Any]]:
+    """Say where the workers meet: at the launcher's store, or on loopback, where they are all on this machine.
+
+    Torch would open a store on every address of the machine, where anybody may set and delete its keys.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    near = host in LOOPBACK or os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+    if near:
+        stay_on_loopback()
+    if host not in LOOPBACK or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        yield {}
+        return
+    with socket.create_server((HOST, port)) if rank == 0 else nullcontext() as listener:
+        file = listener.detach() if listener else None
+        store = dist.TCPStore(HOST, port, size, rank == 0, master_listen_fd=file)
+    yield {"store": store, "rank": rank, "world_size": size}
 
 
 def _alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

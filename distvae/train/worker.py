@@ -45,16 +45,24 @@ PATIENCE = 60.0  # seconds in which workers stop that are asked to
 
 
 def train(
-    config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
+    config: Config,
+    recipe: str,
+    folder: Folder,
+    group: Group,
+    stop: Callable[[], object],
+    begin: Callable[[], object],
 ) -> Iterator[Epoch | str]:
-    """Train into a folder that is open already; yield epochs, and sentences about what happens beside them."""
+    """Train into a folder; yield epochs, and sentences about what happens beside them.
+
+    The folder is opened by `begin`, once Ray stands and has room for the workers: what is refused leaves nothing there.
+    """
     from distvae.cluster import cores, joined
     from distvae.nodes import check
 
-    group = _shared(config, folder, group)[1]
-    with joined(group.address, cores(), memory(group.most)) as ray:
+    with joined(group.address, cores(), memory(group.most), stop) as ray:
         group = yield from wait_for_workers(ray, group, config.train, stop)
         check(ray, folder)
+        begin()
         yield from lead(config, recipe, folder, group, stop)
 
 
@@ -62,7 +70,8 @@ def lead(
     config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
     """The same under the Ray that this process has joined; workers whom nobody listens to any more are stopped."""
-    lanes, group = _shared(config, folder, group)
+    rows = read_info(folder)["rows"]["train"]
+    lanes, group = _lanes(config, rows, group), limited(config, rows, group)
     for name in folder.names():
         if name == EVENTS or name.startswith(LEFT):
             folder.delete(name)
@@ -80,12 +89,16 @@ def lead(
     _conclude(ended[0], folder, owner)
 
 
-def _shared(config: Config, folder: Folder, group: Group) -> tuple[Lanes, Group]:
-    """How the rows of a run are shared, and by how many workers at most."""
+def limited(config: Config, rows: int, group: Group) -> Group:
+    """Return the group without workers for whom there would be no rows; refuse one whose least number is too large."""
+    return replace(group, most=min(group.most, _lanes(config, rows, group).count))
+
+
+def _lanes(config: Config, rows: int, group: Group) -> Lanes:
+    """Return how the rows of a run are shared."""
     from distvae.train.session import shared
 
-    lanes = shared(config, read_info(folder)["rows"]["train"], group.least)
-    return lanes, replace(group, most=min(group.most, lanes.count))
+    return shared(config, rows, group.least)
 
 
 def memory(workers: int) -> int:
@@ -115,14 +128,16 @@ def _shards(config: Config, lanes: Lanes, group: Group) -> Any:
 def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exception | bool:
     """Run the workers to their end: whether they were asked to stop before it, or the error."""
     from ray.train import FailureConfig, RunConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from distvae.train.meeting import Unmet
 
     again, notes = FailureConfig(max_failures=FAILURES), folder.below(f"ray-{job['owner']}")
     try:
         trainer = TorchTrainer(
             work,
             train_loop_config=job,
-            torch_config=TorchConfig(backend="gloo"),  # NCCL joins it where each worker has a GPU of its own
+            torch_config=Unmet(),
             scaling_config=scaling(group, threads),
             run_config=RunConfig(name="workers", storage_path=notes.place, failure_config=again),
         )
@@ -147,6 +162,16 @@ def scaling(group: Group, threads: int) -> Any:
 
 
 def work(job: dict[str, Any]) -> bool:
+    """Meet the other workers and train with them; return whether this one was asked to stop."""
+    from distvae.train.meeting import met
+
+    if Folder(job["place"]).has(REFUSED.format(job["owner"])):
+        return False
+    with met():
+        return _work(job)
+
+
+def _work(job: dict[str, Any]) -> bool:
     """One worker: train to the end, or until asked to stop; whether it was.
 
     What would happen again is written down before it is raised: Ray then ends the workers that wait for this one, and
@@ -165,8 +190,6 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.train.team import of_environment
 
     config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
-    if folder.has(REFUSED.format(owner)):
-        return False
     team: Team = ALONE
     try:
         device = device_of(config.train.device, assigned_gpus())

@@ -4,28 +4,36 @@ Every value of every axis, in every combination of the choices that conditions a
 configuration; an axis may vary only where its key exists; trials are ranked only by figures that compare.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from distvae.config import Config, SpeechData
-from distvae.refusal import Refusal, nearest
+from distvae.refusal import Refusal, nearest, shown
 from distvae.schema import FAMILIES, field_types
 from distvae.tasks.closeness import offered
 from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible
 from distvae.tasks.metrics import of_recordings
 from distvae.tasks.presets import worsens
+from distvae.train.demand import Data
+from distvae.train.demand import admit as afford_training
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.space import Space
 
 OF_TRAINING = ("val_bound", "val_objective")
 BOUNDS = (*OF_TRAINING, "bound", "objective", "iw_bound")
 SPARSITY = ("hoyer", "effective_atoms", "live_atoms")
+COMBINATIONS = 10_000
+"""Of values, at most, each of which is looked at before a sweep begins."""
+SHARED = ("train.threads", "eval.processes")
+"""What a sweep sets itself, for its trials share the processors."""
 CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
 """Bounds under different priors, likelihoods or data do not compare."""
 
 
 def admit(space: Space) -> None:
     """Refuse a space some of whose trials could not run, or could not be compared."""
+    counted(space.branches(), "axes: more than {} combinations of values that conditions ask about; fewer expected")
     reached: set[str] = set()
     for values in space.branches():
         active = space.active(values)
@@ -37,6 +45,14 @@ def admit(space: Space) -> None:
             raise Refusal(f"{axis.path}.when: its conditions never hold together")
     _admit_ranking(space)
     _admit_search(space)
+
+
+def counted(combinations: Iterator[dict[str, Any]], otherwise: str) -> int:
+    """Return how many combinations there are, or refuse them in those words where they are too many to look at."""
+    count = sum(1 for _ in islice(combinations, COMBINATIONS + 1))
+    if count > COMBINATIONS:
+        raise Refusal(otherwise.format(f"{COMBINATIONS:,}"))
+    return count
 
 
 def _admit_search(space: Space) -> None:
@@ -70,7 +86,7 @@ def _admit_wanted(path: str, wanted: tuple[Any, ...], asked: list[Axis]) -> None
     values = [value for axis in asked for value in axis.span.corners]
     for value in wanted:
         if values and value not in values:
-            raise Refusal(f"{path}: {value!r} is never chosen; {nearest(str(value), map(str, values))}")
+            raise Refusal(f"{path}: {shown(value)} is never chosen; {nearest(value, map(str, values))}")
 
 
 def _admit_branch(space: Space, values: dict[str, Any], active: list[Axis]) -> None:
@@ -82,16 +98,34 @@ def _admit_branch(space: Space, values: dict[str, Any], active: list[Axis]) -> N
                 f"{axis.path}: {axis.key} varies twice for {where}; conditions that exclude each other expected"
             )
         _admit_key(space, axis, values)
+    for axis, tried in _corners(space, values, active):
+        try:
+            refuse_impossible(space.config(tried))
+        except Refusal as error:
+            raise Refusal(f"{axis.path}: {error} (for {where})") from error
+
+
+def _corners(space: Space, values: dict[str, Any], active: list[Axis]) -> Iterator[tuple[Axis, dict[str, Any]]]:
+    """Each axis that varies with such values, and these with each value of it that has to be valid."""
     for axis in active:
         for value in [values[axis.key]] if axis.key in space.deciding else axis.span.corners:
+            yield axis, values | {axis.key: value}
+
+
+def afford(space: Space, data: Data, workers: int = 1, holds: bool = True) -> None:
+    """Refuse a space some of whose trials on such data take more memory than this machine has free."""
+    for values in space.branches():
+        for axis, tried in _corners(space, values, space.active(values)):
             try:
-                refuse_impossible(space.config(values | {axis.key: value}))
+                afford_training(space.config(tried), data, workers, holds)
             except Refusal as error:
-                raise Refusal(f"{axis.path}: {error} (for {where})") from error
+                raise Refusal(f"{axis.path}: {error}") from error
 
 
 def _admit_key(space: Space, axis: Axis, values: Mapping[str, Any]) -> None:
     """A field that only some families have may vary only with them."""
+    if axis.key in SHARED:
+        raise Refusal(f"{axis.path}: trials share the processors, so none varies this; {axis.key} set for all expected")
     section, _, name = axis.key.partition(".")
     families = FAMILIES.get(section, {})
     having = [kind for kind, cls in families.items() if name in field_types(cls)]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distvae.refusal import Refusal, nearest
-from distvae.schema import check
+from distvae.refusal import VALUE, Refusal, nearest, shortened, shown
+from distvae.schema import LONGEST, check
 
 if TYPE_CHECKING:
     import optuna
@@ -98,16 +98,26 @@ def read_axes(tree: object) -> tuple[Axis, ...]:
 
 def _read_axis(place: int, tree: object, earlier: list[str]) -> Axis:
     path = f"axes[{place}]"
-    if not isinstance(tree, Mapping) or not isinstance(tree.get("key"), str):
-        raise Refusal(f"{path}.key: missing; a dotted key of the configuration expected, such as model.latent")
+    key = tree.get("key") if isinstance(tree, Mapping) else None
+    if not isinstance(tree, Mapping) or not isinstance(key, str) or not _names_a_field(key):
+        said = "missing" if key is None else shown(key)
+        raise Refusal(f"{path}.key: {said}; a dotted key of the configuration expected, such as model.latent")
     for name in tree:
         if name not in FIELDS:
-            raise Refusal(f"{path}.{name}: no such field of an axis; {nearest(str(name), FIELDS)}")
+            raise Refusal(f"{path}.{name}: no such field of an axis; {nearest(name, FIELDS)}")
+    return Axis(key, place, earlier.count(key), _read_span(f"{path} ({key})", tree), _read_conditions(path, tree))
+
+
+def _names_a_field(key: str) -> bool:
+    section, _, field = key.partition(".")
+    return key == "follows" or (bool(field) and "." not in field and section.isidentifier())
+
+
+def _read_conditions(path: str, tree: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     when = tree.get("when", {})
-    if not isinstance(when, Mapping):
-        raise Refusal(f"{path}.when: {when!r} is no condition; {{key: value}} expected")
-    conditions = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in when.items()}
-    return Axis(tree["key"], place, earlier.count(tree["key"]), _read_span(f"{path} ({tree['key']})", tree), conditions)
+    if not isinstance(when, Mapping) or not all(isinstance(key, str) for key in when):
+        raise Refusal(f"{path}.when: {shown(when)} is no condition; {{key: value}} expected")
+    return {key: tuple(value) if isinstance(value, list) else (value,) for key, value in when.items()}
 
 
 def _read_span(path: str, tree: Mapping[str, Any]) -> Choice | Interval:
@@ -121,7 +131,7 @@ def _read_interval(path: str, kind: str, tree: Mapping[str, Any]) -> Interval:
     low, high = check(f"{path}.{kind}", ENDS[kind], tree[kind])
     log = tree.get("log", False)
     if not isinstance(log, bool):
-        raise Refusal(f"{path}.log: {log!r}; true or false expected")
+        raise Refusal(f"{path}.log: {shown(log)}; true or false expected")
     if not low < high or (log and low <= 0):
         wanted = "two rising numbers above 0" if log else "two rising numbers"
         raise Refusal(f"{path}.{kind}: [{low}, {high}]; {wanted} expected")
@@ -130,12 +140,20 @@ def _read_interval(path: str, kind: str, tree: Mapping[str, Any]) -> Interval:
 
 def _read_choice(path: str, tree: Mapping[str, Any]) -> Choice:
     values = tree["choice"]
-    if not isinstance(values, list) or not values:
-        raise Refusal(f"{path}.choice: {values!r}; a list of at least one value expected")
+    if not isinstance(values, list) or not 0 < len(values) <= LONGEST:
+        raise Refusal(f"{path}.choice: {shown(values)}; a list of at least one value, and at most {LONGEST}, expected")
     if "log" in tree:
         raise Refusal(f"{path}.log: a choice has no scale; leave it out")
-    texts = [str(value) for value in values]
+    texts = [_text(path, value) for value in values]
     for text in texts:
         if texts.count(text) > 1:
-            raise Refusal(f"{path}.choice: {text} is listed twice")
+            raise Refusal(f"{path}.choice: {shortened(text, VALUE)} is listed twice")
     return Choice(tuple(values))
+
+
+def _text(path: str, value: object) -> str:
+    """Return what a sampler knows a value by."""
+    try:
+        return str(value)
+    except ValueError as error:  # Python writes out whole numbers of 4300 digits at most
+        raise Refusal(f"{path}.choice: {shown(value)}, which is too long") from error

@@ -23,6 +23,8 @@ FILE = "optuna.db"
 """The file of a sweep's folder that trials are remembered in."""
 STUDY = "sweep"
 """What Optuna calls the trials in that file."""
+SEEDS = 2**32
+"""How many seeds a sampler knows."""
 HOPELESS = 3
 """So many failures before any success end a sweep: the others would fail as well."""
 
@@ -144,7 +146,7 @@ def _sampler(space: Space, begun: int) -> Any:
     """What draws the next trial, when so many have begun."""
     import optuna
 
-    samplers, seed = optuna.samplers, 1_000_003 * space.seed + begun
+    samplers, seed = optuna.samplers, (1_000_003 * space.seed + begun) % SEEDS
     if space.search in ("grid", "random"):  # all of a grid is set already
         return samplers.RandomSampler(seed)
     if space.search == "nsga2":

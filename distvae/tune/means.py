@@ -9,7 +9,7 @@ from typing import Any
 
 from distvae.nodes import called
 from distvae.refusal import Refusal
-from distvae.train.group import POLL, Group, gpus_each, instead, refuse_hidden, refuse_share
+from distvae.train.group import POLL, Group, gpus_each, instead, refuse_hidden, refuse_share, waited
 
 LIGHT = {"memory": 1.0}
 """What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
@@ -41,7 +41,7 @@ class Means:
         if gpus_per_worker and not group:
             raise Refusal("--gpus-per-worker: there are no workers; --workers N, or --gpus-per-trial expected")
         refuse_share("--gpus-per-trial", gpus_per_trial)
-        return cls(group, gpus_per_trial, address, wait)
+        return cls(group, gpus_per_trial, address, waited(wait))
 
     @property
     def workers(self) -> int:

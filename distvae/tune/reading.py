@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distvae.config import Config
-from distvae.config.values import Count, Whole
+from distvae.config.values import Count, Repeats, Trials, Whole
 from distvae.recipes import load, read_tree
 from distvae.refusal import Refusal, nearest, shown
 from distvae.schema import check
-from distvae.tune.admission import admit
+from distvae.tune.admission import admit, counted
 from distvae.tune.axes import read_axes
 from distvae.tune.space import Scheduler, Search, Space
 
-FOLDERS = (Path("tune_spaces"), Path(__file__).parents[2] / "tune_spaces")
-"""Where names of spaces are looked up: below the working folder, then in the checkout."""
+PACKAGE = Path(__file__).parents[1]
+FOLDERS = (Path("tune_spaces"), PACKAGE / "spaces", PACKAGE.parent / "tune_spaces")
+"""Where names of spaces are looked up: below the working folder, where they are installed, in the checkout."""
 FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
     *("seed", "seeds", "search", "scheduler", "axes"),
@@ -53,7 +54,7 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
     """The space of a mapping, its fields well-formed."""
     for key in tree:
         if key not in FIELDS:
-            raise Refusal(f"{key}: no such field of a space; {nearest(str(key), FIELDS)}")
+            raise Refusal(f"{key}: no such field of a space; {nearest(key, FIELDS)}")
     search = check("search", Search, tree.get("search", "tpe"))
     space = Space(
         name=name,
@@ -61,16 +62,17 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
         recipe=check("base", str, tree.get("base", "")),
         base=_read_base(tree),
         metrics=_read_metrics(tree.get("metrics")),
-        trials=check("trials", Count, tree.get("trials", 20)),
+        trials=check("trials", Trials, tree.get("trials", 20)),
         concurrent=check("concurrent", Count | None, tree.get("concurrent")),
         seed=check("seed", Whole, tree.get("seed", 0)),
         search=search,
-        seeds=check("seeds", Count, tree.get("seeds", 1)),
+        seeds=check("seeds", Repeats, tree.get("seeds", 1)),
         scheduler=check("scheduler", Scheduler, tree.get("scheduler", "none")),
         axes=read_axes(tree.get("axes")),
     )
-    if search == "grid" and "trials" not in tree:
-        return replace(space, trials=sum(1 for _ in space.combinations()))
+    if search == "grid":
+        count = counted(space.combinations(), "search: a grid of more than {} trials; fewer values expected")
+        return space if "trials" in tree else replace(space, trials=count)
     return space
 
 

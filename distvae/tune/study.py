@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -66,7 +66,7 @@ def sweep(
     _refuse_folder(space, out, force, resume, means)
     watch, store = Watch(space, quiet), Store.find(root)
     watch.waits(means.address)
-    with until_stopped() as stop, alone(out), _ray(space, means) as ray:
+    with until_stopped() as stop, alone(out), _ray(space, means, stop) as ray:
         device = space.base.train.device
         there = wait_for_room(ray, means, _threads(space), stop, _slots(space), device)
         means = means.settled(there, device)
@@ -137,10 +137,10 @@ def _slots(space: Space) -> int:
     return space.concurrent or 1
 
 
-def _ray(space: Space, means: Means) -> AbstractContextManager[Any]:
+def _ray(space: Space, means: Means, stop: Callable[[], object]) -> AbstractContextManager[Any]:
     """The Ray of an address, or one here with room for all trials side by side that need no workers."""
     cpus = cores() if means.group else _slots(space) * _threads(space)
-    return joined(means.address, cpus, memory(cpus if means.group else 0))
+    return joined(means.address, cpus, memory(cpus if means.group else 0), stop)
 
 
 def _computable(space: Space) -> Space:
@@ -159,12 +159,16 @@ def _computable(space: Space) -> Space:
 def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     """The space on data that is ready, for all trials; what every trial would refuse is refused at once."""
     from distvae.data import open_dataset
+    from distvae.train.demand import Data
     from distvae.train.devices import device_of
+    from distvae.tune.admission import afford
 
     means.refuse_hidden(space.base.train.device)
     if means.address is None:
         device_of(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
+    if means.address is None and not any(key.startswith("data.") for key in space.varied):
+        afford(space, Data.of(dataset), means.workers, means.group is None)
     if "data.path" in space.varied:
         return space
     return space.pinned({"data.path": anywhere(space.config({"data.path": dataset.origin})).data.path})

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distvae.config import flatten
+from distvae.recipes import describe
 from distvae.refusal import Refusal
 from distvae.track import Tracker, run_tags
-from distvae.tune.results import describe
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ autograd's own threads were started for the devices there were then.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -65,7 +65,7 @@ class Pretended(torch.Tensor):
 
     @staticmethod
     def __new__(cls: type["Pretended"], held: Tensor) -> "Pretended":
-        made: Pretended = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Pretended = torch.Tensor._make_wrapper_subclass(
             cls, held.size(), held.stride(), held.storage_offset(), dtype=held.dtype, device=torch.device(NAME, 0)
         )
         made.held = held
@@ -75,10 +75,10 @@ class Pretended(torch.Tensor):
         super().__init__()
 
     @classmethod
-    def __torch_dispatch__(
-        cls, op: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
     ) -> Any:
-        return _run(op, *args, **(kwargs or {}))
+        return _run(func, *args, **(kwargs or {}))
 
     def __repr__(self, **options: object) -> str:  # type: ignore[override]
         return f"Pretended({self.held!r})"

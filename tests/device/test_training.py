@@ -1,5 +1,6 @@
 """What is trained on a device is what the CPU trains: objectives, weights, checkpoints, whoever goes on with them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from distvae.train.session import fit, prepare
 from tests.device.cases import CASES, config_of, dataset
 from tests.device.pretended import Machine, Pretended
 
-CLOSE = {"rtol": 1e-6, "atol": 1e-8}
+CLOSE: Any = {"rtol": 1e-6, "atol": 1e-8}
 pytestmark = pytest.mark.usefixtures("double")
 
 
@@ -34,7 +35,7 @@ def trained(name: str, device: str, folder: Path, missing: bool = False, **secti
 def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(found[name], value, **CLOSE, msg=partial("{}: {}".format, name))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -56,23 +57,23 @@ def test_training_with_missing_values_is_that_of_the_cpu(machine: Machine, tmp_p
 def test_any_device_goes_on_with_what_another_began(
     machine: Machine, tmp_path: Path, name: str, devices: tuple[str, str]
 ) -> None:
-    begun, gone_on = tmp_path / "begun", {"train": {"epochs": 4}}
+    begun = tmp_path / "begun"
     stops = iter([False, True])
-    config, data = config_of(name, devices[0], **gone_on), dataset(name)
+    config, data = config_of(name, devices[0], train={"epochs": 4, "bits": "any"}), dataset(name)
     with pytest.raises(Interrupted):
         list(fit(config, data, begun, stop=lambda: next(stops)))
     with machine.counted() as counts:
-        found = trained(name, devices[1], begun, **gone_on)
+        found = trained(name, devices[1], begun, train={"epochs": 4, "bits": "any"})
     assert bool(counts.kernels) == (devices[1] == "auto")
-    agree(found, trained(name, "cpu", tmp_path / "at once", **gone_on))
+    agree(found, trained(name, "cpu", tmp_path / "at once", train={"epochs": 4, "bits": "any"}))
 
 
 @pytest.mark.parametrize("name", ["fitness_batch", "random", "bsc"])
 def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(machine: Machine, tmp_path: Path, name: str) -> None:
-    mapped = {"estep": CASES[name]["estep"] | {"mapped": str(tmp_path)}}
-    found = trained(name, "auto", tmp_path / "there", **mapped)
+    mapped = CASES[name]["estep"] | {"mapped": str(tmp_path)}
+    found = trained(name, "auto", tmp_path / "there", estep=mapped)
     agree(found, trained(name, "cpu", tmp_path / "here"))
-    trainer = prepare(config_of(name, **mapped), dataset(name))
+    trainer = prepare(config_of(name, estep=mapped), dataset(name))
     assert not isinstance(trainer.estep.store.words, Pretended)
     with machine.counted() as counts:
         next(trainer.run())

@@ -13,9 +13,10 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "memory", "provenance", "arithmetic"),
-    ("cluster", "storage", "lanes", "schema", "measures", "running", "untrusted"),
-    ("interface", "nodes"),
+    ("noise", "refusal", "provenance", "arithmetic", "ray_head"),
+    ("local_ray",),
+    ("cluster", "storage", "lanes", "schema", "measures", "running", "places", "memory"),
+    ("interface", "nodes", "untrusted"),
     ("config",),
     ("recipes", "output"),
     ("data",),
@@ -65,6 +66,7 @@ def in_a_new_process(code: str) -> str:
 
 COMMANDS = [
     "",
+    "--version",
     "train",
     "evaluate",
     "resynthesize",

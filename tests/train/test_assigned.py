@@ -117,7 +117,7 @@ def books(address: str, place: Path) -> tuple[float, float]:
 
     config, folder = begun(place, device="auto", epochs=1_000_000)
     asked: list[bool] = []
-    told = worker.train(config, "bars", folder, Group.parse("2", address=address), lambda: bool(asked))
+    told = worker.train(config, "bars", folder, Group.parse("2", address=address), lambda: bool(asked), lambda: None)
     next(news for news in told if isinstance(news, Epoch))
     during = free_gpus(ray)
     asked.append(True)
@@ -138,7 +138,7 @@ def refusal(address: str, place: Path) -> str:
     """Why workers that were given no GPU do not train on one."""
     config, folder = begun(place, device="cuda", epochs=1)
     with pytest.raises(Refusal) as error:
-        last(worker.train(config, "bars", folder, Group(2, 2, 0.0, address), lambda: False))
+        last(worker.train(config, "bars", folder, Group(2, 2, 0.0, address), lambda: False, lambda: None))
     return str(error.value)
 
 
