@@ -11,6 +11,7 @@ from distvae.config import DataFamily, SpeechData
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.output import claim, whole
+from distvae.refusal import Refusal
 from distvae.tasks.images import as_seen
 from distvae.tasks.titles import title_of
 from distvae.train.run import Run
@@ -29,6 +30,8 @@ def encode(run: Run, data: DataFamily, target: Path, split: str = "all", force: 
 
     claim(target, (".parquet",), force)
     dataset, labels = open_dataset(data), labels_of(data)
+    if dataset.dims != run.dims:
+        raise Refusal(f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by {run.path}")
     names, schema = dataset.named(split), _schema(run, data, labels is not None)
     rows = 0
     with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -64,7 +67,7 @@ Block = tuple[dict[str, Any], Array]
 def _frames(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
     """A block per recording."""
     for recording, rows in dataset.rows(split):
-        codes = run.encode(dataset.splits[split][rows])
+        codes = run.encode(dataset.splits[split][rows], f"{dataset.name}: {recording.file}")
         where = {"file": recording.file, "speaker": recording.speaker, "split": split}
         yield where | {"frame": np.arange(len(codes), dtype=np.int32)}, codes
 
@@ -73,7 +76,7 @@ def _images(run: Run, dataset: Dataset, split: str, label: "Labels | None") -> I
     """A block per so many images, with their labels where there are any."""
     images = dataset.splits[split]
     for start in range(0, len(images), GROUP):
-        codes = run.encode(images[start : start + GROUP])
+        codes = run.encode(images[start : start + GROUP], dataset.name)
         row = np.arange(start, start + len(codes), dtype=np.int32)
         yield {"split": split, "row": row} | ({} if label is None else {"label": label[row]}), codes
 

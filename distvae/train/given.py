@@ -39,7 +39,7 @@ class Expected:
     """What one data point is."""
 
     @classmethod
-    def by(cls, config: Config, width: int, facts: dict[str, Any]) -> "Expected":
+    def by(cls, config: Config, width: int, facts: dict[str, Any], name: str = "x") -> "Expected":
         """What a run with a configuration and facts was trained on; runs from before do not know their range."""
         least, most = LIKELIHOODS[config.model.likelihood].support
         kind, unit = config.data.kind, str(facts.get("unit", "row"))
@@ -47,7 +47,7 @@ class Expected:
         least, most = (0.0, 1.0) if kind in SCALED else (least, most)
         largest = max(map(abs, facts.get("range", ())), default=math.inf) or math.inf
         unit = "power spectrum" if isinstance(config.data, SpeechData) else unit
-        return cls("x", width, least, most, largest, kind in GAPPED, unit)
+        return cls(name, width, least, most, largest, kind in GAPPED, unit)
 
     def table(self, given: ArrayLike | Rows | Tensor) -> Rows:
         """Return an array of numbers (rows, width); its values are looked at when they are used."""

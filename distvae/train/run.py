@@ -75,9 +75,9 @@ class Run:
         return q
 
     @torch.no_grad()
-    def encode(self, x: ArrayLike | Rows | Tensor) -> Array:
-        """(N, D) -> (N, H): the codes of new data, in blocks; what cannot be data of this kind is refused."""
-        expected = Expected.by(self.config, self.dims, self.info)
+    def encode(self, x: ArrayLike | Rows | Tensor, name: str = "x") -> Array:
+        """(N, D) -> (N, H): the codes of new data, which is refused by its name if it cannot be of this kind."""
+        expected = Expected.by(self.config, self.dims, self.info, name)
         return self.in_blocks(expected.table(x), lambda block: self.posterior(block).code, expected)
 
     @torch.no_grad()

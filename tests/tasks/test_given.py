@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 import distvae
+from distvae.config import ImageData
 from distvae.refusal import Refusal
+from distvae.tasks.codes import encode
 from distvae.train.given import Expected
 from distvae.train.run import Run
 
@@ -107,3 +110,15 @@ def test_what_is_no_image_to_restore_is_refused(given: Any, words: str) -> None:
 def test_a_channel_axis_that_is_not_there_is_refused() -> None:
     with pytest.raises(Refusal, match="channel_axis: 3 of an image of 3 axes"):
         distvae.denoise(np.zeros((4, 4, 3)), channel_axis=3)
+
+
+def test_data_of_another_width_is_refused_by_its_name_and_leaves_no_file(
+    image_run: Run, bars_run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(Refusal, match="bars: data points of 4 values; 36 expected by "):
+        encode(image_run, bars_run.config.data, tmp_path / "codes.parquet")
+    np.savez(tmp_path / "other.npz", x=np.zeros((20, 6, 6), np.uint8))
+    assert encode(image_run, ImageData(path=str(tmp_path / "other.npz")), tmp_path / "codes.parquet") == 20
+    with pytest.raises(Refusal, match="there: holds 7; at least 0"):
+        image_run.encode(7 + 0 * PIXELS, "there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["codes.parquet", "other.npz"]
