@@ -61,6 +61,14 @@ def test_the_version_of_what_is_not_installed_is_unknown(monkeypatch: pytest.Mon
     assert distvae.__version__ == "0+unknown"
 
 
+def test_a_sweep_is_not_taken_for_a_run(call: Called, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    code, _, said = call("show", "sweep")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "sweep: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, expected" in said
+
+
 def test_recipes_are_listed_and_shown(call: Called) -> None:
     code, out, _ = call("recipes")
     assert code == 0

@@ -47,7 +47,8 @@ def empty(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     folder = tmp_path_factory.mktemp("empty")
     venv.create(folder / "environment", with_pip=True)
     commands = folder / "environment" / "bin"
-    install = (commands / "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "requirements.lock")
+    quick = ("--quiet", "--disable-pip-version-check", "--no-compile")  # few of the modules are used
+    install = (commands / "pip", "install", *quick, "-c", ROOT / "requirements.lock")
     called(*install, "torch", "numpy", cwd=folder)  # first, so that the pinned torch is the one that is found
     called(*install, wheel, cwd=folder)
     yield commands

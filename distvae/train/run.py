@@ -113,6 +113,8 @@ def _narrow(rows: ArrayLike) -> Array:
 def read_info(place: Place) -> dict[str, Any]:
     """The facts in run.json, or a refusal that says what is not a run folder."""
     folder = Folder.of(place)
+    if folder.has("sweep.json"):
+        raise Refusal(f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, expected")
     if not folder.has("run.json"):
         raise Refusal(f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is expected")
     return read_manifest(folder, "run.json")
