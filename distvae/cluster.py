@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae.local_ray import REMEDY, Local, started
+from distvae.ray_head import PREFIX
 from distvae.refusal import Refusal
 
 SETTINGS = {
@@ -39,7 +40,7 @@ PATIENCE = 5.0
 """Seconds from a signal that asks to stop to the end of a process that hears it while it joins a Ray."""
 POLL = 0.2
 """Seconds between two looks at whether a Ray that is being joined is still there."""
-WIDTH = 200
+WIDTH = 120
 """Characters of a message of Ray that are shown."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
@@ -95,8 +96,9 @@ def _tell(text: str, file: Path) -> None:
     first, _, more = text.strip().partition("\n")
     with suppress(OSError), file.open("a") as log:
         log.write(f"{text}\n")
-    where = f" (more in {file})" if more or len(first) > WIDTH else ""
-    print(f"Ray: {first[:WIDTH]}{where}", file=sys.stderr, flush=True)
+    shown = first if len(first) <= WIDTH else f"{first[:WIDTH]}..."
+    where = f" (more in {file})" if (more or shown != first) and PREFIX not in str(file) else ""
+    print(f"Ray: {shown}{where}", file=sys.stderr, flush=True)
 
 
 def _join_local(local: Local, ray: Any) -> None:

@@ -8,6 +8,7 @@ folder. It imports nothing of this package, so that it can be run by the path of
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import select
@@ -158,8 +159,8 @@ def _node_kind() -> Any:
     """Return Ray's node without a dashboard and without metrics."""
     from ray._private import utils
     from ray._private.node import Node
-    from ray._raylet import persist_port
 
+    persist_port = importlib.import_module("ray._raylet").persist_port
     utils.get_dashboard_dependency_error = lambda: "no dashboard wanted"  # which starts the agent without metrics
 
     class LocalNode(Node):  # type: ignore[misc]

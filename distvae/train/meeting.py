@@ -16,6 +16,7 @@ import torch.distributed as dist
 from ray.train.backend import Backend
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig
+from torch._C._distributed_c10d import Store as TorchStore
 
 from distvae.train.loopback import HOST, stay_on_loopback
 
@@ -66,7 +67,7 @@ class Board:
         return len(self.values)
 
 
-class Store(dist.Store):
+class Store(TorchStore):
     """A store of torch whose keys are on a board."""
 
     def __init__(self, board: Any) -> None:
@@ -115,13 +116,13 @@ def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else bytes(value)
 
 
-class NoStore(Backend):
+class NoStore(Backend):  # type: ignore[misc]
     """What Ray Train does before and after a training: nothing, and all workers of a machine see its GPUs."""
 
     share_cuda_visible_devices = True
 
 
-class Unmet(TorchConfig):
+class Unmet(TorchConfig):  # type: ignore[misc]
     """Workers whom Ray Train has not made a process group for."""
 
     @property

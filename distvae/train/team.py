@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
 
 from distvae.refusal import Refusal
 from distvae.train.devices import CPU, apart, identity
@@ -223,7 +224,7 @@ def _store() -> Iterator[dict[str, Any]]:
         return
     with socket.create_server((HOST, port)) if rank == 0 else nullcontext() as listener:
         file = listener.detach() if listener else None
-        store = dist.TCPStore(HOST, port, size, rank == 0, master_listen_fd=file)
+        store = TCPStore(HOST, port, size, rank == 0, master_listen_fd=file)
     yield {"store": store, "rank": rank, "world_size": size}
 
 

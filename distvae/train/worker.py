@@ -87,10 +87,9 @@ def lead(
     running = threading.Thread(target=lambda: ended.append(_fit(job, folder, group, threads)), daemon=True)
     running.start()
     try:
-        for news in _watch(folder, owner, config.train.epochs, running, stop):
-            if news:
-                yield news
-            yield from roll.news()
+        with roll:
+            for news in _watch(folder, owner, config.train.epochs, running, stop):
+                yield from roll.news() if news == "" else [news]
     finally:
         _dismiss(running, folder, owner)
     _conclude(ended[0], folder, owner)

@@ -11,9 +11,10 @@ import pytest
 from distvae.cluster import _tell, joined
 from distvae.refusal import Refusal
 from distvae.storage import Folder
-from distvae.train import roll, worker
+from distvae.train import worker
 from distvae.train.group import Group
 from distvae.train.loop import Interrupted
+from distvae.train.roll import Roll
 from distvae.train.worker import REFUSED, _conclude, _dismiss, ask, asked
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 
@@ -105,20 +106,19 @@ def test_workers_that_do_not_stop_hide_no_error(busy: threading.Thread, tmp_path
         left_by_an_error(busy, Folder(tmp_path / place))
 
 
-def test_machines_that_are_lost_and_what_is_waited_for_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "EVERY", 0.0)
+def test_machines_that_are_lost_and_what_is_waited_for_are_told_once() -> None:
     machines, lack = {"a": "10.0.0.1", "b": "10.0.0.2"}, [""]
-    called = roll.Roll(lambda: machines, lambda: lack[0])
-    assert list(called.news()) == []
+    called = Roll(lambda: machines, lambda: lack[0])
+    assert called.look() == []
     del machines["b"]
     lack[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
-    assert list(called.news()) == [
+    assert called.look() == [
         "machine 10.0.0.2 is lost",
         "--workers: 4 workers need 4 CPUs, and Ray has 2; training goes on when there is room for them",
     ]
-    assert list(called.news()) == []
+    assert called.look() == []
     machines["c"], lack[0] = "10.0.0.3", ""
-    assert list(called.news()) == ["machine 10.0.0.3 has come"]
+    assert called.look() == ["machine 10.0.0.3 has come"]
 
 
 def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
