@@ -8,18 +8,28 @@ if TYPE_CHECKING:
     from distvae.tasks.arrays import denoise, inpaint
     from distvae.train.run import Run
 
-__all__ = ["denoise", "inpaint", "load"]
+    __version__: str
+
+__all__ = ["__version__", "denoise", "inpaint", "load"]
 
 
 def load(run: "Path | str") -> "Run":
-    """The trained run in a folder: `.encode(x)`, `.decode(z)`, `.sample(n)`."""
+    """Open a trained run: `.encode(x)`, `.decode(z)`, `.sample(n)`.
+
+    It is named as on the command line: by its folder, its name or id in MLflow, or as `best:METRIC@SWEEP`.
+    """
+    from distvae.jobs import run_folder
     from distvae.train.run import Run
 
-    return Run.open(run)
+    return Run.open(run_folder(run))
 
 
 def __getattr__(name: str) -> Any:
-    """Restoration is imported when it is asked for."""
+    """Find the version, or import what restores, when it is asked for."""
+    if name == "__version__":
+        from distvae.provenance import program_version
+
+        return program_version()
     if name not in ("denoise", "inpaint"):
         raise AttributeError(f"module 'distvae' has no attribute '{name}'")
     from distvae.tasks import arrays

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     x: Tensor
     """(B, D) observations."""
     row: Tensor
-    """(B,) where each sample lives in its dataset: its draws and its population are found by it."""
+    """(B,) where each sample lives in its dataset, on the host whatever the device: stores find populations by it."""
     mask: Tensor | None = None
     """(B, D) True where x was observed; None when all of it was."""
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from distvae.tune.means import Means
 
 ROOT = Path("runs")
+
+
+def run_folder(run: Path | str) -> Path:
+    """Return the folder of a run: itself, or by its name or id in MLflow, or as best:METRIC@SWEEP."""
+    if Path(run).is_dir():  # MLflow is not asked
+        return Path(run)
+    from distvae.track import Store
+    from distvae.track.finding import folder_of
+
+    return folder_of(str(run), Store.find(ROOT))
 
 
 def configured(recipe: str, assignments: list[str], data: str | None, seed: int | None) -> Config:
@@ -65,13 +76,15 @@ def train(
     from distvae.track import Tracker
     from distvae.train.demand import Data, admit
     from distvae.train.devices import device_of
+    from distvae.train.group import refuse_hidden
     from distvae.train.loop import Diverged, Interrupted
     from distvae.train.mirror import bring, place
-    from distvae.train.team import WorkerLost, of_environment
+    from distvae.train.team import ALONE, WorkerLost, of_environment
 
     folder = out or ROOT / recipe
     claim_place(folder)
-    team = of_environment(device_of(config.train.device))
+    refuse_hidden("--gpus-per-worker", group.gpus if group else None, config.train.device)
+    team = ALONE if group else of_environment(device_of(config.train.device))  # a group has devices of its own
     chief = team.rank == 0
     style = style if chief else "quiet"
     dataset = opened(config, team, style)
@@ -136,11 +149,15 @@ def recorded(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
         raise
 
 
-def group(workers: str, gpus: float, address: str | None, wait: float) -> "Group | None":
+def group(workers: str, gpus: float | None, address: str | None, wait: float) -> "Group | None":
     """Who trains: nobody but this process where no workers are wanted."""
     from distvae.train.group import Group
 
-    return None if workers == "0" else Group.parse(workers, gpus, address, wait)
+    if workers != "0":
+        return Group.parse(workers, gpus, address, wait)
+    if gpus:
+        raise Refusal("--gpus-per-worker: there are no workers; --workers N expected")
+    return None
 
 
 def go_back(folder: "Folder", progress: Progress) -> None:
@@ -175,13 +192,15 @@ def trained(
 ) -> "Iterator[Epoch | str]":
     """Epochs as they come, of a training in this process or in others, and what happens beside them."""
     from distvae.train import worker
-    from distvae.train.folder import open_folder
+    from distvae.train.folder import open_folder, refuse_folder
     from distvae.train.session import fit
 
     if group is None:
         return fit(config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop, team=team)
-    open_folder(config, dataset, folder, recipe, resume, force)
-    return worker.train(config, recipe, folder, group, stop)
+    refuse_folder(config, dataset, folder, recipe, resume, force)
+    group = worker.limited(config, len(dataset.splits["train"]), group)
+    begin = partial(open_folder, config, dataset, folder, recipe, resume, force)
+    return worker.train(config, recipe, folder, group, stop, begin)
 
 
 def conclude(folder: Path, tracker: "Tracker | None", progress: Progress, style: Style, judge: bool) -> None:
@@ -209,7 +228,9 @@ def rows(dataset: "Dataset") -> str:
 
 def leave(error: Exception, signal: int, folder: Path) -> None:
     """End a training that did not reach its end."""
-    text = str(error) or f"stopped; the state is in {folder}, --resume goes on from it"
+    begun = (folder / "run.json").is_file()
+    stopped = f"stopped; the state is in {folder}, --resume goes on from it" if begun else "stopped before it began"
+    text = str(error) or stopped
     print(f"distvae: {text}", file=sys.stderr)
     raise SystemExit(128 + signal if signal else 1)
 
@@ -228,7 +249,7 @@ def recipes(name: str | None) -> None:
 
 
 def means(
-    workers: str, gpus_per_worker: float, gpus_per_trial: float | None, address: str | None, wait: float
+    workers: str, gpus_per_worker: float | None, gpus_per_trial: float | None, address: str | None, wait: float
 ) -> "Means":
     """What the trials of a sweep run on."""
     from distvae.tune.means import Means

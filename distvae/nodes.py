@@ -1,18 +1,20 @@
 """The machines of a cluster: what runs on each, and whether all of them reach the same storage."""
 
 import importlib.metadata
+import os
 import platform
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from distvae.provenance import program_version
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 
-PACKAGES = ("distvae", "torch", "numpy", "pyarrow", "safetensors")
+PACKAGES = ("torch", "numpy", "pyarrow", "safetensors")
 PATIENCE = 120.0
 """Seconds that a machine has to answer in."""
 AGAIN = 30.0
@@ -23,7 +25,23 @@ STORAGE = "--storage with a path on a shared disk, or a URI such as s3://bucket/
 
 def versions() -> dict[str, str]:
     """Of Python and of what computes and stores."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    own = {"python": platform.python_version(), "distvae": program_version()}
+    return own | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def assigned_gpus() -> tuple[int, ...]:
+    """Return the GPUs that Ray assigned this process, by their places among those that CUDA shows it."""
+    import ray
+
+    return places(ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def places(ids: Sequence[int | str], shown: str | None) -> tuple[int, ...]:
+    """Return where assigned GPUs stand in CUDA_VISIBLE_DEVICES; without it CUDA shows all of them, by number."""
+    names = None if shown is None else shown.split(",")
+    if names is not None and (hidden := [str(name) for name in ids if str(name) not in names]):
+        raise Refusal(f"CUDA_VISIBLE_DEVICES: '{shown}' hides GPU {hidden[0]}, which Ray assigned; leave it to Ray")
+    return tuple(int(name) if names is None else names.index(str(name)) for name in ids)
 
 
 def leave(place: str, name: str) -> None:

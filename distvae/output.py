@@ -1,12 +1,10 @@
-"""Files that appear whole or not at all and are read as they were written, and refusals before anything is computed."""
+"""Files that appear whole or not at all, and refusals before anything is computed."""
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from distvae.places import nearest_there, refuse_odd, usable, writable
 from distvae.refusal import Refusal, shown
@@ -75,11 +73,3 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What the program wrote into a file; one that is damaged is refused."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"{path}: altered or damaged: not the JSON that was written there") from error

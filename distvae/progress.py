@@ -137,6 +137,11 @@ def until_stopped() -> Iterator[Callable[[], int]]:
     before = {number: signal.signal(number, ask) for number in {signal.SIGINT, signal.SIGTERM} | hangup}
     try:
         yield lambda: asked[0] if asked else 0
+    except KeyboardInterrupt:  # of what has nothing to save yet
+        if not asked:
+            raise
+        _last_word("distvae: interrupted\n")
+        raise SystemExit(128 + asked[0]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,16 +3,24 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+
+def program_version() -> str:
+    """Return the version of this package, or `0+unknown` in a checkout that is not installed."""
+    try:
+        return version("distvae")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def provenance() -> dict[str, Any]:
     """The program and the machine."""
     import torch
 
-    packages = {name: version(name) for name in ("distvae", "torch", "numpy")}
+    packages = {"distvae": program_version()} | {name: version(name) for name in ("torch", "numpy")}
     machine = {"system": platform.platform(), "cpus": os.cpu_count(), "cuda": torch.version.cuda}
     return {"commit": commit(), "versions": {"python": platform.python_version(), **packages}, "machine": machine}
 

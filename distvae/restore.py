@@ -233,8 +233,8 @@ def admitted(config: Config, task: Task) -> "Cost":
 
 def finish(task: Task, restoration: "Restoration") -> str:
     """Write what there is, and say so."""
-    if not restoration.finished:
-        return "no epoch was finished, nothing is written"
+    if not restoration.begun:
+        return f"nothing is restored yet, {task.target} is not written"
     restored = restoration.restored()
     result = task.result(restored)
     signal = task.given.with_values(result)

@@ -9,8 +9,9 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from distvae.config import Config, flatten
-from distvae.output import claim, make, read_json, whole
+from distvae.output import claim, make, whole
 from distvae.refusal import Refusal
+from distvae.untrusted import read_json
 
 Row = dict[str, Any]
 FIELDS: dict[str, Any] = {"row": str, "commit": str | None, "config": dict, "figures": dict}

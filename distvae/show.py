@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import Config, to_dict
-from distvae.output import read_json
+from distvae.untrusted import read_json
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """What is shown of the best epoch of a model without an encoder."""

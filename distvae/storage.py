@@ -138,6 +138,7 @@ class Folder:
         partial = name if whole else f".{name}.{secrets.token_hex(4)}.partial"
         if not whole:
             self.system.create_dir(self.path)
+            self.has(name)  # a folder of that name is refused before anything is written
         try:
             with room(f"{self}/{name}"), self.system.open_output_stream(self.at(partial)) as stream:
                 yield Sink(stream)
@@ -174,10 +175,13 @@ class Folder:
         return sorted(info.base_name for info in found if info.type == FileType.File)
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether there is a file of that name; a folder of that name is refused."""
         from pyarrow.fs import FileType
 
-        return bool(self.system.get_file_info(self.at(name)).type == FileType.File)
+        kind = self.system.get_file_info(self.at(name)).type
+        if kind == FileType.Directory:
+            raise Refusal(f"{self}/{name}: a folder; a file, or none, expected")
+        return bool(kind == FileType.File)
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distvae.bench import steps, store, tvae, workers
+from distvae.bench import counting, gpu, steps, store, tvae, workers
 from distvae.recipes import load
 from distvae.refusal import Refusal
 from distvae.train.run import read_epochs
+from tests.called import Called
 
 
 @pytest.mark.parametrize("recipe", ["speech-vae", "speech-vsc", "mnist-vsc"])
@@ -71,7 +72,7 @@ def test_a_benchmark_of_tvae_tells_its_parts(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.long
 def test_a_benchmark_of_workers_goes_on_from_one_trained_state(tmp_path: Path) -> None:
-    workers.begin(workers.SIZES["s64"], None, 1024, 2, tmp_path)
+    workers.begin(tvae.SIZES["s64"], None, 1024, 2, tmp_path)
     assert len(read_epochs(tmp_path / "run")) == 2
     turns = [workers.take(way, tmp_path, 1024) for way in ("plain", "apart", "torchrun")]
     plain, apart, together = (turn.objective for turn in turns)
@@ -94,3 +95,56 @@ def test_a_benchmark_of_shards_tells_what_they_hold_and_leaves_nothing(
     assert kept["held_gb"] * 1e9 == 4096 * 64 * 64 == pytest.approx(2e9 * told["own_gb"])
     assert kept["saved_gb"] > kept["held_gb"]
     assert not list((tmp_path / "storage").iterdir())
+
+
+@pytest.mark.parametrize("case", ["vsc-32", "sdm-128"])
+def test_the_products_of_a_step_are_those_of_its_layers(case: str) -> None:
+    trainer = gpu.trainer_of(gpu.CASES[case](1024), torch.device("cpu"))
+    taken, shapes, operations = counting.recorded(trainer, 2)
+    assert taken == 2
+    assert sorted(shapes) == sorted(2 * [(1, *shape) for shape in steps.products(trainer, trainer.config.batch)])
+    assert operations > len(shapes)
+
+
+def test_the_products_that_are_replayed_are_those_of_the_shapes() -> None:
+    shapes = [(1, 2, 3, 4), (5, 4, 3, 2), (1, 7, 1, 7)]
+    with FlopCounterMode(display=False) as counter:
+        assert counting.replayed(shapes, torch.device("cpu")) > 0
+    assert counter.get_total_flops() == 2 * sum(2 * b * m * k * n for b, m, k, n in shapes), "once to warm up"
+
+
+def test_what_a_step_asks_of_cuda_is_told_by_the_names_of_events() -> None:
+    counts = {"cudaLaunchKernel": 5, "cuLaunchKernelEx": 2, "cudaLaunchCooperativeKernel": 1, "aten::mm": 9}
+    counts |= {"Memcpy HtoD (Pageable -> Device)": 3, "Memcpy DtoH (Device -> Pinned)": 4, "Memcpy DtoD": 8}
+    assert counting.tally(counts) == {"launches": 8, "copies": 7}
+
+
+def test_a_benchmark_of_a_device_tells_an_epoch_and_its_products(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu.report(["sdm-1024"], gpu.How("cpu", 1024, 1), True, tmp_path)
+    told = json.loads(capsys.readouterr().out)
+    kept = json.loads((tmp_path / "bench" / "gpu-sdm-1024-on-cpu.json").read_text())
+    assert kept["figures"]["epoch_s"] == told["epoch_s"] == pytest.approx(told["ratio"] * told["products_s"])
+    assert kept["config"]["device"] == told["device"] == "cpu"
+    gpu.report(["sdm-1024"], gpu.How("cpu", 1024, 1), False, None)
+    heading, row = capsys.readouterr().out.splitlines()[1:]
+    assert len(heading) == len(row)
+    assert row.split()[:2] == ["sdm-1024", "1024"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["gpu", "none"], "'none'; big, s64, vsc-32"), (["gpu", "--device", "tpu"], "--device")],
+)
+def test_a_benchmark_of_what_there_is_not_is_refused(call: Called, words: list[str], told: str) -> None:
+    code, _, err = call("bench", *words)
+    assert code == 2
+    assert told in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", gpu.CASES)
+def test_every_case_is_timed(case: str) -> None:
+    figures = gpu.measure(case, torch.device("cpu"), gpu.How("cpu", 2048, 1))
+    assert all(np.isfinite(value) and value > 0 for value in figures.values())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+import distvae
 from distvae.data import open_dataset
 from distvae.jobs import follow
 from distvae.progress import Progress
@@ -46,6 +48,25 @@ def run(tmp_path: Path) -> Path:
     """A small trained run."""
     list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
     return tmp_path / "run"
+
+
+def test_the_version_is_that_of_the_installed_package(call: Called) -> None:
+    code, out, _ = call("--version")
+    assert (code, out) == (0, f"distvae {version('distvae')}\n")
+    assert distvae.__version__ == version("distvae")
+
+
+def test_the_version_of_what_is_not_installed_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])  # where distributions are looked for
+    assert distvae.__version__ == "0+unknown"
+
+
+def test_a_sweep_is_not_taken_for_a_run(call: Called, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    code, _, said = call("show", "sweep")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "sweep: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, expected" in said
 
 
 def test_recipes_are_listed_and_shown(call: Called) -> None:

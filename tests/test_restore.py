@@ -14,6 +14,10 @@ import soundfile
 from PIL import Image
 
 from distvae.data import signals
+from distvae.recipes import parse_assignments
+from distvae.restore import Options, Task, finish
+from distvae.tasks.restoration import Kept, Restoration
+from distvae.train.loop import Interrupted
 from tests.called import Called
 
 SMALL = ["data.window=[4,4]", "model.latent=8", "model.hidden=[16]", "estep.states=16", "train.batch=32"]
@@ -215,3 +219,27 @@ def test_an_interrupted_restoration_is_written_and_resumed() -> None:
     assert 3 <= epochs - len(stages) < epochs
     assert Path("out.png").read_bytes() != first
     assert not Path("out.png.run").exists()
+
+
+def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: Path) -> None:
+    given = signals.read(Path("grey.png"))
+    options = Options(settings=parse_assignments([*BRIEF, "estep.block=32"]))
+    task = Task(Path("grey.png"), Path("out.png"), "", given, None, options)
+    asked = iter([False, False, True])
+    restoration = Restoration(task.config, given.values, task.name, Kept(task.folder))
+    assert finish(task, restoration) == "nothing is restored yet, out.png is not written"
+    with pytest.raises(Interrupted):
+        list(restoration.run(lambda: next(asked)))
+    assert "out.png: written as it was in epoch 1" in finish(task, restoration)
+    assert signals.read(Path("out.png")).values.shape == given.values.shape
+    again = Restoration(task.config, given.values, task.name, Kept(task.folder, resume=True))
+    assert [stage.epoch for stage in again.run()] == [1, 2]
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_a_sound_that_lost_something_is_denoised_into_one_that_loses_nothing(call: Called, suffix: str) -> None:
+    soundfile.write(f"a.{suffix}", pixels(1, 400, 2)[0] / 255 - 0.5, 22050)
+    assert call("denoise", f"a.{suffix}", "out.wav", "--quiet", *SOUND)[0] == 0
+    assert soundfile.info("out.wav").channels == 2
+    code, _, err = call("denoise", f"a.{suffix}", f"out.{suffix}", "--quiet", *SOUND)
+    assert (code, f"'.{suffix}' is no kind of file written here; .wav or .flac expected" in err) == (2, True)

@@ -1,12 +1,13 @@
 """A benchmark's figures as a row of the results."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from distvae import results
 from distvae.provenance import commit
 
 
-def keep_row(folder: Path, name: str, figures: dict[str, float], how: dict[str, int]) -> None:
+def keep_row(folder: Path, name: str, figures: dict[str, float], how: Mapping[str, int | str]) -> None:
     """Write a row of results."""
     row = {"table": "bench", "row": name, "commit": commit(), "seconds": None, "epochs": None}
-    results.write(folder, row | {"config": how, "figures": figures}, force=True)
+    results.write(folder, row | {"config": dict(how), "figures": figures}, force=True)

@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from distvae.estep import assemble
 from distvae.lanes import Lanes
 from distvae.recipes import load, recipe_names
 from distvae.refusal import Refusal
+from distvae.train.bits import agree
 from distvae.train.loop import Trainer
 
 ROWS = 4096
@@ -80,6 +82,7 @@ def multiply(operands: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) ->
 def trainer_on_noise(config: Config) -> Trainer:
     """The trainer of a configuration, on random data of its shape."""
     x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
+    agree(replace(config.train, threads=None)).obey()
     model, estep = assemble(config, config.data.dims)
     estep.begin([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
     return Trainer(config.train, model, estep, x, x[:1])

@@ -17,10 +17,10 @@ import yaml
 
 from distvae.bench.row import keep_row
 from distvae.data import open_dataset
-from distvae.output import read_json
 from distvae.recipes import read_tree
 from distvae.refusal import Refusal
 from distvae.tune.reading import load_space, space_path
+from distvae.untrusted import read_json
 
 WAYS: dict[str, list[str]] = {"reused": [], "nested": ["--workers", "1"]}
 

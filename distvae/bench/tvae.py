@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
@@ -32,6 +32,7 @@ from distvae.lanes import Lanes
 from distvae.memory import peak
 from distvae.models.population import tabulate
 from distvae.noise import Noise, order
+from distvae.train.bits import agree
 from distvae.train.loop import Trainer
 
 SIDE = 256
@@ -68,6 +69,8 @@ CASES = {
     "big": Case((512, 512, 144), states=64, parents=5, children=4, generations=1, sigma=50.0),
     "small": Case((64, 64, 64), states=200, parents=10, children=9, generations=4, sigma=25.0),
 }
+SIZES = {"big": CASES["big"], "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1)}
+"""The larger of these, and one of as many states with a narrow net."""
 
 
 class Times(NamedTuple):
@@ -152,6 +155,7 @@ def settings(case: Case, epochs: int) -> Config:
 
 def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
     config = settings(case, epochs)
+    agree(replace(config.train, threads=None)).obey()
     model, estep = assemble(config, rows.shape[1])
     estep.begin([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ import numpy as np
 import yaml
 
 from distvae.bench.row import keep_row
-from distvae.bench.tvae import CASES, Case, patches, settings
+from distvae.bench.tvae import SIZES, Case, patches, settings
 from distvae.config import from_dict, to_dict
 from distvae.data import open_dataset
 from distvae.data.ingest import ingest
@@ -53,7 +52,6 @@ WAYS = {
     "ray1": Way(options=("--workers", "1")),
     "ray2": Way(options=("--workers", "2")),
 }
-SIZES = {"big": CASES["big"], "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1)}
 
 
 class Turn(NamedTuple):

@@ -4,23 +4,39 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
 from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
 from distvae.places import AMISS
+from distvae.provenance import program_version
 from distvae.refusal import Refusal, room
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Train and tune variational autoencoders with sparse, dictionary and binary latents.",
 )
 for part in (models, restoration, sweeps, tables, records, machines):
     app.add_typer(part.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"distvae {program_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train and tune variational autoencoders with sparse, dictionary and binary latents."""
 
 
 def main() -> None:

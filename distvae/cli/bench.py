@@ -1,7 +1,7 @@
 """Benchmarks: one for each claim."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Of the process.")]
 Rows = Annotated[int, typer.Option(min=1024, help="Patches to train on; times are for all of them.")]
 Epochs = Annotated[int, typer.Option(min=1, help="To train before one is timed.")]
 Picture = Annotated[Path | None, typer.Option(help="Where patches come from; else a drawn scene.")]
+Device = Literal["auto", "cpu", "cuda"]
 Keep = Annotated[Path | None, typer.Option(help="Folder of rows for 'distvae results' to keep the figures in.")]
 
 
@@ -44,6 +45,24 @@ def tvae(
     from distvae.bench.tvae import report
 
     report(picture, rows, epochs, threads, json, keep)
+
+
+@app.command()
+def gpu(
+    cases: Annotated[
+        list[str] | None, typer.Argument(metavar="[CASE]...", help="big, s64, vsc-32, ...; all of them without one.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
+    rows: Annotated[int, typer.Option(min=1024, help="To train on, at most.")] = 60_000,
+    epochs: Annotated[int, typer.Option(min=1, help="To time, after one that is not.")] = 3,
+    threads: Threads = 1,
+    json: AsJson = False,
+    keep: Keep = None,
+) -> None:
+    """Epochs on a GPU beside their matrix products there; alone with torch: python -m distvae.bench.gpu."""
+    from distvae.bench.gpu import How, report
+
+    report(cases or [], How(device, rows, epochs, threads), json, keep)
 
 
 @app.command()

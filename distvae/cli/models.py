@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import AsJson, Assignments, Data, Force, Quiet, RunFolder, WhichSplit, style
+from distvae.cli.options import AsJson, Assignments, Data, Force, GPUsPerWorker, Quiet, RunFolder, WhichSplit, style
 
 app = typer.Typer()
 
@@ -26,7 +26,7 @@ def train(
     workers: Annotated[
         str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train together under Ray; 0: this one alone.")
     ] = "0",
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each of these processes.")] = 0.0,
+    gpus_per_worker: GPUsPerWorker = None,
     address: Annotated[str | None, typer.Option(help="Of a Ray that runs; else one is started here.")] = None,
     wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")] = 0.0,
     storage: Annotated[

@@ -9,14 +9,10 @@ Style = Literal["line", "quiet", "json"]
 
 
 def recorded(run: Path | None) -> Path | None:
-    """The folder of a run; MLflow is asked only where there is no folder of that name."""
-    if run is None or run.is_dir():
-        return run
-    from distvae.jobs import ROOT
-    from distvae.track import Store
-    from distvae.track.finding import folder_of
+    """Return the folder of a run that was named on the command line."""
+    from distvae.jobs import run_folder
 
-    return folder_of(str(run), Store.find(ROOT))
+    return None if run is None else run_folder(run)
 
 
 Assignments = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as train.epochs=3.")]
@@ -26,6 +22,12 @@ Data = Annotated[str | None, typer.Option(help="Where the data is; else $DISTVAE
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, for programs.")]
+GPUsPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="GPUs of each of these processes; else one, if Ray has any. 0: none, 0.25: four share one."
+    ),
+]
 Split = Literal["train", "val", "test", "all"]
 WhichSplit = Annotated[Split, typer.Option(help="Which part of the data.")]
 

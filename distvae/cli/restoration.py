@@ -9,7 +9,9 @@ from distvae.cli.options import AsJson, Assignments, Force, Quiet, style
 
 app = typer.Typer()
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help="A PNG, TIFF or JPEG picture, or a wav or flac sound.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="IN", help="A PNG, TIFF or JPEG picture, or a wav, flac, ogg or mp3 sound.")
+]
 Picture = Annotated[Path, typer.Argument(metavar="IN", help="A PNG, TIFF or JPEG picture.")]
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="Where the result goes.")]
 WhichPreset = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import NAMED, AsJson, Assignments, Data, Force, Quiet, recorded, style
+from distvae.cli.options import NAMED, AsJson, Assignments, Data, Force, GPUsPerWorker, Quiet, recorded, style
 
 app = typer.Typer()
 
@@ -42,7 +42,7 @@ def tune(
     workers: Annotated[
         str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train each trial together; 0: its own alone.")
     ] = "0",
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each of these processes.")] = 0.0,
+    gpus_per_worker: GPUsPerWorker = None,
     gpus_per_trial: Annotated[
         float | None, typer.Option(min=0, help="GPUs of a trial without workers; 0.25: four share one.")
     ] = None,

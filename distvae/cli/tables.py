@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from distvae.cli.options import Force, Quiet
+from distvae.cli.options import Force, GPUsPerWorker, Quiet
 
 app = typer.Typer()
 
@@ -39,7 +39,7 @@ def reproduce(
     workers: Annotated[
         str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train each row together; 0: its own alone.")
     ] = "0",
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each of these processes.")] = 0.0,
+    gpus_per_worker: GPUsPerWorker = None,
     gpus_per_trial: Annotated[float | None, typer.Option(min=0, help="GPUs of a row without workers.")] = None,
     address: Annotated[str | None, typer.Option(help="Of a Ray that runs; else one is started here.")] = None,
     wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")] = 0.0,

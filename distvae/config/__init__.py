@@ -54,6 +54,7 @@ __all__ = [
     "VSCModel",
     "flatten",
     "from_dict",
+    "from_stored",
     "to_dict",
 ]
 
@@ -107,6 +108,19 @@ def flatten(config: Config) -> dict[str, Any]:
     """Dotted keys, as on the command line."""
     tree = to_dict(config)
     return {f"{s}.{name}": value for s in SECTIONS for name, value in tree[s].items()} | {"follows": config.follows}
+
+
+EARLIER: dict[str, dict[str, dict[str, Any]]] = {"data": {"crops": {"contrast": "common"}}}
+"""By section and kind, what was done before there was a setting whose default does otherwise."""
+
+
+def from_stored(tree: Mapping[str, Any]) -> Config:
+    """Return the configuration that a run was made with, which may lack settings that are younger than the run."""
+    sections = {name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()}
+    for name, kinds in EARLIER.items():
+        if isinstance(part := sections.get(name), dict):
+            sections[name] = kinds.get(str(part.get("kind")), {}) | part
+    return from_dict(sections)
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:

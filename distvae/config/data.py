@@ -244,6 +244,10 @@ class CropData(Pictures):
     """Windows to train, to validate and to test on, from all places of all pictures alike and none twice."""
     clamped: Annotated[float, Range(0, 1)] = 0.02
     """Share of each picture's pixels, the brightest, that are brought down to the brightest of the others."""
+    contrast: Literal["own", "common"] = "own"
+    """Scale each picture by the standard deviation of its own grey levels, or keep the levels of all as they are.
+
+    With `common`, a picture of 16 bits that fills little of its range gives windows that are blank beside others."""
     kept: Annotated[float, Range(0, 0.9999, above=True)] = 0.95
     """Share of the variance to keep: whitening cuts off the directions of least variance, beginning with the mean."""
     seed: Whole = 0

@@ -41,6 +41,10 @@ class Train:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Processes | None = 1
     """Threads of one process: small layers gain little from more, and lose much on a busy machine; null: torch's."""
+    products: Literal["auto", "blas", "onednn"] = "auto"
+    """Who multiplies matrices on the CPU: torch's BLAS (MKL on x86), oneDNN, or the one that suits the processor."""
+    bits: Literal["same", "any"] = "same"
+    """Whether a run goes on, and workers train together, only where they compute the same bits, or anywhere."""
 
 
 @family("eval")
@@ -68,4 +72,4 @@ class Eval:
     labels: Count = 5000
     """Training data points whose classes probes are told, at most."""
     processes: Processes | None = None
-    """Processes that judge files side by side; null: one per core."""
+    """Processes that judge files side by side; null: as many as have enough to do, and at most one per core."""

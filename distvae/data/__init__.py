@@ -53,7 +53,7 @@ def _open(config: DataFamily, quiet: bool) -> Dataset:
     if isinstance(config, RowsData):
         from distvae.data.rows import open_rows
 
-        return open_rows(config)
+        return open_rows(config, quiet)
     from distvae.data.frames import open_speech
 
     return open_speech(config, quiet)

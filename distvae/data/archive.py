@@ -1,15 +1,15 @@
 """Images in an .npz archive of NumPy: plain arrays, nothing unpickled."""
 
 import hashlib
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from distvae.data.cifar import CIFAR10
 from distvae.data.source import Bytes, Labels, Published, Source
 from distvae.refusal import Refusal
+from distvae.untrusted import decoding, refuse_irregular, refuse_larger
 
 NAMED = {
     "cifar10": (CIFAR10, (3, 32, 32)),
@@ -17,6 +17,8 @@ NAMED = {
     "mnist": (Published("MNIST", 60_000, 10_000), (1, 28, 28)),
 }
 """What a file's name says that it holds, if its images have that shape; the first that fits."""
+COPIES = 3
+"""Of its arrays that are held while an archive is read."""
 EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alone, expected"
 
 
@@ -39,11 +41,12 @@ def read(path: Path) -> Source:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            members = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
-        raise Refusal(f"{path}: cannot be read ({error}); an undamaged .npz of plain arrays expected") from error
+    expected = "an undamaged .npz of plain arrays"
+    refuse_irregular(path, expected)
+    with decoding(path, expected), path.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
+        sizes = [] if archive.zip is None else [int(member.file_size) for member in archive.zip.infolist()]
+        refuse_larger(path, COPIES * sum(sizes), "its arrays")
+        members = {name: archive[name] for name in archive.files}
     return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from distvae.data.dataset import Array
 from distvae.storage import Folder, Sink
+from distvae.untrusted import decoding
 
 
 def wrap(raw: Path, path: Path, width: int) -> None:
@@ -38,6 +39,9 @@ def read(path: Path) -> Array:
     """(rows, width) read-only, nothing of it in memory until it is touched."""
     import pyarrow as pa
 
-    column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)
-    values = column.values.to_numpy(zero_copy_only=True)
-    return np.asarray(values.reshape(-1, column.type.list_size))
+    with decoding(path, "the file that was written there"):
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch.validate()
+        column = batch.column(0)
+        values = column.values.to_numpy(zero_copy_only=True)
+        return np.asarray(values.reshape(-1, column.type.list_size))

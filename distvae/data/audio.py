@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,29 @@ import numpy as np
 from distvae.config import SpeechData
 from distvae.data.dataset import Array
 from distvae.refusal import Refusal
+from distvae.untrusted import decoding, refuse_irregular, refuse_larger
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+MOST_CHANNELS = 64
+"""Of a recording; a damaged or hostile header may announce a thousand."""
+RATES = (1_000, 1_000_000)
+"""The least and the largest sampling rate in Hz; from a smaller one, resampling would make any length."""
+COPIES = 4
+"""Of the samples that are held while a file is read, as numbers of 32 bits."""
+UNKNOWN = 2**63 - 1
+"""What libsndfile says of a length that was not written down."""
+SEARCHED = 2**16
+"""Bytes in which the first frame of an MP3 begins."""
+FRAME = rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]"
+"""How a frame of MPEG audio begins: eleven bits that are set, a version, a layer, and a bit rate."""
+UNREAD = (
+    *(".m4a", ".aac", ".mp4", ".wma", ".opus", ".oga", ".webm", ".amr", ".3gp", ".ape"),
+    *(".aif", ".aiff", ".au", ".caf", ".sph"),
+)
+"""Kinds of sound that are not read here; what is left out of a folder is told."""
 WAV = ("WAV", "WAVEX")
 """What libsndfile calls that format."""
 
@@ -60,16 +79,10 @@ def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Arr
 
 def decode(path: Path) -> tuple[Array, int]:
     """The samples (N, channels) and the rate of a file; a damaged one is refused."""
-    import soundfile
-
-    _refuse_unreadable(path)
-    try:
-        with soundfile.SoundFile(path) as sound:
-            signal = np.concatenate([np.empty((0, sound.channels), np.float32), *_blocks(sound)])
-            whole = _whole(path, sound, len(signal))
-            rate = sound.samplerate
-    except (soundfile.LibsndfileError, OSError, UnicodeEncodeError) as error:
-        raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
+    with _opened(path) as sound:
+        signal = np.concatenate([np.empty((0, sound.channels), np.float32), *_blocks(path, sound)])
+        whole = _whole(path, sound, len(signal))
+        rate = sound.samplerate
     if not whole:
         raise Refusal(f"{path}: truncated; the whole file expected")
     if not np.isfinite(signal).all():
@@ -78,34 +91,65 @@ def decode(path: Path) -> tuple[Array, int]:
 
 
 def head(path: Path) -> tuple[int, float]:
-    """The rate and the seconds that a file announces, its samples not decoded; a WAV that is cut short is refused."""
+    """The rate and the seconds that a file announces, its samples not decoded; one that is cut short is refused."""
+    with _opened(path) as sound:
+        if not _reaches_its_end(path, sound):
+            raise Refusal(f"{path}: truncated; the whole file expected")
+        return sound.samplerate, sound.frames / sound.samplerate
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["SoundFile"]:
+    """A sound file to read from; what is damaged, or no sound that is expected anywhere, is refused by name."""
     import soundfile
 
-    _refuse_unreadable(path)
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError, UnicodeEncodeError) as error:
-        raise Refusal(f"{path}: cannot be decoded ({_reason(error)}); an undamaged sound file expected") from error
-    if info.format in WAV and _cut(info.extra_info):
-        raise Refusal(f"{path}: truncated; the whole file expected")
-    return info.samplerate, info.frames / info.samplerate
+    expected = "an undamaged sound file"
+    refuse_irregular(path, expected)
+    with decoding(path, expected):
+        if path.suffix.lower() == ".mp3" and not _is_mpeg(path):
+            raise Refusal(f"{path}: holds no MPEG audio, whatever its name says; {expected} expected")
+        with soundfile.SoundFile(path) as sound:
+            if sound.channels > MOST_CHANNELS:
+                raise Refusal(f"{path}: {sound.channels} channels; {MOST_CHANNELS} at most expected")
+            if not RATES[0] <= sound.samplerate <= RATES[1]:
+                wanted = f"{RATES[0]:,} to {RATES[1]:,} Hz"
+                raise Refusal(f"{path}: a sampling rate of {sound.samplerate:,} Hz; {wanted} expected")
+            yield sound
 
 
-def _refuse_unreadable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}; a sound file that can be read expected") from error
+def _is_mpeg(path: Path) -> bool:
+    """Whether a frame of MPEG audio is found behind the tags; where none is, the decoder searches and complains."""
+    with path.open("rb") as stream:
+        tag = stream.read(10)
+        size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
+        stream.seek(10 + size if tag[:3] == b"ID3" else 0)
+        return re.search(FRAME, stream.read(SEARCHED)) is not None
 
 
-def _blocks(sound: "SoundFile") -> Iterator[Array]:
-    """Piece by piece: a damaged header announces any length."""
-    while len(block := sound.read(2**20, dtype="float32", always_2d=True)):
+def _blocks(path: Path, sound: "SoundFile") -> Iterator[Array]:
+    """Piece by piece: a damaged header announces any length, and little may decode to much."""
+    held = 0
+    while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
+        held += block.nbytes
+        refuse_larger(path, COPIES * held, "its samples")
         yield block
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+def _reaches_its_end(path: Path, sound: "SoundFile") -> bool:
+    """Whether the last sample that a file announces is there, the others not decoded."""
+    if sound.format in WAV:
+        return not _cut(sound.extra_info)
+    if sound.format == "OGG":
+        return _ends_ogg(path.read_bytes())
+    if sound.frames in (0, UNKNOWN) or not _counts_frames(path, sound):
+        return True
+    import soundfile
+
+    try:
+        sound.seek(sound.frames - 1)
+        return len(sound.read(1)) == 1
+    except soundfile.LibsndfileError:
+        return False
 
 
 def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
@@ -114,9 +158,12 @@ def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
         return not _cut(sound.extra_info)
     if sound.format == "OGG" and not _ends_ogg(path.read_bytes()):
         return False
-    if sound.format == "MP3" and not re.search(b"Xing|Info", path.read_bytes()):
-        return True  # no frame count was written: what `sound.frames` says is a guess
-    return bool(samples >= sound.frames)
+    return not _counts_frames(path, sound) or bool(samples >= sound.frames)
+
+
+def _counts_frames(path: Path, sound: "SoundFile") -> bool:
+    """Whether the number of samples was written into a file; of an MP3 without it what is announced is a guess."""
+    return bool(sound.format != "MP3" or re.search(b"Xing|Info", path.read_bytes()))
 
 
 def _cut(told: str) -> bool:

@@ -1,12 +1,15 @@
 """Windows drawn at random from pictures and whitened, as fields of vision are learned from (Bell and Sejnowski 1997).
 
-What is taken out of a window is its mean, and then the mean of each value over the windows to train on. Whitening turns
-into the principal directions of those windows, keeps as few of them as have the wanted share of the variance, divides
-each by its deviation, and turns back (ZCA). The rest is cut off: every window is zero along it.
+The grey levels of each picture are brought to one standard deviation first (data.contrast), so that dim pictures count
+as much as bright ones. What is taken out of a window is its mean, and then the mean of each value over the windows to
+train on. Whitening turns into the principal directions of those windows, keeps as few of them as have the wanted share
+of the variance, divides each by its deviation, and turns back (ZCA). The rest is cut off: every window is zero
+along it.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,9 +36,15 @@ def open_crops(config: CropData) -> Dataset:
     train, val, _ = config.sizes
     rows = whitened(drawn(paths, config), train, config.kept)
     splits = {"train": rows[:train], "val": rows[train : train + val], "test": rows[train + val :]}
-    facts = json.dumps([FORMAT, asdict(config) | {"path": ""}, files.digests(paths)])
-    digest = hashlib.sha256(facts.encode()).hexdigest()
-    return Dataset(root.stem, "window", digest, splits, root, shape=config.shape)
+    return Dataset(root.stem, "window", _digest(config, paths), splits, root, shape=config.shape)
+
+
+def _digest(config: CropData, paths: list[Path]) -> str:
+    """Return what the windows are known by; without a contrast of their own, as before there was a choice."""
+    settings = asdict(config) | {"path": ""}
+    if config.contrast == "common":
+        del settings["contrast"]
+    return hashlib.sha256(json.dumps([FORMAT, settings, files.digests(paths)]).encode()).hexdigest()
 
 
 def _refuse_too_many(config: CropData) -> None:
@@ -72,13 +81,34 @@ def drawn(paths: list[Path], config: CropData) -> Floats:
         raise Refusal(f"data.sizes: {wanted:,} windows, and the pictures have {ends[-1]:,}; no more expected")
     places = np.random.default_rng(config.seed).choice(ends[-1], wanted, replace=False)
     rows, owner = np.empty((wanted, config.dims)), np.searchsorted(ends, places, "right")
-    for number in np.unique(owner):
+    chosen = np.unique(owner)
+    for number, picture in zip(chosen, _pictures([paths[n] for n in chosen], config), strict=True):
         mine = owner == number
         down, across = np.divmod(places[mine] - (ends[number] - np.prod(spans[number])), spans[number][1])
-        windows = np.lib.stride_tricks.sliding_window_view(_grey(paths[number], config.clamped), config.window)
+        windows = np.lib.stride_tricks.sliding_window_view(picture, config.window)
         rows[mine] = windows[down, across].reshape(-1, config.dims)
     rows -= rows.mean(1, keepdims=True)
     return rows
+
+
+def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Floats]:
+    """Yield the grey levels of each picture, all at the contrast of the first where each has its own."""
+    first = None
+    for path in paths:
+        grey = _grey(path, config.clamped)
+        if config.contrast == "own":
+            own = _contrast(path, grey)
+            first = first or own
+            grey *= first / own  # exactly 1 where there is one picture
+        yield grey
+
+
+def _contrast(path: Path, grey: Floats) -> float:
+    """Return the standard deviation of a picture's grey levels; a blank picture, which has none, is refused."""
+    if np.ptp(grey) == 0:
+        blank = "one grey level alone, once its brightest pixels are clamped (data.clamped)"
+        raise Refusal(f"{path}: {blank}; a picture with something in it expected, or data.contrast=common")
+    return float(grey.std())
 
 
 def _grey(path: Path, clamped: float) -> Floats:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +24,13 @@ def below(root: Path, suffixes: Collection[str]) -> list[str]:
     return named(path.as_posix() for path in found)
 
 
+def left_out(root: Path, suffixes: Collection[str]) -> str:
+    """What to say of files under a folder whose kinds are not read here; nothing where there are none."""
+    kinds = Counter(Path(name).suffix.lower() for name in below(root, suffixes))
+    told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    return f"left out, of kinds that are not read here: {told}" if kinds else ""
+
+
 def _unreadable(error: OSError) -> NoReturn:
     raise Refusal(f"{error.filename}: {error.strerror}; a folder that can be read expected") from error
 
@@ -42,10 +49,11 @@ def named(names: Iterable[str]) -> list[str]:
 def digests(paths: Iterable[Path]) -> list[str]:
     """The SHA-256 of every file; one that cannot be read is refused."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(_digest, paths))
+        return list(pool.map(digest, paths))
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file; one that cannot be read is refused."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from distvae.arithmetic import threads
 from distvae.config import SpeechData
 from distvae.data import arrow, audio, files, folders, recordings, stft
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.splits import SPLITS
-from distvae.products import threads
+from distvae.refusal import Refusal
 
 FORMAT = 2  # of the cached files; a change makes old ones unknown
 TABLE = "recordings.csv"
@@ -25,7 +26,9 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     folder = folders.cache() / "frames" / key
     folders.once(folder, lambda part: _build(part, root, found, config, quiet))
     splits = {split: arrow.read(folder / f"{split}.arrow") for split in SPLITS}
-    return Dataset(_name(root), "frame", key, splits, root, tuple(found), _lengths(folder))
+    others = recordings.left_out(root, config)
+    name = f"{_name(root)}: {others}" if others else _name(root)
+    return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
 
 
 def power(path: Path, config: SpeechData) -> Array:
@@ -33,6 +36,13 @@ def power(path: Path, config: SpeechData) -> Array:
     signal = torch.from_numpy(audio.load(path, config))
     spectrum = stft.Stft(config.window, config.hop).spectrum(signal)
     return np.asarray(stft.power(spectrum).contiguous().numpy())
+
+
+def _power(root: Path, recording: Recording, config: SpeechData) -> Array:
+    try:
+        return power(root / recording.file, config)
+    except Refusal as refusal:
+        raise Refusal(f"{refusal}; 'distvae data check {root}' names every file that cannot be read") from refusal
 
 
 def _name(root: Path) -> str:
@@ -52,7 +62,7 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     raw = {split: (part / f"{split}.raw").open("wb") for split in SPLITS}
     lengths = []
     try:
-        frames = files.in_order(lambda recording: power(root / recording.file, config), found)
+        frames = files.in_order(lambda recording: _power(root, recording, config), found)
         told = zip(found, frames, strict=True)
         with threads(1):  # torch would start a team of its own in each of ours
             for recording, block in files.watched(told, "Power spectra of recordings", len(found), quiet):

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import math
-import zlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import IdxData
-from distvae.data import folders
+from distvae.data import files, folders
 from distvae.data.dataset import Array, Dataset
+from distvae.data.signals import PICTURES
 from distvae.refusal import Refusal
+from distvae.untrusted import decoding, refuse_irregular, refuse_larger
 
 Bytes = NDArray[np.uint8]
 Value = TypeVar("Value", np.uint8, np.float32)
 
 FORMAT = 1  # of the preparation; a change gives another digest
+COPIES = 6
+"""Bytes that a value takes, first as it is in the file and then as a number of 32 bits."""
 _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
 
 
@@ -54,28 +57,27 @@ def _classes(root: Path, part: str) -> Bytes:
 
 def read(path: Path, dims: int) -> Bytes:
     """The array of bytes in an idx file, checked against its header."""
-    content = _content(path)
-    start = 4 + 4 * dims
-    if content[:4] != bytes((0, 0, 8, dims)):
+    unpacked = path.suffix == ".gz"
+    refuse_irregular(path, "an undamaged idx file")
+    expected = "a whole gzip file of idx" if unpacked else "an undamaged idx file"
+    with decoding(path, expected), gzip.open(path) if unpacked else path.open("rb") as stream:
+        shape = _shape(path, stream.read(4 + 4 * dims), dims)
+        refuse_larger(path, COPIES * math.prod(shape), f"{' x '.join(map(str, shape))} values")
+        content = stream.read(math.prod(shape) + 1)  # one more than announced, to see whether there are more
+    if len(content) != math.prod(shape) or 0 in shape:
+        found = f"{len(content)} values" if len(content) <= math.prod(shape) else "more values"
+        raise Refusal(f"{path}: {found}; {' x '.join(map(str, shape))} announced")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _shape(path: Path, header: bytes, dims: int) -> tuple[int, ...]:
+    if header[:4] != bytes((0, 0, 8, dims)):
         raise Refusal(
-            f"{path}: begins with {content[:4].hex()}; 000008{dims:02x} expected, idx of bytes in {dims} dimensions"
+            f"{path}: begins with {header[:4].hex()}; 000008{dims:02x} expected, idx of bytes in {dims} dimensions"
         )
-    if len(content) < start:
+    if len(header) < 4 + 4 * dims:
         raise Refusal(f"{path}: truncated in its header")
-    shape = tuple(np.frombuffer(content, ">u4", dims, 4).tolist())
-    if len(content) - start != math.prod(shape) or 0 in shape:
-        raise Refusal(f"{path}: {len(content) - start} values; {' x '.join(map(str, shape))} announced")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Refusal(f"{path}: truncated or not gzip ({error})") from error
-    except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
+    return tuple(np.frombuffer(header, ">u4", dims, 4).tolist())
 
 
 def _root(config: IdxData) -> Path:
@@ -90,7 +92,14 @@ def _file(root: Path, name: str, dims: int) -> Path:
     for path in (root / name for name in names):
         if path.is_file():
             return path
-    raise Refusal(f"{root}: has none of {', '.join(names)}; {_SOURCE}")
+    raise Refusal(f"{root}: has none of {', '.join(names)}; {_elsewhere(root)}")
+
+
+def _elsewhere(root: Path) -> str:
+    """What to do about a folder without idx files: images in other kinds of files are read in another way."""
+    if files.below(root, (*PICTURES, ".npz")):
+        return "the images there are read with data.kind=images, pictures with data.size=[28,28] data.colour=grey, too"
+    return _SOURCE
 
 
 def _divided(train: NDArray[Value], test: NDArray[Value], config: IdxData) -> dict[str, NDArray[Value]]:

@@ -25,10 +25,16 @@ from distvae.noise import order
 from distvae.output import claim_place
 from distvae.refusal import Refusal
 from distvae.storage import Folder
+from distvae.untrusted import refuse_larger
 
 PLACING = -3  # the epoch whose order places rows: that of none in training, which would undo it
 BLOCK = 2**25  # bytes of rows looked at together
 FILE = 2**28  # bytes of the rows of a file
+
+PLACE = 2 * 8
+"""Bytes of memory that a row takes by its place, twice while places are drawn."""
+COPIES = 3
+"""Of some rows that are held together."""
 
 Places = NDArray[np.int64]
 
@@ -57,6 +63,8 @@ def ingest(
     _claim(out, force)
     tables = [Table.open(path) for path in sources]
     rows, values = sum(table.rows for table in tables), _width(tables)
+    refuse_larger(tables[0].path, PLACE * rows, f"places of {rows:,} rows")
+    refuse_larger(tables[0].path, 4 * COPIES * values, f"rows of {values:,} values")
     parts = list(_parts(_counts(rows, val, test), rows_per_file or max(1, FILE // (4 * values))))
     with _whole(out.resolve()) as folder, _progress(2 * rows, quiet) as advance:
         buckets = Buckets(folder, parts, values)

@@ -12,7 +12,7 @@ import numpy as np
 
 from distvae.config import ImageData
 from distvae.data import files, folders, splits
-from distvae.data.signals import PICTURES, opened
+from distvae.data.signals import PICTURES, UNREAD, opened
 from distvae.data.source import Bytes, Labels, Published, Source
 from distvae.memory import refuse_to_exceed
 from distvae.refusal import Refusal
@@ -60,7 +60,7 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
     digest = hashlib.sha256(json.dumps([key, found]).encode()).hexdigest()
     published = CELEBA if layout.startswith("CelebA") else None
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    return Source(layout, pixels, counts, _labels(found), digest, published)
+    return Source(layout, pixels, counts, _labels(found), digest, published, files.left_out(root, UNREAD))
 
 
 def find(root: Path) -> tuple[list[Found], str]:

@@ -8,10 +8,11 @@ from typing import NoReturn
 
 from distvae.config import SpeechData
 from distvae.data import files, folders, layouts, splits
-from distvae.data.audio import SUFFIXES
+from distvae.data.audio import SUFFIXES, UNREAD
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.remote import here
 from distvae.refusal import Refusal
+from distvae.untrusted import decoding, refuse_irregular
 
 TABLE = "speakers.csv"
 
@@ -57,8 +58,16 @@ def spoken(root: Path, config: SpeechData) -> list[Recording]:
 def sound_files(root: Path) -> list[str]:
     """Every sound file under a folder; a folder without any is refused."""
     if not (found := files.below(root, SUFFIXES)):
-        raise Refusal(f"{root}: no recordings; {', '.join(SUFFIXES)} files expected in it or below it")
+        others = files.left_out(root, UNREAD)
+        lead = f"no recordings ({others})" if others else "no recordings"
+        raise Refusal(f"{root}: {lead}; {', '.join(SUFFIXES)} files expected in it or below it")
     return found
+
+
+def left_out(root: Path, config: SpeechData) -> str:
+    """What to say of recordings that are not read, unless a table lists those that are."""
+    listed = config.speakers.startswith("csv:") or (config.speakers == "auto" and (root / TABLE).is_file())
+    return "" if listed else files.left_out(root, UNREAD)
 
 
 def _foldered(file: str, speaker: str) -> Recording:
@@ -104,15 +113,12 @@ def _tabled(root: Path, table: Path) -> list[Recording]:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            rows = list(reader)
-    except OSError as error:
-        raise Refusal(f"{table}: {error.strerror}; a table of speakers expected") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise Refusal(f"{table}: not a table: {error}; CSV in UTF-8 expected") from error
-    if absent := {"file", "speaker"} - set(reader.fieldnames or ()):
+    expected = "a table of speakers, CSV in UTF-8,"
+    refuse_irregular(table, expected)
+    with decoding(table, expected), table.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream, restval="")
+        names, rows = reader.fieldnames or (), list(reader)
+    if absent := {"file", "speaker"} - set(names):
         raise Refusal(f"{table}: no column {' and no column '.join(sorted(absent))}; file, speaker[, split] expected")
     if not rows:
         raise Refusal(f"{table}: no rows; a row per recording expected")

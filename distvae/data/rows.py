@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from distvae.config import RowsData
-from distvae.data import arrow, folders
+from distvae.data import arrow, files, folders
 from distvae.data.dataset import Array, Dataset, Rows, stack
-from distvae.refusal import Refusal
+from distvae.refusal import Refusal, shown
+from distvae.untrusted import read_json
 
 MANIFEST = "rows.json"
 VERSION = 1
@@ -23,17 +24,20 @@ class Kept(TypedDict):
     sha256: str
 
 
-def open_rows(config: RowsData) -> Dataset:
-    """The rows of a folder by split. Names and sizes of its files are checked, their content is not read."""
+def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
+    """The rows of a folder by split.
+
+    Names and sizes of its files are checked each time; their checksums once on a machine, and when a file has changed.
+    """
     root = folders.given(config.path, "rows")
     if root is None:
         raise Refusal("data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest' made expected")
     manifest = _read(root)
     named: dict[str, list[Kept]] = manifest["splits"]
-    _refuse_others(root, {kept["file"] for files in named.values() for kept in files})
-    splits = {
-        split: stack([_mapped(root, kept, manifest["values"]) for kept in files]) for split, files in named.items()
-    }
+    every = [kept for part in named.values() for kept in part]
+    _refuse_others(root, {kept["file"] for kept in every})
+    splits = {split: stack([_mapped(root, kept, manifest["values"]) for kept in part]) for split, part in named.items()}
+    _verify(root, every, quiet)
     return Dataset(root.name, "row", manifest["digest"], _filled(splits), root)
 
 
@@ -47,16 +51,49 @@ def _read(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     if not path.is_file():
         raise Refusal(f"{root}: holds no {MANIFEST}; a folder that 'distvae ingest SOURCE... OUT' made expected")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        version, whole = manifest.get("version"), manifest.get("digest") == digest(manifest)
-    except (ValueError, AttributeError) as error:
-        raise Refusal(f"{path}: not a manifest ({error}); as 'distvae ingest' wrote it expected") from error
-    if version != VERSION:
-        raise Refusal(f"{path}: of format {version}, and this distvae reads {VERSION}; use the one that wrote it")
-    if not whole:
+    manifest = read_json(path)
+    if (version := manifest.get("version")) != VERSION:
+        raise Refusal(
+            f"{path}: of format {shown(version)}, and this distvae reads {VERSION}; use the one that wrote it"
+        )
+    if manifest.get("digest") != digest(manifest):
         raise Refusal(f"{path}: altered or damaged: its digest is not that of its content")
+    if not _is_complete(manifest):
+        raise Refusal(
+            f"{path}: altered or damaged: lacks a field, or one is wrong; as 'distvae ingest' wrote it expected"
+        )
     return manifest
+
+
+def _is_complete(manifest: dict[str, Any]) -> bool:
+    """Tell whether a manifest has all that is read of it, as what it should be."""
+    match manifest:
+        case {"values": int(values), "splits": {"train": [_, *_], **others} as splits}:
+            lists = all(isinstance(files, list) and all(map(_is_kept, files)) for files in splits.values())
+            return values > 0 and lists and others.keys() <= {"val", "test"} and all(others.values())
+    return False
+
+
+def _is_kept(entry: object) -> bool:
+    match entry:
+        case {"file": str(file), "rows": int(), "bytes": int(), "sha256": str()}:
+            return file == Path(file).name != ""
+    return False
+
+
+def _verify(root: Path, named: list[Kept], quiet: bool) -> None:
+    """Compare each file with its checksum, unless this machine has done so and nothing was written since."""
+    paths = [root / kept["file"] for kept in named]
+    facts = [(str(path), path.stat().st_mtime_ns, kept) for path, kept in zip(paths, named, strict=True)]
+    known = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    folders.once(folders.cache() / "checked" / known, lambda _: _refuse_altered(paths, named, quiet))
+
+
+def _refuse_altered(paths: list[Path], named: list[Kept], quiet: bool) -> None:
+    found = files.watched(files.in_order(files.digest, paths), "Checksums of rows", len(paths), quiet)
+    for path, kept, checksum in zip(paths, named, found, strict=True):
+        if checksum != kept["sha256"]:
+            raise Refusal(f"{path}: altered or damaged: its checksum is not the one in {MANIFEST}")
 
 
 def _refuse_others(root: Path, named: set[str]) -> None:
@@ -72,10 +109,7 @@ def _mapped(root: Path, kept: Kept, values: int) -> Array:
     size = path.stat().st_size
     if size != kept["bytes"]:
         raise Refusal(f"{path}: altered, or not copied whole: {size:,} bytes; {kept['bytes']:,} expected")
-    try:
-        rows = arrow.read(path)
-    except (OSError, ValueError) as error:
-        raise Refusal(f"{path}: altered or damaged ({error}); as 'distvae ingest' wrote it expected") from error
+    rows = arrow.read(path)
     if rows.shape != (kept["rows"], values):
         raise Refusal(f"{path}: {rows.shape} rows and values; {(kept['rows'], values)} expected")
     return rows

@@ -1,6 +1,7 @@
 """Pictures and sounds as arrays of numbers, and back into files of the kind they came from."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,23 @@ from distvae.data import audio
 from distvae.data.deep import read_deep, write_deep
 from distvae.output import whole
 from distvae.refusal import Refusal
+from distvae.untrusted import decoding, refuse_irregular, refuse_larger
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-SOUNDS = (".wav", ".flac")
+UNREAD = (".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pgm", ".ppm", ".dng")
+"""Kinds of picture that are not read here; what is left out of a folder is told."""
+SOUNDS = audio.SUFFIXES
+WRITTEN = (".wav", ".flac")
+"""The kinds of sound that are written: those that keep every sample."""
+MOST_PIXELS = 2**27
+"""Of a picture: a small file may stand for any number of them."""
+COPIES = 3 * 8
+"""Bytes that a pixel's values take while a picture is read: 64 bits each, and copies on the way."""
+LOSSY = ("MPEG_LAYER_III", "VORBIS")
+"""Encodings that a sound is not written in again: it would lose by it once more."""
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
 
@@ -79,7 +91,7 @@ def read(path: Path) -> Signal:
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
     """The kinds of file that hold a signal: JPEG has neither transparency nor more than 8 bits, FLAC its own limits."""
     if signal.rate is not None:
-        return SOUNDS if _fits_flac(signal.values.shape[-1], signal.rate) else SOUNDS[:1]
+        return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]
     return PICTURES if signal.alpha is None and signal.bits == 8 else PICTURES[:3]
 
 
@@ -100,8 +112,6 @@ def read_sound(path: Path) -> Signal:
     """All channels of a sound, at its own rate."""
     import soundfile
 
-    if not path.is_file():
-        raise Refusal(f"{path}: no such file; a sound expected")
     values, rate = audio.decode(path)
     if not len(values):
         raise Refusal(f"{path}: holds no samples")
@@ -131,7 +141,8 @@ def _encoding(path: Path, signal: Signal) -> str:
     import soundfile
 
     kind = {".wav": "WAV", ".flac": "FLAC"}[path.suffix.lower()]
-    return signal.encoding if soundfile.check_format(kind, signal.encoding) else "PCM_24"
+    kept = signal.encoding not in LOSSY and soundfile.check_format(kind, signal.encoding)
+    return signal.encoding if kept else "PCM_24"
 
 
 def read_picture(path: Path) -> Signal:
@@ -147,21 +158,30 @@ def read_picture(path: Path) -> Signal:
 
 @contextmanager
 def opened(path: Path) -> Iterator["Image"]:
-    """A picture's file; one that is damaged, or holds several, is refused."""
+    """A picture's file; one that is damaged, too large or holds several is refused before its pixels are decoded."""
     from PIL import Image, UnidentifiedImageError
 
-    try:
-        with Image.open(path) as image:
+    refuse_irregular(path, "an undamaged picture")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused here
+    with decoding(path, "an undamaged picture"):
+        try:
+            file = Image.open(path)
+        except UnidentifiedImageError as error:
+            raise Refusal(f"{path}: not a picture, or its beginning is damaged; an undamaged file expected") from error
+        with file as image:
+            _refuse_vast(path, image)
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise Refusal(f"{path}: holds {frames} pictures; one expected")
             yield image
-    except UnidentifiedImageError as error:
-        raise Refusal(f"{path}: not a picture, or its beginning is damaged; an undamaged file expected") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, Refusal):
-            raise
-        reason = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
-        raise Refusal(f"{path}: cannot be read ({reason}); an undamaged picture expected") from error
+
+
+def _refuse_vast(path: Path, image: "Image") -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise Refusal(
+            f"{path}: {height:,} x {width:,} pixels; {MOST_PIXELS:,} in all at most expected, or a part of it"
+        )
+    refuse_larger(path, width * height * len(image.getbands()) * COPIES, "its pixels")
 
 
 def _picture(values: NDArray[Any], bits: int, profile: bytes | None) -> Signal:

@@ -62,11 +62,14 @@ class Source:
     """Changes with the content."""
     published: Published | None = None
     """What it should be all of."""
+    others: str = ""
+    """What to say of files beside the images that are not read."""
 
     @property
     def note(self) -> str:
-        """What to say of a source that is only a part of what was published."""
-        return self.published.short_of(self.counts) if self.published else ""
+        """What to say of a source that is only a part of what was published, or of what lies there."""
+        short = self.published.short_of(self.counts) if self.published else ""
+        return "; ".join(filter(None, (short, self.others)))
 
 
 class Scaled:

@@ -20,6 +20,7 @@ from distvae.data import (
     recordings,
     remote,
     rows,
+    signals,
 )
 from distvae.data.dataset import BUILT_IN, Dataset, Recording
 from distvae.data.examples import PICTURE, SOUND, example
@@ -160,7 +161,9 @@ def _pictures(root: Path) -> Survey:
     facts |= {"classes": len(kinds) if len(kinds) > 1 and "" not in kinds else "none"}
     note = pictures.CELEBA.short_of(named) if layout.startswith("CelebA") else ""
     unreadable = tuple(str(head) for head in heads if isinstance(head, Refusal))
-    return Survey(str(root), layout, "images", counts, facts, _short(note), unreadable)
+    others = files.left_out(root, signals.UNREAD)
+    wrong = (*_short(note), others) if others else _short(note)
+    return Survey(str(root), layout, "images", counts, facts, wrong, unreadable)
 
 
 def _own(parts: dict[str, Places]) -> list[str]:
@@ -191,6 +194,8 @@ def _speech(path: str, root: Path) -> Survey:
     unreadable = tuple(str(head) for head in heads if isinstance(head, Refusal))
     if layout is not None:
         wrong += layouts.departures(layout, root, names, {each.file: rate for each, (rate, _) in whole})
+    if others := recordings.left_out(root, config):
+        wrong.append(others)
     title = "a tree of recordings" if layout is None else layouts.title(layout, own)
     return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable)
 

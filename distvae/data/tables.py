@@ -1,7 +1,6 @@
 """Tables of numbers in files, a block of rows at a time: .npy, .parquet, .arrow and .feather."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.dataset import Array
-from distvae.refusal import Refusal
+from distvae.refusal import Refusal, shown
+from distvae.untrusted import decoding, refuse_irregular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,9 +37,8 @@ class Table:
         """What a file holds, read no further than that takes."""
         if path.suffix.lower() not in SUFFIXES:
             raise Refusal(f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected")
-        if not path.is_file():
-            raise Refusal(f"{path}: no such file; a table of numbers expected")
-        with _named(path):
+        refuse_irregular(path, "a table of numbers")
+        with decoding(path, f"a whole {path.suffix} file"):
             rows, values, read = _OPENERS[path.suffix.lower()](path)
         if not rows or not values:
             raise Refusal(f"{path}: {rows} rows of {values} values; one of each at least expected")
@@ -48,7 +47,7 @@ class Table:
     def blocks(self, most: int) -> Iterator[Array]:
         """All rows in order, at most so many at a time: finite, or NaN where a value is missing."""
         first = 0
-        with _named(self.path):
+        with decoding(self.path, f"a whole {self.path.suffix} file"):
             for block in self.read(most):
                 if np.isinf(block).any():
                     row = first + int(np.isinf(block).any(1).argmax())
@@ -59,18 +58,6 @@ class Table:
                 first += len(block)
         if first != self.rows:
             raise Refusal(f"{self.path}: {self.rows:,} rows at first, {first:,} when read; a file at rest expected")
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Say which file it was that could not be read."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except (OSError, ValueError) as error:  # pyarrow's are among them
-        why = " ".join(str(error).split())
-        raise Refusal(f"{path}: cannot be read ({why}); a whole {path.suffix} file expected") from error
 
 
 def _npy(path: Path) -> tuple[int, int, Blocks]:
@@ -95,18 +82,22 @@ def _parquet(path: Path) -> tuple[int, int, Blocks]:
     import pyarrow.parquet as pq
 
     def opened() -> pq.ParquetFile:
-        return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
 
     facts = opened()
-    return _columns(path, facts.schema_arrow, facts.metadata.num_rows, lambda most: opened().iter_batches(most))
+    return _columns(
+        path, facts.schema_arrow, facts.metadata.num_rows, lambda most: map(_whole, opened().iter_batches(most))
+    )
 
 
 def _arrow(path: Path) -> tuple[int, int, Blocks]:
     import pyarrow as pa
-    from pyarrow import dataset
 
-    rows = dataset.dataset(path, format="ipc").count_rows()  # which decompresses nothing
-    return _columns(path, pa.ipc.open_file(path).schema, rows, partial(_cut, path))
+    schema = pa.ipc.open_file(pa.memory_map(str(path))).schema
+    first = pa.ipc.IpcReadOptions(included_fields=[0])  # no other column is decompressed to count the rows
+    file = pa.ipc.open_file(pa.memory_map(str(path)), options=first)
+    rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
+    return _columns(path, schema, rows, partial(_cut, path))
 
 
 def _cut(path: Path, most: int) -> "Iterator[pa.RecordBatch]":
@@ -114,8 +105,14 @@ def _cut(path: Path, most: int) -> "Iterator[pa.RecordBatch]":
     import pyarrow as pa
 
     file = pa.ipc.open_file(pa.memory_map(str(path)))
-    for whole in map(file.get_batch, range(file.num_record_batches)):
+    for whole in map(_whole, map(file.get_batch, range(file.num_record_batches))):
         yield from (whole.slice(start, most) for start in range(0, len(whole), most))
+
+
+def _whole(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    """The batch, once lists were seen to end where their values do: of a damaged file they need not."""
+    batch.validate(full=True)
+    return batch
 
 
 _OPENERS = {".npy": _npy, ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow}
@@ -128,8 +125,11 @@ def _columns(path: Path, schema: "pa.Schema", rows: int, batches: Batches) -> tu
     if len(kinds) == 1 and _is_list(kinds[0]):
         _refuse_words(path, schema.names, [kinds[0].value_type])
         values = len(next(batches(1)).column(0).flatten()) if rows else 0
+        if rows and not values:
+            raise Refusal(f"{path}: row 0 is an empty list, or null; lists of one length expected")
         return rows, values, lambda most: _lists(path, values, batches(most))
     _refuse_words(path, schema.names, kinds)
+    _refuse_twice(path, schema.names)
     return rows, len(kinds), lambda most: (np.stack([_floats(c) for c in batch.columns], 1) for batch in batches(most))
 
 
@@ -148,6 +148,12 @@ def _refuse_words(path: Path, names: list[str], kinds: "list[pa.DataType]") -> N
             raise Refusal(
                 f"{path}: column '{name}' holds {kind}; columns of numbers, or one column of lists of numbers, expected"
             )
+
+
+def _refuse_twice(path: Path, names: list[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Refusal(f"{path}: two columns are called {shown(twice)}; a name for each expected")
 
 
 def _lists(path: Path, values: int, batches: "Iterator[pa.RecordBatch]") -> Iterator[Array]:

@@ -78,10 +78,14 @@ def source() -> Facts | None:
 
 
 def digest(folder: Path) -> str:
-    """Of the source files below a folder, wherever it lies."""
+    """Of the source files below a folder, wherever it lies.
+
+    Search spaces do not count: they are installed in the package, and lie beside it in a checkout.
+    """
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("."):
+        left_out = "__pycache__" in path.parts or path.parent == folder / "spaces"
+        if path.is_file() and not left_out and not path.name.startswith("."):
             total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
             total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:12]

@@ -19,6 +19,7 @@ from distvae.doctor.hosts import Answer, Host
 from distvae.doctor.lines import Line, merged
 from distvae.nodes import Asked, round_trip
 from distvae.refusal import Refusal
+from distvae.untrusted import read_yaml
 
 HERE = "here"
 BLANKS = re.compile(r"<[a-z][a-z -]*[a-z]>|\b(?:ami|fs|subnet|sg|vpc)-0{6,}\b|\bCHANGE_?ME\b|\bmy-project\b")
@@ -51,15 +52,10 @@ def of_file(file: Path, storage: str | None) -> list[Line]:
 
 def read(file: Path) -> dict[str, Any]:
     """The content of a cluster file."""
-    import yaml
-
     try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise Refusal(f"--file: {file}: {why}; a cluster file such as cluster/cluster.yaml expected") from error
-    except yaml.YAMLError as error:
-        raise Refusal(f"--file: {file}: no YAML: {' '.join(str(error).split())}") from error
+        config = read_yaml(file)
+    except Refusal as refusal:
+        raise Refusal(f"--file: {refusal}") from refusal
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         raise Refusal(f"--file: {file}: no 'provider'; a cluster file such as cluster/cluster.yaml expected")
     return config

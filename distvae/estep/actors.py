@@ -70,26 +70,6 @@ def _strategy(nodes: Sequence[str], k: int) -> Any:
     return NodeAffinitySchedulingStrategy(nodes[k % len(nodes)], soft=True) if nodes else "SPREAD"
 
 
-class Block(NamedTuple):
-    """Some rows and their words."""
-
-    rows: Tensor
-    words: Tensor
-    order: Tensor
-    """Which sorts the rows."""
-
-    @classmethod
-    def of(cls, rows: Tensor, words: Tensor) -> "Block":
-        """Rows in any order."""
-        return cls(rows, words, rows.argsort())
-
-    def find(self, rows: Tensor) -> Tensor | None:
-        """The words of these rows, if all of them are here."""
-        place = torch.searchsorted(self.rows, rows, sorter=self.order).clamp(max=len(self.rows) - 1)
-        index = self.order[place]
-        return self.words[index] if torch.equal(self.rows[index], rows) else None
-
-
 Asked = list[tuple[Any, Any]]
 """Where the words of each of some shards go, and their promise."""
 
@@ -107,7 +87,6 @@ class ShardedStore:
         """Nothing is known of the shards, which are filled or were filled by another worker."""
         self.incarnations: list[str] = []
         self.step = 0
-        self.block: Block | None = None
         self.coming: deque[tuple[Tensor, Asked]] = deque(maxlen=AHEAD)
         self.unanswered: deque[Any] = deque()
 
@@ -146,16 +125,12 @@ class ShardedStore:
         return _answers([getattr(one, call).options(**options).remote(*arguments) for one in self.shards.actors])
 
     def get(self, rows: Tensor) -> Tensor:
-        """(B, S, W) the words of these rows: of the block that was put last, or from the shards."""
-        found = self.block.find(rows) if self.block else None
-        return self._fetch(rows) if found is None else found
-
-    def _fetch(self, rows: Tensor) -> Tensor:
+        """(B, S, W) the words of these rows."""
         words = np.empty((len(rows), self.shards.states, self.shards.words), np.int64)
         with self._waiting("get"):
             for place, promise in self._promised(rows):
                 words[place] = _answer(promise)
-        return torch.from_numpy(words).to(rows.device)
+        return torch.from_numpy(words)
 
     def _promised(self, rows: Tensor) -> Asked:
         """What was asked for ahead, or is asked for now."""
@@ -170,7 +145,7 @@ class ShardedStore:
         self.coming.append((rows, self._ask(rows)))
 
     def _ask(self, rows: Tensor) -> Asked:
-        own = rows.cpu().numpy()
+        own = rows.numpy()
         return [
             (place, self.shards.actors[k].get.remote(own[place], self._incarnation(k))) for k, place in self._split(own)
         ]
@@ -190,11 +165,10 @@ class ShardedStore:
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows; the shards hear of it soon."""
         self.step += 1
-        self.block = Block.of(rows, words) if len(rows) else None
         current = [ahead for ahead in self.coming if not torch.isin(rows, ahead[0]).any()]
         self.coming = deque(current, maxlen=AHEAD)
         with self._waiting("put"):
-            own, new = rows.cpu().numpy(), words.cpu().numpy()
+            own, new = rows.numpy(), words.cpu().numpy()
             for k, place in self._split(own):
                 put = self.shards.actors[k].put
                 self.unanswered.append(put.remote(own[place], new[place], self.step, self._incarnation(k)))

@@ -50,7 +50,10 @@ class Kept(TypedDict):
 
 
 class PopulationStore(Protocol):
-    """The kept states of every row. Rows travel in blocks; minibatches are cut from a block."""
+    """The kept states of every row, which travel in blocks.
+
+    Row numbers are on the host. Words are given from any device, and returned where the store keeps them.
+    """
 
     def begin(self, draw: Draw) -> None:
         """Fill it with the first states of all rows."""
@@ -78,14 +81,17 @@ class PopulationStore(Protocol):
 
 
 class LocalStore(nn.Module):
-    """The rows of one holder in the memory of this process, or of its device, or in a file mapped into it."""
+    """The rows of one holder in memory, which goes to the model's device, or in a mapped file, which stays."""
 
     words: Tensor
 
-    def __init__(self, words: Tensor, held: Held) -> None:
+    def __init__(self, words: Tensor, held: Held, stays: bool = False) -> None:
         super().__init__()
         self.held = held
-        self.register_buffer("words", words, persistent=False)
+        if stays:
+            self.words = words
+        else:
+            self.register_buffer("words", words, persistent=False)
 
     def begin(self, draw: Draw) -> None:
         """Fill it with the first states of all rows."""
@@ -95,11 +101,15 @@ class LocalStore(nn.Module):
 
     def get(self, rows: Tensor) -> Tensor:
         """(B, S, W) the words of these rows."""
-        return self.words[self.held.index(rows)]
+        return self.words[self._index(rows)]
 
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows."""
-        self.words[self.held.index(rows)] = words
+        self.words[self._index(rows)] = words.to(self.words.device)
+
+    def _index(self, rows: Tensor) -> Tensor:
+        """Return where each of these rows stands, beside the words."""
+        return self.held.index(rows).to(self.words.device, non_blocking=True)
 
     def prefetch(self, rows: Tensor) -> None:
         """Nothing to bring: all rows are here."""
@@ -169,10 +179,10 @@ class LocalStore(nn.Module):
                 column = reader.get_batch(i).column(0)
                 here, rows = rows[: len(column)], rows[len(column) :]
                 own = self.held.has(here)
-                index = self.held.index(torch.from_numpy(here[own]))
+                held_here = torch.from_numpy(here[own])
                 values = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *self.words.shape[1:])
-                self.words[index] = torch.from_numpy(values[own]).to(self.words.device)
-                missing[index] = False
+                self.put(held_here, torch.from_numpy(values[own]))
+                missing[self.held.index(held_here)] = False
 
 
 def _held(layout: Layout) -> Held:

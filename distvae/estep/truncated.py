@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae import config
+from distvae.estep.block import Block
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
 from distvae.estep.stateless import Stateless
 from distvae.estep.store import Draw, Kept, LocalStore, PopulationStore, room
@@ -34,6 +35,7 @@ class Search(nn.Module):
     def __init__(self, config: config.Truncation, latent: int) -> None:
         super().__init__()
         self.config, self.latent = config, latent
+        self.visited: Block | None = None
 
     @property
     def ranked(self) -> bool:
@@ -53,11 +55,12 @@ class Search(nn.Module):
         """Make room for the states of these rows, unless there is."""
         if not self.shared:
             words = room(len(held.rows()), self.config.states, words_of(self.latent), self.config.mapped)
-            self.store = LocalStore(words, held)
+            self.store = LocalStore(words, held, stays=self.config.mapped is not None)
 
     def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
         """Draw the first states of every row that is held here."""
         self.hold(held)
+        self.visited = None
         self.store.begin(self._first(seed))
 
     def _first(self, seed: int) -> Draw:
@@ -94,23 +97,30 @@ class Search(nn.Module):
 
     def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Visit the rows of a block; how many states were replaced, and how many of a sample are distinct."""
-        better, replaced = self.improve(model, batch, self.store.get(batch.row), noise)
+        better, replaced = self.improve(model, batch, self._kept(batch), noise)
         self.store.put(batch.row, better)
+        self.visited = Block.of(batch.row, better)
         distinct, place = tabulate(better[:SAMPLED])
         counts = {"distinct": len(distinct), "looked_at": place.numel()}
-        return {"substitutions": replaced} | {name: replaced.new_tensor(count) for name, count in counts.items()}
+        return {"substitutions": replaced} | {name: replaced.new_full((), count) for name, count in counts.items()}
 
     def forward(self, model: TVAE, batch: Batch) -> Truncated:
         """Posteriors on the kept states of rows in training."""
-        return model.posterior(batch, self.store.get(batch.row))
+        return model.posterior(batch, self._kept(batch))
+
+    def _kept(self, batch: Batch) -> Tensor:
+        """Return the states kept for these rows, beside their values: of the last block, or from the store."""
+        found = self.visited.find(batch.row) if self.visited else None
+        return self.store.get(batch.row).to(batch.x.device, non_blocking=True) if found is None else found
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Posteriors of new data; with no sweeps, of rows in training, whose states are kept already."""
         if sweeps == 0:
             return self.forward(model, batch)
-        words = self._first(0)(batch.row)
+        row = batch.row.to(batch.x.device)
+        words = self._first(0)(row)
         for sweep in range(self.config.sweeps if sweeps is None else sweeps):
-            words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, batch.row))
+            words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, row))
         return model.posterior(batch, words)
 
     def save(self, folder: Path, name: str) -> list[Kept]:
@@ -119,6 +129,7 @@ class Search(nn.Module):
 
     def load(self, folder: Path, kept: Sequence[Kept]) -> None:
         """Take from what all holders saved the populations held here."""
+        self.visited = None
         self.store.load(folder, kept)
 
 

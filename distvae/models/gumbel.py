@@ -74,7 +74,7 @@ class Gumbel(VAE):
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> dict[str, Tensor]:
         """Also how active each latent is."""
         active = q.code.sum(0)
-        return super().statistics(batch, q, noise) | {"active": active, "rows": active.new_tensor(len(batch.x))}
+        return super().statistics(batch, q, noise) | {"active": active, "rows": active.new_full((), len(batch.x))}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The prior, if it is learned."""

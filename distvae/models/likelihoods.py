@@ -121,7 +121,7 @@ class Gaussian(Likelihood):
 
     def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """The expected log-likelihood, and how many values it is of."""
-        values = x.new_tensor(x.numel()) if mask is None else mask.sum()
+        values = x.new_full((), x.numel()) if mask is None else mask.sum()
         return {"density": (weight * log_likelihood).sum(), "values": values}
 
     def maximise(self, total: dict[str, Tensor]) -> None:

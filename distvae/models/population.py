@@ -19,7 +19,12 @@ from distvae.noise import mix
 
 BITS = 64
 FEW = 0.25  # share of active bits up to which adding up rows beats a matrix product
-_PLACES = torch.ones(BITS, dtype=torch.int64) << torch.arange(BITS)
+
+
+@lru_cache
+def _places(device: torch.device) -> Tensor:
+    """Return the words with one bit active each, made once on every device."""
+    return torch.ones(BITS, dtype=torch.int64, device=device) << torch.arange(BITS, device=device)
 
 
 def words_of(latent: int) -> int:
@@ -31,20 +36,20 @@ def pack(states: Tensor) -> Tensor:
     """(..., H) zeros and ones -> (..., W) words."""
     padding = words_of(states.shape[-1]) * BITS - states.shape[-1]
     padded = functional.pad(states.long(), (0, padding))
-    words: Tensor = (padded.unflatten(-1, (-1, BITS)) * _PLACES.to(states.device)).sum(-1)
+    words: Tensor = (padded.unflatten(-1, (-1, BITS)) * _places(states.device)).sum(-1)
     return words
 
 
 def unpack(words: Tensor, latent: int) -> Tensor:
     """(..., W) words -> (..., H) booleans."""
-    bits = words.unsqueeze(-1).bitwise_and(_PLACES.to(words.device)) != 0
+    bits = words.unsqueeze(-1).bitwise_and(_places(words.device)) != 0
     return bits.flatten(-2)[..., :latent]
 
 
 def flip(words: Tensor, bit: Tensor) -> Tensor:
     """The states with one bit turned over, its place given for each."""
     place = torch.arange(words.shape[-1], device=words.device)
-    mask = _PLACES.to(words.device)[bit.remainder(BITS)].unsqueeze(-1)
+    mask = _places(words.device)[bit.remainder(BITS)].unsqueeze(-1)
     return words ^ mask.where(place == bit.div(BITS, rounding_mode="floor").unsqueeze(-1), 0)
 
 
@@ -58,7 +63,7 @@ def below(cut: Tensor, words: int) -> Tensor:
     """(..., W) masks of the bits before each cut."""
     first = torch.arange(words, device=cut.device) * BITS
     inside = (cut.unsqueeze(-1) - first).clamp(0, BITS)
-    partial = (_PLACES.to(cut.device)[inside.clamp_max(BITS - 1)]) - 1
+    partial = (_places(cut.device)[inside.clamp_max(BITS - 1)]) - 1
     return partial.where(inside < BITS, -1)
 
 

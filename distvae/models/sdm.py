@@ -27,7 +27,7 @@ def dct(rows: int, atoms: int) -> Tensor:
     place, frequency = torch.arange(rows, dtype=torch.float64), torch.arange(atoms, dtype=torch.float64)
     columns = torch.cos(place[:, None] * math.pi * frequency / atoms)
     columns[:, 1:] -= columns[:, 1:].mean(0)
-    return nn.functional.normalize(columns, dim=0).float()
+    return nn.functional.normalize(columns, dim=0).to(torch.get_default_dtype())
 
 
 def initial_dictionary(config: SDMModel) -> Tensor:
@@ -89,7 +89,7 @@ class SDM(VAE):
         """Also the variances gamma, for sampling."""
         assert isinstance(q, LearnedVariance)
         gamma = q.prior_log_variance.exp().sum(0)
-        return super().statistics(batch, q, noise) | {"gamma": gamma, "rows": gamma.new_tensor(len(batch.x))}
+        return super().statistics(batch, q, noise) | {"gamma": gamma, "rows": gamma.new_full((), len(batch.x))}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The mean variances."""

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import BarsData, Config, SpritesData, from_dict
-from distvae.refusal import Refusal, nearest, shown
+from distvae.refusal import Refusal, nearest
 from distvae.schema import FAMILIES, SECTIONS, field_types, fields_of
+from distvae.untrusted import brief, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
 
@@ -28,14 +29,7 @@ def recipe_path(name: str) -> Path:
 
 def read_tree(path: Path) -> dict[str, Any]:
     """The nested mapping in a YAML file."""
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise Refusal(f"{path}: {error.strerror or error}; a readable YAML file expected") from error
-    except (yaml.YAMLError, ValueError) as error:  # of bytes that are no text, or of a day that no month has
-        raise Refusal(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise Refusal(f"{path}: holds no mapping; sections {', '.join(SECTIONS)} expected")
     return tree
@@ -87,18 +81,25 @@ def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[s
     return tree | {name: value}
 
 
+def describe(values: Mapping[str, Any]) -> str:
+    """Tell the values of dotted keys in words: text stands for itself, everything else goes with its key."""
+    return " ".join(
+        value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
+        for key, value in values.items()
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def parse_assignments(words: list[str]) -> dict[str, Any]:
     """`train.epochs=3` and the like, values read as YAML."""
     return dict(_assignment(word) for word in words)
 
 
 def _assignment(word: str) -> tuple[str, Any]:
-    import yaml
-
     path, equals, text = word.partition("=")
     if not equals or text.startswith("=") or not re.fullmatch(r"\w+(\.\w+)*", path):
-        raise Refusal(f"{word}: not an assignment; KEY=VALUE expected, such as train.epochs=3")
-    try:
-        return path, yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise Refusal(f"{path}: {shown(text)} is not a YAML value") from error
+        raise Refusal(f"{brief(word)}: not an assignment; KEY=VALUE expected, such as train.epochs=3")
+    return path, parse_yaml(text, f"{path}={brief(text)}")

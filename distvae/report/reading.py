@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae.output import read_json
 from distvae.refusal import Refusal
 from distvae.tune.results import Directions, Result, rank
+from distvae.untrusted import read_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

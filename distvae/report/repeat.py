@@ -10,7 +10,7 @@ from distvae.recipes import load, recipe_names
 from distvae.refusal import Refusal
 from distvae.report.reading import Evidence
 
-HERE = ("train.threads", "eval.processes")
+HERE = ("train.threads", "train.products", "eval.processes")
 """What is set for the machine at hand, not for the result."""
 RESTORED = "restoration"
 """What the run of a restoration names as its recipe."""

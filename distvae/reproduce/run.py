@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae import results
-from distvae.output import make, read_json
+from distvae.output import make
 from distvae.progress import clock
 from distvae.refusal import Refusal
 from distvae.report.numbers import counted
@@ -19,6 +19,7 @@ from distvae.tune.results import Findings
 from distvae.tune.space import ROW, Row, Space
 from distvae.tune.study import ALONE, SWEEP, sweep
 from distvae.tune.trial import Trials
+from distvae.untrusted import read_json
 
 KEPT = "rows"
 """The folder of a table's folder that keeps a file for each finished row."""

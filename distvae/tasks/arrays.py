@@ -80,9 +80,19 @@ def _restore(
 
 
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
-    array = np.asarray(image, np.float64)
+    try:
+        array = np.asarray(image)
+    except ValueError as error:
+        raise Refusal("image: rows of different lengths; an array of numbers expected") from error
+    if array.dtype.kind not in "fiub":
+        raise Refusal(f"image: holds {array.dtype}; real numbers expected")
     if array.ndim - (axis is not None) not in (1, 2):
         raise Refusal(f"image: {array.ndim} axes; one for a sound, two for a picture, and channel_axis expected")
+    if not array.size:
+        raise Refusal(f"image: shape {array.shape}, without any value; a picture or a sound expected")
+    if axis is not None and not -array.ndim <= axis < array.ndim:
+        raise Refusal(f"channel_axis: {axis} of an image of {array.ndim} axes; one that it has expected")
+    array = array.astype(np.float64)
     return array[..., None] if axis is None else np.moveaxis(array, axis, -1)
 
 

@@ -11,7 +11,9 @@ from distvae.config import DataFamily, SpeechData
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.output import claim, whole
+from distvae.refusal import Refusal
 from distvae.tasks.images import as_seen
+from distvae.tasks.titles import title_of
 from distvae.train.run import Run
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def encode(run: Run, data: DataFamily, target: Path, split: str = "all", force: 
 
     claim(target, (".parquet",), force)
     dataset, labels = open_dataset(data), labels_of(data)
+    if dataset.dims != run.dims:
+        raise Refusal(f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by {run.path}")
     names, schema = dataset.named(split), _schema(run, data, labels is not None)
     rows = 0
     with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -46,7 +50,7 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     claim(target, (".png", ".pdf", ".svg"), force)
     claim(values, (".npy",), force)
     decoded = run.decode(run.sample(count, seed))
-    title = f"{run.recipe or run.path.name}: {count} draws from the prior"
+    title = f"{title_of(run)}: {count} draws from the prior"
     if isinstance(run.config.data, SpeechData):
         figure = pictures.sampled_frames(decoded, run.config.data.rate, title)
     else:
@@ -63,7 +67,7 @@ Block = tuple[dict[str, Any], Array]
 def _frames(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
     """A block per recording."""
     for recording, rows in dataset.rows(split):
-        codes = run.encode(dataset.splits[split][rows])
+        codes = run.encode(dataset.splits[split][rows], f"{dataset.name}: {recording.file}")
         where = {"file": recording.file, "speaker": recording.speaker, "split": split}
         yield where | {"frame": np.arange(len(codes), dtype=np.int32)}, codes
 
@@ -72,7 +76,7 @@ def _images(run: Run, dataset: Dataset, split: str, label: "Labels | None") -> I
     """A block per so many images, with their labels where there are any."""
     images = dataset.splits[split]
     for start in range(0, len(images), GROUP):
-        codes = run.encode(images[start : start + GROUP])
+        codes = run.encode(images[start : start + GROUP], dataset.name)
         row = np.arange(start, start + len(codes), dtype=np.int32)
         yield {"split": split, "row": row} | ({} if label is None else {"label": label[row]}), codes
 

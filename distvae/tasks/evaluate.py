@@ -20,6 +20,8 @@ from distvae.tasks.judge import judge, of_split
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.latents import of_latents
 from distvae.tasks.resynthesis import coder, resynthesise, write
+from distvae.tasks.titles import title_of
+from distvae.train.bits import as_trained
 from distvae.train.run import Run
 
 HEARD = 12  # recordings whose codes are drawn
@@ -35,16 +37,17 @@ def evaluate(
     """Judge a run on a split and write tables, pictures and sounds; by default into its own folder."""
     folder = target or run.path / "evaluation" / split
     claim_folder(folder, force)
-    judgement = judge(run, split, progress)
-    judgement.save(folder)
-    for name, figure in draw(run, split, folder):
-        pictures.save(figure, folder / f"{name}.png")
+    with as_trained(run.info):
+        judgement = judge(run, split, progress)
+        judgement.save(folder)
+        for name, figure in draw(run, split, folder):
+            pictures.save(figure, folder / f"{name}.png")
     return judgement
 
 
 def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
     """The pictures of a run by name; the first recording of the split goes to a folder of sounds."""
-    title = run.recipe or run.path.name
+    title = title_of(run)
     yield from _of_speech(run, split, title, sounds) if _speech(run) else _of_images(run, split, title)
     model = run.config.model
     if isinstance(model, SDMModel) and model.dictionary != "identity":

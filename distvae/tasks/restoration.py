@@ -20,10 +20,11 @@ from distvae.data.missing import filled
 from distvae.data.patches import Grid, Patches, distinct, named, refuse_constant, worsened
 from distvae.interface import Batch
 from distvae.models.population import words_of
-from distvae.products import threads
 from distvae.refusal import Refusal
+from distvae.storage import Folder
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import restores, worsens
+from distvae.train.bits import agree
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
 from distvae.train.session import keep, prepare
@@ -81,11 +82,13 @@ class Restoration:
         self.config, self.kept = config, kept
         self.patches = Patches.of(array, config.data)
         self.dataset = self.patches.dataset(name, config.data)
-        self.trainer = prepare(config, self.dataset)
+        self.arithmetic = agree(config.train, folder=Folder(kept.folder) if kept and kept.resume else None)
+        with self.arithmetic.obeyed():
+            self.trainer = prepare(config, self.dataset)
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Stage]:
         """Train, and yield where it stands after each epoch."""
-        with threads(self.config.train.threads):
+        with self.arithmetic.obeyed():
             for epoch in self._epochs(stop):
                 yield self.stage(epoch)
 
@@ -101,7 +104,7 @@ class Restoration:
         """Seconds that an epoch will take, from a short training aside on a few rows."""
         rows = self.patches.rows[:: -(-len(self.patches.rows) // TRIED)]
         aside = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
-        with threads(self.config.train.threads):
+        with self.arithmetic.obeyed():
             _, first, second = prepare(self.config.with_("train", epochs=3, patience=None), aside).run()
         return (second.seconds - first.seconds) * len(self.patches.rows) / len(rows)
 
@@ -113,18 +116,20 @@ class Restoration:
         return Stage(epoch.epoch, epoch.epochs, bound, scale * details["sigma"], details["active"], epoch.seconds)
 
     @property
-    def finished(self) -> int:
-        """How many epochs lie behind the model."""
-        return self.trainer.position.epoch
+    def begun(self) -> bool:
+        """Whether the model has learned anything yet."""
+        return self.trainer.position.epoch > 0 or self.trainer.position.batch > 0
 
     @property
     def reached(self) -> str:
         """When in training the model is as it is."""
-        return f"in epoch {self.finished + 1}" if self.trainer.position.batch else f"after epoch {self.finished}"
+        position = self.trainer.position
+        return f"in epoch {position.epoch + 1}" if position.batch else f"after epoch {position.epoch}"
 
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""
-        return restored(self.patches, self.trainer.model, self.trainer.estep, self.trainer.device)
+        with self.arithmetic.obeyed():
+            return restored(self.patches, self.trainer.model, self.trainer.estep, self.trainer.device)
 
 
 @torch.inference_mode()
@@ -141,7 +146,7 @@ def batch(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -
     """Some rows, and what was observed of them."""
     x = torch.from_numpy(patches.rows)[place].to(device)
     seen = x.isfinite()
-    return Batch(x.where(seen, 0.0), place.to(device), None if bool(seen.all()) else seen)
+    return Batch(x.where(seen, 0.0), place, None if bool(seen.all()) else seen)
 
 
 def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:

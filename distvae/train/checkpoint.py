@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distvae.refusal import Refusal
 from distvae.storage import Folder
+from distvae.untrusted import parse_json
 
 VERSION = 1
 MANIFESTS = ("best.json", "last.json", "previous.json")
@@ -121,12 +122,12 @@ def read_manifest(place: Place, name: str) -> dict[str, Any]:
     """A JSON file of a version this program knows."""
     folder = Folder.of(place)
     try:
-        manifest = json.loads(folder.read(name))
-        version = int(manifest["version"])
+        content = folder.read(name)
     except OSError as error:
         raise Refusal(f"{folder}/{name}: {reason(error)}; a file that training writes is expected") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise Refusal(f"{folder}/{name}: altered or damaged: not the JSON that training writes") from error
+    manifest = parse_json(content, f"{folder}/{name}")
+    if not isinstance(version := manifest.get("version"), int):
+        raise Refusal(f"{folder}/{name}: altered or damaged: no 'version' in it; the one that training wrote expected")
     if version > VERSION:
         raise Refusal(
             f"{folder}/{name}: written by a newer distvae (format {version}; {VERSION} is known here); "
@@ -136,7 +137,7 @@ def read_manifest(place: Place, name: str) -> dict[str, Any]:
         raise Refusal(
             f"{folder}/{name}: altered or damaged: no '{missing[0]}' in it; the one that training wrote expected"
         )
-    return dict(manifest)
+    return manifest
 
 
 def reason(error: OSError) -> str:

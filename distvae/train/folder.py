@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,19 +19,38 @@ from distvae.train.run import read_config, read_epochs, read_info
 
 OWNER = "owner"
 """The file of a run folder that says who trains into it."""
-FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "train.device", "train.threads", "eval.processes"}
-"""What may differ when a run goes on: where it runs, not what it computes. The data's digest still decides."""
+FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "eval.processes"} | {
+    f"train.{name}" for name in ("device", "threads", "products", "bits")
+}
+"""What may differ when a run goes on: where it runs. Whether it still computes the same bits is for `bits.agree`, and
+whether it is the same data for its digest."""
 
 
 def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> bool:
     """Make the run's folder, or check the one there is; True when there is something to go on from."""
+    refuse_folder(config, dataset, folder, recipe, resume, force)
     if resume and folder.has("run.json"):
-        _same_run(config, dataset, folder, recipe)
+        _prolong(config, folder)
         return folder.has("last.json")
     if not folder.empty():
         clear(folder, force)
     _write_config(config, dataset, folder, recipe)
     return False
+
+
+def refuse_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> None:
+    """Refuse a folder in which the run can neither begin nor go on; change nothing."""
+    if resume and folder.has("run.json"):
+        _refuse_other_run(config, dataset, folder, recipe)
+    elif not folder.empty():
+        _refuse_occupied(folder, force)
+
+
+def _refuse_occupied(folder: Folder, force: bool) -> None:
+    """Refuse to replace what is in a folder, unless it is a run and is to be replaced."""
+    if not force:
+        raise Refusal(f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder")
+    read_info(folder)
 
 
 def clear(place: Place, force: bool) -> None:
@@ -39,9 +59,7 @@ def clear(place: Place, force: bool) -> None:
     It is taken over first, so that a training that goes on in it ends instead of writing on.
     """
     folder = Folder.of(place)
-    if not force:
-        raise Refusal(f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder")
-    read_info(folder)
+    _refuse_occupied(folder, force)
     own(folder)
     try:
         folder.remove()
@@ -76,7 +94,8 @@ def refuse_intruders(folder: Folder, owner: str) -> None:
         raise TakenOver(f"{folder}: another training goes on with this run, or it was deleted; this one ends here")
 
 
-def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
+def _refuse_other_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
+    """Refuse to go on with a run of another recipe, other settings that matter, or other data."""
     info = read_info(folder)
     if recipe and info["recipe"] != recipe:
         raise Refusal(f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder expected")
@@ -87,15 +106,24 @@ def _same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> 
         if name not in free and now.get(name) != before.get(name):
             then = f"but {before.get(name)!r} in the run in {folder}"
             then += ", whose rate is made for so many" if name == "train.epochs" else ""
-            raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged")
+            raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged{_as_before(name, before)}")
     if info["data_digest"] != dataset.digest:
         raise Refusal(f"{folder}: trained on other data ({info['data']}); --resume wants the data it began with")
-    if config.train.epochs != stored.train.epochs:
-        _prolong(folder, stored.with_("train", epochs=config.train.epochs), info)
 
 
-def _prolong(folder: Folder, config: Config, info: dict[str, Any]) -> None:
+def _as_before(name: str, before: Mapping[str, Any]) -> str:
+    """Tell how to say again what a run began with, where a word says it."""
+    value = before.get(name)
+    return f", with {name}={value}" if isinstance(value, str) and value.isidentifier() else ""
+
+
+def _prolong(config: Config, folder: Folder) -> None:
     """Let a run go on for more epochs, or fewer, than it began with; one whose rate depends on their number cannot."""
+    info = read_info(folder)
+    stored = read_config(folder, info)
+    if config.train.epochs == stored.train.epochs:
+        return
+    config = stored.with_("train", epochs=config.train.epochs)
     text = _written(config)
     hashes = {"config_sha256": hashlib.sha256(text).hexdigest(), "config_sha256_before": info["config_sha256"]}
     note(folder, **hashes)
@@ -136,5 +164,5 @@ def keep_epochs(folder: Folder, finished: int) -> None:
 
 def note(folder: Folder, **facts: Any) -> None:
     """Say more about a run in its folder."""
-    info = json.loads(folder.read("run.json"))
+    info = read_info(folder)
     folder.write("run.json", json.dumps(info | facts, indent=1).encode())

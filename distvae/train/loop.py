@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae import products
+from distvae.arithmetic import Arithmetic
 from distvae.config import Train
 from distvae.data.dataset import Rows
 from distvae.interface import Batch
 from distvae.lanes import Lanes
 from distvae.noise import VALIDATION, Noise, order
+from distvae.train import devices
 from distvae.train.adam import Adam
-from distvae.train.devices import device_of
 from distvae.train.epoch import Epoch
 from distvae.train.schedule import rate
 from distvae.train.step import Sums, add, ascend, assess
@@ -65,8 +65,8 @@ class Trainer:
         device: torch.device | None = None,
     ) -> None:
         self.config, self.team = config, team
-        self.device = device or device_of(config.device)
-        products.choose()
+        self.device = device or devices.device_of(config.device)
+        self.arithmetic = Arithmetic.now(self.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)
@@ -76,6 +76,8 @@ class Trainer:
         self.alone = config.local_steps if team.size > 1 else 0
         self.adam = Adam(self.parameters, ALONE if self.alone else team, self.config.clip)
         self.position = Position()
+        self.range: tuple[float, ...] = ()
+        """The least and the largest value of the rows to train on, where somebody has looked."""
         self.total: Sums = {}
         self.searching = self.reading = 0.0  # seconds of this epoch spent in visits to populations, and on data
 
@@ -168,13 +170,17 @@ class Trainer:
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Batch, Noise]:
         began = time.perf_counter()
-        noise = Noise(self.config.seed, self.position.epoch, torch.from_numpy(rows).to(self.device))
-        batch = self._take(self.train, noise.row)
+        batch, noise = self._take(self.train, rows, self.position.epoch)
         self.reading += time.perf_counter() - began
         return batch, noise
 
-    def _take(self, data: Rows, row: Tensor) -> Batch:
-        x = torch.from_numpy(data[row.cpu().numpy()]).to(self.device)
+    def _take(self, data: Rows, rows: NDArray[np.int64], epoch: int) -> tuple[Batch, Noise]:
+        """Bring some rows to the device, and the draws that belong to them in an epoch."""
+        row = torch.from_numpy(rows)
+        return self._values(data, row), Noise(self.config.seed, epoch, row.to(self.device, non_blocking=True))
+
+    def _values(self, data: Rows, row: Tensor) -> Batch:
+        x = torch.from_numpy(data[row.numpy()]).to(self.device, non_blocking=True)
         if not self.incomplete:
             return Batch(x, row)
         seen = ~x.isnan()
@@ -198,8 +204,7 @@ class Trainer:
         total: Sums = {}
         own = self._own(np.arange(len(self.val)))
         for rows in np.split(own, range(BLOCK, len(own), BLOCK)):
-            noise = Noise(self.config.seed, VALIDATION, torch.from_numpy(rows).to(self.device))
-            batch = self._take(self.val, noise.row)
+            batch, noise = self._take(self.val, rows, VALIDATION)
             add(total, assess(self.model, self.estep.infer(self.model, batch, 0), batch, noise))
         total = self._together(total)
         counts = {name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total}

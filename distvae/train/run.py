@@ -1,17 +1,16 @@
 """A run folder, opened: its configuration, its history, and its trained model ready for use."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config, from_dict
+from distvae.config import Config, from_stored
 from distvae.data.dataset import Rows
 from distvae.estep import assemble
 from distvae.interface import Batch, Posterior
@@ -20,7 +19,9 @@ from distvae.noise import JUDGEMENT, Noise
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train.checkpoint import Place, load, read_manifest
+from distvae.train.given import Expected
 from distvae.train.loop import load_weights
+from distvae.untrusted import parse_json, parse_yaml
 
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
@@ -74,14 +75,16 @@ class Run:
         return q
 
     @torch.no_grad()
-    def encode(self, x: Array | Tensor) -> Array:
-        """(N, D) -> (N, H): the codes of new data, in blocks."""
-        return self.in_blocks(x, lambda block: self.posterior(self._checked(block)).code)
+    def encode(self, x: ArrayLike | Rows | Tensor, name: str = "x") -> Array:
+        """(N, D) -> (N, H): the codes of new data, which is refused by its name if it cannot be of this kind."""
+        expected = Expected.by(self.config, self.dims, self.info, name)
+        return self.in_blocks(expected.table(x), lambda block: self.posterior(block).code, expected)
 
     @torch.no_grad()
-    def decode(self, z: Array | Tensor) -> Array:
+    def decode(self, z: ArrayLike | Tensor) -> Array:
         """(N, H) -> (N, D): E[x | z]."""
-        return self.in_blocks(z, lambda block: self.model.decode(block[:, None])[:, 0])
+        expected = Expected("z", self.model.states, unit="code")
+        return self.in_blocks(expected.table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Array:
@@ -94,21 +97,24 @@ class Run:
         """The records of its epochs."""
         return read_epochs(self.path)
 
-    def _checked(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.dims:
-            raise Refusal(f"x: rows of {x.shape[-1]} values; {self.dims} expected by {self.path}")
-        return x
-
-    def in_blocks(self, data: Rows | Tensor, f: Callable[[Tensor], Tensor]) -> Array:
-        """What a function makes of rows, so many at a time."""
+    def in_blocks(self, data: Rows | Tensor, f: Callable[[Tensor], Tensor], expected: Expected | None = None) -> Array:
+        """What a function makes of rows, so many at a time, once they were seen to be what is expected."""
         rows = min(BLOCK, max(1, VALUES // self.dims))
-        blocks = (torch.as_tensor(np.array(data[i : i + rows], np.float32)) for i in range(0, len(data), rows))
-        return np.concatenate([f(block).numpy() for block in blocks])
+        blocks = (_narrow(data[i : i + rows]) for i in range(0, len(data), rows))
+        checked = blocks if expected is None else map(expected.values, blocks)
+        return np.concatenate([f(torch.as_tensor(block)).numpy() for block in checked])
+
+
+def _narrow(rows: ArrayLike) -> Array:
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return np.array(rows, np.float32, order="C")
 
 
 def read_info(place: Place) -> dict[str, Any]:
     """The facts in run.json, or a refusal that says what is not a run folder."""
     folder = Folder.of(place)
+    if folder.has("sweep.json"):
+        raise Refusal(f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, expected")
     if not folder.has("run.json"):
         raise Refusal(f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is expected")
     return read_manifest(folder, "run.json")
@@ -116,8 +122,6 @@ def read_info(place: Place) -> dict[str, Any]:
 
 def read_config(place: Place, info: dict[str, Any]) -> Config:
     """The resolved configuration of a run, unless it was altered since."""
-    import yaml
-
     folder = Folder.of(place)
     file = f"{folder}/config.yaml"
     if not folder.has("config.yaml"):
@@ -126,7 +130,10 @@ def read_config(place: Place, info: dict[str, Any]) -> Config:
     known = (info.get("config_sha256"), info.get("config_sha256_before"))  # it may be about to be replaced
     if hashlib.sha256(text).hexdigest() not in known:
         raise Refusal(f"{file}: altered since the run began; start a new run from it with 'distvae train {file}'")
-    return from_dict(yaml.safe_load(text))
+    tree = parse_yaml(text, file)
+    if not isinstance(tree, dict):
+        raise Refusal(f"{file}: holds no mapping; the configuration that training wrote expected")
+    return from_stored(tree)
 
 
 def read_epochs(place: Place) -> list[dict[str, float]]:
@@ -142,10 +149,7 @@ def read_records(place: Place, name: str, fields: tuple[str, ...] = ("epoch",)) 
 
 
 def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        record = dict(json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"{file}: altered or damaged in line {number}: not the JSON that was written there") from error
+    record = parse_json(line, f"{file}: line {number}")
     for name in fields:
         if name not in record:
             raise Refusal(f"{file}: altered or damaged in line {number}: no {name}")

@@ -17,11 +17,13 @@ from distvae.models.likelihoods import LIKELIHOODS
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.train import checkpoint
+from distvae.train.bits import agree, recorded_in
 from distvae.train.checkpoint import Place
 from distvae.train.demand import Data, admit
 from distvae.train.epoch import Epoch
 from distvae.train.folder import keep_epochs, note, open_folder, own, owned, refuse_intruders
 from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
+from distvae.train.run import read_info
 from distvae.train.team import ALONE, Team
 
 
@@ -35,13 +37,15 @@ def fit(
     force: bool = False,
     stop: Callable[[], object] = lambda: False,
     team: Team = ALONE,
+    device: torch.device | None = None,
 ) -> Iterator[Epoch]:
-    """Train into the folder `out`, a path or a URI, and yield a record after each epoch."""
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
-    return keep(
-        prepare(config, dataset, team), config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop
-    )
+    """Train into the folder `out`, a path or a URI, and yield a record after each epoch.
+
+    Training runs on the device, by default that of `train.device`.
+    """
+    agree(config.train, device, team, Folder.of(out) if resume else None).obey()
+    trainer = prepare(config, dataset, team, device=device)
+    return keep(trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
 
 
 def keep(
@@ -67,6 +71,7 @@ def keep(
     owner = owner or (own(folder) if chief else "")
     if chief:
         refuse_intruders(folder, owner)
+        _note_arithmetic(folder, trainer)
         keep_epochs(folder, trainer.position.epoch)
         checkpoint.recall(folder)
     team.barrier()
@@ -82,7 +87,8 @@ def keep(
         raise
     finally:
         if chief and owned(folder, owner):
-            note(folder, seconds=trainer.position.seconds, epochs=trainer.position.epoch)
+            seconds, epochs = trainer.position.seconds, trainer.position.epoch
+            note(folder, seconds=seconds, epochs=epochs, range=trainer.range)
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:
@@ -95,7 +101,15 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         if (epoch := checkpoint.previous(folder)) is None:
             raise
         raise Refusal(f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}") from error
-    trainer.estep.to(trainer.device)
+
+
+def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
+    """Write down how a run is computed from here on, and how it was until now where that differs."""
+    own, before = trainer.arithmetic.facts(), recorded_in(folder)
+    if own != before:
+        changes = read_info(folder).get("arithmetic_before", [])
+        changed = {"arithmetic_before": [*changes, {"until": trainer.position.epoch, **before}]} if before else {}
+        note(folder, arithmetic=own, **changed)
 
 
 def _agree(team: Team, look: Callable[[], bool]) -> bool:
@@ -123,7 +137,7 @@ def prepare(
 
     Populations go to the store, if one is given. Training runs on the device, by default that of `train.device`.
     """
-    _refuse_unfit(config, dataset)
+    ranges = _refuse_unfit(config, dataset)
     admit(config, Data.of(dataset), team.size, holds=store is None)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
@@ -133,15 +147,21 @@ def prepare(
     model.begin(_blocks(train))
     estep.begin(_blocks(train), held, config.train.seed)
     val = train if estep.block else dataset.splits["val"]  # states are kept for rows in training alone
-    return Trainer(config.train, model, estep, train, val, team, device)
+    trainer = Trainer(config.train, model, estep, train, val, team, device)
+    trainer.range = ranges["train"]
+    return trainer
 
 
-def _refuse_unfit(config: Config, dataset: Dataset) -> None:
-    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones (NaN) are none."""
+def _refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones (NaN) are none.
+
+    Return the least and the largest value of each split.
+    """
     likelihood, seen = config.model.likelihood, getattr(config.estep, "input", "raw")
     least, most = LIKELIHOODS[likelihood].support
-    for split in filter(lambda name: len(dataset.splits[name]), dataset.named("all")):
-        for value in _range(dataset.splits[split]):
+    ranges = {split: _range(dataset.splits[split]) for split in dataset.named("all") if len(dataset.splits[split])}
+    for split, values in ranges.items():
+        for value in values:
             if math.isnan(value):
                 raise Refusal(f"{dataset.name}: every value of split '{split}' is missing; some observed ones expected")
             if value < least or value > most or math.isinf(value):
@@ -151,6 +171,7 @@ def _refuse_unfit(config: Config, dataset: Dataset) -> None:
             else:
                 continue
             raise Refusal(f"{field} with a value of {value:g} in split '{split}' of {dataset.name}; {wanted} expected")
+    return ranges
 
 
 def _range(rows: Rows) -> tuple[float, float]:
@@ -209,7 +230,8 @@ class Savings:
         if team.rank == 0:
             refuse_intruders(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
-            checkpoint.advance(self.folder, tensors, {"position": position, "populations": populations})
+            facts = {"position": position, "populations": populations, "arithmetic": trainer.arithmetic.facts()}
+            checkpoint.advance(self.folder, tensors, facts)
         now = time.monotonic()
         self.due = now + (now - began) / self.share
 

@@ -4,10 +4,12 @@ Sums have the same bits on every worker, and the same from run to run. Workers o
 over a network the order is that of the collective library, which differs with three workers or more.
 """
 
+import json
 import math
 import os
+import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,11 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distvae.refusal import Refusal
+from distvae.train.devices import CPU, apart, identity
+from distvae.train.loopback import HOST, LOOPBACK, stay_on_loopback
 from distvae.train.shared import LINE, Barrier, WorkerLost, shared
 
 __all__ = ["ALONE", "Alone", "Beside", "Team", "Together", "WorkerLost", "of_environment"]
-
-CPU = torch.device("cpu")
 
 
 class Team(Protocol):
@@ -35,7 +37,7 @@ class Team(Protocol):
         """Wait until everyone is here."""
 
     def gather(self, value: Any) -> list[Any]:
-        """The small values of all workers, in order of rank, told to each."""
+        """The small values of all workers, in order of rank, told to each: whatever JSON can say, and no code."""
 
     def close(self) -> None:
         """Leave; no call may follow."""
@@ -66,16 +68,19 @@ ALONE = Alone()
 class Together:
     """Workers anywhere, over what torch.distributed has set up; closing ends that where this program began it."""
 
-    def __init__(self, ours: bool) -> None:
+    def __init__(self, ours: bool, device: torch.device = CPU) -> None:
         self.rank, self.size, self.ours = dist.get_rank(), dist.get_world_size(), ours
-        self.device = torch.device("cuda") if "nccl" in dist.get_backend_config() else CPU
+        alone_on_it = apart(self.gather(identity(device)))
+        self.nccl = dist.new_group(backend="nccl") if alone_on_it and dist.is_nccl_available() else None
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """In one exchange for each type."""
         for group in _alike(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in group]).to(self.device)
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            fast = self.nccl if flat.is_cuda else None
+            flat = flat if fast else flat.to(CPU)
             with _heard():
-                dist.all_reduce(flat)
+                dist.all_reduce(flat, group=fast)
             parts = flat.split([tensor.numel() for tensor in group])
             _copy([part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)], group)
 
@@ -86,10 +91,15 @@ class Together:
 
     def gather(self, value: Any) -> list[Any]:
         """The small values of all workers, in order of rank, told to each."""
-        values: list[Any] = [None] * self.size
+        mine = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        length = torch.tensor([len(mine)])
+        lengths = [torch.zeros_like(length) for _ in range(self.size)]
         with _heard():
-            dist.all_gather_object(values, value)
-        return values
+            dist.all_gather(lengths, length)
+            longest = int(max(lengths))
+            texts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(texts, torch.nn.functional.pad(mine, (0, longest - len(mine))))
+        return [json.loads(text[:count].numpy().tobytes()) for text, count in zip(texts, lengths, strict=True)]
 
     def close(self) -> None:
         """End the connections."""
@@ -175,27 +185,46 @@ class Beside:
 
 def of_environment(device: torch.device = CPU) -> Team:
     """The team that torchrun or Ray Train has set up for this process; alone where neither did."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     ours = not dist.is_initialized()
     size = int(os.environ.get("WORLD_SIZE", "1")) if ours else dist.get_world_size()
     if size == 1:
         return ALONE
     if ours:
-        _connect(device)
-    together = Together(ours)
-    meeting = Barrier.among(together.rank, together.gather) if device.type == "cpu" else None
+        _connect()
+    together = Together(ours, device)
+    meeting = None if together.nccl else Barrier.among(together.rank, together.gather)
     return Beside(together, meeting) if meeting else together
 
 
-def _connect(device: torch.device) -> None:
-    """Meet the others; each on a GPU of its own if there are enough, as NCCL refuses to share one."""
+def _connect() -> None:
+    """Meet the others."""
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise Refusal(f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, one process none")
-    apart = False
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        apart = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if apart else "gloo")
+    with _store() as place:
+        dist.init_process_group("gloo", **place)
+
+
+@contextmanager
+def _store() -> Iterator[dict[str, Any]]:
+    """Say where the workers meet: at the launcher's store, or on loopback, where they are all on this machine.
+
+    Torch would open a store on every address of the machine, where anybody may set and delete its keys.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    near = host in LOOPBACK or os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+    if near:
+        stay_on_loopback()
+    if host not in LOOPBACK or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        yield {}
+        return
+    with socket.create_server((HOST, port)) if rank == 0 else nullcontext() as listener:
+        file = listener.detach() if listener else None
+        store = dist.TCPStore(HOST, port, size, rank == 0, master_listen_fd=file)
+    yield {"store": store, "rank": rank, "world_size": size}
 
 
 def _alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

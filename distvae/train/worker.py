@@ -22,11 +22,12 @@ from distvae.storage import Folder
 from distvae.train.epoch import Epoch
 from distvae.train.events import EVENTS, begun, note, sentence
 from distvae.train.folder import TakenOver, own, refuse_intruders
-from distvae.train.group import POLL, Group, wait_for_workers
+from distvae.train.group import POLL, Group, missing, wait_for_workers
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.notices import Notices, leaving
+from distvae.train.roll import Roll, alive
 from distvae.train.run import read_epochs, read_info, read_records
-from distvae.train.team import Team, WorkerLost
+from distvae.train.team import ALONE, Team, WorkerLost
 
 if TYPE_CHECKING:
     from distvae.estep.actors import ShardedStore
@@ -45,16 +46,24 @@ PATIENCE = 60.0  # seconds in which workers stop that are asked to
 
 
 def train(
-    config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
+    config: Config,
+    recipe: str,
+    folder: Folder,
+    group: Group,
+    stop: Callable[[], object],
+    begin: Callable[[], object],
 ) -> Iterator[Epoch | str]:
-    """Train into a folder that is open already; yield epochs, and sentences about what happens beside them."""
+    """Train into a folder; yield epochs, and sentences about what happens beside them.
+
+    The folder is opened by `begin`, once Ray stands and has room for the workers: what is refused leaves nothing there.
+    """
     from distvae.cluster import cores, joined
     from distvae.nodes import check
 
-    group = _shared(config, folder, group)[1]
-    with joined(group.address, cores(), memory(group.most)) as ray:
-        yield from wait_for_workers(ray, group, config.train.threads or 1, stop)
+    with joined(group.address, cores(), memory(group.most), stop) as ray:
+        group = yield from wait_for_workers(ray, group, config.train, stop)
         check(ray, folder)
+        begin()
         yield from lead(config, recipe, folder, group, stop)
 
 
@@ -62,7 +71,10 @@ def lead(
     config: Config, recipe: str, folder: Folder, group: Group, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
     """The same under the Ray that this process has joined; workers whom nobody listens to any more are stopped."""
-    lanes, group = _shared(config, folder, group)
+    import ray
+
+    rows = read_info(folder)["rows"]["train"]
+    lanes, group = _lanes(config, rows, group), limited(config, rows, group)
     for name in folder.names():
         if name == EVENTS or name.startswith(LEFT):
             folder.delete(name)
@@ -71,21 +83,29 @@ def lead(
     job["owner"] = owner = own(folder)
     ended: list[Exception | bool] = []
     threads = config.train.threads or 1
+    roll = Roll(lambda: alive(ray.nodes()), lambda: missing(ray, group, threads))
     running = threading.Thread(target=lambda: ended.append(_fit(job, folder, group, threads)), daemon=True)
     running.start()
     try:
-        yield from _watch(folder, owner, config.train.epochs, running, stop)
+        for news in _watch(folder, owner, config.train.epochs, running, stop):
+            if news:
+                yield news
+            yield from roll.news()
     finally:
         _dismiss(running, folder, owner)
     _conclude(ended[0], folder, owner)
 
 
-def _shared(config: Config, folder: Folder, group: Group) -> tuple[Lanes, Group]:
-    """How the rows of a run are shared, and by how many workers at most."""
+def limited(config: Config, rows: int, group: Group) -> Group:
+    """Return the group without workers for whom there would be no rows; refuse one whose least number is too large."""
+    return replace(group, most=min(group.most, _lanes(config, rows, group).count))
+
+
+def _lanes(config: Config, rows: int, group: Group) -> Lanes:
+    """Return how the rows of a run are shared."""
     from distvae.train.session import shared
 
-    lanes = shared(config, read_info(folder)["rows"]["train"], group.least)
-    return lanes, replace(group, most=min(group.most, lanes.count))
+    return shared(config, rows, group.least)
 
 
 def memory(workers: int) -> int:
@@ -114,22 +134,18 @@ def _shards(config: Config, lanes: Lanes, group: Group) -> Any:
 
 def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exception | bool:
     """Run the workers to their end: whether they were asked to stop before it, or the error."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig
     from ray.train.torch import TorchTrainer
 
-    each = {"CPU": threads} | ({"GPU": group.gpus} if group.gpus else {})
-    count = group.most if group.least == group.most else (group.least, group.most)
+    from distvae.train.meeting import Unmet
+
     again, notes = FailureConfig(max_failures=FAILURES), folder.below(f"ray-{job['owner']}")
     try:
         trainer = TorchTrainer(
             work,
             train_loop_config=job,
-            scaling_config=ScalingConfig(
-                num_workers=count,
-                resources_per_worker=each,
-                use_gpu=group.gpus > 0,
-                elastic_resize_monitor_interval_s=RESIZE,
-            ),
+            torch_config=Unmet(),
+            scaling_config=scaling(group, threads),
             run_config=RunConfig(name="workers", storage_path=notes.place, failure_config=again),
         )
         return bool(trainer.fit().return_value)
@@ -139,7 +155,30 @@ def _fit(job: dict[str, Any], folder: Folder, group: Group, threads: int) -> Exc
         notes.remove()
 
 
+def scaling(group: Group, threads: int) -> Any:
+    """Return how many workers Ray Train is to start, and what each of them asks Ray for."""
+    from ray.train import ScalingConfig
+
+    gpus = group.gpus or 0.0
+    return ScalingConfig(
+        num_workers=group.most if group.least == group.most else (group.least, group.most),
+        resources_per_worker={"CPU": threads} | ({"GPU": gpus} if gpus else {}),
+        use_gpu=gpus > 0,
+        elastic_resize_monitor_interval_s=RESIZE,
+    )
+
+
 def work(job: dict[str, Any]) -> bool:
+    """Meet the other workers and train with them; return whether this one was asked to stop."""
+    from distvae.train.meeting import met
+
+    if Folder(job["place"]).has(REFUSED.format(job["owner"])):
+        return False
+    with met():
+        return _work(job)
+
+
+def _work(job: dict[str, Any]) -> bool:
     """One worker: train to the end, or until asked to stop; whether it was.
 
     What would happen again is written down before it is raised: Ray then ends the workers that wait for this one, and
@@ -151,18 +190,20 @@ def work(job: dict[str, Any]) -> bool:
     from distvae.data import open_dataset
     from distvae.estep.actors import ShardedStore
     from distvae.estep.shard import StaleShard
+    from distvae.nodes import assigned_gpus
+    from distvae.train.bits import agree
     from distvae.train.devices import device_of
     from distvae.train.session import keep, prepare
     from distvae.train.team import of_environment
 
     config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
-    if folder.has(REFUSED.format(owner)):
-        return False
-    device = device_of(config.train.device)
-    team = of_environment(device)
-    store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
+    team: Team = ALONE
     try:
+        device = device_of(config.train.device, assigned_gpus())
+        team = of_environment(device)
+        store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
         dataset = open_dataset(config.data, quiet=True)
+        agree(config.train, device, team, folder).obey()
         trainer = prepare(config, dataset, team, store, device)
         tell = partial(_tell, folder, owner, team, store)
         tell()
@@ -222,7 +263,7 @@ def _poll(folder: Folder) -> float:
 def _watch(
     folder: Folder, owner: str, epochs: int, running: threading.Thread, stop: Callable[[], object]
 ) -> Iterator[Epoch | str]:
-    """What the run folder tells, as it comes."""
+    """What the run folder tells, as it comes, and an empty sentence after each look."""
     seen, told, asked = len(read_epochs(folder)), 0, False
     while True:
         over = not running.is_alive()
@@ -240,6 +281,7 @@ def _watch(
                 yield Epoch.read(record | crew, epochs)
         if over:
             return
+        yield ""
         running.join(_poll(folder))
 
 

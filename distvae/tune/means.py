@@ -4,14 +4,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from distvae.config.values import NonNegative
 from distvae.nodes import called
 from distvae.refusal import Refusal
-from distvae.schema import check
-from distvae.train.group import POLL, Group, waited
+from distvae.train.group import POLL, Group, gpus_each, instead, refuse_hidden, refuse_share, waited
 
 LIGHT = {"memory": 1.0}
 """What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
@@ -34,7 +32,7 @@ class Means:
 
     @classmethod
     def parse(
-        cls, workers: str, gpus_per_worker: float, gpus_per_trial: float | None, address: str | None, wait: float
+        cls, workers: str, gpus_per_worker: float | None, gpus_per_trial: float | None, address: str | None, wait: float
     ) -> "Means":
         """From the options of a command line."""
         group = None if workers == "0" else Group.parse(workers, gpus_per_worker)
@@ -42,10 +40,7 @@ class Means:
             raise Refusal("--gpus-per-trial: trials of --workers have the GPUs of these; --gpus-per-worker expected")
         if gpus_per_worker and not group:
             raise Refusal("--gpus-per-worker: there are no workers; --workers N, or --gpus-per-trial expected")
-        for option, gpus in {"--gpus-per-worker": gpus_per_worker, "--gpus-per-trial": gpus_per_trial or 0.0}.items():
-            check(option, NonNegative, gpus)
-            if gpus > 1 and gpus % 1:
-                raise Refusal(f"{option}: {gpus:g}; a part of one, such as 0.25, or a whole number expected")
+        refuse_share("--gpus-per-trial", gpus_per_trial)
         return cls(group, gpus_per_trial, address, waited(wait))
 
     @property
@@ -53,9 +48,23 @@ class Means:
         """Processes of a trial that compute."""
         return self.group.most if self.group else 1
 
+    def refuse_hidden(self, device: str) -> None:
+        """Refuse to train on GPUs that are to be hidden."""
+        if self.group:
+            refuse_hidden("--gpus-per-worker", self.group.gpus, device)
+        refuse_hidden("--gpus-per-trial", self.gpus, device)
+
+    def settled(self, machines: Machines, device: str) -> "Means":
+        """Return the same with the GPUs of each worker or trial, for a `train.device` and by what the machines have."""
+        there = _sum(machines, "GPU")
+        if self.group:
+            return replace(self, group=replace(self.group, gpus=gpus_each(self.group.gpus, device, there)))
+        equal_parts = self.gpus is None and device != "cpu" and there
+        return self if equal_parts else replace(self, gpus=gpus_each(self.gpus, device, there))
+
     def each(self, threads: int) -> dict[str, float]:
         """What each of them takes."""
-        return {"CPU": threads, "GPU": self.group.gpus if self.group else self.gpus or 0.0}
+        return {"CPU": threads, "GPU": (self.group.gpus if self.group else self.gpus) or 0.0}
 
     def room(self, machines: Machines, threads: int) -> int:
         """How many trials fit side by side; workers of one may be on several machines."""
@@ -69,6 +78,13 @@ class Means:
             return LIGHT
         gpus = _share(int(_sum(machines, "GPU")), slots) if self.gpus is None else self.gpus
         return {"cpu": threads, "gpu": gpus}
+
+    def instead(self, machines: Machines, device: str) -> str:
+        """Say how the workers of a trial could train, if there are too few GPUs for one each."""
+        there, settled = _sum(machines, "GPU"), self.settled(machines, device).group
+        if self.group is None or settled is None or self.group.gpus is not None:
+            return ""
+        return instead(settled.least, there, device) if settled.gpus and settled.least > there else ""
 
     @property
     def option(self) -> str:
@@ -113,16 +129,23 @@ def machines(ray: Any) -> Machines:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def wait_for_room(ray: Any, means: Means, threads: int, stop: Callable[[], int], trials: int = 1) -> Machines:
+def wait_for_room(
+    ray: Any, means: Means, threads: int, stop: Callable[[], int], trials: int = 1, device: str = "auto"
+) -> Machines:
     """The machines, once so many trials fit or the time to come in is over; a refusal where not one fits by then."""
     deadline = time.monotonic() + means.wait
-    asked = called(means.each(threads), trials * means.workers) if means.wait else nullcontext()
-    with asked:
-        while means.room(found := machines(ray), threads) < trials and time.monotonic() < deadline:
+    asked = means.settled(machines(ray), device).each(threads)
+    with called(asked, trials * means.workers) if means.wait else nullcontext():
+        while True:
+            found = machines(ray)
+            settled = means.settled(found, device)  # machines that came may have the first GPUs
+            if settled.room(found, threads) >= trials or time.monotonic() >= deadline:
+                break
             if stop():
                 raise KeyboardInterrupt
             time.sleep(POLL)
-    if not means.room(found, threads):
-        lack = f"{means.option}: {means.lack(found, threads)}"
-        raise Refusal(f"{lack}; fewer, more machines, or --wait SECONDS for those to come expected")
+    if not settled.room(found, threads):
+        lack = f"{settled.option}: {settled.lack(found, threads)}"
+        ways = means.instead(found, device)
+        raise Refusal(f"{lack}; {ways}fewer, more machines, or --wait SECONDS for those to come expected")
     return found

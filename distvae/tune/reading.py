@@ -14,8 +14,9 @@ from distvae.tune.admission import admit, counted
 from distvae.tune.axes import read_axes
 from distvae.tune.space import Scheduler, Search, Space
 
-FOLDERS = (Path("tune_spaces"), Path(__file__).parents[2] / "tune_spaces")
-"""Where names of spaces are looked up: below the working folder, then in the checkout."""
+PACKAGE = Path(__file__).parents[1]
+FOLDERS = (Path("tune_spaces"), PACKAGE / "spaces", PACKAGE.parent / "tune_spaces")
+"""Where names of spaces are looked up: below the working folder, where they are installed, in the checkout."""
 FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
     *("seed", "seeds", "search", "scheduler", "axes"),

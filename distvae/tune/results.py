@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from distvae import pictures
 from distvae.output import whole
+from distvae.recipes import describe
 
 Directions = Mapping[str, Literal["max", "min"]]
 
@@ -75,18 +76,6 @@ class Findings:
         if self.signal:
             return 128 + self.signal
         return 130 if "stopped" in self.states else 0 if "finished" in self.states else 1
-
-
-def describe(values: Mapping[str, Any]) -> str:
-    """Text stands for itself, everything else goes with its key."""
-    return " ".join(
-        value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
-        for key, value in values.items()
-    )
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:

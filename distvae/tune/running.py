@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
+from distvae.nodes import assigned_gpus
 from distvae.track import Relay
 from distvae.tune.ledger import Ledger
 from distvae.tune.trial import Report, Trials, run_trial
@@ -27,12 +28,13 @@ def trainable(shared: Trials) -> Any:
         reports: Generator[Report, None, None] | None = None
 
         def setup(self, config: dict[str, Any]) -> None:
-            self.here = here()
+            self.here, self.gpus = here(), assigned_gpus()
             self.reset_config(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.cleanup()
-            self.reports = run_trial(replace(shared, place=self.here), new_config["number"], new_config["values"])
+            trials = replace(shared, place=self.here, gpus=self.gpus)
+            self.reports = run_trial(trials, new_config["number"], new_config["values"])
             return True
 
         def step(self) -> dict[str, Any]:

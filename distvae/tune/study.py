@@ -3,16 +3,16 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distvae.cluster import cores, joined
 from distvae.config import flatten
 from distvae.nodes import check
-from distvae.output import claim_place, read_json, whole
+from distvae.output import claim_place, whole
 from distvae.progress import until_stopped
 from distvae.recipes import refuse_place
 from distvae.refusal import Refusal
@@ -27,6 +27,10 @@ from distvae.tune.running import LIVES, asking, halting, listening, trainable
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.watch import Watch
+from distvae.untrusted import read_json
+
+if TYPE_CHECKING:
+    import torch
 
 SWEEP = "sweep.json"
 """The file of a sweep's folder that says what is explored."""
@@ -57,15 +61,18 @@ def sweep(
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
     claim_place(out)
     refuse_place(space.base, pinned.get("data.path"))
+    pinned = (_decided(out) if resume else {}) | pinned
     space = _with_data(settle(space, pinned, trials, concurrent, means), quiet, means)
-    _refuse_folder(space, out, force, resume)
+    _refuse_folder(space, out, force, resume, means)
     watch, store = Watch(space, quiet), Store.find(root)
     watch.waits(means.address)
-    with until_stopped() as stop, alone(out), _ray(space, means) as ray:
-        there = wait_for_room(ray, means, _threads(space), stop, _slots(space))
+    with until_stopped() as stop, alone(out), _ray(space, means, stop) as ray:
+        device = space.base.train.device
+        there = wait_for_room(ray, means, _threads(space), stop, _slots(space), device)
+        means = means.settled(there, device)
         watch.space = space = side_by_side(space, means, there, concurrent)
         check(ray, Folder(out), "--out with a path on a shared disk")
-        _open_folder(space, out, resume)
+        _open_folder(space, out, resume, means)
         ledger, record = Ledger(space, out), _record(space, out, store)
         record.begin()
         shared = Trials(space, out.absolute() / "trials", means.group)
@@ -96,12 +103,22 @@ def settle(
     """The space as it will be explored: what is pinned, PESQ or without.
 
     A trial that is a process of this machine has an equal part of its cores, a worker or a process elsewhere has one.
+    All trials multiply matrices by the same library, wherever they run.
     """
+    from distvae.arithmetic import library
+
     here = means.address is None and means.group is None
     slots = concurrent or space.concurrent or (cores() if here else None)
     threads = max(1, cores() // slots) if here and slots else 1
-    space = space.pinned({"train.threads": threads, "eval.processes": 1} | dict(pinned))
+    decided = {"train.threads": threads, "train.products": library(space.base.train.products), "eval.processes": 1}
+    space = space.pinned(decided | dict(pinned))
     return _computable(replace(space, trials=trials or space.trials, concurrent=slots))
+
+
+def _decided(out: Path) -> dict[str, Any]:
+    """What a sweep that goes on decided for its machine, which its other trials were computed with."""
+    config = read_json(out / SWEEP)["config"] if (out / SWEEP).is_file() else {}
+    return {key: config[key] for key in ("train.threads", "train.products") if key in config}
 
 
 def side_by_side(space: Space, means: Means, there: Machines, concurrent: int | None) -> Space:
@@ -120,10 +137,10 @@ def _slots(space: Space) -> int:
     return space.concurrent or 1
 
 
-def _ray(space: Space, means: Means) -> AbstractContextManager[Any]:
+def _ray(space: Space, means: Means, stop: Callable[[], object]) -> AbstractContextManager[Any]:
     """The Ray of an address, or one here with room for all trials side by side that need no workers."""
     cpus = cores() if means.group else _slots(space) * _threads(space)
-    return joined(means.address, cpus, memory(cpus if means.group else 0))
+    return joined(means.address, cpus, memory(cpus if means.group else 0), stop)
 
 
 def _computable(space: Space) -> Space:
@@ -146,6 +163,7 @@ def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     from distvae.train.devices import device_of
     from distvae.tune.admission import afford
 
+    means.refuse_hidden(space.base.train.device)
     if means.address is None:
         device_of(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
@@ -156,23 +174,24 @@ def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     return space.pinned({"data.path": anywhere(space.config({"data.path": dataset.origin})).data.path})
 
 
-def _refuse_folder(space: Space, out: Path, force: bool, resume: bool) -> None:
+def _refuse_folder(space: Space, out: Path, force: bool, resume: bool, means: Means) -> None:
     """Refuse a folder of something else, or of an earlier sweep that is neither to go on nor to be replaced."""
     if resume and (out / SWEEP).is_file():
         _same_sweep(space, out)
+        _refuse_other_bits(space, out, means)
     elif force and (out / SWEEP).is_file():
         return
     elif out.exists() and (not out.is_dir() or occupied(out)):
         raise Refusal(f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name expected")
 
 
-def _open_folder(space: Space, out: Path, resume: bool) -> None:
+def _open_folder(space: Space, out: Path, resume: bool, means: Means) -> None:
     """Write down what will be explored, in a folder that is free, the sweep's own, or that of one to be replaced."""
     if not resume and (out / SWEEP).is_file():
         clear(out)
     shutil.rmtree(out / NOTES, ignore_errors=True)
     with whole(out / SWEEP) as path:
-        path.write_text(json.dumps(_facts(space), indent=1) + "\n")
+        path.write_text(json.dumps(_facts(space) | _arithmetic(space, means), indent=1) + "\n")
 
 
 def _facts(space: Space) -> dict[str, Any]:
@@ -187,6 +206,7 @@ def _facts(space: Space) -> dict[str, Any]:
 def _same_sweep(space: Space, out: Path) -> None:
     """Refuse to go on with a sweep of something else; there may be more trials or rows, and other machines."""
     before, after = read_json(out / SWEEP), json.loads(json.dumps(_facts(space)))
+    before.pop("arithmetic", None)
     rows = before.get("rows", {})
     for name in rows:
         if name not in after.get("rows", {}):
@@ -197,6 +217,30 @@ def _same_sweep(space: Space, out: Path) -> None:
             raise Refusal(
                 f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume goes on unchanged"
             )
+
+
+def _arithmetic(space: Space, means: Means) -> dict[str, Any]:
+    """Return how the trials of a sweep compute that all train on this machine; those elsewhere say so themselves."""
+    from distvae.train.bits import agree
+
+    return {} if means.address else {"arithmetic": agree(space.base.train, _device(space, means)).facts()}
+
+
+def _refuse_other_bits(space: Space, out: Path, means: Means) -> None:
+    """Refuse to go on where this machine would compute other bits than the one that the sweep began on."""
+    from distvae.train.bits import refuse
+
+    recorded = read_json(out / SWEEP).get("arithmetic")
+    if recorded and not means.address and space.base.train.bits == "same":
+        refuse(space.base.train, recorded, str(out), _device(space, means))
+
+
+def _device(space: Space, means: Means) -> "torch.device":
+    """Return what trials train on that all train on this machine."""
+    from distvae.train.devices import device_of
+
+    hidden = (means.group.gpus if means.group else means.gpus) == 0
+    return device_of(space.base.train.device, () if hidden else None)
 
 
 def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distvae.config import flatten
+from distvae.recipes import describe
 from distvae.refusal import Refusal
 from distvae.track import Tracker, run_tags
-from distvae.tune.results import describe
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Trials:
     """The workers of each; without them its own process trains."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Where the process runs that runs them, as MLflow's tags."""
+    gpus: tuple[int, ...] | None = None
+    """Those that Ray assigned this process, by their places among those it sees; None: there is no Ray."""
     owner: str = field(default_factory=partial(secrets.token_hex, 8))
     """Who may ask them to stop: this sweep, not an earlier one in its folder that may still be there."""
 
@@ -98,6 +100,7 @@ class Attempt:
         from distvae.data import open_dataset
         from distvae.storage import Folder
         from distvae.train import worker
+        from distvae.train.devices import device_of
         from distvae.train.folder import open_folder
         from distvae.train.session import fit
 
@@ -105,7 +108,8 @@ class Attempt:
         config, recipe = trials.space.config(self.values), trials.space.recipe_of(self.values)
         dataset, stop = open_dataset(config.data, quiet=True), worker.asked(Folder(trials.folder), trials.owner)
         if trials.group is None:
-            yield from fit(config, dataset, folder, recipe=recipe, resume=True, stop=stop)
+            device = device_of(config.train.device, trials.gpus)
+            yield from fit(config, dataset, folder, recipe=recipe, resume=True, stop=stop, device=device)
         else:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
             yield from worker.lead(config, recipe, folder, trials.group, stop)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae.cluster import SETTINGS, joined
+from distvae.config import Train
 from distvae.train.group import Group, wait_for_workers
 from distvae.tune.means import Means, machines, wait_for_room
 
@@ -85,7 +86,7 @@ def main(folder: Path) -> None:
         found = [processors(ray)]
         wait_for_room(ray, Means(Group(2, 2), None, address, PATIENCE), 1, lambda: 0)
         found.append(processors(ray))
-        for sentence in wait_for_workers(ray, Group(4, 4, 0.0, address, PATIENCE), 1, lambda: False):
+        for sentence in wait_for_workers(ray, Group(4, 4, 0.0, address, PATIENCE), Train(threads=1), lambda: False):
             print(sentence)
         found.append(processors(ray))
         deadline = time.monotonic() + PATIENCE

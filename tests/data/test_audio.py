@@ -103,7 +103,7 @@ def test_a_file_is_whole_or_refused_as_truncated(
     assert len(audio.read(path, 16000)) == length
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * cut)])
-    with pytest.raises(Refusal, match=rf"a\.{suffix}: (truncated|cannot be decoded|0 samples)"):
+    with pytest.raises(Refusal, match=rf"a\.{suffix}: (truncated|cannot be read|\d samples|holds no MPEG)"):
         audio.load(path, SpeechData())
 
 
@@ -135,7 +135,7 @@ def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) 
 def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"notes.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(Refusal, match=rf"notes\.{suffix}: cannot be decoded"):
+    with pytest.raises(Refusal, match=rf"notes\.{suffix}: (cannot be read|holds no MPEG)"):
         audio.read(path, 16000)
 
 

@@ -1,7 +1,9 @@
 """Windows of pictures: from where they say, whitened as they say, the same for the same seed."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from distvae.config import CropData
+from distvae.config import Config, CropData
 from distvae.data import crops, open_dataset
 from distvae.refusal import Refusal
+from distvae.storage import Folder
+from distvae.train.folder import note, open_folder
 
-SMALL = CropData(window=(4, 3), sizes=(300, 20, 30), clamped=0.0)
+SMALL = CropData(window=(4, 3), sizes=(300, 20, 30), clamped=0.0, contrast="common")
 
 
 def save(path: Path, values: NDArray[np.uint8]) -> Path:
@@ -97,6 +101,61 @@ def test_the_brightest_pixels_are_clamped(tmp_path: Path) -> None:
     assert np.ptp(clamped) == 0
 
 
+def save_depths(folder: Path, step: int) -> Path:
+    """Three scenes of one kind: two of 8 bits, and one of 16 whose 600 levels are so many steps apart."""
+    scenes = np.random.default_rng(0).normal(size=(3, 40, 50)).cumsum(1).cumsum(2)
+    scenes -= scenes.min((1, 2), keepdims=True)
+    scenes /= scenes.max((1, 2), keepdims=True)
+    save(folder / "a.png", (255 * scenes[0]).astype(np.uint8))
+    save(folder / "b.png", (90 + 120 * scenes[1]).astype(np.uint8))
+    Image.fromarray((600 * scenes[2]).astype(np.uint16) * np.uint16(step)).save(folder / "c.tiff")
+    return folder
+
+
+def windows(folder: Path, contrast: Literal["own", "common"]) -> NDArray[np.float32]:
+    """Windows of all three, whitened together."""
+    config = CropData(str(folder), (4, 4), (4000, 10, 10), contrast=contrast)
+    return open_dataset(config).splits["train"][:]
+
+
+@pytest.mark.parametrize(("contrast", "blank"), [("own", (0.0, 0.02)), ("common", (0.3, 0.4))])
+def test_windows_of_no_picture_are_blank_beside_the_others(
+    tmp_path: Path, contrast: Literal["own", "common"], blank: tuple[float, float]
+) -> None:
+    """A third of the windows is the 16-bit picture's, which has 600 of its 65536 levels."""
+    length = np.linalg.norm(windows(save_depths(tmp_path, 1), contrast), axis=1)
+    assert blank[0] <= (length < np.quantile(length, 0.9) / 10).mean() <= blank[1]
+
+
+def test_how_much_of_its_range_a_picture_fills_changes_nothing(tmp_path: Path) -> None:
+    dim, bright = (windows(save_depths(tmp_path / str(step), step), "own") for step in (1, 100))
+    np.testing.assert_allclose(dim, bright, atol=1e-4)
+
+
+def test_one_picture_has_the_same_windows_either_way(tmp_path: Path) -> None:
+    save_depths(tmp_path, 1)
+    config = replace(SMALL, path=str(tmp_path / "c.tiff"))
+    own, common = (open_dataset(replace(config, contrast=contrast)) for contrast in ("own", "common"))
+    np.testing.assert_array_equal(own.splits["train"][:], common.splits["train"][:])
+
+
+def test_a_run_from_before_contrasts_goes_on_as_it_began(tmp_path: Path) -> None:
+    """Its configuration has no such key; what it did then is called data.contrast=common now."""
+    config = replace(SMALL, path=str(save_depths(tmp_path / "pictures", 1)))
+    began, now = Config(data=config), Config(data=replace(config, contrast="own"))
+    run, data = Folder(tmp_path / "run"), open_dataset(config)
+    open_folder(began, data, run, "natural-linear", resume=False, force=False)
+    text = run.read("config.yaml").replace(b"  contrast: common\n", b"")
+    run.write("config.yaml", text)
+    note(run, config_sha256=hashlib.sha256(text).hexdigest())
+    before = (
+        "data.contrast: 'own', but 'common' in the run in .*run; --resume goes on unchanged, with data.contrast=common"
+    )
+    with pytest.raises(Refusal, match=f"^{before}$"):
+        open_folder(now, open_dataset(now.data), run, "natural-linear", resume=True, force=False)
+    assert not open_folder(began, data, run, "natural-linear", resume=True, force=False)
+
+
 def test_what_cannot_be_drawn_is_refused(pictures: Path, tmp_path: Path) -> None:
     def refused(path: Path | str, **changes: object) -> str:
         with pytest.raises(Refusal) as caught:
@@ -109,7 +168,9 @@ def test_what_cannot_be_drawn_is_refused(pictures: Path, tmp_path: Path) -> None
     assert "holds no pictures" in refused(tmp_path / "none")
     assert "data.window: 13 x 5, larger than" in refused(pictures, window=(13, 5))
     assert "data.sizes: 900 windows, and the pictures have 747" in refused(pictures, sizes=(850, 25, 25))
-    assert "nothing can be whitened" in refused(save(tmp_path / "plain.png", np.full((40, 40), 9, np.uint8)))
+    plain = save(tmp_path / "plain.png", np.full((40, 40), 9, np.uint8))
+    assert "nothing can be whitened" in refused(plain)
+    assert "plain.png: one grey level alone" in refused(plain, contrast="own")
 
 
 def test_natural_pictures(real_data: Path) -> None:

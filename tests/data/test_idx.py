@@ -87,7 +87,7 @@ def test_the_digest_follows_content_and_holdout_but_not_compression(folder: Path
         (encode(np.zeros(4, np.uint8)), "begins with 00000801; 00000803 expected"),
         (encode(images(10, 0))[:9], "truncated in its header"),
         (encode(images(10, 0))[:-1], "199 values; 10 x 5 x 4 announced"),
-        (encode(images(10, 0)) + b"x", "201 values; 10 x 5 x 4 announced"),
+        (encode(images(10, 0)) + b"x", "more values; 10 x 5 x 4 announced"),
         (encode(np.zeros((0, 5, 4), np.uint8)), "0 values; 0 x 5 x 4 announced"),
     ],
 )
@@ -105,7 +105,10 @@ def test_a_wrong_file_is_refused_by_name(folder: Path, content: bytes, words: st
 def test_damaged_gzip_is_refused_by_name(folder: Path, damage: object) -> None:
     path = folder / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
-    with pytest.raises(Refusal, match=r"t10k-images-idx3-ubyte\.gz: truncated or not gzip"):
+    with pytest.raises(
+        Refusal,
+        match=r"t10k-images-idx3-ubyte\.gz: (cannot be read .*; a whole gzip file|more values; 0 x 0 x 4 announced)",
+    ):
         open_dataset(IdxData(path=str(folder)))
 
 

@@ -174,7 +174,7 @@ def test_without_data_the_built_in_speech_is_found() -> None:
         (["1.wav"], {"speakers": "pattern:[a-z]+"}, "0 groups; one"),
         (["1.wav"], {"speakers": "pattern:([a-z])([a-z])"}, "2 groups; one"),
         (["ann_1.wav", "2.wav"], {"speakers": "pattern:([a-z]+)_"}, "no speaker in 2.wav"),
-        (["1.wav"], {"speakers": "csv:who.csv"}, "who.csv: No such file"),
+        (["1.wav"], {"speakers": "csv:who.csv"}, "who.csv: no such file"),
         (["1.wav"], {"speakers": "csv:"}, "auto, folder, pattern:REGEX or csv:FILE"),
         (["1.wav"], {"speakers": "folders"}, "auto, folder, pattern:REGEX or csv:FILE"),
     ],
@@ -211,7 +211,7 @@ def test_a_table_that_does_not_fit_is_refused(root: Path, lines: list[str], word
 def test_a_table_that_is_no_text_is_refused(root: Path) -> None:
     touch(root, "a.wav")
     (root / "speakers.csv").write_bytes(bytes(range(256)))
-    with pytest.raises(Refusal, match=r"speakers\.csv: not a table"):
+    with pytest.raises(Refusal, match=r"speakers\.csv: cannot be read"):
         recordings.find(SpeechData(path=str(root)))
 
 

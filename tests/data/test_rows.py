@@ -304,7 +304,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty.arrow": (lambda p: words(p, []), "column 'x' holds null"),
     "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here"),
     "absent.npy": (lambda p: None, "no such file"),
-    "folder.npy": (lambda p: p.mkdir(), "no such file"),
+    "folder.npy": (lambda p: p.mkdir(), "a folder; a table of numbers expected"),
 } | {
     f"junk{k}{suffix}": (lambda p, content=content: p.write_bytes(content), "cannot be read")
     for suffix in (".npy", ".parquet", ".arrow", ".feather")
@@ -388,10 +388,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda made: (made / "train-00001.arrow").unlink(), "train-00001.arrow: missing; rows.json names it"),
     "short": (lambda made: os.truncate(made / "val-00000.arrow", 300), "val-00000.arrow: altered, or not copied whole"),
     "longer": (lambda made: os.truncate(made / "test-00000.arrow", 9999), "test-00000.arrow: altered"),
-    "junk": (lambda made: without_footer(made / "train-00000.arrow"), "train-00000.arrow: altered or damaged"),
+    "junk": (lambda made: without_footer(made / "train-00000.arrow"), "train-00000.arrow: cannot be read"),
     "extra": (lambda made: stored(made, numbered(3), "mapped.arrow"), "mapped.arrow: in no list of rows.json"),
-    "manifest": (lambda made: (made / "rows.json").write_text("{"), "rows.json: not a manifest"),
-    "list": (lambda made: (made / "rows.json").write_text("[]"), "rows.json: not a manifest"),
+    "manifest": (lambda made: (made / "rows.json").write_text("{"), "rows.json: altered or damaged: not the JSON"),
+    "list": (lambda made: (made / "rows.json").write_text("[]"), "rows.json: altered or damaged: not the JSON"),
     "version": (
         lambda made: altered(made / "rows.json", version=2),
         "rows.json: of format 2, and this distvae reads 1",

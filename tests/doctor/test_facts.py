@@ -123,6 +123,8 @@ def test_a_digest_is_of_the_source_alone(tmp_path: Path) -> None:
         (tmp_path / name / "part" / "a.py").write_text("a = 1\n")
     (tmp_path / "one" / "__pycache__").mkdir()
     (tmp_path / "one" / "__pycache__" / "a.pyc").write_bytes(os.urandom(8))
+    (tmp_path / "one" / "spaces").mkdir()  # as in an installed package
+    (tmp_path / "one" / "spaces" / "demo.yaml").write_text("trials: 8\n")
     assert digest(tmp_path / "one") == digest(tmp_path / "other")
     (tmp_path / "one" / "part" / "a.py").write_text("a = 2\n")
     assert digest(tmp_path / "one") != digest(tmp_path / "other")

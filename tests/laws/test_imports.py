@@ -1,6 +1,7 @@
 """Imports point one way, commands start light, and the core needs torch and NumPy alone."""
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
-    ("noise", "refusal", "provenance", "products"),
+    ("noise", "refusal", "provenance", "arithmetic", "ray_head"),
+    ("local_ray",),
     ("cluster", "storage", "lanes", "schema", "measures", "running", "places", "memory"),
-    ("interface", "nodes"),
+    ("interface", "nodes", "untrusted"),
     ("config",),
     ("recipes", "output"),
     ("data",),
@@ -64,6 +66,7 @@ def in_a_new_process(code: str) -> str:
 
 COMMANDS = [
     "",
+    "--version",
     "train",
     "evaluate",
     "resynthesize",
@@ -75,6 +78,7 @@ COMMANDS = [
     "tune",
     "bench",
     "bench sweep",
+    "bench gpu",
     "results",
     "peer",
     "report",
@@ -120,3 +124,17 @@ x = np.random.default_rng(0).random((32, 10), dtype=np.float32)
 assert len(list(Trainer(config.train, *assemble(config, 10), x, x).run())) == 1
 """
     )
+
+
+def test_the_benchmark_of_gpus_needs_torch_and_numpy_alone() -> None:
+    """It runs where a GPU is lent, without the command line."""
+    words = ["sdm-1024", "--device", "cpu", "--rows", "1024", "--epochs", "1", "--json"]
+    told = in_a_new_process(
+        f"""
+import sys
+sys.modules.update(dict.fromkeys({[*BARE, "numba", "PIL", "jinja2"]!r}))
+from distvae.bench.gpu import main
+main({words!r})
+"""
+    )
+    assert json.loads(told)["epoch_s"] > 0

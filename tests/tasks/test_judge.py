@@ -1,4 +1,6 @@
 import json
+import os
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import soundfile
 from distvae.config import Config
 from distvae.data.synthesiser import RATE, utterance
 from distvae.refusal import Refusal
-from distvae.tasks.judge import judge, judge_recordings
+from distvae.tasks.judge import judge, judge_recordings, processes_for
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.peers import speech as peers
 from distvae.tasks.resynthesis import coder
@@ -66,6 +68,25 @@ def test_two_processes_find_what_one_finds(judgement: Judgement, speech_run: Run
     config = speech_run.config.with_("eval", processes=2)
     both = judge_recordings(coder(speech_run, "mean"), config, "test")
     assert both.summary == judgement.summary
+
+
+def test_little_audio_is_judged_where_it_is(judgement: Judgement, speech_run: Run) -> None:
+    """To start a process costs more than to score these recordings, unless processes are asked for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = judge_recordings(coder(speech_run, "mean"), speech_run.config.with_("eval", processes=None), "test")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN) == before
+    assert found.summary == judgement.summary
+
+
+def test_processes_are_as_many_as_have_enough_to_do(speech_config: Config, tmp_path: Path) -> None:
+    minute = tmp_path / "minute.wav"
+    soundfile.write(minute, np.zeros(60 * RATE), RATE)
+    cores, automatic = os.cpu_count() or 1, speech_config.with_("eval", processes=None)
+    asked = speech_config.with_("eval", processes=3)
+    worth = [processes_for(automatic, ["stoi", "estoi"], [minute] * count) for count in (1, 5, 10, 20, 200)]
+    assert worth == [min(cores, count) for count in (1, 1, 2, 4, 40)]
+    assert [processes_for(asked, ["stoi"], [minute] * count) for count in (1, 2, 9)] == [1, 2, 3]
+    assert processes_for(automatic, [], [minute] * 200) == 1
 
 
 def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(

@@ -133,7 +133,7 @@ def test_what_is_restored_does_not_depend_on_how_missing_values_were_called() ->
 def test_a_stopped_restoration_has_a_result(tmp_path: Path) -> None:
     restoration = Restoration(config(), noisy())
     assert stopped_after(restoration, 3) == [1, 2, 3]
-    assert restoration.finished == 3
+    assert restoration.reached == "after epoch 3"
     assert rmse(restoration.restored(), stripes()) < rmse(noisy(), stripes())
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import distvae
 from distvae.browse import runs, ui
 from distvae.refusal import Refusal
 from distvae.track import Store, Tracker
@@ -53,6 +54,20 @@ def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path
         assert record.folder.is_dir()
         for text in (record.id, record.id[:12], record.name, str(record.folder)):
             assert folder_of(text, store) == record.folder
+
+
+def test_python_opens_what_the_commands_open(
+    root: Path, sweep: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", Store.find(root).uri)
+    for name in WORTH:
+        shutil.copytree(trained, sweep / "trials" / name, dirs_exist_ok=True)
+    best = sweep / "trials" / min(WORTH, key=WORTH.__getitem__)
+    for text in ("best:error@sweep", best.name, next(r.id for r in records(Store.find(root)) if r.folder == best)):
+        assert distvae.load(text).path == best
+    assert distvae.load(trained).path == trained
+    with pytest.raises(Refusal, match="no record of that name or id"):
+        distvae.load("nothing")
 
 
 def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from distvae.cluster import joined
+from distvae.cluster import _tell, joined
 from distvae.refusal import Refusal
 from distvae.storage import Folder
-from distvae.train import worker
+from distvae.train import roll, worker
 from distvae.train.group import Group
 from distvae.train.loop import Interrupted
 from distvae.train.worker import REFUSED, _conclude, _dismiss, ask, asked
@@ -46,6 +46,7 @@ def test_what_cannot_be_done_is_said_once_with_exit_code_two(words: list[str], t
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists(), "nothing that the repeat would have to replace"
 
 
 def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
@@ -102,3 +103,29 @@ def test_workers_that_do_not_stop_hide_no_error(busy: threading.Thread, tmp_path
     (tmp_path / "file").write_bytes(b"so that nothing can be written below it")
     with pytest.raises(InterruptedError):
         left_by_an_error(busy, Folder(tmp_path / place))
+
+
+def test_machines_that_are_lost_and_what_is_waited_for_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "EVERY", 0.0)
+    machines, lack = {"a": "10.0.0.1", "b": "10.0.0.2"}, [""]
+    called = roll.Roll(lambda: machines, lambda: lack[0])
+    assert list(called.news()) == []
+    del machines["b"]
+    lack[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
+    assert list(called.news()) == [
+        "machine 10.0.0.2 is lost",
+        "--workers: 4 workers need 4 CPUs, and Ray has 2; training goes on when there is room for them",
+    ]
+    assert list(called.news()) == []
+    machines["c"], lack[0] = "10.0.0.3", ""
+    assert list(called.news()) == ["machine 10.0.0.3 has come"]
+
+
+def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])
+    _tell(text, tmp_path / "told.txt")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'told.txt'})\n")
+    assert (tmp_path / "told.txt").read_text() == f"{text}\n"

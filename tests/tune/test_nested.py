@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from distvae.train.folder import open_folder
 from distvae.train.group import Group
 from distvae.train.run import read_epochs
 from distvae.train.worker import lead
-from distvae.tune.means import Means
+from distvae.tune.means import Means, wait_for_room
 from distvae.tune.reading import load_space
 from distvae.tune.study import settle, side_by_side
 from distvae.tune.trial import Trials, run_trial
@@ -51,7 +52,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def means(workers: str = "0", each: float = 0.0, share: float | None = None) -> Means:
+def means(workers: str = "0", each: float | None = None, share: float | None = None) -> Means:
     return Means.parse(workers, each, share, None, 0.0)
 
 
@@ -93,6 +94,7 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
 @pytest.mark.parametrize(
     ("words", "told"),
     {
+        ("2", 1.5, None): "--gpus-per-worker: 1.5",
         ("0", 1.0, None): "--gpus-per-worker: there are no workers",
         ("2", 0.0, 0.5): "--gpus-per-trial: trials of --workers",
         ("0", 0.0, 1.5): "--gpus-per-trial: 1.5",
@@ -102,6 +104,81 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
 def test_means_that_contradict_each_other_are_refused(words: tuple[str, float, float | None], told: str) -> None:
     with pytest.raises(Refusal, match=told):
         means(*words)
+
+
+TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "room"),
+    [
+        (means("2"), "auto", 1),
+        (means("2", each=0.5), "auto", 2),
+        (means("2", each=0), "auto", 4),
+        (means("2"), "cpu", 4),
+        (means("1:8"), "cuda", 1),
+        (means("4"), "auto", 0),
+    ],
+)
+def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(given: Means, device: str, room: int) -> None:
+    assert given.settled(TWO_GPUS, device).room(TWO_GPUS, 1) == room
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "slots", "gpus"),
+    [
+        (means(), "auto", 8, 0.25),
+        (means(), "cuda", 1, 1.0),
+        (means(), "cpu", 8, 0.0),
+        (means(share=0), "auto", 8, 0.0),
+        (means(share=0.5), "auto", 8, 0.5),
+    ],
+)
+def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
+    given: Means, device: str, slots: int, gpus: float
+) -> None:
+    assert given.settled(TWO_GPUS, device).process(TWO_GPUS, 1, slots) == {"cpu": 1, "gpu": gpus}
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "told"),
+    [
+        (
+            means("4"),
+            "auto",
+            "needs 4 CPUs and 4 GPUs; .*2 GPUs.*--gpus-per-worker 0.5 to.*0 to train on the CPU",
+        ),
+        (means("4"), "cuda", "--gpus-per-worker 0.5 to share them, train.device=cpu to train on the CPU"),
+        (means("4", each=1), "auto", "2 GPUs on 2 machines; fewer, more machines"),
+        (means(share=4), "auto", "--gpus-per-trial: a trial needs 1 CPU and 4 GPUs"),
+    ],
+)
+def test_too_few_gpus_for_one_trial_are_refused_with_the_ways_out(given: Means, device: str, told: str) -> None:
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": machine} for machine in TWO_GPUS])
+    with pytest.raises(Refusal, match=told):
+        wait_for_room(ray, given, 1, lambda: 0, 1, device)
+
+
+def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
+    with pytest.raises(Refusal, match="a trial needs 1 CPU and 1 GPU; Ray has 4 CPUs and 0 GPUs on 1 machine"):
+        wait_for_room(ray, means(), 1, lambda: 0, 1, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(means("2", each=0), "--gpus-per-worker: 0 hides"), (means(share=0), "--gpus-per-trial: 0 hides")],
+)
+def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: Means, told: str) -> None:
+    given.refuse_hidden("auto")
+    with pytest.raises(Refusal, match=told):
+        given.refuse_hidden("cuda")
+
+
+def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(file: Path, tmp_path: Path) -> None:
+    space = settle(load_space(str(file)), {"train.device": "cuda"})
+    (told,) = run_trial(Trials(space, tmp_path, gpus=()), 1, {"train.rate": 0.01})
+    assert "Ray assigned this process no GPU" in told["failure"]
 
 
 def test_the_device_is_left_to_the_process_of_the_trial(file: Path) -> None:

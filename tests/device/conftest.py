@@ -1,0 +1,26 @@
+"""The pretended device, present for a test."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from distvae.train import devices
+from tests.device.pretended import Machine, present
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A machine whose `train.device=auto` is the pretended device."""
+    with present() as device:
+        found = Machine(device)
+        monkeypatch.setattr(devices, "device_of", found.of)
+        yield found
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Double precision, in which a sum in another order is the same for all that follows."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -1,0 +1,237 @@
+"""A pretended device: its tensors hold their values on the host, and refuse what those of a GPU refuse.
+
+They meet no tensor of the host but single numbers and indices, and become no NumPy array. What is launched, copied and
+waited for is counted. The values come from the CPU's own operations, so results may be compared closely.
+
+Registering a device cannot be undone in a process. It is therefore done when first asked for, and outside of `present`
+torch is told that no such device is available. Gradients are taken by the calling thread while it is present, for
+autograd's own threads were started for the devices there were then.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils import backend_registration
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAME = "pretended"
+CPU = torch.device("cpu")
+
+MADE = ("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step", "eye", "eye.m")
+"""What makes tensors from none; everything else that does is composed of these."""
+OTHERS = ("triu_indices", "copy_")
+"""What the device has to be able to do where torch asks it without regard to subclasses."""
+COPIED = ("copy_", "_to_copy", "_local_scalar_dense")
+"""What copies, between host and device or on the device."""
+INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
+"""What takes indices, which may be on the host: they are copied."""
+WAITED_FOR = frozenset(
+    ("bincount", "equal", "masked_select", "nonzero", "_unique2", "unique_consecutive", "unique_dim")
+)
+"""What answers, or knows the size of its result, only when all that was launched before is done."""
+
+
+@dataclass
+class Counts:
+    """What was asked of the device, by operation."""
+
+    kernels: Counter[str] = field(default_factory=Counter)
+    """Launched: what computes, views left out. An operation may be several kernels of a real device."""
+    to_device: Counter[str] = field(default_factory=Counter)
+    """Copies from the host, which wait as well unless they are asked not to block."""
+    to_host: Counter[str] = field(default_factory=Counter)
+    """Copies to the host, each of which waits."""
+    waits: Counter[str] = field(default_factory=Counter)
+    """Forced synchronisations: the host waits for what the device computes."""
+    bytes: Counter[str] = field(default_factory=Counter)
+    """Of the copies, `to_device` and `to_host`."""
+
+
+_counting: list[Counts] = []
+_present = False
+
+
+class Pretended(torch.Tensor):
+    """A tensor on the device."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls: type["Pretended"], held: Tensor) -> "Pretended":
+        made: Pretended = torch.Tensor._make_wrapper_subclass(
+            cls, held.size(), held.stride(), held.storage_offset(), dtype=held.dtype, device=torch.device(NAME, 0)
+        )
+        made.held = held
+        return made
+
+    def __init__(self, held: Tensor) -> None:
+        super().__init__()
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
+    ) -> Any:
+        return _run(func, *args, **(kwargs or {}))
+
+    def __repr__(self, **options: object) -> str:  # type: ignore[override]
+        return f"Pretended({self.held!r})"
+
+
+class _Module(backend_registration._DummyBackendModule):
+    """What torch asks of a kind of device."""
+
+    def is_available(self) -> bool:
+        return _present
+
+    def device_count(self) -> int:
+        return int(_present)
+
+
+class _Hook(backend_registration._DummyPrivateUse1Hook):
+    """The same, asked from below."""
+
+    def is_available(self) -> bool:
+        return _present
+
+
+@lru_cache
+def _registered() -> torch.library.Library:
+    """Make the device known to torch, once in a process."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME, _Module(), _Hook())
+    library = torch.library.Library("aten", "IMPL")
+    for name in (*MADE, *OTHERS):
+        packet, _, overload = name.partition(".")
+        op = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        library.impl(name, partial(_run, op), "PrivateUse1")
+    return library
+
+
+@contextmanager
+def present() -> Iterator[torch.device]:
+    """Let there be the device."""
+    global _present
+    _registered()
+    _present = True
+    try:
+        with torch.autograd.set_multithreading_enabled(False):
+            yield torch.device(NAME, 0)
+    finally:
+        _present = False
+
+
+@contextmanager
+def counted() -> Iterator[Counts]:
+    """Count what is asked of the device meanwhile."""
+    counts = Counts()
+    _counting.append(counts)
+    try:
+        yield counts
+    finally:
+        _counting.remove(counts)
+
+
+def _run(op: OpOverload, *args: Any, **kwargs: Any) -> Any:
+    """Do what is asked, on the values that are held."""
+    name = op.overloadpacket.__name__
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if name in COPIED:
+        _note_copy(name, args, kwargs)
+    else:
+        _refuse_mixed(op, name, args, tensors)
+        _note(op, name, args)
+    options = _on_host(kwargs)
+    out = op(*tree_map_only(Pretended, _held, args), **tree_map_only(Pretended, _held, options))
+    if _to_host(kwargs):
+        return out
+    return _wrapped(out, tensors)
+
+
+def _held(tensor: Pretended) -> Tensor:
+    return tensor.held
+
+
+def _to_host(kwargs: dict[str, Any]) -> bool:
+    """Return whether the host is asked for."""
+    return kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cpu"
+
+
+def _on_host(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return what asks for the host where the device is asked for."""
+    options = kwargs | ({"device": CPU} if kwargs.get("device") is not None else {})
+    return {name: value for name, value in options.items() if name != "pin_memory"}
+
+
+def _wrapped(out: Any, given: Sequence[Tensor]) -> Any:
+    """Return the results as tensors of the device: those that were given, where an operation returns them."""
+    known = {id(tensor.held if isinstance(tensor, Pretended) else tensor): tensor for tensor in given}
+    return tree_map_only(Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else Pretended(tensor), out)
+
+
+def _refuse_mixed(op: OpOverload, name: str, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
+    """Refuse tensors of the host beside those of the device, but for single numbers that are read."""
+    strangers = [tensor for tensor in tensors if not isinstance(tensor, Pretended)]
+    if len(strangers) == len(tensors):
+        return
+    if name in INDEXED and isinstance(args[0], Pretended):
+        strangers = [value for value in args[2:3] if isinstance(value, Tensor) and not isinstance(value, Pretended)]
+    written = [arg for arg, known in zip(args, op._schema.arguments, strict=False) if known.is_write]
+    if any(tensor.dim() or any(tensor is arg for arg in tree_leaves(written)) for tensor in strangers):
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found {NAME}:0 and cpu ({op})")
+
+
+def _note_copy(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Count a copy between host and device, or on the device."""
+    target, source = args[0], args[1] if name == "copy_" else args[0]
+    to_host = not isinstance(target, Pretended) or name == "_local_scalar_dense" or _to_host(kwargs)
+    if not isinstance(source, Pretended):
+        _transfer("to_device", name, source)
+        if not (kwargs.get("non_blocking") or any(args[2:])):
+            _add("waits", name)
+    elif to_host:
+        _transfer("to_host", name, source)
+        _add("waits", name)
+    else:
+        _add("kernels", name)
+
+
+def _note(op: OpOverload, name: str, args: Sequence[Any]) -> None:
+    """Count what is launched and what is waited for."""
+    if op.is_view or name in ("empty", "empty_strided", "lift_fresh"):
+        return
+    _add("kernels", name)
+    indices = [index for index in args[1] if index is not None] if name in INDEXED else []
+    for index in indices:
+        if not isinstance(index, Pretended):
+            _transfer("to_device", name, index)
+            _add("waits", name)
+    if name in WAITED_FOR or any(index.dtype == torch.bool for index in indices):
+        _add("waits", name)
+
+
+def _transfer(way: str, name: str, tensor: Tensor) -> None:
+    _add(way, name)
+    _add("bytes", way, tensor.numel() * tensor.element_size())
+
+
+def _add(what: str, name: str, count: int = 1) -> None:
+    for counts in _counting:
+        getattr(counts, what)[name] += count
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine that has the device: `auto` takes it, `cpu` does not."""
+
+    device: torch.device
+    counted: Callable[[], Any] = counted
+
+    def of(self, name: str) -> torch.device:
+        """Return the device of a name."""
+        return CPU if name == "cpu" else self.device

@@ -1,0 +1,56 @@
+"""Two workers on a device each, over gloo: their sums are those of two workers on the CPU."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from distvae.train.session import keep, prepare
+from distvae.train.team import Team, Together
+from tests.device.cases import config_of, dataset
+from tests.device.pretended import counted, present
+from tests.train.crew import Crew, crew_of
+
+pytestmark = pytest.mark.slow
+Found = dict[str, NDArray[np.float64]]
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    with crew_of(2, Together) as crew:
+        yield crew
+
+
+def train(team: Team, name: str, there: bool, local_steps: int, folder: Path) -> Found:
+    """Train into a folder in double precision; the parameters at the end."""
+    config = config_of(name, train={"local_steps": local_steps})
+    data = dataset(name, missing=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with present() as device, counted() as counts:
+            trainer = prepare(config, data, team, device=device if there else torch.device("cpu"))
+            for _ in keep(trainer, config, data, folder):
+                pass
+            found = {f"{i}": p.detach().cpu().numpy() for i, p in enumerate(trainer.parameters)}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (counts.kernels["_fused_adam_"] > 0) == there
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "local_steps"), [("vae", 0), ("vsc pseudo", 0), ("sdm learned", 2), ("released", 0), ("random", 0)]
+)
+def test_two_workers_on_a_device_end_where_two_on_the_cpu_do(
+    crew: Crew, tmp_path: Path, name: str, local_steps: int
+) -> None:
+    here, there = (
+        crew.all(train, [name] * 2, [where] * 2, [local_steps] * 2, [tmp_path / str(where)] * 2)
+        for where in (False, True)
+    )
+    for found in there:
+        for parameter, value in here[0].items():
+            np.testing.assert_allclose(found[parameter], value, rtol=1e-6, atol=1e-8)

@@ -1,0 +1,102 @@
+"""What is trained on a device is what the CPU trains: objectives, weights, checkpoints, whoever goes on with them."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distvae.train import checkpoint
+from distvae.train.loop import Interrupted
+from distvae.train.session import fit, prepare
+from tests.device.cases import CASES, config_of, dataset
+from tests.device.pretended import Machine, Pretended
+
+CLOSE: Any = {"rtol": 1e-6, "atol": 1e-8}
+pytestmark = pytest.mark.usefixtures("double")
+
+
+def trained(name: str, device: str, folder: Path, missing: bool = False, **sections: Any) -> dict[str, Tensor]:
+    """Train into a folder; the last state and the figures of all epochs."""
+    data = dataset(name, missing)
+    records = list(fit(config_of(name, device, **sections), data, folder, resume=True))
+    told = {
+        f"epoch {record.epoch} {figure}": torch.tensor(value)
+        for record in records
+        for figure, value in record.metrics().items()
+        if "second" not in figure
+    }
+    return told | checkpoint.load(folder, "last")[0]
+
+
+def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, **CLOSE, msg=partial("{}: {}".format, name))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str) -> None:
+    with machine.counted() as counts:
+        found = trained(name, "auto", tmp_path / "there")
+    assert counts.kernels["_fused_adam_"] == 2 * 3, "all steps were taken on the device"
+    agree(found, trained(name, "cpu", tmp_path / "here"))
+
+
+@pytest.mark.parametrize("name", ["vae", "vsc pseudo", "fitness", "bernoulli", "crossover, sparse flips", "exact"])
+def test_training_with_missing_values_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str) -> None:
+    found = trained(name, "auto", tmp_path / "there", missing=True)
+    agree(found, trained(name, "cpu", tmp_path / "here", missing=True))
+
+
+@pytest.mark.parametrize("name", ["gumbel", "released"])
+@pytest.mark.parametrize("devices", [("cpu", "auto"), ("auto", "cpu"), ("auto", "auto")], ids=" to ".join)
+def test_any_device_goes_on_with_what_another_began(
+    machine: Machine, tmp_path: Path, name: str, devices: tuple[str, str]
+) -> None:
+    begun = tmp_path / "begun"
+    stops = iter([False, True])
+    config, data = config_of(name, devices[0], train={"epochs": 4, "bits": "any"}), dataset(name)
+    with pytest.raises(Interrupted):
+        list(fit(config, data, begun, stop=lambda: next(stops)))
+    with machine.counted() as counts:
+        found = trained(name, devices[1], begun, train={"epochs": 4, "bits": "any"})
+    assert bool(counts.kernels) == (devices[1] == "auto")
+    agree(found, trained(name, "cpu", tmp_path / "at once", train={"epochs": 4, "bits": "any"}))
+
+
+@pytest.mark.parametrize("name", ["fitness_batch", "random", "bsc"])
+def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(machine: Machine, tmp_path: Path, name: str) -> None:
+    mapped = CASES[name]["estep"] | {"mapped": str(tmp_path)}
+    found = trained(name, "auto", tmp_path / "there", estep=mapped)
+    agree(found, trained(name, "cpu", tmp_path / "here"))
+    trainer = prepare(config_of(name, estep=mapped), dataset(name))
+    assert not isinstance(trainer.estep.store.words, Pretended)
+    with machine.counted() as counts:
+        next(trainer.run())
+    words = trainer.estep.store.words
+    assert counts.bytes["to_host"] < 1.1 * words.numel() * words.itemsize, "each row's words come back once"
+
+
+@pytest.mark.parametrize("name", ["vae", "vsc pseudo", "sdm learned", "gumbel"])
+def test_a_step_with_an_encoder_waits_for_nothing(machine: Machine, name: str) -> None:
+    trainer = prepare(config_of(name), dataset(name))
+    trainer.step(np.arange(16))
+    with machine.counted() as counts:
+        trainer.step(np.arange(16))
+    assert not counts.waits
+    assert counts.to_device == {"copy_": 2}, "the values and the numbers of the rows"
+
+
+def test_a_step_with_populations_brings_nothing_to_the_host(machine: Machine) -> None:
+    trainer = prepare(config_of("fitness"), dataset("fitness"))
+    rows = trainer.held.lanes.schedule(0, 0)
+    with machine.counted() as counts:
+        batch, noise = trainer._batch(rows[:32])
+        trainer.estep.ahead(trainer.model, batch, noise)
+        trainer.step(rows[:16])
+    assert not counts.to_host
+    assert not counts.waits.keys() & {"copy_", "_to_copy"}

@@ -1,0 +1,42 @@
+"""Pictures are titled by what was trained, however it was asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae.recipes import load
+from distvae.tasks.evaluate import draw
+from distvae.tasks.titles import title_of
+from distvae.train.run import Run
+from distvae.train.session import fit
+from tests import tiny
+
+RUNS = [
+    ("speech-vae", {}, "speech-vae"),
+    ("speech-vsc", {}, "speech-vsc"),
+    ("speech-vae", {"model.kind": "vsc"}, "vsc, from speech-vae"),
+    (
+        "speech-vae",
+        {"model.kind": "vsc", "model.latent": 4, "model.alpha": 0.4123},
+        "vsc latent 4 alpha 0.412, from speech-vae",
+    ),
+    ("speech-vae", {"model.latent": 4}, "vae latent 4, from speech-vae"),
+    ("speech-sdm", {"model.dictionary": "dct", "model.atoms": 8}, "sdm dct atoms 8, from speech-sdm"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "settings", "title"), RUNS)
+def test_a_title_says_what_the_recipe_does_not(
+    tmp_path: Path, recipe: str, settings: dict[str, Any], title: str
+) -> None:
+    config = load(recipe, {"train.epochs": 1, "train.device": "cpu"} | settings)
+    list(fit(config, tiny.dataset(40), tmp_path / "run", recipe=recipe))
+    assert title_of(Run.open(tmp_path / "run")) == title
+
+
+def test_every_picture_has_it(speech_run: Run, tmp_path: Path) -> None:
+    """The recipe is not one of the package's, and so says nothing of the model."""
+    for name, figure in draw(speech_run, "test", tmp_path):
+        told = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+        assert any(text.startswith("sdm latent 6, from tiny") for text in told), name

@@ -1,0 +1,146 @@
+"""Workers under a Ray that is told of two GPUs: what each of them owns, and what Ray's books say meanwhile.
+
+What starts workers has a new process, in which warnings of Ray's own are none of ours.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae.cluster import joined
+from distvae.config import Train
+from distvae.data import open_dataset
+from distvae.recipes import load
+from distvae.refusal import Refusal
+from distvae.storage import Folder
+from distvae.train import worker
+from distvae.train.epoch import Epoch
+from distvae.train.folder import open_folder
+from distvae.train.group import Group, wait_for_workers
+from distvae.train.loop import Interrupted
+from tests.machines import cluster
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a Ray whose one machine says that it has two GPUs."""
+    with cluster() as machines:
+        machines.add_node(num_cpus=4, num_gpus=2)
+        yield machines.address
+
+
+def anew(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a new process."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        return fresh.submit(function, *arguments).result()
+
+
+def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any]]:
+    """What each of two workers says it owns, in order of rank."""
+
+    def look() -> list[dict[str, Any]]:
+        import os
+
+        import ray
+        from ray.train.torch import get_device
+
+        from distvae.nodes import assigned_gpus
+        from distvae.train.devices import choose
+        from distvae.train.team import of_environment
+
+        told = {"ids": [str(name) for name in ray.get_gpu_ids()], "shown": os.environ.get("CUDA_VISIBLE_DEVICES")}
+        told |= {"ours": str(choose("auto", 2, assigned_gpus())), "rays": str(get_device())}
+        return of_environment().gather(told)
+
+    from ray.train import RunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    with joined(address, 0) as ray:
+        (group,) = last(wait_for_workers(ray, Group.parse("2", gpus), Train(), lambda: False))
+        trainer = TorchTrainer(
+            look,
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=worker.scaling(group, 1),
+            run_config=RunConfig(name="look", storage_path=str(storage)),
+        )
+        found: list[dict[str, Any]] = trainer.fit().return_value
+        return found
+
+
+def last(told: Iterator[object]) -> list[Any]:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(told)
+        except StopIteration as end:
+            return [end.value]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ids", "shown"),
+    [(None, [["0"], ["1"]], "0,1"), (0, [[], []], ""), (0.5, [["0"], ["0"]], "0")],
+    ids=["one each", "hidden", "shared"],
+)
+def test_a_worker_owns_what_ray_assigned_it(
+    address: str, gpus: float | None, ids: list[list[str]], shown: str, tmp_path: Path
+) -> None:
+    told = anew(owned, address, gpus, tmp_path)
+    assert sorted(each["ids"] for each in told) == ids
+    for each in told:
+        assert each["shown"] == shown
+        assert each["ours"] == each["rays"] == (f"cuda:{each['ids'][0]}" if each["ids"] else "cpu")
+
+
+def begun(place: Path, **train: Any) -> tuple[Any, Folder]:
+    """A run that workers may train."""
+    fixed = {"data.rows": 200} | {f"train.{name}": value for name, value in train.items()}
+    config, folder = load("bars", fixed), Folder(place)
+    open_folder(config, open_dataset(config.data), folder, "bars", resume=False, force=False)
+    return config, folder
+
+
+def free_gpus(ray: Any) -> float:
+    """What Ray has left of them."""
+    return float(ray.available_resources().get("GPU", 0.0))
+
+
+def books(address: str, place: Path) -> tuple[float, float]:
+    """The GPUs that are free while two workers train, and afterwards."""
+    import ray
+
+    config, folder = begun(place, device="auto", epochs=1_000_000)
+    asked: list[bool] = []
+    told = worker.train(config, "bars", folder, Group.parse("2", address=address), lambda: bool(asked), lambda: None)
+    next(news for news in told if isinstance(news, Epoch))
+    during = free_gpus(ray)
+    asked.append(True)
+    with pytest.raises(Interrupted):
+        last(told)
+    deadline = time.monotonic() + 120
+    with joined(address, 0):
+        while free_gpus(ray) < 2 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return during, free_gpus(ray)
+
+
+def test_the_books_of_ray_are_right_while_workers_train_and_after(address: str, tmp_path: Path) -> None:
+    assert anew(books, address, tmp_path / "run") == (0, 2)
+
+
+def refusal(address: str, place: Path) -> str:
+    """Why workers that were given no GPU do not train on one."""
+    config, folder = begun(place, device="cuda", epochs=1)
+    with pytest.raises(Refusal) as error:
+        last(worker.train(config, "bars", folder, Group(2, 2, 0.0, address), lambda: False, lambda: None))
+    return str(error.value)
+
+
+def test_a_worker_that_was_assigned_no_gpu_is_refused_one(address: str, tmp_path: Path) -> None:
+    assert "train.device: 'cuda', but Ray assigned this process no GPU" in anew(refusal, address, tmp_path / "run")

@@ -1,0 +1,171 @@
+"""The same bits: from fresh processes on a busy machine, after a kill, and only from workers that compute alike."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distvae.arithmetic import precise
+from distvae.config import Config
+from distvae.refusal import Refusal
+from distvae.train.bits import agree, as_trained
+from distvae.train.run import read_info
+from distvae.train.session import fit
+from distvae.train.team import Beside, Team, Together
+from tests import tiny
+from tests.train.commands import PLAIN, bits, command
+from tests.train.crew import crew_of
+from tests.train.test_session import told
+
+SMALL = ["speech-vae", "train.epochs=2"]
+"""A training whose matrices are large enough for libraries to round differently."""
+
+
+def altered(folder: Path, **facts: Any) -> None:
+    """Have a run say that it was computed in another way."""
+    for name in ("run.json", "last.json"):
+        manifest = json.loads((folder / name).read_text())
+        (manifest["facts"] if name == "last.json" else manifest)["arithmetic"] |= facts
+        (folder / name).write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A run that was left in the third of its four epochs."""
+    for epoch in fit(tiny.config(), tiny.dataset(), tmp_path / "run"):
+        if epoch.epoch == 2:
+            break
+    return tmp_path / "run"
+
+
+def resumed(folder: Path, **train: Any) -> list[Any]:
+    return [told(record) for record in fit(tiny.config(train=train), tiny.dataset(), folder, resume=True)]
+
+
+def test_a_run_and_its_checkpoint_say_how_they_were_computed(half: Path) -> None:
+    facts = read_info(half)["arithmetic"]
+    assert facts["products"] in ("blas", "onednn")
+    assert (facts["threads"], facts["device"], facts["torch"]) == (1, "cpu", torch.__version__)
+    assert json.loads((half / "last.json").read_text())["facts"]["arithmetic"] == facts
+
+
+@pytest.mark.parametrize(
+    ("settings", "recorded", "named"),
+    [
+        ({"threads": 2}, {}, "threads 2 instead of 1"),
+        ({}, {"processor": "another"}, "instead of another"),
+        ({}, {"numpy": "1.0"}, "instead of 1.0"),
+        ({}, {"MKL_CBWR": "AVX2"}, "MKL_CBWR not set instead of AVX2"),
+        ({"products": "blas"}, {"products": "onednn"}, "products blas instead of onednn"),
+    ],
+)
+def test_a_run_goes_on_alike_or_says_why_not(half: Path, settings: Any, recorded: Any, named: str) -> None:
+    altered(half, **recorded)
+    reached = json.loads((half / "last.json").read_text())["facts"]["position"]["epoch"]
+    before = sorted((path.name, path.read_bytes()) for path in half.iterdir() if path.is_file())
+    with pytest.raises(Refusal, match=f"{named} than the run so far, in .*train.bits=any"):
+        resumed(half, **settings)
+    assert sorted((path.name, path.read_bytes()) for path in half.iterdir() if path.is_file()) == before
+    resumed(half, **settings, bits="any")
+    facts = read_info(half)
+    assert facts["arithmetic"]["processor"] != "another"
+    assert facts["arithmetic_before"][0]["until"] == reached
+
+
+@pytest.mark.skipif(not precise(), reason="oneDNN has not the precision of float32 on this processor")
+def test_a_recorded_library_is_used_again(half: Path) -> None:
+    altered(half, products="onednn")
+    resumed(half)
+    assert torch.get_float32_matmul_precision() == "medium"
+    assert json.loads((half / "last.json").read_text())["facts"]["arithmetic"]["products"] == "onednn"
+    with as_trained({"arithmetic": {"products": "blas", "threads": 2}}):
+        assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == ("highest", 2)
+    agree(tiny.config().train).obey()
+
+
+def test_a_run_from_before_goes_on_and_is_recorded_from_then_on(half: Path) -> None:
+    for name in ("run.json", "last.json"):
+        manifest = json.loads((half / name).read_text())
+        del (manifest["facts"] if name == "last.json" else manifest)["arithmetic"]
+        (half / name).write_text(json.dumps(manifest))
+    resumed(half)
+    assert read_info(half)["arithmetic"]["device"] == "cpu"
+    assert "arithmetic_before" not in read_info(half)
+
+
+def agreed(team: Team, config: Config, variable: str) -> str:
+    """What a worker computes with, or why it does not, where its environment limits a library."""
+    os.environ.pop("MKL_ENABLE_INSTRUCTIONS", None)
+    if variable:
+        os.environ["MKL_ENABLE_INSTRUCTIONS"] = variable
+    try:
+        return agree(config.train, team=team).products
+    except Refusal as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("way", [Beside, Together])
+def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(way: type[Team]) -> None:
+    config = tiny.config()
+    with crew_of(2, way) as crew:
+        assert crew.all(agreed, [config] * 2, ["", ""]) == [agree(config.train).products] * 2
+        for answer in crew.all(agreed, [config] * 2, ["", "AVX2"]):
+            assert "worker 1 of 2 computes with MKL_ENABLE_INSTRUCTIONS AVX2 instead of not set than worker 0" in answer
+        either = tiny.config(train={"bits": "any"})
+        assert crew.all(agreed, [either] * 2, ["", "AVX2"]) == [agree(config.train).products] * 2
+        forced = [tiny.config(train={"products": name}) for name in ("blas", "onednn")]
+        if precise():
+            for answer in crew.all(agreed, forced, ["", ""]):
+                assert "worker 1 of 2 computes with products onednn instead of blas than worker 0" in answer
+        obeying = [tiny.config(train={"products": name}) for name in ("onednn" if precise() else "blas", "auto")]
+        assert len(set(crew.all(agreed, obeying, ["", ""]))) == 1
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """A machine with other things to do."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def trained(out: Path, *settings: str) -> tuple[str, ...]:
+    """The checksums that a training in a process of its own ends with."""
+    subprocess.run(command(PLAIN, SMALL, out, *settings), check=True, capture_output=True, timeout=600)
+    return tuple(bits(out))
+
+
+@pytest.mark.slow
+def test_twenty_fresh_processes_on_a_busy_machine_end_with_the_same_bits(tmp_path: Path) -> None:
+    trained(tmp_path / "first")  # also prepares the data
+    with busy(4), ThreadPoolExecutor(2) as pool:
+        found = set(pool.map(trained, [tmp_path / str(n) for n in range(20)]))
+    assert len(found) == 1
+    assert found == {tuple(bits(tmp_path / "first"))}
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_on_a_busy_machine_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", "train.epochs=6")
+    with busy(4):
+        process = subprocess.Popen(command(PLAIN, SMALL, tmp_path / "parts", "train.epochs=6"))
+        while not (tmp_path / "parts" / "last.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert trained(tmp_path / "parts", "train.epochs=6", "--resume") == whole

@@ -1,0 +1,178 @@
+"""A process trains on the GPU that it was given, or says why it cannot: every choice, without a GPU."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from distvae.config import from_dict
+from distvae.nodes import places
+from distvae.refusal import Refusal
+from distvae.train.devices import apart, choose, device_of, identity
+from distvae.train.group import Group, gpus_each, wait_for_workers
+from tests.called import Called
+
+
+@pytest.mark.parametrize(
+    ("name", "visible", "assigned", "rank", "device"),
+    [
+        ("cpu", 2, None, 1, "cpu"),
+        ("cpu", 2, (1,), 0, "cpu"),
+        ("auto", 0, None, 0, "cpu"),
+        ("auto", 1, None, 0, "cuda:0"),
+        ("cuda", 2, None, 1, "cuda:1"),
+        ("auto", 2, None, 3, "cuda:1"),
+        ("auto", 2, (), 0, "cpu"),
+        ("auto", 2, (), 1, "cpu"),
+        ("auto", 2, (1,), 0, "cuda:1"),
+        ("cuda", 2, (1,), 0, "cuda:1"),
+        ("cuda", 2, (0,), 1, "cuda:0"),
+        ("auto", 4, (2, 3), 0, "cuda:2"),
+        ("auto", 0, (0,), 0, "cpu"),
+    ],
+)
+def test_one_function_decides_the_device(
+    name: str, visible: int, assigned: tuple[int, ...] | None, rank: int, device: str
+) -> None:
+    assert str(choose(name, visible, assigned, rank)) == device
+
+
+@pytest.mark.parametrize(
+    ("name", "visible", "assigned", "told"),
+    [
+        ("cuda", 0, None, "torch finds no CUDA device here"),
+        ("cuda", 0, (0,), "torch finds no CUDA device here"),
+        ("cuda", 2, (), "Ray assigned this process no GPU"),
+        ("auto", 1, (1,), "Ray assigned this process GPU 1, but torch finds 1 here"),
+    ],
+)
+def test_a_device_that_nobody_gave_is_refused(
+    name: str, visible: int, assigned: tuple[int, ...] | None, told: str
+) -> None:
+    with pytest.raises(Refusal, match=f"train.device: .*{told}"):
+        choose(name, visible, assigned)
+
+
+def test_a_process_without_a_gpu_of_its_own_never_takes_one() -> None:
+    assert device_of("auto", ()) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("ids", "shown", "found"),
+    [
+        ([], None, ()),
+        ([], "", ()),
+        ([1], None, (1,)),
+        (["1"], "0,1", (1,)),
+        ([3], "2,3", (1,)),
+        (["2", "3"], "3,2", (1, 0)),
+        (["GPU-b"], "GPU-a,GPU-b", (1,)),
+    ],
+)
+def test_assigned_gpus_are_found_among_those_that_cuda_shows(
+    ids: list[int | str], shown: str | None, found: tuple[int, ...]
+) -> None:
+    assert places(ids, shown) == found
+
+
+@pytest.mark.parametrize("shown", ["", "0,1"])
+def test_an_assigned_gpu_that_is_hidden_is_refused(shown: str) -> None:
+    with pytest.raises(Refusal, match=r"CUDA_VISIBLE_DEVICES: .*hides GPU 2"):
+        places(["2"], shown)
+
+
+@pytest.mark.parametrize(
+    ("identities", "fast"),
+    [(["a", "b"], True), (["a", "a"], False), (["a", "b", "a"], False), (["a", ""], False), (["", ""], False)],
+)
+def test_nccl_is_for_workers_with_a_gpu_of_their_own(identities: list[str], fast: bool) -> None:
+    assert apart(identities) is fast
+
+
+def test_the_cpu_is_no_gpu_of_its_own() -> None:
+    assert identity(torch.device("cpu")) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "there", "each"),
+    [
+        (None, "auto", 2, 1),
+        (None, "auto", 0, 0),
+        (None, "cpu", 2, 0),
+        (None, "cuda", 0, 1),
+        (0, "auto", 2, 0),
+        (0.5, "auto", 2, 0.5),
+        (1, "cpu", 0, 1),
+    ],
+)
+def test_workers_ask_for_one_gpu_each_unless_told_otherwise(
+    asked: float | None, device: str, there: float, each: float
+) -> None:
+    assert gpus_each(asked, device, there) == each
+
+
+def settled(workers: str, gpus: float | None, device: str, **there: float) -> Group:
+    """The group that may start where Ray has so much."""
+    ray = SimpleNamespace(cluster_resources=lambda: there)
+    waiting = wait_for_workers(
+        ray, Group.parse(workers, gpus), from_dict({"train": {"device": device}}).train, lambda: False
+    )
+    with pytest.raises(StopIteration) as end:
+        next(waiting)
+    found: Group = end.value.value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "device", "there", "each"),
+    [
+        ("2", None, "auto", 2, 1),
+        ("4", None, "auto", 0, 0),
+        ("4", 0, "auto", 2, 0),
+        ("4", 0.5, "auto", 2, 0.5),
+        ("1:4", None, "auto", 1, 1),
+        ("4", None, "cpu", 2, 0),
+    ],
+)
+def test_workers_start_where_there_is_room(
+    workers: str, gpus: float | None, device: str, there: float, each: float
+) -> None:
+    assert settled(workers, gpus, device, CPU=4, GPU=there).gpus == each
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "device", "there", "told"),
+    [
+        ("4", None, "auto", 2, "need 4 GPUs, and Ray has 2; --gpus-per-worker 0.5 to share.*--gpus-per-worker 0 to"),
+        ("3", None, "auto", 2, "--gpus-per-worker 0.5 to share"),
+        ("3", None, "cuda", 1, "--gpus-per-worker 0.33 to share them, train.device=cpu to"),
+        ("2", None, "cuda", 0, "2 workers need 2 GPUs, and Ray has 0; train.device=cpu to train on the CPU"),
+        ("2:4", None, "auto", 1, "2 workers need 2 GPUs, and Ray has 1; --gpus-per-worker 0.5"),
+        ("4", 1, "auto", 2, "4 workers need 4 GPUs, and Ray has 2; fewer workers"),
+        ("8", None, "auto", 2, "8 workers need 8 CPUs, and Ray has 4; fewer workers"),
+    ],
+)
+def test_too_few_gpus_are_refused_with_the_ways_out(
+    workers: str, gpus: float | None, device: str, there: float, told: str
+) -> None:
+    with pytest.raises(Refusal, match=told):
+        settled(workers, gpus, device, CPU=4, GPU=there)
+
+
+@pytest.mark.parametrize("gpus", [1.5, 1e-5, float("nan"), float("inf")])
+def test_what_ray_cannot_give_of_a_gpu_is_refused(gpus: float) -> None:
+    with pytest.raises(Refusal, match=r"--gpus-per-worker: .*a part of one"):
+        Group.parse("2", gpus)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--gpus-per-worker", "1"], "--gpus-per-worker: there are no workers"),
+        (["--workers", "2", "--gpus-per-worker", "0", "train.device=cuda"], "--gpus-per-worker: 0 hides the GPUs"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(call: Called, words: list[str], told: str) -> None:
+    code, _, err = call("train", "bars", "--quiet", *words)
+    assert code == 2
+    assert told in err

@@ -1,0 +1,70 @@
+"""Trials of one configuration have the same figures, whenever and beside whatever they run; sweeps go on alike."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distvae.refusal import Refusal
+from distvae.tune.reading import load_space
+from distvae.tune.study import SWEEP, settle, sweep
+from tests.train.test_bits import busy
+
+TREE: dict[str, Any] = {
+    "base": "speech-vae",
+    "fixed": {"train.epochs": 2, "train.device": "cpu", "eval.metrics": ["stoi", "isd"]},
+    "metrics": {"stoi": "max", "hoyer": "max"},
+    "trials": 3,
+    "concurrent": 2,
+    "search": "grid",
+    "axes": [{"key": "model.kind", "choice": ["vae", "sdm", "vsc"]}],
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(TREE, sort_keys=False))
+    return path
+
+
+def swept(file: Path, out: Path) -> dict[str, Any]:
+    """The figures of all trials, by what they trained."""
+    words = [sys.executable, "-m", "distvae", "tune", str(file), "--out", str(out), "--quiet"]
+    subprocess.run(words, check=True, capture_output=True, timeout=600)
+    trials = json.loads((out / "results.json").read_text())["trials"]
+    return {trial["values"]["model.kind"]: trial["figures"] for trial in trials}
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(file: Path, tmp_path: Path) -> None:
+    first = swept(file, tmp_path / "first")
+    assert set(first) == {"vae", "sdm", "vsc"}
+    assert all(figures["stoi"] > 0 for figures in first.values())
+    with busy(3):
+        assert swept(file, tmp_path / "second") == first
+
+
+def test_all_trials_are_told_one_library_and_number_of_threads(file: Path) -> None:
+    settled = settle(load_space(str(file)), {})
+    assert settled.base.train.products in ("blas", "onednn")
+    assert isinstance(settled.base.train.threads, int)
+
+
+def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(file: Path, tmp_path: Path) -> None:
+    space, out = replace(load_space(str(file)), concurrent=1), tmp_path / "out"
+    out.mkdir()
+    settled = settle(space, {})
+    from distvae.tune.study import ALONE, _open_folder
+
+    _open_folder(settled, out, False, ALONE)
+    facts = json.loads((out / SWEEP).read_text())
+    facts["arithmetic"]["processor"] = "another"
+    (out / SWEEP).write_text(json.dumps(facts))
+    with pytest.raises(Refusal, match=r"instead of another than the run so far, in .*out; .*train\.bits=any"):
+        sweep(space, out, resume=True, quiet=True, root=tmp_path)
