@@ -29,7 +29,6 @@ from distvae.memory import available, gigabytes
 from distvae.models.nets import Pyramid
 from distvae.models.population import words_of
 from distvae.refusal import Refusal, shown
-from distvae.train.devices import device_of
 
 NUMBER, WORD = 4, 8
 """Bytes of a number that is computed with, and of 64 bits of a state."""
@@ -88,7 +87,7 @@ def admit(config: Config, data: Data, workers: int = 1, holds: bool = True, free
 
 def demands_of(config: Config, data: Data, workers: int = 1) -> Iterator[Demand]:
     """Yield what one of several workers takes. What a GPU holds is not reckoned, but what is made here for it."""
-    here = device_of(config.train.device) == torch.device("cpu")
+    here = config.train.device == "cpu" or not torch.cuda.is_available()
     count = parameters(config, data)
     yield Demand(f"{count:,} parameters", count * NUMBER * (LEARNT if here else 1), _sizes(config, data))
     if here:
