@@ -91,7 +91,8 @@ def train(
     config = located(config, dataset)
     if judge:
         refuse_unlabelled(config)
-    admit(config, Data.of(dataset), group.most if group else team.size, holds=group is None)
+    if group is None or group.address is None:  # of the memory of other machines nothing is known here
+        admit(config, Data.of(dataset), group.least if group else team.size, holds=group is None)
     progress = Progress(style, dataset.unit)
     there = place(folder, storage, resume, force)
     if previous and chief:

@@ -41,12 +41,14 @@ def usable(named: str, wanted: str) -> Iterator[None]:
 
 
 def refuse_odd(path: Path) -> None:
-    """Refuse a name that nothing can be written under here: a URI, no text, or one that leaves no room for others.
+    """Refuse a name that nothing is to be written under: a URI, no text, or one that leaves no room for others.
 
     Others are those of what is written beside and below it.
     """
     if re.match(r"\w+:/", str(path)):
         raise Refusal(f"{path}: a URI; a place of this machine expected")
+    if str(path).startswith("~"):
+        raise Refusal(f"{path}: begins with '~', which the shell has not replaced; the whole path expected")
     whole = path.absolute()
     str(whole).encode()
     longest = max(len(os.fsencode(part)) for part in whole.parts)

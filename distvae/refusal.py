@@ -27,8 +27,8 @@ class Refusal(ValueError):
     """Bad input. Its message names the file or field, what is wrong and what would be right."""
 
     def __init__(self, message: str) -> None:
-        line = CONTROL.sub(" ", PASSWORD.sub(r"\1", message))
-        super().__init__(shortened(line, MESSAGE))
+        text = message.encode(errors="backslashreplace").decode()  # names of files need not be text
+        super().__init__(shortened(CONTROL.sub(" ", PASSWORD.sub(r"\1", text)), MESSAGE))
 
 
 def shortened(text: str, most: int) -> str:

@@ -55,6 +55,16 @@ class Sink(io.RawIOBase):
         return self.count
 
 
+def _refuse_unreadable(place: str) -> None:
+    """Refuse a path that pyarrow cannot pass on."""
+    try:
+        refused = "\0" in place or not place.encode()
+    except UnicodeEncodeError:
+        refused = True
+    if refused:
+        raise Refusal(f"{place!r}: a name that is not in UTF-8; another place expected")
+
+
 class Folder:
     """A folder in which files are written whole or not at all."""
 
@@ -66,8 +76,11 @@ class Folder:
         self.place = self.given if self.remote else str(Path(place).absolute())
         """How any process finds it, whatever its current folder."""
         if not self.remote:
+            _refuse_unreadable(self.place)
             self.system, self.path = LocalFileSystem(), self.place
             return
+        if not self.given.partition("://")[2].partition("?")[0].strip("/"):
+            raise Refusal(f"storage: {self.given}: names no place; such as s3://bucket/runs expected")
         try:
             self.system, self.path = FileSystem.from_uri(self.given)
         except (ValueError, OSError) as error:  # the latter where a library is missing, or nothing answers

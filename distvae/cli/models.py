@@ -107,7 +107,7 @@ def sample(
     run: RunFolder,
     target: Annotated[Path, typer.Argument(metavar="PICTURE", help="A .png, .pdf or .svg; the values go beside it.")],
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many draws.")] = 64,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0,
     force: Force = False,
 ) -> None:
     """Draw from a model's prior."""

@@ -33,8 +33,12 @@ def tune(
     assignments: Assignments = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the sweep; default runs/SPACE.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="How many, instead of what the space says.")] = None,
-    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials side by side; else as many as fit.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="How many, instead of what the space says.")
+    ] = None,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Trials side by side; else as many as fit.")
+    ] = None,
     workers: Annotated[
         str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train each trial together; 0: its own alone.")
     ] = "0",
@@ -130,7 +134,7 @@ def ingest(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     val: Annotated[float, typer.Option(help="Share of the rows to validate on; 0: on those to train on.")] = 0.05,
     test: Annotated[float, typer.Option(help="Share of the rows to test on; 0: on those to validate on.")] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the order of the rows.")] = 0,
     rows_per_file: Annotated[int | None, typer.Option(min=1, help="Instead of 256 MB of them.")] = None,
     force: Force = False,
     quiet: Quiet = False,

@@ -22,7 +22,7 @@ def reproduce(
         typer.Option(help="full: as published; day: what two cores do in a day; smoke: whether it runs."),
     ] = "full",
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Of each row; else what the table has at that scale.")
+        int | None, typer.Option(min=1, max=1000, help="Of each row; else what the table has at that scale.")
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what it takes, and end: no data is sought, nothing is written.")
@@ -33,7 +33,9 @@ def reproduce(
     rows: Annotated[
         Path | None, typer.Option(help="Folder that keeps a file for each finished row; default OUT/rows.")
     ] = None,
-    concurrent: Annotated[int | None, typer.Option(min=1, help="Rows side by side; else as many as fit.")] = None,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Rows side by side; else as many as fit.")
+    ] = None,
     workers: Annotated[
         str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train each row together; 0: its own alone.")
     ] = "0",

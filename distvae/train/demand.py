@@ -29,7 +29,6 @@ from distvae.memory import available, gigabytes
 from distvae.models.nets import Pyramid
 from distvae.models.population import words_of
 from distvae.refusal import Refusal, shown
-from distvae.train.devices import device_of
 
 NUMBER, WORD = 4, 8
 """Bytes of a number that is computed with, and of 64 bits of a state."""
@@ -75,8 +74,6 @@ class Demand:
 def admit(config: Config, data: Data, workers: int = 1, holds: bool = True, free: int | None = None) -> None:
     """Refuse a training that takes more memory than this machine has free; whether it holds populations is told."""
     demands, left = list(demands_of(config, data, workers)), available() if free is None else free
-    if holds and isinstance(config.estep, Truncation) and config.estep.mapped is None:
-        refuse_to_exceed(left, data.rows // workers, config.estep.states, words_of(config.model.latent))
     needed = sum(demand.count for demand in demands)
     if needed > left:
         largest = max(demands, key=lambda demand: demand.count)
@@ -84,11 +81,13 @@ def admit(config: Config, data: Data, workers: int = 1, holds: bool = True, free
             f"{largest.blamed}: {largest.what} need {gigabytes(largest.count)} of memory, all that is needed is "
             f"{gigabytes(needed)}, and {gigabytes(left)} are free; less expected"
         )
+    if holds and isinstance(config.estep, Truncation) and config.estep.mapped is None:
+        refuse_to_exceed(left, data.rows // workers, config.estep.states, words_of(config.model.latent))
 
 
 def demands_of(config: Config, data: Data, workers: int = 1) -> Iterator[Demand]:
     """Yield what one of several workers takes. What a GPU holds is not reckoned, but what is made here for it."""
-    here = device_of(config.train.device) == torch.device("cpu")
+    here = config.train.device == "cpu" or not torch.cuda.is_available()
     count = parameters(config, data)
     yield Demand(f"{count:,} parameters", count * NUMBER * (LEARNT if here else 1), _sizes(config, data))
     if here:
@@ -150,14 +149,14 @@ def _of_a_visit(config: Config, data: Data, workers: int) -> Iterator[Demand]:
     if not isinstance(estep, Evolution | RandomSearch):
         return
     block, new = min(estep.block, data.rows) // workers, _new(estep)
-    settings = {"estep.block": block, "estep.states": estep.states, **_searched(estep)}
+    kept = {"estep.states": estep.states, "model.latent": config.model.latent}
     told = f"{block:,} rows with {estep.states:,} states kept and {new:,} new ones each"
-    yield Demand(told, block * (estep.states + new) * (width * WORD + NUMBER), settings)
-    pool = DRAWN * estep.states * config.model.latent * WORD
-    yield Demand("the first states", pool, {"estep.states": estep.states, "model.latent": config.model.latent})
+    visited = block * (estep.states + new) * (width * WORD + NUMBER)
+    yield Demand(told, visited, {"estep.block": block} | kept | _searched(estep))
+    yield Demand("the first states", DRAWN * estep.states * config.model.latent * WORD, kept)
 
 
-def _searched(estep: Evolution | RandomSearch) -> Settings:
+def _searched(estep: Evolution | RandomSearch) -> dict[str, int]:
     names = ("draws",) if isinstance(estep, RandomSearch) else ("parents", "children", "generations")
     return {f"estep.{name}": getattr(estep, name) for name in names}
 
