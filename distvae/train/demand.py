@@ -140,7 +140,7 @@ def _of_a_batch(config: Config, data: Data, workers: int) -> Demand:
     batch = min(config.train.batch, data.rows) // workers
     hidden = [getattr(part, "hidden", ()) for part in (config.model, config.estep)]
     widths = 2 * data.dims + sum(map(sum, hidden)) + config.model.latent
-    return Demand(f"batches of {batch:,} rows", batch * widths * NUMBER, {"train.batch": batch} | _sizes(config, data))
+    return Demand(f"batches of {batch:,} rows", batch * widths * NUMBER, {"train.batch": batch, **_sizes(config, data)})
 
 
 def _of_a_visit(config: Config, data: Data, workers: int) -> Iterator[Demand]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distvae.cluster import cores, joined
-from distvae.config import flatten
+from distvae.config import flatten, from_stored
 from distvae.nodes import check
 from distvae.output import claim_place, whole
 from distvae.progress import until_stopped
-from distvae.recipes import refuse_place
+from distvae.recipes import override, refuse_place
 from distvae.refusal import Refusal
 from distvae.storage import Folder
 from distvae.track import Relay, Status, Store, Tracker
@@ -248,8 +248,20 @@ def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:
     from distvae.train.folder import FREE_TO_CHANGE
 
     configs = {f"row {name}": facts["rows"][name] for name in rows} or {"config": facts["config"]}
-    told = {f"{name}.{k}": v for name, config in configs.items() for k, v in config.items() if k not in FREE_TO_CHANGE}
+    told = {
+        f"{name}.{key}": value
+        for name, config in configs.items()
+        for key, value in _settings(config).items()
+        if key not in FREE_TO_CHANGE
+    }
     return {name: value for name, value in facts.items() if name not in ("config", "rows")} | told
+
+
+def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stored configuration, with those that are younger than it, and what it says besides."""
+    beside = {key: value for key, value in stored.items() if "." not in key}
+    config = from_stored(override({}, {key: value for key, value in stored.items() if key not in beside}))
+    return flatten(config) | beside
 
 
 def _record(space: Space, out: Path, store: Store) -> Tracker:

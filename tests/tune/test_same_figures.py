@@ -68,3 +68,19 @@ def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(file:
     (out / SWEEP).write_text(json.dumps(facts))
     with pytest.raises(Refusal, match=r"instead of another than the run so far, in .*out; .*train\.bits=any"):
         sweep(space, out, resume=True, quiet=True, root=tmp_path)
+
+
+def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(file: Path, tmp_path: Path) -> None:
+    """Settings that are younger than the sweep have the values that were meant before there was a choice."""
+    from distvae.tune.study import _facts, _same_sweep
+
+    crops = {"base": "natural-linear", "fixed": {}, "axes": [{"key": "model.latent", "choice": [16, 32]}]}
+    file.write_text(yaml.safe_dump(TREE | crops | {"metrics": {"val_bound": "max"}}))
+    space = load_space(str(file))
+    facts = json.loads(json.dumps(_facts(space.pinned({"data.contrast": "common"}))))
+    for younger in ("data.contrast", "train.products", "train.bits"):
+        del facts["config"][younger]
+    (tmp_path / SWEEP).write_text(json.dumps(facts))
+    _same_sweep(space.pinned({"data.contrast": "common"}), tmp_path)
+    with pytest.raises(Refusal, match=r"config\.data\.contrast 'common', not 'own'"):
+        _same_sweep(space, tmp_path)
