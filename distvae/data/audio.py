@@ -34,6 +34,8 @@ UNREAD = (
     *(".aif", ".aiff", ".au", ".caf", ".sph"),
 )
 """Kinds of sound that are not read here; what is left out of a folder is told."""
+MPEG_HEAD = 4 + 2 + 32
+"""Bytes of a frame of MPEG audio before what its encoder says of the file: header, checksum, side information."""
 WAV = ("WAV", "WAVEX")
 """What libsndfile calls that format."""
 
@@ -141,7 +143,11 @@ def _reaches_its_end(path: Path, sound: "SoundFile") -> bool:
         return not _cut(sound.extra_info)
     if sound.format == "OGG":
         return _ends_ogg(path.read_bytes())
-    if sound.frames in (0, UNKNOWN) or not _counts_frames(path, sound):
+    if sound.format == "MP3":
+        return _ends_mp3(
+            path.read_bytes()
+        )  # to go to its last sample would make the decoder complain of what it misses
+    if sound.frames in (0, UNKNOWN):
         return True
     import soundfile
 
@@ -164,6 +170,15 @@ def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
 def _counts_frames(path: Path, sound: "SoundFile") -> bool:
     """Whether the number of samples was written into a file; of an MP3 without it what is announced is a guess."""
     return bool(sound.format != "MP3" or re.search(b"Xing|Info", path.read_bytes()))
+
+
+def _ends_mp3(content: bytes) -> bool:
+    """Whether there are as many bytes as the first frame announces; True where it announces none."""
+    told = re.search(b"(?:Xing|Info)(....)", content, re.DOTALL)
+    if told is None or not (flags := int.from_bytes(told[1])) & 2:
+        return True
+    place = told.end() + 4 * (flags & 1)  # behind the number of frames, where there is one
+    return len(content) - told.start() + MPEG_HEAD >= int.from_bytes(content[place : place + 4])
 
 
 def _cut(told: str) -> bool:
