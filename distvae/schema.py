@@ -116,6 +116,8 @@ def check(path: str, hint: Any, value: Any) -> Any:
 
 def _ranged(path: str, hint: Any, bounds: Range, value: Any) -> Any:
     number = _typed(path, hint, value)
+    if isinstance(number, float) and not math.isfinite(number):
+        raise Refusal(f"{path}: {shown(number)} is not finite; {bounds} expected")
     if not bounds.holds(number):
         raise Refusal(f"{path}: {shown(number)} is out of range; {bounds} expected")
     return _sane(path, number)

@@ -232,6 +232,6 @@ class Machine:
     device: torch.device
     counted: Callable[[], Any] = counted
 
-    def of(self, name: str) -> torch.device:
-        """Return the device of a name."""
+    def of(self, name: str, assigned: Sequence[int] | None = None) -> torch.device:
+        """Return the device of a name, whatever Ray assigned."""
         return CPU if name == "cpu" else self.device
