@@ -3,7 +3,7 @@
 What is reckoned is the least that it takes, so that nothing is refused that might do.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -38,7 +38,7 @@ VALUES = "data (values of a data point)"
 """What is blamed where these are many."""
 DRAWN = 3
 """First states drawn for each that is kept."""
-Settings = Mapping[str, Any]
+Settings = dict[str, Any]
 """Dotted keys and values."""
 
 
@@ -149,14 +149,14 @@ def _of_a_visit(config: Config, data: Data, workers: int) -> Iterator[Demand]:
     if not isinstance(estep, Evolution | RandomSearch):
         return
     block, new = min(estep.block, data.rows) // workers, _new(estep)
-    kept = {"estep.states": estep.states, "model.latent": config.model.latent}
+    kept: Settings = {"estep.states": estep.states, "model.latent": config.model.latent}
     told = f"{block:,} rows with {estep.states:,} states kept and {new:,} new ones each"
     visited = block * (estep.states + new) * (width * WORD + NUMBER)
     yield Demand(told, visited, {"estep.block": block} | kept | _searched(estep))
     yield Demand("the first states", DRAWN * estep.states * config.model.latent * WORD, kept)
 
 
-def _searched(estep: Evolution | RandomSearch) -> dict[str, int]:
+def _searched(estep: Evolution | RandomSearch) -> Settings:
     names = ("draws",) if isinstance(estep, RandomSearch) else ("parents", "children", "generations")
     return {f"estep.{name}": getattr(estep, name) for name in names}
 

@@ -148,3 +148,13 @@ def test_a_visit_leaves_the_same_populations(latent: int) -> None:
 
     one, other = both_ways(kept, model)
     assert one == other
+
+
+def test_weights_that_are_no_numbers_point_at_a_state_that_is_there() -> None:
+    """Else loops write beyond the gradient of none, and the process is aborted before training is refused."""
+    place, weight = torch.tensor([[1, 2]]), torch.full((1, 2), torch.nan)
+    for one, other in zip(*both_ways(heaviest, place, weight, 4), strict=True):
+        assert torch.equal(one, other)
+    heavy, moved, kept = heaviest(place, weight, 4)
+    assert len(heavy) > int(moved.max())
+    assert not kept.any()
