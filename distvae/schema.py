@@ -120,7 +120,7 @@ def _ranged(path: str, hint: Any, bounds: Range, value: Any) -> Any:
         raise Refusal(f"{path}: {shown(number)} is not finite; {bounds} expected")
     if not bounds.holds(number):
         raise Refusal(f"{path}: {shown(number)} is out of range; {bounds} expected")
-    return _sane(path, number)
+    return _sane(path, number, bounds)
 
 
 def _one_of(path: str, choices: tuple[str, ...], value: Any) -> str:
@@ -160,13 +160,17 @@ def _as_float(value: int | str) -> float:
         return math.inf
 
 
-def _sane(path: str, value: Any) -> Any:
-    """Return the value, if it is one that every field can take: a number of usual size, text without NUL."""
+def _sane(path: str, value: Any, own: Range | None = None) -> Any:
+    """Return the value, if it is one that every field can take: a number of usual size, text without NUL.
+
+    A refusal names the bounds of the field, and the usual ones where it has none.
+    """
     if isinstance(value, str) and "\0" in value:
         raise Refusal(f"{path}: {shown(value)} holds a NUL; text without one expected")
     bounds = {int: WHOLE, float: FINITE}.get(type(value))
     if bounds and not bounds.holds(value):
-        raise Refusal(f"{path}: {shown(value)} is out of range; {bounds} expected")
+        wanted = own._replace(high=min(own.high, bounds.high)) if own else bounds
+        raise Refusal(f"{path}: {shown(value)} is out of range; {wanted} expected")
     if isinstance(value, float) and 0 < abs(value) < TINY:
         raise Refusal(f"{path}: {shown(value)} is out of range; 0, or a size of at least {TINY:g}, expected")
     return value
