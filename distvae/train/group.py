@@ -53,7 +53,6 @@ def refuse_share(option: str, gpus: float | None) -> None:
     """Refuse what Ray cannot give a process of its GPUs."""
     if gpus is None:
         return
-    check(option, NonNegative, gpus)
     if gpus and not (SMALLEST <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
         raise Refusal(f"{option}: {gpus:g}; a part of one, such as 0.25, or a whole number expected")
 
