@@ -116,7 +116,7 @@ class Sweep:
 
 def read(folder: Path) -> Sweep | Evidence:
     """What a folder tells of; one that is neither a sweep's nor a run's is refused."""
-    from distvae.tune.study import SWEEP
+    from distvae.tune.bits import SWEEP
 
     if (folder / SWEEP).is_file():
         return read_sweep(folder)
@@ -130,8 +130,8 @@ def read(folder: Path) -> Sweep | Evidence:
 
 def read_sweep(folder: Path) -> Sweep:
     """A sweep's folder: its results, and what the ledger knows beyond them."""
+    from distvae.tune.bits import SWEEP
     from distvae.tune.ledger import remembered
-    from distvae.tune.study import SWEEP
 
     facts = read_json(folder / SWEEP)
     if missing := [name for name in FACTS if name not in facts]:

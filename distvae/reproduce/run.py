@@ -14,10 +14,11 @@ from distvae.report.numbers import counted
 from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.tune.axes import Axis, Choice
+from distvae.tune.bits import SWEEP
 from distvae.tune.means import Means
 from distvae.tune.results import Findings
 from distvae.tune.space import ROW, Row, Space
-from distvae.tune.study import ALONE, SWEEP, sweep
+from distvae.tune.study import ALONE, sweep
 from distvae.tune.trial import Trials
 from distvae.untrusted import read_json
 

@@ -20,6 +20,7 @@ from distvae.storage import Folder
 from distvae.track import Relay, Status, Store, Tracker
 from distvae.train.worker import STOP, anywhere, memory
 from distvae.tune.alone import alone, clear, occupied
+from distvae.tune.bits import SWEEP, arithmetic, decided, refuse_other_bits
 from distvae.tune.ledger import Ledger
 from distvae.tune.means import Machines, Means, wait_for_room
 from distvae.tune.results import Findings, rank, write_findings
@@ -30,10 +31,8 @@ from distvae.tune.watch import Watch
 from distvae.untrusted import read_json
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
-SWEEP = "sweep.json"
-"""The file of a sweep's folder that says what is explored."""
 NOTES = "tune"
 """The folder of a sweep's folder that Tune writes into while it lasts."""
 STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED"}
@@ -61,7 +60,7 @@ def sweep(
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
     claim_place(out)
     refuse_place(space.base, pinned.get("data.path"))
-    pinned = (_decided(out) if resume else {}) | pinned
+    pinned = (decided(out) if resume else {}) | pinned
     space = _with_data(settle(space, pinned, trials, concurrent, means), quiet, means)
     _refuse_folder(space, out, force, resume, means)
     watch, store = Watch(space, quiet), Store.find(root)
@@ -110,15 +109,9 @@ def settle(
     here = means.address is None and means.group is None
     slots = concurrent or space.concurrent or (cores() if here else None)
     threads = max(1, cores() // slots) if here and slots else 1
-    decided = {"train.threads": threads, "train.products": library(space.base.train.products), "eval.processes": 1}
-    space = space.pinned(decided | dict(pinned))
+    alike = {"train.threads": threads, "train.products": library(space.base.train.products), "eval.processes": 1}
+    space = space.pinned(alike | dict(pinned))
     return _computable(replace(space, trials=trials or space.trials, concurrent=slots))
-
-
-def _decided(out: Path) -> dict[str, Any]:
-    """What a sweep that goes on decided for its machine, which its other trials were computed with."""
-    config = read_json(out / SWEEP)["config"] if (out / SWEEP).is_file() else {}
-    return {key: config[key] for key in ("train.threads", "train.products") if key in config}
 
 
 def side_by_side(space: Space, means: Means, there: Machines, concurrent: int | None) -> Space:
@@ -178,7 +171,7 @@ def _refuse_folder(space: Space, out: Path, force: bool, resume: bool, means: Me
     """Refuse a folder of something else, or of an earlier sweep that is neither to go on nor to be replaced."""
     if resume and (out / SWEEP).is_file():
         _same_sweep(space, out)
-        _refuse_other_bits(space, out, means)
+        refuse_other_bits(space, out, means)
     elif force and (out / SWEEP).is_file():
         return
     elif out.exists() and (not out.is_dir() or occupied(out)):
@@ -191,7 +184,7 @@ def _open_folder(space: Space, out: Path, resume: bool, means: Means) -> None:
         clear(out)
     shutil.rmtree(out / NOTES, ignore_errors=True)
     with whole(out / SWEEP) as path:
-        path.write_text(json.dumps(_facts(space) | _arithmetic(space, means), indent=1) + "\n")
+        path.write_text(json.dumps(_facts(space) | arithmetic(space, means), indent=1) + "\n")
 
 
 def _facts(space: Space) -> dict[str, Any]:
@@ -217,30 +210,6 @@ def _same_sweep(space: Space, out: Path) -> None:
             raise Refusal(
                 f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume goes on unchanged"
             )
-
-
-def _arithmetic(space: Space, means: Means) -> dict[str, Any]:
-    """Return how the trials of a sweep compute that all train on this machine; those elsewhere say so themselves."""
-    from distvae.train.bits import agree
-
-    return {} if means.address else {"arithmetic": agree(space.base.train, _device(space, means)).facts()}
-
-
-def _refuse_other_bits(space: Space, out: Path, means: Means) -> None:
-    """Refuse to go on where this machine would compute other bits than the one that the sweep began on."""
-    from distvae.train.bits import refuse
-
-    recorded = read_json(out / SWEEP).get("arithmetic")
-    if recorded and not means.address and space.base.train.bits == "same":
-        refuse(space.base.train, recorded, str(out), _device(space, means))
-
-
-def _device(space: Space, means: Means) -> "torch.device":
-    """Return what trials train on that all train on this machine."""
-    from distvae.train.devices import device_of
-
-    hidden = (means.group.gpus if means.group else means.gpus) == 0
-    return device_of(space.base.train.device, () if hidden else None)
 
 
 def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:

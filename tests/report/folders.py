@@ -11,11 +11,12 @@ import soundfile
 from PIL import Image
 
 from distvae.train.session import fit
+from distvae.tune.bits import SWEEP
 from distvae.tune.ledger import Ledger
 from distvae.tune.reading import read_space
 from distvae.tune.results import Findings, Result, rank, write_findings
 from distvae.tune.space import Space
-from distvae.tune.study import SWEEP, _facts
+from distvae.tune.study import _facts
 from tests import tiny
 
 TREE: dict[str, Any] = {

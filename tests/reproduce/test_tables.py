@@ -20,10 +20,11 @@ from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Work, begun, keep, planned
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
 from distvae.results import SCALES, Scale
+from distvae.tune.bits import SWEEP
 from distvae.tune.ledger import Ledger
 from distvae.tune.results import Result, rank
 from distvae.tune.space import ROW, Space
-from distvae.tune.study import SWEEP, _facts, _same_sweep
+from distvae.tune.study import _facts, _same_sweep
 from distvae.tune.trial import Trials, run_trial
 
 HOUSE = Source("House", {"house256.png": {}, "other/*.tif": {"data.stride": 2}})

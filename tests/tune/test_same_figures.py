@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from distvae.refusal import Refusal
+from distvae.tune.bits import SWEEP
 from distvae.tune.reading import load_space
-from distvae.tune.study import SWEEP, settle, sweep
+from distvae.tune.study import settle, sweep
 from tests.train.test_bits import busy
 
 TREE: dict[str, Any] = {
