@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distvae.cluster import cores, joined
 from distvae.config import flatten, from_stored
@@ -29,9 +29,6 @@ from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.watch import Watch
 from distvae.untrusted import read_json
-
-if TYPE_CHECKING:
-    pass
 
 NOTES = "tune"
 """The folder of a sweep's folder that Tune writes into while it lasts."""
