@@ -152,7 +152,7 @@ def trained(out: Path, *settings: str) -> tuple[str, ...]:
 @pytest.mark.slow
 def test_twenty_fresh_processes_on_a_busy_machine_end_with_the_same_bits(tmp_path: Path) -> None:
     trained(tmp_path / "first")  # also prepares the data
-    with busy(4), ThreadPoolExecutor(2) as pool:
+    with busy(2), ThreadPoolExecutor(4) as pool:
         found = set(pool.map(trained, [tmp_path / str(n) for n in range(20)]))
     assert len(found) == 1
     assert found == {tuple(bits(tmp_path / "first"))}
@@ -161,7 +161,7 @@ def test_twenty_fresh_processes_on_a_busy_machine_end_with_the_same_bits(tmp_pat
 @pytest.mark.slow
 def test_a_training_that_is_killed_on_a_busy_machine_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", "train.epochs=6")
-    with busy(4):
+    with busy(2):
         process = subprocess.Popen(command(PLAIN, SMALL, tmp_path / "parts", "train.epochs=6"))
         while not (tmp_path / "parts" / "last.json").exists():
             assert process.poll() is None
