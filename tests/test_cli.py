@@ -199,6 +199,7 @@ def archive(name: str, side: int, seed: int) -> None:
     np.savez(name, x_train=images[:20], x_test=images[20:])
 
 
+@pytest.mark.slow
 def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(call: Called, tmp_path: Path) -> None:
     archive("own.npz", 4, 0)
     archive("my other.npz", 4, 1)
@@ -219,6 +220,7 @@ def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(c
     assert not Path("codes.parquet").exists()
 
 
+@pytest.mark.slow
 def test_speech_read_in_another_way_is_not_a_runs_own(call: Called) -> None:
     assert call("train", "speech-vae", "--quiet", "--no-track", *SMALL, *LIGHT)[0] == 0
     for words in ([], ["data.split=seeded"]):

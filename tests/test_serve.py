@@ -76,6 +76,7 @@ def test_a_database_without_its_driver_is_refused(uri: str, package: str, tmp_pa
         serve(str(tmp_path), free_port(), uri)
 
 
+@pytest.mark.slow
 def test_a_storage_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     bucket = Folder(f"s3://key:secret@bucket/mlflow?endpoint_override=127.0.0.1:{free_port()}&scheme=http")
     with pytest.raises(Refusal, match=r"--storage: s3://bucket/mlflow: .*a bucket that answers expected") as refused:

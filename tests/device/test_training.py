@@ -17,6 +17,8 @@ from tests.device.pretended import Machine, Pretended
 
 CLOSE: Any = {"rtol": 1e-6, "atol": 1e-8}
 pytestmark = pytest.mark.usefixtures("double")
+QUICK = {"vae", "convolutions", "vsc pseudo", "gumbel", "sdm learned", "fitness", "released", "random", "exact", "bsc"}
+"""One case of each model and of each E-step; the others are variants of these."""
 
 
 def trained(name: str, device: str, folder: Path, missing: bool = False, **sections: Any) -> dict[str, Tensor]:
@@ -38,7 +40,9 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, **CLOSE, msg=partial("{}: {}".format, name))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_training_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str) -> None:
     with machine.counted() as counts:
         found = trained(name, "auto", tmp_path / "there")

@@ -57,6 +57,7 @@ def test_all_trials_are_told_one_library_and_number_of_threads(file: Path) -> No
     assert isinstance(settled.base.train.threads, int)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(file: Path, tmp_path: Path) -> None:
     space, out = replace(load_space(str(file)), concurrent=1), tmp_path / "out"
     out.mkdir()
