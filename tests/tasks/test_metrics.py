@@ -132,3 +132,16 @@ def test_isd_from_the_true_variance_is_eulers_constant() -> None:
 
 def test_isd_survives_digital_silence() -> None:
     assert isd(np.zeros((2, 3)), np.zeros((2, 3))) == 0
+
+
+@pytest.mark.parametrize("name", ["stoi", "estoi"])
+def test_the_same_recordings_have_the_same_score_to_the_bit(spoken: Array, name: str) -> None:
+    estimate = noisy(spoken, 0.3)
+    found = {score(spoken, estimate, RATE, [name]).values[name] for _ in range(5)}
+    assert len(found) == 1
+
+
+def test_scoring_leaves_the_random_numbers_of_others_alone(spoken: Array) -> None:
+    before = np.random.get_bit_generator().state["state"]["pos"]
+    score(spoken, noisy(spoken, 0.3), RATE, ["estoi"])
+    assert np.random.get_bit_generator().state["state"]["pos"] == before

@@ -18,7 +18,7 @@ from tests.train.test_bits import busy
 
 TREE: dict[str, Any] = {
     "base": "speech-vae",
-    "fixed": {"train.epochs": 2, "train.device": "cpu", "eval.metrics": ["stoi", "isd"]},
+    "fixed": {"train.epochs": 2, "train.device": "cpu", "eval.metrics": ["estoi", "stoi", "isd"]},
     "metrics": {"stoi": "max", "hoyer": "max"},
     "trials": 3,
     "concurrent": 2,
