@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import mtrand
 from numpy.typing import NDArray
 
 from distvae.config.values import POWER_FLOOR
@@ -178,12 +179,12 @@ def _stoi(reference: Array, estimate: Array, rate: int, extended: bool) -> float
 @contextmanager
 def _seeded() -> Iterator[None]:
     """Have NumPy's global generator draw the same each time: pystoi adds noise of 1e-16 to the spectra of ESTOI."""
-    before = np.random.get_bit_generator()
-    np.random.set_bit_generator(np.random.MT19937(0))
+    before = mtrand.get_bit_generator()
+    mtrand.set_bit_generator(np.random.MT19937(0))
     try:
         yield
     finally:
-        np.random.set_bit_generator(before)
+        mtrand.set_bit_generator(before)
 
 
 def _at(signal: Array, rate: int, target: int) -> Array:
