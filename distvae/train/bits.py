@@ -14,7 +14,7 @@ from distvae.train import devices
 from distvae.train.checkpoint import read_manifest
 from distvae.train.team import ALONE, Team
 
-WAY_OUT = "the same expected, or train.bits=any, with which the last digits may differ"
+WAY_OUT = "the same expected, or train.bits=any to accept the difference"
 
 
 def agree(
@@ -73,4 +73,4 @@ def _refuse(lacking: list[list[str]], run: str) -> None:
         if differences:
             who = f"worker {rank} of {len(lacking)}" if len(lacking) > 1 else "this machine"
             what = f"the run so far, in {run}" if run else "worker 0"
-            raise Refusal(f"{who} computes with {', '.join(differences)} than {what}; {WAY_OUT}")
+            raise Refusal(f"{who} would compute other last digits than {what}: {', '.join(differences)}; {WAY_OUT}")

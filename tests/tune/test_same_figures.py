@@ -68,7 +68,7 @@ def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(file:
     facts = json.loads((out / SWEEP).read_text())
     facts["arithmetic"]["processor"] = "another"
     (out / SWEEP).write_text(json.dumps(facts))
-    with pytest.raises(Refusal, match=r"instead of another than the run so far, in .*out; .*train\.bits=any"):
+    with pytest.raises(Refusal, match=r"than the run so far, in .*out: .*instead of another; .*train\.bits=any"):
         sweep(space, out, resume=True, quiet=True, root=tmp_path)
 
 
