@@ -2,7 +2,7 @@
 
 import sys
 
-from distvae.submit import submitted
+from distvae.cli.submit import submitted
 
 if __name__ == "__main__":
     submitted("train", sys.argv[1:])

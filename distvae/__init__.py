@@ -1,4 +1,6 @@
-"""Variational autoencoders with sparse, dictionary and binary latents, from a laptop core to a cluster."""
+"""Variational autoencoders with sparse, dictionary and binary latents, from a laptop core to a
+cluster.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,10 @@ __all__ = ["__version__", "denoise", "inpaint", "load"]
 def load(run: "Path | str") -> "Run":
     """Open a trained run: `.encode(x)`, `.decode(z)`, `.sample(n)`.
 
-    It is named as on the command line: by its folder, its name or id in MLflow, or as `best:METRIC@SWEEP`.
+    It is named as on the command line: by its folder, its name or id in MLflow, or as
+    `best:METRIC@SWEEP`.
     """
-    from distvae.jobs import run_folder
+    from distvae.commands.jobs import run_folder
     from distvae.train.run import Run
 
     return Run.open(run_folder(run))
@@ -27,7 +30,7 @@ def load(run: "Path | str") -> "Run":
 def __getattr__(name: str) -> Any:
     """Find the version, or import what restores, when it is asked for."""
     if name == "__version__":
-        from distvae.provenance import program_version
+        from distvae.files.provenance import program_version
 
         return program_version()
     if name not in ("denoise", "inpaint"):

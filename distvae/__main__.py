@@ -1,4 +1,6 @@
-"""`python -m distvae`, and with several workers `torchrun --nproc-per-node N -m distvae train RECIPE`."""
+"""`python -m distvae`, and with several workers `torchrun --nproc-per-node N -m distvae train
+RECIPE`.
+"""
 
 from distvae.cli import main
 

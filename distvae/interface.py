@@ -1,10 +1,11 @@
 """An E-step returns a posterior; a model bounds log p(x) with it.
 
-Whether that posterior came from an encoder's forward pass or from a search over binary states is the E-step's affair.
-Everything downstream speaks of posteriors and of `expect(q, f)`. One convention holds throughout: a bound is in nats
-per data point, and larger is better.
+Whether that posterior came from an encoder's forward pass or from a search over binary states is
+the E-step's affair. Everything downstream speaks of posteriors and of `expect(q, f)`. One
+convention holds throughout: a bound is in nats per data point, and larger is better.
 
-Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a latent state.
+Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a latent
+state.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +15,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from distvae.lanes import Held
-from distvae.noise import Noise
+from distvae.numerics.lanes import Held
+from distvae.numerics.noise import Noise
 
 
 class Batch(NamedTuple):
@@ -24,7 +25,9 @@ class Batch(NamedTuple):
     x: Tensor
     """(B, D) observations."""
     row: Tensor
-    """(B,) where each sample lives in its dataset, on the host whatever the device: stores find populations by it."""
+    """(B,) where each sample lives in its dataset, on the host whatever the device: stores find
+    populations by it.
+    """
     mask: Tensor | None = None
     """(B, D) True where x was observed; None when all of it was."""
 
@@ -43,7 +46,9 @@ class Posterior(Protocol):
         """(B, H) the representation of x: mu | a | gamma * mu | E_q[z]."""
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """States (B, S, H) and weights (B, S). Zero draws leave nothing to chance: the mean, or all kept states."""
+        """States (B, S, H) and weights (B, S). Zero draws leave nothing to chance: the mean, or all
+        kept states.
+        """
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """(B, S) log p(z) - log q(z) at points of it."""
@@ -71,7 +76,9 @@ class LatentModel(Protocol[Q]):
         """(B,) an estimate of a lower bound of log p(x)."""
 
     def objective(self, batch: Batch, q: Q, noise: Noise) -> Tensor:
-        """(B,) what training maximises: the bound, or what stands in for it (relaxed gates, beta, penalties)."""
+        """(B,) what training maximises: the bound, or what stands in for it (relaxed gates, beta,
+        penalties).
+        """
 
     def project(self) -> None:
         """After a step: return to the feasible set, such as unit-norm columns."""
@@ -100,7 +107,9 @@ class EStep(Protocol[M, Q_co]):
     """Rows that `ahead` looks at together; 0 where there is nothing to do before a batch."""
 
     def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
-        """Take what is needed from the training data before the first epoch: statistics, first states."""
+        """Take what is needed from the training data before the first epoch: statistics, first
+        states.
+        """
 
     def ahead(self, model: M, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Improve the posteriors of a block of rows whose batches come next; sums worth knowing."""
@@ -118,7 +127,9 @@ class EStep(Protocol[M, Q_co]):
         """Posteriors of rows in training."""
 
     def infer(self, model: M, batch: Batch, sweeps: int) -> Q_co:
-        """Posteriors under a frozen model; nothing is kept. Sweeps improve those of new data; rows need none."""
+        """Posteriors under a frozen model; nothing is kept. Sweeps improve those of new data; rows
+        need none.
+        """
 
     def save(self, folder: Path, name: str) -> list[Any]:
         """Write what is no weight, such as populations; what a checkpoint has to remember of it."""
@@ -127,7 +138,9 @@ class EStep(Protocol[M, Q_co]):
         """The inverse of `save`, given what those of all workers returned."""
 
 
-def expect(q: Posterior, f: Callable[[Tensor], Tensor], draws: int = 0, noise: Noise | None = None) -> Tensor:
+def expect(
+    q: Posterior, f: Callable[[Tensor], Tensor], draws: int = 0, noise: Noise | None = None
+) -> Tensor:
     """E_q[f(z)], (B, ...): the weighted sum of f over the posterior's points."""
     z, weight = q.points(draws, noise)
     return torch.einsum("bs,bs...->b...", weight, f(z))

@@ -8,7 +8,9 @@ from hypothesis import settings
 
 from tests.called import Called
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and their matrices are small
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests run side by side, and their matrices are small
 
 settings.register_profile("distvae", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("distvae")

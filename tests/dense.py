@@ -1,4 +1,6 @@
-"""The TVAE written out densely in double precision, with neither words nor tables: what the package is held to."""
+"""The TVAE written out densely in double precision, with neither words nor tables: what the package
+is held to.
+"""
 
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch.nn import functional
 from distvae.config import TVAEModel
 from distvae.interface import Batch
 from distvae.models.tvae import TVAE
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "leaky_relu": functional.leaky_relu}
 
@@ -35,12 +37,16 @@ def variance(model: TVAE) -> Tensor:
 
 def layers(model: TVAE) -> list[tuple[Tensor, Tensor]]:
     """Weights (in, out) and biases of the decoder's layers."""
-    (weight, bias), *rest = (tuple(layer.parameters()) for layer in model.decoder if list(layer.parameters()))
+    (weight, bias), *rest = (
+        tuple(layer.parameters()) for layer in model.decoder if list(layer.parameters())
+    )
     return [(weight, bias), *((weight.T, bias) for weight, bias in rest)]
 
 
 def rows(count: int, model: TVAE, seed: int = 0, missing: float = 0.0) -> Batch:
-    """Random observations, some of them missing; zeros and ones, so that they suit every likelihood."""
+    """Random observations, some of them missing; zeros and ones, so that they suit every
+    likelihood.
+    """
     generator = torch.Generator().manual_seed(1000 + seed)
     x, chance = torch.rand(2, count, len(layers(model)[-1][1]), generator=generator)
     seen = chance >= missing
@@ -79,7 +85,9 @@ def decode(model: TVAE, z: Tensor) -> Tensor:
     return z.sigmoid() if model.config.output == "sigmoid" else z
 
 
-def log_joint(model: TVAE, batch: Batch, z: Tensor, pi: Tensor | None = None, sigma2: Tensor | None = None) -> Tensor:
+def log_joint(
+    model: TVAE, batch: Batch, z: Tensor, pi: Tensor | None = None, sigma2: Tensor | None = None
+) -> Tensor:
     """(B, S) log p(x, z) of states (B, S, H), by the densities of torch."""
     output = decode(model, z)
     p: Any
@@ -91,7 +99,9 @@ def log_joint(model: TVAE, batch: Batch, z: Tensor, pi: Tensor | None = None, si
     density: Tensor = p.log_prob(batch.x.double()[:, None])
     if batch.mask is not None:
         density = density * batch.mask[:, None]
-    prior: Tensor = distributions.Bernoulli(model.pi.double() if pi is None else pi).log_prob(z).sum(-1)
+    prior: Tensor = (
+        distributions.Bernoulli(model.pi.double() if pi is None else pi).log_prob(z).sum(-1)
+    )
     return density.sum(-1) + prior
 
 

@@ -21,7 +21,12 @@ def test_the_fifth_model_of_the_guide_trains_and_encodes(tmp_path: Path) -> None
     settings = {"DISTVAE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     environment = {k: v for k, v in os.environ.items() if k != "DISTVAE_DATA"} | settings
     done = subprocess.run(
-        [sys.executable, "laplace.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "laplace.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     bounds = [float(found) for found in re.findall(r"epoch \d: (-?[\d.]+)", done.stdout)]

@@ -21,9 +21,15 @@ pytestmark = pytest.mark.slow
 
 def called(*command: str | Path, cwd: Path) -> str:
     """What a command printed, run with nothing that leads to the checkout."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DISTVAE", "MLFLOW"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "DISTVAE", "MLFLOW"))
+    }
     environment = kept | {"DISTVAE_CACHE": str(cwd / "cache")}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -34,38 +40,67 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / "sources" / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, folder / "sources" / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
             shutil.copy(ROOT / name, folder / "sources" / name)
-    called(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", ".", "./sources", cwd=folder)
+    called(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        ".",
+        "./sources",
+        cwd=folder,
+    )
     return next(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
 def empty(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The commands of an environment that has the wheel and what it asks for, as locked, and nothing else."""
+    """The commands of an environment that has the wheel and what it asks for, as locked, and
+    nothing else.
+    """
     folder = tmp_path_factory.mktemp("empty")
     venv.create(folder / "environment", with_pip=True)
     commands = folder / "environment" / "bin"
-    quick = ("--quiet", "--disable-pip-version-check", "--no-compile")  # few of the modules are used
+    quick = (
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+    )  # few of the modules are used
     install = (commands / "pip", "install", *quick, "-c", ROOT / "requirements.lock")
-    called(*install, "torch", "numpy", cwd=folder)  # first, so that the pinned torch is the one that is found
+    called(
+        *install, "torch", "numpy", cwd=folder
+    )  # first, so that the pinned torch is the one that is found
     called(*install, wheel, cwd=folder)
     yield commands
     shutil.rmtree(folder)  # two gigabytes
 
 
 def test_the_wheel_has_every_file_of_the_package_and_every_space(wheel: Path) -> None:
-    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "distvae").rglob("*") if path.is_file()}
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "distvae").rglob("*")
+        if path.is_file()
+    }
     wanted = {name for name in package if "__pycache__" not in name}
     wanted |= {f"distvae/spaces/{path.name}" for path in (ROOT / "tune_spaces").iterdir()}
     assert {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name} == wanted
 
 
 def test_what_is_installed_sweeps_and_restores(empty: Path, tmp_path: Path) -> None:
-    imported = called(empty / "python", "-c", "import distvae; print(distvae.__file__)", cwd=tmp_path)
+    imported = called(
+        empty / "python", "-c", "import distvae; print(distvae.__file__)", cwd=tmp_path
+    )
     assert Path(imported).is_relative_to(empty.parent)
-    named = {line.split()[0] for line in called(empty / "distvae", "spaces", cwd=tmp_path).splitlines()}
+    named = {
+        line.split()[0] for line in called(empty / "distvae", "spaces", cwd=tmp_path).splitlines()
+    }
     assert named == {path.stem for path in (ROOT / "tune_spaces").glob("*.yaml")}
     called(empty / "distvae", "tune", "demo", "--trials", "2", "train.epochs=1", cwd=tmp_path)
     assert "best" in (tmp_path / "runs" / "demo" / "report.html").read_text()

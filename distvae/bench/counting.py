@@ -1,4 +1,6 @@
-"""What training asks of torch and of a GPU: matrix products, operations, kernels launched, copies, waits."""
+"""What training asks of torch and of a GPU: matrix products, operations, kernels launched, copies,
+waits.
+"""
 
 import re
 import time
@@ -35,7 +37,9 @@ def finish(device: torch.device) -> None:
 
 
 def train_some(trainer: Trainer, steps: int) -> int:
-    """Train for so many steps, or a few more until the end of a visit to populations; return how many they were."""
+    """Train for so many steps, or a few more until the end of a visit to populations; return how
+    many they were.
+    """
     first = _done(trainer)
     with suppress(Interrupted):
         for _ in trainer.run(lambda: _done(trainer) >= first + min(steps, trainer.batches)):
@@ -65,15 +69,22 @@ class Recorder(TorchDispatchMode):
 
 
 def recorded(trainer: Trainer, steps: int) -> tuple[int, list[Shape], int]:
-    """Train for some steps; return how many, the matrix products in them, and how many operations of torch."""
+    """Train for some steps; return how many, the matrix products in them, and how many operations
+    of torch.
+    """
     with Recorder() as recorder:
         taken = train_some(trainer, steps)
     return taken, recorder.products, recorder.operations
 
 
 def replayed(shapes: Sequence[Shape], device: torch.device) -> float:
-    """Return the seconds that matrix products of these shapes take one after the other: the second time they do."""
-    sizes = [max(sizes) for sizes in zip(*((b * m * k, b * k * n, b * m * n) for b, m, k, n in shapes), strict=True)]
+    """Return the seconds that matrix products of these shapes take one after the other: the second
+    time they do.
+    """
+    sizes = [
+        max(sizes)
+        for sizes in zip(*((b * m * k, b * k * n, b * m * n) for b, m, k, n in shapes), strict=True)
+    ]
     memory = [torch.randn(size, device=device) for size in sizes]
     operands = [_operands(memory, shape) for shape in shapes]
 
@@ -94,13 +105,17 @@ def _operands(memory: Iterable[torch.Tensor], shape: Shape) -> list[torch.Tensor
 
 
 def waits(trainer: Trainer, steps: int) -> dict[str, float]:
-    """Return what a step asks of CUDA: kernels launched, copies to and from the host, waits that torch forces."""
+    """Return what a step asks of CUDA: kernels launched, copies to and from the host, waits that
+    torch forces.
+    """
     taken, warned = _warned(trainer, steps)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         traced = train_some(trainer, steps)
         finish(trainer.device)
     counts = tally({event.key: event.count for event in trace.key_averages()})
-    return {name: count / traced for name, count in counts.items()} | {"synchronisations": warned / taken}
+    return {name: count / traced for name, count in counts.items()} | {
+        "synchronisations": warned / taken
+    }
 
 
 def _warned(trainer: Trainer, steps: int) -> tuple[int, int]:
@@ -116,6 +131,11 @@ def _warned(trainer: Trainer, steps: int) -> tuple[int, int]:
 
 
 def tally(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return kernels launched, and copies between host and device, by the names that CUDA gives events."""
+    """Return kernels launched, and copies between host and device, by the names that CUDA gives
+    events.
+    """
     kinds = {"launches": r"cu(da)?Launch\w*Kernel", "copies": "Memcpy (HtoD|DtoH)"}
-    return {kind: sum(n for name, n in counts.items() if re.match(names, name)) for kind, names in kinds.items()}
+    return {
+        kind: sum(n for name, n in counts.items() if re.match(names, name))
+        for kind, names in kinds.items()
+    }

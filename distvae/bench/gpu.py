@@ -21,9 +21,9 @@ from distvae.bench.tvae import SIZES, Case, patches, settings
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.estep import assemble
-from distvae.lanes import Lanes
-from distvae.noise import order
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.numerics.lanes import Lanes
+from distvae.numerics.noise import order
 from distvae.train.devices import device_of
 from distvae.train.loop import BLOCK, Trainer
 from distvae.train.team import ALONE
@@ -65,7 +65,9 @@ class Work(NamedTuple):
 def _encoded(model: Mapping[str, Any], estep: Mapping[str, Any], batch: int) -> Config:
     """Return the configuration of a model with an encoder."""
     train = {"epochs": EPOCHS, "batch": batch, "schedule": "constant", "warmup": 0}
-    return from_dict({"model": dict(model), "estep": {"kind": "amortised"} | dict(estep), "train": train})
+    return from_dict(
+        {"model": dict(model), "estep": {"kind": "amortised"} | dict(estep), "train": train}
+    )
 
 
 def _tvae(case: Case, rows: int) -> Work:
@@ -106,14 +108,25 @@ def report(cases: Sequence[str], how: How, as_json: bool, keep: Path | None) -> 
             raise Refusal(f"bench gpu: '{name}'; {', '.join(CASES)} expected")
     torch.set_num_threads(how.threads)
     device = device_of(how.device)
-    told: dict[str, int | str] = asdict(how) | {"device": _title(device), "torch": torch.__version__}
+    told: dict[str, int | str] = asdict(how) | {
+        "device": _title(device),
+        "torch": torch.__version__,
+    }
     if not as_json:
         print(_title(device), _HEADER, sep="\n", flush=True)
     for name in cases or CASES:
         figures = measure(name, device, how)
-        print(json.dumps({"case": name} | told | figures) if as_json else _line(name, figures), flush=True)
+        print(
+            json.dumps({"case": name} | told | figures) if as_json else _line(name, figures),
+            flush=True,
+        )
         if keep:
-            keep_row(keep, f"gpu-{name}" if device.type == "cuda" else f"gpu-{name}-on-cpu", figures, told)
+            keep_row(
+                keep,
+                f"gpu-{name}" if device.type == "cuda" else f"gpu-{name}-on-cpu",
+                figures,
+                told,
+            )
 
 
 def _title(device: torch.device) -> str:
@@ -139,12 +152,15 @@ _HEADER = f"{'case':10}" + "".join(f"{title:>11}" for title, _ in _COLUMNS.value
 
 def _line(name: str, figures: Mapping[str, float]) -> str:
     """Return a row of the table; what only a GPU has is left out on other devices."""
-    cells = (form.format(figures[key]) if key in figures else "-" for key, (_, form) in _COLUMNS.items())
+    cells = (
+        form.format(figures[key]) if key in figures else "-" for key, (_, form) in _COLUMNS.items()
+    )
     return f"{name:10}" + "".join(f"{cell:>11}" for cell in cells)
 
 
 def measure(name: str, device: torch.device, how: How) -> dict[str, float]:
-    """Return the figures of a case: seconds are of an epoch; operations, launches, copies, synchronisations of a step.
+    """Return the figures of a case: seconds are of an epoch; operations, launches, copies,
+    synchronisations of a step.
 
     An epoch ends with the validation of one block of rows.
     """
@@ -152,7 +168,9 @@ def measure(name: str, device: torch.device, how: How) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats(device)
     trainer = trainer_of(CASES[name](how.rows), device)
     epoch = min(_epochs(trainer, how.epochs))
-    held = {"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
+    held = (
+        {"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
+    )
     steps, shapes, operations = recorded(trainer, STEPS)
     products = replayed(shapes, device) * trainer.batches / steps
     figures = {
@@ -180,7 +198,9 @@ def trainer_of(work: Work, device: torch.device) -> Trainer:
 
 
 def _epochs(trainer: Trainer, count: int) -> list[float]:
-    """Return the seconds of so many epochs, after one in which memory is found and kernels are chosen."""
+    """Return the seconds of so many epochs, after one in which memory is found and kernels are
+    chosen.
+    """
     run = trainer.run()
     next(run)
     return [seconds_of(trainer.device, lambda: next(run)) for _ in range(count)]
@@ -189,12 +209,16 @@ def _epochs(trainer: Trainer, count: int) -> list[float]:
 def main(words: Sequence[str] | None = None) -> None:
     """Run as a program, where the command `distvae` lacks what it needs."""
     parser = argparse.ArgumentParser(prog="python -m distvae.bench.gpu", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all of them without one")
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all of them without one"
+    )
     parser.add_argument("--device", default=How.device, choices=["auto", "cpu", "cuda"])
     for name in ("rows", "epochs", "threads"):
         parser.add_argument(f"--{name}", type=int, default=getattr(How, name))
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--keep", type=Path, help="folder of rows for 'distvae results' to keep the figures in")
+    parser.add_argument(
+        "--keep", type=Path, help="folder of rows for 'distvae results' to keep the figures in"
+    )
     given = parser.parse_args(words)
     try:
         how = How(given.device, given.rows, given.epochs, given.threads)

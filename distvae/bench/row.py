@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from distvae import results
-from distvae.provenance import commit
+from distvae.files.provenance import commit
+from distvae.report import results
 
 
-def keep_row(folder: Path, name: str, figures: dict[str, float], how: Mapping[str, int | str]) -> None:
+def keep_row(
+    folder: Path, name: str, figures: dict[str, float], how: Mapping[str, int | str]
+) -> None:
     """Write a row of results."""
     row = {"table": "bench", "row": name, "commit": commit(), "seconds": None, "epochs": None}
     results.write(folder, row | {"config": dict(how), "figures": figures}, force=True)

@@ -1,4 +1,6 @@
-"""How long a training step takes beside the matrix products it cannot do without, timed in the same process."""
+"""How long a training step takes beside the matrix products it cannot do without, timed in the same
+process.
+"""
 
 import json
 import statistics
@@ -13,10 +15,10 @@ from torch import nn
 
 from distvae.bench.row import keep_row
 from distvae.config import Config
+from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
-from distvae.lanes import Lanes
-from distvae.recipes import load, recipe_names
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.numerics.lanes import Lanes
 from distvae.train.bits import agree
 from distvae.train.loop import Trainer
 
@@ -31,7 +33,9 @@ def report(recipe: str | None, steps: int, threads: int, as_json: bool, keep: Pa
         print(f"{'recipe':16}{'batch':>6}{'step':>10}{'products':>10}{'ratio':>7}{'rows/s':>10}")
     for name, config in _encoded(recipe).items():
         row = measure(config, steps)
-        print(json.dumps({"recipe": name, "threads": threads} | row) if as_json else _line(name, row))
+        print(
+            json.dumps({"recipe": name, "threads": threads} | row) if as_json else _line(name, row)
+        )
         if keep:
             keep_row(keep, name, row, {"threads": threads, "steps": steps})
 
@@ -41,10 +45,20 @@ def _encoded(recipe: str | None) -> dict[str, Config]:
     known = {name: load(name) for name in ([recipe] if recipe else recipe_names())}
     encoded = {name: config for name, config in known.items() if config.estep.kind == "amortised"}
     if not encoded:
-        raise Refusal(f"{recipe}: has no encoder, and its steps wait for a search; 'distvae bench tvae' times both")
-    flat = {name: config for name, config in encoded.items() if config.estep.net == config.model.net == "flat"}
+        raise Refusal(
+            f"{recipe}: has no encoder, and its steps wait for a search; 'distvae bench tvae' times"
+            " both"
+        )
+    flat = {
+        name: config
+        for name, config in encoded.items()
+        if config.estep.net == config.model.net == "flat"
+    }
     if not flat:
-        raise Refusal(f"{recipe}: its steps are convolutions, and are timed beside matrix products; net: flat expected")
+        raise Refusal(
+            f"{recipe}: its steps are convolutions, and are timed beside matrix products; net: flat"
+            " expected"
+        )
     return flat
 
 
@@ -54,11 +68,16 @@ def _line(name: str, row: dict[str, float]) -> str:
 
 
 def measure(config: Config, steps: int) -> dict[str, float]:
-    """Median times of one step and of its matrix products, taken in turns so that both see the same machine."""
+    """Median times of one step and of its matrix products, taken in turns so that both see the same
+    machine.
+    """
     trainer = trainer_on_noise(config)
     batch = config.train.batch
     rows = np.arange(batch)
-    operands = [(torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)) for m, k, n in products(trainer, batch)]
+    operands = [
+        (torch.randn(m, k), torch.randn(k, n), torch.empty(m, n))
+        for m, k, n in products(trainer, batch)
+    ]
     timed: list[Callable[[], None]] = [
         lambda: trainer.step(rows),
         lambda: multiply(operands),
@@ -89,8 +108,15 @@ def trainer_on_noise(config: Config) -> Trainer:
 
 
 def products(trainer: Trainer, rows: int) -> Iterator[Shape]:
-    """The matrix products of one step: each linear layer forward, its weights' gradient and its input's."""
-    layers = [m for part in (trainer.estep, trainer.model) for m in part.modules() if isinstance(m, nn.Linear)]
+    """The matrix products of one step: each linear layer forward, its weights' gradient and its
+    input's.
+    """
+    layers = [
+        m
+        for part in (trainer.estep, trainer.model)
+        for m in part.modules()
+        if isinstance(m, nn.Linear)
+    ]
     for i, layer in enumerate(layers):
         yield rows, layer.in_features, layer.out_features
         yield layer.out_features, rows, layer.in_features

@@ -1,4 +1,6 @@
-"""Populations of many rows in shards on this machine: what beginning, a block, a snapshot and a restart take."""
+"""Populations of many rows in shards on this machine: what beginning, a block, a snapshot and a
+restart take.
+"""
 
 import json
 import tempfile
@@ -14,18 +16,20 @@ import torch
 from torch import Tensor
 
 from distvae.bench.row import keep_row
-from distvae.cluster import joined
-from distvae.estep.actors import ShardedStore, Shards, launch
 from distvae.estep.truncated import first_states
-from distvae.lanes import Lanes
+from distvae.files.refusal import Refusal
+from distvae.machines.cluster import joined
+from distvae.machines.shards import ShardedStore, Shards, launch
 from distvae.models.population import words_of
-from distvae.refusal import Refusal
+from distvae.numerics.lanes import Lanes
 
 STATES, LATENT = 64, 512
 BATCH, BLOCK = 1024, 1024
 
 
-def report(rows: int, shards: int, blocks: int, as_json: bool, keep: Path | None, folder: Path | None) -> None:
+def report(
+    rows: int, shards: int, blocks: int, as_json: bool, keep: Path | None, folder: Path | None
+) -> None:
     """Print what each part takes, and keep it where wanted."""
     how = {"rows": rows, "shards": shards, "blocks": blocks, "states": STATES, "latent": LATENT}
     with joined(None, 1):
@@ -37,22 +41,26 @@ def report(rows: int, shards: int, blocks: int, as_json: bool, keep: Path | None
 
 def _told(how: dict[str, int], f: dict[str, float]) -> str:
     return (
-        f"{how['rows']:,} rows of {how['states']} states of {how['latent']} bits on {how['shards']} shards: "
-        f"{f['held_gb']:.2f} GB\n"
-        f"  first states drawn in {f['begin_s']:.1f} s; snapshot {f['save_s']:.1f} s ({f['saved_gb']:.2f} GB); "
-        f"restored in {f['load_s']:.1f} s\n"
-        f"  a block of {BLOCK}: get {f['get_ms']:.1f} ms, put {f['put_ms']:.1f} ms, "
-        f"both {f['block_ms']:.1f} ms with the next brought ahead\n"
-        f"  peak memory of a shard {f['peak_gb']:.2f} GB, of which {f['own_gb']:.2f} GB are states"
+        f"{how['rows']:,} rows of {how['states']} states of {how['latent']} bits on {how['shards']}"
+        f" shards: {f['held_gb']:.2f} GB\n  first states drawn in {f['begin_s']:.1f} s; snapshot"
+        f" {f['save_s']:.1f} s ({f['saved_gb']:.2f} GB); restored in {f['load_s']:.1f} s\n  a block"
+        f" of {BLOCK}: get {f['get_ms']:.1f} ms, put {f['put_ms']:.1f} ms, both {f['block_ms']:.1f}"
+        f" ms with the next brought ahead\n  peak memory of a shard {f['peak_gb']:.2f} GB, of which"
+        f" {f['own_gb']:.2f} GB are states"
     )
 
 
 def measure(rows: int, count: int, blocks: int, folder: Path | None) -> dict[str, float]:
-    """Begin, visit blocks, save, and load into new shards; what comes back is compared with what was put."""
+    """Begin, visit blocks, save, and load into new shards; what comes back is compared with what
+    was put.
+    """
     lanes = Lanes.of(rows, BATCH)
     visited = list(_blocks(lanes, count, blocks))
     if len(visited) < 4:
-        raise Refusal(f"rows: {rows} on {count} shards are too few for four blocks; {4 * BLOCK} or more expected")
+        raise Refusal(
+            f"rows: {rows} on {count} shards are too few for four blocks; {4 * BLOCK} or more"
+            " expected"
+        )
     store, figures = _started(lanes, count), {}
     figures["begin_s"] = _seconds(store.begin, partial(first_states, STATES, LATENT, 0))
     figures |= _visits(store, visited)
@@ -76,7 +84,9 @@ def _started(lanes: Lanes, count: int) -> ShardedStore:
 
 
 def _blocks(lanes: Lanes, count: int, blocks: int) -> Iterator[Tensor]:
-    """The first blocks of an epoch, one worker's after the other's, each from a shard of its own."""
+    """The first blocks of an epoch, one worker's after the other's, each from a shard of its
+    own.
+    """
     schedule = lanes.schedule(0, 0)
     parts = [torch.from_numpy(lanes.held(k, count).of(schedule)).split(BLOCK) for k in range(count)]
     turns = chain.from_iterable(zip(*parts, strict=False))
@@ -89,7 +99,10 @@ def _visits(store: ShardedStore, blocks: list[Tensor]) -> dict[str, float]:
     gets, puts = zip(*(_in_turn(store, rows) for rows in blocks[:half]), strict=True)
     both = [_seconds(_ahead, store, *pair) for pair in pairwise(blocks[half - 1 :])]
     store.drain()
-    return {f"{name}_ms": 1e3 * median(times) for name, times in (("get", gets), ("put", puts), ("block", both))}
+    return {
+        f"{name}_ms": 1e3 * median(times)
+        for name, times in (("get", gets), ("put", puts), ("block", both))
+    }
 
 
 def _in_turn(store: ShardedStore, rows: Tensor) -> tuple[float, float]:

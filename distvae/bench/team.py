@@ -1,4 +1,6 @@
-"""What it costs two workers of one machine to add up a gradient, each way, beside the Adam step that follows."""
+"""What it costs two workers of one machine to add up a gradient, each way, beside the Adam step
+that follows.
+"""
 
 import json
 import os
@@ -27,14 +29,23 @@ def report(steps: int, as_json: bool, keep: Path | None) -> None:
     how = {"workers": WORKERS, "steps": steps}
     for name, widths in CASES.items():
         figures = measure(widths, steps)
-        print(json.dumps({"case": name} | how | figures) if as_json else _told(name, figures), flush=True)
+        print(
+            json.dumps({"case": name} | how | figures) if as_json else _told(name, figures),
+            flush=True,
+        )
         if keep:
             keep_row(keep, f"team-{name}", figures, how)
 
 
 def _told(name: str, f: dict[str, float]) -> str:
-    sums = f"beside {f['beside_us']:.0f} us, over gloo {f['gloo_us']:.0f} us, a barrier {f['barrier_us']:.1f} us"
-    return f"{name}: {f['parameters']:,.0f} parameters added up by two workers: {sums}; Adam {f['adam_us']:.0f} us"
+    sums = (
+        f"beside {f['beside_us']:.0f} us, over gloo {f['gloo_us']:.0f} us, a barrier"
+        f" {f['barrier_us']:.1f} us"
+    )
+    return (
+        f"{name}: {f['parameters']:,.0f} parameters added up by two workers: {sums}; Adam"
+        f" {f['adam_us']:.0f} us"
+    )
 
 
 def measure(widths: tuple[int, ...], steps: int) -> dict[str, float]:
@@ -69,7 +80,9 @@ def work(rank: int, port: int, widths: tuple[int, ...], steps: int) -> dict[str,
 
 def _decoder(widths: tuple[int, ...]) -> list[nn.Parameter]:
     """The parameters of its layers, with gradients of zero, which stay so when added up."""
-    parameters = [parameter for a, b in pairwise(widths) for parameter in nn.Linear(a, b).parameters()]
+    parameters = [
+        parameter for a, b in pairwise(widths) for parameter in nn.Linear(a, b).parameters()
+    ]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     return parameters

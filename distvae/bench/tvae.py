@@ -1,7 +1,9 @@
-"""TVAE training beside its dense bound: what the dense algorithm's matrix products alone would take on this machine.
+"""TVAE training beside its dense bound: what the dense algorithm's matrix products alone would take
+on this machine.
 
-The dense algorithm decodes every kept and every new state of every row, and takes the gradient through all kept ones.
-Its bound is that floating-point work divided by the best float32 rate of a matrix product, 4096^3, in this process.
+The dense algorithm decodes every kept and every new state of every row, and takes the gradient
+through all kept ones. Its bound is that floating-point work divided by the best float32 rate of a
+matrix product, 4096^3, in this process.
 """
 
 import json
@@ -24,20 +26,22 @@ from distvae.bench.row import keep_row
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.data.examples import scene
-from distvae.data.patches import Grid
 from distvae.data.signals import read
+from distvae.data.windows.patches import Grid
 from distvae.estep import assemble
+from distvae.files.memory import peak
 from distvae.interface import Batch
-from distvae.lanes import Lanes
-from distvae.memory import peak
 from distvae.models.population import tabulate
-from distvae.noise import Noise, order
+from distvae.numerics.lanes import Lanes
+from distvae.numerics.noise import Noise, order
 from distvae.train.bits import agree
 from distvae.train.loop import Trainer
 
 SIDE = 256
 PRODUCT = 4096
-FLOAT32 = 1e-5  # relative error of a product in float32; in bfloat16, which some ways fall to, it is 2e-3
+FLOAT32 = (
+    1e-5  # relative error of a product in float32; in bfloat16, which some ways fall to, it is 2e-3
+)
 BATCH, BLOCK = 32, 1024
 
 Clock = Callable[[], float]
@@ -69,7 +73,10 @@ CASES = {
     "big": Case((512, 512, 144), states=64, parents=5, children=4, generations=1, sigma=50.0),
     "small": Case((64, 64, 64), states=200, parents=10, children=9, generations=4, sigma=25.0),
 }
-SIZES = {"big": CASES["big"], "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1)}
+SIZES = {
+    "big": CASES["big"],
+    "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1),
+}
 """The larger of these, and one of as many states with a narrow net."""
 
 
@@ -82,30 +89,40 @@ class Times(NamedTuple):
     product: float
 
 
-def report(picture: Path | None, rows: int, epochs: int, threads: int, as_json: bool, keep: Path | None) -> None:
+def report(
+    picture: Path | None, rows: int, epochs: int, threads: int, as_json: bool, keep: Path | None
+) -> None:
     """Print what each case takes, and keep it where wanted."""
     how = {"rows": rows, "epochs": epochs, "threads": threads}
     for name, case in CASES.items():
-        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # whose peak memory is the case's own
+        with ProcessPoolExecutor(
+            1, get_context("spawn")
+        ) as fresh:  # whose peak memory is the case's own
             figures = fresh.submit(measure, case, picture, rows, epochs, threads).result()
-        print(json.dumps({"case": name} | how | figures) if as_json else _told(name, figures), flush=True)
+        print(
+            json.dumps({"case": name} | how | figures) if as_json else _told(name, figures),
+            flush=True,
+        )
         if keep:
             keep_row(keep, f"tvae-{name}", figures, how)
 
 
 def _told(name: str, f: dict[str, float]) -> str:
     return (
-        f"{name}: {f['epoch_s']:.1f} s for an epoch of {f['all_rows']:.0f} rows: "
-        f"E-step {f['estep_s']:.1f} s, M-step {f['mstep_s']:.1f} s\n"
-        f"  {f['ratio']:.2f} of its dense bound, {f['dense_s']:.1f} s at {f['gflops']:.0f} GFLOP/s\n"
-        f"  {100 * f['distinct']:.0f} % of a batch's states distinct; peak memory {f['peak_gb']:.2f} GB"
+        f"{name}: {f['epoch_s']:.1f} s for an epoch of {f['all_rows']:.0f} rows: E-step"
+        f" {f['estep_s']:.1f} s, M-step {f['mstep_s']:.1f} s\n  {f['ratio']:.2f} of its dense"
+        f" bound, {f['dense_s']:.1f} s at {f['gflops']:.0f} GFLOP/s\n  {100 * f['distinct']:.0f} %"
+        f" of a batch's states distinct; peak memory {f['peak_gb']:.2f} GB"
     )
 
 
-def measure(case: Case, picture: Path | None, rows: int, epochs: int, threads: int) -> dict[str, float]:
+def measure(
+    case: Case, picture: Path | None, rows: int, epochs: int, threads: int
+) -> dict[str, float]:
     """Train for some epochs, then time one more in turns with matrix products.
 
-    One thread is timed by its own clock, on which others on the machine do not count; more by the clock on the wall.
+    One thread is timed by its own clock, on which others on the machine do not count; more by the
+    clock on the wall.
     """
     torch.set_num_threads(threads)
     data = patches(case, picture)
@@ -143,12 +160,25 @@ def patches(case: Case, picture: Path | None) -> Array:
 
 def settings(case: Case, epochs: int) -> Config:
     """For standardised data, on which 20 epochs of few rows are training."""
-    search = {name: getattr(case, name) for name in ("states", "parents", "children", "generations")}
+    search = {
+        name: getattr(case, name) for name in ("states", "parents", "children", "generations")
+    }
     return from_dict(
         {
-            "model": {"kind": "tvae", "latent": case.widths[0], "hidden": [case.widths[1]], "variance": 1.0},
+            "model": {
+                "kind": "tvae",
+                "latent": case.widths[0],
+                "hidden": [case.widths[1]],
+                "variance": 1.0,
+            },
             "estep": search | {"block": BLOCK},
-            "train": {"epochs": epochs, "batch": BATCH, "rate": 0.003, "warmup": 0, "device": "cpu"},
+            "train": {
+                "epochs": epochs,
+                "batch": BATCH,
+                "rate": 0.003,
+                "warmup": 0,
+                "device": "cpu",
+            },
         }
     )
 
@@ -177,8 +207,14 @@ def _cut(rows: Rows, count: int) -> list[Rows]:
 
 
 def _fastest_product(clock: Clock) -> Callable[[], float]:
-    """Times a matrix product by the fastest of torch's ways to do it that has the precision of float32."""
-    a, b, c = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT), torch.empty(PRODUCT, PRODUCT)
+    """Times a matrix product by the fastest of torch's ways to do it that has the precision of
+    float32.
+    """
+    a, b, c = (
+        torch.randn(PRODUCT, PRODUCT),
+        torch.randn(PRODUCT, PRODUCT),
+        torch.empty(PRODUCT, PRODUCT),
+    )
     true = a[:1].double() @ b.double()
 
     def timed(precision: str) -> float:

@@ -1,4 +1,6 @@
-"""The command line. Nothing heavy is imported before a command runs, so that every --help is quick."""
+"""The command line. Nothing heavy is imported before a command runs, so that every --help is
+quick.
+"""
 
 import io
 import sys
@@ -9,9 +11,9 @@ from typing import Annotated
 import typer
 
 from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
-from distvae.places import AMISS
-from distvae.provenance import program_version
-from distvae.refusal import Refusal, room
+from distvae.files.places import AMISS
+from distvae.files.provenance import program_version
+from distvae.files.refusal import Refusal, room
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +35,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Train and tune variational autoencoders with sparse, dictionary and binary latents."""
@@ -42,7 +47,9 @@ def options(
 def main() -> None:
     """Run a command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are not in UTF-8
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # for names of files that are not in UTF-8
     with said():
         app()
 
@@ -58,7 +65,9 @@ def said() -> Iterator[None]:
     except OSError as error:
         if error.errno not in AMISS:
             raise
-        _leave(str(Refusal(f"{error.filename}: {error.strerror}; another name or place expected")), 2)
+        _leave(
+            str(Refusal(f"{error.filename}: {error.strerror}; another name or place expected")), 2
+        )
     except KeyboardInterrupt:
         _leave("interrupted", 130)
 

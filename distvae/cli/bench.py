@@ -7,20 +7,28 @@ import typer
 
 from distvae.cli.options import AsJson
 
-app = typer.Typer(no_args_is_help=True, help="Time parts of the program beside what they cannot do without.")
+app = typer.Typer(
+    no_args_is_help=True, help="Time parts of the program beside what they cannot do without."
+)
 
 Steps = Annotated[int, typer.Option(min=10, help="How many to time.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of the process.")]
-Rows = Annotated[int, typer.Option(min=1024, help="Patches to train on; times are for all of them.")]
+Rows = Annotated[
+    int, typer.Option(min=1024, help="Patches to train on; times are for all of them.")
+]
 Epochs = Annotated[int, typer.Option(min=1, help="To train before one is timed.")]
 Picture = Annotated[Path | None, typer.Option(help="Where patches come from; else a drawn scene.")]
 Device = Literal["auto", "cpu", "cuda"]
-Keep = Annotated[Path | None, typer.Option(help="Folder of rows for 'distvae results' to keep the figures in.")]
+Keep = Annotated[
+    Path | None, typer.Option(help="Folder of rows for 'distvae results' to keep the figures in.")
+]
 
 
 @app.command()
 def steps(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe with an encoder; all of them without it.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe with an encoder; all of them without it.")
+    ] = None,
     steps: Steps = 200,
     threads: Threads = 1,
     json: AsJson = False,
@@ -50,7 +58,8 @@ def tvae(
 @app.command()
 def gpu(
     cases: Annotated[
-        list[str] | None, typer.Argument(metavar="[CASE]...", help="big, s64, vsc-32, ...; all of them without one.")
+        list[str] | None,
+        typer.Argument(metavar="[CASE]...", help="big, s64, vsc-32, ...; all of them without one."),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     rows: Annotated[int, typer.Option(min=1024, help="To train on, at most.")] = 60_000,
@@ -59,7 +68,9 @@ def gpu(
     json: AsJson = False,
     keep: Keep = None,
 ) -> None:
-    """Epochs on a GPU beside their matrix products there; alone with torch: python -m distvae.bench.gpu."""
+    """Epochs on a GPU beside their matrix products there; alone with torch: python -m
+    distvae.bench.gpu.
+    """
     from distvae.bench.gpu import How, report
 
     report(cases or [], How(device, rows, epochs, threads), json, keep)
@@ -93,7 +104,9 @@ def store(
     rows: Annotated[int, typer.Option(min=1024, help="To hold.")] = 6000,
     shards: Annotated[int, typer.Option(min=1, help="Processes that hold populations.")] = 4,
     blocks: Annotated[int, typer.Option(min=10, help="To read and write.")] = 200,
-    storage: Annotated[Path | None, typer.Option(help="The folder to write to; else a temporary one.")] = None,
+    storage: Annotated[
+        Path | None, typer.Option(help="The folder to write to; else a temporary one.")
+    ] = None,
     json: AsJson = False,
     keep: Keep = None,
 ) -> None:
@@ -105,14 +118,20 @@ def store(
 
 @app.command()
 def sweep(
-    space: Annotated[str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")] = "demo",
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")
+    ] = "demo",
     trials: Annotated[int, typer.Option(min=1, help="How many, each way.")] = 8,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each trial, instead of what the space says.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each trial, instead of what the space says.")
+    ] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Trials side by side.")] = 2,
     json: AsJson = False,
     keep: Keep = None,
 ) -> None:
-    """The same trials by processes that are kept from one to the next, and each as a run of Ray Train."""
+    """The same trials by processes that are kept from one to the next, and each as a run of Ray
+    Train.
+    """
     from distvae.bench.sweep import report
 
     report(space, trials, epochs, concurrent, json, keep)

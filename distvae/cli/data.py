@@ -9,7 +9,11 @@ from distvae.cli.options import AsJson
 app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
 
 Path = Annotated[
-    str, typer.Argument(metavar="PATH", help="A folder, file or URI; or 'built-in speech', '... picture', '... sound'.")
+    str,
+    typer.Argument(
+        metavar="PATH",
+        help="A folder, file or URI; or 'built-in speech', '... picture', '... sound'.",
+    ),
 ]
 
 
@@ -20,7 +24,9 @@ def data() -> None:
 
 @app.command()
 def check(path: Path, json: AsJson = False) -> None:
-    """Say what data is recognised as and what is wrong; exit code 1: not as published, 2: cannot be read."""
-    from distvae import survey
+    """Say what data is recognised as and what is wrong; exit code 1: not as published, 2: cannot be
+    read.
+    """
+    from distvae.commands import survey
 
     raise typer.Exit(survey.check(path, json))

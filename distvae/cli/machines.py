@@ -13,30 +13,45 @@ app = typer.Typer()
 @app.command()
 def doctor(
     address: Annotated[
-        str | None, typer.Option(help="Of a Ray that runs: look at all of its machines, not at this one alone.")
+        str | None,
+        typer.Option(
+            help="Of a Ray that runs: look at all of its machines, not at this one alone."
+        ),
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(metavar="URI", help="A folder that all machines are to share: a path or a URI.")
+        str | None,
+        typer.Option(
+            metavar="URI", help="A folder that all machines are to share: a path or a URI."
+        ),
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(metavar="CLUSTER.yaml", help="Before 'ray up': look at it, and at its machines by ssh."),
+        typer.Option(
+            metavar="CLUSTER.yaml", help="Before 'ray up': look at it, and at its machines by ssh."
+        ),
     ] = None,
-    idle: Annotated[bool, typer.Option("--idle", help="Only refuse if a sweep or training runs on this head.")] = False,
+    idle: Annotated[
+        bool, typer.Option("--idle", help="Only refuse if a sweep or training runs on this head.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Say what is wrong with this machine, or with those of a cluster, and what to do; exit code 1 if anything is."""
-    from distvae import jobs
-    from distvae.doctor import launch, lines
-    from distvae.doctor.examination import of_cluster, of_here
-    from distvae.refusal import Refusal
-    from distvae.running import refuse_to_end
+    """Say what is wrong with this machine, or with those of a cluster, and what to do; exit code 1
+    if anything is.
+    """
+    from distvae.commands import jobs
+    from distvae.files.refusal import Refusal
+    from distvae.machines.doctor import launch, lines
+    from distvae.machines.doctor.examination import of_cluster, of_here
+    from distvae.machines.running import refuse_to_end
 
     if idle:
         refuse_to_end()
         return
     if file is not None and address is not None:
-        raise Refusal("--file: is looked at before a Ray runs, --address is one that does; one of both expected")
+        raise Refusal(
+            "--file: is looked at before a Ray runs, --address is one that does; one of both"
+            " expected"
+        )
     if file is not None:
         found = launch.of_file(file, storage)
     else:

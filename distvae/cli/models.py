@@ -5,46 +5,88 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import AsJson, Assignments, Data, Force, GPUsPerWorker, Quiet, RunFolder, WhichSplit, style
+from distvae.cli.options import (
+    AsJson,
+    Assignments,
+    Data,
+    Force,
+    GPUsPerWorker,
+    Quiet,
+    RunFolder,
+    WhichSplit,
+    style,
+)
 
 app = typer.Typer()
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.")
+    ],
     assignments: Assignments = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run; default runs/RECIPE.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the run; default runs/RECIPE.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in that folder.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="The same as train.seed=N.")] = None,
     force: Force = False,
     quiet: Quiet = False,
     json: AsJson = False,
-    evaluate: Annotated[bool, typer.Option(help="Judge the trained model on the test split.")] = True,
+    evaluate: Annotated[
+        bool, typer.Option(help="Judge the trained model on the test split.")
+    ] = True,
     track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
     workers: Annotated[
-        str, typer.Option(metavar="N|LEAST:MOST", help="Processes that train together under Ray; 0: this one alone.")
+        str,
+        typer.Option(
+            metavar="N|LEAST:MOST",
+            help="Processes that train together under Ray; 0: this one alone.",
+        ),
     ] = "0",
     gpus_per_worker: GPUsPerWorker = None,
-    address: Annotated[str | None, typer.Option(help="Of a Ray that runs; else one is started here.")] = None,
-    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")] = 0.0,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray that runs; else one is started here.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")
+    ] = 0.0,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="Keep the run where all machines reach it: a path, s3://bucket/runs."),
+        typer.Option(
+            metavar="URI",
+            help="Keep the run where all machines reach it: a path, s3://bucket/runs.",
+        ),
     ] = None,
     previous: Annotated[
-        bool, typer.Option("--previous", help="Go on from the checkpoint before the last, if that is damaged.")
+        bool,
+        typer.Option(
+            "--previous", help="Go on from the checkpoint before the last, if that is damaged."
+        ),
     ] = False,
 ) -> None:
     """Train a model into a run folder; Ctrl-C leaves a checkpoint that --resume goes on from."""
-    from distvae import jobs
+    from distvae.commands import jobs
 
     config = jobs.configured(recipe, assignments or [], data, seed)
     group = jobs.group(workers, gpus_per_worker, address, wait)
     name = jobs.title(recipe)
     jobs.train(
-        config, name, out, resume or previous, force, style(quiet, json), evaluate, track, group, storage, previous
+        config,
+        name,
+        out,
+        resume or previous,
+        force,
+        style(quiet, json),
+        evaluate,
+        track,
+        group,
+        storage,
+        previous,
     )
 
 
@@ -53,7 +95,10 @@ def evaluate(
     run: RunFolder,
     assignments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Of eval. or data. alone, such as 'eval.metrics=[effects]'."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Of eval. or data. alone, such as 'eval.metrics=[effects]'.",
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Other data than that of the run.")] = None,
     split: WhichSplit = "test",
@@ -62,14 +107,19 @@ def evaluate(
         typer.Option(
             "-o",
             "--out",
-            help="Where tables and pictures go; default RUN/evaluation/SPLIT, SPLIT-of-DATA of other data.",
+            help=(
+                "Where tables and pictures go; default RUN/evaluation/SPLIT, SPLIT-of-DATA of other"
+                " data."
+            ),
         ),
     ] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge a run: scores per file and speaker, sparsity of its codes, pictures, a sound before and after."""
-    from distvae import evaluation
+    """Judge a run: scores per file and speaker, sparsity of its codes, pictures, a sound before and
+    after.
+    """
+    from distvae.commands import evaluation
 
     evaluation.evaluate(run, assignments or [], data, split, out, force, quiet)
 
@@ -91,13 +141,16 @@ def resynthesize(
 @app.command()
 def encode(
     run: RunFolder,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of data, of the kind the run was trained on.")],
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="Folder of data, of the kind the run was trained on."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write.")],
     split: WhichSplit = "all",
     force: Force = False,
 ) -> None:
     """Write the codes of data, with where each came from, to a Parquet file."""
-    from distvae import evaluation
+    from distvae.commands import evaluation
 
     evaluation.encode(run, data, out, split, force)
 
@@ -105,7 +158,10 @@ def encode(
 @app.command()
 def sample(
     run: RunFolder,
-    target: Annotated[Path, typer.Argument(metavar="PICTURE", help="A .png, .pdf or .svg; the values go beside it.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="PICTURE", help="A .png, .pdf or .svg; the values go beside it."),
+    ],
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many draws.")] = 64,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0,
     force: Force = False,
@@ -120,7 +176,7 @@ def sample(
 @app.command()
 def show(run: RunFolder) -> None:
     """What a run is, how its training went, and how it was judged."""
-    from distvae import show
+    from distvae.commands import show
 
     show.show(run)
 
@@ -128,10 +184,14 @@ def show(run: RunFolder) -> None:
 @app.command()
 def check(
     run: RunFolder,
-    exact: Annotated[bool, typer.Option("--exact", help="Also enumerate all states of binary latents.")] = False,
-    rows: Annotated[int, typer.Option(min=1, help="Training data points to compare, with --exact.")] = 1000,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Also enumerate all states of binary latents.")
+    ] = False,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Training data points to compare, with --exact.")
+    ] = 1000,
 ) -> None:
     """Check that a run's files are whole, and its bound against the exact likelihood."""
-    from distvae import evaluation
+    from distvae.commands import evaluation
 
     evaluation.check(run, exact, rows)

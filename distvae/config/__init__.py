@@ -1,7 +1,7 @@
 """What a run is: five frozen dataclasses, one per family, validated at the door.
 
-A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per family, chosen by its `kind`. Every mistake
-is refused with its dotted path and the nearest right name.
+A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per family, chosen by its
+`kind`. Every mistake is refused with its dotted path and the nearest right name.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ from distvae.config.data import (
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.net import Net
+from distvae.config.schema import SECTIONS, check, fields_of, read_section
 from distvae.config.train import Eval, Train
-from distvae.refusal import Refusal, nearest
-from distvae.schema import SECTIONS, check, fields_of, read_section
+from distvae.files.refusal import Refusal, nearest
 
 __all__ = [
     "Amortised",
@@ -75,7 +75,10 @@ class Config:
         """Refuse parts that do not fit each other."""
         if self.estep.kind not in self.model.estep:
             wanted = " or ".join(self.model.estep)
-            raise Refusal(f"estep.kind: '{self.estep.kind}' with model.kind '{self.model.kind}'; {wanted} expected")
+            raise Refusal(
+                f"estep.kind: '{self.estep.kind}' with model.kind '{self.model.kind}'; {wanted}"
+                " expected"
+            )
         kept, latent = getattr(self.estep, "states", 1), self.model.latent
         if latent < 40 and kept > 2**latent:
             raise Refusal(f"estep.states: {kept}, but {latent} bits have only {2**latent} states")
@@ -85,7 +88,10 @@ class Config:
             self.estep.refuse_few(latent)
         if self.eval.codes not in self.model.codes:
             wanted = " or ".join(self.model.codes)
-            raise Refusal(f"eval.codes: '{self.eval.codes}' with model.kind '{self.model.kind}'; {wanted} expected")
+            raise Refusal(
+                f"eval.codes: '{self.eval.codes}' with model.kind '{self.model.kind}'; {wanted}"
+                " expected"
+            )
 
     def with_(self, section: str, **changes: Any) -> "Config":
         """A copy with some fields of one section changed, validated as if read anew."""
@@ -107,7 +113,9 @@ def _plain(part: Any) -> dict[str, Any]:
 def flatten(config: Config) -> dict[str, Any]:
     """Dotted keys, as on the command line."""
     tree = to_dict(config)
-    return {f"{s}.{name}": value for s in SECTIONS for name, value in tree[s].items()} | {"follows": config.follows}
+    return {f"{s}.{name}": value for s in SECTIONS for name, value in tree[s].items()} | {
+        "follows": config.follows
+    }
 
 
 EARLIER: dict[str, dict[str, dict[str, Any]]] = {"data": {"crops": {"contrast": "common"}}}
@@ -115,8 +123,12 @@ EARLIER: dict[str, dict[str, dict[str, Any]]] = {"data": {"crops": {"contrast": 
 
 
 def from_stored(tree: Mapping[str, Any]) -> Config:
-    """Return the configuration that a run was made with, which may lack settings that are younger than the run."""
-    sections = {name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()}
+    """Return the configuration that a run was made with, which may lack settings that are younger
+    than the run.
+    """
+    sections = {
+        name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()
+    }
     for name, kinds in EARLIER.items():
         if isinstance(part := sections.get(name), dict):
             sections[name] = kinds.get(str(part.get("kind")), {}) | part

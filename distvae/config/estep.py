@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from distvae.config.net import Net
+from distvae.config.schema import Range, family
 from distvae.config.values import Count, Positive, Share
-from distvae.refusal import Refusal
-from distvae.schema import Range, family
+from distvae.files.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class Truncation:
     block: Count = 1024
     """Data points whose states are improved at once, under the parameters of that moment."""
     first: Literal["common", "own"] = "common"
-    """All data points begin with the same random states, as in the released code; or each with its own."""
+    """All data points begin with the same random states, as in the released code; or each with its
+    own.
+    """
     sweeps: Annotated[int, Range(1, 10_000)] = 50
     """Visits to the states of new data, which begin at random; those of training data are kept."""
     mapped: str | None = None
@@ -28,16 +30,20 @@ class Truncation:
 @family("estep")
 @dataclass(frozen=True)
 class Evolution(Truncation):
-    """Kept states improved by an evolutionary search; the children of a generation are the parents of the next."""
+    """Kept states improved by an evolutionary search; the children of a generation are the parents
+    of the next.
+    """
 
     kind: ClassVar[str] = "evolution"
     parents: Count = 5
     children: Count = 4
-    """Children of each parent; with crossover every pair of parents has two, and this is not used."""
+    """Children of each parent; with crossover every pair of parents has two, and this is not used.
+    """
     generations: Annotated[int, Range(1, 1000)] = 1
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
-    """Parents in proportion to fitness; nearly always the best; as the released code finds them, the best as of the
-    last visit and of children the last made; any; the best."""
+    """Parents in proportion to fitness; nearly always the best; as the released code finds them,
+    the best as of the last visit and of children the last made; any; the best.
+    """
     mutation: Literal["flip", "sparse_flip"] = "flip"
     crossover: Literal["none", "one_point"] = "none"
     rate: Share = 0.1
@@ -46,14 +52,22 @@ class Evolution(Truncation):
     def __post_init__(self) -> None:
         """Refuse what no single field shows."""
         if self.parents > self.states:
-            raise Refusal(f"estep.parents: {self.parents}, but estep.states = {self.states}; at most as many expected")
+            raise Refusal(
+                f"estep.parents: {self.parents}, but estep.states = {self.states}; at most as many"
+                " expected"
+            )
         if self.crossover == "one_point" and self.parents < 2:
             raise Refusal("estep.parents: 1 with crossover; two or more expected")
 
     def refuse_few(self, bits: int) -> None:
-        """Refuse operators that want more bits: to cut between two, or to turn over another one in each sibling."""
+        """Refuse operators that want more bits: to cut between two, or to turn over another one in
+        each sibling.
+        """
         if self.crossover == "one_point" and bits < 2:
-            raise Refusal("estep.crossover: 'one_point' with model.latent = 1, which cannot be cut; none expected")
+            raise Refusal(
+                "estep.crossover: 'one_point' with model.latent = 1, which cannot be cut; none"
+                " expected"
+            )
         if self.crossover == "none" and self.mutation == "flip" and self.children > bits:
             raise Refusal(
                 f"estep.children: {self.children}, each with another bit turned over, "
@@ -86,6 +100,8 @@ class Amortised(Net):
 
     kind: ClassVar[str] = "amortised"
     input: Literal["raw", "log", "log_standard"] = "log_standard"
-    """What the encoder sees: x, log x, or log x standardised per value with the training set's statistics."""
+    """What the encoder sees: x, log x, or log x standardised per value with the training set's
+    statistics.
+    """
     floor: Positive = 1e-10
     """Added to x before its logarithm."""

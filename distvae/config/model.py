@@ -4,9 +4,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distvae.config.net import Net
-from distvae.config.values import Activation, Count, NonNegative, Positive, Probability, Whole, Widths
-from distvae.refusal import Refusal
-from distvae.schema import family
+from distvae.config.schema import family
+from distvae.config.values import (
+    Activation,
+    Count,
+    NonNegative,
+    Positive,
+    Probability,
+    Whole,
+    Widths,
+)
+from distvae.files.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,14 @@ class SDMModel(Decoder):
     def __post_init__(self) -> None:
         """Refuse what no single field shows."""
         if self.dictionary == "identity" and self.atoms not in (None, self.latent):
-            raise Refusal(f"model.atoms: {self.atoms} with the identity; model.latent = {self.latent} or null expected")
+            raise Refusal(
+                f"model.atoms: {self.atoms} with the identity; model.latent = {self.latent} or null"
+                " expected"
+            )
         if self.coherence and self.dictionary != "learned":
-            raise Refusal("model.coherence: only a learned dictionary has a coherence to lower; 0 expected")
+            raise Refusal(
+                "model.coherence: only a learned dictionary has a coherence to lower; 0 expected"
+            )
 
     @property
     def columns(self) -> int:
@@ -77,7 +90,9 @@ class VSCModel(Decoder):
     def __post_init__(self) -> None:
         """Refuse what no single field shows."""
         if self.slab_warmup[0] > self.slab_warmup[1]:
-            raise Refusal(f"model.slab_warmup: {list(self.slab_warmup)} falls; two rising steps expected")
+            raise Refusal(
+                f"model.slab_warmup: {list(self.slab_warmup)} falls; two rising steps expected"
+            )
 
 
 @family("model")
@@ -102,7 +117,9 @@ class GumbelModel(Decoder):
 @family("model")
 @dataclass(frozen=True)
 class TVAEModel:
-    """Truncated variational autoencoder: binary latents, no encoder; with no hidden layer, binary sparse coding."""
+    """Truncated variational autoencoder: binary latents, no encoder; with no hidden layer, binary
+    sparse coding.
+    """
 
     kind: ClassVar[str] = "tvae"
     estep: ClassVar[tuple[str, ...]] = ("evolution", "random", "exact")
@@ -117,13 +134,20 @@ class TVAEModel:
     variance: Positive | None = 0.01
     """sigma^2 at the start; null: the variance of the data."""
     linear: Whole = 0
-    """Steps for which hidden layers pass states on as they are, so that the decoder is linear; then they learn too."""
+    """Steps for which hidden layers pass states on as they are, so that the decoder is linear; then
+    they learn too.
+    """
 
     def __post_init__(self) -> None:
         """Refuse what no single field shows."""
         if self.linear and (self.activation == "tanh" or {*self.hidden} - {self.latent}):
             told = f"{self.activation} and model.hidden = {list(self.hidden)}"
             wanted = f"relu or leaky_relu, and layers as wide as model.latent = {self.latent}"
-            raise Refusal(f"model.linear: {self.linear} with {told} cannot pass states on; {wanted}, expected")
+            raise Refusal(
+                f"model.linear: {self.linear} with {told} cannot pass states on; {wanted}, expected"
+            )
         if self.likelihood == "bernoulli" and self.output == "sigmoid":
-            raise Refusal("model.output: 'sigmoid' with the Bernoulli likelihood, which has one of its own; use linear")
+            raise Refusal(
+                "model.output: 'sigmoid' with the Bernoulli likelihood, which has one of its own;"
+                " use linear"
+            )

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from distvae.config.schema import Range
 from distvae.config.values import Activation, Widths
-from distvae.schema import Range
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class Net:
     """Widths of the hidden layers."""
     activation: Activation = "tanh"
     net: Literal["flat", "conv"] = "flat"
-    """`conv`: convolutions of stride 2 between an image and the hidden layers, transposed ones where it is made."""
+    """`conv`: convolutions of stride 2 between an image and the hidden layers, transposed ones
+    where it is made.
+    """
     channels: Widths = (32, 32, 64, 64)
     """Of these convolutions, from the image inwards."""
     kernel: Annotated[int, Range(2, 15)] = 4

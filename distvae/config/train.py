@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+from distvae.config.schema import Range, family
 from distvae.config.values import Count, NonNegative, Positive, Processes, Whole
-from distvae.schema import Range, family
 
 OfRecordings = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
 """Measures of resynthesised recordings."""
-OfModels = Literal["effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"]
+OfModels = Literal[
+    "effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"
+]
 """Measures of a model on a split (`distvae/tasks/measuring`)."""
 
 
@@ -30,21 +32,32 @@ class Train:
     rate_low: NonNegative = 0.0
     """Smallest rate of the cosine and the cyclical schedule."""
     clip: Positive | None = None
-    """Largest norm of a gradient of all parameters, nats; longer ones are shortened to it. null: none is."""
+    """Largest norm of a gradient of all parameters, nats; longer ones are shortened to it. null:
+    none is.
+    """
     local_steps: Whole = 0
-    """Steps that each of several workers takes alone, on its part of a batch, before parameters are averaged.
+    """Steps that each of several workers takes alone, on its part of a batch, before parameters are
+    averaged.
 
-    0: none, every step is taken together and the result is that of one worker. Otherwise it depends on their number."""
+    0: none, every step is taken together and the result is that of one worker. Otherwise it depends
+    on their number.
+    """
     patience: Count | None = None
     """Stop after so many epochs without a better validation objective; null never does."""
     seed: Whole = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Processes | None = 1
-    """Threads of one process: small layers gain little from more, and lose much on a busy machine; null: torch's."""
+    """Threads of one process: small layers gain little from more, and lose much on a busy machine;
+    null: torch's.
+    """
     products: Literal["auto", "blas", "onednn"] = "auto"
-    """Who multiplies matrices on the CPU: torch's BLAS (MKL on x86), oneDNN, or the one that suits the processor."""
+    """Who multiplies matrices on the CPU: torch's BLAS (MKL on x86), oneDNN, or the one that suits
+    the processor.
+    """
     bits: Literal["same", "any"] = "same"
-    """Whether a run goes on, and workers train together, only where they compute the same bits, or anywhere."""
+    """Whether a run goes on, and workers train together, only where they compute the same bits, or
+    anywhere.
+    """
 
 
 @family("eval")
@@ -64,12 +77,18 @@ class Eval:
         "si_sdr",
         "isd",
     )
-    """What is measured beside bound, error and sparsity; measures of recordings are left out where there are none."""
+    """What is measured beside bound, error and sparsity; measures of recordings are left out where
+    there are none.
+    """
     importance: Annotated[int, Range(1, 100_000)] = 100
     """Draws of each data point for the importance-weighted bound."""
     codes: Literal["mean", "gated", "binary"] = "mean"
-    """What probes and measures of factors look at: means; means times gate probabilities; the active values."""
+    """What probes and measures of factors look at: means; means times gate probabilities; the
+    active values.
+    """
     labels: Count = 5000
     """Training data points whose classes probes are told, at most."""
     processes: Processes | None = None
-    """Processes that judge files side by side; null: as many as have enough to do, and at most one per core."""
+    """Processes that judge files side by side; null: as many as have enough to do, and at most one
+    per core.
+    """

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from distvae.schema import Range
+from distvae.config.schema import Range
 
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
@@ -18,5 +18,7 @@ Share = Annotated[float, Range(0, 1, above=True)]
 Probability = Annotated[float, Range(1e-6, 1 - 1e-6)]
 Widths = tuple[Count, ...]
 POWER_FLOOR = 1e-10
-"""The least power of a bin, to models and to measures: the density of a zero grows without bound as its mean falls."""
+"""The least power of a bin, to models and to measures: the density of a zero grows without bound as
+its mean falls.
+"""
 Activation = Literal["tanh", "relu", "leaky_relu"]

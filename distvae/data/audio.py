@@ -1,4 +1,6 @@
-"""Sound files to signals: decoded, mixed to one channel, resampled, trimmed and levelled; every bad file refused."""
+"""Sound files to signals: decoded, mixed to one channel, resampled, trimmed and levelled; every bad
+file refused.
+"""
 
 import re
 from collections.abc import Iterator
@@ -10,8 +12,8 @@ import numpy as np
 
 from distvae.config import SpeechData
 from distvae.data.dataset import Array
-from distvae.refusal import Refusal
-from distvae.untrusted import decoding, refuse_irregular, refuse_larger
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -20,7 +22,9 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MOST_CHANNELS = 64
 """Of a recording; a damaged or hostile header may announce a thousand."""
 RATES = (1_000, 1_000_000)
-"""The least and the largest sampling rate in Hz; from a smaller one, resampling would make any length."""
+"""The least and the largest sampling rate in Hz; from a smaller one, resampling would make any
+length.
+"""
 COPIES = 4
 """Of the samples that are held while a file is read, as numbers of 32 bits."""
 UNKNOWN = 2**63 - 1
@@ -28,27 +32,33 @@ UNKNOWN = 2**63 - 1
 SEARCHED = 2**16
 """Bytes in which the first frame of an MP3 begins."""
 FRAME = rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]"
-"""How a frame of MPEG audio begins: eleven bits that are set, a version, a layer, and a bit rate."""
+"""How a frame of MPEG audio begins: eleven bits that are set, a version, a layer, and a bit rate.
+"""
 UNREAD = (
     *(".m4a", ".aac", ".mp4", ".wma", ".opus", ".oga", ".webm", ".amr", ".3gp", ".ape"),
     *(".aif", ".aiff", ".au", ".caf", ".sph"),
 )
 """Kinds of sound that are not read here; what is left out of a folder is told."""
 MPEG_HEAD = 4 + 2 + 32
-"""Bytes of a frame of MPEG audio before what its encoder says of the file: header, checksum, side information."""
+"""Bytes of a frame of MPEG audio before what its encoder says of the file: header, checksum, side
+information.
+"""
 WAV = ("WAV", "WAVEX")
 """What libsndfile calls that format."""
 
 
 def load(path: Path, config: SpeechData) -> Array:
-    """The signal of a recording as training sees it; silence and what is shorter than a window are refused."""
+    """The signal of a recording as training sees it; silence and what is shorter than a window are
+    refused.
+    """
     signal = read(path, config.rate)
     if len(signal) and not signal.any():
         raise Refusal(f"{path}: silent; leave it out")
     signal = prepare(signal, config)
     if len(signal) < config.window:
         raise Refusal(
-            f"{path}: {len(signal)} samples at {config.rate} Hz after trimming; {config.window} or more expected"
+            f"{path}: {len(signal)} samples at {config.rate} Hz after trimming; {config.window} or"
+            " more expected"
         )
     return signal
 
@@ -72,7 +82,9 @@ def prepare(signal: Array, config: SpeechData) -> Array:
 
 
 def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Array:
-    """Cut the ends whose frames lie `top_db` below the loudest: librosa.effects.trim, without its import of seconds."""
+    """Cut the ends whose frames lie `top_db` below the loudest: librosa.effects.trim, without its
+    import of seconds.
+    """
     padded = np.pad(signal, frame // 2)
     power = np.square(np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]).mean(-1)
     (loud,) = np.nonzero(power > power.max() * 10 ** (-top_db / 10))
@@ -93,7 +105,9 @@ def decode(path: Path) -> tuple[Array, int]:
 
 
 def head(path: Path) -> tuple[int, float]:
-    """The rate and the seconds that a file announces, its samples not decoded; one that is cut short is refused."""
+    """The rate and the seconds that a file announces, its samples not decoded; one that is cut
+    short is refused.
+    """
     with _opened(path) as sound:
         if not _reaches_its_end(path, sound):
             raise Refusal(f"{path}: truncated; the whole file expected")
@@ -102,28 +116,40 @@ def head(path: Path) -> tuple[int, float]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator["SoundFile"]:
-    """A sound file to read from; what is damaged, or no sound that is expected anywhere, is refused by name."""
+    """A sound file to read from; what is damaged, or no sound that is expected anywhere, is refused
+    by name.
+    """
     import soundfile
 
     expected = "an undamaged sound file"
     refuse_irregular(path, expected)
     with decoding(path, expected):
         if path.suffix.lower() == ".mp3" and not _is_mpeg(path):
-            raise Refusal(f"{path}: holds no MPEG audio, whatever its name says; {expected} expected")
+            raise Refusal(
+                f"{path}: holds no MPEG audio, whatever its name says; {expected} expected"
+            )
         with soundfile.SoundFile(path) as sound:
             if sound.channels > MOST_CHANNELS:
-                raise Refusal(f"{path}: {sound.channels} channels; {MOST_CHANNELS} at most expected")
+                raise Refusal(
+                    f"{path}: {sound.channels} channels; {MOST_CHANNELS} at most expected"
+                )
             if not RATES[0] <= sound.samplerate <= RATES[1]:
                 wanted = f"{RATES[0]:,} to {RATES[1]:,} Hz"
-                raise Refusal(f"{path}: a sampling rate of {sound.samplerate:,} Hz; {wanted} expected")
+                raise Refusal(
+                    f"{path}: a sampling rate of {sound.samplerate:,} Hz; {wanted} expected"
+                )
             yield sound
 
 
 def _is_mpeg(path: Path) -> bool:
-    """Whether a frame of MPEG audio is found behind the tags; where none is, the decoder searches and complains."""
+    """Whether a frame of MPEG audio is found behind the tags; where none is, the decoder searches
+    and complains.
+    """
     with path.open("rb") as stream:
         tag = stream.read(10)
-        size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
+        size = sum(
+            (byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False)
+        )
         stream.seek(10 + size if tag[:3] == b"ID3" else 0)
         return re.search(FRAME, stream.read(SEARCHED)) is not None
 
@@ -168,12 +194,16 @@ def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
 
 
 def _counts_frames(path: Path, sound: "SoundFile") -> bool:
-    """Whether the number of samples was written into a file; of an MP3 without it what is announced is a guess."""
+    """Whether the number of samples was written into a file; of an MP3 without it what is announced
+    is a guess.
+    """
     return bool(sound.format != "MP3" or re.search(b"Xing|Info", path.read_bytes()))
 
 
 def _ends_mp3(content: bytes) -> bool:
-    """Whether there are as many bytes as the first frame announces; True where it announces none."""
+    """Whether there are as many bytes as the first frame announces; True where it announces
+    none.
+    """
     told = re.search(b"(?:Xing|Info)(....)", content, re.DOTALL)
     if told is None or not (flags := int.from_bytes(told[1])) & 2:
         return True

@@ -8,13 +8,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 Array = NDArray[np.float32]
 
 
 class Rows(Protocol):
-    """(N, D) float32, in memory or not: an array, or what gives arrays for slices and for rows by number."""
+    """(N, D) float32, in memory or not: an array, or what gives arrays for slices and for rows by
+    number.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,7 +36,9 @@ class Rows(Protocol):
 
 
 class Stacked:
-    """Tables of one width, one below the other, that are used as one: nothing is copied but the rows asked for."""
+    """Tables of one width, one below the other, that are used as one: nothing is copied but the
+    rows asked for.
+    """
 
     ndim, dtype = 2, np.dtype(np.float32)
 
@@ -101,9 +105,13 @@ class Dataset:
     recordings: tuple[Recording, ...] = field(default=())
     """Speech only: every file with its speaker and split, in a fixed order."""
     lengths: tuple[int, ...] = field(default=())
-    """Speech only: the frames of each recording; within a split the rows follow the recordings' order."""
+    """Speech only: the frames of each recording; within a split the rows follow the recordings'
+    order.
+    """
     shape: tuple[int, ...] = ()
-    """(channels, height, width) of an image, (channels, samples) of a sound: a row is that, flat; empty: none."""
+    """(channels, height, width) of an image, (channels, samples) of a sound: a row is that, flat;
+    empty: none.
+    """
     uri: str = ""
     """Where it was brought from, if from another machine."""
 
@@ -118,7 +126,9 @@ class Dataset:
         return BUILT_IN if self.name == BUILT_IN else self.uri or str(self.root)
 
     def named(self, split: str) -> list[str]:
-        """The splits that a name stands for: itself; or `all`, without those that are another one's data again."""
+        """The splits that a name stands for: itself; or `all`, without those that are another one's
+        data again.
+        """
         if split == "all":
             first: dict[int, str] = {}
             for name, rows in self.splits.items():

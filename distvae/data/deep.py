@@ -1,4 +1,6 @@
-"""Colour pictures of 16 bits a channel, of which Pillow reads the high bytes only, and which it cannot write."""
+"""Colour pictures of 16 bits a channel, of which Pillow reads the high bytes only, and which it
+cannot write.
+"""
 
 import struct
 import zlib
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,12 +22,16 @@ OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
 
 
 def read_deep(path: Path, opened: "Image") -> Pixels | None:
-    """The pixels of an opened file (height, width, channels) if it is colour of 16 bits, and None if not."""
+    """The pixels of an opened file (height, width, channels) if it is colour of 16 bits, and None
+    if not.
+    """
     order = _order(opened)
     if order not in OTHER_ORDER:
         return None
     if opened.mode not in ("RGB", "RGBA"):
-        raise Refusal(f"{path}: grey of 16 bits with transparency; colour, or grey without it, expected")
+        raise Refusal(
+            f"{path}: grey of 16 bits with transparency; colour, or grey without it, expected"
+        )
     from PIL import Image
 
     with Image.open(path) as again:
@@ -56,15 +62,27 @@ def png(pixels: Pixels) -> bytes:
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(">u2"))
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", zlib.compress(rows))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def tiff(pixels: Pixels) -> bytes:
-    """A baseline TIFF: one strip without compression, then the depths of the channels, then the directory."""
+    """A baseline TIFF: one strip without compression, then the depths of the channels, then the
+    directory.
+    """
     height, width, channels = pixels.shape
     strip = pixels.astype("<u2").tobytes()
     depths = struct.pack(f"<{channels}H", *[16] * channels)

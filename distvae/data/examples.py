@@ -17,14 +17,16 @@ def example(path: str) -> Signal | None:
     if path == PICTURE:
         return Signal(scene(SIDE)[..., None].astype(np.float64))
     if path == SOUND:
-        from distvae.data.synthesiser import RATE, utterance
+        from distvae.data.speech.synthesiser import RATE, utterance
 
         return Signal(utterance(0, 0)[SECOND, None].astype(np.float64), rate=RATE)
     return None
 
 
 def scene(side: int) -> Array:
-    """Discs of all sizes that cover each other, as leaves do: edges and plain areas in natural proportions."""
+    """Discs of all sizes that cover each other, as leaves do: edges and plain areas in natural
+    proportions.
+    """
     random = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     picture = np.zeros((side, side), np.float32)

@@ -1,4 +1,6 @@
-"""Many files at once: their checksums, and what is made of each, in order and under a progress bar."""
+"""Many files at once: their checksums, and what is made of each, in order and under a progress
+bar.
+"""
 
 import hashlib
 import os
@@ -8,31 +10,41 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def below(root: Path, suffixes: Collection[str]) -> list[str]:
-    """Every file under a folder with one of some suffixes, relative to it and sorted, hidden ones left out."""
+    """Every file under a folder with one of some suffixes, relative to it and sorted, hidden ones
+    left out.
+    """
     found = []
     for folder, folders, names in os.walk(root, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(folder, name) for name in names if not name.startswith("."))
-        found += [path.relative_to(root) for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+        found += [
+            path.relative_to(root)
+            for path in paths
+            if path.suffix.lower() in suffixes and path.is_file()
+        ]
     return named(path.as_posix() for path in found)
 
 
 def left_out(root: Path, suffixes: Collection[str]) -> str:
-    """What to say of files under a folder whose kinds are not read here; nothing where there are none."""
+    """What to say of files under a folder whose kinds are not read here; nothing where there are
+    none.
+    """
     kinds = Counter(Path(name).suffix.lower() for name in below(root, suffixes))
     told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     return f"left out, of kinds that are not read here: {told}" if kinds else ""
 
 
 def _unreadable(error: OSError) -> NoReturn:
-    raise Refusal(f"{error.filename}: {error.strerror}; a folder that can be read expected") from error
+    raise Refusal(
+        f"{error.filename}: {error.strerror}; a folder that can be read expected"
+    ) from error
 
 
 def named(names: Iterable[str]) -> list[str]:
@@ -42,7 +54,9 @@ def named(names: Iterable[str]) -> list[str]:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise Refusal(f"{name!r}: a name that is not in UTF-8; rename the file, such as with convmv") from error
+            raise Refusal(
+                f"{name!r}: a name that is not in UTF-8; rename the file, such as with convmv"
+            ) from error
     return found
 
 
@@ -62,7 +76,9 @@ def digest(path: Path) -> str:
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Map over threads, a few items ahead: decoding and transforms release the interpreter, results stay bounded."""
+    """Map over threads, a few items ahead: decoding and transforms release the interpreter, results
+    stay bounded.
+    """
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()

@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from distvae.places import expanded
-from distvae.refusal import Refusal
+from distvae.files.places import expanded
+from distvae.files.refusal import Refusal
 
 
 def given(path: str, kind: str) -> Path | None:
-    """The folder a configuration names, else $DISTVAE_DATA (its sub-folder `kind` if there is one), else None."""
+    """The folder a configuration names, else $DISTVAE_DATA (its sub-folder `kind` if there is one),
+    else None.
+    """
     if path:
         return _existing(Path(path), "data.path")
     variable = os.environ.get("DISTVAE_DATA")
@@ -38,7 +40,8 @@ def _existing(path: Path, source: str) -> Path:
 def once(folder: Path, build: Callable[[Path], None]) -> None:
     """Have a folder built by whichever process comes first, the others waiting.
 
-    It is built under another name and renamed when whole, so a killed or failed build counts as none.
+    It is built under another name and renamed when whole, so a killed or failed build counts as
+    none.
     """
     from filelock import FileLock
 
@@ -52,7 +55,8 @@ def once(folder: Path, build: Callable[[Path], None]) -> None:
                 _build(folder, part, build)
     except OSError as error:
         raise Refusal(
-            f"{folder.parent}: {error.strerror or error}; make room, or set DISTVAE_CACHE to another folder"
+            f"{folder.parent}: {error.strerror or error}; make room, or set DISTVAE_CACHE to"
+            " another folder"
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""Folders of pictures: cropped to their centre and resized once, kept by content, mapped ever after."""
+"""Folders of pictures: cropped to their centre and resized once, kept by content, mapped ever
+after.
+"""
 
 import hashlib
 import json
@@ -12,19 +14,23 @@ import numpy as np
 
 from distvae.config import ImageData
 from distvae.data import files, folders, splits
+from distvae.data.images.source import Bytes, Labels, Published, Source
 from distvae.data.signals import PICTURES, UNREAD, opened
-from distvae.data.source import Bytes, Labels, Published, Source
-from distvae.memory import refuse_to_exceed
-from distvae.refusal import Refusal
+from distvae.files.memory import refuse_to_exceed
+from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMAT = 1  # of the kept files; a change makes old ones unknown
 TAKEN = 6
-"""Bytes of each pixel while a picture is brought to its form: it may have colours, before and after."""
+"""Bytes of each pixel while a picture is brought to its form: it may have colours, before and
+after.
+"""
 PARTITION = "list_eval_partition.txt"
-CELEBA = Published("CelebA", 182_637, 19_962)  # its 162,770 and 19,867 for training and validation together
+CELEBA = Published(
+    "CelebA", 182_637, 19_962
+)  # its 162,770 and 19,867 for training and validation together
 SPLIT_OF = {"0": "train", "1": "val", "2": "test"}
 
 
@@ -50,17 +56,26 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
     paths = [root / each.file for each in found]
     form = _form(paths, config, quiet)
     at_once = min(len(paths), os.cpu_count() or 1)
-    refuse_to_exceed(TAKEN * at_once * math.prod(form[:2]), f"data.size: {list(form[:2])}", "pictures of that size")
+    refuse_to_exceed(
+        TAKEN * at_once * math.prod(form[:2]),
+        f"data.size: {list(form[:2])}",
+        "pictures of that size",
+    )
     names = [each.file for each in found]
     facts = [FORMAT, form, list(zip(names, files.digests(paths), strict=True))]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = folders.cache() / "pictures" / key
     folders.once(folder, lambda part: _decode(part / "pixels.npy", paths, form, quiet))
-    counts = {split: sum(each.split == split for each in found) for split in dict.fromkeys(f.split for f in found)}
+    counts = {
+        split: sum(each.split == split for each in found)
+        for split in dict.fromkeys(f.split for f in found)
+    }
     digest = hashlib.sha256(json.dumps([key, found]).encode()).hexdigest()
     published = CELEBA if layout.startswith("CelebA") else None
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    return Source(layout, pixels, counts, _labels(found), digest, published, files.left_out(root, UNREAD))
+    return Source(
+        layout, pixels, counts, _labels(found), digest, published, files.left_out(root, UNREAD)
+    )
 
 
 def find(root: Path) -> tuple[list[Found], str]:
@@ -70,7 +85,10 @@ def find(root: Path) -> tuple[list[Found], str]:
     found = [_foldered(name) for name in names] if partition is None else _listed(partition, names)
     if len({each.split == "" for each in found}) > 1:
         lost = next(each.file for each in found if not each.split)
-        raise Refusal(f"{root / lost}: in no split, and others are; all in train, val or test, or none, expected")
+        raise Refusal(
+            f"{root / lost}: in no split, and others are; all in train, val or test, or none,"
+            " expected"
+        )
     by_split = sorted(found, key=lambda each: ("", *splits.SPLITS).index(each.split))
     return by_split, "a folder of pictures" if partition is None else "CelebA, by its own partition"
 
@@ -92,9 +110,14 @@ def _listed(partition: Path, names: Sequence[str]) -> list[Found]:
     try:
         rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"{partition}: cannot be read ({error}); lines such as '000001.jpg 0' expected") from error
+        raise Refusal(
+            f"{partition}: cannot be read ({error}); lines such as '000001.jpg 0' expected"
+        ) from error
     if wrong := next((row for row in rows if len(row) != 2 or row[1] not in SPLIT_OF), None):
-        raise Refusal(f"{partition}: '{' '.join(wrong)}'; lines such as '000001.jpg 0' expected, with 0, 1 or 2")
+        raise Refusal(
+            f"{partition}: '{' '.join(wrong)}'; lines such as '000001.jpg 0' expected, with 0, 1"
+            " or 2"
+        )
     known = {PurePosixPath(name).stem: SPLIT_OF[split] for name, split in rows}
     lost = next((name for name in names if PurePosixPath(name).stem not in known), None)
     if lost:
@@ -103,7 +126,9 @@ def _listed(partition: Path, names: Sequence[str]) -> list[Found]:
 
 
 def _labels(found: Sequence[Found]) -> Labels | None:
-    """The number of each picture's class among all in order, where there are several and each picture is in one."""
+    """The number of each picture's class among all in order, where there are several and each
+    picture is in one.
+    """
     kinds = sorted({each.kind for each in found})
     if len(kinds) < 2 or "" in kinds:
         return None
@@ -116,7 +141,9 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
     asked = {"grey": "L", "rgb": "RGB"}.get(config.colour, "")
     if config.size and asked:
         return Form(*config.size, asked)
-    heads = list(files.watched(files.in_order(plain_head, paths), "Sizes of pictures", len(paths), quiet))
+    heads = list(
+        files.watched(files.in_order(plain_head, paths), "Sizes of pictures", len(paths), quiet)
+    )
     mode = asked or ("L" if all(form.mode == "L" for form in heads) else "RGB")
     if config.size:
         return Form(*config.size, mode)
@@ -124,7 +151,10 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
     for path, form in zip(paths, heads, strict=True):
         if form[:2] != first[:2]:
             sizes = [f"{other.height} x {other.width}" for other in (form, first)]
-            raise Refusal(f"{path}: {sizes[0]} pixels, and {paths[0]} has {sizes[1]}; set data.size=[height, width]")
+            raise Refusal(
+                f"{path}: {sizes[0]} pixels, and {paths[0]} has {sizes[1]}; set data.size=[height,"
+                " width]"
+            )
     return Form(first.height, first.width, mode)
 
 
@@ -150,7 +180,9 @@ def _form_of(image: "Image") -> Form:
 
 def _refuse_deep(path: Path, image: "Image") -> None:
     if image.mode.startswith(("I", "F")):
-        raise Refusal(f"{path}: a picture of more than 8 bits; 8 expected, or data.kind=crops, which takes it")
+        raise Refusal(
+            f"{path}: a picture of more than 8 bits; 8 expected, or data.kind=crops, which takes it"
+        )
 
 
 def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> None:
@@ -165,13 +197,17 @@ def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> Non
 
 
 def picture(path: Path, form: Form) -> Bytes:
-    """(channels, height, width) the largest part around the centre that has the form's proportions, resized."""
+    """(channels, height, width) the largest part around the centre that has the form's proportions,
+    resized.
+    """
     from PIL import Image, ImageOps
 
     with opened(path) as image:
         _refuse_deep(path, image)
         turned = ImageOps.exif_transpose(image)
-        plain = (turned.convert("RGBA") if turned.has_transparency_data else turned).convert(form.mode)
+        plain = (turned.convert("RGBA") if turned.has_transparency_data else turned).convert(
+            form.mode
+        )
         return _channels_first(_fitted(plain, form, Image.Resampling.BILINEAR))
 
 
@@ -182,7 +218,11 @@ def _fitted(image: "Image", form: Form, how: int) -> "Image":
     wide, high = round(form.width * share), round(form.height * share)
     left, top = round((width - wide) / 2), round((height - high) / 2)
     cropped = image.crop((left, top, left + wide, top + high))
-    return cropped if cropped.size == (form.width, form.height) else cropped.resize((form.width, form.height), how)
+    return (
+        cropped
+        if cropped.size == (form.width, form.height)
+        else cropped.resize((form.width, form.height), how)
+    )
 
 
 def _channels_first(image: "Image") -> Bytes:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distvae.data.folders import cache, once
-from distvae.refusal import Refusal
-from distvae.storage import Folder, public
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder, public
 
 
 def is_remote(path: str) -> bool:
@@ -40,15 +40,25 @@ def _listed(there: Folder) -> list[tuple[str, int, str]]:
     try:
         (itself,) = there.system.get_file_info([there.path])
         below = (
-            there.system.get_file_info(FileSelector(there.path, recursive=True)) if itself.type != FileType.File else []
+            there.system.get_file_info(FileSelector(there.path, recursive=True))
+            if itself.type != FileType.File
+            else []
         )
     except OSError as error:
         cause = " ".join(str(error).split())
-        raise Refusal(f"data.path: {there}: {cause}; a folder or file that can be read expected") from error
-    found = [itself] if itself.type == FileType.File else [info for info in below if info.type == FileType.File]
+        raise Refusal(
+            f"data.path: {there}: {cause}; a folder or file that can be read expected"
+        ) from error
+    found = (
+        [itself]
+        if itself.type == FileType.File
+        else [info for info in below if info.type == FileType.File]
+    )
     if not found:
         raise Refusal(f"data.path: {there}: holds no files; a folder of data expected")
-    return sorted((info.path[len(there.path) :].lstrip("/"), int(info.size), _written(info)) for info in found)
+    return sorted(
+        (info.path[len(there.path) :].lstrip("/"), int(info.size), _written(info)) for info in found
+    )
 
 
 def _written(info: Any) -> str:
@@ -61,9 +71,15 @@ def _copy(there: Folder, target: Path, files: list[tuple[str, int, str]]) -> Non
     for folder in {(target / name).parent for name, _, _ in files}:
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        copy_files(there.path, str(target), source_filesystem=there.system, destination_filesystem=LocalFileSystem())
+        copy_files(
+            there.path,
+            str(target),
+            source_filesystem=there.system,
+            destination_filesystem=LocalFileSystem(),
+        )
     except OSError as error:
         cause = " ".join(str(error).split())
         raise Refusal(
-            f"data.path: {there}: {cause}; data that can be brought to {target.parent.parent} expected"
+            f"data.path: {there}: {cause}; data that can be brought to {target.parent.parent}"
+            " expected"
         ) from error

@@ -13,15 +13,28 @@ from numpy.typing import NDArray
 
 from distvae.data import audio
 from distvae.data.deep import read_deep, write_deep
-from distvae.output import whole
-from distvae.refusal import Refusal
-from distvae.untrusted import decoding, refuse_irregular, refuse_larger
+from distvae.files.output import whole
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-UNREAD = (".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pgm", ".ppm", ".dng")
+UNREAD = (
+    ".gif",
+    ".bmp",
+    ".webp",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+    ".tga",
+    ".psd",
+    ".pgm",
+    ".ppm",
+    ".dng",
+)
 """Kinds of picture that are not read here; what is left out of a folder is told."""
 SOUNDS = audio.SUFFIXES
 WRITTEN = (".wav", ".flac")
@@ -38,7 +51,9 @@ CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 
 @dataclass(frozen=True)
 class Signal:
-    """What is in a file. Pictures have values from 0 to 255 whatever their depth, sounds from -1 to 1."""
+    """What is in a file. Pictures have values from 0 to 255 whatever their depth, sounds from -1 to
+    1.
+    """
 
     values: NDArray[np.float64]
     """(height, width, channels) or (samples, channels)."""
@@ -74,7 +89,9 @@ class Signal:
 
     def noisy(self, sigma: float, seed: int) -> "Signal":
         """With white noise added, unclipped."""
-        return self.with_values(self.values + sigma * np.random.default_rng(seed).standard_normal(self.values.shape))
+        return self.with_values(
+            self.values + sigma * np.random.default_rng(seed).standard_normal(self.values.shape)
+        )
 
 
 def read(path: Path) -> Signal:
@@ -85,11 +102,16 @@ def read(path: Path) -> Signal:
         return read_sound(path)
     if path.is_dir():
         raise Refusal(f"{path}: a folder; a picture or a sound expected")
-    raise Refusal(f"{path}: '{path.suffix}' is no kind of file read here; {', '.join(PICTURES + SOUNDS)} expected")
+    raise Refusal(
+        f"{path}: '{path.suffix}' is no kind of file read here; {', '.join(PICTURES + SOUNDS)}"
+        " expected"
+    )
 
 
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
-    """The kinds of file that hold a signal: JPEG has neither transparency nor more than 8 bits, FLAC its own limits."""
+    """The kinds of file that hold a signal: JPEG has neither transparency nor more than 8 bits,
+    FLAC its own limits.
+    """
     if signal.rate is not None:
         return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]
     return PICTURES if signal.alpha is None and signal.bits == 8 else PICTURES[:3]
@@ -153,21 +175,29 @@ def read_picture(path: Path) -> Signal:
         deep = read_deep(path, image)
         values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
         bits = 16 if values.dtype == np.uint16 else 8
-        return _picture(values, bits, None if image.mode in CONVERTED else image.info.get("icc_profile"))
+        return _picture(
+            values, bits, None if image.mode in CONVERTED else image.info.get("icc_profile")
+        )
 
 
 @contextmanager
 def opened(path: Path) -> Iterator["Image"]:
-    """A picture's file; one that is damaged, too large or holds several is refused before its pixels are decoded."""
+    """A picture's file; one that is damaged, too large or holds several is refused before its
+    pixels are decoded.
+    """
     from PIL import Image, UnidentifiedImageError
 
     refuse_irregular(path, "an undamaged picture")
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused here
+    warnings.simplefilter(
+        "ignore", Image.DecompressionBombWarning
+    )  # what is too large is refused here
     with decoding(path, "an undamaged picture"):
         try:
             file = Image.open(path)
         except UnidentifiedImageError as error:
-            raise Refusal(f"{path}: not a picture, or its beginning is damaged; an undamaged file expected") from error
+            raise Refusal(
+                f"{path}: not a picture, or its beginning is damaged; an undamaged file expected"
+            ) from error
         with file as image:
             _refuse_vast(path, image)
             if (frames := getattr(image, "n_frames", 1)) > 1:
@@ -179,7 +209,8 @@ def _refuse_vast(path: Path, image: "Image") -> None:
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise Refusal(
-            f"{path}: {height:,} x {width:,} pixels; {MOST_PIXELS:,} in all at most expected, or a part of it"
+            f"{path}: {height:,} x {width:,} pixels; {MOST_PIXELS:,} in all at most expected, or a"
+            " part of it"
         )
     refuse_larger(path, width * height * len(image.getbands()) * COPIES, "its pixels")
 
@@ -192,12 +223,18 @@ def _picture(values: NDArray[Any], bits: int, profile: bytes | None) -> Signal:
 
 
 def _pixels(path: Path, image: "Image") -> NDArray[Any]:
-    """The values of a picture of any common kind, as grey or colour, with transparency or without."""
+    """The values of a picture of any common kind, as grey or colour, with transparency or
+    without.
+    """
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):
         raise Refusal(f"{path}: values of 32 bits; a picture of 8 or 16 bits expected")
-    clear = "A" if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa") else ""
+    clear = (
+        "A"
+        if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
+        else ""
+    )
     grey = image.mode in ("1", "L", "LA", "La")
     return np.asarray(image.convert(("L" if grey else "RGB") + clear))
 

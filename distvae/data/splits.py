@@ -1,17 +1,28 @@
-"""Which speaker trains, validates and tests: as given, or drawn by a seed; never one speaker in two splits."""
+"""Which speaker trains, validates and tests: as given, or drawn by a seed; never one speaker in two
+splits.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 SPLITS = ("train", "val", "test")
-_NAMES = {"train": "train", "val": "val", "dev": "val", "valid": "val", "validation": "val", "test": "test"}
+_NAMES = {
+    "train": "train",
+    "val": "val",
+    "dev": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 
 
 def named(word: str) -> str | None:
-    """The split a word means: train | val | dev | valid | validation | test, any case, alone or as in dev-clean."""
+    """The split a word means: train | val | dev | valid | validation | test, any case, alone or as
+    in dev-clean.
+    """
     return _NAMES.get(re.split(r"[-_]", word.lower())[0])
 
 
@@ -21,8 +32,8 @@ def by_speaker(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     for speaker, split in pairs:
         if found.setdefault(speaker, split) != split:
             raise Refusal(
-                f"speaker '{speaker}' is in {found[speaker]} and in {split}; one split per speaker expected,"
-                " or data.split=seeded to draw them anew"
+                f"speaker '{speaker}' is in {found[speaker]} and in {split}; one split per speaker"
+                " expected, or data.split=seeded to draw them anew"
             )
     return found
 
@@ -30,11 +41,14 @@ def by_speaker(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 def complete(splits: Mapping[str, str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
     """The same assignment with every split that lacks speakers filled from train's.
 
-    Who is drawn depends on the names of train's speakers and on the seed alone. A share is of those speakers, rounded,
-    and is one speaker at least.
+    Who is drawn depends on the names of train's speakers and on the seed alone. A share is of those
+    speakers, rounded, and is one speaker at least.
     """
     missing = [name for name in shares if name not in splits.values()]
-    pool = sorted((s for s in splits if splits[s] == "train"), key=lambda s: sha256(f"{seed}:{s}".encode()).digest())
+    pool = sorted(
+        (s for s in splits if splits[s] == "train"),
+        key=lambda s: sha256(f"{seed}:{s}".encode()).digest(),
+    )
     counts = {name: max(1, round(shares[name] * len(pool))) for name in missing}
     if len(pool) <= sum(counts.values()):
         raise Refusal(_too_few(pool, counts))

@@ -1,4 +1,6 @@
-"""What data there is below a path: what it is recognised as, how much of it, and what is wrong with it."""
+"""What data there is below a path: what it is recognised as, how much of it, and what is wrong with
+it.
+"""
 
 import math
 from collections import Counter
@@ -8,29 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import IdxData, ImageData, RowsData, SpeechData
-from distvae.data import (
-    audio,
-    cifar,
-    files,
-    images,
-    labels_of,
-    layouts,
-    open_dataset,
-    pictures,
-    recordings,
-    remote,
-    rows,
-    signals,
-)
+from distvae.data import audio, files, labels_of, open_dataset, pictures, remote, signals
 from distvae.data.dataset import BUILT_IN, Dataset, Recording
 from distvae.data.examples import PICTURE, SOUND, example
+from distvae.data.images import cifar
+from distvae.data.images import collection as images
+from distvae.data.images.source import Places, divided
 from distvae.data.signals import PICTURES, Signal
 from distvae.data.signals import read as read_signal
-from distvae.data.source import Places, divided
+from distvae.data.speech import layouts, recordings
 from distvae.data.splits import SPLITS
-from distvae.data.tables import SUFFIXES as TABLES
-from distvae.places import expanded
-from distvae.refusal import Refusal
+from distvae.data.tables import rows
+from distvae.data.tables.formats import SUFFIXES as TABLES
+from distvae.files.places import expanded
+from distvae.files.refusal import Refusal
 
 SHOWN = 5  # files or speakers that are named where there may be many
 BUILT_INS = (BUILT_IN, PICTURE, SOUND)
@@ -56,21 +49,27 @@ class Survey:
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing is wrong, 1 where the protocol is not kept, 2 where something cannot be read."""
+        """0 where nothing is wrong, 1 where the protocol is not kept, 2 where something cannot be
+        read.
+        """
         return 2 if self.unreadable else 1 if self.wrong else 0
 
 
 def survey(path: str) -> Survey:
-    """What there is below a path or a URI. Pictures and recordings in folders are opened, not decoded."""
+    """What there is below a path or a URI. Pictures and recordings in folders are opened, not
+    decoded.
+    """
     if path == BUILT_IN:
-        from distvae.data import synthesiser
+        from distvae.data.speech import synthesiser
 
         return _speech(path, synthesiser.folder())
     if (built_in := example(path)) is not None:
         return _signal(path, built_in)
     place = expanded(remote.here(path))
     if not place.exists():
-        raise Refusal(f"{path}: no such file or folder; data, or {', '.join(map(repr, BUILT_INS))}, expected")
+        raise Refusal(
+            f"{path}: no such file or folder; data, or {', '.join(map(repr, BUILT_INS))}, expected"
+        )
     found = _folder(place) if place.is_dir() else _file(place)
     return replace(found, path=path) if remote.is_remote(path) else found
 
@@ -79,21 +78,33 @@ def _file(path: Path) -> Survey:
     if path.suffix.lower() == ".npz":
         return _images(path)
     if path.suffix.lower() in TABLES:
-        raise Refusal(f"{path}: a table; 'distvae ingest {path} OUT' makes a folder of it that can be trained on")
+        raise Refusal(
+            f"{path}: a table; 'distvae ingest {path} OUT' makes a folder of it that can be"
+            " trained on"
+        )
     return _signal(str(path), read_signal(path))
 
 
 def _folder(root: Path) -> Survey:
     if (root / rows.MANIFEST).is_file():
         dataset = open_dataset(RowsData(path=str(root)))
-        return Survey(str(root), "rows of numbers", "rows", _counted(dataset, "rows"), {"values": dataset.dims})
+        return Survey(
+            str(root),
+            "rows of numbers",
+            "rows",
+            _counted(dataset, "rows"),
+            {"values": dataset.dims},
+        )
     if any(root.glob("*-images[-.]idx3-ubyte*")):
         return _idx(root)
     if cifar.find(root) is not None or any(root.glob("*.npz")):
         return _images(root)
     sounds, seen = files.below(root, audio.SUFFIXES), files.below(root, PICTURES)
     if not sounds and not seen:
-        raise Refusal(f"{root}: no data known here; recordings, idx files, rows of 'distvae ingest', {images.EXPECTED}")
+        raise Refusal(
+            f"{root}: no data known here; recordings, idx files, rows of 'distvae ingest',"
+            f" {images.EXPECTED}"
+        )
     return _pictures(root) if len(seen) > len(sounds) else _speech(str(root), root)
 
 
@@ -106,7 +117,9 @@ def _signal(path: str, signal: Signal) -> Survey:
     if signal.rate is None:
         size = {"height": sides[0], "width": sides[1], "channels": channels, "bits": signal.bits}
         return Survey(path, "a picture", "patches", {}, size)
-    return Survey(path, "a sound", "patches", {}, {"seconds": sides[0] / signal.rate, "rate": signal.rate})
+    return Survey(
+        path, "a sound", "patches", {}, {"seconds": sides[0] / signal.rate, "rate": signal.rate}
+    )
 
 
 def _idx(root: Path) -> Survey:
@@ -117,7 +130,9 @@ def _idx(root: Path) -> Survey:
     except Refusal as refusal:
         classes = {"labels": f"none: {refusal}"}
     facts = _shape(dataset.shape) | classes
-    counts: dict[str, dict[str, float]] = {split: {"images": len(dataset.splits[split])} for split in ("train", "test")}
+    counts: dict[str, dict[str, float]] = {
+        split: {"images": len(dataset.splits[split])} for split in ("train", "test")
+    }
     return Survey(str(root), "idx files", "idx", counts, facts)
 
 
@@ -125,7 +140,9 @@ def _images(root: Path) -> Survey:
     config = ImageData(path=str(root))
     source, dataset = images.read(root, config), open_dataset(config)
     facts = _shape(dataset.shape) | _classes(config)
-    return Survey(str(root), source.layout, "images", _counted(dataset, "images"), facts, _short(source.note))
+    return Survey(
+        str(root), source.layout, "images", _counted(dataset, "images"), facts, _short(source.note)
+    )
 
 
 def _short(note: str) -> tuple[str, ...]:
@@ -139,18 +156,29 @@ def _shape(shape: Sequence[int]) -> dict[str, Any]:
 
 def _classes(config: IdxData | ImageData) -> dict[str, Any]:
     labels = labels_of(config)
-    return {"classes": len({int(label) for part in labels.values() for label in part}) if labels else "none"}
+    return {
+        "classes": (
+            len({int(label) for part in labels.values() for label in part}) if labels else "none"
+        )
+    }
 
 
 def _pictures(root: Path) -> Survey:
     """A folder of pictures, by their headers."""
     found, layout = pictures.find(root)
-    heads = list(files.in_order(files.attempted(pictures.plain_head), [root / each.file for each in found]))
+    heads = list(
+        files.in_order(files.attempted(pictures.plain_head), [root / each.file for each in found])
+    )
     whole = [head for head in heads if not isinstance(head, Refusal)]
     sizes = Counter((head.height, head.width) for head in whole)
-    named = {split: sum(each.split == split for each in found) for split in dict.fromkeys(f.split for f in found)}
+    named = {
+        split: sum(each.split == split for each in found)
+        for split in dict.fromkeys(f.split for f in found)
+    }
     parts = divided(named, ImageData())
-    counts: dict[str, dict[str, float]] = {split: {"images": len(parts[split])} for split in _own(parts)}
+    counts: dict[str, dict[str, float]] = {
+        split: {"images": len(parts[split])} for split in _own(parts)
+    }
     most = {f"{h} x {w}": count for (h, w), count in sizes.most_common(SHOWN)}
     facts: dict[str, Any] = {
         "sizes": len(sizes),
@@ -187,13 +215,26 @@ def _speech(path: str, root: Path) -> Survey:
     except Refusal as refusal:
         wrong.append(str(refusal))
     heads = list(files.in_order(files.attempted(audio.head), [root / each.file for each in found]))
-    whole = [(each, head) for each, head in zip(found, heads, strict=True) if not isinstance(head, Refusal)]
+    whole = [
+        (each, head)
+        for each, head in zip(found, heads, strict=True)
+        if not isinstance(head, Refusal)
+    ]
     rates = Counter(rate for _, (rate, _) in whole)
-    splits = {name: _amount(name, whole) for name in ("", *SPLITS) if any(each.split == name for each, _ in whole)}
-    facts = {"speakers": len({each.speaker for each in found}), "rates": {str(r): n for r, n in rates.most_common()}}
+    splits = {
+        name: _amount(name, whole)
+        for name in ("", *SPLITS)
+        if any(each.split == name for each, _ in whole)
+    }
+    facts = {
+        "speakers": len({each.speaker for each in found}),
+        "rates": {str(r): n for r, n in rates.most_common()},
+    }
     unreadable = tuple(str(head) for head in heads if isinstance(head, Refusal))
     if layout is not None:
-        wrong += layouts.departures(layout, root, names, {each.file: rate for each, (rate, _) in whole})
+        wrong += layouts.departures(
+            layout, root, names, {each.file: rate for each, (rate, _) in whole}
+        )
     if others := recordings.left_out(root, config):
         wrong.append(others)
     title = "a tree of recordings" if layout is None else layouts.title(layout, own)
@@ -203,4 +244,8 @@ def _speech(path: str, root: Path) -> Survey:
 def _amount(split: str, whole: Iterable[tuple[Recording, tuple[int, float]]]) -> dict[str, float]:
     own = [(each.speaker, seconds) for each, (_, seconds) in whole if each.split == split]
     hours = math.fsum(seconds for _, seconds in own) / 3600
-    return {"recordings": len(own), "speakers": len({speaker for speaker, _ in own}), "hours": hours}
+    return {
+        "recordings": len(own),
+        "speakers": len({speaker for speaker, _ in own}),
+        "hours": hours,
+    }

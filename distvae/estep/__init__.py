@@ -11,7 +11,9 @@ from distvae.estep.truncated import Evolution, Exact, RandomSearch
 
 
 def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[Any, Any]:
-    """The untrained model and E-step of a configuration; the first weights are a function of the seed."""
+    """The untrained model and E-step of a configuration; the first weights are a function of the
+    seed.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = models.build(config.model, dims, shape)

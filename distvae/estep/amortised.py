@@ -1,4 +1,6 @@
-"""Posteriors by an encoder's forward pass. The input transform is part of the encoder, not of the data."""
+"""Posteriors by an encoder's forward pass. The input transform is part of the encoder, not of the
+data.
+"""
 
 from collections.abc import Iterable
 
@@ -8,10 +10,10 @@ from torch import Tensor
 from distvae import config
 from distvae.estep.stateless import Stateless
 from distvae.interface import Batch
-from distvae.lanes import Held
 from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
 from distvae.models.vae import VAE
+from distvae.numerics.lanes import Held
 
 
 class Amortised(Stateless):
@@ -20,7 +22,9 @@ class Amortised(Stateless):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, config: config.Amortised, dims: int, model: VAE, shape: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, config: config.Amortised, dims: int, model: VAE, shape: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         self.config = config
         self.trunk, width = encoder(config, dims, shape)
@@ -29,20 +33,27 @@ class Amortised(Stateless):
         self.register_buffer("scale", torch.ones(dims))
 
     def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
-        """Take the statistics that standardise the input from the training data; a value never seen keeps its units."""
+        """Take the statistics that standardise the input from the training data; a value never seen
+        keeps its units.
+        """
         if self.config.input != "log_standard":
             return
         count, total = torch.tensor(0), torch.zeros(2, len(self.shift), dtype=torch.float64)
         for block in blocks:
             u = (block + self.config.floor).log().double()
-            count, total = count + (~u.isnan()).sum(0), total + torch.stack([u.nansum(0), u.square().nansum(0)])
+            count, total = (
+                count + (~u.isnan()).sum(0),
+                total + torch.stack([u.nansum(0), u.square().nansum(0)]),
+            )
         mean, square = total / count.clamp_min(1)
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         self.shift.copy_(mean)
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 
     def transform(self, batch: Batch) -> Tensor:
-        """(B, D) what the encoder sees; missing values are zero, the mean where inputs are standardised."""
+        """(B, D) what the encoder sees; missing values are zero, the mean where inputs are
+        standardised.
+        """
         u = batch.x if self.config.input == "raw" else (batch.x + self.config.floor).log()
         u = u if self.config.input != "log_standard" else (u - self.shift) / self.scale
         return u if batch.mask is None else u.where(batch.mask, 0.0)

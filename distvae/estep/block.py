@@ -1,4 +1,6 @@
-"""The block of rows that was visited last: its states stay beside the model while minibatches are cut from it."""
+"""The block of rows that was visited last: its states stay beside the model while minibatches are
+cut from it.
+"""
 
 from typing import NamedTuple
 
@@ -26,5 +28,7 @@ class Block(NamedTuple):
         place = torch.searchsorted(self.rows, rows, sorter=self.order).clamp(max=len(self.rows) - 1)
         index = self.order[place]
         return (
-            self.words[index.to(self.words.device, non_blocking=True)] if torch.equal(self.rows[index], rows) else None
+            self.words[index.to(self.words.device, non_blocking=True)]
+            if torch.equal(self.rows[index], rows)
+            else None
         )

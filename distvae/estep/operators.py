@@ -1,7 +1,7 @@
 """The evolutionary operators: who becomes a parent, and how children differ from their parents.
 
-Each is a pure function of states, their log-joints, and draws that belong to the row (Guiraud et al. 2018, and the
-TVAE paper's supplement). States are words (B, S, W).
+Each is a pure function of states, their log-joints, and draws that belong to the row (Guiraud et
+al. 2018, and the TVAE paper's supplement). States are words (B, S, W).
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distvae.models.population import below, flip, holds, pack, take, unpack, words_of
-from distvae.noise import Noise, Stream, unit
+from distvae.numerics.noise import Noise, Stream, unit
 
 Selection = Literal["fitness", "fitness_batch", "released", "uniform", "best"]
 RELEASE_BATCH = 32
@@ -19,14 +19,17 @@ MOST = (1 << 62) - 1
 MOST_ACTIVE = 8  # of Bernoulli(1 / H) more bits are active once in a million states
 
 
-def select(words: Tensor, log_joint: Tensor, count: int, selection: Selection, noise: Noise, stage: int) -> Tensor:
+def select(
+    words: Tensor, log_joint: Tensor, count: int, selection: Selection, noise: Noise, stage: int
+) -> Tensor:
     """(B, Np, W) parents.
 
-    `fitness` draws in proportion to the log-joint above the row's lowest, `uniform` evenly, both without replacement;
-    `best` takes the best. `fitness_batch` normalises fitness over a minibatch of 32, so that each parent, drawn with
-    replacement, is the best state but for one time in 32. `released` is what the released code makes of that: not the
-    best, but the one that stands at an end of the list. Kept states, ranked, stand there as of their last visit, under
-    other parameters; children as they were made.
+    `fitness` draws in proportion to the log-joint above the row's lowest, `uniform` evenly, both
+    without replacement; `best` takes the best. `fitness_batch` normalises fitness over a minibatch
+    of 32, so that each parent, drawn with replacement, is the best state but for one time in 32.
+    `released` is what the released code makes of that: not the best, but the one that stands at an
+    end of the list. Kept states, ranked, stand there as of their last visit, under other
+    parameters; children as they were made.
     """
     if selection == "fitness_batch":
         return take(words, _nearly_best(log_joint, count, noise, stage))
@@ -36,7 +39,9 @@ def select(words: Tensor, log_joint: Tensor, count: int, selection: Selection, n
         return take(words, log_joint.topk(count, dim=1).indices)
     chance = -noise.uniform("parent", stage + 1, words.shape[1])[:, stage].log()
     weight = _fitness(log_joint) if selection == "fitness" else torch.ones_like(log_joint)
-    return take(words, (weight / chance).topk(count, dim=1).indices)  # exponential races: weighted, none twice
+    return take(
+        words, (weight / chance).topk(count, dim=1).indices
+    )  # exponential races: weighted, none twice
 
 
 def _fitness(log_joint: Tensor) -> Tensor:
@@ -48,12 +53,16 @@ def _fitness(log_joint: Tensor) -> Tensor:
 def _nearly_best(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
     u = noise.uniform("parent", stage + 1, 2 * count)[:, stage]
     ladder = _fitness(log_joint).cumsum(1)
-    drawn = torch.searchsorted(ladder, u[:, :count] * ladder[:, -1:]).clamp_max(log_joint.shape[1] - 1)
+    drawn = torch.searchsorted(ladder, u[:, :count] * ladder[:, -1:]).clamp_max(
+        log_joint.shape[1] - 1
+    )
     return drawn.where(u[:, count:] < 1 / RELEASE_BATCH, log_joint.argmax(1, keepdim=True))
 
 
 def _at_an_end(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
-    """The first of kept states, the last of children, and one time in 32 any, as fitness there hardly differs."""
+    """The first of kept states, the last of children, and one time in 32 any, as fitness there
+    hardly differs.
+    """
     u = noise.uniform("parent", stage + 1, 2 * count)[:, stage]
     states = log_joint.shape[1]
     any_one = (u[:, :count] * states).long().clamp_max(states - 1)
@@ -61,7 +70,9 @@ def _at_an_end(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tenso
 
 
 def distinct(words: Tensor, among: int) -> Tensor:
-    """(..., K) different places below `among` from K random words, every set as likely (Floyd's algorithm)."""
+    """(..., K) different places below `among` from K random words, every set as likely (Floyd's
+    algorithm).
+    """
     chosen: list[Tensor] = []
     count = words.shape[-1]
     for i, word in enumerate(words.unbind(-1)):
@@ -80,16 +91,25 @@ def _place(word: Tensor, among: Tensor | int) -> Tensor:
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
-    """(B, Np * Nc, W) children that differ from their parent in one bit each, siblings in different ones."""
+    """(B, Np * Nc, W) children that differ from their parent in one bit each, siblings in different
+    ones.
+    """
     rows, count, words = parents.shape
     bit = distinct(noise.bits("child", stage + 1, count, children)[:, stage], latent)
-    return flip(parents[:, :, None].expand(-1, -1, children, -1), bit).reshape(rows, count * children, words)
+    return flip(parents[:, :, None].expand(-1, -1, children, -1), bit).reshape(
+        rows, count * children, words
+    )
 
 
 def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
-    """(B, K, W) states of independent bits, each active with probability 1 / H: how many are, and then which."""
+    """(B, K, W) states of independent bits, each active with probability 1 / H: how many are, and
+    then which.
+    """
     most = min(latent, MOST_ACTIVE)
-    chance = [math.comb(latent, k) * (1 / latent) ** k * (1 - 1 / latent) ** (latent - k) for k in range(most)]
+    chance = [
+        math.comb(latent, k) * (1 / latent) ** k * (1 - 1 / latent) ** (latent - k)
+        for k in range(most)
+    ]
     ladder = torch.tensor(chance, device=noise.row.device).cumsum(0)
     words = noise.bits(stream, count, most + 1)
     active = torch.searchsorted(ladder, unit(words[..., 0]))
@@ -103,9 +123,17 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
 
 
 def sparsely_flipped(
-    parents: Tensor, children: int, latent: int, active: float, rate: float, noise: Noise, stage: int
+    parents: Tensor,
+    children: int,
+    latent: int,
+    active: float,
+    rate: float,
+    noise: Noise,
+    stage: int,
 ) -> Tensor:
-    """(B, Np * Nc, W) children with `rate * H` bits turned over on average, drawn towards `active` ones."""
+    """(B, Np * Nc, W) children with `rate * H` bits turned over on average, drawn towards `active`
+    ones.
+    """
     states = unpack(parents, latent)
     ones = states.sum(-1, keepdim=True).float()
     zeros, flips, surplus = latent - ones, latent * rate, ones - active
@@ -117,7 +145,9 @@ def sparsely_flipped(
 
 
 def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
-    """(B, Np * (Np - 1), W) both children of every pair of parents, cut at one point drawn for the pair."""
+    """(B, Np * (Np - 1), W) both children of every pair of parents, cut at one point drawn for the
+    pair.
+    """
     first, second = torch.triu_indices(parents.shape[1], parents.shape[1], 1, device=parents.device)
     cut = noise.bits("choice", stage + 1, len(first))[:, stage].remainder(latent - 1) + 1
     mask = below(cut, words_of(latent))

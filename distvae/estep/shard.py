@@ -1,8 +1,10 @@
-"""What holds populations for workers in other processes: a store of some rows that knows what it was told last.
+"""What holds populations for workers in other processes: a store of some rows that knows what it
+was told last.
 
-A shard is filled, with first states or from files, under a token of its own: its incarnation. Whoever reads or writes
-names the incarnation that is meant, so nothing that was sent to an earlier one, or to one whose memory went with its
-process, is ever mixed into the present states. Within an incarnation, puts are numbered and the highest number wins.
+A shard is filled, with first states or from files, under a token of its own: its incarnation.
+Whoever reads or writes names the incarnation that is meant, so nothing that was sent to an earlier
+one, or to one whose memory went with its process, is ever mixed into the present states. Within an
+incarnation, puts are numbered and the highest number wins.
 """
 
 import secrets
@@ -14,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 from distvae.estep.store import Draw, Kept, LocalStore, room
-from distvae.lanes import Held
-from distvae.memory import peak
+from distvae.files.memory import peak
+from distvae.numerics.lanes import Held
 
 Rows = NDArray[np.int64]
 Words = NDArray[np.int64]
 
 
 class StaleShard(RuntimeError):
-    """The states that were asked for are gone: the shard began anew, in another process or from other files."""
+    """The states that were asked for are gone: the shard began anew, in another process or from
+    other files.
+    """
 
 
 class Shard:
@@ -56,11 +60,15 @@ class Shard:
         return words
 
     def put(self, rows: Rows, words: Words, step: int, incarnation: str) -> int:
-        """Replace the words of these rows where nothing of this step or a later one was put; how many were."""
+        """Replace the words of these rows where nothing of this step or a later one was put; how
+        many were.
+        """
         store, place = self._meant(incarnation), torch.tensor(rows)
         index = self.held.index(place)
         newer = self.version[index] < step
-        store.put(place[newer], torch.from_numpy(words[newer.numpy()]))  # a copy: what Ray brings is read-only
+        store.put(
+            place[newer], torch.from_numpy(words[newer.numpy()])
+        )  # a copy: what Ray brings is read-only
         self.version[index[newer]] = step
         return int(newer.sum())
 
@@ -72,7 +80,12 @@ class Shard:
     def status(self) -> dict[str, float]:
         """What it holds, and the most memory that its process has had, in bytes."""
         words = self.store.words if self.store else torch.empty(0)
-        return {"filled": self.present is not None, "rows": len(words), "bytes": 8 * words.numel(), "memory": peak()}
+        return {
+            "filled": self.present is not None,
+            "rows": len(words),
+            "bytes": 8 * words.numel(),
+            "memory": peak(),
+        }
 
     def lacking(self) -> int:
         """Rows whose states will take memory of the machine, and have none yet."""
@@ -81,14 +94,19 @@ class Shard:
     def _meant(self, incarnation: str) -> LocalStore:
         """The states, if they are those that the caller means."""
         if self.store is None or incarnation != self.incarnation():
-            raise StaleShard(f"shard {self.held.rank} of {self.held.size}: began anew; go on from the last checkpoint")
+            raise StaleShard(
+                f"shard {self.held.rank} of {self.held.size}: began anew; go on from the last"
+                " checkpoint"
+            )
         return self.store
 
     def _empty(self) -> LocalStore:
         """Room for the states, which nobody may read before it is filled."""
         self.present = None
         if self.store is None:
-            self.store = LocalStore(room(len(self.held.rows()), *self.shape, self.mapped), self.held)
+            self.store = LocalStore(
+                room(len(self.held.rows()), *self.shape, self.mapped), self.held
+            )
         return self.store
 
     def _filled(self) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from distvae.interface import Batch
-from distvae.lanes import Held
-from distvae.noise import Noise
+from distvae.numerics.lanes import Held
+from distvae.numerics.noise import Noise
 
 
 class Stateless(nn.Module):

@@ -13,10 +13,10 @@ from typing import Protocol, TypedDict
 import torch
 from torch import Tensor, nn
 
-from distvae.lanes import Held, Lanes
-from distvae.memory import available, gigabytes
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.files.memory import available, gigabytes
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.numerics.lanes import Held, Lanes
 
 VERSION = 2
 PART = 65536  # rows written at a time
@@ -30,7 +30,9 @@ Draw = Callable[[Tensor], Tensor]
 
 
 class Layout(TypedDict):
-    """Which populations a file holds, in the order of their rows: part `rank` of `size` of so many rows in lanes."""
+    """Which populations a file holds, in the order of their rows: part `rank` of `size` of so many
+    rows in lanes.
+    """
 
     rows: int
     lanes: int
@@ -52,7 +54,8 @@ class Kept(TypedDict):
 class PopulationStore(Protocol):
     """The kept states of every row, which travel in blocks.
 
-    Row numbers are on the host. Words are given from any device, and returned where the store keeps them.
+    Row numbers are on the host. Words are given from any device, and returned where the store keeps
+    them.
     """
 
     def begin(self, draw: Draw) -> None:
@@ -81,7 +84,9 @@ class PopulationStore(Protocol):
 
 
 class LocalStore(nn.Module):
-    """The rows of one holder in memory, which goes to the model's device, or in a mapped file, which stays."""
+    """The rows of one holder in memory, which goes to the model's device, or in a mapped file,
+    which stays.
+    """
 
     words: Tensor
 
@@ -128,14 +133,18 @@ class LocalStore(nn.Module):
         layout = self.layout()
         length = layout["states"] * layout["words"]
         schema = pa.schema({"states": pa.list_(pa.int64(), length)}, _metadata(layout))
-        token = secrets.token_hex(4)  # no earlier file is ever written over, so it stays valid whatever happens now
+        token = secrets.token_hex(
+            4
+        )  # no earlier file is ever written over, so it stays valid whatever happens now
         name = f"population-{generation}-{layout['rank']}of{layout['size']}-{token}.arrow"
         with Folder(folder).new(name) as sink, pa.ipc.new_file(sink, schema) as writer:
             for part in self.words.split(PART):
                 values = pa.array(part.cpu().numpy().ravel())
                 column = pa.FixedSizeListArray.from_arrays(values, length)
                 writer.write_batch(pa.record_batch([column], schema=schema))
-        return [{"file": name, "sha256": sink.digest.hexdigest(), "bytes": sink.count, "layout": layout}]
+        return [
+            {"file": name, "sha256": sink.digest.hexdigest(), "bytes": sink.count, "layout": layout}
+        ]
 
     def load(self, folder: Path | str, files: Sequence[Kept]) -> None:
         """Fill it from the files of a generation that hold rows of its own."""
@@ -144,7 +153,9 @@ class LocalStore(nn.Module):
             if _overlap(self.held, _held(self._fitting(kept))):
                 self._fill(place, kept, missing)
         if missing.any():
-            raise Refusal(f"{place.path}: {int(missing.sum())} rows are in no file that the checkpoint names")
+            raise Refusal(
+                f"{place.path}: {int(missing.sum())} rows are in no file that the checkpoint names"
+            )
 
     def layout(self) -> Layout:
         """Which populations it holds."""
@@ -164,7 +175,8 @@ class LocalStore(nn.Module):
         for name in ("rows", "states", "words"):
             if layout[name] != own[name]:
                 raise Refusal(
-                    f"{kept['file']}: of other data or another model: {layout[name]} {name}; {own[name]} expected"
+                    f"{kept['file']}: of other data or another model: {layout[name]} {name};"
+                    f" {own[name]} expected"
                 )
         return layout
 
@@ -180,7 +192,11 @@ class LocalStore(nn.Module):
                 here, rows = rows[: len(column)], rows[len(column) :]
                 own = self.held.has(here)
                 held_here = torch.from_numpy(here[own])
-                values = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, *self.words.shape[1:])
+                values = (
+                    column.flatten()
+                    .to_numpy(zero_copy_only=True)
+                    .reshape(-1, *self.words.shape[1:])
+                )
                 self.put(held_here, torch.from_numpy(values[own]))
                 missing[self.held.index(held_here)] = False
 
@@ -205,14 +221,17 @@ def _check(kept: Kept, metadata: dict[bytes, bytes]) -> None:
     told = {key.decode(): value.decode() for key, value in metadata.items()}
     if int(told["version"]) != VERSION:
         raise Refusal(
-            f"{kept['file']}: of format {told['version']}, and this distvae reads {VERSION}; use the one that wrote it"
+            f"{kept['file']}: of format {told['version']}, and this distvae reads {VERSION}; use"
+            " the one that wrote it"
         )
     if told != _metadata(kept["layout"]):
         raise Refusal(f"{kept['file']}: holds other rows than the checkpoint says")
 
 
 def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
-    """(rows, states, words) to be filled, in memory or in an unnamed file in the folder `mapped`."""
+    """(rows, states, words) to be filled, in memory or in an unnamed file in the folder
+    `mapped`.
+    """
     if mapped is None:
         refuse_to_exceed(available(), rows, states, words)
         return torch.empty(rows, states, words, dtype=torch.int64)
@@ -223,8 +242,8 @@ def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tenso
             values = torch.from_file(file.name, shared=True, size=needed // 8, dtype=torch.int64)
     except OSError as error:
         raise Refusal(
-            f"estep.mapped: {mapped}: {error.strerror}; a folder that can be written into expected, with "
-            f"{gigabytes(needed)} of room"
+            f"estep.mapped: {mapped}: {error.strerror}; a folder that can be written into expected,"
+            f" with {gigabytes(needed)} of room"
         ) from error
     return values.view(rows, states, words)
 
@@ -234,13 +253,15 @@ def refuse_to_exceed(free: int, rows: int, states: int, words: int) -> None:
     needed = 8 * rows * states * words
     if needed > free:
         raise Refusal(
-            f"estep.states: {states} states for {rows:,} rows need {gigabytes(needed)}, and "
-            f"{gigabytes(free)} of memory are free; fewer expected, or estep.mapped=FOLDER on a large disk"
+            f"estep.states: {states} states for {rows:,} rows need {gigabytes(needed)}, and"
+            f" {gigabytes(free)} of memory are free; fewer expected, or estep.mapped=FOLDER on a"
+            " large disk"
         )
 
 
 def _reserve(file: int, needed: int, free: int) -> None:
-    """Make a file so long, with all its room set aside: whoever maps it is killed where a disk is full only later.
+    """Make a file so long, with all its room set aside: whoever maps it is killed where a disk is
+    full only later.
 
     Where a system cannot set room aside, that there is enough at the start has to do.
     """

@@ -1,7 +1,9 @@
-"""E-steps that keep binary states for each data point: evolution, random draws, and all states there are.
+"""E-steps that keep binary states for each data point: evolution, random draws, and all states
+there are.
 
-A block of rows is visited at once, under the parameters of that moment; its minibatches then take the improved states
-from the store, and weigh them under the parameters of theirs. Any set of distinct states gives a valid bound.
+A block of rows is visited at once, under the parameters of that moment; its minibatches then take
+the improved states from the store, and weigh them under the parameters of theirs. Any set of
+distinct states gives a valid bound.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,10 +19,10 @@ from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsel
 from distvae.estep.stateless import Stateless
 from distvae.estep.store import Draw, Kept, LocalStore, PopulationStore, room
 from distvae.interface import Batch
-from distvae.lanes import Held
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
 from distvae.models.tvae import TVAE, Truncated
-from distvae.noise import Noise
+from distvae.numerics.lanes import Held
+from distvae.numerics.noise import Noise
 
 SAMPLED = 256  # rows of a block whose states are counted
 FIRST = -3  # the epoch whose draws make the first states
@@ -54,7 +56,9 @@ class Search(nn.Module):
     def hold(self, held: Held) -> None:
         """Make room for the states of these rows, unless there is."""
         if not self.shared:
-            words = room(len(held.rows()), self.config.states, words_of(self.latent), self.config.mapped)
+            words = room(
+                len(held.rows()), self.config.states, words_of(self.latent), self.config.mapped
+            )
             self.store = LocalStore(words, held, stays=self.config.mapped is not None)
 
     def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
@@ -87,7 +91,9 @@ class Search(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    def improve(
+        self, model: TVAE, batch: Batch, words: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         """The best distinct states of the kept and the new, and how many are new."""
         value = model.score(batch, words)
         new, new_value = self.candidates(model, batch, words, value, noise)
@@ -96,25 +102,37 @@ class Search(nn.Module):
         return better, (place >= words.shape[1]).sum()
 
     def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Visit the rows of a block; how many states were replaced, and how many of a sample are distinct."""
+        """Visit the rows of a block; how many states were replaced, and how many of a sample are
+        distinct.
+        """
         better, replaced = self.improve(model, batch, self._kept(batch), noise)
         self.store.put(batch.row, better)
         self.visited = Block.of(batch.row, better)
         distinct, place = tabulate(better[:SAMPLED])
         counts = {"distinct": len(distinct), "looked_at": place.numel()}
-        return {"substitutions": replaced} | {name: replaced.new_full((), count) for name, count in counts.items()}
+        return {"substitutions": replaced} | {
+            name: replaced.new_full((), count) for name, count in counts.items()
+        }
 
     def forward(self, model: TVAE, batch: Batch) -> Truncated:
         """Posteriors on the kept states of rows in training."""
         return model.posterior(batch, self._kept(batch))
 
     def _kept(self, batch: Batch) -> Tensor:
-        """Return the states kept for these rows, beside their values: of the last block, or from the store."""
+        """Return the states kept for these rows, beside their values: of the last block, or from
+        the store.
+        """
         found = self.visited.find(batch.row) if self.visited else None
-        return self.store.get(batch.row).to(batch.x.device, non_blocking=True) if found is None else found
+        return (
+            self.store.get(batch.row).to(batch.x.device, non_blocking=True)
+            if found is None
+            else found
+        )
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
-        """Posteriors of new data; with no sweeps, of rows in training, whose states are kept already."""
+        """Posteriors of new data; with no sweeps, of rows in training, whose states are kept
+        already.
+        """
         if sweeps == 0:
             return self.forward(model, batch)
         row = batch.row.to(batch.x.device)
@@ -124,7 +142,9 @@ class Search(nn.Module):
         return model.posterior(batch, words)
 
     def save(self, folder: Path, name: str) -> list[Kept]:
-        """Write the populations held here into a run folder; what a checkpoint has to remember of them."""
+        """Write the populations held here into a run folder; what a checkpoint has to remember of
+        them.
+        """
         return self.store.save(folder, name)
 
     def load(self, folder: Path, kept: Sequence[Kept]) -> None:
@@ -162,7 +182,9 @@ class Evolution(Search):
         if self.config.mutation == "flip":
             return flipped(parents, siblings, self.latent, noise, stage)
         active = float(model.pi.sum())
-        return sparsely_flipped(parents, siblings, self.latent, active, self.config.rate, noise, stage)
+        return sparsely_flipped(
+            parents, siblings, self.latent, active, self.config.rate, noise, stage
+        )
 
 
 class RandomSearch(Search):
@@ -217,6 +239,8 @@ def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
 
 
 def _earliest(pool: Tensor, count: int) -> Tensor:
-    """(B, count, W) the first distinct states of each row, in their order, so that later draws change no row."""
+    """(B, count, W) the first distinct states of each row, in their order, so that later draws
+    change no row.
+    """
     age = torch.arange(pool.shape[1], dtype=torch.float32, device=pool.device).expand(len(pool), -1)
     return take(pool, keep_best(pool, -age, count)[1].sort(1).values)

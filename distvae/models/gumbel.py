@@ -1,11 +1,12 @@
-"""Binary latents with an encoder: Gumbel-softmax (Jang, Gu and Poole, ICLR 2017; Maddison, Mnih and Teh, ICLR 2017).
+"""Binary latents with an encoder: Gumbel-softmax (Jang, Gu and Poole, ICLR 2017; Maddison, Mnih and
+Teh, ICLR 2017).
 
     z_h ~ Bern(pi_h),    x | z ~ likelihood(decoder(z)),    q(z_h | x) = Bern(sigmoid(l_h(x)))
 
-Objective: z relaxed to sigmoid((l + logit u) / temperature), u uniform, under the divergence of the binary latents in
-closed form, as Jang et al. have it; so it bounds nothing. The bound that is reported draws binary z. With
-`prior: learned`, pi is the mean activity of an epoch, which has the least divergence. While it cools, the temperature
-falls from `hot` by the same factor each step.
+Objective: z relaxed to sigmoid((l + logit u) / temperature), u uniform, under the divergence of the
+binary latents in closed form, as Jang et al. have it; so it bounds nothing. The bound that is
+reported draws binary z. With `prior: learned`, pi is the mean activity of an epoch, which has the
+least divergence. While it cools, the temperature falls from `hot` by the same factor each step.
 """
 
 import math
@@ -20,7 +21,7 @@ from distvae.interface import Batch
 from distvae.models.posteriors import Binary, Encoded, Encoder
 from distvae.models.registry import register
 from distvae.models.vae import VAE
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 PI = (1e-6, 1 - 1e-6)
 
@@ -58,7 +59,9 @@ class Gumbel(VAE):
         """The encoder's latents, against pi and at the temperature of now."""
         q = encode(u)
         assert isinstance(q, Binary)
-        return replace(q, prior_logits=self.pi.logit().expand_as(q.logits), temperature=self.temperature)
+        return replace(
+            q, prior_logits=self.pi.logit().expand_as(q.logits), temperature=self.temperature
+        )
 
     def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, H) binary states drawn from pi."""
@@ -74,7 +77,10 @@ class Gumbel(VAE):
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> dict[str, Tensor]:
         """Also how active each latent is."""
         active = q.code.sum(0)
-        return super().statistics(batch, q, noise) | {"active": active, "rows": active.new_full((), len(batch.x))}
+        return super().statistics(batch, q, noise) | {
+            "active": active,
+            "rows": active.new_full((), len(batch.x)),
+        }
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The prior, if it is learned."""

@@ -1,6 +1,7 @@
 """Loops over states that torch has no fast words for, compiled when first called.
 
-`population` and `likelihoods` say the same in plain torch, for other devices and for machines without numba.
+`population` and `likelihoods` say the same in plain torch, for other devices and for machines
+without numba.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Machine code for the types of the first call, kept on disk; sums are taken in any order, so side by side."""
+    """Machine code for the types of the first call, kept on disk; sums are taken in any order, so
+    side by side.
+    """
     made: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function)
     return cast(F, made)
 
@@ -32,7 +35,9 @@ def inlined(function: F) -> F:
 def _ones(word: Any) -> Any:
     """How many bits of a word are active."""
     word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + (word >> np.uint64(2) & np.uint64(0x3333333333333333))
+    word = (word & np.uint64(0x3333333333333333)) + (
+        word >> np.uint64(2) & np.uint64(0x3333333333333333)
+    )
     word = word + (word >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
     return word * np.uint64(0x0101010101010101) >> np.uint64(56)
 
@@ -90,14 +95,19 @@ def tabulate(words: Integers) -> tuple[Integers, Integers]:
 
 
 @compiled
-def heaviest(place: Integers, weight: Floats, count: int, least: float) -> tuple[Integers, Integers, Floats]:
-    """Those of so many states whose weight exceeds the least in any row, in order; rows' places (B, S) among them."""
+def heaviest(
+    place: Integers, weight: Floats, count: int, least: float
+) -> tuple[Integers, Integers, Floats]:
+    """Those of so many states whose weight exceeds the least in any row, in order; rows' places (B,
+    S) among them.
+    """
     moved, kept, used = np.zeros_like(place), np.zeros_like(weight), np.zeros(count, np.int64)
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
             if weight[b, s] > least:
                 used[place[b, s]] = 1
-    if not used.any():  # weights that are no numbers: places point at the first state, which therefore has to be there
+    # weights that are no numbers: places point at the first state, which therefore has to be there
+    if not used.any():
         used[:1] = 1
     heavy = np.flatnonzero(used)
     used[heavy] = np.arange(len(heavy))
@@ -182,7 +192,9 @@ def scatter(gradient: Floats, words: Integers, latent: int) -> Floats:
 
 @compiled
 def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Floats:
-    """(B, H) for each bit the weights (B, S) of the states (U, W) at places (B, S) where it is active."""
+    """(B, H) for each bit the weights (B, S) of the states (U, W) at places (B, S) where it is
+    active.
+    """
     total = np.zeros((len(place), latent), weight.dtype)
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
@@ -197,7 +209,9 @@ def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Float
 
 @compiled
 def squared_distance(x: Floats, seen: Floats, output: Floats, place: Integers) -> Floats:
-    """(B, S) between the seen values of row b of x (B, D) and the output (U, D) of its s-th state."""
+    """(B, S) between the seen values of row b of x (B, D) and the output (U, D) of its s-th
+    state.
+    """
     distance = np.empty(place.shape, x.dtype)
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
@@ -211,7 +225,9 @@ def squared_distance(x: Floats, seen: Floats, output: Floats, place: Integers) -
 
 @compiled
 def pull(x: Floats, seen: Floats, output: Floats, place: Integers, weight: Floats) -> Floats:
-    """(U, D) the gradient by the output of half the weighted sum of these distances; many weights are zero."""
+    """(U, D) the gradient by the output of half the weighted sum of these distances; many weights
+    are zero.
+    """
     gradient = np.zeros_like(output)
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):

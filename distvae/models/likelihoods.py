@@ -17,7 +17,8 @@ class Likelihood(nn.Module):
     learns = False
     """Whether it has a closed-form update."""
     support = (-math.inf, math.inf)
-    """The least and the largest value that it is a density of, infinite ones themselves left out."""
+    """The least and the largest value that it is a density of, infinite ones themselves left out.
+    """
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """log p(x_d | z), elementwise."""
@@ -33,19 +34,33 @@ class Likelihood(nn.Module):
         return density.sum(-1) if mask is None else density.mul(mask[:, None]).sum(-1)
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output being (U, D)."""
+        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output
+        being (U, D).
+        """
         density: Tensor = self(x, output[place], mask)
         return density
 
     def follow(
-        self, value: Tensor, x: Tensor, output: Tensor, place: Tensor, weight: Tensor, mask: Tensor | None
+        self,
+        value: Tensor,
+        x: Tensor,
+        output: Tensor,
+        place: Tensor,
+        weight: Tensor,
+        mask: Tensor | None,
     ) -> Tensor:
-        """These values (B,), with the gradient by the output of the weighted sum (B, S) of such densities."""
+        """These values (B,), with the gradient by the output of the weighted sum (B, S) of such
+        densities.
+        """
         pull = (weight * self.pairs(x, output, place, mask)).sum(1)
         return value + (pull - pull.detach())
 
-    def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """Sums for the closed-form update of what the density itself learns, from points (B, S) with weights."""
+    def statistics(
+        self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Sums for the closed-form update of what the density itself learns, from points (B, S)
+        with weights.
+        """
         return {}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
@@ -53,10 +68,11 @@ class Likelihood(nn.Module):
 
 
 class ItakuraSaito(Likelihood):
-    """Power spectra |c|^2 of circular complex Gaussian coefficients c with variance v = exp(output).
+    """Power spectra |c|^2 of circular complex Gaussian coefficients c with variance v =
+    exp(output).
 
-    The density is that of the power, exponential with mean v. That of the coefficients is log(pi) lower per value:
-    513 log(pi) = 587 nats for a frame of 513.
+    The density is that of the power, exponential with mean v. That of the coefficients is log(pi)
+    lower per value: 513 log(pi) = 587 nats for a frame of 513.
     """
 
     support = (0.0, math.inf)
@@ -103,39 +119,64 @@ class Gaussian(Likelihood):
         return output
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S): squared distances one by one, exact where x is far from zero and the variance small."""
+        """(B, S): squared distances one by one, exact where x is far from zero and the variance
+        small.
+        """
         if not kernels(x):
             return super().pairs(x, output, place, mask)
         seen = _seen(x, mask)
-        distance = kernels(x).squared_distance(x.numpy(), seen.numpy(), output.detach().numpy(), place.numpy())
-        scale, shift = -0.5 / self.variance, -0.5 * seen.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log()
+        distance = kernels(x).squared_distance(
+            x.numpy(), seen.numpy(), output.detach().numpy(), place.numpy()
+        )
+        scale, shift = (
+            -0.5 / self.variance,
+            -0.5 * seen.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log(),
+        )
         return torch.addcmul(shift, torch.from_numpy(distance), scale)
 
     def follow(
-        self, value: Tensor, x: Tensor, output: Tensor, place: Tensor, weight: Tensor, mask: Tensor | None
+        self,
+        value: Tensor,
+        x: Tensor,
+        output: Tensor,
+        place: Tensor,
+        weight: Tensor,
+        mask: Tensor | None,
     ) -> Tensor:
         """The gradient by compiled loops, which need no values."""
         if not kernels(x):
             return super().follow(value, x, output, place, weight, mask)
         return pulled(output, value, x, _seen(x, mask), place, weight / self.variance)
 
-    def statistics(self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    def statistics(
+        self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
+    ) -> dict[str, Tensor]:
         """The expected log-likelihood, and how many values it is of."""
         values = x.new_full((), x.numel()) if mask is None else mask.sum()
         return {"density": (weight * log_likelihood).sum(), "values": values}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
-        """The mean squared error, recovered from the log-likelihood, is the variance that maximises the bound."""
+        """The mean squared error, recovered from the log-likelihood, is the variance that maximises
+        the bound.
+        """
         density = total["density"] / total["values"]
         self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
 
 
 class _Pulled(torch.autograd.Function):
-    """Values (B,) with the gradient of half the weighted sum of minus the squared distances to the output (U, D)."""
+    """Values (B,) with the gradient of half the weighted sum of minus the squared distances to the
+    output (U, D).
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, value: Tensor, x: Tensor, seen: Tensor, place: Tensor, weight: Tensor
+        ctx: Any,
+        output: Tensor,
+        value: Tensor,
+        x: Tensor,
+        seen: Tensor,
+        place: Tensor,
+        weight: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(output, x, seen, place, weight)
         return value.view_as(value)

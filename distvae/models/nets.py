@@ -6,9 +6,13 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from distvae.config import Net
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+}
 STRIDE = 2
 
 
@@ -29,8 +33,13 @@ def encoder(config: Net, dims: int, shape: tuple[int, ...]) -> tuple[nn.Module, 
     if config.net == "flat":
         return trunk((dims, *config.hidden), config.activation), (dims, *config.hidden)[-1]
     pyramid = Pyramid(config, shape, "estep")
-    layers = nn.Sequential(*pyramid.inwards(), nn.Flatten(), *trunk((pyramid.dims, *config.hidden), config.activation))
-    return OnRows(nn.Sequential(nn.Unflatten(1, shape), *layers)), (pyramid.dims, *config.hidden)[-1]
+    layers = nn.Sequential(
+        *pyramid.inwards(), nn.Flatten(), *trunk((pyramid.dims, *config.hidden), config.activation)
+    )
+    return (
+        OnRows(nn.Sequential(nn.Unflatten(1, shape), *layers)),
+        (pyramid.dims, *config.hidden)[-1],
+    )
 
 
 def decoder(config: Net, latent: int, dims: int, shape: tuple[int, ...]) -> nn.Module:
@@ -39,7 +48,9 @@ def decoder(config: Net, latent: int, dims: int, shape: tuple[int, ...]) -> nn.M
         return mlp(latent, config.hidden, dims, config.activation)
     pyramid = Pyramid(config, shape, "model")
     linear = trunk((latent, *config.hidden, pyramid.dims), config.activation)
-    return OnRows(nn.Sequential(*linear, nn.Unflatten(1, pyramid.top), *pyramid.outwards(), nn.Flatten()))
+    return OnRows(
+        nn.Sequential(*linear, nn.Unflatten(1, pyramid.top), *pyramid.outwards(), nn.Flatten())
+    )
 
 
 class OnRows(nn.Module):
@@ -60,31 +71,46 @@ class Pyramid:
 
     def __init__(self, config: Net, shape: tuple[int, ...], section: str) -> None:
         if len(shape) != 3:
-            raise Refusal(f"{section}.net: 'conv', and a data point is no image; images or net: flat expected")
+            raise Refusal(
+                f"{section}.net: 'conv', and a data point is no image; images or net: flat expected"
+            )
         self.kernel, self.padding = config.kernel, (config.kernel - 1) // 2
         self.activation: Callable[[], nn.Module] = ACTIVATIONS[config.activation]
         self.channels = (shape[0], *config.channels)
         self.sizes: list[tuple[int, ...]] = [shape[1:]]
         for layer, _ in enumerate(config.channels):
-            self.sizes.append(tuple((side + 2 * self.padding - self.kernel) // STRIDE + 1 for side in self.sizes[-1]))
+            self.sizes.append(
+                tuple(
+                    (side + 2 * self.padding - self.kernel) // STRIDE + 1 for side in self.sizes[-1]
+                )
+            )
             if min(self.sizes[-1]) < 1:
                 size = " x ".join(map(str, shape[1:]))
-                raise Refusal(f"{section}.channels: {len(config.channels)} layers on {size}; at most {layer} expected")
+                raise Refusal(
+                    f"{section}.channels: {len(config.channels)} layers on {size}; at most {layer}"
+                    " expected"
+                )
         self.top = (self.channels[-1], *self.sizes[-1])
         self.dims = self.top[0] * self.top[1] * self.top[2]
 
     def inwards(self) -> list[nn.Module]:
         """Convolutions, each followed by the activation."""
         layers = [
-            (nn.Conv2d(a, b, self.kernel, STRIDE, self.padding), self.activation()) for a, b in pairwise(self.channels)
+            (nn.Conv2d(a, b, self.kernel, STRIDE, self.padding), self.activation())
+            for a, b in pairwise(self.channels)
         ]
         return [module for layer in layers for module in layer]
 
     def outwards(self) -> list[nn.Module]:
         """Transposed convolutions back to the very sizes, the activation between them."""
         layers: list[nn.Module] = []
-        for (low, high), (small, large) in zip(pairwise(self.channels[::-1]), pairwise(self.sizes[::-1]), strict=True):
+        for (low, high), (small, large) in zip(
+            pairwise(self.channels[::-1]), pairwise(self.sizes[::-1]), strict=True
+        ):
             least = [(side - 1) * STRIDE - 2 * self.padding + self.kernel for side in small]
             lacking = (large[0] - least[0], large[1] - least[1])
-            layers += [nn.ConvTranspose2d(low, high, self.kernel, STRIDE, self.padding, lacking), self.activation()]
+            layers += [
+                nn.ConvTranspose2d(low, high, self.kernel, STRIDE, self.padding, lacking),
+                self.activation(),
+            ]
         return layers[:-1]

@@ -1,7 +1,8 @@
 """Binary states, 64 to a word: pure functions on tensors of shape (..., W), W = ceil(H / 64).
 
-A state's key is a 64-bit hash of its words. Equal states have equal keys; that two different ones of the hundred
-thousand of a block share one has a probability below 1e-9, and would cost a candidate, nothing else.
+A state's key is a 64-bit hash of its words. Equal states have equal keys; that two different ones
+of the hundred thousand of a block share one has a probability below 1e-9, and would cost a
+candidate, nothing else.
 
 On the CPU some of this is done by compiled loops, if numba is installed, with the same results.
 """
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distvae.noise import mix
+from distvae.numerics.noise import mix
 
 BITS = 64
 FEW = 0.25  # share of active bits up to which adding up rows beats a matrix product
@@ -85,10 +86,14 @@ def repeated(words: Tensor) -> Tensor:
     return torch.zeros_like(again).scatter_(1, place, again)
 
 
-def keep_best(words: Tensor, value: Tensor, count: int, ranked: bool = False) -> tuple[Tensor, Tensor]:
-    """The `count` distinct states of largest value in each row of (B, C, W), with their places (B, count).
+def keep_best(
+    words: Tensor, value: Tensor, count: int, ranked: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The `count` distinct states of largest value in each row of (B, C, W), with their places (B,
+    count).
 
-    Of equal states the earliest stands for all. Ranked, the best comes first; otherwise they come in any order.
+    Of equal states the earliest stands for all. Ranked, the best comes first; otherwise they come
+    in any order.
     """
     place = value.masked_fill(repeated(words), -torch.inf).topk(count, dim=1, sorted=ranked).indices
     return take(words, place), place
@@ -117,9 +122,11 @@ def rounded(rows: Tensor) -> Tensor:
 
 
 def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which of so many states, pointed at by places (B, S), weigh more than the precision of numbers in any row.
+    """Which of so many states, pointed at by places (B, S), weigh more than the precision of
+    numbers in any row.
 
-    Beside them where the rows point among these alone, and their weights: zero for those that weigh less.
+    Beside them where the rows point among these alone, and their weights: zero for those that weigh
+    less.
     """
     least = torch.finfo(weight.dtype).eps
     if loops := kernels(weight):
@@ -127,7 +134,9 @@ def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor,
         heavy, moved, kept = map(torch.from_numpy, found)
         return heavy, moved, kept
     counts = weight > least
-    used = torch.zeros(count, dtype=torch.bool, device=place.device).index_fill_(0, place[counts], True)
+    used = torch.zeros(count, dtype=torch.bool, device=place.device).index_fill_(
+        0, place[counts], True
+    )
     used[:1] |= ~used.any()  # of weights that are no numbers: places point at the first state
     moved = (used.cumsum(0) - 1)[place].where(counts, 0)
     return used.nonzero()[:, 0], moved, weight.where(counts, 0)
@@ -135,7 +144,9 @@ def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor,
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Binary states, on which a linear layer adds up those rows of its weights whose bits are active."""
+    """Binary states, on which a linear layer adds up those rows of its weights whose bits are
+    active.
+    """
 
     words: Tensor
     """(U, W)"""

@@ -1,4 +1,6 @@
-"""Amortised posteriors: what an encoder's heads parametrise, each with the prior it is measured against."""
+"""Amortised posteriors: what an encoder's heads parametrise, each with the prior it is measured
+against.
+"""
 
 import math
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distvae.interface import Posterior
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 LOG_VARIANCE = (-20.0, 10.0)  # what float32 can square and divide; trained models stay well inside
 
@@ -30,7 +32,9 @@ class Redrawable(Protocol):
     """A posterior that says which values are active apart from what they are."""
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
-        """(B, S, H) states with the active values drawn anew from the prior, and the others zero."""
+        """(B, S, H) states with the active values drawn anew from the prior, and the others
+        zero.
+        """
 
 
 Encoder = Callable[[Tensor], Encoded]
@@ -39,7 +43,9 @@ Encoder = Callable[[Tensor], Encoded]
 
 def log_normal(z: Tensor, mean: Tensor | float, log_variance: Tensor) -> Tensor:
     """log N(z; mean, exp(log_variance)), elementwise."""
-    return -0.5 * ((z - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+    return -0.5 * (
+        (z - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)
+    )
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -89,7 +95,10 @@ class Gaussian:
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
         """(B, S, H) draws from the prior: every value is active, as far as its variance lets it."""
-        return noise.normal("slab", draws, self.mean.shape[-1]) * (0.5 * self.prior_log_variance).exp()[:, None]
+        return (
+            noise.normal("slab", draws, self.mean.shape[-1])
+            * (0.5 * self.prior_log_variance).exp()[:, None]
+        )
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """(B, S) log p(z) - log q(z)."""
@@ -122,7 +131,9 @@ class LearnedVariance(Gaussian):
 
 @dataclass(frozen=True, slots=True)
 class SpikeAndSlab:
-    """Each value is N(mean, exp(log_variance)) with probability gamma, else exactly zero; so is each of the prior."""
+    """Each value is N(mean, exp(log_variance)) with probability gamma, else exactly zero; so is
+    each of the prior.
+    """
 
     gamma: Tensor
     mean: Tensor
@@ -145,13 +156,17 @@ class SpikeAndSlab:
         return z, weightless(z)
 
     def sample(self, noise: Noise) -> Tensor:
-        """(B, 1, H) one draw with relaxed gates; it has no density, so it serves the objective alone."""
+        """(B, 1, H) one draw with relaxed gates; it has no density, so it serves the objective
+        alone.
+        """
         return (self.sharpness * self._gate(1, noise)).sigmoid() * self._slab(1, noise)
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
         """(B, S, H) the prior's slabs where there is rather one than none."""
         epsilon = noise.normal("slab", draws, self.mean.shape[-1])
-        slab = torch.addcmul(self.prior_mean[:, None], epsilon, (0.5 * self.prior_log_variance).exp()[:, None])
+        slab = torch.addcmul(
+            self.prior_mean[:, None], epsilon, (0.5 * self.prior_log_variance).exp()[:, None]
+        )
         return self.gamma.gt(0.5)[:, None] * slab
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
@@ -192,11 +207,17 @@ class Binary:
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Binary draws with equal weights, or the mean."""
-        z = self.code[:, None] if draws == 0 or noise is None else self._gate(draws, noise).gt(0).to(self.logits.dtype)
+        z = (
+            self.code[:, None]
+            if draws == 0 or noise is None
+            else self._gate(draws, noise).gt(0).to(self.logits.dtype)
+        )
         return z, weightless(z)
 
     def sample(self, noise: Noise) -> Tensor:
-        """(B, 1, H) one relaxed draw, which tends to the binary one of the same noise as the temperature falls."""
+        """(B, 1, H) one relaxed draw, which tends to the binary one of the same noise as the
+        temperature falls.
+        """
         return (self._gate(1, noise) / self.temperature).sigmoid()
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:

@@ -9,7 +9,9 @@ MODELS: dict[type, type] = {}
 
 
 def register(config: type) -> Callable[[C], C]:
-    """Let a class model the configurations of one family; it is built from (config, dims[, shape])."""
+    """Let a class model the configurations of one family; it is built from (config, dims[,
+    shape]).
+    """
 
     def enter(cls: C) -> C:
         MODELS[config] = cls
@@ -19,6 +21,8 @@ def register(config: type) -> Callable[[C], C]:
 
 
 def build(config: Any, dims: int, shape: tuple[int, ...] = ()) -> Any:
-    """The model of a configuration, for observations of so many values; of a shape, if its net looks at one."""
+    """The model of a configuration, for observations of so many values; of a shape, if its net
+    looks at one.
+    """
     image = [shape] if getattr(config, "net", "flat") == "conv" else []
     return MODELS[type(config)](config, dims, *image)

@@ -1,11 +1,13 @@
 """Sparse dictionary model VAE (Sadeghi and Magron, Interspeech 2022).
 
-    a ~ N(0, diag gamma),    z = D a,    x | z ~ likelihood(decoder(z)),    q(a | x) = N(mu(x), diag sigma^2(x))
+    a ~ N(0, diag gamma),    z = D a,    x | z ~ likelihood(decoder(z)),
+    q(a | x) = N(mu(x), diag sigma^2(x))
 
-gamma belongs to the data point and is mu^2 + sigma^2 in closed form (see `LearnedVariance`), so it is neither stored
-nor alternated over. The code of x is `a`, one value for each atom of D. The paper's D is the identity or a DCT whose
-constant atom keeps its mean, else it would vanish; learned dictionaries are ours. Paper and release differ in what they
-resynthesise from: the paper says the posterior mean, the release draws a sample (`eval.latent`).
+gamma belongs to the data point and is mu^2 + sigma^2 in closed form (see `LearnedVariance`), so it
+is neither stored nor alternated over. The code of x is `a`, one value for each atom of D. The
+paper's D is the identity or a DCT whose constant atom keeps its mean, else it would vanish; learned
+dictionaries are ours. Paper and release differ in what they resynthesise from: the paper says the
+posterior mean, the release draws a sample (`eval.latent`).
 """
 
 import math
@@ -19,12 +21,15 @@ from distvae.interface import Batch
 from distvae.models.posteriors import Encoded, GaussianHead, LearnedVariance
 from distvae.models.registry import register
 from distvae.models.vae import VAE
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 
 def dct(rows: int, atoms: int) -> Tensor:
     """Cosines of rising frequency as unit columns, centred but for the constant one."""
-    place, frequency = torch.arange(rows, dtype=torch.float64), torch.arange(atoms, dtype=torch.float64)
+    place, frequency = (
+        torch.arange(rows, dtype=torch.float64),
+        torch.arange(atoms, dtype=torch.float64),
+    )
     columns = torch.cos(place[:, None] * math.pi * frequency / atoms)
     columns[:, 1:] -= columns[:, 1:].mean(0)
     return nn.functional.normalize(columns, dim=0).to(torch.get_default_dtype())
@@ -43,7 +48,9 @@ def coherence(dictionary: Tensor) -> Tensor:
     """Mean squared cosine between two different atoms."""
     gram = dictionary.T @ dictionary
     atoms = len(gram)
-    return (gram - torch.eye(atoms, device=gram.device)).square().sum() / max(atoms * (atoms - 1), 1)
+    return (gram - torch.eye(atoms, device=gram.device)).square().sum() / max(
+        atoms * (atoms - 1), 1
+    )
 
 
 @register(SDMModel)
@@ -54,7 +61,9 @@ class SDM(VAE):
 
     def __init__(self, config: SDMModel, dims: int, shape: tuple[int, ...] = ()) -> None:
         super().__init__(config, dims, shape)
-        self.dictionary = nn.Parameter(initial_dictionary(config), requires_grad=config.dictionary == "learned")
+        self.dictionary = nn.Parameter(
+            initial_dictionary(config), requires_grad=config.dictionary == "learned"
+        )
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(config.columns))
 
@@ -68,7 +77,9 @@ class SDM(VAE):
         return GaussianHead(width, self.states, LearnedVariance)
 
     def prior(self, noise: Noise, estep: Any) -> Tensor:
-        """(B, 1, k) codes with the training set's mean variances, since each data point has its own."""
+        """(B, 1, k) codes with the training set's mean variances, since each data point has its
+        own.
+        """
         return noise.normal("slab", 1, self.states) * self.variance.sqrt()
 
     def output(self, z: Tensor) -> Tensor:
@@ -77,7 +88,11 @@ class SDM(VAE):
 
     def penalty(self, q: Encoded) -> Tensor:
         """The weighted coherence."""
-        return self.config.coherence * coherence(self.dictionary) if self.config.coherence else super().penalty(q)
+        return (
+            self.config.coherence * coherence(self.dictionary)
+            if self.config.coherence
+            else super().penalty(q)
+        )
 
     @torch.no_grad()
     def project(self) -> None:
@@ -89,7 +104,10 @@ class SDM(VAE):
         """Also the variances gamma, for sampling."""
         assert isinstance(q, LearnedVariance)
         gamma = q.prior_log_variance.exp().sum(0)
-        return super().statistics(batch, q, noise) | {"gamma": gamma, "rows": gamma.new_full((), len(batch.x))}
+        return super().statistics(batch, q, noise) | {
+            "gamma": gamma,
+            "rows": gamma.new_full((), len(batch.x)),
+        }
 
     def maximise(self, total: dict[str, Tensor]) -> None:
         """The mean variances."""

@@ -2,10 +2,11 @@
 
     z_h ~ Bern(pi_h),    x | z ~ N(mu(z; W), sigma^2 I)  or  Bern(sigmoid(mu(z; W)))
 
-There is no encoder: q(z | x_n) is the exact posterior restricted to a set of S binary states kept for the data point,
-and log sum_{z kept} p(x_n, z) bounds log p(x_n). W ascends that sum by its gradient, the q-weighted error; pi and
-sigma^2 have closed forms, taken once per epoch. With no hidden layer the model is binary sparse coding. A deep one may
-begin as that: `model.linear` has its hidden layers be the identity, which bits pass through a rectifier unchanged.
+There is no encoder: q(z | x_n) is the exact posterior restricted to a set of S binary states kept
+for the data point, and log sum_{z kept} p(x_n, z) bounds log p(x_n). W ascends that sum by its
+gradient, the q-weighted error; pi and sigma^2 have closed forms, taken once per epoch. With no
+hidden layer the model is binary sparse coding. A deep one may begin as that: `model.linear` has its
+hidden layers be the identity, which bits pass through a rectifier unchanged.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +24,7 @@ from distvae.models.likelihoods import LIKELIHOODS, Gaussian
 from distvae.models.nets import mlp
 from distvae.models.population import States, heaviest, rounded, tabulate
 from distvae.models.registry import register
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 LEAST = 1e-5  # that a latent is active, or is not
 DEAD = 1.0  # rows of an epoch in which a latent must be active to live
@@ -34,8 +35,8 @@ CACHED = 2**18  # numbers that a layer's activations may be on the CPU, to stay 
 class Truncated:
     """q(z) proportional to p(x, z) on the kept states, zero elsewhere; no gradient goes through it.
 
-    Rows share states, so the states stand in a table, each once, and rows point into it: what the model makes of a
-    state is made once, and its gradient gathered once.
+    Rows share states, so the states stand in a table, each once, and rows point into it: what the
+    model makes of a state is made once, and its gradient gathered once.
     """
 
     table: States
@@ -91,7 +92,9 @@ class Truncated:
 
 
 class FromBits(nn.Module):
-    """A linear layer on states, its weights (H, K) stored by rows: a state adds up those of its active bits."""
+    """A linear layer on states, its weights (H, K) stored by rows: a state adds up those of its
+    active bits.
+    """
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()
@@ -100,7 +103,11 @@ class FromBits(nn.Module):
 
     def forward(self, z: Tensor | States) -> Tensor:
         """(..., H) -> (..., K)."""
-        return z @ self.weight + self.bias if isinstance(z, Tensor) else z.linear(self.weight, self.bias)
+        return (
+            z @ self.weight + self.bias
+            if isinstance(z, Tensor)
+            else z.linear(self.weight, self.bias)
+        )
 
 
 class _KnownLinear(torch.autograd.Function):
@@ -185,7 +192,9 @@ class TVAE(nn.Module):
 
     @torch.no_grad()
     def posterior(self, batch: Batch, words: Tensor) -> Truncated:
-        """The posterior on these states (B, S, W), under the parameters of now: every distinct one decoded once."""
+        """The posterior on these states (B, S, W), under the parameters of now: every distinct one
+        decoded once.
+        """
         distinct, place = tabulate(words)
         table = States(rounded(distinct), self.states)
         widest = max((*self.config.hidden, batch.x.shape[1]))
@@ -210,7 +219,8 @@ class TVAE(nn.Module):
     def objective(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """(B,) the bound itself, whose gradient is that of the q-weighted log-likelihood.
 
-        States that weigh less than the precision of numbers have no part in it; the others are followed once more.
+        States that weigh less than the precision of numbers have no part in it; the others are
+        followed once more.
         """
         bound = self.bound(batch, q, noise)
         if not torch.is_grad_enabled():
@@ -239,12 +249,16 @@ class TVAE(nn.Module):
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> dict[str, Tensor]:
         """What pi and sigma^2 need; and how many rows expect so many active latents."""
         code = q.code
-        count = code.sum(1).round().nan_to_num(0).long().clamp(0, self.states)  # NaN, until a diverged run is refused
+        count = (
+            code.sum(1).round().nan_to_num(0).long().clamp(0, self.states)
+        )  # NaN, until a diverged run is refused
         sums = self.likelihood.statistics(batch.x, q.log_likelihood, q.weight, batch.mask)
         return {"active": code.sum(0), "counts": count.bincount(minlength=self.states + 1)} | sums
 
     def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
-        """Latents active on average and in which rows, and dead; states replaced per row, and distinct; sigma."""
+        """Latents active on average and in which rows, and dead; states replaced per row, and
+        distinct; sigma.
+        """
         rows = float(total["counts"].sum())
         told = {"active": float(self.pi.sum())} | _deciles(total["counts"])
         told["dead"] = float((self.pi * rows < DEAD).sum())
@@ -262,13 +276,22 @@ class TVAE(nn.Module):
 
 
 def _deciles(counts: Tensor) -> dict[str, float]:
-    """How many latents the sparsest tenth of the rows have active at most, half of them, and all but a tenth."""
+    """How many latents the sparsest tenth of the rows have active at most, half of them, and all
+    but a tenth.
+    """
     ladder = counts.cumsum(0)
-    return {f"active_p{share}": float((100 * ladder < share * ladder[-1]).sum()) for share in (10, 50, 90)}
+    return {
+        f"active_p{share}": float((100 * ladder < share * ladder[-1]).sum())
+        for share in (10, 50, 90)
+    }
 
 
 def _variance(blocks: Iterable[Tensor]) -> float:
-    """The mean over values, but those never seen, of their variance over rows; missing values are NaN and left out."""
-    sums = [(b.isfinite().sum(0), b.double().nansum(0), b.double().square().nansum(0)) for b in blocks]
+    """The mean over values, but those never seen, of their variance over rows; missing values are
+    NaN and left out.
+    """
+    sums = [
+        (b.isfinite().sum(0), b.double().nansum(0), b.double().square().nansum(0)) for b in blocks
+    ]
     count, total, square = (torch.stack(part).sum(0) for part in zip(*sums, strict=True))
     return float((square / count - (total / count).square()).nanmean())

@@ -1,9 +1,10 @@
-"""Variational autoencoder (Kingma and Welling, ICLR 2014), with the weight beta of Higgins et al. (ICLR 2017).
+"""Variational autoencoder (Kingma and Welling, ICLR 2014), with the weight beta of Higgins et al.
+(ICLR 2017).
 
     z ~ N(0, I),    x | z ~ likelihood(decoder(z)),    q(z | x) = N(mu(x), diag sigma^2(x))
 
-The speech papers' "VAE" is this with the Itakura-Saito likelihood. beta weighs the divergence in the objective alone;
-the bound that is reported has weight one, so that it is one.
+The speech papers' "VAE" is this with the Itakura-Saito likelihood. beta weighs the divergence in
+the objective alone; the bound that is reported has weight one, so that it is one.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from distvae.models.likelihoods import LIKELIHOODS
 from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
 from distvae.models.registry import register
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 
 @register(VAEModel)
@@ -70,7 +71,9 @@ class VAE(nn.Module):
 
     def objective(self, batch: Batch, q: Encoded, noise: Noise) -> Tensor:
         """(B,) the bound with the divergence weighted by beta, minus the penalty."""
-        return self.log_likelihood(batch, q.sample(noise))[:, 0] - self.beta * q.kl() - self.penalty(q)
+        return (
+            self.log_likelihood(batch, q.sample(noise))[:, 0] - self.beta * q.kl() - self.penalty(q)
+        )
 
     def penalty(self, q: Encoded) -> Tensor:
         """(B,) or a scalar, nats per data point, outside the bound."""
@@ -89,7 +92,9 @@ class VAE(nn.Module):
         sums = {"kl": q.kl().sum()}
         if self.likelihood.learns:
             z, weight = q.points(1, noise)
-            sums |= self.likelihood.statistics(batch.x, self.log_likelihood(batch, z), weight, batch.mask)
+            sums |= self.likelihood.statistics(
+                batch.x, self.log_likelihood(batch, z), weight, batch.mask
+            )
         return sums
 
     def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:

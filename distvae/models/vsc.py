@@ -1,14 +1,17 @@
-"""Variational sparse coding (Tonolini, Jensen and Murray-Smith, UAI 2020), and its reproduction (ReScience 2019).
+"""Variational sparse coding (Tonolini, Jensen and Murray-Smith, UAI 2020), and its reproduction
+(ReScience 2019).
 
     z_j = s_j w_j,    s_j ~ Bern(alpha),    w_j ~ N(0, 1)
     q(z_j | x) = gamma_j N(mu_j, sigma_j^2) + (1 - gamma_j) delta_0
 
-Objective: gates relaxed to sigmoid(c (eta + gamma - 1)), eta uniform. The bound that is reported draws hard gates.
-`prior: fixed` is the reproduction's; its code raises c by 0.001 per epoch (its text: per iteration), ours keeps it.
-`prior: pseudo` is the paper's: a classifier softly selects one of a few learned pseudo-inputs, and the prior is the
-encoder's own spike-and-slab there; the share of active values is drawn to alpha by H KL(mean spike || alpha), per row
-as in the authors' code, outside the bound. As the selection looks at x, that objective bounds log p(x) only given the
-selection. Until `slab_warmup` ends, slabs are drawn towards N(0, 1), so that only spikes carry information.
+Objective: gates relaxed to sigmoid(c (eta + gamma - 1)), eta uniform. The bound that is reported
+draws hard gates. `prior: fixed` is the reproduction's; its code raises c by 0.001 per epoch (its
+text: per iteration), ours keeps it. `prior: pseudo` is the paper's: a classifier softly selects one
+of a few learned pseudo-inputs, and the prior is the encoder's own spike-and-slab there; the share
+of active values is drawn to alpha by H KL(mean spike || alpha), per row as in the authors' code,
+outside the bound. As the selection looks at x, that objective bounds log p(x) only given the
+selection. Until `slab_warmup` ends, slabs are drawn towards N(0, 1), so that only spikes carry
+information.
 """
 
 from dataclasses import replace
@@ -21,13 +24,15 @@ from distvae.config import VSCModel
 from distvae.models.posteriors import LOG_VARIANCE, Encoded, Encoder, SpikeAndSlab, bernoulli_kl
 from distvae.models.registry import register
 from distvae.models.vae import VAE
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 SPIKE = (1e-6, 1 - 1e-6)
 
 
 class SpikeAndSlabHead(nn.Module):
-    """From features to a spike and slab; log gamma = -relu(-f), so that gamma = 1 is reached and not only neared."""
+    """From features to a spike and slab; log gamma = -relu(-f), so that gamma = 1 is reached and
+    not only neared.
+    """
 
     def __init__(self, width: int, config: VSCModel) -> None:
         super().__init__()
@@ -39,11 +44,15 @@ class SpikeAndSlabHead(nn.Module):
         mean, log_variance, f = self.linear(features).chunk(3, -1)
         gamma = nn.functional.relu(-f).neg().exp().clamp(*SPIKE)
         zero, alpha = torch.zeros_like(mean), torch.full_like(mean, self.config.alpha)
-        return SpikeAndSlab(gamma, mean, log_variance.clamp(*LOG_VARIANCE), self.config.sharpness, alpha, zero, zero)
+        return SpikeAndSlab(
+            gamma, mean, log_variance.clamp(*LOG_VARIANCE), self.config.sharpness, alpha, zero, zero
+        )
 
 
 class PseudoInputs(nn.Module):
-    """A few learned points of the encoder's input, and a classifier that softly selects one for each row."""
+    """A few learned points of the encoder's input, and a classifier that softly selects one for
+    each row.
+    """
 
     def __init__(self, count: int, dims: int) -> None:
         super().__init__()
@@ -72,7 +81,9 @@ class VSC(VAE):
         return SpikeAndSlabHead(width, self.config)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """The encoder's spike and slab, against alpha or against that of the selected pseudo-input."""
+        """The encoder's spike and slab, against alpha or against that of the selected pseudo-
+        input.
+        """
         q = self._warmed(encode(u))
         if self.pseudo is None:
             return q
@@ -86,7 +97,9 @@ class VSC(VAE):
         return replace(q, mean=self.warmth * q.mean, log_variance=self.warmth * q.log_variance)
 
     def prior(self, noise: Noise, estep: Any) -> Tensor:
-        """(B, 1, H) states of spikes and slabs, from alpha or at a pseudo-input drawn for each row."""
+        """(B, 1, H) states of spikes and slabs, from alpha or at a pseudo-input drawn for each
+        row.
+        """
         if self.pseudo is not None:
             choice = noise.bits("choice", 1)[:, 0].remainder(self.config.pseudo_inputs)
             states: Tensor = estep.encode(self.pseudo.points[choice]).points(1, noise)[0]

@@ -1,9 +1,11 @@
-"""What a sweep or a run found, as one page that needs nothing else: HTML to show around, and a twin in Markdown."""
+"""What a sweep or a run found, as one page that needs nothing else: HTML to show around, and a twin
+in Markdown.
+"""
 
 from pathlib import Path
 
-from distvae.output import claim, whole
-from distvae.refusal import Refusal
+from distvae.files.output import claim, whole
+from distvae.files.refusal import Refusal
 from distvae.report.markdown import MARK, markdown
 from distvae.report.page import GENERATOR, html
 from distvae.report.public import places, public
@@ -29,7 +31,8 @@ def write(
 ) -> Path:
     """Write the page of a sweep's or a run's folder and its twin beside it; where the page is.
 
-    A sweep may be held against another one. What is to be published has no recordings, and names in the place of paths.
+    A sweep may be held against another one. What is to be published has no recordings, and names in
+    the place of paths.
     """
     told = read(source)
     other = None if against is None else _other(told, against)
@@ -39,7 +42,9 @@ def write(
     claim(twin, (".md",), force or _ours(twin, MARK))
     document = of_sweep(told, other) if isinstance(told, Sweep) else of_run(told)
     if publish:
-        document = public(document, [place for each in (told, other) if each for place in places(each)])
+        document = public(
+            document, [place for each in (told, other) if each for place in places(each)]
+        )
     _keep(page, html(document))
     _keep(twin, markdown(document, None if publish else twin.parent))
     return page

@@ -1,4 +1,6 @@
-"""Diagrams as SVG inside the page: their ink is the page's own, so that they read by day and by night."""
+"""Diagrams as SVG inside the page: their ink is the page's own, so that they read by day and by
+night.
+"""
 
 import io
 import re
@@ -6,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distvae.pictures.canvas import GREY, PALETTE, leave_out_the_plunge, new_figure
 from distvae.report.front import Point, front
 from distvae.report.importance import Share
+from distvae.tasks.pictures.canvas import GREY, PALETTE, leave_out_the_plunge, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
 
 INK, RULE, PAPER = "#010203", "#040506", "#070809"
 """Colours that stand for the page's until the drawing is put into it."""
-THEMED = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)", PALETTE[0].lower(): "var(--first)"}
+THEMED = {
+    INK: "currentColor",
+    RULE: "var(--rule)",
+    PAPER: "var(--paper)",
+    PALETTE[0].lower(): "var(--first)",
+}
 COLOURS = PALETTE[:6]  # black is no colour by night
 MARKERS = "osD^vP"
 POINTS = 200  # of a curve, at most: more cannot be told apart
@@ -47,7 +54,9 @@ STYLE: "dict[RcKeyType, Any]" = {
 
 
 def svg(draw: "Callable[[], Figure]", name: str) -> str:
-    """A figure as an element of the page; the name keeps what it defines apart from other drawings."""
+    """A figure as an element of the page; the name keeps what it defines apart from other
+    drawings.
+    """
     import matplotlib as mpl
 
     stream = io.StringIO()
@@ -56,7 +65,12 @@ def svg(draw: "Callable[[], Figure]", name: str) -> str:
         draw().savefig(stream, format="svg", metadata=nothing)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r'\s(width|height|xmlns(:xlink)?|version)="[^"]*"', "", text[: (end := text.index(">"))]) + text[end:]
+    text = (
+        re.sub(
+            r'\s(width|height|xmlns(:xlink)?|version)="[^"]*"', "", text[: (end := text.index(">"))]
+        )
+        + text[end:]
+    )
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     for stood, meant in THEMED.items():
         text = text.replace(stood, meant)
@@ -73,9 +87,13 @@ class Dot:
 
 
 def compromises(dots: Sequence[Dot], axes: Sequence[str], signs: Sequence[int]) -> "Figure":
-    """Two figures of each trial, the second across; what no other beats in the two is the corner of a step."""
+    """Two figures of each trial, the second across; what no other beats in the two is the corner of
+    a step.
+    """
     figure, drawn = _plane(axes, signs)
-    for (group, members), colour, marker in zip(_grouped(dots).items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+    for (group, members), colour, marker in zip(
+        _grouped(dots).items(), _cycle(COLOURS), _cycle(MARKERS), strict=False
+    ):
         _scatter(drawn, members, color=colour, marker=marker, label=group)
     best = _steps(drawn, dots, signs, INK)
     _legend(figure, dots)
@@ -84,14 +102,24 @@ def compromises(dots: Sequence[Dot], axes: Sequence[str], signs: Sequence[int]) 
 
 
 def fronts(dots: Sequence[Dot], axes: Sequence[str], signs: Sequence[int]) -> "Figure":
-    """The same of several sweeps, which are the groups: each has steps of its own, and what is no corner is pale."""
+    """The same of several sweeps, which are the groups: each has steps of its own, and what is no
+    corner is pale.
+    """
     figure, drawn = _plane(axes, signs)
     named: list[Dot] = []
-    for (group, members), colour, marker in zip(_grouped(dots).items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+    for (group, members), colour, marker in zip(
+        _grouped(dots).items(), _cycle(COLOURS), _cycle(MARKERS), strict=False
+    ):
         best = _steps(drawn, members, signs, colour)
         corners = [dot for dot in members if dot.at in best]
         _scatter(drawn, corners, color=colour, marker=marker, label=group)
-        _scatter(drawn, [dot for dot in members if dot.at not in best], color=colour, marker=marker, alpha=0.3)
+        _scatter(
+            drawn,
+            [dot for dot in members if dot.at not in best],
+            color=colour,
+            marker=marker,
+            alpha=0.3,
+        )
         named += corners
     _legend(figure, dots)
     _name(figure, drawn, named, set())
@@ -117,8 +145,13 @@ def _scatter(axes: "Axes", dots: Sequence[Dot], **how: Any) -> None:
 
 
 def _steps(axes: "Axes", dots: Sequence[Dot], signs: Sequence[int], colour: str) -> set[Point]:
-    """Draw what bounds the area that trials cover; its corners, which are the trials that no other beats."""
-    best = [(up * signs[0], across * signs[1]) for up, across in front([_turned(dot, signs) for dot in dots])]
+    """Draw what bounds the area that trials cover; its corners, which are the trials that no other
+    beats.
+    """
+    best = [
+        (up * signs[0], across * signs[1])
+        for up, across in front([_turned(dot, signs) for dot in dots])
+    ]
     across, up = [at[1] for at in best], [at[0] for at in best]
     axes.plot(across, up, drawstyle="steps-pre", color=colour, linewidth=1, alpha=0.55, zorder=2)
     return set(best)
@@ -161,12 +194,18 @@ def _name(figure: "Figure", axes: "Axes", dots: Sequence[Dot], best: set[Point])
     figure.draw_without_rendering()
     scale = figure.dpi / 72
     where = {dot: axes.transData.transform((dot.at[1], dot.at[0])) for dot in dots}
-    taken = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in where.values()]
+    taken = [
+        Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale)
+        for x, y in where.values()
+    ]
     for dot in dots:
         x, y = where[dot]
         wide = 6.5 * scale * len(str(dot.number))
         boxes = [_label(x + dx * scale, y + dy * scale, dx, wide, 9 * scale) for dx, dy in PLACES]
-        chosen = min(range(len(boxes)), key=lambda place: sum(_covered(boxes[place], other) for other in taken))
+        chosen = min(
+            range(len(boxes)),
+            key=lambda place: sum(_covered(boxes[place], other) for other in taken),
+        )
         taken.append(boxes[chosen])
         dx, dy = PLACES[chosen]
         side = "left" if dx > 0 else "right" if dx < 0 else "center"
@@ -176,7 +215,9 @@ def _name(figure: "Figure", axes: "Axes", dots: Sequence[Dot], best: set[Point])
 
 def _beside(axes: "Axes", text: str, at: Point, offset: Point, **how: Any) -> None:
     """A small label so many points beside a place, also where that lies beyond the axes."""
-    axes.annotate(text, at, offset, textcoords="offset points", annotation_clip=False, fontsize=9.5, **how)
+    axes.annotate(
+        text, at, offset, textcoords="offset points", annotation_clip=False, fontsize=9.5, **how
+    )
 
 
 def _label(x: float, y: float, side: float, wide: float, high: float) -> "Bbox":
@@ -217,7 +258,9 @@ def bounds(curves: Curves, unit: str, best: int | None) -> "Figure":
 
 
 def _name_ends(figure: "Figure", axes: "Axes", curves: Curves, best: int | None) -> None:
-    """Write each trial's number where its curve ends, in the order of the ends and apart from each other."""
+    """Write each trial's number where its curve ends, in the order of the ends and apart from each
+    other.
+    """
     figure.draw_without_rendering()
     low, high = axes.get_ylim()
     ends = sorted((runs[0][1][-1], runs[0][0][-1], number) for number, runs in curves.items())
@@ -251,17 +294,31 @@ class Usage:
 
 
 def usage(trials: Sequence[Usage]) -> "Figure":
-    """Live and dead values of each trial's code as bars, and how many equal values a data point spreads over."""
+    """Live and dead values of each trial's code as bars, and how many equal values a data point
+    spreads over.
+    """
     figure = new_figure(5.8, 1.1 + 0.25 * len(trials))
     axes = figure.subplots()
     rows = range(len(trials))
     live = [trial.live for trial in trials]
     axes.barh(rows, live, color=COLOURS[0], height=0.66, label="live")
-    axes.barh(rows, [trial.dead for trial in trials], left=live, color=RULE, height=0.66, label="dead")
-    known = [(trial.effective, row) for row, trial in enumerate(trials) if trial.effective is not None]
+    axes.barh(
+        rows, [trial.dead for trial in trials], left=live, color=RULE, height=0.66, label="dead"
+    )
+    known = [
+        (trial.effective, row) for row, trial in enumerate(trials) if trial.effective is not None
+    ]
     if known:
         spread, places = zip(*known, strict=True)
-        axes.plot(spread, places, "D", color=COLOURS[1], markeredgecolor=PAPER, markersize=7, label="effective")
+        axes.plot(
+            spread,
+            places,
+            "D",
+            color=COLOURS[1],
+            markeredgecolor=PAPER,
+            markersize=7,
+            label="effective",
+        )
     axes.set_yticks(rows, [trial.label for trial in trials], parse_math=False)
     axes.set(xlabel="values of the code", ylim=(len(trials) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
@@ -275,7 +332,13 @@ def parts(shares: Sequence[Share]) -> "Figure":
     axes = figure.subplots()
     rows = range(len(shares))
     axes.barh(rows, [share.mean for share in shares], color=COLOURS[0], height=0.6)
-    axes.hlines(rows, [share.low for share in shares], [share.high for share in shares], color=INK, linewidth=1.4)
+    axes.hlines(
+        rows,
+        [share.low for share in shares],
+        [share.high for share in shares],
+        color=INK,
+        linewidth=1.4,
+    )
     axes.set_yticks(rows, [share.name for share in shares], parse_math=False)
     axes.set(xlabel="share of the variance", xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
@@ -287,7 +350,14 @@ def course(values: Sequence[tuple[float, float]]) -> "Figure":
     figure = new_figure(4.4, 2.6)
     axes = figure.subplots()
     epochs, heights = zip(*values, strict=True)
-    axes.plot(epochs, heights, color=COLOURS[0], linewidth=1.8, marker="o" if len(epochs) < 12 else "", markersize=4)
+    axes.plot(
+        epochs,
+        heights,
+        color=COLOURS[0],
+        linewidth=1.8,
+        marker="o" if len(epochs) < 12 else "",
+        markersize=4,
+    )
     axes.set(xlabel="epoch")
     axes.locator_params(axis="x", integer=True)
     return figure

@@ -18,11 +18,15 @@ ORIGINALS = ("images",)
 SOUNDS = {"original": "Original", "reconstruction": "Reconstruction"}
 
 
-def exhibit(run: Evidence, split: str, title: str, names: Sequence[str] = tuple(CAPTIONS)) -> Exhibit:
+def exhibit(
+    run: Evidence, split: str, title: str, names: Sequence[str] = tuple(CAPTIONS)
+) -> Exhibit:
     """The pictures of these names, and the sounds, that judging a split wrote."""
     folder = run.at(split)
     sounds = [Sound(folder / f"{name}.wav", caption) for name, caption in SOUNDS.items()]
     pictures = [Picture(folder / f"{name}.png", CAPTIONS[name]) for name in names]
     return Exhibit(
-        title, [sound for sound in sounds if sound.file.is_file()], [each for each in pictures if each.file.is_file()]
+        title,
+        [sound for sound in sounds if sound.file.is_file()],
+        [each for each in pictures if each.file.is_file()],
     )

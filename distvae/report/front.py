@@ -1,4 +1,6 @@
-"""Two figures at once: which points no other beats, and how much they cover. Larger is better in both."""
+"""Two figures at once: which points no other beats, and how much they cover. Larger is better in
+both.
+"""
 
 from collections.abc import Sequence
 
@@ -17,10 +19,13 @@ def front(points: Sequence[Point]) -> list[Point]:
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
     """The area of what some point beats and what itself beats the reference.
 
-    Of two sets of trials seen from the same reference, the one with more found the better compromises.
+    Of two sets of trials seen from the same reference, the one with more found the better
+    compromises.
     """
     area, floor = 0.0, reference[1]
-    for across, up in front([point for point in points if point[0] > reference[0] and point[1] > reference[1]]):
+    for across, up in front(
+        [point for point in points if point[0] > reference[0] and point[1] > reference[1]]
+    ):
         area += (across - reference[0]) * (up - floor)
         floor = up
     return area

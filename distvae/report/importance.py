@@ -1,7 +1,8 @@
-"""How much of what differs between trials goes with each parameter, as Optuna's functional analysis of variance has it.
+"""How much of what differs between trials goes with each parameter, as Optuna's functional analysis
+of variance has it.
 
-Only parameters that all trials of a group have can be compared in it. So there is a group of all trials, and where some
-parameters exist for some values of another only, one for each of its values.
+Only parameters that all trials of a group have can be compared in it. So there is a group of all
+trials, and where some parameters exist for some values of another only, one for each of its values.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +60,11 @@ class Group:
 def groups(sweep: Sweep) -> list[Group]:
     """All finished trials; and those of each value that decides which parameters there are."""
     finished = {trial.result.number for trial in sweep.finished}
-    trials = [t for t in sweep.remembered if t.state.name == "COMPLETE" and t.number + 1 in finished and t.params]
+    trials = [
+        t
+        for t in sweep.remembered
+        if t.state.name == "COMPLETE" and t.number + 1 in finished and t.params
+    ]
     if not trials:
         return []
     found = [Group("all trials", trials, _partial(trials))]
@@ -87,10 +92,14 @@ def _within(trials: "Sequence[FrozenTrial]", key: str) -> Iterator[Group]:
 
 
 def shares(group: Group, metric: int) -> list[Share]:
-    """The part of each parameter in the variance of one figure, the largest first; none where nothing differs."""
+    """The part of each parameter in the variance of one figure, the largest first; none where
+    nothing differs.
+    """
     chance = np.random.default_rng(0)
     draws = [group.trials, *(_again(group.trials, chance) for _ in range(DRAWN))]
-    found = [_importances(trials, group.varied, metric) for trials in draws if _differs(trials, metric)]
+    found = [
+        _importances(trials, group.varied, metric) for trials in draws if _differs(trials, metric)
+    ]
     if not found or not _differs(group.trials, metric):
         return []
     whole, drawn = found[0], found[1:] or found
@@ -107,7 +116,9 @@ def _differs(trials: "Sequence[FrozenTrial]", metric: int) -> bool:
     return len({trial.values[metric] for trial in trials}) > 1
 
 
-def _importances(trials: "Sequence[FrozenTrial]", names: list[str], metric: int) -> dict[str, float]:
+def _importances(
+    trials: "Sequence[FrozenTrial]", names: list[str], metric: int
+) -> dict[str, float]:
     import optuna
 
     study = optuna.create_study(directions=["maximize"] * len(trials[0].values))

@@ -8,12 +8,17 @@ from distvae.track import Store, Tracker
 
 
 def reported(folder: Path, root: Path, quiet: bool) -> None:
-    """Write the page of a sweep and record it; should that fail, its results are there all the same."""
+    """Write the page of a sweep and record it; should that fail, its results are there all the
+    same.
+    """
     try:
         written = write(folder)
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        print(f"the report could not be written: {cause}; 'distvae report {folder}' tries again", file=sys.stderr)
+        print(
+            f"the report could not be written: {cause}; 'distvae report {folder}' tries again",
+            file=sys.stderr,
+        )
         return
     if not quiet:
         print(f"report:    {written}")
@@ -26,7 +31,8 @@ def keep(folder: Path, page: Path, root: Path) -> None:
         record = Tracker.known(folder, Store.find(root))
     except (OSError, ValueError, KeyError) as error:
         print(
-            f"{folder}: what it remembers of its record is damaged ({error!r}); the report is not in MLflow",
+            f"{folder}: what it remembers of its record is damaged ({error!r}); the report is not"
+            " in MLflow",
             file=sys.stderr,
         )
         return

@@ -1,4 +1,6 @@
-"""A report as Markdown: the same words and figures, with links in the place of what cannot be shown."""
+"""A report as Markdown: the same words and figures, with links in the place of what cannot be
+shown.
+"""
 
 import os
 import re

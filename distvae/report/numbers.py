@@ -10,7 +10,9 @@ def places(value: float) -> int:
 
 
 def shown(value: float) -> str:
-    """A figure: whole numbers whole, the rest to four digits or one decimal, tiny and huge ones in powers of ten."""
+    """A figure: whole numbers whole, the rest to four digits or one decimal, tiny and huge ones in
+    powers of ten.
+    """
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e9:
@@ -19,23 +21,40 @@ def shown(value: float) -> str:
 
 
 def with_spread(mean: float, spread: float | None) -> str:
-    """A mean and its standard deviation, told to the same decimals, or to more where it would vanish."""
+    """A mean and its standard deviation, told to the same decimals, or to more where it would
+    vanish.
+    """
     if spread is None:
         return shown(mean)
     told = f"{spread:.{places(mean)}f}"
-    return f"{shown(mean)} \N{PLUS-MINUS SIGN} {told if float(told) or not spread else f'{spread:.1g}'}"
+    return (
+        f"{shown(mean)} \N{PLUS-MINUS SIGN}"
+        f" {told if float(told) or not spread else f'{spread:.1g}'}"
+    )
 
 
 def setting(value: Any) -> str:
     """A value of the configuration."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (
+        "-"
+        if value is None
+        else ", ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
 
 
 def listed(words: list[str]) -> str:
     """One, two and three."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+    return (
+        words[0]
+        if len(words) == 1
+        else f"{', '.join(words[:-1])} and {words[-1]}"
+        if words
+        else "none"
+    )
 
 
 def counted(count: int, what: str) -> str:

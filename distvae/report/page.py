@@ -4,14 +4,15 @@ import base64
 import io
 from pathlib import Path
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.report.blocks import Document, Sound
 
 GENERATOR = '<meta name="generator" content="distvae report">'
 """How a page is known for one of ours."""
 HERE = Path(__file__).parent
 PLAIN = 500_000
-"""Bytes up to which a picture is taken as it is; one that is larger has fewer colours and pixels."""
+"""Bytes up to which a picture is taken as it is; one that is larger has fewer colours and pixels.
+"""
 WIDE = 1200
 SECONDS = 15
 """Of a recording that can be listened to."""
@@ -21,12 +22,20 @@ def html(document: Document) -> str:
     """The page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from distvae.provenance import provenance
+    from distvae.files.provenance import provenance
 
     jinja = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    jinja.filters |= {"picture": picture, "sound": sound, "kind": lambda block: type(block).__name__}
+    jinja.filters |= {
+        "picture": picture,
+        "sound": sound,
+        "kind": lambda block: type(block).__name__,
+    }
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "sort.js"))
     return jinja.get_template("page.html.j2").render(
         document=document,
@@ -65,7 +74,9 @@ def sound(given: Sound) -> str:
             samples = file.read(SECONDS * rate, dtype="int16")
     except soundfile.LibsndfileError as error:
         why = error.error_string.rstrip(".")
-        raise Refusal(f"{given.file}: cannot be read ({why}); the sound that judging wrote expected") from error
+        raise Refusal(
+            f"{given.file}: cannot be read ({why}); the sound that judging wrote expected"
+        ) from error
     soundfile.write(stream, samples, rate, format="FLAC", subtype="PCM_16")
     return _address("audio/flac", stream.getvalue())
 

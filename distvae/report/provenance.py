@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from distvae.progress import clock
 from distvae.report import repeat
 from distvae.report.blocks import Block, Code, Text, facts
 from distvae.report.numbers import counted
 from distvae.report.reading import Evidence, Sweep
+from distvae.train.progress import clock
 
 
 def provenance(sweep: Sweep) -> Iterator[Block]:
@@ -23,12 +23,15 @@ def provenance(sweep: Sweep) -> Iterator[Block]:
         yield Code(written, f"{told['name']}.yaml", folded=True)
     else:
         yield Text(
-            f"The recipe {told['recipe']} is not known here, so the space cannot be written out; see sweep.json."
+            f"The recipe {told['recipe']} is not known here, so the space cannot be written out;"
+            " see sweep.json."
         )
 
 
 def _origin(runs: Sequence[Evidence]) -> Iterator[tuple[str, str]]:
-    """What the runs noted of the program, the machine and the data; all of them, should they differ."""
+    """What the runs noted of the program, the machine and the data; all of them, should they
+    differ.
+    """
     if not runs:
         yield "program", "not noted: no trial began to train"
     yield "commit", _all(str(run.info.get("commit") or "not from a checkout") for run in runs)
@@ -44,9 +47,22 @@ def _all(values: Iterable[str]) -> str:
 
 
 def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    told, seconds = sweep.facts, [trial.result.seconds for trial in sweep.trials if trial.result.seconds]
-    yield "search", f"{told['search']}, seed {told['seed']}, {counted(told['seeds'], 'run')} of each trial"
-    yield "poor trials", "none is stopped early" if told["scheduler"] == "none" else f"stopped by {told['scheduler']}"
+    told, seconds = (
+        sweep.facts,
+        [trial.result.seconds for trial in sweep.trials if trial.result.seconds],
+    )
+    yield (
+        "search",
+        f"{told['search']}, seed {told['seed']}, {counted(told['seeds'], 'run')} of each trial",
+    )
+    yield (
+        "poor trials",
+        (
+            "none is stopped early"
+            if told["scheduler"] == "none"
+            else f"stopped by {told['scheduler']}"
+        ),
+    )
     begun = [trial.datetime_start for trial in sweep.remembered if trial.datetime_start]
     ended = [trial.datetime_complete for trial in sweep.remembered if trial.datetime_complete]
     if begun and ended:

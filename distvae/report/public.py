@@ -1,4 +1,6 @@
-"""A report that gives away neither recordings nor where things lie, to be committed or put on a web site."""
+"""A report that gives away neither recordings nor where things lie, to be committed or put on a web
+site.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -19,7 +21,9 @@ TEXTS = re.compile(r">[^<]+<")
 
 
 def public(document: Document, places: Iterable[str]) -> Document:
-    """The same without sounds and pictures of originals, and with names in the place of absolute paths."""
+    """The same without sounds and pictures of originals, and with names in the place of absolute
+    paths.
+    """
     known = sorted({place for place in places if Path(place).is_absolute()}, key=len, reverse=True)
     exact = [rf"{BEFORE}{re.escape(place)}(?!\w)" for place in known if Path(place).name]
     cleaned: Document = _named(document, re.compile("|".join([*exact, ANYWHERE])))
@@ -33,7 +37,11 @@ def places(told: Sweep | Evidence) -> Iterator[str]:
         yield str(told.config.data.path)
         return
     yield str(told.facts["config"].get("data.path", ""))
-    yield from (str(trial.result.values["data.path"]) for trial in told.trials if "data.path" in trial.result.values)
+    yield from (
+        str(trial.result.values["data.path"])
+        for trial in told.trials
+        if "data.path" in trial.result.values
+    )
     for run in told.runs:
         yield from places(run)
 

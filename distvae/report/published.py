@@ -18,16 +18,38 @@ def rows_told(sweep: Sweep) -> bool:
 def published(sweep: Sweep) -> Iterator[Block]:
     """A line for each row and figure for which something was published, in the table's order."""
     order = list(sweep.facts.get("rows", ()))
-    found = {str(trial.result.values[ROW]): trial for trial in sweep.finished if ROW in trial.result.values}
-    lines = [_line(name, figure, found[name]) for name in order if name in found for figure in _figures(found[name])]
+    found = {
+        str(trial.result.values[ROW]): trial
+        for trial in sweep.finished
+        if ROW in trial.result.values
+    }
+    lines = [
+        _line(name, figure, found[name])
+        for name in order
+        if name in found
+        for figure in _figures(found[name])
+    ]
     if not lines:
         if rows_told(sweep):
             yield Text("Nothing was published for the rows that finished.")
         return
-    columns = [Column("row"), Column("figure"), *(Column(n, True) for n in ("published", "obtained", "difference"))]
+    columns = [
+        Column("row"),
+        Column("figure"),
+        *(Column(n, True) for n in ("published", "obtained", "difference")),
+    ]
     seeds = sweep.facts["seeds"]
-    spread = f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation." if seeds > 1 else ""
-    yield Table(columns, lines, f"The difference is what was obtained less what was published.{spread}", sortable=True)
+    spread = (
+        f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
+        if seeds > 1
+        else ""
+    )
+    yield Table(
+        columns,
+        lines,
+        f"The difference is what was obtained less what was published.{spread}",
+        sortable=True,
+    )
 
 
 def _figures(trial: Trial) -> list[str]:
@@ -38,4 +60,12 @@ def _line(name: str, figure: str, trial: Trial) -> Row:
     told = trial.result.figures
     before, after, apart = told[figure + SUFFIX], told[figure], told[f"{figure}_difference"]
     obtained = Cell(with_spread(after, told.get(f"{figure}_spread")), after)
-    return Row([Cell(name), Cell(figure), Cell(shown(before), before), obtained, Cell(f"{apart:+.3g}", apart)])
+    return Row(
+        [
+            Cell(name),
+            Cell(figure),
+            Cell(shown(before), before),
+            obtained,
+            Cell(f"{apart:+.3g}", apart),
+        ]
+    )

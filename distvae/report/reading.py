@@ -1,4 +1,6 @@
-"""What the folder of a sweep or of a run says, whether it ended well, ended badly, or was cut off."""
+"""What the folder of a sweep or of a run says, whether it ended well, ended badly, or was cut
+off.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import read_json
 from distvae.tune.results import Directions, Result, rank
-from distvae.untrusted import read_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -43,9 +45,16 @@ class Evidence:
         from distvae.tasks.restoration import STAGES
         from distvae.train.run import read_epochs, read_info, read_records
 
-        judged = {path.parent.name: read_json(path) for path in sorted(folder.glob("evaluation/*/summary.json"))}
-        last = {stage["epoch"]: stage for stage in read_records(folder, STAGES)}  # of those trained twice
-        return cls(folder, read_info(folder), read_epochs(folder), [last[n] for n in sorted(last)], judged)
+        judged = {
+            path.parent.name: read_json(path)
+            for path in sorted(folder.glob("evaluation/*/summary.json"))
+        }
+        last = {
+            stage["epoch"]: stage for stage in read_records(folder, STAGES)
+        }  # of those trained twice
+        return cls(
+            folder, read_info(folder), read_epochs(folder), [last[n] for n in sorted(last)], judged
+        )
 
     @cached_property
     def config(self) -> "Config":
@@ -135,7 +144,10 @@ def read_sweep(folder: Path) -> Sweep:
 
     facts = read_json(folder / SWEEP)
     if missing := [name for name in FACTS if name not in facts]:
-        raise Refusal(f"{folder / SWEEP}: says nothing of {missing[0]}; one that this distvae wrote is expected")
+        raise Refusal(
+            f"{folder / SWEEP}: says nothing of {missing[0]}; one that this distvae wrote is"
+            " expected"
+        )
     told = _listed(folder / "results.json")
     memory = remembered(folder)
     beyond = [_remembered(trial) for trial in memory if trial.state.name != "WAITING"]

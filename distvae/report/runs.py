@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 
-from distvae import pictures
 from distvae.config import Config
-from distvae.progress import clock
+from distvae.config.schema import SECTIONS, read_section
 from distvae.report import drawing, repeat
 from distvae.report.blocks import (
     Block,
@@ -27,7 +26,8 @@ from distvae.report.exhibits import exhibit
 from distvae.report.numbers import counted, setting, shown, with_spread
 from distvae.report.provenance import counts, pairs
 from distvae.report.reading import Evidence
-from distvae.schema import SECTIONS, read_section
+from distvae.tasks import pictures
+from distvae.train.progress import clock
 
 STAGED = {
     "bound": "bound, nats per window",
@@ -71,12 +71,17 @@ def _answer(run: Evidence) -> str:
     count = f"Trained for {len(run.epochs)} of {counted(run.config.train.epochs, 'epoch')}"
     if run.stages:
         last = run.stages[-1]
-        close = [f"{name.upper()} {shown(value)}" for name, value in last.items() if name not in (*STAGED, *UNIT_FREE)]
+        close = [
+            f"{name.upper()} {shown(value)}"
+            for name, value in last.items()
+            if name not in (*STAGED, *UNIT_FREE)
+        ]
         told = f", {', '.join(close)} to the reference" if close else ""
         return f"{count}: the noise is estimated at sigma {shown(last['sigma'])}{told}."
     best = max(run.epochs, key=lambda epoch: epoch["val_objective"])
-    return f"{count}; the best weights are those of epoch {best['epoch']:.0f}, with a validation bound of " + (
-        f"{shown(best['val_bound'])} nats per {run.unit}."
+    return (
+        f"{count}; the best weights are those of epoch {best['epoch']:.0f}, with a validation"
+        " bound of " + f"{shown(best['val_bound'])} nats per {run.unit}."
     )
 
 
@@ -87,7 +92,10 @@ def _differing(config: Config) -> Iterator[tuple[str, str]]:
         yield f"{section}.kind", part.kind
         for name, usual in asdict(read_section(section, {"kind": part.kind})).items():
             if (value := getattr(part, name)) != usual:
-                yield f"{section}.{name}", setting(list(value) if isinstance(value, tuple) else value)
+                yield (
+                    f"{section}.{name}",
+                    setting(list(value) if isinstance(value, tuple) else value),
+                )
     if config.follows != Config().follows:
         yield "follows", config.follows
 
@@ -95,18 +103,28 @@ def _differing(config: Config) -> Iterator[tuple[str, str]]:
 def _learning(run: Evidence) -> Iterator[Block]:
     if run.stages:
         yield Drawings([_course(run, name) for name in run.stages[-1] if name not in UNIT_FREE])
-        yield Text("After each epoch, in the units of the data. The restored file is not kept with the run.")
+        yield Text(
+            "After each epoch, in the units of the data. The restored file is not kept with the"
+            " run."
+        )
     elif run.epochs:
         searched = "active" in run.epochs[-1]
         course = pictures.telemetry if searched else pictures.learning_curves
-        yield Drawing(drawing.svg(lambda: course(run.epochs, run.unit, ""), "learning"), "Every epoch.", searched)
+        yield Drawing(
+            drawing.svg(lambda: course(run.epochs, run.unit, ""), "learning"),
+            "Every epoch.",
+            searched,
+        )
     else:
         yield Text("Nothing yet.")
 
 
 def _course(run: Evidence, name: str) -> Drawing:
     values = [(stage["epoch"], stage.get(name, math.nan)) for stage in run.stages]
-    return Drawing(drawing.svg(partial(drawing.course, values), f"course-{name}"), STAGED.get(name, name.upper()))
+    return Drawing(
+        drawing.svg(partial(drawing.course, values), f"course-{name}"),
+        STAGED.get(name, name.upper()),
+    )
 
 
 def _figures(run: Evidence) -> Iterator[Block]:
@@ -114,17 +132,27 @@ def _figures(run: Evidence) -> Iterator[Block]:
         if not run.stages:
             yield Text(f"Not yet; 'distvae evaluate {run.folder}' judges it.")
         return
-    names = dict.fromkeys(name for figures in run.figures.values() for name in figures if not name.endswith("_std"))
+    names = dict.fromkeys(
+        name for figures in run.figures.values() for name in figures if not name.endswith("_std")
+    )
     columns = [Column("figure"), *(Column(split, numeric=True) for split in run.judged)]
-    rows = [Row([Cell(name), *(_told(run.figures[split], name) for split in run.judged)]) for name in names]
+    rows = [
+        Row([Cell(name), *(_told(run.figures[split], name) for split in run.judged)])
+        for name in names
+    ]
     yield Table(
-        columns, rows, "Means over what was judged, \N{PLUS-MINUS SIGN} the spread over speakers where there are any."
+        columns,
+        rows,
+        "Means over what was judged, \N{PLUS-MINUS SIGN} the spread over speakers where there are"
+        " any.",
     )
 
 
 def _told(figures: Mapping[str, float | None], name: str) -> Cell:
     value = figures.get(name)
-    return Cell("") if value is None else Cell(with_spread(value, figures.get(f"{name}_std")), value)
+    return (
+        Cell("") if value is None else Cell(with_spread(value, figures.get(f"{name}_std")), value)
+    )
 
 
 def _exhibits(run: Evidence) -> Iterator[Block]:
@@ -147,5 +175,7 @@ def _provenance(run: Evidence) -> Iterator[Block]:
             ("digest of the data", str(info["data_digest"])),
         ]
     )
-    restored = f", where IN is {info['data']}; or inpaint" if info["recipe"] == repeat.RESTORED else ""
+    restored = (
+        f", where IN is {info['data']}; or inpaint" if info["recipe"] == repeat.RESTORED else ""
+    )
     yield Code(repeat.command(run), f"To repeat it{restored}:")

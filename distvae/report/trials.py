@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distvae.progress import clock
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
 from distvae.report.numbers import setting, shown, with_spread
 from distvae.report.reading import Sweep
+from distvae.train.progress import clock
 from distvae.tune.results import Result
 
 STATES = {
@@ -28,7 +28,9 @@ def better(mode: str) -> str:
 
 
 def tables(sweep: Sweep) -> Iterator[Table]:
-    """Every trial, the best first; why some did not finish; and the figures that are the same for all."""
+    """Every trial, the best first; why some did not finish; and the figures that are the same for
+    all.
+    """
     results = [trial.result for trial in sweep.trials]
     names, same = _figures(sweep)
     keys = list(dict.fromkeys(key for result in results for key in result.values))
@@ -47,26 +49,46 @@ def tables(sweep: Sweep) -> Iterator[Table]:
     ]
     rows = [Row(list(_cells(result, keys, names, causes)), _tone(result)) for result in results]
     seeds = sweep.facts["seeds"]
-    spread = f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation." if seeds > 1 else ""
-    caption = f"{UNBEATEN}: no other trial is better in one figure it is ranked by and no worse in the others.{spread}"
+    spread = (
+        f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
+        if seeds > 1
+        else ""
+    )
+    caption = (
+        f"{UNBEATEN}: no other trial is better in one figure it is ranked by and no worse in the"
+        f" others.{spread}"
+    )
     yield Table(columns, rows, caption, sortable=True)
     if causes:
-        yield facts([(f"trial {r.number}, {STATES[r.state]}", r.cause) for r in results], "Why some did not finish.")
+        yield facts(
+            [(f"trial {r.number}, {STATES[r.state]}", r.cause) for r in results],
+            "Why some did not finish.",
+        )
     if same:
         yield facts(same, "What judging gave alike for every trial that finished.")
 
 
 def _figures(sweep: Sweep) -> tuple[list[str], list[tuple[str, str]]]:
-    """The figures worth a column, those trials are ranked by first; and the others with their one value."""
+    """The figures worth a column, those trials are ranked by first; and the others with their one
+    value.
+    """
     found = [trial.result.figures for trial in sweep.finished]
     names = dict.fromkeys([*sweep.metrics, *(name for figures in found for name in figures)])
     told = [name for name in names if not name.endswith(("_std", "_spread"))]
-    same = [name for name in told if name not in sweep.metrics and len(found) > 1 and _agree(found, name)]
-    return [name for name in told if name not in same], [(name, shown(found[0][name])) for name in same]
+    same = [
+        name
+        for name in told
+        if name not in sweep.metrics and len(found) > 1 and _agree(found, name)
+    ]
+    return [name for name in told if name not in same], [
+        (name, shown(found[0][name])) for name in same
+    ]
 
 
 def _agree(found: Sequence[dict[str, float]], name: str) -> bool:
-    return len({figures.get(name) for figures in found}) == 1 and not any(f.get(f"{name}_spread") for f in found)
+    return len({figures.get(name) for figures in found}) == 1 and not any(
+        f.get(f"{name}_spread") for f in found
+    )
 
 
 def _number(value: Any) -> bool:
@@ -84,13 +106,17 @@ def _tone(result: Result) -> str:
     return "unbeaten" if result.unbeaten else "" if result.state == "finished" else result.state
 
 
-def _cells(result: Result, keys: Sequence[str], names: Sequence[str], causes: bool) -> Iterator[Cell]:
+def _cells(
+    result: Result, keys: Sequence[str], names: Sequence[str], causes: bool
+) -> Iterator[Cell]:
     yield Cell(str(result.number), result.number)
     yield Cell(UNBEATEN if result.unbeaten else "", float(result.unbeaten))
     yield Cell(STATES[result.state])
     for key in keys:
         value = result.values.get(key)
-        yield Cell("" if key not in result.values else setting(value), value if _number(value) else None)
+        yield Cell(
+            "" if key not in result.values else setting(value), value if _number(value) else None
+        )
     for name in names:
         yield _figure(result.figures, name)
     yield Cell(str(result.epoch) if result.epoch else "", result.epoch or None)

@@ -1,15 +1,17 @@
-"""What `distvae reproduce` does: say what it takes, obtain it, and hold it against what was published."""
+"""What `distvae reproduce` does: say what it takes, obtain it, and hold it against what was
+published.
+"""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from distvae.output import claim_place
-from distvae.refusal import Refusal
+from distvae.files.output import claim_place
+from distvae.files.refusal import Refusal
+from distvae.report.results import Scale
 from distvae.reproduce.compare import compare, grid, write
 from distvae.reproduce.run import KEPT, Work, begun, planned, reproduce
 from distvae.reproduce.table import read_table, table_names
-from distvae.results import Scale
 from distvae.tune.means import Means
 from distvae.tune.table import STOPPED
 
@@ -45,7 +47,10 @@ def remake(
     if resume and table.trained:
         table = every.only([*only, *begun(out)])
     if not table.trained and not table.peers:
-        raise Refusal(f"--only: {', '.join(only)}: nothing to obtain at scale {scale}; other rows or scale expected")
+        raise Refusal(
+            f"--only: {', '.join(only)}: nothing to obtain at scale {scale}; other rows or scale"
+            " expected"
+        )
     if plan:
         print("\n".join(planned(table)))
         return 0

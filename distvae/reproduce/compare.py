@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae import results
-from distvae.output import make, whole
+from distvae.files.output import make, whole
+from distvae.report import results
 from distvae.reproduce.table import Table
 
 if TYPE_CHECKING:
@@ -38,18 +38,30 @@ class Line:
     @property
     def difference(self) -> float | None:
         """Obtained less published."""
-        return None if self.obtained is None or self.published is None else self.obtained - self.published
+        return (
+            None
+            if self.obtained is None or self.published is None
+            else self.obtained - self.published
+        )
 
 
 def compare(table: Table, folder: Path) -> list[Line]:
     """The rows of a table in its order: what files of finished ones say, and what was published."""
     groups = results.grouped(results.read(folder, table.name))
-    return [line for entry in table.entries for line in _lines(table, entry.name, entry.published, groups)]
+    return [
+        line
+        for entry in table.entries
+        for line in _lines(table, entry.name, entry.published, groups)
+    ]
 
 
-def _lines(table: Table, name: str, published: Any, groups: dict[str, list[results.Row]]) -> Iterator[Line]:
+def _lines(
+    table: Table, name: str, published: Any, groups: dict[str, list[results.Row]]
+) -> Iterator[Line]:
     group = groups.get(name, [])
-    figures = dict.fromkeys([*(published or table.metrics), *(list(table.metrics) if group else [])])
+    figures = dict.fromkeys(
+        [*(published or table.metrics), *(list(table.metrics) if group else [])]
+    )
     for figure in figures:
         values = [row["figures"][figure] for row in group if row["figures"].get(figure) is not None]
         if not values and figure not in published:
@@ -59,7 +71,11 @@ def _lines(table: Table, name: str, published: Any, groups: dict[str, list[resul
             half = (max(values) - min(values)) / 2 if len(values) > 1 else None
             first = group[0]
             seconds = sum(row["seconds"] for row in group) / len(group)
-            how = {"scale": first.get("scale", ""), "epochs": first["epochs"], "note": first.get("note", "")}
+            how = {
+                "scale": first.get("scale", ""),
+                "epochs": first["epochs"],
+                "note": first.get("note", ""),
+            }
             mean = sum(values) / len(values)
             told = {"seeds": len(values), "seconds": seconds, "commit": results.commits(group)}
             line = Line(name, figure, published.get(figure), mean, half, **told, **how)
@@ -82,7 +98,16 @@ def grid(lines: list[Line]) -> "Grid":
     table = Grid(box=None, header_style="bold", padding=(0, 1))
     for name in ("row", "figure"):
         table.add_column(name, no_wrap=True)
-    for name in ("published", "obtained", "difference", "seeds", "epochs", "time", "scale", "commit"):
+    for name in (
+        "published",
+        "obtained",
+        "difference",
+        "seeds",
+        "epochs",
+        "time",
+        "scale",
+        "commit",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         table.add_row(line.row, line.figure, *_cells(line))
@@ -90,7 +115,7 @@ def grid(lines: list[Line]) -> "Grid":
 
 
 def _cells(line: Line) -> list[str]:
-    from distvae.progress import clock
+    from distvae.train.progress import clock
 
     def told(value: float | None, form: str = ".3f") -> str:
         return "" if value is None else f"{value:{form}}"
@@ -98,4 +123,12 @@ def _cells(line: Line) -> list[str]:
     obtained = told(line.obtained) + (f" ± {line.spread:.3f}" if line.spread is not None else "")
     counts = [str(line.seeds or ""), "" if line.epochs is None else str(line.epochs)]
     time = "" if line.seconds is None else clock(line.seconds)
-    return [told(line.published, "g"), obtained, told(line.difference, "+.3f"), *counts, time, line.scale, line.commit]
+    return [
+        told(line.published, "g"),
+        obtained,
+        told(line.difference, "+.3f"),
+        *counts,
+        time,
+        line.scale,
+        line.commit,
+    ]

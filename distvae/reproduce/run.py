@@ -1,4 +1,6 @@
-"""Obtaining a table: its models are the trials of a sweep, its methods of comparison are judged beside it."""
+"""Obtaining a table: its models are the trials of a sweep, its methods of comparison are judged
+beside it.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -6,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distvae import results
-from distvae.output import make
-from distvae.progress import clock
-from distvae.refusal import Refusal
+from distvae.files.output import make
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import read_json
+from distvae.report import results
 from distvae.report.numbers import counted
 from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table, read_table
+from distvae.train.progress import clock
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.bits import SWEEP
 from distvae.tune.means import Means
@@ -20,7 +23,6 @@ from distvae.tune.results import Findings
 from distvae.tune.space import ROW, Row, Space
 from distvae.tune.study import ALONE, sweep
 from distvae.tune.trial import Trials
-from distvae.untrusted import read_json
 
 KEPT = "rows"
 """The folder of a table's folder that keeps a file for each finished row."""
@@ -41,7 +43,9 @@ class Work:
         """The rows whose data is found below a folder; refused where there are none."""
         needed = dict.fromkeys(entry.data for entry in table.entries if entry.recipe and entry.data)
         places, absent = search({name: table.data[name] for name in needed}, root)
-        here = replace(table, entries=tuple(entry for entry in table.entries if entry.data not in absent))
+        here = replace(
+            table, entries=tuple(entry for entry in table.entries if entry.data not in absent)
+        )
         if absent and not (here.trained or here.peers):
             raise next(iter(absent.values()))
         return cls(here, places, tuple(_left_out(table, name, why) for name, why in absent.items()))
@@ -91,8 +95,9 @@ def planned(table: Table) -> Iterator[str]:
     yield f"{table.name}: {table.about}"
     yield f"published: {table.source}"
     yield (
-        f"scale {table.scale}: {counted(obtained, 'model')}{seeds}{beside}; only quoted: {len(table.quoted)}; about "
-        f"{clock(cost)} of one core, by epochs measured on one of 2 to 3 GHz"
+        f"scale {table.scale}: {counted(obtained, 'model')}{seeds}{beside}; only quoted:"
+        f" {len(table.quoted)}; about {clock(cost)} of one core, by epochs measured on one of 2 to"
+        " 3 GHz"
     )
 
 
@@ -114,16 +119,29 @@ def reproduce(
 ) -> Findings | None:
     """Obtain the rows of a table into a folder, and keep a file for each that is finished."""
     folder = rows or out / KEPT
-    findings = _trained(work, out, folder, concurrent, quiet, force, resume, means) if work.table.trained else None
+    findings = (
+        _trained(work, out, folder, concurrent, quiet, force, resume, means)
+        if work.table.trained
+        else None
+    )
     if findings is None or not findings.signal:
         judge_peers(work, folder, force, quiet)
     return findings
 
 
 def _trained(
-    work: Work, out: Path, folder: Path, concurrent: int | None, quiet: bool, force: bool, resume: bool, means: Means
+    work: Work,
+    out: Path,
+    folder: Path,
+    concurrent: int | None,
+    quiet: bool,
+    force: bool,
+    resume: bool,
+    means: Means,
 ) -> Findings:
-    """Run the rows that are models, and keep what is finished however that ends, unless the folder is refused."""
+    """Run the rows that are models, and keep what is finished however that ends, unless the folder
+    is refused.
+    """
     space, refused = work.space(), False
     try:
         return sweep(space, out, None, None, concurrent, "", quiet, force, resume, means=means)
@@ -153,12 +171,20 @@ def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
     if file.exists() and not force:
         return False
     make(file.parent)
-    results.peer(entry.peer, entry.config(work.places.get(entry.data)), file, True, _beside(work.table, entry))
+    results.peer(
+        entry.peer,
+        entry.config(work.places.get(entry.data)),
+        file,
+        True,
+        _beside(work.table, entry),
+    )
     return True
 
 
 def keep(work: Work, space: Space, out: Path, folder: Path, force: bool) -> Iterator[str]:
-    """Keep a file for each run that is finished; those that stay as they are because another scale made them."""
+    """Keep a file for each run that is finished; those that stay as they are because another scale
+    made them.
+    """
     from distvae.train.run import read_info
 
     for name, entry, run in _finished(work, space, out):
@@ -176,7 +202,10 @@ def _finished(work: Work, space: Space, out: Path) -> Iterator[tuple[str, Entry,
 
     if not (out / SWEEP).is_file():
         return
-    entries, trials = {entry.name: entry for entry in work.table.trained}, Trials(space, out.absolute() / "trials")
+    entries, trials = (
+        {entry.name: entry for entry in work.table.trained},
+        Trials(space, out.absolute() / "trials"),
+    )
     for trial in read_sweep(out).finished:
         if entry := entries.get(trial.result.values.get(ROW, "")):
             for attempt in trials.runs(trial.result.number, trial.result.values):
@@ -187,6 +216,8 @@ def _finished(work: Work, space: Space, out: Path) -> Iterator[tuple[str, Entry,
 def _beside(table: Table, entry: Entry, rows: Mapping[str, int] | None = None) -> dict[str, Any]:
     """What a row's file says of the table, and of data that is less than the published."""
     full = table.data[entry.data].full if entry.data else {}
-    less = [f"{rows[s]:,} of {n:,} to {s} on" for s, n in full.items() if rows and rows.get(s, n) < n]
+    less = [
+        f"{rows[s]:,} of {n:,} to {s} on" for s, n in full.items() if rows and rows.get(s, n) < n
+    ]
     note = "; ".join(filter(None, [entry.note, ", ".join(less)]))
     return {"scale": table.scale, "published": dict(entry.published), "note": note}

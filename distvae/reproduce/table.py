@@ -1,4 +1,6 @@
-"""A published table: what its rows are, what was published for each, and how each is obtained here."""
+"""A published table: what its rows are, what was published for each, and how each is obtained
+here.
+"""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -9,15 +11,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distvae.config import Config, PatchData
+from distvae.config.recipes import load, read_tree
+from distvae.config.schema import check
 from distvae.config.values import NonNegative, Repeats
-from distvae.recipes import load, read_tree
-from distvae.refusal import Refusal, nearest
-from distvae.results import SCALES, Scale
-from distvae.schema import check
+from distvae.files.refusal import Refusal, nearest
+from distvae.report.results import SCALES, Scale
 
 TABLES = Path(__file__).parent / "tables"
 FIELDS = ("about", "source", "metrics", "data", "seeds", "epoch_seconds", "rows", *SCALES)
-ROW_FIELDS = ("recipe", "peer", "data", "set", "each", "epoch_seconds", "published", "note", "smoke", "day")
+ROW_FIELDS = (
+    "recipe",
+    "peer",
+    "data",
+    "set",
+    "each",
+    "epoch_seconds",
+    "published",
+    "note",
+    "smoke",
+    "day",
+)
 SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
 Settings = Mapping[str, Any]
 
@@ -29,7 +42,9 @@ class Source:
     about: str
     """What it is and where to get it."""
     find: Mapping[str, Settings]
-    """Patterns of a file, or of one in the folder that is meant, and what has to be set where that one is found."""
+    """Patterns of a file, or of one in the folder that is meant, and what has to be set where that
+    one is found.
+    """
     folder: bool = False
     """Whether the folder of what is found is meant."""
     full: Mapping[str, int] = field(default_factory=dict)
@@ -95,15 +110,21 @@ class Table:
         """The rows of some names, and what is quoted."""
         for pattern in patterns:
             if not any(fnmatchcase(entry.name, pattern) for entry in self.entries):
-                raise Refusal(f"--only: no row {pattern}; {nearest(pattern, [e.name for e in self.entries])}")
-        kept = [e for e in self.entries if not e.recipe or any(fnmatchcase(e.name, p) for p in patterns)]
+                raise Refusal(
+                    f"--only: no row {pattern}; {nearest(pattern, [e.name for e in self.entries])}"
+                )
+        kept = [
+            e for e in self.entries if not e.recipe or any(fnmatchcase(e.name, p) for p in patterns)
+        ]
         return replace(self, entries=tuple(kept), minutes=self.minutes if "*" in patterns else None)
 
     def cost(self) -> float:
         """Seconds of one core for what is trained, from measured epochs."""
         if self.minutes is not None:
             return 60 * self.minutes
-        return self.seeds * sum(entry.config().train.epochs * entry.epoch_seconds for entry in self.trained)
+        return self.seeds * sum(
+            entry.config().train.epochs * entry.epoch_seconds for entry in self.trained
+        )
 
 
 def table_names() -> list[str]:
@@ -129,13 +150,17 @@ def _read(name: str, tree: Mapping[str, Any], scale: Scale) -> Table:
     entries = [
         _scaled(entry, scale, row, how)
         for entry, row in _entries(tree, _listed(TABLES / f"{name}.csv"))
-        if not entry.recipe or any(fnmatchcase(entry.name, pattern) for pattern in how.get("rows", ["*"]))
+        if not entry.recipe
+        or any(fnmatchcase(entry.name, pattern) for pattern in how.get("rows", ["*"]))
     ]
     return Table(
         name=name,
         about=check("about", str, tree["about"]),
         source=check("source", str, tree["source"]),
-        metrics={key: check(f"metrics.{key}", Literal["max", "min"], mode) for key, mode in tree["metrics"].items()},
+        metrics={
+            key: check(f"metrics.{key}", Literal["max", "min"], mode)
+            for key, mode in tree["metrics"].items()
+        },
         data={key: _source(key, told) for key, told in (tree.get("data") or {}).items()},
         seeds=check("seeds", Repeats, how.get("seeds", tree.get("seeds", 1))),
         entries=tuple(entries),
@@ -161,11 +186,17 @@ def _listed(path: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         return {}
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    return {row.pop("row"): {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)}
+    return {
+        row.pop("row"): {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)
+    }
 
 
-def _entries(tree: Mapping[str, Any], listed: dict[str, dict[str, float]]) -> Iterator[tuple[Entry, Settings]]:
-    """Every row, of those that stand for several each; and what was published without being obtained here."""
+def _entries(
+    tree: Mapping[str, Any], listed: dict[str, dict[str, float]]
+) -> Iterator[tuple[Entry, Settings]]:
+    """Every row, of those that stand for several each; and what was published without being
+    obtained here.
+    """
     data = next(iter(tree.get("data") or {}), "")
     names = []
     for pattern, told in tree["rows"].items():
@@ -176,7 +207,17 @@ def _entries(tree: Mapping[str, Any], listed: dict[str, dict[str, float]]) -> It
             seconds = row.get("epoch_seconds", tree.get("epoch_seconds", 0.0))
             plain = {key: row.get(key, "") for key in ("recipe", "peer", "note")}
             settings = row.get("set") or {}
-            yield Entry(name, data=needs, settings=settings, epoch_seconds=seconds, published=published, **plain), row
+            yield (
+                Entry(
+                    name,
+                    data=needs,
+                    settings=settings,
+                    epoch_seconds=seconds,
+                    published=published,
+                    **plain,
+                ),
+                row,
+            )
             names.append(name)
     for name, published in listed.items():
         if name not in names:
@@ -184,7 +225,9 @@ def _entries(tree: Mapping[str, Any], listed: dict[str, dict[str, float]]) -> It
 
 
 def _multiplied(pattern: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A row for each combination of what its `each` lists, put in the place of its name in braces."""
+    """A row for each combination of what its `each` lists, put in the place of its name in
+    braces.
+    """
     each: dict[str, list[Any]] = dict(row.get("each") or {})
     for values in product(*each.values()):
         words = dict(zip(each, values, strict=True))
@@ -205,13 +248,18 @@ def _filled(tree: Any, words: Mapping[str, Any]) -> Any:
 
 
 def _scaled(entry: Entry, scale: Scale, row: Settings, how: Settings) -> Entry:
-    """The row with what the scale sets for all rows, and for this one; fewer windows take less time."""
+    """The row with what the scale sets for all rows, and for this one; fewer windows take less
+    time.
+    """
     own = (row.get(scale) or {}) if scale in ROW_FIELDS else {}
     told = {**(how.get("set") or {}), **own}
     scaled = replace(entry, settings={**entry.settings, **told})
     if "data.stride" not in told or not entry.epoch_seconds:
         return scaled
-    return replace(scaled, epoch_seconds=entry.epoch_seconds * _density(scaled.config()) / _density(entry.config()))
+    return replace(
+        scaled,
+        epoch_seconds=entry.epoch_seconds * _density(scaled.config()) / _density(entry.config()),
+    )
 
 
 def _density(config: Config) -> float:

@@ -26,7 +26,8 @@ def snr(clean: Floats, estimate: Floats) -> float:
 
 
 def closeness(clean: Signal, estimate: Floats) -> dict[str, float]:
-    """PSNR of a picture, SSIM where scikit-image is installed; SNR of a sound, wide-band PESQ where pesq is.
+    """PSNR of a picture, SSIM where scikit-image is installed; SNR of a sound, wide-band PESQ where
+    pesq is.
 
     To silence no sound is close: there is nothing to tell.
     """
@@ -34,7 +35,9 @@ def closeness(clean: Signal, estimate: Floats) -> dict[str, float]:
         return {}
     if clean.rate is not None:
         return {"snr": snr(clean.values, estimate)} | _pesq(clean.values, estimate, clean.rate)
-    return {"psnr": psnr(clean.values, estimate, clean.peak)} | _ssim(clean.values, estimate, clean.peak)
+    return {"psnr": psnr(clean.values, estimate, clean.peak)} | _ssim(
+        clean.values, estimate, clean.peak
+    )
 
 
 def offered(picture: bool) -> tuple[str, ...]:
@@ -45,11 +48,16 @@ def offered(picture: bool) -> tuple[str, ...]:
 
 
 def gained(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ (P.862.2 MOS-LQO).
+    """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ
+    (P.862.2 MOS-LQO).
 
     Over a sound without noise nothing can be gained.
     """
-    both = [name for name in ("snr", "pesq_wb") if math.isfinite(before.get(name, math.nan)) and name in after]
+    both = [
+        name
+        for name in ("snr", "pesq_wb")
+        if math.isfinite(before.get(name, math.nan)) and name in after
+    ]
     return {f"{name}_gain": after[name] - before[name] for name in both}
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distvae import pictures
 from distvae.config import DataFamily, SpeechData
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
-from distvae.output import claim, whole
-from distvae.refusal import Refusal
+from distvae.files.output import claim, whole
+from distvae.files.refusal import Refusal
+from distvae.tasks import pictures
 from distvae.tasks.images import as_seen
 from distvae.tasks.titles import title_of
 from distvae.train.run import Run
@@ -19,25 +19,34 @@ from distvae.train.run import Run
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from distvae.data.source import Labels
+    from distvae.data.images.source import Labels
 
 GROUP = 65536  # rows of a Parquet row group, the most held in memory
 
 
-def encode(run: Run, data: DataFamily, target: Path, split: str = "all", force: bool = False) -> int:
+def encode(
+    run: Run, data: DataFamily, target: Path, split: str = "all", force: bool = False
+) -> int:
     """Write the codes of a split, or of all, with where each came from; return how many."""
     import pyarrow.parquet as pq
 
     claim(target, (".parquet",), force)
     dataset, labels = open_dataset(data), labels_of(data)
     if dataset.dims != run.dims:
-        raise Refusal(f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by {run.path}")
+        raise Refusal(
+            f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by"
+            f" {run.path}"
+        )
     names, schema = dataset.named(split), _schema(run, data, labels is not None)
     rows = 0
     with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in names:
             label = None if labels is None else labels[name]
-            blocks = _frames(run, dataset, name) if isinstance(data, SpeechData) else _images(run, dataset, name, label)
+            blocks = (
+                _frames(run, dataset, name)
+                if isinstance(data, SpeechData)
+                else _images(run, dataset, name, label)
+            )
             for table in _grouped(blocks, schema):
                 writer.write_table(table)
                 rows += len(table)
@@ -91,8 +100,14 @@ def _schema(run: Run, data: DataFamily, labelled: bool) -> "pa.Schema":
     if labelled:
         origin["label"] = pa.int64()
     code = pa.list_(pa.float32(), run.model.states)
-    known = {"recipe": run.recipe, "run": run.info["config_sha256"], "trained_on": run.info["data_digest"]}
-    return pa.schema(origin | {"code": code}, metadata={f"distvae.{key}": value for key, value in known.items()})
+    known = {
+        "recipe": run.recipe,
+        "run": run.info["config_sha256"],
+        "trained_on": run.info["data_digest"],
+    }
+    return pa.schema(
+        origin | {"code": code}, metadata={f"distvae.{key}": value for key, value in known.items()}
+    )
 
 
 def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table"]:
@@ -113,6 +128,9 @@ def _table(columns: dict[str, Any], codes: Array, schema: "pa.Schema") -> "pa.Ta
     import pyarrow as pa
 
     code = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
-    full = {name: [value] * len(codes) if isinstance(value, str) else value for name, value in columns.items()}
+    full = {
+        name: [value] * len(codes) if isinstance(value, str) else value
+        for name, value in columns.items()
+    }
     arrays = [pa.array(full[name]).cast(schema.field(name).type) for name in full]
     return pa.table([*arrays, code], schema=schema)

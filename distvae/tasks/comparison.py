@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.pictures import RANGE_DB, decibel
+from distvae.tasks.pictures import RANGE_DB, decibel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,12 +15,16 @@ Floats = NDArray[np.floating]
 
 
 def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
-    """Pictures (height, width, channels) of values up to 255, missing pixels in red, under their titles."""
+    """Pictures (height, width, channels) of values up to 255, missing pixels in red, under their
+    titles.
+    """
     from matplotlib.figure import Figure
 
     height, width = next(iter(panels.values())).shape[:2]
     figure = Figure(figsize=(5 * len(panels), 5 * height / width + 0.4), layout="constrained")
-    for axes, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, (title, values) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
         axes.imshow(_shown(values), interpolation="nearest")
         axes.set_title(title)
         axes.set_axis_off()
@@ -35,7 +39,9 @@ def _shown(values: Floats) -> Floats:
 
 
 def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
-    """Spectrograms of sounds (samples, channels), the channels' mean, one below the other on one scale."""
+    """Spectrograms of sounds (samples, channels), the channels' mean, one below the other on one
+    scale.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.6 * len(panels)), layout="constrained")
@@ -46,7 +52,9 @@ def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
     for axes, (title, values) in zip(grid, power.items(), strict=True):
         extent = (0.0, len(next(iter(panels.values()))) / rate, 0.0, rate / 2000)
         limits = {"vmin": high - RANGE_DB, "vmax": high}
-        mesh = axes.imshow(decibel(values).T, cmap="magma", origin="lower", aspect="auto", extent=extent, **limits)
+        mesh = axes.imshow(
+            decibel(values).T, cmap="magma", origin="lower", aspect="auto", extent=extent, **limits
+        )
         axes.set(title=title, ylabel="frequency, kHz")
         figure.colorbar(mesh, ax=axes, label="dB")
     grid[-1].set_xlabel("time, s")

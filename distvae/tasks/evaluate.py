@@ -1,4 +1,6 @@
-"""Everything there is to see of a trained run, in one folder: scores, pictures, and a recording before and after."""
+"""Everything there is to see of a trained run, in one folder: scores, pictures, and a recording
+before and after.
+"""
 
 import math
 from collections.abc import Iterator
@@ -7,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distvae import pictures
 from distvae.config import SDMModel, SpeechData, TVAEModel
 from distvae.data import audio
 from distvae.data.dataset import Array
+from distvae.files.output import claim_folder
 from distvae.interface import expect
-from distvae.measures import live_atoms
-from distvae.noise import order
-from distvae.output import claim_folder
+from distvae.numerics.measures import live_atoms
+from distvae.numerics.noise import order
+from distvae.tasks import pictures
 from distvae.tasks.images import as_seen, rows_of
 from distvae.tasks.judge import judge, of_split
 from distvae.tasks.judgement import Judgement
@@ -32,9 +34,15 @@ SHOWN = 36  # images drawn over their reconstructions
 
 
 def evaluate(
-    run: Run, target: Path | None = None, split: str = "test", force: bool = False, progress: bool = True
+    run: Run,
+    target: Path | None = None,
+    split: str = "test",
+    force: bool = False,
+    progress: bool = True,
 ) -> Judgement:
-    """Judge a run on a split and write tables, pictures and sounds; by default into its own folder."""
+    """Judge a run on a split and write tables, pictures and sounds; by default into its own
+    folder.
+    """
     folder = target or run.path / "evaluation" / split
     claim_folder(folder, force)
     with as_trained(run.info):
@@ -46,12 +54,19 @@ def evaluate(
 
 
 def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
-    """The pictures of a run by name; the first recording of the split goes to a folder of sounds."""
+    """The pictures of a run by name; the first recording of the split goes to a folder of
+    sounds.
+    """
     title = title_of(run)
-    yield from _of_speech(run, split, title, sounds) if _speech(run) else _of_images(run, split, title)
+    yield from (
+        _of_speech(run, split, title, sounds) if _speech(run) else _of_images(run, split, title)
+    )
     model = run.config.model
     if isinstance(model, SDMModel) and model.dictionary != "identity":
-        yield "dictionary", pictures.dictionary(run.model.dictionary.numpy(force=True), f"{title}: dictionary")
+        yield (
+            "dictionary",
+            pictures.dictionary(run.model.dictionary.numpy(force=True), f"{title}: dictionary"),
+        )
     if epochs := run.epochs():
         course = pictures.telemetry if isinstance(model, TVAEModel) else pictures.learning_curves
         yield "learning", course(epochs, str(run.info["unit"]), f"{title}: training")
@@ -70,7 +85,10 @@ def _of_speech(run: Run, split: str, title: str, sounds: Path) -> Iterator[pictu
     write(sounds / "reconstruction.wav", heard[0].signal, data.rate)
     first = slice(0, SECONDS * data.rate // data.hop)
     before, after = heard[0].power[first], heard[0].coded.power[first].numpy()
-    yield "spectrogram", pictures.spectrograms(before, after, data.rate, data.hop, f"{title}: {chosen[0].file}")
+    yield (
+        "spectrogram",
+        pictures.spectrograms(before, after, data.rate, data.hop, f"{title}: {chosen[0].file}"),
+    )
     yield from _of_codes(run, np.concatenate([run.encode(each.power) for each in heard]), title)
 
 
@@ -96,7 +114,10 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
     yield "codes", pictures.code_histograms(codes, live, f"{title}: {len(codes)} codes")
     strength = np.sqrt(np.mean(codes**2, axis=0))
     strongest = np.argsort(-strength)[:ATOMS]
-    alone, nothing = run.decode(np.diag(strength)[strongest]), run.decode(np.zeros_like(strength)[None])
+    alone, nothing = (
+        run.decode(np.diag(strength)[strongest]),
+        run.decode(np.zeros_like(strength)[None]),
+    )
     name = f"{title}: each atom alone at its root mean square, strongest first"
     if _speech(run):
         change = pictures.decibel(alone) - pictures.decibel(nothing)
@@ -113,6 +134,10 @@ def _of_bits(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
     yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")
     frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
     changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)
-    each = f"each of the {ATOMS} most frequent of {len(pi)} latents" if len(pi) > ATOMS else "each latent"
+    each = (
+        f"each of the {ATOMS} most frequent of {len(pi)} latents"
+        if len(pi) > ATOMS
+        else "each latent"
+    )
     name = f"{title}: what {each} alone adds, under its prior $\\pi_h$"
     yield "atoms", pictures.fields(as_seen(changes, run), [f"{pi[h]:.2g}" for h in frequent], name)

@@ -4,10 +4,10 @@ import torch
 
 from distvae.data import open_dataset
 from distvae.estep.truncated import Exact
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.tvae import TVAE
-from distvae.noise import JUDGEMENT, Noise
-from distvae.refusal import Refusal
+from distvae.numerics.noise import JUDGEMENT, Noise
 from distvae.train.run import Run
 
 MOST = 16  # bits whose states fit in memory, a block of rows at a time
@@ -16,19 +16,32 @@ BLOCK = 64
 
 @torch.inference_mode()
 def compare(run: Run, rows: int) -> dict[str, float]:
-    """Bound and codes of training rows on their kept states, against the enumeration of all states."""
+    """Bound and codes of training rows on their kept states, against the enumeration of all
+    states.
+    """
     model = run.model
     if not isinstance(model, TVAE):
-        raise Refusal(f"{run.path}: a run of model.kind '{run.config.model.kind}'; one with binary latents expected")
+        raise Refusal(
+            f"{run.path}: a run of model.kind '{run.config.model.kind}'; one with binary latents"
+            " expected"
+        )
     if model.states > MOST:
-        raise Refusal(f"{run.path}: {model.states} latents have too many states to enumerate; at most {MOST} expected")
+        raise Refusal(
+            f"{run.path}: {model.states} latents have too many states to enumerate; at most {MOST}"
+            " expected"
+        )
     data = open_dataset(run.config.data, quiet=True).splits["train"][:rows]
-    exact, found = Exact(model.states), {"bound": 0.0, "log_likelihood": 0.0, "code_difference": 0.0}
+    exact, found = (
+        Exact(model.states),
+        {"bound": 0.0, "log_likelihood": 0.0, "code_difference": 0.0},
+    )
     for start in range(0, len(data), BLOCK):
         x = torch.tensor(data[start : start + BLOCK])
         batch = Batch.of(x, torch.arange(start, start + len(x)))
         q, p, noise = run.estep(model, batch), exact(model, batch), Noise(0, JUDGEMENT, batch.row)
         found["bound"] += float(model.bound(batch, q, noise).sum()) / len(data)
         found["log_likelihood"] += float(model.bound(batch, p, noise).sum()) / len(data)
-        found["code_difference"] = max(found["code_difference"], float((q.code - p.code).abs().max()))
+        found["code_difference"] = max(
+            found["code_difference"], float((q.code - p.code).abs().max())
+        )
     return found | {"gap": found["log_likelihood"] - found["bound"], "rows": float(len(data))}

@@ -9,8 +9,8 @@ from distvae.config import PatchData, TVAEModel
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows, stack
 from distvae.interface import Batch, Posterior, expect
-from distvae.measures import effective_atoms
-from distvae.noise import JUDGEMENT, VALIDATION, Noise
+from distvae.numerics.measures import effective_atoms
+from distvae.numerics.noise import JUDGEMENT, VALIDATION, Noise
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.restoration import judge_restored
 from distvae.tasks.sparsity import Strength
@@ -22,7 +22,8 @@ from distvae.train.step import Sums, add, assess
 
 @torch.inference_mode()
 def judge_images(run: Run, split: str) -> Judgement:
-    """Means over the data points of a split: bound and objective in nats for each, squared error per value.
+    """Means over the data points of a split: bound and objective in nats for each, squared error
+    per value.
 
     A run that removes noise of its own making is also compared with what was clean.
     """
@@ -34,7 +35,10 @@ def judge_images(run: Run, split: str) -> Judgement:
         row = torch.arange(start, start + len(x))
         noise = Noise(run.config.train.seed, VALIDATION, row)
         q = run.posterior(x, row)
-        add(total, assess(run.model, q, Batch.of(x, row), noise) | _judge_block(run, q, x, row, strength))
+        add(
+            total,
+            assess(run.model, q, Batch.of(x, row), noise) | _judge_block(run, q, x, row, strength),
+        )
     sparse = total.pop("sparse_rows")
     means = {
         name: float(value / (sparse if name in ("hoyer", "effective_atoms") else len(images)))
@@ -42,7 +46,13 @@ def judge_images(run: Run, split: str) -> Judgement:
     }
     restored, notes = judge_restored(run)
     told = restored | judge_truth(run, images[:])
-    summary = {f"{run.info['unit']}s": float(len(images))} | means | strength.atoms() | _active(run) | told
+    summary = (
+        {f"{run.info['unit']}s": float(len(images))}
+        | means
+        | strength.atoms()
+        | _active(run)
+        | told
+    )
     return Judgement(split, summary, notes=notes)
 
 
@@ -70,10 +80,17 @@ def _likely_shape(run: Run) -> tuple[int, ...]:
     return 1, height, run.dims // height
 
 
-def _judge_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: Strength) -> Sums:
+def _judge_block(
+    run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: Strength
+) -> Sums:
     draws, noise = (
-        (1, Noise(run.config.train.seed, JUDGEMENT, row)) if run.config.eval.latent == "sample" else (0, None)
+        (1, Noise(run.config.train.seed, JUDGEMENT, row))
+        if run.config.eval.latent == "sample"
+        else (0, None)
     )
     strength.see(q.code)
     error = (expect(q, run.model.decode, draws, noise) - x).square()
-    return {"squared_error": error.nanmean(-1).nansum(), "effective_atoms": effective_atoms(q.code).nansum()}
+    return {
+        "squared_error": error.nanmean(-1).nansum(),
+        "effective_atoms": effective_atoms(q.code).nansum(),
+    }

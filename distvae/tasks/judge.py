@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from distvae.config import Config, SpeechData
-from distvae.data import audio, recordings
+from distvae.data import audio
 from distvae.data.dataset import Recording
-from distvae.refusal import Refusal
+from distvae.data.speech import recordings
+from distvae.files.refusal import Refusal
 from distvae.tasks import metrics
 from distvae.tasks.images import judge_images
 from distvae.tasks.judgement import Judgement, Refused, summarise
@@ -26,9 +27,12 @@ from distvae.train.run import Run
 
 Job = tuple[metrics.Array, metrics.Array, int, list[str]]
 WORTH_A_PROCESS = 600.0
-"""Seconds of audio, times the measures it is scored by, that take five times the processor time of starting a process.
+"""Seconds of audio, times the measures it is scored by, that take five times the processor time of
+starting a process.
 
-Measured: 1.7 s to start one, which imports what it scores by, and 0.013 s to score a second of audio by one measure."""
+Measured: 1.7 s to start one, which imports what it scores by, and 0.013 s to score a second of
+audio by one measure.
+"""
 
 
 def judge(run: Run, split: str = "test", progress: bool = True) -> Judgement:
@@ -60,7 +64,9 @@ def judge_recordings(code: Coder, config: Config, split: str, progress: bool = T
         for row, score in zip(rows, scores, strict=True)
         for name, why in score.refused.items()
     ]
-    return summarise(split, rows, refused, desk.atoms(), metrics.notes(config.eval.metrics, config.data.rate))
+    return summarise(
+        split, rows, refused, desk.atoms(), metrics.notes(config.eval.metrics, config.data.rate)
+    )
 
 
 def of_split(config: Config, split: str) -> tuple[Path, list[Recording]]:
@@ -87,13 +93,21 @@ class Desk:
         """What remains to be done for a recording: scoring its waveform."""
         signal = audio.load(self.root / recording.file, self.data)
         result = resynthesise(self.code, signal, self.data, self.frames)
-        own = {"file": recording.file, "speaker": recording.speaker, "seconds": len(signal) / self.data.rate}
+        own = {
+            "file": recording.file,
+            "speaker": recording.speaker,
+            "seconds": len(signal) / self.data.rate,
+        }
         self.heard.append(own | self._cheap(result))
         self.frames += len(result.power)
         return signal, result.signal, self.data.rate, self.scored
 
     def _cheap(self, result: Resynthesis) -> dict[str, float]:
-        found = {"isd": metrics.isd(result.power, result.coded.power.numpy())} if "isd" in self.metrics else {}
+        found = (
+            {"isd": metrics.isd(result.power, result.coded.power.numpy())}
+            if "isd" in self.metrics
+            else {}
+        )
         code = result.coded.code
         if code is None:
             return found
@@ -112,7 +126,9 @@ class Desk:
 
 
 def processes_for(config: Config, scored: Sequence[str], files: Sequence[Path]) -> int:
-    """Return how many processes score files: as many as are asked for, else those that have enough to do."""
+    """Return how many processes score files: as many as are asked for, else those that have enough
+    to do.
+    """
     if config.eval.processes is not None:
         return min(config.eval.processes, len(files))
     seconds = sum(audio.head(file)[1] for file in files)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distvae.output import whole
+from distvae.files.output import whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -27,7 +27,9 @@ class Judgement:
 
     split: str
     summary: dict[str, float]
-    """Means over files, `_std` their spread over speakers, `_refused` how many files a measure refused; atoms."""
+    """Means over files, `_std` their spread over speakers, `_refused` how many files a measure
+    refused; atoms.
+    """
     files: "DataFrame | None" = None
     speakers: "DataFrame | None" = None
     """Mean and standard deviation (`_std`) of each column over the files of a speaker."""
@@ -36,7 +38,9 @@ class Judgement:
     """What a reader should know about how the scores were computed."""
 
     def save(self, folder: Path) -> None:
-        """Write the tables (CSV, Parquet) and the summary (JSON) into an existing folder, each whole or not at all."""
+        """Write the tables (CSV, Parquet) and the summary (JSON) into an existing folder, each
+        whole or not at all.
+        """
         import pandas
 
         tables = {"files": self.files, "speakers": self.speakers}
@@ -46,12 +50,19 @@ class Judgement:
             if table is not None:
                 _write_table(table, folder / name)
         with whole(folder / "summary.json") as path:
-            plain = {name: value if math.isfinite(value) else None for name, value in self.summary.items()}
+            plain = {
+                name: value if math.isfinite(value) else None
+                for name, value in self.summary.items()
+            }
             path.write_text(json.dumps(plain, indent=2) + "\n")
 
 
 def summarise(
-    split: str, rows: Sequence[dict[str, Any]], refused: list[Refused], atoms: dict[str, float], notes: list[str]
+    split: str,
+    rows: Sequence[dict[str, Any]],
+    refused: list[Refused],
+    atoms: dict[str, float],
+    notes: list[str],
 ) -> Judgement:
     """The judgement of files, each a row with its name, its speaker, and numbers."""
     import pandas

@@ -1,7 +1,8 @@
 """What a model with an encoder makes of codes about those of its images.
 
-One value is varied, two images are passed between, and values that are active are drawn anew, as the pictures of
-variational sparse coding have it (Tonolini, Jensen and Murray-Smith, UAI 2020; ReScience 2019).
+One value is varied, two images are passed between, and values that are active are drawn anew, as
+the pictures of variational sparse coding have it (Tonolini, Jensen and Murray-Smith, UAI 2020;
+ReScience 2019).
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distvae import pictures
 from distvae.data.dataset import Array
-from distvae.measures import live_atoms
 from distvae.models.posteriors import Redrawable
-from distvae.noise import JUDGEMENT, Noise
+from distvae.numerics.measures import live_atoms
+from distvae.numerics.noise import JUDGEMENT, Noise
+from distvae.tasks import pictures
 from distvae.tasks.images import as_seen
 from distvae.train.run import Run
 
@@ -38,17 +39,26 @@ def of_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[pi
         q = run.posterior(torch.tensor(few))
     if isinstance(q, Redrawable):
         noise = Noise(run.config.train.seed, JUDGEMENT, torch.arange(len(few)))
-        yield "conditional", _conditional(run, few, codes[:ROWS], q.redrawn(DRAWS, noise).numpy(), title)
+        yield (
+            "conditional",
+            _conditional(run, few, codes[:ROWS], q.redrawn(DRAWS, noise).numpy(), title),
+        )
     yield (
         "encodings",
-        pictures.encodings(as_seen(few, run), codes[:ROWS], f"{title}: images and the values of their codes"),
+        pictures.encodings(
+            as_seen(few, run), codes[:ROWS], f"{title}: images and the values of their codes"
+        ),
     )
 
 
 def traversed(code: Array, latents: NDArray[np.intp], low: Array, high: Array) -> Array:
-    """(latents, FRAMES, H) a code (H,) in which one latent at a time goes from its low to its high, and no other."""
+    """(latents, FRAMES, H) a code (H,) in which one latent at a time goes from its low to its high,
+    and no other.
+    """
     codes = np.tile(code, (len(latents), FRAMES, 1))
-    codes[np.arange(len(latents)), :, latents] = np.linspace(low[latents], high[latents], FRAMES, axis=1)
+    codes[np.arange(len(latents)), :, latents] = np.linspace(
+        low[latents], high[latents], FRAMES, axis=1
+    )
     return codes
 
 
@@ -66,10 +76,15 @@ def interpolated(first: Array, last: Array) -> Array:
 def _traversal(run: Run, codes: Array, title: str) -> "Figure":
     code, low, high = codes[0], codes.min(0), codes.max(0)
     latents = strongest(code, live_atoms(torch.from_numpy(codes)).numpy())[:VARIED]
-    frames = np.concatenate([np.tile(code, (len(latents), 1, 1)), traversed(code, latents, low, high)], 1)
+    frames = np.concatenate(
+        [np.tile(code, (len(latents), 1, 1)), traversed(code, latents, low, high)], 1
+    )
     names = [f"latent {h}: {low[h]:.2g} to {high[h]:.2g}" for h in latents]
     headings = ["coded", "least", *[""] * (FRAMES - 2), "greatest"]
-    name = f"{title}: one latent of an image from its least to its greatest value in {len(codes)} codes"
+    name = (
+        f"{title}: one latent of an image from its least to its greatest value in {len(codes)}"
+        " codes"
+    )
     return pictures.strips(_seen(run, frames), names, headings, name)
 
 
@@ -79,15 +94,22 @@ def _interpolation(run: Run, images: Array, codes: Array, title: str) -> "Figure
     frames = _seen(run, interpolated(codes[:half], codes[half : 2 * half]))
     shown = np.concatenate([ends[:half], frames, ends[half : 2 * half]], 1)
     headings = ["image", *(str(Fraction(k, FRAMES - 1)) for k in range(FRAMES)), "image"]
-    return pictures.strips(shown, [""] * half, headings, f"{title}: from the code of an image to that of another")
+    return pictures.strips(
+        shown, [""] * half, headings, f"{title}: from the code of an image to that of another"
+    )
 
 
 def _conditional(run: Run, images: Array, codes: Array, states: Array, title: str) -> "Figure":
     frames = _seen(run, np.concatenate([codes[:, None], states], 1))
     names = [f"{int(active)}" for active in states.any(1).sum(-1)]
     headings = ["image", "coded", *(f"draw {k + 1}" for k in range(DRAWS))]
-    name = f"{title}: what is active in an image, so many values of {codes.shape[1]}, drawn anew from the prior"
-    return pictures.strips(np.concatenate([as_seen(images, run)[:, None], frames], 1), names, headings, name)
+    name = (
+        f"{title}: what is active in an image, so many values of {codes.shape[1]}, drawn anew from"
+        " the prior"
+    )
+    return pictures.strips(
+        np.concatenate([as_seen(images, run)[:, None], frames], 1), names, headings, name
+    )
 
 
 def _seen(run: Run, codes: Array) -> Array:

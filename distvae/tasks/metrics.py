@@ -1,7 +1,8 @@
 """Measures of one resynthesised recording against its original, each named by its variant.
 
-A measure that refuses a recording gives NaN and a reason, never a number that stands for a failure. This module is what
-the judging processes import, so it stays light: NumPy, and each measure's package when it is asked for.
+A measure that refuses a recording gives NaN and a reason, never a number that stands for a failure.
+This module is what the judging processes import, so it stays light: NumPy, and each measure's
+package when it is asked for.
 """
 
 import math
@@ -21,7 +22,9 @@ Array = NDArray[np.floating]
 Measure = Callable[[Array, Array, int], float]
 
 PESQ_SECONDS = 20
-"""An utterance and its pause take 0.4 s at least; with more than 50 of them the reference code overruns its tables."""
+"""An utterance and its pause take 0.4 s at least; with more than 50 of them the reference code
+overruns its tables.
+"""
 
 
 class Unscorable(ValueError):
@@ -43,13 +46,17 @@ def pesq_wb(reference: Array, estimate: Array, rate: int) -> float:
 
 
 def pesq_nb(reference: Array, estimate: Array, rate: int) -> float:
-    """Narrow-band PESQ, P.862.1 MOS-LQO; judged at 8 kHz if that is the rate, at 16 kHz otherwise."""
+    """Narrow-band PESQ, P.862.1 MOS-LQO; judged at 8 kHz if that is the rate, at 16 kHz
+    otherwise.
+    """
     target = 8000 if rate == 8000 else 16000
     return _pesq(_at(reference, rate, target), _at(estimate, rate, target), target, "nb")
 
 
 def raw_p862(mapped: float) -> float:
-    """The raw P.862 score behind a narrow-band MOS-LQO; the map has poles at .999 and 4.999, hence the clamp."""
+    """The raw P.862 score behind a narrow-band MOS-LQO; the map has poles at .999 and 4.999, hence
+    the clamp.
+    """
     y = min(max(mapped, 1.0), 4.95)
     return (4.6607 - math.log((4.999 - y) / (y - 0.999))) / 1.4945
 
@@ -114,7 +121,9 @@ def score(reference: Array, estimate: Array, rate: int, metrics: Sequence[str]) 
 
 
 def available(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The measures that can be computed here: all of them, but PESQ only where its package is installed."""
+    """The measures that can be computed here: all of them, but PESQ only where its package is
+    installed.
+    """
     return tuple(name for name in metrics if not name.startswith("pesq") or find_spec("pesq"))
 
 
@@ -123,7 +132,8 @@ def notes(metrics: Sequence[str], rate: int) -> list[str]:
     found = []
     if missing := [name for name in metrics if name not in available(metrics)]:
         found.append(
-            f"{', '.join(missing)} left out: the package pesq is not installed; building it takes a C compiler"
+            f"{', '.join(missing)} left out: the package pesq is not installed; building it takes a"
+            " C compiler"
         )
     own_rates = {"pesq_wb": (16000,), "pesq_nb": (8000, 16000), "pesq_nb_raw": (8000, 16000)}
     if moved := [name for name in available(metrics) if rate not in own_rates.get(name, (rate,))]:
@@ -131,7 +141,9 @@ def notes(metrics: Sequence[str], rate: int) -> list[str]:
     return found
 
 
-def _checked(name: str, reference: Array, estimate: Array, rate: int, known: Mapping[str, float]) -> float:
+def _checked(
+    name: str, reference: Array, estimate: Array, rate: int, known: Mapping[str, float]
+) -> float:
     """A finite score; the raw one follows from the narrow-band one where that is known."""
     if not reference.any():
         raise Unscorable("the original is silent")
@@ -146,7 +158,9 @@ def _checked(name: str, reference: Array, estimate: Array, rate: int, known: Map
 
 
 def _pesq(reference: Array, estimate: Array, rate: int, band: str) -> float:
-    """PESQ as it is; of a longer recording the mean over equal pieces, since P.862 holds 50 utterances and no more."""
+    """PESQ as it is; of a longer recording the mean over equal pieces, since P.862 holds 50
+    utterances and no more.
+    """
     pieces = math.ceil(len(reference) / (PESQ_SECONDS * rate)) or 1
     pairs = zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True)
     return float(np.mean([_pesq_piece(*pair, rate, band) for pair in pairs]))
@@ -172,13 +186,18 @@ def _stoi(reference: Array, estimate: Array, rate: int, extended: bool) -> float
         warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
         try:
             return float(intelligibility(reference, estimate, rate, extended=extended))
-        except (RuntimeWarning, ValueError):  # pystoi returns 1e-5 with the former, and has no frame for the latter
+        except (
+            RuntimeWarning,
+            ValueError,
+        ):  # pystoi returns 1e-5 with the former, and has no frame for the latter
             raise Unscorable("less than about 0.4 s of it is not silent") from None
 
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Have NumPy's global generator draw the same each time: pystoi adds noise of 1e-16 to the spectra of ESTOI."""
+    """Have NumPy's global generator draw the same each time: pystoi adds noise of 1e-16 to the
+    spectra of ESTOI.
+    """
     before = mtrand.get_bit_generator()
     mtrand.set_bit_generator(np.random.MT19937(0))
     try:

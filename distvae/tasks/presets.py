@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import Config, PatchData
-from distvae.data.patches import distinct
-from distvae.recipes import load
-from distvae.refusal import Refusal
+from distvae.config.recipes import load
+from distvae.data.windows.patches import distinct
+from distvae.files.refusal import Refusal
 
 Preset = Literal["fast", "balanced", "paper"]
 Floats = NDArray[np.floating]
 STRONG = 37.0
-"""The noise, of values up to 255, from which the paper's setting for sigma = 50 suits better than that for 25."""
+"""The noise, of values up to 255, from which the paper's setting for sigma = 50 suits better than
+that for 25.
+"""
 
 
 def configured(
@@ -27,11 +29,17 @@ def configured(
 def restores(config: Config) -> bool:
     """Whether a configuration is one for restoration."""
     model = config.model
-    return isinstance(config.data, PatchData) and model.kind == "tvae" and model.likelihood == "gaussian"
+    return (
+        isinstance(config.data, PatchData)
+        and model.kind == "tvae"
+        and model.likelihood == "gaussian"
+    )
 
 
 def worsens(config: Config) -> bool:
-    """Whether what is restored is made worse first, so that there is something clean to compare with."""
+    """Whether what is restored is made worse first, so that there is something clean to compare
+    with.
+    """
     return restores(config) and bool(config.data.noise or config.data.drop)
 
 
@@ -64,6 +72,8 @@ def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
 
 
 def noise_level(picture: Floats) -> float:
-    """The deviation of white noise: the median size of the finest diagonal differences (Donoho's estimate)."""
+    """The deviation of white noise: the median size of the finest diagonal differences (Donoho's
+    estimate).
+    """
     detail = picture[:-1, :-1] - picture[1:, :-1] - picture[:-1, 1:] + picture[1:, 1:]
     return float(np.median(np.abs(detail)) / (2 * 0.6745))

@@ -1,7 +1,8 @@
-"""Restoring one picture or sound from itself alone: a model of its windows, and what that model expects of each.
+"""Restoring one picture or sound from itself alone: a model of its windows, and what that model
+expects of each.
 
-Every value comes back as the mean over the windows that cover it of E_q[mu(z)]; noise is what no state explains, and
-a missing value is left out of everything but this last step.
+Every value comes back as the mean over the windows that cover it of E_q[mu(z)]; noise is what no
+state explains, and a missing value is left out of everything but this last step.
 """
 
 import math
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Config
-from distvae.data.missing import filled
-from distvae.data.patches import Grid, Patches, distinct, named, refuse_constant, worsened
+from distvae.data.windows.missing import filled
+from distvae.data.windows.patches import Grid, Patches, distinct, named, refuse_constant, worsened
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.interface import Batch
 from distvae.models.population import words_of
-from distvae.refusal import Refusal
-from distvae.storage import Folder
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import restores, worsens
 from distvae.train.bits import agree
@@ -48,7 +49,9 @@ class Stage:
     """How many are finished."""
     epochs: int
     bound: float
-    """Nats per window in the data's own units, under the parameters of the epoch's end; level removed or not."""
+    """Nats per window in the data's own units, under the parameters of the epoch's end; level
+    removed or not.
+    """
     sigma: float
     """Standard deviation of what the model takes for noise, in the data's units."""
     active: float
@@ -60,7 +63,11 @@ class Stage:
 
     def metrics(self) -> dict[str, float]:
         """The numbers worth logging."""
-        told = {name: float(value) for name, value in asdict(self).items() if name not in ("epochs", "close")}
+        told = {
+            name: float(value)
+            for name, value in asdict(self).items()
+            if name not in ("epochs", "close")
+        }
         return told | dict(self.close)
 
 
@@ -75,14 +82,20 @@ class Kept(NamedTuple):
 
 
 class Restoration:
-    """A model in training on the windows of one array (..., channels), whose missing values are NaN."""
+    """A model in training on the windows of one array (..., channels), whose missing values are
+    NaN.
+    """
 
-    def __init__(self, config: Config, array: Floats, name: str = "image", kept: Kept | None = None) -> None:
+    def __init__(
+        self, config: Config, array: Floats, name: str = "image", kept: Kept | None = None
+    ) -> None:
         check(config, array, name)
         self.config, self.kept = config, kept
         self.patches = Patches.of(array, config.data)
         self.dataset = self.patches.dataset(name, config.data)
-        self.arithmetic = agree(config.train, folder=Folder(kept.folder) if kept and kept.resume else None)
+        self.arithmetic = agree(
+            config.train, folder=Folder(kept.folder) if kept and kept.resume else None
+        )
         with self.arithmetic.obeyed():
             self.trainer = prepare(config, self.dataset)
 
@@ -97,7 +110,14 @@ class Restoration:
             return self.trainer.run(stop)
         out, resume, force = self.kept
         return keep(
-            self.trainer, self.config, self.dataset, out, recipe="restoration", resume=resume, force=force, stop=stop
+            self.trainer,
+            self.config,
+            self.dataset,
+            out,
+            recipe="restoration",
+            resume=resume,
+            force=force,
+            stop=stop,
         )
 
     def pace(self) -> float:
@@ -105,7 +125,9 @@ class Restoration:
         rows = self.patches.rows[:: -(-len(self.patches.rows) // TRIED)]
         aside = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
         with self.arithmetic.obeyed():
-            _, first, second = prepare(self.config.with_("train", epochs=3, patience=None), aside).run()
+            _, first, second = prepare(
+                self.config.with_("train", epochs=3, patience=None), aside
+            ).run()
         return (second.seconds - first.seconds) * len(self.patches.rows) / len(rows)
 
     def stage(self, epoch: Epoch) -> Stage:
@@ -113,7 +135,14 @@ class Restoration:
         scale, details = self.patches.scale, epoch.details
         observed = float(np.isfinite(self.patches.rows).sum()) / len(self.patches.rows)
         bound = epoch.val_bound - observed * math.log(scale)
-        return Stage(epoch.epoch, epoch.epochs, bound, scale * details["sigma"], details["active"], epoch.seconds)
+        return Stage(
+            epoch.epoch,
+            epoch.epochs,
+            bound,
+            scale * details["sigma"],
+            details["active"],
+            epoch.seconds,
+        )
 
     @property
     def begun(self) -> bool:
@@ -124,17 +153,25 @@ class Restoration:
     def reached(self) -> str:
         """When in training the model is as it is."""
         position = self.trainer.position
-        return f"in epoch {position.epoch + 1}" if position.batch else f"after epoch {position.epoch}"
+        return (
+            f"in epoch {position.epoch + 1}" if position.batch else f"after epoch {position.epoch}"
+        )
 
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""
         with self.arithmetic.obeyed():
-            return restored(self.patches, self.trainer.model, self.trainer.estep, self.trainer.device)
+            return restored(
+                self.patches, self.trainer.model, self.trainer.estep, self.trainer.device
+            )
 
 
 @torch.inference_mode()
-def restored(patches: Patches, model: Any, estep: Any, device: torch.device | str = "cpu") -> NDArray[np.float64]:
-    """The array as a model has it by the states that are kept for its windows, missing values included."""
+def restored(
+    patches: Patches, model: Any, estep: Any, device: torch.device | str = "cpu"
+) -> NDArray[np.float64]:
+    """The array as a model has it by the states that are kept for its windows, missing values
+    included.
+    """
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):
         q = estep.infer(model, batch(patches, place, device), 0)
@@ -160,7 +197,9 @@ def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
     given = worsened(clean, data).values
     patches = Patches.of(given, data)
     if patches.dataset("", data).digest != run.info["data_digest"]:
-        return {}, ["trained on other data: how close it comes to what was clean is told of that alone"]
+        return {}, [
+            "trained on other data: how close it comes to what was clean is told of that alone"
+        ]
     left = Run.left(run.path)
     after = closeness(clean, filled(given, restored(patches, left.model, left.estep)))
     return after | gained({} if clean.rate is None else closeness(clean, given), after), []
@@ -169,7 +208,9 @@ def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
 def check(config: Config, array: Floats, name: str) -> None:
     """Refuse what cannot be restored, before anything is computed."""
     if not restores(config):
-        raise Refusal("the recipe is none for restoration; data.kind 'patches' and a Gaussian 'tvae' expected")
+        raise Refusal(
+            "the recipe is none for restoration; data.kind 'patches' and a Gaussian 'tvae' expected"
+        )
     if np.isinf(array).any():
         raise Refusal(f"{name}: holds infinite values; finite ones expected")
     if not np.isfinite(array).any():

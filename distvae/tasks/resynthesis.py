@@ -12,11 +12,11 @@ from torch import Tensor
 from distvae.config import SpeechData
 from distvae.data import audio
 from distvae.data.dataset import Array
-from distvae.data.stft import Stft, power
+from distvae.data.speech.stft import Stft, power
+from distvae.files.output import claim, whole
+from distvae.files.refusal import Refusal
 from distvae.interface import expect
-from distvae.noise import JUDGEMENT, Noise
-from distvae.output import claim, whole
-from distvae.refusal import Refusal
+from distvae.numerics.noise import JUDGEMENT, Noise
 from distvae.train.run import Run
 
 Latent = Literal["mean", "sample"]
@@ -52,7 +52,9 @@ def coder(run: Run, latent: Latent) -> Coder:
     def code(power: Tensor, first: int) -> Coded:
         row = torch.arange(first, first + len(power))
         q = run.posterior(power, row)
-        draws, noise = (1, Noise(run.config.train.seed, JUDGEMENT, row)) if latent == "sample" else (0, None)
+        draws, noise = (
+            (1, Noise(run.config.train.seed, JUDGEMENT, row)) if latent == "sample" else (0, None)
+        )
         return Coded(expect(q, run.model.decode, draws, noise).clamp_min(0), q.code)
 
     return code
@@ -84,4 +86,6 @@ def write(path: Path, signal: Array, rate: int) -> None:
     import soundfile
 
     with whole(path) as temporary:
-        soundfile.write(temporary, signal / max(1.0, float(np.abs(signal).max())), rate, subtype="PCM_16")
+        soundfile.write(
+            temporary, signal / max(1.0, float(np.abs(signal).max())), rate, subtype="PCM_16"
+        )

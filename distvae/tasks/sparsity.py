@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from distvae.measures import effective_atoms, hoyer, live_atoms
+from distvae.numerics.measures import effective_atoms, hoyer, live_atoms
 
 ACTIVE = 1e-3  # a frame within 30 dB of its file's loudest is active
 

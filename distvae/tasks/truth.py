@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from distvae.config import BarsData, TVAEModel
-from distvae.data.bars import parts, seen
 from distvae.data.dataset import Array
+from distvae.data.images.bars import parts, seen
 from distvae.estep.truncated import Exact
 from distvae.interface import Batch
-from distvae.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import JUDGEMENT, Noise
 from distvae.tasks.exactness import MOST
 from distvae.train.run import Run, read_config
 
@@ -21,11 +21,15 @@ ENUMERABLE = 12
 ALIKE = 0.3
 """Root mean square of what may differ over the pixels of a bar."""
 COMBINATIONS = ((0, 1), (-1, 0), (1, 2, 3, 5, 6), (2, 3, 4, 5, 6), (2, 3), (3, 5), (4, 6))
-"""Bars that correlated causes never show together, twice; more than there should be, twice; and such as are usual."""
+"""Bars that correlated causes never show together, twice; more than there should be, twice; and
+such as are usual.
+"""
 
 
 def judge_truth(run: Run, x: Array) -> dict[str, float]:
-    """Of bars: the log-likelihood of what made them, how far training came to it, and the share of bars found."""
+    """Of bars: the log-likelihood of what made them, how far training came to it, and the share of
+    bars found.
+    """
     data = run.config.data
     if (
         not isinstance(data, BarsData)
@@ -41,7 +45,11 @@ def judge_truth(run: Run, x: Array) -> dict[str, float]:
         told["reliability"] = (reached - truth) / abs(truth)
     if isinstance(run.config.model, TVAEModel):
         told["recovered"] = recovered(run.model, data.size)
-        if data.correlated and data.size > max(map(max, COMBINATIONS)) / 2 and run.model.states <= MOST:
+        if (
+            data.correlated
+            and data.size > max(map(max, COMBINATIONS)) / 2
+            and run.model.states <= MOST
+        ):
             told |= combined(run.model, data)
     return told
 
@@ -59,20 +67,30 @@ def log_likelihood(data: BarsData, x: Array) -> torch.Tensor:
 
 @torch.no_grad()
 def combined(model: Any, data: BarsData) -> dict[str, float]:
-    """log p of noiseless combinations of bars under the model, nats, beside that under what made its data."""
+    """log p of noiseless combinations of bars under the model, nats, beside that under what made
+    its data.
+    """
     bars = parts(data.size)
     x = np.stack([bars[list(those)].sum(0) for those in COMBINATIONS])
     batch = Batch.of(torch.from_numpy(x), torch.arange(len(x)))
-    learnt = model.bound(batch, Exact(model.states)(model, batch), Noise(0, JUDGEMENT, batch.row)).double()
+    learnt = model.bound(
+        batch, Exact(model.states)(model, batch), Noise(0, JUDGEMENT, batch.row)
+    ).double()
     truth, never = log_likelihood(data, x), slice(0, 2)
     told = {"combinations_apart": float((learnt - truth)[never.stop :].abs().mean())}
-    return told | {"never_together": float(learnt[never].mean()), "true_never_together": float(truth[never].mean())}
+    return told | {
+        "never_together": float(learnt[never].mean()),
+        "true_never_together": float(truth[never].mean()),
+    }
 
 
 @torch.no_grad()
 def recovered(model: Any, size: int) -> float:
     """The share of bars that are what one latent, and another for each, adds to the picture."""
-    alone = model.decode(torch.eye(model.states)[:, None])[:, 0] - model.decode(torch.zeros(1, 1, model.states))[0]
+    alone = (
+        model.decode(torch.eye(model.states)[:, None])[:, 0]
+        - model.decode(torch.zeros(1, 1, model.states))[0]
+    )
     distance = torch.cdist(torch.from_numpy(parts(size)), alone) / size**0.5
     near, nearest = distance.min(1)
     return len(set(nearest[near < ALIKE].tolist())) / (2 * size)

@@ -1,7 +1,8 @@
 """What is remembered of runs and sweeps in MLflow, and the only part that touches it.
 
-Recording is a courtesy: whatever goes wrong here is said in a sentence, and never reaches training. What there is to
-tell is written into the folder of the run or sweep first, and stays there until MLflow has it.
+Recording is a courtesy: whatever goes wrong here is said in a sentence, and never reaches training.
+What there is to tell is written into the folder of the run or sweep first, and stays there until
+MLflow has it.
 """
 
 from distvae.track.relay import Relay

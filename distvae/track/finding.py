@@ -1,4 +1,6 @@
-"""Runs and sweeps by what MLflow knows of them: lists, and folders by id, name, or `best:METRIC@SWEEP`."""
+"""Runs and sweeps by what MLflow knows of them: lists, and folders by id, name, or
+`best:METRIC@SWEEP`.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distvae.refusal import Refusal, nearest
+from distvae.files.refusal import Refusal, nearest
 from distvae.track.journal import Journal
 from distvae.track.store import Store, cause, public
 
@@ -37,7 +39,9 @@ class Record:
     params: dict[str, str]
 
 
-def records(store: Store, where: str = "", kinds: Sequence[Kind] = ("run", "sweep", "trial")) -> list[Record]:
+def records(
+    store: Store, where: str = "", kinds: Sequence[Kind] = ("run", "sweep", "trial")
+) -> list[Record]:
     """Everything there is, the latest first; `where` is a filter in MLflow's own words."""
     from mlflow.exceptions import MlflowException
 
@@ -47,7 +51,11 @@ def records(store: Store, where: str = "", kinds: Sequence[Kind] = ("run", "swee
         found = _all(client.search_runs, list(names), where) if names else []
     except MlflowException as error:
         raise Refusal(f"--where: {cause(error)}") from error
-    known = [_record(run, names[run.info.experiment_id]) for run in found if run.data.tags.get("kind") in kinds]
+    known = [
+        _record(run, names[run.info.experiment_id])
+        for run in found
+        if run.data.tags.get("kind") in kinds
+    ]
     return sorted(known, key=lambda record: record.began, reverse=True)
 
 
@@ -79,33 +87,44 @@ def _record(run: Any, experiment: str) -> Record:
 
 
 def folder_of(text: str, store: Store) -> Path:
-    """The folder of a run or sweep: itself, or by its id, how that begins, its name, or as the best of a sweep.
+    """The folder of a run or sweep: itself, or by its id, how that begins, its name, or as the best
+    of a sweep.
 
     A run whose folder is elsewhere is fetched.
     """
     if Path(text).is_dir():
         return Path(text)
     if not text.startswith(BEST) and store.file is not None and not store.file.is_file():
-        raise Refusal(f"{text}: no such folder; the folder of a run, or the name or id of a recorded one expected")
+        raise Refusal(
+            f"{text}: no such folder; the folder of a run, or the name or id of a recorded one"
+            " expected"
+        )
     found = _best(text, store) if text.startswith(BEST) else _named(text, records(store))
     return found.folder if _holds(found.folder, found, store) else _fetched(found, store, text)
 
 
 def _holds(folder: Path, record: Record, store: Store) -> bool:
-    """Whether a folder is here, and is not that of a later run which this store knows by another record."""
+    """Whether a folder is here, and is not that of a later run which this store knows by another
+    record.
+    """
     head = Journal(folder).head() if folder.is_dir() else {}
     later = head.get("store") == public(store.uri) and head.get("id") not in (None, record.id)
     return folder.is_dir() and not later
 
 
 def _fetched(found: Record, store: Store, text: str) -> Path:
-    """What MLflow has of a run as a folder of this machine; of a sweep it has no more than the results."""
+    """What MLflow has of a run as a folder of this machine; of a sweep it has no more than the
+    results.
+    """
     from distvae.track.fetching import fetch
 
     there = "holds a later run" if found.folder.is_dir() else "is not on this machine"
     gone = f"{text}: its folder {found.folder} {there}"
     if found.kind == "sweep":
-        raise Refusal(f"{gone}, and of a sweep MLflow keeps results and the report alone; the folder itself expected")
+        raise Refusal(
+            f"{gone}, and of a sweep MLflow keeps results and the report alone; the folder itself"
+            " expected"
+        )
     try:
         folder = fetch(found.id, store)
     except Refusal as refusal:
@@ -117,14 +136,18 @@ def _fetched(found: Record, store: Store, text: str) -> Path:
 def _named(text: str, known: Sequence[Record]) -> Record:
     fitting = [r for r in known if r.id == text or (len(text) >= LEAST and r.id.startswith(text))]
     fitting = fitting or [record for record in known if record.name == text]
-    fitting = [record for record in fitting if record.folder.is_dir()] or fitting  # a folder replaced leaves its record
+    fitting = [
+        record for record in fitting if record.folder.is_dir()
+    ] or fitting  # a folder replaced leaves its record
     folders = {record.folder for record in fitting}
     if len(folders) > 1:
         told = ", ".join(f"{r.id[:SHORT]} ({r.kind} in {r.folder})" for r in fitting[:AMBIGUOUS])
         raise Refusal(f"{text}: {len(fitting)} records have that name: {told}; an id expected")
     if not fitting:
         names = {record.name for record in known if record.kind != "trial"}
-        raise Refusal(f"{text}: no such folder, and no record of that name or id; {nearest(text, names)}")
+        raise Refusal(
+            f"{text}: no such folder, and no record of that name or id; {nearest(text, names)}"
+        )
     return fitting[0]
 
 
@@ -135,7 +158,9 @@ def _best(text: str, store: Store) -> Record:
     known = records(store)
     sweep = sweep_named(name, known)
     if metric not in ranked_by(sweep):
-        raise Refusal(f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, ranked_by(sweep))}")
+        raise Refusal(
+            f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, ranked_by(sweep))}"
+        )
     if not (trials := best_first(sweep, known, metric)):
         raise Refusal(f"{text}: {sweep.name} has no trial with {metric}")
     return trials[0]
@@ -145,16 +170,26 @@ def best_first(sweep: Record, known: Sequence[Record], metric: str | None = None
     """The trials of a sweep that have a metric, by default the one that it was ranked by first."""
     metric = metric or next(iter(ranked_by(sweep)))
     trials = [record for record in known if record.parent == sweep.id and metric in record.metrics]
-    return sorted(trials, key=lambda record: record.metrics[metric], reverse=ranked_by(sweep)[metric] == "max")
+    return sorted(
+        trials, key=lambda record: record.metrics[metric], reverse=ranked_by(sweep)[metric] == "max"
+    )
 
 
 def sweep_named(text: str, known: Sequence[Record]) -> Record:
     """The sweep of a name, an id or a folder."""
     sweeps = [record for record in known if record.kind == "sweep"]
-    here = [record for record in sweeps if Path(text).is_dir() and record.folder == Path(text).absolute()]
+    here = [
+        record
+        for record in sweeps
+        if Path(text).is_dir() and record.folder == Path(text).absolute()
+    ]
     return here[0] if here else _named(text, sweeps)
 
 
 def ranked_by(sweep: Record) -> dict[str, str]:
     """What a sweep was ranked by."""
-    return {name.removeprefix("metric."): v for name, v in sweep.params.items() if name.startswith("metric.")}
+    return {
+        name.removeprefix("metric."): v
+        for name, v in sweep.params.items()
+        if name.startswith("metric.")
+    }

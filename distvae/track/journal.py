@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 
 LINES = "mlflow.jsonl"
-"""The file of a folder with what there is to tell, one entry a line. Who tells adds to it, who sends reads it."""
+"""The file of a folder with what there is to tell, one entry a line. Who tells adds to it, who
+sends reads it.
+"""
 HEAD = "mlflow.json"
-"""The file of a folder that remembers which record belongs to it, what that begins with, and how far it has come."""
+"""The file of a folder that remembers which record belongs to it, what that begins with, and how
+far it has come.
+"""
 Entry = dict[str, Any]
 
 
@@ -25,7 +29,9 @@ class Journal:
     folder: Path
 
     def head(self) -> Entry:
-        """What the record begins with, and once it exists its id and how many bytes of the lines it has."""
+        """What the record begins with, and once it exists its id and how many bytes of the lines it
+        has.
+        """
         file = self.folder / HEAD
         try:
             return dict(json.loads(file.read_bytes()))
@@ -33,8 +39,8 @@ class Journal:
             return {}
         except (ValueError, TypeError) as error:
             raise Refusal(
-                f"{file}: altered or damaged: not the JSON that was written there; without it and {LINES} "
-                "a new record begins"
+                f"{file}: altered or damaged: not the JSON that was written there; without it and"
+                f" {LINES} a new record begins"
             ) from error
 
     def begin(self, head: Entry) -> None:
@@ -81,7 +87,9 @@ class Journal:
         return list(self._entries(self._told()))
 
     def _entries(self, begin: int) -> Iterator[tuple[Entry, int]]:
-        """The entries from some byte on, each with where its line ends; what was cut short is none."""
+        """The entries from some byte on, each with where its line ends; what was cut short is
+        none.
+        """
         file, end = self.folder / LINES, begin
         if not file.exists():
             return
@@ -116,7 +124,9 @@ class Journal:
 
 
 def with_something_to_tell(root: Path, damaged: Callable[[Path, Exception], None]) -> list[Path]:
-    """The folders below a folder of which MLflow does not have everything; those that cannot be read are passed on."""
+    """The folders below a folder of which MLflow does not have everything; those that cannot be
+    read are passed on.
+    """
     found = []
     for name, _, files in os.walk(root):  # which leaves out what vanishes meanwhile
         try:

@@ -1,4 +1,6 @@
-"""Sends what the processes of a sweep wrote down: these run anywhere and tell folders, one process tells MLflow."""
+"""Sends what the processes of a sweep wrote down: these run anywhere and tell folders, one process
+tells MLflow.
+"""
 
 import sys
 import threading
@@ -7,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.track.journal import LINES, with_something_to_tell
 from distvae.track.patience import Patience
 from distvae.track.sending import Sender
@@ -38,7 +40,10 @@ class Relay:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Send what is left, also of processes that ended long ago."""
         self._over.set()

@@ -1,4 +1,6 @@
-"""From the journal of a folder to MLflow: everything once, in order, and what fails stays in the journal."""
+"""From the journal of a folder to MLflow: everything once, in order, and what fails stays in the
+journal.
+"""
 
 import json
 import tempfile
@@ -8,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.track.journal import HEAD, LINES, Entry, Journal
 from distvae.track.served import pack
 from distvae.track.store import Store, public
@@ -55,7 +57,9 @@ class Sender:
 
     @contextmanager
     def _alone(self) -> Iterator[str]:
-        """The record, while no other process sends; after an error MLflow is asked again what it has."""
+        """The record, while no other process sends; after an error MLflow is asked again what it
+        has.
+        """
         try:
             parent = None if self._goes_on() else self._parent()
             with self.journal.alone():
@@ -72,7 +76,11 @@ class Sender:
     def _parent(self) -> str | None:
         """The record of the sweep that this is a trial of, which exists from now on."""
         folder = self.journal.head().get("parent")
-        return Sender(self.store, Path(folder)).begin() if folder and Journal(Path(folder)).head() else None
+        return (
+            Sender(self.store, Path(folder)).begin()
+            if folder and Journal(Path(folder)).head()
+            else None
+        )
 
     def _record(self, parent: str | None) -> str:
         """The record that the folder remembers, if this store has it; else a new one."""
@@ -80,11 +88,15 @@ class Sender:
             return self.id
         head = self.journal.head()
         if "experiment" not in head:
-            raise Refusal(f"{self.folder / HEAD}: missing; without {LINES} beside it a new record begins")
+            raise Refusal(
+                f"{self.folder / HEAD}: missing; without {LINES} beside it a new record begins"
+            )
         client, experiment = self.store.connect(head["experiment"])
         if self._knows(client, head.get("id")):
             record = str(head["id"])
-            self.journal.untold(lambda entry: _ends_an_epoch(entry) and entry["step"] not in self._had)
+            self.journal.untold(
+                lambda entry: _ends_an_epoch(entry) and entry["step"] not in self._had
+            )
         else:
             self._had = set()
             record = self._create(client, experiment, head, parent)
@@ -150,7 +162,9 @@ class Sender:
             self._client.log_artifact(self.id, str(page), "report")
 
     def model(self, entries: Sequence[Entry]) -> None:
-        """The trained model, as `mlflow.pyfunc.load_model` opens it, which holds all that a run folder needs."""
+        """The trained model, as `mlflow.pyfunc.load_model` opens it, which holds all that a run
+        folder needs.
+        """
         from mlflow.entities import LoggedModelOutput
 
         kind = str(self.journal.head()["params"].get("model.kind", "model"))
@@ -159,11 +173,15 @@ class Sender:
         with tempfile.TemporaryDirectory() as scratch:
             self._client.log_model_artifacts(made.model_id, str(pack(self.folder, Path(scratch))))
         self._client.finalize_logged_model(made.model_id, "READY")
-        self._client.log_outputs(self.id, [LoggedModelOutput(made.model_id, max(self._had, default=0))])
+        self._client.log_outputs(
+            self.id, [LoggedModelOutput(made.model_id, max(self._had, default=0))]
+        )
         self.journal.remember(model=made.model_id)
 
     def register(self, entries: Sequence[Entry]) -> None:
-        """The model of a run below this sweep in the registry, under an alias that moves on to it."""
+        """The model of a run below this sweep in the registry, under an alias that moves on to
+        it.
+        """
         from mlflow.exceptions import MlflowException
 
         name, best = entries[-1]["name"], Sender(self.store, self.folder / entries[-1]["folder"])
@@ -174,7 +192,9 @@ class Sender:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         known = self._client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
-        version = known[0].version if known else self._version(name, run, best.journal.head()["model"])
+        version = (
+            known[0].version if known else self._version(name, run, best.journal.head()["model"])
+        )
         self._client.set_registered_model_alias(name, ALIAS, version)
 
     def _version(self, name: str, run: str, model: str) -> str:
@@ -211,7 +231,11 @@ def _provenance(folder: Path) -> dict[str, str]:
     if not (facts := _facts(folder)):
         return {}
     groups = {group: facts.get(group) or {} for group in ("versions", "machine")}
-    nested = {f"{group}.{name}": str(value) for group, part in groups.items() for name, value in part.items()}
+    nested = {
+        f"{group}.{name}": str(value)
+        for group, part in groups.items()
+        for name, value in part.items()
+    }
     return nested | {"commit": str(facts.get("commit"))}
 
 

@@ -1,4 +1,6 @@
-"""A logged model as `mlflow.pyfunc.load_model` opens it: weights and configuration are read, nothing is unpickled."""
+"""A logged model as `mlflow.pyfunc.load_model` opens it: weights and configuration are read,
+nothing is unpickled.
+"""
 
 import platform
 import shutil
@@ -42,7 +44,9 @@ def _load_pyfunc(path: str) -> Served:
 
 
 def pack(run: Path, folder: Path) -> Path:
-    """Fill a folder with a model as MLflow keeps it: the run's weights, settings and history, and what opens them."""
+    """Fill a folder with a model as MLflow keeps it: the run's weights, settings and history, and
+    what opens them.
+    """
     from mlflow.models import Model
 
     data = folder / DATA
@@ -51,9 +55,16 @@ def pack(run: Path, folder: Path) -> Path:
     for path in [*sorted(run.glob("best-*")), *(run / name for name in NEEDED), *told]:
         shutil.copy(path, data)
     model = Model(signature=_signature(run))
-    model.add_flavor("python_function", loader_module=__name__, data=DATA, python_version=platform.python_version())
+    model.add_flavor(
+        "python_function",
+        loader_module=__name__,
+        data=DATA,
+        python_version=platform.python_version(),
+    )
     model.save(str(folder / "MLmodel"))
-    (folder / "requirements.txt").write_text("".join(f"{name}=={version(name)}\n" for name in PACKAGES))
+    (folder / "requirements.txt").write_text(
+        "".join(f"{name}=={version(name)}\n" for name in PACKAGES)
+    )
     return folder
 
 

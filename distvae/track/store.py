@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is down must not hold up training for minutes
+    # a server that is down must not hold up training for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password in it
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # of language models; four processes that wait for them
+    # of language models; four processes that wait for them
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
 
@@ -36,7 +38,11 @@ def public(text: str) -> str:
 def cause(error: Exception) -> str:
     """What went wrong, in a line that may be shown."""
     text = public(" ".join(str(error).split()))
-    return "nothing answers there" if "Max retries exceeded" in text else text[:300] or type(error).__name__
+    return (
+        "nothing answers there"
+        if "Max retries exceeded" in text
+        else text[:300] or type(error).__name__
+    )
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ class Store:
 
     @classmethod
     def find(cls, root: Path) -> "Store":
-        """The store of MLFLOW_TRACKING_URI, or the one embedded in a folder of runs. Paths become absolute."""
+        """The store of MLFLOW_TRACKING_URI, or the one embedded in a folder of runs. Paths become
+        absolute.
+        """
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
         scheme, slashes, path = uri.partition(":///")
         return cls(f"sqlite:///{Path(path).absolute()}" if slashes and scheme == "sqlite" else uri)
@@ -91,23 +99,35 @@ class Store:
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_suffix(".lock")):
-            with closing(sqlite3.connect(self.file)) as database:  # says at once what takes MLflow 100 s
+            with closing(
+                sqlite3.connect(self.file)
+            ) as database:  # says at once what takes MLflow 100 s
                 database.execute("pragma journal_mode=wal")
             yield
 
     def opened(self) -> Any:
-        """A client to read with; a store that does not exist, does not answer or is of a newer MLflow is refused."""
+        """A client to read with; a store that does not exist, does not answer or is of a newer
+        MLflow is refused.
+        """
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         if self.file is not None and not self.file.is_file():
             raise Refusal(
-                f"{self.file}: no records; 'distvae train' and 'distvae tune' make them, or set MLFLOW_TRACKING_URI"
+                f"{self.file}: no records; 'distvae train' and 'distvae tune' make them, or set"
+                " MLFLOW_TRACKING_URI"
             )
         try:
             client = self.client()
             client.search_experiments(max_results=1)
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # a driver may be missing
+        except (
+            MlflowException,
+            SQLAlchemyError,
+            ImportError,
+            OSError,
+        ) as error:  # a driver may be missing
             why = cause(getattr(error, "orig", None) or error)
-            raise Refusal(f"{public(self.uri)}: {why}; a store that this MLflow can read expected") from error
+            raise Refusal(
+                f"{public(self.uri)}: {why}; a store that this MLflow can read expected"
+            ) from error
         return client

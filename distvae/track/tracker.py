@@ -22,7 +22,9 @@ SHOWN = (".png", ".wav", ".csv", ".json")
 
 @dataclass
 class Tracker:
-    """The record of a run or sweep: it begins with the first thing there is to tell, or goes on with a resumed one."""
+    """The record of a run or sweep: it begins with the first thing there is to tell, or goes on
+    with a resumed one.
+    """
 
     store: Store | None
     """None: another process sends what this one writes down."""
@@ -41,7 +43,9 @@ class Tracker:
         """Nothing has failed yet."""
         lost = "Training goes on; MLflow will lack this."
         self._disk = Patience(
-            f"{self.name}: {self.folder} does not take notes", lost, f"{self.name}: notes are taken again."
+            f"{self.name}: {self.folder} does not take notes",
+            lost,
+            f"{self.name}: notes are taken again.",
         )
         where = public(self.store.uri) if self.store else ""
         self._patience = Patience(
@@ -66,11 +70,17 @@ class Tracker:
 
     @classmethod
     def known(cls, folder: Path, store: Store) -> "Tracker | None":
-        """The record that a folder has in a store, or will have there once it takes what is waiting."""
-        if not (head := Journal(folder).head()) or head.get("store", public(store.uri)) != public(store.uri):
+        """The record that a folder has in a store, or will have there once it takes what is
+        waiting.
+        """
+        if not (head := Journal(folder).head()) or head.get("store", public(store.uri)) != public(
+            store.uri
+        ):
             return None
         parent = Path(head["parent"]) if head["parent"] else None
-        return cls(store, head["experiment"], head["name"], folder, head["params"], head["tags"], parent)
+        return cls(
+            store, head["experiment"], head["name"], folder, head["params"], head["tags"], parent
+        )
 
     @property
     def id(self) -> str | None:
@@ -114,12 +124,22 @@ class Tracker:
         self._tell({"is": "files", "paths": inside, "below": below})
 
     def report(self, page: Path) -> None:
-        """Keep the page about the folder, which may be written long after the end; it replaces the one before."""
+        """Keep the page about the folder, which may be written long after the end; it replaces the
+        one before.
+        """
         self._tell({"is": "report", "path": page.name})
 
     def register(self, name: str, run: Path) -> None:
-        """Enter the model of a run below this sweep into the registry, as the best under that name."""
-        self._tell({"is": "register", "name": name, "folder": str(run.absolute().relative_to(self.folder.absolute()))})
+        """Enter the model of a run below this sweep into the registry, as the best under that
+        name.
+        """
+        self._tell(
+            {
+                "is": "register",
+                "name": name,
+                "folder": str(run.absolute().relative_to(self.folder.absolute())),
+            }
+        )
 
     def close(self, status: Status = "FINISHED") -> None:
         """Say how it ended; what failed before its first epoch is recorded by this alone."""
@@ -137,7 +157,12 @@ class Tracker:
     def _head(self) -> None:
         if not (self.folder / HEAD).exists():
             parent = str(self.parent.absolute()) if self.parent else None
-            head = {"experiment": self.experiment, "name": self.name, "parent": parent, "began": self._began}
+            head = {
+                "experiment": self.experiment,
+                "name": self.name,
+                "parent": parent,
+                "began": self._began,
+            }
             params = {name: str(value) for name, value in self.params.items()}
             Journal(self.folder).begin(head | {"tags": dict(self.tags), "params": params})
 
@@ -149,7 +174,11 @@ class Tracker:
 
 def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str, str]:
     """What a run is found by; one with a parent is a trial."""
-    return {"kind": "trial" if parent else "run", "recipe": recipe, "folder": str(folder.absolute())}
+    return {
+        "kind": "trial" if parent else "run",
+        "recipe": recipe,
+        "folder": str(folder.absolute()),
+    }
 
 
 def _metrics(values: Mapping[str, float], step: int) -> Entry:

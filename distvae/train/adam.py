@@ -1,4 +1,6 @@
-"""Adam (Kingma and Ba, 2015) along the gradients of all workers: torch's fused step without what surrounds it."""
+"""Adam (Kingma and Ba, 2015) along the gradients of all workers: torch's fused step without what
+surrounds it.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +16,9 @@ TINY = 1e-6  # as torch has it, so that a gradient of zero has a share
 class Adam:
     """Every parameter counts its own steps, so that one that learns late is not behind."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], team: Team, clip: float | None = None) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], team: Team, clip: float | None = None
+    ) -> None:
         self.parameters, self.team, self.clip = parameters, team, clip
         self.rate = 0.0
         self.moments = [_none(parameter) for parameter in parameters]
@@ -30,7 +34,11 @@ class Adam:
 
         Parameters that do not learn yet stand still.
         """
-        learning = [(p, own) for p, own in zip(self.parameters, self.moments, strict=True) if p.requires_grad]
+        learning = [
+            (p, own)
+            for p, own in zip(self.parameters, self.moments, strict=True)
+            if p.requires_grad
+        ]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p, _ in learning]
         self.team.sum(gradients)
         if self.clip is not None:
@@ -62,5 +70,7 @@ class Adam:
 
 def _none(parameter: nn.Parameter) -> dict[str, Tensor]:
     """The moments before the first step, by the names that torch gives them."""
-    means = {name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+    means = {
+        name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")
+    }
     return {"step": torch.zeros((), device=parameter.device)} | means

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from distvae.arithmetic import Arithmetic, library
 from distvae.config import Train
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.numerics.arithmetic import Arithmetic, library
 from distvae.train import devices
 from distvae.train.checkpoint import read_manifest
 from distvae.train.team import ALONE, Team
@@ -18,9 +18,13 @@ WAY_OUT = "the same expected, or train.bits=any to accept the difference"
 
 
 def agree(
-    config: Train, device: torch.device | None = None, team: Team = ALONE, folder: Folder | None = None
+    config: Train,
+    device: torch.device | None = None,
+    team: Team = ALONE,
+    folder: Folder | None = None,
 ) -> Arithmetic:
-    """Return how this worker has to compute: as the run in a folder did so far, or else as the first worker does.
+    """Return how this worker has to compute: as the run in a folder did so far, or else as the
+    first worker does.
 
     A worker that cannot is refused, unless `train.bits` is `any`.
     """
@@ -41,28 +45,45 @@ def refuse(config: Train, recorded: Mapping[str, Any], where: str, device: torch
 
 
 def recorded_in(folder: Folder) -> Mapping[str, Any]:
-    """Return how the run in a folder computed its last checkpoint, or began; nothing where that was not recorded."""
-    if folder.has("last.json") and "arithmetic" in (facts := read_manifest(folder, "last.json")["facts"]):
+    """Return how the run in a folder computed its last checkpoint, or began; nothing where that was
+    not recorded.
+    """
+    if folder.has("last.json") and "arithmetic" in (
+        facts := read_manifest(folder, "last.json")["facts"]
+    ):
         return dict(facts["arithmetic"])
-    return dict(read_manifest(folder, "run.json").get("arithmetic", {})) if folder.has("run.json") else {}
+    return (
+        dict(read_manifest(folder, "run.json").get("arithmetic", {}))
+        if folder.has("run.json")
+        else {}
+    )
 
 
 @contextmanager
 def as_trained(info: Mapping[str, Any]) -> Iterator[None]:
-    """Compute with the library and threads that run.json names, so that judging a run later gives the same figures."""
+    """Compute with the library and threads that run.json names, so that judging a run later gives
+    the same figures.
+    """
     recorded = info.get("arithmetic", {})
     with ExitStack() as stack:
         if recorded:
-            own = Arithmetic.here(library("auto", recorded), recorded["threads"], torch.device("cpu"))
+            own = Arithmetic.here(
+                library("auto", recorded), recorded["threads"], torch.device("cpu")
+            )
             stack.enter_context(own.obeyed())
         yield
 
 
 def _own(config: Train, device: torch.device, reference: Mapping[str, Any]) -> Arithmetic:
-    """Return how this worker computes by its settings, and by a reference where they leave a choice."""
+    """Return how this worker computes by its settings, and by a reference where they leave a
+    choice.
+    """
     products = library(config.products, reference)
     if config.products == "onednn" and products != "onednn":
-        raise Refusal("train.products: 'onednn', which multiplies with less than float32's precision on this processor")
+        raise Refusal(
+            "train.products: 'onednn', which multiplies with less than float32's precision on this"
+            " processor"
+        )
     threads = config.threads or reference.get("threads") or torch.get_num_threads()
     return Arithmetic.here(products, threads, device)
 
@@ -73,4 +94,7 @@ def _refuse(lacking: list[list[str]], run: str) -> None:
         if differences:
             who = f"worker {rank} of {len(lacking)}" if len(lacking) > 1 else "this machine"
             what = f"the run so far, in {run}" if run else "worker 0"
-            raise Refusal(f"{who} would compute other last digits than {what}: {', '.join(differences)}; {WAY_OUT}")
+            raise Refusal(
+                f"{who} would compute other last digits than {what}: {', '.join(differences)};"
+                f" {WAY_OUT}"
+            )

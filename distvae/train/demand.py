@@ -25,10 +25,10 @@ from distvae.config import (
 )
 from distvae.data.dataset import Dataset
 from distvae.estep.store import refuse_to_exceed
-from distvae.memory import available, gigabytes
+from distvae.files.memory import available, gigabytes
+from distvae.files.refusal import Refusal, shown
 from distvae.models.nets import Pyramid
 from distvae.models.population import words_of
-from distvae.refusal import Refusal, shown
 
 NUMBER, WORD = 4, 8
 """Bytes of a number that is computed with, and of 64 bits of a state."""
@@ -71,32 +71,44 @@ class Demand:
         return f"{name}: {shown(self.settings[name])}"
 
 
-def admit(config: Config, data: Data, workers: int = 1, holds: bool = True, free: int | None = None) -> None:
-    """Refuse a training that takes more memory than this machine has free; whether it holds populations is told."""
+def admit(
+    config: Config, data: Data, workers: int = 1, holds: bool = True, free: int | None = None
+) -> None:
+    """Refuse a training that takes more memory than this machine has free; whether it holds
+    populations is told.
+    """
     demands, left = list(demands_of(config, data, workers)), available() if free is None else free
     needed = sum(demand.count for demand in demands)
     if needed > left:
         largest = max(demands, key=lambda demand: demand.count)
         raise Refusal(
-            f"{largest.blamed}: {largest.what} need {gigabytes(largest.count)} of memory, all that is needed is "
-            f"{gigabytes(needed)}, and {gigabytes(left)} are free; less expected"
+            f"{largest.blamed}: {largest.what} need {gigabytes(largest.count)} of memory, all that"
+            f" is needed is {gigabytes(needed)}, and {gigabytes(left)} are free; less expected"
         )
     if holds and isinstance(config.estep, Truncation) and config.estep.mapped is None:
-        refuse_to_exceed(left, data.rows // workers, config.estep.states, words_of(config.model.latent))
+        refuse_to_exceed(
+            left, data.rows // workers, config.estep.states, words_of(config.model.latent)
+        )
 
 
 def demands_of(config: Config, data: Data, workers: int = 1) -> Iterator[Demand]:
-    """Yield what one of several workers takes. What a GPU holds is not reckoned, but what is made here for it."""
+    """Yield what one of several workers takes. What a GPU holds is not reckoned, but what is made
+    here for it.
+    """
     here = config.train.device == "cpu" or not torch.cuda.is_available()
     count = parameters(config, data)
-    yield Demand(f"{count:,} parameters", count * NUMBER * (LEARNT if here else 1), _sizes(config, data))
+    yield Demand(
+        f"{count:,} parameters", count * NUMBER * (LEARNT if here else 1), _sizes(config, data)
+    )
     if here:
         yield _of_a_batch(config, data, workers)
         yield from _of_a_visit(config, data, workers)
 
 
 def parameters(config: Config, data: Data) -> int:
-    """Return how many numbers the model and its E-step learn, or 0 of families that are not known here."""
+    """Return how many numbers the model and its E-step learn, or 0 of families that are not known
+    here.
+    """
     model, estep = config.model, config.estep
     if isinstance(model, TVAEModel):
         return _linear((model.latent, *model.hidden, data.dims))
@@ -119,7 +131,9 @@ def _beside(model: Decoder, dims: int) -> int:
 
 
 def _net(net: Net, start: tuple[int, ...], data: Data, section: str) -> tuple[int, int]:
-    """Return how many numbers an encoder (whose section is `estep`) or a decoder learns, and its last width inwards."""
+    """Return how many numbers an encoder (whose section is `estep`) or a decoder learns, and its
+    last width inwards.
+    """
     outwards = section == "model"
     if net.net == "flat":
         widths = (*start, *net.hidden, data.dims) if outwards else (*start, *net.hidden)
@@ -140,11 +154,17 @@ def _of_a_batch(config: Config, data: Data, workers: int) -> Demand:
     batch = min(config.train.batch, data.rows) // workers
     hidden = [getattr(part, "hidden", ()) for part in (config.model, config.estep)]
     widths = 2 * data.dims + sum(map(sum, hidden)) + config.model.latent
-    return Demand(f"batches of {batch:,} rows", batch * widths * NUMBER, {"train.batch": batch, **_sizes(config, data)})
+    return Demand(
+        f"batches of {batch:,} rows",
+        batch * widths * NUMBER,
+        {"train.batch": batch, **_sizes(config, data)},
+    )
 
 
 def _of_a_visit(config: Config, data: Data, workers: int) -> Iterator[Demand]:
-    """Yield what populations take while a block is visited, and when their first states are drawn."""
+    """Yield what populations take while a block is visited, and when their first states are
+    drawn.
+    """
     estep, width = config.estep, words_of(config.model.latent)
     if not isinstance(estep, Evolution | RandomSearch):
         return
@@ -157,7 +177,9 @@ def _of_a_visit(config: Config, data: Data, workers: int) -> Iterator[Demand]:
 
 
 def _searched(estep: Evolution | RandomSearch) -> Settings:
-    names = ("draws",) if isinstance(estep, RandomSearch) else ("parents", "children", "generations")
+    names = (
+        ("draws",) if isinstance(estep, RandomSearch) else ("parents", "children", "generations")
+    )
     return {f"estep.{name}": getattr(estep, name) for name in names}
 
 
@@ -171,9 +193,16 @@ def _new(estep: Evolution | RandomSearch) -> int:
 
 def _sizes(config: Config, data: Data) -> Settings:
     """Return the settings that decide how large a model is."""
-    names = {"model": ("latent", "hidden", "channels", "atoms", "pseudo_inputs"), "estep": ("hidden", "channels")}
+    names = {
+        "model": ("latent", "hidden", "channels", "atoms", "pseudo_inputs"),
+        "estep": ("hidden", "channels"),
+    }
     parts = {"model": config.model, "estep": config.estep}
-    found = {f"{s}.{name}": getattr(parts[s], name, None) for s, fields in names.items() for name in fields}
+    found = {
+        f"{s}.{name}": getattr(parts[s], name, None)
+        for s, fields in names.items()
+        for name in fields
+    }
     return {name: value for name, value in found.items() if value} | {VALUES: data.dims}
 
 

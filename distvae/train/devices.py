@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 CPU = torch.device("cpu")
 
@@ -16,16 +16,21 @@ def device_of(name: str, assigned: Sequence[int] | None = None) -> torch.device:
     return choose(name, visible, assigned, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def choose(name: str, visible: int, assigned: Sequence[int] | None = None, rank: int = 0) -> torch.device:
+def choose(
+    name: str, visible: int, assigned: Sequence[int] | None = None, rank: int = 0
+) -> torch.device:
     """Return the device for a setting of `train.device`, where torch sees so many CUDA devices.
 
-    Under Ray it is the first of the devices that were assigned to this process, and the CPU if there are none. Without
-    Ray, where nobody assigns devices (None), the processes of a machine take them in turns, by their ranks there.
+    Under Ray it is the first of the devices that were assigned to this process, and the CPU if
+    there are none. Without Ray, where nobody assigns devices (None), the processes of a machine
+    take them in turns, by their ranks there.
     """
     if name == "cpu":
         return CPU
     if assigned is not None and not assigned:
-        return _cpu_instead(name, "Ray assigned this process no GPU", "--gpus-per-worker 1 or --gpus-per-trial 1")
+        return _cpu_instead(
+            name, "Ray assigned this process no GPU", "--gpus-per-worker 1 or --gpus-per-trial 1"
+        )
     if not visible:
         return _cpu_instead(name, "torch finds no CUDA device here", "cpu or auto")
     place = rank % visible if assigned is None else assigned[0]
@@ -50,5 +55,7 @@ def identity(device: torch.device) -> str:
 
 
 def apart(identities: Sequence[str]) -> bool:
-    """Return whether all workers of a team have GPUs, and no two the same one: NCCL refuses to share."""
+    """Return whether all workers of a team have GPUs, and no two the same one: NCCL refuses to
+    share.
+    """
     return all(identities) and len(set(identities)) == len(identities)

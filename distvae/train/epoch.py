@@ -25,11 +25,15 @@ class Epoch:
     best: bool
     """Whether no earlier epoch had a better validation objective."""
     details: Mapping[str, float] = field(default_factory=dict)
-    """What only some models have to tell: sigma, active and dead latents, replaced states, seconds by part."""
+    """What only some models have to tell: sigma, active and dead latents, replaced states, seconds
+    by part.
+    """
 
     def metrics(self) -> dict[str, float]:
         """The numbers worth logging: those that the model has."""
-        told = {k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")}
+        told = {
+            k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")
+        }
         return {k: v for k, v in (told | dict(self.details)).items() if not math.isnan(v)}
 
     @classmethod

@@ -10,9 +10,9 @@ from typing import Any
 
 from distvae.config import Config, flatten, to_dict
 from distvae.data.dataset import Dataset
-from distvae.provenance import provenance
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.files.provenance import provenance
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
 from distvae.train.run import read_config, read_epochs, read_info
@@ -22,12 +22,17 @@ OWNER = "owner"
 FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "eval.processes"} | {
     f"train.{name}" for name in ("device", "threads", "products", "bits")
 }
-"""What may differ when a run goes on: where it runs. Whether it still computes the same bits is for `bits.agree`, and
-whether it is the same data for its digest."""
+"""What may differ when a run goes on: where it runs. Whether it still computes the same bits is for
+`bits.agree`, and whether it is the same data for its digest.
+"""
 
 
-def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> bool:
-    """Make the run's folder, or check the one there is; True when there is something to go on from."""
+def open_folder(
+    config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool
+) -> bool:
+    """Make the run's folder, or check the one there is; True when there is something to go on
+    from.
+    """
     refuse_folder(config, dataset, folder, recipe, resume, force)
     if resume and folder.has("run.json"):
         _prolong(config, folder)
@@ -38,7 +43,9 @@ def open_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, r
     return False
 
 
-def refuse_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool) -> None:
+def refuse_folder(
+    config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool
+) -> None:
     """Refuse a folder in which the run can neither begin nor go on; change nothing."""
     if resume and folder.has("run.json"):
         _refuse_other_run(config, dataset, folder, recipe)
@@ -49,7 +56,9 @@ def refuse_folder(config: Config, dataset: Dataset, folder: Folder, recipe: str,
 def _refuse_occupied(folder: Folder, force: bool) -> None:
     """Refuse to replace what is in a folder, unless it is a run and is to be replaced."""
     if not force:
-        raise Refusal(f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder")
+        raise Refusal(
+            f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder"
+        )
     read_info(folder)
 
 
@@ -65,7 +74,8 @@ def clear(place: Place, force: bool) -> None:
         folder.remove()
     except OSError as error:
         raise Refusal(
-            f"{folder}: written to while it was to be replaced; its removal by hand, or another folder, expected"
+            f"{folder}: written to while it was to be replaced; its removal by hand, or another"
+            " folder, expected"
         ) from error
 
 
@@ -89,16 +99,24 @@ def owned(folder: Folder, owner: str) -> bool:
 
 
 def refuse_intruders(folder: Folder, owner: str) -> None:
-    """Stop a training whose folder another one has taken over, such as a worker whose driver is gone."""
+    """Stop a training whose folder another one has taken over, such as a worker whose driver is
+    gone.
+    """
     if not owned(folder, owner):
-        raise TakenOver(f"{folder}: another training goes on with this run, or it was deleted; this one ends here")
+        raise TakenOver(
+            f"{folder}: another training goes on with this run, or it was deleted; this one ends"
+            " here"
+        )
 
 
 def _refuse_other_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
     """Refuse to go on with a run of another recipe, other settings that matter, or other data."""
     info = read_info(folder)
     if recipe and info["recipe"] != recipe:
-        raise Refusal(f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder expected")
+        raise Refusal(
+            f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder"
+            " expected"
+        )
     stored = read_config(folder, info)
     before, now = flatten(stored), flatten(config)
     free = FREE_TO_CHANGE | ({"train.epochs"} if config.train.schedule != "cosine" else set())
@@ -106,9 +124,15 @@ def _refuse_other_run(config: Config, dataset: Dataset, folder: Folder, recipe: 
         if name not in free and now.get(name) != before.get(name):
             then = f"but {before.get(name)!r} in the run in {folder}"
             then += ", whose rate is made for so many" if name == "train.epochs" else ""
-            raise Refusal(f"{name}: {now.get(name)!r}, {then}; --resume goes on unchanged{_as_before(name, before)}")
+            raise Refusal(
+                f"{name}: {now.get(name)!r}, {then}; --resume goes on"
+                f" unchanged{_as_before(name, before)}"
+            )
     if info["data_digest"] != dataset.digest:
-        raise Refusal(f"{folder}: trained on other data ({info['data']}); --resume wants the data it began with")
+        raise Refusal(
+            f"{folder}: trained on other data ({info['data']}); --resume wants the data it began"
+            " with"
+        )
 
 
 def _as_before(name: str, before: Mapping[str, Any]) -> str:
@@ -118,14 +142,19 @@ def _as_before(name: str, before: Mapping[str, Any]) -> str:
 
 
 def _prolong(config: Config, folder: Folder) -> None:
-    """Let a run go on for more epochs, or fewer, than it began with; one whose rate depends on their number cannot."""
+    """Let a run go on for more epochs, or fewer, than it began with; one whose rate depends on
+    their number cannot.
+    """
     info = read_info(folder)
     stored = read_config(folder, info)
     if config.train.epochs == stored.train.epochs:
         return
     config = stored.with_("train", epochs=config.train.epochs)
     text = _written(config)
-    hashes = {"config_sha256": hashlib.sha256(text).hexdigest(), "config_sha256_before": info["config_sha256"]}
+    hashes = {
+        "config_sha256": hashlib.sha256(text).hexdigest(),
+        "config_sha256_before": info["config_sha256"],
+    }
     note(folder, **hashes)
     folder.write("config.yaml", text)
 
@@ -158,7 +187,9 @@ def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str)
 
 def keep_epochs(folder: Folder, finished: int) -> None:
     """Forget the epochs after one, which are trained again."""
-    kept = [json.dumps(record) + "\n" for record in read_epochs(folder) if record["epoch"] <= finished]
+    kept = [
+        json.dumps(record) + "\n" for record in read_epochs(folder) if record["epoch"] <= finished
+    ]
     folder.write("epochs.jsonl", "".join(kept).encode())
 
 

@@ -1,4 +1,6 @@
-"""Arrays that a trained model is given by a caller, refused where they cannot be what it was trained on."""
+"""Arrays that a trained model is given by a caller, refused where they cannot be what it was
+trained on.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,9 +12,9 @@ from torch import Tensor
 
 from distvae.config import Config, SpeechData
 from distvae.data.dataset import Rows, Stacked
-from distvae.data.source import Scaled
+from distvae.data.images.source import Scaled
+from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import LIKELIHOODS
-from distvae.refusal import Refusal
 
 SCALED = ("idx", "images", "sprites")
 """Kinds of data whose values are scaled to [0, 1]."""
@@ -40,7 +42,9 @@ class Expected:
 
     @classmethod
     def by(cls, config: Config, width: int, facts: dict[str, Any], name: str = "x") -> "Expected":
-        """What a run with a configuration and facts was trained on; runs from before do not know their range."""
+        """What a run with a configuration and facts was trained on; runs from before do not know
+        their range.
+        """
         least, most = LIKELIHOODS[config.model.likelihood].support
         kind, unit = config.data.kind, str(facts.get("unit", "row"))
         least = max(least, 0.0) if getattr(config.estep, "input", "raw") != "raw" else least
@@ -54,7 +58,9 @@ class Expected:
         rows = self._rows(given)
         shape = tuple(rows.shape)
         if len(shape) != 2:
-            raise Refusal(f"{self.name}: {self._told(shape)}; an array {self} expected{self._hint(shape)}")
+            raise Refusal(
+                f"{self.name}: {self._told(shape)}; an array {self} expected{self._hint(shape)}"
+            )
         if shape[1] != self.width:
             raise Refusal(f"{self.name}: rows of {shape[1]:,} values; an array {self} expected")
         if not shape[0]:
@@ -64,7 +70,9 @@ class Expected:
         return rows
 
     def _rows(self, given: ArrayLike | Rows | Tensor) -> Rows:
-        """The array itself where it is one, in memory or not; what only looks like one becomes one."""
+        """The array itself where it is one, in memory or not; what only looks like one becomes
+        one.
+        """
         if isinstance(given, Tensor):
             return given.numpy(force=True)
         if isinstance(given, Stacked | Scaled):
@@ -72,11 +80,17 @@ class Expected:
         try:
             return np.asarray(given)
         except ValueError as error:
-            raise Refusal(f"{self.name}: rows of different lengths; an array {self} expected") from error
+            raise Refusal(
+                f"{self.name}: rows of different lengths; an array {self} expected"
+            ) from error
 
     def __str__(self) -> str:
         """For a person."""
-        return f"({self.unit}s, {self.width})" if self.unit != "power spectrum" else f"(power spectra, {self.width})"
+        return (
+            f"({self.unit}s, {self.width})"
+            if self.unit != "power spectrum"
+            else f"(power spectra, {self.width})"
+        )
 
     def _told(self, shape: tuple[int, ...]) -> str:
         if len(shape) == 1 and self.unit == "power spectrum":
@@ -95,15 +109,24 @@ class Expected:
     def values(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return some rows once their values were seen to be such as the model was trained on."""
         if not self.gaps and np.isnan(block).any():
-            raise Refusal(f"{self.name}: holds NaN; finite values expected: in data of this kind none is missing")
-        low, high = (float(f(block, axis=None, initial=math.nan)) for f in (np.fmin.reduce, np.fmax.reduce))
+            raise Refusal(
+                f"{self.name}: holds NaN; finite values expected: in data of this kind none is"
+                " missing"
+            )
+        low, high = (
+            float(f(block, axis=None, initial=math.nan)) for f in (np.fmin.reduce, np.fmax.reduce)
+        )
         for value in (low, high):
             if math.isinf(value):
                 raise Refusal(f"{self.name}: holds an infinite value; finite ones expected")
             if value < self.least or value > self.most:
-                wanted = f"at least {self.least:g}" + (f" and at most {self.most:g}" if self.most < math.inf else "")
+                wanted = f"at least {self.least:g}" + (
+                    f" and at most {self.most:g}" if self.most < math.inf else ""
+                )
                 raise Refusal(f"{self.name}: holds {value:g}; {wanted} expected, as in training")
             if abs(value) > BEYOND * self.largest:
                 times = f"{abs(value) / self.largest:,.0f} times the largest value of training"
-                raise Refusal(f"{self.name}: holds {value:g}, {times}; values in the same units expected")
+                raise Refusal(
+                    f"{self.name}: holds {value:g}, {times}; values in the same units expected"
+                )
         return block

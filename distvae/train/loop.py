@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae.arithmetic import Arithmetic
 from distvae.config import Train
 from distvae.data.dataset import Rows
 from distvae.interface import Batch
-from distvae.lanes import Lanes
-from distvae.noise import VALIDATION, Noise, order
+from distvae.numerics.arithmetic import Arithmetic
+from distvae.numerics.lanes import Lanes
+from distvae.numerics.noise import VALIDATION, Noise, order
 from distvae.train import devices
 from distvae.train.adam import Adam
 from distvae.train.epoch import Epoch
@@ -70,7 +70,9 @@ class Trainer:
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)
-        self.incomplete = any(np.isnan(x[i : i + BLOCK]).any() for x in (train, val) for i in range(0, len(x), BLOCK))
+        self.incomplete = any(
+            np.isnan(x[i : i + BLOCK]).any() for x in (train, val) for i in range(0, len(x), BLOCK)
+        )
         self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
         self.batches = math.ceil(len(train) / config.batch)
         self.alone = config.local_steps if team.size > 1 else 0
@@ -79,7 +81,9 @@ class Trainer:
         self.range: tuple[float, ...] = ()
         """The least and the largest value of the rows to train on, where somebody has looked."""
         self.total: Sums = {}
-        self.searching = self.reading = 0.0  # seconds of this epoch spent in visits to populations, and on data
+        self.searching = self.reading = (
+            0.0  # seconds of this epoch spent in visits to populations, and on data
+        )
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Epoch]:
         """Train, and yield a record after each epoch."""
@@ -97,7 +101,9 @@ class Trainer:
     def _finish_epoch(self, stop: Callable[[], object]) -> None:
         began, position = time.perf_counter(), self.position
         schedule = self._schedule()
-        visit = max(1, self.estep.block // self.config.batch)  # batches that the E-step looks at together
+        visit = max(
+            1, self.estep.block // self.config.batch
+        )  # batches that the E-step looks at together
         while position.batch < self.batches:
             if position.batch % visit == 0:
                 if self._asked(stop, visit):
@@ -112,16 +118,24 @@ class Trainer:
                 self._refuse_to_diverge()
 
     def _schedule(self) -> NDArray[np.int64]:
-        """The epoch's rows in their order; populations want every batch to take as many from each of their holders."""
+        """The epoch's rows in their order; populations want every batch to take as many from each
+        of their holders.
+        """
         seed, epoch = self.config.seed, self.position.epoch
-        return self.held.lanes.schedule(seed, epoch) if self.estep.block else order(seed, epoch, len(self.train))
+        return (
+            self.held.lanes.schedule(seed, epoch)
+            if self.estep.block
+            else order(seed, epoch, len(self.train))
+        )
 
     def _own(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of some rows that are this worker's."""
         return self.held.of(rows) if self.estep.block else rows[self.team.rank :: self.team.size]
 
     def _asked(self, stop: Callable[[], object], visit: int) -> bool:
-        """Whether any worker was asked to stop; several come to that agreement every few batches."""
+        """Whether any worker was asked to stop; several come to that agreement every few
+        batches.
+        """
         if self.team.size == 1:
             return bool(stop())
         if self.position.batch // visit % math.ceil(AGREED / visit) or (
@@ -155,12 +169,24 @@ class Trainer:
         self.adam.rate = rate(self.config, count, self.batches)
         self.model.at(count)
         batch, noise = self._batch(self._own(rows))
-        add(self.total, ascend(self.model, self.estep, self.adam, batch, noise, len(batch.row if self.alone else rows)))
+        add(
+            self.total,
+            ascend(
+                self.model,
+                self.estep,
+                self.adam,
+                batch,
+                noise,
+                len(batch.row if self.alone else rows),
+            ),
+        )
         add(self.total, {"finite": self.total["objective"].isfinite()})
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Make the parameters of all workers, and their moments, the mean of what each came to alone."""
+        """Make the parameters of all workers, and their moments, the mean of what each came to
+        alone.
+        """
         moments = [value for moments in self.adam.moments for value in moments.values()]
         shared = [*self.parameters, *moments]
         self.team.sum(shared)
@@ -177,7 +203,9 @@ class Trainer:
     def _take(self, data: Rows, rows: NDArray[np.int64], epoch: int) -> tuple[Batch, Noise]:
         """Bring some rows to the device, and the draws that belong to them in an epoch."""
         row = torch.from_numpy(rows)
-        return self._values(data, row), Noise(self.config.seed, epoch, row.to(self.device, non_blocking=True))
+        return self._values(data, row), Noise(
+            self.config.seed, epoch, row.to(self.device, non_blocking=True)
+        )
 
     def _values(self, data: Rows, row: Tensor) -> Batch:
         x = torch.from_numpy(data[row.numpy()]).to(self.device, non_blocking=True)
@@ -193,8 +221,8 @@ class Trainer:
             return
         batch, batches = int(told["finite"] / self.team.size) + 1, self.batches
         raise Diverged(
-            f"the objective is no longer finite at batch {batch} of {batches} in epoch {self.position.epoch + 1}; "
-            "a smaller train.rate may help, or train.clip"
+            f"the objective is no longer finite at batch {batch} of {batches} in epoch"
+            f" {self.position.epoch + 1}; a smaller train.rate may help, or train.clip"
         )
 
     @torch.no_grad()
@@ -207,7 +235,9 @@ class Trainer:
             batch, noise = self._take(self.val, rows, VALIDATION)
             add(total, assess(self.model, self.estep.infer(self.model, batch, 0), batch, noise))
         total = self._together(total)
-        counts = {name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total}
+        counts = {
+            name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total
+        }
         return {name: float(value / counts[name]) for name, value in total.items()}
 
     def _record(self, began: float, rows: int) -> Epoch:
@@ -245,7 +275,9 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything a resumed run needs: tensors by name, and the position."""
         moments = {
-            f"optimizer.{i}.{name}": value for i, own in enumerate(self.adam.moments) for name, value in own.items()
+            f"optimizer.{i}.{name}": value
+            for i, own in enumerate(self.adam.moments)
+            for name, value in own.items()
         }
         totals = {f"total.{name}": value for name, value in self._together(self.total).items()}
         return weights(self.model, self.estep) | moments | totals, asdict(self.position)
@@ -256,7 +288,8 @@ class Trainer:
         self.position = Position(**position)
         placed = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
         self.total = {
-            n: value if self.team.rank == 0 else value.zero_() for n, value in _below("total", placed).items()
+            n: value if self.team.rank == 0 else value.zero_()
+            for n, value in _below("total", placed).items()
         }
         for i in range(len(self.parameters)):
             self.adam.restore(i, _below(f"optimizer.{i}", placed))
@@ -264,13 +297,21 @@ class Trainer:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name begins with a prefix, without it."""
-    return {n.removeprefix(f"{prefix}."): value for n, value in tensors.items() if n.startswith(f"{prefix}.")}
+    return {
+        n.removeprefix(f"{prefix}."): value
+        for n, value in tensors.items()
+        if n.startswith(f"{prefix}.")
+    }
 
 
 def weights(model: Any, estep: Any) -> dict[str, Tensor]:
     """Parameters and buffers of both, by name."""
     parts = {"model": model, "estep": estep}
-    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    return {
+        f"{part}.{name}": value
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
 
 
 def load_weights(model: Any, estep: Any, tensors: dict[str, Tensor]) -> None:

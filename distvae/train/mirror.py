@@ -1,11 +1,13 @@
-"""A run whose folder is on a storage that many machines share, and the copy of it here: all but the populations."""
+"""A run whose folder is on a storage that many machines share, and the copy of it here: all but the
+populations.
+"""
 
 import json
 import secrets
 from pathlib import Path
 
-from distvae.refusal import Refusal
-from distvae.storage import Folder, public
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder, public
 from distvae.train.checkpoint import read_manifest, tidy
 from distvae.train.folder import clear
 from distvae.train.run import read_info
@@ -15,9 +17,13 @@ WEIGHTS = ("best", "last")
 
 
 def place(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
-    """Where a run's state is kept: in its folder here, or below a storage that was named now or when it began."""
+    """Where a run's state is kept: in its folder here, or below a storage that was named now or
+    when it began.
+    """
     if storage is None:
-        known = read_info(local).get("storage") if resume and (local / "run.json").is_file() else None
+        known = (
+            read_info(local).get("storage") if resume and (local / "run.json").is_file() else None
+        )
         if known:
             _refuse_out_of_reach(Folder(known))
         return Folder(known or local)
@@ -39,13 +45,17 @@ def _refuse_out_of_reach(folder: Folder) -> None:
         folder.delete(name)
     except OSError as error:
         cause = " ".join(str(error).split())
-        raise Refusal(f"--storage: {folder}: {cause}; a place that can be written expected") from error
+        raise Refusal(
+            f"--storage: {folder}: {cause}; a place that can be written expected"
+        ) from error
     if kept != content:
         raise Refusal(f"--storage: {folder}: gives back other bytes than were written")
 
 
 def bring(there: Folder, local: Path) -> None:
-    """Copy here what can be looked at, and delete the weights of earlier copies; nothing where the run is here."""
+    """Copy here what can be looked at, and delete the weights of earlier copies; nothing where the
+    run is here.
+    """
     here = Folder(local)
     if there.place == here.place or not there.has("run.json"):
         return
@@ -58,4 +68,7 @@ def bring(there: Folder, local: Path) -> None:
             here.write(file, there.read(file))
             here.write(f"{name}.json", there.read(f"{name}.json"))
     tidy(here)
-    here.write("run.json", json.dumps(read_info(there) | {"storage": public(there.place)}, indent=1).encode())
+    here.write(
+        "run.json",
+        json.dumps(read_info(there) | {"storage": public(there.place)}, indent=1).encode(),
+    )

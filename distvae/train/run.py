@@ -13,15 +13,15 @@ from torch import Tensor
 from distvae.config import Config, from_stored
 from distvae.data.dataset import Rows
 from distvae.estep import assemble
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Posterior
-from distvae.lanes import Lanes
-from distvae.noise import JUDGEMENT, Noise
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.numerics.lanes import Lanes
+from distvae.numerics.noise import JUDGEMENT, Noise
 from distvae.train.checkpoint import Place, load, read_manifest
 from distvae.train.given import Expected
 from distvae.train.loop import load_weights
-from distvae.untrusted import parse_json, parse_yaml
 
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
@@ -47,16 +47,21 @@ class Run:
         folder = Folder(path)
         if which == "last" and folder.has("best.json") and not folder.has("last.json"):
             raise Refusal(
-                f"{path}: has its best weights alone, as runs fetched from MLflow do: the last state of training and "
-                "the populations kept for its data (last.json) are not logged; the folder it was trained in expected"
+                f"{path}: has its best weights alone, as runs fetched from MLflow do: the last"
+                " state of training and the populations kept for its data (last.json) are not"
+                " logged; the folder it was trained in expected"
             )
         if not folder.has(f"{which}.json"):
-            raise Refusal(f"{path}: holds no trained weights yet: no epoch was finished; resume it first")
+            raise Refusal(
+                f"{path}: holds no trained weights yet: no epoch was finished; resume it first"
+            )
         return cls(path, read_config(path, info), info, which)
 
     @classmethod
     def left(cls, path: Path | str) -> "Run":
-        """The run in a folder as its training left it: the last weights, and the states kept for its data."""
+        """The run in a folder as its training left it: the last weights, and the states kept for
+        its data.
+        """
         run = cls.open(path, "last")
         if run.estep.block:
             run.estep.hold(Lanes.of(run.info["rows"]["train"], run.config.train.batch).held())
@@ -76,7 +81,9 @@ class Run:
 
     @torch.no_grad()
     def encode(self, x: ArrayLike | Rows | Tensor, name: str = "x") -> Array:
-        """(N, D) -> (N, H): the codes of new data, which is refused by its name if it cannot be of this kind."""
+        """(N, D) -> (N, H): the codes of new data, which is refused by its name if it cannot be of
+        this kind.
+        """
         expected = Expected.by(self.config, self.dims, self.info, name)
         return self.in_blocks(expected.table(x), lambda block: self.posterior(block).code, expected)
 
@@ -84,7 +91,9 @@ class Run:
     def decode(self, z: ArrayLike | Tensor) -> Array:
         """(N, H) -> (N, D): E[x | z]."""
         expected = Expected("z", self.model.states, unit="code")
-        return self.in_blocks(expected.table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected)
+        return self.in_blocks(
+            expected.table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
+        )
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Array:
@@ -97,8 +106,12 @@ class Run:
         """The records of its epochs."""
         return read_epochs(self.path)
 
-    def in_blocks(self, data: Rows | Tensor, f: Callable[[Tensor], Tensor], expected: Expected | None = None) -> Array:
-        """What a function makes of rows, so many at a time, once they were seen to be what is expected."""
+    def in_blocks(
+        self, data: Rows | Tensor, f: Callable[[Tensor], Tensor], expected: Expected | None = None
+    ) -> Array:
+        """What a function makes of rows, so many at a time, once they were seen to be what is
+        expected.
+        """
         rows = min(BLOCK, max(1, VALUES // self.dims))
         blocks = (_narrow(data[i : i + rows]) for i in range(0, len(data), rows))
         checked = blocks if expected is None else map(expected.values, blocks)
@@ -114,9 +127,15 @@ def read_info(place: Place) -> dict[str, Any]:
     """The facts in run.json, or a refusal that says what is not a run folder."""
     folder = Folder.of(place)
     if folder.has("sweep.json"):
-        raise Refusal(f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, expected")
+        raise Refusal(
+            f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP,"
+            " expected"
+        )
     if not folder.has("run.json"):
-        raise Refusal(f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is expected")
+        raise Refusal(
+            f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is"
+            " expected"
+        )
     return read_manifest(folder, "run.json")
 
 
@@ -127,9 +146,15 @@ def read_config(place: Place, info: dict[str, Any]) -> Config:
     if not folder.has("config.yaml"):
         raise Refusal(f"{file}: missing; a run folder keeps its configuration there")
     text = folder.read("config.yaml")
-    known = (info.get("config_sha256"), info.get("config_sha256_before"))  # it may be about to be replaced
+    known = (
+        info.get("config_sha256"),
+        info.get("config_sha256_before"),
+    )  # it may be about to be replaced
     if hashlib.sha256(text).hexdigest() not in known:
-        raise Refusal(f"{file}: altered since the run began; start a new run from it with 'distvae train {file}'")
+        raise Refusal(
+            f"{file}: altered since the run began; start a new run from it with 'distvae train"
+            f" {file}'"
+        )
     tree = parse_yaml(text, file)
     if not isinstance(tree, dict):
         raise Refusal(f"{file}: holds no mapping; the configuration that training wrote expected")
@@ -141,11 +166,17 @@ def read_epochs(place: Place) -> list[dict[str, float]]:
     return read_records(place, "epochs.jsonl", ("epoch", "val_objective", "val_bound"))
 
 
-def read_records(place: Place, name: str, fields: tuple[str, ...] = ("epoch",)) -> list[dict[str, Any]]:
+def read_records(
+    place: Place, name: str, fields: tuple[str, ...] = ("epoch",)
+) -> list[dict[str, Any]]:
     """One JSON object with some fields a line; a line that a crash cut short is none."""
     folder = Folder.of(place)
     lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []
-    return [_record(f"{folder}/{name}", n, line, fields) for n, line in enumerate(lines, 1) if line.endswith(b"\n")]
+    return [
+        _record(f"{folder}/{name}", n, line, fields)
+        for n, line in enumerate(lines, 1)
+        if line.endswith(b"\n")
+    ]
 
 
 def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""One run in its folder: begin or resume, write down every epoch, keep the best weights and the last state."""
+"""One run in its folder: begin or resume, write down every epoch, keep the best weights and the
+last state.
+"""
 
 import json
 import math
@@ -12,10 +14,10 @@ from distvae.config import Config
 from distvae.data.dataset import Dataset, Rows
 from distvae.estep import assemble
 from distvae.estep.store import PopulationStore
-from distvae.lanes import Lanes
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.models.likelihoods import LIKELIHOODS
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.bits import agree, recorded_in
 from distvae.train.checkpoint import Place
@@ -61,9 +63,11 @@ def keep(
     hurried: Callable[[], bool] = lambda: False,
     owner: str = "",
 ) -> Iterator[Epoch]:
-    """The same with an untrained trainer of that configuration; its owner is named if it is not this process.
+    """The same with an untrained trainer of that configuration; its owner is named if it is not
+    this process.
 
-    Between batches all workers ask whether they are hurried, with the same answer, and if so save at once.
+    Between batches all workers ask whether they are hurried, with the same answer, and if so save
+    at once.
     """
     team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
     if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
@@ -100,15 +104,23 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
     except Refusal as error:
         if (epoch := checkpoint.previous(folder)) is None:
             raise
-        raise Refusal(f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}") from error
+        raise Refusal(
+            f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}"
+        ) from error
 
 
 def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
-    """Write down how a run is computed from here on, and how it was until now where that differs."""
+    """Write down how a run is computed from here on, and how it was until now where that
+    differs.
+    """
     own, before = trainer.arithmetic.facts(), recorded_in(folder)
     if own != before:
         changes = read_info(folder).get("arithmetic_before", [])
-        changed = {"arithmetic_before": [*changes, {"until": trainer.position.epoch, **before}]} if before else {}
+        changed = (
+            {"arithmetic_before": [*changes, {"until": trainer.position.epoch, **before}]}
+            if before
+            else {}
+        )
         note(folder, arithmetic=own, **changed)
 
 
@@ -135,7 +147,8 @@ def prepare(
 ) -> Trainer:
     """Return an untrained trainer that has seen its data.
 
-    Populations go to the store, if one is given. Training runs on the device, by default that of `train.device`.
+    Populations go to the store, if one is given. Training runs on the device, by default that of
+    `train.device`.
     """
     ranges = _refuse_unfit(config, dataset)
     admit(config, Data.of(dataset), team.size, holds=store is None)
@@ -146,31 +159,47 @@ def prepare(
     held = shared(config, len(train), team.size).held(team.rank, team.size)
     model.begin(_blocks(train))
     estep.begin(_blocks(train), held, config.train.seed)
-    val = train if estep.block else dataset.splits["val"]  # states are kept for rows in training alone
+    val = (
+        train if estep.block else dataset.splits["val"]
+    )  # states are kept for rows in training alone
     trainer = Trainer(config.train, model, estep, train, val, team, device)
     trainer.range = ranges["train"]
     return trainer
 
 
 def _refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:
-    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones (NaN) are none.
+    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones
+    (NaN) are none.
 
     Return the least and the largest value of each split.
     """
     likelihood, seen = config.model.likelihood, getattr(config.estep, "input", "raw")
     least, most = LIKELIHOODS[likelihood].support
-    ranges = {split: _range(dataset.splits[split]) for split in dataset.named("all") if len(dataset.splits[split])}
+    ranges = {
+        split: _range(dataset.splits[split])
+        for split in dataset.named("all")
+        if len(dataset.splits[split])
+    }
     for split, values in ranges.items():
         for value in values:
             if math.isnan(value):
-                raise Refusal(f"{dataset.name}: every value of split '{split}' is missing; some observed ones expected")
+                raise Refusal(
+                    f"{dataset.name}: every value of split '{split}' is missing; some observed ones"
+                    " expected"
+                )
             if value < least or value > most or math.isinf(value):
-                field, wanted = f"model.likelihood: '{likelihood}'", f"finite values from {least:g} to {most:g}"
+                field, wanted = (
+                    f"model.likelihood: '{likelihood}'",
+                    f"finite values from {least:g} to {most:g}",
+                )
             elif value < 0 and seen != "raw":
                 field, wanted = f"estep.input: '{seen}'", "values of 0 or more, or raw,"
             else:
                 continue
-            raise Refusal(f"{field} with a value of {value:g} in split '{split}' of {dataset.name}; {wanted} expected")
+            raise Refusal(
+                f"{field} with a value of {value:g} in split '{split}' of {dataset.name}; {wanted}"
+                " expected"
+            )
     return ranges
 
 
@@ -188,7 +217,9 @@ def shared(config: Config, rows: int, size: int) -> Lanes:
     """The lanes in which so many workers share the rows."""
     lanes, batch = Lanes.of(rows, config.train.batch), config.train.batch
     if size > lanes.count:
-        raise Refusal(f"train.batch: {batch} can be shared by {lanes.count} workers at most, not by {size}")
+        raise Refusal(
+            f"train.batch: {batch} can be shared by {lanes.count} workers at most, not by {size}"
+        )
     return lanes
 
 
@@ -199,7 +230,9 @@ def _blocks(rows: Rows) -> Iterator[torch.Tensor]:
 def _write_down(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) -> None:
     refuse_intruders(folder, owner)
     if epoch.best:
-        checkpoint.save(folder, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch})
+        checkpoint.save(
+            folder, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch}
+        )
     folder.append("epochs.jsonl", json.dumps(epoch.metrics()).encode() + b"\n")
 
 
@@ -207,7 +240,9 @@ class Savings:
     """The state that a resumed run goes on from, saved as often as costs little."""
 
     share = 0.05
-    """Of the time, at most, that saving takes; what is lost to a crash is trained again, to the same result."""
+    """Of the time, at most, that saving takes; what is lost to a crash is trained again, to the
+    same result.
+    """
 
     def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
         self.folder, self.trainer, self.owner = folder, trainer, owner
@@ -230,13 +265,19 @@ class Savings:
         if team.rank == 0:
             refuse_intruders(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
-            facts = {"position": position, "populations": populations, "arithmetic": trainer.arithmetic.facts()}
+            facts = {
+                "position": position,
+                "populations": populations,
+                "arithmetic": trainer.arithmetic.facts(),
+            }
             checkpoint.advance(self.folder, tensors, facts)
         now = time.monotonic()
         self.due = now + (now - began) / self.share
 
 
-def _saving(savings: Savings, hurried: Callable[[], bool], stop: Callable[[], object]) -> Callable[[], object]:
+def _saving(
+    savings: Savings, hurried: Callable[[], bool], stop: Callable[[], object]
+) -> Callable[[], object]:
     """Whether to stop, asked between batches; where hurried, the state is saved before."""
 
     def asked() -> object:

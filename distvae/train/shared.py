@@ -1,4 +1,5 @@
-"""Memory that processes of one machine share, and a barrier in it that notices when one of them has ended.
+"""Memory that processes of one machine share, and a barrier in it that notices when one of them has
+ended.
 
 The memory has no name in any file system, so none of it is left however the processes end.
 """
@@ -15,7 +16,10 @@ from typing import Any
 LINE = 64  # bytes that processors exchange at once; two workers write to one line never
 SPINS = 100  # looks at a tick, some microseconds in all, before others may have the processor
 YIELDS = 0.01  # seconds of waiting before it becomes sleep
-ORDERED = platform.machine() in ("x86_64", "AMD64")  # whether the processor keeps writes, and reads, in their order
+ORDERED = platform.machine() in (
+    "x86_64",
+    "AMD64",
+)  # whether the processor keeps writes, and reads, in their order
 
 Gather = Callable[[Any], list[Any]]
 """Tells every worker the values of all, in order of rank."""
@@ -76,7 +80,9 @@ def _watch(pid: int) -> int | None:
 
 
 class Barrier:
-    """Nobody passes before all have come: each counts in a cell of its own, and looks at the others'."""
+    """Nobody passes before all have come: each counts in a cell of its own, and looks at the
+    others'.
+    """
 
     patience = 1800.0
     """Seconds to wait for a worker that neither comes nor ends."""
@@ -91,7 +97,9 @@ class Barrier:
 
     @classmethod
     def among(cls, rank: int, gather: Gather) -> "Barrier | None":
-        """The barrier of workers on one machine; None where they are not, or it has not what is needed."""
+        """The barrier of workers on one machine; None where they are not, or it has not what is
+        needed.
+        """
         names = gather(machine())
         if names[0] is None or len(set(names)) > 1:
             return None
@@ -124,11 +132,15 @@ class Barrier:
     def _refuse_to_wait_for_ever(self, peer: int, waited: float) -> None:
         ended = {self.watches.index(watch) for watch, _ in self.ended.poll(0)}
         ended |= {other for other in range(len(self.left)) if self.left[other]}
-        lost = sorted(other for other in ended if self.ticks[other] < self.count)  # some end, and rightly, after coming
+        lost = sorted(
+            other for other in ended if self.ticks[other] < self.count
+        )  # some end, and rightly, after coming
         if lost:
             raise WorkerLost(f"worker {lost[0]} of {len(self.ticks)} has ended")
         if waited > self.patience:
-            raise WorkerLost(f"worker {peer} of {len(self.ticks)} has not answered for {waited:.0f} s")
+            raise WorkerLost(
+                f"worker {peer} of {len(self.ticks)} has not answered for {waited:.0f} s"
+            )
 
     def leave(self) -> None:
         """Be waited for no more."""
@@ -139,6 +151,8 @@ class Barrier:
 
 
 def _fence() -> None:
-    """What was written before is seen before what is written after; Linux sees to that whenever it schedules."""
+    """What was written before is seen before what is written after; Linux sees to that whenever it
+    schedules.
+    """
     if not ORDERED:
         os.sched_yield()

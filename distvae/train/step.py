@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from distvae.interface import Batch
-from distvae.measures import hoyer
-from distvae.noise import Noise
+from distvae.numerics.measures import hoyer
+from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 
 Sums = dict[str, Tensor]
 
 
 def ascend(model: Any, estep: Any, adam: Adam, batch: Batch, noise: Noise, rows: int) -> Sums:
-    """Move the parameters along the gradient of the mean objective over so many rows on all workers; return sums."""
+    """Move the parameters along the gradient of the mean objective over so many rows on all
+    workers; return sums.
+    """
     adam.forget()
     sums = _follow(model, estep, batch, noise, rows) if len(batch.row) else {}
     adam.step()

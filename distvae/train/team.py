@@ -1,7 +1,9 @@
-"""How the workers of one training add up their tensors: alone, beside each other on one machine, or over a network.
+"""How the workers of one training add up their tensors: alone, beside each other on one machine, or
+over a network.
 
-Sums have the same bits on every worker, and the same from run to run. Workers on one machine add in order of rank;
-over a network the order is that of the collective library, which differs with three workers or more.
+Sums have the same bits on every worker, and the same from run to run. Workers on one machine add in
+order of rank; over a network the order is that of the collective library, which differs with three
+workers or more.
 """
 
 import json
@@ -17,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.train.devices import CPU, apart, identity
 from distvae.train.loopback import HOST, LOOPBACK, stay_on_loopback
 from distvae.train.shared import LINE, Barrier, WorkerLost, shared
@@ -38,7 +40,9 @@ class Team(Protocol):
         """Wait until everyone is here."""
 
     def gather(self, value: Any) -> list[Any]:
-        """The small values of all workers, in order of rank, told to each: whatever JSON can say, and no code."""
+        """The small values of all workers, in order of rank, told to each: whatever JSON can say,
+        and no code.
+        """
 
     def close(self) -> None:
         """Leave; no call may follow."""
@@ -67,12 +71,16 @@ ALONE = Alone()
 
 
 class Together:
-    """Workers anywhere, over what torch.distributed has set up; closing ends that where this program began it."""
+    """Workers anywhere, over what torch.distributed has set up; closing ends that where this
+    program began it.
+    """
 
     def __init__(self, ours: bool, device: torch.device = CPU) -> None:
         self.rank, self.size, self.ours = dist.get_rank(), dist.get_world_size(), ours
         alone_on_it = apart(self.gather(identity(device)))
-        self.nccl = dist.new_group(backend="nccl") if alone_on_it and dist.is_nccl_available() else None
+        self.nccl = (
+            dist.new_group(backend="nccl") if alone_on_it and dist.is_nccl_available() else None
+        )
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """In one exchange for each type."""
@@ -100,7 +108,10 @@ class Together:
             longest = int(max(lengths))
             texts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
             dist.all_gather(texts, torch.nn.functional.pad(mine, (0, longest - len(mine))))
-        return [json.loads(text[:count].numpy().tobytes()) for text, count in zip(texts, lengths, strict=True)]
+        return [
+            json.loads(text[:count].numpy().tobytes())
+            for text, count in zip(texts, lengths, strict=True)
+        ]
 
     def close(self) -> None:
         """End the connections."""
@@ -122,16 +133,22 @@ class Room(NamedTuple):
 
 
 class Beside:
-    """Workers on one machine, through shared memory: each adds up its share of the tensors for all."""
+    """Workers on one machine, through shared memory: each adds up its share of the tensors for
+    all.
+    """
 
     def __init__(self, together: Together, meeting: Barrier) -> None:
         self.rank, self.size = together.rank, together.size
         self.together, self.meeting = together, meeting
-        self.slots = torch.empty(self.size + 1, 0, dtype=torch.uint8)  # one for each worker, and one for the sum
+        self.slots = torch.empty(
+            self.size + 1, 0, dtype=torch.uint8
+        )  # one for each worker, and one for the sum
         self.rooms: dict[object, Room] = {}
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """In one exchange for each type; nobody writes a sum before all have read the one before."""
+        """In one exchange for each type; nobody writes a sum before all have read the one
+        before.
+        """
         for group in _alike(tensors):
             room = self._room(group)
             _copy(group, room.mine)
@@ -166,7 +183,9 @@ class Beside:
         if width > self.slots.shape[1]:
             memory = shared(self.rank, self.gather, (self.size + 1) * width)
             if memory is None:
-                raise MemoryError(f"no room for {(self.size + 1) * width:,} bytes that {self.size} workers share")
+                raise MemoryError(
+                    f"no room for {(self.size + 1) * width:,} bytes that {self.size} workers share"
+                )
             self.slots = torch.frombuffer(memory, dtype=torch.uint8).view(self.size + 1, width)
             self.rooms.clear()
 
@@ -203,16 +222,21 @@ def _connect() -> None:
     """Meet the others."""
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise Refusal(f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, one process none")
+        raise Refusal(
+            f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, one process"
+            " none"
+        )
     with _store() as place:
         dist.init_process_group("gloo", **place)
 
 
 @contextmanager
 def _store() -> Iterator[dict[str, Any]]:
-    """Say where the workers meet: at the launcher's store, or on loopback, where they are all on this machine.
+    """Say where the workers meet: at the launcher's store, or on loopback, where they are all on
+    this machine.
 
-    Torch would open a store on every address of the machine, where anybody may set and delete its keys.
+    Torch would open a store on every address of the machine, where anybody may set and delete its
+    keys.
     """
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -1,7 +1,8 @@
 """Refusing a space at the door for what would fail in the middle of a sweep.
 
-Every value of every axis, in every combination of the choices that conditions ask about, has to be a valid
-configuration; an axis may vary only where its key exists; trials are ranked only by figures that compare.
+Every value of every axis, in every combination of the choices that conditions ask about, has to be
+a valid configuration; an axis may vary only where its key exists; trials are ranked only by figures
+that compare.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from distvae.config import Config, SpeechData
-from distvae.refusal import Refusal, nearest, shown
-from distvae.schema import FAMILIES, field_types
+from distvae.config.schema import FAMILIES, field_types
+from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tasks.closeness import offered
 from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible
 from distvae.tasks.metrics import of_recordings
@@ -33,7 +34,10 @@ CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
 
 def admit(space: Space) -> None:
     """Refuse a space some of whose trials could not run, or could not be compared."""
-    counted(space.branches(), "axes: more than {} combinations of values that conditions ask about; fewer expected")
+    counted(
+        space.branches(),
+        "axes: more than {} combinations of values that conditions ask about; fewer expected",
+    )
     reached: set[str] = set()
     for values in space.branches():
         active = space.active(values)
@@ -48,7 +52,9 @@ def admit(space: Space) -> None:
 
 
 def counted(combinations: Iterator[dict[str, Any]], otherwise: str) -> int:
-    """Return how many combinations there are, or refuse them in those words where they are too many to look at."""
+    """Return how many combinations there are, or refuse them in those words where they are too many
+    to look at.
+    """
     count = sum(1 for _ in islice(combinations, COMBINATIONS + 1))
     if count > COMBINATIONS:
         raise Refusal(otherwise.format(f"{COMBINATIONS:,}"))
@@ -56,16 +62,29 @@ def counted(combinations: Iterator[dict[str, Any]], otherwise: str) -> int:
 
 
 def _admit_search(space: Space) -> None:
-    """A grid has no intervals, repeated seeds do not vary, and what stops trials early compares bounds."""
+    """A grid has no intervals, repeated seeds do not vary, and what stops trials early compares
+    bounds.
+    """
     for axis in space.axes:
         if space.search == "grid" and not isinstance(axis.span, Choice):
-            raise Refusal(f"{axis.path}: an interval has no grid; a choice expected, or another search")
+            raise Refusal(
+                f"{axis.path}: an interval has no grid; a choice expected, or another search"
+            )
         if space.seeds > 1 and axis.key == "train.seed":
-            raise Refusal(f"{axis.path}: varies, and seeds: {space.seeds} repeats every trial; one of the two expected")
+            raise Refusal(
+                f"{axis.path}: varies, and seeds: {space.seeds} repeats every trial; one of the two"
+                " expected"
+            )
         if space.scheduler != "none" and axis.key.startswith(CHANGE_THE_BOUND):
-            raise Refusal(f"scheduler: {space.scheduler} compares bounds, which do not compare where {axis.key} varies")
+            raise Refusal(
+                f"scheduler: {space.scheduler} compares bounds, which do not compare where"
+                f" {axis.key} varies"
+            )
     if space.scheduler != "none" and len(space.metrics) > 1:
-        raise Refusal(f"scheduler: {space.scheduler} serves one figure; metrics names {', '.join(space.metrics)}")
+        raise Refusal(
+            f"scheduler: {space.scheduler} serves one figure; metrics names"
+            f" {', '.join(space.metrics)}"
+        )
 
 
 def _admit_conditions(space: Space, axis: Axis, earlier: Sequence[Axis]) -> None:
@@ -86,16 +105,24 @@ def _admit_wanted(path: str, wanted: tuple[Any, ...], asked: list[Axis]) -> None
     values = [value for axis in asked for value in axis.span.corners]
     for value in wanted:
         if values and value not in values:
-            raise Refusal(f"{path}: {shown(value)} is never chosen; {nearest(value, map(str, values))}")
+            raise Refusal(
+                f"{path}: {shown(value)} is never chosen; {nearest(value, map(str, values))}"
+            )
 
 
 def _admit_branch(space: Space, values: dict[str, Any], active: list[Axis]) -> None:
-    """Every value of every axis that varies here makes a configuration, the others being at their first value."""
-    where = ", ".join(f"{key} {values[key]}" for key in sorted(space.deciding & set(values))) or "every trial"
+    """Every value of every axis that varies here makes a configuration, the others being at their
+    first value.
+    """
+    where = (
+        ", ".join(f"{key} {values[key]}" for key in sorted(space.deciding & set(values)))
+        or "every trial"
+    )
     for axis in active:
         if sum(other.key == axis.key for other in active) > 1:
             raise Refusal(
-                f"{axis.path}: {axis.key} varies twice for {where}; conditions that exclude each other expected"
+                f"{axis.path}: {axis.key} varies twice for {where}; conditions that exclude each"
+                " other expected"
             )
         _admit_key(space, axis, values)
     for axis, tried in _corners(space, values, active):
@@ -105,15 +132,21 @@ def _admit_branch(space: Space, values: dict[str, Any], active: list[Axis]) -> N
             raise Refusal(f"{axis.path}: {error} (for {where})") from error
 
 
-def _corners(space: Space, values: dict[str, Any], active: list[Axis]) -> Iterator[tuple[Axis, dict[str, Any]]]:
-    """Each axis that varies with such values, and these with each value of it that has to be valid."""
+def _corners(
+    space: Space, values: dict[str, Any], active: list[Axis]
+) -> Iterator[tuple[Axis, dict[str, Any]]]:
+    """Each axis that varies with such values, and these with each value of it that has to be
+    valid.
+    """
     for axis in active:
         for value in [values[axis.key]] if axis.key in space.deciding else axis.span.corners:
             yield axis, values | {axis.key: value}
 
 
 def afford(space: Space, data: Data, workers: int = 1, holds: bool = True) -> None:
-    """Refuse a space some of whose trials on such data take more memory than this machine has free."""
+    """Refuse a space some of whose trials on such data take more memory than this machine has
+    free.
+    """
     for values in space.branches():
         for axis, tried in _corners(space, values, space.active(values)):
             if tried.get(ROW, "") not in {"", *space.rows}:
@@ -127,7 +160,10 @@ def afford(space: Space, data: Data, workers: int = 1, holds: bool = True) -> No
 def _admit_key(space: Space, axis: Axis, values: Mapping[str, Any]) -> None:
     """A field that only some families have may vary only with them."""
     if axis.key in SHARED:
-        raise Refusal(f"{axis.path}: trials share the processors, so none varies this; {axis.key} set for all expected")
+        raise Refusal(
+            f"{axis.path}: trials share the processors, so none varies this; {axis.key} set for all"
+            " expected"
+        )
     section, _, name = axis.key.partition(".")
     families = FAMILIES.get(section, {})
     having = [kind for kind, cls in families.items() if name in field_types(cls)]
@@ -135,18 +171,23 @@ def _admit_key(space: Space, axis: Axis, values: Mapping[str, Any]) -> None:
     if having and kind in families and kind not in having:
         wanted = having[0] if len(having) == 1 else f"[{', '.join(having)}]"
         raise Refusal(
-            f"{axis.path}: {section}.kind '{kind}' has no {name}; add when: {{{section}.kind: {wanted}}} to this axis"
+            f"{axis.path}: {section}.kind '{kind}' has no {name}; add when: {{{section}.kind:"
+            f" {wanted}}} to this axis"
         )
 
 
 def _admit_ranking(space: Space) -> None:
-    """Trials are ranked by figures that they have, and by bounds only under one prior, likelihood and dataset."""
+    """Trials are ranked by figures that they have, and by bounds only under one prior, likelihood
+    and dataset.
+    """
     figures = _figures(space.base)
     for name in space.metrics:
         _admit_clean(space, name)
         _admit_measured(space.base, name)
         if name not in figures:
-            raise Refusal(f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}")
+            raise Refusal(
+                f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}"
+            )
         for axis in space.axes:
             if name in BOUNDS and axis.key.startswith(CHANGE_THE_BOUND):
                 raise Refusal(
@@ -160,14 +201,25 @@ def _figures(base: Config) -> tuple[str, ...]:
     if isinstance(base.data, SpeechData):
         return (*measured, "hoyer_active", *SPARSITY, *OF_TRAINING)
     found = [name for name in measured if name not in of_recordings(measured)]
-    return ("squared_error", *SPARSITY, *OF_TRAINING, "bound", "objective", *found, *_of_clean(base))
+    return (
+        "squared_error",
+        *SPARSITY,
+        *OF_TRAINING,
+        "bound",
+        "objective",
+        *found,
+        *_of_clean(base),
+    )
 
 
 def _admit_measured(base: Config, name: str) -> None:
     """What is ranked by is also measured."""
     for measure in MEASURES:
         if measure not in base.eval.metrics and name in figures_of([measure]):
-            raise Refusal(f"metrics.{name}: not measured; eval.metrics: [{measure}] among the fixed settings expected")
+            raise Refusal(
+                f"metrics.{name}: not measured; eval.metrics: [{measure}] among the fixed settings"
+                " expected"
+            )
 
 
 def _of_clean(config: Config) -> tuple[str, ...]:
@@ -183,8 +235,12 @@ def _admit_clean(space: Space, name: str) -> None:
     varied = [{axis.key: value} for axis in kinds for value in axis.span.corners]
     for values in [{}, *space.branches(), *varied]:
         if not worsens(space.config(values)):
-            where = ", ".join(f"{key} {value}" for key, value in values.items() if key in space.varied) or "every trial"
+            where = (
+                ", ".join(f"{key} {value}" for key, value in values.items() if key in space.varied)
+                or "every trial"
+            )
             raise Refusal(
-                f"metrics.{name}: compares with what was clean before it was made worse (not so for {where}); "
-                "data.kind patches with data.noise or data.drop above 0 and a Gaussian tvae expected"
+                f"metrics.{name}: compares with what was clean before it was made worse (not so for"
+                f" {where}); data.kind patches with data.noise or data.drop above 0 and a Gaussian"
+                " tvae expected"
             )

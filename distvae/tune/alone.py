@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.output import claim_folder
-from distvae.refusal import Refusal
+from distvae.files.output import claim_folder
+from distvae.files.refusal import Refusal
 
 LOCK = ".sweep.lock"
 """The file of a sweep's folder that is locked while the sweep goes on."""
@@ -23,7 +23,9 @@ def alone(out: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise Refusal(f"{out}: another sweep is under way in it; another folder, or its end, expected") from error
+        raise Refusal(
+            f"{out}: another sweep is under way in it; another folder, or its end, expected"
+        ) from error
     except OSError:  # a file system that knows no locks, where nobody can tell
         pass
     try:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distvae.refusal import VALUE, Refusal, nearest, shortened, shown
-from distvae.schema import LONGEST, check
+from distvae.config.schema import LONGEST, check
+from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
 
 if TYPE_CHECKING:
     import optuna
@@ -26,9 +26,15 @@ class Choice:
         return self.values
 
     def suggest(self, trial: "optuna.Trial", name: str) -> Any:
-        """One of the values, chosen under its text: lists are no categories. A single one is no question."""
+        """One of the values, chosen under its text: lists are no categories. A single one is no
+        question.
+        """
         texts = {str(value): value for value in self.values}
-        return texts[trial.suggest_categorical(name, list(texts))] if len(texts) > 1 else self.values[0]
+        return (
+            texts[trial.suggest_categorical(name, list(texts))]
+            if len(texts) > 1
+            else self.values[0]
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,10 @@ ENDS = {"int": tuple[int, int], "float": tuple[float, float]}
 def read_axes(tree: object) -> tuple[Axis, ...]:
     """The axes of a space file."""
     if not isinstance(tree, list) or not tree:
-        raise Refusal("axes: a list of at least one axis expected, such as {key: model.latent, choice: [16, 32]}")
+        raise Refusal(
+            "axes: a list of at least one axis expected, such as {key: model.latent, choice: [16,"
+            " 32]}"
+        )
     axes: list[Axis] = []
     for place, item in enumerate(tree):
         axes.append(_read_axis(place, item, [axis.key for axis in axes]))
@@ -101,11 +110,19 @@ def _read_axis(place: int, tree: object, earlier: list[str]) -> Axis:
     key = tree.get("key") if isinstance(tree, Mapping) else None
     if not isinstance(tree, Mapping) or not isinstance(key, str) or not _names_a_field(key):
         said = "missing" if key is None else shown(key)
-        raise Refusal(f"{path}.key: {said}; a dotted key of the configuration expected, such as model.latent")
+        raise Refusal(
+            f"{path}.key: {said}; a dotted key of the configuration expected, such as model.latent"
+        )
     for name in tree:
         if name not in FIELDS:
             raise Refusal(f"{path}.{name}: no such field of an axis; {nearest(name, FIELDS)}")
-    return Axis(key, place, earlier.count(key), _read_span(f"{path} ({key})", tree), _read_conditions(path, tree))
+    return Axis(
+        key,
+        place,
+        earlier.count(key),
+        _read_span(f"{path} ({key})", tree),
+        _read_conditions(path, tree),
+    )
 
 
 def _names_a_field(key: str) -> bool:
@@ -117,13 +134,17 @@ def _read_conditions(path: str, tree: Mapping[str, Any]) -> dict[str, tuple[Any,
     when = tree.get("when", {})
     if not isinstance(when, Mapping) or not all(isinstance(key, str) for key in when):
         raise Refusal(f"{path}.when: {shown(when)} is no condition; {{key: value}} expected")
-    return {key: tuple(value) if isinstance(value, list) else (value,) for key, value in when.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) else (value,) for key, value in when.items()
+    }
 
 
 def _read_span(path: str, tree: Mapping[str, Any]) -> Choice | Interval:
     given = [kind for kind in ("choice", *ENDS) if kind in tree]
     if len(given) != 1:
-        raise Refusal(f"{path}: one of choice, int and float expected; {' and '.join(given) or 'none'} given")
+        raise Refusal(
+            f"{path}: one of choice, int and float expected; {' and '.join(given) or 'none'} given"
+        )
     return _read_choice(path, tree) if given == ["choice"] else _read_interval(path, given[0], tree)
 
 
@@ -141,7 +162,10 @@ def _read_interval(path: str, kind: str, tree: Mapping[str, Any]) -> Interval:
 def _read_choice(path: str, tree: Mapping[str, Any]) -> Choice:
     values = tree["choice"]
     if not isinstance(values, list) or not 0 < len(values) <= LONGEST:
-        raise Refusal(f"{path}.choice: {shown(values)}; a list of at least one value, and at most {LONGEST}, expected")
+        raise Refusal(
+            f"{path}.choice: {shown(values)}; a list of at least one value, and at most {LONGEST},"
+            " expected"
+        )
     if "log" in tree:
         raise Refusal(f"{path}.log: a choice has no scale; leave it out")
     texts = [_text(path, value) for value in values]

@@ -1,11 +1,13 @@
-"""The same bits from all trials of a sweep: what is decided for them once, written down, and obeyed by a resume."""
+"""The same bits from all trials of a sweep: what is decided for them once, written down, and obeyed
+by a resume.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distvae.files.untrusted import read_json
 from distvae.tune.means import Means
 from distvae.tune.space import Space
-from distvae.untrusted import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -15,20 +17,30 @@ SWEEP = "sweep.json"
 
 
 def decided(out: Path) -> dict[str, Any]:
-    """What a sweep that goes on decided for its machine, which its other trials were computed with."""
+    """What a sweep that goes on decided for its machine, which its other trials were computed
+    with.
+    """
     config = read_json(out / SWEEP)["config"] if (out / SWEEP).is_file() else {}
     return {key: config[key] for key in ("train.threads", "train.products") if key in config}
 
 
 def arithmetic(space: Space, means: Means) -> dict[str, Any]:
-    """Return how the trials of a sweep compute that all train on this machine; those elsewhere say so themselves."""
+    """Return how the trials of a sweep compute that all train on this machine; those elsewhere say
+    so themselves.
+    """
     from distvae.train.bits import agree
 
-    return {} if means.address else {"arithmetic": agree(space.base.train, _device(space, means)).facts()}
+    return (
+        {}
+        if means.address
+        else {"arithmetic": agree(space.base.train, _device(space, means)).facts()}
+    )
 
 
 def refuse_other_bits(space: Space, out: Path, means: Means) -> None:
-    """Refuse to go on where this machine would compute other bits than the one that the sweep began on."""
+    """Refuse to go on where this machine would compute other bits than the one that the sweep began
+    on.
+    """
     from distvae.train.bits import refuse
 
     recorded = read_json(out / SWEEP).get("arithmetic")

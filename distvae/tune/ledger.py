@@ -1,8 +1,8 @@
 """The trials of a sweep as Optuna remembers them on disk: which one comes next, and how each ended.
 
-Whatever a sweep is told is written down before the next trial begins. Trials that had begun when a sweep was killed
-come first when it goes on, under their old numbers and with their old values. Each trial is drawn with randomness of
-its own, so that those after a pause are the same as without one.
+Whatever a sweep is told is written down before the next trial begins. Trials that had begun when a
+sweep was killed come first when it goes on, under their old numbers and with their old values. Each
+trial is drawn with randomness of its own, so that those after a pause are the same as without one.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tune.results import Result
 from distvae.tune.space import Space
 
@@ -46,17 +46,25 @@ class Ledger:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / FILE).absolute()}")
-        directions = ["maximize" if mode == "max" else "minimize" for mode in space.metrics.values()]
+        directions = [
+            "maximize" if mode == "max" else "minimize" for mode in space.metrics.values()
+        ]
         self.space = space
         self.study = optuna.create_study(
-            storage=storage, study_name=STUDY, directions=directions, pruner=_pruner(space), load_if_exists=True
+            storage=storage,
+            study_name=STUDY,
+            directions=directions,
+            pruner=_pruner(space),
+            load_if_exists=True,
         )
         for first in space.combinations() if space.search == "grid" else space.branches():
             self.study.enqueue_trial(space.fixed(first), skip_if_exists=True)
         self.cut_short = [trial.number for trial in self._trials("RUNNING")]
 
     def next(self) -> Setting | None:
-        """The trial that a pause cut short, or else a new one; nothing when all have begun, or there is no hope."""
+        """The trial that a pause cut short, or else a new one; nothing when all have begun, or
+        there is no hope.
+        """
         if self.cut_short:
             return self._taken_up(self._trial(self.cut_short.pop(0)))
         begun = len(self._trials("RUNNING", "COMPLETE", "PRUNED", "FAIL"))
@@ -75,7 +83,9 @@ class Ledger:
         """What varies. What was tried before is tried with another seed."""
         values = self.space.suggest(trial)
         earlier = [t for t in self.study.get_trials(deepcopy=False) if t.number < trial.number]
-        if (repeats := sum(t.params == trial.params for t in earlier)) and "train.seed" not in values:
+        if (
+            repeats := sum(t.params == trial.params for t in earlier)
+        ) and "train.seed" not in values:
             values["train.seed"] = self.space.base.train.seed + repeats * self.space.seeds
         return values
 
@@ -107,7 +117,9 @@ class Ledger:
     def results(self) -> list[Result]:
         """The trials that have ended."""
         ended = self._trials("COMPLETE", "PRUNED", "FAIL")
-        return [Result(**trial.user_attrs["result"]) for trial in ended if "result" in trial.user_attrs]
+        return [
+            Result(**trial.user_attrs["result"]) for trial in ended if "result" in trial.user_attrs
+        ]
 
     @property
     def hopeless(self) -> bool:
@@ -116,7 +128,9 @@ class Ledger:
         return len(states) >= HOPELESS and set(states) == {"failed"}
 
     def _trials(self, *states: str) -> list[Any]:
-        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name in states]
+        return [
+            trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name in states
+        ]
 
     def _trial(self, index: int) -> "optuna.Trial":
         import optuna
@@ -125,21 +139,28 @@ class Ledger:
 
 
 def remembered(folder: Path) -> "list[optuna.trial.FrozenTrial]":
-    """The trials that a sweep's folder remembers, looked at and left alone; none where no trial began."""
+    """The trials that a sweep's folder remembers, looked at and left alone; none where no trial
+    began.
+    """
     import optuna
 
     if not (folder / FILE).is_file():
         return []
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    uri = f"sqlite:///file:{quote(str((folder / FILE).absolute()))}?mode=rw&uri=true"  # rw: after a crash, roll back
+    # rw: after a crash, roll back
+    uri = f"sqlite:///file:{quote(str((folder / FILE).absolute()))}?mode=rw&uri=true"
     try:
-        storage = optuna.storages.RDBStorage(uri, skip_compatibility_check=True, skip_table_creation=True)
+        storage = optuna.storages.RDBStorage(
+            uri, skip_compatibility_check=True, skip_table_creation=True
+        )
         study = optuna.load_study(study_name=STUDY, storage=storage)
         return list(study.get_trials())
     except KeyError:
         return []  # cut off before the study was begun
     except Exception as error:
-        raise Refusal(f"{folder / FILE}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise Refusal(
+            f"{folder / FILE}: cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def _sampler(space: Space, begun: int) -> Any:

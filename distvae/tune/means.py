@@ -7,9 +7,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distvae.nodes import called
-from distvae.refusal import Refusal
-from distvae.train.group import POLL, Group, gpus_each, instead, refuse_hidden, refuse_share, waited
+from distvae.files.refusal import Refusal
+from distvae.machines.group import (
+    POLL,
+    Group,
+    gpus_each,
+    instead,
+    refuse_hidden,
+    refuse_share,
+    waited,
+)
+from distvae.machines.nodes import called
 
 LIGHT = {"memory": 1.0}
 """What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
@@ -32,14 +40,24 @@ class Means:
 
     @classmethod
     def parse(
-        cls, workers: str, gpus_per_worker: float | None, gpus_per_trial: float | None, address: str | None, wait: float
+        cls,
+        workers: str,
+        gpus_per_worker: float | None,
+        gpus_per_trial: float | None,
+        address: str | None,
+        wait: float,
     ) -> "Means":
         """From the options of a command line."""
         group = None if workers == "0" else Group.parse(workers, gpus_per_worker)
         if group and gpus_per_trial is not None:
-            raise Refusal("--gpus-per-trial: trials of --workers have the GPUs of these; --gpus-per-worker expected")
+            raise Refusal(
+                "--gpus-per-trial: trials of --workers have the GPUs of these; --gpus-per-worker"
+                " expected"
+            )
         if gpus_per_worker and not group:
-            raise Refusal("--gpus-per-worker: there are no workers; --workers N, or --gpus-per-trial expected")
+            raise Refusal(
+                "--gpus-per-worker: there are no workers; --workers N, or --gpus-per-trial expected"
+            )
         refuse_share("--gpus-per-trial", gpus_per_trial)
         return cls(group, gpus_per_trial, address, waited(wait))
 
@@ -55,10 +73,14 @@ class Means:
         refuse_hidden("--gpus-per-trial", self.gpus, device)
 
     def settled(self, machines: Machines, device: str) -> "Means":
-        """Return the same with the GPUs of each worker or trial, for a `train.device` and by what the machines have."""
+        """Return the same with the GPUs of each worker or trial, for a `train.device` and by what
+        the machines have.
+        """
         there = _sum(machines, "GPU")
         if self.group:
-            return replace(self, group=replace(self.group, gpus=gpus_each(self.group.gpus, device, there)))
+            return replace(
+                self, group=replace(self.group, gpus=gpus_each(self.group.gpus, device, there))
+            )
         equal_parts = self.gpus is None and device != "cpu" and there
         return self if equal_parts else replace(self, gpus=gpus_each(self.gpus, device, there))
 
@@ -84,7 +106,9 @@ class Means:
         there, settled = _sum(machines, "GPU"), self.settled(machines, device).group
         if self.group is None or settled is None or self.group.gpus is not None:
             return ""
-        return instead(settled.least, there, device) if settled.gpus and settled.least > there else ""
+        return (
+            instead(settled.least, there, device) if settled.gpus and settled.least > there else ""
+        )
 
     @property
     def option(self) -> str:
@@ -94,17 +118,24 @@ class Means:
     def lack(self, machines: Machines, threads: int, trials: int = 1) -> str:
         """What so many trials need, and what there is, in words."""
         least = self.group.least if self.group else 1
-        needs = {name: trials * least * count for name, count in self.each(threads).items() if count}
+        needs = {
+            name: trials * least * count for name, count in self.each(threads).items() if count
+        }
         who = "a trial needs" if trials == 1 else f"{trials} trials side by side need"
         if self.group:
             who = who.replace(" need", f" of {_counted(least, 'worker')} need", 1)
         has = {name: _sum(machines, name) for name in ("CPU", "GPU")}
-        return f"{who} {_listed(needs)}; Ray has {_listed(has)} on {_counted(len(machines), 'machine')}"
+        return (
+            f"{who} {_listed(needs)}; Ray has {_listed(has)} on"
+            f" {_counted(len(machines), 'machine')}"
+        )
 
 
 def _times(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
     """How often a machine has what is needed."""
-    return min(math.floor(machine.get(name, 0.0) / count + 1e-6) for name, count in needs.items() if count)
+    return min(
+        math.floor(machine.get(name, 0.0) / count + 1e-6) for name, count in needs.items() if count
+    )
 
 
 def _sum(machines: Machines, name: str) -> float:
@@ -117,7 +148,9 @@ def _share(gpus: int, slots: int) -> float:
 
 
 def _listed(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{count:g} {name}" + ("" if count == 1 else "s") for name, count in resources.items())
+    return " and ".join(
+        f"{count:g} {name}" + ("" if count == 1 else "s") for name, count in resources.items()
+    )
 
 
 def _counted(count: int, what: str) -> str:
@@ -130,9 +163,16 @@ def machines(ray: Any) -> Machines:
 
 
 def wait_for_room(
-    ray: Any, means: Means, threads: int, stop: Callable[[], int], trials: int = 1, device: str = "auto"
+    ray: Any,
+    means: Means,
+    threads: int,
+    stop: Callable[[], int],
+    trials: int = 1,
+    device: str = "auto",
 ) -> Machines:
-    """The machines, once so many trials fit or the time to come in is over; a refusal where not one fits by then."""
+    """The machines, once so many trials fit or the time to come in is over; a refusal where not one
+    fits by then.
+    """
     deadline = time.monotonic() + means.wait
     asked = means.settled(machines(ray), device).each(threads)
     with called(asked, trials * means.workers) if means.wait else nullcontext():
@@ -147,5 +187,7 @@ def wait_for_room(
     if not settled.room(found, threads):
         lack = f"{settled.option}: {settled.lack(found, threads)}"
         ways = means.instead(found, device)
-        raise Refusal(f"{lack}; {ways}fewer, more machines, or --wait SECONDS for those to come expected")
+        raise Refusal(
+            f"{lack}; {ways}fewer, more machines, or --wait SECONDS for those to come expected"
+        )
     return found

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distvae.config import Config
+from distvae.config.recipes import load, read_tree
+from distvae.config.schema import check
 from distvae.config.values import Count, Repeats, Trials, Whole
-from distvae.recipes import load, read_tree
-from distvae.refusal import Refusal, nearest, shown
-from distvae.schema import check
+from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tune.admission import admit, counted
 from distvae.tune.axes import read_axes
 from distvae.tune.space import Scheduler, Search, Space
 
 PACKAGE = Path(__file__).parents[1]
 FOLDERS = (Path("tune_spaces"), PACKAGE / "spaces", PACKAGE.parent / "tune_spaces")
-"""Where names of spaces are looked up: below the working folder, where they are installed, in the checkout."""
+"""Where names of spaces are looked up: below the working folder, where they are installed, in the
+checkout.
+"""
 FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
     *("seed", "seeds", "search", "scheduler", "axes"),
@@ -25,7 +27,9 @@ FIELDS = (
 
 def space_names() -> dict[str, str]:
     """The spaces that can be named, and what they say about themselves."""
-    paths = {path.stem: path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.yaml"))}
+    paths = {
+        path.stem: path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.yaml"))
+    }
     return {name: str(read_tree(path).get("about", "")) for name, path in sorted(paths.items())}
 
 
@@ -46,7 +50,9 @@ def load_space(name: str) -> Space:
         space = read_space(path.stem, read_tree(path))
         admit(space)
     except Refusal as error:
-        raise Refusal(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        raise Refusal(
+            str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        ) from error
     return space
 
 
@@ -71,7 +77,9 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
         axes=read_axes(tree.get("axes")),
     )
     if search == "grid":
-        count = counted(space.combinations(), "search: a grid of more than {} trials; fewer values expected")
+        count = counted(
+            space.combinations(), "search: a grid of more than {} trials; fewer values expected"
+        )
         return space if "trials" in tree else replace(space, trials=count)
     return space
 
@@ -79,7 +87,9 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
 def _read_base(tree: Mapping[str, Any]) -> Config:
     fixed = tree.get("fixed") or {}
     if not isinstance(fixed, Mapping):
-        raise Refusal(f"fixed: {shown(fixed)}; dotted keys and values expected, such as train.epochs: 10")
+        raise Refusal(
+            f"fixed: {shown(fixed)}; dotted keys and values expected, such as train.epochs: 10"
+        )
     if "base" not in tree:
         raise Refusal("base: missing; a recipe, or the file of one, expected")
     varied = {axis.key for axis in read_axes(tree.get("axes"))}
@@ -94,7 +104,9 @@ def _read_base(tree: Mapping[str, Any]) -> Config:
 
 def _read_metrics(tree: object) -> dict[str, Literal["max", "min"]]:
     if not isinstance(tree, Mapping) or not tree:
-        raise Refusal("metrics: at least one figure and its direction expected, such as pesq_wb: max")
+        raise Refusal(
+            "metrics: at least one figure and its direction expected, such as pesq_wb: max"
+        )
     for name, direction in tree.items():
         check(f"metrics.{name}", Literal["max", "min"], direction)
     return {str(name): direction for name, direction in tree.items()}

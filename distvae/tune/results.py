@@ -1,4 +1,6 @@
-"""What a sweep found: a result per trial, which of them no other beats, and the files that say so."""
+"""What a sweep found: a result per trial, which of them no other beats, and the files that say
+so.
+"""
 
 import csv
 import json
@@ -7,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from distvae import pictures
-from distvae.output import whole
-from distvae.recipes import describe
+from distvae.config.recipes import describe
+from distvae.files.output import whole
+from distvae.tasks import pictures
 
 Directions = Mapping[str, Literal["max", "min"]]
 
@@ -79,7 +81,9 @@ class Findings:
 
 
 def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
-    """The best in the first figure first, then what did not finish; those that no other beats are marked."""
+    """The best in the first figure first, then what did not finish; those that no other beats are
+    marked.
+    """
     finished = [result for result in results if result.state == "finished"]
     scores = {result.number: _score(result, metrics) for result in finished}
     for result in finished:
@@ -89,7 +93,10 @@ def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
 
 
 def _score(result: Result, metrics: Directions) -> tuple[float, ...]:
-    return tuple(result.figures[name] * (1 if direction == "max" else -1) for name, direction in metrics.items())
+    return tuple(
+        result.figures[name] * (1 if direction == "max" else -1)
+        for name, direction in metrics.items()
+    )
 
 
 def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -97,8 +104,13 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def write_findings(findings: Findings) -> list[Path]:
-    """Write results.json, results.csv and, where there are two figures to compare, tradeoff.png; what was written."""
-    listed = {"metrics": dict(findings.metrics), "trials": [asdict(result) for result in findings.results]}
+    """Write results.json, results.csv and, where there are two figures to compare, tradeoff.png;
+    what was written.
+    """
+    listed = {
+        "metrics": dict(findings.metrics),
+        "trials": [asdict(result) for result in findings.results],
+    }
     with whole(findings.folder / "results.json") as path:
         path.write_text(json.dumps(listed, indent=1) + "\n")
     rows = [_row(result) for result in findings.results]
@@ -112,7 +124,8 @@ def write_findings(findings: Findings) -> list[Path]:
 
 def _row(result: Result) -> dict[str, Any]:
     told = {
-        name: getattr(result, name) for name in ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
+        name: getattr(result, name)
+        for name in ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
     }
     return told | result.values | result.figures
 
@@ -122,4 +135,6 @@ def _draw(findings: Findings) -> None:
     if finished and len(findings.metrics) > 1:
         quality, sparsity = list(findings.metrics)[:2]
         rows = [{**result.figures, "model": result.group} for result in finished]
-        pictures.save(pictures.tradeoff(rows, sparsity, quality, "model"), findings.folder / "tradeoff.png")
+        pictures.save(
+            pictures.tradeoff(rows, sparsity, quality, "model"), findings.folder / "tradeoff.png"
+        )

@@ -1,4 +1,5 @@
-"""What Ray Tune runs of a sweep: its trials, which ask and tell a ledger by way of Tune's callbacks.
+"""What Ray Tune runs of a sweep: its trials, which ask and tell a ledger by way of Tune's
+callbacks.
 
 Ray's classes are made when they are used, so that nothing here imports Ray before.
 """
@@ -9,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
-from distvae.nodes import assigned_gpus
+from distvae.machines.nodes import assigned_gpus
 from distvae.track import Relay
 from distvae.tune.ledger import Ledger
 from distvae.tune.trial import Report, Trials, run_trial
@@ -17,7 +18,9 @@ from distvae.tune.watch import Watch
 
 TOGETHER = 0.3  # seconds of epochs that are told together, for each telling takes some milliseconds
 LIVES = 4
-"""So many processes may a trial have, one after another that died; an error of its own ends it at once."""
+"""So many processes may a trial have, one after another that died; an error of its own ends it at
+once.
+"""
 
 
 def trainable(shared: Trials) -> Any:
@@ -57,7 +60,9 @@ def here() -> dict[str, str]:
 
 
 def told(reports: Iterator[Report]) -> dict[str, Any]:
-    """Some epochs with their bounds, in pairs, for Tune takes dictionaries apart; or how a trial ended."""
+    """Some epochs with their bounds, in pairs, for Tune takes dictionaries apart; or how a trial
+    ended.
+    """
     until, epochs = time.monotonic() + TOGETHER, list[tuple[int, float]]()
     for report in reports:
         if "epoch" in report:
@@ -78,7 +83,9 @@ def asking(ledger: Ledger, stop: Callable[[], object]) -> Any:
             setting = None if stop() else ledger.next()
             return Searcher.FINISHED if setting is None else setting._asdict()
 
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
             """The listener hears of it."""
 
         def save(self, checkpoint_path: str) -> None:
@@ -99,12 +106,16 @@ def halting(ledger: Ledger) -> Any:
     return Halting()
 
 
-def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: Callable[[], object]) -> Any:
-    """Tells the ledger how trials end, passes on what happens to what shows and what sends it, asks trials to stop."""
+def listening(
+    ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: Callable[[], object]
+) -> Any:
+    """Tells the ledger how trials end, passes on what happens to what shows and what sends it, asks
+    trials to stop.
+    """
     from ray import tune
 
-    from distvae.storage import Folder
-    from distvae.train.worker import ask
+    from distvae.files.storage import Folder
+    from distvae.machines.worker import ask
 
     class Listener(tune.Callback):  # type: ignore[misc]
         asked = False
@@ -114,11 +125,15 @@ def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: 
                 ask(Folder(shared.folder), shared.owner)
                 self.asked = True
 
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def on_trial_start(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
             if trial.config["number"] not in watch.results:  # else it goes on in another process
                 watch.began(trial.config["number"], trial.config["values"])
 
-        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def on_trial_recover(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
             self.on_trial_start(iteration, trials, trial)
             watch.recovered(trial.config["number"])
 
@@ -129,7 +144,9 @@ def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: 
                 watch.epoch(trial.config["number"], epoch, bound)
             relay.stir(shared.at(trial.config["number"]))
 
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def on_trial_complete(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
             number, last = trial.config["number"], trial.last_result
             watch.results[number].node = last.get("node", "")
             if "stopped" in last:
@@ -143,7 +160,9 @@ def listening(ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: 
                 watch.halted(number)
             ledger.close(watch.results[number])
 
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def on_trial_error(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
             number = trial.config["number"]
             watch.failed(number, f"its process died {LIVES} times; too little memory?")
             ledger.close(watch.results[number])

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from distvae.config import Config, flatten, from_dict, to_dict
-from distvae.recipes import override
+from distvae.config.recipes import override
 from distvae.tune.axes import Axis
 
 if TYPE_CHECKING:
@@ -52,11 +52,15 @@ class Space:
     """What stops trials early, by their bounds."""
     axes: tuple[Axis, ...]
     rows: Mapping[str, Row] = field(default_factory=dict)
-    """What the axis `row` chooses from, as far as it is there: trials that differ in more than one key."""
+    """What the axis `row` chooses from, as far as it is there: trials that differ in more than one
+    key.
+    """
     command: str = ""
     """What repeats a sweep over rows."""
     split: str = "val"
-    """What trials are judged on: choosing among them must not see the test data; a table of rows chooses nothing."""
+    """What trials are judged on: choosing among them must not see the test data; a table of rows
+    chooses nothing.
+    """
 
     @cached_property
     def given(self) -> dict[str, Any]:
@@ -67,7 +71,10 @@ class Space:
     def varied(self) -> set[str]:
         """The dotted keys that some axis varies, or that rows do not share."""
         base = flatten(self.base)
-        apart = [{k for k, v in flatten(row.config).items() if base.get(k) != v} for row in self.rows.values()]
+        apart = [
+            {k for k, v in flatten(row.config).items() if base.get(k) != v}
+            for row in self.rows.values()
+        ]
         return {axis.key for axis in self.axes}.union(*apart)
 
     @cached_property
@@ -76,7 +83,9 @@ class Space:
         return {key for axis in self.axes for key in axis.when}
 
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """Dotted keys and values of one trial: an axis is asked for only where its conditions hold."""
+        """Dotted keys and values of one trial: an axis is asked for only where its conditions
+        hold.
+        """
         values: dict[str, Any] = {}
         for axis in self.axes:
             if axis.applies(self.given | values):
@@ -99,7 +108,10 @@ class Space:
     def pinned(self, assignments: Mapping[str, Any]) -> "Space":
         """The same space with some keys set, which then no longer vary."""
         axes = tuple(axis for axis in self.axes if axis.key not in assignments)
-        rows = {name: replace(row, config=vary(row.config, assignments)) for name, row in self.rows.items()}
+        rows = {
+            name: replace(row, config=vary(row.config, assignments))
+            for name, row in self.rows.items()
+        }
         return replace(self, base=self.config(assignments), axes=axes, rows=rows)
 
     def active(self, values: dict[str, Any]) -> list[Axis]:
@@ -107,7 +119,9 @@ class Space:
         return [axis for axis in self.axes if axis.applies(self.given | values)]
 
     def branches(self) -> Iterator[dict[str, Any]]:
-        """Every reachable combination of the deciding values; one value stands for those of every other axis."""
+        """Every reachable combination of the deciding values; one value stands for those of every
+        other axis.
+        """
         yield from self._combined(self.axes, self.deciding, {})
 
     def combinations(self) -> Iterator[dict[str, Any]]:
@@ -116,8 +130,12 @@ class Space:
             if ROW not in values or values[ROW] in self.rows:
                 yield values
 
-    def _combined(self, axes: Sequence[Axis], keys: set[str], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Every reachable combination of the values of some keys, and one value of every other axis."""
+    def _combined(
+        self, axes: Sequence[Axis], keys: set[str], values: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Every reachable combination of the values of some keys, and one value of every other
+        axis.
+        """
         if not axes:
             yield values
         elif not axes[0].applies(self.given | values):
@@ -129,9 +147,13 @@ class Space:
     def fixed(self, values: dict[str, Any]) -> dict[str, str]:
         """What a sampler is told to take of these values: all of a grid, else the deciding ones."""
         keys = self.varied if self.search == "grid" else self.deciding
-        return {axis.name: str(values[axis.key]) for axis in self.active(values) if axis.key in keys}
+        return {
+            axis.name: str(values[axis.key]) for axis in self.active(values) if axis.key in keys
+        }
 
 
 def vary(base: Config, values: Mapping[str, Any]) -> Config:
-    """A configuration with dotted keys set; a changed kind starts from the defaults of its family."""
+    """A configuration with dotted keys set; a changed kind starts from the defaults of its
+    family.
+    """
     return from_dict(override(to_dict(base), values))

@@ -1,4 +1,6 @@
-"""A sweep: Optuna chooses the trials, Ray Tune runs them, each in a worker that keeps its process for the next one."""
+"""A sweep: Optuna chooses the trials, Ray Tune runs them, each in a worker that keeps its process
+for the next one.
+"""
 
 import json
 import shutil
@@ -9,16 +11,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from distvae.cluster import cores, joined
 from distvae.config import flatten, from_stored
-from distvae.nodes import check
-from distvae.output import claim_place, whole
-from distvae.progress import until_stopped
-from distvae.recipes import override, refuse_place
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.config.recipes import override, refuse_place
+from distvae.files.output import claim_place, whole
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.files.untrusted import read_json
+from distvae.machines.cluster import cores, joined
+from distvae.machines.nodes import check
+from distvae.machines.worker import STOP, anywhere, memory
 from distvae.track import Relay, Status, Store, Tracker
-from distvae.train.worker import STOP, anywhere, memory
+from distvae.train.progress import until_stopped
 from distvae.tune.alone import alone, clear, occupied
 from distvae.tune.bits import SWEEP, arithmetic, decided, refuse_other_bits
 from distvae.tune.ledger import Ledger
@@ -28,7 +31,6 @@ from distvae.tune.running import LIVES, asking, halting, listening, trainable
 from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.watch import Watch
-from distvae.untrusted import read_json
 
 NOTES = "tune"
 """The folder of a sweep's folder that Tune writes into while it lasts."""
@@ -98,24 +100,33 @@ def settle(
 ) -> Space:
     """The space as it will be explored: what is pinned, PESQ or without.
 
-    A trial that is a process of this machine has an equal part of its cores, a worker or a process elsewhere has one.
-    All trials multiply matrices by the same library, wherever they run.
+    A trial that is a process of this machine has an equal part of its cores, a worker or a process
+    elsewhere has one. All trials multiply matrices by the same library, wherever they run.
     """
-    from distvae.arithmetic import library
+    from distvae.numerics.arithmetic import library
 
     here = means.address is None and means.group is None
     slots = concurrent or space.concurrent or (cores() if here else None)
     threads = max(1, cores() // slots) if here and slots else 1
-    alike = {"train.threads": threads, "train.products": library(space.base.train.products), "eval.processes": 1}
+    alike = {
+        "train.threads": threads,
+        "train.products": library(space.base.train.products),
+        "eval.processes": 1,
+    }
     space = space.pinned(alike | dict(pinned))
     return _computable(replace(space, trials=trials or space.trials, concurrent=slots))
 
 
 def side_by_side(space: Space, means: Means, there: Machines, concurrent: int | None) -> Space:
-    """The space with as many trials side by side as it wants, or fewer that fit; more are refused if asked for."""
+    """The space with as many trials side by side as it wants, or fewer that fit; more are refused
+    if asked for.
+    """
     room = means.room(there, _threads(space))
     if concurrent and concurrent > room:
-        raise Refusal(f"--concurrent: {means.lack(there, _threads(space), concurrent)}; at most {room} expected")
+        raise Refusal(
+            f"--concurrent: {means.lack(there, _threads(space), concurrent)}; at most {room}"
+            " expected"
+        )
     return replace(space, concurrent=min(space.concurrent or room, room))
 
 
@@ -128,7 +139,9 @@ def _slots(space: Space) -> int:
 
 
 def _ray(space: Space, means: Means, stop: Callable[[], object]) -> AbstractContextManager[Any]:
-    """The Ray of an address, or one here with room for all trials side by side that need no workers."""
+    """The Ray of an address, or one here with room for all trials side by side that need no
+    workers.
+    """
     cpus = cores() if means.group else _slots(space) * _threads(space)
     return joined(means.address, cpus, memory(cpus if means.group else 0), stop)
 
@@ -137,17 +150,26 @@ def _computable(space: Space) -> Space:
     """Without the package pesq, extended STOI stands in for it."""
     from distvae.tasks.metrics import available
 
-    missing = [name for name in space.metrics if name in space.base.eval.metrics and not available([name])]
+    missing = [
+        name for name in space.metrics if name in space.base.eval.metrics and not available([name])
+    ]
     if not missing:
         return space
-    print(f"{', '.join(missing)}: the package pesq is not installed; ranked by estoi instead", file=sys.stderr)
-    metrics = {"estoi" if name in missing else name: direction for name, direction in space.metrics.items()}
+    print(
+        f"{', '.join(missing)}: the package pesq is not installed; ranked by estoi instead",
+        file=sys.stderr,
+    )
+    metrics = {
+        "estoi" if name in missing else name: direction for name, direction in space.metrics.items()
+    }
     judged = [*dict.fromkeys([*available(space.base.eval.metrics), "estoi"])]
     return replace(space.pinned({"eval.metrics": judged}), metrics=metrics)
 
 
 def _with_data(space: Space, quiet: bool, means: Means) -> Space:
-    """The space on data that is ready, for all trials; what every trial would refuse is refused at once."""
+    """The space on data that is ready, for all trials; what every trial would refuse is refused at
+    once.
+    """
     from distvae.data import open_dataset
     from distvae.train.demand import Data
     from distvae.train.devices import device_of
@@ -161,22 +183,31 @@ def _with_data(space: Space, quiet: bool, means: Means) -> Space:
         afford(space, Data.of(dataset), means.workers, means.group is None)
     if "data.path" in space.varied:
         return space
-    return space.pinned({"data.path": anywhere(space.config({"data.path": dataset.origin})).data.path})
+    return space.pinned(
+        {"data.path": anywhere(space.config({"data.path": dataset.origin})).data.path}
+    )
 
 
 def _refuse_folder(space: Space, out: Path, force: bool, resume: bool, means: Means) -> None:
-    """Refuse a folder of something else, or of an earlier sweep that is neither to go on nor to be replaced."""
+    """Refuse a folder of something else, or of an earlier sweep that is neither to go on nor to be
+    replaced.
+    """
     if resume and (out / SWEEP).is_file():
         _same_sweep(space, out)
         refuse_other_bits(space, out, means)
     elif force and (out / SWEEP).is_file():
         return
     elif out.exists() and (not out.is_dir() or occupied(out)):
-        raise Refusal(f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name expected")
+        raise Refusal(
+            f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name"
+            " expected"
+        )
 
 
 def _open_folder(space: Space, out: Path, resume: bool, means: Means) -> None:
-    """Write down what will be explored, in a folder that is free, the sweep's own, or that of one to be replaced."""
+    """Write down what will be explored, in a folder that is free, the sweep's own, or that of one
+    to be replaced.
+    """
     if not resume and (out / SWEEP).is_file():
         clear(out)
     shutil.rmtree(out / NOTES, ignore_errors=True)
@@ -186,31 +217,50 @@ def _open_folder(space: Space, out: Path, resume: bool, means: Means) -> None:
 
 def _facts(space: Space) -> dict[str, Any]:
     """What a sweep's folder says is explored."""
-    facts = {"name": space.name, "recipe": space.recipe, "config": flatten(space.base), "metrics": dict(space.metrics)}
-    how = {name: getattr(space, name) for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler")}
+    facts = {
+        "name": space.name,
+        "recipe": space.recipe,
+        "config": flatten(space.base),
+        "metrics": dict(space.metrics),
+    }
+    how = {
+        name: getattr(space, name)
+        for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler")
+    }
     facts |= how | {"axes": [asdict(axis) for axis in space.axes]}
-    rows = {name: flatten(row.config) | {"published": dict(row.published)} for name, row in space.rows.items()}
+    rows = {
+        name: flatten(row.config) | {"published": dict(row.published)}
+        for name, row in space.rows.items()
+    }
     return facts | ({"rows": rows, "split": space.split, "command": space.command} if rows else {})
 
 
 def _same_sweep(space: Space, out: Path) -> None:
-    """Refuse to go on with a sweep of something else; there may be more trials or rows, and other machines."""
+    """Refuse to go on with a sweep of something else; there may be more trials or rows, and other
+    machines.
+    """
     before, after = read_json(out / SWEEP), json.loads(json.dumps(_facts(space)))
     before.pop("arithmetic", None)
     rows = before.get("rows", {})
     for name in rows:
         if name not in after.get("rows", {}):
-            raise Refusal(f"{out}: has a row {name}, which is not asked for or lacks its data; --resume wants it too")
+            raise Refusal(
+                f"{out}: has a row {name}, which is not asked for or lacks its data; --resume wants"
+                " it too"
+            )
     then, now = _binding(before, rows), _binding(after, rows)
     for name in ("command", *then, *now):
         if name not in ("trials", "concurrent") and then.get(name) != now.get(name):
             raise Refusal(
-                f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume goes on unchanged"
+                f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume"
+                " goes on unchanged"
             )
 
 
 def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:
-    """What a sweep that goes on must have in common with its beginning, of some rows, a name for each."""
+    """What a sweep that goes on must have in common with its beginning, of some rows, a name for
+    each.
+    """
     from distvae.train.folder import FREE_TO_CHANGE
 
     configs = {f"row {name}": facts["rows"][name] for name in rows} or {"config": facts["config"]}
@@ -224,24 +274,37 @@ def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:
 
 
 def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stored configuration, with those that are younger than it, and what it says besides."""
+    """Return the settings of a stored configuration, with those that are younger than it, and what
+    it says besides.
+    """
     beside = {key: value for key, value in stored.items() if "." not in key}
-    config = from_stored(override({}, {key: value for key, value in stored.items() if key not in beside}))
+    config = from_stored(
+        override({}, {key: value for key, value in stored.items() if key not in beside})
+    )
     return flatten(config) | beside
 
 
 def _record(space: Space, out: Path, store: Store) -> Tracker:
-    from distvae.provenance import commit
+    from distvae.files.provenance import commit
 
     axes = {f"axis.{axis.name}": axis.span for axis in space.axes}
     metrics = {f"metric.{name}": direction for name, direction in space.metrics.items()}
     counts = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
-    tags = {"kind": "sweep", "recipe": space.recipe, "folder": str(out.absolute()), "commit": str(commit())}
+    tags = {
+        "kind": "sweep",
+        "recipe": space.recipe,
+        "folder": str(out.absolute()),
+        "commit": str(commit()),
+    }
     return Tracker(store, space.name, out.name, out, counts | metrics | axes, tags)
 
 
-def _search(shared: Trials, process: dict[str, float], searcher: Any, scheduler: Any, listener: Any) -> None:
-    """Run all trials, one after the other or side by side, until all have ended or were asked to stop."""
+def _search(
+    shared: Trials, process: dict[str, float], searcher: Any, scheduler: Any, listener: Any
+) -> None:
+    """Run all trials, one after the other or side by side, until all have ended or were asked to
+    stop.
+    """
     from ray import tune
 
     notes = shared.folder.parent / NOTES
@@ -261,7 +324,9 @@ def _search(shared: Trials, process: dict[str, float], searcher: Any, scheduler:
                 verbose=0,
                 callbacks=[listener],
                 failure_config=tune.FailureConfig(max_failures=LIVES - 1),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials are runs, which keep theirs
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_at_end=False
+                ),  # trials are runs, which keep theirs
             ),
         ).fit()
     finally:
@@ -269,7 +334,9 @@ def _search(shared: Trials, process: dict[str, float], searcher: Any, scheduler:
 
 
 def _close(shared: Trials, watch: Watch) -> None:
-    """Say how trials ended that could not say so themselves: they were stopped, or their process died."""
+    """Say how trials ended that could not say so themselves: they were stopped, or their process
+    died.
+    """
     (shared.folder / STOP.format(shared.owner)).unlink(missing_ok=True)
     for number, result in watch.results.items():
         if result.state == "training":

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from distvae.progress import clock
+from distvae.train.progress import clock
 from distvae.tune.results import Findings, Result
 from distvae.tune.space import Space
 
@@ -26,22 +26,34 @@ def progress(results: Iterable[Result], space: Space) -> "Table":
         state = "judging" if result.state == "training" and result.epoch == epochs else result.state
         reached = [f"{result.number}/{space.trials}", result.label, f"{result.epoch}/{epochs}"]
         bound = "" if result.bound is None else f"{result.bound:.1f}"
-        table.add_row(*reached, bound, *_figures(result, metrics), clock(result.seconds), result.cause or state)
+        table.add_row(
+            *reached,
+            bound,
+            *_figures(result, metrics),
+            clock(result.seconds),
+            result.cause or state,
+        )
     return table
 
 
 def show(findings: Findings) -> None:
-    """Print what a sweep found: quality against sparsity, the best first, and where to look further."""
+    """Print what a sweep found: quality against sparsity, the best first, and where to look
+    further.
+    """
     from rich.console import Console
 
     finished = [result for result in findings.results if result.state == "finished"]
     if finished:
         Console(width=WIDE).print(ranking(finished, list(findings.metrics)))
-        print("* no other trial is better in one of the figures it is ranked by and no worse in the others")
+        print(
+            "* no other trial is better in one of the figures it is ranked by and no worse in the"
+            " others"
+        )
     for result in findings.results:
         if result.state != "finished":
             print(
-                f"trial {result.number} {result.state}: {result.label}" + (f": {result.cause}" if result.cause else "")
+                f"trial {result.number} {result.state}: {result.label}"
+                + (f": {result.cause}" if result.cause else "")
             )
     if findings.cut_short:
         print(STOPPED)
@@ -50,11 +62,20 @@ def show(findings: Findings) -> None:
 
 def ranking(finished: Sequence[Result], metrics: Sequence[str]) -> "Table":
     """Finished trials in the order given."""
-    columns = [*metrics, *(name for name in BESIDE if name not in metrics and name in finished[0].figures)]
+    columns = [
+        *metrics,
+        *(name for name in BESIDE if name not in metrics and name in finished[0].figures),
+    ]
     table = _table(["trial", "what varies", *columns, "time", ""])
     for result in finished:
         mark = "*" if result.unbeaten else ""
-        table.add_row(str(result.number), result.label, *_figures(result, columns), clock(result.seconds), mark)
+        table.add_row(
+            str(result.number),
+            result.label,
+            *_figures(result, columns),
+            clock(result.seconds),
+            mark,
+        )
     return table
 
 

@@ -1,4 +1,6 @@
-"""One trial of a sweep: an ordinary run for each of its seeds, judged, in a folder of its own. It knows no Ray."""
+"""One trial of a sweep: an ordinary run for each of its seeds, judged, in a folder of its own. It
+knows no Ray.
+"""
 
 import math
 import secrets
@@ -12,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distvae.config import flatten
-from distvae.recipes import describe
-from distvae.refusal import Refusal
+from distvae.config.recipes import describe
+from distvae.files.refusal import Refusal
 from distvae.track import Tracker, run_tags
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
+    from distvae.machines.group import Group
     from distvae.train.epoch import Epoch
-    from distvae.train.group import Group
 
 Report = dict[str, Any]
 
@@ -39,9 +41,13 @@ class Trials:
     place: Mapping[str, str] = field(default_factory=dict)
     """Where the process runs that runs them, as MLflow's tags."""
     gpus: tuple[int, ...] | None = None
-    """Those that Ray assigned this process, by their places among those it sees; None: there is no Ray."""
+    """Those that Ray assigned this process, by their places among those it sees; None: there is no
+    Ray.
+    """
     owner: str = field(default_factory=partial(secrets.token_hex, 8))
-    """Who may ask them to stop: this sweep, not an earlier one in its folder that may still be there."""
+    """Who may ask them to stop: this sweep, not an earlier one in its folder that may still be
+    there.
+    """
 
     def at(self, number: int) -> Path:
         """The folder of a trial."""
@@ -53,7 +59,12 @@ class Trials:
             return [Attempt(self, self.at(number), str(number), dict(values))]
         first = int(values.get("train.seed", self.space.base.train.seed))
         return [
-            Attempt(self, self.at(number) / f"seed-{seed}", f"{number}.{k + 1}", {**values, "train.seed": seed})
+            Attempt(
+                self,
+                self.at(number) / f"seed-{seed}",
+                f"{number}.{k + 1}",
+                {**values, "train.seed": seed},
+            )
             for k, seed in enumerate(range(first, first + self.space.seeds))
         ]
 
@@ -86,7 +97,9 @@ class Attempt:
 
     def epochs(self, tracker: Tracker) -> Iterator[Report]:
         """Train, from where an earlier attempt was cut short; a report after each epoch."""
-        if not (self.folder / "run.json").exists():  # what may be there was cut short before it was of use
+        if not (
+            self.folder / "run.json"
+        ).exists():  # what may be there was cut short before it was of use
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
         for told in self._trained():
@@ -96,20 +109,27 @@ class Attempt:
             yield {"epoch": told.epoch, "bound": told.val_bound}
 
     def _trained(self) -> "Generator[Epoch | str, None, None]":
-        """Epochs as they come, of a training in this process or in workers, until all trials are asked to stop."""
+        """Epochs as they come, of a training in this process or in workers, until all trials are
+        asked to stop.
+        """
         from distvae.data import open_dataset
-        from distvae.storage import Folder
-        from distvae.train import worker
+        from distvae.files.storage import Folder
+        from distvae.machines import worker
         from distvae.train.devices import device_of
         from distvae.train.folder import open_folder
         from distvae.train.session import fit
 
         trials, folder = self.trials, Folder(self.folder)
         config, recipe = trials.space.config(self.values), trials.space.recipe_of(self.values)
-        dataset, stop = open_dataset(config.data, quiet=True), worker.asked(Folder(trials.folder), trials.owner)
+        dataset, stop = (
+            open_dataset(config.data, quiet=True),
+            worker.asked(Folder(trials.folder), trials.owner),
+        )
         if trials.group is None:
             device = device_of(config.train.device, trials.gpus)
-            yield from fit(config, dataset, folder, recipe=recipe, resume=True, stop=stop, device=device)
+            yield from fit(
+                config, dataset, folder, recipe=recipe, resume=True, stop=stop, device=device
+            )
         else:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
             yield from worker.lead(config, recipe, folder, trials.group, stop)
@@ -148,12 +168,16 @@ class Attempt:
         tracker.close("FINISHED")
 
 
-def run_trial(trials: Trials, number: int, values: Mapping[str, Any]) -> Generator[Report, None, None]:
-    """Report each epoch of the first seed, and at last the figures, means over all seeds, or why there are none.
+def run_trial(
+    trials: Trials, number: int, values: Mapping[str, Any]
+) -> Generator[Report, None, None]:
+    """Report each epoch of the first seed, and at last the figures, means over all seeds, or why
+    there are none.
 
     A file in the folder of the trials asks all of them to stop; one that was is reported as such.
 
-    A report of nothing says that an epoch of another seed has ended, so that a trial may be stopped there.
+    A report of nothing says that an epoch of another seed has ended, so that a trial may be stopped
+    there.
     """
     from distvae.train.loop import Interrupted
 
@@ -185,12 +209,18 @@ def against(figures: Mapping[str, float], published: Mapping[str, float]) -> dic
 
 
 def averaged(found: list[dict[str, float]]) -> dict[str, float]:
-    """Means of the figures that all seeds have, and if there are several their standard deviations."""
+    """Means of the figures that all seeds have, and if there are several their standard
+    deviations.
+    """
     names = [name for name in found[0] if all(name in figures for figures in found)]
     if len(found) == 1:
         return dict(found[0])
     values = {name: [figures[name] for figures in found] for name in names}
-    spread = {f"{name}_spread": statistics.stdev(v) for name, v in values.items() if not name.endswith("_std")}
+    spread = {
+        f"{name}_spread": statistics.stdev(v)
+        for name, v in values.items()
+        if not name.endswith("_std")
+    }
     return {name: statistics.fmean(v) for name, v in values.items()} | spread
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from distvae.progress import clock
+from distvae.train.progress import clock
 from distvae.tune.results import Result
 from distvae.tune.space import Space
 from distvae.tune.table import progress
@@ -27,30 +27,41 @@ class Watch:
     def __enter__(self) -> Self:
         """Say what is coming, and show the table on a terminal."""
         space = self.space
-        self._say(f"{space.trials} trial{'s' * (space.trials != 1)}, {space.concurrent} side by side")
+        self._say(
+            f"{space.trials} trial{'s' * (space.trials != 1)}, {space.concurrent} side by side"
+        )
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
 
             console = Console(stderr=True)
-            self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2, transient=True)
+            self._live = Live(
+                get_renderable=self.table, console=console, refresh_per_second=2, transient=True
+            )
             self._live.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Take the table away: a ranked one comes."""
         if self._live:
             self._live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles whom it calls back, never to read it, and a live table cannot be."""
+        """Nothing: Tune pickles whom it calls back, never to read it, and a live table cannot
+        be.
+        """
         return {}
 
     def waits(self, address: str | None) -> None:
         """Ray comes first."""
-        self._say(f"joining the Ray at {address}" if address else "starting Ray, which takes some seconds")
+        self._say(
+            f"joining the Ray at {address}" if address else "starting Ray, which takes some seconds"
+        )
 
     def began(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial has a place to run."""
@@ -65,7 +76,10 @@ class Watch:
 
     def recovered(self, number: int) -> None:
         """The process of a trial died, and another takes it up where it was last saved."""
-        self._tell(number, f": its process died at epoch {self.results[number].epoch}; it goes on in another")
+        self._tell(
+            number,
+            f": its process died at epoch {self.results[number].epoch}; it goes on in another",
+        )
 
     def ended(self, results: Iterable[Result]) -> None:
         """Trials that ended before the sweep was cut short."""
@@ -104,7 +118,10 @@ class Watch:
     def gave_up(self) -> None:
         """All trials failed so far, and the others would as well."""
         count = len(self.results)
-        self._say(f"the first {count} trials failed, and the other {self.space.trials - count} were not begun")
+        self._say(
+            f"the first {count} trials failed, and the other {self.space.trials - count} were not"
+            " begun"
+        )
 
     def table(self) -> "Table":
         """The trials so far."""

@@ -1,6 +1,8 @@
-"""An account at AWS as moto plays it, in which Ray prepares what `ray up` needs and starts a machine of every kind.
+"""An account at AWS as moto plays it, in which Ray prepares what `ray up` needs and starts a
+machine of every kind.
 
-What is printed, as JSON: the machines, the ports that are open to the world, and the keys that were made.
+What is printed, as JSON: the machines, the ports that are open to the world, and the keys that were
+made.
 """
 
 import copy
@@ -33,7 +35,11 @@ def main(file: Path, home: Path) -> None:
     os.environ["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
     try:
         config = yaml.safe_load(file.read_text())
-        print(json.dumps(_started(config) | {"keys": sorted(path.name for path in (home / ".ssh").iterdir())}))
+        print(
+            json.dumps(
+                _started(config) | {"keys": sorted(path.name for path in (home / ".ssh").iterdir())}
+            )
+        )
     finally:
         server.stop()
 
@@ -44,7 +50,9 @@ def _started(config: dict[str, Any]) -> dict[str, Any]:
     from ray.autoscaler._private.commands import _bootstrap_config
     from ray.autoscaler._private.providers import _get_node_provider
 
-    preparation.time = SimpleNamespace(time=time.time, sleep=lambda seconds: None)  # half a minute for IAM to settle
+    preparation.time = SimpleNamespace(
+        time=time.time, sleep=lambda seconds: None
+    )  # half a minute for IAM to settle
     ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     for node in config["available_node_types"].values():
@@ -54,11 +62,19 @@ def _started(config: dict[str, Any]) -> dict[str, Any]:
     for name, node in ready["available_node_types"].items():
         tags = {"ray-node-name": name, "ray-user-node-type": name, "ray-node-type": "worker"}
         provider.create_node(node["node_config"], tags, 1)
-    return {"machines": dict(map(_told, _machines(ec2))), "open": sorted(_open(ec2)), "resources": _resources(ready)}
+    return {
+        "machines": dict(map(_told, _machines(ec2))),
+        "open": sorted(_open(ec2)),
+        "resources": _resources(ready),
+    }
 
 
 def _machines(ec2: Any) -> list[Any]:
-    return [machine for each in ec2.describe_instances()["Reservations"] for machine in each["Instances"]]
+    return [
+        machine
+        for each in ec2.describe_instances()["Reservations"]
+        for machine in each["Instances"]
+    ]
 
 
 def _told(machine: Any) -> tuple[str, list[str]]:
@@ -75,7 +91,9 @@ def _open(ec2: Any) -> set[int]:
         for group in ec2.describe_security_groups(GroupIds=sorted(groups))["SecurityGroups"]
         for rule in group["IpPermissions"]
     ]
-    world = [rule for rule in rules if any(each["CidrIp"] == "0.0.0.0/0" for each in rule["IpRanges"])]
+    world = [
+        rule for rule in rules if any(each["CidrIp"] == "0.0.0.0/0" for each in rule["IpRanges"])
+    ]
     return {port for rule in world for port in range(rule["FromPort"], rule["ToPort"] + 1)}
 
 

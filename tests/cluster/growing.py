@@ -1,7 +1,8 @@
-"""A cluster without machines, whose real autoscaler starts processes here; run as a program, it waits for them.
+"""A cluster without machines, whose real autoscaler starts processes here; run as a program, it
+waits for them.
 
-What is printed: the processors at first, those found by a sweep that waits for one trial of two workers, those found by
-a training of four, and those left once neither asks for any.
+What is printed: the processors at first, those found by a sweep that waits for one trial of two
+workers, those found by a training of four, and those left once neither asks for any.
 """
 
 import json
@@ -15,21 +16,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distvae.cluster import SETTINGS, joined
 from distvae.config import Train
-from distvae.train.group import Group, wait_for_workers
+from distvae.machines.cluster import SETTINGS, joined
+from distvae.machines.group import Group, wait_for_workers
 from distvae.tune.means import Means, machines, wait_for_room
 
 HEAD, KIND = "f" * 51 + "00000", "ray.head.default"
 """What the provider of such processes calls its head."""
 FAKE = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 PATIENCE = 100.0
-ENVIRONMENT = {"RAY_enable_autoscaler_v2": "1", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+ENVIRONMENT = {
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_FAKE_CLUSTER": "1",
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+}
 
 
 @contextmanager
 def growing(folder: Path, cpus: int, most: int) -> Iterator[str]:
-    """The address of a head alone, to which at most so many machines of so many processors are added when asked for."""
+    """The address of a head alone, to which at most so many machines of so many processors are
+    added when asked for.
+    """
     os.environ.update(SETTINGS | ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
     from ray.cluster_utils import Cluster
 
@@ -37,10 +44,15 @@ def growing(folder: Path, cpus: int, most: int) -> Iterator[str]:
         free.bind(("", 0))
         port = free.getsockname()[1]
     (folder / "autoscaling.json").write_text(json.dumps(_config(port, cpus, most)))
-    names = {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD, "RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_NODE_TYPE_NAME": KIND}
+    names = {
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
+        "RAY_CLOUD_INSTANCE_ID": HEAD,
+        "RAY_NODE_TYPE_NAME": KIND,
+    }
     head = {"num_cpus": 0, "include_dashboard": False, "gcs_server_port": port, "env_vars": names}
     cluster = Cluster(
-        initialize_head=True, head_node_args=head | {"autoscaling_config": str(folder / "autoscaling.json")}
+        initialize_head=True,
+        head_node_args=head | {"autoscaling_config": str(folder / "autoscaling.json")},
     )
     try:
         yield cluster.address
@@ -53,7 +65,12 @@ def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
 
     kinds = {
         KIND: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-        "worker": {"resources": {"CPU": cpus}, "node_config": {}, "min_workers": 0, "max_workers": most},
+        "worker": {
+            "resources": {"CPU": cpus},
+            "node_config": {},
+            "min_workers": 0,
+            "max_workers": most,
+        },
     }
     provider = {
         "type": "external",
@@ -63,7 +80,14 @@ def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
         "launch_multiple": True,
         "disable_node_updaters": True,
     }
-    commands = ["initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray"]
+    commands = [
+        "initialization",
+        "setup",
+        "head_setup",
+        "worker_setup",
+        "head_start_ray",
+        "worker_start_ray",
+    ]
     return {
         "cluster_name": "growing",
         "provider": provider,
@@ -86,7 +110,9 @@ def main(folder: Path) -> None:
         found = [processors(ray)]
         wait_for_room(ray, Means(Group(2, 2), None, address, PATIENCE), 1, lambda: 0)
         found.append(processors(ray))
-        for sentence in wait_for_workers(ray, Group(4, 4, 0.0, address, PATIENCE), Train(threads=1), lambda: False):
+        for sentence in wait_for_workers(
+            ray, Group(4, 4, 0.0, address, PATIENCE), Train(threads=1), lambda: False
+        ):
             print(sentence)
         found.append(processors(ray))
         deadline = time.monotonic() + PATIENCE

@@ -1,4 +1,6 @@
-"""Hosts on this machine: namespaces with a disk, an address and an sshd of their own; they share one folder."""
+"""Hosts on this machine: namespaces with a disk, an address and an sshd of their own; they share
+one folder.
+"""
 
 import os
 import shutil
@@ -18,7 +20,14 @@ BRIDGE = "distvae0"
 NAMES = {"head": 10, "one": 11, "two": 12, "other": 13}
 NEEDED = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "mount")
 SSH = (
-    *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+    *(
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "LogLevel=ERROR",
+    ),
     *("-o", "ConnectTimeout=3", "-o", "BatchMode=yes"),
 )
 DISK = "6g"
@@ -33,21 +42,41 @@ ip link add one type veth peer name two
 
 def lacking() -> str:
     """Why there can be no hosts here, or nothing."""
-    if missing := [name for name in NEEDED if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]:
+    if missing := [
+        name
+        for name in NEEDED
+        if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    ]:
         return f"hosts need {', '.join(missing)}: apt-get install openssh-server rsync iproute2"
     if os.geteuid():
         return "hosts need root"
-    separate = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "bash", "-ec", TRIED]
+    separate = [
+        "unshare",
+        "--mount",
+        "--net",
+        "--pid",
+        "--uts",
+        "--ipc",
+        "--fork",
+        "bash",
+        "-ec",
+        TRIED,
+    ]
     tried = subprocess.run(separate, capture_output=True, text=True, check=False)
     if tried.returncode:
         why = tried.stderr.strip().splitlines()[-1:]
-        return f"hosts need CAP_SYS_ADMIN and CAP_NET_ADMIN, as in a privileged container: {' '.join(why)}"
+        return (
+            "hosts need CAP_SYS_ADMIN and CAP_NET_ADMIN, as in a privileged container:"
+            f" {' '.join(why)}"
+        )
     return ""
 
 
 def run(*words: object) -> str:
     """A command that has to succeed; what it printed."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{' '.join(map(str, words))}: {done.stderr or done.stdout}"
     return done.stdout
 
@@ -78,16 +107,49 @@ class Host:
             disk.mkdir(exist_ok=True)
             run("mount", "-t", "tmpfs", "-o", f"size={DISK}", self.space, disk)
         run("ip", "netns", "add", self.space)
-        run("ip", "link", "add", self.space, "type", "veth", "peer", "name", "eth0", "netns", self.space)
+        run(
+            "ip",
+            "link",
+            "add",
+            self.space,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            self.space,
+        )
         run("ip", "link", "set", self.space, "master", BRIDGE, "up")
-        run("ip", "-n", self.space, "link", "set", "eth0", "address", f"02:00:00:00:00:{NAMES[self.name]:02x}")
-        for words in (["link", "set", "lo", "up"], ["addr", "add", f"{self.address}/24", "dev", "eth0"]):
+        run(
+            "ip",
+            "-n",
+            self.space,
+            "link",
+            "set",
+            "eth0",
+            "address",
+            f"02:00:00:00:00:{NAMES[self.name]:02x}",
+        )
+        for words in (
+            ["link", "set", "lo", "up"],
+            ["addr", "add", f"{self.address}/24", "dev", "eth0"],
+        ):
             run("ip", "-n", self.space, *words)
         run("ip", "-n", self.space, "link", "set", "eth0", "up")
         run("ip", "-n", self.space, "route", "add", "default", "via", f"{NETWORK}.254")
         interpreter = Path(os.path.realpath(sys.executable)).parent
         separate = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc"]
-        first = ["bash", HERE / "host.sh", self.name, disk, self.folder / "shared", interpreter, ROOT, sys.prefix]
+        first = [
+            "bash",
+            HERE / "host.sh",
+            self.name,
+            disk,
+            self.folder / "shared",
+            interpreter,
+            ROOT,
+            sys.prefix,
+        ]
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self._outer = outer = subprocess.Popen(
                 ["ip", "netns", "exec", self.space, *separate, *map(str, first)],
@@ -100,11 +162,15 @@ class Host:
         self._first = _children(outer.pid)[0]
         wait_for(lambda: self.ssh("true").returncode == 0, 20, f"{self.name} does not answer")
 
-    def ssh(self, command: str, *options: str, timeout: float | None = 120) -> "subprocess.CompletedProcess[str]":
+    def ssh(
+        self, command: str, *options: str, timeout: float | None = 120
+    ) -> "subprocess.CompletedProcess[str]":
         """Run something there, as somebody who logs in does."""
         words = ["ssh", "-i", str(self.folder / "key"), *SSH, *options, f"root@{self.address}"]
         inside = f"bash --login -c -i {_quoted('source ~/.bashrc 2>/dev/null; ' + command)}"
-        return subprocess.run([*words, inside], capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            [*words, inside], capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     def does(self, command: str) -> str:
         """The same, which has to succeed; what it printed."""
@@ -121,7 +187,9 @@ class Host:
         if self._first:
             with suppress(ProcessLookupError):
                 os.kill(self._first, signal.SIGKILL)
-            wait_for(lambda: not Path(f"/proc/{self._first}").exists(), 10, f"{self.name} does not end")
+            wait_for(
+                lambda: not Path(f"/proc/{self._first}").exists(), 10, f"{self.name} does not end"
+            )
             self._first = 0
         if self._outer:
             self._outer.wait(10)
@@ -130,7 +198,12 @@ class Host:
 
     def copy(self, other: "Host", path: str) -> None:
         """Bring a folder of another's disk to this one's, while it is switched off."""
-        run("cp", "-a", other.folder / other.name / "upper" / path, self.folder / self.name / "upper" / path)
+        run(
+            "cp",
+            "-a",
+            other.folder / other.name / "upper" / path,
+            self.folder / self.name / "upper" / path,
+        )
 
     def remove(self) -> None:
         """Take it away with its disk."""
@@ -143,13 +216,18 @@ class Host:
 @contextmanager
 def hosts(folder: Path, wheels: Path) -> Iterator[dict[str, Host]]:
     """Some hosts that install from a folder of wheels; afterwards nothing is left of them."""
-    assert not left(), f"hosts of a run under way or killed; if killed, 'umount -l' and 'ip link del' these:\n{left()}"
+    assert not left(), (
+        "hosts of a run under way or killed; if killed, 'umount -l' and 'ip link del'"
+        f" these:\n{left()}"
+    )
     shared = folder / "shared"
     shutil.copytree(wheels, shared / "wheels", copy_function=os.link)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
     shutil.copy(folder / "key.pub", shared)
     made = {name: Host(name, folder) for name in NAMES}
-    (shared / "hosts").write_text("".join(f"{host.address} {name}\n" for name, host in made.items()))
+    (shared / "hosts").write_text(
+        "".join(f"{host.address} {name}\n" for name, host in made.items())
+    )
     try:
         run("ip", "link", "add", BRIDGE, "type", "bridge")
         run("ip", "addr", "add", f"{NETWORK}.254/24", "dev", BRIDGE)
@@ -165,7 +243,9 @@ def hosts(folder: Path, wheels: Path) -> Iterator[dict[str, Host]]:
 
 def left() -> str:
     """What is left of hosts on this machine."""
-    shown = run("ip", "netns", "list") + run("ip", "-brief", "link") + Path("/proc/mounts").read_text()
+    shown = (
+        run("ip", "netns", "list") + run("ip", "-brief", "link") + Path("/proc/mounts").read_text()
+    )
     return "\n".join(line for line in shown.splitlines() if "distvae" in line)
 
 

@@ -1,4 +1,6 @@
-"""A cluster on hosts of this machine, as its user sees it: the project's own file, with other addresses in it."""
+"""A cluster on hosts of this machine, as its user sees it: the project's own file, with other
+addresses in it.
+"""
 
 import json
 import os
@@ -50,7 +52,10 @@ class Lab:
     def environment(self) -> dict[str, str]:
         """Of a person with a token."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.home / ".ray" / "distvae" / "auth_token")}
+        auth = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.home / ".ray" / "distvae" / "auth_token"),
+        }
         return kept | auth | {"HOME": str(self.home), "RAY_USAGE_STATS_ENABLED": "0"}
 
     def up(self) -> None:
@@ -59,7 +64,9 @@ class Lab:
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
     def up_from_nothing(self) -> None:
-        """The same where nothing is installed: the others are switched on with a copy of what the head has by then."""
+        """The same where nothing is installed: the others are switched on with a copy of what the
+        head has by then.
+        """
         others = [self.hosts[name] for name in MEMBERS[1:]]
         for host in others:
             host.power_off()
@@ -68,21 +75,34 @@ class Lab:
             host.copy(self.hosts["head"], ENVIRONMENT)
             host.start()
 
-    def submit(self, script: str, *words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    def submit(
+        self, script: str, *words: str, timeout: float = 300
+    ) -> "subprocess.CompletedProcess[str]":
         """An entry script, to its end."""
-        return self.ray("submit", str(self.file), str(ROOT / "cluster" / script), "--", *words, timeout=timeout)
+        return self.ray(
+            "submit", str(self.file), str(ROOT / "cluster" / script), "--", *words, timeout=timeout
+        )
 
     def members(self) -> set[str]:
-        """The hosts that Ray has, by its dashboard: asking Ray itself takes the processor of those who join."""
+        """The hosts that Ray has, by its dashboard: asking Ray itself takes the processor of those
+        who join.
+        """
         told = self.hosts["head"].ssh(
             "printf 'Authorization: Bearer %s' $(cat ~/.distvae_secrets/auth_token) | "
             "curl -sf -H @- 'http://127.0.0.1:8265/nodes?view=hostNameList'"
         )
-        return set(json.loads(told.stdout)["data"]["hostNameList"]) if told.returncode == 0 else set()
+        return (
+            set(json.loads(told.stdout)["data"]["hostNameList"]) if told.returncode == 0 else set()
+        )
 
     def whole(self, seconds: float = 600) -> None:
         """Wait until all hosts are members."""
-        wait_for(lambda: self.members() == set(MEMBERS), seconds, f"not all hosts joined: {self.members()}", 5)
+        wait_for(
+            lambda: self.members() == set(MEMBERS),
+            seconds,
+            f"not all hosts joined: {self.members()}",
+            5,
+        )
 
     def shared(self, path: str) -> Path:
         """A file that all hosts see."""
@@ -90,10 +110,15 @@ class Lab:
 
 
 def write(file: Path, hosts: dict[str, Host], key: Path) -> None:
-    """The project's file for these hosts: what it says to edit, and less memory than this machine has."""
+    """The project's file for these hosts: what it says to edit, and less memory than this machine
+    has.
+    """
     config: dict[str, Any] = yaml.safe_load((ROOT / "cluster" / "cluster.yaml").read_text())
     config["cluster_name"] = NAME
-    config["provider"] |= {"head_ip": hosts["head"].address, "worker_ips": [hosts[n].address for n in MEMBERS[1:]]}
+    config["provider"] |= {
+        "head_ip": hosts["head"].address,
+        "worker_ips": [hosts[n].address for n in MEMBERS[1:]],
+    }
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(key)}
     config["initialization_commands"] = [f"echo 'DISTVAE_STORAGE={SHARED}' > ~/.distvae_storage"]
     for role in ("head_start_ray_commands", "worker_start_ray_commands"):
@@ -120,7 +145,16 @@ def lab(folder: Path, wheels: Path) -> Iterator[Lab]:
 
 def download(folder: Path) -> Path:
     """Wheels of all that the lock names, and of what builds the project."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "-d", str(folder)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "download",
+        "-d",
+        str(folder),
+    ]
     lock = ["-c", str(ROOT / "requirements.lock"), "--find-links", str(folder)]
     for what in (["torch", "numpy"], ["setuptools", "wheel", str(ROOT)]):
         subprocess.run([*pip, *lock, *what], check=True)

@@ -1,4 +1,6 @@
-"""What is wrong with a file for `ray up`: by Ray's schema, by the models of the clouds' own clients, by our rules."""
+"""What is wrong with a file for `ray up`: by Ray's schema, by the models of the clouds' own
+clients, by our rules.
+"""
 
 import copy
 import json
@@ -18,13 +20,19 @@ NEEDED = {
 }
 SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 KEPT_AWAY = {".git", ".venv", "runs", "__pycache__"}
-SECRET = re.compile(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|RAY_AUTH_TOKEN=|[0-9a-f]{32}|\"private_key\"")
+SECRET = re.compile(
+    r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|RAY_AUTH_TOKEN=|[0-9a-f]{32}|\"private_key\""
+)
 
 
 def faults(config: Mapping[str, Any]) -> list[str]:
     """All that is wrong, in words."""
     own = {"aws": [_cloud], "gcp": [_cloud], "local": [_local]}.get(config["provider"]["type"], [])
-    return [fault for rule in (_schema, _provider, _commands, _settings, _mounts, *own) for fault in rule(config)]
+    return [
+        fault
+        for rule in (_schema, _provider, _commands, _settings, _mounts, *own)
+        for fault in rule(config)
+    ]
 
 
 def _schema(config: Mapping[str, Any]) -> Iterator[str]:
@@ -43,8 +51,12 @@ def _provider(config: Mapping[str, Any]) -> Iterator[str]:
     if provider["type"] not in NEEDED:
         yield f"provider.type: {provider['type']}"
         return
-    yield from (f"provider.{key}: missing" for key in sorted(NEEDED[provider["type"]] - set(provider)))
-    yield from (f"provider.{key}: unknown" for key in sorted(set(provider) - set(_ray_schema()["provider"])))
+    yield from (
+        f"provider.{key}: missing" for key in sorted(NEEDED[provider["type"]] - set(provider))
+    )
+    yield from (
+        f"provider.{key}: unknown" for key in sorted(set(provider) - set(_ray_schema()["provider"]))
+    )
 
 
 @cache
@@ -55,21 +67,33 @@ def _ray_schema() -> dict[str, Any]:
 
 def run_on(config: Mapping[str, Any], role: str) -> str:
     """Every command that a head or a worker runs, one a line."""
-    lists = ("initialization_commands", "setup_commands", f"{role}_setup_commands", f"{role}_start_ray_commands")
+    lists = (
+        "initialization_commands",
+        "setup_commands",
+        f"{role}_setup_commands",
+        f"{role}_start_ray_commands",
+    )
     return "\n".join(command for name in lists for command in config.get(name, []))
 
 
 def unreadable(commands: str) -> str:
     """What bash cannot read in some commands."""
-    return subprocess.run(["bash", "-n", "-c", commands], capture_output=True, text=True, check=False).stderr
+    return subprocess.run(
+        ["bash", "-n", "-c", commands], capture_output=True, text=True, check=False
+    ).stderr
 
 
 def _commands(config: Mapping[str, Any]) -> Iterator[str]:
     """Where Ray listens and joins, and the one source of versions."""
     head, worker = run_on(config, "head"), run_on(config, "worker")
     for text in {head, worker}:
-        yield from (f"listens everywhere: {found}" for found in re.findall(r"0\.0\.0\.0|(?<=host )::", text))
-        yield from (f"dashboard: {host}" for host in re.findall(r"--dashboard-host[= ](?!127\.0\.0\.1)(\S+)", text))
+        yield from (
+            f"listens everywhere: {found}" for found in re.findall(r"0\.0\.0\.0|(?<=host )::", text)
+        )
+        yield from (
+            f"dashboard: {host}"
+            for host in re.findall(r"--dashboard-host[= ](?!127\.0\.0\.1)(\S+)", text)
+        )
         yield from other_versions(text)
         yield from (
             f"pip without the lock: {command}"
@@ -109,9 +133,16 @@ def _settings(config: Mapping[str, Any]) -> Iterator[str]:
 def _mounts(config: Mapping[str, Any]) -> Iterator[str]:
     """The checkout and the token's folder, and what stays here."""
     mounts = config.get("file_mounts", {})
-    if not isinstance(mounts, dict) or mounts.get("~/distvae-checkout") != "." or "~/.distvae_secrets" not in mounts:
+    if (
+        not isinstance(mounts, dict)
+        or mounts.get("~/distvae-checkout") != "."
+        or "~/.distvae_secrets" not in mounts
+    ):
         yield f"file_mounts: {mounts}"
-    yield from (f"rsync_exclude: {name} missing" for name in sorted(KEPT_AWAY - set(config.get("rsync_exclude", []))))
+    yield from (
+        f"rsync_exclude: {name} missing"
+        for name in sorted(KEPT_AWAY - set(config.get("rsync_exclude", [])))
+    )
 
 
 def _local(config: Mapping[str, Any]) -> Iterator[str]:
@@ -122,7 +153,9 @@ def _local(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cloud(config: Mapping[str, Any]) -> Iterator[str]:
-    """A head that stays, workers that come from none and cost the least, and machines that the cloud knows."""
+    """A head that stays, workers that come from none and cost the least, and machines that the
+    cloud knows.
+    """
     head = config.get("head_node_type")
     for name, node in config.get("available_node_types", {}).items():
         machine = node.get("node_config", {})
@@ -139,7 +172,9 @@ def _cloud(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _spot(machine: Mapping[str, Any]) -> bool:
     market = machine.get("InstanceMarketOptions", {}).get("MarketType")
-    return bool(market == "spot" or machine.get("scheduling", {}).get("provisioningModel") == "SPOT")
+    return bool(
+        market == "spot" or machine.get("scheduling", {}).get("provisioningModel") == "SPOT"
+    )
 
 
 @cache
@@ -147,7 +182,12 @@ def _run_instances() -> Any:
     """EC2's RunInstances as botocore describes it."""
     import botocore.session
 
-    return botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    return (
+        botocore.session.get_session()
+        .get_service_model("ec2")
+        .operation_model("RunInstances")
+        .input_shape
+    )
 
 
 def _aws(machine: Mapping[str, Any]) -> Iterator[str]:
@@ -160,7 +200,10 @@ def _aws(machine: Mapping[str, Any]) -> Iterator[str]:
         yield f"InstanceType: {machine.get('InstanceType')}"
     if not re.fullmatch(r"ami-[0-9a-f]{17}", machine.get("ImageId", "")):
         yield f"ImageId: {machine.get('ImageId')}"
-    if machine.get("InstanceMarketOptions", {}).get("MarketType", "spot") not in ("spot", "capacity-block"):
+    if machine.get("InstanceMarketOptions", {}).get("MarketType", "spot") not in (
+        "spot",
+        "capacity-block",
+    ):
         yield f"MarketType: {machine['InstanceMarketOptions']}"
 
 
@@ -196,7 +239,9 @@ def _unlike(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[s
 
 
 def _types(schema: Mapping[str, Any]) -> tuple[type, ...]:
-    """What a value of YAML may be; 64-bit numbers are strings in JSON and may be given as numbers."""
+    """What a value of YAML may be; 64-bit numbers are strings in JSON and may be given as
+    numbers.
+    """
     plain: dict[str, tuple[type, ...]] = {
         "string": (str,),
         "boolean": (bool,),

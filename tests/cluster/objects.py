@@ -1,4 +1,6 @@
-"""What is wrong with objects for Kubernetes: by its own schemas, by Ray's reading of a cluster, by our rules."""
+"""What is wrong with objects for Kubernetes: by its own schemas, by Ray's reading of a cluster, by
+our rules.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +13,18 @@ from tests.cluster.pins import PINS
 
 KUBERNETES = "1.34.0"
 Known = Mapping[str, "Known | None"]
-"""Keys that an object may have, with those of the objects below; None is for what is not looked into."""
+"""Keys that an object may have, with those of the objects below; None is for what is not looked
+into.
+"""
 RESOURCES: Known = {"requests": None, "limits": None}
 GROUP: Known = {"rayStartParams": None, "template": None}
-WORKERS: Known = {"groupName": None, "replicas": None, "minReplicas": None, "maxReplicas": None, **GROUP}
+WORKERS: Known = {
+    "groupName": None,
+    "replicas": None,
+    "minReplicas": None,
+    "maxReplicas": None,
+    **GROUP,
+}
 METADATA: Known = {"name": None, "generateName": None, "labels": None}
 RAY: Mapping[str, Known] = {
     "RayCluster": {
@@ -43,7 +53,12 @@ def _one(each: Mapping[str, Any]) -> Iterator[str]:
     if each["kind"] not in RAY:
         yield f"{each['kind']}: unknown"
         return
-    known: Known = {"apiVersion": None, "kind": None, "metadata": METADATA, "spec": RAY[each["kind"]]}
+    known: Known = {
+        "apiVersion": None,
+        "kind": None,
+        "metadata": METADATA,
+        "spec": RAY[each["kind"]],
+    }
     yield from _unknown(each, known, each["kind"])
     yield from {"RayCluster": _cluster, "RayJob": _job}[each["kind"]](each)
 
@@ -73,16 +88,22 @@ def _kind(name: str) -> Any:
 
     folder = files("kubernetes_validate") / "kubernetes-json-schema" / f"v{KUBERNETES}-local-strict"
     schema, definitions = (
-        json.loads((folder / file).read_text()) for file in (f"{name.lower()}-v1.json", "_definitions.json")
+        json.loads((folder / file).read_text())
+        for file in (f"{name.lower()}-v1.json", "_definitions.json")
     )
-    registry: Any = Registry().with_resource("_definitions.json", Resource.from_contents(definitions, DRAFT202012))
+    registry: Any = Registry().with_resource(
+        "_definitions.json", Resource.from_contents(definitions, DRAFT202012)
+    )
     return Draft202012Validator(schema, registry=registry.crawl())
 
 
 def groups(cluster: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The head's and the workers'."""
     spec = cluster["spec"]
-    return [*([spec["headGroupSpec"]] if "headGroupSpec" in spec else []), *spec.get("workerGroupSpecs", [])]
+    return [
+        *([spec["headGroupSpec"]] if "headGroupSpec" in spec else []),
+        *spec.get("workerGroupSpecs", []),
+    ]
 
 
 def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
@@ -102,7 +123,10 @@ def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
             if not isinstance(value, str):
                 yield f"rayStartParams.{name}: {value!r}, a string expected"
     for group in spec.get("workerGroupSpecs", []):
-        if not group.get("minReplicas") == group.get("replicas") == 0 or group.get("maxReplicas", 0) < 1:
+        if (
+            not group.get("minReplicas") == group.get("replicas") == 0
+            or group.get("maxReplicas", 0) < 1
+        ):
             yield f"{group.get('groupName')}: from 0 to 1 or more workers expected"
     if spec.get("headGroupSpec", {}).get("rayStartParams", {}).get("num-cpus") != "0":
         yield "trials would run on the head"
@@ -110,7 +134,9 @@ def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
 
 def _read_by_ray(cluster: Mapping[str, Any]) -> Iterator[str]:
     """What Ray's autoscaler makes of it."""
-    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+    from ray.autoscaler._private.kuberay.autoscaling_config import (
+        _derive_autoscaling_config_from_ray_cr,
+    )
 
     named = {**cluster, "metadata": {"namespace": "default", **cluster["metadata"]}}
     try:
@@ -146,7 +172,8 @@ def _job(job: Mapping[str, Any]) -> Iterator[str]:
 def _together(objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Names by which one object refers to another, and one image for all."""
     names = {
-        kind: {each["metadata"].get("name") for each in objects if each["kind"] == kind} for kind in _kinds(objects)
+        kind: {each["metadata"].get("name") for each in objects if each["kind"] == kind}
+        for kind in _kinds(objects)
     }
     for each in objects:
         if each["kind"] == "RayJob":
@@ -155,7 +182,9 @@ def _together(objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield f"clusterSelector: {selected}"
         elif each["kind"] == "RayCluster":
             pods = [group.get("template", {}).get("spec", {}) for group in groups(each)]
-            images = {container.get("image") for pod in pods for container in pod.get("containers", [])}
+            images = {
+                container.get("image") for pod in pods for container in pod.get("containers", [])
+            }
             if len(images) != 1:
                 yield f"images: {images}"
             claims = {
@@ -164,7 +193,10 @@ def _together(objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 for volume in pod.get("volumes", [])
                 if "persistentVolumeClaim" in volume
             }
-            yield from (f"no such claim: {claim}" for claim in claims - names.get("PersistentVolumeClaim", set()))
+            yield from (
+                f"no such claim: {claim}"
+                for claim in claims - names.get("PersistentVolumeClaim", set())
+            )
     if not {"RayCluster", "RayJob"} <= set(names):
         yield f"kinds: {sorted(names)}"
 
@@ -185,6 +217,8 @@ def strict(schema: Any) -> Any:
     closed = {key: strict(value) for key, value in own.items()}
     if "properties" in schema:
         closed["properties"] = {name: strict(value) for name, value in schema["properties"].items()}
-        if "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        if "additionalProperties" not in schema and not schema.get(
+            "x-kubernetes-preserve-unknown-fields"
+        ):
             closed["additionalProperties"] = False
     return closed

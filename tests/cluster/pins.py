@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PINS = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+PINS = dict(
+    re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+)
 CLASSIFIERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
 (PYTHON,) = re.findall(r"Python :: (3\.\d+)", " ".join(CLASSIFIERS))
 NAMED = r"python(?::|-| )?(3\.\d+)|--python[ =](3\.\d+)"

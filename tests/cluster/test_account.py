@@ -1,4 +1,6 @@
-"""Ray makes of the file for AWS what it says: a head on demand, spot workers, nothing open but ssh."""
+"""Ray makes of the file for AWS what it says: a head on demand, spot workers, nothing open but
+ssh.
+"""
 
 import json
 import subprocess
@@ -13,7 +15,13 @@ from tests.cluster.pins import ROOT
 @pytest.mark.slow
 def test_an_account_is_prepared_and_machines_start(tmp_path: Path) -> None:
     pytest.importorskip("moto", reason="moto, which plays an account at AWS, is not installed")
-    command = [sys.executable, "-m", "tests.cluster.account", str(ROOT / "cluster" / "aws.yaml"), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.cluster.account",
+        str(ROOT / "cluster" / "aws.yaml"),
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

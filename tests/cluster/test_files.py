@@ -1,4 +1,6 @@
-"""The files of cluster/ hold what the clouds, Kubernetes and Ray ask for, and copies with an error in them do not."""
+"""The files of cluster/ hold what the clouds, Kubernetes and Ray ask for, and copies with an error
+in them do not.
+"""
 
 import copy
 import os
@@ -12,11 +14,18 @@ import yaml
 from tests.cluster import launcher, objects
 from tests.cluster.pins import PINS, ROOT, other_versions
 
-FILES = {path.stem: list(yaml.safe_load_all(path.read_text())) for path in sorted((ROOT / "cluster").glob("*.yaml"))}
+FILES = {
+    path.stem: list(yaml.safe_load_all(path.read_text()))
+    for path in sorted((ROOT / "cluster").glob("*.yaml"))
+}
 LAUNCHED = {name: documents[0] for name, documents in FILES.items() if "provider" in documents[0]}
 KUBERAY = FILES["kuberay"]
 LOCAL = {
-    **{key: value for key, value in LAUNCHED["aws"].items() if key not in ("available_node_types", "head_node_type")},
+    **{
+        key: value
+        for key, value in LAUNCHED["aws"].items()
+        if key not in ("available_node_types", "head_node_type")
+    },
     "provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]},
     "min_workers": 2,
     "max_workers": 2,
@@ -101,26 +110,59 @@ ANY_LAUNCHED = {
     "a typing error in auth": (put("auth", "ssh_usr", "me"), "ssh_usr"),
     "a typing error in provider": (put("provider", "regoin", "x"), "provider.regoin: unknown"),
     "another provider": (put("provider", "type", "awss"), "provider.type: awss"),
-    "token off": (reword("MODE=token", "MODE=disabled", SETUP), "RAY_AUTH_MODE on the worker: ['disabled']"),
-    "token not said": (reword("RAY_AUTH_MODE", "RAY_AUTH_MOD", SETUP), "RAY_AUTH_MODE on the head: []"),
+    "token off": (
+        reword("MODE=token", "MODE=disabled", SETUP),
+        "RAY_AUTH_MODE on the worker: ['disabled']",
+    ),
+    "token not said": (
+        reword("RAY_AUTH_MODE", "RAY_AUTH_MOD", SETUP),
+        "RAY_AUTH_MODE on the head: []",
+    ),
     "token off for workers": (
         reword("ray start", "RAY_AUTH_MODE=disabled ray start", JOIN),
         "RAY_AUTH_MODE on the worker: ['disabled', 'token']",
     ),
     "no token": (drop("file_mounts", "~/.distvae_secrets"), "file_mounts"),
-    "a token in the file": (reword("'RAY_AUTH_MODE", "'RAY_AUTH_TOKEN=x' 'RAY_AUTH_MODE", SETUP), "a secret"),
-    "usage statistics": (reword("STATS_ENABLED=0", "STATS_ENABLED=1", SETUP), "RAY_USAGE_STATS_ENABLED"),
-    "a dashboard for all": (reword("dashboard-host=127.0.0.1", "dashboard-host=0.0.0.0", START), "listens everywhere"),
-    "a dashboard for neighbours": (reword("host=127.0.0.1", "host=10.0.0.1", START), "dashboard: 10.0.0.1"),
-    "MLflow for all": (reword("distvae serve", "mlflow server --host ::", START), "listens everywhere"),
+    "a token in the file": (
+        reword("'RAY_AUTH_MODE", "'RAY_AUTH_TOKEN=x' 'RAY_AUTH_MODE", SETUP),
+        "a secret",
+    ),
+    "usage statistics": (
+        reword("STATS_ENABLED=0", "STATS_ENABLED=1", SETUP),
+        "RAY_USAGE_STATS_ENABLED",
+    ),
+    "a dashboard for all": (
+        reword("dashboard-host=127.0.0.1", "dashboard-host=0.0.0.0", START),
+        "listens everywhere",
+    ),
+    "a dashboard for neighbours": (
+        reword("host=127.0.0.1", "host=10.0.0.1", START),
+        "dashboard: 10.0.0.1",
+    ),
+    "MLflow for all": (
+        reword("distvae serve", "mlflow server --host ::", START),
+        "listens everywhere",
+    ),
     "no MLflow": (reword("distvae serve", "true", START), "MLflow is not served"),
-    "a restart at any time": (reword("doctor --idle", "doctor", START), "Ray is restarted whatever runs"),
+    "a restart at any time": (
+        reword("doctor --idle", "doctor", START),
+        "Ray is restarted whatever runs",
+    ),
     "another Ray": (reword("pesq", "ray==2.50.0 pesq", SETUP), "ray: 2.50.0"),
     "another Python": (reword("3.11 ", "3.12 ", SETUP), "Python: 3.12"),
-    "no lock": (reword("-c ~/distvae-checkout/requirements.lock -e", "-e", SETUP), "pip without the lock"),
-    "no autoscaler": (reword("--autoscaling-config=~/ray_bootstrap_config.yaml", "", START), "no autoscaler"),
+    "no lock": (
+        reword("-c ~/distvae-checkout/requirements.lock -e", "-e", SETUP),
+        "pip without the lock",
+    ),
+    "no autoscaler": (
+        reword("--autoscaling-config=~/ray_bootstrap_config.yaml", "", START),
+        "no autoscaler",
+    ),
     "workers alone": (reword("--address=$RAY_HEAD_IP:6379", "", JOIN), "do not join"),
-    "runs sent away": (lambda config: config["rsync_exclude"].remove("runs"), "rsync_exclude: runs"),
+    "runs sent away": (
+        lambda config: config["rsync_exclude"].remove("runs"),
+        "rsync_exclude: runs",
+    ),
 }
 CLOUD = {
     "no region": (drop("provider", "region"), "provider.region: missing"),
@@ -134,33 +176,64 @@ CLOUD = {
 }
 AWS = {
     "a typing error in a machine": (put(*CPU, "node_config", "ImageIdd", "x"), "ImageIdd"),
-    "no such machine": (put(*GPU, "node_config", "InstanceType", "g6.2xlargee"), "InstanceType: g6.2xlargee"),
+    "no such machine": (
+        put(*GPU, "node_config", "InstanceType", "g6.2xlargee"),
+        "InstanceType: g6.2xlargee",
+    ),
     "an image by name": (put(*HEAD, "node_config", "ImageId", "ubuntu"), "ImageId: ubuntu"),
     "a disk of words": (
         put(*HEAD, "node_config", "BlockDeviceMappings", 0, "Ebs", "VolumeSize", "100GB"),
         "VolumeSize",
     ),
-    "a head that may go": (put(*HEAD, "node_config", "InstanceMarketOptions", {"MarketType": "spot"}), "on demand"),
-    "workers on demand": (drop(*GPU, "node_config", "InstanceMarketOptions"), "spot workers expected"),
-    "an unknown market": (put(*CPU, "node_config", "InstanceMarketOptions", "MarketType", "spto"), "MarketType"),
+    "a head that may go": (
+        put(*HEAD, "node_config", "InstanceMarketOptions", {"MarketType": "spot"}),
+        "on demand",
+    ),
+    "workers on demand": (
+        drop(*GPU, "node_config", "InstanceMarketOptions"),
+        "spot workers expected",
+    ),
+    "an unknown market": (
+        put(*CPU, "node_config", "InstanceMarketOptions", "MarketType", "spto"),
+        "MarketType",
+    ),
 }
 GCP = {
-    "a typing error in a machine": (put(*CPU, "node_config", "machinType", "x"), ".machinType: unknown"),
-    "a typing error in a disk": (put(*HEAD, "node_config", "disks", 0, "bot", True), ".disks.bot: unknown"),
+    "a typing error in a machine": (
+        put(*CPU, "node_config", "machinType", "x"),
+        ".machinType: unknown",
+    ),
+    "a typing error in a disk": (
+        put(*HEAD, "node_config", "disks", 0, "bot", True),
+        ".disks.bot: unknown",
+    ),
     "no machine": (drop(*HEAD, "node_config", "machineType"), "machineType: missing"),
     "no project": (drop("provider", "project_id"), "provider.project_id: missing"),
     "workers on demand": (drop(*GPU, "node_config", "scheduling"), "spot workers expected"),
-    "an unknown market": (put(*CPU, "node_config", "scheduling", "provisioningModel", "SPTO"), "SPTO"),
-    "scheduling as a list": (put(*CPU, "node_config", "scheduling", "onHostMaintenance", ["X"]), "onHostMaintenance"),
+    "an unknown market": (
+        put(*CPU, "node_config", "scheduling", "provisioningModel", "SPTO"),
+        "SPTO",
+    ),
+    "scheduling as a list": (
+        put(*CPU, "node_config", "scheduling", "onHostMaintenance", ["X"]),
+        "onHostMaintenance",
+    ),
 }
 OWN = {
-    "autoscaler v2": (reword("RAY_enable_autoscaler_v2=0", "true", START), "RAY_enable_autoscaler_v2=0"),
+    "autoscaler v2": (
+        reword("RAY_enable_autoscaler_v2=0", "true", START),
+        "RAY_enable_autoscaler_v2=0",
+    ),
     "no workers named": (drop("provider", "worker_ips"), "provider.worker_ips: missing"),
     "no head named": (drop("provider", "head_ip"), "provider.head_ip: missing"),
     "machines of a cloud": (put("available_node_types", {"a": {}}), "Ray: "),
 }
 BAD = [
-    *[(name, config, each) for name, config in {**LAUNCHED, "own": LOCAL}.items() for each in ANY_LAUNCHED.items()],
+    *[
+        (name, config, each)
+        for name, config in {**LAUNCHED, "own": LOCAL}.items()
+        for each in ANY_LAUNCHED.items()
+    ],
     *[(name, LAUNCHED[name], each) for name in ("aws", "gcp") for each in CLOUD.items()],
     *[("aws", LAUNCHED["aws"], each) for each in AWS.items()],
     *[("gcp", LAUNCHED["gcp"], each) for each in GCP.items()],
@@ -168,7 +241,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("config", "edit"), [pytest.param(c, e, id=f"{n}: {e[0]}") for n, c, e in BAD])
+@pytest.mark.parametrize(
+    ("config", "edit"), [pytest.param(c, e, id=f"{n}: {e[0]}") for n, c, e in BAD]
+)
 def test_an_error_in_a_file_for_ray_up_is_found(
     config: Any, edit: tuple[str, tuple[Callable[[Any], None], str]]
 ) -> None:
@@ -181,11 +256,17 @@ def test_an_error_in_a_file_for_ray_up_is_found(
 def named(kind: str, name: str | None = None) -> int:
     """The position of an object in the file."""
     return next(
-        i for i, each in enumerate(KUBERAY) if each["kind"] == kind and name in (None, each["metadata"].get("name"))
+        i
+        for i, each in enumerate(KUBERAY)
+        if each["kind"] == kind and name in (None, each["metadata"].get("name"))
     )
 
 
-CLUSTER, JOB, CLAIM = named("RayCluster"), named("RayJob"), named("PersistentVolumeClaim", "distvae")
+CLUSTER, JOB, CLAIM = (
+    named("RayCluster"),
+    named("RayJob"),
+    named("PersistentVolumeClaim", "distvae"),
+)
 SPEC = (CLUSTER, "spec")
 FIRST = (*SPEC, "headGroupSpec", "template", "spec", "containers", 0)
 WORKER = (*SPEC, "workerGroupSpecs", 0)
@@ -197,21 +278,36 @@ BAD_OBJECTS = {
     "a typing error in a container": (put(*FIRST, "imag", "x"), "imag"),
     "a container without a name": (drop(*FIRST, "name"), "'name' is a required property"),
     "a number where Kubernetes wants a text": (put(*FIRST, "env", 0, "value", 0), "env.0.value"),
-    "a number where Ray wants a text": (put(*SPEC, "headGroupSpec", "rayStartParams", {"num-cpus": 0}), "num-cpus"),
-    "trials on the head": (put(*SPEC, "headGroupSpec", "rayStartParams", {}), "trials would run on the head"),
+    "a number where Ray wants a text": (
+        put(*SPEC, "headGroupSpec", "rayStartParams", {"num-cpus": 0}),
+        "num-cpus",
+    ),
+    "trials on the head": (
+        put(*SPEC, "headGroupSpec", "rayStartParams", {}),
+        "trials would run on the head",
+    ),
     "token off": (put(*SPEC, "authOptions", "mode", "disabled"), "authOptions"),
     "token not said": (drop(*SPEC, "authOptions"), "authOptions: None"),
     "another Ray": (put(*SPEC, "rayVersion", "2.50.0"), f"{PINS['ray']} expected"),
-    "less asked for than allowed": (put(*FIRST, "resources", "requests", {"cpu": "1"}), "requests equal to limits"),
+    "less asked for than allowed": (
+        put(*FIRST, "resources", "requests", {"cpu": "1"}),
+        "requests equal to limits",
+    ),
     "two images": (put(*FIRST, "image", "rayproject/ray:2.60.0"), "images"),
     "root": (drop(*WORKER, "template", "spec", "securityContext"), "root"),
     "workers from the start": (put(*WORKER, "minReplicas", 1), "from 0 to 1"),
     "no autoscaling": (put(*SPEC, "enableInTreeAutoscaling", False), "enableInTreeAutoscaling"),
     "no such claim": (put(CLAIM, "metadata", "name", "other"), "no such claim: distvae"),
     "a typing error in a claim": (put(CLAIM, "spec", "accessMode", []), "accessMode"),
-    "no such cluster": (put(JOB, "spec", "clusterSelector", {"ray.io/cluster": "other"}), "clusterSelector: other"),
+    "no such cluster": (
+        put(JOB, "spec", "clusterSelector", {"ray.io/cluster": "other"}),
+        "clusterSelector: other",
+    ),
     "a typing error in a job": (put(JOB, "spec", "entryPoint", "x"), "entryPoint: unknown"),
-    "a sweep without Ray": (put(JOB, "spec", "entrypoint", "distvae tune speech --resume"), "--address auto expected"),
+    "a sweep without Ray": (
+        put(JOB, "spec", "entrypoint", "distvae tune speech --resume"),
+        "--address auto expected",
+    ),
     "a job that refuses its own folder": (
         put(JOB, "spec", "entrypoint", "distvae tune speech --address auto"),
         "--resume expected",
@@ -229,17 +325,22 @@ def test_an_error_in_objects_for_kubernetes_is_found(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def definitions() -> dict[str, Any]:
-    """Strict schemas of the kinds that KubeRay installs, from where DISTVAE_KUBERAY says that its definitions are."""
+    """Strict schemas of the kinds that KubeRay installs, from where DISTVAE_KUBERAY says that its
+    definitions are.
+    """
     folder = Path(os.environ.get("DISTVAE_KUBERAY", ROOT.parent / "shared" / "kuberay"))
     found = {}
     for kind in ("RayCluster", "RayJob"):
         path = folder / f"ray.io_{kind.lower()}s.yaml"
         if not path.is_file():
             pytest.skip(
-                f"DISTVAE_KUBERAY names no folder with {path.name}, one of KubeRay's custom resource definitions"
+                f"DISTVAE_KUBERAY names no folder with {path.name}, one of KubeRay's custom"
+                " resource definitions"
             )
         versions = yaml.load(path.read_text(), yaml.CSafeLoader)["spec"]["versions"]
-        found[kind] = objects.strict(next(v for v in versions if v["name"] == "v1")["schema"]["openAPIV3Schema"])
+        found[kind] = objects.strict(
+            next(v for v in versions if v["name"] == "v1")["schema"]["openAPIV3Schema"]
+        )
         found[kind]["properties"]["metadata"] = {"type": "object"}
     return found
 
@@ -252,7 +353,12 @@ def test_kuberay_defines_what_the_file_says(definitions: dict[str, Any]) -> None
         schema = Draft202012Validator(definitions[KUBERAY[index]["kind"]])
         assert [error.message for error in schema.iter_errors(KUBERAY[index])] == []
     schema = Draft202012Validator(definitions["RayCluster"])
-    for name in ("an unknown key", "no head", "a typing error in a group", "a typing error in a container"):
+    for name in (
+        "an unknown key",
+        "no head",
+        "a typing error in a group",
+        "a typing error in a container",
+    ):
         changed = copy.deepcopy(KUBERAY)
         BAD_OBJECTS[name][0](changed)
         assert list(schema.iter_errors(changed[CLUSTER])), name

@@ -1,6 +1,8 @@
-"""A cluster from `ray up` to `ray down` on hosts of their own: nothing of it shares more than a network and one folder.
+"""A cluster from `ray up` to `ray down` on hosts of their own: nothing of it shares more than a
+network and one folder.
 
-The tests are one story and run in the order they stand in; the long ones, in which hosts are lost, can be left out.
+The tests are one story and run in the order they stand in; the long ones, in which hosts are lost,
+can be left out.
 """
 
 import json
@@ -40,10 +42,15 @@ SPACE = {
 EPOCHS = 24
 RECIPE = [
     *("bars", "data.rows=4000", f"train.epochs={EPOCHS}", "train.batch=512"),
-    *("train.rate=0.002", "train.schedule=constant"),  # with which other orders of addition change little
+    *(
+        "train.rate=0.002",
+        "train.schedule=constant",
+    ),  # with which other orders of addition change little
 ]
 RECOVERY = 90.0
-"""Seconds in which training begins again after a host is lost, and then goes on; what it takes is printed."""
+"""Seconds in which training begins again after a host is lost, and then goes on; what it takes is
+printed.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +71,9 @@ def cluster(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
-    """The training that nothing happens to, from the moment that this is asked for; called, it waits for its end."""
+    """The training that nothing happens to, from the moment that this is asked for; called, it
+    waits for its end.
+    """
     folder = tmp_path_factory.mktemp("alone") / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command(PLAIN, RECIPE, folder), env=environment) as alone:
@@ -80,7 +89,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 
 def trials(cluster: Lab, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(cluster.shared(f"runs/{name}/results.json").read_text())["trials"]
+    found: list[dict[str, Any]] = json.loads(
+        cluster.shared(f"runs/{name}/results.json").read_text()
+    )["trials"]
     return found
 
 
@@ -95,7 +106,15 @@ def forwarded(cluster: Lab, port: int) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         here = int(free.getsockname()[1])
     head = cluster.hosts["head"]
-    words = ["ssh", "-N", "-i", str(head.folder / "key"), *SSH, "-L", f"127.0.0.1:{here}:127.0.0.1:{port}"]
+    words = [
+        "ssh",
+        "-N",
+        "-i",
+        str(head.folder / "key"),
+        *SSH,
+        "-L",
+        f"127.0.0.1:{here}:127.0.0.1:{port}",
+    ]
     with subprocess.Popen([*words, f"root@{head.address}"]) as tunnel:
         try:
             wait_for(lambda: _listens("127.0.0.1", here), 30, "no tunnel")
@@ -138,7 +157,9 @@ def test_ray_up_makes_a_cluster_that_the_doctor_finds_well(cluster: Lab) -> None
     cluster.up_from_nothing()
     cluster.whole()
     head = cluster.hosts["head"]
-    wait_for(lambda: head.ssh("curl -sf http://127.0.0.1:5000/health").returncode == 0, 120, "no MLflow")
+    wait_for(
+        lambda: head.ssh("curl -sf http://127.0.0.1:5000/health").returncode == 0, 120, "no MLflow"
+    )
     told = head.ssh("distvae doctor --address auto --storage $DISTVAE_STORAGE --json")
     assert told.returncode == 0, told.stdout + told.stderr
     lines = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
@@ -166,17 +187,23 @@ def test_a_file_that_the_head_lacks_and_words_that_were_taken_apart_are_named(cl
     done = cluster.submit("sweep.py", "tune_spaces/mine.yaml")
     assert done.returncode == 1
     assert "tune_spaces/mine.yaml: not on the head" in done.stdout
-    done = cluster.submit("sweep.py", f"{SHARED}/tiny.yaml", "--out", f"{SHARED}/my runs", "--trials", "1")
+    done = cluster.submit(
+        "sweep.py", f"{SHARED}/tiny.yaml", "--out", f"{SHARED}/my runs", "--trials", "1"
+    )
     assert done.returncode == 1
     assert "'ray submit' takes it apart" in done.stdout
 
 
 @pytest.mark.long
-def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happened(cluster: Lab) -> None:
+def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happened(
+    cluster: Lab,
+) -> None:
     cluster.shared("with a blank.yaml").write_text(yaml.safe_dump(SPACE | {"trials": 1}))
     with forwarded(cluster, 8265) as port:
         at = ("job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".", "--")
-        good = cluster.ray(*at, "python", "cluster/sweep.py", f"{SHARED}/with a blank.yaml", "--concurrent", "1")
+        good = cluster.ray(
+            *at, "python", "cluster/sweep.py", f"{SHARED}/with a blank.yaml", "--concurrent", "1"
+        )
         bad = cluster.ray(*at, "python", "cluster/sweep.py", f"{SHARED}/no such.yaml")
     assert good.returncode == 0, good.stdout + good.stderr
     assert [trial["state"] for trial in trials(cluster, "with a blank")] == ["finished"]
@@ -185,29 +212,48 @@ def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happen
 
 
 @pytest.mark.long
-def test_a_lost_host_is_made_up_for_in_mid_epoch(cluster: Lab, undisturbed: Callable[[], Path]) -> None:
-    """It held a shard of the populations; the bound is that of a training which nothing happened to."""
+def test_a_lost_host_is_made_up_for_in_mid_epoch(
+    cluster: Lab, undisturbed: Callable[[], Path]
+) -> None:
+    """It held a shard of the populations; the bound is that of a training which nothing happened
+    to.
+    """
     folder, said = cluster.shared("runs/bars"), list[subprocess.CompletedProcess[str]]()
     training = threading.Thread(
-        target=lambda: said.append(cluster.submit("train.py", *RECIPE, "--workers", "2", "--no-evaluate", timeout=400))
+        target=lambda: said.append(
+            cluster.submit("train.py", *RECIPE, "--workers", "2", "--no-evaluate", timeout=400)
+        )
     )
     training.start()
     wait_for(lambda: epochs(folder) >= 6 or not training.is_alive(), 180, "no epochs")
-    victim = next(name for name in ("two", "one") if "ShardActor" in cluster.hosts[name].does("ps axww -o args"))
+    victim = next(
+        name
+        for name in ("two", "one")
+        if "ShardActor" in cluster.hosts[name].does("ps axww -o args")
+    )
     committed = json.loads((folder / "last.json").read_text())["facts"]["position"]["epoch"]
     cluster.hosts[victim].cut_off()
     cluster.hosts[victim].power_off()
     lost, at = time.monotonic(), epochs(folder)
     began = len(read_records(folder, "events.jsonl"))
-    wait_for(lambda: len(read_records(folder, "events.jsonl")) > began, RECOVERY, "training does not begin again")
+    wait_for(
+        lambda: len(read_records(folder, "events.jsonl")) > began,
+        RECOVERY,
+        "training does not begin again",
+    )
     again = read_records(folder, "events.jsonl")[began]["epoch"]
     wait_for(lambda: epochs(folder) > min(at, again + 1), RECOVERY, "training does not go on")
-    print(f"host {victim} lost at epoch {at}, {time.monotonic() - lost:.1f} s until training went on from {again}")
+    print(
+        f"host {victim} lost at epoch {at}, {time.monotonic() - lost:.1f} s until training went on"
+        f" from {again}"
+    )
     assert committed <= again <= at
     training.join()
     assert said[0].returncode == 0, said[0].stdout + said[0].stderr
     cluster.hosts[victim].start()
-    bounds = [[epoch["val_bound"] for epoch in read_epochs(place)] for place in (folder, undisturbed())]
+    bounds = [
+        [epoch["val_bound"] for epoch in read_epochs(place)] for place in (folder, undisturbed())
+    ]
     assert bounds[0] == pytest.approx(bounds[1], rel=1e-3, abs=1e-3)
     with recorded(cluster, "bars") as (client, (run,)):
         told = client.get_metric_history(run.info.run_id, "val_bound")
@@ -218,11 +264,26 @@ def test_a_lost_host_is_made_up_for_in_mid_epoch(cluster: Lab, undisturbed: Call
 def test_a_host_that_comes_back_is_used_again(cluster: Lab) -> None:
     """By a training that needs the one processor of every host."""
     cluster.whole()
-    words = [*RECIPE, "train.epochs=3", "--workers", "3", "--no-evaluate", "--storage", f"{SHARED}/runs/again"]
+    words = [
+        *RECIPE,
+        "train.epochs=3",
+        "--workers",
+        "3",
+        "--no-evaluate",
+        "--storage",
+        f"{SHARED}/runs/again",
+    ]
     with ThreadPoolExecutor() as pool:
         training = pool.submit(cluster.submit, "train.py", *words)
-        wait_for(lambda: all(_trains(cluster.hosts[name]) for name in MEMBERS), 180, "not all hosts train", 1)
-        assert training.result().returncode == 0, training.result().stdout + training.result().stderr
+        wait_for(
+            lambda: all(_trains(cluster.hosts[name]) for name in MEMBERS),
+            180,
+            "not all hosts train",
+            1,
+        )
+        assert training.result().returncode == 0, (
+            training.result().stdout + training.result().stderr
+        )
     assert epochs(cluster.shared("runs/again/bars")) == 3
 
 
@@ -255,7 +316,11 @@ print("MLflow", tried(lambda: read(5000)))
 
 def test_a_neighbour_without_the_token_can_do_nothing(cluster: Lab, tmp_path: Path) -> None:
     head, other = cluster.hosts["head"], cluster.hosts["other"]
-    kept = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    kept = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+    }
 
     def tried(auth: dict[str, str]) -> str:
         done = subprocess.run(
@@ -324,9 +389,15 @@ def test_ray_down_leaves_nothing(cluster: Lab) -> None:
     ours = re.compile(r"raylet|gcs_server|ray::|distvae|mlflow")
 
     def running(name: str) -> list[str]:
-        return [line for line in cluster.hosts[name].does("ps axww -o args").splitlines() if ours.search(line)]
+        return [
+            line
+            for line in cluster.hosts[name].does("ps axww -o args").splitlines()
+            if ours.search(line)
+        ]
 
     until = time.monotonic() + 240
-    while (remaining := [line for name in MEMBERS for line in running(name)]) and time.monotonic() < until:
+    while (
+        remaining := [line for name in MEMBERS for line in running(name)]
+    ) and time.monotonic() < until:
         time.sleep(5)
     assert remaining == []

@@ -41,7 +41,10 @@ def write(root: Path) -> Write:
     """Writes a sound file below the root: half a second of noise unless a signal is given."""
 
     def writer(
-        file: str, signal: NDArray[np.floating] | None = None, rate: int = 16000, subtype: str | None = None
+        file: str,
+        signal: NDArray[np.floating] | None = None,
+        rate: int = 16000,
+        subtype: str | None = None,
     ) -> Path:
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)

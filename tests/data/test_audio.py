@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from distvae.config import SpeechData
 from distvae.data import audio
 from distvae.data.dataset import Array
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 Write = Callable[..., Path]
 
 
 def tone(rate: int, seconds: float = 1.0, pitch: float = 440.0) -> Array:
-    return (0.5 * np.sin(2 * np.pi * pitch * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+    return (0.5 * np.sin(2 * np.pi * pitch * np.arange(int(rate * seconds)) / rate)).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,9 @@ def test_what_a_lower_rate_cannot_hold_is_filtered_out(write: Write) -> None:
     top_db=st.sampled_from([15.0, 30.0, 60.0]),
 )
 @pytest.mark.slow
-def test_trimming_is_librosas(length: int, start: float, width: float, quiet: float, top_db: float) -> None:
+def test_trimming_is_librosas(
+    length: int, start: float, width: float, quiet: float, top_db: float
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from librosa.effects import trim
@@ -90,7 +94,9 @@ def test_quiet_ends_are_cut_and_the_peak_is_one(write: Write) -> None:
 def test_level_and_ends_can_be_kept(write: Write) -> None:
     original = np.concatenate([np.zeros(16000, np.float32), tone(16000)])
     path = write("word.wav", original, subtype="FLOAT")
-    np.testing.assert_array_equal(audio.load(path, SpeechData(trim_db=None, level="keep")), original)
+    np.testing.assert_array_equal(
+        audio.load(path, SpeechData(trim_db=None, level="keep")), original
+    )
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -103,13 +109,17 @@ def test_a_file_is_whole_or_refused_as_truncated(
     assert len(audio.read(path, 16000)) == length
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * cut)])
-    with pytest.raises(Refusal, match=rf"a\.{suffix}: (truncated|cannot be read|\d samples|holds no MPEG)"):
+    with pytest.raises(
+        Refusal, match=rf"a\.{suffix}: (truncated|cannot be read|\d samples|holds no MPEG)"
+    ):
         audio.load(path, SpeechData())
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 @given(seed=st.integers(0, 2**32))
-def test_any_damage_is_decoded_or_refused(suffix: str, seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_damage_is_decoded_or_refused(
+    suffix: str, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     random, path = np.random.default_rng(seed), tmp_path_factory.mktemp("damage") / f"a.{suffix}"
     soundfile.write(path, random.uniform(-0.5, 0.5, 8000), 16000)
     content = bytearray(path.read_bytes())
@@ -152,7 +162,9 @@ def test_silence_is_refused(write: Write) -> None:
         audio.load(write("quiet.wav", np.zeros(16000)), SpeechData())
 
 
-@pytest.mark.parametrize(("samples", "rate"), [(0, 16000), (1, 16000), (1023, 16000), (2 * 1023, 32000)])
+@pytest.mark.parametrize(
+    ("samples", "rate"), [(0, 16000), (1, 16000), (1023, 16000), (2 * 1023, 32000)]
+)
 def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, rate: int) -> None:
     path = write("short.wav", np.full(samples, 0.5), rate)
     with pytest.raises(Refusal, match=r"short\.wav: \d+ samples .*1024 or more"):

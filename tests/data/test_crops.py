@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distvae.config import Config, CropData
-from distvae.data import crops, open_dataset
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.data import open_dataset
+from distvae.data.windows import crops
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.train.folder import note, open_folder
 
 SMALL = CropData(window=(4, 3), sizes=(300, 20, 30), clamped=0.0, contrast="common")
@@ -37,19 +38,29 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @given(
-    st.integers(0, 2**32 - 1), st.integers(2, 8), st.floats(0.05, 0.9999), st.floats(0, 3).map(lambda power: 10**power)
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 8),
+    st.floats(0.05, 0.9999),
+    st.floats(0, 3).map(lambda power: 10**power),
 )
 def test_whitened_windows_have_unit_variance_along_what_is_kept_and_none_elsewhere(
     seed: int, dims: int, kept: float, spread: float
 ) -> None:
     random = np.random.default_rng(seed)
-    mixed = random.normal(size=(200, dims)) * np.geomspace(spread, 1, dims) @ random.normal(size=(dims, dims)) + 7
+    mixed = (
+        random.normal(size=(200, dims))
+        * np.geomspace(spread, 1, dims)
+        @ random.normal(size=(dims, dims))
+        + 7
+    )
     white = crops.whitened(mixed, 150, kept).astype(np.float64)
     variances, directions = np.linalg.eigh(np.cov(mixed[:150].T))
     shares = np.cumsum(variances[::-1]) / variances.sum()
     assume(np.abs(shares - kept).min() > 1e-9)
     count = int((shares < kept).sum()) + 1
-    np.testing.assert_allclose(np.linalg.eigvalsh(np.cov(white[:150].T)), [0] * (dims - count) + [1] * count, atol=1e-4)
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(np.cov(white[:150].T)), [0] * (dims - count) + [1] * count, atol=1e-4
+    )
     cut = directions[:, : dims - count]
     np.testing.assert_allclose(white @ cut, 0, atol=1e-3)
 
@@ -69,17 +80,27 @@ def test_every_window_is_one_of_a_picture_and_none_is_there_twice(tmp_path: Path
     ramp = np.arange(9 * 11, dtype=np.uint8).reshape(9, 11)
     paths = [save(tmp_path / "a.png", ramp), save(tmp_path / "b.png", ramp[:, ::-1] + 100)]
     config = replace(SMALL, sizes=(100, 4, 4))
-    every = [p[i : i + 4, j : j + 3] for p in (ramp, ramp[:, ::-1] + 100) for i in range(6) for j in range(9)]
+    every = [
+        p[i : i + 4, j : j + 3]
+        for p in (ramp, ramp[:, ::-1] + 100)
+        for i in range(6)
+        for j in range(9)
+    ]
     assert len(every) == sum(config.sizes)
     wanted = np.array([window.ravel() - window.mean() for window in every])
     drawn = crops.drawn(paths, config)
-    np.testing.assert_allclose(np.unique(drawn.round(6), axis=0), np.unique(wanted.round(6), axis=0))
+    np.testing.assert_allclose(
+        np.unique(drawn.round(6), axis=0), np.unique(wanted.round(6), axis=0)
+    )
     np.testing.assert_allclose(drawn.sum(0), wanted.sum(0), atol=1e-6)
 
 
 def test_the_seed_and_the_pictures_decide_alone(pictures: Path, tmp_path: Path) -> None:
     config = replace(SMALL, path=str(pictures))
-    first, moved = open_dataset(config), open_dataset(replace(config, path=str(pictures.rename(tmp_path / "moved"))))
+    first, moved = (
+        open_dataset(config),
+        open_dataset(replace(config, path=str(pictures.rename(tmp_path / "moved")))),
+    )
     other = open_dataset(replace(config, path=str(tmp_path / "moved"), seed=1))
     for split, count in zip(("train", "val", "test"), SMALL.sizes, strict=True):
         assert first.splits[split].shape == (count, 12)
@@ -102,7 +123,9 @@ def test_the_brightest_pixels_are_clamped(tmp_path: Path) -> None:
 
 
 def save_depths(folder: Path, step: int) -> Path:
-    """Three scenes of one kind: two of 8 bits, and one of 16 whose 600 levels are so many steps apart."""
+    """Three scenes of one kind: two of 8 bits, and one of 16 whose 600 levels are so many steps
+    apart.
+    """
     scenes = np.random.default_rng(0).normal(size=(3, 40, 50)).cumsum(1).cumsum(2)
     scenes -= scenes.min((1, 2), keepdims=True)
     scenes /= scenes.max((1, 2), keepdims=True)
@@ -135,7 +158,9 @@ def test_how_much_of_its_range_a_picture_fills_changes_nothing(tmp_path: Path) -
 def test_one_picture_has_the_same_windows_either_way(tmp_path: Path) -> None:
     save_depths(tmp_path, 1)
     config = replace(SMALL, path=str(tmp_path / "c.tiff"))
-    own, common = (open_dataset(replace(config, contrast=contrast)) for contrast in ("own", "common"))
+    own, common = (
+        open_dataset(replace(config, contrast=contrast)) for contrast in ("own", "common")
+    )
     np.testing.assert_array_equal(own.splits["train"][:], common.splits["train"][:])
 
 
@@ -149,7 +174,8 @@ def test_a_run_from_before_contrasts_goes_on_as_it_began(tmp_path: Path) -> None
     run.write("config.yaml", text)
     note(run, config_sha256=hashlib.sha256(text).hexdigest())
     before = (
-        "data.contrast: 'own', but 'common' in the run in .*run; --resume goes on unchanged, with data.contrast=common"
+        "data.contrast: 'own', but 'common' in the run in .*run; --resume goes on unchanged, with"
+        " data.contrast=common"
     )
     with pytest.raises(Refusal, match=f"^{before}$"):
         open_folder(now, open_dataset(now.data), run, "natural-linear", resume=True, force=False)
@@ -167,7 +193,9 @@ def test_what_cannot_be_drawn_is_refused(pictures: Path, tmp_path: Path) -> None
     (tmp_path / "none").mkdir()
     assert "holds no pictures" in refused(tmp_path / "none")
     assert "data.window: 13 x 5, larger than" in refused(pictures, window=(13, 5))
-    assert "data.sizes: 900 windows, and the pictures have 747" in refused(pictures, sizes=(850, 25, 25))
+    assert "data.sizes: 900 windows, and the pictures have 747" in refused(
+        pictures, sizes=(850, 25, 25)
+    )
     plain = save(tmp_path / "plain.png", np.full((40, 40), 9, np.uint8))
     assert "nothing can be whitened" in refused(plain)
     assert "plain.png: one grey level alone" in refused(plain, contrast="own")

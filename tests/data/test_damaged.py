@@ -1,4 +1,6 @@
-"""Files that are damaged, or stand for more than they seem to: read as they were, or refused by name."""
+"""Files that are damaged, or stand for more than they seem to: read as they were, or refused by
+name.
+"""
 
 import gzip
 import io
@@ -26,15 +28,20 @@ from PIL import Image
 from pyarrow import feather
 
 from distvae.config import IdxData, ImageData, RowsData, SpeechData
-from distvae.data import archive, arrow, audio, files, idx, ingest, open_dataset, recordings, rows, signals
+from distvae.data import audio, files, open_dataset, signals
+from distvae.data.images import archive, idx
 from distvae.data.pictures import head
+from distvae.data.speech import recordings
 from distvae.data.survey import survey
-from distvae.data.tables import Table
-from distvae.refusal import Refusal
+from distvae.data.tables import arrow, ingest, rows
+from distvae.data.tables.formats import Table
+from distvae.files.refusal import Refusal
 from tests.called import Called
 
 NOISE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
-NUMBERS = pa.table({name: np.random.default_rng(k).normal(size=200) for k, name in enumerate("abc")})
+NUMBERS = pa.table(
+    {name: np.random.default_rng(k).normal(size=200) for k, name in enumerate("abc")}
+)
 LISTS = pa.table({"x": np.random.default_rng(0).normal(size=(200, 3)).tolist()})
 
 
@@ -66,8 +73,14 @@ WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     "packed.npz": (written(lambda s: np.savez_compressed(s, x=NOISE[None])), archive.read),
     "numbers.parquet": (written(lambda s: pq.write_table(NUMBERS, s)), table),
     "lists.parquet": (written(lambda s: pq.write_table(LISTS, s)), table),
-    "numbers.arrow": (written(lambda s: feather.write_feather(NUMBERS, s, compression="lz4")), table),
-    "lists.arrow": (written(lambda s: feather.write_feather(LISTS, s, compression="uncompressed")), table),
+    "numbers.arrow": (
+        written(lambda s: feather.write_feather(NUMBERS, s, compression="lz4")),
+        table,
+    ),
+    "lists.arrow": (
+        written(lambda s: feather.write_feather(LISTS, s, compression="uncompressed")),
+        table,
+    ),
     "train-images-idx3-ubyte.gz": (
         gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 20, 20, 3) + NOISE.tobytes()),
         partial(idx.read, dims=3),
@@ -104,7 +117,8 @@ def test_whatever_the_damage_a_file_is_read_or_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "header", ["{'descr': '<f8', 'shape': (2, " + "(" * 80, "[" * 9000, "-" * 9000, "{'descr': 'O'}"]
+    "header",
+    ["{'descr': '<f8', 'shape': (2, " + "(" * 80, "[" * 9000, "-" * 9000, "{'descr': 'O'}"],
 )
 def test_a_damaged_header_of_an_array_is_refused(tmp_path: Path, header: str) -> None:
     content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
@@ -112,7 +126,9 @@ def test_a_damaged_header_of_an_array_is_refused(tmp_path: Path, header: str) ->
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
         packed.writestr("x.npy", content)
     for name, read in {"a.npy": Table.open, "a.npz": archive.read}.items():
-        with pytest.raises(Refusal, match=rf"a\.{name[2:]}: cannot be read \(.*\); .* expected") as refusal:
+        with pytest.raises(
+            Refusal, match=rf"a\.{name[2:]}: cannot be read \(.*\); .* expected"
+        ) as refusal:
             read(tmp_path / name)
         assert len(str(refusal.value)) < 400
 
@@ -121,23 +137,34 @@ def blank_png(side: int) -> bytes:
     """A picture of any size in few bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     packer = zlib.compressobj(9)
     rows = b"".join(packer.compress(bytes(1 + side)) for _ in range(side)) + packer.flush()
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
 
 
 def small_machine(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr("distvae.untrusted.available", lambda: free)
+    monkeypatch.setattr("distvae.files.untrusted.available", lambda: free)
 
 
-def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_header(call: Called, tmp_path: Path) -> None:
+def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_header(
+    call: Called, tmp_path: Path
+) -> None:
     path = tmp_path / "vast.png"
     path.write_bytes(blank_png(13_000))
     assert path.stat().st_size < 2**18
-    with pytest.raises(Refusal, match=r"vast\.png: 13,000 x 13,000 pixels; 134,217,728 in all at most"):
+    with pytest.raises(
+        Refusal, match=r"vast\.png: 13,000 x 13,000 pixels; 134,217,728 in all at most"
+    ):
         head(path)
     code, out, err = call("denoise", str(path), str(tmp_path / "out.png"))
     assert (code, out, len(err.splitlines())) == (2, "", 1)
@@ -149,7 +176,9 @@ def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(
     small_machine(monkeypatch, 2**20)
     (tmp_path / "large.png").write_bytes(blank_png(1000))
     np.savez_compressed(tmp_path / "large.npz", x=np.zeros((100, 100, 100), np.uint8))
-    (tmp_path / "images.gz").write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 10**4, 100, 100)))
+    (tmp_path / "images.gz").write_bytes(
+        gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 10**4, 100, 100))
+    )
     soundfile.write(tmp_path / "large.flac", np.zeros(2**20), 16000)
     readers: dict[str, Callable[[Path], object]] = {
         "large.png": signals.read,
@@ -158,7 +187,9 @@ def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(
         "large.flac": audio.decode,
     }
     for name, read in readers.items():
-        with pytest.raises(Refusal, match=rf"{name}: .* take [\d.]+ GB of memory, but 0.0 GB are free"):
+        with pytest.raises(
+            Refusal, match=rf"{name}: .* take [\d.]+ GB of memory, but 0.0 GB are free"
+        ):
             read(tmp_path / name)
 
 
@@ -178,7 +209,11 @@ def test_gzip_is_unpacked_no_further_than_its_header_announces(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("channels", "rate", "words"),
-    [(1000, 16000, "1000 channels; 64 at most"), (1, 1, "a sampling rate of 1 Hz"), (1, 2**30, "a sampling rate of")],
+    [
+        (1000, 16000, "1000 channels; 64 at most"),
+        (1, 1, "a sampling rate of 1 Hz"),
+        (1, 2**30, "a sampling rate of"),
+    ],
 )
 def test_sounds_as_nobody_records_them_are_refused_by_their_header(
     tmp_path: Path, channels: int, rate: int, words: str
@@ -255,13 +290,17 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"speaker,file"])
 def test_an_empty_table_of_speakers_is_told_what_it_lacks(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "speakers.csv").write_bytes(content)
-    with pytest.raises(Refusal, match=r"speakers\.csv: no (column file and no column speaker|rows)"):
+    with pytest.raises(
+        Refusal, match=r"speakers\.csv: no (column file and no column speaker|rows)"
+    ):
         recordings.spoken(tmp_path, SpeechData())
 
 
 def test_decimals_are_numbers(tmp_path: Path) -> None:
     values = [Decimal("1.25"), Decimal("-7.5")]
-    content = pa.table({"a": pa.array(values, pa.decimal128(6, 2)), "b": pa.array(values, pa.decimal256(40, 4))})
+    content = pa.table(
+        {"a": pa.array(values, pa.decimal128(6, 2)), "b": pa.array(values, pa.decimal256(40, 4))}
+    )
     pq.write_table(content, tmp_path / "a.parquet")
     feather.write_feather(content, tmp_path / "a.arrow")
     for path in tmp_path.iterdir():
@@ -271,15 +310,29 @@ def test_decimals_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], names=["a", "a"]), "two columns are called 'a'"),
-        (pa.table({"x": [[], [1.0]]}), "row 0 is an empty list, or null; lists of one length expected"),
-        (pa.table({"x": [None, [1.0]]}), "row 0 is an empty list, or null; lists of one length expected"),
+        (
+            pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], names=["a", "a"]),
+            "two columns are called 'a'",
+        ),
+        (
+            pa.table({"x": [[], [1.0]]}),
+            "row 0 is an empty list, or null; lists of one length expected",
+        ),
+        (
+            pa.table({"x": [None, [1.0]]}),
+            "row 0 is an empty list, or null; lists of one length expected",
+        ),
         (pa.table({"x": [[1.0, 2.0], [3.0]]}), "row 1 has 1 values; 2 expected, as row 0 has"),
     ],
 )
-def test_a_table_is_told_what_is_wrong_with_it(tmp_path: Path, content: pa.Table, words: str) -> None:
+def test_a_table_is_told_what_is_wrong_with_it(
+    tmp_path: Path, content: pa.Table, words: str
+) -> None:
     pq.write_table(content, tmp_path / "a.parquet")
-    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as stream, pa.ipc.new_file(stream, content.schema) as writer:
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as stream,
+        pa.ipc.new_file(stream, content.schema) as writer,
+    ):
         writer.write_table(content)
     for path in tmp_path.iterdir():
         with pytest.raises(Refusal, match=rf"a{path.suffix}: {words}"):
@@ -288,7 +341,9 @@ def test_a_table_is_told_what_is_wrong_with_it(tmp_path: Path, content: pa.Table
 
 def test_a_page_of_parquet_that_has_a_checksum_is_held_against_it(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(NUMBERS, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    pq.write_table(
+        NUMBERS, path, compression="none", use_dictionary=False, write_page_checksum=True
+    )
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -302,21 +357,32 @@ def ingested(tmp_path: Path) -> Path:
     return tmp_path / "made"
 
 
-def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(tmp_path: Path) -> None:
+def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(
+    tmp_path: Path,
+) -> None:
     made = ingested(tmp_path)
     open_dataset(RowsData(path=str(made)))
     path = made / "train-00001.arrow"
     content = bytearray(path.read_bytes())
     content[content.index(arrow.read(path)[4].tobytes())] ^= 1
     path.write_bytes(content)
-    with pytest.raises(Refusal, match=r"train-00001\.arrow: altered or damaged: its checksum is not the one"):
+    with pytest.raises(
+        Refusal, match=r"train-00001\.arrow: altered or damaged: its checksum is not the one"
+    ):
         open_dataset(RowsData(path=str(made)))
 
 
-def test_rows_are_read_for_their_checksums_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_for_their_checksums_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, seen = ingested(tmp_path), list[Path]()
     digest = files.digest
-    monkeypatch.setattr(files, "digest", lambda path: seen.append(path) or digest(path))  # type: ignore[func-returns-value]
+
+    def counted(path: Path) -> str:
+        seen.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(files, "digest", counted)
     for _ in range(3):
         open_dataset(RowsData(path=str(made)))
     assert len(seen) == len(list(made.glob("*.arrow")))
@@ -338,7 +404,9 @@ def test_a_manifest_with_a_wrong_field_is_refused(tmp_path: Path, field: str) ->
     made = ingested(tmp_path)
     facts = json.loads((made / "rows.json").read_bytes()) | {field.strip(): WRONG[field]}
     (made / "rows.json").write_text(json.dumps(facts | {"digest": rows.digest(facts)}))
-    with pytest.raises(Refusal, match=r"rows\.json: altered or damaged: lacks a field, or one is wrong"):
+    with pytest.raises(
+        Refusal, match=r"rows\.json: altered or damaged: lacks a field, or one is wrong"
+    ):
         open_dataset(RowsData(path=str(made)))
 
 
@@ -361,7 +429,8 @@ def test_more_places_than_memory_are_refused_before_a_file_is_made(
 def test_a_folder_of_pictures_given_as_idx_files_is_told_how_it_is_read(tmp_path: Path) -> None:
     Image.fromarray(NOISE).save(tmp_path / "a.png")
     with pytest.raises(
-        Refusal, match=r"has none of .*; the images there are read with data\.kind=images, .*data\.size"
+        Refusal,
+        match=r"has none of .*; the images there are read with data\.kind=images, .*data\.size",
     ):
         open_dataset(IdxData(path=str(tmp_path)))
 
@@ -371,10 +440,15 @@ def test_recordings_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path:
     for speaker in "abc":
         (root / speaker).mkdir(parents=True)
         (root / speaker / "1.m4a").touch()
-    with pytest.raises(Refusal, match=r"no recordings \(left out, of kinds that are not read here: 3 \.m4a\); \.wav"):
+    with pytest.raises(
+        Refusal,
+        match=r"no recordings \(left out, of kinds that are not read here: 3 \.m4a\); \.wav",
+    ):
         open_dataset(SpeechData(path=str(root)))
     for speaker in "abc":
-        soundfile.write(root / speaker / "2.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000)
+        soundfile.write(
+            root / speaker / "2.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000
+        )
     told = "left out, of kinds that are not read here: 3 .m4a"
     assert open_dataset(SpeechData(path=str(root)), quiet=True).name == f"speech: {told}"
     assert survey(str(root)).wrong == (told,)
@@ -385,21 +459,31 @@ def test_pictures_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path: P
         Image.fromarray(NOISE).save(tmp_path / name)
     (tmp_path / "d.webp").touch()
     assert survey(str(tmp_path)).wrong == ("left out, of kinds that are not read here: 1 .webp",)
-    assert open_dataset(ImageData(path=str(tmp_path)), quiet=True).name.endswith("not read here: 1 .webp")
+    assert open_dataset(ImageData(path=str(tmp_path)), quiet=True).name.endswith(
+        "not read here: 1 .webp"
+    )
 
 
 def test_one_broken_recording_names_itself_and_what_finds_the_others(tmp_path: Path) -> None:
     for speaker in "abc":
         (tmp_path / speaker).mkdir()
-        soundfile.write(tmp_path / speaker / "1.mp3", np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000)
+        soundfile.write(
+            tmp_path / speaker / "1.mp3", np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000
+        )
     (tmp_path / "b" / "1.mp3").write_bytes(b"<html>")
-    with pytest.raises(Refusal, match=r"b/1\.mp3: holds no MPEG audio.*; 'distvae data check .*' names every file"):
+    with pytest.raises(
+        Refusal, match=r"b/1\.mp3: holds no MPEG audio.*; 'distvae data check .*' names every file"
+    ):
         open_dataset(SpeechData(path=str(tmp_path)), quiet=True)
 
 
 @pytest.mark.parametrize("suffix", ["ogg", "mp3"])
-def test_sounds_that_lost_something_are_read_and_written_without_loss(tmp_path: Path, suffix: str) -> None:
-    soundfile.write(tmp_path / f"a.{suffix}", np.random.default_rng(0).uniform(-0.1, 0.1, (4000, 2)), 16000)
+def test_sounds_that_lost_something_are_read_and_written_without_loss(
+    tmp_path: Path, suffix: str
+) -> None:
+    soundfile.write(
+        tmp_path / f"a.{suffix}", np.random.default_rng(0).uniform(-0.1, 0.1, (4000, 2)), 16000
+    )
     signal = signals.read(tmp_path / f"a.{suffix}")
     assert signals.suffixes_for(signal) == (".wav", ".flac")
     for name in ("b.wav", "b.flac"):

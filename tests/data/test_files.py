@@ -7,23 +7,33 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from distvae.data import files
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 NOBODY = 65534
 """Who may not read all that root may."""
 
 
-def test_what_is_below_a_folder_is_sorted_without_what_is_hidden_or_of_another_kind(tmp_path: Path) -> None:
+def test_what_is_below_a_folder_is_sorted_without_what_is_hidden_or_of_another_kind(
+    tmp_path: Path,
+) -> None:
     for name in ("b/2.wav", "b/1.WAV", "a.flac", "c.txt", ".a/1.wav", "b/.2.wav", "d.wav/3.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "lost.wav").symlink_to("nowhere")
     (tmp_path / "linked.wav").symlink_to("a.flac")
-    assert files.below(tmp_path, (".wav", ".flac")) == ["a.flac", "b/1.WAV", "b/2.wav", "d.wav/3.wav", "linked.wav"]
+    assert files.below(tmp_path, (".wav", ".flac")) == [
+        "a.flac",
+        "b/1.WAV",
+        "b/2.wav",
+        "d.wav/3.wav",
+        "linked.wav",
+    ]
 
 
 def test_a_folder_that_cannot_be_read_is_refused_instead_of_left_out() -> None:
-    with TemporaryDirectory() as name:  # below folders that anybody may enter, which those of pytest are not
+    with (
+        TemporaryDirectory() as name
+    ):  # below folders that anybody may enter, which those of pytest are not
         root, me = Path(name), os.geteuid()
         root.chmod(0o755)
         (root / "open").mkdir()
@@ -31,7 +41,9 @@ def test_a_folder_that_cannot_be_read_is_refused_instead_of_left_out() -> None:
         (root / "closed").mkdir(mode=0)
         os.seteuid(me or NOBODY)
         try:
-            with pytest.raises(Refusal, match=r"closed: Permission denied; a folder that can be read expected"):
+            with pytest.raises(
+                Refusal, match=r"closed: Permission denied; a folder that can be read expected"
+            ):
                 files.below(root, (".wav",))
         finally:
             os.seteuid(me)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from distvae.data import folders
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 
 def test_what_fails_half_way_leaves_nothing_that_counts(tmp_path: Path) -> None:

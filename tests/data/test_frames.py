@@ -13,9 +13,10 @@ import soundfile
 
 from distvae.config import SpeechData
 from distvae.config.values import POWER_FLOOR
-from distvae.data import arrow, open_dataset
+from distvae.data import open_dataset
 from distvae.data.dataset import Array
-from distvae.refusal import Refusal
+from distvae.data.tables import arrow
+from distvae.files.refusal import Refusal
 
 Write = Callable[..., Path]
 
@@ -41,21 +42,27 @@ def spectra(path: Path) -> Array:
     signal = np.pad(signal / np.abs(signal).max(), 512, mode="reflect")
     window = scipy.signal.windows.cosine(1024)
     starts = range(0, len(signal) - 1023, 256)
-    return np.stack([np.abs(np.fft.rfft(window * signal[start : start + 1024])) ** 2 for start in starts])
+    return np.stack(
+        [np.abs(np.fft.rfft(window * signal[start : start + 1024])) ** 2 for start in starts]
+    )
 
 
 def remains(cache: Path) -> list[Path]:
     return [path for path in (cache / "frames").iterdir() if path.suffix != ".lock"]
 
 
-def test_rows_are_the_power_spectra_of_the_recordings_in_order(speech: SpeechData, root: Path) -> None:
+def test_rows_are_the_power_spectra_of_the_recordings_in_order(
+    speech: SpeechData, root: Path
+) -> None:
     dataset = open_dataset(speech, quiet=True)
     assert (dataset.unit, dataset.dims, dataset.root) == ("frame", 513, root)
     for split, rows in dataset.splits.items():
         parts = list(dataset.rows(split))
         assert parts[-1][1].stop == len(rows)
         for recording, part in parts:
-            np.testing.assert_allclose(rows[part], spectra(root / recording.file), rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(
+                rows[part], spectra(root / recording.file), rtol=1e-3, atol=1e-3
+            )
 
 
 def test_silence_inside_a_recording_has_the_least_power(write: Write, speech: SpeechData) -> None:
@@ -83,13 +90,25 @@ def test_what_is_built_is_not_built_again(speech: SpeechData, cache: Path) -> No
 
 @pytest.mark.parametrize(
     "change",
-    [{"rate": 8000}, {"window": 512}, {"hop": 128}, {"trim_db": None}, {"trim_db": 20.0}, {"level": "keep"}],
+    [
+        {"rate": 8000},
+        {"window": 512},
+        {"hop": 128},
+        {"trim_db": None},
+        {"trim_db": 20.0},
+        {"level": "keep"},
+    ],
 )
-def test_the_digest_follows_every_parameter_of_the_preparation(speech: SpeechData, change: dict[str, object]) -> None:
-    assert open_dataset(replace(speech, **change)).digest != open_dataset(speech).digest  # type: ignore[arg-type]
+def test_the_digest_follows_every_parameter_of_the_preparation(
+    speech: SpeechData, change: dict[str, object]
+) -> None:
+    changed = replace(speech, **change)  # type: ignore[arg-type]
+    assert open_dataset(changed).digest != open_dataset(speech).digest
 
 
-def test_the_digest_follows_content_and_split_but_not_the_place(speech: SpeechData, root: Path, write: Write) -> None:
+def test_the_digest_follows_content_and_split_but_not_the_place(
+    speech: SpeechData, root: Path, write: Write
+) -> None:
     first = open_dataset(speech).digest
     moved = root.rename(root.with_name("moved"))
     assert open_dataset(replace(speech, path=str(moved))).digest == first
@@ -112,7 +131,9 @@ def test_one_bad_recording_is_refused_by_name_and_nothing_is_kept(
 def run(code: str, config: SpeechData) -> "subprocess.Popen[str]":
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, config.path]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
@@ -129,7 +150,9 @@ def test_a_killed_build_does_not_count(speech: SpeechData, cache: Path) -> None:
     assert process.returncode == -9
     assert remains(cache)
     dataset = open_dataset(speech)
-    assert len(dataset.splits["train"]) == sum(part.stop - part.start for _, part in dataset.rows("train"))
+    assert len(dataset.splits["train"]) == sum(
+        part.stop - part.start for _, part in dataset.rows("train")
+    )
     assert [path.name for path in remains(cache)] == [dataset.digest]
 
 
@@ -162,4 +185,8 @@ def test_real_speech_has_as_many_frames_as_counted_elsewhere(
         pytest.skip("no speech folder in the data")
     monkeypatch.setenv("DISTVAE_DATA", str(real_data))
     dataset = open_dataset(SpeechData())
-    assert {name: len(rows) for name, rows in dataset.splits.items()} == {"train": 120215, "val": 16125, "test": 38559}
+    assert {name: len(rows) for name, rows in dataset.splits.items()} == {
+        "train": 120215,
+        "val": 16125,
+        "test": 38559,
+    }

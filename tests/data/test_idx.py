@@ -8,14 +8,17 @@ import pytest
 from numpy.typing import NDArray
 
 from distvae.config import IdxData
-from distvae.data import idx, open_dataset
-from distvae.refusal import Refusal
+from distvae.data import open_dataset
+from distvae.data.images import idx
+from distvae.files.refusal import Refusal
 
 Bytes = NDArray[np.uint8]
 
 
 def encode(values: Bytes) -> bytes:
-    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
+    return (
+        struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
+    )
 
 
 def images(count: int, seed: int) -> Bytes:
@@ -35,19 +38,27 @@ def test_images_are_flat_and_between_zero_and_one(folder: Path) -> None:
     dataset = open_dataset(IdxData(path=str(folder)))
     assert (dataset.unit, dataset.dims) == ("image", 20)
     assert dataset.splits["train"].dtype == np.float32
-    np.testing.assert_array_equal(np.round(dataset.splits["train"][:] * 255).reshape(10, 5, 4), images(10, 0))
-    np.testing.assert_array_equal(np.round(dataset.splits["test"][:] * 255).reshape(6, 5, 4), images(6, 1))
+    np.testing.assert_array_equal(
+        np.round(dataset.splits["train"][:] * 255).reshape(10, 5, 4), images(10, 0)
+    )
+    np.testing.assert_array_equal(
+        np.round(dataset.splits["test"][:] * 255).reshape(6, 5, 4), images(6, 1)
+    )
     assert dataset.splits["train"][:].max() <= 1
 
 
 def test_validation_is_on_the_test_images_unless_some_are_held_out(folder: Path) -> None:
-    whole, held = (open_dataset(IdxData(path=str(folder), holdout=holdout)).splits for holdout in (0, 3))
+    whole, held = (
+        open_dataset(IdxData(path=str(folder), holdout=holdout)).splits for holdout in (0, 3)
+    )
     np.testing.assert_array_equal(whole["val"], whole["test"])
     np.testing.assert_array_equal(np.concatenate([held["train"], held["val"]]), whole["train"])
     assert len(held["val"]) == 3
 
 
-@pytest.mark.parametrize(("holdout", "names"), [(0, ["train", "test"]), (3, ["train", "test", "val"])])
+@pytest.mark.parametrize(
+    ("holdout", "names"), [(0, ["train", "test"]), (3, ["train", "test", "val"])]
+)
 def test_all_is_every_image_once(folder: Path, holdout: int, names: list[str]) -> None:
     dataset = open_dataset(IdxData(path=str(folder), holdout=holdout))
     assert dataset.named("all") == names
@@ -56,7 +67,9 @@ def test_all_is_every_image_once(folder: Path, holdout: int, names: list[str]) -
 
 def test_labels_that_are_not_one_for_each_image_are_refused(folder: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte").write_bytes(encode(np.arange(5, dtype=np.uint8)))
-    with pytest.raises(Refusal, match=r"t10k-labels-idx1-ubyte: 5 labels, and t10k-images.* has 6 images"):
+    with pytest.raises(
+        Refusal, match=r"t10k-labels-idx1-ubyte: 5 labels, and t10k-images.* has 6 images"
+    ):
         idx.labels(IdxData(path=str(folder)))
 
 
@@ -92,7 +105,9 @@ def test_the_digest_follows_content_and_holdout_but_not_compression(folder: Path
     ],
 )
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_wrong_file_is_refused_by_name(folder: Path, content: bytes, words: str, compressed: bool) -> None:
+def test_a_wrong_file_is_refused_by_name(
+    folder: Path, content: bytes, words: str, compressed: bool
+) -> None:
     (folder / "train-images-idx3-ubyte").unlink()
     name = "train-images-idx3-ubyte.gz" if compressed else "train-images-idx3-ubyte"
     (folder / name).write_bytes(gzip.compress(content) if compressed else content)
@@ -101,13 +116,18 @@ def test_a_wrong_file_is_refused_by_name(folder: Path, content: bytes, words: st
     assert f"{name}: {words}" in str(refusal.value)
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[:-9], lambda c: b"junk" + c, lambda c: c[:20] + bytes(8) + c[28:]])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-9], lambda c: b"junk" + c, lambda c: c[:20] + bytes(8) + c[28:]]
+)
 def test_damaged_gzip_is_refused_by_name(folder: Path, damage: object) -> None:
     path = folder / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(
         Refusal,
-        match=r"t10k-images-idx3-ubyte\.gz: (cannot be read .*; a whole gzip file|more values; 0 x 0 x 4 announced)",
+        match=(
+            r"t10k-images-idx3-ubyte\.gz: (cannot be read .*; a whole gzip file|more values; 0 x 0"
+            r" x 4 announced)"
+        ),
     ):
         open_dataset(IdxData(path=str(folder)))
 
@@ -124,7 +144,9 @@ def test_holding_out_every_image_is_refused(folder: Path) -> None:
 
 
 def test_missing_files_are_refused_with_the_names_looked_for(root: Path) -> None:
-    with pytest.raises(Refusal, match=r"train-images-idx3-ubyte, train-images-idx3-ubyte\.gz.*MNIST's are at https"):
+    with pytest.raises(
+        Refusal, match=r"train-images-idx3-ubyte, train-images-idx3-ubyte\.gz.*MNIST's are at https"
+    ):
         open_dataset(IdxData(path=str(root)))
 
 

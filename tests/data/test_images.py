@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from distvae.config import ImageData
-from distvae.data import cifar, labels_of, open_dataset
-from distvae.data.source import divided
-from distvae.refusal import Refusal
+from distvae.data import labels_of, open_dataset
+from distvae.data.images import cifar
+from distvae.data.images.source import divided
+from distvae.files.refusal import Refusal
 
 Bytes = NDArray[np.uint8]
 ROWS = 4
@@ -30,19 +31,29 @@ def noise(*shape: int, seed: int = 0) -> Bytes:
 
 
 def opened(path: Path, **settings: Any) -> dict[str, NDArray[np.float32]]:
-    return {name: rows[:] for name, rows in open_dataset(ImageData(path=str(path), **settings)).splits.items()}
+    return {
+        name: rows[:]
+        for name, rows in open_dataset(ImageData(path=str(path), **settings)).splits.items()
+    }
 
 
 def batches(seed: int = 0) -> dict[str, tuple[Bytes, list[int]]]:
     names = enumerate(cifar.NAMES)
-    return {name: (noise(ROWS, 3072, seed=seed + k), [(k + row) % 10 for row in range(ROWS)]) for k, name in names}
+    return {
+        name: (noise(ROWS, 3072, seed=seed + k), [(k + row) % 10 for row in range(ROWS)])
+        for k, name in names
+    }
 
 
 def by_python_2(value: object) -> bytes:
-    """The pickle that Python 2 wrote: its texts are what Python 3 calls bytes, and NumPy was called otherwise."""
+    """The pickle that Python 2 wrote: its texts are what Python 3 calls bytes, and NumPy was called
+    otherwise.
+    """
     written = pickle.dumps(value, 3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     older = {"BINBYTES": b"T", "SHORT_BINBYTES": b"U"}
-    places = {place: older[op.name] for op, _, place in pickletools.genops(written) if op.name in older}
+    places = {
+        place: older[op.name] for op, _, place in pickletools.genops(written) if op.name in older
+    }
     return b"".join(places.get(k, written[k : k + 1]) for k in range(len(written)))
 
 
@@ -51,7 +62,9 @@ def python(root: Path) -> Path:
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
     for name, (pixels, labels) in batches().items():
-        (folder / name).write_bytes(by_python_2({b"data": pixels, b"labels": labels, b"batch_label": name.encode()}))
+        (folder / name).write_bytes(
+            by_python_2({b"data": pixels, b"labels": labels, b"batch_label": name.encode()})
+        )
     return root
 
 
@@ -71,11 +84,15 @@ def test_both_versions_of_cifar_are_the_same_images(tmp_path: Path, python: Path
     np.testing.assert_array_equal(np.round(255 * found["test"]), whole["test_batch"][0])
     labels = labels_of(ImageData(path=str(python), holdout=3))
     assert labels is not None
-    assert [*labels["train"], *labels["val"]] == [label for name in cifar.NAMES[:5] for label in whole[name][1]]
+    assert [*labels["train"], *labels["val"]] == [
+        label for name in cifar.NAMES[:5] for label in whole[name][1]
+    ]
     assert labels["test"].tolist() == whole["test_batch"][1]
 
 
-def test_the_binary_version_has_the_same_digest_as_pythons(root: Path, python: Path, binary: Path) -> None:
+def test_the_binary_version_has_the_same_digest_as_pythons(
+    root: Path, python: Path, binary: Path
+) -> None:
     both = {}
     for version, folder in {"python": python / "cifar-10-batches-py", "binary": binary}.items():
         both[version] = cifar.read(version, folder)
@@ -101,7 +118,9 @@ def wrapped(kind: str) -> bytes:
     good = by_python_2({b"data": pixels, b"labels": labels})
     return {
         "bomb": pickle.dumps({b"data": Bomb()}),
-        "objects": by_python_2({b"data": np.array([[1, "a"], [2, "b"]], object), b"labels": labels}),
+        "objects": by_python_2(
+            {b"data": np.array([[1, "a"], [2, "b"]], object), b"labels": labels}
+        ),
         "floats": by_python_2({b"data": pixels.astype(np.float32), b"labels": labels}),
         "narrow": by_python_2({b"data": pixels[:, :99], b"labels": labels}),
         "fewer labels": by_python_2({b"data": pixels, b"labels": labels[1:]}),
@@ -141,8 +160,12 @@ def test_a_wrong_pickle_is_refused_and_never_run(
     assert not (python / "exploded").exists()
 
 
-@given(damage=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
-def test_a_damaged_pickle_is_read_or_refused(damage: list[tuple[int, int]], tmp_path_factory: Any) -> None:
+@given(
+    damage=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8)
+)
+def test_a_damaged_pickle_is_read_or_refused(
+    damage: list[tuple[int, int]], tmp_path_factory: Any
+) -> None:
     pixels, labels = batches()["data_batch_1"]
     content = bytearray(by_python_2({b"labels": list(labels), b"data": pixels[:1]}))
     for place, value in damage:
@@ -157,20 +180,26 @@ def test_a_damaged_pickle_is_read_or_refused(damage: list[tuple[int, int]], tmp_
 @pytest.mark.parametrize("name", ["data_batch_3.bin", "test_batch.bin"])
 def test_a_missing_batch_is_named(binary: Path, name: str) -> None:
     (binary / name).unlink()
-    with pytest.raises(Refusal, match=f"lacks {name}; all six batches expected; CIFAR-10 is at https"):
+    with pytest.raises(
+        Refusal, match=f"lacks {name}; all six batches expected; CIFAR-10 is at https"
+    ):
         open_dataset(ImageData(path=str(binary)))
 
 
 def test_a_truncated_batch_is_refused(binary: Path) -> None:
     path = binary / "data_batch_2.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(Refusal, match=r"data_batch_2\.bin: 12291 bytes; records of 1 \+ 3072 bytes expected"):
+    with pytest.raises(
+        Refusal, match=r"data_batch_2\.bin: 12291 bytes; records of 1 \+ 3072 bytes expected"
+    ):
         open_dataset(ImageData(path=str(binary)))
 
 
 def test_an_archive_keeps_its_images_and_labels(root: Path) -> None:
     train, test = noise(7, 5, 4, 3), noise(3, 5, 4, 3, seed=1)
-    np.savez_compressed(root / "some.npz", x_train=train, x_test=test, y_train=np.arange(7), y_test=np.arange(3))
+    np.savez_compressed(
+        root / "some.npz", x_train=train, x_test=test, y_train=np.arange(7), y_test=np.arange(3)
+    )
     for path in (root, root / "some.npz"):
         dataset = open_dataset(ImageData(path=str(path)))
         assert dataset.shape == (3, 5, 4)
@@ -188,7 +217,10 @@ def test_an_archive_keeps_its_images_and_labels(root: Path) -> None:
         ({"x": noise(3, 4)}, r"'x' is uint8 of shape \(3, 4\); bytes of"),
         ({"x": noise(3, 4, 4).astype(float)}, "'x' is float64"),
         ({"x_train": noise(3, 4, 4), "x_test": noise(3, 5, 4)}, "one size expected"),
-        ({"x_train": noise(3, 4, 4), "y_train": np.arange(2)}, "'y_train' has no whole number for each image"),
+        (
+            {"x_train": noise(3, 4, 4), "y_train": np.arange(2)},
+            "'y_train' has no whole number for each image",
+        ),
         ({"x": np.array([{}, {}])}, "cannot be read .*Object arrays cannot be loaded"),
     ],
 )
@@ -218,14 +250,22 @@ def test_what_is_no_archive_is_refused(root: Path) -> None:
 
 def test_images_without_splits_are_divided_by_the_seed(root: Path) -> None:
     np.savez(root / "some.npz", x=noise(20, 2, 2))
-    whole = np.round(255 * np.concatenate([part for name, part in opened(root).items() if name != "val"]))
+    whole = np.round(
+        255 * np.concatenate([part for name, part in opened(root).items() if name != "val"])
+    )
     assert sorted(map(tuple, whole)) == sorted(map(tuple, noise(20, 4)))
-    assert {name: len(rows) for name, rows in opened(root).items()} == {"train": 17, "val": 3, "test": 3}
+    assert {name: len(rows) for name, rows in opened(root).items()} == {
+        "train": 17,
+        "val": 3,
+        "test": 3,
+    }
     assert not np.array_equal(opened(root)["test"], opened(root, split_seed=1)["test"])
 
 
 @given(
-    counts=st.dictionaries(st.sampled_from(["train", "val", "test"]), st.integers(1, 30)).filter(lambda c: "train" in c)
+    counts=st.dictionaries(st.sampled_from(["train", "val", "test"]), st.integers(1, 30)).filter(
+        lambda c: "train" in c
+    )
     | st.integers(3, 90).map(lambda n: {"": n}),
     holdout=st.integers(0, 3),
     seed=st.integers(0, 9),
@@ -238,7 +278,9 @@ def test_no_image_is_in_two_splits(counts: dict[str, int], holdout: int, seed: i
         reject()
     assert not set(parts["train"]) & set(parts["val"])
     assert not set(parts["train"]) & set(parts["test"])
-    assert sorted({*parts["train"], *parts["val"], *parts["test"]}) == list(range(sum(counts.values())))
+    assert sorted({*parts["train"], *parts["val"], *parts["test"]}) == list(
+        range(sum(counts.values()))
+    )
     assert parts["test"] is parts["val"] or not set(parts["val"]) & set(parts["test"])
 
 
@@ -253,10 +295,14 @@ def test_sizes_are_drawn_from_all_images() -> None:
 @pytest.fixture
 def folder(root: Path) -> Path:
     """Pictures of several sizes and kinds, in folders by split and class."""
-    for k, (split, kind) in enumerate((s, c) for s in ("train", "test") for c in ("cat", "dog", "dog")):
+    for k, (split, kind) in enumerate(
+        (s, c) for s in ("train", "test") for c in ("cat", "dog", "dog")
+    ):
         place = root / split / kind
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise(12 + k, 9 + 2 * k, 3, seed=k)).save(place / f"{k}.{'png' if k % 2 else 'jpg'}")
+        Image.fromarray(noise(12 + k, 9 + 2 * k, 3, seed=k)).save(
+            place / f"{k}.{'png' if k % 2 else 'jpg'}"
+        )
     return root
 
 
@@ -289,7 +335,9 @@ def test_the_cache_is_by_content(folder: Path, cache: Path, tmp_path: Path) -> N
     assert again.digest == first.digest
     assert len(list((cache / "pictures").glob("*/pixels.npy"))) == 1
     Image.fromarray(noise(12, 9, 3, seed=99)).save(moved / "train" / "cat" / "0.jpg")
-    assert open_dataset(ImageData(path=str(moved), size=(4, 4), colour="grey")).digest != first.digest
+    assert (
+        open_dataset(ImageData(path=str(moved), size=(4, 4), colour="grey")).digest != first.digest
+    )
 
 
 def test_grey_colour_turned_and_transparent_pictures_are_as_pillow_has_them(root: Path) -> None:
@@ -300,9 +348,17 @@ def test_grey_colour_turned_and_transparent_pictures_are_as_pillow_has_them(root
     Image.fromarray(noise(6, 4, 2)).save(root / "c.png")
     dataset = open_dataset(ImageData(path=str(root), test=0.3))
     assert dataset.shape == (1, 6, 4)
-    rows = {tuple(np.round(255 * row).astype(int)) for part in dataset.splits.values() for row in part[:]}
+    rows = {
+        tuple(np.round(255 * row).astype(int))
+        for part in dataset.splits.values()
+        for row in part[:]
+    }
     turned = np.asarray(ImageOps.exif_transpose(Image.open(root / "b.jpg")))
-    assert rows == {tuple(noise(6, 4).ravel()), tuple(turned.ravel()), tuple(noise(6, 4, 2)[..., 0].ravel())}
+    assert rows == {
+        tuple(noise(6, 4).ravel()),
+        tuple(turned.ravel()),
+        tuple(noise(6, 4, 2)[..., 0].ravel()),
+    }
     Image.fromarray(noise(6, 4, 3)).save(root / "d.png")
     assert open_dataset(ImageData(path=str(root), test=0.3)).shape == (3, 6, 4)
 
@@ -329,9 +385,15 @@ def test_celeba_is_divided_by_its_own_partition(root: Path) -> None:
     (root / "Eval" / "list_eval_partition.txt").write_text(lines)
     for path in (root, root / "img_align_celeba"):
         dataset = open_dataset(ImageData(path=str(path)))
-        assert {name: len(rows) for name, rows in dataset.splits.items()} == {"train": 3, "val": 1, "test": 2}
+        assert {name: len(rows) for name, rows in dataset.splits.items()} == {
+            "train": 3,
+            "val": 1,
+            "test": 2,
+        }
         assert "3 + 1 + 2 of CelebA's" in dataset.name
-    (root / "img_align_celeba" / "7.jpg").write_bytes((root / "img_align_celeba" / "000000.jpg").read_bytes())
+    (root / "img_align_celeba" / "7.jpg").write_bytes(
+        (root / "img_align_celeba" / "000000.jpg").read_bytes()
+    )
     with pytest.raises(Refusal, match=r"7\.jpg: not in .*list_eval_partition"):
         open_dataset(ImageData(path=str(root)))
 
@@ -344,13 +406,17 @@ def test_celeba_is_divided_by_its_own_partition(root: Path) -> None:
         ({"holdout": 20}, r"data\.holdout: 20 of 20 training images"),
     ],
 )
-def test_what_batches_do_not_have_is_refused(binary: Path, settings: dict[str, Any], words: str) -> None:
+def test_what_batches_do_not_have_is_refused(
+    binary: Path, settings: dict[str, Any], words: str
+) -> None:
     with pytest.raises(Refusal, match=words):
         open_dataset(ImageData(path=str(binary), **settings))
 
 
 def test_a_folder_without_images_and_no_folder_are_refused(root: Path) -> None:
-    with pytest.raises(Refusal, match=r"holds no images known here; CIFAR-10's batches, an \.npz archive"):
+    with pytest.raises(
+        Refusal, match=r"holds no images known here; CIFAR-10's batches, an \.npz archive"
+    ):
         open_dataset(ImageData(path=str(root)))
     with pytest.raises(Refusal, match=r"data\.path: empty"):
         open_dataset(ImageData())
@@ -369,5 +435,7 @@ def test_the_small_sets_at_hand_say_what_they_are_a_part_of(real_data: Path) -> 
         "test": (1000, 3072),
     }
     fashion = ImageData(path=str(real_data / "fashion_mnist"))
-    assert open_dataset(fashion).name == "fashion_mnist: 900 of Fashion-MNIST's 60,000 + 10,000 images"
+    assert (
+        open_dataset(fashion).name == "fashion_mnist: 900 of Fashion-MNIST's 60,000 + 10,000 images"
+    )
     assert labels_of(fashion) is None

@@ -1,4 +1,6 @@
-"""Published corpora: trees laid out as their documents say are recognised, divided by speaker, and checked."""
+"""Published corpora: trees laid out as their documents say are recognised, divided by speaker, and
+checked.
+"""
 
 import json
 from collections import defaultdict
@@ -13,9 +15,9 @@ from typer.testing import CliRunner
 
 from distvae.cli import app
 from distvae.config import SpeechData
-from distvae.data import layouts, recordings
 from distvae.data.dataset import Recording
-from distvae.refusal import Refusal
+from distvae.data.speech import layouts, recordings
+from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 
 TIMIT = [
@@ -26,22 +28,37 @@ TIMIT = [
 ]
 LIBRISPEECH = [
     f"LibriSpeech/{subset}/{speaker}/{chapter}/{speaker}-{chapter}-{k:04}.flac"
-    for subset, speakers in (("train-clean-100", (19, 26, 103)), ("dev-clean", (84,)), ("test-other", (367, 533)))
+    for subset, speakers in (
+        ("train-clean-100", (19, 26, 103)),
+        ("dev-clean", (84,)),
+        ("test-other", (367, 533)),
+    )
     for speaker in speakers
     for chapter in (speaker + 100,)
     for k in range(2)
 ]
-VCTK = [f"wav48_silence_trimmed/{s}/{s}_00{k}_mic{k}.flac" for s in ("p225", "p226", "p227", "s5") for k in (1, 2)]
+VCTK = [
+    f"wav48_silence_trimmed/{s}/{s}_00{k}_mic{k}.flac"
+    for s in ("p225", "p226", "p227", "s5")
+    for k in (1, 2)
+]
 TCD = [
     f"{subset}/{speaker}/Clips/straightcam/{sentence}.wav"
-    for subset, speakers in (("volunteers", ("01M", "13F", "21M", "54M")), ("lipspeakers", ("Lipspkr1",)))
+    for subset, speakers in (
+        ("volunteers", ("01M", "13F", "21M", "54M")),
+        ("lipspeakers", ("Lipspkr1",)),
+    )
     for speaker in speakers
     for sentence in ("sa1", "si543")
 ]
-LJSPEECH = [f"LJSpeech-1.1/wavs/LJ{chapter:03}-{k:04}.wav" for chapter in range(1, 7) for k in range(1, 4)]
+LJSPEECH = [
+    f"LJSpeech-1.1/wavs/LJ{chapter:03}-{k:04}.wav" for chapter in range(1, 7) for k in range(1, 4)
+]
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SPEAKERS = [f"{k:08x}" for k in range(0xABC000, 0xABC008)]
-COMMANDS = [f"{word}/{who}_nohash_{k}.wav" for word in WORDS for who in SPEAKERS[:6] for k in (0, 1)]
+COMMANDS = [
+    f"{word}/{who}_nohash_{k}.wav" for word in WORDS for who in SPEAKERS[:6] for k in (0, 1)
+]
 CORPORA = {
     "TIMIT": TIMIT,
     "LibriSpeech": LIBRISPEECH,
@@ -103,27 +120,43 @@ def test_published_splits_are_kept(root: Path, tmp_path: Path) -> None:
     assert by_split(found(root))["test"] == {"FEBC0", "MEBC1", "FEBC2"}
     libri = tmp_path / "libri"
     touch(libri, *LIBRISPEECH)
-    assert by_split(found(libri)) == {"train": {"19", "26", "103"}, "val": {"84"}, "test": {"367", "533"}}
+    assert by_split(found(libri)) == {
+        "train": {"19", "26", "103"},
+        "val": {"84"},
+        "test": {"367", "533"},
+    }
     commands = tmp_path / "commands"
     touch(commands, *COMMANDS, "_background_noise_/white_noise.wav")
     lists(commands)
-    assert by_split(found(commands)) == {"train": set(SPEAKERS[:4]), "val": {SPEAKERS[4]}, "test": {SPEAKERS[5]}}
+    assert by_split(found(commands)) == {
+        "train": set(SPEAKERS[:4]),
+        "val": {SPEAKERS[4]},
+        "test": {SPEAKERS[5]},
+    }
 
 
 def test_chapters_stand_for_the_one_reader_of_ljspeech(root: Path) -> None:
     touch(root, *LJSPEECH)
-    assert set.union(*by_split(found(root)).values()) == {f"LJ00{chapter}" for chapter in range(1, 7)}
+    assert set.union(*by_split(found(root)).values()) == {
+        f"LJ00{chapter}" for chapter in range(1, 7)
+    }
 
 
 def test_folders_above_a_corpus_may_give_the_split(root: Path) -> None:
     split = {"01M": "train", "13F": "dev", "21M": "test", "54M": "train", "Lipspkr1": "train"}
     touch(root, *(f"{split[file.split('/')[1]]}/{file}" for file in TCD))
-    assert by_split(found(root)) == {"train": {"01M", "54M", "Lipspkr1"}, "val": {"13F"}, "test": {"21M"}}
+    assert by_split(found(root)) == {
+        "train": {"01M", "54M", "Lipspkr1"},
+        "val": {"13F"},
+        "test": {"21M"},
+    }
 
 
 def test_what_does_not_belong_is_refused_and_may_be_read_otherwise(root: Path) -> None:
     touch(root, *TIMIT, "TRAIN/DR1/FRBC0/extra.wav")
-    with pytest.raises(Refusal, match=r"extra\.wav: lies where TIMIT has no recording; leave it out, or set"):
+    with pytest.raises(
+        Refusal, match=r"extra\.wav: lies where TIMIT has no recording; leave it out, or set"
+    ):
         found(root)
     assert len(found(root, speakers="folder", split="seeded")) == len(TIMIT) + 1
     touch(root, "TRAIN/DR1/FRBC0/SA1.WAV.wav")
@@ -136,7 +169,9 @@ def checked(root: Path) -> tuple[int, dict[str, Any]]:
     return done.exit_code, json.loads(done.stdout)
 
 
-def test_missing_speakers_are_counted_and_named_where_the_table_is_there(root: Path, write: Write) -> None:
+def test_missing_speakers_are_counted_and_named_where_the_table_is_there(
+    root: Path, write: Write
+) -> None:
     for file in TIMIT:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(root / file, np.full(1600, 0.1), 16000, format="NIST")
@@ -145,9 +180,14 @@ def test_missing_speakers_are_counted_and_named_where_the_table_is_there(root: P
     assert told["wrong"] == ["test: 3 speakers; 168 expected", "train: 8 speakers; 462 expected"]
     header = ";comment\n;ID  Sex DR Use  RecDate   BirthDate  Ht    Race Edu  Comments\n"
     rows = [f"{file.split('/')[2][1:]}  {file.split('/')[2][0]}  1  {file[:2]}" for file in TIMIT]
-    used = [row[:-2] + {"TR": "TRN", "TE": "TST"}[row[-2:]] + "  03/03/86" for row in dict.fromkeys(rows)]
+    used = [
+        row[:-2] + {"TR": "TRN", "TE": "TST"}[row[-2:]] + "  03/03/86"
+        for row in dict.fromkeys(rows)
+    ]
     (root / "DOC").mkdir()
-    (root / "DOC" / "SPKRINFO.TXT").write_text(header + "\n".join([*used, "XYZ9  M  6  TRN  03/03/86", ""]))
+    (root / "DOC" / "SPKRINFO.TXT").write_text(
+        header + "\n".join([*used, "XYZ9  M  6  TRN  03/03/86", ""])
+    )
     assert checked(root)[1]["wrong"] == [
         "test: 3 speakers; 168 expected",
         "train: 8 speakers; 9 expected, without MXYZ9",
@@ -159,13 +199,19 @@ def test_missing_speakers_are_counted_and_named_where_the_table_is_there(root: P
     [
         (
             "LibriSpeech/SPEAKERS.TXT",
-            ";ID |SEX| SUBSET |MINUTES| NAME\n19 | F | train-clean-100 | 25 | K\n27 | M | train-clean-100 | 20 | M\n",
+            (
+                ";ID |SEX| SUBSET |MINUTES| NAME\n19 | F | train-clean-100 | 25 | K\n27 | M |"
+                " train-clean-100 | 20 | M\n"
+            ),
             LIBRISPEECH[:6],
             ["train-clean-100: 3 speakers; 4 expected, without 27"],
         ),
         (
             "speaker-info.txt",
-            "ID  AGE  GENDER  ACCENTS  REGION COMMENTS\np225  23  F    English\n228  22  F    English\n",
+            (
+                "ID  AGE  GENDER  ACCENTS  REGION COMMENTS\np225  23  F    English\n228  22  F   "
+                " English\n"
+            ),
             VCTK,
             ["4 speakers; 5 expected, without p228"],
         ),
@@ -202,7 +248,10 @@ def test_another_rate_stray_files_and_missing_lists_are_told(root: Path, write: 
     assert told["wrong"] == [
         "1 files lie where Speech Commands has no recording: zero/what.wav",
         "2 recordings at 8,000 Hz; 16,000 expected",
-        f"{root}: lacks validation_list.txt and testing_list.txt; speakers are drawn by data.split_seed instead",
+        (
+            f"{root}: lacks validation_list.txt and testing_list.txt; speakers are drawn by"
+            " data.split_seed instead"
+        ),
     ]
 
 
@@ -225,7 +274,11 @@ def test_the_ten_digits_are_sc09(root: Path, write: Write) -> None:
             ["lipspeakers: 1 speakers; 3 expected", "volunteers: 4 speakers; 59 expected"],
         ),
         ("LJSpeech", lambda files: files, ["18 recordings; 13,100 expected"]),
-        ("LJSpeech", lambda files: [f"LJ{k // 9999 + 1:03}-{k % 9999:04}.wav" for k in range(13100)], []),
+        (
+            "LJSpeech",
+            lambda files: [f"LJ{k // 9999 + 1:03}-{k % 9999:04}.wav" for k in range(13100)],
+            [],
+        ),
     ],
 )
 def test_what_was_published_is_asked_for(

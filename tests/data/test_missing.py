@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import PatchData
-from distvae.data.missing import dropped
-from distvae.data.patches import worsened
 from distvae.data.signals import Signal
+from distvae.data.windows.missing import dropped
+from distvae.data.windows.patches import worsened
 
 WAYS: tuple[Literal["pixels", "values"], ...] = ("pixels", "values")
 
@@ -20,11 +20,15 @@ def picture(channels: int) -> Signal:
 
 
 @given(st.floats(0.1, 0.9), st.integers(0, 5))
-def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(share: float, seed: int) -> None:
+def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
+    share: float, seed: int
+) -> None:
     pixels, values = (dropped(share, seed, what)(picture(3)) for what in WAYS)
     assert pixels.shape == values.shape == (50, 60, 3)
     assert (pixels.all(-1) == pixels.any(-1)).all()
-    assert values.mean() == pytest.approx(share, abs=0.03)  # five deviations of 9000 draws are 0.026 at most
+    assert values.mean() == pytest.approx(
+        share, abs=0.03
+    )  # five deviations of 9000 draws are 0.026 at most
     assert pixels.mean() == pytest.approx(share, abs=0.05)
     assert values.all(-1).mean() == pytest.approx(share**3, abs=0.05)
 
@@ -36,6 +40,8 @@ def test_of_grey_pixels_both_drop_the_same(share: float, seed: int) -> None:
 
 
 @pytest.mark.parametrize("what", WAYS)
-def test_what_a_model_sees_lacks_what_the_configuration_drops(what: Literal["pixels", "values"]) -> None:
+def test_what_a_model_sees_lacks_what_the_configuration_drops(
+    what: Literal["pixels", "values"],
+) -> None:
     seen = worsened(picture(3), PatchData(drop=0.4, dropped=what, noise_seed=7))
     assert (np.isnan(seen.values) == dropped(0.4, 7, what)(picture(3))).all()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distvae.config import PatchData
-from distvae.data.patches import Grid, Patches, profile
-from distvae.refusal import Refusal
+from distvae.data.windows.patches import Grid, Patches, profile
+from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +20,12 @@ def grids(draw: st.DrawFn) -> Grid:
     """Pictures and sounds of any size, windows that fit, any stride."""
     sizes = draw(st.lists(st.integers(1, 12), min_size=1, max_size=2))
     window = tuple(draw(st.integers(1, size)) for size in sizes)
-    return Grid((*sizes, draw(st.integers(1, 4))), window, draw(st.integers(1, min(window))), draw(st.booleans()))
+    return Grid(
+        (*sizes, draw(st.integers(1, 4))),
+        window,
+        draw(st.integers(1, min(window))),
+        draw(st.booleans()),
+    )
 
 
 def values(shape: tuple[int, ...], seed: int = 0) -> Floats:
@@ -28,7 +33,9 @@ def values(shape: tuple[int, ...], seed: int = 0) -> Floats:
 
 
 @given(grids(), st.sampled_from(["mean", "gaussian"]))
-def test_merging_what_was_cut_gives_the_array_back_to_single_precision(grid: Grid, merge: str) -> None:
+def test_merging_what_was_cut_gives_the_array_back_to_single_precision(
+    grid: Grid, merge: str
+) -> None:
     array = values(grid.shape).astype(np.float32)
     rows = grid.cut(array)
     assert rows.shape == (grid.rows, grid.dims)
@@ -46,7 +53,12 @@ def test_every_window_is_the_part_of_the_array_that_its_start_names(grid: Grid) 
     array = values(grid.shape).astype(np.float32)
     rows = iter(grid.cut(array))
     for start in np.ndindex(*map(len, grid.starts)):
-        part = array[tuple(slice(s[i], s[i] + w) for s, i, w in zip(grid.starts, start, grid.window, strict=True))]
+        part = array[
+            tuple(
+                slice(s[i], s[i] + w)
+                for s, i, w in zip(grid.starts, start, grid.window, strict=True)
+            )
+        ]
         channels = np.moveaxis(part, -1, 0)
         for window in [channels] if grid.joint else channels:
             np.testing.assert_array_equal(next(rows), window.ravel())
@@ -79,7 +91,9 @@ def test_a_gaussian_window_is_the_product_of_its_sides_and_highest_in_the_middle
 @pytest.mark.parametrize("scale", ["standard", "keep"])
 @pytest.mark.parametrize("level", ["remove", "keep"])
 @pytest.mark.parametrize(("count", "channels"), [(1, "joint"), (3, "joint"), (3, "separate")])
-def test_what_was_scaled_and_levelled_comes_back(scale: str, level: str, count: int, channels: str) -> None:
+def test_what_was_scaled_and_levelled_comes_back(
+    scale: str, level: str, count: int, channels: str
+) -> None:
     array = values((11, 13, count))
     how: Any = {"scale": scale, "level": level, "channels": channels}
     patches = Patches.of(array, PatchData(window=(3, 5), stride=2, **how))
@@ -112,13 +126,17 @@ def test_a_window_of_which_nothing_was_observed_takes_the_mean_of_everything(
     patches = Patches.of(array, PatchData(window=(4,), stride=4, scale=scale))
     np.testing.assert_allclose(patches.shift[:, 0], array[4:].mean(), rtol=1e-6)
     assert np.isnan(patches.rows[0]).all()
-    np.testing.assert_allclose(patches.merged(np.nan_to_num(patches.rows))[:4], array[4:].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        patches.merged(np.nan_to_num(patches.rows))[:4], array[4:].mean(), rtol=1e-6
+    )
 
 
 def test_little_contrast_at_a_high_level_is_kept() -> None:
     array = 1e6 + np.random.default_rng(0).normal(0, 0.1, (9, 9, 1))
     patches = Patches.of(array, PatchData(window=(3, 3), scale="keep"))
-    np.testing.assert_allclose(patches.rows[0], (array[:3, :3] - array[:3, :3].mean()).ravel(), atol=1e-6)
+    np.testing.assert_allclose(
+        patches.rows[0], (array[:3, :3] - array[:3, :3].mean()).ravel(), atol=1e-6
+    )
     np.testing.assert_allclose(patches.merged(patches.rows), array, atol=1e-6, rtol=0)
 
 
@@ -139,9 +157,17 @@ def test_windows_that_do_not_fit_are_refused(
 
 
 def test_other_data_and_other_preparation_have_other_digests() -> None:
-    configs = [PatchData(window=(4,)), PatchData(window=(4,), merge="gaussian"), PatchData(window=(4,), level="keep")]
+    configs = [
+        PatchData(window=(4,)),
+        PatchData(window=(4,), merge="gaussian"),
+        PatchData(window=(4,), level="keep"),
+    ]
     configs.append(PatchData(window=(4,), channels="separate"))
-    digests = [Patches.of(values((9, 1), seed), c).dataset("", c).digest for seed in (0, 1) for c in configs]
+    digests = [
+        Patches.of(values((9, 1), seed), c).dataset("", c).digest
+        for seed in (0, 1)
+        for c in configs
+    ]
     assert len(set(digests)) == len(digests)
     elsewhere = PatchData(window=(4,), path="elsewhere")
     assert Patches.of(values((9, 1)), elsewhere).dataset("", elsewhere).digest == digests[0]

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
-from distvae.data import folders, open_dataset, recordings
-from distvae.refusal import Refusal
+from distvae.data import folders, open_dataset
+from distvae.data.speech import recordings
+from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 
 LAYOUTS = {
@@ -15,7 +16,11 @@ LAYOUTS = {
         ["ann", "bob", "cat", "dan"],
     ),
     "LibriSpeech": (
-        [f"{speaker}/{chapter}/{speaker}-{chapter}-0000.flac" for speaker in (19, 26, 103) for chapter in (198, 227)],
+        [
+            f"{speaker}/{chapter}/{speaker}-{chapter}-0000.flac"
+            for speaker in (19, 26, 103)
+            for chapter in (198, 227)
+        ],
         ["103", "103", "19", "19", "26", "26"],
     ),
     "LibriSpeech with its splits": (
@@ -60,7 +65,12 @@ def test_speakers_are_read_off_usual_layouts(root: Path, layout: str) -> None:
 def test_top_folders_give_the_split(root: Path) -> None:
     touch(root, "Train/ann/1.wav", "Train/bob/1.wav", "dev/cat/1.wav", "TEST/dan/1.wav")
     _, found = recordings.find(SpeechData(path=str(root), split="given"))
-    assert {r.speaker: r.split for r in found} == {"ann": "train", "bob": "train", "cat": "val", "dan": "test"}
+    assert {r.speaker: r.split for r in found} == {
+        "ann": "train",
+        "bob": "train",
+        "cat": "val",
+        "dan": "test",
+    }
 
 
 def test_a_validation_split_that_is_not_given_is_drawn_from_training(root: Path) -> None:
@@ -85,7 +95,9 @@ def test_a_pattern_finds_the_speaker_in_the_path(root: Path) -> None:
 
 def test_a_table_decides_what_belongs(root: Path) -> None:
     touch(root, "a.wav", "b.wav", "c.wav", "unlisted.wav")
-    config = table(root, "speaker,file,sex,split", "ann,a.wav,F,train", "bob,b.wav,M,Dev", "cat,c.wav,F,test")
+    config = table(
+        root, "speaker,file,sex,split", "ann,a.wav,F,train", "bob,b.wav,M,Dev", "cat,c.wav,F,test"
+    )
     _, found = recordings.find(config)
     assert [(r.file, r.speaker, r.split) for r in found] == [
         ("a.wav", "ann", "train"),
@@ -101,7 +113,9 @@ def test_a_table_may_leave_the_split_to_the_seed(root: Path) -> None:
 
 
 @given(
-    spoken=st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 99)), min_size=1, unique=True),
+    spoken=st.lists(
+        st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 99)), min_size=1, unique=True
+    ),
     seed=st.integers(0, 9),
 )
 def test_no_speaker_is_ever_in_two_splits(
@@ -120,12 +134,23 @@ def test_no_speaker_is_ever_in_two_splits(
 
 
 def test_hidden_and_other_files_are_left_out(root: Path) -> None:
-    touch(root, "a/1.wav", "b/1.wav", "c/1.wav", "a/._1.wav", ".trash/d/1.wav", "notes.txt", "a/cover.jpg")
+    touch(
+        root,
+        "a/1.wav",
+        "b/1.wav",
+        "c/1.wav",
+        "a/._1.wav",
+        ".trash/d/1.wav",
+        "notes.txt",
+        "a/cover.jpg",
+    )
     (root / "d.wav").mkdir()
     assert recordings.sound_files(root) == ["a/1.wav", "b/1.wav", "c/1.wav"]
 
 
-def test_the_variable_may_point_above_the_speech(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_may_point_above_the_speech(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(root, "speech/a/1.wav", "speech/b/1.wav", "speech/c/1.wav", "music/x/1.wav")
     monkeypatch.setenv("DISTVAE_DATA", str(root))
     where, found = recordings.find(SpeechData())
@@ -133,7 +158,9 @@ def test_the_variable_may_point_above_the_speech(root: Path, monkeypatch: pytest
     assert len(found) == 3
 
 
-def test_the_path_comes_before_the_variable(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_comes_before_the_variable(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(root, "a/1.wav", "b/1.wav", "c/1.wav")
     monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
     assert recordings.find(SpeechData(path=str(root)))[0] == root
@@ -154,7 +181,10 @@ def test_speech_of_a_uri_is_found_by_it_again(write: Write, root: Path, cache: P
 def test_without_data_the_built_in_speech_is_found() -> None:
     root, found = recordings.find(SpeechData())
     assert root.is_relative_to(folders.cache())
-    speakers = {split: len({r.speaker for r in found if r.split == split}) for split in ("train", "val", "test")}
+    speakers = {
+        split: len({r.speaker for r in found if r.split == split})
+        for split in ("train", "val", "test")
+    }
     assert speakers == {"train": 8, "val": 2, "test": 2}
 
 
@@ -166,7 +196,11 @@ def test_without_data_the_built_in_speech_is_found() -> None:
         (["a.wav", "b.wav"], {}, "a.wav: in no speaker's folder"),
         (["train/a.wav"], {}, "train/a.wav: in no speaker's folder"),
         (["ann/1.wav", "ann/2.wav"], {}, "one speaker, 'ann'"),
-        (["train/ann/1.wav", "test/ann/2.wav", "val/bob/1.wav"], {}, "'ann' is in test and in train"),
+        (
+            ["train/ann/1.wav", "test/ann/2.wav", "val/bob/1.wav"],
+            {},
+            "'ann' is in test and in train",
+        ),
         (["train/ann/1.wav", "noise/x/1.wav"], {}, "noise/x/1.wav: in no split"),
         (["train/ann/1.wav", "test/bob/1.wav"], {"split": "given"}, "'given' lacks val"),
         (["ann/1.wav", "bob/1.wav"], {"split": "given"}, "ann/1.wav: in no split"),
@@ -179,7 +213,9 @@ def test_without_data_the_built_in_speech_is_found() -> None:
         (["1.wav"], {"speakers": "folders"}, "auto, folder, pattern:REGEX or csv:FILE"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(root: Path, files: list[str], options: dict[str, str], words: str) -> None:
+def test_what_cannot_be_divided_is_refused(
+    root: Path, files: list[str], options: dict[str, str], words: str
+) -> None:
     touch(root, *files)
     with pytest.raises(Refusal) as refusal:
         recordings.find(SpeechData(path=str(root), **options))  # type: ignore[arg-type]
@@ -198,7 +234,10 @@ def test_what_cannot_be_divided_is_refused(root: Path, files: list[str], options
         (["file,speaker", "a.wav,ann", "./a.wav,bob"], "lists a file twice"),
         (["file,speaker,split", "a.wav,ann,exam"], "split 'exam' of a.wav"),
         (["file,speaker,split", "a.wav,ann,train", "b.wav,bob,"], "b.wav: in no split"),
-        (["file,speaker,split", "a.wav,ann,train", "b.wav,ann,val"], "'ann' is in train and in val"),
+        (
+            ["file,speaker,split", "a.wav,ann,train", "b.wav,ann,val"],
+            "'ann' is in train and in val",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(root: Path, lines: list[str], words: str) -> None:
@@ -215,7 +254,9 @@ def test_a_table_that_is_no_text_is_refused(root: Path) -> None:
         recordings.find(SpeechData(path=str(root)))
 
 
-def test_a_missing_folder_is_refused_with_its_source(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_is_refused_with_its_source(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Refusal, match=r"data\.path: .*gone is not a folder"):
         recordings.find(SpeechData(path=str(root / "gone")))
     monkeypatch.setenv("DISTVAE_DATA", str(root / "gone"))

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from distvae import cli
 from distvae.config import RowsData
-from distvae.data import ingest as writing
 from distvae.data import open_dataset
 from distvae.data.dataset import Dataset, Stacked
-from distvae.data.ingest import ingest
-from distvae.data.rows import digest
-from distvae.data.tables import Table
-from distvae.noise import order
-from distvae.refusal import Refusal
+from distvae.data.tables import ingest as writing
+from distvae.data.tables.formats import Table
+from distvae.data.tables.ingest import ingest
+from distvae.data.tables.rows import digest
+from distvae.files.refusal import Refusal
+from distvae.numerics.noise import order
 from distvae.train.session import fit
 from tests import tiny
 
@@ -53,7 +53,9 @@ WAYS: dict[str, Callable[[Path, Floats], None]] = {
     "columns.parquet": lambda path, x: pq.write_table(columns(x), path, row_group_size=7),
     "lists.parquet": lambda path, x: pq.write_table(lists(x), path),
     "packed.feather": lambda path, x: feather.write_feather(lists(x), path, chunksize=5),
-    "mapped.arrow": lambda path, x: feather.write_feather(lists(x, x.shape[1]), path, compression="uncompressed"),
+    "mapped.arrow": lambda path, x: feather.write_feather(
+        lists(x, x.shape[1]), path, compression="uncompressed"
+    ),
 }
 """How a table of numbers may be kept, by a name that shows it."""
 
@@ -66,13 +68,18 @@ def stored(folder: Path, x: Floats, way: str = "plain.npy", name: str = "") -> P
 
 def files(folder: Path, split: str = "") -> list[NDArray[np.float32]]:
     """The rows of every file, read by pyarrow."""
-    found = [feather.read_table(path)["row"].combine_chunks() for path in sorted(folder.glob(f"{split}*.arrow"))]
+    found = [
+        feather.read_table(path)["row"].combine_chunks()
+        for path in sorted(folder.glob(f"{split}*.arrow"))
+    ]
     return [column.flatten().to_numpy().reshape(len(column), -1) for column in found]
 
 
 def in_places(folder: Path) -> NDArray[np.float32]:
     """All rows in the order of their places."""
-    return np.concatenate([rows for split in ("train", "val", "test") for rows in files(folder, split)])
+    return np.concatenate(
+        [rows for split in ("train", "val", "test") for rows in files(folder, split)]
+    )
 
 
 def bits(x: Floats) -> list[bytes]:
@@ -119,17 +126,27 @@ def test_every_row_is_in_one_file_once_bit_for_bit(
         assert max(map(len, found)) <= per_file
         splits = opened(folder / "out").splits
         held = {split: len(splits[split]) for split in splits}
-    aside = {"val": max(1, round(val * rows)) if val else 0, "test": max(1, round(test * rows)) if test else 0}
+    aside = {
+        "val": max(1, round(val * rows)) if val else 0,
+        "test": max(1, round(test * rows)) if test else 0,
+    }
     train = rows - sum(aside.values())
     assert held["train"] == train
     assert held["val"] == (aside["val"] or train)
     assert held["test"] == (aside["test"] or held["val"])
 
 
-def test_the_order_depends_on_seed_and_number_of_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_depends_on_seed_and_number_of_rows_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = numbered(200)
-    parts = [stored(tmp_path, part, way) for part, way in zip(np.split(x, [3, 120]), WAYS, strict=False)]
-    whole, other = stored(tmp_path, x, name="whole"), stored(tmp_path, numbered(200, 8), name="other")
+    parts = [
+        stored(tmp_path, part, way) for part, way in zip(np.split(x, [3, 120]), WAYS, strict=False)
+    ]
+    whole, other = (
+        stored(tmp_path, x, name="whole"),
+        stored(tmp_path, numbered(200, 8), name="other"),
+    )
     ingest([whole], tmp_path / "one", rows_per_file=50)
     monkeypatch.setattr(writing, "BLOCK", 4 * 3 * 7)
     ingest(parts, tmp_path / "parts", rows_per_file=50)
@@ -153,14 +170,18 @@ def test_the_same_rows_give_the_same_digest_and_others_another(tmp_path: Path) -
 
 
 def test_rows_sorted_by_class_are_mixed_in_every_file_and_every_batch(tmp_path: Path) -> None:
-    """Also in training under the same seed: its first epoch must not visit the rows in their former order."""
+    """Also in training under the same seed: its first epoch must not visit the rows in their former
+    order.
+    """
     classes = np.arange(20_000, dtype=np.float32)[:, None] // 2000
     ingest([stored(tmp_path, classes)], tmp_path / "out", 0, 0, rows_per_file=2000)
     x = opened(tmp_path / "out").splits["train"]
     batches = order(0, 0, 20_000).reshape(10, 2000)
     for rows in [*files(tmp_path / "out"), *(x[batch] for batch in batches)]:
         counts = np.bincount(rows[:, 0].astype(int), minlength=10)
-        assert np.abs(counts - 200).max() < 5 * np.sqrt(2000 * 0.1 * 0.9)  # standard deviations of chance
+        assert np.abs(counts - 200).max() < 5 * np.sqrt(
+            2000 * 0.1 * 0.9
+        )  # standard deviations of chance
 
 
 @given(
@@ -168,11 +189,20 @@ def test_rows_sorted_by_class_are_mixed_in_every_file_and_every_batch(tmp_path: 
     st.slices(30),
     st.lists(st.integers(0, 10**6), max_size=60),
 )
-def test_several_tables_behave_as_their_concatenation(lengths: list[int], cut: slice, places: list[int]) -> None:
-    parts = [np.random.default_rng(k).random((length, 3), np.float32) for k, length in enumerate(lengths)]
+def test_several_tables_behave_as_their_concatenation(
+    lengths: list[int], cut: slice, places: list[int]
+) -> None:
+    parts = [
+        np.random.default_rng(k).random((length, 3), np.float32) for k, length in enumerate(lengths)
+    ]
     stacked, whole = Stacked(parts), np.concatenate(parts)
     numbers = np.array(places, np.int64) % len(whole)
-    assert (len(stacked), stacked.shape, stacked.dtype, stacked.ndim) == (len(whole), whole.shape, whole.dtype, 2)
+    assert (len(stacked), stacked.shape, stacked.dtype, stacked.ndim) == (
+        len(whole),
+        whole.shape,
+        whole.dtype,
+        2,
+    )
     for rows in (cut, numbers, slice(None)):
         assert stacked[rows].shape == whole[rows].shape
         np.testing.assert_array_equal(stacked[rows], whole[rows])
@@ -194,7 +224,10 @@ def test_rows_are_mapped_and_not_read(tmp_path: Path, per_file: int) -> None:
 
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "an encoder": {},
-    "a search": {"model": {"kind": "tvae", "latent": 6}, "estep": {"kind": "evolution", "states": 8}},
+    "a search": {
+        "model": {"kind": "tvae", "latent": 6},
+        "estep": {"kind": "evolution", "states": 8},
+    },
 }
 
 
@@ -209,7 +242,10 @@ def test_training_equals_that_on_the_same_rows_in_memory(tmp_path: Path, model: 
     config = tiny.config(**MODELS[model])
     for name, dataset in {"mapped": mapped, "held": replace(mapped, splits=held)}.items():
         list(fit(config, dataset, tmp_path / name))
-    final = [json.loads((tmp_path / name / "last.json").read_text())["sha256"] for name in ("mapped", "held")]
+    final = [
+        json.loads((tmp_path / name / "last.json").read_text())["sha256"]
+        for name in ("mapped", "held")
+    ]
     assert final[0] == final[1]
 
 
@@ -225,20 +261,26 @@ def test_missing_values_stay_missing_and_are_told_of(tmp_path: Path) -> None:
 
 
 def test_whole_numbers_and_truth_values_are_numbers(tmp_path: Path) -> None:
-    mixed = pa.table({"a": np.arange(9), "b": np.arange(9) % 2 == 0, "c": np.arange(9, dtype=np.float16)})
+    mixed = pa.table(
+        {"a": np.arange(9), "b": np.arange(9) % 2 == 0, "c": np.arange(9, dtype=np.float16)}
+    )
     feather.write_feather(mixed, tmp_path / "mixed.feather")
     np.save(tmp_path / "bytes.npy", np.full((4, 3), 200, np.uint8))
     ingest([tmp_path / "mixed.feather", tmp_path / "bytes.npy"], tmp_path / "out")
     rows = in_places(tmp_path / "out")
     expected = [[k, k % 2 == 0, k] for k in range(9)] + [[200] * 3] * 4
-    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, np.array(expected, float).tolist()))
+    assert sorted(map(tuple, rows.tolist())) == sorted(
+        map(tuple, np.array(expected, float).tolist())
+    )
 
 
 Said = tuple[int, str, str]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Said]:
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[str], Said]:
     """Runs a command in an empty folder: its exit code, and what it said."""
 
     def run(line: str) -> Said:
@@ -251,19 +293,31 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
     return run
 
 
-def test_the_command_says_what_it_made_and_how_to_go_on(call: Callable[[str], Said], tmp_path: Path) -> None:
+def test_the_command_says_what_it_made_and_how_to_go_on(
+    call: Callable[[str], Said], tmp_path: Path
+) -> None:
     for name in "ab":
         stored(tmp_path, numbered(1000), name=name)
     code, out, err = call("ingest aplain.npy bplain.npy made --val 0.1 --test 0")
     size = sum(path.stat().st_size for path in (tmp_path / "made").glob("*.arrow"))
     assert (code, err) == (0, "")
-    assert out.startswith(f"made: 2,000 rows (1,800 train, 200 val) of 3 values, {size:,} bytes; next: distvae train ")
+    assert out.startswith(
+        f"made: 2,000 rows (1,800 train, 200 val) of 3 values, {size:,} bytes; next: distvae train "
+    )
     command = out.rpartition("next: distvae ")[2].strip()
-    small = "model.latent=2 model.hidden=[4] estep.hidden=[4] train.epochs=1 train.batch=100 --no-track --no-evaluate"
+    small = (
+        "model.latent=2 model.hidden=[4] estep.hidden=[4] train.epochs=1 train.batch=100 --no-track"
+        " --no-evaluate"
+    )
     assert call(f"{command} {small}")[0] == 0
     assert call("ingest aplain.npy made --force --quiet") == (0, "", "")
     assert len(in_places(tmp_path / "made")) == 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["aplain.npy", "bplain.npy", "made", "runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "aplain.npy",
+        "bplain.npy",
+        "made",
+        "runs",
+    ]
 
 
 @pytest.mark.slow
@@ -274,7 +328,9 @@ def test_runs_on_rows_with_gaps_are_judged_and_encoded(
     x = np.random.default_rng(0).exponential(size=(300, 12)).astype(np.float32)
     x[np.random.default_rng(1).random(x.shape) < 0.2] = np.nan
     ingest([stored(tmp_path, x)], tmp_path / "out", 0.2, 0.2)
-    code, out, _ = call(f"train {recipe} data.kind=rows --data out --out run train.epochs=1 --no-track")
+    code, out, _ = call(
+        f"train {recipe} data.kind=rows --data out --out run train.epochs=1 --no-track"
+    )
     assert code == 0
     assert all(np.isfinite(float(line.split()[1])) for line in out.splitlines())
     assert call("encode run out -o codes.parquet")[0] == 0
@@ -288,18 +344,36 @@ def words(path: Path, rows: list[list[float] | None]) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cube.npy": (lambda p: np.save(p, np.zeros((3, 3, 3))), "float64 of shape (3, 3, 3); (rows, values)"),
+    "cube.npy": (
+        lambda p: np.save(p, np.zeros((3, 3, 3))),
+        "float64 of shape (3, 3, 3); (rows, values)",
+    ),
     "complex.npy": (lambda p: np.save(p, np.zeros((3, 3), complex)), "complex128 of shape"),
     "objects.npy": (lambda p: np.save(p, np.array([[None]]), allow_pickle=True), "Python objects"),
     "none.npy": (lambda p: np.save(p, np.zeros((0, 3))), "0 rows of 3 values"),
     "thin.npy": (lambda p: np.save(p, np.zeros((3, 0))), "3 rows of 0 values"),
     "wide.npy": (lambda p: np.save(p, np.zeros((3, 4))), "rows of 4 values; 3 expected"),
-    "infinite.npy": (lambda p: np.save(p, np.where(np.eye(9, 3) * [0, 1, 0] == 1, -np.inf, 0)), "row 1 is infinite"),
+    "infinite.npy": (
+        lambda p: np.save(p, np.where(np.eye(9, 3) * [0, 1, 0] == 1, -np.inf, 0)),
+        "row 1 is infinite",
+    ),
     "large.npy": (lambda p: np.save(p, np.diag([0, 0, 1e300])), "row 2 is infinite, or too large"),
-    "large.parquet": (lambda p: pq.write_table(pa.table({n: [1.0, 1e39] for n in "abc"}), p), "row 1 is infinite"),
-    "names.parquet": (lambda p: pq.write_table(pa.table({"a": [1], "who": ["x"]}), p), "column 'who' holds string"),
-    "lists.feather": (lambda p: words(p, [["a", "b"]]), "column 'x' holds string"),  # type: ignore[list-item]
-    "uneven.feather": (lambda p: words(p, [[1, 2, 3], [4, 5, 6], [7, 8]]), "row 2 has 2 values; 3 expected"),
+    "large.parquet": (
+        lambda p: pq.write_table(pa.table({n: [1.0, 1e39] for n in "abc"}), p),
+        "row 1 is infinite",
+    ),
+    "names.parquet": (
+        lambda p: pq.write_table(pa.table({"a": [1], "who": ["x"]}), p),
+        "column 'who' holds string",
+    ),
+    "lists.feather": (
+        lambda p: words(p, [["a", "b"]]),  # type: ignore[list-item]
+        "column 'x' holds string",
+    ),
+    "uneven.feather": (
+        lambda p: words(p, [[1, 2, 3], [4, 5, 6], [7, 8]]),
+        "row 2 has 2 values; 3 expected",
+    ),
     "null.feather": (lambda p: words(p, [[1, 2, 3], None]), "row 1 has 0 values; 3 expected"),
     "empty.arrow": (lambda p: words(p, []), "column 'x' holds null"),
     "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here"),
@@ -313,7 +387,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_table_that_cannot_be_used_is_refused_by_name(call: Callable[[str], Said], tmp_path: Path, name: str) -> None:
+def test_a_table_that_cannot_be_used_is_refused_by_name(
+    call: Callable[[str], Said], tmp_path: Path, name: str
+) -> None:
     write, reason = BAD[name]
     stored(tmp_path, numbered(20))
     write(tmp_path / name)
@@ -334,7 +410,9 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_table_that_was_cut_short_is_refused_by_name(call: Callable[[str], Said], tmp_path: Path, way: str) -> None:
+def test_a_table_that_was_cut_short_is_refused_by_name(
+    call: Callable[[str], Said], tmp_path: Path, way: str
+) -> None:
     path = stored(tmp_path, numbered(500))
     path = stored(tmp_path, numbered(500), way)
     path.write_bytes(path.read_bytes()[:-100])
@@ -355,12 +433,16 @@ REFUSED = {
     "ingest plain.npy out --val 0.5 --test 0.49": "nothing is left to train on of 20 rows",
     "ingest plain.npy busy": "busy: another ingest is writing it",
     "train mnist-vae data.kind=rows": "data.path: empty, and $DISTVAE_DATA is not set",
-    "train mnist-vae data.kind=rows --data other": "other: holds no rows.json; a folder that 'distvae ingest SOURCE...",
+    "train mnist-vae data.kind=rows --data other": (
+        "other: holds no rows.json; a folder that 'distvae ingest SOURCE..."
+    ),
 }
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_cannot_be_done_is_refused_in_a_sentence(call: Callable[[str], Said], tmp_path: Path, line: str) -> None:
+def test_what_cannot_be_done_is_refused_in_a_sentence(
+    call: Callable[[str], Said], tmp_path: Path, line: str
+) -> None:
     ingest([stored(tmp_path, numbered(20))], tmp_path / "made")
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "other").mkdir()
@@ -385,18 +467,42 @@ def without_footer(path: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda made: (made / "train-00001.arrow").unlink(), "train-00001.arrow: missing; rows.json names it"),
-    "short": (lambda made: os.truncate(made / "val-00000.arrow", 300), "val-00000.arrow: altered, or not copied whole"),
-    "longer": (lambda made: os.truncate(made / "test-00000.arrow", 9999), "test-00000.arrow: altered"),
-    "junk": (lambda made: without_footer(made / "train-00000.arrow"), "train-00000.arrow: cannot be read"),
-    "extra": (lambda made: stored(made, numbered(3), "mapped.arrow"), "mapped.arrow: in no list of rows.json"),
-    "manifest": (lambda made: (made / "rows.json").write_text("{"), "rows.json: altered or damaged: not the JSON"),
-    "list": (lambda made: (made / "rows.json").write_text("[]"), "rows.json: altered or damaged: not the JSON"),
+    "missing": (
+        lambda made: (made / "train-00001.arrow").unlink(),
+        "train-00001.arrow: missing; rows.json names it",
+    ),
+    "short": (
+        lambda made: os.truncate(made / "val-00000.arrow", 300),
+        "val-00000.arrow: altered, or not copied whole",
+    ),
+    "longer": (
+        lambda made: os.truncate(made / "test-00000.arrow", 9999),
+        "test-00000.arrow: altered",
+    ),
+    "junk": (
+        lambda made: without_footer(made / "train-00000.arrow"),
+        "train-00000.arrow: cannot be read",
+    ),
+    "extra": (
+        lambda made: stored(made, numbered(3), "mapped.arrow"),
+        "mapped.arrow: in no list of rows.json",
+    ),
+    "manifest": (
+        lambda made: (made / "rows.json").write_text("{"),
+        "rows.json: altered or damaged: not the JSON",
+    ),
+    "list": (
+        lambda made: (made / "rows.json").write_text("[]"),
+        "rows.json: altered or damaged: not the JSON",
+    ),
     "version": (
         lambda made: altered(made / "rows.json", version=2),
         "rows.json: of format 2, and this distvae reads 1",
     ),
-    "width": (lambda made: altered(made / "rows.json", values=4), "train-00000.arrow: (8, 3) rows and values; (8, 4)"),
+    "width": (
+        lambda made: altered(made / "rows.json", values=4),
+        "train-00000.arrow: (8, 3) rows and values; (8, 4)",
+    ),
     "edited": (
         lambda made: (made / "rows.json").write_text(
             (made / "rows.json").read_text().replace('"seed": 0', '"seed": 1')
@@ -450,10 +556,23 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     source, out = stored(tmp_path, np.ones((2_000_000, 16), np.float32)), tmp_path / "out"
-    command = [sys.executable, "-m", "distvae", "ingest", str(source), str(out), "--rows-per-file", "10000"]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs do not
+    command = [
+        sys.executable,
+        "-m",
+        "distvae",
+        "ingest",
+        str(source),
+        str(out),
+        "--rows-per-file",
+        "10000",
+    ]
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # which a shell's background jobs do not
     part = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.partial/*.bucket")):
@@ -476,7 +595,7 @@ from pathlib import Path
 import numpy as np
 from distvae.config import RowsData
 from distvae.data import open_dataset
-from distvae.data.ingest import ingest
+from distvae.data.tables.ingest import ingest
 from distvae.train.session import fit
 from tests import tiny
 
@@ -491,7 +610,8 @@ def taken():
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
 
 folder = Path(sys.argv[1])
-whole(folder / "small.npy", folder / "small", folder / "first")  # libraries take what they take once
+# libraries take what they take once
+whole(folder / "small.npy", folder / "small", folder / "first")
 size = (folder / "large.npy").stat().st_size
 resource.setrlimit(resource.RLIMIT_DATA, (taken() + size // 4,) * 2)
 try:
@@ -502,14 +622,20 @@ except MemoryError:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits what a process holds by this")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux limits what a process holds by this"
+)
 def test_data_larger_than_memory_is_ingested_and_trained_on(tmp_path: Path) -> None:
-    """A quarter of the data's size is all that the process may take; half of it is refused to it."""
+    """A quarter of the data's size is all that the process may take; half of it is refused to
+    it.
+    """
     for name, rows in {"small": 2000, "large": 250_000}.items():
         array = np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.float32, (rows, 128))
         for block in np.split(array, 10):
             block[:] = np.random.default_rng(rows).exponential(size=block.shape)
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert np.isfinite(json.loads(done.stdout)).all()

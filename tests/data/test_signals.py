@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distvae.data import deep, signals
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 
 def pixels(shape: tuple[int, ...], bits: int, seed: int = 0) -> NDArray[np.uint16]:
@@ -24,8 +24,12 @@ def colours(bits: int, channels: int) -> NDArray[np.uint16]:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 2), (8, 3), (8, 4), (16, 1), (16, 3), (16, 4)])
-def test_a_picture_comes_back_bit_for_bit(tmp_path: Path, suffix: str, bits: int, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("bits", "channels"), [(8, 1), (8, 2), (8, 3), (8, 4), (16, 1), (16, 3), (16, 4)]
+)
+def test_a_picture_comes_back_bit_for_bit(
+    tmp_path: Path, suffix: str, bits: int, channels: int
+) -> None:
     given, path = colours(bits, channels), tmp_path / f"given{suffix}"
     if bits == 16 and channels > 1:
         deep.write_deep(path, given)
@@ -47,7 +51,9 @@ def test_a_picture_comes_back_bit_for_bit(tmp_path: Path, suffix: str, bits: int
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colour_of_sixteen_bits_is_what_other_readers_see(tmp_path: Path, suffix: str, channels: int) -> None:
+def test_colour_of_sixteen_bits_is_what_other_readers_see(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
     given, path = pixels((6, 9, channels), 16), tmp_path / f"deep{suffix}"
     deep.write_deep(path, given)
     if suffix == ".tif":
@@ -94,7 +100,9 @@ def test_values_beyond_the_range_go_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
-    Image.fromarray(colours(8, 3).astype(np.uint8)).save(tmp_path / "a.png", icc_profile=b"a profile")
+    Image.fromarray(colours(8, 3).astype(np.uint8)).save(
+        tmp_path / "a.png", icc_profile=b"a profile"
+    )
     signals.write(tmp_path / "b.png", signals.read(tmp_path / "a.png"))
     assert signals.read(tmp_path / "b.png").profile == b"a profile"
 
@@ -112,7 +120,9 @@ def test_the_profile_of_colours_that_are_converted_is_dropped(tmp_path: Path, su
 @pytest.mark.parametrize("rate", [8000, 44100])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("encoding", ["PCM_16", "PCM_24"])
-def test_a_sound_comes_back_bit_for_bit(tmp_path: Path, suffix: str, rate: int, channels: int, encoding: str) -> None:
+def test_a_sound_comes_back_bit_for_bit(
+    tmp_path: Path, suffix: str, rate: int, channels: int, encoding: str
+) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, (500, channels))
     soundfile.write(tmp_path / f"a{suffix}", samples, rate, subtype=encoding)
     signal = signals.read(tmp_path / f"a{suffix}")
@@ -130,12 +140,22 @@ def test_a_sound_of_floats_becomes_flac_of_24_bits(tmp_path: Path) -> None:
     np.testing.assert_allclose(signals.read(tmp_path / "b.flac").values, signal.values, atol=2**-22)
 
 
-def test_a_file_that_cannot_hold_a_sound_is_none_for_it_and_samples_that_are_clipped_are_counted() -> None:
+def test_a_file_that_cannot_hold_a_sound_is_left_out_and_clipped_samples_are_counted() -> None:
     loud = np.array([[0.5], [1.0], [-1.5], [2.0]])
-    for encoding, suffix, beyond in (("FLOAT", ".wav", 0), ("FLOAT", ".flac", 2), ("PCM_16", ".wav", 2)):
-        assert signals.clipped(Path(f"a{suffix}"), signals.Signal(loud, rate=16000, encoding=encoding)) == beyond
+    for encoding, suffix, beyond in (
+        ("FLOAT", ".wav", 0),
+        ("FLOAT", ".flac", 2),
+        ("PCM_16", ".wav", 2),
+    ):
+        assert (
+            signals.clipped(Path(f"a{suffix}"), signals.Signal(loud, rate=16000, encoding=encoding))
+            == beyond
+        )
     for rate in (65535, 65540, 96000, 655350):
-        assert signals.suffixes_for(signals.Signal(np.zeros((4, 8)), rate=rate)) == (".wav", ".flac")
+        assert signals.suffixes_for(signals.Signal(np.zeros((4, 8)), rate=rate)) == (
+            ".wav",
+            ".flac",
+        )
     for rate in (65537, 96001, 192001):
         assert signals.suffixes_for(signals.Signal(np.zeros((4, 1)), rate=rate)) == (".wav",)
     assert signals.suffixes_for(signals.Signal(np.zeros((4, 9)), rate=16000)) == (".wav",)
@@ -143,7 +163,9 @@ def test_a_file_that_cannot_hold_a_sound_is_none_for_it_and_samples_that_are_cli
 
 
 @given(st.floats(0.01, 100), st.integers(0, 5))
-def test_added_noise_has_the_deviation_asked_for_and_is_a_function_of_the_seed(sigma: float, seed: int) -> None:
+def test_added_noise_has_the_deviation_asked_for_and_is_a_function_of_the_seed(
+    sigma: float, seed: int
+) -> None:
     clean = signals.Signal(np.full((40, 50, 1), 250.0))
     noise = clean.noisy(sigma, seed).values - clean.values
     assert noise.std() == pytest.approx(sigma, rel=0.1)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.data import splits
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 SHARES = {"val": 0.15, "test": 0.15}
 names = st.sets(st.text(min_size=1, max_size=8), min_size=3, max_size=40)
@@ -17,7 +17,9 @@ def test_every_speaker_is_drawn_once_and_no_split_is_empty(speakers: set[str], s
 
 
 @given(speakers=names, seed=st.integers(0, 2**40), data=st.data())
-def test_the_draw_depends_on_names_and_seed_alone(speakers: set[str], seed: int, data: st.DataObject) -> None:
+def test_the_draw_depends_on_names_and_seed_alone(
+    speakers: set[str], seed: int, data: st.DataObject
+) -> None:
     one, other = sorted(speakers), data.draw(st.permutations(sorted(speakers)))
     drawn = [splits.complete(dict.fromkeys(order, "train"), SHARES, seed) for order in (one, other)]
     assert drawn[0] == drawn[1]
@@ -28,9 +30,13 @@ def test_seeds_draw_different_speakers() -> None:
     assert len({str(splits.complete(speakers, SHARES, seed)) for seed in range(10)}) > 1
 
 
-@pytest.mark.parametrize(("speakers", "val", "test"), [(12, 2, 2), (100, 15, 15), (3, 1, 1), (56, 8, 8)])
+@pytest.mark.parametrize(
+    ("speakers", "val", "test"), [(12, 2, 2), (100, 15, 15), (3, 1, 1), (56, 8, 8)]
+)
 def test_shares_are_of_the_speakers_rounded(speakers: int, val: int, test: int) -> None:
-    drawn = list(splits.complete(dict.fromkeys(map(str, range(speakers)), "train"), SHARES, 0).values())
+    drawn = list(
+        splits.complete(dict.fromkeys(map(str, range(speakers)), "train"), SHARES, 0).values()
+    )
     assert (drawn.count("val"), drawn.count("test")) == (val, test)
 
 
@@ -73,7 +79,13 @@ def test_a_speaker_in_two_splits_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("word", "split"),
-    [("TRAIN", "train"), ("dev-clean", "val"), ("Valid", "val"), ("validation", "val"), ("test_other", "test")],
+    [
+        ("TRAIN", "train"),
+        ("dev-clean", "val"),
+        ("Valid", "val"),
+        ("validation", "val"),
+        ("test_other", "test"),
+    ],
 )
 def test_usual_names_of_splits_are_known(word: str, split: str) -> None:
     assert splits.named(word) == split

@@ -1,4 +1,6 @@
-"""Sprites against geometry: area, middle and direction of what is drawn are those of the formulas."""
+"""Sprites against geometry: area, middle and direction of what is drawn are those of the
+formulas.
+"""
 
 import math
 from typing import Any
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import factors_of, labels_of, open_dataset
-from distvae.data.sprites import LEVELS, RADIUS, SHAPES, TURN, draw
-from distvae.refusal import Refusal
+from distvae.data.images.sprites import LEVELS, RADIUS, SHAPES, TURN, draw
+from distvae.files.refusal import Refusal
 
 SIZE = 48
 COUNTS = list(LEVELS.values())
@@ -51,10 +53,15 @@ def test_what_is_drawn_has_the_area_and_the_middle_that_the_factors_say(sprite: 
 @pytest.mark.parametrize("size", [18, 34, SIZE])
 @pytest.mark.parametrize("shape", range(LEVELS["shape"]))
 def test_no_shape_has_a_hole(shape: int, size: int) -> None:
-    """Wherever it lies, even with its middle on that of a pixel, a row never grows darker before it grows lighter."""
+    """Wherever it lies, even with its middle on that of a pixel, a row never grows darker before it
+    grows lighter.
+    """
     places = np.stack(np.meshgrid(shape, [0, 5], range(10), [0, 7, 15], [0, 15]), -1).reshape(-1, 5)
     pictures = draw(places, size)
-    between = np.minimum(np.maximum.accumulate(pictures, -1), np.maximum.accumulate(pictures[..., ::-1], -1)[..., ::-1])
+    between = np.minimum(
+        np.maximum.accumulate(pictures, -1),
+        np.maximum.accumulate(pictures[..., ::-1], -1)[..., ::-1],
+    )
     np.testing.assert_allclose(pictures, between, atol=1e-6)
 
 
@@ -70,7 +77,10 @@ def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
 @given(SPRITES)
 def test_a_step_of_a_place_moves_the_picture(sprite: np.ndarray) -> None:
     sprite[3] = min(sprite[3], COUNTS[3] - 2)
-    before, after = moments(draw(sprite[None], 32)[0]), moments(draw((sprite + np.eye(5, dtype=int)[3])[None], 32)[0])
+    before, after = (
+        moments(draw(sprite[None], 32)[0]),
+        moments(draw((sprite + np.eye(5, dtype=int)[3])[None], 32)[0]),
+    )
     step = (32 - 2 * (32 * RADIUS + 1)) / (COUNTS[3] - 1)
     np.testing.assert_allclose(after[1] - before[1], [step, 0], atol=0.3)
 
@@ -97,7 +107,9 @@ def test_pictures_labels_and_factors_go_together() -> None:
     assert labels is not None
     assert factors.names == tuple(LEVELS)
     for name, rows in dataset.splits.items():
-        np.testing.assert_array_equal(rows[:], draw(factors.levels[name], 16).reshape(len(rows), -1))
+        np.testing.assert_array_equal(
+            rows[:], draw(factors.levels[name], 16).reshape(len(rows), -1)
+        )
         np.testing.assert_array_equal(labels[name], factors.levels[name][:, 0])
     assert dataset.shape == (1, 16, 16)
 

@@ -15,7 +15,7 @@ from distvae.cli import app
 from distvae.data.dataset import BUILT_IN
 from distvae.data.examples import PICTURE, SOUND
 from distvae.data.survey import survey
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 from tests.data.test_idx import encode
 
@@ -41,20 +41,35 @@ def test_what_lies_elsewhere_is_brought_here_and_named_as_given(
     write("a/1.wav", np.ones(8000) / 2, rate=8000)
     here, there = checked(root)[1], checked(f"file://{root}")[1]
     assert there == here | {"path": f"file://{root}"}
-    assert f"--data file://{root}" in CliRunner().invoke(app, ["data", "check", f"file://{root}"]).stdout
+    assert (
+        f"--data file://{root}"
+        in CliRunner().invoke(app, ["data", "check", f"file://{root}"]).stdout
+    )
     assert survey(f"file://{root}/a/1.wav").layout == "a sound"
     with pytest.raises(
-        Refusal, match=r"recordings/b: .*No such file or directory; a folder or file that can be read expected"
+        Refusal,
+        match=(
+            r"recordings/b: .*No such file or directory; a folder or file that can be read expected"
+        ),
     ):
         survey(f"file://{root}/b")
 
 
 def test_recordings_are_counted_and_timed(root: Path, write: Write) -> None:
-    for split, speaker, seconds in (("train", "a", 2), ("train", "a", 1), ("val", "b", 1), ("test", "c", 1)):
+    for split, speaker, seconds in (
+        ("train", "a", 2),
+        ("train", "a", 1),
+        ("val", "b", 1),
+        ("test", "c", 1),
+    ):
         write(f"{split}/{speaker}/{seconds}.wav", np.ones(8000 * seconds) / 2, rate=8000)
     code, found = checked(root)
     assert code == 0
-    assert found["splits"]["train"] == {"recordings": 2, "speakers": 1, "hours": pytest.approx(3 / 3600)}
+    assert found["splits"]["train"] == {
+        "recordings": 2,
+        "speakers": 1,
+        "hours": pytest.approx(3 / 3600),
+    }
     assert found["facts"] == {"speakers": 3, "rates": {"8000": 4}}
     told = CliRunner().invoke(app, ["data", "check", str(root)]).stdout
     assert "rates:          8000 (4)" in told
@@ -86,7 +101,15 @@ def test_what_to_do_next_with_the_built_in_data_is_a_command(tmp_path: Path) -> 
     for name in ("built-in picture", "built-in sound"):
         told = CliRunner().invoke(app, ["data", "check", name]).stdout
         command = shlex.split(told.rpartition("next:")[2].strip())
-        brief = ["train.epochs=1", "data.stride=8", "--no-track", "--quiet", "--out", str(tmp_path / "run"), "--force"]
+        brief = [
+            "train.epochs=1",
+            "data.stride=8",
+            "--no-track",
+            "--quiet",
+            "--out",
+            str(tmp_path / "run"),
+            "--force",
+        ]
         assert CliRunner().invoke(app, [*command[1:], *brief]).exit_code == 0
 
 
@@ -97,7 +120,10 @@ def test_all_damaged_recordings_are_named(root: Path, write: Write) -> None:
         (root / f"speaker{k}" / "1.wav").write_bytes(b"no sound")
     code, found = checked(root)
     assert code == 2
-    assert [Path(line.partition(": ")[0]).parent.name for line in found["unreadable"]] == ["speaker2", "speaker4"]
+    assert [Path(line.partition(": ")[0]).parent.name for line in found["unreadable"]] == [
+        "speaker2",
+        "speaker4",
+    ]
 
 
 def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
@@ -106,9 +132,16 @@ def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
         Image.new("L", (side, 3)).save(root / f"class{k % 2}" / f"{k}.png")
     code, found = checked(root)
     assert code == 0
-    assert found["facts"] == {"sizes": 2, "most frequent": {"3 x 4": 3, "3 x 6": 1}, "grey": 4, "classes": 2}
+    assert found["facts"] == {
+        "sizes": 2,
+        "most frequent": {"3 x 4": 3, "3 x 6": 1},
+        "grey": 4,
+        "classes": 2,
+    }
     assert found["splits"] == {"train": {"images": 3}, "test": {"images": 1}}
-    assert "data.size=[height,width]" in CliRunner().invoke(app, ["data", "check", str(root)]).stdout
+    assert (
+        "data.size=[height,width]" in CliRunner().invoke(app, ["data", "check", str(root)]).stdout
+    )
     (root / "class0" / "8.png").write_bytes(b"")
     Image.fromarray(np.zeros((3, 4), np.uint16)).save(root / "class0" / "9.png")
     code, found = checked(root)
@@ -122,17 +155,27 @@ def test_a_name_that_is_no_text_is_refused(root: Path, name: bytes) -> None:
     path = root / os.fsdecode(name)
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(Refusal, match=r"'ann\\udce9/1\....': a name that is not in UTF-8; rename the file"):
+    with pytest.raises(
+        Refusal, match=r"'ann\\udce9/1\....': a name that is not in UTF-8; rename the file"
+    ):
         survey(str(root))
 
 
 def test_a_part_of_what_was_published_is_wrong(root: Path) -> None:
     images = np.zeros((5, 32, 32, 3), np.uint8)
-    np.savez(root / "cifar10.npz", x_train=images, x_test=images[:2], y_train=np.arange(5), y_test=np.arange(2))
+    np.savez(
+        root / "cifar10.npz",
+        x_train=images,
+        x_test=images[:2],
+        y_train=np.arange(5),
+        y_test=np.arange(2),
+    )
     for path in (root, root / "cifar10.npz"):
         code, found = checked(path)
         assert code == 1
-        assert found["wrong"] == ["less than was published: 5 + 2 of CIFAR-10's 50,000 + 10,000 images"]
+        assert found["wrong"] == [
+            "less than was published: 5 + 2 of CIFAR-10's 50,000 + 10,000 images"
+        ]
         assert found["splits"] == {"train": {"images": 5}, "test": {"images": 2}}
         assert found["facts"] == {"height": 32, "width": 32, "channels": 3, "classes": 5}
 

@@ -3,8 +3,9 @@ import pytest
 import scipy.signal
 import soundfile
 
-from distvae.data import audio, recordings, synthesiser
+from distvae.data import audio
 from distvae.data.dataset import Array
+from distvae.data.speech import recordings, synthesiser
 
 CASES = [(0, 0), (1, 3), (6, 1), (11, 4)]
 

@@ -44,7 +44,10 @@ ENCODED: dict[str, Sections] = {
     "sdm learned": encoded("sdm", dictionary="learned", atoms=6, coherence=0.1),
 }
 SEARCHED: dict[str, Sections] = {
-    **{selection: evolved(selection=selection) for selection in ("fitness", "fitness_batch", "uniform", "best")},
+    **{
+        selection: evolved(selection=selection)
+        for selection in ("fitness", "fitness_batch", "uniform", "best")
+    },
     "released": evolved(selection="released", generations=2),
     "sparse flips": evolved(mutation="sparse_flip", rate=0.3, generations=2),
     "crossover": evolved(crossover="one_point"),
@@ -70,10 +73,17 @@ def config_of(name: str, device: str = "auto", **sections: dict[str, Any]) -> Co
 
 
 def dataset(name: str, missing: bool = False) -> Dataset:
-    """Small data that suits a case, in double precision so that results agree closely; some of it may be missing."""
+    """Small data that suits a case, in double precision so that results agree closely; some of it
+    may be missing.
+    """
     data = tiny.dataset(ROWS)
     likelihood = CASES[name]["model"].get("likelihood", "")
-    return replace(data, splits={split: _values(rows[:], likelihood, missing) for split, rows in data.splits.items()})
+    return replace(
+        data,
+        splits={
+            split: _values(rows[:], likelihood, missing) for split, rows in data.splits.items()
+        },
+    )
 
 
 def _values(powers: np.ndarray, likelihood: str, missing: bool) -> np.ndarray:

@@ -1,11 +1,14 @@
-"""A pretended device: its tensors hold their values on the host, and refuse what those of a GPU refuse.
+"""A pretended device: its tensors hold their values on the host, and refuse what those of a GPU
+refuse.
 
-They meet no tensor of the host but single numbers and indices, and become no NumPy array. What is launched, copied and
-waited for is counted. The values come from the CPU's own operations, so results may be compared closely.
+They meet no tensor of the host but single numbers and indices, and become no NumPy array. What is
+launched, copied and waited for is counted. The values come from the CPU's own operations, so
+results may be compared closely.
 
-Registering a device cannot be undone in a process. It is therefore done when first asked for, and outside of `present`
-torch is told that no such device is available. Gradients are taken by the calling thread while it is present, for
-autograd's own threads were started for the devices there were then.
+Registering a device cannot be undone in a process. It is therefore done when first asked for, and
+outside of `present` torch is told that no such device is available. Gradients are taken by the
+calling thread while it is present, for autograd's own threads were started for the devices there
+were then.
 """
 
 from collections import Counter
@@ -24,7 +27,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 NAME = "pretended"
 CPU = torch.device("cpu")
 
-MADE = ("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step", "eye", "eye.m")
+MADE = (
+    "empty.memory_format",
+    "empty_strided",
+    "arange",
+    "arange.start",
+    "arange.start_step",
+    "eye",
+    "eye.m",
+)
 """What makes tensors from none; everything else that does is composed of these."""
 OTHERS = ("triu_indices", "copy_")
 """What the device has to be able to do where torch asks it without regard to subclasses."""
@@ -33,7 +44,15 @@ COPIED = ("copy_", "_to_copy", "_local_scalar_dense")
 INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
 """What takes indices, which may be on the host: they are copied."""
 WAITED_FOR = frozenset(
-    ("bincount", "equal", "masked_select", "nonzero", "_unique2", "unique_consecutive", "unique_dim")
+    (
+        "bincount",
+        "equal",
+        "masked_select",
+        "nonzero",
+        "_unique2",
+        "unique_consecutive",
+        "unique_dim",
+    )
 )
 """What answers, or knows the size of its result, only when all that was launched before is done."""
 
@@ -43,7 +62,9 @@ class Counts:
     """What was asked of the device, by operation."""
 
     kernels: Counter[str] = field(default_factory=Counter)
-    """Launched: what computes, views left out. An operation may be several kernels of a real device."""
+    """Launched: what computes, views left out. An operation may be several kernels of a real
+    device.
+    """
     to_device: Counter[str] = field(default_factory=Counter)
     """Copies from the host, which wait as well unless they are asked not to block."""
     to_host: Counter[str] = field(default_factory=Counter)
@@ -66,7 +87,12 @@ class Pretended(torch.Tensor):
     @staticmethod
     def __new__(cls: type["Pretended"], held: Tensor) -> "Pretended":
         made: Pretended = torch.Tensor._make_wrapper_subclass(
-            cls, held.size(), held.stride(), held.storage_offset(), dtype=held.dtype, device=torch.device(NAME, 0)
+            cls,
+            held.size(),
+            held.stride(),
+            held.storage_offset(),
+            dtype=held.dtype,
+            device=torch.device(NAME, 0),
         )
         made.held = held
         return made
@@ -76,7 +102,11 @@ class Pretended(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[Any, Any] | None = None,
     ) -> Any:
         return _run(func, *args, **(kwargs or {}))
 
@@ -169,21 +199,41 @@ def _on_host(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wrapped(out: Any, given: Sequence[Tensor]) -> Any:
-    """Return the results as tensors of the device: those that were given, where an operation returns them."""
-    known = {id(tensor.held if isinstance(tensor, Pretended) else tensor): tensor for tensor in given}
-    return tree_map_only(Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else Pretended(tensor), out)
+    """Return the results as tensors of the device: those that were given, where an operation
+    returns them.
+    """
+    known = {
+        id(tensor.held if isinstance(tensor, Pretended) else tensor): tensor for tensor in given
+    }
+    return tree_map_only(
+        Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else Pretended(tensor), out
+    )
 
 
-def _refuse_mixed(op: OpOverload, name: str, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
-    """Refuse tensors of the host beside those of the device, but for single numbers that are read."""
+def _refuse_mixed(
+    op: OpOverload, name: str, args: Sequence[Any], tensors: Sequence[Tensor]
+) -> None:
+    """Refuse tensors of the host beside those of the device, but for single numbers that are
+    read.
+    """
     strangers = [tensor for tensor in tensors if not isinstance(tensor, Pretended)]
     if len(strangers) == len(tensors):
         return
     if name in INDEXED and isinstance(args[0], Pretended):
-        strangers = [value for value in args[2:3] if isinstance(value, Tensor) and not isinstance(value, Pretended)]
-    written = [arg for arg, known in zip(args, op._schema.arguments, strict=False) if known.is_write]
-    if any(tensor.dim() or any(tensor is arg for arg in tree_leaves(written)) for tensor in strangers):
-        raise RuntimeError(f"Expected all tensors to be on the same device, but found {NAME}:0 and cpu ({op})")
+        strangers = [
+            value
+            for value in args[2:3]
+            if isinstance(value, Tensor) and not isinstance(value, Pretended)
+        ]
+    written = [
+        arg for arg, known in zip(args, op._schema.arguments, strict=False) if known.is_write
+    ]
+    if any(
+        tensor.dim() or any(tensor is arg for arg in tree_leaves(written)) for tensor in strangers
+    ):
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found {NAME}:0 and cpu ({op})"
+        )
 
 
 def _note_copy(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,6 @@
-"""Shards in this process, spoken to as Ray speaks to actors: what travels is pickled, and answers come later."""
+"""Shards in this process, spoken to as Ray speaks to actors: what travels is pickled, and answers
+come later.
+"""
 
 import pickle
 from collections.abc import Callable
@@ -7,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from distvae.config import Config
-from distvae.estep.actors import ShardedStore, Shards
 from distvae.estep.shard import Shard
-from distvae.lanes import Lanes
-from distvae.memory import available
+from distvae.files.memory import available
+from distvae.machines.shards import ShardedStore, Shards
 from distvae.models.population import words_of
+from distvae.numerics.lanes import Lanes
 
 OWN = ("status", "wanted")
 """What an actor knows beside its shard."""
@@ -50,7 +52,9 @@ class Actor:
         self.shard = shard
 
     def __getattr__(self, name: str) -> Remote:
-        return Remote(object.__getattribute__(self, f"_{name}") if name in OWN else getattr(self.shard, name))
+        return Remote(
+            object.__getattribute__(self, f"_{name}") if name in OWN else getattr(self.shard, name)
+        )
 
     def _status(self) -> dict[str, float]:
         return self.shard.status() | {"restarted": False}

@@ -1,4 +1,6 @@
-"""The pretended device refuses what a GPU refuses, counts what it is asked, and is gone afterwards."""
+"""The pretended device refuses what a GPU refuses, counts what it is asked, and is gone
+afterwards.
+"""
 
 from collections.abc import Callable
 
@@ -27,7 +29,9 @@ MIXED: dict[str, Callable[[Tensor], object]] = {
 
 
 @pytest.mark.parametrize("act", MIXED.values(), ids=MIXED)
-def test_it_refuses_to_meet_tensors_of_the_host(machine: Machine, act: Callable[[Tensor], object]) -> None:
+def test_it_refuses_to_meet_tensors_of_the_host(
+    machine: Machine, act: Callable[[Tensor], object]
+) -> None:
     with pytest.raises(RuntimeError, match=r"same device"):
         act(HOST.to(machine.device))
 
@@ -45,7 +49,11 @@ def test_single_numbers_and_indices_of_the_host_are_taken(machine: Machine) -> N
     x = HOST.to(machine.device)
     assert (x * torch.tensor(2.0)).cpu().tolist() == (2 * HOST).tolist()
     assert x[torch.tensor([3, 1])].cpu().tolist() == [3, 1]
-    for made in (torch.zeros(2, device=machine.device), x.new_tensor(3.0), torch.arange(4, device=machine.device)):
+    for made in (
+        torch.zeros(2, device=machine.device),
+        x.new_tensor(3.0),
+        torch.arange(4, device=machine.device),
+    ):
         assert isinstance(made, Pretended)
         assert made.size() == made.held.size()
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distvae.cluster import joined
-from distvae.estep import actors
-from distvae.estep.actors import ShardedStore, launch
 from distvae.estep.truncated import first_states
-from distvae.lanes import Lanes
+from distvae.machines import shards as actors
+from distvae.machines.cluster import joined
+from distvae.machines.shards import ShardedStore, launch
+from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.loop import Interrupted
 from distvae.train.session import keep, prepare
@@ -30,12 +30,18 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors, "_answer", Promise.kept)
 
 
-def sharded(name: str, device: str, folder: Path, count: int, missing: bool = False, most: int = 2) -> None:
-    """Train into a folder, from where it stands, with the populations in so many shards, some epochs at most."""
+def sharded(
+    name: str, device: str, folder: Path, count: int, missing: bool = False, most: int = 2
+) -> None:
+    """Train into a folder, from where it stands, with the populations in so many shards, some
+    epochs at most.
+    """
     config, data = config_of(name, device), dataset(name, missing)
     trainer = prepare(config, data, store=store_of(config, len(data.splits["train"]), count))
     with suppress(Interrupted):
-        for _ in keep(trainer, config, data, folder, resume=True, stop=lambda: trainer.position.epoch == most):
+        for _ in keep(
+            trainer, config, data, folder, resume=True, stop=lambda: trainer.position.epoch == most
+        ):
             pass
 
 
@@ -59,7 +65,9 @@ def test_training_with_shards_is_that_of_one_process_on_the_cpu(
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("devices", [("cpu", "auto"), ("auto", "cpu")], ids=" to ".join)
-def test_any_device_and_number_of_shards_goes_on(machine: Machine, tmp_path: Path, devices: tuple[str, str]) -> None:
+def test_any_device_and_number_of_shards_goes_on(
+    machine: Machine, tmp_path: Path, devices: tuple[str, str]
+) -> None:
     for epochs, device in enumerate(devices, 1):
         sharded("best", device, tmp_path / "there", count=epochs, most=epochs)
     expected = trained("best", "cpu", tmp_path / "alone")

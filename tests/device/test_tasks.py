@@ -1,4 +1,6 @@
-"""What is made of a model trained on a device is what the CPU makes: restorations, judgements, codes, trials."""
+"""What is made of a model trained on a device is what the CPU makes: restorations, judgements,
+codes, trials.
+"""
 
 import struct
 from pathlib import Path
@@ -9,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from distvae.config import from_dict
+from distvae.config.recipes import load
 from distvae.data import open_dataset, signals
 from distvae.data.signals import Signal
-from distvae.recipes import load
 from distvae.tasks.restoration import Kept, Restoration, restored
 from distvae.train.run import Run
 from distvae.train.session import fit
@@ -21,7 +23,12 @@ from tests.device.pretended import Machine
 
 CLOSE: Any = {"rtol": 1e-6, "atol": 1e-6}
 """Of values about one, in single precision."""
-SMALL: dict[str, Any] = {"model.latent": 8, "model.hidden": [8], "estep.states": 8, "estep.parents": 3}
+SMALL: dict[str, Any] = {
+    "model.latent": 8,
+    "model.hidden": [8],
+    "estep.states": 8,
+    "estep.parents": 3,
+}
 SMALL |= {
     "estep.children": 2,
     "estep.generations": 1,
@@ -66,7 +73,9 @@ def test_a_restoration_is_what_the_cpu_makes_of_the_same_states(
         found = restoration.restored()
     assert counts.kernels["_fused_adam_"]
     left = Run.left(tmp_path / "run")
-    np.testing.assert_allclose(found, restored(restoration.patches, left.model, left.estep), **CLOSE)
+    np.testing.assert_allclose(
+        found, restored(restoration.patches, left.model, left.estep), **CLOSE
+    )
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -76,7 +85,12 @@ def test_codes_and_samples_of_what_was_trained_there_are_those_of_the_cpu(
     runs = [trained_on_bars(kind, device, tmp_path / device) for device in ("auto", "cpu")]
     rows = open_dataset(runs[0].config.data, quiet=True).splits["val"][:]
     found, expected = (
-        {"codes": run.encode(rows), "decoded": run.decode(run.encode(rows)), "sample": run.sample(5)} for run in runs
+        {
+            "codes": run.encode(rows),
+            "decoded": run.decode(run.encode(rows)),
+            "sample": run.sample(5),
+        }
+        for run in runs
     )
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, err_msg=name, **CLOSE)
@@ -86,7 +100,9 @@ def trained_on_bars(kind: str, device: str, folder: Path) -> Run:
     tree = {
         "data": {"kind": "bars", "size": 3, "rows": 64},
         "model": {"latent": 6, "hidden": [8], "likelihood": "gaussian", **MODELS[kind]},
-        "estep": {"states": 8, "children": 3} if kind == "tvae" else {"hidden": [8], "input": "raw"},
+        "estep": {"states": 8, "children": 3}
+        if kind == "tvae"
+        else {"hidden": [8], "input": "raw"},
         "train": {"epochs": 2, "batch": 16, "device": device},
     }
     config = from_dict(tree)
@@ -120,9 +136,15 @@ def test_a_trial_is_judged_as_on_the_cpu(
 ) -> None:
     figures = []
     for device in ("auto", "cpu"):
-        fixed = SPACES[space] | {"data.path": str(sources[space]), "train.device": device, "eval.processes": 1}
+        fixed = SPACES[space] | {
+            "data.path": str(sources[space]),
+            "train.device": device,
+            "eval.processes": 1,
+        }
         with machine.counted() as counts:
-            *_, last = run_trial(Trials(load_space(space).pinned(fixed), tmp_path / device), 1, {"train.rate": 1e-3})
+            *_, last = run_trial(
+                Trials(load_space(space).pinned(fixed), tmp_path / device), 1, {"train.rate": 1e-3}
+            )
         assert bool(counts.kernels) == (device == "auto")
         figures.append(last["figures"])
     assert figures[0] == pytest.approx(figures[1], rel=1e-6)

@@ -42,7 +42,8 @@ def train(team: Team, name: str, there: bool, local_steps: int, folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "local_steps"), [("vae", 0), ("vsc pseudo", 0), ("sdm learned", 2), ("released", 0), ("random", 0)]
+    ("name", "local_steps"),
+    [("vae", 0), ("vsc pseudo", 0), ("sdm learned", 2), ("released", 0), ("random", 0)],
 )
 def test_two_workers_on_a_device_end_where_two_on_the_cpu_do(
     crew: Crew, tmp_path: Path, name: str, local_steps: int

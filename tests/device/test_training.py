@@ -1,4 +1,6 @@
-"""What is trained on a device is what the CPU trains: objectives, weights, checkpoints, whoever goes on with them."""
+"""What is trained on a device is what the CPU trains: objectives, weights, checkpoints, whoever
+goes on with them.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -17,11 +19,24 @@ from tests.device.pretended import Machine, Pretended
 
 CLOSE: Any = {"rtol": 1e-6, "atol": 1e-8}
 pytestmark = pytest.mark.usefixtures("double")
-QUICK = {"vae", "convolutions", "vsc pseudo", "gumbel", "sdm learned", "fitness", "released", "random", "exact", "bsc"}
+QUICK = {
+    "vae",
+    "convolutions",
+    "vsc pseudo",
+    "gumbel",
+    "sdm learned",
+    "fitness",
+    "released",
+    "random",
+    "exact",
+    "bsc",
+}
 """One case of each model and of each E-step; the others are variants of these."""
 
 
-def trained(name: str, device: str, folder: Path, missing: bool = False, **sections: Any) -> dict[str, Tensor]:
+def trained(
+    name: str, device: str, folder: Path, missing: bool = False, **sections: Any
+) -> dict[str, Tensor]:
     """Train into a folder; the last state and the figures of all epochs."""
     data = dataset(name, missing)
     records = list(fit(config_of(name, device, **sections), data, folder, resume=True))
@@ -41,7 +56,8 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_training_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str) -> None:
     with machine.counted() as counts:
@@ -50,14 +66,20 @@ def test_training_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str
     agree(found, trained(name, "cpu", tmp_path / "here"))
 
 
-@pytest.mark.parametrize("name", ["vae", "vsc pseudo", "fitness", "bernoulli", "crossover, sparse flips", "exact"])
-def test_training_with_missing_values_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["vae", "vsc pseudo", "fitness", "bernoulli", "crossover, sparse flips", "exact"]
+)
+def test_training_with_missing_values_is_that_of_the_cpu(
+    machine: Machine, tmp_path: Path, name: str
+) -> None:
     found = trained(name, "auto", tmp_path / "there", missing=True)
     agree(found, trained(name, "cpu", tmp_path / "here", missing=True))
 
 
 @pytest.mark.parametrize("name", ["gumbel", "released"])
-@pytest.mark.parametrize("devices", [("cpu", "auto"), ("auto", "cpu"), ("auto", "auto")], ids=" to ".join)
+@pytest.mark.parametrize(
+    "devices", [("cpu", "auto"), ("auto", "cpu"), ("auto", "auto")], ids=" to ".join
+)
 def test_any_device_goes_on_with_what_another_began(
     machine: Machine, tmp_path: Path, name: str, devices: tuple[str, str]
 ) -> None:
@@ -73,7 +95,9 @@ def test_any_device_goes_on_with_what_another_began(
 
 
 @pytest.mark.parametrize("name", ["fitness_batch", "random", "bsc"])
-def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(machine: Machine, tmp_path: Path, name: str) -> None:
+def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(
+    machine: Machine, tmp_path: Path, name: str
+) -> None:
     mapped = CASES[name]["estep"] | {"mapped": str(tmp_path)}
     found = trained(name, "auto", tmp_path / "there", estep=mapped)
     agree(found, trained(name, "cpu", tmp_path / "here"))
@@ -82,7 +106,9 @@ def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(machine: Machi
     with machine.counted() as counts:
         next(trainer.run())
     words = trainer.estep.store.words
-    assert counts.bytes["to_host"] < 1.1 * words.numel() * words.itemsize, "each row's words come back once"
+    assert counts.bytes["to_host"] < 1.1 * words.numel() * words.itemsize, (
+        "each row's words come back once"
+    )
 
 
 @pytest.mark.parametrize("name", ["vae", "vsc pseudo", "sdm learned", "gumbel"])

@@ -21,7 +21,7 @@ from distvae.estep.operators import (
 )
 from distvae.estep.truncated import first_states
 from distvae.models.population import pack, unpack
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 SEED = st.integers(0, 2**31)
 ROWS = 20_000
@@ -33,19 +33,25 @@ def noise(rows: int, seed: int = 0) -> Noise:
 
 
 def random_words(seed: int, rows: int, count: int, latent: int, chance: float = 0.3) -> Tensor:
-    return pack(torch.rand(rows, count, latent, generator=torch.Generator().manual_seed(seed)) < chance)
+    return pack(
+        torch.rand(rows, count, latent, generator=torch.Generator().manual_seed(seed)) < chance
+    )
 
 
 def agree(counts: Tensor, expected: Tensor) -> bool:
     """Whether a chi-square test sees no difference from what is expected, up to its scale."""
     expected = expected.double()
-    return bool(stats.chisquare(counts.double(), expected * (counts.sum() / expected.sum())).pvalue > 1e-4)
+    return bool(
+        stats.chisquare(counts.double(), expected * (counts.sum() / expected.sum())).pvalue > 1e-4
+    )
 
 
 def drawn(log_joint: list[float], count: int, selection: Selection, stage: int = 0) -> Tensor:
     """(ROWS, count) which of the states 0, 1, 2 ... each parent is."""
     states = torch.arange(len(log_joint)).view(1, -1, 1).expand(ROWS, -1, -1)
-    return select(states, torch.tensor(log_joint).expand(ROWS, -1), count, selection, noise(ROWS), stage)[..., 0]
+    return select(
+        states, torch.tensor(log_joint).expand(ROWS, -1), count, selection, noise(ROWS), stage
+    )[..., 0]
 
 
 @pytest.mark.parametrize("stage", [0, 2])
@@ -70,7 +76,9 @@ def test_fitness_draws_the_next_in_proportion_among_those_left() -> None:
 
 def test_uniform_draws_every_set_of_parents_as_often() -> None:
     sets = drawn([-3.0, -500.0, 0.0, -1.0], 2, "uniform").sort(1).values @ torch.tensor([4, 1])
-    counts = torch.tensor([int((sets == 4 * i + j).sum()) for i, j in itertools.combinations(range(4), 2)])
+    counts = torch.tensor(
+        [int((sets == 4 * i + j).sum()) for i, j in itertools.combinations(range(4), 2)]
+    )
     assert counts.sum() == ROWS
     assert agree(counts, torch.ones(6))
 
@@ -83,7 +91,9 @@ def test_fitness_batch_takes_the_best_but_for_one_time_in_thirty_two() -> None:
 
 
 @pytest.mark.parametrize(("stage", "usual"), [(0, 0), (1, 3), (2, 3)])
-def test_released_takes_the_first_of_kept_states_and_the_last_of_children(stage: int, usual: int) -> None:
+def test_released_takes_the_first_of_kept_states_and_the_last_of_children(
+    stage: int, usual: int
+) -> None:
     counts = drawn([-10.0, -6.0, -9.0, -7.0], 3, "released", stage).flatten().bincount(minlength=4)
     chance = torch.full((4,), 1 / 4 / 32)
     chance[usual] += 31 / 32
@@ -95,7 +105,9 @@ def test_best_takes_the_best(seed: int) -> None:
     value = torch.randn(5, 12, generator=torch.Generator().manual_seed(seed))
     states = torch.arange(12).view(1, -1, 1).expand(5, -1, -1)
     found = select(states, value, 4, "best", noise(5), 0)[..., 0]
-    assert torch.equal(found.sort(1).values, value.argsort(1, descending=True)[:, :4].sort(1).values)
+    assert torch.equal(
+        found.sort(1).values, value.argsort(1, descending=True)[:, :4].sort(1).values
+    )
 
 
 @given(SEED, st.sampled_from(["fitness", "uniform", "best"]))
@@ -111,7 +123,9 @@ def test_every_set_of_places_is_as_likely(count: int, among: int) -> None:
     places = distinct(noise(ROWS).bits("child", count), among)
     sets = (1 << places).sum(1)
     counts = sets.bincount(minlength=1 << among)
-    possible = torch.tensor([sum(1 << i for i in chosen) for chosen in itertools.combinations(range(among), count)])
+    possible = torch.tensor(
+        [sum(1 << i for i in chosen) for chosen in itertools.combinations(range(among), count)]
+    )
     assert counts[possible].sum() == ROWS
     assert len(possible) == 1 or agree(counts[possible], torch.ones(len(possible)))
 
@@ -123,7 +137,9 @@ def test_siblings_differ_from_their_parent_in_one_bit_each_and_from_each_other(
     latent, siblings = size
     parents = random_words(seed, 7, 4, latent)
     children = flipped(parents, siblings, latent, noise(7, seed), stage)
-    change = unpack(children, latent).unflatten(1, (4, siblings)) ^ unpack(parents, latent)[:, :, None]
+    change = (
+        unpack(children, latent).unflatten(1, (4, siblings)) ^ unpack(parents, latent)[:, :, None]
+    )
     assert (change.sum(-1) == 1).all()
     assert (change.sum(2) <= 1).all()
 
@@ -134,7 +150,9 @@ def test_every_bit_is_flipped_as_often() -> None:
 
 
 @pytest.mark.parametrize("active", [2.0, 10.0, 30.0])
-def test_sparse_flips_turn_so_many_bits_on_average_and_lead_towards_the_wanted_activity(active: float) -> None:
+def test_sparse_flips_turn_so_many_bits_on_average_and_lead_towards_the_wanted_activity(
+    active: float,
+) -> None:
     latent, rate = 100, 0.06
     states = torch.arange(latent) < 10
     parents = pack(states).expand(2000, 1, -1)
@@ -148,7 +166,9 @@ def test_sparse_flips_turn_so_many_bits_on_average_and_lead_towards_the_wanted_a
 
 
 @given(SEED, st.sampled_from([2, 5, 64, 65, 130]), st.integers(2, 5))
-def test_children_of_a_pair_are_the_head_of_one_and_the_tail_of_the_other(seed: int, latent: int, count: int) -> None:
+def test_children_of_a_pair_are_the_head_of_one_and_the_tail_of_the_other(
+    seed: int, latent: int, count: int
+) -> None:
     parents = random_words(seed, 3, count, latent, chance=0.5)
     before = unpack(parents, latent)
     after = unpack(crossed(parents, latent, noise(3, seed), 1), latent)
@@ -157,7 +177,10 @@ def test_children_of_a_pair_are_the_head_of_one_and_the_tail_of_the_other(seed: 
     for row, (k, (i, j)) in itertools.product(range(3), enumerate(pairs)):
         one, other = before[row, i], before[row, j]
         found = (after[row, k], after[row, k + len(pairs)])
-        cuts = [(torch.cat([one[:c], other[c:]]), torch.cat([other[:c], one[c:]])) for c in range(1, latent)]
+        cuts = [
+            (torch.cat([one[:c], other[c:]]), torch.cat([other[:c], one[c:]]))
+            for c in range(1, latent)
+        ]
         assert any(torch.equal(a, found[0]) and torch.equal(b, found[1]) for a, b in cuts)
 
 
@@ -184,14 +207,18 @@ def test_first_states_of_many_bits_have_each_active_once_in_h() -> None:
     each = states.sum(1).double()
     apart = (each.mean(0) - each.mean()) / (each.std(0) / math.sqrt(len(each)))
     assert apart.abs().max() < 5
-    # 37 % of the draws are the empty state, of which a row keeps one: drawing on, 20 distinct ones have fewer zeros
+    # 37 % of the draws are the empty state, of which a row keeps one: drawing on, 20 distinct ones
+    # have fewer zeros
     assert 1 < states.sum(-1).double().mean() < 2
 
 
 @pytest.mark.parametrize("cut", [1, 3, 8])
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_how_rows_are_cut_changes_no_draw(cut: int, selection: Selection) -> None:
-    words, value = random_words(0, 16, 9, 70), torch.randn(16, 9, generator=torch.Generator().manual_seed(0))
+    words, value = (
+        random_words(0, 16, 9, 70),
+        torch.randn(16, 9, generator=torch.Generator().manual_seed(0)),
+    )
 
     def born(rows: Tensor) -> Tensor:
         drawn = Noise(0, 3, rows)

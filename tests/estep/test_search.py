@@ -13,9 +13,9 @@ from distvae.config import Evolution as EvolutionConfig
 from distvae.config import RandomSearch as RandomSearchConfig
 from distvae.estep.truncated import Evolution, Exact, RandomSearch, Search
 from distvae.interface import Batch
-from distvae.lanes import Lanes
 from distvae.models.population import pack, unpack
 from distvae.models.tvae import TVAE
+from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Interrupted
@@ -25,7 +25,10 @@ from tests import dense, tiny
 SEED = st.integers(0, 2**31)
 KEPT = 10
 SEARCHES: list[dict[str, Any]] = [
-    *({"selection": selection} for selection in ("fitness", "fitness_batch", "released", "uniform", "best")),
+    *(
+        {"selection": selection}
+        for selection in ("fitness", "fitness_batch", "released", "uniform", "best")
+    ),
     {"generations": 3},
     {"generations": 3, "selection": "released"},
     {"mutation": "sparse_flip", "rate": 0.2},
@@ -40,7 +43,9 @@ def search(fields: dict[str, Any], latent: int, kept: int = KEPT) -> Search:
     """A search whose parents and children suit a small model."""
     if "draws" in fields:
         return RandomSearch(RandomSearchConfig(states=kept, **fields), latent)
-    return Evolution(EvolutionConfig(**{"states": kept, "parents": 4, "children": 3} | fields), latent)
+    return Evolution(
+        EvolutionConfig(**{"states": kept, "parents": 4, "children": 3} | fields), latent
+    )
 
 
 def begun(fields: dict[str, Any], model: TVAE, batch: Batch, seed: int = 0) -> Search:
@@ -84,7 +89,9 @@ def test_kept_states_stand_by_rank_where_the_released_code_looks_for_parents() -
 
 
 @searches
-def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(fields: dict[str, Any]) -> None:
+def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(
+    fields: dict[str, Any],
+) -> None:
     model = dense.model(latent=70, hidden=(9,))
     batch = dense.rows(300, model)
     estep = begun(fields, model, batch)
@@ -131,7 +138,9 @@ def test_all_states_give_the_likelihood() -> None:
 
 
 @searches
-def test_new_data_find_states_that_grow_better_and_training_data_keep_theirs(fields: dict[str, Any]) -> None:
+def test_new_data_find_states_that_grow_better_and_training_data_keep_theirs(
+    fields: dict[str, Any],
+) -> None:
     model = dense.model(latent=8)
     batch = dense.rows(60, model)
     estep = begun(fields, model, batch)
@@ -157,7 +166,9 @@ def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
     tmp_path: Path, fields: dict[str, Any], visits: int
 ) -> None:
     kind = "random" if "draws" in fields else "evolution"
-    estep = {"kind": kind, "states": 5, "block": 16} | ({} if "draws" in fields else {"parents": 3, "children": 2})
+    estep = {"kind": kind, "states": 5, "block": 16} | (
+        {} if "draws" in fields else {"parents": 3, "children": 2}
+    )
     config = tiny.config(model={"kind": "tvae"}, estep=estep | fields, train={"epochs": 3})
     data, calls = tiny.dataset(), iter(range(1000))
     whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
@@ -166,6 +177,8 @@ def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
     assert checkpoint.load(tmp_path / "parts", "last")[1]["position"]["batch"] == visits % 4 != 0
     rest = [told(record) for record in fit(config, data, tmp_path / "parts", resume=True)]
     assert rest == whole[-len(rest) :]
-    (one, one_facts), (other, other_facts) = (checkpoint.load(tmp_path / run, "last") for run in ("whole", "parts"))
+    (one, one_facts), (other, other_facts) = (
+        checkpoint.load(tmp_path / run, "last") for run in ("whole", "parts")
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert one_facts["populations"][0]["sha256"] == other_facts["populations"][0]["sha256"]

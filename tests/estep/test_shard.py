@@ -1,4 +1,6 @@
-"""A shard: the latest words of every row, whatever order they came in; no row lost between numbers of shards."""
+"""A shard: the latest words of every row, whatever order they came in; no row lost between numbers
+of shards.
+"""
 
 import resource
 from collections.abc import Iterator
@@ -17,8 +19,8 @@ from torch import Tensor
 from distvae.estep.shard import Shard, StaleShard
 from distvae.estep.store import Kept, LocalStore, room
 from distvae.estep.truncated import first_states
-from distvae.lanes import Lanes
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.numerics.lanes import Lanes
 
 ROWS, STATES, WIDTH = 23, 4, 3
 LANES = Lanes(ROWS, 6)
@@ -26,7 +28,9 @@ LANES = Lanes(ROWS, 6)
 
 def drawn(rows: Tensor, seed: int = 0) -> Tensor:
     """Words of every row that depend on it alone."""
-    every = torch.randint(-(2**63), 2**63 - 1, (ROWS, STATES, WIDTH), generator=torch.Generator().manual_seed(seed))
+    every = torch.randint(
+        -(2**63), 2**63 - 1, (ROWS, STATES, WIDTH), generator=torch.Generator().manual_seed(seed)
+    )
     return every[rows]
 
 
@@ -39,8 +43,13 @@ def begun(size: int = 1) -> tuple[list[Shard], list[str]]:
     return shards, [shard.begin(drawn) for shard in shards]
 
 
-def snapshot(shards: list[Shard], tokens: list[str], folder: Path | str, generation: str = "1") -> list[Kept]:
-    return [shard.snapshot(folder, generation, token) for shard, token in zip(shards, tokens, strict=True)]
+def snapshot(
+    shards: list[Shard], tokens: list[str], folder: Path | str, generation: str = "1"
+) -> list[Kept]:
+    return [
+        shard.snapshot(folder, generation, token)
+        for shard, token in zip(shards, tokens, strict=True)
+    ]
 
 
 def words_in(shards: list[Shard], tokens: list[str]) -> NDArray[np.int64]:
@@ -61,12 +70,17 @@ def test_puts_repeated_and_in_any_order_leave_what_they_leave_once_and_in_order(
 ) -> None:
     """The oracle is a dictionary that hears every put once and in order."""
     known = dict(enumerate(drawn(torch.arange(ROWS)).numpy()))
-    puts = [(np.array(rows), drawn(torch.tensor(rows), 2 + step).numpy(), step) for step, rows in enumerate(sent)]
+    puts = [
+        (np.array(rows), drawn(torch.tensor(rows), 2 + step).numpy(), step)
+        for step, rows in enumerate(sent)
+    ]
     for rows, words, _ in puts:
         known |= dict(zip(rows.tolist(), words, strict=True))
     order = data.draw(st.permutations([*puts, *puts]))
     (shard,), (token,) = begun()
-    assert sum(shard.put(*put, token) for put in order) >= len(known.keys() & {row for rows in sent for row in rows})
+    assert sum(shard.put(*put, token) for put in order) >= len(
+        known.keys() & {row for rows in sent for row in rows}
+    )
     assert not any(shard.put(*put, token) for put in puts)
     assert np.array_equal(words_in([shard], [token]), np.stack([known[row] for row in range(ROWS)]))
 
@@ -105,7 +119,9 @@ def test_as_many_shards_read_no_file_but_their_own(tmp_path: Path) -> None:
     assert np.array_equal(shards[0].get(own, token), drawn(torch.from_numpy(own)).numpy())
 
 
-def test_what_was_meant_for_an_earlier_incarnation_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+def test_what_was_meant_for_an_earlier_incarnation_is_refused_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
     (shard,), (old,) = begun()
     files = snapshot([shard], [old], tmp_path)
     rows, words = np.array([3, 1]), drawn_later(torch.tensor([3, 1])).numpy()
@@ -167,10 +183,15 @@ def test_a_disk_that_fills_leaves_the_earlier_generation_valid_and_nothing_half_
     files = snapshot([shard], [token], tmp_path)
     shard.put(np.arange(ROWS), drawn_later(torch.arange(ROWS)).numpy(), 1, token)
     for generation in ("1", "2"):
-        with a_disk_that_takes(count), pytest.raises(Refusal, match=rf"population-{generation}-.*: no room left"):
+        with (
+            a_disk_that_takes(count),
+            pytest.raises(Refusal, match=rf"population-{generation}-.*: no room left"),
+        ):
             shard.snapshot(tmp_path, generation, token)
     assert [file.name for file in tmp_path.iterdir()] == [files[0]["file"]]
-    assert np.array_equal(words_in([shard], [token]), drawn_later(torch.arange(ROWS)).numpy()), "training goes on"
+    assert np.array_equal(words_in([shard], [token]), drawn_later(torch.arange(ROWS)).numpy()), (
+        "training goes on"
+    )
     again = shard.restore(tmp_path, files)
     assert np.array_equal(words_in([shard], [again]), drawn(torch.arange(ROWS)).numpy())
 
@@ -184,6 +205,8 @@ def test_a_folder_may_be_a_uri(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_is_refused() -> None:
     (shard,), (token,) = begun()
-    with pytest.raises(Refusal, match=r"storage: gopher://host/folder: .*a path or a URI") as refused:
+    with pytest.raises(
+        Refusal, match=r"storage: gopher://host/folder: .*a path or a URI"
+    ) as refused:
         shard.snapshot("gopher://user:secret@host/folder", "1", token)
     assert "secret" not in str(refused.value)

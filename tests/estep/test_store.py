@@ -17,13 +17,15 @@ from distvae import config
 from distvae.estep import store
 from distvae.estep.store import Kept, LocalStore, room
 from distvae.estep.truncated import RandomSearch
-from distvae.lanes import Held, Lanes
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.numerics.lanes import Held, Lanes
 from tests import dense
 
 
 def words(seed: int = 0) -> Tensor:
-    return torch.randint(-(2**63), 2**63 - 1, (10, 4, 3), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        -(2**63), 2**63 - 1, (10, 4, 3), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def held(rank: int = 0, size: int = 1) -> Held:
@@ -87,7 +89,8 @@ def test_populations_of_other_data_are_refused(tmp_path: Path) -> None:
 
 def test_the_checksum_tells_contents_apart(tmp_path: Path) -> None:
     one, other, again = (
-        LocalStore(words(seed), held()).save(tmp_path, str(i))[0]["sha256"] for i, seed in enumerate((0, 1, 0))
+        LocalStore(words(seed), held()).save(tmp_path, str(i))[0]["sha256"]
+        for i, seed in enumerate((0, 1, 0))
     )
     assert one == again != other
 
@@ -122,7 +125,9 @@ def test_a_mapped_file_holds_what_memory_would_and_leaves_nothing_behind(tmp_pat
     assert [file.name for file in tmp_path.iterdir()] == [facts["file"]]
 
 
-def test_a_file_of_many_parts_gives_back_every_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_many_parts_gives_back_every_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "PART", 3)
     again = empty()
     again.load(tmp_path, whole().save(tmp_path, "a"))
@@ -130,7 +135,9 @@ def test_a_file_of_many_parts_gives_back_every_bit(tmp_path: Path, monkeypatch: 
 
 
 def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
-    with pytest.raises(Refusal, match=r"64 states for 1,000,000,000,000 rows need 4096000\.0 GB.*estep.mapped"):
+    with pytest.raises(
+        Refusal, match=r"64 states for 1,000,000,000,000 rows need 4096000\.0 GB.*estep.mapped"
+    ):
         room(10**12, 64, 8)
 
 
@@ -139,9 +146,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         room(10, 4, 3, str(tmp_path / "nowhere"))
 
 
-def test_a_disk_without_room_for_the_populations_is_refused_before_it_is_full(tmp_path: Path) -> None:
+def test_a_disk_without_room_for_the_populations_is_refused_before_it_is_full(
+    tmp_path: Path,
+) -> None:
     rows = shutil.disk_usage(tmp_path).free // 96 + 10**8
-    with pytest.raises(Refusal, match=rf"estep\.mapped: {tmp_path}: No space left .* with \S+ GB of room"):
+    with pytest.raises(
+        Refusal, match=rf"estep\.mapped: {tmp_path}: No space left .* with \S+ GB of room"
+    ):
         room(rows, 4, 3, str(tmp_path))
     assert not list(tmp_path.iterdir())
 
@@ -155,7 +166,9 @@ def refusing(number: int) -> Callable[[int, int, int], None]:
     return answer
 
 
-def test_room_that_others_have_taken_is_missed_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_that_others_have_taken_is_missed_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "posix_fallocate", refusing(errno.EDQUOT))
     with pytest.raises(Refusal, match=r"estep\.mapped: .*quota exceeded"):
         room(10, 4, 3, str(tmp_path))
@@ -176,7 +189,10 @@ def test_a_system_that_sets_no_room_aside_maps_populations_all_the_same(
 
 def test_a_trainings_result_is_the_same_with_mapped_populations(tmp_path: Path) -> None:
     batch = dense.rows(20, dense.model(latent=70))
-    held, mapped = (RandomSearch(config.RandomSearch(states=10, mapped=folder), 70) for folder in (None, str(tmp_path)))
+    held, mapped = (
+        RandomSearch(config.RandomSearch(states=10, mapped=folder), 70)
+        for folder in (None, str(tmp_path))
+    )
     for search in (held, mapped):
         search.begin([batch.x], Lanes(20, 4).held(), 0)
     assert torch.equal(held.store.get(batch.row), mapped.store.get(batch.row))

@@ -1,4 +1,6 @@
-"""What every model keeps to, present and future: one test for each promise of the interface, over all families."""
+"""What every model keeps to, present and future: one test for each promise of the interface, over
+all families.
+"""
 
 import dataclasses
 import math
@@ -9,12 +11,12 @@ import torch
 from torch import Tensor
 
 from distvae.config import Config
+from distvae.config.schema import FAMILIES
 from distvae.estep import assemble
 from distvae.interface import Batch, expect
-from distvae.lanes import Lanes
 from distvae.models.registry import MODELS
-from distvae.noise import Noise
-from distvae.schema import FAMILIES
+from distvae.numerics.lanes import Lanes
+from distvae.numerics.noise import Noise
 from tests import tiny
 
 ROWS = 6
@@ -32,17 +34,30 @@ AMORTISED: list[dict[str, Any]] = [
     {"kind": "vae", "hidden": [9, 8, 7], "activation": "relu"},
 ]
 TRUNCATED: list[dict[str, Any]] = [
-    {"model": {"kind": "tvae"}, "estep": {"kind": "evolution", "states": 9, "parents": 3, "children": 2}},
+    {
+        "model": {"kind": "tvae"},
+        "estep": {"kind": "evolution", "states": 9, "parents": 3, "children": 2},
+    },
     {"model": {"kind": "tvae", "hidden": []}, "estep": {"kind": "random", "states": 5}},
-    {"model": {"kind": "tvae", "likelihood": "bernoulli", "hidden": [5, 6]}, "estep": {"kind": "exact"}},
+    {
+        "model": {"kind": "tvae", "likelihood": "bernoulli", "hidden": [5, 6]},
+        "estep": {"kind": "exact"},
+    },
     {"model": {"kind": "tvae", "output": "sigmoid", "variance": None}, "estep": {"kind": "exact"}},
 ]
 CONVOLVED: dict[str, Any] = {"net": "conv", "channels": [3], "activation": "leaky_relu"}
 CONVOLUTIONAL = [
-    {"model": {"kind": kind, "likelihood": "bernoulli"} | CONVOLVED, "estep": {"input": "raw"} | CONVOLVED}
+    {
+        "model": {"kind": kind, "likelihood": "bernoulli"} | CONVOLVED,
+        "estep": {"input": "raw"} | CONVOLVED,
+    }
     for kind in ("vae", "sdm", "vsc", "gumbel")
 ]
-VARIANTS = [*({"model": model, "estep": {"input": "log"}} for model in AMORTISED), *CONVOLUTIONAL, *TRUNCATED]
+VARIANTS = [
+    *({"model": model, "estep": {"input": "log"}} for model in AMORTISED),
+    *CONVOLUTIONAL,
+    *TRUNCATED,
+]
 
 
 @dataclasses.dataclass
@@ -103,12 +118,17 @@ def test_expectation_is_linear_and_keeps_constants(case: Case) -> None:
     ones = expect(case.q, torch.ones_like, 3, case.noise)
     torch.testing.assert_close(ones, torch.ones_like(ones))
     once = expect(case.q, case.model.decode, 3, case.noise)
-    torch.testing.assert_close(expect(case.q, lambda z: 2 * case.model.decode(z), 3, case.noise), 2 * once)
+    torch.testing.assert_close(
+        expect(case.q, lambda z: 2 * case.model.decode(z), 3, case.noise), 2 * once
+    )
 
 
 def test_no_draws_leave_nothing_to_chance(case: Case) -> None:
     other = Noise(99, 7, case.noise.row)
-    assert torch.equal(expect(case.q, case.model.decode, 0, case.noise), expect(case.q, case.model.decode, 0, other))
+    assert torch.equal(
+        expect(case.q, case.model.decode, 0, case.noise),
+        expect(case.q, case.model.decode, 0, other),
+    )
 
 
 def test_the_same_rows_in_another_order_give_the_same_values(case: Case) -> None:
@@ -125,20 +145,27 @@ def test_statistics_add_over_parts_of_a_batch(case: Case) -> None:
     parts = []
     for rows in (slice(0, 2), slice(2, None)):
         batch = Batch(case.batch.x[rows], case.batch.row[rows])
-        parts.append(case.model.statistics(batch, case.estep(case.model, batch), Noise(0, 0, batch.row)))
+        parts.append(
+            case.model.statistics(batch, case.estep(case.model, batch), Noise(0, 0, batch.row))
+        )
     for name, value in whole.items():
         torch.testing.assert_close(value, parts[0][name] + parts[1][name])
     case.model.maximise(whole)
 
 
 def test_the_bound_is_the_mean_of_its_integrand(case: Case) -> None:
-    """E_q[log p(x | z) + log p(z) - log q(z)], by many draws, is what one draw and the closed forms estimate."""
+    """E_q[log p(x | z) + log p(z) - log q(z)], by many draws, is what one draw and the closed forms
+    estimate.
+    """
     draws, visits = 2000, 400
     with torch.no_grad():
         z, _ = case.q.points(draws, case.noise)
         integrand = case.model.log_likelihood(case.batch, z) + case.q.log_ratio(z)
         singles = torch.stack(
-            [case.model.bound(case.batch, case.q, Noise(1, epoch, case.batch.row)) for epoch in range(visits)]
+            [
+                case.model.bound(case.batch, case.q, Noise(1, epoch, case.batch.row))
+                for epoch in range(visits)
+            ]
         )
     error = (integrand.var(1) / draws + singles.var(0) / visits).sqrt()
     assert ((singles.mean(0) - integrand.mean(1)).abs() < 5 * error + 1e-4).all()
@@ -175,8 +202,13 @@ def test_what_is_missing_changes_nothing(case: Case) -> None:
 def test_the_weights_are_a_function_of_the_seed(case: Case) -> None:
     again, _ = assemble(case.config, tiny.DIMS, tiny.SHAPE)
     other, _ = assemble(case.config.with_("train", seed=1), tiny.DIMS, tiny.SHAPE)
-    same = [torch.equal(a, b) for a, b in zip(case.model.parameters(), again.parameters(), strict=True)]
-    differ = [not torch.equal(a, b) for a, b in zip(case.model.parameters(), other.parameters(), strict=True)]
+    same = [
+        torch.equal(a, b) for a, b in zip(case.model.parameters(), again.parameters(), strict=True)
+    ]
+    differ = [
+        not torch.equal(a, b)
+        for a, b in zip(case.model.parameters(), other.parameters(), strict=True)
+    ]
     assert all(same)
     assert any(differ)
 

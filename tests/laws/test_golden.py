@@ -1,4 +1,5 @@
-"""Golden losses: the first objectives of every recipe, on data made by arithmetic, are what they were.
+"""Golden losses: the first objectives of every recipe, on data made by arithmetic, are what they
+were.
 
 After a change that is meant to move them: `python -m tests.laws.test_golden` writes them anew.
 """
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
-from distvae.lanes import Lanes
-from distvae.recipes import load, recipe_names
+from distvae.numerics.lanes import Lanes
 from distvae.train.loop import Trainer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "objectives.json"
@@ -27,7 +28,9 @@ def objectives(recipe: str) -> list[float]:
     x = (0.5 + 0.5 * np.sin(place * 0.618) * np.cos(place * 0.0137)).astype(np.float32)
     model, estep = assemble(config, dims, getattr(config.data, "shape", ()))
     estep.begin([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
-    trainer = Trainer(config.train, model, estep, x[:48], x[48:] if config.estep.kind == "amortised" else x[:48])
+    trainer = Trainer(
+        config.train, model, estep, x[:48], x[48:] if config.estep.kind == "amortised" else x[:48]
+    )
     found = [trainer.validate()["objective"]]
     for step in range(STEPS):
         trainer.step(np.arange(16) + 16 * (step % 3))
@@ -41,4 +44,6 @@ def test_the_first_objectives_of_a_recipe_are_golden(recipe: str) -> None:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps({recipe: objectives(recipe) for recipe in recipe_names()}, indent=1) + "\n")
+    GOLDEN.write_text(
+        json.dumps({recipe: objectives(recipe) for recipe in recipe_names()}, indent=1) + "\n"
+    )

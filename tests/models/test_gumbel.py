@@ -14,7 +14,7 @@ from distvae.config import GumbelModel
 from distvae.interface import Batch
 from distvae.models.gumbel import Gumbel
 from distvae.models.posteriors import Binary
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 from tests import dense
 
 SEED = st.integers(0, 2**31)
@@ -34,7 +34,10 @@ def noise(epoch: int = 0) -> Noise:
 @given(SEED, st.floats(0.1, 5))
 def test_the_divergence_is_that_of_torch(seed: int, scale: float) -> None:
     q = posterior(seed, scale=scale)
-    ours, prior = distributions.Bernoulli(logits=q.logits), distributions.Bernoulli(logits=q.prior_logits)
+    ours, prior = (
+        distributions.Bernoulli(logits=q.logits),
+        distributions.Bernoulli(logits=q.prior_logits),
+    )
     torch.testing.assert_close(q.kl(), distributions.kl_divergence(ours, prior).sum(-1))
 
 
@@ -51,14 +54,18 @@ def test_sure_latents_diverge_from_a_fair_coin_by_a_bit_in_single_precision(logi
 def test_the_log_ratio_is_that_of_torch(seed: int) -> None:
     q = posterior(seed)
     z = dense.all_states(LATENT).expand(ROWS, -1, -1)
-    ours, prior = (distributions.Bernoulli(logits=logits[:, None]) for logits in (q.logits, q.prior_logits))
+    ours, prior = (
+        distributions.Bernoulli(logits=logits[:, None]) for logits in (q.logits, q.prior_logits)
+    )
     torch.testing.assert_close(q.log_ratio(z), (prior.log_prob(z) - ours.log_prob(z)).sum(-1))
 
 
 @given(SEED, st.floats(0.1, 5))
 def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(seed: int, temperature: float) -> None:
     q = posterior(seed, temperature)
-    theirs = distributions.RelaxedBernoulli(torch.tensor(temperature).double(), logits=q.logits[:, None])
+    theirs = distributions.RelaxedBernoulli(
+        torch.tensor(temperature).double(), logits=q.logits[:, None]
+    )
     uniform = noise().uniform("spike", 1, LATENT).double()
     with patch("torch.rand", return_value=uniform):  # which torch's draws begin with
         torch.testing.assert_close(q.sample(noise()), theirs.rsample(), rtol=1e-5, atol=1e-6)
@@ -66,12 +73,16 @@ def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(seed: int, temperatu
 
 def test_relaxed_draws_are_distributed_as_torchs() -> None:
     logits = torch.tensor([[1.0, -0.5]]).expand(40_000, 2)
-    z = Binary(logits, torch.zeros_like(logits), 0.7).sample(Noise(0, 0, torch.arange(40_000)))[:, 0]
+    z = Binary(logits, torch.zeros_like(logits), 0.7).sample(Noise(0, 0, torch.arange(40_000)))[
+        :, 0
+    ]
     torch.manual_seed(0)
     theirs = distributions.RelaxedBernoulli(torch.tensor(0.7), logits=logits).sample()
     levels = torch.linspace(0.05, 0.95, 19)
     for j in range(2):
-        torch.testing.assert_close(z[:, j].quantile(levels), theirs[:, j].quantile(levels), atol=0.02, rtol=0)
+        torch.testing.assert_close(
+            z[:, j].quantile(levels), theirs[:, j].quantile(levels), atol=0.02, rtol=0
+        )
 
 
 def test_relaxed_draws_become_the_binary_ones() -> None:
@@ -81,14 +92,18 @@ def test_relaxed_draws_become_the_binary_ones() -> None:
 
 def test_binary_draws_have_the_mean_of_the_posterior() -> None:
     logits = torch.tensor([[1.0, -0.5]]).expand(100_000, 2)
-    z, _ = Binary(logits, torch.zeros_like(logits), 0.5).points(1, Noise(0, 0, torch.arange(100_000)))
+    z, _ = Binary(logits, torch.zeros_like(logits), 0.5).points(
+        1, Noise(0, 0, torch.arange(100_000))
+    )
     assert set(z.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(z[:, 0].mean(0), logits[0].sigmoid(), atol=0.01, rtol=0)
 
 
 def model(seed: int = 0, **fields: Any) -> Gumbel:
     torch.manual_seed(seed)
-    made = Gumbel(GumbelModel(latent=LATENT, hidden=(6,), likelihood="bernoulli", **fields), DIMS).double()
+    made = Gumbel(
+        GumbelModel(latent=LATENT, hidden=(6,), likelihood="bernoulli", **fields), DIMS
+    ).double()
     made.pi.copy_(torch.rand(LATENT))
     return made
 
@@ -133,7 +148,9 @@ def test_a_fixed_prior_stays() -> None:
     made = model()
     before = made.pi.clone()
     q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
-    made.maximise(made.statistics(Batch(torch.rand(ROWS, DIMS).double(), torch.arange(ROWS)), q, noise()))
+    made.maximise(
+        made.statistics(Batch(torch.rand(ROWS, DIMS).double(), torch.arange(ROWS)), q, noise())
+    )
     assert torch.equal(made.pi, before)
 
 

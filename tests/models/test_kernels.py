@@ -12,10 +12,19 @@ from torch import Tensor
 from distvae.config import Evolution as EvolutionConfig
 from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
-from distvae.lanes import Lanes
 from distvae.models import population
-from distvae.models.population import States, heaviest, keep_best, kernels, pack, repeated, tabulate, unpack
+from distvae.models.population import (
+    States,
+    heaviest,
+    keep_best,
+    kernels,
+    pack,
+    repeated,
+    tabulate,
+    unpack,
+)
 from distvae.models.tvae import TVAE
+from distvae.numerics.lanes import Lanes
 from tests import dense
 
 WIDTHS = [7, 64, 65, 200, 512]
@@ -96,10 +105,14 @@ def test_states_are_unpacked_to_the_same_numbers(latent: int) -> None:
 
 @widths
 @pytest.mark.parametrize("chance", [0.02, 0.5])
-def test_linear_layers_add_up_the_same_rows_with_the_same_gradient(latent: int, chance: float) -> None:
+def test_linear_layers_add_up_the_same_rows_with_the_same_gradient(
+    latent: int, chance: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.rand(3000, latent, generator=generator) < chance
-    rows, shift, pull = (torch.randn(n, 33, generator=generator, dtype=torch.float64) for n in (latent, 1, 3000))
+    rows, shift, pull = (
+        torch.randn(n, 33, generator=generator, dtype=torch.float64) for n in (latent, 1, 3000)
+    )
     rows, shift = rows.requires_grad_(), shift[0].clone().requires_grad_()
 
     def told() -> tuple[Tensor, ...]:
@@ -116,7 +129,9 @@ def test_linear_layers_add_up_the_same_rows_with_the_same_gradient(latent: int, 
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-@pytest.mark.parametrize("fields", [{}, {"hidden": ()}, {"hidden": (9, 5)}, {"likelihood": "bernoulli"}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{}, {"hidden": ()}, {"hidden": (9, 5)}, {"likelihood": "bernoulli"}], ids=str
+)
 def test_bounds_and_gradients_are_the_same(fields: dict[str, Any], missing: float) -> None:
     model = dense.model(latent=12, dims=20, **fields).double()
     batch = dense.rows(300, model, missing=missing)
@@ -132,7 +147,9 @@ def test_bounds_and_gradients_are_the_same(fields: dict[str, Any], missing: floa
 
 @pytest.mark.parametrize("latent", [60, 300])
 def test_a_visit_leaves_the_same_populations(latent: int) -> None:
-    """In double precision, where no two values are near enough for rounding to decide: 40 000 states."""
+    """In double precision, where no two values are near enough for rounding to decide: 40 000
+    states.
+    """
     model = dense.model(latent=latent, hidden=(30,), dims=20).double()
     with torch.no_grad():
         model.pi.fill_(2 / latent)
@@ -151,7 +168,9 @@ def test_a_visit_leaves_the_same_populations(latent: int) -> None:
 
 
 def test_weights_that_are_no_numbers_point_at_a_state_that_is_there() -> None:
-    """Else loops write beyond the gradient of none, and the process is aborted before training is refused."""
+    """Else loops write beyond the gradient of none, and the process is aborted before training is
+    refused.
+    """
     place, weight = torch.tensor([[1, 2]]), torch.full((1, 2), torch.nan)
     for one, other in zip(*both_ways(heaviest, place, weight, 4), strict=True):
         assert torch.equal(one, other)

@@ -1,4 +1,6 @@
-"""Laws of likelihoods, posteriors and models, against torch.distributions, quadrature, autograd and SciPy."""
+"""Laws of likelihoods, posteriors and models, against torch.distributions, quadrature, autograd and
+SciPy.
+"""
 
 import math
 
@@ -17,7 +19,7 @@ from distvae.models.posteriors import LearnedVariance, SpikeAndSlab, bernoulli_k
 from distvae.models.sdm import SDM, dct
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC, SpikeAndSlabHead
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 SEED = st.integers(0, 2**31)
 
@@ -45,20 +47,30 @@ def test_the_gaussian_divergence_is_that_of_torch(seed: int) -> None:
 
 
 @given(SEED)
-def test_the_learned_variance_divergence_equals_the_alternating_scheme_in_value_and_gradient(seed: int) -> None:
+def test_the_learned_variance_divergence_equals_the_alternating_scheme_in_value_and_gradient(
+    seed: int,
+) -> None:
     mean, log_variance = (t.requires_grad_() for t in moments(seed))
     ours = LearnedVariance(mean, log_variance).kl().sum()
     with torch.no_grad():
         gamma = mean.square() + log_variance.exp()
     q = distributions.Normal(mean, (0.5 * log_variance).exp())
-    theirs = distributions.kl_divergence(q, distributions.Normal(torch.zeros_like(mean), gamma.sqrt())).sum()
+    theirs = distributions.kl_divergence(
+        q, distributions.Normal(torch.zeros_like(mean), gamma.sqrt())
+    ).sum()
     torch.testing.assert_close(ours, theirs)
     inputs = (mean, log_variance)
-    torch.testing.assert_close(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs))
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs)
+    )
 
 
-@pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (0.0, -20.0), (20.0, -20.0), (1e-30, 10.0)])
-def test_the_learned_variance_divergence_stays_finite_in_single_precision(mean: float, log_variance: float) -> None:
+@pytest.mark.parametrize(
+    ("mean", "log_variance"), [(0.0, 0.0), (0.0, -20.0), (20.0, -20.0), (1e-30, 10.0)]
+)
+def test_the_learned_variance_divergence_stays_finite_in_single_precision(
+    mean: float, log_variance: float
+) -> None:
     inputs = [torch.tensor([[value]], requires_grad=True) for value in (mean, log_variance)]
     kl = LearnedVariance(*inputs).kl().sum()
     exact = 0.5 * math.log1p(mean**2 * math.exp(-log_variance))
@@ -67,8 +79,12 @@ def test_the_learned_variance_divergence_stays_finite_in_single_precision(mean: 
 
 
 @given(SEED, st.floats(0.01, 0.99))
-def test_the_spike_and_slab_divergence_is_minus_the_expected_log_ratio(seed: int, alpha: float) -> None:
-    """E_q[log p - log q] by quadrature over the slab and enumeration of the spike, one value at a time."""
+def test_the_spike_and_slab_divergence_is_minus_the_expected_log_ratio(
+    seed: int, alpha: float
+) -> None:
+    """E_q[log p - log q] by quadrature over the slab and enumeration of the spike, one value at a
+    time.
+    """
     q = spike_and_slab(seed, alpha)
     node, weight = (torch.tensor(t) for t in _gauss_hermite())
     scale = (0.5 * q.log_variance).exp()
@@ -111,8 +127,12 @@ def test_hard_gates_have_the_mean_of_the_spike_and_slab() -> None:
 
 
 @given(SEED)
-def test_itakura_saito_is_the_complex_gaussian_density_up_to_the_change_of_variables(seed: int) -> None:
-    """p(c) of a circular complex Gaussian, as two real Gaussians of half its variance, is p(|c|^2) / pi."""
+def test_itakura_saito_is_the_complex_gaussian_density_up_to_the_change_of_variables(
+    seed: int,
+) -> None:
+    """p(c) of a circular complex Gaussian, as two real Gaussians of half its variance, is p(|c|^2)
+    / pi.
+    """
     real, imaginary = moments(seed)
     output = moments(seed + 1)[0]
     half = distributions.Normal(torch.zeros_like(output), (0.5 * output.exp()).sqrt())
@@ -120,7 +140,9 @@ def test_itakura_saito_is_the_complex_gaussian_density_up_to_the_change_of_varia
     power = real.square() + imaginary.square()
     torch.testing.assert_close(ItakuraSaito().log_density(power, output), expected)
     exponential = distributions.Exponential((-output).exp())
-    torch.testing.assert_close(ItakuraSaito().log_density(power, output), exponential.log_prob(power))
+    torch.testing.assert_close(
+        ItakuraSaito().log_density(power, output), exponential.log_prob(power)
+    )
 
 
 @given(SEED)
@@ -155,14 +177,19 @@ def test_what_is_missing_says_nothing(likelihood: ItakuraSaito | Bernoulli | Gau
     altered = x.where(mask, 123.0)
     masked = [likelihood(data, output[:, None], mask) for data in (x, altered)]
     assert torch.equal(*masked)
-    expected = torch.stack([likelihood.log_density(x[:, None], output[:, None])[i, 0][mask[i]].sum() for i in range(4)])
+    expected = torch.stack(
+        [likelihood.log_density(x[:, None], output[:, None])[i, 0][mask[i]].sum() for i in range(4)]
+    )
     torch.testing.assert_close(masked[0][:, 0], expected)
 
 
 @pytest.mark.parametrize(
-    ("rows", "atoms", "rank"), [(32, 32, 32), (32, 64, 32), (64, 32, 32), (64, 64, 64), (32, 128, 32)]
+    ("rows", "atoms", "rank"),
+    [(32, 32, 32), (32, 64, 32), (64, 32, 32), (64, 64, 64), (32, 128, 32)],
 )
-def test_the_dct_has_unit_columns_a_constant_atom_and_full_rank(rows: int, atoms: int, rank: int) -> None:
+def test_the_dct_has_unit_columns_a_constant_atom_and_full_rank(
+    rows: int, atoms: int, rank: int
+) -> None:
     matrix = dct(rows, atoms)
     torch.testing.assert_close(matrix.norm(dim=0), torch.ones(atoms))
     torch.testing.assert_close(matrix[:, 0], torch.full((rows,), rows**-0.5))
@@ -218,7 +245,9 @@ def test_with_gamma_one_and_alpha_near_one_vsc_is_the_vae(seed: int) -> None:
     assert isinstance(q, SpikeAndSlab)
     batch, noise = _rows()
     plain = GaussianPosterior(q.mean, q.log_variance)
-    torch.testing.assert_close(vsc.bound(batch, q, noise), vae.bound(batch, plain, noise), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        vsc.bound(batch, q, noise), vae.bound(batch, plain, noise), atol=1e-3, rtol=1e-4
+    )
     torch.testing.assert_close(q.code, plain.code, atol=1e-4, rtol=1e-4)
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from distvae.config import from_dict
 from distvae.estep import assemble
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.population import pack
 from distvae.models.tvae import TVAE, FromBits
-from distvae.noise import Noise
-from distvae.refusal import Refusal
+from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.step import ascend
 from distvae.train.team import ALONE
@@ -43,12 +43,16 @@ def adam_of(model: TVAE) -> Adam:
 
 
 def every_state() -> Tensor:
-    return torch.tensor([[(n >> h) & 1 for h in range(H)] for n in range(2**H)], dtype=torch.float32)
+    return torch.tensor(
+        [[(n >> h) & 1 for h in range(H)] for n in range(2**H)], dtype=torch.float32
+    )
 
 
 @pytest.mark.parametrize("hidden", [[H], [H, H]])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-def test_it_is_binary_sparse_coding_while_linear_and_more_thereafter(hidden: list[int], activation: str) -> None:
+def test_it_is_binary_sparse_coding_while_linear_and_more_thereafter(
+    hidden: list[int], activation: str
+) -> None:
     deep, posterior = model_of(hidden, activation=activation, linear=LINEAR)
     bsc, _ = model_of([])
     only, last = bsc.decoder[0], deep.decoder[-1]
@@ -67,13 +71,17 @@ def test_it_is_binary_sparse_coding_while_linear_and_more_thereafter(hidden: lis
 
 
 def test_hidden_layers_begin_with_steps_of_the_rate() -> None:
-    """Adam's steps are as large as the rate at first, which is so of layers that begin late as well."""
+    """Adam's steps are as large as the rate at first, which is so of layers that begin late as
+    well.
+    """
     deep, posterior = model_of([H], linear=LINEAR)
     adam = adam_of(deep)
     trained(deep, posterior, range(LINEAR), adam)
     torch.testing.assert_close(deep.hidden[0].weight, torch.eye(H))
     trained(deep, posterior, range(LINEAR, LINEAR + 1), adam)
-    assert float((deep.hidden[0].weight.detach() - torch.eye(H)).abs().max()) == pytest.approx(0.05, rel=1e-3)
+    assert float((deep.hidden[0].weight.detach() - torch.eye(H)).abs().max()) == pytest.approx(
+        0.05, rel=1e-3
+    )
 
 
 def test_without_such_a_start_all_layers_learn_at_once() -> None:
@@ -83,7 +91,9 @@ def test_without_such_a_start_all_layers_learn_at_once() -> None:
     assert (deep.hidden[0].weight - before).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("settings", [{"activation": "tanh"}, {"hidden": [H + 1]}, {"hidden": [H, 3]}])
+@pytest.mark.parametrize(
+    "settings", [{"activation": "tanh"}, {"hidden": [H + 1]}, {"hidden": [H, 3]}]
+)
 def test_layers_that_cannot_pass_states_on_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(Refusal, match="cannot pass states on"):
         model_of(settings.pop("hidden", [H]), linear=1, **settings)

@@ -1,4 +1,6 @@
-"""Convolutional nets: images of any size come back whole, laid out as data lays them out, with the published counts."""
+"""Convolutional nets: images of any size come back whole, laid out as data lays them out, with the
+published counts.
+"""
 
 import math
 from itertools import pairwise
@@ -10,10 +12,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from distvae.config import Config, Net, from_dict
+from distvae.config.recipes import load
 from distvae.estep import assemble
+from distvae.files.refusal import Refusal
 from distvae.models.nets import Pyramid, decoder, encoder
-from distvae.recipes import load
-from distvae.refusal import Refusal
 from distvae.train.session import fit
 from tests import tiny
 
@@ -29,11 +31,16 @@ Shape = tuple[int, int, int]
 def test_what_comes_out_has_the_size_of_what_went_in(
     shape: Shape, channels: tuple[int, ...], kernel: int, hidden: tuple[int, ...]
 ) -> None:
-    config, dims = Net(hidden=hidden, net="conv", channels=channels, kernel=kernel), math.prod(shape)
+    config, dims = (
+        Net(hidden=hidden, net="conv", channels=channels, kernel=kernel),
+        math.prod(shape),
+    )
     try:
         features, width = encoder(config, dims, shape)
     except Refusal:
-        assume(min(shape[1:]) >= 2 ** len(channels))  # only what is too small for so many layers may be refused
+        assume(
+            min(shape[1:]) >= 2 ** len(channels)
+        )  # only what is too small for so many layers may be refused
         raise
     made = decoder(config, 6, dims, shape)
     assert features(torch.zeros(2, 5, dims)).shape == (2, 5, width)
@@ -42,7 +49,9 @@ def test_what_comes_out_has_the_size_of_what_went_in(
 
 
 def test_an_image_that_moves_has_features_that_move() -> None:
-    """Rows are channels, height, width, flat: two pixels down and four to the right are one and two of stride 2."""
+    """Rows are channels, height, width, flat: two pixels down and four to the right are one and two
+    of stride 2.
+    """
     config, shape = Net(hidden=(), net="conv", channels=(5,), activation="relu"), (3, 16, 20)
     features, _ = encoder(config, math.prod(shape), shape)
     image = torch.zeros(2, *shape)
@@ -59,14 +68,19 @@ def test_a_convolution_and_the_transposed_one_of_its_weights_are_adjoint() -> No
     inwards, outwards = pyramid.inwards()[0], pyramid.outwards()[0]
     with torch.no_grad():
         outwards.weight.copy_(inwards.weight)  # type: ignore[operator, arg-type]
-    x, y = torch.rand(1, *shape, dtype=torch.float64), torch.rand(1, *pyramid.top, dtype=torch.float64)
+    x, y = (
+        torch.rand(1, *shape, dtype=torch.float64),
+        torch.rand(1, *pyramid.top, dtype=torch.float64),
+    )
     for layer in (inwards.double(), outwards.double()):
         layer.bias.data.zero_()  # type: ignore[operator]
     torch.testing.assert_close((inwards(x) * y).sum(), (x * outwards(y)).sum())
 
 
 def released(channels: int, latent: int, heads: int) -> int:
-    """Parameters of the ConvVAE and ConvVSC of the reproduction's code for 64 x 64: 32-32-64-64, 4 x 4, hidden 256."""
+    """Parameters of the ConvVAE and ConvVSC of the reproduction's code for 64 x 64: 32-32-64-64, 4
+    x 4, hidden 256.
+    """
     widths = [channels, 32, 32, 64, 64]
     kernels = sum(16 * a * b for a, b in pairwise(widths))
     flat = 64 * 4 * 4
@@ -93,11 +107,17 @@ def conv(**model: Any) -> Config:
     [
         (conv(), (), r"model\.net: 'conv', and a data point is no image"),
         (conv(), (2, 40), r"model\.net: 'conv', and a data point is no image"),
-        (conv(channels=[2] * 5), (1, 28, 28), r"model\.channels: 5 layers on 28 x 28; at most 4 expected"),
+        (
+            conv(channels=[2] * 5),
+            (1, 28, 28),
+            r"model\.channels: 5 layers on 28 x 28; at most 4 expected",
+        ),
         (conv(net="flat"), (), r"estep\.net: 'conv', and a data point is no image"),
     ],
 )
-def test_what_has_no_place_for_convolutions_is_refused(config: Config, shape: tuple[int, ...], words: str) -> None:
+def test_what_has_no_place_for_convolutions_is_refused(
+    config: Config, shape: tuple[int, ...], words: str
+) -> None:
     with pytest.raises(Refusal, match=words):
         assemble(config, math.prod(shape) or 513, shape)
 

@@ -32,11 +32,16 @@ def random_states(seed: int, *shape: int, chance: float = 0.5) -> Tensor:
 
 def integers(words: Tensor) -> list[int]:
     """Each state as one integer, its first bit the lowest."""
-    return [int.from_bytes(row.tobytes(), "little") for row in words.reshape(-1, words.shape[-1]).numpy()]
+    return [
+        int.from_bytes(row.tobytes(), "little")
+        for row in words.reshape(-1, words.shape[-1]).numpy()
+    ]
 
 
 def with_repetitions(seed: int, rows: int, count: int, latent: int) -> Tensor:
-    """(B, C, H) states of which a good part are changes of one bit, or nothing, of others in the row."""
+    """(B, C, H) states of which a good part are changes of one bit, or nothing, of others in the
+    row.
+    """
     generator = torch.Generator().manual_seed(seed)
     half = random_states(seed, rows, count // 2, latent, chance=1.5 / latent)
     again = half[:, torch.randint(count // 2, (count - count // 2,), generator=generator)].clone()
@@ -59,19 +64,25 @@ def test_packing_is_that_of_numpy(seed: int, latent: int) -> None:
     states = random_states(seed, 5, latent)
     padded = np.zeros((5, 64 * words_of(latent)), dtype=bool)
     padded[:, :latent] = states.numpy()
-    assert np.array_equal(pack(states).numpy(), np.packbits(padded, axis=-1, bitorder="little").view(np.int64))
+    assert np.array_equal(
+        pack(states).numpy(), np.packbits(padded, axis=-1, bitorder="little").view(np.int64)
+    )
 
 
 @given(SEED, LATENT)
 def test_a_flip_turns_over_the_bit_named_and_no_other(seed: int, latent: int) -> None:
     words = pack(random_states(seed, 4, 3, latent))
     bit = torch.randint(latent, (4, 3), generator=torch.Generator().manual_seed(seed))
-    expected = [value ^ (1 << int(place)) for value, place in zip(integers(words), bit.flatten(), strict=True)]
+    expected = [
+        value ^ (1 << int(place))
+        for value, place in zip(integers(words), bit.flatten(), strict=True)
+    ]
     assert integers(flip(words, bit)) == expected
     assert torch.equal(flip(flip(words, bit), bit), words)
     assert torch.equal(holds(flip(words, bit), bit), ~holds(words, bit))
     assert holds(words, bit).flatten().tolist() == [
-        bool(value >> int(place) & 1) for value, place in zip(integers(words), bit.flatten(), strict=True)
+        bool(value >> int(place) & 1)
+        for value, place in zip(integers(words), bit.flatten(), strict=True)
     ]
 
 

@@ -1,4 +1,6 @@
-"""Active values drawn anew: where there were none there are none, and the others are the prior's."""
+"""Active values drawn anew: where there were none there are none, and the others are the
+prior's.
+"""
 
 import torch
 from hypothesis import given
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from distvae.models.posteriors import Gaussian, LearnedVariance, SpikeAndSlab
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 
 ROWS, H, DRAWS = 4, 6, 500
 
@@ -23,7 +25,9 @@ def numbers(seed: int, count: int) -> torch.Tensor:
 def test_every_draw_keeps_the_support_of_a_spike_and_slab(seed: int) -> None:
     mean, log_variance, *prior = numbers(seed, 5)
     gamma = prior[0].sigmoid()
-    q = SpikeAndSlab(gamma, mean, log_variance, 50.0, torch.full_like(mean, 0.1), prior[1], prior[2])
+    q = SpikeAndSlab(
+        gamma, mean, log_variance, 50.0, torch.full_like(mean, 0.1), prior[1], prior[2]
+    )
     states = q.redrawn(7, noise(seed))
     assert states.shape == (ROWS, 7, H)
     assert torch.equal(states != 0, (gamma > 0.5)[:, None].expand_as(states))
@@ -33,7 +37,9 @@ def test_active_values_follow_the_priors_slab() -> None:
     mean, log_variance, prior_mean, prior_log_variance = numbers(0, 4)
     ones = torch.ones_like(mean)
     q = SpikeAndSlab(ones, mean, log_variance, 50.0, ones, prior_mean, prior_log_variance)
-    standard = (q.redrawn(DRAWS, noise(1)) - prior_mean[:, None]) / (prior_log_variance / 2).exp()[:, None]
+    standard = (q.redrawn(DRAWS, noise(1)) - prior_mean[:, None]) / (prior_log_variance / 2).exp()[
+        :, None
+    ]
     assert stats.kstest(standard.ravel().numpy(), "norm").pvalue > 1e-3
 
 

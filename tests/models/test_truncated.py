@@ -1,4 +1,6 @@
-"""The TVAE's posterior, bound, gradient and closed forms, against the dense model and full enumeration."""
+"""The TVAE's posterior, bound, gradient and closed forms, against the dense model and full
+enumeration.
+"""
 
 from typing import Any
 
@@ -47,7 +49,9 @@ def gradients(model: TVAE, value: Tensor) -> tuple[Tensor, ...]:
 
 @missing
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_log_joints_are_those_of_the_dense_model(model: TVAE, missing: float, dtype: torch.dtype) -> None:
+def test_log_joints_are_those_of_the_dense_model(
+    model: TVAE, missing: float, dtype: torch.dtype
+) -> None:
     batch, z = dense.rows(ROWS, model, missing=missing), dense.some_states(ROWS, KEPT, model.states)
     expected = dense.log_joint(model, batch, z)
     model, batch = model.to(dtype), batch._replace(x=batch.x.to(dtype))
@@ -78,7 +82,9 @@ def test_the_gradient_is_that_of_the_dense_bound(model: TVAE, missing: float) ->
 
 
 @missing
-def test_with_all_states_bound_and_gradient_are_those_of_the_likelihood(model: TVAE, missing: float) -> None:
+def test_with_all_states_bound_and_gradient_are_those_of_the_likelihood(
+    model: TVAE, missing: float
+) -> None:
     batch = dense.rows(ROWS, model, missing=missing)
     z = dense.all_states(model.states).expand(ROWS, -1, -1)
     found = model.objective(batch, model.posterior(batch, pack(z)), dense.noise(batch))
@@ -105,7 +111,9 @@ def test_what_is_missing_is_marginalised(model: TVAE) -> None:
         *_, last = (layer for layer in model.decoder if list(layer.parameters()))
         for parameter in last.parameters():
             parameter.data = parameter.index_select(parameter.shape.index(7), seen.nonzero()[:, 0])
-    torch.testing.assert_close(found, bound(model, Batch(whole.x[:, seen], whole.row), z), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        found, bound(model, Batch(whole.x[:, seen], whole.row), z), rtol=1e-5, atol=1e-4
+    )
 
 
 @missing
@@ -118,7 +126,11 @@ def test_two_halves_add_up_to_the_whole(model: TVAE, missing: float) -> None:
         objective = model.objective(part, q, dense.noise(part))
         found = gradients(model, objective)
         with torch.no_grad():
-            return objective, found, model.statistics(part, model.posterior(part, pack(z[rows])), dense.noise(part))
+            return (
+                objective,
+                found,
+                model.statistics(part, model.posterior(part, pack(z[rows])), dense.noise(part)),
+            )
 
     whole, one, other = (told(rows) for rows in (slice(None), slice(0, 13), slice(13, None)))
     torch.testing.assert_close(whole[0], torch.cat([one[0], other[0]]), rtol=1e-4, atol=1e-4)
@@ -128,7 +140,9 @@ def test_two_halves_add_up_to_the_whole(model: TVAE, missing: float) -> None:
 
 
 @missing
-def test_closed_forms_maximise_the_expected_log_joint_and_never_lower_the_bound(model: TVAE, missing: float) -> None:
+def test_closed_forms_maximise_the_expected_log_joint_and_never_lower_the_bound(
+    model: TVAE, missing: float
+) -> None:
     batch, z = dense.rows(ROWS, model, missing=missing), dense.some_states(ROWS, KEPT, model.states)
     before, weight = bound(model, batch, z), dense.log_joint(model, batch, z).softmax(1).detach()
     with torch.no_grad():
@@ -142,11 +156,15 @@ def test_closed_forms_maximise_the_expected_log_joint_and_never_lower_the_bound(
         return (weight * dense.log_joint(model, batch, z, *moved)).sum()
 
     at_the_top = expected(*free)
-    for slope, width in zip(torch.autograd.grad(at_the_top, free), (pi * (1 - pi), torch.ones(())), strict=False):
+    for slope, width in zip(
+        torch.autograd.grad(at_the_top, free), (pi * (1 - pi), torch.ones(())), strict=False
+    ):
         assert (slope * width).abs().max() < 1e-3
     for scale in (0.9, 1.1):
         for moved in range(len(free)):
-            values = [(v * scale).clamp(max=1 - 1e-9) if i == moved else v for i, v in enumerate(free)]
+            values = [
+                (v * scale).clamp(max=1 - 1e-9) if i == moved else v for i, v in enumerate(free)
+            ]
             assert expected(*values) <= at_the_top
     assert bound(model, batch, z).sum() >= before.sum() - 1e-3
 
@@ -156,7 +174,9 @@ def test_expectations_are_weighted_sums_over_the_kept_states(model: TVAE) -> Non
     q = model.posterior(batch, pack(z))
     joint = dense.log_joint(model, batch, z)
     weight = joint.softmax(1)
-    torch.testing.assert_close(q.code.double(), (weight[..., None] * z).sum(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        q.code.double(), (weight[..., None] * z).sum(1), rtol=1e-4, atol=1e-5
+    )
     means = (weight[..., None] * dense.decode(model, z)).sum(1)
     if model.config.likelihood == "gaussian":
         torch.testing.assert_close(expect(q, model.decode).double(), means, rtol=1e-4, atol=1e-5)

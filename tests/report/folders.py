@@ -1,4 +1,6 @@
-"""Folders of sweeps as `distvae tune` leaves them, without having run: trials that ended, failed, or were cut off."""
+"""Folders of sweeps as `distvae tune` leaves them, without having run: trials that ended, failed,
+or were cut off.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -37,9 +39,19 @@ Judge = Callable[[int, dict[str, Any]], Result | None]
 def judged(number: int, values: dict[str, Any]) -> Result:
     """A trial that finished, with figures of its own."""
     chance = np.random.default_rng(number)
-    error, sparse, bound = chance.uniform(0.01, 0.02), chance.uniform(0.2, 0.9), -1234.5678 * chance.uniform(1, 2)
+    error, sparse, bound = (
+        chance.uniform(0.01, 0.02),
+        chance.uniform(0.2, 0.9),
+        -1234.5678 * chance.uniform(1, 2),
+    )
     live = float(chance.integers(1, 4))
-    figures = {"val_bound": bound, "images": 640.0, "squared_error": error, "hoyer": sparse, "live_atoms": live}
+    figures = {
+        "val_bound": bound,
+        "images": 640.0,
+        "squared_error": error,
+        "hoyer": sparse,
+        "live_atoms": live,
+    }
     figures |= {"dead_atoms": 4 - live, "effective_atoms": 1 + 3 * (1 - sparse)}
     return Result(number, values, "finished", 4, bound - 1, figures, 61.0 + number)
 
@@ -48,8 +60,12 @@ def explored(**fields: Any) -> Space:
     return read_space("tiny", TREE | fields)
 
 
-def sweep(folder: Path, judge: Judge = judged, *, concluded: bool = True, **fields: Any) -> list[Result]:
-    """Make the folder of a sweep whose trials end as they are judged, with its ledger; the results in their order."""
+def sweep(
+    folder: Path, judge: Judge = judged, *, concluded: bool = True, **fields: Any
+) -> list[Result]:
+    """Make the folder of a sweep whose trials end as they are judged, with its ledger; the results
+    in their order.
+    """
     folder.mkdir(exist_ok=True)
     space = explored(**fields)
     (folder / SWEEP).write_text(json.dumps(_facts(space)))
@@ -99,14 +115,21 @@ def seen(folder: Path, split: str = "val") -> None:
     judgement.mkdir(parents=True)
     (judgement / "summary.json").write_text('{"hoyer": 0.25, "hoyer_std": 0.01, "pesq_wb": null}')
     chance = np.random.default_rng(0)
-    Image.fromarray(chance.integers(0, 256, (20, 30, 3), np.uint8)).save(judgement / "spectrogram.png")
+    Image.fromarray(chance.integers(0, 256, (20, 30, 3), np.uint8)).save(
+        judgement / "spectrogram.png"
+    )
     for name in ("original", "reconstruction"):
-        soundfile.write(judgement / f"{name}.wav", chance.uniform(-0.5, 0.5, 800), 8000, subtype="PCM_16")
+        soundfile.write(
+            judgement / f"{name}.wav", chance.uniform(-0.5, 0.5, 800), 8000, subtype="PCM_16"
+        )
 
 
 def of_seeds(results: Sequence[Result]) -> list[Result]:
     """The same with the spread that several seeds give."""
     spread = {name: f"{name}_spread" for name in ("squared_error", "hoyer")}
     return [
-        replace(r, figures=r.figures | {wide: 0.1 * r.figures[name] for name, wide in spread.items()}) for r in results
+        replace(
+            r, figures=r.figures | {wide: 0.1 * r.figures[name] for name, wide in spread.items()}
+        )
+        for r in results
     ]

@@ -55,7 +55,12 @@ class Page(HTMLParser):
     def addresses(self) -> list[str]:
         """Everything that the page asks for."""
         asked = ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
-        return [value or "" for _, attributes in self.tags for name, value in attributes.items() if name in asked]
+        return [
+            value or ""
+            for _, attributes in self.tags
+            for name, value in attributes.items()
+            if name in asked
+        ]
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:

@@ -1,4 +1,6 @@
-"""Two sweeps on one page: which trials are on a front, what it covers and what it loses, against counting of others."""
+"""Two sweeps on one page: which trials are on a front, what it covers and what it loses, against
+counting of others.
+"""
 
 import json
 import re
@@ -12,7 +14,7 @@ import pytest
 from optuna._hypervolume import compute_hypervolume
 
 from distvae import report
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.report.compromises import Plane
 from distvae.report.reading import Sweep, read
 from distvae.train.session import fit
@@ -50,7 +52,9 @@ class Two:
     def made(cls, root: Path, **other: Any) -> "Two":
         two = cls(root / "ours", root / "theirs")
         sweeps.without_a_ledger(two.ours, trials=8)
-        sweeps.without_a_ledger(two.theirs, better, trials=7, **{"metrics": {"hoyer": "max"}} | other)
+        sweeps.without_a_ledger(
+            two.theirs, better, trials=7, **{"metrics": {"hoyer": "max"}} | other
+        )
         on_data(two.ours)
         on_data(two.theirs)
         return two
@@ -86,16 +90,23 @@ def test_both_fronts_are_told_from_one_reference(two: Two) -> None:
     ours, theirs = losses(two.ours), losses(two.theirs)
     reference = np.array([max(error for error, _ in best(ours) + best(theirs)), 0.0])
     text = " ".join(" ".join(shown.words).split())
-    found = re.search(r"squared_error (\S+) \(the worst on either front\) and hoyer 0 \(as bad as can be\); more", text)
+    found = re.search(
+        r"squared_error (\S+) \(the worst on either front\) and hoyer 0 \(as bad as can be\); more",
+        text,
+    )
     assert found
     assert float(found[1]) == pytest.approx(reference[0], rel=1e-3)
     for tables in (shown.tables, markdown_tables(twin)):
         for row, one, other in zip(table(tables), (ours, theirs), (theirs, ours), strict=True):
             lost = sum(any(beats(at, point) for at in best(other)) for point in best(one))
-            area = compute_hypervolume(np.array([at for at in one if at[0] <= reference[0]]), reference)
+            area = compute_hypervolume(
+                np.array([at for at in one if at[0] <= reference[0]]), reference
+            )
             assert (row["trials"], row["on its front"]) == (str(len(one)), str(len(best(one))))
             assert float(row["hypervolume"]) == pytest.approx(area, rel=1e-3)
-            assert row["of its front, beaten by the other's"].startswith(f"{lost} of {len(best(one))} ")
+            assert row["of its front, beaten by the other's"].startswith(
+                f"{lost} of {len(best(one))} "
+            )
     assert "was not ranked by squared_error" in shown
     ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
     assert len(set(ids)) == len(ids)
@@ -104,7 +115,9 @@ def test_both_fronts_are_told_from_one_reference(two: Two) -> None:
 def test_a_front_loses_nothing_to_itself(two: Two) -> None:
     page = Page(report.write(two.ours, against=two.ours).read_text())
     assert "cover as much as each other" in page
-    assert [row["of its front, beaten by the other's"].partition(" ")[0] for row in table(page.tables)] == ["0", "0"]
+    assert [
+        row["of its front, beaten by the other's"].partition(" ")[0] for row in table(page.tables)
+    ] == ["0", "0"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +151,9 @@ def test_what_does_not_compare_is_refused_by_name(two: Two, tmp_path: Path) -> N
 
     sweeps.trained(other)
     refused(r"other: a run; two sweeps expected")
-    sweeps.without_a_ledger(other, lambda number, values: Result(number, values, "failed", cause="no"), trials=1)
+    sweeps.without_a_ledger(
+        other, lambda number, values: Result(number, values, "failed", cause="no"), trials=1
+    )
     refused("other: squared_error and hoyer are compared, and no trial has both")
     sweeps.without_a_ledger(other, misspelt, metrics={"hoyer": "max"})
     refused("no squared_error; did you mean 'squared_eror'")
@@ -146,5 +161,8 @@ def test_what_does_not_compare_is_refused_by_name(two: Two, tmp_path: Path) -> N
     sweeps.without_a_ledger(other)
     refused("elsewhere: no trial left its run; trials whose run.json names one and the same digest")
     on_data(other, seed=1)
-    refused("elsewhere: found on other data .tiny, digest tiny-100-1. than .*ours .tiny, digest tiny-100-0.")
+    refused(
+        "elsewhere: found on other data .tiny, digest tiny-100-1. than .*ours .tiny, digest"
+        " tiny-100-0."
+    )
     refused("ranked by hoyer alone; two figures expected", two.theirs)

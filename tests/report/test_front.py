@@ -20,12 +20,19 @@ def test_the_hypervolume_counts_the_cells_that_some_point_covers(
 ) -> None:
     cells = product(range(at[0], SIDE), range(at[1], SIDE))
     covered = sum(any(x < right and y < top for right, top in points) for x, y in cells)
-    assert hypervolume([(float(x), float(y)) for x, y in points], (float(at[0]), float(at[1]))) == covered
+    assert (
+        hypervolume([(float(x), float(y)) for x, y in points], (float(at[0]), float(at[1])))
+        == covered
+    )
 
 
 @given(PLACES)
 def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, int]]) -> None:
-    kept = {(x, y) for x, y in points if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points)}
+    kept = {
+        (x, y)
+        for x, y in points
+        if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points)
+    }
     found = front([(float(x), float(y)) for x, y in points])
     assert set(found) == kept
     assert found == sorted(found, reverse=True)

@@ -28,26 +28,36 @@ def sweep(count: int, figures: Figures) -> Sweep:
     """Trials drawn at random, and what they are worth."""
     chance, told = random.Random(0), list[Any]()
     for number in range(count):
-        params: dict[str, Any] = {"model.kind": ("vae", "vsc")[number % 2], "model.latent": chance.randint(2, 64)}
+        params: dict[str, Any] = {
+            "model.kind": ("vae", "vsc")[number % 2],
+            "model.latent": chance.randint(2, 64),
+        }
         params["train.batch"] = chance.randint(16, 64)
         if params["model.kind"] == "vsc":
             params["model.alpha"] = chance.uniform(0.1, 0.9)
         spans = {name: SPANS[name] for name in params}
-        told.append(optuna.trial.create_trial(params=params, distributions=spans, values=figures(params)))
+        told.append(
+            optuna.trial.create_trial(params=params, distributions=spans, values=figures(params))
+        )
         told[-1].number = number
     trials = [Trial(Result(trial.number + 1, trial.params, "finished"), []) for trial in told]
     return Sweep(Path(), FACTS, trials, True, told)
 
 
 def decided(params: dict[str, Any]) -> list[float]:
-    """The error depends on the number of latents alone; how sparse codes are on alpha, or else on the batch."""
+    """The error depends on the number of latents alone; how sparse codes are on alpha, or else on
+    the batch.
+    """
     return [float(params["model.latent"]), params.get("model.alpha", params["train.batch"] / 64)]
 
 
 @pytest.mark.slow
 def test_the_parameter_that_decides_has_the_largest_share() -> None:
     every, vae, vsc = groups(sweep(40, decided))
-    assert [group.about for group in (vae, vsc)] == ["trials with model.kind vae", "trials with model.kind vsc"]
+    assert [group.about for group in (vae, vsc)] == [
+        "trials with model.kind vae",
+        "trials with model.kind vsc",
+    ]
     assert every.left_out == ["model.alpha"]
     found = shares(every, 0)
     assert found[0].name == "model.latent"

@@ -1,4 +1,6 @@
-"""What a page to be published gives away: no recording, no original, no place on the machine it was made on."""
+"""What a page to be published gives away: no recording, no original, no place on the machine it was
+made on.
+"""
 
 import re
 from dataclasses import replace
@@ -24,16 +26,22 @@ def sweep(tmp_path: Path) -> Path:
     folder, data = tmp_path / "my sweeps" / "one", tmp_path / "my data" / "speech"
 
     def judge(number: int, values: dict[str, Any]) -> Result:
-        result = sweeps.judged(number, values | {"data.path": str(data) if number % 2 else "/srv/other/images"})
+        result = sweeps.judged(
+            number, values | {"data.path": str(data) if number % 2 else "/srv/other/images"}
+        )
         cause = f"cannot read {data}/a/b.wav: see file:///var/log/x.txt and '{Path.home()}/y.log'"
         return replace(result, state="failed", figures={}, cause=cause) if number == 3 else result
 
     folder.parent.mkdir()
-    first, *_ = sweeps.without_a_ledger(folder, judge, base="mnist-vae", fixed={"data.path": str(data)})
+    first, *_ = sweeps.without_a_ledger(
+        folder, judge, base="mnist-vae", fixed={"data.path": str(data)}
+    )
     run = folder / "trials" / str(first.number)
     sweeps.trained(run, data={"path": str(data)})
     sweeps.seen(run)
-    (run / "evaluation" / "val" / "images.png").write_bytes((run / "evaluation/val/spectrogram.png").read_bytes())
+    (run / "evaluation" / "val" / "images.png").write_bytes(
+        (run / "evaluation/val/spectrogram.png").read_bytes()
+    )
     return folder
 
 
@@ -42,7 +50,9 @@ def told(page: Path) -> str:
     return re.sub(r"data:image/png;base64,[^\"]*", "", page.read_text())
 
 
-def test_a_public_page_has_no_recording_no_original_and_no_path(sweep: Path, tmp_path: Path) -> None:
+def test_a_public_page_has_no_recording_no_original_and_no_path(
+    sweep: Path, tmp_path: Path
+) -> None:
     page = report.write(sweep, publish=True)
     assert page == sweep / "report.public.html"
     for text in (told(page), page.with_suffix(".md").read_text()):
@@ -52,14 +62,20 @@ def test_a_public_page_has_no_recording_no_original_and_no_path(sweep: Path, tmp
             assert place not in text
         words = [*Page(text).words, *(str(v) for _, a in Page(text).tags for v in a.values())]
         assert not [word for word in words if LOCAL.search(word)]
-    assert len([each for each in Page(page.read_text()).addresses if each.startswith("data:image")]) == 1
+    assert (
+        len([each for each in Page(page.read_text()).addresses if each.startswith("data:image")])
+        == 1
+    )
     assert "](" not in page.with_suffix(".md").read_text()
 
 
 def test_the_page_at_home_keeps_all_of_it(sweep: Path, tmp_path: Path) -> None:
     page = report.write(sweep)
     assert "data:audio/flac" in page.read_text()
-    assert len([each for each in Page(page.read_text()).addresses if each.startswith("data:image")]) == 2
+    assert (
+        len([each for each in Page(page.read_text()).addresses if each.startswith("data:image")])
+        == 2
+    )
     assert LOCAL.search(told(page))
     assert report.write(sweep, publish=True) != page
 
@@ -83,6 +99,8 @@ def test_a_run_is_published_by_names_too(sweep: Path, tmp_path: Path) -> None:
     ],
 )
 def test_paths_become_names_and_nothing_else_changes(text: str, expected: str | None) -> None:
-    page = public(Document("", "", [Section("", [Text(text)])]), ["/known place", "relative", "", "/"])
+    page = public(
+        Document("", "", [Section("", [Text(text)])]), ["/known place", "relative", "", "/"]
+    )
     (block,) = page.sections[0].blocks
     assert block == Text(text if expected is None else expected)

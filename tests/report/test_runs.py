@@ -12,16 +12,17 @@ import soundfile
 import yaml
 from PIL import Image
 
-from distvae import jobs, report
+from distvae import report
+from distvae.commands import jobs
+from distvae.commands.restore import Options, denoise
 from distvae.config import Config, flatten
-from distvae.recipes import load
-from distvae.refusal import Refusal
+from distvae.config.recipes import load
+from distvae.files.refusal import Refusal
 from distvae.report.blocks import Sound
 from distvae.report.keeping import reported
 from distvae.report.page import PLAIN, WIDE, picture, sound
 from distvae.report.reading import Evidence, read
 from distvae.report.repeat import command, space
-from distvae.restore import Options, denoise
 from distvae.tune.reading import load_space, read_space, space_names
 from distvae.tune.space import Space
 from distvae.tune.study import _facts
@@ -58,7 +59,13 @@ def test_a_run_without_an_epoch_is_a_page(tmp_path: Path) -> None:
 def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 12), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    small = {"data.window": [4, 4], "model.latent": 8, "model.hidden": [16], "estep.states": 16, "train.batch": 32}
+    small = {
+        "data.window": [4, 4],
+        "model.latent": 8,
+        "model.hidden": [16],
+        "estep.states": 16,
+        "train.batch": 32,
+    }
     settings = small | {"train.epochs": 2, "train.device": "cpu", "data.noise": 25.0}
     options = Options(settings=settings, run=tmp_path / "run", style="quiet")
     denoise(tmp_path / "a.png", tmp_path / "b.png", options)
@@ -72,12 +79,19 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
 
 def test_the_command_of_a_run_resolves_to_its_configuration(tmp_path: Path) -> None:
     cases: dict[str, dict[str, Any]] = {
-        "speech-sdm": {"model.dictionary": "dct", "model.atoms": 48, "train.rate": 1e-5, "data.path": "a b; c"},
+        "speech-sdm": {
+            "model.dictionary": "dct",
+            "model.atoms": 48,
+            "train.rate": 1e-5,
+            "data.path": "a b; c",
+        },
         "mnist-vsc": {"model.hidden": [8, 4], "data.path": "1"},
     }
     for recipe, given in cases.items():
         config = load(recipe, given)
-        program, action, name, *words = shlex.split(command(stored(tmp_path / recipe, config, recipe)))
+        program, action, name, *words = shlex.split(
+            command(stored(tmp_path / recipe, config, recipe))
+        )
         assert (program, action, name) == ("distvae", "train", recipe)
         assert flatten(jobs.configured(name, words, None, None)) == flatten(config)
 
@@ -116,7 +130,10 @@ def test_large_pictures_are_made_smaller_and_small_ones_left_alone(tmp_path: Pat
     with Image.open(io.BytesIO(content)) as shown:
         assert shown.width == WIDE
     Image.fromarray(noise[:9, :9]).save(tmp_path / "b.png")
-    assert base64.b64decode(picture(tmp_path / "b.png").partition(",")[2]) == (tmp_path / "b.png").read_bytes()
+    assert (
+        base64.b64decode(picture(tmp_path / "b.png").partition(",")[2])
+        == (tmp_path / "b.png").read_bytes()
+    )
 
 
 def test_a_sound_is_packed_without_loss(tmp_path: Path) -> None:
@@ -131,7 +148,9 @@ def test_a_sound_is_packed_without_loss(tmp_path: Path) -> None:
         sound(Sound(tmp_path / "a.wav", ""))
 
 
-def test_results_outlive_a_report_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_outlive_a_report_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = sweeps.without_a_ledger(tmp_path / "sweep", trials=2)
     (tmp_path / "sweep" / "report.html").mkdir()
     reported(tmp_path / "sweep", tmp_path, quiet=False)

@@ -1,4 +1,6 @@
-"""The table of a sweep's page in a real browser: a click on a head sorts it, a second one turns it round."""
+"""The table of a sweep's page in a real browser: a click on a head sorts it, a second one turns it
+round.
+"""
 
 from pathlib import Path
 
@@ -16,7 +18,9 @@ def test_a_click_on_a_head_sorts_by_that_figure_and_a_second_turns_it_round(fold
     sweeps.without_a_ledger(folder, mixed)
     told = listed(folder)
     worth = {number: trial["figures"].get("squared_error") for number, trial in told.items()}
-    having = sorted((number for number in worth if worth[number] is not None), key=lambda n: -worth[n])
+    having = sorted(
+        (number for number in worth if worth[number] is not None), key=lambda n: -worth[n]
+    )
     with opened(report.write(folder).as_uri()) as page:
         table = page.locator("table.sortable").first
         numbers = table.locator("tbody tr td:first-child, tbody tr th:first-child")

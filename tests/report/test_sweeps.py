@@ -1,4 +1,6 @@
-"""The page of a sweep, however it ended: everything that results.json says is on it, and nothing is asked of others."""
+"""The page of a sweep, however it ended: everything that results.json says is on it, and nothing is
+asked of others.
+"""
 
 import json
 import math
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from distvae import report
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tune.results import Result
 from tests.report import folders as sweeps
 from tests.report.reader import Page, alike, markdown_tables, trials
@@ -26,7 +28,10 @@ def read(folder: Path) -> tuple[Page, str]:
 
 def listed(folder: Path) -> dict[str, dict[str, Any]]:
     """What results.json says of each trial."""
-    return {str(trial["number"]): trial for trial in json.loads((folder / "results.json").read_text())["trials"]}
+    return {
+        str(trial["number"]): trial
+        for trial in json.loads((folder / "results.json").read_text())["trials"]
+    }
 
 
 def failed(number: int, values: dict[str, Any]) -> Result:
@@ -35,14 +40,23 @@ def failed(number: int, values: dict[str, Any]) -> Result:
 
 def mixed(number: int, values: dict[str, Any]) -> Result:
     """Trials of every end."""
-    ends = {3: failed(number, values), 5: Result(number, values, "halted", 2, -9.5, {}, 3.0, "worse than others")}
+    ends = {
+        3: failed(number, values),
+        5: Result(number, values, "halted", 2, -9.5, {}, 3.0, "worse than others"),
+    }
     return ends.get(number) or sweeps.judged(number, values)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_every_trial_of_the_results_is_in_both_tables_with_its_figures(folder: Path, seeds: int) -> None:
+def test_every_trial_of_the_results_is_in_both_tables_with_its_figures(
+    folder: Path, seeds: int
+) -> None:
     def judge(number: int, values: dict[str, Any]) -> Result:
-        (result,) = [mixed(number, values)] if seeds == 1 else sweeps.of_seeds([sweeps.judged(number, values)])
+        (result,) = (
+            [mixed(number, values)]
+            if seeds == 1
+            else sweeps.of_seeds([sweeps.judged(number, values)])
+        )
         return result
 
     sweeps.without_a_ledger(folder, judge, seeds=seeds)
@@ -58,12 +72,16 @@ def test_every_trial_of_the_results_is_in_both_tables_with_its_figures(folder: P
             assert row.get("cause", "") == trial["cause"]
             assert float(row["model.latent"]) == trial["values"]["model.latent"]
             alpha = trial["values"].get("model.alpha", math.nan)
-            assert float(row["model.alpha"] or math.nan) == pytest.approx(alpha, rel=1e-5, nan_ok=True)
+            assert float(row["model.alpha"] or math.nan) == pytest.approx(
+                alpha, rel=1e-5, nan_ok=True
+            )
             for name, value in trial["figures"].items():
                 mean, _, spread = (row.get(name.removesuffix("_spread")) or same[name]).partition(
                     " \N{PLUS-MINUS SIGN} "
                 )
-                assert float(spread if name.endswith("_spread") else mean) == pytest.approx(value, rel=6e-3)
+                assert float(spread if name.endswith("_spread") else mean) == pytest.approx(
+                    value, rel=6e-3
+                )
 
 
 def test_the_table_comes_sorted_by_the_first_figure_and_says_so(folder: Path) -> None:
@@ -91,7 +109,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_nothing_is_asked_of_anybody(trained: Page) -> None:
     assert len([each for each in trained.addresses if each.startswith("data:")]) == 6
-    assert all(re.match(r"data:(image/png|audio/flac);base64,|#", each) for each in trained.addresses)
+    assert all(
+        re.match(r"data:(image/png|audio/flac);base64,|#", each) for each in trained.addresses
+    )
     assert not re.search(r"@import|url\((?!#)|<link|https?:", trained.text)
     ids = [attributes["id"] for _, attributes in trained.tags if "id" in attributes]
     assert len(set(ids)) == len(ids)
@@ -151,20 +171,30 @@ def test_a_sweep_that_was_cut_off_is_read_from_its_ledger(folder: Path) -> None:
     (folder / "trials" / "6" / "failure.txt").write_text("no memory\n\nTraceback")
     page, _ = read(folder)
     rows = {row["trial"]: row for row in trials(page.tables)}
-    assert list(rows) == [*(str(result.number) for result in ended if result.state == "finished"), "3", "5", "6"]
+    assert list(rows) == [
+        *(str(result.number) for result in ended if result.state == "finished"),
+        "3",
+        "5",
+        "6",
+    ]
     assert (rows["5"]["state"], rows["5"]["epochs"]) == ("unfinished", "4")
     assert (rows["6"]["state"], rows["6"]["cause"]) == ("failed", "no memory")
     assert "6 of 6 trials had begun" in page
     for result in ended:
         for name in result.figures.keys() & rows[str(result.number)].keys():
-            assert float(rows[str(result.number)][name]) == pytest.approx(result.figures[name], rel=6e-4)
+            assert float(rows[str(result.number)][name]) == pytest.approx(
+                result.figures[name], rel=6e-4
+            )
 
 
 def test_what_happened_after_the_results_were_written_is_not_overlooked(folder: Path) -> None:
     ended = sweeps.sweep(folder)
     told = json.loads((folder / "results.json").read_text())
     stale = [
-        asdict(replace(r, state="stopped", figures={}, unbeaten=False)) if r.number == 2 else asdict(r) for r in ended
+        asdict(replace(r, state="stopped", figures={}, unbeaten=False))
+        if r.number == 2
+        else asdict(r)
+        for r in ended
     ]
     (folder / "results.json").write_text(
         json.dumps(told | {"trials": [trial for trial in stale if trial["number"] != 4]})
@@ -185,7 +215,9 @@ def test_without_the_ledger_there_are_results_and_no_importances(folder: Path) -
 def test_too_few_trials_are_said_and_not_drawn(folder: Path) -> None:
     sweeps.sweep(folder, trials=3)
     page, _ = read(folder)
-    assert "Of all trials: 3 trials, too few to tell parameters apart (10 or more expected)." in page
+    assert (
+        "Of all trials: 3 trials, too few to tell parameters apart (10 or more expected)." in page
+    )
     assert "share of the variance" not in page
 
 
@@ -212,7 +244,9 @@ def test_damaged_files_and_other_folders_are_refused_by_name(folder: Path, tmp_p
         report.write(folder)
 
 
-def test_a_report_may_be_rebuilt_and_nothing_else_is_replaced_unasked(folder: Path, tmp_path: Path) -> None:
+def test_a_report_may_be_rebuilt_and_nothing_else_is_replaced_unasked(
+    folder: Path, tmp_path: Path
+) -> None:
     sweeps.without_a_ledger(folder, trials=1)
     assert report.write(folder) == report.write(folder) == folder / "report.html"
     assert report.write(folder, tmp_path / "a.html") == report.write(folder, tmp_path / "a.html")
@@ -231,9 +265,13 @@ def test_the_hypervolume_is_told_with_its_reference(folder: Path) -> None:
     results = sweeps.without_a_ledger(folder, trials=2)
     page, _ = read(folder)
     text = " ".join(" ".join(page.words).split())
-    found = re.search(r"hypervolume of (\S+) above the reference point squared_error (\S+) and hoyer 0\.", text)
+    found = re.search(
+        r"hypervolume of (\S+) above the reference point squared_error (\S+) and hoyer 0\.", text
+    )
     assert found
-    error, sparse = zip(*((r.figures["squared_error"], r.figures["hoyer"]) for r in results), strict=True)
+    error, sparse = zip(
+        *((r.figures["squared_error"], r.figures["hoyer"]) for r in results), strict=True
+    )
     assert float(found[2]) == pytest.approx(max(error), rel=6e-4)
     expected = (max(error) - min(error)) * sparse[0]
     assert math.isclose(float(found[1]), expected, rel_tol=5e-3)

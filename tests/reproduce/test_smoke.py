@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.reproduce.compare import compare
 from distvae.reproduce.run import Work, judge_peers
 from distvae.reproduce.table import read_table, table_names
@@ -46,15 +46,32 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def begun(folder: Path, *words: str, row: str = "exact") -> subprocess.Popen[str]:
     """A process that obtains rows of bars in a folder."""
-    typed = ["reproduce", "bars", "--scale", "smoke", "--only", row, "--out", str(folder / "bars"), *words]
+    typed = [
+        "reproduce",
+        "bars",
+        "--scale",
+        "smoke",
+        "--only",
+        row,
+        "--out",
+        str(folder / "bars"),
+        *words,
+    ]
     where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-m", "distvae", *typed], stdout=pipe, stderr=pipe, text=True, env=where, cwd=folder
+        [sys.executable, "-m", "distvae", *typed],
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env=where,
+        cwd=folder,
     )
 
 
-def command(folder: Path, *words: str, row: str = "exact", code: int = 0) -> subprocess.CompletedProcess[str]:
+def command(
+    folder: Path, *words: str, row: str = "exact", code: int = 0
+) -> subprocess.CompletedProcess[str]:
     """The same, until it has ended."""
     process = begun(folder, *words, row=row)
     said, told = process.communicate()
@@ -82,13 +99,19 @@ def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
     command(tmp_path)
     added = command(tmp_path, "--resume", row="fitness")
     assert "ended before: 1 of them" in added.stderr
-    rows = {json.loads(file.read_text())["row"] for file in (tmp_path / "bars" / "rows" / "bars").iterdir()}
+    rows = {
+        json.loads(file.read_text())["row"]
+        for file in (tmp_path / "bars" / "rows" / "bars").iterdir()
+    }
     assert rows == {"exact", "fitness"}
     told = json.loads((tmp_path / "bars" / "comparison.json").read_text())
     assert {line["row"] for line in told if line["obtained"] is not None} == {"exact", "fitness"}
     refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
     assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
-    assert {json.loads(file.read_text())["row"] for file in (tmp_path / "bars" / "rows" / "bars").iterdir()} == rows
+    assert {
+        json.loads(file.read_text())["row"]
+        for file in (tmp_path / "bars" / "rows" / "bars").iterdir()
+    } == rows
 
 
 def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Published tables: every row is a valid configuration, finds its data, and is held against what was published."""
+"""Published tables: every row is a valid configuration, finds its data, and is held against what
+was published.
+"""
 
 import csv
 import json
@@ -12,14 +14,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from distvae import report, results
+from distvae import report
 from distvae.cli import app
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.report import results
+from distvae.report.results import SCALES, Scale
 from distvae.reproduce.compare import compare, write
 from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Work, begun, keep, planned
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
-from distvae.results import SCALES, Scale
 from distvae.tune.bits import SWEEP
 from distvae.tune.ledger import Ledger
 from distvae.tune.results import Result, rank
@@ -51,9 +54,12 @@ def test_every_row_is_a_configuration(name: str, scale: Scale) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "row", "share"), [("audio", "tvae-bach", 4), ("audio", "tvae-lj", 1), ("barbara", "*", 4)]
+    ("table", "row", "share"),
+    [("audio", "tvae-bach", 4), ("audio", "tvae-lj", 1), ("barbara", "*", 4)],
 )
-def test_every_nth_window_along_each_axis_costs_so_much_less(table: str, row: str, share: int) -> None:
+def test_every_nth_window_along_each_axis_costs_so_much_less(
+    table: str, row: str, share: int
+) -> None:
     full, day = (read_table(table, scale).only([row]).trained for scale in ("full", "day"))
     assert [entry.epoch_seconds for entry in full] == [share * entry.epoch_seconds for entry in day]
 
@@ -69,7 +75,7 @@ def test_all_that_was_published_is_shown_and_no_row_is_there_twice(name: str) ->
 
 
 def test_the_letter_of_the_paper_and_our_recipe_are_two_scales() -> None:
-    (full, day) = (read_table("sdm-speech", scale).entries[0].config() for scale in ("full", "day"))
+    full, day = (read_table("sdm-speech", scale).entries[0].config() for scale in ("full", "day"))
     assert (full.estep.input, full.train.rate, full.train.patience) == ("raw", 1e-4, 20)
     assert (day.estep.input, day.train.rate, day.train.epochs) == ("log_standard", 3e-3, 30)
 
@@ -94,7 +100,9 @@ def test_a_row_that_is_not_there_is_named() -> None:
 def test_data_is_found_in_a_folder_and_in_one_below(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir(exist_ok=True)
     (tmp_path / place / "house256.png").write_bytes(b"")
-    assert locate("house", HOUSE, str(tmp_path)) == {"data.path": str(tmp_path / place / "house256.png")}
+    assert locate("house", HOUSE, str(tmp_path)) == {
+        "data.path": str(tmp_path / place / "house256.png")
+    }
 
 
 def test_what_is_found_another_way_sets_what_goes_with_it(tmp_path: Path) -> None:
@@ -105,11 +113,15 @@ def test_what_is_found_another_way_sets_what_goes_with_it(tmp_path: Path) -> Non
     assert folder["data.path"] == str(tmp_path / "other")
 
 
-def test_data_that_is_not_there_is_named_with_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_is_not_there_is_named_with_where_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DISTVAE_DATA", raising=False)
     with pytest.raises(Refusal, match=r"--data: not given.*house \(House\)"):
         locate("house", HOUSE, "")
-    with pytest.raises(Refusal, match=r"holds no house \(House\): house256.png or other/\*.tif expected"):
+    with pytest.raises(
+        Refusal, match=r"holds no house \(House\): house256.png or other/\*.tif expected"
+    ):
         locate("house", HOUSE, str(tmp_path))
 
 
@@ -118,7 +130,9 @@ def test_rows_whose_data_is_not_there_are_left_out_and_named(tmp_path: Path) -> 
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").touch()
     work = Work.of(table, str(tmp_path))
-    assert [entry.name for entry in work.table.trained] == [e.name for e in table.trained if e.data == "mnist"]
+    assert [entry.name for entry in work.table.trained] == [
+        e.name for e in table.trained if e.data == "mnist"
+    ]
     (line,) = work.missing
     assert line.startswith("left out: celeba-vsc, celeba-vsc-flat: ")
     assert "https://mmlab.ie.cuhk.edu.hk" in line
@@ -136,8 +150,14 @@ def test_of_many_rows_that_are_left_out_a_few_are_named(tmp_path: Path) -> None:
 def small(scale: Scale = "smoke", seeds: int = 1) -> Work:
     """Bars with next to no training."""
     table = read_table("bars", scale).only(["fitness", "exact"])
-    entries = [replace(e, settings={**e.settings, "train.epochs": 2}, published={"bound": 1.5}) for e in table.trained]
-    return Work(replace(table, entries=(*entries, Entry("quoted", published={"bound": 9.0})), seeds=seeds), {})
+    entries = [
+        replace(e, settings={**e.settings, "train.epochs": 2}, published={"bound": 1.5})
+        for e in table.trained
+    ]
+    return Work(
+        replace(table, entries=(*entries, Entry("quoted", published={"bound": 9.0})), seeds=seeds),
+        {},
+    )
 
 
 def obtained(work: Work, out: Path) -> None:
@@ -149,7 +169,10 @@ def obtained(work: Work, out: Path) -> None:
     while setting := ledger.next():
         *_, last = run_trial(Trials(space, out / "trials"), *setting)
         ledger.close(Result(setting.number, setting.values, "finished", figures=last["figures"]))
-    assert {result.values[ROW] for result in rank(ledger.results, space.metrics)} == {"fitness", "exact"}
+    assert {result.values[ROW] for result in rank(ledger.results, space.metrics)} == {
+        "fitness",
+        "exact",
+    }
 
 
 def of(*rows: str) -> Space:
@@ -204,12 +227,17 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_rows_that_finish_are_kept_and_held_against_what_was_published(out: Path, tmp_path: Path) -> None:
+def test_rows_that_finish_are_kept_and_held_against_what_was_published(
+    out: Path, tmp_path: Path
+) -> None:
     work = small(seeds=2)
     assert not list(keep(work, work.space(), out, tmp_path / "rows", force=False))
     files = sorted(path.name for path in (tmp_path / "rows" / "bars").iterdir())
     assert files == ["exact-s0.json", "exact-s1.json", "fitness-s0.json", "fitness-s1.json"]
-    bounds = [json.loads((tmp_path / "rows" / "bars" / name).read_text())["figures"]["bound"] for name in files[:2]]
+    bounds = [
+        json.loads((tmp_path / "rows" / "bars" / name).read_text())["figures"]["bound"]
+        for name in files[:2]
+    ]
     lines = {(line.row, line.figure): line for line in compare(work.table, tmp_path / "rows")}
     exact = lines["exact", "bound"]
     assert exact.obtained == pytest.approx(sum(bounds) / 2)
@@ -241,7 +269,9 @@ def test_the_page_of_a_table_holds_what_was_obtained_against_what_was_published(
 
 
 @pytest.mark.slow
-def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(out: Path, tmp_path: Path) -> None:
+def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(
+    out: Path, tmp_path: Path
+) -> None:
     smoke, day = small(seeds=2), small("day", seeds=2)
     path = tmp_path / "bars" / "exact-s0.json"
     assert not list(keep(day, day.space(), out, tmp_path, force=False))
@@ -258,7 +288,12 @@ def test_less_data_than_published_is_noted(out: Path, tmp_path: Path) -> None:
     work = small(seeds=2)
     source = Source("bars", {}, full={"train": 501, "test": 500})
     table: Table = replace(work.table, data={"bars": source})
-    work = Work(replace(table, entries=tuple(replace(e, data="bars" if e.recipe else "") for e in table.entries)), {})
+    work = Work(
+        replace(
+            table, entries=tuple(replace(e, data="bars" if e.recipe else "") for e in table.entries)
+        ),
+        {},
+    )
     list(keep(work, work.space(), out, tmp_path, force=False))
     row: Any = results.known(tmp_path, "bars", "exact-s0")
     assert row["note"] == "500 of 501 to train on"
@@ -272,7 +307,10 @@ def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: P
         results.write(tmp_path, row, force=False)
     results.build(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
-    assert "| row | PSNR | published PSNR | difference in PSNR | scale | seeds | epochs | seconds | commit |" in page
+    assert (
+        "| row | PSNR | published PSNR | difference in PSNR | scale | seeds | epochs | seconds |"
+        " commit |" in page
+    )
     assert "| a | 30.25 ± 0.25 | 30 | +0.25 | day | 2 | 2 | 1 | c |" in page
     assert "`a`: less." in page
 
@@ -283,7 +321,9 @@ def test_a_plan_says_what_it_takes() -> None:
     assert "of one core" in told
 
 
-def test_a_plan_looks_for_no_data_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_looks_for_no_data_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISTVAE_DATA", raising=False)
     done = CliRunner().invoke(app, ["reproduce", "house", "--plan", "--only", "tvae-*"])

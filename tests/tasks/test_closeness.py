@@ -1,4 +1,6 @@
-"""How close a sound comes: decibels against the definition, and what was gained over the sound before."""
+"""How close a sound comes: decibels against the definition, and what was gained over the sound
+before.
+"""
 
 import math
 

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distvae.data import idx, open_dataset
-from distvae.refusal import Refusal
+from distvae.data import open_dataset
+from distvae.data.images import idx
+from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode, sample
 from distvae.train.run import Run
 
@@ -19,9 +20,13 @@ def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path:
     assert table.column_names == ["file", "speaker", "split", "frame", "code"]
     frame = table.to_pandas()
     dan = frame[frame["file"] == "test/dan/0.wav"]
-    (rows_of_dan,) = [rows for recording, rows in dataset.rows("test") if recording.speaker == "dan"]
+    (rows_of_dan,) = [
+        rows for recording, rows in dataset.rows("test") if recording.speaker == "dan"
+    ]
     np.testing.assert_array_equal(dan["frame"], np.arange(len(dan)))
-    np.testing.assert_array_equal(np.stack(dan["code"]), speech_run.encode(dataset.splits["test"][rows_of_dan]))
+    np.testing.assert_array_equal(
+        np.stack(dan["code"]), speech_run.encode(dataset.splits["test"][rows_of_dan])
+    )
 
 
 def test_the_file_says_which_run_coded_it(speech_run: Run, tmp_path: Path) -> None:
@@ -46,7 +51,9 @@ def test_rows_that_all_splits_share_are_coded_once(bars_run: Run, tmp_path: Path
     np.testing.assert_array_equal(np.stack(frame["code"]), bars_run.encode(images))
 
 
-def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(speech_run: Run, tmp_path: Path) -> None:
+def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(
+    speech_run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "there.parquet").touch()
     for name, split, reason in (
         ("there.parquet", "all", "--force"),
@@ -64,7 +71,9 @@ def test_windows_are_drawn_from_the_prior(window_run: Run, tmp_path: Path) -> No
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_draws_from_the_prior_are_a_function_of_the_seed(speech_run: Run, image_run: Run, tmp_path: Path) -> None:
+def test_draws_from_the_prior_are_a_function_of_the_seed(
+    speech_run: Run, image_run: Run, tmp_path: Path
+) -> None:
     for run in (speech_run, image_run):
         for name, seed in {"a": 0, "b": 0, "c": 1}.items():
             sample(run, tmp_path / f"{name}.png", count=4, seed=seed, force=True)

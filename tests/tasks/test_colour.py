@@ -1,4 +1,6 @@
-"""Images in colour through a convolutional net: what is drawn is what was read, and codes keep their classes."""
+"""Images in colour through a convolutional net: what is drawn is what was read, and codes keep
+their classes.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from distvae.config import from_dict
 from distvae.data import labels_of, open_dataset
-from distvae.noise import order
+from distvae.numerics.noise import order
 from distvae.tasks.codes import encode, sample
 from distvae.tasks.evaluate import draw
 from distvae.train.run import Run
@@ -22,10 +24,14 @@ def colour_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on few images of odd sides, each of one colour and more of it to the right."""
     folder, random = tmp_path_factory.mktemp("colour"), np.random.default_rng(0)
     kinds, ramp = random.integers(0, 3, 40), np.linspace(50, 255, SIDES[1])
-    images = (np.eye(3)[kinds][:, None, None] * ramp[:, None] * np.ones((SIDES[0], 1, 1))).astype(np.uint8)
+    images = (np.eye(3)[kinds][:, None, None] * ramp[:, None] * np.ones((SIDES[0], 1, 1))).astype(
+        np.uint8
+    )
     train, test = slice(None, 30), slice(30, None)
     file = folder / "some.npz"
-    np.savez(file, x_train=images[train], x_test=images[test], y_train=kinds[train], y_test=kinds[test])
+    np.savez(
+        file, x_train=images[train], x_test=images[test], y_train=kinds[train], y_test=kinds[test]
+    )
     net = {"net": "conv", "channels": [4, 6], "kernel": 3, "hidden": [8]}
     tree = {
         "data": {"kind": "images", "path": str(file)},
@@ -50,7 +56,9 @@ def test_originals_are_drawn_in_their_colours(colour_run: Run, tmp_path: Path) -
     height, width = SIDES
     for place, row in enumerate(order(0, 0, len(images))):
         left = 1 + place * (width + 1)
-        np.testing.assert_allclose(pixels[1 : 1 + height, left : left + width], images[row], atol=1e-6)
+        np.testing.assert_allclose(
+            pixels[1 : 1 + height, left : left + width], images[row], atol=1e-6
+        )
     (fields,) = drawn["atoms"].axes[0].images
     assert np.asarray(fields.get_array()).shape[-1] == 3
 

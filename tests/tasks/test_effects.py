@@ -1,10 +1,12 @@
-"""How many values matter, against linear decoders, where effects are known, and decoders that rescale."""
+"""How many values matter, against linear decoders, where effects are known, and decoders that
+rescale.
+"""
 
 import pytest
 import torch
 from torch import nn
 
-from distvae.measures import effective_atoms
+from distvae.numerics.measures import effective_atoms
 from distvae.tasks.judge import judge
 from distvae.tasks.measuring.effects import moved
 from distvae.train.run import Run
@@ -31,7 +33,10 @@ def test_a_decoder_that_rescales_values_changes_no_effect() -> None:
     deep = nn.Sequential(nn.Linear(VALUES, 16), nn.Tanh(), nn.Linear(16, DIMS))
     scale = torch.logspace(-2, 2, VALUES)
     torch.testing.assert_close(
-        moved(lambda z: deep(z / scale), codes() * scale), moved(deep, codes()), rtol=1e-4, atol=1e-5
+        moved(lambda z: deep(z / scale), codes() * scale),
+        moved(deep, codes()),
+        rtol=1e-4,
+        atol=1e-5,
     )
     assert not torch.allclose(effective_atoms(codes() * scale), effective_atoms(codes()), rtol=0.1)
 

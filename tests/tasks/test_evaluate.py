@@ -6,13 +6,15 @@ import soundfile
 import torch
 
 from distvae.data import audio, open_dataset, signals
-from distvae.data.patches import Grid
-from distvae.refusal import Refusal
+from distvae.data.windows.patches import Grid
+from distvae.files.refusal import Refusal
 from distvae.tasks.evaluate import draw, evaluate
 from distvae.tasks.images import as_seen
 from distvae.train.run import Run
 
-TABLES = {f"{name}.{suffix}" for name in ("files", "speakers", "refused") for suffix in ("csv", "parquet")}
+TABLES = {
+    f"{name}.{suffix}" for name in ("files", "speakers", "refused") for suffix in ("csv", "parquet")
+}
 
 DRAWN = {"images.png", "codes.png", "atoms.png", "learning.png", "summary.json"}
 
@@ -23,13 +25,17 @@ def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> 
     drawn = {"spectrogram.png", "codes.png", "atoms.png", "dictionary.png", "learning.png"}
     sounds = {"original.wav", "reconstruction.wav"}
     assert {path.name for path in folder.iterdir()} == TABLES | drawn | sounds | {"summary.json"}
-    first = audio.load(Path(speech_run.config.data.path) / "test" / "cat" / "0.wav", speech_run.config.data)
+    first = audio.load(
+        Path(speech_run.config.data.path) / "test" / "cat" / "0.wav", speech_run.config.data
+    )
     assert {soundfile.info(folder / name).frames for name in sounds} == {len(first)}
     with pytest.raises(Refusal, match="not empty"):
         evaluate(speech_run, split="test")
 
 
-def test_everything_of_a_run_on_images_lands_where_it_is_wanted(image_run: Run, tmp_path: Path) -> None:
+def test_everything_of_a_run_on_images_lands_where_it_is_wanted(
+    image_run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "there").touch()
     judgement = evaluate(image_run, tmp_path, force=True)
     drawn = {f"{name}.png" for name in ("traversal", "interpolation", "conditional", "encodings")}
@@ -37,13 +43,17 @@ def test_everything_of_a_run_on_images_lands_where_it_is_wanted(image_run: Run, 
     assert judgement.summary["images"] == 40
 
 
-def test_everything_of_a_run_with_binary_latents_is_drawn_and_judged(bars_run: Run, tmp_path: Path) -> None:
+def test_everything_of_a_run_with_binary_latents_is_drawn_and_judged(
+    bars_run: Run, tmp_path: Path
+) -> None:
     judgement = evaluate(bars_run, tmp_path, split="all")
     assert {path.name for path in tmp_path.iterdir()} == DRAWN
     assert judgement.summary["images"] == 40
 
 
-def test_windows_of_pictures_and_sounds_are_judged_by_their_error(window_run: Run, tmp_path: Path) -> None:
+def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
+    window_run: Run, tmp_path: Path
+) -> None:
     judgement = evaluate(window_run, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == DRAWN
     rows = open_dataset(window_run.config.data).splits["train"]
@@ -51,14 +61,20 @@ def test_windows_of_pictures_and_sounds_are_judged_by_their_error(window_run: Ru
         states, weight = window_run.posterior(torch.from_numpy(rows)).points(0, None)
         decoded = np.einsum("bs,bsd->bd", weight.numpy(), window_run.model.decode(states).numpy())
     assert judgement.summary["windows"] == len(rows)
-    assert judgement.summary["squared_error"] == pytest.approx(float(np.square(decoded - rows).mean()), rel=1e-4)
+    assert judgement.summary["squared_error"] == pytest.approx(
+        float(np.square(decoded - rows).mean()), rel=1e-4
+    )
     assert not judgement.summary.keys() & {"pesq_wb", "stoi", "si_sdr", "isd", "images"}
 
 
-def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(bars_run: Run, tmp_path: Path) -> None:
+def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(
+    bars_run: Run, tmp_path: Path
+) -> None:
     drawn = dict(draw(bars_run, "test", tmp_path))["atoms"]
     pi = bars_run.model.pi.numpy()
-    parts = bars_run.decode(np.eye(5, dtype=np.float32)) - bars_run.decode(np.zeros((1, 5), np.float32))
+    parts = bars_run.decode(np.eye(5, dtype=np.float32)) - bars_run.decode(
+        np.zeros((1, 5), np.float32)
+    )
     (axes,) = drawn.axes
     shown = np.asarray(axes.images[0].get_array())
     for name, latent in zip(axes.texts[::2], np.argsort(-pi), strict=True):

@@ -15,7 +15,7 @@ from scipy.stats import special_ortho_group
 
 from distvae.config import from_dict
 from distvae.data import factors_of, open_dataset
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.judge import judge
 from distvae.tasks.measuring import refuse_impossible
 from distvae.tasks.measuring.factors import importances, information_gap, predictability_gap
@@ -58,7 +58,9 @@ ALL = [information_gap, sap, dci, completeness]
 
 
 @pytest.mark.parametrize("measure", ALL)
-def test_codes_that_are_the_factors_are_disentangled(measure: Callable[[Codes, np.ndarray], float]) -> None:
+def test_codes_that_are_the_factors_are_disentangled(
+    measure: Callable[[Codes, np.ndarray], float],
+) -> None:
     values = levels()
     shuffled = np.concatenate([noise(2), standard(values)[:, [2, 0, 1]]], 1)
     assert measure(shuffled, values) > 0.95
@@ -72,7 +74,9 @@ def test_codes_that_know_nothing_are_not(measure: Callable[[Codes, np.ndarray], 
 def test_informativeness_is_accuracy() -> None:
     values = levels()
     assert importances(standard(values), values)[2] > 0.99
-    assert importances(noise(), values)[2] == pytest.approx(np.mean([1 / count for count in COUNTS]), abs=0.05)
+    assert importances(noise(), values)[2] == pytest.approx(
+        np.mean([1 / count for count in COUNTS]), abs=0.05
+    )
 
 
 @pytest.mark.parametrize("measure", ALL)
@@ -93,21 +97,29 @@ def test_a_factor_that_two_values_know_alike_is_disentangled_but_not_complete() 
 
 
 def test_the_gap_of_a_small_example_is_that_worked_out_by_hand() -> None:
-    """One fair bit. The first value of the code is the bit; the second agrees with it in three of four."""
+    """One fair bit. The first value of the code is the bit; the second agrees with it in three of
+    four.
+    """
     bit = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     codes = np.stack([bit, [0, 0, 0, 1, 1, 1, 1, 0]], -1).astype(np.float32)
     second = math.log(2) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
-    assert information_gap(codes, bit[:, None]) == pytest.approx((math.log(2) - second) / math.log(2))
+    assert information_gap(codes, bit[:, None]) == pytest.approx(
+        (math.log(2) - second) / math.log(2)
+    )
 
 
 @settings(max_examples=10)
 @given(st.permutations(range(4)), st.lists(st.floats(0.1, 10), min_size=4, max_size=4))
-def test_order_and_scale_of_the_values_change_nothing(places: list[int], scales: list[float]) -> None:
+def test_order_and_scale_of_the_values_change_nothing(
+    places: list[int], scales: list[float]
+) -> None:
     values = levels()
     codes = np.concatenate([standard(values) + np.float32(0.5) * noise(), noise(1)], 1)[:500]
     other = (codes * np.array(scales, np.float32))[:, places]
     assert sap(other, values[:500]) == pytest.approx(sap(codes, values[:500]), abs=1e-5)
-    assert information_gap(other, values[:500]) == pytest.approx(information_gap(codes, values[:500]), abs=0.02)
+    assert information_gap(other, values[:500]) == pytest.approx(
+        information_gap(codes, values[:500]), abs=0.02
+    )
 
 
 @pytest.mark.parametrize("measure", ALL)
@@ -128,7 +140,9 @@ def test_a_run_on_sprites_is_measured_and_one_on_bars_refused(tmp_path: Path, la
     assert summary["images"] == 300
     assert all(math.isfinite(value) for value in summary.values())
     assert not judgement.notes
-    with pytest.raises(Refusal, match=r"eval\.metrics: mig needs the factors .* 'bars'; sprites expected"):
+    with pytest.raises(
+        Refusal, match=r"eval\.metrics: mig needs the factors .* 'bars'; sprites expected"
+    ):
         refuse_impossible(from_dict({"data": {"kind": "bars"}, "eval": {"metrics": ["mig"]}}))
 
 
@@ -152,9 +166,13 @@ def test_factors_that_never_vary_are_left_out_with_a_note(tmp_path: Path) -> Non
     run.config = run.config.with_("data", rows=20, seed=alike("shape"))  # two images to judge
     judgement = judge(run, "test")
     assert all(math.isfinite(judgement.summary[name]) for name in ("mig", "dci", "sap"))
-    assert judgement.notes == ["shape: without variation in split 'test', left out of mig, dci and sap"]
+    assert judgement.notes == [
+        "shape: without variation in split 'test', left out of mig, dci and sap"
+    ]
     run.config = run.config.with_("data", rows=10)
-    with pytest.raises(Refusal, match=r"eval\.metrics: shape, scale, rotation, x, y never vary in split 'test'"):
+    with pytest.raises(
+        Refusal, match=r"eval\.metrics: shape, scale, rotation, x, y never vary in split 'test'"
+    ):
         judge(run, "test")
 
 
@@ -163,6 +181,8 @@ def alike(factor: str) -> int:
     for seed in itertools.count():
         known = factors_of(from_dict({"data": {"kind": "sprites", "rows": 20, "seed": seed}}).data)
         assert known is not None
-        if list(itertools.compress(known.names, np.ptp(known.levels["test"], axis=0) == 0)) == [factor]:
+        if list(itertools.compress(known.names, np.ptp(known.levels["test"], axis=0) == 0)) == [
+            factor
+        ]:
             return seed
     raise AssertionError

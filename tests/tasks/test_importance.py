@@ -1,4 +1,6 @@
-"""The importance-weighted bound against its laws, and against log p(x) where that has a closed form."""
+"""The importance-weighted bound against its laws, and against log p(x) where that has a closed
+form.
+"""
 
 import itertools
 from copy import deepcopy
@@ -11,9 +13,9 @@ from torch.distributions import MultivariateNormal
 
 from distvae.estep import assemble
 from distvae.interface import Batch
-from distvae.lanes import Lanes
 from distvae.models.posteriors import Binary, LearnedVariance
-from distvae.noise import Noise
+from distvae.numerics.lanes import Lanes
+from distvae.numerics.noise import Noise
 from distvae.tasks.measuring.importance import by_row, weighted
 from distvae.train.run import Run
 from tests import tiny
@@ -28,16 +30,22 @@ LINEAR: list[dict[str, Any]] = [
 
 
 class Linear:
-    """A model whose decoder is linear and whose noise is Gaussian, so that x given spikes or bits is Gaussian too."""
+    """A model whose decoder is linear and whose noise is Gaussian, so that x given spikes or bits
+    is Gaussian too.
+    """
 
     @torch.no_grad()
     def __init__(self, model: dict[str, Any]) -> None:
-        config = tiny.config(model=model | {"hidden": [], "likelihood": "gaussian"}, estep={"input": "raw"})
+        config = tiny.config(
+            model=model | {"hidden": [], "likelihood": "gaussian"}, estep={"input": "raw"}
+        )
         self.model, self.estep = assemble(config, tiny.DIMS)
         self.model.likelihood.variance.fill_(VARIANCE)
         self.x = torch.rand(ROWS, tiny.DIMS, generator=torch.Generator().manual_seed(0))
         if model["kind"] == "vsc":
-            self.estep.head.linear.bias[-self.model.states :] = -0.7  # gates at a half, where an untrained one is open
+            self.estep.head.linear.bias[
+                -self.model.states :
+            ] = -0.7  # gates at a half, where an untrained one is open
         self.estep.begin([self.x], Lanes(ROWS, 1).held(), 0)
 
     def repeated(self, times: int) -> tuple[Batch, Any, Noise]:
@@ -56,16 +64,30 @@ class Linear:
         batch, q, _ = self.repeated(1)
         zero = self.model.output(torch.zeros(1, self.model.states))
         weights = (self.model.output(torch.eye(self.model.states)) - zero).T
-        variance = q.prior_log_variance.exp() if isinstance(q, LearnedVariance) else torch.ones(ROWS, len(weights.T))
+        variance = (
+            q.prior_log_variance.exp()
+            if isinstance(q, LearnedVariance)
+            else torch.ones(ROWS, len(weights.T))
+        )
         alpha = getattr(self.model.config, "alpha", None)
         found = []
-        for bits in itertools.product([0.0, 1.0], repeat=len(weights.T)) if alpha else [(1.0,) * len(weights.T)]:
+        for bits in (
+            itertools.product([0.0, 1.0], repeat=len(weights.T))
+            if alpha
+            else [(1.0,) * len(weights.T)]
+        ):
             active = torch.tensor(bits)
             slabs = variance * active * (not isinstance(q, Binary))
             mean = zero + weights @ active if isinstance(q, Binary) else zero
             covariance = torch.einsum("dh,bh,eh->bde", weights, slabs, weights)
-            density = MultivariateNormal(mean, covariance + VARIANCE * torch.eye(tiny.DIMS)).log_prob(batch.x)
-            chance = (active * alpha + (1 - active) * (1 - alpha)).log().sum() if alpha else torch.zeros(())
+            density = MultivariateNormal(
+                mean, covariance + VARIANCE * torch.eye(tiny.DIMS)
+            ).log_prob(batch.x)
+            chance = (
+                (active * alpha + (1 - active) * (1 - alpha)).log().sum()
+                if alpha
+                else torch.zeros(())
+            )
             found.append(density + chance)
         return torch.stack(found).logsumexp(0)
 
@@ -105,7 +127,9 @@ def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) 
     run = deepcopy(image_run)
     for part in (run.model, run.estep):
         part.double()
-    x = torch.rand(9, run.dims).double().numpy()  # in float32 products of fewer rows round otherwise
+    x = (
+        torch.rand(9, run.dims).double().numpy()
+    )  # in float32 products of fewer rows round otherwise
     whole = by_row(run, x, 7)
     monkeypatch.setattr("distvae.tasks.measuring.importance.VALUES", 2 * 7 * run.dims)
     torch.testing.assert_close(by_row(run, x, 7), whole)

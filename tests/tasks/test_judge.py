@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from distvae.config import Config
-from distvae.data.synthesiser import RATE, utterance
-from distvae.refusal import Refusal
+from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.files.refusal import Refusal
 from distvae.tasks.judge import judge, judge_recordings, processes_for
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.peers import speech as peers
@@ -33,11 +33,15 @@ def test_every_recording_of_the_split_has_its_row(judgement: Judgement) -> None:
     assert list(judgement.files.columns) == ["file", "speaker", "seconds", *columns]
 
 
-def test_the_summary_is_the_mean_over_files_and_its_spread_over_speakers(judgement: Judgement) -> None:
+def test_the_summary_is_the_mean_over_files_and_its_spread_over_speakers(
+    judgement: Judgement,
+) -> None:
     assert judgement.files is not None
     scores = judgement.files["si_sdr"].to_numpy()
     assert judgement.summary["si_sdr"] == pytest.approx(scores.mean())
-    assert judgement.summary["si_sdr_std"] == pytest.approx(np.std([scores[:2].mean(), scores[2]], ddof=1))
+    assert judgement.summary["si_sdr_std"] == pytest.approx(
+        np.std([scores[:2].mean(), scores[2]], ddof=1)
+    )
     assert judgement.summary["live_atoms"] + judgement.summary["dead_atoms"] == 8
 
 
@@ -46,7 +50,9 @@ def test_a_speaker_has_mean_spread_and_number_of_files(judgement: Judgement) -> 
     assert judgement.speakers is not None
     cat = judgement.speakers.set_index("speaker").loc["cat"]
     scores = judgement.files["isd"].to_numpy()[:2]
-    assert (cat["isd"], cat["isd_std"], cat["files"]) == pytest.approx((scores.mean(), scores.std(ddof=1), 2))
+    assert (cat["isd"], cat["isd_std"], cat["files"]) == pytest.approx(
+        (scores.mean(), scores.std(ddof=1), 2)
+    )
 
 
 def test_judging_again_gives_the_same(judgement: Judgement, speech_run: Run) -> None:
@@ -71,9 +77,13 @@ def test_two_processes_find_what_one_finds(judgement: Judgement, speech_run: Run
 
 
 def test_little_audio_is_judged_where_it_is(judgement: Judgement, speech_run: Run) -> None:
-    """To start a process costs more than to score these recordings, unless processes are asked for."""
+    """To start a process costs more than to score these recordings, unless processes are asked
+    for.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = judge_recordings(coder(speech_run, "mean"), speech_run.config.with_("eval", processes=None), "test")
+    found = judge_recordings(
+        coder(speech_run, "mean"), speech_run.config.with_("eval", processes=None), "test"
+    )
     assert resource.getrusage(resource.RUSAGE_CHILDREN) == before
     assert found.summary == judgement.summary
 
@@ -83,7 +93,10 @@ def test_processes_are_as_many_as_have_enough_to_do(speech_config: Config, tmp_p
     soundfile.write(minute, np.zeros(60 * RATE), RATE)
     cores, automatic = os.cpu_count() or 1, speech_config.with_("eval", processes=None)
     asked = speech_config.with_("eval", processes=3)
-    worth = [processes_for(automatic, ["stoi", "estoi"], [minute] * count) for count in (1, 5, 10, 20, 200)]
+    worth = [
+        processes_for(automatic, ["stoi", "estoi"], [minute] * count)
+        for count in (1, 5, 10, 20, 200)
+    ]
     assert worth == [min(cores, count) for count in (1, 1, 2, 4, 40)]
     assert [processes_for(asked, ["stoi"], [minute] * count) for count in (1, 2, 9)] == [1, 2, 3]
     assert processes_for(automatic, [], [minute] * 200) == 1
@@ -119,10 +132,14 @@ def test_images_are_judged_by_the_bound_that_training_reported(image_run: Run) -
     best = max(image_run.epochs(), key=lambda epoch: epoch["val_objective"])
     summary = judge(image_run, "test").summary
     reported = [best["val_bound"], best["val_objective"], best["val_kl"], best["val_hoyer"]]
-    assert [summary[name] for name in ("bound", "objective", "kl", "hoyer")] == pytest.approx(reported, rel=1e-6)
+    assert [summary[name] for name in ("bound", "objective", "kl", "hoyer")] == pytest.approx(
+        reported, rel=1e-6
+    )
 
 
-def test_the_squared_error_of_images_is_that_of_their_decoded_codes(image_run: Run, images: Path) -> None:
+def test_the_squared_error_of_images_is_that_of_their_decoded_codes(
+    image_run: Run, images: Path
+) -> None:
     from distvae.data import open_dataset
 
     x = open_dataset(image_run.config.data).splits["test"][:]

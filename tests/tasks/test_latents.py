@@ -1,4 +1,6 @@
-"""Pictures of what is made of codes about those of images: what is varied, and what stays as it was."""
+"""Pictures of what is made of codes about those of images: what is varied, and what stays as it
+was.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -48,16 +50,22 @@ def frame(canvas: Values, row: int, column: int) -> Values:
 
 
 @given(CODES, CODES)
-def test_interpolations_begin_and_end_at_the_codes_and_take_equal_steps(first: Values, last: Values) -> None:
+def test_interpolations_begin_and_end_at_the_codes_and_take_equal_steps(
+    first: Values, last: Values
+) -> None:
     codes = latents.interpolated(first, last)
     np.testing.assert_array_equal(codes[:, 0], first)
     np.testing.assert_array_equal(codes[:, -1], last)
     steps = np.diff(codes, axis=1)
-    np.testing.assert_allclose(steps, steps.mean(1, keepdims=True) + np.zeros_like(steps), atol=1e-3)
+    np.testing.assert_allclose(
+        steps, steps.mean(1, keepdims=True) + np.zeros_like(steps), atol=1e-3
+    )
 
 
 @given(CODES, st.permutations(range(5)), st.integers(1, 5))
-def test_a_traversal_changes_one_latent_and_no_other(values: Values, order: list[int], count: int) -> None:
+def test_a_traversal_changes_one_latent_and_no_other(
+    values: Values, order: list[int], count: int
+) -> None:
     (code, low, high), chosen = values, np.array(order[:count])
     codes = latents.traversed(code, chosen, low, high)
     for way, latent in zip(codes, chosen, strict=True):
@@ -68,7 +76,9 @@ def test_a_traversal_changes_one_latent_and_no_other(values: Values, order: list
 
 
 @given(CODES, st.integers(0, 31))
-def test_latents_that_live_come_first_and_of_each_kind_the_strongest(values: Values, bits: int) -> None:
+def test_latents_that_live_come_first_and_of_each_kind_the_strongest(
+    values: Values, bits: int
+) -> None:
     code, live = values[0], np.array([bool(bits >> h & 1) for h in range(5)])
     order = latents.strongest(code, live)
     assert sorted(order) == list(range(5))
@@ -79,21 +89,34 @@ def test_latents_that_live_come_first_and_of_each_kind_the_strongest(values: Val
 def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run, tmp_path: Path) -> None:
     drawn = dict(draw(image_run, "test", tmp_path))
     canvas = shown(drawn["interpolation"])
-    originals = [frame(canvas, row, column) for column in (0, latents.FRAMES + 1) for row in range(latents.ROWS)]
+    originals = [
+        frame(canvas, row, column)
+        for column in (0, latents.FRAMES + 1)
+        for row in range(latents.ROWS)
+    ]
     images = np.stack(originals).reshape(-1, 36)
     restored = as_seen(image_run.decode(image_run.encode(images)), image_run)[..., 0]
     for row in range(latents.ROWS):
         np.testing.assert_allclose(frame(canvas, row, 1), restored[row], atol=1e-5)
-        np.testing.assert_allclose(frame(canvas, row, latents.FRAMES), restored[latents.ROWS + row], atol=1e-5)
+        np.testing.assert_allclose(
+            frame(canvas, row, latents.FRAMES), restored[latents.ROWS + row], atol=1e-5
+        )
     for name, column in {"conditional": 1, "traversal": 0}.items():
         np.testing.assert_allclose(frame(shown(drawn[name]), 0, column), restored[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [{"kind": "vae"}, {"kind": "vsc"}, {"kind": "sdm", "dictionary": "dct", "atoms": 7}])
-def test_models_with_an_encoder_have_all_four_pictures(images: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "model", [{"kind": "vae"}, {"kind": "vsc"}, {"kind": "sdm", "dictionary": "dct", "atoms": 7}]
+)
+def test_models_with_an_encoder_have_all_four_pictures(
+    images: Path, tmp_path: Path, model: dict[str, Any]
+) -> None:
     drawn = dict(draw(run_of(images, tmp_path / "run", **model), "test", tmp_path))
     assert {"traversal", "interpolation", "conditional", "encodings"} <= drawn.keys()
-    headings = {name: [label.get_text() for label in drawn[name].axes[0].get_xticklabels()] for name in drawn}
+    headings = {
+        name: [label.get_text() for label in drawn[name].axes[0].get_xticklabels()]
+        for name in drawn
+    }
     assert headings["traversal"][:2] == ["coded", "least"]
     assert headings["interpolation"][:3] == ["image", "0", "1/8"]
     assert headings["conditional"][-1] == "draw 8"

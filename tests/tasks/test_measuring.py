@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from distvae import cli
 from distvae.config import from_dict
 from distvae.config.train import OfModels, OfRecordings
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.judge import judge
 from distvae.tasks.measuring import MEASURES, measured, refuse_impossible
 from distvae.tasks.measuring.subject import Labelled, Subject
@@ -48,7 +48,9 @@ def archive(path: Path, label: Callable[[np.ndarray], np.ndarray]) -> Path:
 def on(run: Run, path: Path, **settings: Any) -> Run:
     """The same run, judged on an archive."""
     other = asking(run, **settings)
-    other.config = replace(other.config, data=from_dict({"data": {"kind": "images", "path": str(path)}}).data)
+    other.config = replace(
+        other.config, data=from_dict({"data": {"kind": "images", "path": str(path)}}).data
+    )
     return other
 
 
@@ -60,7 +62,10 @@ def test_every_name_of_the_configuration_has_its_measure() -> None:
 
 def test_the_summary_has_what_was_asked_for_and_nothing_else(image_run: Run) -> None:
     names = ["iw_bound", "probe_linear"]
-    plain, asked = judge(image_run).summary, judge(asking(image_run, metrics=names, labels=50)).summary
+    plain, asked = (
+        judge(image_run).summary,
+        judge(asking(image_run, metrics=names, labels=50)).summary,
+    )
     assert set(asked) - set(plain) == {"iw_bound", "iw_bound_row_std", "probe_linear"}
     assert {name: asked[name] for name in plain} == plain
     assert asked["iw_bound"] > plain["bound"] - 1
@@ -82,13 +87,20 @@ def test_a_probe_finds_classes_that_can_be_seen(image_run: Run, tmp_path: Path, 
 def test_a_probe_tells_clusters_apart(image_run: Run, name: str) -> None:
     random, subject = np.random.default_rng(0), Subject(image_run, "test")
     labels = random.integers(0, CLASSES, 3000)
-    codes = (3 * np.eye(CLASSES)[labels] + random.normal(size=(3000, CLASSES)) / 2).astype(np.float32)
-    vars(subject)["probed"] = Labelled(codes[:2000], labels[:2000]), Labelled(codes[2000:], labels[2000:])
+    codes = (3 * np.eye(CLASSES)[labels] + random.normal(size=(3000, CLASSES)) / 2).astype(
+        np.float32
+    )
+    vars(subject)["probed"] = (
+        Labelled(codes[:2000], labels[:2000]),
+        Labelled(codes[2000:], labels[2000:]),
+    )
     assert MEASURES[name].measure(subject)[name] > 0.99
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_a_probe_finds_nothing_in_classes_drawn_at_random(image_run: Run, tmp_path: Path, name: str) -> None:
+def test_a_probe_finds_nothing_in_classes_drawn_at_random(
+    image_run: Run, tmp_path: Path, name: str
+) -> None:
     random = np.random.default_rng(1)
     path = archive(tmp_path / "blind.npz", lambda level: random.integers(0, CLASSES, len(level)))
     found = measured(on(image_run, path, metrics=[name]), "test")[0][name]
@@ -96,7 +108,9 @@ def test_a_probe_finds_nothing_in_classes_drawn_at_random(image_run: Run, tmp_pa
 
 
 @pytest.mark.parametrize(("split", "judged"), [("train", 3900), ("test", 400), ("all", 4300)])
-def test_no_labelled_data_point_is_judged(image_run: Run, tmp_path: Path, split: str, judged: int) -> None:
+def test_no_labelled_data_point_is_judged(
+    image_run: Run, tmp_path: Path, split: str, judged: int
+) -> None:
     path = archive(tmp_path / "rows.npz", np.copy)
     known, held = Subject(on(image_run, path, labels=100), split).probed
     assert (len(known.codes), len(held.codes)) == (100, judged)
@@ -111,7 +125,9 @@ def test_codes_are_what_was_asked_for(image_run: Run, bars_run: Run) -> None:
         np.testing.assert_array_equal(found[kinds[-2]], run.encode(rows))
         if "gated" in kinds:
             gamma = run.posterior(torch.tensor(rows)).gamma  # type: ignore[attr-defined]
-            np.testing.assert_allclose(found["gated"], found["mean"] * gamma.detach().numpy(), rtol=1e-6)
+            np.testing.assert_allclose(
+                found["gated"], found["mean"] * gamma.detach().numpy(), rtol=1e-6
+            )
 
 
 BARS = {"data": {"kind": "bars"}}
@@ -126,12 +142,16 @@ TVAE = {"model": {"kind": "tvae"}}
         ({}, "probe_mlp", "data.kind 'speech' has none"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_by_name(tree: dict[str, Any], name: str, reason: str) -> None:
+def test_what_cannot_be_measured_is_refused_by_name(
+    tree: dict[str, Any], name: str, reason: str
+) -> None:
     with pytest.raises(Refusal, match=f"eval.metrics: .*{reason}"):
         refuse_impossible(from_dict(tree | {"eval": {"metrics": [name]}}))
 
 
-@pytest.mark.parametrize(("model", "codes"), [("vae", "gated"), ("sdm", "binary"), ("tvae", "gated")])
+@pytest.mark.parametrize(
+    ("model", "codes"), [("vae", "gated"), ("sdm", "binary"), ("tvae", "gated")]
+)
 def test_codes_that_a_model_does_not_have_are_refused(model: str, codes: str) -> None:
     with pytest.raises(Refusal, match=f"eval.codes: '{codes}' with model.kind '{model}'"):
         from_dict({"model": {"kind": model}, "eval": {"codes": codes}})
@@ -160,7 +180,9 @@ def test_labels_that_leave_nothing_to_judge_are_refused(image_run: Run) -> None:
         ([0] * 30 + [1], "eval.labels: 31 of 2 classes, 1 of the rarest, .*; more than 10, two"),
     ],
 )
-def test_too_few_labels_to_stop_early_on_are_refused(image_run: Run, labels: list[int], told: str) -> None:
+def test_too_few_labels_to_stop_early_on_are_refused(
+    image_run: Run, labels: list[int], told: str
+) -> None:
     subject = Subject(image_run, "test")
     known = Labelled(np.ones((len(labels), 2), np.float32), np.array(labels))
     vars(subject)["probed"] = known, known
@@ -169,7 +191,13 @@ def test_too_few_labels_to_stop_early_on_are_refused(image_run: Run, labels: lis
 
 
 def test_an_old_run_is_measured_by_the_command(image_run: Run, tmp_path: Path) -> None:
-    words = ["evaluate", str(image_run.path), "eval.metrics=[iw_bound]", "--out", str(tmp_path / "out")]
+    words = [
+        "evaluate",
+        str(image_run.path),
+        "eval.metrics=[iw_bound]",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     said = CliRunner().invoke(cli.app, words)
     assert said.exception is None, said.output
     assert "iw_bound" in said.output

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import mtrand
 
-from distvae.data.synthesiser import RATE, utterance
+from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.tasks import metrics
 from distvae.tasks.metrics import Array, isd, raw_p862, score
 
@@ -27,7 +27,9 @@ def noisy(signal: Array, level: float) -> Array:
 @given(st.floats(-0.4, 4.45))
 def test_raw_p862_inverts_the_map_of_p862_1(raw: float) -> None:
     mapped = 0.999 + 4 / (1 + math.exp(-1.4945 * raw + 4.6607))
-    assert raw_p862(max(mapped, 1.0)) == pytest.approx(raw_p862(1.0) if mapped < 1 else raw, abs=1e-6)
+    assert raw_p862(max(mapped, 1.0)) == pytest.approx(
+        raw_p862(1.0) if mapped < 1 else raw, abs=1e-6
+    )
 
 
 @given(st.floats(0.9, 5.1))
@@ -38,7 +40,9 @@ def test_raw_p862_has_no_poles(mapped: float) -> None:
 def test_pesq_of_a_recording_with_itself_is_the_top_of_each_scale(spoken: Array) -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     values = score(spoken, spoken, RATE, ALL[:3]).values
-    assert values == pytest.approx({"pesq_wb": 4.644, "pesq_nb": 4.549, "pesq_nb_raw": 4.5}, abs=1e-3)
+    assert values == pytest.approx(
+        {"pesq_wb": 4.644, "pesq_nb": 4.549, "pesq_nb_raw": 4.5}, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100])
@@ -51,8 +55,12 @@ def test_pesq_listens_at_its_own_rate_whatever_the_recording_has(spoken: Array, 
 def test_more_utterances_than_pesq_has_room_for_are_scored_in_pieces() -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     random, time = np.random.default_rng(0), np.arange(42 * RATE) / RATE
-    bursts = (random.normal(size=len(time)) * (time % 0.45 < 0.2)).astype(np.float32)  # 93 of them; 51 crash it
-    assert score(bursts, bursts, RATE, ["pesq_wb"]).values["pesq_wb"] == pytest.approx(4.644, abs=1e-3)
+    bursts = (random.normal(size=len(time)) * (time % 0.45 < 0.2)).astype(
+        np.float32
+    )  # 93 of them; 51 crash it
+    assert score(bursts, bursts, RATE, ["pesq_wb"]).values["pesq_wb"] == pytest.approx(
+        4.644, abs=1e-3
+    )
 
 
 def test_the_raw_score_does_not_need_its_neighbour(spoken: Array) -> None:
@@ -69,9 +77,12 @@ def test_more_noise_never_scores_better(spoken: Array) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("pesq_wb", "quarter"), ("pesq_nb_raw", "quarter"), ("stoi", "0.4 s"), ("estoi", "0.4 s")]
+    ("name", "reason"),
+    [("pesq_wb", "quarter"), ("pesq_nb_raw", "quarter"), ("stoi", "0.4 s"), ("estoi", "0.4 s")],
 )
-def test_a_recording_too_short_for_a_measure_has_no_score_of_it(spoken: Array, name: str, reason: str) -> None:
+def test_a_recording_too_short_for_a_measure_has_no_score_of_it(
+    spoken: Array, name: str, reason: str
+) -> None:
     if name.startswith("pesq"):
         pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     scores = score(spoken[8000:11200], spoken[8000:11200], RATE, [name])
@@ -95,10 +106,14 @@ def test_a_silent_side_is_refused_by_pesq_and_si_sdr(spoken: Array) -> None:
 def test_a_resynthesis_that_is_not_finite_is_refused_by_all(spoken: Array) -> None:
     broken = spoken.copy()
     broken[100] = np.nan
-    assert set(score(spoken, broken, RATE, metrics.available(ALL)).refused) == set(metrics.available(ALL))
+    assert set(score(spoken, broken, RATE, metrics.available(ALL)).refused) == set(
+        metrics.available(ALL)
+    )
 
 
-def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "pesq", None)
     assert metrics.available(ALL) == ("stoi", "estoi", "si_sdr")
     (note,) = metrics.notes(ALL, 44100)
@@ -108,11 +123,15 @@ def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(monkeypatch: pyt
 def test_resampling_for_pesq_is_said() -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     assert metrics.notes(ALL, 16000) == []
-    assert metrics.notes(ALL, 8000) == ["pesq_wb: recordings of 8000 Hz resampled to 16000 Hz first"]
+    assert metrics.notes(ALL, 8000) == [
+        "pesq_wb: recordings of 8000 Hz resampled to 16000 Hz first"
+    ]
 
 
 @given(st.floats(-40, 60), st.floats(1e-3, 1e3))
-def test_si_sdr_is_the_ratio_to_what_is_orthogonal_and_blind_to_level(decibels: float, level: float) -> None:
+def test_si_sdr_is_the_ratio_to_what_is_orthogonal_and_blind_to_level(
+    decibels: float, level: float
+) -> None:
     time = np.arange(1000) / 1000
     signal, other = np.sin(2 * np.pi * 5 * time), np.cos(2 * np.pi * 5 * time)
     estimate = level * (signal + 10 ** (-decibels / 20) * other)
@@ -122,7 +141,9 @@ def test_si_sdr_is_the_ratio_to_what_is_orthogonal_and_blind_to_level(decibels: 
 @given(st.floats(1e-3, 1e3))
 def test_isd_of_a_constant_ratio_is_its_formula(ratio: float) -> None:
     power = np.random.default_rng(0).uniform(1, 2, (3, 5))
-    assert isd(ratio * power, power) == pytest.approx(ratio - math.log(ratio) - 1, rel=1e-9, abs=1e-12)
+    assert isd(ratio * power, power) == pytest.approx(
+        ratio - math.log(ratio) - 1, rel=1e-9, abs=1e-12
+    )
 
 
 def test_isd_from_the_true_variance_is_eulers_constant() -> None:

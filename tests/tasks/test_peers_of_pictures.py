@@ -1,4 +1,6 @@
-"""Methods for pictures: oracles are numpy, scikit-image's own ways of measuring, and pictures whose answer is known."""
+"""Methods for pictures: oracles are numpy, scikit-image's own ways of measuring, and pictures whose
+answer is known.
+"""
 
 from pathlib import Path
 
@@ -6,11 +8,11 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from distvae import results
 from distvae.config import Config, PatchData, from_dict
 from distvae.data import signals
 from distvae.data.signals import Signal
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.report import results
 from distvae.tasks.peers import judge_peer, pictures
 from distvae.tasks.peers.pictures import DENOISERS
 
@@ -27,7 +29,9 @@ def blocks(channels: int = 1) -> np.ndarray:
 
 def config(folder: Path, **worse: float) -> Config:
     signals.write(path := folder / "blocks.png", Signal(blocks()))
-    return from_dict({"data": {"kind": "patches", "path": str(path)} | worse, "model": {"kind": "tvae"}})
+    return from_dict(
+        {"data": {"kind": "patches", "path": str(path)} | worse, "model": {"kind": "tvae"}}
+    )
 
 
 def noisy(sigma: float, channels: int = 1, seed: int = 0) -> Signal:
@@ -52,17 +56,23 @@ def test_a_picture_without_noise_stays_nearly_as_it_is(name: str) -> None:
     np.testing.assert_allclose(found, blocks(), atol=1e-6)
 
 
-def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(tmp_path: Path) -> None:
+def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(
+    tmp_path: Path,
+) -> None:
     figures = judge_peer("tv", config(tmp_path, noise=20, noise_seed=3))
     seen = blocks() + 20 * np.random.default_rng(3).standard_normal((SIDE, SIDE, 1))
     found = pictures.restored("tv", Signal(seen))
-    assert figures["psnr"] == pytest.approx(peak_signal_noise_ratio(blocks(), found, data_range=255))
+    assert figures["psnr"] == pytest.approx(
+        peak_signal_noise_ratio(blocks(), found, data_range=255)
+    )
     similar = structural_similarity(blocks(), found, data_range=255, channel_axis=-1)
     assert figures["ssim"] == pytest.approx(similar)
 
 
 @pytest.mark.parametrize(("channels", "apart"), [(1, 1), (3, 1), (3, 3)])
-def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_kept(channels: int, apart: int) -> None:
+def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_kept(
+    channels: int, apart: int
+) -> None:
     y, x, c = np.mgrid[:SIDE, :SIDE, :channels]
     plane = 20.0 + 2 * x + 3 * y + 5 * c
     gone = np.random.default_rng(0).random((SIDE, SIDE, apart)) < 0.3
@@ -77,12 +87,22 @@ def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_k
 @pytest.mark.parametrize(
     ("name", "worse", "told"),
     [
-        ("bm3d", {"noise": 9.0}, "bm3d: no method for a picture under noise; nlm, tv, wavelet expected"),
-        ("nlm", {"drop": 0.5}, "nlm: no method for a picture without some pixels; biharmonic expected"),
+        (
+            "bm3d",
+            {"noise": 9.0},
+            "bm3d: no method for a picture under noise; nlm, tv, wavelet expected",
+        ),
+        (
+            "nlm",
+            {"drop": 0.5},
+            "nlm: no method for a picture without some pixels; biharmonic expected",
+        ),
         ("nlm", {}, "nothing is made worse"),
     ],
 )
-def test_what_does_not_fit_is_refused(name: str, worse: dict[str, float], told: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(
+    name: str, worse: dict[str, float], told: str, tmp_path: Path
+) -> None:
     with pytest.raises(Refusal, match=told):
         judge_peer(name, config(tmp_path, **worse))
 
@@ -92,10 +112,17 @@ def test_a_row_says_what_was_done_and_is_not_replaced_unasked(tmp_path: Path) ->
     file, asked = tmp_path / "image" / "blocks-tv.json", config(tmp_path, noise=20.0)
     figures = results.peer("tv", asked, file, force=False)
     (row,) = results.read(tmp_path, "image")
-    assert (row["table"], row["row"], row["peer"], row["figures"]) == ("image", "blocks-tv", "tv", figures)
+    assert (row["table"], row["row"], row["peer"], row["figures"]) == (
+        "image",
+        "blocks-tv",
+        "tv",
+        figures,
+    )
     assert row["data"] == {"name": "blocks.png"}
     assert row["config"]["data.noise"] == 20
-    assert not any(key.startswith(("model.", "train.")) or key == "data.path" for key in row["config"])
+    assert not any(
+        key.startswith(("model.", "train.")) or key == "data.path" for key in row["config"]
+    )
     with pytest.raises(Refusal, match="--force"):
         results.peer("tv", asked, file, force=False)
 

@@ -1,4 +1,6 @@
-"""Methods for sounds: oracles are the expectations they are defined by, and signals whose answer is known."""
+"""Methods for sounds: oracles are the expectations they are defined by, and signals whose answer is
+known.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import rice
 
 from distvae.config import Config, PatchData
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.peers import judge_peer
 from distvae.tasks.peers.sounds import DENOISERS, stsa_gain, wiener_gain
 
@@ -53,7 +55,9 @@ def test_noise_alone_is_lowered_by_more_than_ten_decibels(name: str) -> None:
 @pytest.mark.parametrize("name", DENOISERS)
 @settings(max_examples=20, deadline=None)
 @given(samples=st.integers(2, 1500), sigma=st.floats(0, 2), silent=st.booleans())
-def test_any_sound_keeps_its_length_and_stays_finite(name: str, samples: int, sigma: float, silent: bool) -> None:
+def test_any_sound_keeps_its_length_and_stays_finite(
+    name: str, samples: int, sigma: float, silent: bool
+) -> None:
     sound = np.zeros(samples) if silent else noise(samples, 1.0)
     estimate = DENOISERS[name](sound, sigma, RATE)
     assert estimate.shape == sound.shape
@@ -65,11 +69,15 @@ RATIOS = st.floats(1e-3, 300)
 
 @given(prior=RATIOS, posterior=RATIOS)
 def test_the_stsa_gain_is_the_expected_amplitude(prior: float, posterior: float) -> None:
-    """Of a complex Gaussian of variance `prior` in one of variance 1, seen with power `posterior`."""
+    """Of a complex Gaussian of variance `prior` in one of variance 1, seen with power
+    `posterior`.
+    """
     share, seen = prior / (1 + prior), posterior**0.5
     scale = (share / 2) ** 0.5  # of the posterior's real and imaginary part
     expected = rice.mean(share * seen / scale, scale=scale) / seen
-    assert float(stsa_gain(np.asarray(prior), np.asarray(posterior))) == pytest.approx(expected, rel=1e-6)
+    assert float(stsa_gain(np.asarray(prior), np.asarray(posterior))) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 @given(prior=RATIOS, change=st.floats(-0.1, 0.1))
@@ -98,7 +106,9 @@ def test_the_channels_of_a_sound_are_estimated_one_by_one(tmp_path: Path) -> Non
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "tone.wav", tone(), RATE, subtype="FLOAT")
-    with pytest.raises(Refusal, match="nlm: no method for a sound under noise; zero, local, wiener, stsa expected"):
+    with pytest.raises(
+        Refusal, match="nlm: no method for a sound under noise; zero, local, wiener, stsa expected"
+    ):
         judge_peer("nlm", config(tmp_path / "tone.wav", 0.1))
     with pytest.raises(Refusal, match="nothing is made worse"):
         judge_peer("wiener", config(tmp_path / "tone.wav", 0.0))

@@ -9,7 +9,7 @@ from scipy.special import kl_div
 from sklearn.decomposition import PCA
 
 from distvae.config import Config, Eval, IdxData, SpeechData
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.peers import judge_peer
 from distvae.tasks.peers.speech import nmf, pca
 
@@ -23,14 +23,18 @@ def test_the_identity_is_perfect(speech_config: Config) -> None:
 
 def test_principal_components_are_scikit_learns() -> None:
     random = np.random.default_rng(0)
-    power = np.exp(random.normal(size=(500, 3)) @ random.normal(size=(3, 12)) + random.normal(size=(500, 12)))
+    power = np.exp(
+        random.normal(size=(500, 3)) @ random.normal(size=(3, 12)) + random.normal(size=(500, 12))
+    )
     power = power.astype(np.float32)
     oracle = PCA(4).fit(np.log(power))
     coded = pca(power, 4)(torch.from_numpy(power), 0)
     assert coded.code is not None
     expected = oracle.transform(np.log(power))
     np.testing.assert_allclose(np.abs(coded.code.numpy()), np.abs(expected), atol=1e-3)
-    np.testing.assert_allclose(coded.power.numpy(), np.exp(oracle.inverse_transform(expected)), rtol=1e-3)
+    np.testing.assert_allclose(
+        coded.power.numpy(), np.exp(oracle.inverse_transform(expected)), rtol=1e-3
+    )
 
 
 def spectra(frames: int = 300) -> np.ndarray:
@@ -47,11 +51,15 @@ def test_few_parts_are_found_and_are_non_negative() -> None:
     assert coded.code is not None
     assert coded.code.shape == (300, 3)
     assert (coded.code >= 0).all()
-    np.testing.assert_allclose(coded.power.sqrt().numpy(), np.sqrt(power), atol=0.05 * np.sqrt(power).max())
+    np.testing.assert_allclose(
+        coded.power.sqrt().numpy(), np.sqrt(power), atol=0.05 * np.sqrt(power).max()
+    )
 
 
 def test_no_rescaled_part_diverges_less() -> None:
-    """At a minimum over a non-negative factor, scaling any part of a frame's magnitude lowers nothing."""
+    """At a minimum over a non-negative factor, scaling any part of a frame's magnitude lowers
+    nothing.
+    """
     power = spectra()
     coded = nmf(power, 2)(torch.from_numpy(power), 0)
     seen, found = np.sqrt(power)[5:], coded.power.sqrt().numpy()[5:]
@@ -66,7 +74,9 @@ def test_no_rescaled_part_diverges_less() -> None:
 def test_a_frame_is_coded_alike_whatever_is_coded_with_it() -> None:
     power = torch.from_numpy(spectra())
     code = nmf(power.numpy(), 3)
-    np.testing.assert_allclose(code(power[50:60], 50).power, code(power, 0).power[50:60], rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(
+        code(power[50:60], 50).power, code(power, 0).power[50:60], rtol=0.02, atol=0.02
+    )
 
 
 def test_components_are_active_to_a_degree_and_never_dead(speech_config: Config) -> None:
@@ -96,7 +106,9 @@ def test_images_are_compared_with_nothing() -> None:
 
 @pytest.mark.slow
 def test_components_score_on_real_speech_as_measured_before(real_data: Path) -> None:
-    config = Config(data=SpeechData(path=str(real_data / "speech")), eval=Eval(metrics=("stoi", "estoi", "isd")))
+    config = Config(
+        data=SpeechData(path=str(real_data / "speech")), eval=Eval(metrics=("stoi", "estoi", "isd"))
+    )
     summary = judge_peer("pca-32", config)
     assert summary["stoi"] == pytest.approx(0.913, abs=1e-3)
     assert summary["estoi"] == pytest.approx(0.860, abs=1e-3)

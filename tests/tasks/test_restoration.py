@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 import distvae
 from distvae.config import Config
-from distvae.recipes import load
-from distvae.refusal import Refusal
+from distvae.config.recipes import load
+from distvae.files.refusal import Refusal
 from distvae.tasks.presets import noise_level, recipe_of
 from distvae.tasks.restoration import Kept, Restoration, batch
 from distvae.train.loop import Interrupted
@@ -90,13 +90,19 @@ def test_the_bound_is_that_of_the_array_in_its_own_units() -> None:
     array = noisy(height=9, width=9)
     restoration = Restoration(config(**{"data.level": "keep", "train.epochs": 1}), array)
     (stage,) = restoration.run()
-    q = restoration.trainer.estep.infer(restoration.trainer.model, batch(restoration.patches, torch.arange(36)), 0)
-    x = torch.from_numpy(restoration.patches.rows * restoration.patches.scale + restoration.patches.shift)
+    q = restoration.trainer.estep.infer(
+        restoration.trainer.model, batch(restoration.patches, torch.arange(36)), 0
+    )
+    x = torch.from_numpy(
+        restoration.patches.rows * restoration.patches.scale + restoration.patches.shift
+    )
     with torch.no_grad():
         output = restoration.trainer.model.decode(q.states.float())
     mean = output * restoration.patches.scale + restoration.patches.shift[0, 0]
     density = torch.distributions.Normal(mean, stage.sigma).log_prob(x[:, None]).sum(-1)
-    assert stage.bound == pytest.approx(float((density + q.log_prior).logsumexp(1).mean()), rel=1e-4)
+    assert stage.bound == pytest.approx(
+        float((density + q.log_prior).logsumexp(1).mean()), rel=1e-4
+    )
 
 
 def test_units_change_nothing_but_units() -> None:
@@ -117,9 +123,9 @@ def test_a_sound_is_restored() -> None:
 
 def test_a_stride_and_a_gaussian_window_restore_as_well() -> None:
     array = noisy()
-    assert rmse(restored(array, **{"data.stride": 2, "data.merge": "gaussian"}), stripes()) < 0.7 * rmse(
-        array, stripes()
-    )
+    assert rmse(
+        restored(array, **{"data.stride": 2, "data.merge": "gaussian"}), stripes()
+    ) < 0.7 * rmse(array, stripes())
 
 
 def test_what_is_restored_does_not_depend_on_how_missing_values_were_called() -> None:
@@ -127,7 +133,9 @@ def test_what_is_restored_does_not_depend_on_how_missing_values_were_called() ->
     once, again = (restored(np.where(gone, np.nan, array)) for _ in range(2))
     np.testing.assert_array_equal(once, again)
     assert np.isfinite(once).all()
-    assert rmse(once[gone], stripes()[gone]) < 0.5 * rmse(np.full(gone.sum(), array[~gone].mean()), stripes()[gone])
+    assert rmse(once[gone], stripes()[gone]) < 0.5 * rmse(
+        np.full(gone.sum(), array[~gone].mean()), stripes()[gone]
+    )
 
 
 def test_a_stopped_restoration_has_a_result(tmp_path: Path) -> None:
@@ -154,9 +162,17 @@ def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> No
 def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path) -> None:
     list(Restoration(config(**{"train.epochs": 1}), noisy(), kept=Kept(tmp_path / "run")).run())
     with pytest.raises(Refusal, match="other data"):
-        next(Restoration(config(**{"train.epochs": 1}), noisy(31), kept=Kept(tmp_path / "run", resume=True)).run())
+        next(
+            Restoration(
+                config(**{"train.epochs": 1}), noisy(31), kept=Kept(tmp_path / "run", resume=True)
+            ).run()
+        )
     with pytest.raises(Refusal, match=r"train\.rate"):
-        next(Restoration(config(**{"train.rate": 0.5}), noisy(), kept=Kept(tmp_path / "run", resume=True)).run())
+        next(
+            Restoration(
+                config(**{"train.rate": 0.5}), noisy(), kept=Kept(tmp_path / "run", resume=True)
+            ).run()
+        )
 
 
 def test_the_number_of_threads_is_given_back() -> None:
@@ -195,7 +211,9 @@ def test_arrays_go_in_and_come_out_as_they_are() -> None:
 def test_a_channel_axis_may_stand_anywhere() -> None:
     colour = noisy(channels=2)
     last = distvae.denoise(colour, settings=SMALL | {"train.epochs": 2}, channel_axis=-1)
-    first = distvae.denoise(np.moveaxis(colour, -1, 0), settings=SMALL | {"train.epochs": 2}, channel_axis=0)
+    first = distvae.denoise(
+        np.moveaxis(colour, -1, 0), settings=SMALL | {"train.epochs": 2}, channel_axis=0
+    )
     np.testing.assert_array_equal(np.moveaxis(first, 0, -1), last)
 
 
@@ -204,7 +222,9 @@ def test_channels_that_repeat_one_are_restored_as_that_one(channels: str) -> Non
     settings, holed = SMALL | {"data.channels": channels, "train.epochs": 2}, noisy()[..., 0]
     holed[3:6, 4:9] = np.nan
     colours = distvae.inpaint(np.stack([holed] * 3, -1), settings=settings, channel_axis=-1)
-    np.testing.assert_array_equal(colours, np.stack([distvae.inpaint(holed, settings=settings)] * 3, -1))
+    np.testing.assert_array_equal(
+        colours, np.stack([distvae.inpaint(holed, settings=settings)] * 3, -1)
+    )
     assert recipe_of(np.stack([holed] * 3, -1), "fast", True) == "picture-fast"
 
 
@@ -212,8 +232,12 @@ def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:
     image, mask = noisy(5)[..., 0], np.random.default_rng(5).random((24, 28)) < 0.3
     result = distvae.inpaint(np.where(mask, -1, image), mask, settings=SMALL)
     np.testing.assert_array_equal(result[~mask], image[~mask])
-    np.testing.assert_array_equal(distvae.inpaint(np.where(mask, np.nan, image), settings=SMALL), result)
-    colour = distvae.inpaint(np.stack([image] * 2, 2), mask, settings=SMALL | {"train.epochs": 1}, channel_axis=2)
+    np.testing.assert_array_equal(
+        distvae.inpaint(np.where(mask, np.nan, image), settings=SMALL), result
+    )
+    colour = distvae.inpaint(
+        np.stack([image] * 2, 2), mask, settings=SMALL | {"train.epochs": 1}, channel_axis=2
+    )
     np.testing.assert_array_equal(colour[~mask], np.stack([image] * 2, 2)[~mask])
 
 
@@ -230,7 +254,10 @@ BAD = [
     (lambda: distvae.denoise(noisy()[..., 0], settings={"data.noise": 5}), "none is added here"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.zeros((9, 9))), "nothing is missing"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 9))), "every value is missing"),
-    (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 8))), r"mask: shape \(9, 8\); \(9, 9\) expected"),
+    (
+        lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 8))),
+        r"mask: shape \(9, 8\); \(9, 9\) expected",
+    ),
     (lambda: distvae.inpaint(HOLED, np.eye(5)), "observed"),
 ]
 

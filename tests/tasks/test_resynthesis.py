@@ -10,8 +10,8 @@ from torch import Tensor
 
 from distvae.config import SpeechData
 from distvae.config.values import POWER_FLOOR
-from distvae.data.synthesiser import RATE, utterance
-from distvae.refusal import Refusal
+from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.files.refusal import Refusal
 from distvae.tasks.resynthesis import Coded, coder, resynthesise, resynthesize_file, write
 from distvae.train.run import Run
 
@@ -23,7 +23,9 @@ def identity(power: Tensor, first: int) -> Coded:
 
 
 @given(st.integers(DATA.window, 5000), st.integers(0, 2**32 - 1))
-def test_nothing_done_to_the_power_gives_the_signal_back_to_the_last_sample(samples: int, seed: int) -> None:
+def test_nothing_done_to_the_power_gives_the_signal_back_to_the_last_sample(
+    samples: int, seed: int
+) -> None:
     signal = np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
     np.testing.assert_allclose(resynthesise(identity, signal, DATA).signal, signal, atol=2e-6)
 
@@ -60,15 +62,27 @@ def test_a_file_keeps_its_length_and_its_level(speech_run: Run, tmp_path: Path) 
     soundfile.write(tmp_path / "in.wav", quiet, RATE, subtype="FLOAT")
     resynthesize_file(speech_run, tmp_path / "in.wav", tmp_path / "out.flac")
     found, rate = soundfile.read(tmp_path / "out.flac")
-    assert (len(found), rate, soundfile.info(tmp_path / "out.flac").subtype) == (len(quiet), RATE, "PCM_16")
+    assert (len(found), rate, soundfile.info(tmp_path / "out.flac").subtype) == (
+        len(quiet),
+        RATE,
+        "PCM_16",
+    )
     peak = np.abs(quiet).max()
-    at_full_scale = resynthesise(coder(speech_run, "mean"), quiet / peak, speech_run.config.data).signal
+    at_full_scale = resynthesise(
+        coder(speech_run, "mean"), quiet / peak, speech_run.config.data
+    ).signal
     np.testing.assert_allclose(found, at_full_scale * peak, atol=1e-4)
 
 
-def test_an_output_is_refused_before_the_input_is_even_looked_at(speech_run: Run, tmp_path: Path) -> None:
+def test_an_output_is_refused_before_the_input_is_even_looked_at(
+    speech_run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "there.wav").write_text("mine")
-    for name, reason in {"there.wav": "--force", "a.mp3": "expected", "no/a.wav": "writable"}.items():
+    for name, reason in {
+        "there.wav": "--force",
+        "a.mp3": "expected",
+        "no/a.wav": "writable",
+    }.items():
         with pytest.raises(Refusal, match=reason):
             resynthesize_file(speech_run, tmp_path / "absent.wav", tmp_path / name)
     assert (tmp_path / "there.wav").read_text() == "mine"
@@ -83,4 +97,6 @@ def test_a_run_on_images_resynthesises_no_sound(image_run: Run, tmp_path: Path) 
 def test_a_signal_beyond_full_scale_is_turned_down_not_clipped(tmp_path: Path) -> None:
     signal = (4 * np.sin(np.arange(1000) / 9)).astype(np.float32)
     write(tmp_path / "a.wav", signal, RATE)
-    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], signal / np.abs(signal).max(), atol=1e-4)
+    np.testing.assert_allclose(
+        soundfile.read(tmp_path / "a.wav")[0], signal / np.abs(signal).max(), atol=1e-4
+    )

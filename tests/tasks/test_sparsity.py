@@ -4,13 +4,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.measures import live_atoms
+from distvae.numerics.measures import live_atoms
 from distvae.tasks.sparsity import Strength, frame_means
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 49))
 def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) -> None:
-    code = torch.randn(50, 6, generator=torch.Generator().manual_seed(seed)) * 10.0 ** -torch.arange(6)
+    code = torch.randn(
+        50, 6, generator=torch.Generator().manual_seed(seed)
+    ) * 10.0 ** -torch.arange(6)
     strength = Strength()
     strength.see(code[:cut])
     strength.see(code[cut:])
@@ -25,4 +27,6 @@ def test_quiet_frames_do_not_count_as_active() -> None:
 
 
 def test_a_code_of_zeros_has_no_sparsity() -> None:
-    assert all(math.isnan(value) for value in frame_means(torch.zeros(3, 4), torch.ones(3)).values())
+    assert all(
+        math.isnan(value) for value in frame_means(torch.zeros(3, 4), torch.ones(3)).values()
+    )

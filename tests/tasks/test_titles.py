@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distvae.recipes import load
+from distvae.config.recipes import load
 from distvae.tasks.evaluate import draw
 from distvae.tasks.titles import title_of
 from distvae.train.run import Run
@@ -22,7 +22,11 @@ RUNS = [
         "vsc latent 4 alpha 0.412, from speech-vae",
     ),
     ("speech-vae", {"model.latent": 4}, "vae latent 4, from speech-vae"),
-    ("speech-sdm", {"model.dictionary": "dct", "model.atoms": 8}, "sdm dct atoms 8, from speech-sdm"),
+    (
+        "speech-sdm",
+        {"model.dictionary": "dct", "model.atoms": 8},
+        "sdm dct atoms 8, from speech-sdm",
+    ),
 ]
 
 

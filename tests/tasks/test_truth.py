@@ -9,11 +9,11 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 
 from distvae.config import BarsData, TVAEModel
 from distvae.data import open_dataset
-from distvae.data.bars import parts, seen
+from distvae.data.images.bars import parts, seen
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE, FromBits
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 from distvae.tasks.truth import combined, judge_truth, log_likelihood, recovered
 from distvae.train.run import Run
 
@@ -21,7 +21,9 @@ CORRELATED = BarsData(correlated=True, rows=50)
 
 
 def restraint(correlated: bool) -> torch.Tensor:
-    """Weights under rectified hidden units, one for each bar, of which some are held down by another's cause."""
+    """Weights under rectified hidden units, one for each bar, of which some are held down by
+    another's cause.
+    """
     weights = torch.eye(8)
     if correlated:
         weights[0, 1] = weights[7, 0] = -2
@@ -42,7 +44,9 @@ def test_the_likelihood_is_that_of_a_network_with_the_weights_of_the_truth(data:
 
 def test_what_is_seen_of_correlated_bars_is_what_such_a_network_shows() -> None:
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8)))
-    torch.testing.assert_close(torch.from_numpy(seen(states.numpy(), True)), (states @ restraint(True)).relu())
+    torch.testing.assert_close(
+        torch.from_numpy(seen(states.numpy(), True)), (states @ restraint(True)).relu()
+    )
 
 
 def test_a_model_that_is_the_truth_gives_combinations_their_likelihood() -> None:
@@ -66,10 +70,14 @@ def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
     left = Run.left(bars_run.path)
     x = torch.from_numpy(open_dataset(bars_run.config.data).splits["train"][:])
     row = torch.arange(len(x))
-    bound = left.model.bound(Batch.of(x, row), left.estep.infer(left.model, Batch.of(x, row), 0), Noise(0, 0, row))
+    bound = left.model.bound(
+        Batch.of(x, row), left.estep.infer(left.model, Batch.of(x, row), 0), Noise(0, 0, row)
+    )
     truth = float(log_likelihood(bars_run.config.data, x.numpy()).mean())
     told = judge_truth(left, x.numpy())
-    assert told["reliability"] == pytest.approx((float(bound.mean()) - truth) / abs(truth), rel=1e-5)
+    assert told["reliability"] == pytest.approx(
+        (float(bound.mean()) - truth) / abs(truth), rel=1e-5
+    )
 
 
 def test_of_other_bars_there_is_no_reliability(bars_run: Run) -> None:

@@ -15,7 +15,9 @@ from distvae.train.session import fit
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of a store with one experiment: making its tables takes a second, copying them none."""
+    """The database of a store with one experiment: making its tables takes a second, copying them
+    none.
+    """
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -37,6 +39,8 @@ def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def trained(root: Path) -> Path:
     """A run folder with trained weights."""
     folder = root / "small"
-    config = from_dict({"data": {"kind": "bars", "rows": 200}, "model": {"kind": "tvae"}, "train": {"epochs": 1}})
+    config = from_dict(
+        {"data": {"kind": "bars", "rows": 200}, "model": {"kind": "tvae"}, "train": {"epochs": 1}}
+    )
     list(fit(config, open_dataset(config.data, quiet=True), folder, recipe="bars"))
     return folder

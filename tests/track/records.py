@@ -23,7 +23,9 @@ RECORD = Epoch(
 )
 
 
-def tracker(root: Path, name: str = "one", parent: Path | None = None, experiment: str = "here") -> Tracker:
+def tracker(
+    root: Path, name: str = "one", parent: Path | None = None, experiment: str = "here"
+) -> Tracker:
     (root / name).mkdir(exist_ok=True, parents=True)
     return Tracker.open(Config(), "speech-vae", root / name, experiment, parent, root=root)
 

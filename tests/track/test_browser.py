@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae import pictures
+from distvae.tasks import pictures
 from distvae.track import Store, Tracker
 from tests.browser import needs_browser, opened
 from tests.track.ports import answers, free_port
@@ -50,7 +50,9 @@ def address(recorded: Path) -> Iterator[str]:
     """Where `distvae ui` serves it."""
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
-    with subprocess.Popen(command, cwd=recorded, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as server:
+    with subprocess.Popen(
+        command, cwd=recorded, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as server:
         until = time.monotonic() + 120
         while not answers(port):
             assert server.poll() is None
@@ -63,7 +65,9 @@ def address(recorded: Path) -> Iterator[str]:
 
 
 def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
-    """Experiment, children, compare, parameters and metrics; then a picture among the artifacts of a run."""
+    """Experiment, children, compare, parameters and metrics; then a picture among the artifacts of
+    a run.
+    """
     from playwright.sync_api import expect
 
     with opened(address) as page:
@@ -79,7 +83,9 @@ def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
         for shown in ("model.latent", "val_bound", "0.31", "0.47"):
             expect(page.get_by_text(shown, exact=True).first).to_be_attached()
         page.locator("a[href*='/runs/']").first.click()
-        page.get_by_role("tab", name="Artifacts").or_(page.get_by_role("link", name="Artifacts")).first.click()
+        page.get_by_role("tab", name="Artifacts").or_(
+            page.get_by_role("link", name="Artifacts")
+        ).first.click()
         page.get_by_text("evaluation", exact=True).first.click()
         page.get_by_text("learning.png", exact=True).first.click()
         picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first

@@ -11,7 +11,7 @@ import pytest
 
 import distvae
 from distvae import cli
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.track import Store, Tracker
 from distvae.track.finding import folder_of, records
 from distvae.train.run import Run
@@ -58,7 +58,13 @@ def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call:
     x = np.random.default_rng(0).random((20, kept.dims), dtype=np.float32)
     np.testing.assert_array_equal(Run.open(cached).encode(x), kept.encode(x))
     files = {path.name for path in cached.rglob("*")}
-    assert files == {"run.json", "config.yaml", "best.json", "epochs.jsonl", *(p.name for p in away.glob("best-*"))}
+    assert files == {
+        "run.json",
+        "config.yaml",
+        "best.json",
+        "epochs.jsonl",
+        *(p.name for p in away.glob("best-*")),
+    }
 
 
 def shown(call: Call, run: Path) -> list[str]:
@@ -66,7 +72,9 @@ def shown(call: Call, run: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_what_is_fetched_encodes_and_is_judged_as_the_run_was(root: Path, away: Path, call: Call) -> None:
+def test_what_is_fetched_encodes_and_is_judged_as_the_run_was(
+    root: Path, away: Path, call: Call
+) -> None:
     (record,) = records(Store.find(root))
     for name, run in (("theirs", str(away)), ("ours", record.id)):
         code, _, said = call("encode", run, "", "-o", f"{name}.parquet")
@@ -87,11 +95,15 @@ def test_what_is_not_logged_is_refused_by_name(root: Path, away: Path, call: Cal
 def test_a_run_without_a_logged_model_is_refused(root: Path, trained: Path) -> None:
     Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root).epoch(RECORD)
     shutil.rmtree(trained)
-    with pytest.raises(Refusal, match=r"small is not on this machine, and no model of it is logged"):
+    with pytest.raises(
+        Refusal, match=r"small is not on this machine, and no model of it is logged"
+    ):
         folder_of("small", Store.find(root))
 
 
-def test_what_a_store_lost_is_named_and_leaves_nothing_behind(root: Path, away: Path, call: Call) -> None:
+def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
+    root: Path, away: Path, call: Call
+) -> None:
     (config,) = (root / "mlartifacts").rglob("config.yaml")
     config.unlink()
     code, _, said = call("show", "small")
@@ -101,10 +113,14 @@ def test_what_a_store_lost_is_named_and_leaves_nothing_behind(root: Path, away: 
     code, _, said = call("show", "small")
     assert code == 2
     assert "cannot be fetched from MLflow" in said
-    assert not [path for path in (root / "cache").rglob("*") if path.suffix != ".lock" and path.is_file()]
+    assert not [
+        path for path in (root / "cache").rglob("*") if path.suffix != ".lock" and path.is_file()
+    ]
 
 
-def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(root: Path, away: Path, call: Call) -> None:
+def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
+    root: Path, away: Path, call: Call
+) -> None:
     (first,) = records(Store.find(root))
     later = shutil.copytree(away, root / "small")
     (later / "mlflow.json").unlink()
@@ -118,6 +134,8 @@ def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(root: Pa
 
 def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
     (root / "sweep").mkdir()
-    Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep", "folder": "/gone"}).begin()
+    Tracker(
+        Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep", "folder": "/gone"}
+    ).begin()
     with pytest.raises(Refusal, match="of a sweep MLflow keeps results and the report alone"):
         folder_of("sweep", Store.find(root))

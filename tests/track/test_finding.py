@@ -1,4 +1,6 @@
-"""Runs by name, id and worth: what is found is what the folders themselves say, and bad names are refused."""
+"""Runs by name, id and worth: what is found is what the folders themselves say, and bad names are
+refused.
+"""
 
 import json
 import shutil
@@ -13,8 +15,8 @@ from typing import Any
 import pytest
 
 import distvae
-from distvae.browse import runs, ui
-from distvae.refusal import Refusal
+from distvae.commands.browse import runs, ui
+from distvae.files.refusal import Refusal
 from distvae.track import Store, Tracker
 from distvae.track.finding import folder_of, records
 from tests.track.records import RECORD, tracker
@@ -28,7 +30,14 @@ def sweep(root: Path) -> Path:
     folder = root / "sweep"
     folder.mkdir()
     tags = {"kind": "sweep", "folder": str(folder)}
-    record = Tracker(Store.find(root), "here", "sweep", folder, {"metric.error": "min", "metric.hoyer": "max"}, tags)
+    record = Tracker(
+        Store.find(root),
+        "here",
+        "sweep",
+        folder,
+        {"metric.error": "min", "metric.hoyer": "max"},
+        tags,
+    )
     record.begin()
     for name, worth in WORTH.items():
         trial = tracker(root, f"sweep/trials/{name}", folder)
@@ -40,10 +49,16 @@ def sweep(root: Path) -> Path:
     return folder
 
 
-def test_the_best_is_the_least_or_the_largest_as_the_sweep_ranks_it(root: Path, sweep: Path) -> None:
+def test_the_best_is_the_least_or_the_largest_as_the_sweep_ranks_it(
+    root: Path, sweep: Path
+) -> None:
     store = Store.find(root)
-    assert folder_of("best:error@sweep", store) == sweep / "trials" / min(WORTH, key=WORTH.__getitem__)
-    assert folder_of("best:hoyer@sweep", store) == sweep / "trials" / max(WORTH, key=WORTH.__getitem__)
+    assert folder_of("best:error@sweep", store) == sweep / "trials" / min(
+        WORTH, key=WORTH.__getitem__
+    )
+    assert folder_of("best:hoyer@sweep", store) == sweep / "trials" / max(
+        WORTH, key=WORTH.__getitem__
+    )
 
 
 def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:
@@ -63,7 +78,11 @@ def test_python_opens_what_the_commands_open(
     for name in WORTH:
         shutil.copytree(trained, sweep / "trials" / name, dirs_exist_ok=True)
     best = sweep / "trials" / min(WORTH, key=WORTH.__getitem__)
-    for text in ("best:error@sweep", best.name, next(r.id for r in records(Store.find(root)) if r.folder == best)):
+    for text in (
+        "best:error@sweep",
+        best.name,
+        next(r.id for r in records(Store.find(root)) if r.folder == best),
+    ):
         assert distvae.load(text).path == best
     assert distvae.load(trained).path == trained
     with pytest.raises(Refusal, match="no record of that name or id"):
@@ -127,10 +146,14 @@ def test_a_store_of_a_newer_mlflow_or_none_is_refused(root: Path, tmp_path: Path
         Store.find(root).opened()
 
 
-@pytest.mark.skipif(bool(find_spec("psycopg") or find_spec("psycopg2")), reason="there are drivers here")
+@pytest.mark.skipif(
+    bool(find_spec("psycopg") or find_spec("psycopg2")), reason="there are drivers here"
+)
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_a_store_whose_driver_is_missing_is_refused(driver: str) -> None:
-    with pytest.raises(Refusal, match=f"//host/db: No module named '{driver}'; a store that this MLflow can read"):
+    with pytest.raises(
+        Refusal, match=f"//host/db: No module named '{driver}'; a store that this MLflow can read"
+    ):
         Store(f"postgresql+{driver}://me:secret@host/db").opened()
 
 
@@ -143,16 +166,29 @@ def test_a_port_in_use_is_refused_before_anything_starts(root: Path, sweep: Path
             ui(root, port)
 
 
-def test_lists_are_sorted_filtered_and_cut(root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_are_sorted_filtered_and_cut(
+    root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def listed(**how: Any) -> list[dict[str, Any]]:
-        asked: dict[str, Any] = {"of": None, "kinds": ["trial"], "where": "", "sort": None, "ascending": False}
+        asked: dict[str, Any] = {
+            "of": None,
+            "kinds": ["trial"],
+            "where": "",
+            "sort": None,
+            "ascending": False,
+        }
         runs(root, **(asked | {"metrics": [], "limit": 10, "as_json": True} | how))
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     assert [record["name"] for record in listed(kinds=["run", "sweep"])] == ["sweep"]
     assert [record["name"] for record in listed(sort="error")] == ["2", "3", "1"]
-    assert [record["name"] for record in listed(of="sweep", sort="error", ascending=True, limit=2)] == ["1", "3"]
-    assert {record["name"] for record in listed(of=str(sweep), where="metrics.hoyer < 0.6")} == {"1", "3"}
+    assert [
+        record["name"] for record in listed(of="sweep", sort="error", ascending=True, limit=2)
+    ] == ["1", "3"]
+    assert {record["name"] for record in listed(of=str(sweep), where="metrics.hoyer < 0.6")} == {
+        "1",
+        "3",
+    }
     with pytest.raises(Refusal, match="did you mean 'error'"):
         listed(sort="errors")
 

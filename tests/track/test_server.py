@@ -22,8 +22,21 @@ def server(port: int, root: Path) -> Iterator[None]:
         "--artifacts-destination",
         str(root / "artifacts"),
     ]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with subprocess.Popen(command + store, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    with subprocess.Popen(
+        command + store, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as process:
         until = time.monotonic() + 120
         while not answers(port):
             assert process.poll() is None
@@ -54,7 +67,9 @@ def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
         (tmp_path / "runs" / "bars").rename(tmp_path / "elsewhere")
         said += call("encode", "bars", "", "-o", "fetched.parquet")
     call("encode", "elsewhere", "", "-o", "kept.parquet")
-    assert pq.read_table(tmp_path / "fetched.parquet").equals(pq.read_table(tmp_path / "kept.parquet"))
+    assert pq.read_table(tmp_path / "fetched.parquet").equals(
+        pq.read_table(tmp_path / "kept.parquet")
+    )
     (found,) = runs(tmp_path, "bars")
     assert found.info.status == "FINISHED"
     assert [step for step, _ in history(tmp_path, found.info.run_id, "val_bound")] == [1, 2, 3]

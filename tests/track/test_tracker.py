@@ -1,4 +1,6 @@
-"""What reaches MLflow, read back through its own client; and that nothing that fails there reaches training."""
+"""What reaches MLflow, read back through its own client; and that nothing that fails there reaches
+training.
+"""
 
 import json
 import math
@@ -21,10 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distvae
-from distvae import jobs
-from distvae.browse import sync
+from distvae.commands import jobs
+from distvae.commands.browse import sync
 from distvae.config import Config, flatten
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.report.keeping import reported
 from distvae.track import Relay, Store, Tracker, public
 from distvae.track.journal import HEAD, LINES, Journal
@@ -66,7 +68,12 @@ def test_a_resumed_run_goes_on_with_its_record_and_logs_no_epoch_twice(root: Pat
     again.close()
     (found,) = runs(root)
     assert found.info.status == "FINISHED"
-    assert history(root, found.info.run_id, "val_bound") == [(1, -2.5), (2, -2.5), (3, -2.5), (4, -4.0)]
+    assert history(root, found.info.run_id, "val_bound") == [
+        (1, -2.5),
+        (2, -2.5),
+        (3, -2.5),
+        (4, -4.0),
+    ]
 
 
 def test_a_folder_that_was_replaced_begins_a_new_record(root: Path) -> None:
@@ -87,11 +94,17 @@ def test_a_record_that_this_store_does_not_have_is_begun_anew(root: Path) -> Non
 
 def test_trials_are_children_of_their_sweep(root: Path) -> None:
     (root / "sweep").mkdir()
-    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"})
+    sweep = Tracker(
+        Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"}
+    )
     sweep.begin()
     for name in ("0", "1"):
         tracker(root, name, root / "sweep").close("FAILED")
-    children = {run.info.run_name for run in runs(root) if run.data.tags.get("mlflow.parentRunId") == sweep.id}
+    children = {
+        run.info.run_name
+        for run in runs(root)
+        if run.data.tags.get("mlflow.parentRunId") == sweep.id
+    }
     assert children == {"0", "1"}
 
 
@@ -123,7 +136,9 @@ def back(root: Path) -> None:
     (root / "away.db").rename(root / "mlflow.db")
 
 
-def test_what_a_store_did_not_take_it_gets_when_it_is_back(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_store_did_not_take_it_gets_when_it_is_back(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = tracker(root)
     away(root)
     record.epoch(RECORD)
@@ -139,10 +154,14 @@ def test_what_a_store_did_not_take_it_gets_when_it_is_back(root: Path, capsys: p
 def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A sweep whose trial was resumed, all of it before the store came back: one record each, every epoch once."""
+    """A sweep whose trial was resumed, all of it before the store came back: one record each, every
+    epoch once.
+    """
     (root / "sweep").mkdir()
     away(root)
-    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"})
+    sweep = Tracker(
+        Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"}
+    )
     sweep.begin()
     first = tracker(root, "sweep/trial", root / "sweep")
     for n in (1, 2, 3):
@@ -158,11 +177,21 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     back(root)
     assert sync(root, []) == 0
     found = {run.info.run_name: run for run in runs(root)}
-    assert {name: run.info.status for name, run in found.items()} == {"sweep": "FAILED", "trial": "FINISHED"}
+    assert {name: run.info.status for name, run in found.items()} == {
+        "sweep": "FAILED",
+        "trial": "FINISHED",
+    }
     trial = found["trial"]
     assert trial.data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
-    assert history(root, trial.info.run_id, "val_bound") == [(1, -2.5), (2, -2.5), (3, -2.5), (4, -4.0)]
-    assert (root / "mlartifacts" / trial.info.run_id / "artifacts" / "pictures" / "picture.png").exists()
+    assert history(root, trial.info.run_id, "val_bound") == [
+        (1, -2.5),
+        (2, -2.5),
+        (3, -2.5),
+        (4, -4.0),
+    ]
+    assert (
+        root / "mlartifacts" / trial.info.run_id / "artifacts" / "pictures" / "picture.png"
+    ).exists()
     assert sync(root, []) == 0
     assert capsys.readouterr().out.endswith("nothing is waiting to be sent\n")
     assert len(runs(root)) == 2
@@ -179,7 +208,9 @@ def refusing(root: Path, *steps: int) -> Iterator[None]:
         database.execute("drop trigger refuse")
 
 
-def test_epochs_that_a_store_refused_are_sent_again_in_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_epochs_that_a_store_refused_are_sent_again_in_order(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = tracker(root)
     record.epoch(RECORD)
     with refusing(root, 2, 3):
@@ -196,7 +227,9 @@ def test_epochs_that_a_store_refused_are_sent_again_in_order(root: Path, capsys:
 
 
 def test_epochs_that_a_store_took_and_lost_are_sent_again(root: Path) -> None:
-    """As where its database came back from a copy, or where this program believed what was not so."""
+    """As where its database came back from a copy, or where this program believed what was not
+    so.
+    """
     record = tracker(root)
     for n in (1, 2, 3, 4):
         record.epoch(replace(RECORD, epoch=n))
@@ -248,7 +281,9 @@ def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["tell", "send", "fail"]), max_size=12), st.data())
-def test_whatever_fails_in_between_entries_are_told_once_and_in_order(steps: list[str], data: st.DataObject) -> None:
+def test_whatever_fails_in_between_entries_are_told_once_and_in_order(
+    steps: list[str], data: st.DataObject
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         journal, told, count = Journal(Path(folder)), list[int](), 0
         for step in steps:
@@ -263,7 +298,9 @@ def test_whatever_fails_in_between_entries_are_told_once_and_in_order(steps: lis
         assert told + [entry["n"] for entry in journal.pending()] == list(range(count))
 
 
-def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(tmp_path: Path) -> None:
+def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
+    tmp_path: Path,
+) -> None:
     journal, told, count = Journal(tmp_path), list[int](), 300
     journal.begin({})
 
@@ -285,7 +322,10 @@ def test_a_relay_sends_what_others_wrote_down_and_what_those_left_that_ended(roo
     """Trackers without a store are those of trials, in whatever process and on whatever machine."""
     (root / "sweep").mkdir()
     Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).begin()
-    old, new = (replace(tracker(root, f"sweep/trials/{name}", root / "sweep"), store=None) for name in ("old", "new"))
+    old, new = (
+        replace(tracker(root, f"sweep/trials/{name}", root / "sweep"), store=None)
+        for name in ("old", "new")
+    )
     old.epoch(RECORD)
     old.close("KILLED")
     assert len(runs(root)) == 1
@@ -327,7 +367,9 @@ def test_a_relay_to_a_store_that_is_away_says_so_once_and_sends_all_when_it_is_b
     assert said[1] == "MLflow answers again."
 
 
-def test_a_relay_leaves_out_what_is_damaged_or_vanishes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_relay_leaves_out_what_is_damaged_or_vanishes(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     last, *others = (replace(tracker(root, f"trials/{n}"), store=None) for n in range(9, 0, -1))
     for trial in others:
         trial.epoch(RECORD)
@@ -350,7 +392,9 @@ def test_a_relay_leaves_out_what_is_damaged_or_vanishes(root: Path, capsys: pyte
     assert f"{root / 'trials' / '2' / HEAD}: missing" in said[1]
 
 
-def test_what_is_damaged_is_named_and_the_rest_is_sent(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_damaged_is_named_and_the_rest_is_sent(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("1", "2"):
         replace(tracker(root, name), store=None).epoch(RECORD)
     (root / "1" / HEAD).write_text("[1")
@@ -376,7 +420,9 @@ def test_a_store_that_never_heard_of_a_run_gets_all_of_it(
     assert [step for step, _ in history(elsewhere, found.info.run_id, "val_bound")] == [1, 2]
 
 
-@pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType")  # MLflow's, of its own types
+@pytest.mark.filterwarnings(
+    "ignore:.*type hint is inferred as AnyType"
+)  # MLflow's, of its own types
 def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Path) -> None:
     import mlflow
 
@@ -393,7 +439,11 @@ def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Pat
     codes = model.predict(x)
     np.testing.assert_array_equal(codes, run.encode(x))
     np.testing.assert_array_equal(model.predict(x, {"give": "reconstruction"}), run.decode(codes))
-    kept = [path.name for path in (root / "mlartifacts").rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
+    kept = [
+        path.name
+        for path in (root / "mlartifacts").rglob("*")
+        if path.suffix in (".pkl", ".pt", ".pth")
+    ]
     assert not kept
 
 
@@ -407,11 +457,15 @@ def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> Non
     assert json.loads(data.profile)["rows"] == run.info["rows"]
 
 
-def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(root: Path, trained: Path) -> None:
+def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
+    root: Path, trained: Path
+) -> None:
     from mlflow import MlflowClient
 
     (root / "sweep").mkdir()
-    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"})
+    sweep = Tracker(
+        Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"}
+    )
     config = distvae.load(trained).config
     ids = []
     for name in ("1", "2"):
@@ -428,13 +482,19 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(root: Pat
     assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
 
 
-def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(root: Path, trained: Path) -> None:
+def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(
+    root: Path, trained: Path
+) -> None:
     from mlflow import MlflowClient
 
     (root / "sweep").mkdir()
-    sweep = Tracker(Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"})
+    sweep = Tracker(
+        Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"}
+    )
     best = trained.rename(root / "sweep" / "1")
-    record = Tracker(None, "here", "1", best, {"model.kind": "tvae"}, {"kind": "trial"}, root / "sweep")
+    record = Tracker(
+        None, "here", "1", best, {"model.kind": "tvae"}, {"kind": "trial"}, root / "sweep"
+    )
     record.model()
     record.close()
     telling = threading.Thread(target=lambda: sweep.register("bars", best), daemon=True)
@@ -476,12 +536,16 @@ record.close()
 
 
 @pytest.mark.slow
-def test_first_users_side_by_side_lose_no_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_users_side_by_side_lose_no_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Six of them, on a store that has no tables yet."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     numbers = [str(n) for n in range(1, 7)]
     started = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), n], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), n], stderr=subprocess.PIPE, text=True
+        )
         for n in numbers
     ]
     said = [process.communicate(timeout=300)[1] for process in started]
@@ -497,7 +561,10 @@ def test_first_users_side_by_side_lose_no_metric(tmp_path: Path, monkeypatch: py
     ("text", "shown"),
     [
         ("https://user:p@ss@host/path", "https://host/path"),
-        ("API request to http://tok@host:5000/api failed", "API request to http://host:5000/api failed"),
+        (
+            "API request to http://tok@host:5000/api failed",
+            "API request to http://host:5000/api failed",
+        ),
         ("postgresql://u:p@db/name?password=secret&x=1", "postgresql://db/name?password=...&x=1"),
         ("sqlite:////runs/mlflow.db", "sqlite:////runs/mlflow.db"),
     ],
@@ -506,7 +573,9 @@ def test_what_is_shown_holds_no_credentials(text: str, shown: str) -> None:
     assert public(text) == shown
 
 
-def test_where_to_look_names_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_to_look_names_the_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     assert Store.find(Path("runs")).uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
@@ -532,7 +601,9 @@ def test_a_report_is_kept_long_after_the_end_which_stays_as_it_was(root: Path) -
     assert not Journal(root / "one").pending()
 
 
-def test_a_report_that_a_store_did_not_take_waits_for_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_that_a_store_did_not_take_waits_for_it(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tracker(root).close()
     (root / "one" / "report.html").write_text("page")
     found = Tracker.known(root / "one", Store.find(root))
@@ -544,7 +615,9 @@ def test_a_report_that_a_store_did_not_take_waits_for_it(root: Path, capsys: pyt
     assert sync(root, []) == 0
     (after,) = runs(root)
     assert after.info.status == "FINISHED"
-    assert (root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html").read_text() == "page"
+    assert (
+        root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html"
+    ).read_text() == "page"
 
 
 def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish_is_not(
@@ -584,10 +657,14 @@ for n in range(200):
 def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: Path) -> None:
     """While a third forgets what was told."""
     names, journal, told = ("a", "b"), Journal(tmp_path), list[tuple[str, int]]()
-    started = [subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names]
+    started = [
+        subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names
+    ]
     while any(process.poll() is None for process in started) or journal.pending():
         waiting = journal.pending()
         told += [(entry["from"], entry["n"]) for entry in waiting]
         journal.told(len(waiting))
     assert [process.returncode for process in started] == [0, 0]
-    assert {name: [n for other, n in told if other == name] for name in names} == {key: [*range(200)] for key in names}
+    assert {name: [n for other, n in told if other == name] for name in names} == {
+        key: [*range(200)] for key in names
+    }

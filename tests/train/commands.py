@@ -11,26 +11,51 @@ import pytest
 from distvae.train.run import read_epochs
 
 OWN = {"rows_per_second", "seconds", "shard_restarts", "distinct_states"}
-"""What is of the process, not of the training; of distinct states a sample of each worker's rows is counted."""
+"""What is of the process, not of the training; of distinct states a sample of each worker's rows is
+counted.
+"""
 
 PLAIN = [sys.executable, "-m", "distvae"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "distvae"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "distvae",
+]
 
 
 def command(start: list[str], recipe: list[str], out: Path, *options: str) -> list[str]:
-    return [*start, "train", *recipe, "--no-track", "--no-evaluate", "--quiet", "--out", str(out), *options]
+    return [
+        *start,
+        "train",
+        *recipe,
+        "--no-track",
+        "--no-evaluate",
+        "--quiet",
+        "--out",
+        str(out),
+        *options,
+    ]
 
 
 def run(start: list[str], recipe: list[str], out: Path, *options: str) -> list[dict[str, float]]:
     """The epochs of a training."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = command(start, recipe, out, *options)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return read_epochs(out)
 
 
-def same(one: list[dict[str, float]], other: list[dict[str, float]], tolerance: float = 1e-3) -> None:
+def same(
+    one: list[dict[str, float]], other: list[dict[str, float]], tolerance: float = 1e-3
+) -> None:
     """The same numbers, but perhaps for the order in which they were added up."""
     assert len(one) == len(other) > 0
     for a, b in zip(one, other, strict=True):
@@ -42,4 +67,8 @@ def same(one: list[dict[str, float]], other: list[dict[str, float]], tolerance: 
 def bits(out: Path) -> list[str]:
     """Checksums of the tensors and populations that a training ends with."""
     best, last = (json.loads((out / name).read_text()) for name in ("best.json", "last.json"))
-    return [best["sha256"], last["sha256"], *(kept["sha256"] for kept in last["facts"]["populations"])]
+    return [
+        best["sha256"],
+        last["sha256"],
+        *(kept["sha256"] for kept in last["facts"]["populations"]),
+    ]

@@ -22,7 +22,12 @@ def free_port() -> int:
 
 def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) -> None:
     """A worker: does what it is told, and answers with what came of it."""
-    os.environ |= {"RANK": f"{rank}", "WORLD_SIZE": f"{size}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    os.environ |= {
+        "RANK": f"{rank}",
+        "WORLD_SIZE": f"{size}",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": f"{port}",
+    }
     torch.set_num_threads(1)
     if way is Together:
         shared.machine = lambda: f"machine {rank}"

@@ -1,7 +1,7 @@
 """Kills at moments that a seed draws: of a worker, a shard, the driver or a raylet.
 
-Nothing in the program helps. A worker is stopped, its stack tells from outside in which phase it is, the victim is
-killed, and the worker goes on if it lives.
+Nothing in the program helps. A worker is stopped, its stack tells from outside in which phase it
+is, the victim is killed, and the worker goes on if it lives.
 """
 
 import os
@@ -17,14 +17,17 @@ from typing import Any
 
 from distvae.train.events import EVENTS
 from distvae.train.run import read_epochs, read_records
-from tests.machines import cluster
+from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, bits, command, same
 from tests.train.processes import NONE, SHARD, WORKER, below, phase, remaining, stopped, titled
 
 EPOCHS = 60
 RECIPE = [
     *("bars", "data.rows=4000", f"train.epochs={EPOCHS}", "train.batch=512"),
-    *("train.rate=0.002", "train.schedule=constant"),  # with which other orders of addition change little
+    *(
+        "train.rate=0.002",
+        "train.schedule=constant",
+    ),  # with which other orders of addition change little
 ]
 KINDS = ("worker", "shard", "driver", "raylet")
 WANTED = ("E-step", "put", "snapshot", "report")
@@ -101,7 +104,9 @@ class Ordeal:
     def _on_this_machine(self) -> None:
         words = command(PLAIN, RECIPE, self.out, "--workers", "2")
         with self._begun(words) as driver:
-            hit = self._strike(driver, lambda worker: os.kill(self._victim(worker, driver), signal.SIGKILL))
+            hit = self._strike(
+                driver, lambda worker: os.kill(self._victim(worker, driver), signal.SIGKILL)
+            )
             if self.plan.kind != "driver":
                 return self._finish(driver)
         with self._begun([*words, "--resume"]) as driver:
@@ -115,9 +120,13 @@ class Ordeal:
 
     def _on_a_cluster(self) -> None:
         with cluster(1, 1) as machines:
-            words = command(PLAIN, RECIPE, self.out, "--workers", "1:2", "--address", machines.address)
+            words = command(
+                PLAIN, RECIPE, self.out, "--workers", "1:2", "--address", machines.address
+            )
             with self._begun(words) as driver:
-                lost = self.chance.choice(sorted(machines.worker_nodes, key=lambda node: str(node.unique_id)))
+                lost = self.chance.choice(
+                    sorted(machines.worker_nodes, key=lambda node: str(node.unique_id))
+                )
                 hit = self._strike(driver, lambda _: lost.kill_raylet())
                 self._wait_for(lambda: self.sizes()[-1] == 1, driver)
                 self._wait_for(lambda: len(read_epochs(self.out)) > hit.epoch + 2, driver)
@@ -129,14 +138,19 @@ class Ordeal:
     def _begun(self, words: list[str]) -> Iterator[Popen[bytes]]:
         """A training in a process of its own, which is gone afterwards."""
         environment = os.environ | SETTINGS | (ELASTIC if self.plan.kind == "raylet" else {})
-        with self.told.open("ab") as told, Popen(words, env=environment, stdout=told, stderr=STDOUT) as driver:
+        with (
+            self.told.open("ab") as told,
+            Popen(words, env=environment, stdout=told, stderr=STDOUT) as driver,
+        ):
             try:
                 yield driver
             finally:
                 driver.kill()
 
     def _strike(self, driver: Popen[bytes], kill: Callable[[int], None]) -> Hit:
-        """Kill while a worker is in the phase that is waited for, or at last in whatever phase it is."""
+        """Kill while a worker is in the phase that is waited for, or at last in whatever phase it
+        is.
+        """
         self._wait_for(lambda: bool(self.sizes()), driver)
         time.sleep(self.plan.delay)
         while workers := titled(WORKER, family := self._family()):
@@ -176,12 +190,18 @@ class Ordeal:
         return [event["workers"] for event in read_records(self.out, EVENTS)]
 
     def _resumed(self, killed: float) -> float:
-        later = [event["time"] - killed for event in read_records(self.out, EVENTS) if event["time"] > killed]
+        later = [
+            event["time"] - killed
+            for event in read_records(self.out, EVENTS)
+            if event["time"] > killed
+        ]
         assert later, "training has not begun again"
         return float(later[0])
 
     def compare(self, undisturbed: Path) -> None:
-        """It has ended as if nothing had been: bit for bit, if as many workers added up in the same order."""
+        """It has ended as if nothing had been: bit for bit, if as many workers added up in the same
+        order.
+        """
         whole, epochs = read_epochs(undisturbed), read_epochs(self.out)
         if self.plan.kind == "raylet":
             same([_bounds(epoch) for epoch in whole], [_bounds(epoch) for epoch in epochs])
@@ -204,5 +224,10 @@ def recorded(plan: Plan, out: Path, undisturbed: Path) -> dict[str, Any]:
     except (AssertionError, TimeoutExpired) as error:
         outcome = str(error)
     hit = ordeal.hit or Hit(NONE, 0, 0.0, frozenset())
-    found = {"phase": hit.phase, "epoch": hit.epoch, "counts": hit.counts, "resumed": ordeal.resumed}
+    found = {
+        "phase": hit.phase,
+        "epoch": hit.epoch,
+        "counts": hit.counts,
+        "resumed": ordeal.resumed,
+    }
     return asdict(plan) | found | {"outcome": outcome}

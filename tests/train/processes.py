@@ -1,4 +1,6 @@
-"""Processes seen from outside: who descends from whom, who is still there, and in which phase of training one is."""
+"""Processes seen from outside: who descends from whom, who is still there, and in which phase of
+training one is.
+"""
 
 import json
 import os
@@ -50,7 +52,9 @@ def titled(title: str, pids: Collection[int]) -> list[int]:
 def remaining(pids: Collection[int], seconds: float) -> list[str]:
     """Which of some processes have not ended after so long."""
     deadline = time.monotonic() + seconds
-    while (left := [pid for pid in pids if _stat(pid)[0] not in ENDED]) and time.monotonic() < deadline:
+    while (
+        left := [pid for pid in pids if _stat(pid)[0] not in ENDED]
+    ) and time.monotonic() < deadline:
         time.sleep(0.1)
     return [f"{pid} " + _text(f"/proc/{pid}/cmdline").replace("\0", " ").rstrip() for pid in left]
 
@@ -76,7 +80,10 @@ def phase(pid: int) -> str:
     """What a worker is doing."""
     threads = json.loads(spied(pid).stdout or "[]")
     frames = [frame for thread in threads for frame in thread["frames"]]
-    return next((name for name, where in PHASES.items() if any(_is(frame, *where) for frame in frames)), NONE)
+    return next(
+        (name for name, where in PHASES.items() if any(_is(frame, *where) for frame in frames)),
+        NONE,
+    )
 
 
 def spied(pid: int) -> subprocess.CompletedProcess[str]:
@@ -86,7 +93,9 @@ def spied(pid: int) -> subprocess.CompletedProcess[str]:
 
 
 def _is(frame: dict[str, Any], file: str, functions: set[str]) -> bool:
-    """Whether a frame is that of one of some functions, whose names py-spy gives with their classes'."""
+    """Whether a frame is that of one of some functions, whose names py-spy gives with their
+    classes'.
+    """
     return frame["filename"].endswith(file) and frame["name"].rpartition(".")[2] in functions
 
 

@@ -28,13 +28,17 @@ def beginning(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
 def gradients(rank: int, step: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """Those of one worker, of many magnitudes."""
     generator = torch.Generator().manual_seed(100 * rank + step)
-    return [torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** (step % 5 - 3) for s in SHAPES]
+    return [
+        torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** (step % 5 - 3) for s in SHAPES
+    ]
 
 
 def peer(
     size: int, dtype: torch.dtype = torch.float64, clip: float = math.inf
 ) -> tuple[list[nn.Parameter], list[dict[str, Tensor]]]:
-    """What torch's Adam makes of the gradients of all workers added up; the first parameter learns late."""
+    """What torch's Adam makes of the gradients of all workers added up; the first parameter learns
+    late.
+    """
     parameters = beginning(dtype)
     adam = torch.optim.Adam(parameters, fused=True)
     for step, rate in enumerate(RATES):
@@ -47,7 +51,9 @@ def peer(
     return parameters, [adam.state[parameter] for parameter in parameters]
 
 
-def ours(team: Team, dtype: torch.dtype = torch.float64, clip: float | None = None) -> tuple[list[nn.Parameter], Adam]:
+def ours(
+    team: Team, dtype: torch.dtype = torch.float64, clip: float | None = None
+) -> tuple[list[nn.Parameter], Adam]:
     parameters = beginning(dtype)
     adam = Adam(parameters, team, clip)
     for step, adam.rate in enumerate(RATES):
@@ -70,7 +76,9 @@ def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
 
 
 @pytest.fixture(
-    scope="module", params=[(2, Beside), (3, Beside), (2, Together)], ids=lambda p: f"{p[0]}{p[1].__name__}"
+    scope="module",
+    params=[(2, Beside), (3, Beside), (2, Together)],
+    ids=lambda p: f"{p[0]}{p[1].__name__}",
 )
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
     with crew_of(*request.param) as crew:

@@ -1,4 +1,5 @@
-"""Workers under a Ray that is told of two GPUs: what each of them owns, and what Ray's books say meanwhile.
+"""Workers under a Ray that is told of two GPUs: what each of them owns, and what Ray's books say
+meanwhile.
 
 What starts workers has a new process, in which warnings of Ray's own are none of ours.
 """
@@ -12,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from distvae.cluster import joined
 from distvae.config import Train
+from distvae.config.recipes import load
 from distvae.data import open_dataset
-from distvae.recipes import load
-from distvae.refusal import Refusal
-from distvae.storage import Folder
-from distvae.train import worker
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.machines import worker
+from distvae.machines.cluster import joined
+from distvae.machines.group import Group, wait_for_workers
 from distvae.train.epoch import Epoch
 from distvae.train.folder import open_folder
-from distvae.train.group import Group, wait_for_workers
 from distvae.train.loop import Interrupted
-from tests.machines import cluster
+from tests.ray_cluster import cluster
 
 pytestmark = pytest.mark.slow
 
@@ -51,11 +52,14 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         import ray
         from ray.train.torch import get_device
 
-        from distvae.nodes import assigned_gpus
+        from distvae.machines.nodes import assigned_gpus
         from distvae.train.devices import choose
         from distvae.train.team import of_environment
 
-        told = {"ids": [str(name) for name in ray.get_gpu_ids()], "shown": os.environ.get("CUDA_VISIBLE_DEVICES")}
+        told = {
+            "ids": [str(name) for name in ray.get_gpu_ids()],
+            "shown": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        }
         told |= {"ours": str(choose("auto", 2, assigned_gpus())), "rays": str(get_device())}
         return of_environment().gather(told)
 
@@ -117,7 +121,9 @@ def books(address: str, place: Path) -> tuple[float, float]:
 
     config, folder = begun(place, device="auto", epochs=1_000_000)
     asked: list[bool] = []
-    told = worker.train(config, "bars", folder, Group.parse("2", address=address), lambda: bool(asked), lambda: None)
+    told = worker.train(
+        config, "bars", folder, Group.parse("2", address=address), lambda: bool(asked), lambda: None
+    )
     next(news for news in told if isinstance(news, Epoch))
     during = free_gpus(ray)
     asked.append(True)
@@ -130,7 +136,9 @@ def books(address: str, place: Path) -> tuple[float, float]:
         return during, free_gpus(ray)
 
 
-def test_the_books_of_ray_are_right_while_workers_train_and_after(address: str, tmp_path: Path) -> None:
+def test_the_books_of_ray_are_right_while_workers_train_and_after(
+    address: str, tmp_path: Path
+) -> None:
     assert anew(books, address, tmp_path / "run") == (0, 2)
 
 
@@ -138,9 +146,15 @@ def refusal(address: str, place: Path) -> str:
     """Why workers that were given no GPU do not train on one."""
     config, folder = begun(place, device="cuda", epochs=1)
     with pytest.raises(Refusal) as error:
-        last(worker.train(config, "bars", folder, Group(2, 2, 0.0, address), lambda: False, lambda: None))
+        last(
+            worker.train(
+                config, "bars", folder, Group(2, 2, 0.0, address), lambda: False, lambda: None
+            )
+        )
     return str(error.value)
 
 
 def test_a_worker_that_was_assigned_no_gpu_is_refused_one(address: str, tmp_path: Path) -> None:
-    assert "train.device: 'cuda', but Ray assigned this process no GPU" in anew(refusal, address, tmp_path / "run")
+    assert "train.device: 'cuda', but Ray assigned this process no GPU" in anew(
+        refusal, address, tmp_path / "run"
+    )

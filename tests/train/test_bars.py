@@ -9,10 +9,10 @@ import torch
 from scipy.special import logsumexp
 
 from distvae.config import BarsData
+from distvae.config.recipes import load
 from distvae.data import open_dataset
-from distvae.data.bars import parts
+from distvae.data.images.bars import parts
 from distvae.models.tvae import TVAE
-from distvae.recipes import load
 from distvae.train.session import prepare
 
 
@@ -22,16 +22,23 @@ def log_likelihood_of_the_truth(config: BarsData, x: np.ndarray) -> float:
     states = np.array(list(itertools.product((0, 1), repeat=len(causes))), dtype=np.float64)
     prior = (states * math.log(chance) + (1 - states) * math.log1p(-chance)).sum(1)
     distance = ((x[:, None] - states @ causes) ** 2).sum(-1)
-    density = -0.5 * (distance / config.variance + x.shape[1] * math.log(2 * math.pi * config.variance))
+    density = -0.5 * (
+        distance / config.variance + x.shape[1] * math.log(2 * math.pi * config.variance)
+    )
     return float(logsumexp(prior + density, axis=1).mean())
 
 
 def recovered(model: TVAE, size: int) -> bool:
     """Whether each bar is what one latent, and another for each, adds to the picture."""
     with torch.no_grad():
-        alone = model.decode(torch.eye(2 * size)[:, None])[:, 0] - model.decode(torch.zeros(1, 1, 2 * size))[0]
+        alone = (
+            model.decode(torch.eye(2 * size)[:, None])[:, 0]
+            - model.decode(torch.zeros(1, 1, 2 * size))[0]
+        )
     distance = torch.cdist(torch.from_numpy(parts(size)), alone) / size**0.5
-    return sorted(distance.argmin(1).tolist()) == list(range(2 * size)) and bool((distance.amin(1) < 0.3).all())
+    return sorted(distance.argmin(1).tolist()) == list(range(2 * size)) and bool(
+        (distance.amin(1) < 0.3).all()
+    )
 
 
 @pytest.mark.slow
@@ -46,6 +53,8 @@ def test_the_best_of_ten_runs_recovers_all_bars_at_the_likelihood_of_the_truth()
         truth = log_likelihood_of_the_truth(config.data, data.splits["train"][:])
         if recovered(trainer.model, config.data.size):
             assert last.val_bound > truth - 0.1
-            assert float(trainer.model.likelihood.variance) == pytest.approx(config.data.variance, rel=0.1)
+            assert float(trainer.model.likelihood.variance) == pytest.approx(
+                config.data.variance, rel=0.1
+            )
             return
     raise AssertionError(f"no run recovered the bars; bounds {found}")

@@ -1,4 +1,6 @@
-"""The same bits: from fresh processes on a busy machine, after a kill, and only from workers that compute alike."""
+"""The same bits: from fresh processes on a busy machine, after a kill, and only from workers that
+compute alike.
+"""
 
 import json
 import os
@@ -15,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from distvae.arithmetic import precise
 from distvae.config import Config
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.numerics.arithmetic import precise
 from distvae.train.bits import agree, as_trained
 from distvae.train.run import read_info
 from distvae.train.session import fit
@@ -49,7 +51,10 @@ def half(tmp_path: Path) -> Path:
 
 
 def resumed(folder: Path, **train: Any) -> list[Any]:
-    return [told(record) for record in fit(tiny.config(train=train), tiny.dataset(), folder, resume=True)]
+    return [
+        told(record)
+        for record in fit(tiny.config(train=train), tiny.dataset(), folder, resume=True)
+    ]
 
 
 def test_a_run_and_its_checkpoint_say_how_they_were_computed(half: Path) -> None:
@@ -69,25 +74,34 @@ def test_a_run_and_its_checkpoint_say_how_they_were_computed(half: Path) -> None
         ({"products": "blas"}, {"products": "onednn"}, "products blas instead of onednn"),
     ],
 )
-def test_a_run_goes_on_alike_or_says_why_not(half: Path, settings: Any, recorded: Any, named: str) -> None:
+def test_a_run_goes_on_alike_or_says_why_not(
+    half: Path, settings: Any, recorded: Any, named: str
+) -> None:
     altered(half, **recorded)
     reached = json.loads((half / "last.json").read_text())["facts"]["position"]["epoch"]
     before = sorted((path.name, path.read_bytes()) for path in half.iterdir() if path.is_file())
     with pytest.raises(Refusal, match=f"than the run so far, in .*: .*{named}.*train.bits=any"):
         resumed(half, **settings)
-    assert sorted((path.name, path.read_bytes()) for path in half.iterdir() if path.is_file()) == before
+    assert (
+        sorted((path.name, path.read_bytes()) for path in half.iterdir() if path.is_file())
+        == before
+    )
     resumed(half, **settings, bits="any")
     facts = read_info(half)
     assert facts["arithmetic"]["processor"] != "another"
     assert facts["arithmetic_before"][0]["until"] == reached
 
 
-@pytest.mark.skipif(not precise(), reason="oneDNN has not the precision of float32 on this processor")
+@pytest.mark.skipif(
+    not precise(), reason="oneDNN has not the precision of float32 on this processor"
+)
 def test_a_recorded_library_is_used_again(half: Path) -> None:
     altered(half, products="onednn")
     resumed(half)
     assert torch.get_float32_matmul_precision() == "medium"
-    assert json.loads((half / "last.json").read_text())["facts"]["arithmetic"]["products"] == "onednn"
+    assert (
+        json.loads((half / "last.json").read_text())["facts"]["arithmetic"]["products"] == "onednn"
+    )
     with as_trained({"arithmetic": {"products": "blas", "threads": 2}}):
         assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == ("highest", 2)
     agree(tiny.config().train).obey()
@@ -120,24 +134,32 @@ def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(way: 
     with crew_of(2, way) as crew:
         assert crew.all(agreed, [config] * 2, ["", ""]) == [agree(config.train).products] * 2
         for answer in crew.all(agreed, [config] * 2, ["", "AVX2"]):
-            assert "worker 1 of 2 would compute other last digits than worker 0: MKL_ENABLE_INSTRUCTIONS AVX2" in answer
+            assert (
+                "worker 1 of 2 would compute other last digits than worker 0:"
+                " MKL_ENABLE_INSTRUCTIONS AVX2" in answer
+            )
         either = tiny.config(train={"bits": "any"})
         assert crew.all(agreed, [either] * 2, ["", "AVX2"]) == [agree(config.train).products] * 2
         forced = [tiny.config(train={"products": name}) for name in ("blas", "onednn")]
         if precise():
             for answer in crew.all(agreed, forced, ["", ""]):
                 assert (
-                    "worker 1 of 2 would compute other last digits than worker 0: products onednn instead of blas"
-                    in answer
+                    "worker 1 of 2 would compute other last digits than worker 0: products onednn"
+                    " instead of blas" in answer
                 )
-        obeying = [tiny.config(train={"products": name}) for name in ("onednn" if precise() else "blas", "auto")]
+        obeying = [
+            tiny.config(train={"products": name})
+            for name in ("onednn" if precise() else "blas", "auto")
+        ]
         assert len(set(crew.all(agreed, obeying, ["", ""]))) == 1
 
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
     """A machine with other things to do."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    others = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)
+    ]
     try:
         yield
     finally:
@@ -148,7 +170,9 @@ def busy(processes: int) -> Iterator[None]:
 
 def trained(out: Path, *settings: str) -> tuple[str, ...]:
     """The checksums that a training in a process of its own ends with."""
-    subprocess.run(command(PLAIN, SMALL, out, *settings), check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        command(PLAIN, SMALL, out, *settings), check=True, capture_output=True, timeout=600
+    )
     return tuple(bits(out))
 
 
@@ -162,7 +186,9 @@ def test_twenty_fresh_processes_on_a_busy_machine_end_with_the_same_bits(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_on_a_busy_machine_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_training_that_is_killed_on_a_busy_machine_ends_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
     whole = trained(tmp_path / "whole", "train.epochs=6")
     with busy(2):
         process = subprocess.Popen(command(PLAIN, SMALL, tmp_path / "parts", "train.epochs=6"))

@@ -1,4 +1,6 @@
-"""Two generations of a training's state are kept, nothing older, and each is whole or refused by name."""
+"""Two generations of a training's state are kept, nothing older, and each is whole or refused by
+name.
+"""
 
 import json
 import shutil
@@ -10,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.folder import OWNER, clear, own
 from distvae.train.loop import Interrupted
@@ -33,7 +35,9 @@ def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def advance(folder: Folder, epoch: int, batch: int = 0) -> None:
-    """A training comes to the end of an epoch, or further; its populations are a file of that name."""
+    """A training comes to the end of an epoch, or further; its populations are a file of that
+    name.
+    """
     file = f"population-{epoch}.arrow"
     folder.write(file, bytes(epoch))
     facts = {"position": {"epoch": epoch, "batch": batch}, "populations": [{"file": file}]}
@@ -53,7 +57,9 @@ def test_the_files_of_the_last_two_generations_are_kept_and_no_others(
         advance(folder, epoch)
     kept = {file for file in folder.names() if file.startswith("population-")}
     assert kept == {f"population-{epoch}.arrow" for epoch in range(max(1, last - 1), last + 1)}
-    assert {file for file in folder.names() if not file.startswith(("population-", "last", "previous"))} == beside
+    assert {
+        file for file in folder.names() if not file.startswith(("population-", "last", "previous"))
+    } == beside
     for name, epoch in {"last": last, "previous": last - 1}.items():
         if epoch:
             assert checkpoint.load(folder, name)[0]["w"].item() == epoch
@@ -94,7 +100,10 @@ def test_what_one_goes_back_to_is_earlier_than_the_last_state(tmp_path: Path) ->
 def test_previous_after_a_stop_between_epochs_is_the_epoch_before(tmp_path: Path) -> None:
     config, done = tiny.config(train={"epochs": 4}), list[int]()
     with pytest.raises(Interrupted):
-        done.extend(e.epoch for e in fit(config, tiny.dataset(), tmp_path, resume=True, stop=lambda: len(done) == 3))
+        done.extend(
+            e.epoch
+            for e in fit(config, tiny.dataset(), tmp_path, resume=True, stop=lambda: len(done) == 3)
+        )
     assert done == [1, 2, 3]
     assert checkpoint.revert(Folder(tmp_path)) == 2
 
@@ -109,7 +118,9 @@ def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_agai
 
     config = tiny.config()
     epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
-    assert [next(epochs).best for _ in range(3)] == [True] * 3, "no epoch is better than one before: this shows nothing"
+    assert [next(epochs).best for _ in range(3)] == [True] * 3, (
+        "no epoch is better than one before: this shows nothing"
+    )
     del epochs
     assert best() == 3
     epochs = fit(config, tiny.dataset(), tmp_path, resume=True)
@@ -119,16 +130,28 @@ def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_agai
 
 @pytest.mark.usefixtures("always_saving")
 @pytest.mark.parametrize("lost", ["last-*.safetensors", "population-00005-*.arrow"])
-def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_been(tmp_path: Path, lost: str) -> None:
-    whole, run, config = tmp_path / "whole", tmp_path / "run", tiny.config(**TVAE, train={"epochs": 6})
+def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_been(
+    tmp_path: Path, lost: str
+) -> None:
+    whole, run, config = (
+        tmp_path / "whole",
+        tmp_path / "run",
+        tiny.config(**TVAE, train={"epochs": 6}),
+    )
     list(fit(config, tiny.dataset(), whole))
     begun = fit(config, tiny.dataset(), run)
     for _ in range(5):
         next(begun)
     del begun
-    name = checkpoint.read_manifest(run, "last.json")["tensors"] if "last" in lost else next(run.glob(lost)).name
+    name = (
+        checkpoint.read_manifest(run, "last.json")["tensors"]
+        if "last" in lost
+        else next(run.glob(lost)).name
+    )
     (run / name).unlink()
-    with pytest.raises(Refusal, match=f"{name}.*--previous goes on from the checkpoint before it, of epoch 4"):
+    with pytest.raises(
+        Refusal, match=f"{name}.*--previous goes on from the checkpoint before it, of epoch 4"
+    ):
         list(fit(config, tiny.dataset(), run, resume=True))
     assert checkpoint.revert(Folder(run)) == 4
     list(fit(config, tiny.dataset(), run, resume=True))
@@ -156,12 +179,16 @@ def test_a_training_whose_folder_is_replaced_or_deleted_ends_in_a_sentence(tmp_p
             shutil.rmtree(tmp_path / "run")
         else:
             clear(tmp_path / "run", force=True)
-        with pytest.raises(Refusal, match="another training goes on with this run, or it was deleted"):
+        with pytest.raises(
+            Refusal, match="another training goes on with this run, or it was deleted"
+        ):
             list(epochs)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
 
-def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(tmp_path: Path) -> None:
+def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(
+    tmp_path: Path,
+) -> None:
     config, data, folder = tiny.config(), tiny.dataset(), Folder(tmp_path / "run")
     former = fit(config, data, folder)
     next(former)
@@ -179,7 +206,9 @@ def test_a_run_may_be_kept_at_a_uri(tmp_path: Path) -> None:
     at_path, at_uri = tmp_path / "path", tmp_path / "uri"
     for there in (str(at_path), f"file://{at_uri}"):
         list(fit(tiny.config(**TVAE), tiny.dataset(), there))
-    assert [e["val_bound"] for e in read_epochs(at_path)] == [e["val_bound"] for e in read_epochs(at_uri)]
+    assert [e["val_bound"] for e in read_epochs(at_path)] == [
+        e["val_bound"] for e in read_epochs(at_uri)
+    ]
 
 
 @pytest.mark.usefixtures("always_saving")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from distvae.config import from_dict
+from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
-from distvae.recipes import load, recipe_names
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.train.demand import Data, admit, demands_of, parameters
 
 IMAGES = Data(1000, 784, (1, 28, 28))
@@ -15,8 +15,15 @@ VARIANTS: list[dict[str, Any]] = [
     {"model": {"kind": "vsc", "prior": "pseudo", "pseudo_inputs": 7}},
     {"model": {"kind": "sdm", "dictionary": "learned", "atoms": 50}},
     {"model": {"kind": "gumbel", "hidden": []}, "estep": {"hidden": []}},
-    {"model": {"net": "conv", "channels": [3, 5]}, "estep": {"net": "conv", "channels": [4], "kernel": 3}},
-    {"data": {"kind": "bars"}, "model": {"kind": "tvae", "latent": 5, "hidden": []}, "estep": {"kind": "exact"}},
+    {
+        "model": {"net": "conv", "channels": [3, 5]},
+        "estep": {"net": "conv", "channels": [4], "kernel": 3},
+    },
+    {
+        "data": {"kind": "bars"},
+        "model": {"kind": "tvae", "latent": 5, "hidden": []},
+        "estep": {"kind": "exact"},
+    },
 ]
 
 
@@ -47,6 +54,9 @@ def test_exactly_what_is_needed_is_enough(recipe: str) -> None:
 
 def test_workers_share_a_batch_and_a_block() -> None:
     config = load("house-25").with_("train", device="cpu", batch=1024)
-    parts = [{demand.what: demand.count for demand in demands_of(config, IMAGES, count)} for count in (1, 4)]
+    parts = [
+        {demand.what: demand.count for demand in demands_of(config, IMAGES, count)}
+        for count in (1, 4)
+    ]
     alone, four = (sum(part.values()) for part in parts)
     assert four < alone

@@ -1,4 +1,6 @@
-"""A process trains on the GPU that it was given, or says why it cannot: every choice, without a GPU."""
+"""A process trains on the GPU that it was given, or says why it cannot: every choice, without a
+GPU.
+"""
 
 from types import SimpleNamespace
 
@@ -6,10 +8,10 @@ import pytest
 import torch
 
 from distvae.config import from_dict
-from distvae.nodes import places
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
+from distvae.machines.group import Group, gpus_each, wait_for_workers
+from distvae.machines.nodes import places
 from distvae.train.devices import apart, choose, device_of, identity
-from distvae.train.group import Group, gpus_each, wait_for_workers
 from tests.called import Called
 
 
@@ -83,7 +85,13 @@ def test_an_assigned_gpu_that_is_hidden_is_refused(shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("identities", "fast"),
-    [(["a", "b"], True), (["a", "a"], False), (["a", "b", "a"], False), (["a", ""], False), (["", ""], False)],
+    [
+        (["a", "b"], True),
+        (["a", "a"], False),
+        (["a", "b", "a"], False),
+        (["a", ""], False),
+        (["", ""], False),
+    ],
 )
 def test_nccl_is_for_workers_with_a_gpu_of_their_own(identities: list[str], fast: bool) -> None:
     assert apart(identities) is fast
@@ -115,7 +123,10 @@ def settled(workers: str, gpus: float | None, device: str, **there: float) -> Gr
     """The group that may start where Ray has so much."""
     ray = SimpleNamespace(cluster_resources=lambda: there)
     waiting = wait_for_workers(
-        ray, Group.parse(workers, gpus), from_dict({"train": {"device": device}}).train, lambda: False
+        ray,
+        Group.parse(workers, gpus),
+        from_dict({"train": {"device": device}}).train,
+        lambda: False,
     )
     with pytest.raises(StopIteration) as end:
         next(waiting)
@@ -143,10 +154,22 @@ def test_workers_start_where_there_is_room(
 @pytest.mark.parametrize(
     ("workers", "gpus", "device", "there", "told"),
     [
-        ("4", None, "auto", 2, "need 4 GPUs, and Ray has 2; --gpus-per-worker 0.5 to share.*--gpus-per-worker 0 to"),
+        (
+            "4",
+            None,
+            "auto",
+            2,
+            "need 4 GPUs, and Ray has 2; --gpus-per-worker 0.5 to share.*--gpus-per-worker 0 to",
+        ),
         ("3", None, "auto", 2, "--gpus-per-worker 0.5 to share"),
         ("3", None, "cuda", 1, "--gpus-per-worker 0.33 to share them, train.device=cpu to"),
-        ("2", None, "cuda", 0, "2 workers need 2 GPUs, and Ray has 0; train.device=cpu to train on the CPU"),
+        (
+            "2",
+            None,
+            "cuda",
+            0,
+            "2 workers need 2 GPUs, and Ray has 0; train.device=cpu to train on the CPU",
+        ),
         ("2:4", None, "auto", 1, "2 workers need 2 GPUs, and Ray has 1; --gpus-per-worker 0.5"),
         ("4", 1, "auto", 2, "4 workers need 4 GPUs, and Ray has 2; fewer workers"),
         ("8", None, "auto", 2, "8 workers need 8 CPUs, and Ray has 4; fewer workers"),
@@ -169,10 +192,15 @@ def test_what_ray_cannot_give_of_a_gpu_is_refused(gpus: float) -> None:
     ("words", "told"),
     [
         (["--gpus-per-worker", "1"], "--gpus-per-worker: there are no workers"),
-        (["--workers", "2", "--gpus-per-worker", "0", "train.device=cuda"], "--gpus-per-worker: 0 hides the GPUs"),
+        (
+            ["--workers", "2", "--gpus-per-worker", "0", "train.device=cuda"],
+            "--gpus-per-worker: 0 hides the GPUs",
+        ),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(call: Called, words: list[str], told: str) -> None:
+def test_options_that_contradict_each_other_are_refused(
+    call: Called, words: list[str], told: str
+) -> None:
     code, _, err = call("train", "bars", "--quiet", *words)
     assert code == 2
     assert told in err

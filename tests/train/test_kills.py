@@ -11,8 +11,9 @@ from tests.train.kills import KINDS, RECIPE, WANTED, Ordeal, Plan, recorded
 from tests.train.processes import spied
 
 FEW = [19, 26, 5]
-"""Seeds that kill a worker, a shard and the driver, when there is a checkpoint to go on from; that a machine goes is in
-`test_notices`."""
+"""Seeds that kill a worker, a shard and the driver, when there is a checkpoint to go on from; that
+a machine goes is in `test_notices`.
+"""
 MANY = 50
 
 
@@ -28,7 +29,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", FEW)
-def test_training_ends_as_if_nobody_had_been_killed(seed: int, undisturbed: Path, tmp_path: Path) -> None:
+def test_training_ends_as_if_nobody_had_been_killed(
+    seed: int, undisturbed: Path, tmp_path: Path
+) -> None:
     ordeal = Ordeal(Plan.of(seed), tmp_path / "run")
     ordeal.survive()
     assert ordeal.hit

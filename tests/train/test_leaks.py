@@ -1,4 +1,6 @@
-"""Nothing of a training under Ray is left when it has ended, however it did; and what it had done is kept."""
+"""Nothing of a training under Ray is left when it has ended, however it did; and what it had done
+is kept.
+"""
 
 import os
 import signal
@@ -38,10 +40,25 @@ def temporary() -> Iterator[Path]:
 
 def begin(out: Path, temporary: Path, *options: str) -> "subprocess.Popen[str]":
     """A training of two workers by the command line."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", MARK: temporary.name, "TMPDIR": str(temporary)}
-    recipe = ["train", "bars", "data.rows=400", "train.epochs=20", "--no-track", "--no-evaluate", "--workers", "2"]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        MARK: temporary.name,
+        "TMPDIR": str(temporary),
+    }
+    recipe = [
+        "train",
+        "bars",
+        "data.rows=400",
+        "train.epochs=20",
+        "--no-track",
+        "--no-evaluate",
+        "--workers",
+        "2",
+    ]
     words = [sys.executable, "-m", "distvae", *recipe, "--out", str(out), *options]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def nothing_is_left(out: Path, temporary: Path) -> None:
@@ -49,9 +66,16 @@ def nothing_is_left(out: Path, temporary: Path) -> None:
     while (left := marked(temporary.name)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
-    others = ("ray", "torchinductor")  # what Ray writes about its sessions, and torch about what it compiled
+    others = (
+        "ray",
+        "torchinductor",
+    )  # what Ray writes about its sessions, and torch about what it compiled
     assert not [file.name for file in temporary.iterdir() if not file.name.startswith(others)]
-    assert [file.name for file in out.rglob("*") if "partial" in file.name or file.name.startswith("ray")] == []
+    assert [
+        file.name
+        for file in out.rglob("*")
+        if "partial" in file.name or file.name.startswith("ray")
+    ] == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""Runs in their folders: what is resumed equals what was never stopped, and what is damaged is refused."""
+"""Runs in their folders: what is resumed equals what was never stopped, and what is damaged is
+refused.
+"""
 
 import json
 import math
@@ -11,12 +13,12 @@ import pytest
 import torch
 
 import distvae
+from distvae.config.recipes import load
 from distvae.data.dataset import Dataset
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.interface import Batch
-from distvae.noise import Noise, order
-from distvae.recipes import load
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.numerics.noise import Noise, order
 from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Diverged, Interrupted, load_weights
@@ -29,8 +31,14 @@ KINDS: list[dict[str, Any]] = [
     {"model": {"kind": "vae", "likelihood": "gaussian", "beta": 0.5, "beta_warmup": 9}},
     {"model": {"kind": "sdm", "dictionary": "learned", "atoms": 6, "coherence": 0.1}},
     {"model": {"kind": "vsc", "prior": "pseudo", "slab_warmup": [3, 8]}},
-    {"model": {"net": "conv", "channels": [3, 5], "kernel": 3}, "estep": {"net": "conv", "channels": [4]}},
-    {"model": {"kind": "tvae"}, "estep": {"kind": "evolution", "states": 6, "parents": 2, "children": 2, "block": 16}},
+    {
+        "model": {"net": "conv", "channels": [3, 5], "kernel": 3},
+        "estep": {"net": "conv", "channels": [4]},
+    },
+    {
+        "model": {"kind": "tvae"},
+        "estep": {"kind": "evolution", "states": 6, "parents": 2, "children": 2, "block": 16},
+    },
 ]
 
 
@@ -54,7 +62,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
     first: list[dict[str, float]] = []
     with pytest.raises(Interrupted):
-        first.extend(told(record) for record in fit(config, data, tmp_path / "parts", stop=after(batches)))
+        first.extend(
+            told(record) for record in fit(config, data, tmp_path / "parts", stop=after(batches))
+        )
     rest = [told(record) for record in fit(config, data, tmp_path / "parts", resume=True)]
     assert whole == (first + rest if first else rest)[-len(whole) :]
     for name in ("last", "best"):
@@ -73,7 +83,9 @@ def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
     config, data = tiny.config(**sections), tiny.dataset()
     whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
     hurried, taken = iter([False, True]), tmp_path / "taken"
-    records = keep(prepare(config, data), config, data, tmp_path / "run", hurried=lambda: next(hurried, False))
+    records = keep(
+        prepare(config, data), config, data, tmp_path / "run", hurried=lambda: next(hurried, False)
+    )
     first = told(next(records))
     shutil.copytree(tmp_path / "run", taken)
     assert checkpoint.read_manifest(taken, "previous.json")["facts"]["position"]["batch"] > 0
@@ -88,7 +100,9 @@ def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_not_ended(
     tmp_path: Path, sections: dict[str, Any], schedule: str
 ) -> None:
     train = sections.get("train", {}) | {"schedule": schedule, "cycle": 3}
-    short, long = (tiny.config(**(sections | {"train": train | {"epochs": epochs}})) for epochs in (2, 5))
+    short, long = (
+        tiny.config(**(sections | {"train": train | {"epochs": epochs}})) for epochs in (2, 5)
+    )
     whole = [told(record) for record in fit(long, tiny.dataset(), tmp_path / "whole")]
     first = [told(record) for record in fit(short, tiny.dataset(), tmp_path / "parts")]
     rest = [told(record) for record in fit(long, tiny.dataset(), tmp_path / "parts", resume=True)]
@@ -98,8 +112,12 @@ def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_not_ended(
     assert Run.open(tmp_path / "parts").config == long
 
 
-def test_a_crash_while_the_number_of_epochs_changes_leaves_a_run_that_can_be_opened(tmp_path: Path) -> None:
-    short, long = (tiny.config(train={"epochs": epochs, "schedule": "constant"}) for epochs in (1, 3))
+def test_a_crash_while_the_number_of_epochs_changes_leaves_a_run_that_can_be_opened(
+    tmp_path: Path,
+) -> None:
+    short, long = (
+        tiny.config(train={"epochs": epochs, "schedule": "constant"}) for epochs in (1, 3)
+    )
     list(fit(short, tiny.dataset(), tmp_path / "run"))
     before = (tmp_path / "run" / "config.yaml").read_bytes()
     assert len(list(fit(long, tiny.dataset(), tmp_path / "run", resume=True))) == 2
@@ -108,9 +126,20 @@ def test_a_crash_while_the_number_of_epochs_changes_leaves_a_run_that_can_be_ope
 
 
 def test_a_rate_that_falls_to_the_last_epoch_is_not_prolonged(tmp_path: Path) -> None:
-    list(fit(tiny.config(train={"epochs": 2, "schedule": "cosine"}), tiny.dataset(), tmp_path / "run"))
+    list(
+        fit(
+            tiny.config(train={"epochs": 2, "schedule": "cosine"}), tiny.dataset(), tmp_path / "run"
+        )
+    )
     with pytest.raises(Refusal, match=r"train\.epochs: 3, but 2"):
-        list(fit(tiny.config(train={"epochs": 3, "schedule": "cosine"}), tiny.dataset(), tmp_path / "run", resume=True))
+        list(
+            fit(
+                tiny.config(train={"epochs": 3, "schedule": "cosine"}),
+                tiny.dataset(),
+                tmp_path / "run",
+                resume=True,
+            )
+        )
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
@@ -120,7 +149,10 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 
 
 def test_the_best_checkpoint_is_the_best(tmp_path: Path) -> None:
-    config, data = tiny.config(train={"epochs": 12, "rate": 0.3, "schedule": "constant"}), tiny.dataset()
+    config, data = (
+        tiny.config(train={"epochs": 12, "rate": 0.3, "schedule": "constant"}),
+        tiny.dataset(),
+    )
     records = list(fit(config, data, tmp_path / "run"))
     best = max(records, key=lambda record: record.val_objective)
     assert best.epoch < len(records), "the last epoch is the best: this shows nothing"
@@ -137,13 +169,23 @@ def test_the_best_checkpoint_is_the_best(tmp_path: Path) -> None:
         (
             "itakura_saito",
             -0.5,
-            r"model\.likelihood: 'itakura_saito' with a value of -0\.5 in split 'val' of tiny; finite",
+            (
+                r"model\.likelihood: 'itakura_saito' with a value of -0\.5 in split 'val' of tiny;"
+                r" finite"
+            ),
         ),
-        ("itakura_saito", math.inf, r"a value of inf in split 'val' of tiny; finite values from 0 to inf expected"),
+        (
+            "itakura_saito",
+            math.inf,
+            r"a value of inf in split 'val' of tiny; finite values from 0 to inf expected",
+        ),
         (
             "bernoulli",
             1.5,
-            r"model\.likelihood: 'bernoulli' with a value of 1\.5 .* finite values from 0 to 1 expected",
+            (
+                r"model\.likelihood: 'bernoulli' with a value of 1\.5 .* finite values from 0 to 1"
+                r" expected"
+            ),
         ),
         ("gaussian", -math.inf, r"model\.likelihood: 'gaussian' with a value of -inf"),
         ("gaussian", -2, r"estep\.input: 'log_standard' with a value of -2 .* raw, expected"),
@@ -162,19 +204,30 @@ def unit_data(value: float) -> Dataset:
     x = tiny.dataset().splits["train"][:] % 1
     odd = x.copy()
     odd[3, 2] = value
-    return Dataset("tiny", "row", f"tiny {value}", {"train": x, "val": odd, "test": odd}, Path(), shape=tiny.SHAPE)
+    return Dataset(
+        "tiny",
+        "row",
+        f"tiny {value}",
+        {"train": x, "val": odd, "test": odd},
+        Path(),
+        shape=tiny.SHAPE,
+    )
 
 
 def test_a_split_without_an_observed_value_is_refused() -> None:
     data = tiny.dataset()
     data.splits["val"][:][:] = math.nan
-    with pytest.raises(Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"):
+    with pytest.raises(
+        Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"
+    ):
         prepare(tiny.config(), data)
 
 
 @pytest.mark.parametrize("value", [math.nan, 0, 1])
 @pytest.mark.parametrize("likelihood", ["itakura_saito", "bernoulli", "gaussian"])
-def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(likelihood: str, value: float) -> None:
+def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
+    likelihood: str, value: float
+) -> None:
     prepare(tiny.config(model={"likelihood": likelihood}), unit_data(value))
 
 
@@ -215,18 +268,24 @@ def test_training_stops_when_patience_is_at_its_end(tmp_path: Path) -> None:
 
 
 def test_training_raises_the_bound(tmp_path: Path) -> None:
-    records = list(fit(tiny.config(train={"epochs": 30, "rate": 0.01}), tiny.dataset(2000), tmp_path / "run"))
+    records = list(
+        fit(tiny.config(train={"epochs": 30, "rate": 0.01}), tiny.dataset(2000), tmp_path / "run")
+    )
     assert records[-1].val_bound > records[0].val_bound + 1
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_checkpoint_kept(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_checkpoint_kept(
+    tmp_path: Path,
+) -> None:
     data = tiny.dataset(200)
     config = tiny.config(train={"epochs": 3, "batch": 10})
     with pytest.raises(Interrupted):
         list(fit(config, data, tmp_path / "run", stop=after(12)))
     before = checkpoint.load(tmp_path / "run", "last")
     trainer = prepare(config, data)
-    data.splits["train"][:][order(config.train.seed, 1, 100)[35]] = math.inf  # in the fourth batch of the second epoch
+    data.splits["train"][:][order(config.train.seed, 1, 100)[35]] = (
+        math.inf
+    )  # in the fourth batch of the second epoch
     with pytest.raises(Diverged, match="batch 4 of 10 in epoch 2"):
         list(keep(trainer, config, data, tmp_path / "run", resume=True))
     assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]
@@ -259,7 +318,9 @@ def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
         opened.encode(x[:, :5])
 
 
-@pytest.mark.parametrize("damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"])
+@pytest.mark.parametrize(
+    "damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"]
+)
 def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str) -> None:
     name = spoil(run, damage)
     with pytest.raises(Refusal) as refused:
@@ -269,7 +330,9 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str
 
 def spoil(run: Path, damage: str) -> str:
     """Damage a run folder in one way; the name that the refusal has to say."""
-    named: str = json.loads((run / "best.json").read_text())["tensors"]  # beside it may lie what the state before names
+    named: str = json.loads((run / "best.json").read_text())[
+        "tensors"
+    ]  # beside it may lie what the state before names
     tensors = run / named
     if damage == "tensors":
         content = bytearray(tensors.read_bytes())
@@ -311,9 +374,12 @@ def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("sections", "name"), [({"model": {"latent": 5}}, "model.latent"), ({"train": {"seed": 1}}, "train.seed")]
+    ("sections", "name"),
+    [({"model": {"latent": 5}}, "model.latent"), ({"train": {"seed": 1}}, "train.seed")],
 )
-def test_a_resume_with_another_configuration_is_refused(run: Path, sections: dict[str, Any], name: str) -> None:
+def test_a_resume_with_another_configuration_is_refused(
+    run: Path, sections: dict[str, Any], name: str
+) -> None:
     with pytest.raises(Refusal, match=name):
         list(fit(tiny.config(**sections), tiny.dataset(), run, resume=True))
 
@@ -325,7 +391,9 @@ def test_a_resume_with_other_data_is_refused(run: Path) -> None:
 
 def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(run: Path) -> None:
     before = checkpoint.load(run, "last")
-    (run / "last-000000000000.safetensors").write_bytes(b"half")  # tensors written, manifest not yet replaced
+    (run / "last-000000000000.safetensors").write_bytes(
+        b"half"
+    )  # tensors written, manifest not yet replaced
     after_crash = checkpoint.load(run, "last")
     assert before[1] == after_crash[1]
     assert all(torch.equal(before[0][key], after_crash[0][key]) for key in before[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distvae.config import Train
 from distvae.interface import Batch
-from distvae.noise import Noise
+from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.schedule import rate
 from distvae.train.session import prepare
@@ -27,7 +27,9 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-def gradients(model: dict[str, Any], rows: Tensor, of: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+def gradients(
+    model: dict[str, Any], rows: Tensor, of: int
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The gradients and sums of one worker that has these rows of so many."""
     trainer = prepare(tiny.config(model=model), tiny.dataset())
     x = torch.from_numpy(trainer.train[rows.numpy()])
@@ -44,7 +46,9 @@ def test_two_workers_with_half_the_rows_each_equal_one(model: dict[str, Any]) ->
     for one, *two in zip(whole, *(gradient for gradient, _ in halves), strict=True):
         torch.testing.assert_close(one, two[0] + two[1])
     for name, value in sums.items():
-        torch.testing.assert_close(value, halves[0][1][name] + halves[1][1][name], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            value, halves[0][1][name] + halves[1][1][name], rtol=1e-4, atol=1e-4
+        )
 
 
 @given(st.integers(0, 400))
@@ -62,7 +66,9 @@ def test_rates_follow_their_curves(step: int) -> None:
 
 
 def test_slabs_that_warm_up_within_no_step_are_cold_before_it_and_warm_from_then_on() -> None:
-    model = prepare(tiny.config(model={"kind": "vsc", "prior": "pseudo", "slab_warmup": [5, 5]}), tiny.dataset()).model
+    model = prepare(
+        tiny.config(model={"kind": "vsc", "prior": "pseudo", "slab_warmup": [5, 5]}), tiny.dataset()
+    ).model
     for step, warmth in ((0, 0), (4, 0), (5, 1), (math.inf, 1)):
         model.at(step)
         assert model.warmth == warmth

@@ -1,4 +1,6 @@
-"""Workers that sum get the same bits, of the sums that NumPy gets, and hear of it when one of them ends."""
+"""Workers that sum get the same bits, of the sums that NumPy gets, and hear of it when one of them
+ends.
+"""
 
 import os
 import signal
@@ -18,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.train.team import ALONE, Beside, Team, Together, WorkerLost, of_environment
 from tests.train.crew import Crew, crew_of
 
@@ -36,7 +38,9 @@ def hire() -> Iterator[Hire]:
 
 
 @pytest.fixture(
-    scope="module", params=[(2, Beside), (3, Beside), (3, Together)], ids=lambda p: f"{p[0]}{p[1].__name__}"
+    scope="module",
+    params=[(2, Beside), (3, Beside), (3, Together)],
+    ids=lambda p: f"{p[0]}{p[1].__name__}",
 )
 def crew(request: pytest.FixtureRequest, hire: Hire) -> Crew:
     return hire(*request.param)
@@ -58,7 +62,10 @@ def draws(seed: int, size: int, shapes: list[tuple[int, ...]]) -> list[Arrays]:
     random = np.random.default_rng(seed)
     types = (np.float32, np.float64)
     return [
-        [np.asarray(random.normal(size=s) * 10 ** random.uniform(-6, 6, s), types[i % 2]) for i, s in enumerate(shapes)]
+        [
+            np.asarray(random.normal(size=s) * 10 ** random.uniform(-6, 6, s), types[i % 2])
+            for i, s in enumerate(shapes)
+        ]
         for _ in range(size)
     ]
 
@@ -177,7 +184,11 @@ def mapped(team: Team, count: int) -> list[str]:
     """The files of this process's memory that other processes share."""
     team.sum([torch.ones(count)])
     lines = Path("/proc/self/maps").read_text().splitlines()
-    return [line.split(maxsplit=5)[5] for line in lines if "/dev/shm" in line or "distvae (deleted)" in line]
+    return [
+        line.split(maxsplit=5)[5]
+        for line in lines
+        if "/dev/shm" in line or "distvae (deleted)" in line
+    ]
 
 
 def test_shared_memory_has_no_name_that_could_outlive_the_workers(neighbours: Crew) -> None:
@@ -197,7 +208,9 @@ def stopped(team: Team, how: str) -> None:
         os.kill(os.getpid(), getattr(signal, how))
 
 
-@pytest.mark.parametrize(("way", "how"), [(Beside, "SIGKILL"), (Beside, "leaves"), (Together, "SIGKILL")])
+@pytest.mark.parametrize(
+    ("way", "how"), [(Beside, "SIGKILL"), (Beside, "leaves"), (Together, "SIGKILL")]
+)
 def test_a_worker_that_ends_is_missed_by_the_others(way: type[Team], how: str) -> None:
     with crew_of(3, way) as crew:
         crew.all(gathered, [0, 1, 2])
@@ -246,7 +259,8 @@ from distvae.train.team import of_environment
 team = of_environment()
 value = torch.tensor([team.rank + 1.0])
 team.sum([value])
-print(f"{type(team).__name__} {int(value)}\\n", end="", flush=True)  # at once, or two workers write into one line
+# at once, or two workers write into one line
+print(f"{type(team).__name__} {int(value)}\\n", end="", flush=True)
 team.close()
 """
 
@@ -254,7 +268,16 @@ team.close()
 @pytest.mark.slow
 def test_torchrun_sets_up_a_team(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "script.py",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["Beside 3"] * 2

@@ -15,14 +15,23 @@ from tests import dense, tiny
 
 
 def epochs(**train: Any) -> list[Epoch]:
-    model, estep = {"kind": "tvae", "latent": 6}, {"kind": "evolution", "states": 8, "parents": 3, "block": 16}
-    config = tiny.config(model=model, estep=estep, train={"epochs": 3, "warmup": 0, "device": "cpu"} | train)
+    model, estep = (
+        {"kind": "tvae", "latent": 6},
+        {"kind": "evolution", "states": 8, "parents": 3, "block": 16},
+    )
+    config = tiny.config(
+        model=model, estep=estep, train={"epochs": 3, "warmup": 0, "device": "cpu"} | train
+    )
     return list(prepare(config, tiny.dataset()).run())
 
 
 def test_seconds_by_part_make_up_the_epochs() -> None:
     records = epochs()
-    parts = [record.details[f"{part}_seconds"] for record in records for part in ("estep", "mstep", "data")]
+    parts = [
+        record.details[f"{part}_seconds"]
+        for record in records
+        for part in ("estep", "mstep", "data")
+    ]
     assert min(parts) > 0
     assert sum(parts) <= records[-1].seconds
 
@@ -32,9 +41,14 @@ def test_active_latents_are_counted_as_numpy_counts_them(seed: int) -> None:
     model = dense.model(seed)
     batch, z = dense.rows(40, model, seed=seed), dense.some_states(40, 9, model.states)
     q = model.posterior(batch, pack(z))
-    total = {name: value.double() for name, value in model.statistics(batch, q, dense.noise(batch)).items()}
+    total = {
+        name: value.double()
+        for name, value in model.statistics(batch, q, dense.noise(batch)).items()
+    }
     active = q.code.sum(1).round().detach().numpy()
-    np.testing.assert_array_equal(total["counts"], np.bincount(active.astype(int), minlength=model.states + 1))
+    np.testing.assert_array_equal(
+        total["counts"], np.bincount(active.astype(int), minlength=model.states + 1)
+    )
     told = model.telemetry(total)
     for share in (10, 50, 90):
         assert told[f"active_p{share}"] == np.percentile(active, share, method="inverted_cdf")

@@ -1,4 +1,6 @@
-"""A step of several workers is that of one; steps taken alone leave all with the same parameters."""
+"""A step of several workers is that of one; steps taken alone leave all with the same
+parameters.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,7 +43,9 @@ def config_of(kind: str, **train: Any) -> Config:
 def train(team: Team, config: Config, together: bool) -> Found:
     """The parameters after an epoch of so many steps in double precision."""
     data = tiny.dataset(2 * STEPS * BATCH)
-    data = replace(data, splits={name: rows[:].astype(np.float64) for name, rows in data.splits.items()})
+    data = replace(
+        data, splits={name: rows[:].astype(np.float64) for name, rows in data.splits.items()}
+    )
     torch.set_default_dtype(torch.float64)
     try:
         trainer = prepare(config, data, team if together else ALONE)
@@ -61,7 +65,9 @@ def test_any_number_of_workers_takes_the_steps_of_one(crew: Crew, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["sdm", "tvae"])
-def test_workers_that_step_alone_end_with_the_same_parameters_which_are_not_those_of_one(crew: Crew, kind: str) -> None:
+def test_workers_that_step_alone_end_with_the_same_parameters_which_are_not_those_of_one(
+    crew: Crew, kind: str
+) -> None:
     size, config = crew.size, config_of(kind, local_steps=8)
     first, *others = crew.all(train, [config] * size, [True] * size)
     for other in others:

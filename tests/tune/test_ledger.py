@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tune.admission import admit
 from distvae.tune.ledger import HOPELESS, Ledger
 from distvae.tune.reading import load_space, read_space
@@ -51,9 +51,12 @@ def tried(ledger: Ledger) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    "search", ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "grid", "random"))]
+    "search",
+    ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "grid", "random"))],
 )
-def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(search: str, tmp_path: Path) -> None:
+def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(
+    search: str, tmp_path: Path
+) -> None:
     folders = whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in folders:
         folder.mkdir()
@@ -94,7 +97,9 @@ def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
     found = []
     for k, seed in enumerate((0, 0, 1)):
         (tmp_path / str(k)).mkdir()
-        found.append(list(tried(Ledger(space(search="random", seed=seed, **WITHIN), tmp_path / str(k)))))
+        found.append(
+            list(tried(Ledger(space(search="random", seed=seed, **WITHIN), tmp_path / str(k))))
+        )
     assert found[0] == found[1] != found[2]
 
 
@@ -108,7 +113,9 @@ def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
-def test_what_does_worse_than_others_is_halted_and_known_as_such(scheduler: str, tmp_path: Path) -> None:
+def test_what_does_worse_than_others_is_halted_and_known_as_such(
+    scheduler: str, tmp_path: Path
+) -> None:
     ledger, halted = Ledger(space(scheduler=scheduler, trials=12, **WITHIN), tmp_path), 0
     while setting := ledger.next():
         bound = figures(setting.values)["val_bound"]
@@ -136,10 +143,22 @@ def test_epochs_that_are_trained_again_are_not_told_twice(tmp_path: Path) -> Non
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "grid of an interval": (WITHIN | {"search": "grid"}, r"axes\[0\] \(model.latent\): an interval has no grid"),
-    "two figures": ({"scheduler": "asha", "axes": TREE["axes"][1:2]}, "scheduler: asha serves one figure"),
-    "bounds that differ": ({"scheduler": "median", "metrics": {"hoyer": "max"}}, "scheduler: median compares bounds"),
-    "seeds twice": ({"seeds": 3, "axes": [{"key": "train.seed", "choice": [1, 2]}]}, r"seeds: 3 repeats every trial"),
+    "grid of an interval": (
+        WITHIN | {"search": "grid"},
+        r"axes\[0\] \(model.latent\): an interval has no grid",
+    ),
+    "two figures": (
+        {"scheduler": "asha", "axes": TREE["axes"][1:2]},
+        "scheduler: asha serves one figure",
+    ),
+    "bounds that differ": (
+        {"scheduler": "median", "metrics": {"hoyer": "max"}},
+        "scheduler: median compares bounds",
+    ),
+    "seeds twice": (
+        {"seeds": 3, "axes": [{"key": "train.seed", "choice": [1, 2]}]},
+        r"seeds: 3 repeats every trial",
+    ),
     "no such search": ({"search": "gird"}, "search: .*gird"),
 }
 

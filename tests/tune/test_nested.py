@@ -17,21 +17,21 @@ from typing import Any
 import pytest
 import yaml
 
-from distvae.cluster import joined
+from distvae.config.recipes import load
 from distvae.data import open_dataset
-from distvae.recipes import load
-from distvae.refusal import Refusal
-from distvae.storage import Folder
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.machines.cluster import joined
+from distvae.machines.group import Group
+from distvae.machines.worker import lead
 from distvae.train.checkpoint import read_manifest
 from distvae.train.folder import open_folder
-from distvae.train.group import Group
 from distvae.train.run import read_epochs
-from distvae.train.worker import lead
 from distvae.tune.means import Means, wait_for_room
 from distvae.tune.reading import load_space
 from distvae.tune.study import settle, side_by_side
 from distvae.tune.trial import Trials, run_trial
-from tests.machines import cluster
+from tests.ray_cluster import cluster
 from tests.train.kills import PACE
 
 TREE = {
@@ -86,7 +86,11 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
     there = [{"CPU": 4.0}, {"CPU": 1.0}]
     assert side_by_side(settle(space, {}, means=given), given, there, None).concurrent == 2
     with pytest.raises(
-        Refusal, match=r"--concurrent: .*3 trials .* of 2 workers need 6 CPUs; Ray has 5 CPUs and 0 GPUs on 2 machines"
+        Refusal,
+        match=(
+            r"--concurrent: .*3 trials .* of 2 workers need 6 CPUs; Ray has 5 CPUs and 0 GPUs on 2"
+            r" machines"
+        ),
     ):
         side_by_side(settle(space, {}, concurrent=3, means=given), given, there, 3)
 
@@ -101,7 +105,9 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
         ("two", 0.0, None): "--workers: 'two'",
     }.items(),
 )
-def test_means_that_contradict_each_other_are_refused(words: tuple[str, float, float | None], told: str) -> None:
+def test_means_that_contradict_each_other_are_refused(
+    words: tuple[str, float, float | None], told: str
+) -> None:
     with pytest.raises(Refusal, match=told):
         means(*words)
 
@@ -120,7 +126,9 @@ TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
         (means("4"), "auto", 0),
     ],
 )
-def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(given: Means, device: str, room: int) -> None:
+def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(
+    given: Means, device: str, room: int
+) -> None:
     assert given.settled(TWO_GPUS, device).room(TWO_GPUS, 1) == room
 
 
@@ -148,26 +156,39 @@ def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
             "auto",
             "needs 4 CPUs and 4 GPUs; .*2 GPUs.*--gpus-per-worker 0.5 to.*0 to train on the CPU",
         ),
-        (means("4"), "cuda", "--gpus-per-worker 0.5 to share them, train.device=cpu to train on the CPU"),
+        (
+            means("4"),
+            "cuda",
+            "--gpus-per-worker 0.5 to share them, train.device=cpu to train on the CPU",
+        ),
         (means("4", each=1), "auto", "2 GPUs on 2 machines; fewer, more machines"),
         (means(share=4), "auto", "--gpus-per-trial: a trial needs 1 CPU and 4 GPUs"),
     ],
 )
-def test_too_few_gpus_for_one_trial_are_refused_with_the_ways_out(given: Means, device: str, told: str) -> None:
-    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": machine} for machine in TWO_GPUS])
+def test_too_few_gpus_for_one_trial_are_refused_with_the_ways_out(
+    given: Means, device: str, told: str
+) -> None:
+    ray = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": machine} for machine in TWO_GPUS]
+    )
     with pytest.raises(Refusal, match=told):
         wait_for_room(ray, given, 1, lambda: 0, 1, device)
 
 
 def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:
     ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
-    with pytest.raises(Refusal, match="a trial needs 1 CPU and 1 GPU; Ray has 4 CPUs and 0 GPUs on 1 machine"):
+    with pytest.raises(
+        Refusal, match="a trial needs 1 CPU and 1 GPU; Ray has 4 CPUs and 0 GPUs on 1 machine"
+    ):
         wait_for_room(ray, means(), 1, lambda: 0, 1, "cuda")
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
-    [(means("2", each=0), "--gpus-per-worker: 0 hides"), (means(share=0), "--gpus-per-trial: 0 hides")],
+    [
+        (means("2", each=0), "--gpus-per-worker: 0 hides"),
+        (means(share=0), "--gpus-per-trial: 0 hides"),
+    ],
 )
 def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: Means, told: str) -> None:
     given.refuse_hidden("auto")
@@ -175,7 +196,9 @@ def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: Means, told: st
         given.refuse_hidden("cuda")
 
 
-def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(file: Path, tmp_path: Path) -> None:
+def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(
+    file: Path, tmp_path: Path
+) -> None:
     space = settle(load_space(str(file)), {"train.device": "cuda"})
     (told,) = run_trial(Trials(space, tmp_path, gpus=()), 1, {"train.rate": 0.01})
     assert "Ray assigned this process no GPU" in told["failure"]
@@ -191,7 +214,11 @@ COMMON = "AutoscalingCoordinator"
 
 def held(ray: Any) -> list[str]:
     """What is left of trainings: actors that live, and places that are kept for workers."""
-    actors = [actor for actor in ray._private.state.state.actor_table(None).values() if actor["Name"] != COMMON]
+    actors = [
+        actor
+        for actor in ray._private.state.state.actor_table(None).values()
+        if actor["Name"] != COMMON
+    ]
     groups = ray.util.placement_group_table().values()
     return [str(actor) for actor in actors if actor["State"] != "DEAD"] + [
         str(group) for group in groups if group["state"] != "REMOVED"
@@ -221,7 +248,9 @@ def listen_for_an_epoch(place: str) -> list[str]:
 
 
 @pytest.mark.long
-def test_a_training_that_nobody_listens_to_any_more_ends_and_keeps_what_it_did(tmp_path: Path) -> None:
+def test_a_training_that_nobody_listens_to_any_more_ends_and_keeps_what_it_did(
+    tmp_path: Path,
+) -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         assert fresh.submit(listen_for_an_epoch, str(tmp_path / "run")).result() == []
     assert read_manifest(tmp_path / "run", "last.json")["facts"]["position"]["epoch"] >= 1
@@ -231,13 +260,20 @@ def test_a_training_that_nobody_listens_to_any_more_ends_and_keeps_what_it_did(t
 def swept(file: Path, out: Path, *words: str) -> "Iterator[subprocess.Popen[str]]":
     """A sweep by the command line, which records beside its folder."""
     command = [sys.executable, "-m", "distvae", "tune", str(file), "--out", str(out), *words]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{out.parent / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{out.parent / 'mlflow.db'}",
+        "OMP_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
         yield run
 
 
 def results(out: Path) -> dict[int, dict[str, Any]]:
-    return {trial["number"]: trial for trial in json.loads((out / "results.json").read_text())["trials"]}
+    return {
+        trial["number"]: trial for trial in json.loads((out / "results.json").read_text())["trials"]
+    }
 
 
 def tags(root: Path, experiment: str) -> list[dict[str, str]]:
@@ -258,7 +294,10 @@ def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
     with cluster(1, 1) as machines:
         words = ["--address", machines.address, "--workers", "1", "train.epochs=20"]
         with swept(file, out, *words) as running:
-            until(lambda: any(len(read_epochs(out / "trials" / trial)) >= 2 for trial in "12"), running)
+            until(
+                lambda: any(len(read_epochs(out / "trials" / trial)) >= 2 for trial in "12"),
+                running,
+            )
             running.send_signal(signal.SIGTERM)
             said, _ = running.communicate(timeout=120)
         assert running.returncode == 128 + signal.SIGTERM, said
@@ -287,7 +326,15 @@ def test_trials_run_on_all_machines_and_four_share_one_gpu(file: Path, tmp_path:
     with cluster() as machines:
         machines.add_node(num_cpus=4, num_gpus=1, node_name="one")
         machines.add_node(num_cpus=1, num_gpus=1, node_name="other")
-        words = ["--address", machines.address, "--gpus-per-trial", "0.25", "--trials", "8", "train.epochs=1000000"]
+        words = [
+            "--address",
+            machines.address,
+            "--gpus-per-trial",
+            "0.25",
+            "--trials",
+            "8",
+            "train.epochs=1000000",
+        ]
         with swept(file, out, *words) as running:
             until(lambda: len(list(out.glob("trials/*/epochs.jsonl"))) == 5, running)
             running.send_signal(signal.SIGINT)

@@ -14,10 +14,10 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from distvae import cli
 from distvae.config import PatchData
+from distvae.config.recipes import load
 from distvae.data import open_dataset, signals
 from distvae.data.signals import Signal
-from distvae.recipes import load
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.judge import judge
 from distvae.train.run import Run
 from distvae.train.session import fit
@@ -26,12 +26,32 @@ from distvae.tune.reading import load_space, read_space
 from distvae.tune.results import Result, rank
 from distvae.tune.trial import Trials, run_trial
 
-SMALL = {"model.hidden": [16], "estep.states": 16, "estep.parents": 4, "estep.children": 2, "estep.generations": 1}
-SMALL |= {"train.epochs": 4, "train.batch": 32, "train.cycle": 4, "train.threads": 1, "train.device": "cpu"}
-PICTURE = SMALL | {"data.window": [4, 4], "estep.selection": "fitness", "data.noise": 30.0, "data.noise_seed": 7}
+SMALL = {
+    "model.hidden": [16],
+    "estep.states": 16,
+    "estep.parents": 4,
+    "estep.children": 2,
+    "estep.generations": 1,
+}
+SMALL |= {
+    "train.epochs": 4,
+    "train.batch": 32,
+    "train.cycle": 4,
+    "train.threads": 1,
+    "train.device": "cpu",
+}
+PICTURE = SMALL | {
+    "data.window": [4, 4],
+    "estep.selection": "fitness",
+    "data.noise": 30.0,
+    "data.noise_seed": 7,
+}
 SOUND = SMALL | {"data.window": [16], "data.noise": 0.1, "data.noise_seed": 7}
 WORSE: dict[str, dict[str, Any]] = {"denoise": {}, "inpaint": {"data.noise": 0.0, "data.drop": 0.4}}
-SETTINGS: list[dict[str, Any]] = [{"model.latent": 8, "train.rate": 0.02}, {"model.latent": 4, "train.rate": 1e-4}]
+SETTINGS: list[dict[str, Any]] = [
+    {"model.latent": 8, "train.rate": 0.02},
+    {"model.latent": 4, "train.rate": 1e-4},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -43,20 +63,28 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """A deep grey picture, so that writing it rounds little, of values that noise does not take out of range."""
+    """A deep grey picture, so that writing it rounds little, of values that noise does not take out
+    of range.
+    """
     x = np.mgrid[:24, :28, :1][1]
-    signals.write(path := tmp_path / "clean.png", Signal(np.where((x // 6) % 2, 160.0, 90.0), bits=16))
+    signals.write(
+        path := tmp_path / "clean.png", Signal(np.where((x // 6) % 2, 160.0, 90.0), bits=16)
+    )
     return path
 
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
     t = np.arange(600) / 16000
-    soundfile.write(path := tmp_path / "clean.wav", 0.5 * np.sign(np.sin(2 * np.pi * 700 * t)), 16000)
+    soundfile.write(
+        path := tmp_path / "clean.wav", 0.5 * np.sign(np.sin(2 * np.pi * 700 * t)), 16000
+    )
     return path
 
 
-def tried(name: str, source: Path, fixed: dict[str, Any], folder: Path, settings: list[dict[str, Any]]) -> list[Result]:
+def tried(
+    name: str, source: Path, fixed: dict[str, Any], folder: Path, settings: list[dict[str, Any]]
+) -> list[Result]:
     """Trials of a space, without Ray, as they are ranked."""
     space = load_space(name).pinned(fixed | {"data.path": str(source)})
     found = []
@@ -66,7 +94,9 @@ def tried(name: str, source: Path, fixed: dict[str, Any], folder: Path, settings
     return rank(found, space.metrics)
 
 
-def restored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
+def restored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> dict[str, float]:
     """The last figures that `distvae denoise` or `inpaint` tells."""
     monkeypatch.setattr(sys, "argv", ["distvae", *words, "--json"])
     with pytest.raises(SystemExit) as left:
@@ -76,7 +106,10 @@ def restored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def assignments(settings: dict[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in settings.items()]
+    return [
+        f"{key}={json.dumps(value) if isinstance(value, list) else value}"
+        for key, value in settings.items()
+    ]
 
 
 @pytest.mark.slow
@@ -91,16 +124,27 @@ def test_trials_are_ranked_by_what_the_command_reports(
 ) -> None:
     clean = signals.read(picture).values
     written = {}
-    for result in (ranked := tried("tvae-picture", picture, PICTURE | worse, tmp_path / "trials", SETTINGS)):
+    for result in (
+        ranked := tried("tvae-picture", picture, PICTURE | worse, tmp_path / "trials", SETTINGS)
+    ):
         out = tmp_path / f"{result.number}.png"
         told = restored(
-            monkeypatch, capsys, command, str(picture), str(out), *assignments(PICTURE | worse | result.values)
+            monkeypatch,
+            capsys,
+            command,
+            str(picture),
+            str(out),
+            *assignments(PICTURE | worse | result.values),
         )
         assert result.figures["psnr"] == pytest.approx(told["psnr"], abs=1e-9)
         assert result.figures["ssim"] == pytest.approx(told["ssim"], abs=1e-9)
-        written[result.number] = peak_signal_noise_ratio(clean, signals.read(out).values, data_range=255)
+        written[result.number] = peak_signal_noise_ratio(
+            clean, signals.read(out).values, data_range=255
+        )
         assert result.figures["psnr"] == pytest.approx(written[result.number], abs=2e-3)
-    assert [result.number for result in ranked] == sorted(written, key=lambda number: -written[number])
+    assert [result.number for result in ranked] == sorted(
+        written, key=lambda number: -written[number]
+    )
 
 
 @pytest.mark.slow
@@ -119,10 +163,20 @@ def test_a_sound_has_what_it_gained(
 
 
 def test_the_option_and_the_key_are_one_noise(
-    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rest = {key: value for key, value in (PICTURE | SETTINGS[0]).items() if not key.startswith("data.noise")}
-    ways = [["data.noise=30", "data.noise_seed=3", "train.seed=3"], ["--noise", "30", "--seed", "3"]]
+    rest = {
+        key: value
+        for key, value in (PICTURE | SETTINGS[0]).items()
+        if not key.startswith("data.noise")
+    }
+    ways = [
+        ["data.noise=30", "data.noise_seed=3", "train.seed=3"],
+        ["--noise", "30", "--seed", "3"],
+    ]
     for number, words in enumerate(ways):
         out = str(tmp_path / f"{number}.png")
         restored(monkeypatch, capsys, "denoise", str(picture), out, *assignments(rest), *words)
@@ -130,7 +184,9 @@ def test_the_option_and_the_key_are_one_noise(
 
 
 def test_on_other_data_nothing_is_said_of_what_was_clean(picture: Path, tmp_path: Path) -> None:
-    config = load("picture-fast", PICTURE | SETTINGS[0] | {"data.path": str(picture), "estep.sweeps": 1})
+    config = load(
+        "picture-fast", PICTURE | SETTINGS[0] | {"data.path": str(picture), "estep.sweeps": 1}
+    )
     list(fit(config, open_dataset(config.data), tmp_path / "run"))
     run = Run.open(tmp_path / "run")
     assert "psnr" in judge(run).summary
@@ -140,7 +196,11 @@ def test_on_other_data_nothing_is_said_of_what_was_clean(picture: Path, tmp_path
     assert "trained on other data" in judgement.notes[0]
 
 
-TREE = {"base": "picture-fast", "metrics": {"psnr": "max"}, "axes": [{"key": "train.rate", "float": [1e-3, 1e-2]}]}
+TREE = {
+    "base": "picture-fast",
+    "metrics": {"psnr": "max"},
+    "axes": [{"key": "train.rate", "float": [1e-3, 1e-2]}],
+}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +209,10 @@ TREE = {"base": "picture-fast", "metrics": {"psnr": "max"}, "axes": [{"key": "tr
         ({}, "metrics.psnr: compares with what was clean"),
         ({"base": "mnist-vae"}, "metrics.psnr: compares with what was clean"),
         ({"base": "bars"}, "metrics.psnr: compares with what was clean"),
-        ({"fixed": {"data.noise": 5}, "metrics": {"snr_gain": "max"}}, "metrics.snr_gain: no such figure"),
+        (
+            {"fixed": {"data.noise": 5}, "metrics": {"snr_gain": "max"}},
+            "metrics.snr_gain: no such figure",
+        ),
         (
             {"base": "sound-fast", "fixed": {"data.noise": 0.1}, "metrics": {"psnr": "max"}},
             "metrics.psnr: no such figure",
@@ -160,7 +223,9 @@ TREE = {"base": "picture-fast", "metrics": {"psnr": "max"}, "axes": [{"key": "tr
         ),
     ],
 )
-def test_a_space_whose_trials_have_nothing_clean_is_refused(changes: dict[str, Any], told: str) -> None:
+def test_a_space_whose_trials_have_nothing_clean_is_refused(
+    changes: dict[str, Any], told: str
+) -> None:
     with pytest.raises(Refusal, match=told):
         admit(read_space("space", TREE | changes))
 
@@ -171,22 +236,43 @@ def test_a_noisy_picture_may_be_ranked_by_its_error_alone() -> None:
 
 def test_the_noise_is_what_the_seed_says(picture: Path) -> None:
     config = PatchData(path=str(picture), window=(24, 28), scale="keep", level="keep")
-    clean, noisy = (open_dataset(c).splits["train"][:] for c in (config, replace(config, noise=30.0, noise_seed=5)))
+    clean, noisy = (
+        open_dataset(c).splits["train"][:]
+        for c in (config, replace(config, noise=30.0, noise_seed=5))
+    )
     drawn = 30 * np.random.default_rng(5).standard_normal((24, 28, 1))
     np.testing.assert_allclose((noisy - clean).ravel(), drawn.ravel(), atol=1e-4)
 
 
 def test_the_option_and_the_key_drop_the_same_pixels(
-    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rest = {key: value for key, value in (PICTURE | SETTINGS[0]).items() if not key.startswith("data.noise")}
-    ways = [["data.drop=0.4", "data.noise_seed=3", "train.seed=3"], ["--drop", "0.4", "--seed", "3"]]
+    rest = {
+        key: value
+        for key, value in (PICTURE | SETTINGS[0]).items()
+        if not key.startswith("data.noise")
+    }
+    ways = [
+        ["data.drop=0.4", "data.noise_seed=3", "train.seed=3"],
+        ["--drop", "0.4", "--seed", "3"],
+    ]
     for number, words in enumerate(ways):
         restored(
-            monkeypatch, capsys, "inpaint", str(picture), str(tmp_path / f"{number}.png"), *assignments(rest), *words
+            monkeypatch,
+            capsys,
+            "inpaint",
+            str(picture),
+            str(tmp_path / f"{number}.png"),
+            *assignments(rest),
+            *words,
         )
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
-    config = load("picture-fast", {"data.path": str(picture), "data.drop": 0.4, "data.noise_seed": 3}).data
+    config = load(
+        "picture-fast", {"data.path": str(picture), "data.drop": 0.4, "data.noise_seed": 3}
+    ).data
     rows = open_dataset(replace(config, window=(24, 28))).splits["train"][:]
     drawn = np.random.default_rng(3).random((24, 28)) < 0.4
     np.testing.assert_array_equal(np.isnan(rows).ravel(), drawn.ravel())

@@ -17,11 +17,15 @@ METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
 
 def result(number: int, quality: float, atoms: float, kind: str = "vae") -> Result:
     figures = {"pesq_wb": quality, "effective_atoms": atoms}
-    return Result(number, {"model.kind": kind, "model.latent": 8}, "finished", 3, -1.0, figures, 1.0)
+    return Result(
+        number, {"model.kind": kind, "model.latent": 8}, "finished", 3, -1.0, figures, 1.0
+    )
 
 
 def failed(number: int) -> Result:
-    return Result(number, {"model.kind": "vsc"}, "failed", cause="the objective is no longer finite")
+    return Result(
+        number, {"model.kind": "vsc"}, "failed", cause="the objective is no longer finite"
+    )
 
 
 FIGURE = st.integers(0, 4).map(float)
@@ -36,7 +40,9 @@ def test_what_is_marked_is_the_pareto_front(figures: list[tuple[float, float]]) 
 
 
 def test_the_best_comes_first_and_what_did_not_finish_last() -> None:
-    ranked = rank([failed(1), result(2, 1.0, 1.0), result(3, 3.0, 1.0), result(4, 2.0, 1.0)], METRICS)
+    ranked = rank(
+        [failed(1), result(2, 1.0, 1.0), result(3, 3.0, 1.0), result(4, 2.0, 1.0)], METRICS
+    )
     assert [r.number for r in ranked] == [3, 4, 2, 1]
 
 
@@ -58,7 +64,12 @@ def test_the_files_hold_every_trial_and_its_figures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("trials", "code"),
-    [([result(1, 1, 1), failed(2)], 0), ([failed(1)], 1), ([], 1), ([Result(1, {}, "stopped")], 130)],
+    [
+        ([result(1, 1, 1), failed(2)], 0),
+        ([failed(1)], 1),
+        ([], 1),
+        ([Result(1, {}, "stopped")], 130),
+    ],
 )
 def test_the_exit_code_says_how_it_went(trials: list[Result], code: int, tmp_path: Path) -> None:
     assert Findings(tmp_path, METRICS, trials, "").exit_code == code

@@ -1,4 +1,6 @@
-"""Trials of one configuration have the same figures, whenever and beside whatever they run; sweeps go on alike."""
+"""Trials of one configuration have the same figures, whenever and beside whatever they run; sweeps
+go on alike.
+"""
 
 import json
 import subprocess
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tune.bits import SWEEP
 from distvae.tune.reading import load_space
 from distvae.tune.study import settle, sweep
@@ -43,7 +45,9 @@ def swept(file: Path, out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(file: Path, tmp_path: Path) -> None:
+def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(
+    file: Path, tmp_path: Path
+) -> None:
     first = swept(file, tmp_path / "first")
     assert set(first) == {"vae", "sdm", "vsc"}
     assert all(figures["stoi"] > 0 for figures in first.values())
@@ -58,7 +62,9 @@ def test_all_trials_are_told_one_library_and_number_of_threads(file: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(file: Path, tmp_path: Path) -> None:
+def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(
+    file: Path, tmp_path: Path
+) -> None:
     space, out = replace(load_space(str(file)), concurrent=1), tmp_path / "out"
     out.mkdir()
     settled = settle(space, {})
@@ -68,15 +74,25 @@ def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(file:
     facts = json.loads((out / SWEEP).read_text())
     facts["arithmetic"]["processor"] = "another"
     (out / SWEEP).write_text(json.dumps(facts))
-    with pytest.raises(Refusal, match=r"than the run so far, in .*out: .*instead of another; .*train\.bits=any"):
+    with pytest.raises(
+        Refusal, match=r"than the run so far, in .*out: .*instead of another; .*train\.bits=any"
+    ):
         sweep(space, out, resume=True, quiet=True, root=tmp_path)
 
 
-def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(file: Path, tmp_path: Path) -> None:
-    """Settings that are younger than the sweep have the values that were meant before there was a choice."""
+def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(
+    file: Path, tmp_path: Path
+) -> None:
+    """Settings that are younger than the sweep have the values that were meant before there was a
+    choice.
+    """
     from distvae.tune.study import _facts, _same_sweep
 
-    crops = {"base": "natural-linear", "fixed": {}, "axes": [{"key": "model.latent", "choice": [16, 32]}]}
+    crops = {
+        "base": "natural-linear",
+        "fixed": {},
+        "axes": [{"key": "model.latent", "choice": [16, 32]}],
+    }
     file.write_text(yaml.safe_dump(TREE | crops | {"metrics": {"val_bound": "max"}}))
     space = load_space(str(file))
     facts = json.loads(json.dumps(_facts(space.pinned({"data.contrast": "common"}))))

@@ -1,4 +1,6 @@
-"""Search spaces: what is refused at the door, and that a parameter never varies where it does not apply."""
+"""Search spaces: what is refused at the door, and that a parameter never varies where it does not
+apply.
+"""
 
 import copy
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tune.admission import admit
 from distvae.tune.reading import load_space, read_space, space_names
 from distvae.tune.space import Space
@@ -25,8 +27,16 @@ SPEECH: Tree = {
         {"key": "model.latent", "choice": [16, 32, 64]},
         {"key": "model.alpha", "float": [0.05, 0.95], "when": {"model.kind": "vsc"}},
         {"key": "train.rate", "choice": [1e-3], "when": {"model.kind": "vsc"}},
-        {"key": "model.dictionary", "choice": ["identity", "dct", "learned"], "when": {"model.kind": "sdm"}},
-        {"key": "model.atoms", "choice": [32, 64, 128], "when": {"model.dictionary": ["dct", "learned"]}},
+        {
+            "key": "model.dictionary",
+            "choice": ["identity", "dct", "learned"],
+            "when": {"model.kind": "sdm"},
+        },
+        {
+            "key": "model.atoms",
+            "choice": [32, 64, 128],
+            "when": {"model.dictionary": ["dct", "learned"]},
+        },
     ],
 }
 
@@ -54,17 +64,28 @@ SHARES = st.floats(0.01, 0.99)
 
 @st.composite
 def spaces(draw: st.DrawFn) -> Space:
-    """Any kinds, each with some of the axes it allows, in any order that puts a condition after what it asks about."""
+    """Any kinds, each with some of the axes it allows, in any order that puts a condition after
+    what it asks about.
+    """
     kinds, dictionaries = draw(KINDS), draw(DICTIONARIES)
     low, high = sorted([draw(SHARES), draw(SHARES)])
     axes: list[Tree] = [{"key": "model.kind", "choice": kinds}]
     if "vsc" in kinds and low < high and draw(st.booleans()):
         axes.append({"key": "model.alpha", "float": [low, high], "when": {"model.kind": "vsc"}})
     if "sdm" in kinds and draw(st.booleans()):
-        axes.append({"key": "model.dictionary", "choice": dictionaries, "when": {"model.kind": "sdm"}})
+        axes.append(
+            {"key": "model.dictionary", "choice": dictionaries, "when": {"model.kind": "sdm"}}
+        )
         full = [name for name in dictionaries if name != "identity"]
         if draw(st.booleans()) and full:
-            axes.append({"key": "model.atoms", "int": [8, 64], "log": True, "when": {"model.dictionary": full}})
+            axes.append(
+                {
+                    "key": "model.atoms",
+                    "int": [8, 64],
+                    "log": True,
+                    "when": {"model.dictionary": full},
+                }
+            )
     axes.insert(draw(st.integers(0, len(axes))), {"key": "model.latent", "choice": [4, 8]})
     return admitted({"base": "speech-vae", "metrics": {"hoyer": "max"}, "axes": axes})
 
@@ -88,7 +109,9 @@ def test_every_suggestion_is_a_configuration_that_has_its_values(space: Space, s
 
 @given(spaces(), st.integers(0, 2**31))
 def test_every_suggestion_belongs_to_one_branch(space: Space, seed: int) -> None:
-    branches = [{k: v for k, v in branch.items() if k in space.deciding} for branch in space.branches()]
+    branches = [
+        {k: v for k, v in branch.items() if k in space.deciding} for branch in space.branches()
+    ]
     for values in suggestions(space, 3, seed):
         assert branches.count({k: v for k, v in values.items() if k in space.deciding}) == 1
 
@@ -96,7 +119,13 @@ def test_every_suggestion_belongs_to_one_branch(space: Space, seed: int) -> None
 def test_the_branches_of_the_speech_space_are_the_models_of_the_table() -> None:
     keys = ("model.kind", "model.dictionary")
     found = [tuple(branch.get(key) for key in keys) for branch in admitted(SPEECH).branches()]
-    assert found == [("vae", None), ("vsc", None), ("sdm", "identity"), ("sdm", "dct"), ("sdm", "learned")]
+    assert found == [
+        ("vae", None),
+        ("vsc", None),
+        ("sdm", "identity"),
+        ("sdm", "dct"),
+        ("sdm", "learned"),
+    ]
 
 
 def test_a_conditional_choice_of_one_sets_a_value_where_it_applies() -> None:
@@ -108,9 +137,16 @@ def test_a_conditional_choice_of_one_sets_a_value_where_it_applies() -> None:
 def test_an_axis_may_come_twice_under_conditions_that_exclude_each_other() -> None:
     tree = copy.deepcopy(SPEECH)
     tree["axes"].append(
-        {"key": "train.rate", "float": [2e-3, 4e-3], "log": True, "when": {"model.kind": ["vae", "sdm"]}}
+        {
+            "key": "train.rate",
+            "float": [2e-3, 4e-3],
+            "log": True,
+            "when": {"model.kind": ["vae", "sdm"]},
+        }
     )
-    rates = {values["model.kind"]: values["train.rate"] for values in suggestions(admitted(tree), 30)}
+    rates = {
+        values["model.kind"]: values["train.rate"] for values in suggestions(admitted(tree), 30)
+    }
     assert rates["vsc"] == 1e-3
     assert all(2e-3 <= rates[kind] <= 4e-3 for kind in ("vae", "sdm"))
 
@@ -139,44 +175,98 @@ def append(**axis: Any) -> Callable[[Tree], None]:
 
 
 BAD: dict[str, tuple[Callable[[Tree], None], str]] = {
-    "misspelt field": (put("metric", {}), r"^metric: no such field of a space; did you mean 'metrics'"),
-    "misspelt field of an axis": (change(1, chioce=[1]), r"axes\[1\]\.chioce.*did you mean 'choice'"),
-    "misspelt key": (change(1, key="model.latnet"), r"model\.latnet: no such field.*did you mean 'latent'"),
-    "misspelt section": (change(1, key="modle.latent"), r"modle: no such section; did you mean 'model'"),
-    "misspelt kind": (change(0, choice=["vae", "vcs", "vsc", "sdm"]), r"no family 'vcs'; did you mean 'vsc'"),
-    "misspelt choice": (change(4, choice=["dct", "learnt"]), r"model\.dictionary: no choice 'learnt'.*'learned'"),
-    "misspelt figure": (put("metrics", {"pesq_bw": "max"}), r"metrics\.pesq_bw: .*did you mean 'pesq_wb'"),
-    "misspelt direction": (put("metrics", {"pesq_wb": "maximum"}), r"metrics\.pesq_wb: no choice 'maximum'.*'max'"),
+    "misspelt field": (
+        put("metric", {}),
+        r"^metric: no such field of a space; did you mean 'metrics'",
+    ),
+    "misspelt field of an axis": (
+        change(1, chioce=[1]),
+        r"axes\[1\]\.chioce.*did you mean 'choice'",
+    ),
+    "misspelt key": (
+        change(1, key="model.latnet"),
+        r"model\.latnet: no such field.*did you mean 'latent'",
+    ),
+    "misspelt section": (
+        change(1, key="modle.latent"),
+        r"modle: no such section; did you mean 'model'",
+    ),
+    "misspelt kind": (
+        change(0, choice=["vae", "vcs", "vsc", "sdm"]),
+        r"no family 'vcs'; did you mean 'vsc'",
+    ),
+    "misspelt choice": (
+        change(4, choice=["dct", "learnt"]),
+        r"model\.dictionary: no choice 'learnt'.*'learned'",
+    ),
+    "misspelt figure": (
+        put("metrics", {"pesq_bw": "max"}),
+        r"metrics\.pesq_bw: .*did you mean 'pesq_wb'",
+    ),
+    "misspelt direction": (
+        put("metrics", {"pesq_wb": "maximum"}),
+        r"metrics\.pesq_wb: no choice 'maximum'.*'max'",
+    ),
     "no metrics": (put("metrics", {}), r"^metrics: at least one"),
     "no base": (lambda tree: tree.pop("base"), r"base: missing; a recipe"),
     "axes that are a number": (put("axes", 3), r"axes: a list of at least one axis expected"),
     "no axes": (put("axes", []), r"^axes: .*at least one"),
     "no trials": (put("trials", 0), r"^trials: 0 is out of range"),
     "unknown base": (put("base", "speech-vea"), r"did you mean 'speech-vae'"),
-    "value out of range": (change(1, choice=[16, 0]), r"axes\[1\].*model\.latent: 0 is out of range"),
+    "value out of range": (
+        change(1, choice=[16, 0]),
+        r"axes\[1\].*model\.latent: 0 is out of range",
+    ),
     "end out of range": (change(2, float=[0.5, 1.5]), r"model\.alpha: 1\.5 is out of range"),
     "empty choice": (change(1, choice=[]), r"choice: \[\]; a list of at least one"),
     "value twice": (change(1, choice=[16, 16]), r"16 is listed twice"),
-    "two kinds of span": (change(1, int=[1, 2]), r"one of choice, int and float expected; choice and int given"),
+    "two kinds of span": (
+        change(1, int=[1, 2]),
+        r"one of choice, int and float expected; choice and int given",
+    ),
     "falling interval": (change(2, float=[0.9, 0.1]), r"two rising numbers expected"),
-    "logarithm of zero": (append(key="model.beta", float=[0, 1], log=True), r"two rising numbers above 0 expected"),
-    "missing condition": (drop_when(2), r"model\.kind 'vae' has no alpha; add when: \{model\.kind: \[vsc, gumbel\]\}"),
+    "logarithm of zero": (
+        append(key="model.beta", float=[0, 1], log=True),
+        r"two rising numbers above 0 expected",
+    ),
+    "missing condition": (
+        drop_when(2),
+        r"model\.kind 'vae' has no alpha; add when: \{model\.kind: \[vsc, gumbel\]\}",
+    ),
     "too wide a condition": (change(2, when={"model.kind": ["vsc", "sdm"]}), r"'sdm' has no alpha"),
     "unknown condition": (
         change(2, when={"model.knid": "vsc"}),
         r"model\.knid: no such key; did you mean 'model\.kind'",
     ),
-    "condition never chosen": (change(2, when={"model.kind": "vcs"}), r"'vcs' is never chosen; did you mean 'vsc'"),
-    "later condition": (change(1, when={"model.dictionary": "dct"}), r"does not vary before this axis"),
-    "condition on an interval": (append(key="model.beta", choice=[1], when={"model.alpha": 0.5}), r"only a choice can"),
+    "condition never chosen": (
+        change(2, when={"model.kind": "vcs"}),
+        r"'vcs' is never chosen; did you mean 'vsc'",
+    ),
+    "later condition": (
+        change(1, when={"model.dictionary": "dct"}),
+        r"does not vary before this axis",
+    ),
+    "condition on an interval": (
+        append(key="model.beta", choice=[1], when={"model.alpha": 0.5}),
+        r"only a choice can",
+    ),
     "conditions at odds": (
         change(5, when={"model.dictionary": "dct", "model.kind": "vsc"}),
         r"axes\[5\] \(model\.atoms\)\.when: its conditions never hold together",
     ),
     "varies twice": (append(key="model.latent", choice=[8]), r"varies twice for"),
-    "invalid together": (change(5, when={"model.dictionary": ["identity", "dct"]}), r"model\.atoms: .*identity"),
-    "fixed and varied": (put("fixed", {"model.latent": 8}), r"fixed\.model\.latent: is also an axis"),
-    "bound over models": (put("metrics", {"val_bound": "max"}), r"bounds do not compare where model\.kind varies"),
+    "invalid together": (
+        change(5, when={"model.dictionary": ["identity", "dct"]}),
+        r"model\.atoms: .*identity",
+    ),
+    "fixed and varied": (
+        put("fixed", {"model.latent": 8}),
+        r"fixed\.model\.latent: is also an axis",
+    ),
+    "bound over models": (
+        put("metrics", {"val_bound": "max"}),
+        r"bounds do not compare where model\.kind varies",
+    ),
 }
 
 
@@ -194,9 +284,9 @@ def test_what_would_fail_later_is_refused_at_the_door(name: str, tmp_path: Path)
 
 def test_within_one_model_trials_may_be_ranked_by_the_bound() -> None:
     axes = [{"key": "model.latent", "choice": [8, 16]}]
-    assert admitted({"base": "speech-vae", "metrics": {"val_bound": "max"}, "axes": axes}).metrics == {
-        "val_bound": "max"
-    }
+    assert admitted(
+        {"base": "speech-vae", "metrics": {"val_bound": "max"}, "axes": axes}
+    ).metrics == {"val_bound": "max"}
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
@@ -214,9 +304,13 @@ def test_every_space_of_the_checkout_is_found_by_name_says_what_it_is_about_and_
         assert load_space(name).about == about != ""
 
 
-def test_a_space_beside_the_user_hides_one_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_space_beside_the_user_hides_one_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tune_spaces").mkdir()
-    (tmp_path / "tune_spaces" / "speech.yaml").write_text(yaml.safe_dump(SPEECH | {"about": "mine"}))
+    (tmp_path / "tune_spaces" / "speech.yaml").write_text(
+        yaml.safe_dump(SPEECH | {"about": "mine"})
+    )
     monkeypatch.chdir(tmp_path)
     assert load_space("speech").about == "mine" == space_names()["speech"]
 
@@ -237,7 +331,10 @@ def test_trials_are_ranked_by_what_they_measure() -> None:
     ("changes", "told"),
     [
         ({"fixed": {}}, r"metrics.probe_linear: not measured; eval.metrics: \[probe_linear\]"),
-        ({"axes": [{"key": "model.kind", "choice": ["vae", "vsc"]}]}, "metrics.iw_bound: bounds do not compare"),
+        (
+            {"axes": [{"key": "model.kind", "choice": ["vae", "vsc"]}]},
+            "metrics.iw_bound: bounds do not compare",
+        ),
         ({"base": "bars"}, "eval.metrics: iw_bound needs an encoder"),
         (
             {"axes": [{"key": "eval.codes", "choice": ["mean", "gated"]}]},

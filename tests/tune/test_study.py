@@ -1,4 +1,6 @@
-"""Sweeps: what is settled beforehand, one trial without Ray, and whole sweeps in processes of their own."""
+"""Sweeps: what is settled beforehand, one trial without Ray, and whole sweeps in processes of their
+own.
+"""
 
 import json
 import os
@@ -20,8 +22,8 @@ import pytest
 import yaml
 
 from distvae.config import from_dict
-from distvae.refusal import Refusal
-from distvae.train.worker import STOP
+from distvae.files.refusal import Refusal
+from distvae.machines.worker import STOP
 from distvae.tune.alone import alone, clear, occupied
 from distvae.tune.ledger import Ledger
 from distvae.tune.reading import load_space
@@ -32,7 +34,13 @@ from distvae.tune.watch import Watch
 
 TREE = {
     "base": "mnist-vae",
-    "fixed": {"train.epochs": 2, "train.batch": 16, "model.hidden": [8], "estep.hidden": [8], "train.device": "cpu"},
+    "fixed": {
+        "train.epochs": 2,
+        "train.batch": 16,
+        "model.hidden": [8],
+        "estep.hidden": [8],
+        "train.device": "cpu",
+    },
     "metrics": {"squared_error": "min", "hoyer": "max"},
     "trials": 4,
     "concurrent": 2,
@@ -101,7 +109,9 @@ def test_a_setting_that_was_tried_is_tried_with_another_seed(space: Space, tmp_p
     assert [setting.values.get("train.seed") for setting in settings if setting] == [None, 1, 2]
 
 
-def test_a_folder_that_is_not_a_sweep_is_never_replaced(space: Space, images: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_sweep_is_never_replaced(
+    space: Space, images: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(images, tmp_path / "images")
     for force in (False, True):
         with pytest.raises(Refusal, match="images: exists"):
@@ -112,11 +122,15 @@ def test_a_folder_that_is_not_a_sweep_is_never_replaced(space: Space, images: Pa
         sweep(space, folder, data=str(images), force=True, quiet=True, root=tmp_path)
 
 
-def test_of_two_sweeps_in_a_folder_the_second_is_refused(space: Space, images: Path, tmp_path: Path) -> None:
+def test_of_two_sweeps_in_a_folder_the_second_is_refused(
+    space: Space, images: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "sweep"
     with alone(out):
         for force in (False, True):
-            with pytest.raises(Refusal, match="sweep: another sweep is under way in it; another folder, or its end"):
+            with pytest.raises(
+                Refusal, match="sweep: another sweep is under way in it; another folder, or its end"
+            ):
                 sweep(space, out, data=str(images), force=force, quiet=True, root=tmp_path)
     assert not out.exists()  # nothing came of it
     out.mkdir()
@@ -132,7 +146,9 @@ def test_of_two_sweeps_in_a_folder_the_second_is_refused(space: Space, images: P
             pass
 
 
-def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(space: Space, tmp_path: Path) -> None:
+def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(
+    space: Space, tmp_path: Path
+) -> None:
     with pytest.raises(Refusal, match=r"data\.path"):
         sweep(space, tmp_path / "out", data=str(tmp_path / "nowhere"), root=tmp_path)
     assert not (tmp_path / "out").exists()
@@ -162,7 +178,9 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(space: Space, images: Path, tmp_path: Path) -> None:
+def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(
+    space: Space, images: Path, tmp_path: Path
+) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1000})
     trials, values = Trials(space, tmp_path / "trials"), {"model.kind": "sdm"}
     telling = run_trial(trials, 1, values)
@@ -180,7 +198,9 @@ def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(space: Space, ima
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nowhere")
-def test_a_trial_of_several_seeds_has_their_means_and_spread(space: Space, images: Path, tmp_path: Path) -> None:
+def test_a_trial_of_several_seeds_has_their_means_and_spread(
+    space: Space, images: Path, tmp_path: Path
+) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
     values = {"model.kind": "sdm", "model.latent": 2}
     told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
@@ -228,7 +248,10 @@ file, images, out, *pairs = sys.argv[1:]
 given = dict(pair.split("=") for pair in pairs if "=" in pair)
 given = {key: int(value) for key, value in given.items()}
 go_on = "--resume" in pairs
-found = sweep(load_space(file), Path(out), given, data=images, force=not go_on, resume=go_on, root=Path(out).parent)
+root = Path(out).parent
+found = sweep(
+    load_space(file), Path(out), given, data=images, force=not go_on, resume=go_on, root=root
+)
 sys.exit(found.exit_code)
 """
 
@@ -272,14 +295,18 @@ def recorded(root: Path, experiment: str) -> tuple[Any, list[Any]]:
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     (parent,) = [run for run in runs if run.data.tags["kind"] == "sweep"]
-    return parent, [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return parent, [
+        run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
 
 
 def told(out: Path) -> list[str]:
     """What the sampler was told of its trials."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{out / 'optuna.db'}")
-    study = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{out / 'optuna.db'}")
+    study = optuna.load_study(
+        study_name=summary.study_name, storage=f"sqlite:///{out / 'optuna.db'}"
+    )
     return [trial.state.name for trial in study.get_trials()]
 
 
@@ -298,7 +325,9 @@ def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     trials = json.loads((out / "results.json").read_text())["trials"]
     assert {trial["number"] for trial in trials} == {1, 2, 3, 4}
     for trial in trials:
-        assert trial["state"] == ("failed" if trial["values"]["model.kind"] == "vsc" else "finished")
+        assert trial["state"] == (
+            "failed" if trial["values"]["model.kind"] == "vsc" else "finished"
+        )
         assert (out / "trials" / str(trial["number"]) / "run.json").is_file()
     assert {trial["values"]["model.kind"] for trial in trials} == {"vae", "vsc", "sdm"}
     assert "failed: the objective is no longer finite" in said
@@ -309,7 +338,9 @@ def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     assert parent.info.status == "FINISHED"
     ends = sorted(child.info.status for child in children)
     assert ends == sorted(trial["state"].upper() for trial in trials)
-    assert sorted(told(out)) == sorted({"FINISHED": "COMPLETE", "FAILED": "FAIL"}[end] for end in ends)
+    assert sorted(told(out)) == sorted(
+        {"FINISHED": "COMPLETE", "FAILED": "FAIL"}[end] for end in ends
+    )
 
 
 @pytest.mark.slow
@@ -353,7 +384,9 @@ def figures(out: Path) -> dict[int, Any]:
 
 
 @pytest.fixture(scope="module")
-def steady(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[int, Any]]:
+def steady(
+    images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], dict[int, Any]]:
     """A sweep's words without its folder, and what it comes to when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("steady")
     (folder / "steady.yaml").write_text(yaml.safe_dump(STEADY, sort_keys=False))
@@ -436,7 +469,9 @@ def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kep
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
     (file, data), out = steady[0], tmp_path / "sweep"
-    endless = Sweep(file, data, str(out), "train.epochs=1000000", "train.warmup=5", "model.latent=2")
+    endless = Sweep(
+        file, data, str(out), "train.epochs=1000000", "train.warmup=5", "model.latent=2"
+    )
     while not list(out.glob("trials/*/epochs.jsonl")):
         assert endless.process.poll() is None, endless.process.communicate()
         time.sleep(0.05)

@@ -1,13 +1,15 @@
-"""Measures of a trained model on a split: what `eval.metrics` may name beside the measures of recordings.
+"""Measures of a trained model on a split: what `eval.metrics` may name beside the measures of
+recordings.
 
-Here stands which there are, what each needs, and what it gives; docs/measures.md says where each comes from.
+Here stands which there are, what each needs, and what it gives; docs/measures.md says where each
+comes from.
 """
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from distvae.config import Config
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.measuring import effects, factors, importance, probes
 from distvae.tasks.measuring.needs import anything, classes, draws, known_factors
 from distvae.tasks.measuring.subject import Subject, labels_of_all
@@ -20,7 +22,9 @@ class Measure(NamedTuple):
     """One entry of `eval.metrics`."""
 
     lack: Callable[[Config], str]
-    """What it needs that a configuration does not give, and what would; nothing if it can be measured."""
+    """What it needs that a configuration does not give, and what would; nothing if it can be
+    measured.
+    """
     measure: Callable[[Subject], Figures]
     figures: tuple[str, ...]
     """The names of what it gives."""
@@ -40,7 +44,11 @@ MEASURES: dict[str, Measure] = {
 
 def figures_of(names: Iterable[str]) -> list[str]:
     """What the measures among these names give, and every other name as it is."""
-    return [figure for name in names for figure in (MEASURES[name].figures if name in MEASURES else (name,))]
+    return [
+        figure
+        for name in names
+        for figure in (MEASURES[name].figures if name in MEASURES else (name,))
+    ]
 
 
 def refuse_impossible(config: Config) -> None:
@@ -51,14 +59,18 @@ def refuse_impossible(config: Config) -> None:
 
 
 def refuse_unlabelled(config: Config) -> None:
-    """Refuse the first measure that needs classes where the data, though of a kind that may have them, has none."""
+    """Refuse the first measure that needs classes where the data, though of a kind that may have
+    them, has none.
+    """
     refuse_impossible(config)
     if any(name in MEASURES and MEASURES[name].lack is classes for name in config.eval.metrics):
         labels_of_all(config.data)
 
 
 def measured(run: Run, split: str) -> tuple[Figures, list[str]]:
-    """What the measures that a run's configuration asks for say of a split, and notes on what they left out."""
+    """What the measures that a run's configuration asks for say of a split, and notes on what they
+    left out.
+    """
     refuse_impossible(run.config)
     subject, found = Subject(run, split), Figures()
     for name in run.config.eval.metrics:

@@ -1,8 +1,9 @@
 """How many values of a code change what is decoded, whatever the scale that a value has.
 
-The effect of a value on a data point is how far the decoder's output (log power, logits, means) moves when that value
-alone is set to zero: the mean of a Gaussian prior, a spike, a bit that is off. A decoder may scale a value as it likes,
-and SDM-VAE's objective does not change when it does; effects do not change either, sizes of values do.
+The effect of a value on a data point is how far the decoder's output (log power, logits, means)
+moves when that value alone is set to zero: the mean of a Gaussian prior, a spike, a bit that is
+off. A decoder may scale a value as it likes, and SDM-VAE's objective does not change when it does;
+effects do not change either, sizes of values do.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from distvae.measures import effective_atoms
-from distvae.noise import order
+from distvae.numerics.measures import effective_atoms
+from distvae.numerics.noise import order
 from distvae.tasks.measuring.subject import Subject
 from distvae.train.run import VALUES
 

@@ -1,4 +1,5 @@
-"""Disentanglement: whether each known factor of the data is in one value of the codes, and each value about one factor.
+"""Disentanglement: whether each known factor of the data is in one value of the codes, and each
+value about one factor.
 
 Functions of codes (N, H) and of the levels (N, F) of factors that vary, 0 to 1.
 """
@@ -6,7 +7,7 @@ Functions of codes (N, H) and of the levels (N, F) of factors that vary, 0 to 1.
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.source import Labels
+from distvae.data.images.source import Labels
 from distvae.tasks.measuring.subject import Subject
 from distvae.train.run import Array
 
@@ -23,7 +24,9 @@ def mig(subject: Subject) -> dict[str, float]:
 def dci(subject: Subject) -> dict[str, float]:
     """Disentanglement, completeness, informativeness."""
     names = ("dci", "dci_completeness", "dci_informativeness")
-    return dict(zip(names, importances(subject.factored.codes, subject.factored.levels), strict=True))
+    return dict(
+        zip(names, importances(subject.factored.codes, subject.factored.levels), strict=True)
+    )
 
 
 def sap(subject: Subject) -> dict[str, float]:
@@ -34,15 +37,18 @@ def sap(subject: Subject) -> dict[str, float]:
 def information_gap(codes: Array, levels: Labels) -> float:
     """MIG (Chen et al., NeurIPS 2018), of binned codes.
 
-    The mutual information of a factor with the value of the codes that knows most of it, less that of the second, over
-    the factor's entropy; the mean over factors.
+    The mutual information of a factor with the value of the codes that knows most of it, less that
+    of the second, over the factor's entropy; the mean over factors.
     """
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
 
-    bins = np.stack([np.digitize(value, np.histogram_bin_edges(value, BINS)[1:-1]) for value in codes.T])
+    bins = np.stack(
+        [np.digitize(value, np.histogram_bin_edges(value, BINS)[1:-1]) for value in codes.T]
+    )
     gaps = [
-        _gap([mutual_info_score(level, value) for value in bins]) / entropy(np.unique(level, return_counts=True)[1])
+        _gap([mutual_info_score(level, value) for value in bins])
+        / entropy(np.unique(level, return_counts=True)[1])
         for level in levels.T
     ]
     return float(np.mean(gaps))
@@ -51,8 +57,9 @@ def information_gap(codes: Array, levels: Labels) -> float:
 def importances(codes: Array, levels: Labels) -> tuple[float, float, float]:
     """DCI (Eastwood and Williams, ICLR 2018), by forests that tell factors from codes.
 
-    Disentanglement: how much each value of the codes, weighed by its importance, serves one factor. Completeness: how
-    much each factor is told by one value. Informativeness: accuracy on the half that the forests were not trained on.
+    Disentanglement: how much each value of the codes, weighed by its importance, serves one factor.
+    Completeness: how much each factor is told by one value. Informativeness: accuracy on the half
+    that the forests were not trained on.
     """
     from sklearn.ensemble import RandomForestClassifier
 
@@ -72,8 +79,9 @@ def importances(codes: Array, levels: Labels) -> tuple[float, float, float]:
 def predictability_gap(codes: Array, levels: Labels, ordered: tuple[bool, ...]) -> float:
     """SAP (Kumar, Sattigeri and Balakrishnan, ICLR 2018).
 
-    How well the value of the codes that predicts a factor best does so, less the second; the mean over factors. Ordered
-    factors are predicted by a line, its R^2; others by thresholds, their balanced accuracy above chance.
+    How well the value of the codes that predicts a factor best does so, less the second; the mean
+    over factors. Ordered factors are predicted by a line, its R^2; others by thresholds, their
+    balanced accuracy above chance.
     """
     gaps = [
         _gap([(_line if line else _thresholds)(value, level) for value in codes.T])
@@ -89,7 +97,9 @@ def _gap(scores: list[float]) -> float:
 
 
 def _concentration(shares: Floats) -> Floats:
-    """(N, K) -> (N,): 1 where all of a row is in one place, 0 where it is spread evenly, by its entropy."""
+    """(N, K) -> (N,): 1 where all of a row is in one place, 0 where it is spread evenly, by its
+    entropy.
+    """
     from scipy.stats import entropy
 
     places = shares.shape[1]
@@ -110,6 +120,8 @@ def _thresholds(value: Array, level: Labels) -> float:
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.tree import DecisionTreeClassifier
 
-    tree = DecisionTreeClassifier(max_leaf_nodes=len(np.unique(level)), class_weight="balanced", random_state=0)
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=len(np.unique(level)), class_weight="balanced", random_state=0
+    )
     told = tree.fit(value[:, None], level).predict(value[:, None])
     return max(0.0, float(balanced_accuracy_score(level, told, adjusted=True)))

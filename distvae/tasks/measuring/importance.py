@@ -2,9 +2,10 @@
 
     L_k = E log 1/k sum_i p(x | z_i) p(z_i) / q(z_i | x),    z_1 .. z_k ~ q(z | x)
 
-L_1 is the bound that is reported beside it, L_k never falls with k, and nears log p(x). Spike-and-slab posteriors are
-drawn with hard gates and weighed by their mixture: an atom at zero, a density elsewhere. SDM-VAE's prior variances, and
-the pseudo-inputs' prior, belong to the data point: what is bounded is log p(x) given them.
+L_1 is the bound that is reported beside it, L_k never falls with k, and nears log p(x).
+Spike-and-slab posteriors are drawn with hard gates and weighed by their mixture: an atom at zero, a
+density elsewhere. SDM-VAE's prior variances, and the pseudo-inputs' prior, belong to the data
+point: what is bounded is log p(x) given them.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from distvae.data.dataset import Rows
 from distvae.interface import Batch, Posterior
-from distvae.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import JUDGEMENT, Noise
 from distvae.tasks.measuring.subject import Subject
 from distvae.train.run import VALUES, Run
 

@@ -1,4 +1,6 @@
-"""What measures need of a configuration: each says what is missing and what would be right, or nothing."""
+"""What measures need of a configuration: each says what is missing and what would be right, or
+nothing.
+"""
 
 from distvae.config import Config, IdxData, ImageData, SpritesData
 
@@ -13,8 +15,9 @@ def draws(config: Config) -> str:
     if config.estep.kind == "amortised":
         return ""
     return (
-        f"needs an encoder to draw from, and model.kind '{config.model.kind}' has none: its own bound sums "
-        "p(x, z) over every kept state and is the tighter; leave iw_bound out and read bound"
+        f"needs an encoder to draw from, and model.kind '{config.model.kind}' has none: its own"
+        " bound sums p(x, z) over every kept state and is the tighter; leave iw_bound out and read"
+        " bound"
     )
 
 

@@ -1,4 +1,5 @@
-"""Probes: how well classes can be told from codes, by classifiers trained on a few labelled training data points.
+"""Probes: how well classes can be told from codes, by classifiers trained on a few labelled
+training data points.
 
 Each figure is the accuracy, a share, on the judged data.
 """
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from distvae.data.source import Labels
-from distvae.refusal import Refusal
+from distvae.data.images.source import Labels
+from distvae.files.refusal import Refusal
 from distvae.tasks.measuring.subject import Subject
 
 BATCH = 32
@@ -25,18 +26,31 @@ def linear(subject: Subject) -> dict[str, float]:
 
 
 def sgd(subject: Subject) -> dict[str, float]:
-    """The probe of [Re] Variational Sparse Coding: one linear layer on plain codes, 20 epochs of gradient descent."""
+    """The probe of [Re] Variational Sparse Coding: one linear layer on plain codes, 20 epochs of
+    gradient descent.
+    """
     from sklearn.neural_network import MLPClassifier
 
     layer = MLPClassifier(
-        (), solver="sgd", alpha=0.0, batch_size=BATCH, learning_rate_init=1e-3, momentum=0.9, nesterovs_momentum=False,
-        max_iter=20, tol=0.0, n_iter_no_change=20, random_state=0,
-    )  # fmt: skip
+        (),
+        solver="sgd",
+        alpha=0.0,
+        batch_size=BATCH,
+        learning_rate_init=1e-3,
+        momentum=0.9,
+        nesterovs_momentum=False,
+        max_iter=20,
+        tol=0.0,
+        n_iter_no_change=20,
+        random_state=0,
+    )
     return {"probe_sgd": _accuracy(subject, layer)}
 
 
 def mlp(subject: Subject) -> dict[str, float]:
-    """One hidden layer of 128 on standardised codes, stopped early on a tenth of the labelled data."""
+    """One hidden layer of 128 on standardised codes, stopped early on a tenth of the labelled
+    data.
+    """
     from sklearn.neural_network import MLPClassifier
 
     _refuse_few(subject.probed[0].labels)
@@ -49,8 +63,9 @@ def _refuse_few(labels: Labels) -> None:
     _, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2 or math.ceil(len(labels) / 10) < len(counts):
         raise Refusal(
-            f"eval.labels: {len(labels)} of {len(counts)} classes, {counts.min()} of the rarest, and probe_mlp is "
-            f"stopped early on a tenth of them; more than {10 * (len(counts) - 1)}, two or more of each class, expected"
+            f"eval.labels: {len(labels)} of {len(counts)} classes, {counts.min()} of the rarest,"
+            " and probe_mlp is stopped early on a tenth of them; more than"
+            f" {10 * (len(counts) - 1)}, two or more of each class, expected"
         )
 
 

@@ -1,4 +1,6 @@
-"""What measures look at: a run, the split it is judged on, its codes, and the classes that go with them."""
+"""What measures look at: a run, the split it is judged on, its codes, and the classes that go with
+them.
+"""
 
 from functools import cached_property
 from itertools import compress
@@ -12,17 +14,19 @@ from torch import Tensor
 from distvae.config import DataFamily
 from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.dataset import Dataset, Rows, stack
+from distvae.files.refusal import Refusal
 from distvae.models.posteriors import SpikeAndSlab
 from distvae.models.tvae import Truncated
-from distvae.noise import order
-from distvae.refusal import Refusal
+from distvae.numerics.noise import order
 from distvae.train.run import Array, Run
 
 if TYPE_CHECKING:
-    from distvae.data.source import Labels
+    from distvae.data.images.source import Labels
 
 LABELLED = -5
-"""The epoch whose order says which training data points are labelled: the same for runs of every seed."""
+"""The epoch whose order says which training data points are labelled: the same for runs of every
+seed.
+"""
 
 
 class Labelled(NamedTuple):
@@ -67,19 +71,29 @@ class Subject:
         """The labelled training data, and the judged data without it."""
         labels, told = labels_of_all(self.run.config.data), self.run.config.eval.labels
         drawn = order(0, LABELLED, len(self.dataset.splits["train"]))
-        places = {name: np.arange(len(self.dataset.splits[name])) for name in self.named} | {"train": drawn[told:]}
-        parts = [self._labelled(name, places[name], labels) for name in self.named if len(places[name])]
+        places = {name: np.arange(len(self.dataset.splits[name])) for name in self.named} | {
+            "train": drawn[told:]
+        }
+        parts = [
+            self._labelled(name, places[name], labels) for name in self.named if len(places[name])
+        ]
         if not parts:
             raise Refusal(
-                f"eval.labels: {told}, and split 'train' has {len(drawn)}: none is left to judge; fewer expected"
+                f"eval.labels: {told}, and split 'train' has {len(drawn)}: none is left to judge;"
+                " fewer expected"
             )
         held = Labelled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         known = self._labelled("train", np.sort(drawn[:told]), labels)
         if len(np.unique(known.labels)) < 2:
-            raise Refusal(f"eval.labels: all {len(known.labels)} are of class {known.labels[0]}; two classes expected")
+            raise Refusal(
+                f"eval.labels: all {len(known.labels)} are of class {known.labels[0]}; two classes"
+                " expected"
+            )
         return known, held
 
-    def _labelled(self, split: str, places: NDArray[np.intp], labels: "dict[str, Labels]") -> Labelled:
+    def _labelled(
+        self, split: str, places: NDArray[np.intp], labels: "dict[str, Labels]"
+    ) -> Labelled:
         return Labelled(self.encoded(self.dataset.splits[split][places]), labels[split][places])
 
     @cached_property
@@ -88,16 +102,25 @@ class Subject:
         known = factors_of(self.run.config.data)
         if known is None:
             raise Refusal(
-                f"eval.metrics: data.kind '{self.run.config.data.kind}' has no known factors; sprites expected"
+                f"eval.metrics: data.kind '{self.run.config.data.kind}' has no known factors;"
+                " sprites expected"
             )
         levels = np.concatenate([known.levels[name] for name in self.named])
         varies = np.ptp(levels, axis=0) > 0
         constant = ", ".join(compress(known.names, ~varies))
         if not varies.any():
-            raise Refusal(f"eval.metrics: {constant} never vary in split '{self.split}'; more data points expected")
+            raise Refusal(
+                f"eval.metrics: {constant} never vary in split '{self.split}'; more data points"
+                " expected"
+            )
         if constant:
-            self.notes.append(f"{constant}: without variation in split '{self.split}', left out of mig, dci and sap")
-        return Factored(self.encoded(self.rows), levels[:, varies], tuple(compress(known.ordered, varies)))
+            self.notes.append(
+                f"{constant}: without variation in split '{self.split}', left out of mig, dci"
+                " and sap"
+            )
+        return Factored(
+            self.encoded(self.rows), levels[:, varies], tuple(compress(known.ordered, varies))
+        )
 
     @torch.no_grad()
     def encoded(self, rows: Rows) -> Array:
@@ -107,7 +130,9 @@ class Subject:
 
 
 def code(q: Any, kind: str) -> Tensor:
-    """(B, H) a posterior's means; its means times its gates' probabilities; or which values it takes to be active."""
+    """(B, H) a posterior's means; its means times its gates' probabilities; or which values it
+    takes to be active.
+    """
     if isinstance(q, SpikeAndSlab):
         return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]
     if kind == "binary":
@@ -121,7 +146,7 @@ def labels_of_all(data: DataFamily) -> "dict[str, Labels]":
     labels = labels_of(data)
     if labels is None:
         raise Refusal(
-            f"eval.metrics: a probe needs the class of every data point, and {data.path} has none; folders named for "
-            "classes, or an .npz with y_train and y_test, expected"
+            f"eval.metrics: a probe needs the class of every data point, and {data.path} has none;"
+            " folders named for classes, or an .npz with y_train and y_test, expected"
         )
     return labels

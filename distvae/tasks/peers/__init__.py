@@ -1,11 +1,13 @@
-"""Methods to compare with: what each makes of the data that a configuration names, scored as the models are.
+"""Methods to compare with: what each makes of the data that a configuration names, scored as the
+models are.
 
-Nothing is chosen by what was clean. Those of pictures estimate the noise; those of sounds are told it.
+Nothing is chosen by what was clean. Those of pictures estimate the noise; those of sounds are told
+it.
 """
 
 from distvae.config import Config, PatchData, SpeechData
-from distvae.data.patches import named, worsened
-from distvae.refusal import Refusal
+from distvae.data.windows.patches import named, worsened
+from distvae.files.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.judge import judge_recordings
 from distvae.tasks.peers import pictures, sounds, speech
@@ -15,19 +17,29 @@ MEANINGLESS = ("live_atoms", "dead_atoms")
 
 
 def judge_peer(name: str, config: Config, progress: bool = False) -> dict[str, float]:
-    """The figures of a method: on the test recordings of speech, or on the picture or sound that was made worse."""
+    """The figures of a method: on the test recordings of speech, or on the picture or sound that
+    was made worse.
+    """
     if isinstance(config.data, SpeechData):
-        summary = judge_recordings(speech.coder(name, config.data), config, "test", progress).summary
+        summary = judge_recordings(
+            speech.coder(name, config.data), config, "test", progress
+        ).summary
         return {name: value for name, value in summary.items() if name not in MEANINGLESS}
     if isinstance(config.data, PatchData):
         return _restored(name, config.data)
-    raise Refusal(f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech or patches expected")
+    raise Refusal(
+        f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech or patches"
+        " expected"
+    )
 
 
 def _restored(name: str, data: PatchData) -> dict[str, float]:
     """How close a method comes to what was clean; of a sound also what it gains."""
     if not data.noise and not data.drop:
-        raise Refusal("data.noise, data.drop: nothing is made worse, to be restored; one of them above 0 expected")
+        raise Refusal(
+            "data.noise, data.drop: nothing is made worse, to be restored; one of them above 0"
+            " expected"
+        )
     clean = named(data).levelled()
     given = worsened(clean, data)
     if given.rate is None:

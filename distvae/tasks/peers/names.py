@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 
 T = TypeVar("T")
 

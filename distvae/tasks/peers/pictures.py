@@ -1,7 +1,8 @@
-"""Methods for pictures, of scikit-image: they see what the model sees, and estimate the noise themselves.
+"""Methods for pictures, of scikit-image: they see what the model sees, and estimate the noise
+themselves.
 
-What a method leaves open is chosen on the noisy picture alone, by how well it predicts pixels that it did not see
-(Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
+What a method leaves open is chosen on the noisy picture alone, by how well it predicts pixels that
+it did not see (Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.peers.names import method
 from distvae.tasks.presets import noise_level
 
 Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int | None], Floats]
-"""Of a picture up to one, from the deviation of its noise, and where its colours are, if it has any."""
+"""Of a picture up to one, from the deviation of its noise, and where its colours are, if it has
+any.
+"""
 STRENGTHS = np.geomspace(0.3, 2, 12)
 """In deviations of the noise, from which a method's own is chosen."""
 
@@ -49,18 +52,26 @@ def tv(noisy: Floats, sigma: float, axis: int | None) -> Floats:
     """Total variation (Rudin, Osher and Fatemi, 1992; Chambolle, 2004)."""
     from skimage.restoration import denoise_tv_chambolle
 
-    return _calibrated(denoise_tv_chambolle, noisy, {"channel_axis": axis}, weight=STRENGTHS * sigma)
+    return _calibrated(
+        denoise_tv_chambolle, noisy, {"channel_axis": axis}, weight=STRENGTHS * sigma
+    )
 
 
 def wavelet(noisy: Floats, sigma: float, axis: int | None) -> Floats:
-    """Soft thresholds for each band of a Haar transform (BayesShrink: Chang, Yu and Vetterli, 2000)."""
+    """Soft thresholds for each band of a Haar transform (BayesShrink: Chang, Yu and Vetterli,
+    2000).
+    """
     _need("pywt", "PyWavelets", "wavelet")
     from skimage.restoration import denoise_wavelet
 
-    return np.asarray(denoise_wavelet(noisy, sigma, method="BayesShrink", mode="soft", channel_axis=axis))
+    return np.asarray(
+        denoise_wavelet(noisy, sigma, method="BayesShrink", mode="soft", channel_axis=axis)
+    )
 
 
-def _calibrated(denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[str, Any], **strengths: Floats) -> Floats:
+def _calibrated(
+    denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[str, Any], **strengths: Floats
+) -> Floats:
     """A method with the strength that predicts pixels best; with none where there is no noise."""
     from skimage.restoration import calibrate_denoiser
 
@@ -72,11 +83,15 @@ def _calibrated(denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[st
 
 
 def biharmonic(given: Floats, missing: NDArray[np.bool_]) -> Floats:
-    """The smoothest surface through the pixels seen: its bilaplacian is zero where they are missing."""
+    """The smoothest surface through the pixels seen: its bilaplacian is zero where they are
+    missing.
+    """
     from skimage.restoration import inpaint_biharmonic
 
     planes, gone = (np.ascontiguousarray(np.moveaxis(values, -1, 0)) for values in (given, missing))
-    return np.stack([inpaint_biharmonic(*plane) for plane in zip(planes, gone, strict=True)], axis=-1)
+    return np.stack(
+        [inpaint_biharmonic(*plane) for plane in zip(planes, gone, strict=True)], axis=-1
+    )
 
 
 DENOISERS: dict[str, Denoiser] = {"nlm": nlm, "tv": tv, "wavelet": wavelet}
@@ -85,4 +100,6 @@ INPAINTERS: dict[str, Callable[[Floats, NDArray[np.bool_]], Floats]] = {"biharmo
 
 def _need(module: str, package: str, name: str) -> None:
     if not find_spec(module):
-        raise Refusal(f"{name}: needs {package}, which is not installed; 'pip install {package}' expected")
+        raise Refusal(
+            f"{name}: needs {package}, which is not installed; 'pip install {package}' expected"
+        )

@@ -1,4 +1,6 @@
-"""Methods for sounds under white noise: what a model has to beat, and unlike it they are told the noise."""
+"""Methods for sounds under white noise: what a model has to beat, and unlike it they are told the
+noise.
+"""
 
 from collections.abc import Callable
 
@@ -12,7 +14,8 @@ Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int], Floats]
 """Of one channel, from its noise's deviation and its rate."""
 Gain = Callable[[Floats, Floats], Floats]
-"""Of each frequency, from the prior and the posterior ratio of its signal's power to the noise's."""
+"""Of each frequency, from the prior and the posterior ratio of its signal's power to the noise's.
+"""
 
 SECONDS = 0.064
 """Of a frame; three quarters of it lie in the next one too."""
@@ -35,20 +38,28 @@ def zero(noisy: Floats, sigma: float, rate: int) -> Floats:
 
 
 def local(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """`scipy.signal.wiener`: the mean of a few samples, and of the deviation from it what exceeds the noise."""
+    """`scipy.signal.wiener`: the mean of a few samples, and of the deviation from it what exceeds
+    the noise.
+    """
     from scipy.signal import wiener
 
-    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies, which it then leaves out
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # where nothing varies, which it then leaves out
         return np.asarray(wiener(noisy, NEIGHBOURS, _power(sigma)))
 
 
 def wiener(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """The Wiener filter of each frequency and frame; on seven sounds a smoothing of 0.98 gained 1 dB less."""
+    """The Wiener filter of each frequency and frame; on seven sounds a smoothing of 0.98 gained 1
+    dB less.
+    """
     return _filtered(noisy, sigma, rate, wiener_gain, 0.9)
 
 
 def stsa(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """Ephraim and Malah's (1984) least expected squared error of the spectral amplitude, MMSE-STSA."""
+    """Ephraim and Malah's (1984) least expected squared error of the spectral amplitude, MMSE-
+    STSA.
+    """
     return _filtered(noisy, sigma, rate, stsa_gain, 0.98)
 
 
@@ -65,7 +76,9 @@ def stsa_gain(prior: Floats, posterior: Floats) -> Floats:
     from scipy.special import i0e, i1e
 
     v = prior / (1 + prior) * posterior
-    return np.asarray(np.sqrt(np.pi * v) / (2 * posterior) * ((1 + v) * i0e(v / 2) + v * i1e(v / 2)))
+    return np.asarray(
+        np.sqrt(np.pi * v) / (2 * posterior) * ((1 + v) * i0e(v / 2) + v * i1e(v / 2))
+    )
 
 
 def _power(sigma: float) -> float:
@@ -87,7 +100,9 @@ def _filtered(noisy: Floats, sigma: float, rate: int, gain: Gain, smoothing: flo
 
 
 def _gains(posterior: Floats, gain: Gain, smoothing: float) -> Floats:
-    """(bins, frames); the prior ratio is smoothed with what the frame before let through ("decision-directed")."""
+    """(bins, frames); the prior ratio is smoothed with what the frame before let through
+    ("decision-directed").
+    """
     gains = np.empty_like(posterior)
     passed = np.maximum(posterior[:, 0] - 1, 0)
     for frame, ratio in enumerate(posterior.T):

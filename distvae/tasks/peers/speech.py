@@ -1,4 +1,6 @@
-"""Methods for speech: what the same scores say of the identity and of linear codes, signed and non-negative."""
+"""Methods for speech: what the same scores say of the identity and of linear codes, signed and
+non-negative.
+"""
 
 import re
 
@@ -9,7 +11,7 @@ from torch import Tensor
 from distvae.config import SpeechData
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows
-from distvae.refusal import Refusal
+from distvae.files.refusal import Refusal
 from distvae.tasks.resynthesis import Coded, Coder
 
 BLOCK = 8192
@@ -20,13 +22,16 @@ UPDATES = 200
 
 
 def coder(name: str, data: SpeechData) -> Coder:
-    """What a method makes of power: `identity`, or so many components, fitted to the training frames."""
+    """What a method makes of power: `identity`, or so many components, fitted to the training
+    frames.
+    """
     if name == "identity":
         return lambda power, first: Coded(power, None)
     known = re.fullmatch(r"(pca|nmf)-([1-9]\d*)", name)
     if not known or int(known[2]) > data.bins:
         raise Refusal(
-            f"{name}: no method for speech; identity, pca-1 to pca-{data.bins} or nmf-1 to nmf-{data.bins} expected"
+            f"{name}: no method for speech; identity, pca-1 to pca-{data.bins} or nmf-1 to"
+            f" nmf-{data.bins} expected"
         )
     fitted = {"pca": pca, "nmf": nmf}[known[1]]
     return fitted(open_dataset(data, quiet=True).splits["train"], int(known[2]))
@@ -47,7 +52,8 @@ def pca(power: Rows, components: int) -> Coder:
 
 
 def nmf(power: Rows, components: int) -> Coder:
-    """A non-negative factorisation of magnitudes by the least Kullback-Leibler divergence (Lee and Seung, 2001).
+    """A non-negative factorisation of magnitudes by the least Kullback-Leibler divergence (Lee and
+    Seung, 2001).
 
     The code is the activations. Fitted to at most FRAMES training frames, evenly spaced.
     """
@@ -55,12 +61,20 @@ def nmf(power: Rows, components: int) -> Coder:
 
     frames = np.sqrt(power[:: -(-len(power) // FRAMES)])
     model = NMF(
-        components, init="nndsvda", solver="mu", beta_loss="kullback-leibler", tol=0, max_iter=UPDATES, random_state=0
+        components,
+        init="nndsvda",
+        solver="mu",
+        beta_loss="kullback-leibler",
+        tol=0,
+        max_iter=UPDATES,
+        random_state=0,
     ).fit(frames)
 
     def code(power: Tensor, first: int) -> Coded:
         activations = model.transform(power.sqrt().numpy())
-        return Coded(torch.from_numpy((activations @ model.components_) ** 2), torch.from_numpy(activations))
+        return Coded(
+            torch.from_numpy((activations @ model.components_) ** 2), torch.from_numpy(activations)
+        )
 
     return code
 

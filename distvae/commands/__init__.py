@@ -1,0 +1,1 @@
+"""One module per command; `distvae.cli` parses and calls these."""

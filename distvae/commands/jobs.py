@@ -1,0 +1,335 @@
+"""What the commands do: each puts the parts together, and nothing more."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distvae.config import Config, to_dict
+from distvae.config.recipes import load, parse_assignments, read_tree, recipe_names, recipe_path
+from distvae.files.output import claim_place
+from distvae.files.refusal import Refusal
+from distvae.train.progress import Progress, Style, until_stopped
+
+if TYPE_CHECKING:
+    from distvae.data.dataset import Dataset
+    from distvae.files.storage import Folder
+    from distvae.machines.group import Group
+    from distvae.track import Tracker
+    from distvae.train.epoch import Epoch
+    from distvae.train.team import Team
+    from distvae.tune.means import Means
+
+ROOT = Path("runs")
+
+
+def run_folder(run: Path | str) -> Path:
+    """Return the folder of a run: itself, or by its name or id in MLflow, or as
+    best:METRIC@SWEEP.
+    """
+    if Path(run).is_dir():  # MLflow is not asked
+        return Path(run)
+    from distvae.track import Store
+    from distvae.track.finding import folder_of
+
+    return folder_of(str(run), Store.find(ROOT))
+
+
+def configured(recipe: str, assignments: list[str], data: str | None, seed: int | None) -> Config:
+    """The configuration of a command line."""
+    given = parse_assignments(assignments)
+    given |= {} if data is None else {"data.path": data}
+    given |= {} if seed is None else {"train.seed": seed}
+    return load(recipe, given)
+
+
+def title(recipe: str) -> str:
+    """What a run is called after its recipe, or after that of the run whose stored configuration it
+    starts from.
+    """
+    path = Path(recipe)
+    if path.name == "config.yaml" and (path.parent / "run.json").is_file():
+        from distvae.train.run import read_info
+
+        return str(read_info(path.parent)["recipe"]) or path.stem
+    return path.stem
+
+
+def located(config: Config, dataset: "Dataset") -> Config:
+    """The configuration with the place its data was found in, so that it means the same
+    tomorrow.
+    """
+    return config.with_("data", path=dataset.origin)
+
+
+def train(
+    config: Config,
+    recipe: str,
+    out: Path | None,
+    resume: bool,
+    force: bool,
+    style: Style,
+    judge: bool,
+    track: bool,
+    group: "Group | None" = None,
+    storage: str | None = None,
+    previous: bool = False,
+) -> None:
+    """Train, record, judge."""
+    from distvae.machines.group import refuse_hidden
+    from distvae.tasks.measuring import refuse_unlabelled
+    from distvae.track import Tracker
+    from distvae.train.demand import Data, admit
+    from distvae.train.devices import device_of
+    from distvae.train.loop import Diverged, Interrupted
+    from distvae.train.mirror import bring, place
+    from distvae.train.team import ALONE, WorkerLost, of_environment
+
+    folder = out or ROOT / recipe
+    claim_place(folder)
+    refuse_hidden("--gpus-per-worker", group.gpus if group else None, config.train.device)
+    team = (
+        ALONE if group else of_environment(device_of(config.train.device))
+    )  # a group has devices of its own
+    chief = team.rank == 0
+    style = style if chief else "quiet"
+    dataset = opened(config, team, style)
+    config = located(config, dataset)
+    if judge:
+        refuse_unlabelled(config)
+    if (
+        group is None or group.address is None
+    ):  # of the memory of other machines nothing is known here
+        admit(config, Data.of(dataset), group.least if group else team.size, holds=group is None)
+    progress = Progress(style, dataset.unit)
+    there = place(folder, storage, resume, force)
+    if previous and chief:
+        go_back(there, progress)
+    progress.say(
+        f"{recipe}: {rows(dataset)}; into {folder}" + (f", kept in {there}" if there.remote else "")
+    )
+    if resume and not there.has("run.json"):
+        progress.say(f"{there}: holds no run to go on with; one begins")
+    if config.train.local_steps and (group or team.size > 1):
+        progress.say("train.local_steps: inexact, the result depends on the number of workers")
+    tracker = Tracker.open(config, recipe, folder, recipe) if track and chief else None
+    with until_stopped() as stop:
+        try:
+            follow(
+                trained(config, dataset, there, recipe, resume, force, stop, team, group),
+                tracker,
+                progress,
+            )
+        except (Interrupted, Diverged, WorkerLost) as error:
+            leave(error, stop(), folder)
+        finally:
+            if chief:
+                bring(there, folder)
+            team.close()
+    if chief:
+        conclude(folder, tracker, progress, style, judge)
+
+
+def follow(told: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: Progress) -> None:
+    """Show and record what training tells."""
+    with recorded(tracker, progress):
+        try:
+            for news in told:
+                if isinstance(news, str):
+                    progress.say(news)
+                    continue
+                progress.epoch(news)
+                if tracker:
+                    tracker.epoch(news)
+        finally:
+            progress.end()
+
+
+@contextmanager
+def recorded(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
+    """Close the record of what ends early, however it does.
+
+    What is refused before its first epoch has begun no record, and there may be that of an earlier
+    run in the folder; what another training goes on with is that one's to close.
+    """
+    from distvae.train.folder import TakenOver
+    from distvae.train.loop import Interrupted
+
+    try:
+        yield
+    except BaseException as error:
+        begun = progress.seen or not isinstance(error, Refusal)
+        if tracker and begun and not isinstance(error, TakenOver):
+            tracker.close(
+                "KILLED" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "FAILED"
+            )
+        raise
+
+
+def group(workers: str, gpus: float | None, address: str | None, wait: float) -> "Group | None":
+    """Who trains: nobody but this process where no workers are wanted."""
+    from distvae.machines.group import Group
+
+    if workers != "0":
+        return Group.parse(workers, gpus, address, wait)
+    if gpus:
+        raise Refusal("--gpus-per-worker: there are no workers; --workers N expected")
+    return None
+
+
+def go_back(folder: "Folder", progress: Progress) -> None:
+    """Give the last checkpoint up for the one before it."""
+    from distvae.train.checkpoint import revert
+
+    progress.say(f"the last checkpoint is given up; back to epoch {revert(folder)}")
+
+
+def opened(config: Config, team: "Team", style: Style) -> "Dataset":
+    """The data; one worker prepares it, the others then find it prepared."""
+    from distvae.data import open_dataset
+
+    if team.rank > 0:
+        team.barrier()
+    dataset = open_dataset(config.data, quiet=style != "line")
+    if team.rank == 0:
+        team.barrier()
+    return dataset
+
+
+def trained(
+    config: Config,
+    dataset: "Dataset",
+    folder: "Folder",
+    recipe: str,
+    resume: bool,
+    force: bool,
+    stop: Callable[[], object],
+    team: "Team",
+    group: "Group | None",
+) -> "Iterator[Epoch | str]":
+    """Epochs as they come, of a training in this process or in others, and what happens beside
+    them.
+    """
+    from distvae.machines import worker
+    from distvae.train.folder import open_folder, refuse_folder
+    from distvae.train.session import fit
+
+    if group is None:
+        return fit(
+            config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop, team=team
+        )
+    refuse_folder(config, dataset, folder, recipe, resume, force)
+    group = worker.limited(config, len(dataset.splits["train"]), group)
+    begin = partial(open_folder, config, dataset, folder, recipe, resume, force)
+    return worker.train(config, recipe, folder, group, stop, begin)
+
+
+def conclude(
+    folder: Path, tracker: "Tracker | None", progress: Progress, style: Style, judge: bool
+) -> None:
+    """Judge a finished run, and record that."""
+    from distvae.commands.evaluation import judged, report
+
+    with recorded(tracker, progress):
+        judgement = (
+            judged(folder, "test", folder / "evaluation" / "test", True, style != "line")
+            if judge
+            else None
+        )
+        if tracker and judgement:
+            tracker.evaluation(judgement.summary, folder / "evaluation" / "test")
+    if tracker:
+        tracker.model()
+        tracker.close()
+        if tracker.whole:
+            progress.say(f"recorded; to look at it: {tracker.look}")
+    if judgement:
+        report(judgement, style)
+
+
+def rows(dataset: "Dataset") -> str:
+    """How much data there is."""
+    counts = ", ".join(f"{len(x):,} {split}" for split, x in dataset.splits.items())
+    return f"{dataset.name}, {counts} {dataset.unit}s"
+
+
+def leave(error: Exception, signal: int, folder: Path) -> None:
+    """End a training that did not reach its end."""
+    begun = (folder / "run.json").is_file()
+    stopped = (
+        f"stopped; the state is in {folder}, --resume goes on from it"
+        if begun
+        else "stopped before it began"
+    )
+    text = str(error) or stopped
+    print(f"distvae: {text}", file=sys.stderr)
+    raise SystemExit(128 + signal if signal else 1)
+
+
+def recipes(name: str | None) -> None:
+    """Print the list of recipes, or one of them as written and as resolved."""
+    import yaml
+
+    if name is None:
+        for known in recipe_names():
+            print(f"{known:18}{read_tree(recipe_path(known)).get('about', '')}")
+        return
+    print(recipe_path(name).read_text().rstrip())
+    print("\n# which resolves to:")
+    print(yaml.safe_dump(to_dict(load(name)), sort_keys=False).rstrip())
+
+
+def means(
+    workers: str,
+    gpus_per_worker: float | None,
+    gpus_per_trial: float | None,
+    address: str | None,
+    wait: float,
+) -> "Means":
+    """What the trials of a sweep run on."""
+    from distvae.tune.means import Means
+
+    return Means.parse(workers, gpus_per_worker, gpus_per_trial, address, wait)
+
+
+def tune(
+    space: str,
+    assignments: list[str],
+    data: str | None,
+    out: Path | None,
+    trials: int | None,
+    concurrent: int | None,
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    means: "Means",
+) -> None:
+    """Sweep a space, and print what was found."""
+    from distvae.report.keeping import reported
+    from distvae.tune.reading import load_space
+    from distvae.tune.study import sweep
+    from distvae.tune.table import show
+
+    explored = load_space(space)
+    given = parse_assignments(assignments)
+    folder = out or ROOT / explored.name
+    findings = sweep(
+        explored, folder, given, trials, concurrent, data or "", quiet, force, resume, means=means
+    )
+    if not quiet:
+        show(findings)
+    reported(findings.folder, ROOT, quiet)
+    raise SystemExit(findings.exit_code)
+
+
+def page(source: Path, out: Path | None, force: bool, against: Path | None, public: bool) -> None:
+    """Write the page of a sweep or a run, and record the one that belongs to its folder."""
+    from distvae.report import write
+    from distvae.report.keeping import keep
+
+    written = write(source, out, force, against, public)
+    print(written)
+    if out is None and not public:
+        keep(source, written, ROOT)

@@ -1,0 +1,123 @@
+"""Recipes: one YAML file per published experiment, listing only what differs from the defaults."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distvae.config import BarsData, Config, SpritesData, from_dict
+from distvae.config.schema import FAMILIES, SECTIONS, field_types, fields_of
+from distvae.files.refusal import Refusal, nearest
+from distvae.files.untrusted import brief, parse_yaml, read_yaml
+
+RECIPES = Path(__file__).parent
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe's name, or the file named."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in recipe_names():
+        raise Refusal(f"{name}: no such recipe; {nearest(name, recipe_names())}")
+    return RECIPES / f"{name}.yaml"
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The nested mapping in a YAML file."""
+    tree = read_yaml(path)
+    if not isinstance(tree, dict):
+        raise Refusal(f"{path}: holds no mapping; sections {', '.join(SECTIONS)} expected")
+    return tree
+
+
+def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of a recipe, or of a YAML file, with dotted keys set."""
+    path, given = recipe_path(recipe), assignments or {}
+    tree = {key: value for key, value in read_tree(path).items() if key != "about"}
+    try:
+        config = from_dict(override(tree, given))
+    except Refusal as refusal:
+        raise _placed(refusal, path, tree) from refusal
+    refuse_place(config, given.get("data.path"))
+    return config
+
+
+def _placed(refusal: Refusal, path: Path, tree: dict[str, Any]) -> Refusal:
+    """The refusal with the file to mend, if it is what the file says that is refused, not what was
+    set beside it.
+    """
+    try:
+        from_dict(tree)
+    except Refusal as alone:
+        return Refusal(f"{path}: {refusal}") if str(alone) == str(refusal) else refusal
+    return refusal
+
+
+def refuse_place(config: Config, path: str | None) -> None:
+    """Refuse a place for data that is made, not read."""
+    if path and isinstance(config.data, BarsData | SpritesData):
+        raise Refusal(
+            f"data.path: {path}, but data of kind '{config.data.kind}' is made, not read; none"
+            " expected"
+        )
+
+
+def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a nested mapping with dotted keys set; a changed `kind` drops the fields of the
+    family it leaves.
+    """
+    result = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()
+    }
+    for path, value in sorted(assignments.items(), key=lambda item: not item[0].endswith(".kind")):
+        section, _, name = path.partition(".")
+        if name:
+            result[section] = _assign(section, fields_of(section, result.get(section)), name, value)
+        else:
+            result[section] = value
+    return result
+
+
+def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    if (
+        name == "kind"
+        and section in FAMILIES
+        and isinstance(value, str)
+        and value in FAMILIES[section]
+    ):
+        kept = field_types(FAMILIES[section][value])
+        tree = {key: old for key, old in tree.items() if key in kept}
+    return tree | {name: value}
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Tell the values of dotted keys in words: text stands for itself, everything else goes with
+    its key.
+    """
+    return " ".join(
+        value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
+        for key, value in values.items()
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def parse_assignments(words: list[str]) -> dict[str, Any]:
+    """`train.epochs=3` and the like, values read as YAML."""
+    return dict(_assignment(word) for word in words)
+
+
+def _assignment(word: str) -> tuple[str, Any]:
+    path, equals, text = word.partition("=")
+    if not equals or text.startswith("=") or not re.fullmatch(r"\w+(\.\w+)*", path):
+        raise Refusal(
+            f"{brief(word)}: not an assignment; KEY=VALUE expected, such as train.epochs=3"
+        )
+    return path, parse_yaml(text, f"{path}={brief(text)}")

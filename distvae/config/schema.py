@@ -1,0 +1,200 @@
+"""Reading untrusted values into frozen dataclasses: types, ranges, and the nearest right name for a
+wrong one.
+"""
+
+import contextlib
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, NamedTuple
+
+from distvae.files.refusal import Refusal, nearest, shown
+
+LONGEST = 1000
+"""Values that a list may have."""
+
+
+class Range(NamedTuple):
+    """The closed interval a number must lie in; `above` excludes the lower end."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is inside; NaN never is."""
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        least = f"above {_plain(self.low)}" if self.above else f"at least {_plain(self.low)}"
+        return least if self.high == math.inf else f"{least} and at most {_plain(self.high)}"
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+WHOLE = Range(-(2**63), 2**64 - 1)
+"""Where every whole number lies: 64 bits hold it, with a sign or without."""
+FINITE, TINY = Range(-1e30, 1e30), 1e-30
+"""Where every other number lies, and the least size of one that is not zero: models compute in
+float32.
+"""
+
+
+SECTIONS = ("data", "model", "estep", "train", "eval")
+FAMILIES: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
+
+
+def family(section: str) -> Callable[[type], type]:
+    """Register a dataclass as one family of a section, under its `kind`."""
+
+    def register(cls: type) -> type:
+        FAMILIES[section][cls.kind] = cls  # type: ignore[attr-defined]
+        return cls
+
+    return register
+
+
+def load_extensions() -> None:
+    """Import the modules that other packages name as entry points, so that they can register their
+    families.
+    """
+    for point in entry_points(group="distvae.models"):
+        point.load()
+
+
+def kind_of(section: str, tree: Mapping[str, Any]) -> str:
+    """The family a section names, or the default one."""
+    default = {
+        "data": "speech",
+        "model": "vae",
+        "estep": "amortised",
+        "train": "adam",
+        "eval": "standard",
+    }
+    kind = tree.get("kind", default[section])
+    if not isinstance(kind, str):
+        raise Refusal(
+            f"{section}.kind: {shown(kind)}; one of {', '.join(FAMILIES[section])} expected"
+        )
+    if kind not in FAMILIES[section]:
+        load_extensions()
+    if kind not in FAMILIES[section]:
+        raise Refusal(
+            f"{section}.kind: no family {shown(kind)}; {nearest(kind, FAMILIES[section])}"
+        )
+    return kind
+
+
+def fields_of(section: str, tree: object) -> dict[str, Any]:
+    """Return a copy of the fields of a section, which has none where nothing (null) is written."""
+    if tree is None:
+        return {}
+    if not isinstance(tree, Mapping):
+        raise Refusal(f"{section}: {shown(tree)} is not a mapping of fields")
+    return dict(tree)
+
+
+def read_section(name: str, tree: Mapping[str, Any]) -> Any:
+    """The validated dataclass of one section."""
+    kind = kind_of(name, tree)
+    cls = FAMILIES[name][kind]
+    hints = field_types(cls)
+    given = {key: value for key, value in tree.items() if key != "kind"}
+    for key in given:
+        if key not in hints:
+            raise Refusal(
+                f"{name}.{key}: no such field of {name}.kind '{kind}'; {nearest(key, hints)}"
+            )
+    return cls(**{key: check(f"{name}.{key}", hints[key], value) for key, value in given.items()})
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """The fields of a family and their annotations, ranges included."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def check(path: str, hint: Any, value: Any) -> Any:
+    """The value as the annotation wants it, or a refusal that names its path."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _ranged(path, arguments[0], arguments[1], value)
+    if origin is Literal:
+        return _one_of(path, arguments, value)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else check(path, arguments[0], value)
+    if origin is tuple:
+        return tuple(_items(path, arguments, value))
+    return _sane(path, _typed(path, hint, value))
+
+
+def _ranged(path: str, hint: Any, bounds: Range, value: Any) -> Any:
+    number = _typed(path, hint, value)
+    if isinstance(number, float) and not math.isfinite(number):
+        raise Refusal(f"{path}: {shown(number)} is not finite; {bounds} expected")
+    if not bounds.holds(number):
+        raise Refusal(f"{path}: {shown(number)} is out of range; {bounds} expected")
+    return _sane(path, number, bounds)
+
+
+def _one_of(path: str, choices: tuple[str, ...], value: Any) -> str:
+    if value not in choices:
+        raise Refusal(f"{path}: no choice {shown(value)}; {nearest(value, choices)}")
+    return str(value)
+
+
+def _items(path: str, arguments: tuple[Any, ...], value: Any) -> Iterator[Any]:
+    if not isinstance(value, list | tuple):
+        raise Refusal(f"{path}: {shown(value)} is not a list")
+    if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+        raise Refusal(f"{path}: {len(value)} values; {len(arguments)} expected")
+    if len(value) > LONGEST:
+        raise Refusal(f"{path}: {len(value)} values; at most {LONGEST} expected")
+    for i, item in enumerate(value):
+        yield check(f"{path}[{i}]", arguments[0], item)
+
+
+NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _typed(path: str, hint: type, value: Any) -> Any:
+    """Return the value if it is of that type; what is meant for a number may be text, as YAML reads
+    1e-4.
+    """
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            value = _as_float(value)
+    if type(value) is not hint:
+        raise Refusal(f"{path}: {shown(value)} is not {NAMES.get(hint, hint.__name__)}")
+    return value
+
+
+def _as_float(value: int | str) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number alone
+        return math.inf
+
+
+def _sane(path: str, value: Any, own: Range | None = None) -> Any:
+    """Return the value, if it is one that every field can take: a number of usual size, text
+    without NUL.
+
+    A refusal names the bounds of the field, and the usual ones where it has none.
+    """
+    if isinstance(value, str) and "\0" in value:
+        raise Refusal(f"{path}: {shown(value)} holds a NUL; text without one expected")
+    bounds = {int: WHOLE, float: FINITE}.get(type(value))
+    if bounds and not bounds.holds(value):
+        wanted = own._replace(high=min(own.high, bounds.high)) if own else bounds
+        raise Refusal(f"{path}: {shown(value)} is out of range; {wanted} expected")
+    if isinstance(value, float) and 0 < abs(value) < TINY:
+        raise Refusal(
+            f"{path}: {shown(value)} is out of range; 0, or a size of at least {TINY:g}, expected"
+        )
+    return value

@@ -1,0 +1,107 @@
+"""Images in an .npz archive of NumPy: plain arrays, nothing unpickled."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from distvae.data.images.cifar import CIFAR10
+from distvae.data.images.source import Bytes, Labels, Published, Source
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
+
+NAMED = {
+    "cifar10": (CIFAR10, (3, 32, 32)),
+    "fashionmnist": (Published("Fashion-MNIST", 60_000, 10_000), (1, 28, 28)),
+    "mnist": (Published("MNIST", 60_000, 10_000), (1, 28, 28)),
+}
+"""What a file's name says that it holds, if its images have that shape; the first that fits."""
+COPIES = 3
+"""Of its arrays that are held while an archive is read."""
+EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alone, expected"
+
+
+def read(path: Path) -> Source:
+    """The images of an archive."""
+    arrays = _arrays(path)
+    splits = {name: f"x_{name}" for name in ("train", "val", "test") if f"x_{name}" in arrays}
+    splits = splits or ({"": "x"} if "x" in arrays else {})
+    if not splits:
+        raise Refusal(f"{path}: holds {', '.join(sorted(arrays)) or 'no arrays'}; {EXPECTED}")
+    images = {name: _images(path, key, arrays[key]) for name, key in splits.items()}
+    if len(shapes := {part.shape[1:] for part in images.values()}) > 1:
+        raise Refusal(
+            f"{path}: images of {' and '.join(map(str, sorted(shapes)))}; one size expected"
+        )
+    pixels = np.concatenate(list(images.values()))
+    labels = _labels(path, arrays, images, splits)
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
+    digest.update(b"" if labels is None else labels.data)
+    counts = {name: len(part) for name, part in images.items()}
+    return Source(
+        "images in an .npz", pixels, counts, labels, digest.hexdigest(), _published(path, pixels)
+    )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    expected = "an undamaged .npz of plain arrays"
+    refuse_irregular(path, expected)
+    with (
+        decoding(path, expected),
+        path.open("rb") as stream,
+        NpzFile(stream, allow_pickle=False) as archive,
+    ):
+        sizes = (
+            []
+            if archive.zip is None
+            else [int(member.file_size) for member in archive.zip.infolist()]
+        )
+        refuse_larger(path, COPIES * sum(sizes), "its arrays")
+        members = {name: archive[name] for name in archive.files}
+    return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
+
+
+def _images(path: Path, name: str, array: np.ndarray) -> Bytes:
+    """(N, height, width) or (N, height, width, channels) as (N, channels, height, width)."""
+    array = array[..., None] if array.ndim == 3 else array
+    if (
+        array.dtype != np.uint8
+        or array.ndim != 4
+        or array.shape[-1] not in (1, 3)
+        or not array.size
+    ):
+        raise Refusal(
+            f"{path}: '{name}' is {array.dtype} of shape {array.shape};"
+            " bytes of (images, height, width) or (images, height, width, 3) expected"
+        )
+    return np.ascontiguousarray(np.moveaxis(array, -1, 1))
+
+
+def _labels(
+    path: Path, arrays: dict[str, np.ndarray], images: dict[str, Bytes], splits: dict[str, str]
+) -> Labels | None:
+    """The classes of all images, if all have one."""
+    names = {split: key.replace("x", "y", 1) for split, key in splits.items()}
+    if not any(name in arrays for name in names.values()):
+        return None
+    found = []
+    for split, name in names.items():
+        label = arrays.get(name)
+        if label is None or label.shape != (len(images[split]),) or label.dtype.kind not in "iu":
+            raise Refusal(
+                f"{path}: '{name}' has no whole number for each image of '{splits[split]}'; one"
+                " expected"
+            )
+        found.append(label.astype(np.int64))
+    return np.concatenate(found)
+
+
+def _published(path: Path, pixels: Bytes) -> Published | None:
+    name = "".join(letter for letter in path.stem.lower() if letter.isalnum())
+    fitting = (
+        known
+        for word, (known, shape) in NAMED.items()
+        if word in name and pixels.shape[1:] == shape
+    )
+    return next(fitting, None)

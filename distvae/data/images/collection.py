@@ -1,0 +1,99 @@
+"""Images from wherever a path says: batches of CIFAR-10, an .npz archive, or a folder of
+pictures.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from distvae.config import ImageData
+from distvae.data import files, folders, pictures
+from distvae.data.dataset import Dataset
+from distvae.data.images import archive, cifar
+from distvae.data.images.source import Labels, Scaled, Source, divided
+from distvae.data.signals import PICTURES
+from distvae.files.places import expanded
+from distvae.files.refusal import Refusal
+
+FORMAT = 1  # of the preparation; a change gives another digest
+EXPECTED = (
+    "CIFAR-10's batches, an .npz archive, or pictures (.png, .tif, .tiff, .jpg, .jpeg) expected"
+)
+
+
+def open_images(config: ImageData, quiet: bool = False) -> Dataset:
+    """Images by split, flat and scaled to [0, 1] when they are asked for."""
+    root = _root(config)
+    source = read(root, config, quiet)
+    parts = divided(source.counts, config)
+    seen: dict[int, Scaled] = {}
+    rows = {
+        name: seen.setdefault(id(places), Scaled(source.pixels, places))
+        for name, places in parts.items()
+    }
+    facts = json.dumps([FORMAT, asdict(config) | {"path": ""}, source.digest])
+    name = f"{root.stem}: {source.note}" if source.note else root.stem
+    digest = hashlib.sha256(facts.encode()).hexdigest()
+    return Dataset(name, "image", digest, rows, root, shape=source.pixels.shape[1:])
+
+
+def labels(config: ImageData) -> dict[str, Labels] | None:
+    """The class of every image by split, in the images' order; none where the source has no
+    classes.
+    """
+    source = read(_root(config), config, quiet=True)
+    if source.labels is None:
+        return None
+    return {name: source.labels[places] for name, places in divided(source.counts, config).items()}
+
+
+def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
+    """All images below a path, as what they are recognised to be."""
+    if root.suffix.lower() == ".npz":
+        return _as_asked(archive.read(root), root, config)
+    if (found := cifar.find(root)) is not None:
+        return _as_asked(cifar.read(*found), root, config)
+    archives = sorted(root.glob("*.npz"))
+    if len(archives) > 1:
+        raise Refusal(
+            f"{root}: holds {', '.join(path.name for path in archives)}; name one of them in"
+            " data.path"
+        )
+    if archives:
+        return _as_asked(archive.read(archives[0]), root, config)
+    if not files.below(root, PICTURES):
+        raise Refusal(f"{root}: holds no images known here; {EXPECTED}")
+    return pictures.read(root, config, quiet)
+
+
+def _root(config: ImageData) -> Path:
+    path = expanded(config.path, "data.path")
+    if config.path and path.suffix.lower() == ".npz":
+        if not path.is_file():
+            raise Refusal(f"data.path: {config.path} is no file; an .npz archive expected")
+        return path
+    root = folders.given(config.path, "images")
+    if root is None:
+        raise Refusal(
+            f"data.path: empty, and $DISTVAE_DATA is not set; {EXPECTED}; docs/data.md says where"
+            " to get them"
+        )
+    return root
+
+
+def _as_asked(source: Source, root: Path, config: ImageData) -> Source:
+    """Arrays are taken as they are; what asks for another size or colour is refused."""
+    channels, *size = source.pixels.shape[1:]
+    colour = {1: "grey", 3: "rgb"}[channels]
+    if config.size not in (None, tuple(size)):
+        raise Refusal(
+            f"data.size: {list(config.size)}, and {root} has images of {size}; that or null"
+            " expected"
+        )
+    if config.colour not in ("keep", colour):
+        raise Refusal(
+            f"data.colour: '{config.colour}', and {root} has images in {colour}; that or keep"
+            " expected"
+        )
+    return source

@@ -1,0 +1,137 @@
+"""Images and labels in the idx files of MNIST and its kin."""
+
+import gzip
+import hashlib
+import math
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import IdxData
+from distvae.data import files, folders
+from distvae.data.dataset import Array, Dataset
+from distvae.data.signals import PICTURES
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
+
+Bytes = NDArray[np.uint8]
+Value = TypeVar("Value", np.uint8, np.float32)
+
+FORMAT = 1  # of the preparation; a change gives another digest
+COPIES = 6
+"""Bytes that a value takes, first as it is in the file and then as a number of 32 bits."""
+_SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
+
+
+def open_images(config: IdxData) -> Dataset:
+    """Images by split, flattened and scaled to [0, 1]."""
+    root = _root(config)
+    train, test = read(_file(root, "train-images", 3), 3), read(_file(root, "t10k-images", 3), 3)
+    if train.shape[1:] != test.shape[1:]:
+        raise Refusal(
+            f"{root}: images of {train.shape[1:]} to train on, of {test.shape[1:]} to test on; one"
+            " size expected"
+        )
+    digest = hashlib.sha256(f"{FORMAT} {config.holdout} {train.shape}".encode())
+    digest.update(train.data)
+    digest.update(test.data)
+    splits = _divided(_scaled(train), _scaled(test), config)
+    return Dataset(
+        root.name, "image", digest.hexdigest(), splits, root, shape=(1, *train.shape[1:])
+    )
+
+
+def labels(config: IdxData) -> dict[str, NDArray[np.int64]]:
+    """The class of every image by split, in the images' order."""
+    root = _root(config)
+    train, test = _classes(root, "train"), _classes(root, "t10k")
+    return {name: part.astype(np.int64) for name, part in _divided(train, test, config).items()}
+
+
+def _classes(root: Path, part: str) -> Bytes:
+    path, images = _file(root, f"{part}-labels", 1), _file(root, f"{part}-images", 3)
+    found, count = read(path, 1), len(read(images, 3))
+    if len(found) != count:
+        raise Refusal(
+            f"{path}: {len(found)} labels, and {images.name} has {count} images; one for each"
+            " expected"
+        )
+    return found
+
+
+def read(path: Path, dims: int) -> Bytes:
+    """The array of bytes in an idx file, checked against its header."""
+    unpacked = path.suffix == ".gz"
+    refuse_irregular(path, "an undamaged idx file")
+    expected = "a whole gzip file of idx" if unpacked else "an undamaged idx file"
+    with decoding(path, expected), gzip.open(path) if unpacked else path.open("rb") as stream:
+        shape = _shape(path, stream.read(4 + 4 * dims), dims)
+        refuse_larger(path, COPIES * math.prod(shape), f"{' x '.join(map(str, shape))} values")
+        content = stream.read(
+            math.prod(shape) + 1
+        )  # one more than announced, to see whether there are more
+    if len(content) != math.prod(shape) or 0 in shape:
+        found = f"{len(content)} values" if len(content) <= math.prod(shape) else "more values"
+        raise Refusal(f"{path}: {found}; {' x '.join(map(str, shape))} announced")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _shape(path: Path, header: bytes, dims: int) -> tuple[int, ...]:
+    if header[:4] != bytes((0, 0, 8, dims)):
+        raise Refusal(
+            f"{path}: begins with {header[:4].hex()}; 000008{dims:02x} expected, idx of bytes in"
+            f" {dims} dimensions"
+        )
+    if len(header) < 4 + 4 * dims:
+        raise Refusal(f"{path}: truncated in its header")
+    return tuple(np.frombuffer(header, ">u4", dims, 4).tolist())
+
+
+def _root(config: IdxData) -> Path:
+    root = folders.given(config.path, "mnist")
+    if root is None:
+        raise Refusal(
+            "data.path: empty, and $DISTVAE_DATA is not set; a folder of idx files expected;"
+            f" {_SOURCE}"
+        )
+    return root
+
+
+def _file(root: Path, name: str, dims: int) -> Path:
+    names = [f"{name}{dot}idx{dims}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
+    for path in (root / name for name in names):
+        if path.is_file():
+            return path
+    raise Refusal(f"{root}: has none of {', '.join(names)}; {_elsewhere(root)}")
+
+
+def _elsewhere(root: Path) -> str:
+    """What to do about a folder without idx files: images in other kinds of files are read in
+    another way.
+    """
+    if files.below(root, (*PICTURES, ".npz")):
+        return (
+            "the images there are read with data.kind=images, pictures with data.size=[28,28]"
+            " data.colour=grey, too"
+        )
+    return _SOURCE
+
+
+def _divided(
+    train: NDArray[Value], test: NDArray[Value], config: IdxData
+) -> dict[str, NDArray[Value]]:
+    """The last `holdout` training rows validate; with none held out, the test rows do, and are the
+    same array.
+    """
+    kept = len(train) - config.holdout
+    if kept < 1:
+        raise Refusal(
+            f"data.holdout: {config.holdout} of {len(train)} training images; fewer expected"
+        )
+    return {"train": train[:kept], "test": test, "val": train[kept:] if config.holdout else test}
+
+
+def _scaled(images: Bytes) -> Array:
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)

@@ -1,0 +1,138 @@
+"""Images as a source has them: bytes, with the splits and the classes that it names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import ImageData
+from distvae.data.dataset import Array
+from distvae.files.refusal import Refusal
+from distvae.numerics.noise import order
+
+Bytes = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Places = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What decides every data point, where that is known."""
+
+    names: tuple[str, ...]
+    ordered: tuple[bool, ...]
+    """Whether a factor's levels have an order, as sizes have and shapes have not."""
+    levels: dict[str, Labels]
+    """(N, factors) by split."""
+
+
+DRAWING = -4  # the epoch of the seed whose order divides images
+
+
+@dataclass(frozen=True)
+class Published:
+    """How many images a data set has as it was published."""
+
+    name: str
+    train: int
+    test: int
+
+    def short_of(self, counts: Mapping[str, int]) -> str:
+        """What to say of images that are fewer, else nothing."""
+        if sum(counts.values()) >= self.train + self.test:
+            return ""
+        have = " + ".join(f"{count:,}" for count in counts.values())
+        return f"{have} of {self.name}'s {self.train:,} + {self.test:,} images"
+
+
+@dataclass(frozen=True)
+class Source:
+    """All images of a source, split after split."""
+
+    layout: str
+    """What it was recognised as."""
+    pixels: Bytes
+    """(N, channels, height, width), in memory or mapped."""
+    counts: dict[str, int]
+    """The images of each split that the source names: train | val | test, or '' where it names
+    none.
+    """
+    labels: Labels | None
+    """(N,) the class of each, where the source has classes."""
+    digest: str
+    """Changes with the content."""
+    published: Published | None = None
+    """What it should be all of."""
+    others: str = ""
+    """What to say of files beside the images that are not read."""
+
+    @property
+    def note(self) -> str:
+        """What to say of a source that is only a part of what was published, or of what lies
+        there.
+        """
+        short = self.published.short_of(self.counts) if self.published else ""
+        return "; ".join(filter(None, (short, self.others)))
+
+
+class Scaled:
+    """Some images of a source, scaled to [0, 1] when they are asked for: one flat row each."""
+
+    ndim, dtype = 2, np.dtype(np.float32)
+
+    def __init__(self, pixels: Bytes, places: Places) -> None:
+        self.pixels, self.places = pixels.reshape(len(pixels), -1), places
+        self.shape = (len(places), self.pixels.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
+        return self.pixels[self.places[rows]].astype(np.float32) / np.float32(255)
+
+
+def divided(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
+    """Which of all images belong to which split: as the source says, or as the configuration has
+    them drawn.
+    """
+    total = sum(counts.values())
+    whole = config.sizes or set(counts) <= {"", "train"}
+    parts = _drawn(total, config) if whole else _given(counts)
+    if "train" not in parts:
+        raise Refusal(
+            f"{', '.join(parts)} and no train; images to train on expected, or data.sizes to draw"
+            " them"
+        )
+    if "val" not in parts and config.holdout:
+        kept = len(parts["train"]) - config.holdout
+        if kept < 1:
+            raise Refusal(
+                f"data.holdout: {config.holdout} of {len(parts['train'])} training images; fewer"
+                " expected"
+            )
+        parts |= {"train": parts["train"][:kept], "val": parts["train"][kept:]}
+    if "val" not in parts:
+        return {"train": parts["train"], "test": parts["test"], "val": parts["test"]}
+    return {"train": parts["train"], "val": parts["val"], "test": parts.get("test", parts["val"])}
+
+
+def _given(counts: Mapping[str, int]) -> dict[str, Places]:
+    ends = np.cumsum(list(counts.values()))
+    return {
+        name: np.arange(end - counts[name], end) for name, end in zip(counts, ends, strict=True)
+    }
+
+
+def _drawn(total: int, config: ImageData) -> dict[str, Places]:
+    """The first and the last images of an order that the seed and their number decide."""
+    test = max(1, round(config.test * total))
+    train, test = config.sizes or (total - test, test)
+    if train < 1 or train + test > total:
+        field = "data.sizes" if config.sizes else "data.test"
+        raise Refusal(
+            f"{field}: {train} + {test} of {total} images; one or more of each, of no more in all,"
+            " expected"
+        )
+    places = order(config.split_seed, DRAWING, total)
+    return {"train": places[:train], "test": places[total - test :]}

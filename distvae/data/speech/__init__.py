@@ -1,0 +1,1 @@
+"""Recordings as frames of power spectra."""

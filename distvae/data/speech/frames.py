@@ -1,0 +1,102 @@
+"""Power spectra of recordings: computed side by side once, kept by content, memory-mapped ever
+after.
+"""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distvae.config import SpeechData
+from distvae.data import audio, files, folders
+from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
+from distvae.data.speech import recordings, stft
+from distvae.data.splits import SPLITS
+from distvae.data.tables import arrow
+from distvae.files.refusal import Refusal
+from distvae.numerics.arithmetic import threads
+
+FORMAT = 2  # of the cached files; a change makes old ones unknown
+TABLE = "recordings.csv"
+
+
+def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
+    """The power spectra of a folder of recordings by split, from the cache or computed now."""
+    root, found = recordings.find(config)
+    key = _key(root, found, config)
+    folder = folders.cache() / "frames" / key
+    folders.once(folder, lambda part: _build(part, root, found, config, quiet))
+    splits = {split: arrow.read(folder / f"{split}.arrow") for split in SPLITS}
+    others = recordings.left_out(root, config)
+    name = f"{_name(root)}: {others}" if others else _name(root)
+    return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
+
+
+def power(path: Path, config: SpeechData) -> Array:
+    """(frames, bins) the power spectrum of one recording."""
+    signal = torch.from_numpy(audio.load(path, config))
+    spectrum = stft.Stft(config.window, config.hop).spectrum(signal)
+    return np.asarray(stft.power(spectrum).contiguous().numpy())
+
+
+def _power(root: Path, recording: Recording, config: SpeechData) -> Array:
+    try:
+        return power(root / recording.file, config)
+    except Refusal as refusal:
+        raise Refusal(
+            f"{refusal}; 'distvae data check {root}' names every file that cannot be read"
+        ) from refusal
+
+
+def _name(root: Path) -> str:
+    return BUILT_IN if root.is_relative_to(folders.cache()) else root.name
+
+
+def _key(root: Path, found: list[Recording], config: SpeechData) -> str:
+    """Changes with the recordings, their speakers and splits, and the parameters that shape their
+    frames.
+    """
+    digests = files.digests(root / recording.file for recording in found)
+    content = [
+        (r.file, r.speaker, r.split, digest) for r, digest in zip(found, digests, strict=True)
+    ]
+    shape = [config.rate, config.window, config.hop, config.trim_db, config.level]
+    return hashlib.sha256(json.dumps([FORMAT, shape, content]).encode()).hexdigest()
+
+
+def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, quiet: bool) -> None:
+    """Write the frames of every split and the table of recordings into a folder."""
+    raw = {split: (part / f"{split}.raw").open("wb") for split in SPLITS}
+    lengths = []
+    try:
+        frames = files.in_order(lambda recording: _power(root, recording, config), found)
+        told = zip(found, frames, strict=True)
+        with threads(1):  # torch would start a team of its own in each of ours
+            for recording, block in files.watched(
+                told, "Power spectra of recordings", len(found), quiet
+            ):
+                raw[recording.split].write(block.data)
+                lengths.append(len(block))
+    finally:
+        for stream in raw.values():
+            stream.close()
+    for split in SPLITS:
+        arrow.wrap(part / f"{split}.raw", part / f"{split}.arrow", config.bins)
+    _write_table(part / TABLE, found, lengths)
+
+
+def _write_table(path: Path, found: list[Recording], lengths: list[int]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "speaker", "split", "frames"])
+        writer.writerows(
+            (r.file, r.speaker, r.split, n) for r, n in zip(found, lengths, strict=True)
+        )
+
+
+def _lengths(folder: Path) -> tuple[int, ...]:
+    with (folder / TABLE).open(newline="", encoding="utf-8") as stream:
+        return tuple(int(row["frames"]) for row in csv.DictReader(stream))

@@ -1,0 +1,194 @@
+"""Which recordings a dataset has, who speaks in them, and which split each belongs to."""
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+from distvae.config import SpeechData
+from distvae.data import files, folders, splits
+from distvae.data.audio import SUFFIXES, UNREAD
+from distvae.data.dataset import BUILT_IN, Recording
+from distvae.data.remote import here
+from distvae.data.speech import layouts
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding, refuse_irregular
+
+TABLE = "speakers.csv"
+
+
+def find(config: SpeechData) -> tuple[Path, list[Recording]]:
+    """The root of a dataset and its recordings, sorted by file.
+
+    The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the
+    built-in speech.
+
+    A speaker is what the table or the pattern says, else what the layout of a published corpus
+    does, else the folder whose name the file's begins with (103/1240/103-1240-0000.flac), else the
+    folder the file lies in.
+
+    Splits are the table's, the corpus' or the top folders' (train, val, test; TRAIN, dev-clean).
+    One that is not given is drawn from train's speakers, all are where none is given; `seeded`
+    draws all in any case, `given` draws none.
+    """
+    root = (
+        folders.given(here(config.path), "speech") if config.path != BUILT_IN else None
+    ) or _built_in()
+    return root, divided(spoken(root, config), config)
+
+
+def _built_in() -> Path:
+    from distvae.data.speech import synthesiser
+
+    return synthesiser.folder()
+
+
+def spoken(root: Path, config: SpeechData) -> list[Recording]:
+    """Every recording with its speaker and the split it was given, which may be none ('')."""
+    rule, _, argument = config.speakers.partition(":")
+    if rule == "auto":
+        rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
+        if rule == "folder" and (layout := layouts.recognise(names := sound_files(root))):
+            return layouts.spoken(layout, root, names)
+    if rule == "csv" and argument:
+        return _tabled(root, root / argument)
+    if rule == "pattern" and argument:
+        return [_foldered(file, _matched(file, argument)) for file in sound_files(root)]
+    if rule == "folder" and not argument:
+        fallback = root.name if config.split == "loose" else ""
+        return [
+            _foldered(file, _nearest_folder(file) or fallback or _homeless(file))
+            for file in sound_files(root)
+        ]
+    raise Refusal(
+        f"data.speakers: '{config.speakers}'; auto, folder, pattern:REGEX or csv:FILE expected"
+    )
+
+
+def sound_files(root: Path) -> list[str]:
+    """Every sound file under a folder; a folder without any is refused."""
+    if not (found := files.below(root, SUFFIXES)):
+        others = files.left_out(root, UNREAD)
+        lead = f"no recordings ({others})" if others else "no recordings"
+        raise Refusal(f"{root}: {lead}; {', '.join(SUFFIXES)} files expected in it or below it")
+    return found
+
+
+def left_out(root: Path, config: SpeechData) -> str:
+    """What to say of recordings that are not read, unless a table lists those that are."""
+    listed = config.speakers.startswith("csv:") or (
+        config.speakers == "auto" and (root / TABLE).is_file()
+    )
+    return "" if listed else files.left_out(root, UNREAD)
+
+
+def _foldered(file: str, speaker: str) -> Recording:
+    top, *below = PurePosixPath(file).parts
+    return Recording(file, speaker, (splits.named(top) or "") if below else "")
+
+
+def _nearest_folder(file: str) -> str:
+    """The folder whose name the file's begins with, else the one it lies in; a split's folder on
+    top does not count.
+    """
+    *above, _ = PurePosixPath(file).parts
+    above = above[1:] if above and splits.named(above[0]) else above
+    if not above:
+        return ""
+    stem = PurePosixPath(file).stem
+    return next(
+        (name for name in above if re.match(rf"{re.escape(name)}[^0-9A-Za-z]", stem)), above[-1]
+    )
+
+
+def _homeless(file: str) -> NoReturn:
+    raise Refusal(
+        f"{file}: in no speaker's folder; folders, {TABLE} or data.speakers=pattern:REGEX expected"
+    )
+
+
+def _matched(file: str, pattern: str) -> str:
+    """What the pattern's one group finds in a file's path relative to the root."""
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise Refusal(f"data.speakers: '{pattern}' is not a regular expression: {error}") from error
+    if regex.groups != 1:
+        raise Refusal(
+            f"data.speakers: '{pattern}' has {regex.groups} groups; one, around the speaker,"
+            " expected"
+        )
+    match = regex.search(file)
+    if not match or not match[1]:
+        raise Refusal(
+            f"data.speakers: '{pattern}' finds no speaker in {file}; one in every file expected"
+        )
+    return match[1]
+
+
+def _tabled(root: Path, table: Path) -> list[Recording]:
+    """The recordings a table lists, in columns file, speaker and perhaps split; other files are
+    left out.
+    """
+    rows = _rows(table)
+    recordings = [_listed(root, table, row) for row in rows]
+    if len({recording.file for recording in recordings}) < len(recordings):
+        raise Refusal(f"{table}: lists a file twice; once expected")
+    return recordings
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    expected = "a table of speakers, CSV in UTF-8,"
+    refuse_irregular(table, expected)
+    with decoding(table, expected), table.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream, restval="")
+        names, rows = reader.fieldnames or (), list(reader)
+    if absent := {"file", "speaker"} - set(names):
+        raise Refusal(
+            f"{table}: no column {' and no column '.join(sorted(absent))}; file, speaker[, split]"
+            " expected"
+        )
+    if not rows:
+        raise Refusal(f"{table}: no rows; a row per recording expected")
+    return rows
+
+
+def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
+    file, speaker, split = row["file"], row["speaker"], row.get("split", "")
+    if not file or not (root / file).is_file():
+        raise Refusal(f"{table}: names '{file}', which is not in {root}")
+    if not speaker:
+        raise Refusal(f"{table}: no speaker for {file}")
+    if split and not splits.named(split):
+        raise Refusal(f"{table}: split '{split}' of {file}; train, val or test expected")
+    return Recording(PurePosixPath(file).as_posix(), speaker, splits.named(split) or "")
+
+
+def divided(found: list[Recording], config: SpeechData) -> list[Recording]:
+    """The recordings sorted by file, with the split each belongs to; a speaker in two splits is
+    refused.
+    """
+    if config.split == "loose":
+        return _sorted(Recording(r.file, r.speaker, r.split or "test") for r in found)
+    if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in found)):
+        found = [Recording(r.file, r.speaker, "train") for r in found]
+    for recording in found:
+        if not recording.split:
+            raise Refusal(
+                f"{recording.file}: in no split; a top folder or a column naming one, or"
+                " data.split=seeded, expected"
+            )
+    given = splits.by_speaker((r.speaker, r.split) for r in found)
+    lacking = set(splits.SPLITS) - set(given.values())
+    if config.split == "given" and lacking:
+        raise Refusal(
+            f"data.split: 'given' lacks {' and '.join(sorted(lacking))}; all three, or auto,"
+            " expected"
+        )
+    whole = splits.complete(given, {"val": config.val, "test": config.test}, config.split_seed)
+    return _sorted(Recording(r.file, r.speaker, whole[r.speaker]) for r in found)
+
+
+def _sorted(found: Iterable[Recording]) -> list[Recording]:
+    return sorted(found, key=lambda recording: recording.file)

@@ -1,0 +1,204 @@
+"""Tables of numbers in files, a block of rows at a time: .npy, .parquet, .arrow and .feather."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.data.dataset import Array
+from distvae.files.refusal import Refusal, shown
+from distvae.files.untrusted import decoding, refuse_irregular
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Blocks = Callable[[int], Iterator[Array]]
+"""From the most rows that a block may have to all blocks."""
+Batches = Callable[[int], "Iterator[pa.RecordBatch]"]
+"""The same before they are arrays."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of rows of numbers."""
+
+    path: Path
+    rows: int
+    values: int
+    """Of a row."""
+    read: Blocks
+
+    @classmethod
+    def open(cls, path: Path) -> "Table":
+        """What a file holds, read no further than that takes."""
+        if path.suffix.lower() not in SUFFIXES:
+            raise Refusal(
+                f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected"
+            )
+        refuse_irregular(path, "a table of numbers")
+        with decoding(path, f"a whole {path.suffix} file"):
+            rows, values, read = _OPENERS[path.suffix.lower()](path)
+        if not rows or not values:
+            raise Refusal(f"{path}: {rows} rows of {values} values; one of each at least expected")
+        return cls(path, rows, values, read)
+
+    def blocks(self, most: int) -> Iterator[Array]:
+        """All rows in order, at most so many at a time: finite, or NaN where a value is missing."""
+        first = 0
+        with decoding(self.path, f"a whole {self.path.suffix} file"):
+            for block in self.read(most):
+                if np.isinf(block).any():
+                    row = first + int(np.isinf(block).any(1).argmax())
+                    raise Refusal(
+                        f"{self.path}: row {row} is infinite, or too large for 32 bits; finite"
+                        " values expected"
+                    )
+                yield block
+                first += len(block)
+        if first != self.rows:
+            raise Refusal(
+                f"{self.path}: {self.rows:,} rows at first, {first:,} when read; a file at rest"
+                " expected"
+            )
+
+
+def _npy(path: Path) -> tuple[int, int, Blocks]:
+    array = _map(path)
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise Refusal(
+            f"{path}: {array.dtype} of shape {array.shape}; (rows, values) of real numbers expected"
+        )
+    rows, values = array.shape
+    return (
+        rows,
+        values,
+        lambda most: (_narrow(_map(path)[i : i + most]) for i in range(0, rows, most)),
+    )
+
+
+def _map(path: Path) -> NDArray[Any]:
+    """An .npy file in memory as far as it is looked at, and only as long; nothing is unpickled."""
+    return np.lib.format.open_memmap(path, mode="r")
+
+
+def _narrow(values: NDArray[Any]) -> Array:
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return np.ascontiguousarray(values, np.float32)
+
+
+def _parquet(path: Path) -> tuple[int, int, Blocks]:
+    import pyarrow.parquet as pq
+
+    def opened() -> pq.ParquetFile:
+        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+
+    facts = opened()
+    return _columns(
+        path,
+        facts.schema_arrow,
+        facts.metadata.num_rows,
+        lambda most: map(_whole, opened().iter_batches(most)),
+    )
+
+
+def _arrow(path: Path) -> tuple[int, int, Blocks]:
+    import pyarrow as pa
+
+    schema = pa.ipc.open_file(pa.memory_map(str(path))).schema
+    first = pa.ipc.IpcReadOptions(
+        included_fields=[0]
+    )  # no other column is decompressed to count the rows
+    file = pa.ipc.open_file(pa.memory_map(str(path)), options=first)
+    rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
+    return _columns(path, schema, rows, partial(_cut, path))
+
+
+def _cut(path: Path, most: int) -> "Iterator[pa.RecordBatch]":
+    """Record batches, large ones in parts."""
+    import pyarrow as pa
+
+    file = pa.ipc.open_file(pa.memory_map(str(path)))
+    for whole in map(_whole, map(file.get_batch, range(file.num_record_batches))):
+        yield from (whole.slice(start, most) for start in range(0, len(whole), most))
+
+
+def _whole(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    """The batch, once lists were seen to end where their values do: of a damaged file they need
+    not.
+    """
+    batch.validate(full=True)
+    return batch
+
+
+_OPENERS = {".npy": _npy, ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow}
+SUFFIXES = tuple(_OPENERS)
+
+
+def _columns(
+    path: Path, schema: "pa.Schema", rows: int, batches: Batches
+) -> tuple[int, int, Blocks]:
+    """Columns of numbers, each one value of a row; or one column of lists of numbers."""
+    kinds = [field.type for field in schema]
+    if len(kinds) == 1 and _is_list(kinds[0]):
+        _refuse_words(path, schema.names, [kinds[0].value_type])
+        values = len(next(batches(1)).column(0).flatten()) if rows else 0
+        if rows and not values:
+            raise Refusal(f"{path}: row 0 is an empty list, or null; lists of one length expected")
+        return rows, values, lambda most: _lists(path, values, batches(most))
+    _refuse_words(path, schema.names, kinds)
+    _refuse_twice(path, schema.names)
+    return (
+        rows,
+        len(kinds),
+        lambda most: (np.stack([_floats(c) for c in batch.columns], 1) for batch in batches(most)),
+    )
+
+
+def _is_list(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _refuse_words(path: Path, names: list[str], kinds: "list[pa.DataType]") -> None:
+    from pyarrow import types
+
+    numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    for name, kind in zip(names, kinds, strict=True):
+        if not any(matches(kind) for matches in numbers):
+            raise Refusal(
+                f"{path}: column '{name}' holds {kind}; columns of numbers, or one column of lists"
+                " of numbers, expected"
+            )
+
+
+def _refuse_twice(path: Path, names: list[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Refusal(f"{path}: two columns are called {shown(twice)}; a name for each expected")
+
+
+def _lists(path: Path, values: int, batches: "Iterator[pa.RecordBatch]") -> Iterator[Array]:
+    """Lists of one length; a row that is null is none of them."""
+    from pyarrow import compute
+
+    first = 0
+    for column in (batch.column(0) for batch in batches):
+        lengths = compute.list_value_length(column).fill_null(0).to_numpy()
+        if (lengths != values).any():
+            row = int((lengths != values).argmax())
+            raise Refusal(
+                f"{path}: row {first + row} has {lengths[row]} values; {values} expected, as row"
+                " 0 has"
+            )
+        yield _floats(column.flatten()).reshape(-1, values)
+        first += len(column)
+
+
+def _floats(column: "pa.Array") -> Array:
+    """Numbers as they are in 32 bits; null becomes NaN."""
+    return np.asarray(column.cast("float32", safe=False).to_numpy(zero_copy_only=False))

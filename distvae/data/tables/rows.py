@@ -1,0 +1,152 @@
+"""Rows of numbers that 'distvae ingest' placed in Arrow files: mapped, and never all of them in
+memory.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypedDict
+
+from distvae.config import RowsData
+from distvae.data import files, folders
+from distvae.data.dataset import Array, Dataset, Rows, stack
+from distvae.data.tables import arrow
+from distvae.files.refusal import Refusal, shown
+from distvae.files.untrusted import read_json
+
+MANIFEST = "rows.json"
+VERSION = 1
+
+
+class Kept(TypedDict):
+    """A file of rows, as the manifest names it."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
+    """The rows of a folder by split.
+
+    Names and sizes of its files are checked each time; their checksums once on a machine, and when
+    a file has changed.
+    """
+    root = folders.given(config.path, "rows")
+    if root is None:
+        raise Refusal(
+            "data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest' made"
+            " expected"
+        )
+    manifest = _read(root)
+    named: dict[str, list[Kept]] = manifest["splits"]
+    every = [kept for part in named.values() for kept in part]
+    _refuse_others(root, {kept["file"] for kept in every})
+    splits = {
+        split: stack([_mapped(root, kept, manifest["values"]) for kept in part])
+        for split, part in named.items()
+    }
+    _verify(root, every, quiet)
+    return Dataset(root.name, "row", manifest["digest"], _filled(splits), root)
+
+
+def digest(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of all that a manifest says, itself left out."""
+    facts = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _read(root: Path) -> dict[str, Any]:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise Refusal(
+            f"{root}: holds no {MANIFEST}; a folder that 'distvae ingest SOURCE... OUT' made"
+            " expected"
+        )
+    manifest = read_json(path)
+    if (version := manifest.get("version")) != VERSION:
+        raise Refusal(
+            f"{path}: of format {shown(version)}, and this distvae reads {VERSION}; use the one"
+            " that wrote it"
+        )
+    if manifest.get("digest") != digest(manifest):
+        raise Refusal(f"{path}: altered or damaged: its digest is not that of its content")
+    if not _is_complete(manifest):
+        raise Refusal(
+            f"{path}: altered or damaged: lacks a field, or one is wrong; as 'distvae ingest' wrote"
+            " it expected"
+        )
+    return manifest
+
+
+def _is_complete(manifest: dict[str, Any]) -> bool:
+    """Tell whether a manifest has all that is read of it, as what it should be."""
+    match manifest:
+        case {"values": int(values), "splits": {"train": [_, *_], **others} as splits}:
+            lists = all(
+                isinstance(files, list) and all(map(_is_kept, files)) for files in splits.values()
+            )
+            return (
+                values > 0 and lists and others.keys() <= {"val", "test"} and all(others.values())
+            )
+    return False
+
+
+def _is_kept(entry: object) -> bool:
+    match entry:
+        case {"file": str(file), "rows": int(), "bytes": int(), "sha256": str()}:
+            return file == Path(file).name != ""
+    return False
+
+
+def _verify(root: Path, named: list[Kept], quiet: bool) -> None:
+    """Compare each file with its checksum, unless this machine has done so and nothing was written
+    since.
+    """
+    paths = [root / kept["file"] for kept in named]
+    facts = [
+        (str(path), path.stat().st_mtime_ns, kept) for path, kept in zip(paths, named, strict=True)
+    ]
+    known = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    folders.once(
+        folders.cache() / "checked" / known, lambda _: _refuse_altered(paths, named, quiet)
+    )
+
+
+def _refuse_altered(paths: list[Path], named: list[Kept], quiet: bool) -> None:
+    found = files.watched(
+        files.in_order(files.digest, paths), "Checksums of rows", len(paths), quiet
+    )
+    for path, kept, checksum in zip(paths, named, found, strict=True):
+        if checksum != kept["sha256"]:
+            raise Refusal(f"{path}: altered or damaged: its checksum is not the one in {MANIFEST}")
+
+
+def _refuse_others(root: Path, named: set[str]) -> None:
+    others = sorted({path.name for path in root.glob("*.arrow")} - named)
+    if others:
+        raise Refusal(
+            f"{root / others[0]}: in no list of {MANIFEST}; the files of one ingest alone expected"
+        )
+
+
+def _mapped(root: Path, kept: Kept, values: int) -> Array:
+    path = root / kept["file"]
+    if not path.is_file():
+        raise Refusal(f"{path}: missing; {MANIFEST} names it")
+    size = path.stat().st_size
+    if size != kept["bytes"]:
+        raise Refusal(
+            f"{path}: altered, or not copied whole: {size:,} bytes; {kept['bytes']:,} expected"
+        )
+    rows = arrow.read(path)
+    if rows.shape != (kept["rows"], values):
+        raise Refusal(f"{path}: {rows.shape} rows and values; {(kept['rows'], values)} expected")
+    return rows
+
+
+def _filled(splits: dict[str, Rows]) -> dict[str, Rows]:
+    """Without rows of their own, those to train on validate, and those that validate test."""
+    val = splits.get("val", splits["train"])
+    return {"train": splits["train"], "val": val, "test": splits.get("test", val)}

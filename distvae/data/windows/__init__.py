@@ -1,0 +1,1 @@
+"""Windows of one picture or sound, or of several pictures."""

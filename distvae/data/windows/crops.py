@@ -1,0 +1,157 @@
+"""Windows drawn at random from pictures and whitened, as fields of vision are learned from (Bell
+and Sejnowski 1997).
+
+The grey levels of each picture are brought to one standard deviation first (data.contrast), so that
+dim pictures count as much as bright ones. What is taken out of a window is its mean, and then the
+mean of each value over the windows to train on. Whitening turns into the principal directions of
+those windows, keeps as few of them as have the wanted share of the variance, divides each by its
+deviation, and turns back (ZCA). The rest is cut off: every window is zero along it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import CropData
+from distvae.data import files
+from distvae.data.dataset import Array, Dataset
+from distvae.data.pictures import head
+from distvae.data.signals import PICTURES, read_picture
+from distvae.files.memory import refuse_to_exceed
+from distvae.files.places import expanded
+from distvae.files.refusal import Refusal
+
+FORMAT = 1  # of the preparation; a change gives another digest
+Floats = NDArray[np.float64]
+
+
+def open_crops(config: CropData) -> Dataset:
+    """Whitened windows by split, a function of the pictures' content and the configuration
+    alone.
+    """
+    root, paths = found(config.path)
+    _refuse_too_many(config)
+    train, val, _ = config.sizes
+    rows = whitened(drawn(paths, config), train, config.kept)
+    splits = {"train": rows[:train], "val": rows[train : train + val], "test": rows[train + val :]}
+    return Dataset(root.stem, "window", _digest(config, paths), splits, root, shape=config.shape)
+
+
+def _digest(config: CropData, paths: list[Path]) -> str:
+    """Return what the windows are known by; without a contrast of their own, as before there was a
+    choice.
+    """
+    settings = asdict(config) | {"path": ""}
+    if config.contrast == "common":
+        del settings["contrast"]
+    return hashlib.sha256(json.dumps([FORMAT, settings, files.digests(paths)]).encode()).hexdigest()
+
+
+def _refuse_too_many(config: CropData) -> None:
+    """Refuse more windows than memory holds, of which there are two copies in float64 while they
+    are whitened.
+    """
+    rows, dims = sum(config.sizes), config.dims
+    needed = 2 * 8 * dims * (rows + dims)
+    refuse_to_exceed(
+        needed, f"data.sizes: {list(config.sizes)}", f"{rows:,} windows of {dims:,} values"
+    )
+
+
+def found(path: str) -> tuple[Path, list[Path]]:
+    """The place that a configuration names, and the pictures there in order."""
+    root = expanded(path, "data.path")
+    if not path or not root.exists():
+        problem = f"{path} is not there" if path else "empty"
+        raise Refusal(f"data.path: {problem}; a picture, or a folder of pictures, expected")
+    if root.is_file():
+        return root, [root]
+    paths = [root / name for name in files.below(root, PICTURES)]
+    if not paths:
+        raise Refusal(f"{root}: holds no pictures; {', '.join(PICTURES)} expected")
+    return root, paths
+
+
+def drawn(paths: list[Path], config: CropData) -> Floats:
+    """(N, D) as many windows as all splits have, each without its mean; pictures are read one after
+    another.
+    """
+    height, width = config.window
+    spans = [
+        (form.height - height + 1, form.width - width + 1) for form in files.in_order(head, paths)
+    ]
+    for path, span in zip(paths, spans, strict=True):
+        if min(span) < 1:
+            raise Refusal(
+                f"data.window: {height} x {width}, larger than {path}; a smaller window expected"
+            )
+    ends = np.cumsum([down * across for down, across in spans])
+    wanted = sum(config.sizes)
+    if wanted > ends[-1]:
+        raise Refusal(
+            f"data.sizes: {wanted:,} windows, and the pictures have {ends[-1]:,}; no more expected"
+        )
+    places = np.random.default_rng(config.seed).choice(ends[-1], wanted, replace=False)
+    rows, owner = np.empty((wanted, config.dims)), np.searchsorted(ends, places, "right")
+    chosen = np.unique(owner)
+    for number, picture in zip(chosen, _pictures([paths[n] for n in chosen], config), strict=True):
+        mine = owner == number
+        down, across = np.divmod(
+            places[mine] - (ends[number] - np.prod(spans[number])), spans[number][1]
+        )
+        windows = np.lib.stride_tricks.sliding_window_view(picture, config.window)
+        rows[mine] = windows[down, across].reshape(-1, config.dims)
+    rows -= rows.mean(1, keepdims=True)
+    return rows
+
+
+def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Floats]:
+    """Yield the grey levels of each picture, all at the contrast of the first where each has its
+    own.
+    """
+    first = None
+    for path in paths:
+        grey = _grey(path, config.clamped)
+        if config.contrast == "own":
+            own = _contrast(path, grey)
+            first = first or own
+            grey *= first / own  # exactly 1 where there is one picture
+        yield grey
+
+
+def _contrast(path: Path, grey: Floats) -> float:
+    """Return the standard deviation of a picture's grey levels; a blank picture, which has none, is
+    refused.
+    """
+    if np.ptp(grey) == 0:
+        blank = "one grey level alone, once its brightest pixels are clamped (data.clamped)"
+        raise Refusal(
+            f"{path}: {blank}; a picture with something in it expected, or data.contrast=common"
+        )
+    return float(grey.std())
+
+
+def _grey(path: Path, clamped: float) -> Floats:
+    values: Floats = read_picture(path).values.mean(-1)
+    return np.minimum(values, np.quantile(values, 1 - clamped, method="lower"))
+
+
+def whitened(rows: Floats, train: int, kept: float) -> Array:
+    """The rows with the covariance of the first so many made the identity, on the directions that
+    are kept.
+    """
+    from sklearn.decomposition import PCA
+
+    if np.ptp(rows[:train], axis=0).max() == 0:
+        raise Refusal(
+            "data.path: all windows are alike, so that nothing can be whitened; other pictures"
+            " expected"
+        )
+    directions = PCA(kept, whiten=True, svd_solver="covariance_eigh").fit(rows[:train])
+    white: Floats = directions.transform(rows) @ directions.components_
+    return white.astype(np.float32)

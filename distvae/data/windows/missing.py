@@ -1,0 +1,65 @@
+"""Which values of a picture are missing: by a mask, by a value that marks them, or at random for a
+benchmark.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.data.signals import Signal, read_picture
+from distvae.files.refusal import Refusal
+
+Floats = NDArray[np.floating]
+Missing = NDArray[np.bool_]
+Finder = Callable[[Signal], Missing]
+"""From a picture to which of its values (height, width, channels) are missing."""
+
+
+def masked_by(path: Path) -> Finder:
+    """Missing where a mask, a picture of the same size, is not black."""
+
+    def find(signal: Signal) -> Missing:
+        mask = read_picture(path).values.any(-1, keepdims=True)
+        if mask.shape[:2] != signal.values.shape[:2]:
+            sizes = [" x ".join(map(str, shape[:2])) for shape in (mask.shape, signal.values.shape)]
+            raise Refusal(
+                f"{path}: a mask of {sizes[0]} pixels; {sizes[1]} expected, as the picture has"
+            )
+        return np.broadcast_to(mask, signal.values.shape)
+
+    return find
+
+
+def marked_by(value: float) -> Finder:
+    """Missing where all channels have a value, in the units of the file."""
+
+    def find(signal: Signal) -> Missing:
+        same = np.isclose(signal.values, value * signal.step, atol=signal.step / 4).all(
+            -1, keepdims=True
+        )
+        return np.broadcast_to(same, signal.values.shape)
+
+    return find
+
+
+def filled(given: Floats, restored: Floats) -> Floats:
+    """A restoration; where values are missing from what was given, the observed ones are kept."""
+    missing = np.isnan(given)
+    return np.where(missing, restored, given) if missing.any() else restored
+
+
+def dropped(share: float, seed: int, what: Literal["pixels", "values"]) -> Finder:
+    """Missing at random: all channels of a pixel together, or each value by itself."""
+
+    def find(signal: Signal) -> Missing:
+        height, width, channels = signal.values.shape
+        gone = (
+            np.random.default_rng(seed).random((height, width, channels if what == "values" else 1))
+            < share
+        )
+        return np.broadcast_to(gone, signal.values.shape)
+
+    return find

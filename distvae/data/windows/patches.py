@@ -1,0 +1,226 @@
+"""An array as overlapping windows, one a data point, and the way back: merging what was cut gives
+the array again.
+
+Arrays have their channels last: (height, width, channels) of a picture, (samples, channels) of a
+sound. Missing values are NaN.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property, reduce
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import PatchData
+from distvae.data.dataset import Array, Dataset
+from distvae.data.examples import PICTURE, SOUND, example
+from distvae.data.remote import here
+from distvae.data.signals import Signal, read
+from distvae.data.windows.missing import dropped
+from distvae.files.refusal import Refusal
+
+Floats = NDArray[np.floating]
+WORSENING = ("noise", "drop", "dropped", "noise_seed")
+"""Fields of a configuration that say how the values are made worse first."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where windows lie on an array."""
+
+    shape: tuple[int, ...]
+    """Of the array, channels last."""
+    window: tuple[int, ...]
+    stride: int = 1
+    joint: bool = True
+    """Whether a window spans all channels, or each channel has windows of its own."""
+
+    def __post_init__(self) -> None:
+        """Refuse windows that do not fit."""
+        if len(self.window) != len(self.shape) - 1:
+            wanted = "[height, width]" if len(self.shape) == 3 else "[samples]"
+            raise Refusal(f"data.window: {list(self.window)}; {wanted} expected for this data")
+        if any(w > n for w, n in zip(self.window, self.shape, strict=False)):
+            size, window = (" x ".join(map(str, sides)) for sides in (self.shape[:-1], self.window))
+            raise Refusal(
+                f"data.window: {window}, larger than the data's {size}; a smaller window expected"
+            )
+        if self.stride > min(self.window):
+            raise Refusal(
+                f"data.stride: {self.stride} leaves gaps; at most {min(self.window)}, the window,"
+                " expected"
+            )
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], config: PatchData) -> "Grid":
+        """Where a configuration has windows on such an array."""
+        return cls(shape, config.window, config.stride, config.channels == "joint")
+
+    @cached_property
+    def starts(self) -> tuple[NDArray[np.intp], ...]:
+        """For each axis where windows begin: every few places, and where the last one fits."""
+        ends = [n - w for n, w in zip(self.shape, self.window, strict=False)]
+        return tuple(np.append(np.arange(0, end, self.stride), end) for end in ends)
+
+    @property
+    def rows(self) -> int:
+        """How many windows there are."""
+        return math.prod(map(len, self.starts)) * self.shape[-1] // self.channels
+
+    @property
+    def channels(self) -> int:
+        """That a window spans."""
+        return self.shape[-1] if self.joint else 1
+
+    @property
+    def dims(self) -> int:
+        """Values of a window."""
+        return math.prod(self.window) * self.channels
+
+    def cut(self, array: Floats) -> Floats:
+        """(N, D) the windows, row by row, those of the channels side by side, as exact as the
+        array.
+        """
+        axes = tuple(range(len(self.window)))
+        views = np.lib.stride_tricks.sliding_window_view(array, self.window, axes)
+        return views[np.ix_(*self.starts)].reshape(self.rows, self.dims)
+
+    def merge(self, rows: Floats, profile: Floats) -> NDArray[np.float64]:
+        """The weighted mean of the windows that cover each value; the profile has the shape of a
+        window.
+        """
+        windows = rows.reshape(*map(len, self.starts), self.shape[-1], *self.window)
+        total, weight = np.zeros(self.shape), np.zeros(self.shape[:-1])
+        for place in np.ndindex(*self.window):
+            covered = np.ix_(*(start + i for start, i in zip(self.starts, place, strict=True)))
+            total[covered] += profile[place] * windows[(..., *place)]
+            weight[covered] += profile[place]
+        return total / weight[..., None]
+
+
+def profile(window: tuple[int, ...], merge: str) -> NDArray[np.float64]:
+    """How much each value of a window weighs: all alike, or a Gaussian with a deviation of a
+    quarter of each side.
+    """
+    if merge == "mean":
+        return np.ones(window)
+    sides = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 4)) ** 2) for n in window)
+    return np.asarray(reduce(np.multiply.outer, sides))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The windows of one array in the units a model is trained in."""
+
+    grid: Grid
+    profile: NDArray[np.float64]
+    rows: Array
+    """(N, D) with NaN where values are missing."""
+    scale: float
+    """Units of the array in one of the model's."""
+    shift: NDArray[np.float64]
+    """(N, 1) what was subtracted from each row, in the array's units."""
+    copies: int = 1
+    """How often the array has each channel of the grid."""
+
+    @classmethod
+    def of(cls, array: Floats, config: PatchData) -> "Patches":
+        """The windows of an array, scaled and levelled as the configuration asks, in double
+        precision until then.
+
+        A window of which nothing was observed has the level of the whole array.
+        """
+        channels = array.shape[-1]
+        array = distinct(array.astype(np.float64))
+        grid = Grid.of(array.shape, config)
+        standard, remove = config.scale == "standard", config.level == "remove"
+        scale = float(np.nanstd(array)) if standard else 1.0
+        rows = grid.cut(array)
+        shift = np.full((len(rows), 1), np.nanmean(array) if standard or remove else 0.0)
+        if remove:
+            seen = np.isfinite(rows)
+            total = rows.sum(1, keepdims=True, where=seen)
+            np.divide(
+                total, seen.sum(1, keepdims=True), out=shift, where=seen.any(1, keepdims=True)
+            )
+        rows -= shift
+        rows /= scale
+        copies = channels // array.shape[-1]
+        return cls(
+            grid,
+            profile(config.window, config.merge),
+            rows.astype(np.float32),
+            scale,
+            shift,
+            copies,
+        )
+
+    def merged(self, rows: Array) -> NDArray[np.float64]:
+        """The array of rows in the model's units."""
+        level = np.broadcast_to(self.shift, rows.shape)
+        array = self.grid.merge(rows, self.profile) * self.scale + self.grid.merge(
+            level, self.profile
+        )
+        return array.repeat(self.copies, -1)
+
+    def dataset(self, name: str, config: PatchData) -> Dataset:
+        """The rows as data to train on; the bound is watched on the same rows."""
+        how = {
+            key: value for key, value in asdict(config).items() if key not in WORSENING
+        }  # the rows have it
+        facts = json.dumps([how | {"path": ""}, self.grid.shape])
+        digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
+        splits = dict.fromkeys(("train", "val", "test"), self.rows)
+        shape = (self.grid.channels, *self.grid.window)
+        return Dataset(name, "window", digest, splits, Path(config.path), shape=shape)
+
+
+def distinct(array: Floats) -> Floats:
+    """The first channel alone where all repeat it, as those of a grey picture kept in colours; else
+    the array.
+
+    Together they would count each value's noise several times, as if it were certain.
+    """
+    first = array[..., :1]
+    return (
+        first
+        if np.array_equal(array, np.broadcast_to(first, array.shape), equal_nan=True)
+        else array
+    )
+
+
+def open_patches(config: PatchData) -> Dataset:
+    """The windows of the file that a configuration names, made worse as it asks."""
+    given = worsened(named(config), config)
+    refuse_constant(given.values, Path(config.path).name)
+    return Patches.of(given.values, config).dataset(Path(config.path).name, config)
+
+
+def refuse_constant(array: Floats, name: str) -> None:
+    """Refuse data whose observed values are all alike."""
+    seen = array[np.isfinite(array)]
+    if seen.size and seen.min() == seen.max():
+        raise Refusal(
+            f"{name}: all values are {seen.min():g}; there is nothing to learn from constant data"
+        )
+
+
+def named(config: PatchData) -> Signal:
+    """The picture or the sound that a configuration names."""
+    if not config.path:
+        raise Refusal(f"data.path: empty; a picture or a sound, '{PICTURE}' or '{SOUND}' expected")
+    return example(config.path) or read(Path(here(config.path)))
+
+
+def worsened(signal: Signal, config: PatchData) -> Signal:
+    """A signal as a model sees it: levelled and under noise, or without some pixels, if a
+    configuration asks for it.
+    """
+    if config.drop:
+        gone = dropped(config.drop, config.noise_seed, config.dropped)(signal)
+        return signal.with_values(np.where(gone, np.nan, signal.values))
+    return signal.levelled().noisy(config.noise, config.noise_seed) if config.noise else signal

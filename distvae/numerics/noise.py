@@ -1,0 +1,90 @@
+"""Counter-based randomness: every draw is a function of (seed, epoch, row), of nothing else.
+
+Block size, order of batches and number of processes therefore change no draw.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child"]
+STREAMS = {name: i for i, name in enumerate(get_args(Stream), 1)}
+VALIDATION = -1  # the epoch whose draws validation uses, the same at every visit
+JUDGEMENT = -2  # the epoch whose draws encoding, sampling and resynthesis use
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX = (-4658895280553007687, -7723592293110705685)  # SplitMix64's finaliser
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical shift right; torch has only the arithmetic one for signed integers."""
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection that passes BigCrush on
+    counters.
+    """
+    z = (z ^ _shift(z, 30)).mul_(_MIX[0])
+    z = z.bitwise_xor_(_shift(z, 27)).mul_(_MIX[1])
+    return z.bitwise_xor_(_shift(z, 31))
+
+
+@lru_cache(maxsize=64)
+def _key(*words: int) -> int:
+    """One signed 64-bit key from a few integers."""
+    return int(
+        np.random.SeedSequence([w % 2**64 for w in words])
+        .generate_state(1, np.uint64)[0]
+        .astype(np.int64)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The draws that belong to some rows in one epoch."""
+
+    seed: int
+    epoch: int
+    row: Tensor
+    """(B,) where each sample lives in its dataset."""
+
+    def bits(self, stream: Stream, *shape: int) -> Tensor:
+        """(B, *shape) of independent uniform 64-bit words."""
+        device = self.row.device
+        start = mix(self.row.long() + _key(self.seed, self.epoch, STREAMS[stream]))
+        counter = torch.arange(1, math.prod(shape) + 1, device=device).mul_(_GOLDEN)
+        return mix(start[:, None] + counter).view(-1, *shape)
+
+    def uniform(self, stream: Stream, *shape: int) -> Tensor:
+        """(B, *shape) uniform on the open interval (0, 1)."""
+        return unit(self.bits(stream, *shape))
+
+    def normal(self, stream: Stream, *shape: int) -> Tensor:
+        """(B, *shape) standard normal, by Box and Muller's transform of one word's two halves."""
+        bits = self.bits(stream, *shape)
+        radius = unit(bits).log_().mul_(-2).sqrt_()
+        return radius.mul_(_middle(bits & 0x7FFFFF).mul_(2 * math.pi).cos_())
+
+
+def unit(words: Tensor) -> Tensor:
+    """Uniform on the open interval (0, 1), from the high bits of random words."""
+    return _middle(_shift(words, 41))
+
+
+def _middle(word: Tensor) -> Tensor:
+    """A 23-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
+    return word.float().add_(0.5).mul_(2.0**-23)
+
+
+def order(seed: int, epoch: int, rows: int, *lane: int) -> np.ndarray:
+    """The order in which an epoch visits its rows, or those of a lane: a permutation by (seed,
+    epoch) alone.
+    """
+    words = [seed, epoch % 2**64, STREAMS["order"], *lane]
+    return np.random.default_rng(np.random.SeedSequence(words)).permutation(rows)

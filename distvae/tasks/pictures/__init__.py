@@ -1,0 +1,40 @@
+"""Pictures of what a model learned. Each function returns a matplotlib figure; `save` writes it
+whole or not at all.
+
+Colours are Okabe and Ito's and perceptually even maps, so that nothing rests on telling red from
+green.
+"""
+
+from distvae.tasks.pictures.canvas import Picture, save
+from distvae.tasks.pictures.codes import (
+    active_latents,
+    code_histograms,
+    dictionary,
+    encodings,
+    responses,
+)
+from distvae.tasks.pictures.data import fields, grid, pairs, strips
+from distvae.tasks.pictures.spectra import RANGE_DB, decibel, sampled_frames, spectrograms
+from distvae.tasks.pictures.tradeoff import tradeoff
+from distvae.tasks.pictures.training import learning_curves, telemetry
+
+__all__ = [
+    "RANGE_DB",
+    "Picture",
+    "active_latents",
+    "code_histograms",
+    "decibel",
+    "dictionary",
+    "encodings",
+    "fields",
+    "grid",
+    "learning_curves",
+    "pairs",
+    "responses",
+    "sampled_frames",
+    "save",
+    "spectrograms",
+    "strips",
+    "telemetry",
+    "tradeoff",
+]

@@ -1,0 +1,423 @@
+"""The commands as a stranger meets them: what works, what is refused, what a signal leaves
+behind.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+import distvae
+from distvae.commands.jobs import follow
+from distvae.config.recipes import recipe_names
+from distvae.data import open_dataset
+from distvae.files.refusal import Refusal
+from distvae.track import Tracker
+from distvae.track.journal import Journal
+from distvae.train.epoch import Epoch
+from distvae.train.folder import TakenOver
+from distvae.train.loop import Interrupted
+from distvae.train.progress import Progress
+from distvae.train.session import fit
+from tests import tiny
+from tests.called import Called
+from tests.track.records import RECORD
+
+SMALL = [
+    "train.epochs=2",
+    "train.warmup=10",
+    "model.latent=4",
+    "model.hidden=[8]",
+    "estep.hidden=[8]",
+]
+LIGHT = ["--no-evaluate", "--no-track"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty working folder, and a cache that all these tests share."""
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("DISTVAE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A small trained run."""
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_the_version_is_that_of_the_installed_package(call: Called) -> None:
+    code, out, _ = call("--version")
+    assert (code, out) == (0, f"distvae {version('distvae')}\n")
+    assert distvae.__version__ == version("distvae")
+
+
+def test_the_version_of_what_is_not_installed_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])  # where distributions are looked for
+    assert distvae.__version__ == "0+unknown"
+
+
+def test_a_sweep_is_not_taken_for_a_run(call: Called, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    code, _, said = call("show", "sweep")
+    assert (code, said.count("\n")) == (2, 1)
+    assert (
+        "sweep: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, expected"
+        in said
+    )
+
+
+def test_recipes_are_listed_and_shown(call: Called) -> None:
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == recipe_names()
+    code, out, _ = call("recipes", "speech-sdm")
+    assert code == 0
+    assert "dictionary: identity" in out
+
+
+REFUSED = {
+    "speech-vea": "did you mean 'speech-vae'",
+    "speech-vae train.epocs=3": (
+        "train.epocs: no such field of train.kind 'adam'; did you mean 'epochs'?"
+    ),
+    "speech-vae train.epochs=0": "train.epochs: 0 is out of range; at least 1 expected",
+    "speech-vae model.latent=-1": "model.latent",
+    "speech-vsc model.alpha=1.5": "model.alpha",
+    "speech-sdm model.dictionary=dct model.atoms=0": "model.atoms",
+    "speech-vae train.rate=-1": "train.rate",
+    "speech-vae train.patience=0": "train.patience",
+    "speech-vae train.epochs": "KEY=VALUE expected",
+    "speech-vae --data absent": "absent is not a folder",
+    "speech-vae --data empty": "no recordings",
+    "speech-vae --data one": "speaker",
+    "mnist-vae": "a folder of idx files expected",
+    "mnist-vae --data empty": "train-images-idx3-ubyte",
+    "bars --data empty": (
+        "data.path: empty, but data of kind 'bars' is made, not read; none expected"
+    ),
+    "sprites-vae data.path=empty": (
+        "data.path: empty, but data of kind 'sprites' is made, not read; none expected"
+    ),
+    "absent.yaml": "absent.yaml",
+    "broken.yaml": "broken.yaml: not YAML: while parsing a flow node expected the node content",
+    "late.yaml": "late.yaml: not YAML: month must be in 1..12",
+    "odd.yaml": "odd.yaml: model.latnt: no such field of model.kind 'vae'; did you mean 'latent'?",
+    "odd.yaml train.rate=0.1": "odd.yaml: model.latnt: no such field",
+    "odd.yaml model.kind=gumbel train.rate=-1": "distvae: train.rate: -1.0 is out of range",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_cannot_be_trained_is_refused_in_a_sentence(
+    call: Called, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.yaml").write_text("model: [")
+    (tmp_path / "late.yaml").write_text("about: 2020-99-99")
+    (tmp_path / "odd.yaml").write_text("model: {kind: vae, latnt: 3}")
+    (tmp_path / "one" / "speaker").mkdir(parents=True)
+    soundfile.write(
+        tmp_path / "one" / "speaker" / "a.wav",
+        0.1 * np.random.default_rng(0).normal(size=8000),
+        16000,
+    )
+    code, out, err = call("train", *line.split(), *LIGHT)
+    assert code == 2
+    assert REFUSED[line] in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+    assert not out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
+    """Pictures are read under it; of sounds the library cannot."""
+    stem = os.fsdecode(b"caf\xe9")
+    Image.new("L", (9, 8)).save(tmp_path / f"{stem}.png")
+    soundfile.write(tmp_path / "plain.wav", np.zeros(400), 16000)
+    (tmp_path / "plain.wav").rename(tmp_path / f"{stem}.wav")
+    for suffix, expected in (("png", 0), ("wav", 2)):
+        process = begin("data", "check", f"{stem}.{suffix}")
+        out, err = process.communicate()
+        assert process.returncode == expected
+        assert rf"caf\udce9.{suffix}: " in out + err
+        assert "Traceback" not in err
+
+
+def test_cuda_is_refused_where_there_is_none(call: Called, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is here")
+    code, _, err = call("train", "speech-vae", "train.device=cuda", *LIGHT)
+    assert (code, "train.device" in err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_training_shows_json_to_programs_and_nothing_when_quiet(
+    call: Called, tmp_path: Path
+) -> None:
+    code, out, err = call("train", "speech-vae", "--json", *SMALL, *LIGHT)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert (code, err, [record["epoch"] for record in records]) == (0, "", [1, 2])
+    assert call("train", "speech-vae", "--quiet", "--force", *SMALL, *LIGHT) == (0, "", "")
+    code, _, err = call("train", "speech-vae", *SMALL, *LIGHT)
+    assert code == 2
+    assert "--resume" in err
+    code, _, err = call("train", "speech-vae", "--resume", "train.seed=4", *SMALL, *LIGHT)
+    assert (code, "train.seed" in err) == (2, True)
+
+
+def test_a_training_that_has_nothing_to_go_on_from_says_so(call: Called) -> None:
+    told = [call("train", "speech-vae", "--resume", *SMALL, *LIGHT) for _ in range(2)]
+    assert [(code, "holds no run to go on with; one begins" in err) for code, _, err in told] == [
+        (0, True),
+        (0, False),
+    ]
+
+
+def test_a_run_is_shown_with_its_best_epoch(call: Called, run: Path) -> None:
+    code, out, _ = call("show", str(run))
+    assert code == 0
+    assert "best at epoch" in out
+    assert "latent: 4" in out
+
+
+@pytest.mark.parametrize(
+    "words", [["show"], ["evaluate"], ["sample", "PICTURE.png"], ["resynthesize", "a.wav", "b.wav"]]
+)
+def test_a_folder_that_is_no_run_is_refused(call: Called, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    code, _, err = call(words[0], "folder", *words[1:])
+    assert code == 2
+    assert "folder: not a run folder" in err
+
+
+def test_a_trained_model_cannot_be_given_other_keys(call: Called, run: Path) -> None:
+    code, _, err = call("evaluate", str(run), "train.epochs=3")
+    assert code == 2
+    assert "train.epochs" in err
+
+
+def test_an_existing_output_is_refused_before_anything_is_computed(
+    call: Called, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "codes.parquet").write_text("mine")
+    code, _, err = call("encode", str(run), str(tmp_path), "-o", "codes.parquet")
+    assert code == 2
+    assert "codes.parquet: exists" in err
+    assert (tmp_path / "codes.parquet").read_text() == "mine"
+
+
+def archive(name: str, side: int, seed: int) -> None:
+    """Random images, some of which are to test on."""
+    images = np.random.default_rng(seed).integers(0, 255, (30, side, side), np.uint8)
+    np.savez(name, x_train=images[:20], x_test=images[20:])
+
+
+@pytest.mark.slow
+def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(
+    call: Called, tmp_path: Path
+) -> None:
+    archive("own.npz", 4, 0)
+    archive("my other.npz", 4, 1)
+    archive("wide.npz", 5, 2)
+    model = {"likelihood": "bernoulli"}
+    config = tiny.config(data={"kind": "images", "path": str(tmp_path / "own.npz")}, model=model)
+    list(fit(config, open_dataset(config.data), tmp_path / "run"))
+    (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
+    assert call("evaluate", "run", "--data", "my other.npz", "--quiet") == (0, "", "")
+    assert call("evaluate", "run", "--data", "moved.npz", "--quiet") == (0, "", "")
+    judged = {
+        path.name: (path / "summary.json").read_text() for path in Path("run/evaluation").iterdir()
+    }
+    assert judged.keys() == {"test", "test-of-my-other.npz"}
+    assert len(set(judged.values())) == 2
+    for words in (
+        ["evaluate", "run", "--data", "wide.npz"],
+        ["encode", "run", "wide.npz", "-o", "codes.parquet"],
+    ):
+        code, _, err = call(*words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "of 25 values; 16 expected" in err
+    assert not Path("codes.parquet").exists()
+
+
+@pytest.mark.slow
+def test_speech_read_in_another_way_is_not_a_runs_own(call: Called) -> None:
+    assert call("train", "speech-vae", "--quiet", "--no-track", *SMALL, *LIGHT)[0] == 0
+    for words in ([], ["data.split=seeded"]):
+        assert call("evaluate", "runs/speech-vae", "--quiet", "--force", *words)[0] == 0
+    judged = sorted(path.name for path in Path("runs/speech-vae/evaluation").iterdir())
+    assert judged == ["test", "test-of-built-in-speech"]
+
+
+UNWRITABLE = {
+    "train bars -o file/run": "file/run: cannot write into",
+    "train bars -o file": "file: cannot write into file; a writable folder",
+    "tune demo -o file/sweep": "file/sweep: cannot write into",
+    "reproduce bars -o file/bars": "file/bars: cannot write into",
+    "reproduce bars -o bars --rows file/rows": "file/rows: cannot write into",
+    "results --add run rows -o file/page.md": (
+        "file/page.md: cannot write into file; an existing, writable folder"
+    ),
+    "results --add run rows -o run": "run: a folder; the name of a file expected",
+    "encode run run -o file/codes.parquet": "file/codes.parquet: cannot write into file",
+    "resynthesize speech a.wav file/b.wav": "file/b.wav: cannot write into file",
+    "evaluate run -o file/judged": "file/judged: Not a directory",
+}
+
+
+@pytest.mark.parametrize("line", UNWRITABLE)
+def test_what_cannot_be_written_is_refused_before_anything_is_done(
+    call: Called, run: Path, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    list(fit(tiny.config(data={"window": 22, "hop": 11}), tiny.dataset(), tmp_path / "speech"))
+    code, out, err = call(*line.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert UNWRITABLE[line] in err
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "run", "speech"}
+
+
+def begin(*words: str) -> "subprocess.Popen[str]":
+    """A command in a process of its own, which a closed terminal reaches though it may not reach
+    these tests.
+    """
+    heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    command = [sys.executable, "-c", f"{heard}\nfrom distvae.cli import main; main()", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def completed(*words: str) -> int:
+    """The exit code of a command in a process of its own."""
+    process = begin(*words)
+    process.communicate()
+    return process.returncode
+
+
+def wait_for_epochs(file: Path, count: int) -> None:
+    """Until so many epochs are written down."""
+    deadline = time.monotonic() + 60
+    while not file.exists() or len(file.read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, "no epoch in a minute"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: signal.Signals) -> None:
+    words = [*SMALL, "train.epochs=20", *LIGHT]
+    assert completed("train", "speech-sdm", "--out", "whole", "--quiet", *words) == 0
+    part = begin("train", "speech-sdm", "--out", "part", *words)
+    wait_for_epochs(tmp_path / "part" / "epochs.jsonl", 3)
+    part.send_signal(number)
+    _, err = part.communicate()
+    assert part.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in err
+    assert len((tmp_path / "part" / "epochs.jsonl").read_text().splitlines()) < 20
+    assert completed("train", "speech-sdm", "--out", "part", "--quiet", "--resume", *words) == 0
+    final = [
+        json.loads((tmp_path / name / "last.json").read_text())["sha256"]
+        for name in ("whole", "part")
+    ]
+    assert final[0] == final[1]
+
+
+ENDS: dict[str, tuple[BaseException, str | None]] = {
+    "a full disk": (Refusal("epochs.jsonl: no room left on the disk"), "FAILED"),
+    "a storage out of reach": (OSError("timeout"), "FAILED"),
+    "what nobody foresaw": (RuntimeError("a bug"), "FAILED"),
+    "a signal": (Interrupted(), "KILLED"),
+    "another training": (TakenOver("another training goes on with this run"), None),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_whatever_ends_a_training_that_was_recorded_closes_its_record(
+    tmp_path: Path, name: str, epochs: int
+) -> None:
+    error, status = ENDS[name]
+
+    def told() -> Iterator[Epoch | str]:
+        yield from [RECORD] * epochs
+        raise error
+
+    with pytest.raises(type(error)):
+        follow(told(), Tracker(None, "here", "one", tmp_path, {}, {}), Progress("quiet", "row"))
+    kept = Journal(tmp_path).pending()
+    if name == "a full disk" and not epochs:
+        assert kept == [], "the record of an earlier run in the folder is none of this one's"
+    else:
+        assert (kept[-1] if kept else {}).get("status") == status
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: it, too, fails in the middle of a
+    write.
+    """
+    words = ["train", "speech-vae", "--out", "run", *SMALL, *LIGHT]
+    assert completed(*words, "--quiet") == 0
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    command = [sys.executable, "-c", f"{limited}\nfrom distvae.cli import main; main()"]
+    words[words.index("run")] = "other"
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no room left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "other").glob("*.partial"))
+    assert completed("show", "run") == 0
+
+
+@pytest.mark.slow
+def test_the_whole_line_from_recordings_to_codes(call: Called, tmp_path: Path) -> None:
+    """Train and judge on the built-in speech, record it, resynthesise, encode, sample, and start
+    the same run again.
+    """
+    code, out, _ = call("train", "speech-sdm", "--out", "run", "eval.processes=1", *SMALL)
+    assert code == 0
+    assert "stoi" in out
+    assert (tmp_path / "run" / "evaluation" / "test" / "spectrogram.png").stat().st_size > 10_000
+    assert (tmp_path / "runs" / "mlflow.db").exists()
+    source = next((Path(os.environ["DISTVAE_CACHE"])).rglob("*.flac"), None) or next(
+        (Path(os.environ["DISTVAE_CACHE"])).rglob("*.wav")
+    )
+    assert call("resynthesize", "run", str(source), "heard.wav")[0] == 0
+    assert soundfile.info("heard.wav").frames == soundfile.info(str(source)).frames
+    assert call("encode", "run", "built-in speech", "-o", "codes.parquet")[0] == 0
+    import pyarrow.parquet as pq
+
+    table = pq.read_table("codes.parquet")
+    assert table.schema.names == ["file", "speaker", "split", "frame", "code"]
+    assert call("sample", "run", "drawn.png")[0] == 0
+    assert call("train", "run/config.yaml", "--out", "again", *LIGHT)[0] == 0
+    epochs = [
+        (tmp_path / name / "epochs.jsonl").read_text().splitlines() for name in ("run", "again")
+    ]
+    bounds = [[json.loads(line)["val_bound"] for line in lines] for lines in epochs]
+    assert bounds[0] == bounds[1]
+    assert (
+        call("evaluate", "run", "--split", "val", "eval.processes=1", "eval.latent=sample")[0] == 0
+    )
+    assert call("evaluate", "run", "--split", "val")[0] == 2

@@ -1,0 +1,411 @@
+"""What cannot be used is refused at the door: exit code 2, one short line that names it, and
+nothing on disk.
+"""
+
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from distvae.config import from_dict
+from distvae.config.schema import FAMILIES, field_types
+from distvae.files.refusal import MESSAGE, Refusal, shown
+from distvae.reproduce.table import TABLES, read_table
+from distvae.tune.axes import read_axes
+from distvae.tune.reading import load_space, space_names
+from tests.called import Called
+
+HUGE = "1" + "0" * 400
+TRAIN = ("train", "bars", "--no-evaluate", "--no-track", "--quiet")
+SPACE: dict[str, Any] = {
+    "base": "bars",
+    "metrics": {"bound": "max"},
+    "trials": 2,
+    "axes": [{"key": "train.rate", "choice": [0.01, 0.1]}],
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, and never in anybody's cache."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DISTVAE_DATA", raising=False)
+
+
+def refused(call: Called, *words: str) -> str:
+    """What a command says that is refused before it has left anything."""
+    before = sorted(Path.cwd().rglob("*"))
+    code, out, err = call(*words)
+    assert (code, out) == (2, ""), err[-500:]
+    assert err.startswith("distvae: ")
+    assert err.count("\n") == 1
+    assert len(err) < 500
+    assert sorted(Path.cwd().rglob("*")) == before
+    return err
+
+
+NUMBERS = {
+    **{
+        f"{key}={HUGE}": key
+        for key in ("train.batch", "train.epochs", "train.seed", "data.rows", "estep.block")
+    },
+    **{
+        f"{key}=.inf": key
+        for key in ("train.rate", "train.rate_low", "train.clip", "data.active", "data.variance")
+    },
+    **{
+        f"model.variance={value}": "model.variance"
+        for value in ("1e308", "1e-320", ".nan", "-.inf", "1e400", HUGE)
+    },
+    f"train.epochs={10**24}": "train.epochs",
+    f"train.seed={2**64}": "train.seed",
+    f"model.hidden=[8,{HUGE}]": "model.hidden",
+    "train.threads=100000": "train.threads",
+    "eval.processes=100000": "eval.processes",
+    "estep.generations=1000000000": "estep.generations",
+    "estep.sweeps=1000000000": "estep.sweeps",
+}
+TYPES = {
+    **{
+        f"data.correlated={value}": "data.correlated"
+        for value in ("5", "1", "null", "[1]", "yes please", "{a: 1}")
+    },
+    **{f"estep={value}": "estep" for value in ("5", "[1]", "text", "true", "0", "''", "[]")},
+    **{f"train={value}": "train" for value in ("5", "0", "[]", "false")},
+    'data.path="a\\0b"': "data.path",
+    "train.epochs=" + "x" * 100_000: "train.epochs",
+    "train." + "x" * 100_000 + "=1": "train.xxx",
+    "x" * 100_000: "xxx",
+    "model.hidden=[" + "8," * 2_000 + "8]": "model.hidden",
+}
+SIZES = {
+    "model.latent=100000000": "model.latent",
+    "model.hidden=[1000000000]": "model.hidden",
+    "model.hidden=[100000,100000]": "model.hidden",
+    "data.rows=1000000000000": "data.rows",
+    "estep.states=1000000000 model.latent=64 model.hidden=[64]": "estep.states",
+    "estep.children=64 estep.parents=64 estep.generations=1000 "
+    "data.rows=100000 estep.block=100000 model.latent=64 model.hidden=[]": "estep.block",
+    "estep.mapped=. estep.states=100000000 model.latent=64": "estep.states",
+    "estep.kind=random estep.draws=100000000000": "estep.draws",
+}
+
+
+@pytest.mark.parametrize("words", NUMBERS | TYPES)
+def test_a_value_that_no_field_can_have_is_refused(words: str, call: Called) -> None:
+    assert (NUMBERS | TYPES)[words] in refused(call, *TRAIN, words)
+
+
+@pytest.mark.parametrize("words", SIZES)
+def test_more_than_memory_holds_is_refused_with_what_it_needs(words: str, call: Called) -> None:
+    said = refused(call, *TRAIN, *words.split())
+    assert said.startswith(f"distvae: {SIZES[words]}")
+    assert "GB" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("model.latent=100000000", "model.latent"),
+        ("estep.hidden=[1000000000]", "estep.hidden"),
+        ("model.net=conv model.channels=[100000,100000]", "model.channels"),
+        (
+            "model.kind=vsc model.prior=pseudo model.pseudo_inputs=10000000000",
+            "model.pseudo_inputs",
+        ),
+        ("model.kind=sdm model.dictionary=learned model.atoms=10000000000", "model.atoms"),
+        ("data.size=[100000,100000] data.colour=grey", "data.size"),
+    ],
+)
+def test_the_same_of_models_with_an_encoder(
+    words: str, named: str, call: Called, tmp_path: Path
+) -> None:
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    images = ("data.kind=images", f"data.path={tmp_path}", "data.test=0.5")
+    said = refused(call, "train", "mnist-vae", *images, *words.split(), "--no-track", "--quiet")
+    assert named in said
+    assert "GB" in said
+
+
+def test_frames_that_hardly_move_on_are_refused(call: Called) -> None:
+    said = refused(
+        call, "train", "speech-vae", "--data", "built-in speech", "data.hop=1", "--quiet"
+    )
+    assert "data.hop: 1 with data.window = 1024; at least 16 expected" in said
+
+
+SPACES: dict[str, tuple[dict[str, Any], str]] = {
+    "seed": ({"seed": 2**64}, "seed"),
+    "seeds": ({"seeds": 10**30}, "seeds"),
+    "trials": ({"trials": 10**12}, "trials"),
+    "infinite range": ({"axes": [{"key": "train.rate", "float": [0.1, math.inf]}]}, "train.rate"),
+    "huge range": ({"axes": [{"key": "train.epochs", "int": [1, 10**30]}]}, "train.epochs"),
+    "tiny end": (
+        {"axes": [{"key": "train.rate", "float": [5e-324, 1.0], "log": True}]},
+        "train.rate",
+    ),
+    "grid": (
+        {
+            "search": "grid",
+            "axes": [
+                {"key": f"{k}", "choice": [*range(1, 1001)]} for k in ("train.cycle", "data.seed")
+            ],
+        },
+        "grid",
+    ),
+    "conditions": (
+        {
+            "axes": [
+                {"key": "train.cycle", "choice": [*range(1, 201)]},
+                {"key": "data.seed", "choice": [*range(1, 201)]},
+                {
+                    "key": "train.rate",
+                    "choice": [0.1, 0.2],
+                    "when": {"train.cycle": 1, "data.seed": 1},
+                },
+            ]
+        },
+        "combinations",
+    ),
+    "threads": ({"axes": [{"key": "train.threads", "choice": [1, 2]}]}, "train.threads"),
+    "processes": ({"axes": [{"key": "eval.processes", "int": [1, 2]}]}, "eval.processes"),
+    "row": ({"axes": [{"key": "row", "choice": ["a", "b"]}]}, "axes[0].key"),
+    "section": ({"axes": [{"key": "estep", "choice": ["a", "b"]}]}, "axes[0].key"),
+    "no key": ({"axes": [{"key": 5, "choice": ["a", "b"]}]}, "axes[0].key"),
+    "condition": (
+        {"axes": [{"key": "train.rate", "choice": [0.1], "when": {5: 6}}]},
+        "axes[0].when",
+    ),
+    "condition of none": (
+        {"axes": [{"key": "train.rate", "choice": [0.1], "when": {None: 6}}]},
+        "axes[0].when",
+    ),
+    "fixed section": ({"fixed": {"estep": 5}}, "estep"),
+    "fixed NUL": ({"fixed": {"estep.mapped": "a\0b"}}, "estep.mapped"),
+    "long choice": ({"axes": [{"key": "train.rate", "choice": ["x" * 100_000]}]}, "train.rate"),
+    "many choices": ({"axes": [{"key": "data.seed", "choice": [*range(2000)]}]}, "data.seed"),
+    "memory": (
+        {"axes": [{"key": "model.latent", "int": [8, 10**9]}], "fixed": {"model.hidden": []}},
+        "model.latent",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
+    name: str, call: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("Ray is started")
+
+    monkeypatch.setattr("distvae.tune.study.joined", started)
+    change, named = SPACES[name]
+    Path("space.yaml").write_text(yaml.safe_dump(SPACE | change))
+    assert named in refused(call, "tune", "space.yaml", "--quiet")
+
+
+def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave() -> None:
+    from distvae.tune.ledger import _sampler
+    from distvae.tune.reading import read_space
+
+    for search in ("tpe", "nsga2", "random"):
+        for seed in (4294, 4295, 2**40, 2**64 - 1):
+            space = read_space("space", SPACE | {"search": search, "seed": seed})
+            assert _sampler(space, 3) is not None
+    space = read_space("space", SPACE | {"search": "random", "seed": 4294})
+    drawn = _sampler(space, 3)._rng.rng.random()
+    assert drawn == np.random.RandomState(1_000_003 * 4294 + 3).random()
+
+
+PLACES = [
+    "/proc/run",
+    "x" * 300,
+    "a/" + "x" * 250 + "/b",
+    "x/" * 3000,
+    "s3://bucket/run",
+    "~nobody/run",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_that_cannot_be_is_refused_before_anything_is_made(
+    place: str, call: Called, tmp_path: Path
+) -> None:
+    picture, table = tmp_path / "picture.png", tmp_path / "table.npy"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(picture)
+    np.save(table, np.zeros((20, 4), np.float32))
+    Path("space.yaml").write_text(yaml.safe_dump(SPACE))
+    refused(call, *TRAIN, "-o", place)
+    refused(call, "tune", "space.yaml", "--quiet", "-o", place)
+    refused(call, "ingest", str(table), place)
+    refused(call, "denoise", str(picture), f"{place}.png", "--quiet")
+    refused(call, "denoise", str(picture), "out.png", "--figure", f"{place}.png", "--quiet")
+    refused(call, "denoise", str(picture), "out.png", "--run", place, "--quiet")
+
+
+@pytest.mark.parametrize(
+    "place", ["~nobody", "x" * 300, "x" * 5000, "hdfs://host/x", "gs://", "ftp://u:secret@h/x"]
+)
+@pytest.mark.parametrize(
+    "recipe", ["mnist-vae", "speech-vae", "natural-linear", "picture-fast", "mnist-vae rows"]
+)
+def test_data_that_cannot_be_anywhere_is_refused(recipe: str, place: str, call: Called) -> None:
+    name, *kind = recipe.split()
+    kinds = [word for kind in kind for word in (f"data.kind={kind}", "model.likelihood=gaussian")]
+    said = refused(call, "train", name, *kinds, "--data", place, "--no-track", "--quiet")
+    assert "secret" not in said
+    refused(call, "data", "check", place)
+
+
+@pytest.mark.parametrize(
+    "option", ["--noise=inf", "--noise=1e308", f"--seed={2**64}", f"--stride={HUGE}"]
+)
+def test_an_option_is_held_to_what_its_field_can_be(
+    option: str, call: Called, tmp_path: Path
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(
+        tmp_path / "picture.png"
+    )
+    refused(call, "denoise", str(tmp_path / "picture.png"), "out.png", option, "--quiet")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--workers 2 --wait inf",
+        "--workers 2 --gpus-per-worker inf",
+        "--workers \u00b2",
+        f"--workers {'9' * 5000}",
+    ],
+)
+def test_so_are_those_that_say_who_trains(options: str, call: Called) -> None:
+    refused(call, *TRAIN, *options.split())
+    Path("space.yaml").write_text(yaml.safe_dump(SPACE))
+    refused(call, "tune", "space.yaml", "--quiet", *options.split())
+
+
+def test_users_and_passwords_of_uris_are_never_said() -> None:
+    for uri in (
+        "s3://user:secret@bucket/x",
+        "s3:/user:secret@bucket",
+        "postgresql+psycopg://user:a/secret@host/db",
+    ):
+        assert str(Refusal(f"{uri}: wrong")).endswith(": wrong")
+        assert "secret" not in str(Refusal(f"{uri}: wrong"))
+
+
+@given(st.text(max_size=600))
+def test_a_refusal_is_one_short_line(text: str) -> None:
+    said = str(Refusal(text))
+    assert len(said) <= MESSAGE
+    assert not set(said) & {"\n", "\r", "\0", "\x1b"}
+    assert str(Refusal(said)) == said
+
+
+def test_a_value_is_shown_short_however_it_is_nested() -> None:
+    bomb: list[Any] = ["lol"]
+    for _ in range(100):
+        bomb = [bomb] * 9
+    for value in (
+        bomb,
+        "x" * 10**6,
+        2**20_000,
+        -(2**20_000),
+        {"a" * 10**5: bomb},
+        b"x" * 10**6,
+        {1, 2},
+        None,
+    ):
+        assert len(shown(value)) <= 60
+
+
+FIELDS = [
+    (s, kind, name)
+    for s, known in FAMILIES.items()
+    for kind, cls in known.items()
+    for name in field_types(cls)
+]
+NASTY = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), 10**400, 2**13_000]),
+    st.floats(),
+    st.sampled_from([1e308, 5e-324, 1e-30, 1e30]),
+    st.text(),
+    st.binary(),
+    st.dates(),
+    st.sampled_from(["1e400", "nan", "-inf", "0x10", "1_0", "true", "null", "\0", "\ud800"]),
+)
+VALUES = st.recursive(
+    NASTY,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(FIELDS), VALUES)
+def test_any_value_of_any_field_makes_a_configuration_or_is_refused(
+    place: tuple[str, str, str], value: Any
+) -> None:
+    section, kind, name = place
+    with suppress(Refusal):
+        config = from_dict({section: {"kind": kind, name: value}})
+        _is_usable(
+            field_types(FAMILIES[section][kind])[name], getattr(getattr(config, section), name)
+        )
+
+
+def _is_usable(hint: Any, value: Any) -> None:
+    """Hold numbers to a usual size, and to the very type that the field has."""
+    for part in value if isinstance(value, tuple) else [value]:
+        assert not isinstance(part, bool) or hint is bool
+        if isinstance(part, float):
+            assert part == 0 or 1e-30 <= abs(part) <= 1e30
+        if isinstance(part, int):
+            assert -(2**63) <= part < 2**64
+        if isinstance(part, str):
+            assert "\0" not in part
+
+
+@given(VALUES)
+def test_any_value_in_place_of_an_axis_is_read_or_refused(value: Any) -> None:
+    for tree in (
+        value,
+        [value],
+        [{"key": value, "choice": [1]}],
+        [{"key": "train.rate", "choice": value}],
+    ):
+        _read(tree)
+    for field in ("int", "float", "log", "when"):
+        _read([{"key": "train.rate", "choice": [1], field: value}])
+        _read([{"key": "train.rate", field: value}])
+
+
+def _read(tree: Any) -> None:
+    with suppress(Refusal):
+        read_axes(tree)
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_every_space_is_still_one(name: str) -> None:
+    assert load_space(name).axes
+
+
+@pytest.mark.parametrize("table", sorted(path.stem for path in TABLES.glob("*.yaml")))
+def test_every_table_is_still_one(table: str) -> None:
+    assert [entry.config(None) for entry in read_table(table, "smoke").trained]

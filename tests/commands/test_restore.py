@@ -1,0 +1,292 @@
+"""`distvae denoise` and `distvae inpaint` as a stranger meets them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from distvae.commands.restore import Options, Task, finish
+from distvae.config.recipes import parse_assignments
+from distvae.data import signals
+from distvae.tasks.restoration import Kept, Restoration
+from distvae.train.loop import Interrupted
+from tests.called import Called
+
+SMALL = [
+    "data.window=[4,4]",
+    "model.latent=8",
+    "model.hidden=[16]",
+    "estep.states=16",
+    "train.batch=32",
+]
+BRIEF = [*SMALL, "train.epochs=2", "train.threads=1", "train.device=cpu"]
+SOUND = ["data.window=[16]", *BRIEF[1:]]
+
+
+def pixels(height: int = 20, width: int = 24, channels: int = 3, seed: int = 0) -> np.ndarray:
+    x = np.mgrid[:height, :width, :channels][1]
+    noise = 10 * np.random.default_rng(seed).standard_normal((height, width, channels))
+    return (np.where((x // 6) % 2, 180.0, 60.0) + noise).clip(0, 255)
+
+
+def save(name: str, values: np.ndarray) -> None:
+    Image.fromarray(values.astype(np.uint8).squeeze()).save(name)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a grey picture, a colour one, and a sound."""
+    monkeypatch.chdir(tmp_path)
+    save("grey.png", pixels(channels=1))
+    save("colour.png", pixels())
+    soundfile.write("stereo.wav", pixels(1, 400, 2)[0] / 255 - 0.5, 22050)
+
+
+def test_a_picture_is_denoised_and_what_happens_is_told(call: Called) -> None:
+    code, _, err = call("denoise", "grey.png", "out.png", *BRIEF)
+    assert code == 0
+    assert "grey.png: 357 windows of 16 values, 0.1 MB, 2 epochs in about " in err
+    assert err.count("nats/window") == 2
+    assert "out.png: written as it was after epoch 2" in err
+    assert "PSNR" not in err
+    assert signals.read(Path("out.png")).values.shape == (20, 24, 1)
+
+
+def test_a_benchmark_makes_noise_and_reports_how_near_it_comes(call: Called) -> None:
+    code, out, _ = call(
+        "denoise", "colour.png", "out.png", "--noise", "25", "--json", "--figure", "f.png", *BRIEF
+    )
+    assert code == 0
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert records[-1].keys() >= {"bound", "sigma", "seconds", "active", "psnr"}
+    with Image.open("f.png") as figure:
+        assert figure.width > 3 * 300
+
+
+def test_transparency_and_depth_are_kept(call: Called) -> None:
+    given = np.concatenate([pixels(), 255 * np.ones((20, 24, 1))], -1)
+    save("clear.png", given)
+    assert call("denoise", "clear.png", "out.tif", "--quiet", *BRIEF)[0] == 0
+    np.testing.assert_array_equal(signals.read(Path("out.tif")).alpha, 255)
+    signals.write(Path("deep.png"), signals.Signal(pixels(), bits=16))
+    assert call("denoise", "deep.png", "deep-out.png", "--quiet", *BRIEF)[0] == 0
+    assert signals.read(Path("deep-out.png")).bits == 16
+
+
+def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
+    code, out, _ = call(
+        "denoise", "stereo.wav", "out.flac", "--noise", "0.1", "--json", "--figure", "f.png", *SOUND
+    )
+    assert code == 0
+    assert "snr" in json.loads(out.splitlines()[-1])
+    assert signals.read(Path("out.flac")).values.shape == (400, 2)
+    assert soundfile.info("out.flac").samplerate == 22050
+    assert Path("f.png").stat().st_size > 1000
+
+
+def test_samples_that_are_clipped_are_told(call: Called) -> None:
+    soundfile.write("loud.wav", 10 * (pixels(1, 400, 2)[0] / 255 - 0.5), 22050, subtype="FLOAT")
+    _, _, err = call("denoise", "loud.wav", "held.wav", *SOUND)
+    assert "clipped" not in err
+    assert np.abs(signals.read(Path("held.wav")).values).max() > 1
+    _, _, err = call("denoise", "loud.wav", "cut.flac", *SOUND)
+    assert "samples beyond full scale were clipped, a .wav of floats would hold them" in err
+
+
+@pytest.mark.parametrize("way", ["mask", "value", "drop"])
+def test_missing_pixels_are_filled_in_and_observed_ones_kept(call: Called, way: str) -> None:
+    gone = np.random.default_rng(0).random((20, 24)) < 0.3
+    save("holed.png", np.where(gone[..., None], 0, pixels()))
+    save("mask.png", 255 * gone)
+    words = {
+        "mask": ["--mask", "mask.png"],
+        "value": ["--missing-value", "0"],
+        "drop": ["--drop", "0.3"],
+    }[way]
+    source = "colour.png" if way == "drop" else "holed.png"
+    code, _, err = call("inpaint", source, "out.png", *words, *BRIEF)
+    assert code == 0
+    result, given = (signals.read(Path(name)).values for name in ("out.png", source))
+    if way == "drop":
+        assert "PSNR" in err
+        assert 0.2 < (result != given).any(-1).mean() <= 0.4
+    else:
+        np.testing.assert_array_equal(result[~gone], given[~gone])
+        assert (result[gone] != 0).all()
+
+
+def test_the_same_command_gives_the_same_file(call: Called) -> None:
+    for name in ("a.png", "b.png"):
+        assert (
+            call("denoise", "grey.png", name, "--noise", "20", "--seed", "3", "--quiet", *BRIEF)[0]
+            == 0
+        )
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert (
+        call("denoise", "grey.png", "c.png", "--noise", "20", "--seed", "4", "--quiet", *BRIEF)[0]
+        == 0
+    )
+    assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
+
+
+def test_a_model_that_diverged_writes_nothing(call: Called) -> None:
+    code, _, err = call("denoise", "grey.png", "out.png", *BRIEF, "train.rate=1e30")
+    assert code == 1
+    assert "no longer finite" in err
+    assert not Path("out.png").exists()
+
+
+def prepare_bad_files() -> None:
+    save("flat.png", np.full((20, 24), 7))
+    save("small.png", pixels(3, 24, 1))
+    save("mask-small.png", pixels(8, 8, 1))
+    save("mask-none.png", np.zeros((20, 24)))
+    save("mask-all.png", np.full((20, 24), 255))
+    Path("empty.png").write_bytes(b"")
+    Path("cut.png").write_bytes(Path("colour.png").read_bytes()[:700])
+    Path("text.txt").write_text("text")
+    save("clear.png", np.concatenate([pixels(), pixels(channels=1)], -1))
+    soundfile.write("silent.wav", np.zeros(400), 16000)
+    soundfile.write("short.wav", np.sin(np.arange(400)), 16000)
+
+
+REFUSED = {
+    "denoise absent.png out.png": "absent.png",
+    "denoise empty.png out.png": "empty.png",
+    "denoise cut.png out.png": "cut.png",
+    "denoise text.txt out.png": "'.txt' is no kind of file read here",
+    "denoise flat.png out.png": ".png: all values are 7",
+    "train picture-fast data.path=flat.png": "flat.png: all values are 7",
+    "denoise silent.wav out.wav data.window=[16]": "all values are 0",
+    "denoise silent.wav out.wav data.window=[16] --noise 0.1": (
+        "silent.wav: silent, so that nothing is close to it"
+    ),
+    "denoise short.wav out.wav data.window=[16] --clean silent.wav": (
+        "silent.wav: silent, so that nothing is close"
+    ),
+    "denoise small.png out.png": "larger than the data's 3 x 24",
+    "denoise grey.png out.bmp": "'.bmp' is no kind of file written here",
+    "denoise grey.png out.wav": "'.wav' is no kind of file written here",
+    "denoise clear.png out.jpg": "'.jpg' is no kind of file written here",
+    "denoise grey.png nowhere/out.png": "existing, writable folder",
+    "denoise grey.png colour.png": "--force",
+    "denoise grey.png out.png --figure out.txt": "'.txt'",
+    "denoise grey.png out.png --figure out.png": (
+        "--figure: out.png: the result goes there; another file expected"
+    ),
+    "denoise grey.png out.png --run grey.png/run": "grey.png/run: cannot write into ",
+    "denoise grey.png out.png --run grey.png": (
+        "grey.png: cannot write into grey.png; a writable folder"
+    ),
+    "denoise grey.png out.png --resume": "--resume: no run in out.png.run to go on with",
+    "denoise grey.png out.png --resume --run kept": "--resume: no run in kept to go on with",
+    "denoise grey.png out.png --clean colour.png": "20 x 24 x 1 expected",
+    "denoise grey.png out.png --noise 5 --clean grey.png": "leave --clean out",
+    "denoise grey.png out.png --recipe house-52": "did you mean 'house-50'",
+    "denoise grey.png out.png model.latent=3": "only 8 states",
+    "denoise grey.png out.png estep.parents=17": "at most as many expected",
+    "denoise grey.png out.png --stride 5": "leaves gaps",
+    "denoise stereo.wav out.wav": "[samples] expected",
+    "denoise grey.png out.png estep.states=256 model.latent=4000000000000": "GB",
+    "inpaint grey.png out.png": "exactly one of them",
+    "inpaint grey.png out.png --mask mask-none.png --drop 0.5": "exactly one of them",
+    "inpaint grey.png out.png --mask mask-small.png": "8 x 8 pixels; 20 x 24 expected",
+    "inpaint grey.png out.png --mask mask-none.png": "nothing is missing",
+    "inpaint grey.png out.png --mask mask-all.png": "everything is missing",
+    "inpaint grey.png out.png --missing-value 256": "nothing is missing",
+    "inpaint grey.png out.png --drop 1": "everything is missing",
+    "inpaint stereo.wav out.wav --drop 0.5": "a picture expected",
+    "inpaint grey.png out.png --drop 0.5 data.noise=5": (
+        "data.drop: 0.5 with data.noise = 5; one of the two expected"
+    ),
+    "inpaint grey.png out.png --mask mask-none.png data.noise=5": (
+        "data.noise: 5, but none is added here"
+    ),
+    "denoise grey.png out.png data.drop=0.5": "data.drop: 0.5, but nothing is dropped here",
+    "denoise stereo.wav out.wav data.window=[16] data.drop=0.5": (
+        "data.drop: 0.5 with windows of a sound"
+    ),
+    "denoise grey.png out.png data.noise=5 --clean grey.png": "leave --clean out",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_bad_input_is_refused_before_training_with_exit_code_two(call: Called, words: str) -> None:
+    prepare_bad_files()
+    code, out, err = call(*words.split()[:3], *BRIEF, *words.split()[3:])
+    assert code == 2
+    assert REFUSED[words] in err
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert not list(Path.cwd().glob("out.*"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_restoration_is_written_and_resumed() -> None:
+    epochs = 200
+    words = [*BRIEF, f"train.epochs={epochs}", "--noise", "20", "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        "from distvae.cli import main; main()",
+        "denoise",
+        "grey.png",
+        "out.png",
+        *words,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        for _ in range(3):
+            running.stdout.readline()
+        os.kill(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert re.search(rb"written as it was (after|in) epoch \d", err)
+    first = Path("out.png").read_bytes()
+    again = subprocess.run(command, capture_output=True, check=False)
+    assert again.returncode == 2
+    assert b"out.png" in again.stderr
+    done = subprocess.run([*command, "--resume"], capture_output=True, check=True)
+    stages = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [stage["epoch"] for stage in stages] == list(range(epochs - len(stages) + 1, epochs + 1))
+    assert 3 <= epochs - len(stages) < epochs
+    assert Path("out.png").read_bytes() != first
+    assert not Path("out.png.run").exists()
+
+
+def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: Path) -> None:
+    given = signals.read(Path("grey.png"))
+    options = Options(settings=parse_assignments([*BRIEF, "estep.block=32"]))
+    task = Task(Path("grey.png"), Path("out.png"), "", given, None, options)
+    asked = iter([False, False, True])
+    restoration = Restoration(task.config, given.values, task.name, Kept(task.folder))
+    assert finish(task, restoration) == "nothing is restored yet, out.png is not written"
+    with pytest.raises(Interrupted):
+        list(restoration.run(lambda: next(asked)))
+    assert "out.png: written as it was in epoch 1" in finish(task, restoration)
+    assert signals.read(Path("out.png")).values.shape == given.values.shape
+    again = Restoration(task.config, given.values, task.name, Kept(task.folder, resume=True))
+    assert [stage.epoch for stage in again.run()] == [1, 2]
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_a_sound_that_lost_something_is_denoised_into_one_that_loses_nothing(
+    call: Called, suffix: str
+) -> None:
+    soundfile.write(f"a.{suffix}", pixels(1, 400, 2)[0] / 255 - 0.5, 22050)
+    assert call("denoise", f"a.{suffix}", "out.wav", "--quiet", *SOUND)[0] == 0
+    assert soundfile.info("out.wav").channels == 2
+    code, _, err = call("denoise", f"a.{suffix}", f"out.{suffix}", "--quiet", *SOUND)
+    assert (
+        code,
+        f"'.{suffix}' is no kind of file written here; .wav or .flac expected" in err,
+    ) == (2, True)

@@ -1,0 +1,126 @@
+"""What a cluster adds to a command line, and what it cannot do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.cli.submit import STORAGE, Command, _complete
+from distvae.files.refusal import Refusal
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = {
+    "--address": "10.0.0.1:6379",
+    "--wait": "5",
+    "--resume": None,
+    "--out": "/x/runs",
+    "--storage": "s3://b/runs",
+}
+
+
+def values(words: list[str], option: str) -> list[str]:
+    return [words[place + 1] for place, word in enumerate(words) if word == option]
+
+
+@given(st.sets(st.sampled_from(sorted(OPTIONS.keys() - {"--storage"}))))
+def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> None:
+    given = ["speech", *(word for name in sorted(said) for word in (name, OPTIONS[name]) if word)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STORAGE, "/mnt/distvae/")
+        words = _complete("tune", given)
+    assert words[: 1 + len(given)] == ["tune", *given]
+    assert values(words, "--address") == [OPTIONS["--address"] if "--address" in said else "auto"]
+    assert values(words, "--out") == ["/x/runs" if "--out" in said else "/mnt/distvae/runs/speech"]
+    assert words.count("--resume") == 1
+    assert words.count("--wait") == 1
+
+
+@pytest.mark.parametrize("said", [["--out", "/x"], ["--out=/x"], ["-o", "/x"], ["-o/x"]])
+def test_a_place_is_named_in_any_way_that_the_command_line_knows(said: list[str]) -> None:
+    words = _complete("tune", ["speech", *said])
+    assert words[2 : 2 + len(said)] == said
+    assert values(words, "--out") == (["/x"] if said[0] == "--out" else [])
+
+
+def test_a_sweep_that_is_to_begin_anew_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STORAGE, "/mnt/distvae")
+    assert "--resume" not in _complete("tune", ["tune_spaces/speech.yaml", "--force"])
+
+
+def test_a_training_is_kept_on_any_storage_and_a_sweep_in_a_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(STORAGE, "s3://bucket/distvae")
+    assert values(_complete("train", ["bars", "--workers", "2"]), "--storage") == [
+        "s3://bucket/distvae/runs"
+    ]
+    with pytest.raises(
+        Refusal, match="s3://bucket/distvae; a sweep needs a folder on a disk that all machines see"
+    ):
+        _complete("tune", ["speech"])
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+def test_without_a_storage_the_option_that_names_one_is_asked_for(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(STORAGE, raising=False)
+    with pytest.raises(
+        Refusal, match=r"DISTVAE_STORAGE: not set on the head; --(out|storage) expected"
+    ):
+        _complete(command, ["bars"])
+
+
+@pytest.mark.parametrize("script", ["sweep.py", "train.py"])
+def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_path: Path) -> None:
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {
+            "HOME": str(tmp_path),
+            STORAGE: str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+        }
+        start = [sys.executable, str(ROOT / "cluster" / script)]
+        return subprocess.run(
+            [*start, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+
+    told = run("--help")
+    assert told.returncode == 0
+    assert "--workers" in told.stdout
+    assert "Traceback" not in told.stderr
+    absent = run("tune_spaces/mine.yaml")
+    assert absent.returncode == 2
+    assert "tune_spaces/mine.yaml: not on the head" in absent.stderr
+    assert "Traceback" not in absent.stderr
+
+
+def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
+    """No checkout where `ray up` puts it, and no Ray that runs here, or one whose token is not
+    ours.
+    """
+
+    def run(folder: Path) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {
+            "HOME": str(tmp_path),
+            STORAGE: str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+        }
+        words = [sys.executable, str(ROOT / "cluster" / "sweep.py"), "demo"]
+        environment |= {"RAY_ADDRESS": "", "RAY_TMPDIR": str(tmp_path)}
+        return subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    unreachable = (
+        "--address: auto: no Ray",
+        "--address: auto: Token authentication is enabled but",
+    )
+    for folder, reasons in ((tmp_path, ("distvae-checkout: not there",)), (ROOT, unreachable)):
+        done = run(folder)
+        assert done.returncode == 2
+        assert any(reason in done.stderr for reason in reasons), done.stderr
+        assert "Traceback" not in done.stderr

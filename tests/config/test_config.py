@@ -1,0 +1,187 @@
+"""Configuration: what is valid survives a round trip, what is not is refused by its dotted path."""
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.config import Config, flatten, from_dict, to_dict
+from distvae.config.recipes import (
+    load,
+    override,
+    parse_assignments,
+    read_tree,
+    recipe_names,
+    recipe_path,
+)
+from distvae.config.schema import FAMILIES, SECTIONS, field_types
+from distvae.files.refusal import Refusal
+
+KNOWN = [
+    (section, kind, name)
+    for section, families in FAMILIES.items()
+    for kind, cls in families.items()
+    for name in field_types(cls)
+]
+
+
+def test_the_defaults_are_valid() -> None:
+    assert from_dict(to_dict(Config())) == Config()
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_resolved_recipe_means_the_same_when_read_again(recipe: str) -> None:
+    config = load(recipe)
+    assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_recipe_lists_only_what_differs_from_the_defaults(recipe: str) -> None:
+    for section, fields in read_tree(recipe_path(recipe)).items():
+        if section in SECTIONS:
+            default = _plain(type(getattr(load(recipe), section))())
+            for name, value in fields.items():
+                assert name == "kind" or value != default[name], f"{section}.{name}"
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(part).items()}
+
+
+@given(st.sampled_from(KNOWN), st.data())
+def test_every_typo_is_refused_with_its_path_and_the_nearest_name(
+    place: tuple[str, str, str], data: Any
+) -> None:
+    section, kind, name = place
+    cut = data.draw(st.integers(0, len(name) - 1))
+    typo = name[:cut] + "_" + name[cut:]
+    with pytest.raises(Refusal) as refused:
+        from_dict({section: {"kind": kind, typo: 1}})
+    assert f"{section}.{typo}" in str(refused.value)
+    assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"trian": {}}, "trian"),
+        ({"train": {"epochs": 0}}, "train.epochs"),
+        ({"train": {"epochs": 2.5}}, "train.epochs"),
+        ({"train": {"epochs": True}}, "train.epochs"),
+        ({"train": {"rate": float("nan")}}, "train.rate"),
+        ({"train": {"rate": -1e-3}}, "train.rate"),
+        ({"train": {"patience": 0}}, "train.patience"),
+        ({"train": {"schedule": "cosin"}}, "train.schedule"),
+        ({"train": [1]}, "train"),
+        ({"model": {"kind": "vea"}}, "model.kind"),
+        ({"model": {"kind": ["vae"]}}, "model.kind"),
+        ({"model": {"kind": {"vae": 1}}}, "model.kind"),
+        ({"model": {"latent": 0}}, "model.latent"),
+        ({"model": {"hidden": [128, 0]}}, "model.hidden[1]"),
+        ({"model": {"hidden": 128}}, "model.hidden"),
+        ({"model": {"kind": "vsc", "alpha": 1.0}}, "model.alpha"),
+        ({"model": {"kind": "vsc", "alpha": 0}}, "model.alpha"),
+        ({"model": {"kind": "vsc", "slab_warmup": [5, 1]}}, "model.slab_warmup"),
+        ({"model": {"kind": "sdm", "atoms": 0}}, "model.atoms"),
+        ({"model": {"kind": "sdm", "atoms": 64}}, "model.atoms"),
+        ({"model": {"kind": "sdm", "coherence": 1.0}}, "model.coherence"),
+        (
+            {"model": {"kind": "tvae", "latent": 3}, "estep": {"states": 8, "children": 4}},
+            "estep.children: 4, each",
+        ),
+        (
+            {
+                "model": {"kind": "tvae", "latent": 1},
+                "estep": {"states": 2, "parents": 2, "crossover": "one_point"},
+            },
+            "estep.crossover",
+        ),
+        ({"data": {"hop": 300}}, "data.hop"),
+        (
+            {"data": {"kind": "sprites", "rows": 10, "val": 0.89, "test": 0.01}},
+            "data.val + data.test: 9 + 1 of 10",
+        ),
+        ({"data": {"val": 0.6, "test": 0.6}}, "data.val"),
+        ({"data": {"rate": 0}}, "data.rate"),
+        ({"eval": {"metrics": ["pesq"]}}, "eval.metrics[0]"),
+        ({"follows": "papr"}, "follows"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_its_path(tree: dict[str, Any], path: str) -> None:
+    with pytest.raises(Refusal, match=r".+") as refused:
+        from_dict(tree)
+    assert str(refused.value).startswith(path)
+
+
+def test_a_changed_kind_drops_what_the_new_family_lacks() -> None:
+    tree = override({"model": {"kind": "vsc", "alpha": 0.3, "latent": 8}}, {"model.kind": "vae"})
+    assert tree["model"] == {"kind": "vae", "latent": 8}
+
+
+def test_a_field_of_what_is_no_section_and_a_kind_that_is_no_word_are_refused() -> None:
+    with pytest.raises(Refusal, match="model: 3 is not a mapping of fields"):
+        override({"model": 3}, {"model.latent": 8})
+    with pytest.raises(Refusal, match=r"model\.kind: \['vae'\]; one of "):
+        from_dict(override({}, {"model.kind": ["vae"]}))
+
+
+def test_a_field_assigned_with_its_kind_is_kept_whatever_the_order() -> None:
+    tree = override({}, {"model.alpha": 0.3, "model.kind": "vsc"})
+    assert from_dict(tree).model.alpha == 0.3
+
+
+def test_assignments_are_read_as_yaml() -> None:
+    words = ["train.epochs=3", "train.rate=1e-4", "model.hidden=[64, 32]", "train.patience=null"]
+    config = from_dict(override({}, parse_assignments(words)))
+    assert (config.train.epochs, config.train.rate, config.model.hidden, config.train.patience) == (
+        3,
+        1e-4,
+        (64, 32),
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "train.epochs",
+        "=3",
+        " =3",
+        ".epochs=3",
+        "train.=3",
+        "train.epochs==3",
+        "train.epochs=[1",
+        "a.b=2020-99-99",
+    ],
+)
+def test_what_is_not_an_assignment_is_refused(word: str) -> None:
+    with pytest.raises(Refusal):
+        parse_assignments([word])
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists),
+        max_size=4,
+    )
+)
+def test_no_tree_does_worse_than_being_refused(tree: dict[str, Any]) -> None:
+    for section in SECTIONS:
+        try:
+            config = from_dict({section: tree})
+        except Refusal:
+            continue
+        assert from_dict(to_dict(config)) == config
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
+    with pytest.raises(Refusal, match="speech-vae"):
+        load("speech-vea")
+
+
+def test_flat_keys_are_what_the_command_line_takes() -> None:
+    config = load("mnist-vsc")
+    assert from_dict(override({}, flatten(config))) == config

@@ -1,0 +1,156 @@
+"""A run kept in an object store: the same numbers, resumed, brought here to be looked at, its
+password nowhere.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distvae.config import IdxData, PatchData
+from distvae.data import open_dataset
+from distvae.data.windows.patches import named
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.train.mirror import bring, place
+from distvae.train.run import Run, read_epochs, read_info
+from distvae.train.session import fit
+from tests import tiny
+
+SECRET = "correct-horse"
+TVAE: dict[str, Any] = {
+    "model": {"kind": "tvae"},
+    "estep": {"kind": "evolution", "states": 6, "parents": 2, "children": 2, "block": 16},
+    "train": {"epochs": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    """A URI of an empty bucket, in a server of this machine."""
+    pytest.importorskip("moto", reason="moto, which plays an object store, is not installed")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = (
+        f"scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
+    )
+    Folder(f"s3://key:{SECRET}@bucket?{options}").system.create_dir("bucket")
+    yield f"s3://key:{SECRET}@bucket/runs?{options}"
+    server.stop()
+
+
+def test_files_are_written_read_and_removed(store: str) -> None:
+    folder = Folder(store).below("files")
+    assert folder.empty()
+    folder.write("a", b"one")
+    folder.append("a", b"two")
+    assert folder.names() == ["a"]
+    assert folder.read("a") == b"onetwo"
+    folder.remove()
+    assert folder.empty()
+
+
+def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", place(tmp_path / "run", store, resume=False, force=False)
+    list(fit(tiny.config(**TVAE), tiny.dataset(), here))
+    begun = fit(tiny.config(**TVAE), tiny.dataset(), there)
+    next(begun)
+    del begun
+    list(fit(tiny.config(**TVAE), tiny.dataset(), there, resume=True))
+    bring(there, tmp_path / "run")
+    bounds = [
+        [epoch["val_bound"] for epoch in read_epochs(run)] for run in (here, tmp_path / "run")
+    ]
+    assert bounds[0] == bounds[1]
+    x = tiny.dataset().splits["test"][:]
+    assert (Run.open(here).encode(x) == Run.open(tmp_path / "run").encode(x)).all()
+    names = {path.name.partition("-")[0] for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "run.json",
+        "config.yaml",
+        "epochs.jsonl",
+        "best.json",
+        "last.json",
+        "best",
+        "last",
+    }
+    assert not any(SECRET.encode() in path.read_bytes() for path in (tmp_path / "run").iterdir())
+    assert "bucket/runs/run" in read_info(tmp_path / "run")["storage"]
+    assert SECRET not in str(there)
+
+
+def test_a_resume_finds_the_storage_that_the_run_began_with(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = place(tmp_path / "again", store, resume=False, force=False)
+    list(fit(tiny.config(**TVAE), tiny.dataset(), there))
+    bring(there, tmp_path / "again")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    found = place(tmp_path / "again", None, resume=True, force=False)
+    assert found.has("last.json")
+    assert found.remote
+
+
+def test_a_storage_that_cannot_be_written_is_refused_without_its_password(
+    store: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        Refusal, match=r"--storage: s3://other/runs/run: .*NO_SUCH_BUCKET"
+    ) as refused:
+        place(tmp_path / "run", store.replace("@bucket", "@other"), resume=False, force=False)
+    assert SECRET not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def put(
+    folder: Folder, name: str, picture: np.ndarray[Any, np.dtype[np.uint8]], scratch: Path
+) -> None:
+    Image.fromarray(picture).save(scratch / "picture.png")
+    folder.write(name, (scratch / "picture.png").read_bytes())
+
+
+@pytest.fixture
+def shared(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A folder of the bucket, found by a URI without a password, and a cache of its own."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+    return Folder(store.replace(f"key:{SECRET}@", "")).below(tmp_path.name)
+
+
+def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(
+    shared: Folder, tmp_path: Path
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)
+    put(shared, "house.png", picture, tmp_path)
+    uri = shared.given.replace(tmp_path.name, f"{tmp_path.name}/house.png")
+    there = open_dataset(PatchData(path=uri, window=(4, 4)))
+    here = open_dataset(PatchData(path=str(tmp_path / "picture.png"), window=(4, 4)))
+    assert there.digest == here.digest
+    assert np.array_equal(there.splits["train"][:], here.splits["train"][:])
+    assert there.origin == uri
+    assert there.name == "house.png"
+    assert np.array_equal(named(PatchData(path=uri)).values[..., 0], picture)
+    (kept,) = (tmp_path / "cache" / "data").glob("*/house.png")
+    written = kept.stat().st_mtime_ns
+    open_dataset(PatchData(path=uri, window=(4, 4)))
+    assert kept.stat().st_mtime_ns == written
+    put(shared, "house.png", picture[:, :20], tmp_path)
+    assert open_dataset(PatchData(path=uri, window=(4, 4))).digest != here.digest
+
+
+def test_data_of_a_uri_that_is_not_there_or_tells_a_password_is_refused(
+    shared: Folder, store: str
+) -> None:
+    with pytest.raises(Refusal, match=r"data\.path: s3://bucket/runs/.*: .*does not exist"):
+        open_dataset(IdxData(path=shared.below("nothing").given))
+    with pytest.raises(Refusal, match="names and passwords belong in the environment") as refused:
+        open_dataset(IdxData(path=store))
+    assert SECRET not in str(refused.value)

@@ -1,0 +1,168 @@
+"""Whatever is in a file, it is read or refused by its name in a short sentence, soon."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.config.recipes import load, parse_assignments
+from distvae.files.refusal import Refusal, shown
+from distvae.files.untrusted import brief, parse_json, parse_yaml, read_json, read_yaml
+from distvae.train.checkpoint import read_manifest
+from tests.called import Called
+
+DEEP = "[" * 2000 + "]" * 2000
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+CHAIN = "a0: &a0 [x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}]\n" for k in range(1, 200))
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"a{k}: &a{k} {{<<: [*a{k - 1 or ''}, *a{k - 1 or ''}]}}\n" for k in range(1, 40)
+)
+MERGED = MERGED.replace("*a0", "*a")
+HOSTILE = {
+    "deep": (f"model: {DEEP}", "nested more than 50 deep"),
+    "deep blocks": ("\n".join(" " * k + "a:" for k in range(200)), "nested more than 50 deep"),
+    "hexadecimal": (f"train: {{epochs: 0x{'f' * 5000}}}", "a whole number of more than 300 digits"),
+    "decimal": (f"train: {{epochs: {'9' * 5000}}}", "not YAML"),
+    "sexagesimal": (f"train: {{epochs: 1{':59' * 900}}}", "a whole number of more than 300 digits"),
+    "bomb": (BOMB, "more than 20,000 values"),
+    "chain": (CHAIN, "nested more than 50 deep"),
+    "merged": (MERGED, "more than 20,000 values"),
+    "itself": ("a: &a [*a]", "*a stands for what it is itself a part of"),
+    "unknown": ("a: *b", "not YAML"),
+    "many": (f"[{'1,' * 30_000}]", "more than 20,000 values"),
+    "long": ("a: " + "x" * 2**19, "bytes; at most 262,144 of YAML expected"),
+    "bytes": ("\x00", "not YAML"),
+    "truth": ("a: !!bool perhaps", "not YAML"),
+    "whole": ("a: !!int ''", "not YAML"),
+    "day": ("a: !!timestamp never", "not YAML"),
+    "object": ("a: !!python/object/apply:os.system [true]", "not YAML"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_yaml_is_refused_by_name_in_a_line(call: Called, tmp_path: Path, name: str) -> None:
+    text, words = HOSTILE[name]
+    path = tmp_path / "hostile.yaml"
+    path.write_text(text)
+    for command in ("train", "tune"):
+        code, out, err = call(command, str(path))
+        assert (code, out) == (2, "")
+        assert f"{path}: " in err
+        assert words in err
+        assert (len(err.splitlines()), len(err) < 500) == (1, True)
+
+
+@pytest.mark.parametrize("text", [DEEP, f"0x{'f' * 5000}", "&a [*a]", "!!int ''"])
+def test_hostile_values_of_a_command_line_are_refused_by_their_key(call: Called, text: str) -> None:
+    code, out, err = call("train", "bars", f"train.epochs={text}")
+    assert (code, out) == (2, "")
+    assert "train.epochs" in err
+    assert (len(err.splitlines()), len(err) < 500) == (1, True)
+
+
+@pytest.mark.parametrize("read", [read_yaml, read_json, lambda path: load(str(path))])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    for name, kind in {
+        "pipe": "a named pipe",
+        "folder": "a folder",
+        "zero": "a device",
+        "none": "no such file",
+    }.items():
+        with pytest.raises(Refusal, match=rf"{name}\.yaml: {kind}; .* expected"):
+            read(tmp_path / f"{name}.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.text(max_size=9),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=5), children, max_size=4)
+    ),
+    max_leaves=30,
+)
+
+
+@given(VALUES, st.booleans())
+def test_whatever_was_written_is_read_as_pyyaml_reads_it(value: object, flow: bool) -> None:
+    text = yaml.safe_dump([value, value], default_flow_style=flow)
+    assert parse_yaml(text, "x") == yaml.safe_load(text) == [value, value]
+
+
+@given(st.text(st.sampled_from("ab:1-[]{}&*!<> '\"\n,?|%@0x.~#\t"), max_size=40))
+def test_any_text_is_yaml_or_refused(text: str) -> None:
+    with suppress(Refusal):
+        parse_yaml(text, "x")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "3",
+        "{",
+        DEEP,
+        '{"a": ' * 500 + "1" + "}" * 500,
+        '{"a":' + "9" * 5000 + "}",
+        "\x00",
+        b"\xff\xfe\xfd",
+    ],
+)
+def test_json_that_is_no_object_or_deep_is_refused(content: str | bytes) -> None:
+    with pytest.raises(Refusal, match="x: altered or damaged: not the JSON"):
+        parse_json(content, "x")
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "config.yaml", "best.json", "last.json", "epochs.jsonl"]
+)
+def test_a_folder_named_as_a_file_of_a_run_is_refused(
+    call: Called, tmp_path: Path, name: str
+) -> None:
+    small = [
+        "--out",
+        str(tmp_path / "run"),
+        "--no-track",
+        "--no-evaluate",
+        "--quiet",
+        "train.epochs=1",
+        "data.rows=20",
+    ]
+    assert call("train", "bars", *small)[0] == 0
+    path = tmp_path / "run" / name
+    path.unlink()
+    path.mkdir()
+    code, _, err = call("train", "bars", *small, "--resume")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{path}: a folder; a file, or none, expected" in err
+
+
+def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best.json").mkdir()
+    with pytest.raises(Refusal, match=r"best\.json: "):
+        read_manifest(tmp_path, "best.json")
+
+
+@pytest.mark.parametrize(
+    "value", [10**5000, "x" * 10**6, [list(range(10**5))], "a\nb\x1b[31m"], ids=range(4)
+)
+def test_a_value_is_shown_on_one_short_line(value: object) -> None:
+    assert len(shown(value)) <= 60
+    assert shown(value).isprintable()
+    assert len(brief(str(value)[:9])) <= 60 if not isinstance(value, int) else True
+
+
+def test_assignments_are_still_read_as_yaml() -> None:
+    assert parse_assignments(["a.b=[1, 2]", "c=x y"]) == {"a.b": [1, 2], "c": "x y"}

@@ -1,0 +1,167 @@
+"""No command listens on an address that other machines reach, seen from outside in the kernel's own
+tables.
+"""
+
+import ipaddress
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import distvae
+from tests.train.commands import PLAIN, TORCHRUN, command
+from tests.train.crew import free_port
+from tests.train.processes import below
+
+BARS = ["bars", "data.rows=200", "train.epochs=2"]
+SPACE = """
+about: Two trials on bars.
+base: bars
+fixed: {data.rows: 200, train.epochs: 1}
+metrics: {val_bound: max}
+trials: 2
+concurrent: 2
+axes:
+  - {key: model.latent, choice: [8, 10]}
+"""
+LISTENS = "0A"
+"""How the kernel's tables say so."""
+
+
+def listeners(pids: Collection[int]) -> set[str]:
+    """The addresses on which some processes listen, each with the number of its port and a part of
+    the command.
+    """
+    held = {inode: pid for pid in pids for inode in sockets(pid)}
+    return {
+        f"{address} {port} {title(held[inode])}"
+        for address, port, inode in listening()
+        if inode in held
+    }
+
+
+def sockets(pid: int) -> Iterator[str]:
+    with suppress(OSError):  # it has just ended
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                yield str(file.readlink()).removeprefix("socket:[").removesuffix("]")
+
+
+def title(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:60]
+    return ""
+
+
+def listening() -> Iterator[tuple[str, int, str]]:
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == LISTENS:
+                digits, port = words[1].split(":")
+                yield address(bytes.fromhex(digits)), int(port, 16), words[9]
+
+
+def address(words: bytes) -> str:
+    """An address from the kernel's words of four bytes, each in the order of the machine."""
+    parts = [words[start : start + 4] for start in range(0, len(words), 4)]
+    return str(
+        ipaddress.ip_address(
+            b"".join(part[::-1] if sys.byteorder == "little" else part for part in parts)
+        )
+    )
+
+
+def reachable(listener: str) -> bool:
+    found = ipaddress.ip_address(listener.split()[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return not (mapped or found).is_loopback
+
+
+def test_an_open_socket_is_seen() -> None:
+    code = (
+        "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print(flush=True);"
+        " time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        seen = listeners([process.pid])
+        process.kill()
+    assert len(seen) == 1
+    assert all(map(reachable, seen))
+
+
+@contextmanager
+def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        process.kill()
+
+
+def watched(words: list[str], enough: str = "") -> set[str]:
+    """All that a command listens on until it ends, or listens on what is enough."""
+    seen: set[str] = set()
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process, ended(process):
+        while process.poll() is None and not (
+            enough and any(enough in listener for listener in seen)
+        ):
+            seen |= listeners([process.pid, *below(process.pid)])
+            time.sleep(0.1)
+        if not enough:
+            assert process.stderr
+            assert process.wait() == 0, process.stderr.read()
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_training_listens_on_loopback_alone(options: list[str], tmp_path: Path) -> None:
+    seen = watched(command(PLAIN, BARS, tmp_path / "run", *options))
+    assert bool(seen) == bool(options)
+    assert not [listener for listener in seen if reachable(listener)]
+
+
+@pytest.mark.slow
+def test_a_sweep_listens_on_loopback_alone(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    seen = watched(
+        [*PLAIN, "tune", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "sweep"), "--quiet"]
+    )
+    assert seen
+    assert not [listener for listener in seen if reachable(listener)]
+
+
+@pytest.mark.slow
+def test_torchrun_alone_opens_a_store_and_its_workers_none(tmp_path: Path) -> None:
+    seen = watched(command(TORCHRUN, BARS, tmp_path / "run"))
+    assert seen
+    assert {"torch.distributed.run" in listener for listener in seen if reachable(listener)} <= {
+        True
+    }
+
+
+@pytest.mark.slow
+def test_the_tracking_server_listens_on_loopback_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, port = Path(distvae.__file__).parent.parent, free_port()
+    monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(
+        [*PLAIN, "train", *BARS, "--no-evaluate", "--quiet"], check=True, timeout=300
+    )  # something to look at
+    seen = watched([*PLAIN, "ui", "--port", str(port)], f" {port} ")
+    assert seen
+    assert not [listener for listener in seen if reachable(listener)]

@@ -1,0 +1,68 @@
+"""Machines that do not see the same storage are refused before training begins."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.machines import nodes
+from distvae.machines.cluster import joined
+from distvae.machines.nodes import called, check
+from tests.ray_cluster import cluster
+
+HERE = Path("/proc/self/cwd")
+"""The folder that a process is in: another for each of two machines that were started in different
+ones.
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_that_a_machine_does_not_see_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not HERE.is_dir():
+        pytest.skip("machines in one see different folders by /proc, which this system has not")
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    monkeypatch.chdir(one)
+    with cluster() as machines:
+        monkeypatch.chdir(other)
+        machines.add_node(num_cpus=1)
+        with joined(machines.address, 0) as ray:
+            check(ray, Folder(tmp_path / "run"))
+            with pytest.raises(
+                Refusal, match=r"/run: what \S+ writes there is not seen by \S+; a place that all"
+            ):
+                check(ray, Folder(HERE / "run"))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_machines_are_called_for_as_long_as_one_waits_and_then_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray's part is played by a list: an autoscaler of which every other call finds it
+    restarting.
+    """
+    heard, often, threads = (
+        list[list[dict[str, float]]](),
+        threading.Event(),
+        threading.active_count(),
+    )
+
+    def request_resources(bundles: list[dict[str, float]]) -> None:
+        heard.append(bundles)
+        if len(heard) >= 4:
+            often.set()
+        if len(heard) == 2:
+            raise ConnectionError
+
+    monkeypatch.setattr(nodes, "AGAIN", 0.001)
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", request_resources)
+    with called({"CPU": 2, "GPU": 0}, 2):
+        assert often.wait(60)
+    assert heard.pop() == []
+    assert all(bundles == [{"CPU": 2}] * 2 for bundles in heard)
+    assert threading.active_count() == threads, "nobody goes on calling"

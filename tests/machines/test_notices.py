@@ -1,0 +1,114 @@
+"""When a machine will be taken away, what was trained is saved before, and training goes on without
+it.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distvae.machines.notices import Notices
+from distvae.train.events import EVENTS, begun, sentence
+from distvae.train.run import read_epochs, read_records
+from distvae.train.team import ALONE, Beside, Team
+from tests.ray_cluster import cluster
+from tests.train.commands import PLAIN, command
+from tests.train.crew import crew_of
+from tests.train.kills import ELASTIC
+
+DRAIN = [
+    sys.executable,
+    "-m",
+    "ray.scripts.scripts",
+    "drain-node",
+    "--reason",
+    "DRAIN_NODE_REASON_PREEMPTION",
+]
+
+
+def listening(team: Team, pace: float) -> list[int]:
+    """The calls, of five hundred, at which there is news of a machine and later of another."""
+    asked: list[int] = []
+
+    def ask() -> frozenset[str]:
+        asked.append(0)
+        return frozenset("ab"[: len(asked) // 3])
+
+    notices = Notices(team, ask, lambda machines: None)
+    notices.every = 0.01
+    heard = []
+    for call in range(500):
+        time.sleep(pace)
+        if notices():
+            heard.append(call)
+    return heard
+
+
+def test_all_workers_hear_of_a_machine_at_the_same_call_and_once() -> None:
+    with crew_of(3, Beside) as crew:
+        heard = crew.all(listening, [0.0002, 0.0005, 0.001])
+    assert heard[0] == heard[1] == heard[2]
+    assert len(heard[0]) == 2
+
+
+def test_nothing_is_heard_where_nothing_is_said() -> None:
+    said: list[frozenset[str]] = []
+    notices = Notices(ALONE, frozenset, said.append)
+    assert not any(notices() for _ in range(1000))
+    assert not said
+
+
+def test_machines_that_leave_are_no_beginning() -> None:
+    start = {"epoch": 0, "workers": 2, "leaving": 0}
+    events = [start, start | {"leaving": 1}, start | {"workers": 1, "epoch": 3}]
+    assert begun(events) == [events[0], events[2]]
+    assert [sentence(event, k) for event, k in zip(events, (1, 1, 2), strict=True)] == [
+        "2 workers, from epoch 0",
+        "1 machine will be taken away; what was trained is saved",
+        "workers lost or changed; 1 worker go on from epoch 3",
+    ]
+
+
+@pytest.mark.slow
+def test_training_is_saved_before_a_machine_is_taken_away_and_goes_on_without_it(
+    tmp_path: Path,
+) -> None:
+    out, epochs = tmp_path / "run", 16
+    recipe = ["bars", "data.rows=4000", f"train.epochs={epochs}"]
+    with cluster(1, 1) as machines:
+        environment = (
+            os.environ
+            | ELASTIC
+            | {"OMP_NUM_THREADS": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
+        )
+        words = command(PLAIN, recipe, out, "--workers", "1:2", "--address", machines.address)
+        with subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as driver:
+            wait_for(lambda: len(read_epochs(out)) >= 2, driver)
+            node = machines.worker_nodes.copy().pop()
+            drained = [*DRAIN, "--address", machines.address, "--node-id", node.node_id]
+            drained += ["--reason-message", "sold", "--deadline-remaining-seconds", "10"]
+            subprocess.run(drained, check=True, timeout=100)
+            wait_for(lambda: any(event["leaving"] for event in read_records(out, EVENTS)), driver)
+            node.kill_raylet()
+            told, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, told.decode()
+    events = read_records(out, EVENTS)
+    assert [(event["workers"], event["leaving"]) for event in events] == [(2, 0), (2, 1), (1, 0)]
+    assert events[2]["epoch"] >= events[1]["epoch"] > 0
+    assert [epoch["epoch"] for epoch in read_epochs(out)] == list(range(1, epochs + 1))
+
+
+def wait_for(condition: Callable[[], bool], driver: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert driver.poll() is None, driver.communicate()[0].decode()
+        if time.monotonic() > deadline:
+            driver.kill()
+            raise AssertionError("waited in vain")
+        time.sleep(0.05)

@@ -1,0 +1,154 @@
+"""A local Ray starts on a slow machine, or says in a sentence that it cannot; it can be stopped,
+and leaves nothing.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distvae.files.refusal import Refusal
+from distvae.machines import ray_head
+from distvae.machines.cluster import MEMORY, SETTINGS, never
+from distvae.machines.local_ray import started
+from tests.train.commands import PLAIN, command
+from tests.train.processes import below, remaining
+
+FATE = """
+import os, pathlib, time
+here, words = pathlib.Path(__file__).parent, pathlib.Path("/proc/self/cmdline").read_text()
+if (here / "fate").exists():
+    name, what, times = (here / "fate").read_text().split()
+    if name in words:
+        (here / f"met-{os.getpid()}").touch()
+        if len(list(here.glob("met-*"))) <= int(times):
+            os._exit(7) if what == "dies" else time.sleep(float(what))
+"""
+"""What each Python process imports at its start: one of Ray's dies, or is late, the first times
+that it is started.
+"""
+AGENTS = ["dashboard/agent.py", "runtime_env/agent/main.py"]
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files, with a name that is short enough for sockets, and settings for
+    a Ray.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-test-"))
+    (folder / "sitecustomize.py").write_text(FATE)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', Path.cwd())}"
+    )
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    yield folder
+    assert list(folder.glob("distvae-ray-*")) == [], "folders of Rays that have ended"
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_late_agent_holds_nobody_up(agent: str, place: Path) -> None:
+    late = "1000" if agent == AGENTS[0] else "20"  # Ray's node process would abort after 15 s
+    (place / "fate").write_text(f"{agent} {late} 9")
+    with started(1, MEMORY, never) as local:
+        assert stat.S_IMODE(local.folder.parent.stat().st_mode) == 0o700
+        assert len(list(place.glob("met-*"))) == 1, "the first attempt stands"
+
+
+@pytest.mark.slow
+def test_a_node_process_that_dies_is_started_again(place: Path) -> None:
+    (place / "fate").write_text(f"{AGENTS[1]} dies 1")
+    with started(1, MEMORY, never) as local:
+        assert local.address.startswith("127.0.0.1:")
+
+
+@pytest.mark.slow
+def test_a_ray_that_cannot_start_is_told_of_in_a_sentence(place: Path, tmp_path: Path) -> None:
+    (place / "fate").write_text(f"{AGENTS[1]} dies 9")
+    words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=500)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("distvae: Ray: does not start on this machine")
+    assert "expected" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_while_ray_starts(number: int, place: Path, tmp_path: Path) -> None:
+    (place / "fate").write_text(f"{AGENTS[1]} 1000 9")
+    words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as training:
+        while not list(place.glob("met-*")):
+            assert training.poll() is None
+            time.sleep(0.1)
+        processes = below(training.pid)
+        training.send_signal(number)
+        _, told = training.communicate(timeout=300)
+    assert training.returncode == 128 + number
+    assert told.endswith("distvae: interrupted\n")
+    assert remaining(processes, 30) == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_ray_ends_with_a_process_that_is_killed(place: Path, tmp_path: Path) -> None:
+    (place / "fate").write_text(f"{AGENTS[1]} 1000 9")
+    words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as training:
+        while not list(place.glob("met-*")):
+            assert training.poll() is None
+            time.sleep(0.1)
+        processes = below(training.pid)
+        training.kill()
+    assert remaining(processes, 30) == []
+
+
+@pytest.mark.slow
+def test_a_stop_that_was_asked_for_before_is_heeded(place: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), started(1, MEMORY, lambda: signal.SIGTERM):
+        pass
+
+
+def test_what_a_killed_ray_left_is_removed_by_the_next_one_and_nothing_else(tmp_path: Path) -> None:
+    held, lock = ray_head.private_folder(tmp_path)
+    left, other = ray_head.private_folder(tmp_path)
+    fcntl.flock(other, fcntl.LOCK_UN)
+    (left / "ray").mkdir()
+    (tmp_path / "distvae-ray-being-made").mkdir()
+    (tmp_path / "distvae-other").mkdir()
+    ray_head.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        held.name,
+        "distvae-ray-being-made",
+        "distvae-other",
+    }
+    os.close(lock)
+    os.close(other)
+
+
+@pytest.mark.parametrize(("folder", "used"), [("/t", "/t"), (f"/{60 * 't'}", f"{os.sep}tmp")])
+def test_sockets_have_paths_that_are_short_enough(
+    folder: str, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    assert ray_head.temporary() == Path(used)
+
+
+def test_a_refusal_names_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distvae.machines.local_ray.PROGRAM", Path(os.devnull))
+    with pytest.raises(Refusal, match="--address of a Ray that runs"), started(1, MEMORY, never):
+        pass

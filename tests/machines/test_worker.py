@@ -1,0 +1,154 @@
+"""Several workers train as one does, or say why they cannot."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.machines import worker
+from distvae.machines.cluster import _tell, joined
+from distvae.machines.group import Group
+from distvae.machines.roll import Roll
+from distvae.machines.worker import REFUSED, _conclude, _dismiss, ask, asked
+from distvae.train.loop import Interrupted
+from tests.train.commands import PLAIN, TORCHRUN, command, run, same
+
+SPEECH = [
+    "speech-sdm",
+    "data.path=built-in speech",
+    "model.latent=4",
+    "train.warmup=3",
+    "train.epochs=1",
+]
+BARS = ["bars", "data.rows=200", "train.epochs=4"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [BARS, SPEECH], ids=["populations", "encoder"])
+def test_two_workers_equal_one(recipe: list[str], tmp_path: Path) -> None:
+    same(run(PLAIN, recipe, tmp_path / "one"), run(TORCHRUN, recipe, tmp_path / "two"))
+
+
+@pytest.mark.slow
+def test_one_worker_of_ray_trains_as_the_plain_process_does(tmp_path: Path) -> None:
+    same(
+        run(PLAIN, BARS, tmp_path / "plain"),
+        run(PLAIN, BARS, tmp_path / "ray", "--workers", "1"),
+        0.0,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "told"),
+    {
+        ("train.batch=33", "--workers", "2"): "33 can be shared by 1 workers at most",
+        ("--workers", "32"): "32 workers need 32 CPUs, and Ray has",
+    }.items(),
+)
+def test_what_cannot_be_done_is_said_once_with_exit_code_two(
+    words: list[str], told: str, tmp_path: Path
+) -> None:
+    start = command(PLAIN, BARS, tmp_path / "run", *words)
+    done = subprocess.run(start, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists(), "nothing that the repeat would have to replace"
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+    with (
+        pytest.raises(Refusal, match=r"--address: 127\.0\.0\.1:1: nothing answers there"),
+        joined("127.0.0.1:1", 0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ["two", "0:2", "3:1", "1:2:3", "-1", ""])
+def test_a_number_of_workers_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(Refusal, match="--workers"):
+        Group.parse(text)
+
+
+def test_a_range_of_workers_has_two_ends() -> None:
+    assert (Group.parse("3").least, Group.parse("3").most) == (3, 3)
+    assert (Group.parse("1:4").least, Group.parse("1:4").most) == (1, 4)
+
+
+def test_who_trains_for_one_owner_does_not_heed_what_stops_another(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    ask(folder, "former")
+    folder.write(
+        REFUSED.format("former"),
+        json.dumps({"kind": "Refusal", "text": "another training"}).encode(),
+    )
+    assert not asked(folder, "present")()
+    _conclude(False, folder, "present")
+    assert asked(folder, "former")()
+    with pytest.raises(Refusal, match="another training"):
+        _conclude(True, folder, "former")
+    assert folder.names() == [], "what was told is no longer of use"
+    with pytest.raises(Interrupted):
+        _conclude(True, folder, "former")
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
+    """Workers that do not stop, and are not waited for."""
+    monkeypatch.setattr(worker, "PATIENCE", 0.0)
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    yield thread
+    over.set()
+    thread.join()
+
+
+def left_by_an_error(running: threading.Thread, folder: Folder) -> None:
+    try:
+        raise InterruptedError
+    finally:
+        _dismiss(running, folder, "owner")
+
+
+@pytest.mark.parametrize("place", ["run", "file/run"])
+def test_workers_that_do_not_stop_hide_no_error(
+    busy: threading.Thread, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"so that nothing can be written below it")
+    with pytest.raises(InterruptedError):
+        left_by_an_error(busy, Folder(tmp_path / place))
+
+
+def test_machines_that_are_lost_and_what_is_waited_for_are_told_once() -> None:
+    machines, lack = {"a": "10.0.0.1", "b": "10.0.0.2"}, [""]
+    called = Roll(lambda: machines, lambda: lack[0])
+    assert called.look() == []
+    del machines["b"]
+    lack[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
+    assert called.look() == [
+        "machine 10.0.0.2 is lost",
+        (
+            "--workers: 4 workers need 4 CPUs, and Ray has 2; training goes on when there is room"
+            " for them"
+        ),
+    ]
+    assert called.look() == []
+    machines["c"], lack[0] = "10.0.0.3", ""
+    assert called.look() == ["machine 10.0.0.3 has come"]
+
+
+def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])
+    _tell(text, tmp_path / "told.txt")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'told.txt'})\n")
+    assert (tmp_path / "told.txt").read_text() == f"{text}\n"

@@ -1,0 +1,100 @@
+"""What decides the last digits is decided by settings and the processor, and can be written down
+and compared.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from distvae.numerics import arithmetic
+from distvae.numerics.arithmetic import Arithmetic
+
+CPU = torch.device("cpu")
+ZEN_4, ZEN_5, INTEL = (
+    "AuthenticAMD family 25 model 17",
+    "AuthenticAMD family 26 model 2",
+    "GenuineIntel family 6 model 143",
+)
+
+
+@pytest.mark.parametrize(
+    "shape", [(32, 200, 513), (64, 64, 64), (1000, 512, 144), (7, 1000, 3)], ids=str
+)
+@pytest.mark.parametrize("setting", ["auto", "blas", "onednn"])
+def test_products_are_those_of_float32(shape: tuple[int, int, int], setting: str) -> None:
+    m, k, n = shape
+    a, b = torch.randn(m, k), torch.randn(k, n)
+    with Arithmetic.here(arithmetic.library(setting), 1, CPU).obeyed():
+        assert arithmetic.error(a, b) < arithmetic.PRECISE
+        assert arithmetic.error(b.T, a.T) < arithmetic.PRECISE
+
+
+def test_bfloat16_would_be_noticed() -> None:
+    """On any CPU: the same operands rounded to it."""
+    a, b = torch.randn(64, 512), torch.randn(512, 64)
+    rounded = (a.bfloat16().float() @ b.bfloat16().float()).double()
+    true = a.double() @ b.double()
+    assert float((rounded - true).norm() / true.norm()) > 10 * arithmetic.PRECISE
+
+
+@pytest.mark.parametrize(
+    ("processor", "suits"),
+    [
+        (f"{ZEN_5} AVX512", True),
+        (f"{ZEN_5} AVX2", False),
+        (f"{ZEN_4} AVX512", False),
+        (f"{INTEL} AVX512", False),
+    ],
+)
+def test_the_library_follows_from_the_processor_alone(processor: str, suits: bool) -> None:
+    assert arithmetic.suits_onednn(processor) is suits
+
+
+def test_a_recorded_library_is_obeyed_unless_a_setting_says_otherwise() -> None:
+    for recorded in ("blas", "onednn") if arithmetic.precise() else ("blas",):
+        assert arithmetic.library("auto", {"products": recorded}) == recorded
+        assert arithmetic.library("blas", {"products": recorded}) == "blas"
+
+
+def test_what_torch_does_is_read_back_as_it_was_set() -> None:
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    for wanted in (Arithmetic.here("blas", 1, CPU), Arithmetic.here("onednn", 2, CPU)):
+        with wanted.obeyed():
+            assert Arithmetic.now(CPU) == wanted
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)
+
+
+def test_every_difference_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Arithmetic.here("blas", 1, CPU)
+    assert own.differences(own.facts()) == []
+    assert replace(own, threads=2).differences(own.facts()) == ["threads 2 instead of 1"]
+    assert own.differences(own.facts() | {"torch": "2.0"}) == [
+        f"torch {torch.__version__} instead of 2.0"
+    ]
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    assert Arithmetic.here("blas", 1, CPU).differences(own.facts()) == [
+        "MKL_CBWR AVX2 instead of not set"
+    ]
+    assert own.differences(own.facts() | {"MKL_CBWR": "AVX2"}) == [
+        "MKL_CBWR not set instead of AVX2"
+    ]
+
+
+def test_a_cpu_beside_the_same_gpu_makes_no_difference() -> None:
+    own = replace(Arithmetic.here("blas", 1, CPU), device="NVIDIA H200")
+    assert own.differences(own.facts() | {"processor": INTEL}) == []
+    assert own.differences(own.facts() | {"device": "cpu"}) == ["device NVIDIA H200 instead of cpu"]
+
+
+def test_the_processor_is_told_as_the_system_tells_it() -> None:
+    told = Path("/proc/cpuinfo")
+    if not told.exists() or "vendor_id" not in told.read_text():
+        pytest.skip("the system does not say which processor it has in /proc/cpuinfo")
+    vendor = next(
+        line.split(":")[1].strip()
+        for line in told.read_text().splitlines()
+        if line.startswith("vendor_id")
+    )
+    assert arithmetic.processor().startswith(f"{vendor} family ")

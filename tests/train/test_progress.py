@@ -1,0 +1,133 @@
+"""What is shown of training: lines a log can keep, JSON a program can read, durations a person
+can.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distvae.train.epoch import Epoch
+from distvae.train.progress import Progress, clock, until_stopped
+
+
+def record(epoch: int, seconds: float) -> Epoch:
+    """An epoch of ten."""
+    return Epoch(
+        epoch=epoch,
+        epochs=10,
+        train_objective=1.5,
+        val_objective=1.0,
+        val_bound=1.25,
+        val_kl=3.0,
+        val_hoyer=0.5,
+        rate=1e-3,
+        rows_per_second=1234.5,
+        seconds=seconds,
+        best=epoch == 1,
+    )
+
+
+def test_a_log_gets_a_plain_line_for_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("line", "frame")
+    for epoch in (1, 2, 3):
+        progress.epoch(record(epoch, 2.0 * epoch))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert "val 1.2" in lines[0]
+    assert "best" in lines[0]
+    assert "0:14 left" in lines[2]
+
+
+def test_a_search_over_states_tells_of_its_states_instead_of_hoyer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    details = {
+        "sigma": 25.0625,
+        "active": 12.3456,
+        "active_p90": 20.0,
+        "dead": 3.0,
+        "substitutions": 20.25,
+    }
+    told = replace(
+        record(1, 7200.0), epoch=500, epochs=500, val_bound=-1234.567, details=details, best=True
+    )
+    Progress("line", "window").epoch(told)
+    line = capsys.readouterr().err.rstrip("\n")
+    assert (
+        "bound -1234.57  sigma 25.062  active 12.35  dead 3  substitutions 20.2  0:00 left  best"
+        in line
+    )
+    assert len(line) <= 105
+
+
+def test_programs_get_json_and_nobody_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress("json", "frame").epoch(record(1, 2.0))
+    Progress("quiet", "frame").epoch(record(1, 2.0))
+    out, err = capsys.readouterr()
+    assert json.loads(out) == record(1, 2.0).metrics()
+    assert err == ""
+
+
+@given(st.integers(0, 10**6))
+def test_a_duration_reads_back_as_its_seconds(seconds: int) -> None:
+    total = 0
+    for part in clock(seconds).split(":"):
+        total = 60 * total + int(part)
+    assert total == seconds
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_kept_for_the_loop_to_see_and_the_handlers_return(
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
+    with until_stopped() as stop:
+        assert not stop()
+        signal.raise_signal(number)
+        assert stop() == number
+    assert signal.getsignal(number) is before
+
+
+CLOSED = """
+import fcntl, signal, sys, termios
+from distvae.train.progress import until_stopped
+signal.signal(signal.SIGHUP, signal.{})
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+with until_stopped() as stop:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if stop():
+        print("saved", file=sys.stderr)
+    raise SystemExit(128 + stop())
+"""
+
+
+@pytest.mark.parametrize(
+    ("disposition", "code"), [("SIG_DFL", 128 + signal.SIGHUP), ("SIG_IGN", 128)]
+)
+def test_a_terminal_that_is_closed_asks_to_stop_unless_that_is_ignored(
+    disposition: str, code: int
+) -> None:
+    terminal, end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLOSED.format(disposition)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        start_new_session=True,
+        text=True,
+    )
+    os.close(end)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    os.close(terminal)
+    process.communicate("\n", timeout=60)
+    assert process.returncode == code
