@@ -1,0 +1,7 @@
+"""Plain values: what YAML and JSON files hold."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+Plain: TypeAlias = "str | int | float | bool | None | Sequence[Plain] | Mapping[str, Plain]"
+"""A value that YAML and JSON can write: a scalar, or a list or mapping of such values."""
