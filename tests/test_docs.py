@@ -2,12 +2,19 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
+from typer.core import TyperGroup
 
+from distvae.cli import app
 from distvae.tune.reading import load_space
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -41,3 +48,95 @@ def test_the_space_of_the_guide_is_one(tmp_path: Path) -> None:
     space = load_space(str(tmp_path / "guide.yaml"))
     assert (space.search, space.trials, space.seeds) == ("nsga2", 60, 2)
     assert space.base.train.epochs == 30
+
+
+ROOT = DOCS.parent
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(DOCS.glob("*.md")),
+    *sorted((DOCS / "images").glob("*.md")),
+    *sorted((DOCS / "reports").glob("*.md")),
+]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+LINK = re.compile(r"\]\(([^)\s]+)\)|<img[^>]* src=\"([^\"]+)\"")
+MODULE = re.compile(r"`((?:distvae|tests|cluster|tune_spaces)/[\w/.-]*)")
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in found]
+    return {heading.replace(" ", "-") for heading in words}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_images_and_anchors_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for groups in LINK.findall(page.read_text()):
+        link = groups[0] or groups[1]
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{name}: {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{name}: {link}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "docs/log.md"])
+def test_files_of_the_repository_that_pages_name_are_there(name: str) -> None:
+    for found in MODULE.findall((ROOT / name).read_text()):
+        assert "*" in found or (ROOT / found.rstrip(".")).exists(), f"{name}: {found}"
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each `distvae` command in the shell blocks of a page."""
+    for block in SHELL.findall(page.read_text()):
+        for line in block.splitlines():
+            if line.startswith("distvae "):
+                yield shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_and_options_that_pages_show_exist(name: str) -> None:
+    for words in commands(ROOT / name):
+        command = typer.main.get_command(app)
+        while isinstance(command, TyperGroup):
+            assert words[0] in command.commands, f"{name}: distvae {words[0]}"
+            command = command.commands[words.pop(0)]
+        known: set[str] = set()
+        for parameter in command.params:
+            known.update(parameter.opts, parameter.secondary_opts)
+        for word in words:
+            option = word.partition("=")[0]
+            assert not option.startswith("-") or option in known, f"{name}: {' '.join(words)}"
+
+
+def test_images_of_the_pages_are_small() -> None:
+    images = sorted((DOCS / "images").glob("*.png"))
+    assert images
+    for image in images:
+        assert image.stat().st_size < 150_000, image.name
+
+
+def test_the_citation_names_this_version_and_the_papers_of_the_models() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["authors"] == [{"name": "distvae contributors"}]
+    assert (citation["title"], citation["version"]) == (project["name"], project["version"])
+    assert citation["license"] == project["license"]
+    for key in ("message", "type", "date-released"):
+        assert citation[key], key
+    for paper in citation["references"]:
+        assert {"type", "title", "authors", "year", "url"} <= set(paper), paper["title"]
+    readme = (ROOT / "README.md").read_text()
+    assert all(paper["url"] in readme for paper in citation["references"])
+
+
+def test_the_changelog_has_this_version_with_its_date() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    heading = f"## {project['version']} - {citation['date-released']}"
+    assert heading in (ROOT / "CHANGELOG.md").read_text().splitlines()
