@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from distvae.numerics.lanes import Held
+from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
 
@@ -106,7 +106,7 @@ class EStep(Protocol[M, Q_co]):
     block: int
     """Rows that `ahead` looks at together; 0 where there is nothing to do before a batch."""
 
-    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
+    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Take what is needed from the training data before the first epoch: statistics, first
         states.
         """

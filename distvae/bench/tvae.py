@@ -29,7 +29,7 @@ from distvae.data.examples import scene
 from distvae.data.signals import read
 from distvae.data.windows.patches import Grid
 from distvae.estep import assemble
-from distvae.files.memory import peak
+from distvae.files.memory import peak_memory
 from distvae.interface import Batch
 from distvae.models.population import tabulate
 from distvae.numerics.lanes import Lanes
@@ -129,7 +129,7 @@ def measure(
     trainer = _trainer(case, data[order(0, 0, len(data))[:rows]], epochs)
     for _ in trainer.run():
         pass
-    held = peak()  # before the operands of the products add to it
+    held = peak_memory()  # before the operands of the products add to it
     times = list(_timed(trainer, time.process_time if threads == 1 else time.perf_counter))
     scale = len(data) / sum(t.rows for t in times)
     estep, mstep = scale * sum(t.estep for t in times), scale * sum(t.mstep for t in times)

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
-from distvae.files.places import AMISS
+from distvae.files.places import PATH_ERRORS
 from distvae.files.provenance import program_version
-from distvae.files.refusal import Refusal, room
+from distvae.files.refusal import Refusal, refusing_full_disk
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,12 +58,12 @@ def main() -> None:
 def said() -> Iterator[None]:
     """What goes wrong is said in a sentence, and the exit code says whose turn it is."""
     try:
-        with room():
+        with refusing_full_disk():
             yield
     except Refusal as error:
         _leave(str(error), 2)
     except OSError as error:
-        if error.errno not in AMISS:
+        if error.errno not in PATH_ERRORS:
             raise
         _leave(
             str(Refusal(f"{error.filename}: {error.strerror}; another name or place expected")), 2

@@ -133,11 +133,11 @@ def results(
     force: Force = False,
 ) -> None:
     """Build the page of results from its rows, and first, if wanted, add one."""
-    from distvae.files.output import claim_name
+    from distvae.files.output import check_writable_file
     from distvae.report import results
 
     if out is not None:
-        claim_name(out)
+        check_writable_file(out)
     if add is not None:
         results.add(rows, add, table, force)
     results.build(rows, out)

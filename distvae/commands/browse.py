@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from distvae.files.refusal import Refusal, nearest
-from distvae.track import Store, public
+from distvae.track import Store, without_secrets
 from distvae.track.finding import SHORT, Kind, Record, best_first, ranked_by, records, sweep_named
 from distvae.track.journal import with_something_to_tell
 from distvae.track.sending import Sender
-from distvae.track.store import QUIET, cause
+from distvae.track.store import QUIET, error_summary
 from distvae.train.progress import clock
 
 HOST = "127.0.0.1"
@@ -110,7 +110,7 @@ def sync(root: Path, folders: Sequence[Path]) -> int:
     store, failed = Store.find(root), set[Path]()
 
     def lacking(folder: Path, error: Exception) -> None:
-        print(f"{folder}: {cause(error)}", file=sys.stderr)
+        print(f"{folder}: {error_summary(error)}", file=sys.stderr)
         failed.add(folder)
 
     waiting = [
@@ -131,7 +131,7 @@ def ui(root: Path, port: int) -> None:
     """Say what to click, and become MLflow's server, for this machine alone, until Ctrl-C."""
     store = Store.find(root)
     if store.uri.startswith("http"):
-        print(_guide(store, public(store.uri)))
+        print(_guide(store, without_secrets(store.uri)))
         return
     store.opened()
     _refuse_taken(port)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distvae.config import Config, to_dict
 from distvae.config.recipes import load, parse_assignments, read_tree, recipe_names, recipe_path
-from distvae.files.output import claim_place
+from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Progress, Style, until_stopped
 
@@ -88,7 +88,7 @@ def train(
     from distvae.train.team import ALONE, WorkerLost, of_environment
 
     folder = out or ROOT / recipe
-    claim_place(folder)
+    check_writable_folder(folder)
     refuse_hidden("--gpus-per-worker", group.gpus if group else None, config.train.device)
     team = (
         ALONE if group else of_environment(device_of(config.train.device))

@@ -18,8 +18,8 @@ from distvae.data import signals
 from distvae.data.signals import Signal
 from distvae.data.windows.missing import Finder, Missing, dropped, filled, marked_by, masked_by
 from distvae.data.windows.patches import worsened
-from distvae.files.memory import available, gigabytes
-from distvae.files.output import claim, claim_place
+from distvae.files.memory import available_memory, gigabytes
+from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import Preset, configured, without, worsens
@@ -258,14 +258,14 @@ def note(run: Path, stage: "Stage") -> None:
 def claim_outputs(task: Task) -> None:
     """Refuse outputs that cannot be written, and what does not belong together."""
     options = task.options
-    claim(task.target, signals.suffixes_for(task.given), options.force or options.resume)
+    check_new_file(task.target, signals.suffixes_for(task.given), options.force or options.resume)
     if options.figure is not None:
-        claim(options.figure, FIGURES, options.force or options.resume)
+        check_new_file(options.figure, FIGURES, options.force or options.resume)
         if options.figure.resolve() == task.target.resolve():
             raise Refusal(
                 f"--figure: {options.figure}: the result goes there; another file expected"
             )
-    claim_place(task.folder)
+    check_writable_folder(task.folder)
     if options.resume and not (task.folder / "run.json").is_file():
         raise Refusal(
             f"--resume: no run in {task.folder} to go on with; without --resume one begins"
@@ -292,7 +292,7 @@ def admitted(config: Config, task: Task) -> "Cost":
 
     check(config, task.given.values, str(task.source))
     cost = Cost.of(config, task.given.values)
-    if cost.memory > (free := available()):
+    if cost.memory > (free := available_memory()):
         raise Refusal(
             f"{task.source}: {cost}, but {gigabytes(free)} are free; a larger --stride, fewer"
             " estep.states or a part of the data expected"

@@ -13,7 +13,7 @@ import numpy as np
 from distvae.config import SpeechData
 from distvae.data.dataset import Array
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
+from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -122,7 +122,7 @@ def _opened(path: Path) -> Iterator["SoundFile"]:
     import soundfile
 
     expected = "an undamaged sound file"
-    refuse_irregular(path, expected)
+    require_regular_file(path, expected)
     with decoding(path, expected):
         if path.suffix.lower() == ".mp3" and not _is_mpeg(path):
             raise Refusal(

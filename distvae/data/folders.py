@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from distvae.files.places import expanded
+from distvae.files.places import resolve_path
 from distvae.files.refusal import Refusal
 
 
@@ -25,13 +25,13 @@ def given(path: str, kind: str) -> Path | None:
 def cache() -> Path:
     """$DISTVAE_CACHE, else $XDG_CACHE_HOME/distvae, else ~/.cache/distvae."""
     if chosen := os.environ.get("DISTVAE_CACHE"):
-        return expanded(chosen, "$DISTVAE_CACHE")
+        return resolve_path(chosen, "$DISTVAE_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "distvae"
 
 
 def _existing(path: Path, source: str) -> Path:
-    folder = expanded(path, source)
+    folder = resolve_path(path, source)
     if not folder.is_dir():
         raise Refusal(f"{source}: {path} is not a folder; a folder of data expected")
     return folder

@@ -7,7 +7,7 @@ from typing import Any
 
 from distvae.data.folders import cache, once
 from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder, public
+from distvae.files.storage import Folder, without_password
 
 
 def is_remote(path: str) -> bool:
@@ -22,7 +22,7 @@ def here(path: str) -> str:
 
 def bring(uri: str) -> Path:
     """The folder or file of a URI, as it is there now, on this machine."""
-    if public(uri) != uri:
+    if without_password(uri) != uri:
         told = "names and passwords belong in the environment, for runs keep the path of their data"
         raise Refusal(f"data.path: {Folder(uri)}: {told}")
     there = Folder(uri)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from distvae.data import audio
 from distvae.data.deep import read_deep, write_deep
-from distvae.files.output import whole
+from distvae.files.output import atomic_file
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
+from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -145,7 +145,7 @@ def write_sound(path: Path, signal: Signal) -> None:
     import soundfile
 
     values = signal.values if _unbounded(path, signal) else signal.values.clip(-1, 1)
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         soundfile.write(temporary, values, signal.rate, subtype=_encoding(path, signal))
 
 
@@ -187,7 +187,7 @@ def opened(path: Path) -> Iterator["Image"]:
     """
     from PIL import Image, UnidentifiedImageError
 
-    refuse_irregular(path, "an undamaged picture")
+    require_regular_file(path, "an undamaged picture")
     warnings.simplefilter(
         "ignore", Image.DecompressionBombWarning
     )  # what is too large is refused here
@@ -245,7 +245,7 @@ def write_picture(path: Path, signal: Signal) -> None:
     values = (signal.values / signal.step).round().clip(0, largest).astype(np.uint16)
     if signal.alpha is not None:
         values = np.concatenate([values, signal.alpha[..., None]], -1)
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         if signal.bits == 16 and values.shape[-1] > 1:
             write_deep(temporary, values)
         else:

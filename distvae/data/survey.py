@@ -22,7 +22,7 @@ from distvae.data.speech import layouts, recordings
 from distvae.data.splits import SPLITS
 from distvae.data.tables import rows
 from distvae.data.tables.formats import SUFFIXES as TABLES
-from distvae.files.places import expanded
+from distvae.files.places import resolve_path
 from distvae.files.refusal import Refusal
 
 SHOWN = 5  # files or speakers that are named where there may be many
@@ -65,7 +65,7 @@ def survey(path: str) -> Survey:
         return _speech(path, synthesiser.folder())
     if (built_in := example(path)) is not None:
         return _signal(path, built_in)
-    place = expanded(remote.here(path))
+    place = resolve_path(remote.here(path))
     if not place.exists():
         raise Refusal(
             f"{path}: no such file or folder; data, or {', '.join(map(repr, BUILT_INS))}, expected"

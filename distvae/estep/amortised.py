@@ -13,7 +13,7 @@ from distvae.interface import Batch
 from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
 from distvae.models.vae import VAE
-from distvae.numerics.lanes import Held
+from distvae.numerics.lanes import HeldRows
 
 
 class Amortised(Stateless):
@@ -32,7 +32,7 @@ class Amortised(Stateless):
         self.register_buffer("shift", torch.zeros(dims))
         self.register_buffer("scale", torch.ones(dims))
 
-    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
+    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Take the statistics that standardise the input from the training data; a value never seen
         keeps its units.
         """

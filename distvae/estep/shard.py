@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from distvae.estep.store import Draw, Kept, LocalStore, room
-from distvae.files.memory import peak
-from distvae.numerics.lanes import Held
+from distvae.files.memory import peak_memory
+from distvae.numerics.lanes import HeldRows
 
 Rows = NDArray[np.int64]
 Words = NDArray[np.int64]
@@ -32,7 +32,7 @@ class StaleShard(RuntimeError):
 class Shard:
     """The rows of one holder; all answers are NumPy arrays."""
 
-    def __init__(self, held: Held, states: int, width: int, mapped: str | None = None) -> None:
+    def __init__(self, held: HeldRows, states: int, width: int, mapped: str | None = None) -> None:
         self.held, self.shape, self.mapped = held, (states, width), mapped
         self.store: LocalStore | None = None
         self.version = torch.empty(0, dtype=torch.int64)
@@ -84,7 +84,7 @@ class Shard:
             "filled": self.present is not None,
             "rows": len(words),
             "bytes": 8 * words.numel(),
-            "memory": peak(),
+            "memory": peak_memory(),
         }
 
     def lacking(self) -> int:

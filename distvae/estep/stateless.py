@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from distvae.interface import Batch
-from distvae.numerics.lanes import Held
+from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
 
@@ -16,7 +16,7 @@ class Stateless(nn.Module):
 
     block = 0
 
-    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
+    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Nothing to take from the data."""
 
     def ahead(self, model: Any, batch: Batch, noise: Noise) -> dict[str, Tensor]:

@@ -13,10 +13,10 @@ from typing import Protocol, TypedDict
 import torch
 from torch import Tensor, nn
 
-from distvae.files.memory import available, gigabytes
+from distvae.files.memory import available_memory, gigabytes
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.numerics.lanes import Held, Lanes
+from distvae.numerics.lanes import HeldRows, Lanes
 
 VERSION = 2
 PART = 65536  # rows written at a time
@@ -90,7 +90,7 @@ class LocalStore(nn.Module):
 
     words: Tensor
 
-    def __init__(self, words: Tensor, held: Held, stays: bool = False) -> None:
+    def __init__(self, words: Tensor, held: HeldRows, stays: bool = False) -> None:
         super().__init__()
         self.held = held
         if stays:
@@ -201,11 +201,11 @@ class LocalStore(nn.Module):
                 missing[self.held.index(held_here)] = False
 
 
-def _held(layout: Layout) -> Held:
+def _held(layout: Layout) -> HeldRows:
     return Lanes(layout["rows"], layout["lanes"]).held(layout["rank"], layout["size"])
 
 
-def _overlap(one: Held, other: Held) -> bool:
+def _overlap(one: HeldRows, other: HeldRows) -> bool:
     """Whether two parts of the same rows have any in common."""
     lanes, others = (range(held.rank, held.lanes.count, held.size) for held in (one, other))
     return one.lanes != other.lanes or not set(lanes).isdisjoint(others)
@@ -233,7 +233,7 @@ def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tenso
     `mapped`.
     """
     if mapped is None:
-        refuse_to_exceed(available(), rows, states, words)
+        refuse_to_exceed(available_memory(), rows, states, words)
         return torch.empty(rows, states, words, dtype=torch.int64)
     needed = 8 * rows * states * words
     try:

@@ -21,7 +21,7 @@ from distvae.estep.store import Draw, Kept, LocalStore, PopulationStore, room
 from distvae.interface import Batch
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
 from distvae.models.tvae import TVAE, Truncated
-from distvae.numerics.lanes import Held
+from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
 SAMPLED = 256  # rows of a block whose states are counted
@@ -53,7 +53,7 @@ class Search(nn.Module):
         """Keep the populations there, where other workers may see them, not in this process."""
         self.store, self.shared = store, True
 
-    def hold(self, held: Held) -> None:
+    def hold(self, held: HeldRows) -> None:
         """Make room for the states of these rows, unless there is."""
         if not self.shared:
             words = room(
@@ -61,7 +61,7 @@ class Search(nn.Module):
             )
             self.store = LocalStore(words, held, stays=self.config.mapped is not None)
 
-    def begin(self, blocks: Iterable[Tensor], held: Held, seed: int) -> None:
+    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Draw the first states of every row that is held here."""
         self.hold(held)
         self.visited = None

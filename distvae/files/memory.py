@@ -15,7 +15,7 @@ groups.
 """
 
 
-def available(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes: what the machine has left, or the container if that is less; all of it where the
     system does not tell.
     """
@@ -31,7 +31,7 @@ def refuse_to_exceed(needed: int, setting: str, what: str) -> None:
     """Refuse what needs so many bytes of memory where fewer are free; the setting that decides is
     named.
     """
-    if needed > (free := available()):
+    if needed > (free := available_memory()):
         told = f"{what} need {gigabytes(needed)} of memory, and {gigabytes(free)} are free"
         raise Refusal(f"{setting}: {told}; a smaller number expected")
 
@@ -41,7 +41,7 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-def limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes that a container may take, if it may not take all."""
     found = [_number(cgroup / file) for file, _ in CGROUPS]
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -64,7 +64,7 @@ def _number(file: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def peak() -> int:
+def peak_memory() -> int:
     """Bytes: the most that this process has held."""
     import resource  # which not every system has
 

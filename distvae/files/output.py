@@ -6,69 +6,69 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distvae.files.places import nearest_there, refuse_odd, usable, writable
+from distvae.files.places import check_path_name, is_writable, nearest_existing, refusing_bad_paths
 from distvae.files.refusal import Refusal, shown
 
 
-def claim(path: Path, suffixes: tuple[str, ...], force: bool) -> None:
+def check_new_file(path: Path, suffixes: tuple[str, ...], force: bool) -> None:
     """Refuse a file that cannot or should not be written."""
     if path.suffix.lower() not in suffixes:
         raise Refusal(
             f"{path}: {shown(path.suffix)} is no kind of file written here; {' or '.join(suffixes)}"
             " expected"
         )
-    claim_name(path)
+    check_writable_file(path)
     if path.exists() and not force:
         raise Refusal(f"{path}: exists; another name or --force expected")
 
 
-def claim_name(path: Path) -> None:
+def check_writable_file(path: Path) -> None:
     """Refuse a file that cannot be written where it is wanted, whatever is there now."""
-    with usable(str(path), "another name expected"):
-        refuse_odd(path)
+    with refusing_bad_paths(str(path), "another name expected"):
+        check_path_name(path)
         if path.is_dir():
             raise Refusal(f"{path}: a folder; the name of a file expected")
-        if not (path.parent.is_dir() and writable(path.parent)):
+        if not (path.parent.is_dir() and is_writable(path.parent)):
             raise Refusal(
                 f"{path}: cannot write into {path.parent}; an existing, writable folder expected"
             )
 
 
-def claim_place(folder: Path) -> None:
+def check_writable_folder(folder: Path) -> None:
     """Refuse a folder that can be neither made nor written into; nothing is left of what is made to
     see that.
     """
-    with usable(str(folder), "another name expected"):
-        refuse_odd(folder)
-        there = nearest_there(folder)
-        if not (there.is_dir() and writable(there)):
+    with refusing_bad_paths(str(folder), "another name expected"):
+        check_path_name(folder)
+        there = nearest_existing(folder)
+        if not (there.is_dir() and is_writable(there)):
             raise Refusal(
                 f"{folder}: cannot write into {there}; a writable folder, or one that can be made,"
                 " expected"
             )
 
 
-def claim_folder(path: Path, force: bool) -> None:
+def prepare_folder(path: Path, force: bool) -> None:
     """Make a folder for several files; one that holds something is refused unless it may be
     overwritten.
     """
-    with usable(str(path), "another name expected"):
+    with refusing_bad_paths(str(path), "another name expected"):
         if path.is_dir() and any(path.iterdir()) and not force:
             raise Refusal(f"{path}: exists and is not empty; another name or --force expected")
-    make(path)
+    make_folder(path)
 
 
-def make(path: Path) -> None:
+def make_folder(path: Path) -> None:
     """Make a folder that can be written into, where there is none."""
-    with usable(str(path), "a folder that can be made expected"):
-        refuse_odd(path)
+    with refusing_bad_paths(str(path), "a folder that can be made expected"):
+        check_path_name(path)
         path.mkdir(parents=True, exist_ok=True)
-        if not writable(path):
+        if not is_writable(path):
             raise Refusal(f"{path}: cannot be written into; a writable folder expected")
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary name for a file, which takes its place when the block ends well; into a device it
     is copied.
     """

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.files.refusal import FULL, Refusal
+from distvae.files.refusal import DISK_FULL, Refusal
 
-AMISS = (
+PATH_ERRORS = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
     errno.ENOTDIR,
@@ -32,16 +32,18 @@ NAME, PATH = 255, 4096
 """Bytes that a name and a path may have."""
 
 
-def expanded(path: str | Path, source: str = "") -> Path:
+def resolve_path(path: str | Path, source: str = "") -> Path:
     """Return a path without `~` and links; `source` is the setting that names it."""
-    with usable(f"{source}: {path}" if source else str(path), "a path of this machine expected"):
+    with refusing_bad_paths(
+        f"{source}: {path}" if source else str(path), "a path of this machine expected"
+    ):
         found = Path(path).expanduser().resolve()
         found.exists()
     return found
 
 
 @contextmanager
-def usable(named: str, wanted: str) -> Iterator[None]:
+def refusing_bad_paths(named: str, wanted: str) -> Iterator[None]:
     """Refuse a place that the system, or Python, does not take for one."""
     try:
         yield
@@ -56,7 +58,7 @@ def usable(named: str, wanted: str) -> Iterator[None]:
         raise Refusal(f"{named}: {cause}; {wanted}") from error
 
 
-def refuse_odd(path: Path) -> None:
+def check_path_name(path: Path) -> None:
     """Refuse a name that nothing is to be written under: a URI, no text, or one that leaves no room
     for others.
 
@@ -75,12 +77,12 @@ def refuse_odd(path: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
-def nearest_there(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists."""
     return next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
 
 
-def writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Return whether something can be made in a folder; it is gone at once.
 
     Nobody can make anything below /proc, whatever the rights there say.
@@ -89,6 +91,6 @@ def writable(folder: Path) -> bool:
         with tempfile.TemporaryDirectory(prefix=".distvae-", dir=folder):
             return True
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise
         return False

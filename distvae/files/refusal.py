@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from reprlib import Repr
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk answers that has no room left, or none for this user, or none for a file so large."""
 
 
@@ -65,12 +65,12 @@ _BRIEF = _Brief()
 
 
 @contextmanager
-def room(path: str = "") -> Iterator[None]:
+def refusing_full_disk(path: str = "") -> Iterator[None]:
     """A full disk refuses what is written to it: to try again would not help."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
         where = path or error.filename or "a file"
         raise Refusal(

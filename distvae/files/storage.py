@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distvae.files.refusal import Refusal, room
+from distvae.files.refusal import Refusal, refusing_full_disk
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """Where a file appears when it is closed, whole, and to move one is to copy it."""
@@ -25,7 +25,7 @@ AZURE = {"abfs", "abfss"}
 """Whose URIs name a container, or an account, before the `@`."""
 
 
-def public(uri: str) -> str:
+def without_password(uri: str) -> str:
     """A URI without user and password; what it needs to find the place is kept."""
     scheme, separator, rest = uri.partition("://")
     authority, slash, path = rest.partition("/")
@@ -114,7 +114,7 @@ class Folder:
 
     def __str__(self) -> str:
         """Where it is, without a password and without options."""
-        return public(self.given).partition("?")[0] if self.remote else self.given
+        return without_password(self.given).partition("?")[0] if self.remote else self.given
 
     def below(self, name: str) -> "Folder":
         """A folder in this one."""
@@ -140,12 +140,15 @@ class Folder:
         if self.system.type_name in OBJECT_STORES:
             self.write(name, (self.read(name) if self.has(name) else b"") + content)
         elif self.system.type_name == "local":
-            with room(f"{self}/{name}"), Path(self.at(name)).open("ab") as file:
+            with refusing_full_disk(f"{self}/{name}"), Path(self.at(name)).open("ab") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         else:
-            with room(f"{self}/{name}"), self.system.open_append_stream(self.at(name)) as stream:
+            with (
+                refusing_full_disk(f"{self}/{name}"),
+                self.system.open_append_stream(self.at(name)) as stream,
+            ):
                 stream.write(content)
 
     @contextmanager
@@ -159,7 +162,10 @@ class Folder:
             self.system.create_dir(self.path)
             self.has(name)  # a folder of that name is refused before anything is written
         try:
-            with room(f"{self}/{name}"), self.system.open_output_stream(self.at(partial)) as stream:
+            with (
+                refusing_full_disk(f"{self}/{name}"),
+                self.system.open_output_stream(self.at(partial)) as stream,
+            ):
                 yield Sink(stream)
             if not whole:
                 self._settle(partial, name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae.files.memory import available
+from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal, shortened
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ KINDS = {
 """What may have the name of a file and is none."""
 
 
-def refuse_irregular(path: Path, expected: str) -> None:
+def require_regular_file(path: Path, expected: str) -> None:
     """Refuse what is not there, or is no regular file: to open a pipe or a device may take for
     ever.
     """
@@ -59,16 +59,18 @@ def decoding(path: Path, expected: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise Refusal(f"{path}: no such file; {expected} expected") from error
     except Exception as error:
-        raise Refusal(f"{path}: cannot be read ({cause(error)}); {expected} expected") from error
+        raise Refusal(
+            f"{path}: cannot be read ({error_text(error)}); {expected} expected"
+        ) from error
 
 
-def cause(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return in a few words why something failed."""
     told = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
-    return brief(str(told), 160).rstrip(".") or type(error).__name__
+    return one_line(str(told), 160).rstrip(".") or type(error).__name__
 
 
-def brief(text: str, most: int = 60) -> str:
+def one_line(text: str, most: int = 60) -> str:
     """Return a text on one line that a terminal shows as it is, its middle left out where it is
     long.
     """
@@ -80,7 +82,7 @@ def refuse_larger(path: Path, needed: int, what: str) -> None:
     """Refuse a file whose content needs more bytes of memory than there are, before any of it is
     decoded.
     """
-    if needed > (free := available()):
+    if needed > (free := available_memory()):
         raise Refusal(
             f"{path}: {what} take {needed / 1e9:,.1f} GB of memory, but {free / 1e9:,.1f} GB are"
             " free"
@@ -89,7 +91,7 @@ def refuse_larger(path: Path, needed: int, what: str) -> None:
 
 def read_yaml(path: Path) -> object:
     """Return the values in a YAML file."""
-    refuse_irregular(path, "a readable YAML file")
+    require_regular_file(path, "a readable YAML file")
     if (size := path.stat().st_size) > LARGEST:
         raise Refusal(f"{path}: {size:,} bytes; at most {LARGEST:,} of YAML expected")
     with decoding(path, "a readable YAML file"):
@@ -112,7 +114,7 @@ def parse_yaml(content: bytes | str, name: str) -> object:
     except (
         Exception
     ) as error:  # PyYAML answers damaged values with any exception, such as KeyError for `!!bool x`
-        raise Refusal(f"{name}: not YAML: {cause(error)}") from error
+        raise Refusal(f"{name}: not YAML: {error_text(error)}") from error
     _refuse_long_numbers(tree, name)
     return tree
 
@@ -149,7 +151,7 @@ def _refuse_unbounded(events: "Iterable[Event]", name: str) -> None:
         elif isinstance(event, CollectionEndEvent | NodeEvent):
             if isinstance(event, AliasEvent) and event.anchor in {node.anchor for node in opened}:
                 raise Refusal(
-                    f"{name}: *{brief(str(event.anchor))} stands for what it is itself a part of"
+                    f"{name}: *{one_line(str(event.anchor))} stands for what it is itself a part of"
                 )
             node = opened.pop() if isinstance(event, CollectionEndEvent) else _Node(event.anchor)
             node = known.get(node.anchor or "", node) if isinstance(event, AliasEvent) else node
@@ -188,7 +190,7 @@ def _children(value: object) -> Iterable[object]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file that this program wrote; one that is damaged is refused."""
-    refuse_irregular(path, "the file that was written there")
+    require_regular_file(path, "the file that was written there")
     with decoding(path, "the file that was written there"):
         content = path.read_bytes()
     return parse_json(content, str(path))

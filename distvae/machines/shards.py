@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distvae.estep.shard import Shard, StaleShard
 from distvae.estep.store import Draw, Kept, refuse_to_exceed
-from distvae.files.memory import available
+from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal
 from distvae.numerics.lanes import Lanes, Rows
 
@@ -48,7 +48,7 @@ class ShardActor(Shard):
         """
         import ray
 
-        return ray.get_runtime_context().get_node_id(), available(), self.lacking()
+        return ray.get_runtime_context().get_node_id(), available_memory(), self.lacking()
 
 
 class Shards(NamedTuple):

@@ -51,7 +51,7 @@ class Arithmetic:
         variables = {
             name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
         }
-        return cls(products, threads, _name(device), processor(), _versions(), variables)
+        return cls(products, threads, _name(device), processor_name(), _versions(), variables)
 
     @classmethod
     def now(cls, device: torch.device) -> "Arithmetic":
@@ -103,14 +103,14 @@ class Arithmetic:
         ]
 
 
-def library(setting: str, recorded: Mapping[str, Any] | None = None) -> Library:
+def choose_library(setting: str, recorded: Mapping[str, Any] | None = None) -> Library:
     """Return who multiplies matrices: what a setting says, or for `auto` what was recorded, or else
     suits this CPU.
     """
     wanted = (recorded or {}).get("products") if setting == "auto" else setting
     if wanted is None:
-        wanted = "onednn" if suits_onednn(processor()) else "blas"
-    return "onednn" if wanted == "onednn" and precise() else "blas"
+        wanted = "onednn" if suits_onednn(processor_name()) else "blas"
+    return "onednn" if wanted == "onednn" and onednn_is_precise() else "blas"
 
 
 def suits_onednn(name: str) -> bool:
@@ -123,7 +123,7 @@ def suits_onednn(name: str) -> bool:
 
 
 @lru_cache
-def precise() -> bool:
+def onednn_is_precise() -> bool:
     """Return whether oneDNN's products have the precision of float32 on this processor, when asked
     by `obey`.
     """
@@ -149,7 +149,7 @@ def error(a: Tensor, b: Tensor) -> float:
 
 
 @lru_cache
-def processor() -> str:
+def processor_name() -> str:
     """Return the kind of processor, and which of its instructions torch uses."""
     return f"{_kind()} {torch.backends.cpu.get_cpu_capability()}"
 
@@ -187,7 +187,7 @@ def _version(package: str) -> str:
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
     """Have torch use so many threads, and the former number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)

@@ -41,13 +41,13 @@ class Lanes:
             dealt[: len(own), lane] = own[order(seed, epoch, len(own), lane)]
         return dealt[dealt >= 0]
 
-    def held(self, rank: int = 0, size: int = 1) -> "Held":
+    def held(self, rank: int = 0, size: int = 1) -> "HeldRows":
         """The part of one of so many holders."""
-        return Held(self, rank, size)
+        return HeldRows(self, rank, size)
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldRows:
     """The rows of one holder of several, in rising order; a row's index is its place among them."""
 
     lanes: Lanes

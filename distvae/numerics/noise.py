@@ -15,7 +15,7 @@ from torch import Tensor
 Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child"]
 STREAMS = {name: i for i, name in enumerate(get_args(Stream), 1)}
 VALIDATION = -1  # the epoch whose draws validation uses, the same at every visit
-JUDGEMENT = -2  # the epoch whose draws encoding, sampling and resynthesis use
+EVALUATION = -2  # the epoch whose draws encoding, sampling and resynthesis use
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX = (-4658895280553007687, -7723592293110705685)  # SplitMix64's finaliser

@@ -4,7 +4,7 @@ in Markdown.
 
 from pathlib import Path
 
-from distvae.files.output import claim, whole
+from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.report.markdown import MARK, markdown
 from distvae.report.page import GENERATOR, html
@@ -38,8 +38,8 @@ def write(
     other = None if against is None else _other(told, against)
     page = out or source / (PUBLIC if publish else NAME)
     twin = page.with_suffix(".md")
-    claim(page, SUFFIXES, force or _ours(page, GENERATOR))
-    claim(twin, (".md",), force or _ours(twin, MARK))
+    check_new_file(page, SUFFIXES, force or _ours(page, GENERATOR))
+    check_new_file(twin, (".md",), force or _ours(twin, MARK))
     document = of_sweep(told, other) if isinstance(told, Sweep) else of_run(told)
     if publish:
         document = public(
@@ -68,5 +68,5 @@ def _ours(path: Path, mark: str) -> bool:
 
 
 def _keep(path: Path, text: str) -> None:
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 from distvae.config import Config, flatten
-from distvae.files.output import claim, make, whole
+from distvae.files.output import atomic_file, check_new_file, make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 
@@ -98,7 +98,7 @@ def peer(
     from distvae.tasks.peers import judge_peer
 
     if file is not None:
-        claim(file, (".json",), force)
+        check_new_file(file, (".json",), force)
     began = time.perf_counter()
     figures = judge_peer(name, config, progress=True)
     if file is not None:
@@ -144,8 +144,8 @@ def write(folder: Path, row: Row, force: bool) -> None:
     path = folder / row["table"] / f"{row['row']}.json"
     if path.exists() and not force:
         raise Refusal(f"{path}: exists; --force replaces it")
-    make(path.parent)
-    with whole(path) as partial:
+    make_folder(path.parent)
+    with atomic_file(path) as partial:
         partial.write_text(json.dumps(row, indent=1) + "\n")
 
 
@@ -155,7 +155,7 @@ def build(folder: Path, out: Path | None) -> None:
     if out is None:
         print(page, end="")
         return
-    with whole(out) as partial:
+    with atomic_file(out) as partial:
         partial.write_text(page)
 
 

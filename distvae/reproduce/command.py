@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from distvae.files.output import claim_place
+from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.report.results import Scale
 from distvae.reproduce.compare import compare, grid, write
@@ -54,8 +54,8 @@ def remake(
     if plan:
         print("\n".join(planned(table)))
         return 0
-    claim_place(out)
-    claim_place(rows or out)
+    check_writable_folder(out)
+    check_writable_folder(rows or out)
     work = Work.of(table, data)
     if not quiet:
         print(*planned(work.table), *work.missing, sep="\n", file=sys.stderr)

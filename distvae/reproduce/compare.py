@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae.files.output import make, whole
+from distvae.files.output import atomic_file, make_folder
 from distvae.report import results
 from distvae.reproduce.table import Table
 
@@ -84,8 +84,8 @@ def _lines(
 
 def write(lines: list[Line], folder: Path) -> Path:
     """Keep the comparison for programs."""
-    make(folder)
-    with whole(folder / COMPARISON) as path:
+    make_folder(folder)
+    with atomic_file(folder / COMPARISON) as path:
         told = [asdict(line) | {"difference": line.difference} for line in lines]
         path.write_text(json.dumps(told, indent=1) + "\n")
     return folder / COMPARISON

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distvae.files.output import make
+from distvae.files.output import make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.report import results
@@ -170,7 +170,7 @@ def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
     file = folder / work.table.name / f"{entry.name}.json"
     if file.exists() and not force:
         return False
-    make(file.parent)
+    make_folder(file.parent)
     results.peer(
         entry.peer,
         entry.config(work.places.get(entry.data)),

@@ -9,7 +9,7 @@ import numpy as np
 from distvae.config import DataFamily, SpeechData
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
-from distvae.files.output import claim, whole
+from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.tasks import pictures
 from distvae.tasks.images import as_seen
@@ -30,7 +30,7 @@ def encode(
     """Write the codes of a split, or of all, with where each came from; return how many."""
     import pyarrow.parquet as pq
 
-    claim(target, (".parquet",), force)
+    check_new_file(target, (".parquet",), force)
     dataset, labels = open_dataset(data), labels_of(data)
     if dataset.dims != run.dims:
         raise Refusal(
@@ -39,7 +39,7 @@ def encode(
         )
     names, schema = dataset.named(split), _schema(run, data, labels is not None)
     rows = 0
-    with whole(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with atomic_file(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in names:
             label = None if labels is None else labels[name]
             blocks = (
@@ -56,8 +56,8 @@ def encode(
 def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool = False) -> None:
     """Draw from the prior: a picture of what is decoded, and the values beside it as .npy."""
     values = target.with_suffix(".npy")
-    claim(target, (".png", ".pdf", ".svg"), force)
-    claim(values, (".npy",), force)
+    check_new_file(target, (".png", ".pdf", ".svg"), force)
+    check_new_file(values, (".npy",), force)
     decoded = run.decode(run.sample(count, seed))
     title = f"{title_of(run)}: {count} draws from the prior"
     if isinstance(run.config.data, SpeechData):
@@ -65,7 +65,7 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     else:
         figure = pictures.grid(as_seen(decoded, run), title)
     pictures.save(figure, target)
-    with whole(values) as path:
+    with atomic_file(values) as path:
         np.save(path, decoded)
 
 

@@ -12,7 +12,7 @@ import torch
 from distvae.config import SDMModel, SpeechData, TVAEModel
 from distvae.data import audio
 from distvae.data.dataset import Array
-from distvae.files.output import claim_folder
+from distvae.files.output import prepare_folder
 from distvae.interface import expect
 from distvae.numerics.measures import live_atoms
 from distvae.numerics.noise import order
@@ -44,7 +44,7 @@ def evaluate(
     folder.
     """
     folder = target or run.path / "evaluation" / split
-    claim_folder(folder, force)
+    prepare_folder(folder, force)
     with as_trained(run.info):
         judgement = judge(run, split, progress)
         judgement.save(folder)

@@ -7,7 +7,7 @@ from distvae.estep.truncated import Exact
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.tvae import TVAE
-from distvae.numerics.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 
 MOST = 16  # bits whose states fit in memory, a block of rows at a time
@@ -38,7 +38,7 @@ def compare(run: Run, rows: int) -> dict[str, float]:
     for start in range(0, len(data), BLOCK):
         x = torch.tensor(data[start : start + BLOCK])
         batch = Batch.of(x, torch.arange(start, start + len(x)))
-        q, p, noise = run.estep(model, batch), exact(model, batch), Noise(0, JUDGEMENT, batch.row)
+        q, p, noise = run.estep(model, batch), exact(model, batch), Noise(0, EVALUATION, batch.row)
         found["bound"] += float(model.bound(batch, q, noise).sum()) / len(data)
         found["log_likelihood"] += float(model.bound(batch, p, noise).sum()) / len(data)
         found["code_difference"] = max(

@@ -10,7 +10,7 @@ from distvae.data import open_dataset
 from distvae.data.dataset import Rows, stack
 from distvae.interface import Batch, Posterior, expect
 from distvae.numerics.measures import effective_atoms
-from distvae.numerics.noise import JUDGEMENT, VALIDATION, Noise
+from distvae.numerics.noise import EVALUATION, VALIDATION, Noise
 from distvae.tasks.judgement import Judgement
 from distvae.tasks.restoration import judge_restored
 from distvae.tasks.sparsity import Strength
@@ -84,7 +84,7 @@ def _judge_block(
     run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: Strength
 ) -> Sums:
     draws, noise = (
-        (1, Noise(run.config.train.seed, JUDGEMENT, row))
+        (1, Noise(run.config.train.seed, EVALUATION, row))
         if run.config.eval.latent == "sample"
         else (0, None)
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distvae.files.output import whole
+from distvae.files.output import atomic_file
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -49,7 +49,7 @@ class Judgement:
         for name, table in tables.items():
             if table is not None:
                 _write_table(table, folder / name)
-        with whole(folder / "summary.json") as path:
+        with atomic_file(folder / "summary.json") as path:
             plain = {
                 name: value if math.isfinite(value) else None
                 for name, value in self.summary.items()
@@ -84,7 +84,7 @@ def _plain(figures: "Series[float]") -> dict[str, float]:
 
 
 def _write_table(table: "DataFrame", stem: Path) -> None:
-    with whole(stem.with_suffix(".csv")) as path:
+    with atomic_file(stem.with_suffix(".csv")) as path:
         table.to_csv(path, index=False, float_format="%.6g")
-    with whole(stem.with_suffix(".parquet")) as path:
+    with atomic_file(stem.with_suffix(".parquet")) as path:
         table.to_parquet(path, index=False)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from distvae.data.dataset import Array
 from distvae.models.posteriors import Redrawable
 from distvae.numerics.measures import live_atoms
-from distvae.numerics.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks import pictures
 from distvae.tasks.images import as_seen
 from distvae.train.run import Run
@@ -38,7 +38,7 @@ def of_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[pi
     with torch.no_grad():
         q = run.posterior(torch.tensor(few))
     if isinstance(q, Redrawable):
-        noise = Noise(run.config.train.seed, JUDGEMENT, torch.arange(len(few)))
+        noise = Noise(run.config.train.seed, EVALUATION, torch.arange(len(few)))
         yield (
             "conditional",
             _conditional(run, few, codes[:ROWS], q.redrawn(DRAWS, noise).numpy(), title),

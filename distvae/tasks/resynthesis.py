@@ -13,10 +13,10 @@ from distvae.config import SpeechData
 from distvae.data import audio
 from distvae.data.dataset import Array
 from distvae.data.speech.stft import Stft, power
-from distvae.files.output import claim, whole
+from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.interface import expect
-from distvae.numerics.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 
 Latent = Literal["mean", "sample"]
@@ -53,7 +53,7 @@ def coder(run: Run, latent: Latent) -> Coder:
         row = torch.arange(first, first + len(power))
         q = run.posterior(power, row)
         draws, noise = (
-            (1, Noise(run.config.train.seed, JUDGEMENT, row)) if latent == "sample" else (0, None)
+            (1, Noise(run.config.train.seed, EVALUATION, row)) if latent == "sample" else (0, None)
         )
         return Coded(expect(q, run.model.decode, draws, noise).clamp_min(0), q.code)
 
@@ -74,7 +74,7 @@ def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False)
     """Write a recording's resynthesis at the run's rate: untrimmed, at the level it came with."""
     if not isinstance(run.config.data, SpeechData):
         raise Refusal(f"{run.path}: a run on {run.config.data.kind} data; one on speech expected")
-    claim(target, SUFFIXES, force)
+    check_new_file(target, SUFFIXES, force)
     signal = audio.load(source, dataclasses.replace(run.config.data, trim_db=None, level="keep"))
     level = np.abs(signal).max() if run.config.data.level == "peak" else np.float32(1)
     heard = resynthesise(coder(run, run.config.eval.latent), signal / level, run.config.data)
@@ -85,7 +85,7 @@ def write(path: Path, signal: Array, rate: int) -> None:
     """Write 16-bit sound; a signal beyond full scale is turned down, not clipped."""
     import soundfile
 
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         soundfile.write(
             temporary, signal / max(1.0, float(np.abs(signal).max())), rate, subtype="PCM_16"
         )

@@ -12,7 +12,7 @@ from distvae.data.dataset import Array
 from distvae.data.images.bars import parts, seen
 from distvae.estep.truncated import Exact
 from distvae.interface import Batch
-from distvae.numerics.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.exactness import MOST
 from distvae.train.run import Run, read_config
 
@@ -74,7 +74,7 @@ def combined(model: Any, data: BarsData) -> dict[str, float]:
     x = np.stack([bars[list(those)].sum(0) for those in COMBINATIONS])
     batch = Batch.of(torch.from_numpy(x), torch.arange(len(x)))
     learnt = model.bound(
-        batch, Exact(model.states)(model, batch), Noise(0, JUDGEMENT, batch.row)
+        batch, Exact(model.states)(model, batch), Noise(0, EVALUATION, batch.row)
     ).double()
     truth, never = log_likelihood(data, x), slice(0, 2)
     told = {"combinations_apart": float((learnt - truth)[never.stop :].abs().mean())}

@@ -6,7 +6,7 @@ MLflow has it.
 """
 
 from distvae.track.relay import Relay
-from distvae.track.store import Store, public
+from distvae.track.store import Store, without_secrets
 from distvae.track.tracker import Status, Tracker, run_tags
 
-__all__ = ["Relay", "Status", "Store", "Tracker", "public", "run_tags"]
+__all__ = ["Relay", "Status", "Store", "Tracker", "run_tags", "without_secrets"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from distvae.files.refusal import Refusal
 from distvae.track.served import DATA, HISTORY, NEEDED
-from distvae.track.store import Store, cause
+from distvae.track.store import Store, error_summary
 
 
 def fetch(record: str, store: Store) -> Path:
@@ -50,7 +50,7 @@ def _download(store: Store, model: Any, folder: Path) -> None:
         )
     except Exception as error:  # buckets, and packages that reach them, have errors of their own
         raise Refusal(
-            f"its model {model.model_id} cannot be fetched from MLflow: {cause(error)}"
+            f"its model {model.model_id} cannot be fetched from MLflow: {error_summary(error)}"
         ) from error
     names = {path.name for path in found.iterdir() if path.is_file()}
     if missing := [name for name in NEEDED if name not in names]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from distvae.files.refusal import Refusal, nearest
 from distvae.track.journal import Journal
-from distvae.track.store import Store, cause, public
+from distvae.track.store import Store, error_summary, without_secrets
 
 Kind = Literal["run", "sweep", "trial"]
 BEST = "best:"
@@ -50,7 +50,7 @@ def records(
     try:
         found = _all(client.search_runs, list(names), where) if names else []
     except MlflowException as error:
-        raise Refusal(f"--where: {cause(error)}") from error
+        raise Refusal(f"--where: {error_summary(error)}") from error
     known = [
         _record(run, names[run.info.experiment_id])
         for run in found
@@ -108,7 +108,10 @@ def _holds(folder: Path, record: Record, store: Store) -> bool:
     record.
     """
     head = Journal(folder).head() if folder.is_dir() else {}
-    later = head.get("store") == public(store.uri) and head.get("id") not in (None, record.id)
+    later = head.get("store") == without_secrets(store.uri) and head.get("id") not in (
+        None,
+        record.id,
+    )
     return folder.is_dir() and not later
 
 

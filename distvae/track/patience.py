@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from distvae.track.store import cause
+from distvae.track.store import error_summary
 
 REST = 20  # a store that failed is asked again after so many times what that took
 
@@ -31,7 +31,7 @@ class Patience:
         except Exception as error:
             self._again = time.monotonic() + REST * (time.monotonic() - began)
             if not self.failing:
-                print(f"{self.failed}: {cause(error)}. {self.kept}", file=sys.stderr)
+                print(f"{self.failed}: {error_summary(error)}. {self.kept}", file=sys.stderr)
             self.failing = True
             return False
         self._again = 0.0

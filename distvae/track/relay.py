@@ -13,7 +13,7 @@ from distvae.files.refusal import Refusal
 from distvae.track.journal import LINES, with_something_to_tell
 from distvae.track.patience import Patience
 from distvae.track.sending import Sender
-from distvae.track.store import Store, cause, public
+from distvae.track.store import Store, error_summary, without_secrets
 
 GATHERING = 0.5  # seconds in which there may be more news
 
@@ -28,7 +28,7 @@ class Relay:
         self._damaged: set[Path] = set()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._patience = Patience(
-            f"MLflow at {public(store.uri)} does not take what there is to tell",
+            f"MLflow at {without_secrets(store.uri)} does not take what there is to tell",
             f"It is kept in {root}, and 'distvae sync {root}' sends it; nothing else is affected.",
             "MLflow answers again.",
         )
@@ -89,5 +89,8 @@ class Relay:
     def _left_out(self, folder: Path, error: Exception) -> None:
         """Say once what is wrong with a folder; the others go on."""
         if (folder / LINES).exists() and folder not in self._damaged:
-            print(f"{folder}: MLflow lacks what it has to tell: {cause(error)}", file=sys.stderr)
+            print(
+                f"{folder}: MLflow lacks what it has to tell: {error_summary(error)}",
+                file=sys.stderr,
+            )
             self._damaged.add(folder)

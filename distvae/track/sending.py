@@ -13,7 +13,7 @@ from typing import Any
 from distvae.files.refusal import Refusal
 from distvae.track.journal import HEAD, LINES, Entry, Journal
 from distvae.track.served import pack
-from distvae.track.store import Store, public
+from distvae.track.store import Store, without_secrets
 
 BATCH = 1000  # metrics that MLflow takes at once
 EPOCH = "epoch"
@@ -130,7 +130,7 @@ class Sender:
             client.log_batch(record, params=params[start : start + 100])
         if inputs := _inputs(self.folder, head["params"]):
             client.log_inputs(record, inputs)
-        self.journal.remember(id=record, store=public(self.store.uri), told=0)
+        self.journal.remember(id=record, store=without_secrets(self.store.uri), told=0)
         return record
 
     def metrics(self, entries: Sequence[Entry]) -> None:

@@ -29,15 +29,15 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """The tag by which MLflow's pages know that an experiment is about training."""
 
 
-def public(text: str) -> str:
+def without_secrets(text: str) -> str:
     """A URI, or a message that holds some, without user names, passwords and tokens."""
     text = re.sub(r"(?<=://)[^/\s]*@", "", text)
     return re.sub(r"(?i)((?:password|passwd|pwd|token|secret|key)=)[^&\s]+", r"\1...", text)
 
 
-def cause(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """What went wrong, in a line that may be shown."""
-    text = public(" ".join(str(error).split()))
+    text = without_secrets(" ".join(str(error).split()))
     return (
         "nothing answers there"
         if "Max retries exceeded" in text
@@ -69,7 +69,7 @@ class Store:
     @property
     def look(self) -> str:
         """How to look at it."""
-        return public(self.uri) if self.uri.startswith("http") else "distvae ui"
+        return without_secrets(self.uri) if self.uri.startswith("http") else "distvae ui"
 
     def client(self) -> Any:
         """A client of a store that is there."""
@@ -126,8 +126,8 @@ class Store:
             ImportError,
             OSError,
         ) as error:  # a driver may be missing
-            why = cause(getattr(error, "orig", None) or error)
+            why = error_summary(getattr(error, "orig", None) or error)
             raise Refusal(
-                f"{public(self.uri)}: {why}; a store that this MLflow can read expected"
+                f"{without_secrets(self.uri)}: {why}; a store that this MLflow can read expected"
             ) from error
         return client

@@ -11,7 +11,7 @@ from distvae.config import Config, flatten
 from distvae.track.journal import HEAD, Entry, Journal
 from distvae.track.patience import Patience
 from distvae.track.sending import Sender
-from distvae.track.store import Store, public
+from distvae.track.store import Store, without_secrets
 
 if TYPE_CHECKING:
     from distvae.train.epoch import Epoch
@@ -47,7 +47,7 @@ class Tracker:
             lost,
             f"{self.name}: notes are taken again.",
         )
-        where = public(self.store.uri) if self.store else ""
+        where = without_secrets(self.store.uri) if self.store else ""
         self._patience = Patience(
             f"{self.name}: MLflow at {where} does not take what there is to tell",
             f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
@@ -73,9 +73,9 @@ class Tracker:
         """The record that a folder has in a store, or will have there once it takes what is
         waiting.
         """
-        if not (head := Journal(folder).head()) or head.get("store", public(store.uri)) != public(
-            store.uri
-        ):
+        if not (head := Journal(folder).head()) or head.get(
+            "store", without_secrets(store.uri)
+        ) != without_secrets(store.uri):
             return None
         parent = Path(head["parent"]) if head["parent"] else None
         return cls(

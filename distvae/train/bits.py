@@ -9,7 +9,7 @@ import torch
 from distvae.config import Train
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.numerics.arithmetic import Arithmetic, library
+from distvae.numerics.arithmetic import Arithmetic, choose_library
 from distvae.train import devices
 from distvae.train.checkpoint import read_manifest
 from distvae.train.team import ALONE, Team
@@ -68,7 +68,7 @@ def as_trained(info: Mapping[str, Any]) -> Iterator[None]:
     with ExitStack() as stack:
         if recorded:
             own = Arithmetic.here(
-                library("auto", recorded), recorded["threads"], torch.device("cpu")
+                choose_library("auto", recorded), recorded["threads"], torch.device("cpu")
             )
             stack.enter_context(own.obeyed())
         yield
@@ -78,7 +78,7 @@ def _own(config: Train, device: torch.device, reference: Mapping[str, Any]) -> A
     """Return how this worker computes by its settings, and by a reference where they leave a
     choice.
     """
-    products = library(config.products, reference)
+    products = choose_library(config.products, reference)
     if config.products == "onednn" and products != "onednn":
         raise Refusal(
             "train.products: 'onednn', which multiplies with less than float32's precision on this"

@@ -25,7 +25,7 @@ from distvae.config import (
 )
 from distvae.data.dataset import Dataset
 from distvae.estep.store import refuse_to_exceed
-from distvae.files.memory import available, gigabytes
+from distvae.files.memory import available_memory, gigabytes
 from distvae.files.refusal import Refusal, shown
 from distvae.models.nets import Pyramid
 from distvae.models.population import words_of
@@ -77,7 +77,10 @@ def admit(
     """Refuse a training that takes more memory than this machine has free; whether it holds
     populations is told.
     """
-    demands, left = list(demands_of(config, data, workers)), available() if free is None else free
+    demands, left = (
+        list(demands_of(config, data, workers)),
+        available_memory() if free is None else free,
+    )
     needed = sum(demand.count for demand in demands)
     if needed > left:
         largest = max(demands, key=lambda demand: demand.count)

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder, public
+from distvae.files.storage import Folder, without_password
 from distvae.train.checkpoint import read_manifest, tidy
 from distvae.train.folder import clear
 from distvae.train.run import read_info
@@ -70,5 +70,7 @@ def bring(there: Folder, local: Path) -> None:
     tidy(here)
     here.write(
         "run.json",
-        json.dumps(read_info(there) | {"storage": public(there.place)}, indent=1).encode(),
+        json.dumps(
+            read_info(there) | {"storage": without_password(there.place)}, indent=1
+        ).encode(),
     )

@@ -18,7 +18,7 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Posterior
 from distvae.numerics.lanes import Lanes
-from distvae.numerics.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.checkpoint import Place, load, read_manifest
 from distvae.train.given import Expected
 from distvae.train.loop import load_weights
@@ -98,7 +98,7 @@ class Run:
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Array:
         """(count, H) states drawn from the prior."""
-        noise = Noise(seed, JUDGEMENT, torch.arange(count))
+        noise = Noise(seed, EVALUATION, torch.arange(count))
         states: Array = self.model.prior(noise, self.estep)[:, 0].numpy()
         return states
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.files.output import claim_folder
+from distvae.files.output import prepare_folder
 from distvae.files.refusal import Refusal
 
 LOCK = ".sweep.lock"
@@ -18,7 +18,7 @@ def alone(out: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     made = not out.exists()
-    claim_folder(out, force=True)
+    prepare_folder(out, force=True)
     lock = FileLock(out / LOCK, timeout=0)
     try:
         lock.acquire()

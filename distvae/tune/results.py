@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distvae.config.recipes import describe
-from distvae.files.output import whole
+from distvae.files.output import atomic_file
 from distvae.tasks import pictures
 
 Directions = Mapping[str, Literal["max", "min"]]
@@ -111,10 +111,10 @@ def write_findings(findings: Findings) -> list[Path]:
         "metrics": dict(findings.metrics),
         "trials": [asdict(result) for result in findings.results],
     }
-    with whole(findings.folder / "results.json") as path:
+    with atomic_file(findings.folder / "results.json") as path:
         path.write_text(json.dumps(listed, indent=1) + "\n")
     rows = [_row(result) for result in findings.results]
-    with whole(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
+    with atomic_file(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

@@ -13,7 +13,7 @@ from typing import Any
 
 from distvae.config import flatten, from_stored
 from distvae.config.recipes import override, refuse_place
-from distvae.files.output import claim_place, whole
+from distvae.files.output import atomic_file, check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import read_json
@@ -57,7 +57,7 @@ def sweep(
 ) -> Findings:
     """Run the trials of a space into the folder `out`; what is found is also written there."""
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
-    claim_place(out)
+    check_writable_folder(out)
     refuse_place(space.base, pinned.get("data.path"))
     pinned = (decided(out) if resume else {}) | pinned
     space = _with_data(settle(space, pinned, trials, concurrent, means), quiet, means)
@@ -103,14 +103,14 @@ def settle(
     A trial that is a process of this machine has an equal part of its cores, a worker or a process
     elsewhere has one. All trials multiply matrices by the same library, wherever they run.
     """
-    from distvae.numerics.arithmetic import library
+    from distvae.numerics.arithmetic import choose_library
 
     here = means.address is None and means.group is None
     slots = concurrent or space.concurrent or (cores() if here else None)
     threads = max(1, cores() // slots) if here and slots else 1
     alike = {
         "train.threads": threads,
-        "train.products": library(space.base.train.products),
+        "train.products": choose_library(space.base.train.products),
         "eval.processes": 1,
     }
     space = space.pinned(alike | dict(pinned))
@@ -211,7 +211,7 @@ def _open_folder(space: Space, out: Path, resume: bool, means: Means) -> None:
     if not resume and (out / SWEEP).is_file():
         clear(out)
     shutil.rmtree(out / NOTES, ignore_errors=True)
-    with whole(out / SWEEP) as path:
+    with atomic_file(out / SWEEP) as path:
         path.write_text(json.dumps(_facts(space) | arithmetic(space, means), indent=1) + "\n")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from distvae.config import Config
 from distvae.estep.shard import Shard
-from distvae.files.memory import available
+from distvae.files.memory import available_memory
 from distvae.machines.shards import ShardedStore, Shards
 from distvae.models.population import words_of
 from distvae.numerics.lanes import Lanes
@@ -60,7 +60,7 @@ class Actor:
         return self.shard.status() | {"restarted": False}
 
     def _wanted(self) -> tuple[str, int, int]:
-        return "here", available(), self.shard.lacking()
+        return "here", available_memory(), self.shard.lacking()
 
 
 def store_of(config: Config, rows: int, count: int) -> ShardedStore:

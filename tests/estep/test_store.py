@@ -18,7 +18,7 @@ from distvae.estep import store
 from distvae.estep.store import Kept, LocalStore, room
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
-from distvae.numerics.lanes import Held, Lanes
+from distvae.numerics.lanes import HeldRows, Lanes
 from tests import dense
 
 
@@ -28,7 +28,7 @@ def words(seed: int = 0) -> Tensor:
     )
 
 
-def held(rank: int = 0, size: int = 1) -> Held:
+def held(rank: int = 0, size: int = 1) -> HeldRows:
     return Lanes(10, 4).held(rank, size)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from distvae.files.memory import available
+from distvae.files.memory import available_memory
 
 
 def machine(folder: Path, free_kb: int) -> Path:
@@ -11,16 +11,16 @@ def machine(folder: Path, free_kb: int) -> Path:
 
 
 def test_the_machine_says_what_is_free(tmp_path: Path) -> None:
-    assert available(machine(tmp_path, 4000), tmp_path) == 4_096_000
+    assert available_memory(machine(tmp_path, 4000), tmp_path) == 4_096_000
 
 
 def test_a_container_may_leave_less_than_its_machine(tmp_path: Path) -> None:
     machine(tmp_path, 4000)
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("1000000\n")
-    assert available(tmp_path, tmp_path) == 2_000_000
+    assert available_memory(tmp_path, tmp_path) == 2_000_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert available(tmp_path, tmp_path) == 4_096_000
+    assert available_memory(tmp_path, tmp_path) == 4_096_000
 
 
 def test_the_first_version_of_control_groups_counts_too(tmp_path: Path) -> None:
@@ -28,8 +28,8 @@ def test_the_first_version_of_control_groups_counts_too(tmp_path: Path) -> None:
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("500\n")
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n")
-    assert available(tmp_path, tmp_path) == 0
+    assert available_memory(tmp_path, tmp_path) == 0
 
 
 def test_a_system_that_does_not_tell_has_what_is_built_in(tmp_path: Path) -> None:
-    assert available(tmp_path, tmp_path) > 2**28
+    assert available_memory(tmp_path, tmp_path) > 2**28

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from distvae.files.output import claim, claim_folder, whole
+from distvae.files.output import atomic_file, check_new_file, prepare_folder
 from distvae.files.refusal import Refusal
 
 
 def test_a_file_appears_when_its_block_ends_and_not_before(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
-    with whole(target) as temporary:
+    with atomic_file(target) as temporary:
         temporary.write_text("new")
         assert not target.exists()
     assert target.read_text() == "new"
@@ -23,7 +23,7 @@ def test_a_device_or_a_pipe_is_written_to_and_stays_what_it_is(tmp_path: Path) -
     os.mkfifo(pipe)
     reading = threading.Thread(target=lambda: said.append(pipe.read_text()))
     reading.start()
-    with whole(pipe) as temporary:
+    with atomic_file(pipe) as temporary:
         temporary.write_text("new")
     reading.join(10)
     assert said == ["new"]
@@ -46,7 +46,7 @@ def test_a_full_disk_is_a_refusal_that_names_the_file(tmp_path: Path) -> None:
 
 
 def _fail(target: Path, error: Exception) -> None:
-    with whole(target) as temporary:
+    with atomic_file(target) as temporary:
         temporary.write_text("part")
         raise error
 
@@ -64,16 +64,16 @@ def test_what_cannot_or_should_not_be_written_is_refused(
 ) -> None:
     (tmp_path / "there.wav").touch()
     with pytest.raises(Refusal, match=reason):
-        claim(tmp_path / name, (".wav", ".flac"), force=False)
-    claim(tmp_path / "there.wav", (".wav", ".flac"), force=True)
+        check_new_file(tmp_path / name, (".wav", ".flac"), force=False)
+    check_new_file(tmp_path / "there.wav", (".wav", ".flac"), force=True)
 
 
 def test_a_folder_that_holds_something_needs_force(tmp_path: Path) -> None:
-    claim_folder(tmp_path / "deep" / "new", force=False)
+    prepare_folder(tmp_path / "deep" / "new", force=False)
     assert (tmp_path / "deep" / "new").is_dir()
     (tmp_path / "deep" / "new" / "file").touch()
     with pytest.raises(Refusal, match="not empty"):
-        claim_folder(tmp_path / "deep" / "new", force=False)
-    claim_folder(tmp_path / "deep" / "new", force=True)
+        prepare_folder(tmp_path / "deep" / "new", force=False)
+    prepare_folder(tmp_path / "deep" / "new", force=True)
     with pytest.raises(Refusal, match="a folder that can be made"):
-        claim_folder(tmp_path / "deep" / "new" / "file", force=True)
+        prepare_folder(tmp_path / "deep" / "new" / "file", force=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distvae.config.recipes import load, parse_assignments
 from distvae.files.refusal import Refusal, shown
-from distvae.files.untrusted import brief, parse_json, parse_yaml, read_json, read_yaml
+from distvae.files.untrusted import one_line, parse_json, parse_yaml, read_json, read_yaml
 from distvae.train.checkpoint import read_manifest
 from tests.called import Called
 
@@ -161,7 +161,7 @@ def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_value_is_shown_on_one_short_line(value: object) -> None:
     assert len(shown(value)) <= 60
     assert shown(value).isprintable()
-    assert len(brief(str(value)[:9])) <= 60 if not isinstance(value, int) else True
+    assert len(one_line(str(value)[:9])) <= 60 if not isinstance(value, int) else True
 
 
 def test_assignments_are_still_read_as_yaml() -> None:

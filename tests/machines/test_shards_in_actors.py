@@ -18,7 +18,7 @@ from torch import Tensor
 from distvae.estep.shard import StaleShard
 from distvae.estep.store import LocalStore, PopulationStore, room
 from distvae.estep.truncated import first_states
-from distvae.files.memory import available
+from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal
 from distvae.machines.cluster import joined
 from distvae.machines.shards import ShardedStore, Shards, launch
@@ -196,7 +196,7 @@ def test_shards_that_have_room_alone_and_not_together_are_refused_before_they_ar
     def nothing(rows: Tensor) -> Tensor:
         raise InterruptedError(f"{len(rows)} rows are drawn")
 
-    states = int(0.7 * available() / (ROWS / 2 * WIDTH * 8))
+    states = int(0.7 * available_memory() / (ROWS / 2 * WIDTH * 8))
     with pytest.raises(Refusal, match=r"states for 1,000 rows need .* of memory are free"):
         ShardedStore(launch(LANES, 2, states, WIDTH)).begin(nothing)
 

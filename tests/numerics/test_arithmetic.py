@@ -26,7 +26,7 @@ ZEN_4, ZEN_5, INTEL = (
 def test_products_are_those_of_float32(shape: tuple[int, int, int], setting: str) -> None:
     m, k, n = shape
     a, b = torch.randn(m, k), torch.randn(k, n)
-    with Arithmetic.here(arithmetic.library(setting), 1, CPU).obeyed():
+    with Arithmetic.here(arithmetic.choose_library(setting), 1, CPU).obeyed():
         assert arithmetic.error(a, b) < arithmetic.PRECISE
         assert arithmetic.error(b.T, a.T) < arithmetic.PRECISE
 
@@ -53,9 +53,9 @@ def test_the_library_follows_from_the_processor_alone(processor: str, suits: boo
 
 
 def test_a_recorded_library_is_obeyed_unless_a_setting_says_otherwise() -> None:
-    for recorded in ("blas", "onednn") if arithmetic.precise() else ("blas",):
-        assert arithmetic.library("auto", {"products": recorded}) == recorded
-        assert arithmetic.library("blas", {"products": recorded}) == "blas"
+    for recorded in ("blas", "onednn") if arithmetic.onednn_is_precise() else ("blas",):
+        assert arithmetic.choose_library("auto", {"products": recorded}) == recorded
+        assert arithmetic.choose_library("blas", {"products": recorded}) == "blas"
 
 
 def test_what_torch_does_is_read_back_as_it_was_set() -> None:
@@ -97,4 +97,4 @@ def test_the_processor_is_told_as_the_system_tells_it() -> None:
         for line in told.read_text().splitlines()
         if line.startswith("vendor_id")
     )
-    assert arithmetic.processor().startswith(f"{vendor} family ")
+    assert arithmetic.processor_name().startswith(f"{vendor} family ")

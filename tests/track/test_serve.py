@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.files.refusal import Refusal, room
+from distvae.files.refusal import Refusal, refusing_full_disk
 from distvae.files.storage import Folder
 from distvae.track.server import _state, answers, copy, restore, serve
 from tests.track.ports import free_port
@@ -109,7 +109,7 @@ class Full(Folder):
     """A folder on a disk without room."""
 
     def write(self, name: str, content: bytes) -> None:
-        with room(self.at(name)):
+        with refusing_full_disk(self.at(name)):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 

@@ -28,7 +28,7 @@ from distvae.commands.browse import sync
 from distvae.config import Config, flatten
 from distvae.files.refusal import Refusal
 from distvae.report.keeping import reported
-from distvae.track import Relay, Store, Tracker, public
+from distvae.track import Relay, Store, Tracker, without_secrets
 from distvae.track.journal import HEAD, LINES, Journal
 from tests.report import folders as sweeps
 from tests.track.records import RECORD, history, runs, tracker
@@ -570,7 +570,7 @@ def test_first_users_side_by_side_lose_no_metric(
     ],
 )
 def test_what_is_shown_holds_no_credentials(text: str, shown: str) -> None:
-    assert public(text) == shown
+    assert without_secrets(text) == shown
 
 
 def test_where_to_look_names_the_absolute_path(

@@ -19,7 +19,7 @@ import torch
 
 from distvae.config import Config
 from distvae.files.refusal import Refusal
-from distvae.numerics.arithmetic import precise
+from distvae.numerics.arithmetic import onednn_is_precise
 from distvae.train.bits import agree, as_trained
 from distvae.train.run import read_info
 from distvae.train.session import fit
@@ -93,7 +93,7 @@ def test_a_run_goes_on_alike_or_says_why_not(
 
 
 @pytest.mark.skipif(
-    not precise(), reason="oneDNN has not the precision of float32 on this processor"
+    not onednn_is_precise(), reason="oneDNN has not the precision of float32 on this processor"
 )
 def test_a_recorded_library_is_used_again(half: Path) -> None:
     altered(half, products="onednn")
@@ -141,7 +141,7 @@ def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(way: 
         either = tiny.config(train={"bits": "any"})
         assert crew.all(agreed, [either] * 2, ["", "AVX2"]) == [agree(config.train).products] * 2
         forced = [tiny.config(train={"products": name}) for name in ("blas", "onednn")]
-        if precise():
+        if onednn_is_precise():
             for answer in crew.all(agreed, forced, ["", ""]):
                 assert (
                     "worker 1 of 2 would compute other last digits than worker 0: products onednn"
@@ -149,7 +149,7 @@ def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(way: 
                 )
         obeying = [
             tiny.config(train={"products": name})
-            for name in ("onednn" if precise() else "blas", "auto")
+            for name in ("onednn" if onednn_is_precise() else "blas", "auto")
         ]
         assert len(set(crew.all(agreed, obeying, ["", ""]))) == 1
 

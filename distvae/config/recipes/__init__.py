@@ -8,7 +8,7 @@ from typing import Any
 from distvae.config import BarsData, Config, SpritesData, from_dict
 from distvae.config.schema import FAMILIES, SECTIONS, field_types, fields_of
 from distvae.files.refusal import Refusal, nearest
-from distvae.files.untrusted import brief, parse_yaml, read_yaml
+from distvae.files.untrusted import one_line, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
 
@@ -118,6 +118,6 @@ def _assignment(word: str) -> tuple[str, Any]:
     path, equals, text = word.partition("=")
     if not equals or text.startswith("=") or not re.fullmatch(r"\w+(\.\w+)*", path):
         raise Refusal(
-            f"{brief(word)}: not an assignment; KEY=VALUE expected, such as train.epochs=3"
+            f"{one_line(word)}: not an assignment; KEY=VALUE expected, such as train.epochs=3"
         )
-    return path, parse_yaml(text, f"{path}={brief(text)}")
+    return path, parse_yaml(text, f"{path}={one_line(text)}")

@@ -9,7 +9,7 @@ from numpy.lib.npyio import NpzFile
 from distvae.data.images.cifar import CIFAR10
 from distvae.data.images.source import Bytes, Labels, Published, Source
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
+from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
 
 NAMED = {
     "cifar10": (CIFAR10, (3, 32, 32)),
@@ -46,7 +46,7 @@ def read(path: Path) -> Source:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     expected = "an undamaged .npz of plain arrays"
-    refuse_irregular(path, expected)
+    require_regular_file(path, expected)
     with (
         decoding(path, expected),
         path.open("rb") as stream,

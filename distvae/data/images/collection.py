@@ -13,7 +13,7 @@ from distvae.data.dataset import Dataset
 from distvae.data.images import archive, cifar
 from distvae.data.images.source import Labels, Scaled, Source, divided
 from distvae.data.signals import PICTURES
-from distvae.files.places import expanded
+from distvae.files.places import resolve_path
 from distvae.files.refusal import Refusal
 
 FORMAT = 1  # of the preparation; a change gives another digest
@@ -68,7 +68,7 @@ def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
 
 
 def _root(config: ImageData) -> Path:
-    path = expanded(config.path, "data.path")
+    path = resolve_path(config.path, "data.path")
     if config.path and path.suffix.lower() == ".npz":
         if not path.is_file():
             raise Refusal(f"data.path: {config.path} is no file; an .npz archive expected")

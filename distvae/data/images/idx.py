@@ -14,7 +14,7 @@ from distvae.data import files, folders
 from distvae.data.dataset import Array, Dataset
 from distvae.data.signals import PICTURES
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_irregular, refuse_larger
+from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
 
 Bytes = NDArray[np.uint8]
 Value = TypeVar("Value", np.uint8, np.float32)
@@ -64,9 +64,12 @@ def _classes(root: Path, part: str) -> Bytes:
 def read(path: Path, dims: int) -> Bytes:
     """The array of bytes in an idx file, checked against its header."""
     unpacked = path.suffix == ".gz"
-    refuse_irregular(path, "an undamaged idx file")
+    require_regular_file(path, "an undamaged idx file")
     expected = "a whole gzip file of idx" if unpacked else "an undamaged idx file"
-    with decoding(path, expected), gzip.open(path) if unpacked else path.open("rb") as stream:
+    with (
+        decoding(path, expected),
+        gzip.open(path) if unpacked else path.open("rb") as stream,
+    ):
         shape = _shape(path, stream.read(4 + 4 * dims), dims)
         refuse_larger(path, COPIES * math.prod(shape), f"{' x '.join(map(str, shape))} values")
         content = stream.read(

@@ -17,7 +17,7 @@ from distvae.data.speech import recordings, stft
 from distvae.data.splits import SPLITS
 from distvae.data.tables import arrow
 from distvae.files.refusal import Refusal
-from distvae.numerics.arithmetic import threads
+from distvae.numerics.arithmetic import torch_threads
 
 FORMAT = 2  # of the cached files; a change makes old ones unknown
 TABLE = "recordings.csv"
@@ -74,7 +74,7 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     try:
         frames = files.in_order(lambda recording: _power(root, recording, config), found)
         told = zip(found, frames, strict=True)
-        with threads(1):  # torch would start a team of its own in each of ours
+        with torch_threads(1):  # torch would start a team of its own in each of ours
             for recording, block in files.watched(
                 told, "Power spectra of recordings", len(found), quiet
             ):

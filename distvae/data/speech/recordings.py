@@ -13,7 +13,7 @@ from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.remote import here
 from distvae.data.speech import layouts
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_irregular
+from distvae.files.untrusted import decoding, require_regular_file
 
 TABLE = "speakers.csv"
 
@@ -140,8 +140,11 @@ def _tabled(root: Path, table: Path) -> list[Recording]:
 
 def _rows(table: Path) -> list[dict[str, str]]:
     expected = "a table of speakers, CSV in UTF-8,"
-    refuse_irregular(table, expected)
-    with decoding(table, expected), table.open(newline="", encoding="utf-8-sig") as stream:
+    require_regular_file(table, expected)
+    with (
+        decoding(table, expected),
+        table.open(newline="", encoding="utf-8-sig") as stream,
+    ):
         reader = csv.DictReader(stream, restval="")
         names, rows = reader.fieldnames or (), list(reader)
     if absent := {"file", "speaker"} - set(names):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distvae.data.dataset import Array
 from distvae.files.refusal import Refusal, shown
-from distvae.files.untrusted import decoding, refuse_irregular
+from distvae.files.untrusted import decoding, require_regular_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ class Table:
             raise Refusal(
                 f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected"
             )
-        refuse_irregular(path, "a table of numbers")
+        require_regular_file(path, "a table of numbers")
         with decoding(path, f"a whole {path.suffix} file"):
             rows, values, read = _OPENERS[path.suffix.lower()](path)
         if not rows or not values:

@@ -22,7 +22,7 @@ from distvae.data.dataset import Array, alike
 from distvae.data.tables import arrow
 from distvae.data.tables.formats import SUFFIXES, Table
 from distvae.data.tables.rows import MANIFEST, VERSION, Kept, digest
-from distvae.files.output import claim_place
+from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import refuse_larger
@@ -90,7 +90,7 @@ def _claim(out: Path, force: bool) -> None:
             f"{out}: the name of one more table; that of the folder to make expected last"
         )
     if not out.exists():
-        claim_place(out)
+        check_writable_folder(out)
         return
     if out.is_dir() and not any(out.iterdir()):
         return

@@ -23,7 +23,7 @@ from distvae.data.dataset import Array, Dataset
 from distvae.data.pictures import head
 from distvae.data.signals import PICTURES, read_picture
 from distvae.files.memory import refuse_to_exceed
-from distvae.files.places import expanded
+from distvae.files.places import resolve_path
 from distvae.files.refusal import Refusal
 
 FORMAT = 1  # of the preparation; a change gives another digest
@@ -65,7 +65,7 @@ def _refuse_too_many(config: CropData) -> None:
 
 def found(path: str) -> tuple[Path, list[Path]]:
     """The place that a configuration names, and the pictures there in order."""
-    root = expanded(path, "data.path")
+    root = resolve_path(path, "data.path")
     if not path or not root.exists():
         problem = f"{path} is not there" if path else "empty"
         raise Refusal(f"data.path: {problem}; a picture, or a folder of pictures, expected")

@@ -13,7 +13,7 @@ from distvae.machines.doctor import verdicts
 from distvae.machines.doctor.facts import Facts, behind, clock, gather, room
 from distvae.machines.doctor.lines import Line, merged
 from distvae.machines.nodes import Asked, each, leave, round_trip, seen, shared, take_away
-from distvae.track import Store, public
+from distvae.track import Store, without_secrets
 
 HERE = "here"
 LOCK = Path(distvae.__file__).parents[1] / "requirements.lock"
@@ -183,7 +183,7 @@ def records(root: Path) -> Iterator[Line]:
         )
         yield Line("bad", "MLflow", HERE, str(error), remedy)
     else:
-        yield Line("ok", "MLflow", HERE, f"{public(store.uri)}: answers")
+        yield Line("ok", "MLflow", HERE, f"{without_secrets(store.uri)}: answers")
 
 
 def _made(file: Path, parent: Path) -> Line:

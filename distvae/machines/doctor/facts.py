@@ -46,7 +46,7 @@ def gather() -> Facts:
         "source": source(),
         "cpus": cpus(),
         "gpus": gpus(),
-        "memory": {"free": memory.available(), "limit": memory.limit()},
+        "memory": {"free": memory.available_memory(), "limit": memory.memory_limit()},
         "shared_memory": room(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None,
         "temporary": {"place": tempfile.gettempdir()} | (room(Path(tempfile.gettempdir())) or {}),
         "pesq": pesq(),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distvae.data.dataset import Rows
 from distvae.interface import Batch, Posterior
-from distvae.numerics.noise import JUDGEMENT, Noise
+from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.measuring.subject import Subject
 from distvae.train.run import VALUES, Run
 
@@ -34,7 +34,7 @@ def by_row(run: Run, rows: Rows, draws: int) -> Tensor:
     for start in range(0, len(rows), together):
         x = torch.tensor(rows[start : start + together])
         row = torch.arange(start, start + len(x))
-        noise = Noise(run.config.train.seed, JUDGEMENT, row)
+        noise = Noise(run.config.train.seed, EVALUATION, row)
         found.append(weighted(run.model, Batch.of(x, row), run.posterior(x, row), draws, noise))
     return torch.cat(found)
 

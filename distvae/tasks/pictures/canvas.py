@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.files.output import whole
+from distvae.files.output import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ GREY = "#8c8c8c"
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as its suffix says."""
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=130)
 
 

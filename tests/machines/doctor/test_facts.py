@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import distvae
-from distvae.files.memory import limit
+from distvae.files.memory import memory_limit
 from distvae.machines.doctor.facts import digest, gather, quota, room
 from distvae.machines.doctor.sockets import is_open, listening
 
@@ -134,11 +134,11 @@ def test_the_limits_of_a_container(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "memory.max").write_text(f"{2**20}\n")
     assert quota(tmp_path) == 1.5
-    assert limit(tmp_path) == 2**20
+    assert memory_limit(tmp_path) == 2**20
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
     assert quota(tmp_path) is None
-    assert limit(tmp_path) is None
+    assert memory_limit(tmp_path) is None
 
 
 def test_a_digest_is_of_the_source_alone(tmp_path: Path) -> None:
