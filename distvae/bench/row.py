@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from distvae.files.provenance import commit
-from distvae.report import results
+from distvae.report.results.rows import write_row
 
 
 def keep_row(
@@ -12,4 +12,5 @@ def keep_row(
 ) -> None:
     """Write a row of results."""
     row = {"table": "bench", "row": name, "commit": commit(), "seconds": None, "epochs": None}
-    results.write(folder, row | {"config": dict(how), "figures": figures}, force=True)
+    content = {**row, "config": dict(how), "figures": figures}
+    write_row(folder, content, force=True)

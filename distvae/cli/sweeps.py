@@ -123,7 +123,7 @@ def results(
         "docs/results"
     ),
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Where the page goes; else standard output.")
+        Path | None, typer.Option("-o", "--out", help="File for the index; else all is printed.")
     ] = None,
     add: Annotated[
         Path | None,
@@ -132,15 +132,16 @@ def results(
     table: Annotated[str, typer.Option(help="The table a new row belongs to.")] = "runs",
     force: Force = False,
 ) -> None:
-    """Build the page of results from its rows, and first, if wanted, add one."""
+    """Build the index of results, and a page and a CSV for each table beside its rows."""
     from distvae.files.output import check_writable_file
-    from distvae.report import results
+    from distvae.report.results.build import build
+    from distvae.report.results.record import add_run
 
     if out is not None:
         check_writable_file(out)
     if add is not None:
-        results.add(rows, add, table, force)
-    results.build(rows, out)
+        add_run(rows, add, table, force=force)
+    build(rows, out)
 
 
 @app.command()
@@ -174,10 +175,10 @@ def peer(
     beat.
     """
     from distvae.commands import evaluation, jobs
-    from distvae.report import results
+    from distvae.report.results.record import judge_baseline
 
     config = jobs.configured(recipe, assignments or [], data, None)
-    evaluation.tell(results.peer(name, config, row, force), style(False, json))
+    evaluation.tell(judge_baseline(name, config, row, force), style(False, json))
 
 
 @app.command()

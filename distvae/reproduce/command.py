@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
-from distvae.report.results import Scale
+from distvae.report.results.rows import Scale
 from distvae.reproduce.compare import compare, grid, write
 from distvae.reproduce.run import KEPT, Work, begun, planned, reproduce
 from distvae.reproduce.table import read_table, table_names

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from distvae.files.output import atomic_file, make_folder
-from distvae.report import results
+from distvae.report.results.figures import half_range
+from distvae.report.results.rows import RowGroup, group_seeds, read_rows
 from distvae.reproduce.table import Table
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Line:
 
 def compare(table: Table, folder: Path) -> list[Line]:
     """The rows of a table in its order: what files of finished ones say, and what was published."""
-    groups = results.grouped(results.read(folder, table.name))
+    groups = group_seeds(read_rows(folder, table.name))
     return [
         line
         for entry in table.entries
@@ -55,30 +57,31 @@ def compare(table: Table, folder: Path) -> list[Line]:
     ]
 
 
-def _lines(
-    table: Table, name: str, published: Any, groups: dict[str, list[results.Row]]
-) -> Iterator[Line]:
-    group = groups.get(name, [])
+def _lines(table: Table, name: str, published: Any, groups: dict[str, RowGroup]) -> Iterator[Line]:
+    group = groups.get(name)
     figures = dict.fromkeys(
         [*(published or table.metrics), *(list(table.metrics) if group else [])]
     )
     for figure in figures:
-        values = [row["figures"][figure] for row in group if row["figures"].get(figure) is not None]
+        values = group.values(figure) if group else []
         if not values and figure not in published:
             continue
         line = Line(name, figure, published.get(figure), None, None)
-        if values:
-            half = (max(values) - min(values)) / 2 if len(values) > 1 else None
-            first = group[0]
-            seconds = sum(row["seconds"] for row in group) / len(group)
-            how = {
-                "scale": first.get("scale", ""),
-                "epochs": first["epochs"],
-                "note": first.get("note", ""),
-            }
-            mean = sum(values) / len(values)
-            told = {"seeds": len(values), "seconds": seconds, "commit": results.commits(group)}
-            line = Line(name, figure, published.get(figure), mean, half, **told, **how)
+        if group and values:
+            times = [row.seconds for row in group.rows if row.seconds is not None]
+            line = Line(
+                name,
+                figure,
+                published.get(figure),
+                fmean(values),
+                half_range(values) if len(values) > 1 else None,
+                seeds=len(values),
+                scale=group.scale,
+                epochs=group.rows[0].epochs,
+                seconds=fmean(times) if times else None,
+                commit=group.commits,
+                note=group.note,
+            )
         yield line
 
 

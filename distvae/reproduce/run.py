@@ -11,8 +11,9 @@ from typing import Any
 from distvae.files.output import make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
-from distvae.report import results
 from distvae.report.numbers import counted
+from distvae.report.results.record import add_run, judge_baseline
+from distvae.report.results.rows import find_row
 from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.train.progress import clock
@@ -171,7 +172,7 @@ def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
     if file.exists() and not force:
         return False
     make_folder(file.parent)
-    results.peer(
+    judge_baseline(
         entry.peer,
         entry.config(work.places.get(entry.data)),
         file,
@@ -188,12 +189,12 @@ def keep(work: Work, space: Space, out: Path, folder: Path, force: bool) -> Iter
     from distvae.train.run import read_info
 
     for name, entry, run in _finished(work, space, out):
-        kept = results.known(folder, work.table.name, name)
-        if kept and kept.get("scale") != work.table.scale and not force:
+        kept = find_row(folder, work.table.name, name)
+        if kept and kept.scale != work.table.scale and not force:
             yield name
             continue
         beside = _beside(work.table, entry, read_info(run)["rows"])
-        results.add(folder, run, work.table.name, True, name, beside)
+        add_run(folder, run, work.table.name, force=True, name=name, extra=beside)
 
 
 def _finished(work: Work, space: Space, out: Path) -> Iterator[tuple[str, Entry, Path]]:

@@ -15,7 +15,7 @@ from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check
 from distvae.config.values import NonNegative, Repeats
 from distvae.files.refusal import Refusal, nearest
-from distvae.report.results import SCALES, Scale
+from distvae.report.results.rows import SCALES, Scale
 
 TABLES = Path(__file__).parent / "tables"
 FIELDS = ("about", "source", "metrics", "data", "seeds", "epoch_seconds", "rows", *SCALES)

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from distvae import report
 from distvae.cli import app
 from distvae.files.refusal import Refusal
-from distvae.report import results
-from distvae.report.results import SCALES, Scale
+from distvae.report.results.build import build
+from distvae.report.results.rows import SCALES, Scale, find_row, write_row
 from distvae.reproduce.compare import compare, write
 from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Work, begun, keep, planned
@@ -295,21 +295,22 @@ def test_less_data_than_published_is_noted(out: Path, tmp_path: Path) -> None:
         {},
     )
     list(keep(work, work.space(), out, tmp_path, force=False))
-    row: Any = results.known(tmp_path, "bars", "exact-s0")
-    assert row["note"] == "500 of 501 to train on"
+    row = find_row(tmp_path, "bars", "exact-s0")
+    assert row is not None
+    assert row.note == "500 of 501 to train on"
 
 
 def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: Path) -> None:
     for seed, psnr in enumerate((30.0, 30.5)):
-        row: results.Row = {"table": "t", "row": f"a-s{seed}", "config": {"train.seed": seed}}
+        row: dict[str, Any] = {"table": "t", "row": f"a-s{seed}", "config": {"train.seed": seed}}
         row |= {"figures": {"psnr": psnr}, "seconds": 1.0, "epochs": 2, "commit": "c"}
         row |= {"scale": "day", "published": {"psnr": 30.0}, "note": "less"}
-        results.write(tmp_path, row, force=False)
-    results.build(tmp_path, tmp_path / "page.md")
-    page = (tmp_path / "page.md").read_text()
+        write_row(tmp_path, row, force=False)
+    build(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "t.md").read_text()
     assert (
-        "| row | PSNR | published PSNR | difference in PSNR | scale | seeds | epochs | seconds |"
-        " commit |" in page
+        "| row | PSNR | published | difference | scale | seeds | epochs | seconds | commit |"
+        in page
     )
     assert "| a | 30.25 ± 0.25 | 30 | +0.25 | day | 2 | 2 | 1 | c |" in page
     assert "`a`: less." in page

@@ -12,7 +12,8 @@ from distvae.config import Config, PatchData, from_dict
 from distvae.data import signals
 from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
-from distvae.report import results
+from distvae.report.results.record import judge_baseline
+from distvae.report.results.rows import read_rows
 from distvae.tasks.peers import judge_peer, pictures
 from distvae.tasks.peers.pictures import DENOISERS
 
@@ -110,21 +111,20 @@ def test_what_does_not_fit_is_refused(
 def test_a_row_says_what_was_done_and_is_not_replaced_unasked(tmp_path: Path) -> None:
     (tmp_path / "image").mkdir()
     file, asked = tmp_path / "image" / "blocks-tv.json", config(tmp_path, noise=20.0)
-    figures = results.peer("tv", asked, file, force=False)
-    (row,) = results.read(tmp_path, "image")
-    assert (row["table"], row["row"], row["peer"], row["figures"]) == (
+    figures = judge_baseline("tv", asked, file, force=False)
+    row = read_rows(tmp_path, "image")[0]
+    content = row.content
+    assert (content["table"], content["row"], content["peer"], content["figures"]) == (
         "image",
         "blocks-tv",
         "tv",
         figures,
     )
-    assert row["data"] == {"name": "blocks.png"}
-    assert row["config"]["data.noise"] == 20
-    assert not any(
-        key.startswith(("model.", "train.")) or key == "data.path" for key in row["config"]
-    )
+    assert content["data"] == {"name": "blocks.png"}
+    assert row.config["data.noise"] == 20
+    assert not any(key.startswith(("model.", "train.")) or key == "data.path" for key in row.config)
     with pytest.raises(Refusal, match="--force"):
-        results.peer("tv", asked, file, force=False)
+        judge_baseline("tv", asked, file, force=False)
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+"""Write the index of results, the page of each table and its CSV."""
+
+import os
+from pathlib import Path
+
+from distvae.files.output import atomic_file
+from distvae.files.refusal import Refusal
+from distvae.report.results.claims import read_contents
+from distvae.report.results.index import Index
+from distvae.report.results.pages import CSV, csv_text, page_lines
+from distvae.report.results.rows import read_rows, read_tables
+
+
+def build(folder: Path, out: Path | None) -> None:
+    """Write the index to `out`, and the pages and CSVs beside the rows; print all without `out`."""
+    tables = read_tables(folder)
+    if out is not None and out.absolute() in [(folder / f"{t}.md").absolute() for t in tables]:
+        raise Refusal(f"{out}: the page of a table goes there; another name expected")
+    pages = "" if out is None else os.path.relpath(folder, out.parent)
+    index = list(Index(tables, read_contents(folder), pages).lines())
+    if out is None:
+        print("\n".join(index))
+        for table, groups in tables.items():
+            print("\n".join(["", *page_lines(folder, table, groups, "")]))
+        return
+    back = os.path.relpath(out, folder)
+    for table, groups in tables.items():
+        _write(folder / f"{table}.md", list(page_lines(folder, table, groups, back)))
+        _write(folder / table / CSV, [csv_text(read_rows(folder, table)).rstrip("\n")])
+    _write(out, index)
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    with atomic_file(path) as partial:
+        partial.write_text("\n".join(lines) + "\n")

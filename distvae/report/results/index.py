@@ -1,0 +1,198 @@
+"""The index of results: how close each table is to its paper, then the claims by subject."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from distvae.files.refusal import Refusal, nearest
+from distvae.report.results.claims import FILE, Claim, Contents, Section
+from distvae.report.results.figures import (
+    FIGURES,
+    decimals,
+    difference,
+    half_range,
+    markdown_table,
+    signed,
+)
+from distvae.report.results.rows import RowGroup
+
+Tables = Mapping[str, list[RowGroup]]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the index is made of."""
+
+    tables: Tables
+    contents: Contents
+    pages: str
+    """The folder of the pages as seen from the index."""
+
+    def lines(self) -> Iterator[str]:
+        """Return the lines of the index."""
+        yield "# Results"
+        if self.contents.intro:
+            yield from ("", self.contents.intro)
+        if self.contents.summary:
+            yield from ("", *(f"- {line}" for line in self.contents.summary))
+        yield from self._distances()
+        if self.contents.sections:
+            yield from ("", LEGEND)
+        for section in self.contents.sections:
+            yield from self._section(section)
+        if others := [table for table in self.tables if table not in self.contents.tables]:
+            yield from ("", "## Other tables", "", self._links(others))
+
+    def _distances(self) -> Iterator[str]:
+        """Return the table of how far each table is from what was published."""
+        order = [table for table in self.contents.tables if table in self.tables]
+        order += [table for table in self.tables if table not in order]
+        rows = []
+        listed = set()
+        for table in order:
+            for figure in FIGURES:
+                distances = _table_distances(self.tables[table], figure)
+                if distances and (figure, *distances) not in listed:  # tables may share their runs
+                    listed.add((figure, *distances))
+                    scales = {group.scale or "-" for group in self.tables[table]}
+                    head = [self._link(table), FIGURES[figure], ", ".join(sorted(scales))]
+                    rows.append([*head, *_range_cells(distances, figure)])
+        if rows:
+            head = ["table", "figure", "scale", "rows", "median", "lowest", "highest"]
+            yield from ("", "## Ours minus published", "", *markdown_table(head, rows))
+
+    def _section(self, section: Section) -> Iterator[str]:
+        pages = self._links([table for table in section.tables if table in self.tables])
+        yield from ("", f"## {section.name}", "", f"{section.about} All rows: {pages}".strip())
+        if section.claims:
+            head = ["claim", "published", "ours", "spread", "command"]
+            rows = [self._claim(claim) for claim in section.claims]
+            yield from ("", *markdown_table(head, rows))
+
+    def _claim(self, claim: Claim) -> list[str]:
+        """Return the cells of a claim."""
+        try:
+            groups = [self._group(claim.table, row) for row in claim.rows()]
+            subtracted = [self._group(claim.table, row) for row in claim.subtracted_rows()]
+            values = _claimed_values(claim, groups, subtracted)
+            published = self._published(claim, groups, subtracted)
+        except Refusal as error:
+            raise Refusal(f"{FILE}: claim '{claim.claim}': {error}") from error
+        return [
+            claim.claim,
+            "-" if published is None else _number(published, claim),
+            self._link(claim.table, _ours(fmean(values), published, claim, groups[0])),
+            _spread(values, groups),
+            f"`{claim.command or _command(claim, groups[0])}`",
+        ]
+
+    def _group(self, table: str, row: str) -> RowGroup:
+        """Return the rows of a name, or raise `Refusal`."""
+        if table not in self.tables:
+            raise Refusal(f"no table {table}; {nearest(table, self.tables)}")
+        groups = {group.name: group for group in self.tables[table]}
+        if row not in groups:
+            raise Refusal(f"no row {row} in {table}; {nearest(row, groups)}")
+        return groups[row]
+
+    def _published(
+        self, claim: Claim, groups: list[RowGroup], subtracted: list[RowGroup]
+    ) -> float | None:
+        """Return the published figure, or the difference between two."""
+        if claim.source:
+            table, _, row = claim.source.partition("/")
+            groups = [self._group(table, row)]
+        mean = _published_mean(groups, claim.figure)
+        if mean is None or not subtracted:
+            return mean
+        other = _published_mean(subtracted, claim.figure)
+        return None if other is None else mean - other
+
+    def _links(self, tables: list[str]) -> str:
+        return ", ".join(self._link(table) for table in tables) + "."
+
+    def _link(self, table: str, text: str = "") -> str:
+        return f"[{text or table}]({(Path(self.pages) / table).as_posix()}.md)"
+
+
+LEGEND = (
+    "In the tables below, ours is the mean over seeds, with its difference from the published "
+    "figure in brackets. The spread is half the range. A dagger † marks scale `day`: fewer epochs, "
+    "less data or other settings than were published. `distvae reproduce` needs `--data FOLDER`."
+)
+
+
+def _table_distances(groups: list[RowGroup], figure: str) -> tuple[tuple[float, str], ...]:
+    """Return ours minus published and the name of each row that has both, lowest first."""
+    found = []
+    for group in groups:
+        distance = difference(group, figure)
+        if distance is not None:
+            found.append((distance, group.name))
+    return tuple(sorted(found))
+
+
+def _range_cells(distances: tuple[tuple[float, str], ...], figure: str) -> list[str]:
+    """Return the number of rows, the median, the lowest and the highest distance."""
+    (lowest, lowest_row), (highest, highest_row) = distances[0], distances[-1]
+    return [
+        str(len(distances)),
+        signed(median(distance for distance, _ in distances), figure),
+        f"{signed(lowest, figure)} ({lowest_row})",
+        f"{signed(highest, figure)} ({highest_row})",
+    ]
+
+
+def _claimed_values(
+    claim: Claim, groups: list[RowGroup], subtracted: list[RowGroup]
+) -> list[float]:
+    """Return the figure of every seed of every row, less that of the row to subtract."""
+    values = [value for group in groups for value in group.values(claim.figure)]
+    if not values:
+        raise Refusal(f"no {claim.figure} in row {groups[0].name}")
+    if not subtracted:
+        return values
+    others = [value for group in subtracted for value in group.values(claim.figure)]
+    if not others:
+        raise Refusal(f"no {claim.figure} in row {subtracted[0].name}")
+    if len(others) != len(values):
+        others = [fmean(others)] * len(values)
+    return [value - other for value, other in zip(values, others, strict=True)]
+
+
+def _published_mean(groups: list[RowGroup], figure: str) -> float | None:
+    known = [value for group in groups if (value := group.published(figure)) is not None]
+    return fmean(known) if len(known) == len(groups) else None
+
+
+def _number(value: float, claim: Claim) -> str:
+    """Return a published figure or difference as it is shown."""
+    return signed(value, claim.figure) if claim.minus else f"{value:g}"
+
+
+def _ours(mean: float, published: float | None, claim: Claim, group: RowGroup) -> str:
+    """Return our figure, its distance from the published one, and a dagger below full scale."""
+    text = f"{mean:.{decimals(mean, claim.figure)}f}"
+    if claim.minus:
+        text = signed(mean, claim.figure)
+    elif published is not None:
+        text += f" ({signed(mean - published, claim.figure)})"
+    return f"{text} †" if published is not None and group.scale == "day" else text
+
+
+def _spread(values: list[float], groups: list[RowGroup]) -> str:
+    """Return half the range of the values and how many they are."""
+    word = "row" if len(groups) > 1 else "seed"
+    if len(values) == 1:
+        return f"1 {word}"
+    half = half_range(values)
+    return f"± {half:.2f}, {len(values)} {word}s"
+
+
+def _command(claim: Claim, group: RowGroup) -> str:
+    """Return the command that makes the rows of a claim."""
+    scale = "" if group.scale == "full" else f" --scale {group.scale}"
+    names = [name.replace("{over}", "*") for name in (claim.row, claim.minus) if name]
+    only = [f"--only '{name}'" if "*" in name else f"--only {name}" for name in names]
+    return f"distvae reproduce {claim.table}{scale} {' '.join(only)}"

@@ -1,0 +1,131 @@
+"""Make a row of results from an evaluated run, or from a baseline that is judged for it."""
+
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from distvae.config import Config, flatten
+from distvae.files.output import check_new_file
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import read_json
+from distvae.report.results.rows import write_row
+
+NOTHING: Mapping[str, object] = {}
+
+
+def add_run(
+    folder: Path,
+    run: Path,
+    table: str,
+    *,
+    force: bool,
+    name: str = "",
+    extra: Mapping[str, object] = NOTHING,
+) -> None:
+    """Write the row of an evaluated run; `extra` is added to it."""
+    from distvae.files.provenance import commit
+    from distvae.train.run import read_config, read_info
+
+    info = read_info(run)
+    for key in ("seconds", "epochs"):
+        if key not in info:
+            raise Refusal(
+                f"{run}/run.json: has no {key}; a run that was trained to its end expected"
+            )
+    row = {
+        "table": table,
+        "row": name or run.name,
+        "recipe": info["recipe"],
+        "commit": info["commit"],
+        "judged_by": commit(),
+        "seconds": round(info["seconds"], 1),
+        "epochs": info["epochs"],
+        "data": {
+            "name": info["data"],
+            "digest": info["data_digest"][:16],
+            "rows": info["rows"],
+        },
+        "machine": f"{platform.machine()}, {info['machine']['cpus']} cores",
+        "config": _settings(read_config(run, info)),
+        "figures": _figures(run),
+    }
+    write_row(folder, {**row, **extra}, force)
+
+
+def _figures(run: Path) -> dict[str, object]:
+    """Return the figures of a restoration's last stage, or of the evaluation and the best epoch."""
+    from distvae.tasks.restoration import STAGES
+    from distvae.train.run import read_epochs, read_records
+
+    stages = {stage["epoch"]: stage for stage in read_records(run, STAGES)}  # the last of repeats
+    if stages:
+        return _stage_figures([stages[epoch] for epoch in sorted(stages)])
+    summary = run / "evaluation" / "test" / "summary.json"
+    if not summary.is_file():
+        raise Refusal(f"{summary}: missing; 'distvae evaluate {run}' writes it")
+    return {**read_json(summary), **_best_epoch(run, read_epochs(run))}
+
+
+def _stage_figures(stages: list[dict[str, float]]) -> dict[str, object]:
+    """Return the figures of the last stage, and how they developed."""
+    figures: dict[str, object] = dict(stages[-1])
+    for name in ("psnr", "snr"):
+        if name in stages[-1]:
+            figures[f"{name}_by_epoch"] = [round(stage[name], 3) for stage in stages]
+    return figures
+
+
+def _best_epoch(run: Path, epochs: list[dict[str, float]]) -> dict[str, float]:
+    """Return the validation figures of the best epoch."""
+    if not epochs:
+        raise Refusal(
+            f"{run / 'epochs.jsonl'}: has no epoch; the file that training wrote expected"
+        )
+    best = max(epochs, key=lambda epoch: epoch["val_objective"])
+    figures = {
+        name: best[name] for name in ("val_objective", "val_bound", "val_kl") if name in best
+    }
+    return figures | {"best_epoch": best["epoch"]}
+
+
+def judge_baseline(
+    name: str,
+    config: Config,
+    file: Path | None,
+    force: bool,
+    extra: Mapping[str, object] = NOTHING,
+) -> dict[str, float]:
+    """Judge a baseline and return its figures; write its row to `file`, TABLE/ROW.json."""
+    from distvae.files.provenance import commit
+    from distvae.tasks.peers import judge_peer
+
+    if file is not None:
+        check_new_file(file, (".json",), force)
+    began = time.perf_counter()
+    figures = judge_peer(name, config, progress=True)
+    if file is not None:
+        row = {
+            "table": file.parent.name,
+            "row": file.stem,
+            "peer": name,
+            "commit": commit(),
+            "seconds": round(time.perf_counter() - began, 1),
+            "epochs": None,
+            "data": {"name": Path(config.data.path).name},
+            "config": _data_settings(config),
+            "figures": figures,
+        }
+        write_row(file.parent.parent, {**row, **extra}, force)
+    return figures
+
+
+def _data_settings(config: Config) -> dict[str, object]:
+    """Return the settings of the data and the evaluation: a baseline uses no others."""
+    settings = _settings(config)
+    return {key: settings[key] for key in settings if key.startswith(("data.", "eval."))}
+
+
+def _settings(config: Config) -> dict[str, object]:
+    """Return the configuration without the place where the data lay."""
+    return {name: value for name, value in flatten(config).items() if name != "data.path"}
