@@ -24,7 +24,7 @@ from distvae.estep import assemble
 from distvae.files.refusal import Refusal
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import order
-from distvae.train.devices import device_of
+from distvae.train.devices import select_device
 from distvae.train.loop import BLOCK, Trainer
 from distvae.train.team import ALONE
 
@@ -107,7 +107,7 @@ def report(cases: Sequence[str], how: How, as_json: bool, keep: Path | None) -> 
         if name not in CASES:
             raise Refusal(f"bench gpu: '{name}'; {', '.join(CASES)} expected")
     torch.set_num_threads(how.threads)
-    device = device_of(how.device)
+    device = select_device(how.device)
     told: dict[str, int | str] = asdict(how) | {
         "device": _title(device),
         "torch": torch.__version__,

@@ -19,7 +19,7 @@ from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
 from distvae.numerics.lanes import Lanes
-from distvae.train.bits import agree
+from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
 
 ROWS = 4096
@@ -101,7 +101,7 @@ def multiply(operands: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) ->
 def trainer_on_noise(config: Config) -> Trainer:
     """The trainer of a configuration, on random data of its shape."""
     x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
-    agree(replace(config.train, threads=None)).obey()
+    agree_on_arithmetic(replace(config.train, threads=None)).obey()
     model, estep = assemble(config, config.data.dims)
     estep.begin([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
     return Trainer(config.train, model, estep, x, x[:1])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae.bench.row import keep_row
-from distvae.train.team import Beside, of_environment
+from distvae.train.team import LocalTeam, join_team
 
 WORKERS = 2
 CASES = {"big": (512, 512, 144), "s64": (64, 64, 64)}
@@ -63,8 +63,8 @@ def work(rank: int, port: int, widths: tuple[int, ...], steps: int) -> dict[str,
     place = {"RANK": rank, "WORLD_SIZE": WORKERS, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     torch.set_num_threads(1)
-    team = of_environment()
-    assert isinstance(team, Beside), "two processes of one Linux machine share memory"
+    team = join_team()
+    assert isinstance(team, LocalTeam), "two processes of one Linux machine share memory"
     parameters = _decoder(widths)
     gradient = [parameter.grad for parameter in parameters if parameter.grad is not None]
     adam = torch.optim.Adam(parameters, fused=True)

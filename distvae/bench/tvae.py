@@ -34,7 +34,7 @@ from distvae.interface import Batch
 from distvae.models.population import tabulate
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise, order
-from distvae.train.bits import agree
+from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
 
 SIDE = 256
@@ -185,7 +185,7 @@ def settings(case: Case, epochs: int) -> Config:
 
 def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
     config = settings(case, epochs)
-    agree(replace(config.train, threads=None)).obey()
+    agree_on_arithmetic(replace(config.train, threads=None)).obey()
     model, estep = assemble(config, rows.shape[1])
     estep.begin([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
-from distvae.files.places import PATH_ERRORS
+from distvae.files.paths import PATH_ERRORS
 from distvae.files.provenance import program_version
 from distvae.files.refusal import Refusal, refusing_full_disk
 

@@ -13,11 +13,19 @@ from urllib.parse import quote
 
 from distvae.files.refusal import Refusal, nearest
 from distvae.track import Store, without_secrets
-from distvae.track.finding import SHORT, Kind, Record, best_first, ranked_by, records, sweep_named
-from distvae.track.journal import with_something_to_tell
-from distvae.track.sending import Sender
+from distvae.track.journal import unsent_folders
+from distvae.track.records import (
+    SHORT,
+    Kind,
+    Record,
+    find_sweep,
+    list_records,
+    rank_trials,
+    sweep_metrics,
+)
+from distvae.track.sender import Sender
 from distvae.track.store import QUIET, error_summary
-from distvae.train.progress import clock
+from distvae.train.progress import format_duration
 
 HOST = "127.0.0.1"
 PORTS = 100  # ports looked through for a free one
@@ -41,11 +49,15 @@ def runs(
 ) -> None:
     """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
     store = Store.find(root)
-    found, sweeps, shown = records(store, where), records(store, kinds=["sweep"]), list(metrics)
+    found, sweeps, shown = (
+        list_records(store, where),
+        list_records(store, kinds=["sweep"]),
+        list(metrics),
+    )
     if of is not None:
-        sweep = sweep_named(of, sweeps)
+        sweep = find_sweep(of, sweeps)
         found = [record for record in found if record.parent == sweep.id]
-        shown = shown or list(ranked_by(sweep))
+        shown = shown or list(sweep_metrics(sweep))
     else:
         found = [record for record in found if record.kind in kinds]
         shown = shown or ["val_bound"]
@@ -87,7 +99,7 @@ def _print(
         )
     for record in found:
         begun = datetime.fromtimestamp(record.began).strftime("%Y-%m-%d %H:%M")
-        time_taken = "" if record.seconds is None else clock(record.seconds)
+        time_taken = "" if record.seconds is None else format_duration(record.seconds)
         figures = [
             f"{record.metrics[name]:.3f}" if name in record.metrics else "" for name in metrics
         ]
@@ -113,9 +125,7 @@ def sync(root: Path, folders: Sequence[Path]) -> int:
         print(f"{folder}: {error_summary(error)}", file=sys.stderr)
         failed.add(folder)
 
-    waiting = [
-        folder for place in folders or [root] for folder in with_something_to_tell(place, lacking)
-    ]
+    waiting = [folder for place in folders or [root] for folder in unsent_folders(place, lacking)]
     for folder in waiting:
         try:
             record = Sender(store, folder).send()
@@ -152,10 +162,10 @@ def ui(root: Path, port: int) -> None:
 
 def _guide(store: Store, address: str) -> str:
     """Where the pages are, and how the trials of a sweep are compared there."""
-    known = records(store)
+    known = list_records(store)
     lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
     for sweep in [record for record in known if record.kind == "sweep"][:SWEEPS]:
-        trials = best_first(sweep, known)
+        trials = rank_trials(sweep, known)
         if len(trials) > 1:
             lines += [f"{sweep.name}, charts: {_charts(address, sweep)}"]
             lines += [f"{sweep.name}, side by side: {_side_by_side(address, trials)}"]
@@ -168,7 +178,7 @@ def _guide(store: Store, address: str) -> str:
 
 def _charts(address: str, sweep: Record) -> str:
     """MLflow's page with a chart for each metric of the trials of a sweep, the best first."""
-    metric, direction = next(iter(ranked_by(sweep).items()))
+    metric, direction = next(iter(sweep_metrics(sweep).items()))
     wanted = {"searchFilter": f"tags.mlflow.parentRunId = '{sweep.id}'", "compareRunsMode": "CHART"}
     wanted |= {"orderByKey": f"metrics.`{metric}`", "orderByAsc": str(direction == "min").lower()}
     options = "&".join(f"{name}={quote(value)}" for name, value in wanted.items())

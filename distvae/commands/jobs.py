@@ -11,7 +11,7 @@ from distvae.config import Config, to_dict
 from distvae.config.recipes import load, parse_assignments, read_tree, recipe_names, recipe_path
 from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
-from distvae.train.progress import Progress, Style, until_stopped
+from distvae.train.progress import Progress, Style, stop_signals
 
 if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
@@ -32,9 +32,9 @@ def run_folder(run: Path | str) -> Path:
     if Path(run).is_dir():  # MLflow is not asked
         return Path(run)
     from distvae.track import Store
-    from distvae.track.finding import folder_of
+    from distvae.track.records import find_folder
 
-    return folder_of(str(run), Store.find(ROOT))
+    return find_folder(str(run), Store.find(ROOT))
 
 
 def configured(recipe: str, assignments: list[str], data: str | None, seed: int | None) -> Config:
@@ -81,17 +81,17 @@ def train(
     from distvae.machines.group import refuse_hidden
     from distvae.tasks.measuring import refuse_unlabelled
     from distvae.track import Tracker
-    from distvae.train.demand import Data, admit
-    from distvae.train.devices import device_of
+    from distvae.train.cost import DataSize, check_fits_in_memory
+    from distvae.train.devices import select_device
+    from distvae.train.local_copy import state_folder, update_local_copy
     from distvae.train.loop import Diverged, Interrupted
-    from distvae.train.mirror import bring, place
-    from distvae.train.team import ALONE, WorkerLost, of_environment
+    from distvae.train.team import ALONE, WorkerLost, join_team
 
     folder = out or ROOT / recipe
     check_writable_folder(folder)
     refuse_hidden("--gpus-per-worker", group.gpus if group else None, config.train.device)
     team = (
-        ALONE if group else of_environment(device_of(config.train.device))
+        ALONE if group else join_team(select_device(config.train.device))
     )  # a group has devices of its own
     chief = team.rank == 0
     style = style if chief else "quiet"
@@ -102,9 +102,11 @@ def train(
     if (
         group is None or group.address is None
     ):  # of the memory of other machines nothing is known here
-        admit(config, Data.of(dataset), group.least if group else team.size, holds=group is None)
+        check_fits_in_memory(
+            config, DataSize.of(dataset), group.least if group else team.size, holds=group is None
+        )
     progress = Progress(style, dataset.unit)
-    there = place(folder, storage, resume, force)
+    there = state_folder(folder, storage, resume, force)
     if previous and chief:
         go_back(there, progress)
     progress.say(
@@ -115,7 +117,7 @@ def train(
     if config.train.local_steps and (group or team.size > 1):
         progress.say("train.local_steps: inexact, the result depends on the number of workers")
     tracker = Tracker.open(config, recipe, folder, recipe) if track and chief else None
-    with until_stopped() as stop:
+    with stop_signals() as stop:
         try:
             follow(
                 trained(config, dataset, there, recipe, resume, force, stop, team, group),
@@ -126,7 +128,7 @@ def train(
             leave(error, stop(), folder)
         finally:
             if chief:
-                bring(there, folder)
+                update_local_copy(there, folder)
             team.close()
     if chief:
         conclude(folder, tracker, progress, style, judge)
@@ -154,8 +156,8 @@ def recorded(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
     What is refused before its first epoch has begun no record, and there may be that of an earlier
     run in the folder; what another training goes on with is that one's to close.
     """
-    from distvae.train.folder import TakenOver
     from distvae.train.loop import Interrupted
+    from distvae.train.run_folder import TakenOver
 
     try:
         yield
@@ -181,9 +183,9 @@ def group(workers: str, gpus: float | None, address: str | None, wait: float) ->
 
 def go_back(folder: "Folder", progress: Progress) -> None:
     """Give the last checkpoint up for the one before it."""
-    from distvae.train.checkpoint import revert
+    from distvae.train.checkpoint import restore_previous
 
-    progress.say(f"the last checkpoint is given up; back to epoch {revert(folder)}")
+    progress.say(f"the last checkpoint is given up; back to epoch {restore_previous(folder)}")
 
 
 def opened(config: Config, team: "Team", style: Style) -> "Dataset":
@@ -213,14 +215,14 @@ def trained(
     them.
     """
     from distvae.machines import worker
-    from distvae.train.folder import open_folder, refuse_folder
+    from distvae.train.run_folder import check_run_folder, open_folder
     from distvae.train.session import fit
 
     if group is None:
         return fit(
             config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop, team=team
         )
-    refuse_folder(config, dataset, folder, recipe, resume, force)
+    check_run_folder(config, dataset, folder, recipe, resume, force)
     group = worker.limited(config, len(dataset.splits["train"]), group)
     begin = partial(open_folder, config, dataset, folder, recipe, resume, force)
     return worker.train(config, recipe, folder, group, stop, begin)

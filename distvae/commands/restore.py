@@ -23,7 +23,7 @@ from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import Preset, configured, without, worsens
-from distvae.train.progress import Progress, Style, clock, until_stopped
+from distvae.train.progress import Progress, Style, format_duration, stop_signals
 
 if TYPE_CHECKING:
     from distvae.tasks.restoration import Cost, Restoration, Stage
@@ -218,12 +218,12 @@ def restore(task: Task) -> None:
     restoration = Restoration(
         config, task.given.values, task.name, Kept(task.folder, options.resume, options.force)
     )
-    with until_stopped() as stop:
+    with stop_signals() as stop:
         try:
             epochs = config.train.epochs
             progress.say(
                 f"{task.name}: {cost}, {epochs} epochs in about"
-                f" {clock(epochs * restoration.pace())}"
+                f" {format_duration(epochs * restoration.pace())}"
             )
             for stage in restoration.run(stop):
                 seen = (
@@ -338,7 +338,8 @@ def describe(stage: "Stage", left: float) -> str:
     """One line: where a restoration stands."""
     return (
         f"epoch {stage.epoch}/{stage.epochs}  nats/window {stage.bound:.2f}  sigma"
-        f" {stage.sigma:.4g}  active {stage.active:.2f}{_figures(stage.close)}  {clock(left)} left"
+        f" {stage.sigma:.4g}  active {stage.active:.2f}{_figures(stage.close)}"
+        f"  {format_duration(left)} left"
     )
 
 

@@ -59,10 +59,10 @@ def _together(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
     """How several workers trained together: their number each time they began, their shards, what
     waiting cost.
     """
-    from distvae.train.events import EVENTS, begun
+    from distvae.train.events import EVENTS, starts_of
     from distvae.train.run import read_records
 
-    if not (events := begun(read_records(run, EVENTS))):
+    if not (events := starts_of(read_records(run, EVENTS))):
         return
     began = ", ".join(f"{event['workers']} from epoch {event['epoch']}" for event in events)
     yield f"workers: {began}; begun again {len(events) - 1} times"

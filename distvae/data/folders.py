@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from distvae.files.places import resolve_path
+from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 

@@ -22,7 +22,7 @@ from distvae.data.speech import layouts, recordings
 from distvae.data.splits import SPLITS
 from distvae.data.tables import rows
 from distvae.data.tables.formats import SUFFIXES as TABLES
-from distvae.files.places import resolve_path
+from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 SHOWN = 5  # files or speakers that are named where there may be many

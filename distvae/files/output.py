@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distvae.files.places import check_path_name, is_writable, nearest_existing, refusing_bad_paths
+from distvae.files.paths import check_path_name, is_writable, nearest_existing, refusing_bad_paths
 from distvae.files.refusal import Refusal, shown
 
 

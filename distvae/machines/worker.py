@@ -24,10 +24,10 @@ from distvae.machines.notices import Notices, leaving
 from distvae.machines.roll import Roll, alive
 from distvae.numerics.lanes import Lanes
 from distvae.train.epoch import Epoch
-from distvae.train.events import EVENTS, begun, note, sentence
-from distvae.train.folder import TakenOver, own, refuse_intruders
+from distvae.train.events import EVENTS, describe_event, record_event, starts_of
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.run import read_epochs, read_info, read_records
+from distvae.train.run_folder import TakenOver, check_ownership, take_ownership
 from distvae.train.team import ALONE, Team, WorkerLost
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def lead(
         "place": folder.place,
         "shards": shards,
     }
-    job["owner"] = owner = own(folder)
+    job["owner"] = owner = take_ownership(folder)
     ended: list[Exception | bool] = []
     threads = config.train.threads or 1
     roll = Roll(lambda: alive(ray.nodes()), lambda: missing(ray, group, threads))
@@ -207,19 +207,19 @@ def _work(job: dict[str, Any]) -> bool:
     from distvae.estep.shard import StaleShard
     from distvae.machines.nodes import assigned_gpus
     from distvae.machines.shards import ShardedStore
-    from distvae.train.bits import agree
-    from distvae.train.devices import device_of
+    from distvae.train.bits import agree_on_arithmetic
+    from distvae.train.devices import select_device
     from distvae.train.session import keep, prepare
-    from distvae.train.team import of_environment
+    from distvae.train.team import join_team
 
     config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
     team: Team = ALONE
     try:
-        device = device_of(config.train.device, assigned_gpus())
-        team = of_environment(device)
+        device = select_device(config.train.device, assigned_gpus())
+        team = join_team(device)
         store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
         dataset = open_dataset(config.data, quiet=True)
-        agree(config.train, device, team, folder).obey()
+        agree_on_arithmetic(config.train, device, team, folder).obey()
         trainer = prepare(config, dataset, team, store, device)
         tell = partial(_tell, folder, owner, team, store)
         tell()
@@ -250,8 +250,8 @@ def _tell(
 ) -> None:
     """Write down that the team trains, or that machines will be taken away from it."""
     if team.rank == 0:
-        refuse_intruders(folder, owner)
-        note(folder, team.size, store.status() if store else [], len(leaving))
+        check_ownership(folder, owner)
+        record_event(folder, team.size, store.status() if store else [], len(leaving))
 
 
 def _give_up(folder: Folder, owner: str, error: Exception) -> None:
@@ -301,11 +301,11 @@ def _watch(
         events = read_records(folder, EVENTS)
         for event in events[told:]:
             told += 1
-            yield sentence(event, len(begun(events[:told])))
+            yield describe_event(event, len(starts_of(events[:told])))
         for record in read_epochs(folder):
             if record["epoch"] > seen:
                 seen = int(record["epoch"])
-                crew = {"workers": events[-1]["workers"], "restarts": len(begun(events)) - 1}
+                crew = {"workers": events[-1]["workers"], "restarts": len(starts_of(events)) - 1}
                 yield Epoch.read(record | crew, epochs)
         if over:
             return

@@ -8,7 +8,7 @@ from distvae.report import repeat
 from distvae.report.blocks import Block, Code, Text, facts
 from distvae.report.numbers import counted
 from distvae.report.reading import Evidence, Sweep
-from distvae.train.progress import clock
+from distvae.train.progress import format_duration
 
 
 def provenance(sweep: Sweep) -> Iterator[Block]:
@@ -67,11 +67,17 @@ def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
     ended = [trial.datetime_complete for trial in sweep.remembered if trial.datetime_complete]
     if begun and ended:
         yield "begun, and ended", f"{min(begun):%Y-%m-%d %H:%M}, {max(ended):%Y-%m-%d %H:%M}"
-        yield "time in all", f"{clock((max(ended) - min(begun)).total_seconds())}, pauses included"
+        yield (
+            "time in all",
+            f"{format_duration((max(ended) - min(begun)).total_seconds())}, pauses included",
+        )
     if seconds:
-        low, high = clock(min(seconds)), clock(max(seconds))
+        low, high = format_duration(min(seconds)), format_duration(max(seconds))
         beside = f", {told['concurrent']} side by side"
-        yield "time of trials", f"{clock(sum(seconds))} together, {low} to {high} each{beside}"
+        yield (
+            "time of trials",
+            f"{format_duration(sum(seconds))} together, {low} to {high} each{beside}",
+        )
 
 
 def pairs(part: dict[str, Any]) -> str:

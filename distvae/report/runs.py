@@ -27,7 +27,7 @@ from distvae.report.numbers import counted, setting, shown, with_spread
 from distvae.report.provenance import counts, pairs
 from distvae.report.reading import Evidence
 from distvae.tasks import pictures
-from distvae.train.progress import clock
+from distvae.train.progress import format_duration
 
 STAGED = {
     "bound": "bound, nats per window",
@@ -167,7 +167,7 @@ def _provenance(run: Evidence) -> Iterator[Block]:
     yield facts(
         [
             ("begun", str(info["begun"])),
-            ("time of training", clock(seconds) if seconds else ""),
+            ("time of training", format_duration(seconds) if seconds else ""),
             ("seed", str(run.config.train.seed)),
             ("commit", str(info.get("commit") or "not from a checkout")),
             ("versions", pairs(info["versions"])),

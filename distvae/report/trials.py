@@ -6,7 +6,7 @@ from typing import Any
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
 from distvae.report.numbers import setting, shown, with_spread
 from distvae.report.reading import Sweep
-from distvae.train.progress import clock
+from distvae.train.progress import format_duration
 from distvae.tune.results import Result
 
 STATES = {
@@ -121,7 +121,7 @@ def _cells(
         yield _figure(result.figures, name)
     yield Cell(str(result.epoch) if result.epoch else "", result.epoch or None)
     yield Cell("" if result.bound is None else shown(result.bound), result.bound)
-    yield Cell(clock(result.seconds) if result.seconds else "", result.seconds or None)
+    yield Cell(format_duration(result.seconds) if result.seconds else "", result.seconds or None)
     if causes:
         yield Cell(result.cause)
 

@@ -118,14 +118,14 @@ def grid(lines: list[Line]) -> "Grid":
 
 
 def _cells(line: Line) -> list[str]:
-    from distvae.train.progress import clock
+    from distvae.train.progress import format_duration
 
     def told(value: float | None, form: str = ".3f") -> str:
         return "" if value is None else f"{value:{form}}"
 
     obtained = told(line.obtained) + (f" ± {line.spread:.3f}" if line.spread is not None else "")
     counts = [str(line.seeds or ""), "" if line.epochs is None else str(line.epochs)]
-    time = "" if line.seconds is None else clock(line.seconds)
+    time = "" if line.seconds is None else format_duration(line.seconds)
     return [
         told(line.published, "g"),
         obtained,

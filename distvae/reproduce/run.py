@@ -16,7 +16,7 @@ from distvae.report.results.record import add_run, judge_baseline
 from distvae.report.results.rows import find_row
 from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table, read_table
-from distvae.train.progress import clock
+from distvae.train.progress import format_duration
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.bits import SWEEP
 from distvae.tune.means import Means
@@ -97,8 +97,8 @@ def planned(table: Table) -> Iterator[str]:
     yield f"published: {table.source}"
     yield (
         f"scale {table.scale}: {counted(obtained, 'model')}{seeds}{beside}; only quoted:"
-        f" {len(table.quoted)}; about {clock(cost)} of one core, by epochs measured on one of 2 to"
-        " 3 GHz"
+        f" {len(table.quoted)}; about {format_duration(cost)} of one core, by epochs measured"
+        " on one of 2 to 3 GHz"
     )
 
 

@@ -23,7 +23,7 @@ from distvae.tasks.judgement import Judgement
 from distvae.tasks.latents import of_latents
 from distvae.tasks.resynthesis import coder, resynthesise, write
 from distvae.tasks.titles import title_of
-from distvae.train.bits import as_trained
+from distvae.train.bits import run_arithmetic
 from distvae.train.run import Run
 
 HEARD = 12  # recordings whose codes are drawn
@@ -45,7 +45,7 @@ def evaluate(
     """
     folder = target or run.path / "evaluation" / split
     prepare_folder(folder, force)
-    with as_trained(run.info):
+    with run_arithmetic(run.info):
         judgement = judge(run, split, progress)
         judgement.save(folder)
         for name, figure in draw(run, split, folder):

@@ -25,7 +25,7 @@ from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import restores, worsens
-from distvae.train.bits import agree
+from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
 from distvae.train.session import keep, prepare
@@ -93,7 +93,7 @@ class Restoration:
         self.config, self.kept = config, kept
         self.patches = Patches.of(array, config.data)
         self.dataset = self.patches.dataset(name, config.data)
-        self.arithmetic = agree(
+        self.arithmetic = agree_on_arithmetic(
             config.train, folder=Folder(kept.folder) if kept and kept.resume else None
         )
         with self.arithmetic.obeyed():

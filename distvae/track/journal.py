@@ -123,7 +123,7 @@ class Journal:
             yield
 
 
-def with_something_to_tell(root: Path, damaged: Callable[[Path, Exception], None]) -> list[Path]:
+def unsent_folders(root: Path, damaged: Callable[[Path, Exception], None]) -> list[Path]:
     """The folders below a folder of which MLflow does not have everything; those that cannot be
     read are passed on.
     """

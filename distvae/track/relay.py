@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from distvae.files.refusal import Refusal
-from distvae.track.journal import LINES, with_something_to_tell
-from distvae.track.patience import Patience
-from distvae.track.sending import Sender
+from distvae.track.journal import LINES, unsent_folders
+from distvae.track.retries import Retries
+from distvae.track.sender import Sender
 from distvae.track.store import Store, error_summary, without_secrets
 
 GATHERING = 0.5  # seconds in which there may be more news
@@ -27,7 +27,7 @@ class Relay:
         self._stirred: set[Path] = set()
         self._damaged: set[Path] = set()
         self._lock, self._over = threading.Lock(), threading.Event()
-        self._patience = Patience(
+        self._patience = Retries(
             f"MLflow at {without_secrets(store.uri)} does not take what there is to tell",
             f"It is kept in {root}, and 'distvae sync {root}' sends it; nothing else is affected.",
             "MLflow answers again.",
@@ -71,7 +71,7 @@ class Relay:
 
     def _send(self, place: Path) -> None:
         """All that a folder and those below it have to tell, until MLflow does not take it."""
-        for folder in with_something_to_tell(place, self._left_out):
+        for folder in unsent_folders(place, self._left_out):
             if not self._patience.tries(partial(self._tell, folder)):
                 self.stir(place)
                 return

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distvae.config import Config, flatten
 from distvae.track.journal import HEAD, Entry, Journal
-from distvae.track.patience import Patience
-from distvae.track.sending import Sender
+from distvae.track.retries import Retries
+from distvae.track.sender import Sender
 from distvae.track.store import Store, without_secrets
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ class Tracker:
     def __post_init__(self) -> None:
         """Nothing has failed yet."""
         lost = "Training goes on; MLflow will lack this."
-        self._disk = Patience(
+        self._disk = Retries(
             f"{self.name}: {self.folder} does not take notes",
             lost,
             f"{self.name}: notes are taken again.",
         )
         where = without_secrets(self.store.uri) if self.store else ""
-        self._patience = Patience(
+        self._patience = Retries(
             f"{self.name}: MLflow at {where} does not take what there is to tell",
             f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
             f"{self.name}: MLflow has everything now.",

@@ -17,7 +17,7 @@ from distvae.train.team import ALONE, Team
 WAY_OUT = "the same expected, or train.bits=any to accept the difference"
 
 
-def agree(
+def agree_on_arithmetic(
     config: Train,
     device: torch.device | None = None,
     team: Team = ALONE,
@@ -28,8 +28,8 @@ def agree(
 
     A worker that cannot is refused, unless `train.bits` is `any`.
     """
-    device = device or devices.device_of(config.device)
-    recorded = recorded_in(folder) if folder and team.rank == 0 else {}
+    device = device or devices.select_device(config.device)
+    recorded = recorded_arithmetic(folder) if folder and team.rank == 0 else {}
     first = recorded or _own(config, device, {}).facts()
     recorded, reference = team.gather([recorded, first])[0]
     own = _own(config, device, reference)
@@ -39,12 +39,14 @@ def agree(
     return own
 
 
-def refuse(config: Train, recorded: Mapping[str, Any], where: str, device: torch.device) -> None:
+def check_same_arithmetic(
+    config: Train, recorded: Mapping[str, Any], where: str, device: torch.device
+) -> None:
     """Refuse to go on on this machine with what was computed in another way."""
     _refuse([_own(config, device, recorded).differences(recorded)], where)
 
 
-def recorded_in(folder: Folder) -> Mapping[str, Any]:
+def recorded_arithmetic(folder: Folder) -> Mapping[str, Any]:
     """Return how the run in a folder computed its last checkpoint, or began; nothing where that was
     not recorded.
     """
@@ -60,7 +62,7 @@ def recorded_in(folder: Folder) -> Mapping[str, Any]:
 
 
 @contextmanager
-def as_trained(info: Mapping[str, Any]) -> Iterator[None]:
+def run_arithmetic(info: Mapping[str, Any]) -> Iterator[None]:
     """Compute with the library and threads that run.json names, so that judging a run later gives
     the same figures.
     """

@@ -32,7 +32,7 @@ def save(place: Place, name: str, tensors: dict[str, Tensor], facts: dict[str, A
     """Write the checkpoint of a name, replacing the one before."""
     folder = Folder.of(place)
     folder.write(f"{name}.json", _stored(folder, name, tensors, facts))
-    tidy(folder)
+    delete_unreferenced(folder)
 
 
 def _stored(folder: Folder, name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
@@ -47,7 +47,7 @@ def _stored(folder: Folder, name: str, tensors: dict[str, Tensor], facts: dict[s
     return json.dumps(manifest, indent=1).encode()
 
 
-def advance(folder: Folder, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def save_last(folder: Folder, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write the last state, which names the best weights until then; what was the last is the
     previous one now.
 
@@ -61,7 +61,7 @@ def advance(folder: Folder, tensors: dict[str, Tensor], facts: dict[str, Any]) -
     ) != _reached(facts):
         folder.write("previous.json", folder.read("last.json"))
     folder.write("last.json", manifest)
-    tidy(folder)
+    delete_unreferenced(folder)
 
 
 def _reached(facts: dict[str, Any]) -> tuple[int, int]:
@@ -69,7 +69,7 @@ def _reached(facts: dict[str, Any]) -> tuple[int, int]:
     return facts["position"]["epoch"], facts["position"]["batch"]
 
 
-def previous(folder: Folder) -> int | None:
+def previous_epoch(folder: Folder) -> int | None:
     """The epoch of the state before the last, if one is kept."""
     kept = folder.read("previous.json") if folder.has("previous.json") else b""
     if not kept or (
@@ -79,9 +79,9 @@ def previous(folder: Folder) -> int | None:
     return _reached(read_manifest(folder, "previous.json")["facts"])[0]
 
 
-def revert(folder: Folder) -> int:
+def restore_previous(folder: Folder) -> int:
     """Make the previous state the last again; the epoch it goes on from."""
-    if (epoch := previous(folder)) is None:
+    if (epoch := previous_epoch(folder)) is None:
         raise Refusal(
             f"{folder}: no checkpoint before the last is kept; --resume without --previous expected"
         )
@@ -90,7 +90,7 @@ def revert(folder: Folder) -> int:
     return epoch
 
 
-def recall(folder: Folder) -> None:
+def restore_best(folder: Folder) -> None:
     """Make the best weights those that the last state knows; what was better since then is trained
     again.
     """
@@ -103,7 +103,7 @@ def recall(folder: Folder) -> None:
         folder.delete("best.json")
 
 
-def tidy(folder: Folder) -> None:
+def delete_unreferenced(folder: Folder) -> None:
     """Delete the tensors and populations that no checkpoint names."""
     needed: set[str] = set()
     for name in MANIFESTS:
@@ -130,7 +130,7 @@ def load(place: Place, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content = folder.read(file)
     except OSError as error:
-        raise Refusal(f"{folder}/{file}: {reason(error)}; {name}.json names it") from error
+        raise Refusal(f"{folder}/{file}: {read_error(error)}; {name}.json names it") from error
     if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
         raise Refusal(
             f"{folder}/{file}: altered or damaged: its checksum is not the one in {name}.json"
@@ -145,7 +145,7 @@ def read_manifest(place: Place, name: str) -> dict[str, Any]:
         content = folder.read(name)
     except OSError as error:
         raise Refusal(
-            f"{folder}/{name}: {reason(error)}; a file that training writes is expected"
+            f"{folder}/{name}: {read_error(error)}; a file that training writes is expected"
         ) from error
     manifest = parse_json(content, f"{folder}/{name}")
     if not isinstance(version := manifest.get("version"), int):
@@ -166,7 +166,7 @@ def read_manifest(place: Place, name: str) -> dict[str, Any]:
     return manifest
 
 
-def reason(error: OSError) -> str:
+def read_error(error: OSError) -> str:
     """Why a file cannot be read, in a few words."""
     return (
         "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))

@@ -10,13 +10,13 @@ from distvae.files.refusal import Refusal
 CPU = torch.device("cpu")
 
 
-def device_of(name: str, assigned: Sequence[int] | None = None) -> torch.device:
+def select_device(name: str, assigned: Sequence[int] | None = None) -> torch.device:
     """Return the device that this process trains on, by what torch finds here; see `choose`."""
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return choose(name, visible, assigned, int(os.environ.get("LOCAL_RANK", "0")))
+    return choose_device(name, visible, assigned, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def choose(
+def choose_device(
     name: str, visible: int, assigned: Sequence[int] | None = None, rank: int = 0
 ) -> torch.device:
     """Return the device for a setting of `train.device`, where torch sees so many CUDA devices.
@@ -49,12 +49,12 @@ def _cpu_instead(name: str, reason: str, remedy: str) -> torch.device:
     return CPU
 
 
-def identity(device: torch.device) -> str:
+def gpu_id(device: torch.device) -> str:
     """Return a name for a GPU that no other GPU has, on any machine; nothing for other devices."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
-def apart(identities: Sequence[str]) -> bool:
+def have_distinct_gpus(identities: Sequence[str]) -> bool:
     """Return whether all workers of a team have GPUs, and no two the same one: NCCL refuses to
     share.
     """

@@ -16,7 +16,7 @@ to be taken away.
 """
 
 
-def note(
+def record_event(
     folder: Folder, workers: int, shards: Sequence[Mapping[str, float]], leaving: int = 0
 ) -> None:
     """Write down that training begins or goes on, and what the shards then hold; or that machines
@@ -29,12 +29,12 @@ def note(
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
 
-def begun(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def starts_of(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those that tell of a beginning, not of machines that will leave."""
     return [event for event in events if not event.get("leaving")]
 
 
-def sentence(event: Mapping[str, float], count: int) -> str:
+def describe_event(event: Mapping[str, float], count: int) -> str:
     """What to say of an event, when training has begun so often."""
     if event["leaving"]:
         return (

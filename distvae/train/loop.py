@@ -65,7 +65,7 @@ class Trainer:
         device: torch.device | None = None,
     ) -> None:
         self.config, self.team = config, team
-        self.device = device or devices.device_of(config.device)
+        self.device = device or devices.select_device(config.device)
         self.arithmetic = Arithmetic.now(self.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val

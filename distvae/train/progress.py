@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Style = Literal["line", "quiet", "json"]
 
 
-class Record(Protocol):
+class ProgressRecord(Protocol):
     """What can be shown: it knows how far it is."""
 
     @property
@@ -47,9 +47,9 @@ class Progress:
 
     def epoch(self, record: "Epoch") -> None:
         """Show an epoch of training."""
-        self.show(record, lambda left: describe(record, self.unit, left))
+        self.show(record, lambda left: describe_epoch(record, self.unit, left))
 
-    def show(self, record: Record, line: Callable[[float], str]) -> None:
+    def show(self, record: ProgressRecord, line: Callable[[float], str]) -> None:
         """Show a record, for a person by a line that is told how many seconds are left."""
         self.seen.append(record.seconds)
         if self.style == "json":
@@ -75,7 +75,7 @@ class Progress:
         sys.stderr.write(f"\r\033[K{shown}" if stay else f"{shown}\n")
         sys.stderr.flush()
 
-    def _left(self, record: Record) -> float:
+    def _left(self, record: ProgressRecord) -> float:
         """Seconds to go at the pace seen in this process."""
         if len(self.seen) < 2:
             return record.seconds / record.epoch * (record.epochs - record.epoch)
@@ -87,11 +87,11 @@ DETAILS = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f
 """What a search over states has to tell, and to how many digits."""
 
 
-def describe(record: "Epoch", unit: str, left: float) -> str:
+def describe_epoch(record: "Epoch", unit: str, left: float) -> str:
     """One line: where training stands and how good it is."""
     told = _searched(record) if "active" in record.details else _encoded(record, unit)
     return (
-        f"epoch {record.epoch}/{record.epochs}  {told}  {clock(left)}"
+        f"epoch {record.epoch}/{record.epochs}  {told}  {format_duration(left)}"
         f" left{'  best' if record.best else ''}"
     )
 
@@ -112,7 +112,7 @@ def _searched(record: "Epoch") -> str:
     return "  ".join([f"bound {record.val_bound:.2f}", *told])
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as a person writes it."""
     minutes, rest = divmod(round(seconds), 60)
     return (
@@ -134,7 +134,7 @@ def _last_word(text: str) -> None:
 
 
 @contextmanager
-def until_stopped() -> Iterator[Callable[[], int]]:
+def stop_signals() -> Iterator[Callable[[], int]]:
     """A function that returns the signal that asked to stop, or 0; a second signal quits at once.
 
     A terminal that is closed asks as well, unless its signal was ignored from the start, as it is

@@ -20,7 +20,7 @@ from distvae.interface import Batch, Posterior
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.checkpoint import Place, load, read_manifest
-from distvae.train.given import Expected
+from distvae.train.inputs import InputFormat
 from distvae.train.loop import load_weights
 
 BLOCK = 4096  # rows that are encoded or decoded at once
@@ -84,13 +84,13 @@ class Run:
         """(N, D) -> (N, H): the codes of new data, which is refused by its name if it cannot be of
         this kind.
         """
-        expected = Expected.by(self.config, self.dims, self.info, name)
+        expected = InputFormat.by(self.config, self.dims, self.info, name)
         return self.in_blocks(expected.table(x), lambda block: self.posterior(block).code, expected)
 
     @torch.no_grad()
     def decode(self, z: ArrayLike | Tensor) -> Array:
         """(N, H) -> (N, D): E[x | z]."""
-        expected = Expected("z", self.model.states, unit="code")
+        expected = InputFormat("z", self.model.states, unit="code")
         return self.in_blocks(
             expected.table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
         )
@@ -107,7 +107,10 @@ class Run:
         return read_epochs(self.path)
 
     def in_blocks(
-        self, data: Rows | Tensor, f: Callable[[Tensor], Tensor], expected: Expected | None = None
+        self,
+        data: Rows | Tensor,
+        f: Callable[[Tensor], Tensor],
+        expected: InputFormat | None = None,
     ) -> Array:
         """What a function makes of rows, so many at a time, once they were seen to be what is
         expected.

@@ -19,13 +19,20 @@ from distvae.files.storage import Folder
 from distvae.models.likelihoods import LIKELIHOODS
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
-from distvae.train.bits import agree, recorded_in
+from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
 from distvae.train.checkpoint import Place
-from distvae.train.demand import Data, admit
+from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import Epoch
-from distvae.train.folder import keep_epochs, note, open_folder, own, owned, refuse_intruders
 from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
 from distvae.train.run import read_info
+from distvae.train.run_folder import (
+    check_ownership,
+    drop_later_epochs,
+    is_owner,
+    open_folder,
+    take_ownership,
+    update_info,
+)
 from distvae.train.team import ALONE, Team
 
 
@@ -45,7 +52,7 @@ def fit(
 
     Training runs on the device, by default that of `train.device`.
     """
-    agree(config.train, device, team, Folder.of(out) if resume else None).obey()
+    agree_on_arithmetic(config.train, device, team, Folder.of(out) if resume else None).obey()
     trainer = prepare(config, dataset, team, device=device)
     return keep(trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
 
@@ -72,12 +79,12 @@ def keep(
     team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
     if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
         _restore(trainer, folder)
-    owner = owner or (own(folder) if chief else "")
+    owner = owner or (take_ownership(folder) if chief else "")
     if chief:
-        refuse_intruders(folder, owner)
+        check_ownership(folder, owner)
         _note_arithmetic(folder, trainer)
-        keep_epochs(folder, trainer.position.epoch)
-        checkpoint.recall(folder)
+        drop_later_epochs(folder, trainer.position.epoch)
+        checkpoint.restore_best(folder)
     team.barrier()
     savings = Savings(folder, trainer, owner)
     try:
@@ -90,9 +97,9 @@ def keep(
         savings.save()
         raise
     finally:
-        if chief and owned(folder, owner):
+        if chief and is_owner(folder, owner):
             seconds, epochs = trainer.position.seconds, trainer.position.epoch
-            note(folder, seconds=seconds, epochs=epochs, range=trainer.range)
+            update_info(folder, seconds=seconds, epochs=epochs, range=trainer.range)
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:
@@ -102,7 +109,7 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         trainer.restore(tensors, facts["position"])
         trainer.estep.load(folder.place, facts["populations"])
     except Refusal as error:
-        if (epoch := checkpoint.previous(folder)) is None:
+        if (epoch := checkpoint.previous_epoch(folder)) is None:
             raise
         raise Refusal(
             f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}"
@@ -113,7 +120,7 @@ def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
     """Write down how a run is computed from here on, and how it was until now where that
     differs.
     """
-    own, before = trainer.arithmetic.facts(), recorded_in(folder)
+    own, before = trainer.arithmetic.facts(), recorded_arithmetic(folder)
     if own != before:
         changes = read_info(folder).get("arithmetic_before", [])
         changed = (
@@ -121,7 +128,7 @@ def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
             if before
             else {}
         )
-        note(folder, arithmetic=own, **changed)
+        update_info(folder, arithmetic=own, **changed)
 
 
 def _agree(team: Team, look: Callable[[], bool]) -> bool:
@@ -151,7 +158,7 @@ def prepare(
     `train.device`.
     """
     ranges = _refuse_unfit(config, dataset)
-    admit(config, Data.of(dataset), team.size, holds=store is None)
+    check_fits_in_memory(config, DataSize.of(dataset), team.size, holds=store is None)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
         estep.share(store)
@@ -228,7 +235,7 @@ def _blocks(rows: Rows) -> Iterator[torch.Tensor]:
 
 
 def _write_down(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) -> None:
-    refuse_intruders(folder, owner)
+    check_ownership(folder, owner)
     if epoch.best:
         checkpoint.save(
             folder, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch}
@@ -263,14 +270,14 @@ class Savings:
         generation = f"{position['epoch']:05}-{position['batch']:05}"
         saved = team.gather(trainer.estep.save(self.folder.place, generation))
         if team.rank == 0:
-            refuse_intruders(self.folder, self.owner)
+            check_ownership(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
             facts = {
                 "position": position,
                 "populations": populations,
                 "arithmetic": trainer.arithmetic.facts(),
             }
-            checkpoint.advance(self.folder, tensors, facts)
+            checkpoint.save_last(self.folder, tensors, facts)
         now = time.monotonic()
         self.due = now + (now - began) / self.share
 

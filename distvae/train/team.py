@@ -20,11 +20,11 @@ from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
 from distvae.files.refusal import Refusal
-from distvae.train.devices import CPU, apart, identity
+from distvae.train.devices import CPU, gpu_id, have_distinct_gpus
 from distvae.train.loopback import HOST, LOOPBACK, stay_on_loopback
-from distvae.train.shared import LINE, Barrier, WorkerLost, shared
+from distvae.train.shared_memory import LINE, Barrier, WorkerLost, share_memory
 
-__all__ = ["ALONE", "Alone", "Beside", "Team", "Together", "WorkerLost", "of_environment"]
+__all__ = ["ALONE", "Alone", "LocalTeam", "NetworkTeam", "Team", "WorkerLost", "join_team"]
 
 
 class Team(Protocol):
@@ -70,14 +70,14 @@ class Alone:
 ALONE = Alone()
 
 
-class Together:
+class NetworkTeam:
     """Workers anywhere, over what torch.distributed has set up; closing ends that where this
     program began it.
     """
 
     def __init__(self, ours: bool, device: torch.device = CPU) -> None:
         self.rank, self.size, self.ours = dist.get_rank(), dist.get_world_size(), ours
-        alone_on_it = apart(self.gather(identity(device)))
+        alone_on_it = have_distinct_gpus(self.gather(gpu_id(device)))
         self.nccl = (
             dist.new_group(backend="nccl") if alone_on_it and dist.is_nccl_available() else None
         )
@@ -119,7 +119,7 @@ class Together:
             dist.destroy_process_group()
 
 
-class Room(NamedTuple):
+class SumBuffers(NamedTuple):
     """Where some tensors are added up: all of it views of memory that the workers share."""
 
     mine: list[Tensor]
@@ -132,18 +132,18 @@ class Room(NamedTuple):
     """The sums, in the shapes of the tensors."""
 
 
-class Beside:
+class LocalTeam:
     """Workers on one machine, through shared memory: each adds up its share of the tensors for
     all.
     """
 
-    def __init__(self, together: Together, meeting: Barrier) -> None:
+    def __init__(self, together: NetworkTeam, meeting: Barrier) -> None:
         self.rank, self.size = together.rank, together.size
         self.together, self.meeting = together, meeting
         self.slots = torch.empty(
             self.size + 1, 0, dtype=torch.uint8
         )  # one for each worker, and one for the sum
-        self.rooms: dict[object, Room] = {}
+        self.rooms: dict[object, SumBuffers] = {}
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """In one exchange for each type; nobody writes a sum before all have read the one
@@ -159,14 +159,14 @@ class Beside:
             self.meeting.wait()
             _copy(room.total, group)
 
-    def _room(self, tensors: list[Tensor]) -> Room:
+    def _room(self, tensors: list[Tensor]) -> SumBuffers:
         dtype, shapes = tensors[0].dtype, tuple(tensor.shape for tensor in tensors)
         if (dtype, shapes) not in self.rooms:
             self._reserve(dtype.itemsize * sum(map(math.prod, shapes)))
             self.rooms[dtype, shapes] = self._furnish(dtype, shapes)
         return self.rooms[dtype, shapes]
 
-    def _furnish(self, dtype: torch.dtype, shapes: Sequence[torch.Size]) -> Room:
+    def _furnish(self, dtype: torch.dtype, shapes: Sequence[torch.Size]) -> SumBuffers:
         counts = [math.prod(shape) for shape in shapes]
         flat = self.slots.view(dtype)[:, : sum(counts)]
         first, last = (sum(counts) * rank // self.size for rank in (self.rank, self.rank + 1))
@@ -175,13 +175,13 @@ class Beside:
             [part.view(shape) for part, shape in zip(flat[slot].split(counts), shapes, strict=True)]
             for slot in (self.rank, self.size)
         )
-        return Room(mine, addends, share, total)
+        return SumBuffers(mine, addends, share, total)
 
     def _reserve(self, needed: int) -> None:
         """Make the slots so many bytes wide, unless they are."""
         width = -(-needed // LINE) * LINE
         if width > self.slots.shape[1]:
-            memory = shared(self.rank, self.gather, (self.size + 1) * width)
+            memory = share_memory(self.rank, self.gather, (self.size + 1) * width)
             if memory is None:
                 raise MemoryError(
                     f"no room for {(self.size + 1) * width:,} bytes that {self.size} workers share"
@@ -203,7 +203,7 @@ class Beside:
         self.together.close()
 
 
-def of_environment(device: torch.device = CPU) -> Team:
+def join_team(device: torch.device = CPU) -> Team:
     """The team that torchrun or Ray Train has set up for this process; alone where neither did."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -213,9 +213,9 @@ def of_environment(device: torch.device = CPU) -> Team:
         return ALONE
     if ours:
         _connect()
-    together = Together(ours, device)
+    together = NetworkTeam(ours, device)
     meeting = None if together.nccl else Barrier.among(together.rank, together.gather)
-    return Beside(together, meeting) if meeting else together
+    return LocalTeam(together, meeting) if meeting else together
 
 
 def _connect() -> None:

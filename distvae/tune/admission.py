@@ -16,8 +16,8 @@ from distvae.tasks.closeness import offered
 from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible
 from distvae.tasks.metrics import of_recordings
 from distvae.tasks.presets import worsens
-from distvae.train.demand import Data
-from distvae.train.demand import admit as afford_training
+from distvae.train.cost import DataSize
+from distvae.train.cost import check_fits_in_memory as afford_training
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.space import ROW, Space
 
@@ -143,7 +143,7 @@ def _corners(
             yield axis, values | {axis.key: value}
 
 
-def afford(space: Space, data: Data, workers: int = 1, holds: bool = True) -> None:
+def afford(space: Space, data: DataSize, workers: int = 1, holds: bool = True) -> None:
     """Refuse a space some of whose trials on such data take more memory than this machine has
     free.
     """

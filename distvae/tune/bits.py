@@ -28,12 +28,12 @@ def arithmetic(space: Space, means: Means) -> dict[str, Any]:
     """Return how the trials of a sweep compute that all train on this machine; those elsewhere say
     so themselves.
     """
-    from distvae.train.bits import agree
+    from distvae.train.bits import agree_on_arithmetic
 
     return (
         {}
         if means.address
-        else {"arithmetic": agree(space.base.train, _device(space, means)).facts()}
+        else {"arithmetic": agree_on_arithmetic(space.base.train, _device(space, means)).facts()}
     )
 
 
@@ -41,16 +41,16 @@ def refuse_other_bits(space: Space, out: Path, means: Means) -> None:
     """Refuse to go on where this machine would compute other bits than the one that the sweep began
     on.
     """
-    from distvae.train.bits import refuse
+    from distvae.train.bits import check_same_arithmetic
 
     recorded = read_json(out / SWEEP).get("arithmetic")
     if recorded and not means.address and space.base.train.bits == "same":
-        refuse(space.base.train, recorded, str(out), _device(space, means))
+        check_same_arithmetic(space.base.train, recorded, str(out), _device(space, means))
 
 
 def _device(space: Space, means: Means) -> "torch.device":
     """Return what trials train on that all train on this machine."""
-    from distvae.train.devices import device_of
+    from distvae.train.devices import select_device
 
     hidden = (means.group.gpus if means.group else means.gpus) == 0
-    return device_of(space.base.train.device, () if hidden else None)
+    return select_device(space.base.train.device, () if hidden else None)

@@ -21,7 +21,7 @@ from distvae.machines.cluster import cores, joined
 from distvae.machines.nodes import check
 from distvae.machines.worker import STOP, anywhere, memory
 from distvae.track import Relay, Status, Store, Tracker
-from distvae.train.progress import until_stopped
+from distvae.train.progress import stop_signals
 from distvae.tune.alone import alone, clear, occupied
 from distvae.tune.bits import SWEEP, arithmetic, decided, refuse_other_bits
 from distvae.tune.ledger import Ledger
@@ -64,7 +64,7 @@ def sweep(
     _refuse_folder(space, out, force, resume, means)
     watch, store = Watch(space, quiet), Store.find(root)
     watch.waits(means.address)
-    with until_stopped() as stop, alone(out), _ray(space, means, stop) as ray:
+    with stop_signals() as stop, alone(out), _ray(space, means, stop) as ray:
         device = space.base.train.device
         there = wait_for_room(ray, means, _threads(space), stop, _slots(space), device)
         means = means.settled(there, device)
@@ -171,16 +171,16 @@ def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     once.
     """
     from distvae.data import open_dataset
-    from distvae.train.demand import Data
-    from distvae.train.devices import device_of
+    from distvae.train.cost import DataSize
+    from distvae.train.devices import select_device
     from distvae.tune.admission import afford
 
     means.refuse_hidden(space.base.train.device)
     if means.address is None:
-        device_of(space.base.train.device)
+        select_device(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
     if means.address is None and not any(key.startswith("data.") for key in space.varied):
-        afford(space, Data.of(dataset), means.workers, means.group is None)
+        afford(space, DataSize.of(dataset), means.workers, means.group is None)
     if "data.path" in space.varied:
         return space
     return space.pinned(
@@ -261,7 +261,7 @@ def _binding(facts: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:
     """What a sweep that goes on must have in common with its beginning, of some rows, a name for
     each.
     """
-    from distvae.train.folder import FREE_TO_CHANGE
+    from distvae.train.run_folder import FREE_TO_CHANGE
 
     configs = {f"row {name}": facts["rows"][name] for name in rows} or {"config": facts["config"]}
     told = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from distvae.train.progress import clock
+from distvae.train.progress import format_duration
 from distvae.tune.results import Findings, Result
 from distvae.tune.space import Space
 
@@ -30,7 +30,7 @@ def progress(results: Iterable[Result], space: Space) -> "Table":
             *reached,
             bound,
             *_figures(result, metrics),
-            clock(result.seconds),
+            format_duration(result.seconds),
             result.cause or state,
         )
     return table
@@ -73,7 +73,7 @@ def ranking(finished: Sequence[Result], metrics: Sequence[str]) -> "Table":
             str(result.number),
             result.label,
             *_figures(result, columns),
-            clock(result.seconds),
+            format_duration(result.seconds),
             mark,
         )
     return table

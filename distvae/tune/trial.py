@@ -115,8 +115,8 @@ class Attempt:
         from distvae.data import open_dataset
         from distvae.files.storage import Folder
         from distvae.machines import worker
-        from distvae.train.devices import device_of
-        from distvae.train.folder import open_folder
+        from distvae.train.devices import select_device
+        from distvae.train.run_folder import open_folder
         from distvae.train.session import fit
 
         trials, folder = self.trials, Folder(self.folder)
@@ -126,7 +126,7 @@ class Attempt:
             worker.asked(Folder(trials.folder), trials.owner),
         )
         if trials.group is None:
-            device = device_of(config.train.device, trials.gpus)
+            device = select_device(config.train.device, trials.gpus)
             yield from fit(
                 config, dataset, folder, recipe=recipe, resume=True, stop=stop, device=device
             )

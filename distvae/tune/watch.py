@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from distvae.train.progress import clock
+from distvae.train.progress import format_duration
 from distvae.tune.results import Result
 from distvae.tune.space import Space
 from distvae.tune.table import progress
@@ -106,7 +106,7 @@ class Watch:
         result.state, result.figures = "finished", dict(figures)
         self._time(number)
         told = ", ".join(f"{name} {figures[name]:.3f}" for name in self.space.metrics)
-        self._tell(number, f": {told}  ({clock(result.seconds)})")
+        self._tell(number, f": {told}  ({format_duration(result.seconds)})")
 
     def failed(self, number: int, cause: str) -> None:
         """A trial ended without a result."""

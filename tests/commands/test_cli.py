@@ -25,9 +25,9 @@ from distvae.files.refusal import Refusal
 from distvae.track import Tracker
 from distvae.track.journal import Journal
 from distvae.train.epoch import Epoch
-from distvae.train.folder import TakenOver
 from distvae.train.loop import Interrupted
 from distvae.train.progress import Progress
+from distvae.train.run_folder import TakenOver
 from distvae.train.session import fit
 from tests import tiny
 from tests.called import Called

@@ -17,7 +17,7 @@ from distvae.data import open_dataset
 from distvae.data.windows import crops
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.train.folder import note, open_folder
+from distvae.train.run_folder import open_folder, update_info
 
 SMALL = CropData(window=(4, 3), sizes=(300, 20, 30), clamped=0.0, contrast="common")
 
@@ -172,7 +172,7 @@ def test_a_run_from_before_contrasts_goes_on_as_it_began(tmp_path: Path) -> None
     open_folder(began, data, run, "natural-linear", resume=False, force=False)
     text = run.read("config.yaml").replace(b"  contrast: common\n", b"")
     run.write("config.yaml", text)
-    note(run, config_sha256=hashlib.sha256(text).hexdigest())
+    update_info(run, config_sha256=hashlib.sha256(text).hexdigest())
     before = (
         "data.contrast: 'own', but 'common' in the run in .*run; --resume goes on unchanged, with"
         " data.contrast=common"

@@ -14,7 +14,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """A machine whose `train.device=auto` is the pretended device."""
     with present() as device:
         found = Machine(device)
-        monkeypatch.setattr(devices, "device_of", found.of)
+        monkeypatch.setattr(devices, "select_device", found.of)
         yield found
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from distvae.bench import gpu
-from distvae.train.devices import identity
-from distvae.train.team import Beside, Team
+from distvae.train.devices import gpu_id
+from distvae.train.team import LocalTeam, Team
 from tests.train.crew import crew_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -27,10 +27,10 @@ def summed(team: Team, value: float) -> list[float]:
 
 
 def test_workers_that_share_a_gpu_add_up_without_nccl() -> None:
-    with crew_of(2, Beside) as crew:
+    with crew_of(2, LocalTeam) as crew:
         assert crew.all(summed, [1.0, 2.0]) == [[3.0], [3.0]]
 
 
 def test_a_gpu_has_a_name_of_its_own() -> None:
-    names = {identity(torch.device("cuda", place)) for place in range(torch.cuda.device_count())}
+    names = {gpu_id(torch.device("cuda", place)) for place in range(torch.cuda.device_count())}
     assert len(names - {""}) == torch.cuda.device_count()

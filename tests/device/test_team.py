@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from distvae.train.session import keep, prepare
-from distvae.train.team import Team, Together
+from distvae.train.team import NetworkTeam, Team
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import counted, present
 from tests.train.crew import Crew, crew_of
@@ -20,7 +20,7 @@ Found = dict[str, NDArray[np.float64]]
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[Crew]:
-    with crew_of(2, Together) as crew:
+    with crew_of(2, NetworkTeam) as crew:
         yield crew
 
 

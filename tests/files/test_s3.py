@@ -15,7 +15,7 @@ from distvae.data import open_dataset
 from distvae.data.windows.patches import named
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.train.mirror import bring, place
+from distvae.train.local_copy import state_folder, update_local_copy
 from distvae.train.run import Run, read_epochs, read_info
 from distvae.train.session import fit
 from tests import tiny
@@ -57,13 +57,16 @@ def test_files_are_written_read_and_removed(store: str) -> None:
 
 
 def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
-    here, there = tmp_path / "here", place(tmp_path / "run", store, resume=False, force=False)
+    here, there = (
+        tmp_path / "here",
+        state_folder(tmp_path / "run", store, resume=False, force=False),
+    )
     list(fit(tiny.config(**TVAE), tiny.dataset(), here))
     begun = fit(tiny.config(**TVAE), tiny.dataset(), there)
     next(begun)
     del begun
     list(fit(tiny.config(**TVAE), tiny.dataset(), there, resume=True))
-    bring(there, tmp_path / "run")
+    update_local_copy(there, tmp_path / "run")
     bounds = [
         [epoch["val_bound"] for epoch in read_epochs(run)] for run in (here, tmp_path / "run")
     ]
@@ -88,12 +91,12 @@ def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
 def test_a_resume_finds_the_storage_that_the_run_began_with(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = place(tmp_path / "again", store, resume=False, force=False)
+    there = state_folder(tmp_path / "again", store, resume=False, force=False)
     list(fit(tiny.config(**TVAE), tiny.dataset(), there))
-    bring(there, tmp_path / "again")
+    update_local_copy(there, tmp_path / "again")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    found = place(tmp_path / "again", None, resume=True, force=False)
+    found = state_folder(tmp_path / "again", None, resume=True, force=False)
     assert found.has("last.json")
     assert found.remote
 
@@ -104,7 +107,9 @@ def test_a_storage_that_cannot_be_written_is_refused_without_its_password(
     with pytest.raises(
         Refusal, match=r"--storage: s3://other/runs/run: .*NO_SUCH_BUCKET"
     ) as refused:
-        place(tmp_path / "run", store.replace("@bucket", "@other"), resume=False, force=False)
+        state_folder(
+            tmp_path / "run", store.replace("@bucket", "@other"), resume=False, force=False
+        )
     assert SECRET not in str(refused.value)
     assert not (tmp_path / "run").exists()
 

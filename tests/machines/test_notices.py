@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from distvae.machines.notices import Notices
-from distvae.train.events import EVENTS, begun, sentence
+from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records
-from distvae.train.team import ALONE, Beside, Team
+from distvae.train.team import ALONE, LocalTeam, Team
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command
 from tests.train.crew import crew_of
@@ -49,7 +49,7 @@ def listening(team: Team, pace: float) -> list[int]:
 
 
 def test_all_workers_hear_of_a_machine_at_the_same_call_and_once() -> None:
-    with crew_of(3, Beside) as crew:
+    with crew_of(3, LocalTeam) as crew:
         heard = crew.all(listening, [0.0002, 0.0005, 0.001])
     assert heard[0] == heard[1] == heard[2]
     assert len(heard[0]) == 2
@@ -65,8 +65,8 @@ def test_nothing_is_heard_where_nothing_is_said() -> None:
 def test_machines_that_leave_are_no_beginning() -> None:
     start = {"epoch": 0, "workers": 2, "leaving": 0}
     events = [start, start | {"leaving": 1}, start | {"workers": 1, "epoch": 3}]
-    assert begun(events) == [events[0], events[2]]
-    assert [sentence(event, k) for event, k in zip(events, (1, 1, 2), strict=True)] == [
+    assert starts_of(events) == [events[0], events[2]]
+    assert [describe_event(event, k) for event, k in zip(events, (1, 1, 2), strict=True)] == [
         "2 workers, from epoch 0",
         "1 machine will be taken away; what was trained is saved",
         "workers lost or changed; 1 worker go on from epoch 3",

@@ -13,7 +13,7 @@ import distvae
 from distvae.config import ImageData
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode
-from distvae.train.given import Expected
+from distvae.train.inputs import InputFormat
 from distvae.train.run import Run
 
 POWERS = np.random.default_rng(0).exponential(size=(3, 257)).astype(np.float32)
@@ -96,8 +96,8 @@ def test_values_in_other_units_than_those_of_training_are_refused(
 
 def test_a_run_from_before_knows_no_range(bars_run: Run) -> None:
     facts = {name: value for name, value in bars_run.info.items() if name != "range"}
-    assert Expected.by(bars_run.config, bars_run.dims, facts).largest == np.inf
-    assert Expected.by(bars_run.config, bars_run.dims, bars_run.info).largest < 10
+    assert InputFormat.by(bars_run.config, bars_run.dims, facts).largest == np.inf
+    assert InputFormat.by(bars_run.config, bars_run.dims, bars_run.info).largest < 10
 
 
 def test_codes_of_another_width_and_no_codes_are_refused(image_run: Run) -> None:

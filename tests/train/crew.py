@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from distvae.train import shared
-from distvae.train.team import Team, Together, WorkerLost, of_environment
+from distvae.train import shared_memory
+from distvae.train.team import NetworkTeam, Team, WorkerLost, join_team
 
 
 def free_port() -> int:
@@ -29,9 +29,9 @@ def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) ->
         "MASTER_PORT": f"{port}",
     }
     torch.set_num_threads(1)
-    if way is Together:
-        shared.machine = lambda: f"machine {rank}"
-    team = of_environment()
+    if way is NetworkTeam:
+        shared_memory.machine_id = lambda: f"machine {rank}"
+    team = join_team()
     pipe.send(type(team) is way)
     while (order := pipe.recv()) is not None:
         act, values = order

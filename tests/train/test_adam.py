@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distvae.train.adam import Adam
-from distvae.train.team import ALONE, Beside, Team, Together
+from distvae.train.team import ALONE, LocalTeam, NetworkTeam, Team
 from tests.train.crew import Crew, crew_of
 
 SHAPES = [(37, 5), (5,), (), (0,), (1, 3, 4)]
@@ -77,7 +77,7 @@ def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
 
 @pytest.fixture(
     scope="module",
-    params=[(2, Beside), (3, Beside), (2, Together)],
+    params=[(2, LocalTeam), (3, LocalTeam), (2, NetworkTeam)],
     ids=lambda p: f"{p[0]}{p[1].__name__}",
 )
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:

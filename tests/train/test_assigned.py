@@ -22,8 +22,8 @@ from distvae.machines import worker
 from distvae.machines.cluster import joined
 from distvae.machines.group import Group, wait_for_workers
 from distvae.train.epoch import Epoch
-from distvae.train.folder import open_folder
 from distvae.train.loop import Interrupted
+from distvae.train.run_folder import open_folder
 from tests.ray_cluster import cluster
 
 pytestmark = pytest.mark.slow
@@ -53,15 +53,15 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         from ray.train.torch import get_device
 
         from distvae.machines.nodes import assigned_gpus
-        from distvae.train.devices import choose
-        from distvae.train.team import of_environment
+        from distvae.train.devices import choose_device
+        from distvae.train.team import join_team
 
         told = {
             "ids": [str(name) for name in ray.get_gpu_ids()],
             "shown": os.environ.get("CUDA_VISIBLE_DEVICES"),
         }
-        told |= {"ours": str(choose("auto", 2, assigned_gpus())), "rays": str(get_device())}
-        return of_environment().gather(told)
+        told |= {"ours": str(choose_device("auto", 2, assigned_gpus())), "rays": str(get_device())}
+        return join_team().gather(told)
 
     from ray.train import RunConfig
     from ray.train.torch import TorchConfig, TorchTrainer

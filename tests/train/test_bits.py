@@ -20,10 +20,10 @@ import torch
 from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.numerics.arithmetic import onednn_is_precise
-from distvae.train.bits import agree, as_trained
+from distvae.train.bits import agree_on_arithmetic, run_arithmetic
 from distvae.train.run import read_info
 from distvae.train.session import fit
-from distvae.train.team import Beside, Team, Together
+from distvae.train.team import LocalTeam, NetworkTeam, Team
 from tests import tiny
 from tests.train.commands import PLAIN, bits, command
 from tests.train.crew import crew_of
@@ -102,9 +102,9 @@ def test_a_recorded_library_is_used_again(half: Path) -> None:
     assert (
         json.loads((half / "last.json").read_text())["facts"]["arithmetic"]["products"] == "onednn"
     )
-    with as_trained({"arithmetic": {"products": "blas", "threads": 2}}):
+    with run_arithmetic({"arithmetic": {"products": "blas", "threads": 2}}):
         assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == ("highest", 2)
-    agree(tiny.config().train).obey()
+    agree_on_arithmetic(tiny.config().train).obey()
 
 
 def test_a_run_from_before_goes_on_and_is_recorded_from_then_on(half: Path) -> None:
@@ -123,23 +123,29 @@ def agreed(team: Team, config: Config, variable: str) -> str:
     if variable:
         os.environ["MKL_ENABLE_INSTRUCTIONS"] = variable
     try:
-        return agree(config.train, team=team).products
+        return agree_on_arithmetic(config.train, team=team).products
     except Refusal as error:
         return str(error)
 
 
-@pytest.mark.parametrize("way", [Beside, Together])
+@pytest.mark.parametrize("way", [LocalTeam, NetworkTeam])
 def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(way: type[Team]) -> None:
     config = tiny.config()
     with crew_of(2, way) as crew:
-        assert crew.all(agreed, [config] * 2, ["", ""]) == [agree(config.train).products] * 2
+        assert (
+            crew.all(agreed, [config] * 2, ["", ""])
+            == [agree_on_arithmetic(config.train).products] * 2
+        )
         for answer in crew.all(agreed, [config] * 2, ["", "AVX2"]):
             assert (
                 "worker 1 of 2 would compute other last digits than worker 0:"
                 " MKL_ENABLE_INSTRUCTIONS AVX2" in answer
             )
         either = tiny.config(train={"bits": "any"})
-        assert crew.all(agreed, [either] * 2, ["", "AVX2"]) == [agree(config.train).products] * 2
+        assert (
+            crew.all(agreed, [either] * 2, ["", "AVX2"])
+            == [agree_on_arithmetic(config.train).products] * 2
+        )
         forced = [tiny.config(train={"products": name}) for name in ("blas", "onednn")]
         if onednn_is_precise():
             for answer in crew.all(agreed, forced, ["", ""]):

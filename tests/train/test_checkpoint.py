@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train import checkpoint
-from distvae.train.folder import OWNER, clear, own
+from distvae.train.local_copy import state_folder, update_local_copy
 from distvae.train.loop import Interrupted
-from distvae.train.mirror import bring, place
 from distvae.train.run import read_epochs
+from distvae.train.run_folder import OWNER, delete_run, take_ownership
 from distvae.train.session import Savings, fit, keep, prepare
 from tests import tiny
 
@@ -41,7 +41,7 @@ def advance(folder: Folder, epoch: int, batch: int = 0) -> None:
     file = f"population-{epoch}.arrow"
     folder.write(file, bytes(epoch))
     facts = {"position": {"epoch": epoch, "batch": batch}, "populations": [{"file": file}]}
-    checkpoint.advance(folder, {"w": torch.tensor([float(epoch)])}, facts)
+    checkpoint.save_last(folder, {"w": torch.tensor([float(epoch)])}, facts)
 
 
 @settings(max_examples=20, deadline=None)
@@ -74,10 +74,10 @@ def test_a_checkpoint_that_names_no_tensors_is_refused(tmp_path: Path) -> None:
 def test_going_back_makes_the_previous_state_the_last(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     with pytest.raises(Refusal, match="no checkpoint before the last"):
-        checkpoint.revert(folder)
+        checkpoint.restore_previous(folder)
     advance(folder, 1)
     advance(folder, 2)
-    assert checkpoint.revert(folder) == 1
+    assert checkpoint.restore_previous(folder) == 1
     assert checkpoint.load(folder, "last")[0]["w"].item() == 1
     advance(folder, 2)
     assert checkpoint.load(folder, "previous")[0]["w"].item() == 1
@@ -87,12 +87,12 @@ def test_what_one_goes_back_to_is_earlier_than_the_last_state(tmp_path: Path) ->
     folder = Folder(tmp_path)
     for epoch, batch in ((1, 0), (2, 0), (2, 0)):
         advance(folder, epoch, batch)
-    assert checkpoint.revert(folder) == 1
+    assert checkpoint.restore_previous(folder) == 1
     with pytest.raises(Refusal, match="no checkpoint before the last"):
-        checkpoint.revert(folder)
+        checkpoint.restore_previous(folder)
     for epoch, batch in ((2, 0), (2, 7), (2, 7)):
         advance(folder, epoch, batch)
-    assert checkpoint.revert(folder) == 2
+    assert checkpoint.restore_previous(folder) == 2
     assert checkpoint.read_manifest(folder, "last.json")["facts"]["position"]["batch"] == 0
 
 
@@ -105,7 +105,7 @@ def test_previous_after_a_stop_between_epochs_is_the_epoch_before(tmp_path: Path
             for e in fit(config, tiny.dataset(), tmp_path, resume=True, stop=lambda: len(done) == 3)
         )
     assert done == [1, 2, 3]
-    assert checkpoint.revert(Folder(tmp_path)) == 2
+    assert checkpoint.restore_previous(Folder(tmp_path)) == 2
 
 
 def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_again(
@@ -153,7 +153,7 @@ def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_bee
         Refusal, match=f"{name}.*--previous goes on from the checkpoint before it, of epoch 4"
     ):
         list(fit(config, tiny.dataset(), run, resume=True))
-    assert checkpoint.revert(Folder(run)) == 4
+    assert checkpoint.restore_previous(Folder(run)) == 4
     list(fit(config, tiny.dataset(), run, resume=True))
     bounds = [[epoch["val_bound"] for epoch in read_epochs(out)] for out in (whole, run)]
     assert bounds[0] == bounds[1]
@@ -163,7 +163,7 @@ def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_bee
 def test_a_training_whose_folder_another_took_over_ends_without_harm(tmp_path: Path) -> None:
     epochs = fit(tiny.config(**TVAE), tiny.dataset(), tmp_path / "run")
     next(epochs)
-    own(Folder(tmp_path / "run"))
+    take_ownership(Folder(tmp_path / "run"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(Refusal, match="another training goes on with this run"):
         list(epochs)
@@ -178,7 +178,7 @@ def test_a_training_whose_folder_is_replaced_or_deleted_ends_in_a_sentence(tmp_p
         if gone:
             shutil.rmtree(tmp_path / "run")
         else:
-            clear(tmp_path / "run", force=True)
+            delete_run(tmp_path / "run", force=True)
         with pytest.raises(
             Refusal, match="another training goes on with this run, or it was deleted"
         ):
@@ -214,11 +214,11 @@ def test_a_run_may_be_kept_at_a_uri(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("always_saving")
 def test_a_copy_of_a_run_has_the_weights_that_it_names_and_no_earlier_ones(tmp_path: Path) -> None:
     run, config = tmp_path / "run", tiny.config(train={"epochs": 3})
-    there = place(run, f"file://{tmp_path}/kept", resume=False, force=False)
+    there = state_folder(run, f"file://{tmp_path}/kept", resume=False, force=False)
     epochs = fit(config, tiny.dataset(), there)
     for _ in range(2):
         next(epochs)
-        bring(there, run)
+        update_local_copy(there, run)
     named = {checkpoint.read_manifest(run, name)["tensors"] for name in ("best.json", "last.json")}
     assert {path.name for path in run.glob("*.safetensors")} == named
 

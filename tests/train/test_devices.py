@@ -11,7 +11,7 @@ from distvae.config import from_dict
 from distvae.files.refusal import Refusal
 from distvae.machines.group import Group, gpus_each, wait_for_workers
 from distvae.machines.nodes import places
-from distvae.train.devices import apart, choose, device_of, identity
+from distvae.train.devices import choose_device, gpu_id, have_distinct_gpus, select_device
 from tests.called import Called
 
 
@@ -36,7 +36,7 @@ from tests.called import Called
 def test_one_function_decides_the_device(
     name: str, visible: int, assigned: tuple[int, ...] | None, rank: int, device: str
 ) -> None:
-    assert str(choose(name, visible, assigned, rank)) == device
+    assert str(choose_device(name, visible, assigned, rank)) == device
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_a_device_that_nobody_gave_is_refused(
     name: str, visible: int, assigned: tuple[int, ...] | None, told: str
 ) -> None:
     with pytest.raises(Refusal, match=f"train.device: .*{told}"):
-        choose(name, visible, assigned)
+        choose_device(name, visible, assigned)
 
 
 def test_a_process_without_a_gpu_of_its_own_never_takes_one() -> None:
-    assert device_of("auto", ()) == torch.device("cpu")
+    assert select_device("auto", ()) == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_an_assigned_gpu_that_is_hidden_is_refused(shown: str) -> None:
     ],
 )
 def test_nccl_is_for_workers_with_a_gpu_of_their_own(identities: list[str], fast: bool) -> None:
-    assert apart(identities) is fast
+    assert have_distinct_gpus(identities) is fast
 
 
 def test_the_cpu_is_no_gpu_of_its_own() -> None:
-    assert identity(torch.device("cpu")) == ""
+    assert gpu_id(torch.device("cpu")) == ""
 
 
 @pytest.mark.parametrize(

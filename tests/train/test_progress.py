@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.train.epoch import Epoch
-from distvae.train.progress import Progress, clock, until_stopped
+from distvae.train.progress import Progress, format_duration, stop_signals
 
 
 def record(epoch: int, seconds: float) -> Epoch:
@@ -79,7 +79,7 @@ def test_programs_get_json_and_nobody_gets_nothing(capsys: pytest.CaptureFixture
 @given(st.integers(0, 10**6))
 def test_a_duration_reads_back_as_its_seconds(seconds: int) -> None:
     total = 0
-    for part in clock(seconds).split(":"):
+    for part in format_duration(seconds).split(":"):
         total = 60 * total + int(part)
     assert total == seconds
 
@@ -89,7 +89,7 @@ def test_a_signal_is_kept_for_the_loop_to_see_and_the_handlers_return(
     number: signal.Signals,
 ) -> None:
     before = signal.getsignal(number)
-    with until_stopped() as stop:
+    with stop_signals() as stop:
         assert not stop()
         signal.raise_signal(number)
         assert stop() == number

@@ -90,7 +90,7 @@ def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
     shutil.copytree(tmp_path / "run", taken)
     assert checkpoint.read_manifest(taken, "previous.json")["facts"]["position"]["batch"] > 0
     assert [first, *(told(record) for record in records)] == whole
-    checkpoint.revert(Folder(taken))
+    checkpoint.restore_previous(Folder(taken))
     assert [told(record) for record in fit(config, data, taken, resume=True)] == whole
 
 

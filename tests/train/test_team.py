@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distvae.files.refusal import Refusal
-from distvae.train.team import ALONE, Beside, Team, Together, WorkerLost, of_environment
+from distvae.train.team import ALONE, LocalTeam, NetworkTeam, Team, WorkerLost, join_team
 from tests.train.crew import Crew, crew_of
 
 Arrays = list[NDArray[Any]]
-WAYS = (Beside, Together)
+WAYS = (LocalTeam, NetworkTeam)
 
 
 Hire = Callable[[int, type[Team]], Crew]
@@ -39,7 +39,7 @@ def hire() -> Iterator[Hire]:
 
 @pytest.fixture(
     scope="module",
-    params=[(2, Beside), (3, Beside), (3, Together)],
+    params=[(2, LocalTeam), (3, LocalTeam), (3, NetworkTeam)],
     ids=lambda p: f"{p[0]}{p[1].__name__}",
 )
 def crew(request: pytest.FixtureRequest, hire: Hire) -> Crew:
@@ -48,7 +48,7 @@ def crew(request: pytest.FixtureRequest, hire: Hire) -> Crew:
 
 @pytest.fixture(scope="module", params=[2, 3])
 def neighbours(request: pytest.FixtureRequest, hire: Hire) -> Crew:
-    return hire(request.param, Beside)
+    return hire(request.param, LocalTeam)
 
 
 def summed(team: Team, arrays: Arrays) -> Arrays:
@@ -209,7 +209,7 @@ def stopped(team: Team, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "how"), [(Beside, "SIGKILL"), (Beside, "leaves"), (Together, "SIGKILL")]
+    ("way", "how"), [(LocalTeam, "SIGKILL"), (LocalTeam, "leaves"), (NetworkTeam, "SIGKILL")]
 )
 def test_a_worker_that_ends_is_missed_by_the_others(way: type[Team], how: str) -> None:
     with crew_of(3, way) as crew:
@@ -217,18 +217,18 @@ def test_a_worker_that_ends_is_missed_by_the_others(way: type[Team], how: str) -
         crew.tell(stopped, [how] * 3)
         told = crew.answers([0, 2])
         assert all(isinstance(error, WorkerLost) for error in told)
-        if way is Beside:
+        if way is LocalTeam:
             assert "worker 1 of 3 has ended" in [str(error) for error in told]
         crew.processes[1].kill()
 
 
 def hurry(team: Team) -> None:
-    assert isinstance(team, Beside)
+    assert isinstance(team, LocalTeam)
     team.meeting.patience = 0.3
 
 
 def test_a_worker_that_stops_is_not_waited_for_for_ever() -> None:
-    with crew_of(2, Beside) as crew:
+    with crew_of(2, LocalTeam) as crew:
         crew.all(hurry)
         crew.tell(stopped, ["SIGSTOP"] * 2)
         assert "worker 1 of 2 has not answered" in str(crew.answers([0])[0])
@@ -237,7 +237,7 @@ def test_a_worker_that_stops_is_not_waited_for_for_ever() -> None:
 
 def test_one_worker_is_its_own_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    team, value = of_environment(), torch.randn(3)
+    team, value = join_team(), torch.randn(3)
     before = value.clone()
     team.sum([value])
     team.barrier()
@@ -250,7 +250,7 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(Refusal, match="not RANK, MASTER_ADDR, MASTER_PORT"):
-        of_environment()
+        join_team()
 
 
 SCRIPT = """
@@ -280,4 +280,4 @@ def test_torchrun_sets_up_a_team(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:2] == ["Beside 3"] * 2
+    assert done.stdout.split("\n")[:2] == ["LocalTeam 3"] * 2

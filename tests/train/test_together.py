@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.train.session import prepare
-from distvae.train.team import ALONE, Beside, Team
+from distvae.train.team import ALONE, LocalTeam, Team
 from tests import tiny
 from tests.train.crew import Crew, crew_of
 
@@ -32,7 +32,7 @@ Found = dict[str, NDArray[np.float64]]
 
 @pytest.fixture(scope="module", params=[2, 3])
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    with crew_of(request.param, Beside) as crew:
+    with crew_of(request.param, LocalTeam) as crew:
         yield crew
 
 

@@ -25,8 +25,8 @@ from distvae.machines.cluster import joined
 from distvae.machines.group import Group
 from distvae.machines.worker import lead
 from distvae.train.checkpoint import read_manifest
-from distvae.train.folder import open_folder
 from distvae.train.run import read_epochs
+from distvae.train.run_folder import open_folder
 from distvae.tune.means import Means, wait_for_room
 from distvae.tune.reading import load_space
 from distvae.tune.study import settle, side_by_side

@@ -13,7 +13,7 @@ from distvae.data.dataset import Dataset
 from distvae.data.images import archive, cifar
 from distvae.data.images.source import Labels, Scaled, Source, divided
 from distvae.data.signals import PICTURES
-from distvae.files.places import resolve_path
+from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 FORMAT = 1  # of the preparation; a change gives another digest

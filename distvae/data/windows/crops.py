@@ -23,7 +23,7 @@ from distvae.data.dataset import Array, Dataset
 from distvae.data.pictures import head
 from distvae.data.signals import PICTURES, read_picture
 from distvae.files.memory import refuse_to_exceed
-from distvae.files.places import resolve_path
+from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 FORMAT = 1  # of the preparation; a change gives another digest

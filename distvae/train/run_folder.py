@@ -33,17 +33,17 @@ def open_folder(
     """Make the run's folder, or check the one there is; True when there is something to go on
     from.
     """
-    refuse_folder(config, dataset, folder, recipe, resume, force)
+    check_run_folder(config, dataset, folder, recipe, resume, force)
     if resume and folder.has("run.json"):
         _prolong(config, folder)
         return folder.has("last.json")
     if not folder.empty():
-        clear(folder, force)
+        delete_run(folder, force)
     _write_config(config, dataset, folder, recipe)
     return False
 
 
-def refuse_folder(
+def check_run_folder(
     config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool
 ) -> None:
     """Refuse a folder in which the run can neither begin nor go on; change nothing."""
@@ -62,14 +62,14 @@ def _refuse_occupied(folder: Folder, force: bool) -> None:
     read_info(folder)
 
 
-def clear(place: Place, force: bool) -> None:
+def delete_run(place: Place, force: bool) -> None:
     """Delete an earlier run where that is wanted; anything else that exists is refused.
 
     It is taken over first, so that a training that goes on in it ends instead of writing on.
     """
     folder = Folder.of(place)
     _refuse_occupied(folder, force)
-    own(folder)
+    take_ownership(folder)
     try:
         folder.remove()
     except OSError as error:
@@ -83,14 +83,14 @@ class TakenOver(Refusal):
     """Another training goes on in the folder of this one."""
 
 
-def own(folder: Folder) -> str:
+def take_ownership(folder: Folder) -> str:
     """Take a run's folder over; whoever trained into it until now will notice."""
     token = secrets.token_hex(8)
     folder.write(OWNER, token.encode())
     return token
 
 
-def owned(folder: Folder, owner: str) -> bool:
+def is_owner(folder: Folder, owner: str) -> bool:
     """Whether nobody has taken it over since, or deleted it."""
     try:
         return folder.read(OWNER).decode() == owner
@@ -98,11 +98,11 @@ def owned(folder: Folder, owner: str) -> bool:
         return False
 
 
-def refuse_intruders(folder: Folder, owner: str) -> None:
+def check_ownership(folder: Folder, owner: str) -> None:
     """Stop a training whose folder another one has taken over, such as a worker whose driver is
     gone.
     """
-    if not owned(folder, owner):
+    if not is_owner(folder, owner):
         raise TakenOver(
             f"{folder}: another training goes on with this run, or it was deleted; this one ends"
             " here"
@@ -155,7 +155,7 @@ def _prolong(config: Config, folder: Folder) -> None:
         "config_sha256": hashlib.sha256(text).hexdigest(),
         "config_sha256_before": info["config_sha256"],
     }
-    note(folder, **hashes)
+    update_info(folder, **hashes)
     folder.write("config.yaml", text)
 
 
@@ -185,7 +185,7 @@ def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str)
     folder.write("run.json", json.dumps(facts, indent=1).encode())
 
 
-def keep_epochs(folder: Folder, finished: int) -> None:
+def drop_later_epochs(folder: Folder, finished: int) -> None:
     """Forget the epochs after one, which are trained again."""
     kept = [
         json.dumps(record) + "\n" for record in read_epochs(folder) if record["epoch"] <= finished
@@ -193,7 +193,7 @@ def keep_epochs(folder: Folder, finished: int) -> None:
     folder.write("epochs.jsonl", "".join(kept).encode())
 
 
-def note(folder: Folder, **facts: Any) -> None:
+def update_info(folder: Folder, **facts: Any) -> None:
     """Say more about a run in its folder."""
     info = read_info(folder)
     folder.write("run.json", json.dumps(info | facts, indent=1).encode())

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder, without_password
-from distvae.train.checkpoint import read_manifest, tidy
-from distvae.train.folder import clear
+from distvae.train.checkpoint import delete_unreferenced, read_manifest
 from distvae.train.run import read_info
+from distvae.train.run_folder import delete_run
 
 COPIED = ("config.yaml", "epochs.jsonl", "events.jsonl")
 WEIGHTS = ("best", "last")
 
 
-def place(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
+def state_folder(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
     """Where a run's state is kept: in its folder here, or below a storage that was named now or
     when it began.
     """
@@ -30,7 +30,7 @@ def place(local: Path, storage: str | None, resume: bool, force: bool) -> Folder
     there = Folder(storage).below(local.name)
     _refuse_out_of_reach(there)
     if not resume and not Folder(local).empty():
-        clear(local, force)
+        delete_run(local, force)
     local.mkdir(parents=True, exist_ok=True)
     return there
 
@@ -52,7 +52,7 @@ def _refuse_out_of_reach(folder: Folder) -> None:
         raise Refusal(f"--storage: {folder}: gives back other bytes than were written")
 
 
-def bring(there: Folder, local: Path) -> None:
+def update_local_copy(there: Folder, local: Path) -> None:
     """Copy here what can be looked at, and delete the weights of earlier copies; nothing where the
     run is here.
     """
@@ -67,7 +67,7 @@ def bring(there: Folder, local: Path) -> None:
             file = read_manifest(there, f"{name}.json")["tensors"]
             here.write(file, there.read(file))
             here.write(f"{name}.json", there.read(f"{name}.json"))
-    tidy(here)
+    delete_unreferenced(here)
     here.write(
         "run.json",
         json.dumps(

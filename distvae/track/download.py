@@ -11,7 +11,7 @@ from distvae.track.served import DATA, HISTORY, NEEDED
 from distvae.track.store import Store, error_summary
 
 
-def fetch(record: str, store: Store) -> Path:
+def download_run(record: str, store: Store) -> Path:
     """The folder of what is logged of a run: the best weights, the configuration and the history of
     its training.
     """

@@ -25,7 +25,7 @@ BEYOND = 100
 
 
 @dataclass(frozen=True)
-class Expected:
+class InputFormat:
     """What the rows of an array have to be."""
 
     name: str
@@ -41,7 +41,9 @@ class Expected:
     """What one data point is."""
 
     @classmethod
-    def by(cls, config: Config, width: int, facts: dict[str, Any], name: str = "x") -> "Expected":
+    def by(
+        cls, config: Config, width: int, facts: dict[str, Any], name: str = "x"
+    ) -> "InputFormat":
         """What a run with a configuration and facts was trained on; runs from before do not know
         their range.
         """

@@ -39,7 +39,7 @@ class Record:
     params: dict[str, str]
 
 
-def records(
+def list_records(
     store: Store, where: str = "", kinds: Sequence[Kind] = ("run", "sweep", "trial")
 ) -> list[Record]:
     """Everything there is, the latest first; `where` is a filter in MLflow's own words."""
@@ -86,7 +86,7 @@ def _record(run: Any, experiment: str) -> Record:
     )
 
 
-def folder_of(text: str, store: Store) -> Path:
+def find_folder(text: str, store: Store) -> Path:
     """The folder of a run or sweep: itself, or by its id, how that begins, its name, or as the best
     of a sweep.
 
@@ -99,7 +99,7 @@ def folder_of(text: str, store: Store) -> Path:
             f"{text}: no such folder; the folder of a run, or the name or id of a recorded one"
             " expected"
         )
-    found = _best(text, store) if text.startswith(BEST) else _named(text, records(store))
+    found = _best(text, store) if text.startswith(BEST) else _find(text, list_records(store))
     return found.folder if _holds(found.folder, found, store) else _fetched(found, store, text)
 
 
@@ -119,7 +119,7 @@ def _fetched(found: Record, store: Store, text: str) -> Path:
     """What MLflow has of a run as a folder of this machine; of a sweep it has no more than the
     results.
     """
-    from distvae.track.fetching import fetch
+    from distvae.track.download import download_run
 
     there = "holds a later run" if found.folder.is_dir() else "is not on this machine"
     gone = f"{text}: its folder {found.folder} {there}"
@@ -129,14 +129,14 @@ def _fetched(found: Record, store: Store, text: str) -> Path:
             " expected"
         )
     try:
-        folder = fetch(found.id, store)
+        folder = download_run(found.id, store)
     except Refusal as refusal:
         raise Refusal(f"{gone}, and {refusal}") from refusal
     print(f"{gone}; what MLflow has of it is in {folder}", file=sys.stderr)
     return folder
 
 
-def _named(text: str, known: Sequence[Record]) -> Record:
+def _find(text: str, known: Sequence[Record]) -> Record:
     fitting = [r for r in known if r.id == text or (len(text) >= LEAST and r.id.startswith(text))]
     fitting = fitting or [record for record in known if record.name == text]
     fitting = [
@@ -158,27 +158,28 @@ def _best(text: str, store: Store) -> Record:
     metric, at, name = text.removeprefix(BEST).partition("@")
     if not (metric and at and name):
         raise Refusal(f"{text}: best:METRIC@SWEEP expected, such as best:pesq_wb@speech")
-    known = records(store)
-    sweep = sweep_named(name, known)
-    if metric not in ranked_by(sweep):
-        raise Refusal(
-            f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, ranked_by(sweep))}"
-        )
-    if not (trials := best_first(sweep, known, metric)):
+    known = list_records(store)
+    sweep = find_sweep(name, known)
+    metrics = sweep_metrics(sweep)
+    if metric not in metrics:
+        raise Refusal(f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, metrics)}")
+    if not (trials := rank_trials(sweep, known, metric)):
         raise Refusal(f"{text}: {sweep.name} has no trial with {metric}")
     return trials[0]
 
 
-def best_first(sweep: Record, known: Sequence[Record], metric: str | None = None) -> list[Record]:
+def rank_trials(sweep: Record, known: Sequence[Record], metric: str | None = None) -> list[Record]:
     """The trials of a sweep that have a metric, by default the one that it was ranked by first."""
-    metric = metric or next(iter(ranked_by(sweep)))
+    metric = metric or next(iter(sweep_metrics(sweep)))
     trials = [record for record in known if record.parent == sweep.id and metric in record.metrics]
     return sorted(
-        trials, key=lambda record: record.metrics[metric], reverse=ranked_by(sweep)[metric] == "max"
+        trials,
+        key=lambda record: record.metrics[metric],
+        reverse=sweep_metrics(sweep)[metric] == "max",
     )
 
 
-def sweep_named(text: str, known: Sequence[Record]) -> Record:
+def find_sweep(text: str, known: Sequence[Record]) -> Record:
     """The sweep of a name, an id or a folder."""
     sweeps = [record for record in known if record.kind == "sweep"]
     here = [
@@ -186,10 +187,10 @@ def sweep_named(text: str, known: Sequence[Record]) -> Record:
         for record in sweeps
         if Path(text).is_dir() and record.folder == Path(text).absolute()
     ]
-    return here[0] if here else _named(text, sweeps)
+    return here[0] if here else _find(text, sweeps)
 
 
-def ranked_by(sweep: Record) -> dict[str, str]:
+def sweep_metrics(sweep: Record) -> dict[str, str]:
     """What a sweep was ranked by."""
     return {
         name.removeprefix("metric."): v

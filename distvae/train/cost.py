@@ -43,7 +43,7 @@ Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSize:
     """How much a training is to learn from."""
 
     rows: int
@@ -51,13 +51,13 @@ class Data:
     shape: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Data":
+    def of(cls, dataset: Dataset) -> "DataSize":
         """Return how much there is of a dataset to train on."""
         return cls(len(dataset.splits["train"]), dataset.dims, dataset.shape)
 
 
 @dataclass(frozen=True)
-class Demand:
+class MemoryCost:
     """Bytes, and the settings that decide how many."""
 
     what: str
@@ -71,14 +71,14 @@ class Demand:
         return f"{name}: {shown(self.settings[name])}"
 
 
-def admit(
-    config: Config, data: Data, workers: int = 1, holds: bool = True, free: int | None = None
+def check_fits_in_memory(
+    config: Config, data: DataSize, workers: int = 1, holds: bool = True, free: int | None = None
 ) -> None:
     """Refuse a training that takes more memory than this machine has free; whether it holds
     populations is told.
     """
     demands, left = (
-        list(demands_of(config, data, workers)),
+        list(estimate_cost(config, data, workers)),
         available_memory() if free is None else free,
     )
     needed = sum(demand.count for demand in demands)
@@ -94,13 +94,13 @@ def admit(
         )
 
 
-def demands_of(config: Config, data: Data, workers: int = 1) -> Iterator[Demand]:
+def estimate_cost(config: Config, data: DataSize, workers: int = 1) -> Iterator[MemoryCost]:
     """Yield what one of several workers takes. What a GPU holds is not reckoned, but what is made
     here for it.
     """
     here = config.train.device == "cpu" or not torch.cuda.is_available()
-    count = parameters(config, data)
-    yield Demand(
+    count = count_parameters(config, data)
+    yield MemoryCost(
         f"{count:,} parameters", count * NUMBER * (LEARNT if here else 1), _sizes(config, data)
     )
     if here:
@@ -108,7 +108,7 @@ def demands_of(config: Config, data: Data, workers: int = 1) -> Iterator[Demand]
         yield from _of_a_visit(config, data, workers)
 
 
-def parameters(config: Config, data: Data) -> int:
+def count_parameters(config: Config, data: DataSize) -> int:
     """Return how many numbers the model and its E-step learn, or 0 of families that are not known
     here.
     """
@@ -133,7 +133,7 @@ def _beside(model: Decoder, dims: int) -> int:
     return 0
 
 
-def _net(net: Net, start: tuple[int, ...], data: Data, section: str) -> tuple[int, int]:
+def _net(net: Net, start: tuple[int, ...], data: DataSize, section: str) -> tuple[int, int]:
     """Return how many numbers an encoder (whose section is `estep`) or a decoder learns, and its
     last width inwards.
     """
@@ -152,19 +152,19 @@ def _linear(widths: Sequence[int]) -> int:
     return sum(a * b + b for a, b in pairwise(widths))
 
 
-def _of_a_batch(config: Config, data: Data, workers: int) -> Demand:
+def _of_a_batch(config: Config, data: DataSize, workers: int) -> MemoryCost:
     """Return what is kept of a batch for its gradient: the output of each layer."""
     batch = min(config.train.batch, data.rows) // workers
     hidden = [getattr(part, "hidden", ()) for part in (config.model, config.estep)]
     widths = 2 * data.dims + sum(map(sum, hidden)) + config.model.latent
-    return Demand(
+    return MemoryCost(
         f"batches of {batch:,} rows",
         batch * widths * NUMBER,
         {"train.batch": batch, **_sizes(config, data)},
     )
 
 
-def _of_a_visit(config: Config, data: Data, workers: int) -> Iterator[Demand]:
+def _of_a_visit(config: Config, data: DataSize, workers: int) -> Iterator[MemoryCost]:
     """Yield what populations take while a block is visited, and when their first states are
     drawn.
     """
@@ -175,8 +175,8 @@ def _of_a_visit(config: Config, data: Data, workers: int) -> Iterator[Demand]:
     kept: Settings = {"estep.states": estep.states, "model.latent": config.model.latent}
     told = f"{block:,} rows with {estep.states:,} states kept and {new:,} new ones each"
     visited = block * (estep.states + new) * (width * WORD + NUMBER)
-    yield Demand(told, visited, {"estep.block": block} | kept | _searched(estep))
-    yield Demand("the first states", DRAWN * estep.states * config.model.latent * WORD, kept)
+    yield MemoryCost(told, visited, {"estep.block": block} | kept | _searched(estep))
+    yield MemoryCost("the first states", DRAWN * estep.states * config.model.latent * WORD, kept)
 
 
 def _searched(estep: Evolution | RandomSearch) -> Settings:
@@ -194,7 +194,7 @@ def _new(estep: Evolution | RandomSearch) -> int:
     return estep.parents * children * estep.generations
 
 
-def _sizes(config: Config, data: Data) -> Settings:
+def _sizes(config: Config, data: DataSize) -> Settings:
     """Return the settings that decide how large a model is."""
     names = {
         "model": ("latent", "hidden", "channels", "atoms", "pseudo_inputs"),

@@ -29,7 +29,7 @@ class WorkerLost(RuntimeError):
     """Another worker has ended, or cannot be reached."""
 
 
-def shared(rank: int, gather: Gather, length: int) -> mmap.mmap | None:
+def share_memory(rank: int, gather: Gather, length: int) -> mmap.mmap | None:
     """Zeros that all workers see; None where one of them cannot."""
     made = _make(length) if rank == 0 else None
     try:
@@ -62,7 +62,7 @@ def _attach(pid: int, file: int, length: int) -> mmap.mmap | None:
         return None
 
 
-def machine() -> str | None:
+def machine_id() -> str | None:
     """The same for processes that find each other by number; None where that cannot be told."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -100,12 +100,12 @@ class Barrier:
         """The barrier of workers on one machine; None where they are not, or it has not what is
         needed.
         """
-        names = gather(machine())
+        names = gather(machine_id())
         if names[0] is None or len(set(names)) > 1:
             return None
         watches = [watch for pid in gather(os.getpid()) if (watch := _watch(pid)) is not None]
         able = all(gather(len(watches) == len(names)))
-        memory = shared(rank, gather, LINE * len(names)) if able else None
+        memory = share_memory(rank, gather, LINE * len(names)) if able else None
         return None if memory is None else cls(rank, memory, watches)
 
     def wait(self) -> None:

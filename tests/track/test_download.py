@@ -13,7 +13,7 @@ import distvae
 from distvae import cli
 from distvae.files.refusal import Refusal
 from distvae.track import Store, Tracker
-from distvae.track.finding import folder_of, records
+from distvae.track.records import find_folder, list_records
 from distvae.train.run import Run
 from tests.track.records import RECORD
 
@@ -51,7 +51,7 @@ def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call:
     code, said, note = call("show", "small")
     assert code == 0, note
     assert "small is not on this machine; what MLflow has of it is in" in note
-    cached = folder_of("small", Store.find(root))
+    cached = find_folder("small", Store.find(root))
     assert cached.is_relative_to(root / "cache" / "models")
     assert said.splitlines()[1:] == shown(call, away)[1:]
     assert Run.open(cached).epochs() == kept.epochs()
@@ -75,7 +75,7 @@ def shown(call: Call, run: Path) -> list[str]:
 def test_what_is_fetched_encodes_and_is_judged_as_the_run_was(
     root: Path, away: Path, call: Call
 ) -> None:
-    (record,) = records(Store.find(root))
+    (record,) = list_records(Store.find(root))
     for name, run in (("theirs", str(away)), ("ours", record.id)):
         code, _, said = call("encode", run, "", "-o", f"{name}.parquet")
         assert code == 0, said
@@ -98,7 +98,7 @@ def test_a_run_without_a_logged_model_is_refused(root: Path, trained: Path) -> N
     with pytest.raises(
         Refusal, match=r"small is not on this machine, and no model of it is logged"
     ):
-        folder_of("small", Store.find(root))
+        find_folder("small", Store.find(root))
 
 
 def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
@@ -121,15 +121,15 @@ def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
 def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
     root: Path, away: Path, call: Call
 ) -> None:
-    (first,) = records(Store.find(root))
+    (first,) = list_records(Store.find(root))
     later = shutil.copytree(away, root / "small")
     (later / "mlflow.json").unlink()
     Tracker.open(distvae.load(later).config, "bars", later, "here", root=root).epoch(RECORD)
     store = Store.find(root)
-    assert folder_of("small", store).samefile(later)
-    assert folder_of(first.id, store).is_relative_to(root / "cache")
-    (second,) = {record.id for record in records(store)} - {first.id}
-    assert folder_of(second, store) == later
+    assert find_folder("small", store).samefile(later)
+    assert find_folder(first.id, store).is_relative_to(root / "cache")
+    (second,) = {record.id for record in list_records(store)} - {first.id}
+    assert find_folder(second, store) == later
 
 
 def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
@@ -138,4 +138,4 @@ def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
         Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep", "folder": "/gone"}
     ).begin()
     with pytest.raises(Refusal, match="of a sweep MLflow keeps results and the report alone"):
-        folder_of("sweep", Store.find(root))
+        find_folder("sweep", Store.find(root))

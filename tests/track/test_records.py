@@ -18,7 +18,7 @@ import distvae
 from distvae.commands.browse import runs, ui
 from distvae.files.refusal import Refusal
 from distvae.track import Store, Tracker
-from distvae.track.finding import folder_of, records
+from distvae.track.records import find_folder, list_records
 from tests.track.records import RECORD, tracker
 
 WORTH = {"1": 0.2, "2": 0.7, "3": 0.5}
@@ -53,22 +53,22 @@ def test_the_best_is_the_least_or_the_largest_as_the_sweep_ranks_it(
     root: Path, sweep: Path
 ) -> None:
     store = Store.find(root)
-    assert folder_of("best:error@sweep", store) == sweep / "trials" / min(
+    assert find_folder("best:error@sweep", store) == sweep / "trials" / min(
         WORTH, key=WORTH.__getitem__
     )
-    assert folder_of("best:hoyer@sweep", store) == sweep / "trials" / max(
+    assert find_folder("best:hoyer@sweep", store) == sweep / "trials" / max(
         WORTH, key=WORTH.__getitem__
     )
 
 
 def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:
     store = Store.find(root)
-    found = records(store)
+    found = list_records(store)
     assert {record.name for record in found} == {"sweep", "1", "2", "3", "4"}
     for record in found:
         assert record.folder.is_dir()
         for text in (record.id, record.id[:12], record.name, str(record.folder)):
-            assert folder_of(text, store) == record.folder
+            assert find_folder(text, store) == record.folder
 
 
 def test_python_opens_what_the_commands_open(
@@ -81,7 +81,7 @@ def test_python_opens_what_the_commands_open(
     for text in (
         "best:error@sweep",
         best.name,
-        next(r.id for r in records(Store.find(root)) if r.folder == best),
+        next(r.id for r in list_records(Store.find(root)) if r.folder == best),
     ):
         assert distvae.load(text).path == best
     assert distvae.load(trained).path == trained
@@ -93,7 +93,7 @@ def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:
     tracker(root).epoch(RECORD)
     shutil.rmtree(root / "one")
     tracker(root).epoch(RECORD)
-    assert folder_of("one", Store.find(root)) == root / "one"
+    assert find_folder("one", Store.find(root)) == root / "one"
 
 
 @pytest.mark.parametrize(
@@ -107,33 +107,33 @@ def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:
 )
 def test_names_of_nothing_are_refused(root: Path, sweep: Path, text: str, said: str) -> None:
     with pytest.raises(Refusal, match=said):
-        folder_of(text, Store.find(root))
+        find_folder(text, Store.find(root))
 
 
 def test_where_nothing_is_recorded_nothing_is_suggested(root: Path) -> None:
     tracker(root).close()
     with pytest.raises(Refusal, match=r"no record of that name or id; there are none$"):
-        folder_of("best:error@sweep", Store.find(root))
+        find_folder("best:error@sweep", Store.find(root))
 
 
 def test_one_name_of_two_folders_is_refused_with_their_ids(root: Path, sweep: Path) -> None:
     twin = tracker(root, "elsewhere/2")
     twin.close()
     with pytest.raises(Refusal, match=f"2 records have that name.*{str(twin.id)[:8]}"):
-        folder_of("2", Store.find(root))
+        find_folder("2", Store.find(root))
 
 
 def test_a_folder_that_is_gone_is_refused(root: Path, sweep: Path) -> None:
     shutil.rmtree(sweep / "trials" / "1")
     with pytest.raises(Refusal, match=r"trials/1 is not on this machine"):
-        folder_of("best:error@sweep", Store.find(root))
+        find_folder("best:error@sweep", Store.find(root))
 
 
 def test_filters_are_those_of_mlflow(root: Path, sweep: Path) -> None:
     store = Store.find(root)
-    assert {record.name for record in records(store, "metrics.error > 0.3")} == {"2", "3"}
+    assert {record.name for record in list_records(store, "metrics.error > 0.3")} == {"2", "3"}
     with pytest.raises(Refusal, match="--where"):
-        records(store, "metrics.error >")
+        list_records(store, "metrics.error >")
 
 
 def test_a_store_of_a_newer_mlflow_or_none_is_refused(root: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from distvae.config import from_dict
 from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
-from distvae.train.demand import Data, admit, demands_of, parameters
+from distvae.train.cost import DataSize, check_fits_in_memory, count_parameters, estimate_cost
 
-IMAGES = Data(1000, 784, (1, 28, 28))
+IMAGES = DataSize(1000, 784, (1, 28, 28))
 VARIANTS: list[dict[str, Any]] = [
     {"model": {"kind": "vsc", "prior": "pseudo", "pseudo_inputs": 7}},
     {"model": {"kind": "sdm", "dictionary": "learned", "atoms": 50}},
@@ -35,27 +35,27 @@ def counted(config: Any) -> int:
 
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_parameters_are_reckoned_as_many_as_there_are(recipe: str) -> None:
-    assert parameters(load(recipe), IMAGES) == counted(load(recipe))
+    assert count_parameters(load(recipe), IMAGES) == counted(load(recipe))
 
 
 @pytest.mark.parametrize("tree", VARIANTS, ids=str)
 def test_so_are_those_of_families_that_no_recipe_has(tree: dict[str, Any]) -> None:
-    assert parameters(from_dict(tree), IMAGES) == counted(from_dict(tree))
+    assert count_parameters(from_dict(tree), IMAGES) == counted(from_dict(tree))
 
 
 @pytest.mark.parametrize("recipe", ["speech-sdm", "bars", "house-50", "mnist-conv-vsc"])
 def test_exactly_what_is_needed_is_enough(recipe: str) -> None:
     config = load(recipe).with_("train", device="cpu")
-    needed = sum(demand.count for demand in demands_of(config, IMAGES))
-    admit(config, IMAGES, holds=False, free=needed)
+    needed = sum(demand.count for demand in estimate_cost(config, IMAGES))
+    check_fits_in_memory(config, IMAGES, holds=False, free=needed)
     with pytest.raises(Refusal, match="GB"):
-        admit(config, IMAGES, holds=False, free=needed - 1)
+        check_fits_in_memory(config, IMAGES, holds=False, free=needed - 1)
 
 
 def test_workers_share_a_batch_and_a_block() -> None:
     config = load("house-25").with_("train", device="cpu", batch=1024)
     parts = [
-        {demand.what: demand.count for demand in demands_of(config, IMAGES, count)}
+        {demand.what: demand.count for demand in estimate_cost(config, IMAGES, count)}
         for count in (1, 4)
     ]
     alone, four = (sum(part.values()) for part in parts)

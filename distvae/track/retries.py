@@ -9,7 +9,7 @@ from distvae.track.store import error_summary
 REST = 20  # a store that failed is asked again after so many times what that took
 
 
-class Patience:
+class Retries:
     """Tries, of which none raises."""
 
     def __init__(self, failed: str, kept: str, well: str) -> None:
