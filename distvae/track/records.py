@@ -162,7 +162,9 @@ def _best(text: str, store: Store) -> Record:
     sweep = find_sweep(name, known)
     metrics = sweep_metrics(sweep)
     if metric not in metrics:
-        raise Refusal(f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, metrics)}")
+        raise Refusal(
+            f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, metrics)}"
+        )
     if not (trials := rank_trials(sweep, known, metric)):
         raise Refusal(f"{text}: {sweep.name} has no trial with {metric}")
     return trials[0]
