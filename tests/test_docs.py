@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from distvae.cli import app
 from distvae.tune.reading import load_space
+from tests.laws.test_imports import LAYERS
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -111,6 +112,16 @@ def test_commands_and_options_that_pages_show_exist(name: str) -> None:
         for word in words:
             option = word.partition("=")[0]
             assert not option.startswith("-") or option in known, f"{name}: {' '.join(words)}"
+
+
+def test_the_rooms_of_the_design_are_those_of_the_import_law() -> None:
+    text = (DOCS / "design.md").read_text().partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    rooms = []
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            names = re.findall(r"`([\w.]+)/?`", line.split("|")[1])
+            rooms.append(tuple(name.removesuffix(".py") for name in names))
+    assert rooms == [layer for layer in LAYERS if layer != ("__main__",)]
 
 
 def test_images_of_the_pages_are_small() -> None:
