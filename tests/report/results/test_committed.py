@@ -6,6 +6,9 @@ from shutil import copytree
 import pytest
 
 from distvae.report.results.build import build
+from distvae.report.results.claims import read_contents
+from distvae.report.results.rows import SCALES, group_seeds, read_rows
+from distvae.reproduce.table import read_table
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGES = [DOCS / "results.md", *DOCS.glob("results/*.md"), *DOCS.glob("results/*/rows.csv")]
@@ -40,3 +43,14 @@ def test_the_index_is_short_and_links_every_table() -> None:
     for table in (DOCS / "results").iterdir():
         if table.is_dir():
             assert f"(results/{table.name}.md)" in text
+
+
+def test_the_commands_of_the_claims_name_rows_that_can_be_reproduced() -> None:
+    for section in read_contents(DOCS / "results").sections:
+        for claim in section.claims:
+            if claim.command:
+                continue
+            groups = group_seeds(read_rows(DOCS / "results", claim.table))
+            for row in claim.rows() + claim.subtracted_rows():
+                (scale,) = [scale for scale in SCALES if scale == groups[row].scale]
+                read_table(claim.table, scale).only([row])
