@@ -15,7 +15,7 @@ import yaml
 from typer.core import TyperGroup
 
 from distvae.cli import app
-from distvae.tune.reading import load_space
+from distvae.tune.space_files import load_space
 from tests.laws.test_imports import LAYERS
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -22,7 +22,7 @@ from distvae.config.recipes import read_tree
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
-from distvae.tune.reading import load_space, space_path
+from distvae.tune.space_files import load_space, space_path
 
 WAYS: dict[str, list[str]] = {"reused": [], "nested": ["--workers", "1"]}
 

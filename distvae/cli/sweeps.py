@@ -35,7 +35,7 @@ def recipes(
 @app.command()
 def spaces() -> None:
     """List the search spaces that 'distvae tune' knows by name."""
-    from distvae.tune.reading import space_names
+    from distvae.tune.space_files import space_names
 
     for name, about in space_names().items():
         print(f"{name:16}{about}")
@@ -84,13 +84,17 @@ def tune(
     """Sweep a search space: quality against sparsity, every trial recorded in MLflow."""
     from distvae.commands import jobs
 
-    means = jobs.means(workers, gpus_per_worker, gpus_per_trial, address, wait)
-    jobs.tune(space, assignments or [], data, out, trials, concurrent, resume, force, quiet, means)
+    resources = jobs.trial_resources(workers, gpus_per_worker, gpus_per_trial, address, wait)
+    jobs.tune(
+        space, assignments or [], data, out, trials, concurrent, resume, force, quiet, resources
+    )
 
 
 @app.command()
 def report(
-    source: Annotated[Path, typer.Argument(metavar="SWEEP|RUN", callback=recorded, help=NAMED)],
+    source: Annotated[
+        Path, typer.Argument(metavar="SWEEP_FILE|RUN", callback=recorded, help=NAMED)
+    ],
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="The page; default report.html in that folder."),
@@ -98,7 +102,7 @@ def report(
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="SWEEP", callback=recorded, help="Hold its front against this sweep's."
+            metavar="SWEEP_FILE", callback=recorded, help="Hold its front against this sweep's."
         ),
     ] = None,
     public: Annotated[

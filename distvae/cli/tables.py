@@ -78,7 +78,7 @@ def reproduce(
         return
     from distvae.commands import jobs
 
-    means = jobs.means(workers, gpus_per_worker, gpus_per_trial, address, wait)
+    resources = jobs.trial_resources(workers, gpus_per_worker, gpus_per_trial, address, wait)
     folder, root = out or jobs.ROOT / "reproduce" / table, jobs.ROOT
     patterns = only or ["*"]
     code = command.remake(
@@ -94,7 +94,7 @@ def reproduce(
         resume,
         force,
         quiet,
-        means,
+        resources,
         root,
     )
     raise SystemExit(code)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from distvae.track import Tracker
     from distvae.train.epoch import Epoch
     from distvae.train.team import Team
-    from distvae.tune.means import Means
+    from distvae.tune.resources import TrialResources
 
 ROOT = Path("runs")
 
 
 def run_folder(run: Path | str) -> Path:
     """Return the folder of a run: itself, or by its name or id in MLflow, or as
-    best:METRIC@SWEEP.
+    best:METRIC@SWEEP_FILE.
     """
     if Path(run).is_dir():  # MLflow is not asked
         return Path(run)
@@ -283,17 +283,17 @@ def recipes(name: str | None) -> None:
     print(yaml.safe_dump(to_dict(load(name)), sort_keys=False).rstrip())
 
 
-def means(
+def trial_resources(
     workers: str,
     gpus_per_worker: float | None,
     gpus_per_trial: float | None,
     address: str | None,
     wait: float,
-) -> "Means":
+) -> "TrialResources":
     """What the trials of a sweep run on."""
-    from distvae.tune.means import Means
+    from distvae.tune.resources import TrialResources
 
-    return Means.parse(workers, gpus_per_worker, gpus_per_trial, address, wait)
+    return TrialResources.parse(workers, gpus_per_worker, gpus_per_trial, address, wait)
 
 
 def tune(
@@ -306,19 +306,28 @@ def tune(
     resume: bool,
     force: bool,
     quiet: bool,
-    means: "Means",
+    resources: "TrialResources",
 ) -> None:
     """Sweep a space, and print what was found."""
     from distvae.report.keeping import reported
-    from distvae.tune.reading import load_space
-    from distvae.tune.study import sweep
+    from distvae.tune.space_files import load_space
+    from distvae.tune.sweep import run_sweep
     from distvae.tune.table import show
 
     explored = load_space(space)
     given = parse_assignments(assignments)
     folder = out or ROOT / explored.name
-    findings = sweep(
-        explored, folder, given, trials, concurrent, data or "", quiet, force, resume, means=means
+    findings = run_sweep(
+        explored,
+        folder,
+        given,
+        trials,
+        concurrent,
+        data or "",
+        quiet,
+        force,
+        resume,
+        resources=resources,
     )
     if not quiet:
         show(findings)

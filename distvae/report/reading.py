@@ -125,31 +125,31 @@ class Sweep:
 
 def read(folder: Path) -> Sweep | Evidence:
     """What a folder tells of; one that is neither a sweep's nor a run's is refused."""
-    from distvae.tune.bits import SWEEP
+    from distvae.tune.sweep_file import SWEEP_FILE
 
-    if (folder / SWEEP).is_file():
+    if (folder / SWEEP_FILE).is_file():
         return read_sweep(folder)
     if (folder / "run.json").is_file():
         return Evidence.of(folder)
     raise Refusal(
-        f"{folder}: neither a sweep ({SWEEP}) nor a run (run.json) is in it; "
+        f"{folder}: neither a sweep ({SWEEP_FILE}) nor a run (run.json) is in it; "
         "a folder that 'distvae tune', 'train' or 'denoise --run' made is expected"
     )
 
 
 def read_sweep(folder: Path) -> Sweep:
     """A sweep's folder: its results, and what the ledger knows beyond them."""
-    from distvae.tune.bits import SWEEP
-    from distvae.tune.ledger import remembered
+    from distvae.tune.optuna_study import read_trials
+    from distvae.tune.sweep_file import SWEEP_FILE
 
-    facts = read_json(folder / SWEEP)
+    facts = read_json(folder / SWEEP_FILE)
     if missing := [name for name in FACTS if name not in facts]:
         raise Refusal(
-            f"{folder / SWEEP}: says nothing of {missing[0]}; one that this distvae wrote is"
+            f"{folder / SWEEP_FILE}: says nothing of {missing[0]}; one that this distvae wrote is"
             " expected"
         )
     told = _listed(folder / "results.json")
-    memory = remembered(folder)
+    memory = read_trials(folder)
     beyond = [_remembered(trial) for trial in memory if trial.state.name != "WAITING"]
     results = _joined(told, beyond)
     if results != told:

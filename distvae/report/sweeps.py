@@ -24,8 +24,8 @@ from distvae.report.provenance import described, provenance
 from distvae.report.published import published, rows_told
 from distvae.report.reading import Evidence, Sweep, Trial
 from distvae.report.trials import STATES, better, tables
-from distvae.tune.admission import CHANGE_THE_BOUND
 from distvae.tune.axes import Choice, Interval
+from distvae.tune.validation import CHANGE_THE_BOUND
 
 DRAWN_BARS = 40
 LABEL = 44  # letters beside a bar

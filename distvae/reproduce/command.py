@@ -12,7 +12,7 @@ from distvae.report.results.rows import Scale
 from distvae.reproduce.compare import compare, grid, write
 from distvae.reproduce.run import KEPT, Work, begun, planned, reproduce
 from distvae.reproduce.table import read_table, table_names
-from distvae.tune.means import Means
+from distvae.tune.resources import TrialResources
 from distvae.tune.table import STOPPED
 
 
@@ -35,7 +35,7 @@ def remake(
     resume: bool,
     force: bool,
     quiet: bool,
-    means: Means,
+    resources: TrialResources,
     root: Path,
 ) -> int:
     """Obtain a table, print it beside what was published, and keep both; the exit code."""
@@ -59,7 +59,7 @@ def remake(
     work = Work.of(table, data)
     if not quiet:
         print(*planned(work.table), *work.missing, sep="\n", file=sys.stderr)
-    findings = reproduce(work, out, rows, concurrent, quiet, force, resume, means)
+    findings = reproduce(work, out, rows, concurrent, quiet, force, resume, resources)
     lines = compare(table, rows or out / KEPT)
     comparison = write(lines, out)
     if findings is not None:

@@ -18,11 +18,11 @@ from distvae.reproduce.finding import search
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.train.progress import format_duration
 from distvae.tune.axes import Axis, Choice
-from distvae.tune.bits import SWEEP
-from distvae.tune.means import Means
+from distvae.tune.resources import TrialResources
 from distvae.tune.results import Findings
 from distvae.tune.space import ROW, Row, Space
-from distvae.tune.study import ALONE, sweep
+from distvae.tune.sweep import DEFAULT_RESOURCES, run_sweep
+from distvae.tune.sweep_file import SWEEP_FILE
 from distvae.tune.trial import Trials
 
 KEPT = "rows"
@@ -104,7 +104,7 @@ def planned(table: Table) -> Iterator[str]:
 
 def begun(out: Path) -> list[str]:
     """The rows that a folder has, for `--only` adds to them when it goes on."""
-    file = out / SWEEP
+    file = out / SWEEP_FILE
     return list(read_json(file).get("rows", {})) if file.is_file() else []
 
 
@@ -116,12 +116,12 @@ def reproduce(
     quiet: bool = False,
     force: bool = False,
     resume: bool = False,
-    means: Means = ALONE,
+    resources: TrialResources = DEFAULT_RESOURCES,
 ) -> Findings | None:
     """Obtain the rows of a table into a folder, and keep a file for each that is finished."""
     folder = rows or out / KEPT
     findings = (
-        _trained(work, out, folder, concurrent, quiet, force, resume, means)
+        _trained(work, out, folder, concurrent, quiet, force, resume, resources)
         if work.table.trained
         else None
     )
@@ -138,14 +138,16 @@ def _trained(
     quiet: bool,
     force: bool,
     resume: bool,
-    means: Means,
+    resources: TrialResources,
 ) -> Findings:
     """Run the rows that are models, and keep what is finished however that ends, unless the folder
     is refused.
     """
     space, refused = work.space(), False
     try:
-        return sweep(space, out, None, None, concurrent, "", quiet, force, resume, means=means)
+        return run_sweep(
+            space, out, None, None, concurrent, "", quiet, force, resume, resources=resources
+        )
     except Refusal:
         refused = True
         raise
@@ -201,7 +203,7 @@ def _finished(work: Work, space: Space, out: Path) -> Iterator[tuple[str, Entry,
     """The runs that were judged, each with a name and its row."""
     from distvae.report.reading import read_sweep
 
-    if not (out / SWEEP).is_file():
+    if not (out / SWEEP_FILE).is_file():
         return
     entries, trials = (
         {entry.name: entry for entry in work.table.trained},

@@ -19,7 +19,7 @@ from typing import Any
 from distvae.config import Train
 from distvae.machines.cluster import SETTINGS, joined
 from distvae.machines.group import Group, wait_for_workers
-from distvae.tune.means import Means, machines, wait_for_room
+from distvae.tune.resources import TrialResources, machines, wait_for_capacity
 
 HEAD, KIND = "f" * 51 + "00000", "ray.head.default"
 """What the provider of such processes calls its head."""
@@ -108,7 +108,7 @@ def main(folder: Path) -> None:
     """Wait as a sweep does, then as a training does, then for all to be gone."""
     with growing(folder, cpus=2, most=2) as address, joined(address, 0) as ray:
         found = [processors(ray)]
-        wait_for_room(ray, Means(Group(2, 2), None, address, PATIENCE), 1, lambda: 0)
+        wait_for_capacity(ray, TrialResources(Group(2, 2), None, address, PATIENCE), 1, lambda: 0)
         found.append(processors(ray))
         for sentence in wait_for_workers(
             ray, Group(4, 4, 0.0, address, PATIENCE), Train(threads=1), lambda: False

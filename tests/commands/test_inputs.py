@@ -19,7 +19,7 @@ from distvae.config.schema import FAMILIES, field_types
 from distvae.files.refusal import MESSAGE, Refusal, shown
 from distvae.reproduce.table import TABLES, read_table
 from distvae.tune.axes import read_axes
-from distvae.tune.reading import load_space, space_names
+from distvae.tune.space_files import load_space, space_names
 from tests.called import Called
 
 HUGE = "1" + "0" * 400
@@ -209,15 +209,15 @@ def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
     def started(*_: object) -> None:
         raise AssertionError("Ray is started")
 
-    monkeypatch.setattr("distvae.tune.study.joined", started)
+    monkeypatch.setattr("distvae.tune.sweep.joined", started)
     change, named = SPACES[name]
     Path("space.yaml").write_text(yaml.safe_dump(SPACE | change))
     assert named in refused(call, "tune", "space.yaml", "--quiet")
 
 
 def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave() -> None:
-    from distvae.tune.ledger import _sampler
-    from distvae.tune.reading import read_space
+    from distvae.tune.optuna_study import _sampler
+    from distvae.tune.space_files import read_space
 
     for search in ("tpe", "nsga2", "random"):
         for seed in (4294, 4295, 2**40, 2**64 - 1):

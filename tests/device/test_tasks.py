@@ -17,7 +17,7 @@ from distvae.data.signals import Signal
 from distvae.tasks.restoration import Kept, Restoration, restored
 from distvae.train.run import Run
 from distvae.train.session import fit
-from distvae.tune.reading import load_space
+from distvae.tune.space_files import load_space
 from distvae.tune.trial import Trials, run_trial
 from tests.device.pretended import Machine
 

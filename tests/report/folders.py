@@ -13,12 +13,12 @@ import soundfile
 from PIL import Image
 
 from distvae.train.session import fit
-from distvae.tune.bits import SWEEP
-from distvae.tune.ledger import Ledger
-from distvae.tune.reading import read_space
+from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Findings, Result, rank, write_findings
 from distvae.tune.space import Space
-from distvae.tune.study import _facts
+from distvae.tune.space_files import read_space
+from distvae.tune.sweep import describe_sweep
+from distvae.tune.sweep_file import SWEEP_FILE
 from tests import tiny
 
 TREE: dict[str, Any] = {
@@ -63,17 +63,17 @@ def explored(**fields: Any) -> Space:
 def sweep(
     folder: Path, judge: Judge = judged, *, concluded: bool = True, **fields: Any
 ) -> list[Result]:
-    """Make the folder of a sweep whose trials end as they are judged, with its ledger; the results
+    """Make the folder of a sweep whose trials end as they are judged, with its study; the results
     in their order.
     """
     folder.mkdir(exist_ok=True)
     space = explored(**fields)
-    (folder / SWEEP).write_text(json.dumps(_facts(space)))
-    ledger = Ledger(space, folder)
-    while setting := ledger.next():
+    (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
+    study = OptunaStudy(space, folder)
+    while setting := study.next():
         if result := judge(setting.number, setting.values):
-            ledger.close(result)
-    results = rank(ledger.results, space.metrics)
+            study.close(result)
+    results = rank(study.results, space.metrics)
     if concluded:
         write_results(folder, space, results)
     return results
@@ -85,7 +85,7 @@ def without_a_ledger(
     """The same in less time: what the sampler was told is missing."""
     folder.mkdir(exist_ok=True)
     space = explored(**fields)
-    (folder / SWEEP).write_text(json.dumps(_facts(space)))
+    (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
     settings: list[dict[str, Any]] = [
         {"model.kind": "vsc", "model.latent": 2 * n, "model.alpha": 0.1234567 * n}
         if n % 2

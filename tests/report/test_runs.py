@@ -23,9 +23,9 @@ from distvae.report.keeping import reported
 from distvae.report.page import PLAIN, WIDE, picture, sound
 from distvae.report.reading import Evidence, read
 from distvae.report.repeat import command, space
-from distvae.tune.reading import load_space, read_space, space_names
 from distvae.tune.space import Space
-from distvae.tune.study import _facts
+from distvae.tune.space_files import load_space, read_space, space_names
+from distvae.tune.sweep import describe_sweep
 from tests.report import folders as sweeps
 from tests.report.reader import Page, alike, markdown_tables
 
@@ -111,7 +111,7 @@ def test_the_space_that_is_written_out_is_the_one_that_was_explored(name: str) -
 
 def facts(explored: Space) -> dict[str, object]:
     """What a sweep's folder says, as it is read back."""
-    return dict(yaml.safe_load(yaml.safe_dump(plain(_facts(explored)))))
+    return dict(yaml.safe_load(yaml.safe_dump(plain(describe_sweep(explored)))))
 
 
 def plain(value: object) -> object:

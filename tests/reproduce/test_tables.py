@@ -23,11 +23,11 @@ from distvae.reproduce.compare import compare, write
 from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Work, begun, keep, planned
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
-from distvae.tune.bits import SWEEP
-from distvae.tune.ledger import Ledger
+from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result, rank
 from distvae.tune.space import ROW, Space
-from distvae.tune.study import _facts, _same_sweep
+from distvae.tune.sweep import describe_sweep, refuse_other_sweep
+from distvae.tune.sweep_file import SWEEP_FILE
 from distvae.tune.trial import Trials, run_trial
 
 HOUSE = Source("House", {"house256.png": {}, "other/*.tif": {"data.stride": 2}})
@@ -164,12 +164,12 @@ def obtained(work: Work, out: Path) -> None:
     """What a sweep leaves behind, without Ray."""
     space = work.space().pinned({"train.threads": 1})
     out.mkdir(parents=True)
-    (out / SWEEP).write_text(json.dumps(_facts(space)))
-    ledger = Ledger(space, out)
-    while setting := ledger.next():
+    (out / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
+    study = OptunaStudy(space, out)
+    while setting := study.next():
         *_, last = run_trial(Trials(space, out / "trials"), *setting)
-        ledger.close(Result(setting.number, setting.values, "finished", figures=last["figures"]))
-    assert {result.values[ROW] for result in rank(ledger.results, space.metrics)} == {
+        study.close(Result(setting.number, setting.values, "finished", figures=last["figures"]))
+    assert {result.values[ROW] for result in rank(study.results, space.metrics)} == {
         "fitness",
         "exact",
     }
@@ -181,9 +181,9 @@ def of(*rows: str) -> Space:
 
 
 def test_rows_that_come_later_are_tried_after_those_that_were_there(tmp_path: Path) -> None:
-    few = Ledger(of("exact", "random"), tmp_path)
+    few = OptunaStudy(of("exact", "random"), tmp_path)
     first = few.next()
-    more = Ledger(of("fitness", "random", "exact"), tmp_path)
+    more = OptunaStudy(of("fitness", "random", "exact"), tmp_path)
     tried = list(iter(more.next, None))
     assert first is not None
     assert tried[0] == first
@@ -192,20 +192,20 @@ def test_rows_that_come_later_are_tried_after_those_that_were_there(tmp_path: Pa
 
 
 def test_a_folder_that_goes_on_keeps_the_rows_it_has(tmp_path: Path) -> None:
-    (tmp_path / SWEEP).write_text(json.dumps(_facts(of("exact", "random"))))
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(describe_sweep(of("exact", "random"))))
     assert begun(tmp_path) == ["random", "exact"]
-    _same_sweep(of("exact", "random", "fitness"), tmp_path)
+    refuse_other_sweep(of("exact", "random", "fitness"), tmp_path)
     with pytest.raises(Refusal, match="has a row random, which is not asked for"):
-        _same_sweep(of("exact", "fitness"), tmp_path)
+        refuse_other_sweep(of("exact", "fitness"), tmp_path)
     other = of("exact", "random").pinned({"train.epochs": 7})
     with pytest.raises(Refusal, match=r"row random.train.epochs|row exact.train.epochs"):
-        _same_sweep(other, tmp_path)
+        refuse_other_sweep(other, tmp_path)
 
 
 def test_a_damaged_list_of_rows_is_named(tmp_path: Path) -> None:
-    (tmp_path / SWEEP).write_text('{"rows": {')
-    for read in (begun, lambda folder: _same_sweep(of("exact"), folder)):
-        with pytest.raises(Refusal, match=rf"{tmp_path / SWEEP}: altered or damaged"):
+    (tmp_path / SWEEP_FILE).write_text('{"rows": {')
+    for read in (begun, lambda folder: refuse_other_sweep(of("exact"), folder)):
+        with pytest.raises(Refusal, match=rf"{tmp_path / SWEEP_FILE}: altered or damaged"):
             read(tmp_path)
 
 

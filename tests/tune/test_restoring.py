@@ -21,10 +21,10 @@ from distvae.files.refusal import Refusal
 from distvae.tasks.judge import judge
 from distvae.train.run import Run
 from distvae.train.session import fit
-from distvae.tune.admission import admit
-from distvae.tune.reading import load_space, read_space
 from distvae.tune.results import Result, rank
+from distvae.tune.space_files import load_space, read_space
 from distvae.tune.trial import Trials, run_trial
+from distvae.tune.validation import validate_space
 
 SMALL = {
     "model.hidden": [16],
@@ -227,11 +227,11 @@ def test_a_space_whose_trials_have_nothing_clean_is_refused(
     changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(Refusal, match=told):
-        admit(read_space("space", TREE | changes))
+        validate_space(read_space("space", TREE | changes))
 
 
 def test_a_noisy_picture_may_be_ranked_by_its_error_alone() -> None:
-    admit(read_space("space", TREE | {"metrics": {"squared_error": "min"}}))
+    validate_space(read_space("space", TREE | {"metrics": {"squared_error": "min"}}))
 
 
 def test_the_noise_is_what_the_seed_says(picture: Path) -> None:

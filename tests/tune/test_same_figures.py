@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from distvae.files.refusal import Refusal
-from distvae.tune.bits import SWEEP
-from distvae.tune.reading import load_space
-from distvae.tune.study import settle, sweep
+from distvae.tune.space_files import load_space
+from distvae.tune.sweep import prepare_space, run_sweep
+from distvae.tune.sweep_file import SWEEP_FILE
 from tests.train.test_bits import busy
 
 TREE: dict[str, Any] = {
@@ -56,7 +56,7 @@ def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(
 
 
 def test_all_trials_are_told_one_library_and_number_of_threads(file: Path) -> None:
-    settled = settle(load_space(str(file)), {})
+    settled = prepare_space(load_space(str(file)), {})
     assert settled.base.train.products in ("blas", "onednn")
     assert isinstance(settled.base.train.threads, int)
 
@@ -67,17 +67,17 @@ def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(
 ) -> None:
     space, out = replace(load_space(str(file)), concurrent=1), tmp_path / "out"
     out.mkdir()
-    settled = settle(space, {})
-    from distvae.tune.study import ALONE, _open_folder
+    settled = prepare_space(space, {})
+    from distvae.tune.sweep import DEFAULT_RESOURCES, prepare_folder
 
-    _open_folder(settled, out, False, ALONE)
-    facts = json.loads((out / SWEEP).read_text())
+    prepare_folder(settled, out, False, DEFAULT_RESOURCES)
+    facts = json.loads((out / SWEEP_FILE).read_text())
     facts["arithmetic"]["processor"] = "another"
-    (out / SWEEP).write_text(json.dumps(facts))
+    (out / SWEEP_FILE).write_text(json.dumps(facts))
     with pytest.raises(
         Refusal, match=r"than the run so far, in .*out: .*instead of another; .*train\.bits=any"
     ):
-        sweep(space, out, resume=True, quiet=True, root=tmp_path)
+        run_sweep(space, out, resume=True, quiet=True, root=tmp_path)
 
 
 def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(
@@ -86,7 +86,7 @@ def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(
     """Settings that are younger than the sweep have the values that were meant before there was a
     choice.
     """
-    from distvae.tune.study import _facts, _same_sweep
+    from distvae.tune.sweep import describe_sweep, refuse_other_sweep
 
     crops = {
         "base": "natural-linear",
@@ -95,10 +95,10 @@ def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(
     }
     file.write_text(yaml.safe_dump(TREE | crops | {"metrics": {"val_bound": "max"}}))
     space = load_space(str(file))
-    facts = json.loads(json.dumps(_facts(space.pinned({"data.contrast": "common"}))))
+    facts = json.loads(json.dumps(describe_sweep(space.pinned({"data.contrast": "common"}))))
     for younger in ("data.contrast", "train.products", "train.bits"):
         del facts["config"][younger]
-    (tmp_path / SWEEP).write_text(json.dumps(facts))
-    _same_sweep(space.pinned({"data.contrast": "common"}), tmp_path)
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(facts))
+    refuse_other_sweep(space.pinned({"data.contrast": "common"}), tmp_path)
     with pytest.raises(Refusal, match=r"config\.data\.contrast 'common', not 'own'"):
-        _same_sweep(space, tmp_path)
+        refuse_other_sweep(space, tmp_path)

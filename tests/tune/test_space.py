@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.files.refusal import Refusal
-from distvae.tune.admission import admit
-from distvae.tune.reading import load_space, read_space, space_names
 from distvae.tune.space import Space
+from distvae.tune.space_files import load_space, read_space, space_names
+from distvae.tune.validation import validate_space
 
 Tree = dict[str, Any]
 SPEECH: Tree = {
@@ -43,7 +43,7 @@ SPEECH: Tree = {
 
 def admitted(tree: Tree) -> Space:
     space = read_space("a space", tree)
-    admit(space)
+    validate_space(space)
     return space
 
 

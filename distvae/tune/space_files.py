@@ -10,9 +10,9 @@ from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check
 from distvae.config.values import Count, Repeats, Trials, Whole
 from distvae.files.refusal import Refusal, nearest, shown
-from distvae.tune.admission import admit, counted
 from distvae.tune.axes import read_axes
 from distvae.tune.space import Scheduler, Search, Space
+from distvae.tune.validation import count_combinations, validate_space
 
 PACKAGE = Path(__file__).parents[1]
 FOLDERS = (Path("tune_spaces"), PACKAGE / "spaces", PACKAGE.parent / "tune_spaces")
@@ -48,7 +48,7 @@ def load_space(name: str) -> Space:
     path = space_path(name)
     try:
         space = read_space(path.stem, read_tree(path))
-        admit(space)
+        validate_space(space)
     except Refusal as error:
         raise Refusal(
             str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
@@ -77,7 +77,7 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
         axes=read_axes(tree.get("axes")),
     )
     if search == "grid":
-        count = counted(
+        count = count_combinations(
             space.combinations(), "search: a grid of more than {} trials; fewer values expected"
         )
         return space if "trials" in tree else replace(space, trials=count)

@@ -25,7 +25,7 @@ STUDY = "sweep"
 """What Optuna calls the trials in that file."""
 SEEDS = 2**32
 """How many seeds a sampler knows."""
-HOPELESS = 3
+FAILURES_TO_GIVE_UP = 3
 """So many failures before any success end a sweep: the others would fail as well."""
 
 
@@ -38,7 +38,7 @@ class Setting(NamedTuple):
     """What varies, by dotted key."""
 
 
-class Ledger:
+class OptunaStudy:
     """What a sweep has tried, and will try."""
 
     def __init__(self, space: Space, folder: Path) -> None:
@@ -68,7 +68,7 @@ class Ledger:
         if self.cut_short:
             return self._taken_up(self._trial(self.cut_short.pop(0)))
         begun = len(self._trials("RUNNING", "COMPLETE", "PRUNED", "FAIL"))
-        if begun >= self.space.trials or self.hopeless:
+        if begun >= self.space.trials or self.all_failed:
             return None
         self.study.sampler = _sampler(self.space, begun)
         return self._taken_up(self.study.ask())
@@ -122,10 +122,10 @@ class Ledger:
         ]
 
     @property
-    def hopeless(self) -> bool:
+    def all_failed(self) -> bool:
         """Whether all trials have failed so far, and enough of them."""
         states = [result.state for result in self.results]
-        return len(states) >= HOPELESS and set(states) == {"failed"}
+        return len(states) >= FAILURES_TO_GIVE_UP and set(states) == {"failed"}
 
     def _trials(self, *states: str) -> list[Any]:
         return [
@@ -138,7 +138,7 @@ class Ledger:
         return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[index]._trial_id)
 
 
-def remembered(folder: Path) -> "list[optuna.trial.FrozenTrial]":
+def read_trials(folder: Path) -> "list[optuna.trial.FrozenTrial]":
     """The trials that a sweep's folder remembers, looked at and left alone; none where no trial
     began.
     """

@@ -1,4 +1,4 @@
-"""What Ray Tune runs of a sweep: its trials, which ask and tell a ledger by way of Tune's
+"""What Ray Tune runs of a sweep: its trials, which ask and tell a study by way of Tune's
 callbacks.
 
 Ray's classes are made when they are used, so that nothing here imports Ray before.
@@ -12,9 +12,9 @@ from typing import Any
 
 from distvae.machines.nodes import assigned_gpus
 from distvae.track import Relay
-from distvae.tune.ledger import Ledger
+from distvae.tune.display import SweepDisplay
+from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.trial import Report, Trials, run_trial
-from distvae.tune.watch import Watch
 
 TOGETHER = 0.3  # seconds of epochs that are told together, for each telling takes some milliseconds
 LIVES = 4
@@ -74,13 +74,13 @@ def told(reports: Iterator[Report]) -> dict[str, Any]:
     return {"epochs": epochs}
 
 
-def asking(ledger: Ledger, stop: Callable[[], object]) -> Any:
-    """Gives Tune the ledger's trials, until asked to stop."""
+def asking(study: OptunaStudy, stop: Callable[[], object]) -> Any:
+    """Gives Tune the study's trials, until asked to stop."""
     from ray.tune.search import Searcher
 
     class Asking(Searcher):  # type: ignore[misc]
         def suggest(self, trial_id: str) -> Any:
-            setting = None if stop() else ledger.next()
+            setting = None if stop() else study.next()
             return Searcher.FINISHED if setting is None else setting._asdict()
 
         def on_trial_complete(
@@ -89,27 +89,31 @@ def asking(ledger: Ledger, stop: Callable[[], object]) -> Any:
             """The listener hears of it."""
 
         def save(self, checkpoint_path: str) -> None:
-            """The ledger is on disk."""
+            """The study is on disk."""
 
     return Asking()
 
 
-def halting(ledger: Ledger) -> Any:
-    """Stops the trials that the ledger gives up."""
+def halting(study: OptunaStudy) -> Any:
+    """Stops the trials that the study gives up."""
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
     class Halting(FIFOScheduler):  # type: ignore[misc]
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            halts = ledger.halts(trial.config["number"], result["epochs"])
+            halts = study.halts(trial.config["number"], result["epochs"])
             return str(TrialScheduler.STOP if halts else TrialScheduler.CONTINUE)
 
     return Halting()
 
 
 def listening(
-    ledger: Ledger, watch: Watch, relay: Relay, shared: Trials, stop: Callable[[], object]
+    study: OptunaStudy,
+    watch: SweepDisplay,
+    relay: Relay,
+    shared: Trials,
+    stop: Callable[[], object],
 ) -> Any:
-    """Tells the ledger how trials end, passes on what happens to what shows and what sends it, asks
+    """Tells the study how trials end, passes on what happens to what shows and what sends it, asks
     trials to stop.
     """
     from ray import tune
@@ -158,14 +162,14 @@ def listening(
                 watch.failed(number, last["failure"])
             else:
                 watch.halted(number)
-            ledger.close(watch.results[number])
+            study.close(watch.results[number])
 
         def on_trial_error(
             self, iteration: int, trials: list[Any], trial: Any, **info: Any
         ) -> None:
             number = trial.config["number"]
             watch.failed(number, f"its process died {LIVES} times; too little memory?")
-            ledger.close(watch.results[number])
+            study.close(watch.results[number])
 
         def __getstate__(self) -> dict[str, Any]:
             """Nothing: Tune pickles whom it calls back, never to read it."""

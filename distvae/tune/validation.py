@@ -32,9 +32,9 @@ CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
 """Bounds under different priors, likelihoods or data do not compare."""
 
 
-def admit(space: Space) -> None:
+def validate_space(space: Space) -> None:
     """Refuse a space some of whose trials could not run, or could not be compared."""
-    counted(
+    count_combinations(
         space.branches(),
         "axes: more than {} combinations of values that conditions ask about; fewer expected",
     )
@@ -51,7 +51,7 @@ def admit(space: Space) -> None:
     _admit_search(space)
 
 
-def counted(combinations: Iterator[dict[str, Any]], otherwise: str) -> int:
+def count_combinations(combinations: Iterator[dict[str, Any]], otherwise: str) -> int:
     """Return how many combinations there are, or refuse them in those words where they are too many
     to look at.
     """

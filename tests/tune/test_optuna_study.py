@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.tune.admission import admit
-from distvae.tune.ledger import HOPELESS, Ledger
-from distvae.tune.reading import load_space, read_space
+from distvae.tune.optuna_study import FAILURES_TO_GIVE_UP, OptunaStudy
 from distvae.tune.results import Result
 from distvae.tune.space import Space
+from distvae.tune.space_files import load_space, read_space
+from distvae.tune.validation import validate_space
 
 TREE: dict[str, Any] = {
     "base": "mnist-vae",
@@ -29,7 +29,7 @@ WITHIN = {"axes": [{"key": "model.latent", "int": [2, 64]}], "metrics": {"val_bo
 
 def space(**fields: Any) -> Space:
     read = read_space("space", TREE | fields)
-    admit(read)
+    validate_space(read)
     return read
 
 
@@ -39,15 +39,15 @@ def figures(values: dict[str, Any]) -> dict[str, float]:
     return {"squared_error": error, "hoyer": 1 / values["model.latent"], "val_bound": -error}
 
 
-def end(ledger: Ledger, number: int, values: dict[str, Any]) -> None:
-    ledger.close(Result(number, values, "finished", figures=figures(values)))
+def end(study: OptunaStudy, number: int, values: dict[str, Any]) -> None:
+    study.close(Result(number, values, "finished", figures=figures(values)))
 
 
-def tried(ledger: Ledger) -> Iterator[tuple[int, dict[str, Any]]]:
+def tried(study: OptunaStudy) -> Iterator[tuple[int, dict[str, Any]]]:
     """Run a sweep to its end, one trial after the other."""
-    while setting := ledger.next():
+    while setting := study.next():
         yield setting
-        end(ledger, *setting)
+        end(study, *setting)
 
 
 @pytest.mark.parametrize(
@@ -61,21 +61,21 @@ def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(
     for folder in folders:
         folder.mkdir()
     explored = space(search=search, trials=9)
-    expected = list(tried(Ledger(explored, whole)))
-    paused = tried(Ledger(explored, parts))
+    expected = list(tried(OptunaStudy(explored, whole)))
+    paused = tried(OptunaStudy(explored, parts))
     first = [next(paused) for _ in range(4)]  # the fourth has begun, and is not told of
-    rest = list(tried(Ledger(explored, parts)))
+    rest = list(tried(OptunaStudy(explored, parts)))
     assert rest[0] == first[3]
     assert first[:3] + rest == expected
     assert [number for number, _ in expected] == list(range(1, 10))
-    assert [result.number for result in Ledger(explored, parts).results] == list(range(1, 10))
-    assert Ledger(explored, parts).next() is None
+    assert [result.number for result in OptunaStudy(explored, parts).results] == list(range(1, 10))
+    assert OptunaStudy(explored, parts).next() is None
 
 
 def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
     tree = {name: value for name, value in TREE.items() if name != "trials"}
     explored = read_space("space", tree | {"search": "grid"})
-    found = [values for _, values in tried(Ledger(explored, tmp_path))]
+    found = [values for _, values in tried(OptunaStudy(explored, tmp_path))]
     assert found == [{"model.kind": "vae", "model.latent": latent} for latent in (2, 4, 8)] + [
         {"model.kind": "vsc", "model.latent": latent, "model.alpha": alpha}
         for latent in (2, 4, 8)
@@ -89,8 +89,14 @@ def test_the_grid_of_the_table_has_its_rows() -> None:
 
 def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
     fewer, more = (space(search="random", trials=trials) for trials in (3, 5))
-    first = list(tried(Ledger(fewer, tmp_path)))
-    assert [number for number, _ in [*first, *tried(Ledger(more, tmp_path))]] == [1, 2, 3, 4, 5]
+    first = list(tried(OptunaStudy(fewer, tmp_path)))
+    assert [number for number, _ in [*first, *tried(OptunaStudy(more, tmp_path))]] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
@@ -98,47 +104,47 @@ def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
     for k, seed in enumerate((0, 0, 1)):
         (tmp_path / str(k)).mkdir()
         found.append(
-            list(tried(Ledger(space(search="random", seed=seed, **WITHIN), tmp_path / str(k))))
+            list(tried(OptunaStudy(space(search="random", seed=seed, **WITHIN), tmp_path / str(k))))
         )
     assert found[0] == found[1] != found[2]
 
 
 def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
-    ledger, begun = Ledger(space(), tmp_path), 0
-    while setting := ledger.next():
+    study, begun = OptunaStudy(space(), tmp_path), 0
+    while setting := study.next():
         begun += 1
-        ledger.close(Result(*setting, state="failed", cause="no memory"))
-    assert begun == HOPELESS
-    assert ledger.hopeless
+        study.close(Result(*setting, state="failed", cause="no memory"))
+    assert begun == FAILURES_TO_GIVE_UP
+    assert study.all_failed
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
 def test_what_does_worse_than_others_is_halted_and_known_as_such(
     scheduler: str, tmp_path: Path
 ) -> None:
-    ledger, halted = Ledger(space(scheduler=scheduler, trials=12, **WITHIN), tmp_path), 0
-    while setting := ledger.next():
+    study, halted = OptunaStudy(space(scheduler=scheduler, trials=12, **WITHIN), tmp_path), 0
+    while setting := study.next():
         bound = figures(setting.values)["val_bound"]
-        if any(ledger.halts(setting.number, [(epoch, bound - 1 / epoch)]) for epoch in range(1, 6)):
-            ledger.close(Result(*setting, state="halted"))
+        if any(study.halts(setting.number, [(epoch, bound - 1 / epoch)]) for epoch in range(1, 6)):
+            study.close(Result(*setting, state="halted"))
             halted += 1
         else:
-            end(ledger, *setting)
-    states = [trial.state.name for trial in ledger.study.get_trials()]
+            end(study, *setting)
+    states = [trial.state.name for trial in study.study.get_trials()]
     assert 0 < halted < 12
     assert (states.count("PRUNED"), states.count("COMPLETE")) == (halted, 12 - halted)
-    best = max(ledger.results, key=lambda result: result.figures.get("val_bound", -1e9))
-    assert best.number == ledger.study.best_trial.number + 1
+    best = max(study.results, key=lambda result: result.figures.get("val_bound", -1e9))
+    assert best.number == study.study.best_trial.number + 1
 
 
 def test_epochs_that_are_trained_again_are_not_told_twice(tmp_path: Path) -> None:
     """Optuna would warn, which is an error here."""
-    ledger = Ledger(space(scheduler="median", **WITHIN), tmp_path)
-    setting = ledger.next()
+    study = OptunaStudy(space(scheduler="median", **WITHIN), tmp_path)
+    setting = study.next()
     assert setting
     for bounds in ([(1, -3.0), (2, -2.0)], [(2, -2.0), (3, -1.0)]):
-        assert not ledger.halts(setting.number, bounds)
-    (trial,) = [trial for trial in ledger.study.get_trials() if trial.number == setting.number - 1]
+        assert not study.halts(setting.number, bounds)
+    (trial,) = [trial for trial in study.study.get_trials() if trial.number == setting.number - 1]
     assert trial.intermediate_values == {1: -3.0, 2: -2.0, 3: -1.0}
 
 

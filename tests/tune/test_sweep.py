@@ -24,13 +24,13 @@ import yaml
 from distvae.config import from_dict
 from distvae.files.refusal import Refusal
 from distvae.machines.worker import STOP
-from distvae.tune.alone import alone, clear, occupied
-from distvae.tune.ledger import Ledger
-from distvae.tune.reading import load_space
+from distvae.tune.display import SweepDisplay
+from distvae.tune.folder import alone, clear, occupied
+from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.space import Space
-from distvae.tune.study import settle, sweep
+from distvae.tune.space_files import load_space
+from distvae.tune.sweep import prepare_space, run_sweep
 from distvae.tune.trial import Trials, run_trial
-from distvae.tune.watch import Watch
 
 TREE = {
     "base": "mnist-vae",
@@ -78,14 +78,14 @@ def space(file: Path) -> Space:
 
 def test_cores_are_shared_out_and_trials_start_no_processes(space: Space) -> None:
     cores = len(os.sched_getaffinity(0))
-    settled = settle(space, {}, trials=7, concurrent=1)
+    settled = prepare_space(space, {}, trials=7, concurrent=1)
     assert (settled.trials, settled.concurrent, settled.base.train.threads) == (7, 1, cores)
     assert settled.base.eval.processes == 1
-    assert settle(space, {}, concurrent=10 * cores).base.train.threads == 1
+    assert prepare_space(space, {}, concurrent=10 * cores).base.train.threads == 1
 
 
 def test_what_the_user_sets_is_not_settled_otherwise(space: Space) -> None:
-    settled = settle(space, {"train.threads": 3, "model.kind": "sdm"})
+    settled = prepare_space(space, {"train.threads": 3, "model.kind": "sdm"})
     assert settled.base.train.threads == 3
     assert {axis.key for axis in settled.axes} == {"model.latent", "train.rate"}
 
@@ -94,7 +94,7 @@ def test_without_pesq_trials_are_ranked_by_extended_stoi(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("distvae.tasks.metrics.find_spec", lambda name: None)
-    settled = settle(load_space("speech"), {"eval.metrics": ["pesq_wb", "stoi"]})
+    settled = prepare_space(load_space("speech"), {"eval.metrics": ["pesq_wb", "stoi"]})
     assert settled.metrics == {"estoi": "max", "hoyer": "max"}
     assert settled.base.eval.metrics == ("stoi", "estoi")
     assert "pesq_wb: the package pesq is not installed" in capsys.readouterr().err
@@ -102,8 +102,8 @@ def test_without_pesq_trials_are_ranked_by_extended_stoi(
 
 def test_a_setting_that_was_tried_is_tried_with_another_seed(space: Space, tmp_path: Path) -> None:
     space = replace(space.pinned({"model.kind": "vae", "model.latent": 4}), trials=3)
-    ledger = Ledger(space, tmp_path)
-    settings = [ledger.next() for _ in range(4)]
+    study = OptunaStudy(space, tmp_path)
+    settings = [study.next() for _ in range(4)]
     assert settings[3] is None
     assert [setting.number for setting in settings if setting] == [1, 2, 3]
     assert [setting.values.get("train.seed") for setting in settings if setting] == [None, 1, 2]
@@ -115,11 +115,11 @@ def test_a_folder_that_is_not_a_sweep_is_never_replaced(
     folder = shutil.copytree(images, tmp_path / "images")
     for force in (False, True):
         with pytest.raises(Refusal, match="images: exists"):
-            sweep(space, folder, data=str(images), force=force, quiet=True, root=tmp_path)
+            run_sweep(space, folder, data=str(images), force=force, quiet=True, root=tmp_path)
     assert len(list(folder.iterdir())) == 2
     (folder / "mlflow.json").write_text("{}")  # as in the folder of a single run
     with pytest.raises(Refusal, match="images: exists"):
-        sweep(space, folder, data=str(images), force=True, quiet=True, root=tmp_path)
+        run_sweep(space, folder, data=str(images), force=True, quiet=True, root=tmp_path)
 
 
 def test_of_two_sweeps_in_a_folder_the_second_is_refused(
@@ -131,7 +131,7 @@ def test_of_two_sweeps_in_a_folder_the_second_is_refused(
             with pytest.raises(
                 Refusal, match="sweep: another sweep is under way in it; another folder, or its end"
             ):
-                sweep(space, out, data=str(images), force=force, quiet=True, root=tmp_path)
+                run_sweep(space, out, data=str(images), force=force, quiet=True, root=tmp_path)
     assert not out.exists()  # nothing came of it
     out.mkdir()
     with alone(out):
@@ -150,7 +150,7 @@ def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(
     space: Space, tmp_path: Path
 ) -> None:
     with pytest.raises(Refusal, match=r"data\.path"):
-        sweep(space, tmp_path / "out", data=str(tmp_path / "nowhere"), root=tmp_path)
+        run_sweep(space, tmp_path / "out", data=str(tmp_path / "nowhere"), root=tmp_path)
     assert not (tmp_path / "out").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
 def test_without_a_terminal_every_trial_is_told_in_plain_lines(
     space: Space, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Watch(space, quiet=False) as watch:
+    with SweepDisplay(space, quiet=False) as watch:
         watch.began(1, {"model.kind": "sdm", "model.latent": 4, "model.alpha": 0.12345})
         watch.epoch(1, 2, -3.5)
         watch.finished(1, {"squared_error": 0.25, "hoyer": 0.5})
@@ -233,7 +233,7 @@ def test_without_a_terminal_every_trial_is_told_in_plain_lines(
 
 
 def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) -> None:
-    with Watch(space, quiet=True) as watch:
+    with SweepDisplay(space, quiet=True) as watch:
         watch.began(1, {"model.kind": "vae"})
         watch.failed(1, "no memory")
     assert capsys.readouterr().err == ""
@@ -242,14 +242,14 @@ def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) ->
 PROGRAM = """
 import sys
 from pathlib import Path
-from distvae.tune.reading import load_space
-from distvae.tune.study import sweep
+from distvae.tune.space_files import load_space
+from distvae.tune.sweep import run_sweep
 file, images, out, *pairs = sys.argv[1:]
 given = dict(pair.split("=") for pair in pairs if "=" in pair)
 given = {key: int(value) for key, value in given.items()}
 go_on = "--resume" in pairs
 root = Path(out).parent
-found = sweep(
+found = run_sweep(
     load_space(file), Path(out), given, data=images, force=not go_on, resume=go_on, root=root
 )
 sys.exit(found.exit_code)
@@ -476,7 +476,7 @@ def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kep
         assert endless.process.poll() is None, endless.process.communicate()
         time.sleep(0.05)
     with pytest.raises(Refusal, match="sweep: another sweep is under way in it"):
-        sweep(load_space(file), out, data=data, quiet=True, force=True, root=tmp_path)
+        run_sweep(load_space(file), out, data=data, quiet=True, force=True, root=tmp_path)
     while not (out / "optuna.db").exists() or "FAIL" not in told(out):
         for process in trial_processes(endless):
             os.kill(process, signal.SIGKILL)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class Watch:
+class SweepDisplay:
     """Keeps a result per trial while it changes, and shows it."""
 
     def __init__(self, space: Space, quiet: bool) -> None:

@@ -22,15 +22,20 @@ from distvae.machines.nodes import check
 from distvae.machines.worker import STOP, anywhere, memory
 from distvae.track import Relay, Status, Store, Tracker
 from distvae.train.progress import stop_signals
-from distvae.tune.alone import alone, clear, occupied
-from distvae.tune.bits import SWEEP, arithmetic, decided, refuse_other_bits
-from distvae.tune.ledger import Ledger
-from distvae.tune.means import Machines, Means, wait_for_room
+from distvae.tune.display import SweepDisplay
+from distvae.tune.folder import alone, clear, occupied
+from distvae.tune.optuna_study import OptunaStudy
+from distvae.tune.ray_tune import LIVES, asking, halting, listening, trainable
+from distvae.tune.resources import MachineResources, TrialResources, wait_for_capacity
 from distvae.tune.results import Findings, rank, write_findings
-from distvae.tune.running import LIVES, asking, halting, listening, trainable
 from distvae.tune.space import Space
+from distvae.tune.sweep_file import (
+    SWEEP_FILE,
+    describe_arithmetic,
+    recorded_settings,
+    refuse_other_bits,
+)
 from distvae.tune.trial import FAILURE, Trials
-from distvae.tune.watch import Watch
 
 NOTES = "tune"
 """The folder of a sweep's folder that Tune writes into while it lasts."""
@@ -38,11 +43,11 @@ STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED"}
 """What MLflow calls the ends of a sweep that nobody stopped."""
 ENDS: dict[str, Status] = {"failed": "FAILED", "stopped": "KILLED", "halted": "KILLED"}
 """And those of trials that could not say so themselves."""
-ALONE = Means()
+DEFAULT_RESOURCES = TrialResources()
 """Trials that train in their own processes, on this machine."""
 
 
-def sweep(
+def run_sweep(
     space: Space,
     out: Path,
     assignments: Mapping[str, Any] | None = None,
@@ -53,50 +58,52 @@ def sweep(
     force: bool = False,
     resume: bool = False,
     root: Path = Path("runs"),
-    means: Means = ALONE,
+    resources: TrialResources = DEFAULT_RESOURCES,
 ) -> Findings:
     """Run the trials of a space into the folder `out`; what is found is also written there."""
     pinned = {**(assignments or {}), **({"data.path": data} if data else {})}
     check_writable_folder(out)
     refuse_place(space.base, pinned.get("data.path"))
-    pinned = (decided(out) if resume else {}) | pinned
-    space = _with_data(settle(space, pinned, trials, concurrent, means), quiet, means)
-    _refuse_folder(space, out, force, resume, means)
-    watch, store = Watch(space, quiet), Store.find(root)
-    watch.waits(means.address)
-    with stop_signals() as stop, alone(out), _ray(space, means, stop) as ray:
+    pinned = (recorded_settings(out) if resume else {}) | pinned
+    space = _with_data(
+        prepare_space(space, pinned, trials, concurrent, resources), quiet, resources
+    )
+    _refuse_folder(space, out, force, resume, resources)
+    watch, store = SweepDisplay(space, quiet), Store.find(root)
+    watch.waits(resources.address)
+    with stop_signals() as stop, alone(out), _ray(space, resources, stop) as ray:
         device = space.base.train.device
-        there = wait_for_room(ray, means, _threads(space), stop, _slots(space), device)
-        means = means.settled(there, device)
-        watch.space = space = side_by_side(space, means, there, concurrent)
+        there = wait_for_capacity(ray, resources, _threads(space), stop, _slots(space), device)
+        resources = resources.settled(there, device)
+        watch.space = space = limit_concurrency(space, resources, there, concurrent)
         check(ray, Folder(out), "--out with a path on a shared disk")
-        _open_folder(space, out, resume, means)
-        ledger, record = Ledger(space, out), _record(space, out, store)
+        prepare_folder(space, out, resume, resources)
+        study, record = OptunaStudy(space, out), _record(space, out, store)
         record.begin()
-        shared = Trials(space, out.absolute() / "trials", means.group)
+        shared = Trials(space, out.absolute() / "trials", resources.group)
         try:
             with Relay(store, shared.folder) as relay:
-                listener = listening(ledger, watch, relay, shared, stop)
-                process = means.process(there, _threads(space), _slots(space))
+                listener = listening(study, watch, relay, shared, stop)
+                process = resources.process(there, _threads(space), _slots(space))
                 try:
                     with watch:
-                        watch.ended(ledger.results)
-                        _search(shared, process, asking(ledger, stop), halting(ledger), listener)
+                        watch.ended(study.results)
+                        _search(shared, process, asking(study, stop), halting(study), listener)
                 finally:
                     _close(shared, watch)
-            if ledger.hopeless:
+            if study.all_failed:
                 watch.gave_up()
         finally:
             findings = _conclude(shared, out, watch, record, stop())
     return findings
 
 
-def settle(
+def prepare_space(
     space: Space,
     pinned: Mapping[str, Any],
     trials: int | None = None,
     concurrent: int | None = None,
-    means: Means = ALONE,
+    resources: TrialResources = DEFAULT_RESOURCES,
 ) -> Space:
     """The space as it will be explored: what is pinned, PESQ or without.
 
@@ -105,7 +112,7 @@ def settle(
     """
     from distvae.numerics.arithmetic import choose_library
 
-    here = means.address is None and means.group is None
+    here = resources.address is None and resources.group is None
     slots = concurrent or space.concurrent or (cores() if here else None)
     threads = max(1, cores() // slots) if here and slots else 1
     alike = {
@@ -117,14 +124,16 @@ def settle(
     return _computable(replace(space, trials=trials or space.trials, concurrent=slots))
 
 
-def side_by_side(space: Space, means: Means, there: Machines, concurrent: int | None) -> Space:
+def limit_concurrency(
+    space: Space, resources: TrialResources, there: MachineResources, concurrent: int | None
+) -> Space:
     """The space with as many trials side by side as it wants, or fewer that fit; more are refused
     if asked for.
     """
-    room = means.room(there, _threads(space))
+    room = resources.room(there, _threads(space))
     if concurrent and concurrent > room:
         raise Refusal(
-            f"--concurrent: {means.lack(there, _threads(space), concurrent)}; at most {room}"
+            f"--concurrent: {resources.lack(there, _threads(space), concurrent)}; at most {room}"
             " expected"
         )
     return replace(space, concurrent=min(space.concurrent or room, room))
@@ -138,12 +147,14 @@ def _slots(space: Space) -> int:
     return space.concurrent or 1
 
 
-def _ray(space: Space, means: Means, stop: Callable[[], object]) -> AbstractContextManager[Any]:
+def _ray(
+    space: Space, resources: TrialResources, stop: Callable[[], object]
+) -> AbstractContextManager[Any]:
     """The Ray of an address, or one here with room for all trials side by side that need no
     workers.
     """
-    cpus = cores() if means.group else _slots(space) * _threads(space)
-    return joined(means.address, cpus, memory(cpus if means.group else 0), stop)
+    cpus = cores() if resources.group else _slots(space) * _threads(space)
+    return joined(resources.address, cpus, memory(cpus if resources.group else 0), stop)
 
 
 def _computable(space: Space) -> Space:
@@ -166,21 +177,21 @@ def _computable(space: Space) -> Space:
     return replace(space.pinned({"eval.metrics": judged}), metrics=metrics)
 
 
-def _with_data(space: Space, quiet: bool, means: Means) -> Space:
+def _with_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
     """The space on data that is ready, for all trials; what every trial would refuse is refused at
     once.
     """
     from distvae.data import open_dataset
     from distvae.train.cost import DataSize
     from distvae.train.devices import select_device
-    from distvae.tune.admission import afford
+    from distvae.tune.validation import afford
 
-    means.refuse_hidden(space.base.train.device)
-    if means.address is None:
+    resources.refuse_hidden(space.base.train.device)
+    if resources.address is None:
         select_device(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
-    if means.address is None and not any(key.startswith("data.") for key in space.varied):
-        afford(space, DataSize.of(dataset), means.workers, means.group is None)
+    if resources.address is None and not any(key.startswith("data.") for key in space.varied):
+        afford(space, DataSize.of(dataset), resources.workers, resources.group is None)
     if "data.path" in space.varied:
         return space
     return space.pinned(
@@ -188,14 +199,16 @@ def _with_data(space: Space, quiet: bool, means: Means) -> Space:
     )
 
 
-def _refuse_folder(space: Space, out: Path, force: bool, resume: bool, means: Means) -> None:
+def _refuse_folder(
+    space: Space, out: Path, force: bool, resume: bool, resources: TrialResources
+) -> None:
     """Refuse a folder of something else, or of an earlier sweep that is neither to go on nor to be
     replaced.
     """
-    if resume and (out / SWEEP).is_file():
-        _same_sweep(space, out)
-        refuse_other_bits(space, out, means)
-    elif force and (out / SWEEP).is_file():
+    if resume and (out / SWEEP_FILE).is_file():
+        refuse_other_sweep(space, out)
+        refuse_other_bits(space, out, resources)
+    elif force and (out / SWEEP_FILE).is_file():
         return
     elif out.exists() and (not out.is_dir() or occupied(out)):
         raise Refusal(
@@ -204,18 +217,21 @@ def _refuse_folder(space: Space, out: Path, force: bool, resume: bool, means: Me
         )
 
 
-def _open_folder(space: Space, out: Path, resume: bool, means: Means) -> None:
+def prepare_folder(space: Space, out: Path, resume: bool, resources: TrialResources) -> None:
     """Write down what will be explored, in a folder that is free, the sweep's own, or that of one
     to be replaced.
     """
-    if not resume and (out / SWEEP).is_file():
+    if not resume and (out / SWEEP_FILE).is_file():
         clear(out)
     shutil.rmtree(out / NOTES, ignore_errors=True)
-    with atomic_file(out / SWEEP) as path:
-        path.write_text(json.dumps(_facts(space) | arithmetic(space, means), indent=1) + "\n")
+    with atomic_file(out / SWEEP_FILE) as path:
+        path.write_text(
+            json.dumps(describe_sweep(space) | describe_arithmetic(space, resources), indent=1)
+            + "\n"
+        )
 
 
-def _facts(space: Space) -> dict[str, Any]:
+def describe_sweep(space: Space) -> dict[str, Any]:
     """What a sweep's folder says is explored."""
     facts = {
         "name": space.name,
@@ -235,11 +251,11 @@ def _facts(space: Space) -> dict[str, Any]:
     return facts | ({"rows": rows, "split": space.split, "command": space.command} if rows else {})
 
 
-def _same_sweep(space: Space, out: Path) -> None:
+def refuse_other_sweep(space: Space, out: Path) -> None:
     """Refuse to go on with a sweep of something else; there may be more trials or rows, and other
     machines.
     """
-    before, after = read_json(out / SWEEP), json.loads(json.dumps(_facts(space)))
+    before, after = read_json(out / SWEEP_FILE), json.loads(json.dumps(describe_sweep(space)))
     before.pop("arithmetic", None)
     rows = before.get("rows", {})
     for name in rows:
@@ -333,7 +349,7 @@ def _search(
         shutil.rmtree(notes, ignore_errors=True)
 
 
-def _close(shared: Trials, watch: Watch) -> None:
+def _close(shared: Trials, watch: SweepDisplay) -> None:
     """Say how trials ended that could not say so themselves: they were stopped, or their process
     died.
     """
@@ -347,11 +363,13 @@ def _close(shared: Trials, watch: Watch) -> None:
                     attempt.tracker().close(ENDS[result.state])
 
 
-def _conclude(shared: Trials, out: Path, watch: Watch, record: Tracker, signal: int) -> Findings:
+def _conclude(
+    shared: Trials, out: Path, watch: SweepDisplay, record: Tracker, signal: int
+) -> Findings:
     """Rank, and tell of it."""
     space, ranked = shared.space, rank(list(watch.results.values()), shared.space.metrics)
     findings = Findings(out, space.metrics, ranked, record.look, signal)
-    record.files([out / SWEEP, *write_findings(findings)], "results")
+    record.files([out / SWEEP_FILE, *write_findings(findings)], "results")
     if "finished" in findings.states and not space.rows:
         best = ranked[0]
         record.register(space.name, shared.runs(best.number, best.values)[0].folder)

@@ -27,9 +27,9 @@ from distvae.machines.worker import lead
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder
-from distvae.tune.means import Means, wait_for_room
-from distvae.tune.reading import load_space
-from distvae.tune.study import settle, side_by_side
+from distvae.tune.resources import TrialResources, wait_for_capacity
+from distvae.tune.space_files import load_space
+from distvae.tune.sweep import limit_concurrency, prepare_space
 from distvae.tune.trial import Trials, run_trial
 from tests.ray_cluster import cluster
 from tests.train.kills import PACE
@@ -52,39 +52,46 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def means(workers: str = "0", each: float | None = None, share: float | None = None) -> Means:
-    return Means.parse(workers, each, share, None, 0.0)
+def resources(
+    workers: str = "0", each: float | None = None, share: float | None = None
+) -> TrialResources:
+    return TrialResources.parse(workers, each, share, None, 0.0)
 
 
 @pytest.mark.parametrize(
     ("given", "room"),
     [
-        (means(), 6),
-        (means("1"), 6),
-        (means("2"), 3),
-        (means("4"), 1),
-        (means("7"), 0),
-        (means("2:16"), 1),
-        (means("1", each=1), 1),
-        (means("1", each=0.5), 2),
-        (means(share=0.25), 4),
-        (means(share=1), 1),
-        (means(share=2), 0),
+        (resources(), 6),
+        (resources("1"), 6),
+        (resources("2"), 3),
+        (resources("4"), 1),
+        (resources("7"), 0),
+        (resources("2:16"), 1),
+        (resources("1", each=1), 1),
+        (resources("1", each=0.5), 2),
+        (resources(share=0.25), 4),
+        (resources(share=1), 1),
+        (resources(share=2), 0),
     ],
 )
-def test_as_many_trials_are_side_by_side_as_fit_on_all_machines(given: Means, room: int) -> None:
+def test_as_many_trials_are_side_by_side_as_fit_on_all_machines(
+    given: TrialResources, room: int
+) -> None:
     assert given.room([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {}], 1) == room
 
 
 def test_a_worker_is_on_one_machine_and_needs_all_its_threads_there() -> None:
-    assert means("1").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 2
-    assert means("3").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 0
+    assert resources("1").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 2
+    assert resources("3").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 0
 
 
 def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: Path) -> None:
-    space, given = load_space(str(file)), means("2")
+    space, given = load_space(str(file)), resources("2")
     there = [{"CPU": 4.0}, {"CPU": 1.0}]
-    assert side_by_side(settle(space, {}, means=given), given, there, None).concurrent == 2
+    assert (
+        limit_concurrency(prepare_space(space, {}, resources=given), given, there, None).concurrent
+        == 2
+    )
     with pytest.raises(
         Refusal,
         match=(
@@ -92,7 +99,7 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
             r" machines"
         ),
     ):
-        side_by_side(settle(space, {}, concurrent=3, means=given), given, there, 3)
+        limit_concurrency(prepare_space(space, {}, concurrent=3, resources=given), given, there, 3)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,7 @@ def test_means_that_contradict_each_other_are_refused(
     words: tuple[str, float, float | None], told: str
 ) -> None:
     with pytest.raises(Refusal, match=told):
-        means(*words)
+        resources(*words)
 
 
 TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
@@ -118,16 +125,16 @@ TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
 @pytest.mark.parametrize(
     ("given", "device", "room"),
     [
-        (means("2"), "auto", 1),
-        (means("2", each=0.5), "auto", 2),
-        (means("2", each=0), "auto", 4),
-        (means("2"), "cpu", 4),
-        (means("1:8"), "cuda", 1),
-        (means("4"), "auto", 0),
+        (resources("2"), "auto", 1),
+        (resources("2", each=0.5), "auto", 2),
+        (resources("2", each=0), "auto", 4),
+        (resources("2"), "cpu", 4),
+        (resources("1:8"), "cuda", 1),
+        (resources("4"), "auto", 0),
     ],
 )
 def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(
-    given: Means, device: str, room: int
+    given: TrialResources, device: str, room: int
 ) -> None:
     assert given.settled(TWO_GPUS, device).room(TWO_GPUS, 1) == room
 
@@ -135,15 +142,15 @@ def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("given", "device", "slots", "gpus"),
     [
-        (means(), "auto", 8, 0.25),
-        (means(), "cuda", 1, 1.0),
-        (means(), "cpu", 8, 0.0),
-        (means(share=0), "auto", 8, 0.0),
-        (means(share=0.5), "auto", 8, 0.5),
+        (resources(), "auto", 8, 0.25),
+        (resources(), "cuda", 1, 1.0),
+        (resources(), "cpu", 8, 0.0),
+        (resources(share=0), "auto", 8, 0.0),
+        (resources(share=0.5), "auto", 8, 0.5),
     ],
 )
 def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
-    given: Means, device: str, slots: int, gpus: float
+    given: TrialResources, device: str, slots: int, gpus: float
 ) -> None:
     assert given.settled(TWO_GPUS, device).process(TWO_GPUS, 1, slots) == {"cpu": 1, "gpu": gpus}
 
@@ -152,27 +159,27 @@ def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
     ("given", "device", "told"),
     [
         (
-            means("4"),
+            resources("4"),
             "auto",
             "needs 4 CPUs and 4 GPUs; .*2 GPUs.*--gpus-per-worker 0.5 to.*0 to train on the CPU",
         ),
         (
-            means("4"),
+            resources("4"),
             "cuda",
             "--gpus-per-worker 0.5 to share them, train.device=cpu to train on the CPU",
         ),
-        (means("4", each=1), "auto", "2 GPUs on 2 machines; fewer, more machines"),
-        (means(share=4), "auto", "--gpus-per-trial: a trial needs 1 CPU and 4 GPUs"),
+        (resources("4", each=1), "auto", "2 GPUs on 2 machines; fewer, more machines"),
+        (resources(share=4), "auto", "--gpus-per-trial: a trial needs 1 CPU and 4 GPUs"),
     ],
 )
 def test_too_few_gpus_for_one_trial_are_refused_with_the_ways_out(
-    given: Means, device: str, told: str
+    given: TrialResources, device: str, told: str
 ) -> None:
     ray = SimpleNamespace(
         nodes=lambda: [{"Alive": True, "Resources": machine} for machine in TWO_GPUS]
     )
     with pytest.raises(Refusal, match=told):
-        wait_for_room(ray, given, 1, lambda: 0, 1, device)
+        wait_for_capacity(ray, given, 1, lambda: 0, 1, device)
 
 
 def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:
@@ -180,17 +187,17 @@ def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:
     with pytest.raises(
         Refusal, match="a trial needs 1 CPU and 1 GPU; Ray has 4 CPUs and 0 GPUs on 1 machine"
     ):
-        wait_for_room(ray, means(), 1, lambda: 0, 1, "cuda")
+        wait_for_capacity(ray, resources(), 1, lambda: 0, 1, "cuda")
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (means("2", each=0), "--gpus-per-worker: 0 hides"),
-        (means(share=0), "--gpus-per-trial: 0 hides"),
+        (resources("2", each=0), "--gpus-per-worker: 0 hides"),
+        (resources(share=0), "--gpus-per-trial: 0 hides"),
     ],
 )
-def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: Means, told: str) -> None:
+def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: TrialResources, told: str) -> None:
     given.refuse_hidden("auto")
     with pytest.raises(Refusal, match=told):
         given.refuse_hidden("cuda")
@@ -199,13 +206,16 @@ def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: Means, told: st
 def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(
     file: Path, tmp_path: Path
 ) -> None:
-    space = settle(load_space(str(file)), {"train.device": "cuda"})
+    space = prepare_space(load_space(str(file)), {"train.device": "cuda"})
     (told,) = run_trial(Trials(space, tmp_path, gpus=()), 1, {"train.rate": 0.01})
     assert "Ray assigned this process no GPU" in told["failure"]
 
 
 def test_the_device_is_left_to_the_process_of_the_trial(file: Path) -> None:
-    assert settle(load_space(str(file)), {}, means=means(share=0.25)).base.train.device == "auto"
+    assert (
+        prepare_space(load_space(str(file)), {}, resources=resources(share=0.25)).base.train.device
+        == "auto"
+    )
 
 
 COMMON = "AutoscalingCoordinator"
@@ -312,7 +322,7 @@ def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
         assert running.returncode == 0, said
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    space = settle(load_space(str(file)), {"train.epochs": 20}, concurrent=2)
+    space = prepare_space(load_space(str(file)), {"train.epochs": 20}, concurrent=2)
     for number, trial in results(out).items():
         epochs = read_epochs(out / "trials" / str(number))
         assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))

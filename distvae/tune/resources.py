@@ -21,12 +21,12 @@ from distvae.machines.nodes import called
 
 LIGHT = {"memory": 1.0}
 """What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
-Machines = Sequence[Mapping[str, float]]
+MachineResources = Sequence[Mapping[str, float]]
 """What each has."""
 
 
 @dataclass(frozen=True)
-class Means:
+class TrialResources:
     """What each trial gets, and where from."""
 
     group: Group | None = None
@@ -46,7 +46,7 @@ class Means:
         gpus_per_trial: float | None,
         address: str | None,
         wait: float,
-    ) -> "Means":
+    ) -> "TrialResources":
         """From the options of a command line."""
         group = None if workers == "0" else Group.parse(workers, gpus_per_worker)
         if group and gpus_per_trial is not None:
@@ -72,7 +72,7 @@ class Means:
             refuse_hidden("--gpus-per-worker", self.group.gpus, device)
         refuse_hidden("--gpus-per-trial", self.gpus, device)
 
-    def settled(self, machines: Machines, device: str) -> "Means":
+    def settled(self, machines: MachineResources, device: str) -> "TrialResources":
         """Return the same with the GPUs of each worker or trial, for a `train.device` and by what
         the machines have.
         """
@@ -88,20 +88,20 @@ class Means:
         """What each of them takes."""
         return {"CPU": threads, "GPU": (self.group.gpus if self.group else self.gpus) or 0.0}
 
-    def room(self, machines: Machines, threads: int) -> int:
+    def room(self, machines: MachineResources, threads: int) -> int:
         """How many trials fit side by side; workers of one may be on several machines."""
         places = sum(_times(machine, self.each(threads)) for machine in machines)
         least = self.group.least if self.group else 1
         return max(places // self.workers, int(places >= least))
 
-    def process(self, machines: Machines, threads: int, slots: int) -> dict[str, float]:
+    def process(self, machines: MachineResources, threads: int, slots: int) -> dict[str, float]:
         """What the process of a trial asks for."""
         if self.group:
             return LIGHT
         gpus = _share(int(_sum(machines, "GPU")), slots) if self.gpus is None else self.gpus
         return {"cpu": threads, "gpu": gpus}
 
-    def instead(self, machines: Machines, device: str) -> str:
+    def instead(self, machines: MachineResources, device: str) -> str:
         """Say how the workers of a trial could train, if there are too few GPUs for one each."""
         there, settled = _sum(machines, "GPU"), self.settled(machines, device).group
         if self.group is None or settled is None or self.group.gpus is not None:
@@ -115,7 +115,7 @@ class Means:
         """What asks for the most of it."""
         return "--workers" if self.group else "--gpus-per-trial" if self.gpus else "train.threads"
 
-    def lack(self, machines: Machines, threads: int, trials: int = 1) -> str:
+    def lack(self, machines: MachineResources, threads: int, trials: int = 1) -> str:
         """What so many trials need, and what there is, in words."""
         least = self.group.least if self.group else 1
         needs = {
@@ -138,7 +138,7 @@ def _times(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
     )
 
 
-def _sum(machines: Machines, name: str) -> float:
+def _sum(machines: MachineResources, name: str) -> float:
     return sum(machine.get(name, 0.0) for machine in machines)
 
 
@@ -157,28 +157,28 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" + ("" if count == 1 else "s")
 
 
-def machines(ray: Any) -> Machines:
+def machines(ray: Any) -> MachineResources:
     """What each machine of Ray has."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def wait_for_room(
+def wait_for_capacity(
     ray: Any,
-    means: Means,
+    resources: TrialResources,
     threads: int,
     stop: Callable[[], int],
     trials: int = 1,
     device: str = "auto",
-) -> Machines:
+) -> MachineResources:
     """The machines, once so many trials fit or the time to come in is over; a refusal where not one
     fits by then.
     """
-    deadline = time.monotonic() + means.wait
-    asked = means.settled(machines(ray), device).each(threads)
-    with called(asked, trials * means.workers) if means.wait else nullcontext():
+    deadline = time.monotonic() + resources.wait
+    asked = resources.settled(machines(ray), device).each(threads)
+    with called(asked, trials * resources.workers) if resources.wait else nullcontext():
         while True:
             found = machines(ray)
-            settled = means.settled(found, device)  # machines that came may have the first GPUs
+            settled = resources.settled(found, device)  # machines that came may have the first GPUs
             if settled.room(found, threads) >= trials or time.monotonic() >= deadline:
                 break
             if stop():
@@ -186,7 +186,7 @@ def wait_for_room(
             time.sleep(POLL)
     if not settled.room(found, threads):
         lack = f"{settled.option}: {settled.lack(found, threads)}"
-        ways = means.instead(found, device)
+        ways = resources.instead(found, device)
         raise Refusal(
             f"{lack}; {ways}fewer, more machines, or --wait SECONDS for those to come expected"
         )
