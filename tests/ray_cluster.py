@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distvae.machines.cluster import SETTINGS
+from distvae.machines.ray_session import SETTINGS
 
 CHECKS = {"initial_delay_ms": 0, "period_ms": 500, "failure_threshold": 3}
 """How the head finds out, within two seconds, that a machine is gone."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from distvae.bench.row import keep_row
 from distvae.estep.truncated import first_states
 from distvae.files.refusal import Refusal
-from distvae.machines.cluster import joined
-from distvae.machines.shards import ShardedStore, Shards, launch
+from distvae.machines.ray_session import ray_session
+from distvae.machines.shards import ShardedStore, Shards, launch_shards
 from distvae.models.population import words_of
 from distvae.numerics.lanes import Lanes
 
@@ -32,7 +32,7 @@ def report(
 ) -> None:
     """Print what each part takes, and keep it where wanted."""
     how = {"rows": rows, "shards": shards, "blocks": blocks, "states": STATES, "latent": LATENT}
-    with joined(None, 1):
+    with ray_session(None, 1):
         figures = measure(rows, shards, blocks, folder)
     print(json.dumps(how | figures) if as_json else _told(how, figures), flush=True)
     if keep:
@@ -78,7 +78,7 @@ def measure(rows: int, count: int, blocks: int, folder: Path | None) -> dict[str
 
 def _started(lanes: Lanes, count: int) -> ShardedStore:
     """Empty shards whose processes are up."""
-    store = ShardedStore(launch(lanes, count, STATES, words_of(LATENT)))
+    store = ShardedStore(launch_shards(lanes, count, STATES, words_of(LATENT)))
     store.status()
     return store
 

@@ -40,12 +40,12 @@ def doctor(
     """
     from distvae.commands import jobs
     from distvae.files.refusal import Refusal
-    from distvae.machines.doctor import launch, lines
-    from distvae.machines.doctor.examination import of_cluster, of_here
-    from distvae.machines.running import refuse_to_end
+    from distvae.machines.doctor import cluster_file, diagnosis
+    from distvae.machines.doctor.examination import examine_cluster, examine_this_machine
+    from distvae.machines.running_lock import refuse_if_running
 
     if idle:
-        refuse_to_end()
+        refuse_if_running()
         return
     if file is not None and address is not None:
         raise Refusal(
@@ -53,9 +53,13 @@ def doctor(
             " expected"
         )
     if file is not None:
-        found = launch.of_file(file, storage)
+        found = cluster_file.examine_cluster_file(file, storage)
     else:
-        found = of_cluster(address, jobs.ROOT, storage) if address else of_here(jobs.ROOT, storage)
-    (lines.show_json if json else lines.show)(found)
+        found = (
+            examine_cluster(address, jobs.ROOT, storage)
+            if address
+            else examine_this_machine(jobs.ROOT, storage)
+        )
+    (diagnosis.show_json if json else diagnosis.show)(found)
     if any(line.state == "bad" for line in found):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from distvae.files.refusal import Refusal
-from distvae.machines.running import running
+from distvae.machines.running_lock import mark_running
 
 Command = Literal["tune", "train"]
 
@@ -40,7 +40,7 @@ def submitted(command: Command, words: Sequence[str]) -> None:
             there = _enter_checkout()
             sys.argv = ["distvae", *_complete(command, list(words))]
             _refuse_absent(words, there)
-            with running(" ".join(sys.argv)):
+            with mark_running(" ".join(sys.argv)):
                 if command == "tune" and not _given(words, "--concurrent", "--help"):
                     _gather(_expected())
                 app()
@@ -64,12 +64,12 @@ def _gather(count: int) -> None:
     """Wait for the machines of a cluster that has just been made: a sweep is spread over those that
     it finds.
     """
-    from distvae.machines.cluster import cores, joined
-    from distvae.machines.nodes import hosts
+    from distvae.machines.nodes import node_addresses
+    from distvae.machines.ray_session import available_cores, ray_session
 
     deadline = time.monotonic() + WAIT
-    with joined("auto", cores()) as ray:
-        while (found := len(hosts(ray))) < count and time.monotonic() < deadline:
+    with ray_session("auto", available_cores()) as ray:
+        while (found := len(node_addresses(ray))) < count and time.monotonic() < deadline:
             print(f"{found} of {count} machines are here; waiting for the others", flush=True)
             time.sleep(POLL)
 

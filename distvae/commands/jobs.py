@@ -16,7 +16,7 @@ from distvae.train.progress import Progress, Style, stop_signals
 if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
-    from distvae.machines.group import Group
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.track import Tracker
     from distvae.train.epoch import Epoch
     from distvae.train.team import Team
@@ -73,12 +73,12 @@ def train(
     style: Style,
     judge: bool,
     track: bool,
-    group: "Group | None" = None,
+    group: "WorkerGroup | None" = None,
     storage: str | None = None,
     previous: bool = False,
 ) -> None:
     """Train, record, judge."""
-    from distvae.machines.group import refuse_hidden
+    from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.tasks.measuring import refuse_unlabelled
     from distvae.track import Tracker
     from distvae.train.cost import DataSize, check_fits_in_memory
@@ -89,7 +89,7 @@ def train(
 
     folder = out or ROOT / recipe
     check_writable_folder(folder)
-    refuse_hidden("--gpus-per-worker", group.gpus if group else None, config.train.device)
+    refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)
     team = (
         ALONE if group else join_team(select_device(config.train.device))
     )  # a group has devices of its own
@@ -103,7 +103,10 @@ def train(
         group is None or group.address is None
     ):  # of the memory of other machines nothing is known here
         check_fits_in_memory(
-            config, DataSize.of(dataset), group.least if group else team.size, holds=group is None
+            config,
+            DataSize.of(dataset),
+            group.min_workers if group else team.size,
+            holds=group is None,
         )
     progress = Progress(style, dataset.unit)
     there = state_folder(folder, storage, resume, force)
@@ -170,12 +173,14 @@ def recorded(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
         raise
 
 
-def group(workers: str, gpus: float | None, address: str | None, wait: float) -> "Group | None":
+def group(
+    workers: str, gpus: float | None, address: str | None, wait: float
+) -> "WorkerGroup | None":
     """Who trains: nobody but this process where no workers are wanted."""
-    from distvae.machines.group import Group
+    from distvae.machines.worker_group import WorkerGroup
 
     if workers != "0":
-        return Group.parse(workers, gpus, address, wait)
+        return WorkerGroup.parse(workers, gpus, address, wait)
     if gpus:
         raise Refusal("--gpus-per-worker: there are no workers; --workers N expected")
     return None
@@ -209,12 +214,12 @@ def trained(
     force: bool,
     stop: Callable[[], object],
     team: "Team",
-    group: "Group | None",
+    group: "WorkerGroup | None",
 ) -> "Iterator[Epoch | str]":
     """Epochs as they come, of a training in this process or in others, and what happens beside
     them.
     """
-    from distvae.machines import worker
+    from distvae.machines import driver
     from distvae.train.run_folder import check_run_folder, open_folder
     from distvae.train.session import fit
 
@@ -223,9 +228,9 @@ def trained(
             config, dataset, folder, recipe=recipe, resume=resume, force=force, stop=stop, team=team
         )
     check_run_folder(config, dataset, folder, recipe, resume, force)
-    group = worker.limited(config, len(dataset.splits["train"]), group)
+    group = driver.limit_to_rows(config, len(dataset.splits["train"]), group)
     begin = partial(open_folder, config, dataset, folder, recipe, resume, force)
-    return worker.train(config, recipe, folder, group, stop, begin)
+    return driver.train_with_workers(config, recipe, folder, group, stop, begin)
 
 
 def conclude(

@@ -60,7 +60,7 @@ class Shards(NamedTuple):
     words: int
 
 
-def launch(
+def launch_shards(
     lanes: Lanes,
     count: int,
     states: int,

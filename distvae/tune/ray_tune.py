@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
-from distvae.machines.nodes import assigned_gpus
+from distvae.machines.placement import assigned_gpus
 from distvae.track import Relay
 from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import OptunaStudy
@@ -119,14 +119,14 @@ def listening(
     from ray import tune
 
     from distvae.files.storage import Folder
-    from distvae.machines.worker import ask
+    from distvae.machines.stop_files import request_stop
 
     class Listener(tune.Callback):  # type: ignore[misc]
         asked = False
 
         def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
             if stop() and not self.asked:
-                ask(Folder(shared.folder), shared.owner)
+                request_stop(Folder(shared.folder), shared.owner)
                 self.asked = True
 
         def on_trial_start(

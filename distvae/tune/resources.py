@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distvae.files.refusal import Refusal
-from distvae.machines.group import (
+from distvae.machines.autoscaler import requested_resources
+from distvae.machines.worker_group import (
     POLL,
-    Group,
-    gpus_each,
-    instead,
-    refuse_hidden,
-    refuse_share,
-    waited,
+    WorkerGroup,
+    checked_wait,
+    gpus_per_process,
+    refuse_gpu_share,
+    refuse_hidden_gpus,
+    suggest_gpu_options,
 )
-from distvae.machines.nodes import called
 
 LIGHT = {"memory": 1.0}
 """What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
@@ -29,7 +29,7 @@ MachineResources = Sequence[Mapping[str, float]]
 class TrialResources:
     """What each trial gets, and where from."""
 
-    group: Group | None = None
+    group: WorkerGroup | None = None
     """The workers of a trial; without them its own process trains."""
     gpus: float | None = None
     """Of a trial without workers; not said: an equal part of what there is."""
@@ -48,7 +48,7 @@ class TrialResources:
         wait: float,
     ) -> "TrialResources":
         """From the options of a command line."""
-        group = None if workers == "0" else Group.parse(workers, gpus_per_worker)
+        group = None if workers == "0" else WorkerGroup.parse(workers, gpus_per_worker)
         if group and gpus_per_trial is not None:
             raise Refusal(
                 "--gpus-per-trial: trials of --workers have the GPUs of these; --gpus-per-worker"
@@ -58,19 +58,19 @@ class TrialResources:
             raise Refusal(
                 "--gpus-per-worker: there are no workers; --workers N, or --gpus-per-trial expected"
             )
-        refuse_share("--gpus-per-trial", gpus_per_trial)
-        return cls(group, gpus_per_trial, address, waited(wait))
+        refuse_gpu_share("--gpus-per-trial", gpus_per_trial)
+        return cls(group, gpus_per_trial, address, checked_wait(wait))
 
     @property
     def workers(self) -> int:
         """Processes of a trial that compute."""
-        return self.group.most if self.group else 1
+        return self.group.max_workers if self.group else 1
 
     def refuse_hidden(self, device: str) -> None:
         """Refuse to train on GPUs that are to be hidden."""
         if self.group:
-            refuse_hidden("--gpus-per-worker", self.group.gpus, device)
-        refuse_hidden("--gpus-per-trial", self.gpus, device)
+            refuse_hidden_gpus("--gpus-per-worker", self.group.gpus, device)
+        refuse_hidden_gpus("--gpus-per-trial", self.gpus, device)
 
     def settled(self, machines: MachineResources, device: str) -> "TrialResources":
         """Return the same with the GPUs of each worker or trial, for a `train.device` and by what
@@ -79,10 +79,13 @@ class TrialResources:
         there = _sum(machines, "GPU")
         if self.group:
             return replace(
-                self, group=replace(self.group, gpus=gpus_each(self.group.gpus, device, there))
+                self,
+                group=replace(self.group, gpus=gpus_per_process(self.group.gpus, device, there)),
             )
         equal_parts = self.gpus is None and device != "cpu" and there
-        return self if equal_parts else replace(self, gpus=gpus_each(self.gpus, device, there))
+        return (
+            self if equal_parts else replace(self, gpus=gpus_per_process(self.gpus, device, there))
+        )
 
     def each(self, threads: int) -> dict[str, float]:
         """What each of them takes."""
@@ -91,7 +94,7 @@ class TrialResources:
     def room(self, machines: MachineResources, threads: int) -> int:
         """How many trials fit side by side; workers of one may be on several machines."""
         places = sum(_times(machine, self.each(threads)) for machine in machines)
-        least = self.group.least if self.group else 1
+        least = self.group.min_workers if self.group else 1
         return max(places // self.workers, int(places >= least))
 
     def process(self, machines: MachineResources, threads: int, slots: int) -> dict[str, float]:
@@ -107,7 +110,9 @@ class TrialResources:
         if self.group is None or settled is None or self.group.gpus is not None:
             return ""
         return (
-            instead(settled.least, there, device) if settled.gpus and settled.least > there else ""
+            suggest_gpu_options(settled.min_workers, there, device)
+            if settled.gpus and settled.min_workers > there
+            else ""
         )
 
     @property
@@ -117,7 +122,7 @@ class TrialResources:
 
     def lack(self, machines: MachineResources, threads: int, trials: int = 1) -> str:
         """What so many trials need, and what there is, in words."""
-        least = self.group.least if self.group else 1
+        least = self.group.min_workers if self.group else 1
         needs = {
             name: trials * least * count for name, count in self.each(threads).items() if count
         }
@@ -175,7 +180,9 @@ def wait_for_capacity(
     """
     deadline = time.monotonic() + resources.wait
     asked = resources.settled(machines(ray), device).each(threads)
-    with called(asked, trials * resources.workers) if resources.wait else nullcontext():
+    with (
+        requested_resources(asked, trials * resources.workers) if resources.wait else nullcontext()
+    ):
         while True:
             found = machines(ray)
             settled = resources.settled(found, device)  # machines that came may have the first GPUs

@@ -17,9 +17,10 @@ from distvae.files.output import atomic_file, check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import read_json
-from distvae.machines.cluster import cores, joined
-from distvae.machines.nodes import check
-from distvae.machines.worker import STOP, anywhere, memory
+from distvae.machines.cluster_check import check_cluster
+from distvae.machines.driver import object_store_bytes, with_absolute_paths
+from distvae.machines.ray_session import available_cores, ray_session
+from distvae.machines.stop_files import STOP_FILE
 from distvae.track import Relay, Status, Store, Tracker
 from distvae.train.progress import stop_signals
 from distvae.tune.display import SweepDisplay
@@ -76,7 +77,7 @@ def run_sweep(
         there = wait_for_capacity(ray, resources, _threads(space), stop, _slots(space), device)
         resources = resources.settled(there, device)
         watch.space = space = limit_concurrency(space, resources, there, concurrent)
-        check(ray, Folder(out), "--out with a path on a shared disk")
+        check_cluster(ray, Folder(out), "--out with a path on a shared disk")
         prepare_folder(space, out, resume, resources)
         study, record = OptunaStudy(space, out), _record(space, out, store)
         record.begin()
@@ -113,8 +114,8 @@ def prepare_space(
     from distvae.numerics.arithmetic import choose_library
 
     here = resources.address is None and resources.group is None
-    slots = concurrent or space.concurrent or (cores() if here else None)
-    threads = max(1, cores() // slots) if here and slots else 1
+    slots = concurrent or space.concurrent or (available_cores() if here else None)
+    threads = max(1, available_cores() // slots) if here and slots else 1
     alike = {
         "train.threads": threads,
         "train.products": choose_library(space.base.train.products),
@@ -153,8 +154,10 @@ def _ray(
     """The Ray of an address, or one here with room for all trials side by side that need no
     workers.
     """
-    cpus = cores() if resources.group else _slots(space) * _threads(space)
-    return joined(resources.address, cpus, memory(cpus if resources.group else 0), stop)
+    cpus = available_cores() if resources.group else _slots(space) * _threads(space)
+    return ray_session(
+        resources.address, cpus, object_store_bytes(cpus if resources.group else 0), stop
+    )
 
 
 def _computable(space: Space) -> Space:
@@ -195,7 +198,7 @@ def _with_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
     if "data.path" in space.varied:
         return space
     return space.pinned(
-        {"data.path": anywhere(space.config({"data.path": dataset.origin})).data.path}
+        {"data.path": with_absolute_paths(space.config({"data.path": dataset.origin})).data.path}
     )
 
 
@@ -353,7 +356,7 @@ def _close(shared: Trials, watch: SweepDisplay) -> None:
     """Say how trials ended that could not say so themselves: they were stopped, or their process
     died.
     """
-    (shared.folder / STOP.format(shared.owner)).unlink(missing_ok=True)
+    (shared.folder / STOP_FILE.format(shared.owner)).unlink(missing_ok=True)
     for number, result in watch.results.items():
         if result.state == "training":
             result.state = "stopped"

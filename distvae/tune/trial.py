@@ -20,7 +20,7 @@ from distvae.track import Tracker, run_tags
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
-    from distvae.machines.group import Group
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.train.epoch import Epoch
 
 Report = dict[str, Any]
@@ -36,7 +36,7 @@ class Trials:
     space: Space
     folder: Path
     """Where the folders of the trials are."""
-    group: "Group | None" = None
+    group: "WorkerGroup | None" = None
     """The workers of each; without them its own process trains."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Where the process runs that runs them, as MLflow's tags."""
@@ -114,7 +114,7 @@ class Attempt:
         """
         from distvae.data import open_dataset
         from distvae.files.storage import Folder
-        from distvae.machines import worker
+        from distvae.machines import driver, stop_files
         from distvae.train.devices import select_device
         from distvae.train.run_folder import open_folder
         from distvae.train.session import fit
@@ -123,7 +123,7 @@ class Attempt:
         config, recipe = trials.space.config(self.values), trials.space.recipe_of(self.values)
         dataset, stop = (
             open_dataset(config.data, quiet=True),
-            worker.asked(Folder(trials.folder), trials.owner),
+            stop_files.stop_requested(Folder(trials.folder), trials.owner),
         )
         if trials.group is None:
             device = select_device(config.train.device, trials.gpus)
@@ -132,7 +132,7 @@ class Attempt:
             )
         else:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
-            yield from worker.lead(config, recipe, folder, trials.group, stop)
+            yield from driver.lead_workers(config, recipe, folder, trials.group, stop)
 
     def judged(self, tracker: Tracker) -> dict[str, float]:
         """The figures of the trained model."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import Train
-from distvae.machines.cluster import SETTINGS, joined
-from distvae.machines.group import Group, wait_for_workers
+from distvae.machines.ray_session import SETTINGS, ray_session
+from distvae.machines.worker_group import WorkerGroup, wait_for_workers
 from distvae.tune.resources import TrialResources, machines, wait_for_capacity
 
 HEAD, KIND = "f" * 51 + "00000", "ray.head.default"
@@ -106,12 +106,14 @@ def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     """Wait as a sweep does, then as a training does, then for all to be gone."""
-    with growing(folder, cpus=2, most=2) as address, joined(address, 0) as ray:
+    with growing(folder, cpus=2, most=2) as address, ray_session(address, 0) as ray:
         found = [processors(ray)]
-        wait_for_capacity(ray, TrialResources(Group(2, 2), None, address, PATIENCE), 1, lambda: 0)
+        wait_for_capacity(
+            ray, TrialResources(WorkerGroup(2, 2), None, address, PATIENCE), 1, lambda: 0
+        )
         found.append(processors(ray))
         for sentence in wait_for_workers(
-            ray, Group(4, 4, 0.0, address, PATIENCE), Train(threads=1), lambda: False
+            ray, WorkerGroup(4, 4, 0.0, address, PATIENCE), Train(threads=1), lambda: False
         ):
             print(sentence)
         found.append(processors(ray))

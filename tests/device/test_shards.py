@@ -10,8 +10,8 @@ import torch
 
 from distvae.estep.truncated import first_states
 from distvae.machines import shards as actors
-from distvae.machines.cluster import joined
-from distvae.machines.shards import ShardedStore, launch
+from distvae.machines.ray_session import ray_session
+from distvae.machines.shards import ShardedStore, launch_shards
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.loop import Interrupted
@@ -77,7 +77,7 @@ def test_any_device_and_number_of_shards_goes_on(
 
 @pytest.fixture
 def running() -> Iterator[None]:
-    with joined(None, 1):
+    with ray_session(None, 1):
         yield
 
 
@@ -86,7 +86,7 @@ def running() -> Iterator[None]:
 def test_states_of_a_device_live_in_actors(machine: Machine, tmp_path: Path) -> None:
     lanes, rows = Lanes(100, 4), torch.arange(0, 100, 3)
     draw = partial(first_states, 6, 70, 0)
-    store = ShardedStore(launch(lanes, 2, 6, 2))
+    store = ShardedStore(launch_shards(lanes, 2, 6, 2))
     store.begin(draw)
     words = (draw(rows) ^ 1).to(machine.device)
     store.prefetch(rows)

@@ -7,9 +7,10 @@ import pytest
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines import nodes
-from distvae.machines.cluster import joined
-from distvae.machines.nodes import called, check
+from distvae.machines import autoscaler
+from distvae.machines.autoscaler import requested_resources
+from distvae.machines.cluster_check import check_cluster
+from distvae.machines.ray_session import ray_session
 from tests.ray_cluster import cluster
 
 HERE = Path("/proc/self/cwd")
@@ -31,12 +32,12 @@ def test_a_folder_that_a_machine_does_not_see_is_refused(
     with cluster() as machines:
         monkeypatch.chdir(other)
         machines.add_node(num_cpus=1)
-        with joined(machines.address, 0) as ray:
-            check(ray, Folder(tmp_path / "run"))
+        with ray_session(machines.address, 0) as ray:
+            check_cluster(ray, Folder(tmp_path / "run"))
             with pytest.raises(
                 Refusal, match=r"/run: what \S+ writes there is not seen by \S+; a place that all"
             ):
-                check(ray, Folder(HERE / "run"))
+                check_cluster(ray, Folder(HERE / "run"))
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -59,9 +60,9 @@ def test_machines_are_called_for_as_long_as_one_waits_and_then_no_more(
         if len(heard) == 2:
             raise ConnectionError
 
-    monkeypatch.setattr(nodes, "AGAIN", 0.001)
+    monkeypatch.setattr(autoscaler, "AGAIN", 0.001)
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", request_resources)
-    with called({"CPU": 2, "GPU": 0}, 2):
+    with requested_resources({"CPU": 2, "GPU": 0}, 2):
         assert often.wait(60)
     assert heard.pop() == []
     assert all(bundles == [{"CPU": 2}] * 2 for bundles in heard)

@@ -20,8 +20,8 @@ from distvae.estep.store import LocalStore, PopulationStore, room
 from distvae.estep.truncated import first_states
 from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal
-from distvae.machines.cluster import joined
-from distvae.machines.shards import ShardedStore, Shards, launch
+from distvae.machines.ray_session import ray_session
+from distvae.machines.shards import ShardedStore, Shards, launch_shards
 from distvae.numerics.lanes import Lanes
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ draw = partial(first_states, STATES, 150, 0)
 
 @pytest.fixture(scope="module", autouse=True)
 def running() -> Iterator[None]:
-    with joined(None, 1):
+    with ray_session(None, 1):
         yield
 
 
@@ -46,7 +46,7 @@ def started() -> Iterator[Callable[[int], Shards]]:
     all_of_them: list[Shards] = []
 
     def start(count: int) -> Shards:
-        all_of_them.append(launch(LANES, count, STATES, WIDTH))
+        all_of_them.append(launch_shards(LANES, count, STATES, WIDTH))
         return all_of_them[-1]
 
     yield start
@@ -198,7 +198,7 @@ def test_shards_that_have_room_alone_and_not_together_are_refused_before_they_ar
 
     states = int(0.7 * available_memory() / (ROWS / 2 * WIDTH * 8))
     with pytest.raises(Refusal, match=r"states for 1,000 rows need .* of memory are free"):
-        ShardedStore(launch(LANES, 2, states, WIDTH)).begin(nothing)
+        ShardedStore(launch_shards(LANES, 2, states, WIDTH)).begin(nothing)
 
 
 def test_a_shard_whose_filling_ends_its_process_is_not_filled_for_ever(
@@ -216,13 +216,13 @@ def test_a_shard_whose_filling_ends_its_process_is_not_filled_for_ever(
 PROGRAM = f"""
 import os, sys, time
 from functools import partial
-from distvae.machines.shards import ShardedStore, launch
+from distvae.machines.shards import ShardedStore, launch_shards
 from distvae.estep.truncated import first_states
 from distvae.numerics.lanes import Lanes
-from distvae.machines.cluster import joined
-with joined(None, 1):
+from distvae.machines.ray_session import ray_session
+with ray_session(None, 1):
     import ray
-    shards = launch(Lanes({ROWS}, 8), 2, {STATES}, {WIDTH})
+    shards = launch_shards(Lanes({ROWS}, 8), 2, {STATES}, {WIDTH})
     ShardedStore(shards).begin(partial(first_states, {STATES}, 150, 0))
     pids = [shard.__ray_call__.remote(lambda self: os.getpid()) for shard in shards.actors]
     print(*ray.get(pids), flush=True)

@@ -10,11 +10,12 @@ import pytest
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines import worker
-from distvae.machines.cluster import _tell, joined
-from distvae.machines.group import Group
-from distvae.machines.roll import Roll
-from distvae.machines.worker import REFUSED, _conclude, _dismiss, ask, asked
+from distvae.machines import driver
+from distvae.machines.driver import _conclude, _dismiss
+from distvae.machines.node_watch import Roll
+from distvae.machines.ray_session import _tell, ray_session
+from distvae.machines.stop_files import REFUSED_FILE, request_stop, stop_requested
+from distvae.machines.worker_group import WorkerGroup
 from distvae.train.loop import Interrupted
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 
@@ -65,7 +66,7 @@ def test_what_cannot_be_done_is_said_once_with_exit_code_two(
 def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
     with (
         pytest.raises(Refusal, match=r"--address: 127\.0\.0\.1:1: nothing answers there"),
-        joined("127.0.0.1:1", 0),
+        ray_session("127.0.0.1:1", 0),
     ):
         pass
 
@@ -73,24 +74,24 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
 @pytest.mark.parametrize("text", ["two", "0:2", "3:1", "1:2:3", "-1", ""])
 def test_a_number_of_workers_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Refusal, match="--workers"):
-        Group.parse(text)
+        WorkerGroup.parse(text)
 
 
 def test_a_range_of_workers_has_two_ends() -> None:
-    assert (Group.parse("3").least, Group.parse("3").most) == (3, 3)
-    assert (Group.parse("1:4").least, Group.parse("1:4").most) == (1, 4)
+    assert (WorkerGroup.parse("3").min_workers, WorkerGroup.parse("3").max_workers) == (3, 3)
+    assert (WorkerGroup.parse("1:4").min_workers, WorkerGroup.parse("1:4").max_workers) == (1, 4)
 
 
 def test_who_trains_for_one_owner_does_not_heed_what_stops_another(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    ask(folder, "former")
+    request_stop(folder, "former")
     folder.write(
-        REFUSED.format("former"),
+        REFUSED_FILE.format("former"),
         json.dumps({"kind": "Refusal", "text": "another training"}).encode(),
     )
-    assert not asked(folder, "present")()
+    assert not stop_requested(folder, "present")()
     _conclude(False, folder, "present")
-    assert asked(folder, "former")()
+    assert stop_requested(folder, "former")()
     with pytest.raises(Refusal, match="another training"):
         _conclude(True, folder, "former")
     assert folder.names() == [], "what was told is no longer of use"
@@ -101,7 +102,7 @@ def test_who_trains_for_one_owner_does_not_heed_what_stops_another(tmp_path: Pat
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
     """Workers that do not stop, and are not waited for."""
-    monkeypatch.setattr(worker, "PATIENCE", 0.0)
+    monkeypatch.setattr(driver, "PATIENCE", 0.0)
     over = threading.Event()
     thread = threading.Thread(target=over.wait)
     thread.start()

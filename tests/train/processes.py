@@ -20,12 +20,12 @@ PHASES = {
     "report": ("ray/train/v2/api/train_fn_utils.py", {"report"}),
     "snapshot": ("distvae/train/session.py", {"save"}),
     "record": ("distvae/train/session.py", {"_write_down"}),
-    "put": ("distvae/estep/actors.py", {"put", "drain", "_hear"}),
+    "put": ("distvae/machines/shards.py", {"put", "drain", "_hear"}),
     "E-step": ("distvae/train/loop.py", {"_ahead"}),
     "M-step": ("distvae/train/loop.py", {"step"}),
     "validation": ("distvae/train/loop.py", {"validate"}),
     "agreement": ("distvae/train/team.py", {"sum", "gather", "barrier"}),
-    "other": ("distvae/train/worker.py", {"work"}),
+    "other": ("distvae/machines/worker.py", {"work"}),
 }
 """The functions of each phase; of those on a stack the first phase counts."""
 NONE = "none"

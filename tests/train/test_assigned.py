@@ -18,9 +18,9 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines import worker
-from distvae.machines.cluster import joined
-from distvae.machines.group import Group, wait_for_workers
+from distvae.machines import driver
+from distvae.machines.ray_session import ray_session
+from distvae.machines.worker_group import WorkerGroup, wait_for_workers
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Interrupted
 from distvae.train.run_folder import open_folder
@@ -52,7 +52,7 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         import ray
         from ray.train.torch import get_device
 
-        from distvae.machines.nodes import assigned_gpus
+        from distvae.machines.placement import assigned_gpus
         from distvae.train.devices import choose_device
         from distvae.train.team import join_team
 
@@ -66,12 +66,12 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
     from ray.train import RunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    with joined(address, 0) as ray:
-        (group,) = last(wait_for_workers(ray, Group.parse("2", gpus), Train(), lambda: False))
+    with ray_session(address, 0) as ray:
+        (group,) = last(wait_for_workers(ray, WorkerGroup.parse("2", gpus), Train(), lambda: False))
         trainer = TorchTrainer(
             look,
             torch_config=TorchConfig(backend="gloo"),
-            scaling_config=worker.scaling(group, 1),
+            scaling_config=driver.scaling_config(group, 1),
             run_config=RunConfig(name="look", storage_path=str(storage)),
         )
         found: list[dict[str, Any]] = trainer.fit().return_value
@@ -121,8 +121,13 @@ def books(address: str, place: Path) -> tuple[float, float]:
 
     config, folder = begun(place, device="auto", epochs=1_000_000)
     asked: list[bool] = []
-    told = worker.train(
-        config, "bars", folder, Group.parse("2", address=address), lambda: bool(asked), lambda: None
+    told = driver.train_with_workers(
+        config,
+        "bars",
+        folder,
+        WorkerGroup.parse("2", address=address),
+        lambda: bool(asked),
+        lambda: None,
     )
     next(news for news in told if isinstance(news, Epoch))
     during = free_gpus(ray)
@@ -130,7 +135,7 @@ def books(address: str, place: Path) -> tuple[float, float]:
     with pytest.raises(Interrupted):
         last(told)
     deadline = time.monotonic() + 120
-    with joined(address, 0):
+    with ray_session(address, 0):
         while free_gpus(ray) < 2 and time.monotonic() < deadline:
             time.sleep(0.5)
         return during, free_gpus(ray)
@@ -147,8 +152,8 @@ def refusal(address: str, place: Path) -> str:
     config, folder = begun(place, device="cuda", epochs=1)
     with pytest.raises(Refusal) as error:
         last(
-            worker.train(
-                config, "bars", folder, Group(2, 2, 0.0, address), lambda: False, lambda: None
+            driver.train_with_workers(
+                config, "bars", folder, WorkerGroup(2, 2, 0.0, address), lambda: False, lambda: None
             )
         )
     return str(error.value)

@@ -9,8 +9,8 @@ import torch
 
 from distvae.config import from_dict
 from distvae.files.refusal import Refusal
-from distvae.machines.group import Group, gpus_each, wait_for_workers
-from distvae.machines.nodes import places
+from distvae.machines.placement import gpu_positions
+from distvae.machines.worker_group import WorkerGroup, gpus_per_process, wait_for_workers
 from distvae.train.devices import choose_device, gpu_id, have_distinct_gpus, select_device
 from tests.called import Called
 
@@ -74,13 +74,13 @@ def test_a_process_without_a_gpu_of_its_own_never_takes_one() -> None:
 def test_assigned_gpus_are_found_among_those_that_cuda_shows(
     ids: list[int | str], shown: str | None, found: tuple[int, ...]
 ) -> None:
-    assert places(ids, shown) == found
+    assert gpu_positions(ids, shown) == found
 
 
 @pytest.mark.parametrize("shown", ["", "0,1"])
 def test_an_assigned_gpu_that_is_hidden_is_refused(shown: str) -> None:
     with pytest.raises(Refusal, match=r"CUDA_VISIBLE_DEVICES: .*hides GPU 2"):
-        places(["2"], shown)
+        gpu_positions(["2"], shown)
 
 
 @pytest.mark.parametrize(
@@ -116,21 +116,21 @@ def test_the_cpu_is_no_gpu_of_its_own() -> None:
 def test_workers_ask_for_one_gpu_each_unless_told_otherwise(
     asked: float | None, device: str, there: float, each: float
 ) -> None:
-    assert gpus_each(asked, device, there) == each
+    assert gpus_per_process(asked, device, there) == each
 
 
-def settled(workers: str, gpus: float | None, device: str, **there: float) -> Group:
+def settled(workers: str, gpus: float | None, device: str, **there: float) -> WorkerGroup:
     """The group that may start where Ray has so much."""
     ray = SimpleNamespace(cluster_resources=lambda: there)
     waiting = wait_for_workers(
         ray,
-        Group.parse(workers, gpus),
+        WorkerGroup.parse(workers, gpus),
         from_dict({"train": {"device": device}}).train,
         lambda: False,
     )
     with pytest.raises(StopIteration) as end:
         next(waiting)
-    found: Group = end.value.value
+    found: WorkerGroup = end.value.value
     return found
 
 
@@ -185,7 +185,7 @@ def test_too_few_gpus_are_refused_with_the_ways_out(
 @pytest.mark.parametrize("gpus", [1.5, 1e-5, float("nan"), float("inf")])
 def test_what_ray_cannot_give_of_a_gpu_is_refused(gpus: float) -> None:
     with pytest.raises(Refusal, match=r"--gpus-per-worker: .*(a part of one|not finite)"):
-        Group.parse("2", gpus)
+        WorkerGroup.parse("2", gpus)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.cluster import joined
-from distvae.machines.group import Group
-from distvae.machines.worker import lead
+from distvae.machines.driver import lead_workers
+from distvae.machines.ray_session import ray_session
+from distvae.machines.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder
@@ -249,8 +249,8 @@ def listen_for_an_epoch(place: str) -> list[str]:
     config = load("bars", {"data.rows": 200, "train.epochs": 1_000_000, "train.device": "cpu"})
     folder, dataset = Folder(place), open_dataset(config.data)
     open_folder(config, dataset, folder, "bars", resume=False, force=False)
-    with joined(None, 2) as ray:
-        told = lead(config, "bars", folder, Group(2, 2), lambda: False)
+    with ray_session(None, 2) as ray:
+        told = lead_workers(config, "bars", folder, WorkerGroup(2, 2), lambda: False)
         next(epoch for epoch in told if not isinstance(epoch, str))
         told.close()  # type: ignore[attr-defined]
         until(lambda: not held(ray))
@@ -314,7 +314,7 @@ def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
         assert "--resume goes on" in said
         states = {trial["state"] for trial in results(out).values()}
         assert "stopped" in states <= {"stopped", "finished"}
-        with joined(machines.address, 0) as ray:
+        with ray_session(machines.address, 0) as ray:
             until(lambda: not held(ray))
             assert ray.available_resources()["CPU"] == 2
         with swept(file, out, *words, "--resume") as running:

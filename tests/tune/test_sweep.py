@@ -23,7 +23,7 @@ import yaml
 
 from distvae.config import from_dict
 from distvae.files.refusal import Refusal
-from distvae.machines.worker import STOP
+from distvae.machines.stop_files import STOP_FILE
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import alone, clear, occupied
 from distvae.tune.optuna_study import OptunaStudy
@@ -185,10 +185,10 @@ def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(
     trials, values = Trials(space, tmp_path / "trials"), {"model.kind": "sdm"}
     telling = run_trial(trials, 1, values)
     assert next(telling)["epoch"] == 1
-    (tmp_path / "trials" / STOP.format(trials.owner)).touch()
+    (tmp_path / "trials" / STOP_FILE.format(trials.owner)).touch()
     assert list(telling)[-1] == {"stopped": True}
     assert list(run_trial(trials, 1, values)) == [{"stopped": True}]
-    (tmp_path / "trials" / STOP.format(trials.owner)).unlink()
+    (tmp_path / "trials" / STOP_FILE.format(trials.owner)).unlink()
     done = len((tmp_path / "trials" / "1" / "epochs.jsonl").read_text().splitlines())
     assert 1 <= done < 1000
     again = run_trial(trials, 1, values)

@@ -9,10 +9,12 @@ from typing import Any
 import distvae
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.machines.cluster_check import shared
 from distvae.machines.doctor import verdicts
+from distvae.machines.doctor.diagnosis import Line, merged
 from distvae.machines.doctor.facts import Facts, behind, clock, gather, room
-from distvae.machines.doctor.lines import Line, merged
-from distvae.machines.nodes import Asked, each, leave, round_trip, seen, shared, take_away
+from distvae.machines.nodes import each
+from distvae.machines.shared_folder import Asked, leave, round_trip, seen, take_away
 from distvae.track import Store, without_secrets
 
 HERE = "here"
@@ -22,7 +24,7 @@ LOGS = "what Ray says there: /tmp/ray/session_latest/logs; then end it and start
 ROUNDS = 3  # of asking for the time; the quickest counts
 
 
-def of_here(root: Path, storage: str | None) -> list[Line]:
+def examine_this_machine(root: Path, storage: str | None) -> list[Line]:
     """Lines about this machine alone."""
     facts = gather()
     lines = [
@@ -41,13 +43,13 @@ def of_here(root: Path, storage: str | None) -> list[Line]:
     return merged(lines, [HERE])
 
 
-def of_cluster(address: str, root: Path, storage: str | None) -> list[Line]:
+def examine_cluster(address: str, root: Path, storage: str | None) -> list[Line]:
     """Lines about the machines of a Ray."""
-    from distvae.machines.cluster import joined
+    from distvae.machines.ray_session import ray_session
 
     folder = Folder(storage) if storage else None
     try:
-        with joined(address, 0) as ray:
+        with ray_session(address, 0) as ray:
             return _of_machines(ray, root, folder)
     except RuntimeError as error:
         if "Version mismatch" not in str(error):

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
+from distvae.machines.doctor.diagnosis import Line, size
 from distvae.machines.doctor.facts import Facts, normalised
-from distvae.machines.doctor.lines import Line, size
 from distvae.machines.doctor.sockets import is_open
-from distvae.machines.nodes import STORAGE, Trip
+from distvae.machines.shared_folder import STORAGE, Trip
 
 MIB, GIB = 2**20, 2**30
 INSTALL = "pip install -c requirements.lock -e ."

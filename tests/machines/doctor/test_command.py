@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines.doctor.examination import of_cluster
+from distvae.machines.doctor.examination import examine_cluster
 from tests.ray_cluster import cluster
 
 
@@ -83,8 +83,8 @@ def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_tol
     with cluster() as machines:
         monkeypatch.chdir(other)
         machines.add_node(num_cpus=1000)
-        together = of_cluster(machines.address, tmp_path / "runs", str(tmp_path / "store"))
-        apart = of_cluster(machines.address, tmp_path / "runs", str(own / "store"))
+        together = examine_cluster(machines.address, tmp_path / "runs", str(tmp_path / "store"))
+        apart = examine_cluster(machines.address, tmp_path / "runs", str(own / "store"))
     by_subject = {line.what: line for line in together if line.where == "all 2"}
     assert {"programs", "code", "tokens", "clock", "storage"} <= set(by_subject)
     assert {"memory", "disk"} <= {

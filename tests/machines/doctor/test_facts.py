@@ -25,8 +25,8 @@ def test_facts_are_plain_data() -> None:
 def test_a_machine_without_this_package_can_be_asked() -> None:
     """What is sent to it holds all it needs."""
     code = (
-        "import sys\nfrom ray import cloudpickle\nimport distvae\nfrom distvae.doctor.facts import"
-        " gather\n"
+        "import sys\nfrom ray import cloudpickle\nimport distvae\n"
+        "from distvae.machines.doctor.facts import gather\n"
         "cloudpickle.register_pickle_by_value(distvae)\nsys.stdout.buffer.write(cloudpickle.dumps(gather))"
     )
     sent = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout

@@ -10,18 +10,18 @@ import pytest
 import yaml
 
 from distvae.files.refusal import Refusal
-from distvae.machines.doctor.hosts import Host, fit, quoted, unknown, unreached
-from distvae.machines.doctor.launch import (
+from distvae.machines.doctor.cluster_file import (
     blanks,
+    examine_cluster_file,
     machines_of,
     needed,
-    of_file,
     python_of,
     read,
     schema,
     storage_of,
     traps,
 )
+from distvae.machines.doctor.ssh_host import Host, fit, quoted, unknown, unreached
 
 SOUND: dict[str, Any] = {
     "cluster_name": "lab",
@@ -129,7 +129,7 @@ def test_machines_that_are_made_cannot_be_asked(tmp_path: Path) -> None:
             {"cluster_name": "x", "provider": {"type": "aws", "region": "r"}, "max_workers": 0}
         )
     )
-    assert any("makes the machines" in line.found for line in of_file(file, None))
+    assert any("makes the machines" in line.found for line in examine_cluster_file(file, None))
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n", "provider: local\n", "\xff"])

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distvae.machines.doctor.launch import of_file
-from distvae.machines.doctor.lines import Line
+from distvae.machines.doctor.cluster_file import examine_cluster_file
+from distvae.machines.doctor.diagnosis import Line
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ class Lab:
         file = self.folder / "cluster.yaml"
         file.write_text(yaml.safe_dump(config))
         lines: dict[str, list[Line]] = {}
-        for line in of_file(file, None):
+        for line in examine_cluster_file(file, None):
             lines.setdefault(line.what, []).append(line)
         return lines
 

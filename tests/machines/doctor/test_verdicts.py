@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from distvae.files.refusal import Refusal
 from distvae.machines.doctor import verdicts
+from distvae.machines.doctor.diagnosis import Line, count, merged
 from distvae.machines.doctor.examination import ahead, named
 from distvae.machines.doctor.facts import Facts, gather
-from distvae.machines.doctor.lines import Line, count, merged
-from distvae.machines.nodes import Trip, round_trip
+from distvae.machines.shared_folder import Trip, round_trip
 
 GIB = 2**30
 FACTS: Facts = gather() | {

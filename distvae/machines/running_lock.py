@@ -7,14 +7,14 @@ from pathlib import Path
 
 from distvae.files.refusal import Refusal
 
-RUNNING = "~/.distvae/machines/running"
+RUNNING = "~/.distvae/running"
 """Held by every command that runs there, and gone with it whatever its end; it says what the latest
 of them is.
 """
 
 
 @contextmanager
-def running(what: str) -> Iterator[None]:
+def mark_running(what: str) -> Iterator[None]:
     """While this runs, others see that something does."""
     path = Path(RUNNING).expanduser()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def running(what: str) -> Iterator[None]:
         yield
 
 
-def refuse_to_end() -> None:
+def refuse_if_running() -> None:
     """Refuse to restart Ray where that would end what runs."""
     path = Path(RUNNING).expanduser()
     if not path.exists():

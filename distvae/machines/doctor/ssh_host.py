@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from distvae.files.refusal import Refusal
-from distvae.machines.doctor.lines import Line, size
+from distvae.machines.doctor.diagnosis import Line, size
 from distvae.machines.doctor.verdicts import GIB, clocks
-from distvae.machines.running import RUNNING
+from distvae.machines.running_lock import RUNNING
 
 CONNECT = 5  # seconds in which a machine has to answer
 PATIENCE = 60  # seconds that a command there may take

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.machines.running import RUNNING, refuse_to_end
+from distvae.machines.running_lock import RUNNING, refuse_if_running
 
 HOLD = (
-    "from distvae.machines.running import running\nwith running('distvae tune {}'):\n   "
+    "from distvae.machines.running_lock import mark_running\n"
+    "with mark_running('distvae tune {}'):\n   "
     " print('held', flush=True)\n    input()"
 )
 
@@ -34,7 +35,7 @@ def held(name: str) -> "subprocess.Popen[str]":
 
 
 def test_nothing_runs_on_a_head_that_never_ran_anything() -> None:
-    refuse_to_end()
+    refuse_if_running()
     assert not Path(RUNNING).expanduser().exists()
 
 
@@ -43,10 +44,10 @@ def test_as_long_as_one_command_runs_whatever_its_end_ray_is_not_restarted() -> 
         with pytest.raises(
             Refusal, match=r"'distvae tune two' runs on this head, and 'ray up' restarts Ray"
         ):
-            refuse_to_end()
+            refuse_if_running()
         two.communicate("\n", timeout=30)
         with pytest.raises(Refusal, match="runs on this head"):
-            refuse_to_end()
+            refuse_if_running()
         one.send_signal(signal.SIGKILL)
         one.wait(30)
-    refuse_to_end()
+    refuse_if_running()

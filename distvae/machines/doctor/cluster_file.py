@@ -17,11 +17,12 @@ from typing import Any
 
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_yaml
-from distvae.machines.cluster import SETTINGS
-from distvae.machines.doctor import hosts, verdicts
-from distvae.machines.doctor.hosts import Answer, Host
-from distvae.machines.doctor.lines import Line, merged
-from distvae.machines.nodes import Asked, round_trip
+from distvae.machines.doctor import ssh_host as hosts
+from distvae.machines.doctor import verdicts
+from distvae.machines.doctor.diagnosis import Line, merged
+from distvae.machines.doctor.ssh_host import Answer, Host
+from distvae.machines.ray_session import SETTINGS
+from distvae.machines.shared_folder import Asked, round_trip
 
 HERE = "here"
 BLANKS = re.compile(
@@ -42,7 +43,7 @@ STORAGE = (
 )
 
 
-def of_file(file: Path, storage: str | None) -> list[Line]:
+def examine_cluster_file(file: Path, storage: str | None) -> list[Line]:
     """Lines about a cluster file, and about its machines where they are there already."""
     config = read(file)
     lines = [*schema(config), *traps(config), *blanks(file.read_text()), *needed(config)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines.notices import Notices
+from distvae.machines.preemption import Notices
 from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records
 from distvae.train.team import ALONE, LocalTeam, Team

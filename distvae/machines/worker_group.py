@@ -19,11 +19,11 @@ SMALLEST = 1e-4  # part of a GPU that Ray can count
 
 
 @dataclass(frozen=True)
-class Group:
+class WorkerGroup:
     """Who trains."""
 
-    least: int
-    most: int
+    min_workers: int
+    max_workers: int
     gpus: float | None = 0.0
     """Of each worker; None: one, if Ray has any."""
     address: str | None = None
@@ -34,26 +34,26 @@ class Group:
     @classmethod
     def parse(
         cls, text: str, gpus: float | None = None, address: str | None = None, wait: float = 0.0
-    ) -> "Group":
+    ) -> "WorkerGroup":
         """`N`, or `LEAST:MOST` for as many as there are."""
         parts = text.split(":")
         if len(parts) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,5}", part) for part in parts):
             raise Refusal(
                 f"--workers: '{text}'; a number such as 4, or a range such as 1:4, expected"
             )
-        least, most = int(parts[0]), int(parts[-1])
-        if least > most:
+        min_workers, max_workers = int(parts[0]), int(parts[-1])
+        if min_workers > max_workers:
             raise Refusal(f"--workers: '{text}' falls; a range such as 1:4 expected")
-        refuse_share("--gpus-per-worker", gpus)
-        return cls(least, most, gpus, address, waited(wait))
+        refuse_gpu_share("--gpus-per-worker", gpus)
+        return cls(min_workers, max_workers, gpus, address, checked_wait(wait))
 
 
-def waited(seconds: float) -> float:
+def checked_wait(seconds: float) -> float:
     """Return the seconds of --wait, if they are a number."""
     return float(check("--wait", NonNegative, seconds))
 
 
-def refuse_share(option: str, gpus: float | None) -> None:
+def refuse_gpu_share(option: str, gpus: float | None) -> None:
     """Refuse what Ray cannot give a process of its GPUs."""
     if gpus is None:
         return
@@ -63,7 +63,7 @@ def refuse_share(option: str, gpus: float | None) -> None:
         )
 
 
-def refuse_hidden(option: str, gpus: float | None, device: str) -> None:
+def refuse_hidden_gpus(option: str, gpus: float | None, device: str) -> None:
     """Refuse to train on GPUs that are to be hidden."""
     if gpus == 0 and device == "cuda":
         raise Refusal(
@@ -72,7 +72,7 @@ def refuse_hidden(option: str, gpus: float | None, device: str) -> None:
         )
 
 
-def gpus_each(asked: float | None, device: str, there: float) -> float:
+def gpus_per_process(asked: float | None, device: str, there: float) -> float:
     """Return the GPUs that each process asks Ray for, where Ray has so many.
 
     What was asked for; else one, if there are any and `train.device` lets the process use it.
@@ -82,7 +82,7 @@ def gpus_each(asked: float | None, device: str, there: float) -> float:
     return 1.0 if device == "cuda" or (device == "auto" and there) else 0.0
 
 
-def instead(workers: int, gpus: float, device: str) -> str:
+def suggest_gpu_options(workers: int, gpus: float, device: str) -> str:
     """Say how so many workers could train that would each have a GPU of their own, were there as
     many.
     """
@@ -93,12 +93,12 @@ def instead(workers: int, gpus: float, device: str) -> str:
 
 
 def wait_for_workers(
-    ray: Any, group: Group, config: Train, stop: Callable[[], object]
-) -> Generator[str, None, Group]:
+    ray: Any, group: WorkerGroup, config: Train, stop: Callable[[], object]
+) -> Generator[str, None, WorkerGroup]:
     """Return the group with its GPUs, once Ray has room for it; refuse it if the time to come in is
     over by then.
     """
-    from distvae.machines.nodes import called
+    from distvae.machines.autoscaler import requested_resources
 
     deadline = time.monotonic() + group.wait
     threads = config.threads or 1
@@ -106,14 +106,16 @@ def wait_for_workers(
     if group.wait and (lack := _lack(ray.cluster_resources(), settled, threads)):
         yield f"{lack}; waiting up to {group.wait:.0f} s for more"
     needs = {"CPU": threads, "GPU": settled.gpus or 0.0}
-    with called(needs, group.most) if group.wait else nullcontext():
+    with requested_resources(needs, group.max_workers) if group.wait else nullcontext():
         while lack := _lack(ray.cluster_resources(), settled, threads):
             if stop():
                 raise Interrupted
             if time.monotonic() >= deadline:
                 few = group.gpus is None and "GPUs" in lack
                 ways = (
-                    instead(group.least, ray.cluster_resources().get("GPU", 0.0), config.device)
+                    suggest_gpu_options(
+                        group.min_workers, ray.cluster_resources().get("GPU", 0.0), config.device
+                    )
                     if few
                     else ""
                 )
@@ -128,22 +130,22 @@ def wait_for_workers(
     return settled
 
 
-def _settled(ray: Any, group: Group, device: str) -> Group:
+def _settled(ray: Any, group: WorkerGroup, device: str) -> WorkerGroup:
     """Return the group with the GPUs of each worker, by what Ray has now."""
     return replace(
-        group, gpus=gpus_each(group.gpus, device, ray.cluster_resources().get("GPU", 0.0))
+        group, gpus=gpus_per_process(group.gpus, device, ray.cluster_resources().get("GPU", 0.0))
     )
 
 
-def missing(ray: Any, group: Group, threads: int) -> str:
+def missing(ray: Any, group: WorkerGroup, threads: int) -> str:
     """Say what the fewest workers need that Ray does not have now."""
     return _lack(ray.cluster_resources(), group, threads)
 
 
-def _lack(there: Mapping[str, float], group: Group, threads: int) -> str:
+def _lack(there: Mapping[str, float], group: WorkerGroup, threads: int) -> str:
     """Say what the fewest workers need that is not there."""
     for name, each in {"CPU": threads, "GPU": group.gpus or 0.0}.items():
-        if group.least * each > there.get(name, 0) + 1e-6:
-            needed = f"{group.least} workers need {group.least * each:g} {name}s"
+        if group.min_workers * each > there.get(name, 0) + 1e-6:
+            needed = f"{group.min_workers} workers need {group.min_workers * each:g} {name}s"
             return f"--workers: {needed}, and Ray has {there.get(name, 0):g}"
     return ""

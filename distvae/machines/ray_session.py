@@ -36,7 +36,9 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # trials are asked to stop, and keep what they did
 }
 REACHED = 10.0  # seconds in which a machine has to answer
-MEMORY = 150 * 2**20  # of Ray's object store: reports of epochs are all that passes through it
+OBJECT_STORE_BYTES = (
+    150 * 2**20
+)  # of Ray's object store: reports of epochs are all that passes through it
 
 
 PATIENCE = 5.0
@@ -50,14 +52,17 @@ WIDTH = 120
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Return that nobody asks to stop."""
     return False
 
 
 @contextmanager
-def joined(
-    address: str | None, cpus: int, memory: int = MEMORY, stop: Callable[[], object] = never
+def ray_session(
+    address: str | None,
+    cpus: int,
+    memory: int = OBJECT_STORE_BYTES,
+    stop: Callable[[], object] = never_stop,
 ) -> Iterator[Any]:
     """Join the Ray at an address, or without one a new one on this machine with so many processors.
 
@@ -73,7 +78,7 @@ def joined(
         ):
             yield ray
     else:
-        with _inside(partial(_join, address), stop, never) as ray:
+        with _inside(partial(_join, address), stop, never_stop) as ray:
             yield ray
 
 
@@ -246,6 +251,6 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

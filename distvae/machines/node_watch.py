@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
 
 EVERY = 2.0
 """Seconds between two looks."""
@@ -53,8 +52,3 @@ class Roll:
         """Tell what was seen."""
         while self.told:
             yield self.told.popleft()
-
-
-def alive(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the addresses of the machines that Ray tells of as alive, by their ids."""
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
