@@ -88,7 +88,9 @@ def _blocks(lanes: Lanes, count: int, blocks: int) -> Iterator[Tensor]:
     own.
     """
     schedule = lanes.schedule(0, 0)
-    parts = [torch.from_numpy(lanes.held(k, count).of(schedule)).split(BLOCK) for k in range(count)]
+    parts = [
+        torch.from_numpy(lanes.held(k, count).select(schedule)).split(BLOCK) for k in range(count)
+    ]
     turns = chain.from_iterable(zip(*parts, strict=False))
     return (rows for _, rows in zip(range(blocks), turns, strict=False))
 

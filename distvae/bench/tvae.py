@@ -185,7 +185,7 @@ def settings(case: Case, epochs: int) -> Config:
 
 def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
     config = settings(case, epochs)
-    agree_on_arithmetic(replace(config.train, threads=None)).obey()
+    agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, rows.shape[1])
     estep.begin([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)

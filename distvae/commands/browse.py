@@ -143,7 +143,7 @@ def ui(root: Path, port: int) -> None:
     if store.uri.startswith("http"):
         print(_guide(store, without_secrets(store.uri)))
         return
-    store.opened()
+    store.open_client()
     _refuse_taken(port)
     print(
         _guide(store, f"http://{HOST}:{port}"),

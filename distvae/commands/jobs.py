@@ -250,8 +250,8 @@ def conclude(
     if tracker:
         tracker.model()
         tracker.close()
-        if tracker.whole:
-            progress.say(f"recorded; to look at it: {tracker.look}")
+        if tracker.complete:
+            progress.say(f"recorded; to look at it: {tracker.viewer}")
     if judgement:
         report(judgement, style)
 

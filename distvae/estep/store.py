@@ -137,7 +137,7 @@ class LocalStore(nn.Module):
             4
         )  # no earlier file is ever written over, so it stays valid whatever happens now
         name = f"population-{generation}-{layout['rank']}of{layout['size']}-{token}.arrow"
-        with Folder(folder).new(name) as sink, pa.ipc.new_file(sink, schema) as writer:
+        with Folder(folder).create(name) as sink, pa.ipc.new_file(sink, schema) as writer:
             for part in self.words.split(PART):
                 values = pa.array(part.cpu().numpy().ravel())
                 column = pa.FixedSizeListArray.from_arrays(values, length)
@@ -184,13 +184,16 @@ class LocalStore(nn.Module):
         """Take the rows of its own from a file, batch after batch."""
         import pyarrow as pa
 
-        with folder.open(kept["file"], kept["sha256"]) as file, pa.ipc.open_file(file) as reader:
+        with (
+            folder.open_verified(kept["file"], kept["sha256"]) as file,
+            pa.ipc.open_file(file) as reader,
+        ):
             _check(kept, reader.schema.metadata)
             rows = _held(kept["layout"]).rows()
             for i in range(reader.num_record_batches):
                 column = reader.get_batch(i).column(0)
                 here, rows = rows[: len(column)], rows[len(column) :]
-                own = self.held.has(here)
+                own = self.held.contains(here)
                 held_here = torch.from_numpy(here[own])
                 values = (
                     column.flatten()

@@ -73,39 +73,39 @@ class Folder:
     def __init__(self, place: str | Path) -> None:
         from pyarrow.fs import FileSystem, LocalFileSystem
 
-        self.given = str(place)
-        self.remote = "://" in self.given
-        self.place = self.given if self.remote else str(Path(place).absolute())
+        self.address = str(place)
+        self.remote = "://" in self.address
+        self.place = self.address if self.remote else str(Path(place).absolute())
         """How any process finds it, whatever its current folder."""
         if not self.remote:
             _refuse_unreadable(self.place)
             self.system, self.path = LocalFileSystem(), self.place
             return
-        if not self.given.partition("://")[2].partition("?")[0].strip("/"):
+        if not self.address.partition("://")[2].partition("?")[0].strip("/"):
             raise Refusal(
-                f"storage: {self.given}: names no place; such as s3://bucket/runs expected"
+                f"storage: {self.address}: names no place; such as s3://bucket/runs expected"
             )
         try:
-            self.system, self.path = FileSystem.from_uri(self.given)
+            self.system, self.path = FileSystem.from_uri(self.address)
         except (
             ValueError,
             OSError,
         ) as error:  # the latter where a library is missing, or nothing answers
             shown = re.sub(
-                "(?<=://).*@", "", self.given.partition("?")[0]
+                "(?<=://).*@", "", self.address.partition("?")[0]
             )  # whatever it is, it may be a password
-            why = " ".join(str(error).replace(self.given, shown).split())
+            why = " ".join(str(error).replace(self.address, shown).split())
             raise Refusal(
                 f"storage: {shown}: {why}; a path or a URI that pyarrow reads expected"
             ) from None
 
-    def hasty(self) -> "Folder":
+    def with_short_timeout(self) -> "Folder":
         """Return the same folder, to answer within seconds or not at all: Google's tries for a
         quarter of an hour.
         """
-        if not self.given.startswith(GOOGLE) or LIMIT in self.given:
+        if not self.address.startswith(GOOGLE) or LIMIT in self.address:
             return self
-        return Folder(f"{self.given}{'&' if '?' in self.given else '?'}{LIMIT}={SECONDS}")
+        return Folder(f"{self.address}{'&' if '?' in self.address else '?'}{LIMIT}={SECONDS}")
 
     @classmethod
     def of(cls, place: "str | Path | Folder") -> "Folder":
@@ -114,23 +114,23 @@ class Folder:
 
     def __str__(self) -> str:
         """Where it is, without a password and without options."""
-        return without_password(self.given).partition("?")[0] if self.remote else self.given
+        return without_password(self.address).partition("?")[0] if self.remote else self.address
 
-    def below(self, name: str) -> "Folder":
+    def subfolder(self, name: str) -> "Folder":
         """A folder in this one."""
         place, separator, options = (
-            self.given.partition("?") if self.remote else (self.given, "", "")
+            self.address.partition("?") if self.remote else (self.address, "", "")
         )
         return Folder(f"{place.rstrip('/')}/{name}{separator}{options}")
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        with self.system.open_input_stream(self.at(name)) as stream:
+        with self.system.open_input_stream(self.path_of(name)) as stream:
             return bytes(stream.readall())
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a file by new content, or leave it as it is."""
-        with self.new(name) as sink:
+        with self.create(name) as sink:
             sink.write(content)
 
     def append(self, name: str, content: bytes) -> None:
@@ -140,19 +140,19 @@ class Folder:
         if self.system.type_name in OBJECT_STORES:
             self.write(name, (self.read(name) if self.has(name) else b"") + content)
         elif self.system.type_name == "local":
-            with refusing_full_disk(f"{self}/{name}"), Path(self.at(name)).open("ab") as file:
+            with refusing_full_disk(f"{self}/{name}"), Path(self.path_of(name)).open("ab") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         else:
             with (
                 refusing_full_disk(f"{self}/{name}"),
-                self.system.open_append_stream(self.at(name)) as stream,
+                self.system.open_append_stream(self.path_of(name)) as stream,
             ):
                 stream.write(content)
 
     @contextmanager
-    def new(self, name: str) -> Iterator[Sink]:
+    def create(self, name: str) -> Iterator[Sink]:
         """A file to be written; it has its name once it is whole, and after an error what had it
         before.
         """
@@ -164,7 +164,7 @@ class Folder:
         try:
             with (
                 refusing_full_disk(f"{self}/{name}"),
-                self.system.open_output_stream(self.at(partial)) as stream,
+                self.system.open_output_stream(self.path_of(partial)) as stream,
             ):
                 yield Sink(stream)
             if not whole:
@@ -177,25 +177,25 @@ class Folder:
     def _settle(self, partial: str, name: str) -> None:
         """Let a written file outlast a power cut, and give it its name."""
         if self.system.type_name == "local":
-            with Path(self.at(partial)).open("rb") as file:
+            with Path(self.path_of(partial)).open("rb") as file:
                 os.fsync(file.fileno())
-        self.system.move(self.at(partial), self.at(name))
+        self.system.move(self.path_of(partial), self.path_of(name))
 
-    def open(self, name: str, sha256: str) -> Any:
+    def open_verified(self, name: str, sha256: str) -> Any:
         """A file that a checkpoint names, after its checksum has been checked."""
         try:
-            with self.system.open_input_stream(self.at(name)) as stream:
+            with self.system.open_input_stream(self.path_of(name)) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
         except FileNotFoundError as error:
-            raise Refusal(f"{self.at(name)}: missing; the checkpoint names it") from error
+            raise Refusal(f"{self.path_of(name)}: missing; the checkpoint names it") from error
         if found != sha256:
             raise Refusal(
-                f"{self.at(name)}: altered or damaged: its checksum is not the one in the"
+                f"{self.path_of(name)}: altered or damaged: its checksum is not the one in the"
                 " checkpoint"
             )
-        return self.system.open_input_file(self.at(name))
+        return self.system.open_input_file(self.path_of(name))
 
-    def names(self) -> list[str]:
+    def list_files(self) -> list[str]:
         """Its files."""
         from pyarrow.fs import FileSelector, FileType
 
@@ -206,7 +206,7 @@ class Folder:
         """Whether there is a file of that name; a folder of that name is refused."""
         from pyarrow.fs import FileType
 
-        kind = self.system.get_file_info(self.at(name)).type
+        kind = self.system.get_file_info(self.path_of(name)).type
         if kind == FileType.Directory:
             raise Refusal(f"{self}/{name}: a folder; a file, or none, expected")
         return bool(kind == FileType.File)
@@ -214,9 +214,9 @@ class Folder:
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         if self.has(name):
-            self.system.delete_file(self.at(name))
+            self.system.delete_file(self.path_of(name))
 
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is nothing in it, or it does not exist."""
         from pyarrow.fs import FileSelector, FileType
 
@@ -226,9 +226,9 @@ class Folder:
 
     def remove(self) -> None:
         """Delete it with all that is in it, if it is there."""
-        if not self.empty():
+        if not self.is_empty():
             self.system.delete_dir(self.path)
 
-    def at(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
         """The path of a file in its file system."""
         return f"{self.path.rstrip('/')}/{name}"

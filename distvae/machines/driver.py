@@ -65,7 +65,7 @@ def lead_workers(
 
     rows = read_info(folder)["rows"]["train"]
     lanes, group = _lanes(config, rows, group), limit_to_rows(config, rows, group)
-    for name in folder.names():
+    for name in folder.list_files():
         if name == EVENTS or name.startswith(LEFT):
             folder.delete(name)
     shards = _shards(config, lanes, group)
@@ -143,7 +143,7 @@ def _fit(job: dict[str, Any], folder: Folder, group: WorkerGroup, threads: int) 
 
     from distvae.machines.rendezvous import Unmet
 
-    again, notes = FailureConfig(max_failures=FAILURES), folder.below(f"ray-{job['owner']}")
+    again, notes = FailureConfig(max_failures=FAILURES), folder.subfolder(f"ray-{job['owner']}")
     try:
         trainer = TorchTrainer(
             work,

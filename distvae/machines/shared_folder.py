@@ -19,7 +19,7 @@ def leave(place: str, name: str) -> None:
 
 def seen(place: str) -> list[str]:
     """The files of a folder."""
-    return Folder(place).names()
+    return Folder(place).list_files()
 
 
 def take_away(place: str, name: str) -> None:

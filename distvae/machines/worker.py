@@ -60,7 +60,7 @@ def _work(job: dict[str, Any]) -> bool:
         team = join_team(device)
         store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
         dataset = open_dataset(config.data, quiet=True)
-        agree_on_arithmetic(config.train, device, team, folder).obey()
+        agree_on_arithmetic(config.train, device, team, folder).apply()
         trainer = prepare(config, dataset, team, store, device)
         tell = partial(_tell, folder, owner, team, store)
         tell()

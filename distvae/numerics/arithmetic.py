@@ -46,7 +46,7 @@ class Arithmetic:
     variables: Mapping[str, str]
 
     @classmethod
-    def here(cls, products: Library, threads: int, device: torch.device) -> "Arithmetic":
+    def of_process(cls, products: Library, threads: int, device: torch.device) -> "Arithmetic":
         """Return how this process computes with a library and a number of threads."""
         variables = {
             name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
@@ -54,12 +54,12 @@ class Arithmetic:
         return cls(products, threads, _name(device), processor_name(), _versions(), variables)
 
     @classmethod
-    def now(cls, device: torch.device) -> "Arithmetic":
+    def current(cls, device: torch.device) -> "Arithmetic":
         """Return how torch computes at this moment."""
         asked = torch.get_float32_matmul_precision() == "medium"
-        return cls.here("onednn" if asked else "blas", torch.get_num_threads(), device)
+        return cls.of_process("onednn" if asked else "blas", torch.get_num_threads(), device)
 
-    def obey(self) -> None:
+    def apply(self) -> None:
         """Have torch compute like this from here on."""
         torch.set_num_threads(self.threads)
         # torch asks oneDNN where products may be of bfloat16; a processor that lacks these takes
@@ -71,10 +71,10 @@ class Arithmetic:
             torch.backends.cudnn.deterministic = True
 
     @contextmanager
-    def obeyed(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """Have torch compute like this, and as before afterwards."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-        self.obey()
+        self.apply()
         try:
             yield
         finally:

@@ -61,13 +61,13 @@ class HeldRows:
         rows = (turns[:, None] * self.lanes.count + lanes).ravel()
         return rows[rows < self.lanes.rows]
 
-    def has(self, rows: Rows) -> NDArray[np.bool_]:
+    def contains(self, rows: Rows) -> NDArray[np.bool_]:
         """Which of some rows are held here."""
         return np.asarray(rows % self.lanes.count % self.size == self.rank)
 
-    def of(self, rows: Rows) -> Rows:
+    def select(self, rows: Rows) -> Rows:
         """Those of some rows that are held here."""
-        return rows if self.size == 1 else rows[self.has(rows)]
+        return rows if self.size == 1 else rows[self.contains(rows)]
 
     def index(self, rows: Tensor) -> Tensor:
         """Where each of these rows stands among all that are held."""

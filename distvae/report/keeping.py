@@ -28,7 +28,7 @@ def reported(folder: Path, root: Path, quiet: bool) -> None:
 def keep(folder: Path, page: Path, root: Path) -> None:
     """Give the page of a folder to the record that the folder has in MLflow, if it has one."""
     try:
-        record = Tracker.known(folder, Store.find(root))
+        record = Tracker.of_folder(folder, Store.find(root))
     except (OSError, ValueError, KeyError) as error:
         print(
             f"{folder}: what it remembers of its record is damaged ({error!r}); the report is not"

@@ -77,6 +77,6 @@ def _record(out: Path, comparison: Path, root: Path, quiet: bool) -> None:
     from distvae.report.keeping import reported
     from distvae.track import Store, Tracker
 
-    if record := Tracker.known(out, Store.find(root)):
+    if record := Tracker.of_folder(out, Store.find(root)):
         record.files([comparison], "results")
     reported(out, root, quiet)

@@ -96,12 +96,12 @@ class Restoration:
         self.arithmetic = agree_on_arithmetic(
             config.train, folder=Folder(kept.folder) if kept and kept.resume else None
         )
-        with self.arithmetic.obeyed():
+        with self.arithmetic.applied():
             self.trainer = prepare(config, self.dataset)
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Stage]:
         """Train, and yield where it stands after each epoch."""
-        with self.arithmetic.obeyed():
+        with self.arithmetic.applied():
             for epoch in self._epochs(stop):
                 yield self.stage(epoch)
 
@@ -124,7 +124,7 @@ class Restoration:
         """Seconds that an epoch will take, from a short training aside on a few rows."""
         rows = self.patches.rows[:: -(-len(self.patches.rows) // TRIED)]
         aside = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
-        with self.arithmetic.obeyed():
+        with self.arithmetic.applied():
             _, first, second = prepare(
                 self.config.with_("train", epochs=3, patience=None), aside
             ).run()
@@ -159,7 +159,7 @@ class Restoration:
 
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""
-        with self.arithmetic.obeyed():
+        with self.arithmetic.applied():
             return restored(
                 self.patches, self.trainer.model, self.trainer.estep, self.trainer.device
             )

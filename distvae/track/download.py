@@ -17,7 +17,7 @@ def download_run(record: str, store: Store) -> Path:
     """
     from distvae.data.folders import cache, once
 
-    client = store.opened()
+    client = store.open_client()
     model = _model(client, record)
     folder = cache() / "models" / str(model.model_id)
     once(folder, lambda part: _download(store, model, part))

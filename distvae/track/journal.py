@@ -43,15 +43,15 @@ class Journal:
                 f" {LINES} a new record begins"
             ) from error
 
-    def begin(self, head: Entry) -> None:
+    def write_head(self, head: Entry) -> None:
         """Keep the head; it replaces the one before."""
         Folder(self.folder).write(HEAD, json.dumps(head, indent=1).encode())
 
-    def remember(self, **facts: Any) -> None:
+    def update_head(self, **facts: Any) -> None:
         """Add to the head; a folder that is gone is not made again for it."""
         head = self.head() | facts
         if self.folder.is_dir():
-            self.begin(head)
+            self.write_head(head)
 
     def append(self, entry: Entry) -> None:
         """One thing more to tell."""
@@ -62,19 +62,19 @@ class Journal:
         """What is still to be told."""
         return [entry for entry, _ in self._waiting()]
 
-    def told(self, count: int) -> None:
+    def mark_sent(self, count: int) -> None:
         """Count the first entries that wait as told."""
         if count:
-            self.remember(told=self._waiting()[count - 1][1])
+            self.update_head(told=self._waiting()[count - 1][1])
 
-    def untold(self, lost: Callable[[Entry], bool]) -> None:
+    def mark_unsent(self, lost: Callable[[Entry], bool]) -> None:
         """What was told and is lost waits again, with all that came after it."""
         told, begin = self._told(), 0
         for entry, end in self._entries(0):
             if end > told:
                 return
             if lost(entry):
-                self.remember(told=begin)
+                self.update_head(told=begin)
                 return
             begin = end
 
@@ -111,7 +111,7 @@ class Journal:
             return lines.read(1) != b"\n"
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """While no other process sends what this folder tells; one that does may ask again.
 
         Who wants to be alone with a sweep and a trial of it asks for the sweep first.

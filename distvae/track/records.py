@@ -45,7 +45,7 @@ def list_records(
     """Everything there is, the latest first; `where` is a filter in MLflow's own words."""
     from mlflow.exceptions import MlflowException
 
-    client = store.opened()
+    client = store.open_client()
     names = {found.experiment_id: found.name for found in _all(client.search_experiments)}
     try:
         found = _all(client.search_runs, list(names), where) if names else []

@@ -24,10 +24,10 @@ class Relay:
     def __init__(self, store: Store, root: Path) -> None:
         self.store, self.root = store, root
         self._senders: dict[Path, Sender] = {}
-        self._stirred: set[Path] = set()
+        self._changed: set[Path] = set()
         self._damaged: set[Path] = set()
         self._lock, self._over = threading.Lock(), threading.Event()
-        self._patience = Retries(
+        self._retries = Retries(
             f"MLflow at {without_secrets(store.uri)} does not take what there is to tell",
             f"It is kept in {root}, and 'distvae sync {root}' sends it; nothing else is affected.",
             "MLflow answers again.",
@@ -54,26 +54,26 @@ class Relay:
         """Nothing: Tune pickles whom it calls back, never to read it, and a thread cannot be."""
         return {}
 
-    def stir(self, folder: Path) -> None:
+    def notify(self, folder: Path) -> None:
         """There is something new in a folder, or below it."""
         with self._lock:
-            self._stirred.add(folder)
+            self._changed.add(folder)
 
     def _run(self) -> None:
         while not self._over.wait(GATHERING):
             with self._lock:
-                stirred, self._stirred = sorted(self._stirred), set()
-            for place in stirred:
-                if self._patience.resting or self._over.is_set():
-                    self.stir(place)
+                changed, self._changed = sorted(self._changed), set()
+            for place in changed:
+                if self._retries.resting or self._over.is_set():
+                    self.notify(place)
                 else:
                     self._send(place)
 
     def _send(self, place: Path) -> None:
         """All that a folder and those below it have to tell, until MLflow does not take it."""
         for folder in unsent_folders(place, self._left_out):
-            if not self._patience.tries(partial(self._tell, folder)):
-                self.stir(place)
+            if not self._retries.attempt(partial(self._tell, folder)):
+                self.notify(place)
                 return
 
     def _tell(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ class Retries:
         """Whether it is too soon to try again."""
         return time.monotonic() < self._again
 
-    def tries(self, action: Callable[[], object]) -> bool:
+    def attempt(self, action: Callable[[], object]) -> bool:
         """Whether that went well; the first failure is said, and the first success after it."""
         began = time.monotonic()
         try:

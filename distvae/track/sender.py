@@ -47,10 +47,10 @@ class Sender:
                     HOW[entries[0]["is"]](self, entries)
                     count += len(entries)
             finally:
-                self.journal.told(count)
+                self.journal.mark_sent(count)
         return record
 
-    def begin(self) -> str:
+    def create_record(self) -> str:
         """The id of the record, which exists from now on."""
         with self._alone() as record:
             return record
@@ -62,7 +62,7 @@ class Sender:
         """
         try:
             parent = None if self._goes_on() else self._parent()
-            with self.journal.alone():
+            with self.journal.locked():
                 self.id = self._record(parent)
                 yield self.id
         except BaseException:
@@ -77,7 +77,7 @@ class Sender:
         """The record of the sweep that this is a trial of, which exists from now on."""
         folder = self.journal.head().get("parent")
         return (
-            Sender(self.store, Path(folder)).begin()
+            Sender(self.store, Path(folder)).create_record()
             if folder and Journal(Path(folder)).head()
             else None
         )
@@ -94,7 +94,7 @@ class Sender:
         client, experiment = self.store.connect(head["experiment"])
         if self._knows(client, head.get("id")):
             record = str(head["id"])
-            self.journal.untold(
+            self.journal.mark_unsent(
                 lambda entry: _ends_an_epoch(entry) and entry["step"] not in self._had
             )
         else:
@@ -130,7 +130,7 @@ class Sender:
             client.log_batch(record, params=params[start : start + 100])
         if inputs := _inputs(self.folder, head["params"]):
             client.log_inputs(record, inputs)
-        self.journal.remember(id=record, store=without_secrets(self.store.uri), told=0)
+        self.journal.update_head(id=record, store=without_secrets(self.store.uri), told=0)
         return record
 
     def metrics(self, entries: Sequence[Entry]) -> None:
@@ -176,7 +176,7 @@ class Sender:
         self._client.log_outputs(
             self.id, [LoggedModelOutput(made.model_id, max(self._had, default=0))]
         )
-        self.journal.remember(model=made.model_id)
+        self.journal.update_head(model=made.model_id)
 
     def register(self, entries: Sequence[Entry]) -> None:
         """The model of a run below this sweep in the registry, under an alias that moves on to

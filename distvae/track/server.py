@@ -47,7 +47,7 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
     file = None if database else DATABASE.expanduser()
     there = Folder(storage)
     if file is not None:
-        restore(file, there.below(COPIES))
+        restore(file, there.subfolder(COPIES))
     uri = database or f"sqlite:///{file}"
     _refuse_without_driver(uri)
     server = _start(uri, f"{storage.rstrip('/')}/mlartifacts", port)
@@ -64,11 +64,11 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
     while server.poll() is None and not over.is_set() and missed < MISSED:
         over.wait(EVERY)
         missed = 0 if beside is None or _listens(beside) else missed + 1
-        seen = _kept(file, there.below(COPIES), seen)
+        seen = _kept(file, there.subfolder(COPIES), seen)
     by_itself = server.poll() is not None and not over.is_set()  # Ctrl-C ends both
     server.terminate()
     server.wait()
-    _kept(file, there.below(COPIES), seen)
+    _kept(file, there.subfolder(COPIES), seen)
     if by_itself:
         raise Refusal(f"MLflow's server ended with {server.returncode}; what it said stands above")
 

@@ -67,7 +67,7 @@ class Store:
         return Path(path) if path != self.uri else None
 
     @property
-    def look(self) -> str:
+    def viewer(self) -> str:
         """How to look at it."""
         return without_secrets(self.uri) if self.uri.startswith("http") else "distvae ui"
 
@@ -105,7 +105,7 @@ class Store:
                 database.execute("pragma journal_mode=wal")
             yield
 
-    def opened(self) -> Any:
+    def open_client(self) -> Any:
         """A client to read with; a store that does not exist, does not answer or is of a newer
         MLflow is refused.
         """

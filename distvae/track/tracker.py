@@ -48,7 +48,7 @@ class Tracker:
             f"{self.name}: notes are taken again.",
         )
         where = without_secrets(self.store.uri) if self.store else ""
-        self._patience = Retries(
+        self._retries = Retries(
             f"{self.name}: MLflow at {where} does not take what there is to tell",
             f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
             f"{self.name}: MLflow has everything now.",
@@ -69,7 +69,7 @@ class Tracker:
         return cls(Store.find(root), experiment, folder.name, folder, flatten(config), tags, parent)
 
     @classmethod
-    def known(cls, folder: Path, store: Store) -> "Tracker | None":
+    def of_folder(cls, folder: Path, store: Store) -> "Tracker | None":
         """The record that a folder has in a store, or will have there once it takes what is
         waiting.
         """
@@ -88,18 +88,18 @@ class Tracker:
         return self._sender.id if self._sender else None
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether MLflow has everything."""
-        return not (self._disk.failing or self._patience.failing)
+        return not (self._disk.failing or self._retries.failing)
 
     @property
-    def look(self) -> str:
+    def viewer(self) -> str:
         """How to look at it."""
-        return self.store.look if self.store else ""
+        return self.store.viewer if self.store else ""
 
-    def begin(self) -> None:
+    def create(self) -> None:
         """Create the record, or find the one to go on with."""
-        if self._disk.tries(self._head):
+        if self._disk.attempt(self._head):
             self._deliver()
 
     def epoch(self, record: "Epoch") -> None:
@@ -147,7 +147,7 @@ class Tracker:
 
     def _tell(self, entry: Entry, hurried: bool = False) -> None:
         """Write it down, and send what was written down. What has no folder has nothing to tell."""
-        if self.folder.is_dir() and self._disk.tries(lambda: self._note(entry)):
+        if self.folder.is_dir() and self._disk.attempt(lambda: self._note(entry)):
             self._deliver(hurried)
 
     def _note(self, entry: Entry) -> None:
@@ -164,12 +164,12 @@ class Tracker:
                 "began": self._began,
             }
             params = {name: str(value) for name, value in self.params.items()}
-            Journal(self.folder).begin(head | {"tags": dict(self.tags), "params": params})
+            Journal(self.folder).write_head(head | {"tags": dict(self.tags), "params": params})
 
     def _deliver(self, hurried: bool = False) -> None:
-        if self.store is not None and (hurried or not self._patience.resting):
+        if self.store is not None and (hurried or not self._retries.resting):
             self._sender = self._sender or Sender(self.store, self.folder)
-            self._patience.tries(self._sender.send)
+            self._retries.attempt(self._sender.send)
 
 
 def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str, str]:

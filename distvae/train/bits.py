@@ -69,10 +69,10 @@ def run_arithmetic(info: Mapping[str, Any]) -> Iterator[None]:
     recorded = info.get("arithmetic", {})
     with ExitStack() as stack:
         if recorded:
-            own = Arithmetic.here(
+            own = Arithmetic.of_process(
                 choose_library("auto", recorded), recorded["threads"], torch.device("cpu")
             )
-            stack.enter_context(own.obeyed())
+            stack.enter_context(own.applied())
         yield
 
 
@@ -87,7 +87,7 @@ def _own(config: Train, device: torch.device, reference: Mapping[str, Any]) -> A
             " processor"
         )
     threads = config.threads or reference.get("threads") or torch.get_num_threads()
-    return Arithmetic.here(products, threads, device)
+    return Arithmetic.of_process(products, threads, device)
 
 
 def _refuse(lacking: list[list[str]], run: str) -> None:

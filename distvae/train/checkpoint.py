@@ -115,7 +115,7 @@ def delete_unreferenced(folder: Folder) -> None:
                 *(kept["file"] for kept in facts.get("populations", [])),
             }
             needed |= {facts["best"]["tensors"]} if facts.get("best") else set()
-    for file in folder.names():
+    for file in folder.list_files():
         if file not in needed and file.lstrip(".").startswith(("best-", "last-", "population-")):
             folder.delete(file)
 

@@ -27,9 +27,9 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
         if known:
             _refuse_out_of_reach(Folder(known))
         return Folder(known or local)
-    there = Folder(storage).below(local.name)
+    there = Folder(storage).subfolder(local.name)
     _refuse_out_of_reach(there)
-    if not resume and not Folder(local).empty():
+    if not resume and not Folder(local).is_empty():
         delete_run(local, force)
     local.mkdir(parents=True, exist_ok=True)
     return there
@@ -37,7 +37,7 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
 
 def _refuse_out_of_reach(folder: Folder) -> None:
     """Write a file and read it again, before anything is computed."""
-    folder = folder.hasty()
+    folder = folder.with_short_timeout()
     name, content = f"look-{secrets.token_hex(4)}", secrets.token_bytes(8)
     try:
         folder.write(name, content)

@@ -66,7 +66,7 @@ class Trainer:
     ) -> None:
         self.config, self.team = config, team
         self.device = device or devices.select_device(config.device)
-        self.arithmetic = Arithmetic.now(self.device)
+        self.arithmetic = Arithmetic.current(self.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.train, self.val = train, val
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)
@@ -130,7 +130,9 @@ class Trainer:
 
     def _own(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of some rows that are this worker's."""
-        return self.held.of(rows) if self.estep.block else rows[self.team.rank :: self.team.size]
+        return (
+            self.held.select(rows) if self.estep.block else rows[self.team.rank :: self.team.size]
+        )
 
     def _asked(self, stop: Callable[[], object], visit: int) -> bool:
         """Whether any worker was asked to stop; several come to that agreement every few

@@ -37,7 +37,7 @@ def open_folder(
     if resume and folder.has("run.json"):
         _prolong(config, folder)
         return folder.has("last.json")
-    if not folder.empty():
+    if not folder.is_empty():
         delete_run(folder, force)
     _write_config(config, dataset, folder, recipe)
     return False
@@ -49,7 +49,7 @@ def check_run_folder(
     """Refuse a folder in which the run can neither begin nor go on; change nothing."""
     if resume and folder.has("run.json"):
         _refuse_other_run(config, dataset, folder, recipe)
-    elif not folder.empty():
+    elif not folder.is_empty():
         _refuse_occupied(folder, force)
 
 

@@ -52,7 +52,7 @@ def fit(
 
     Training runs on the device, by default that of `train.device`.
     """
-    agree_on_arithmetic(config.train, device, team, Folder.of(out) if resume else None).obey()
+    agree_on_arithmetic(config.train, device, team, Folder.of(out) if resume else None).apply()
     trainer = prepare(config, dataset, team, device=device)
     return keep(trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
 

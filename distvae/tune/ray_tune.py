@@ -146,7 +146,7 @@ def listening(
         ) -> None:
             for epoch, bound in result["epochs"]:
                 watch.epoch(trial.config["number"], epoch, bound)
-            relay.stir(shared.at(trial.config["number"]))
+            relay.notify(shared.at(trial.config["number"]))
 
         def on_trial_complete(
             self, iteration: int, trials: list[Any], trial: Any, **info: Any

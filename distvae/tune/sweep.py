@@ -80,7 +80,7 @@ def run_sweep(
         check_cluster(ray, Folder(out), "--out with a path on a shared disk")
         prepare_folder(space, out, resume, resources)
         study, record = OptunaStudy(space, out), _record(space, out, store)
-        record.begin()
+        record.create()
         shared = Trials(space, out.absolute() / "trials", resources.group)
         try:
             with Relay(store, shared.folder) as relay:
@@ -371,7 +371,7 @@ def _conclude(
 ) -> Findings:
     """Rank, and tell of it."""
     space, ranked = shared.space, rank(list(watch.results.values()), shared.space.metrics)
-    findings = Findings(out, space.metrics, ranked, record.look, signal)
+    findings = Findings(out, space.metrics, ranked, record.viewer, signal)
     record.files([out / SWEEP_FILE, *write_findings(findings)], "results")
     if "finished" in findings.states and not space.rows:
         best = ranked[0]

@@ -64,13 +64,13 @@ def test_any_number_of_holders_reads_what_any_number_saved(before: int, after: i
         kept: list[Kept] = []
         for rank in range(before):
             store = empty(rank, before)
-            own = torch.from_numpy(store.held.of(every.numpy()))
+            own = torch.from_numpy(store.held.select(every.numpy()))
             store.put(own, words()[own])
             kept += store.save(folder, "a")
         for rank in range(after):
             store = empty(rank, after)
             store.load(folder, kept)
-            own = torch.from_numpy(store.held.of(every.numpy()))
+            own = torch.from_numpy(store.held.select(every.numpy()))
             assert torch.equal(store.get(own), words()[own])
 
 

@@ -46,14 +46,14 @@ def store() -> Iterator[str]:
 
 
 def test_files_are_written_read_and_removed(store: str) -> None:
-    folder = Folder(store).below("files")
-    assert folder.empty()
+    folder = Folder(store).subfolder("files")
+    assert folder.is_empty()
     folder.write("a", b"one")
     folder.append("a", b"two")
-    assert folder.names() == ["a"]
+    assert folder.list_files() == ["a"]
     assert folder.read("a") == b"onetwo"
     folder.remove()
-    assert folder.empty()
+    assert folder.is_empty()
 
 
 def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def shared(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folde
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
-    return Folder(store.replace(f"key:{SECRET}@", "")).below(tmp_path.name)
+    return Folder(store.replace(f"key:{SECRET}@", "")).subfolder(tmp_path.name)
 
 
 def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(
@@ -135,7 +135,7 @@ def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(
 ) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)
     put(shared, "house.png", picture, tmp_path)
-    uri = shared.given.replace(tmp_path.name, f"{tmp_path.name}/house.png")
+    uri = shared.address.replace(tmp_path.name, f"{tmp_path.name}/house.png")
     there = open_dataset(PatchData(path=uri, window=(4, 4)))
     here = open_dataset(PatchData(path=str(tmp_path / "picture.png"), window=(4, 4)))
     assert there.digest == here.digest
@@ -155,7 +155,7 @@ def test_data_of_a_uri_that_is_not_there_or_tells_a_password_is_refused(
     shared: Folder, store: str
 ) -> None:
     with pytest.raises(Refusal, match=r"data\.path: s3://bucket/runs/.*: .*does not exist"):
-        open_dataset(IdxData(path=shared.below("nothing").given))
+        open_dataset(IdxData(path=shared.subfolder("nothing").address))
     with pytest.raises(Refusal, match="names and passwords belong in the environment") as refused:
         open_dataset(IdxData(path=store))
     assert SECRET not in str(refused.value)

@@ -16,30 +16,30 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
 
 
 def test_what_is_written_is_read(folder: Folder) -> None:
-    assert folder.empty()
+    assert folder.is_empty()
     folder.write("a", b"one")
     folder.write("a", b"two")
     folder.append("b", b"x")
     folder.append("b", b"y")
     assert (folder.read("a"), folder.read("b")) == (b"two", b"xy")
-    assert folder.names() == ["a", "b"]
+    assert folder.list_files() == ["a", "b"]
     assert folder.has("a")
     assert not folder.has("c")
-    assert not folder.empty()
+    assert not folder.is_empty()
 
 
 def test_what_is_deleted_is_gone(folder: Folder) -> None:
     folder.write("a", b"one")
     folder.delete("a")
     folder.delete("never there")
-    assert folder.names() == []
+    assert folder.list_files() == []
     folder.remove()
-    assert folder.empty()
+    assert folder.is_empty()
     folder.remove()
 
 
 def write_half(folder: Folder, name: str) -> None:
-    with folder.new(name) as sink:
+    with folder.create(name) as sink:
         sink.write(b"half")
         raise InterruptedError
 
@@ -49,12 +49,12 @@ def test_an_error_while_writing_leaves_the_file_as_it_was(folder: Folder) -> Non
     with pytest.raises(InterruptedError):
         write_half(folder, "a")
     assert folder.read("a") == b"one"
-    assert folder.names() == ["a"]
+    assert folder.list_files() == ["a"]
 
 
 def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"words")
-    assert not Folder(tmp_path / "file").empty()
+    assert not Folder(tmp_path / "file").is_empty()
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_in_a_folder_is_told_without_its_password(
     given: str, name: str, below: str
 ) -> None:
-    folder = Folder(given).below(name)
+    folder = Folder(given).subfolder(name)
     assert str(folder) == below
     assert "secret" not in str(folder)
     if folder.remote:
-        assert folder.given.partition("?")[2] == given.partition("?")[2]
+        assert folder.address.partition("?")[2] == given.partition("?")[2]
 
 
 def test_what_is_not_understood_is_refused_without_what_may_be_a_password() -> None:
@@ -104,5 +104,5 @@ def test_what_was_appended_is_on_the_disk_before_one_goes_on(
     synced: list[os.stat_result] = []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file)))
     folder.append("lines", b"two\n")
-    there = Path(folder.at("lines")).stat()
+    there = Path(folder.path_of("lines")).stat()
     assert [(found.st_ino, found.st_size) for found in synced] == [(there.st_ino, 8)]

@@ -94,7 +94,7 @@ def test_who_trains_for_one_owner_does_not_heed_what_stops_another(tmp_path: Pat
     assert stop_requested(folder, "former")()
     with pytest.raises(Refusal, match="another training"):
         _conclude(True, folder, "former")
-    assert folder.names() == [], "what was told is no longer of use"
+    assert folder.list_files() == [], "what was told is no longer of use"
     with pytest.raises(Interrupted):
         _conclude(True, folder, "former")
 

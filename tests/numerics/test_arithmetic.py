@@ -26,7 +26,7 @@ ZEN_4, ZEN_5, INTEL = (
 def test_products_are_those_of_float32(shape: tuple[int, int, int], setting: str) -> None:
     m, k, n = shape
     a, b = torch.randn(m, k), torch.randn(k, n)
-    with Arithmetic.here(arithmetic.choose_library(setting), 1, CPU).obeyed():
+    with Arithmetic.of_process(arithmetic.choose_library(setting), 1, CPU).applied():
         assert arithmetic.error(a, b) < arithmetic.PRECISE
         assert arithmetic.error(b.T, a.T) < arithmetic.PRECISE
 
@@ -60,21 +60,21 @@ def test_a_recorded_library_is_obeyed_unless_a_setting_says_otherwise() -> None:
 
 def test_what_torch_does_is_read_back_as_it_was_set() -> None:
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    for wanted in (Arithmetic.here("blas", 1, CPU), Arithmetic.here("onednn", 2, CPU)):
-        with wanted.obeyed():
-            assert Arithmetic.now(CPU) == wanted
+    for wanted in (Arithmetic.of_process("blas", 1, CPU), Arithmetic.of_process("onednn", 2, CPU)):
+        with wanted.applied():
+            assert Arithmetic.current(CPU) == wanted
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)
 
 
 def test_every_difference_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Arithmetic.here("blas", 1, CPU)
+    own = Arithmetic.of_process("blas", 1, CPU)
     assert own.differences(own.facts()) == []
     assert replace(own, threads=2).differences(own.facts()) == ["threads 2 instead of 1"]
     assert own.differences(own.facts() | {"torch": "2.0"}) == [
         f"torch {torch.__version__} instead of 2.0"
     ]
     monkeypatch.setenv("MKL_CBWR", "AVX2")
-    assert Arithmetic.here("blas", 1, CPU).differences(own.facts()) == [
+    assert Arithmetic.of_process("blas", 1, CPU).differences(own.facts()) == [
         "MKL_CBWR AVX2 instead of not set"
     ]
     assert own.differences(own.facts() | {"MKL_CBWR": "AVX2"}) == [
@@ -83,7 +83,7 @@ def test_every_difference_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cpu_beside_the_same_gpu_makes_no_difference() -> None:
-    own = replace(Arithmetic.here("blas", 1, CPU), device="NVIDIA H200")
+    own = replace(Arithmetic.of_process("blas", 1, CPU), device="NVIDIA H200")
     assert own.differences(own.facts() | {"processor": INTEL}) == []
     assert own.differences(own.facts() | {"device": "cpu"}) == ["device NVIDIA H200 instead of cpu"]
 

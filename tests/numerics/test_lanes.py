@@ -46,7 +46,9 @@ def test_holders_share_a_batch_evenly(rows: int, batch: int, size: int) -> None:
     lanes = Lanes.of(rows, batch)
     schedule = lanes.schedule(0, 0)[:batch]
     if len(schedule) == batch and lanes.count % size == 0:
-        assert {len(lanes.held(rank, size).of(schedule)) for rank in range(size)} == {batch // size}
+        assert {len(lanes.held(rank, size).select(schedule)) for rank in range(size)} == {
+            batch // size
+        }
 
 
 def test_epochs_and_lanes_are_shuffled_apart() -> None:

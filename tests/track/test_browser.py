@@ -26,7 +26,7 @@ def recorded(root: Path) -> Path:
     folder.mkdir()
     tags = {"kind": "sweep", "folder": str(folder)}
     record = Tracker(Store.find(root), "speech", "night", folder, {"metric.hoyer": "max"}, tags)
-    record.begin()
+    record.create()
     for name, hoyer in (("vae", 0.31), ("sdm", 0.47)):
         trial = tracker(root, f"sweep/trials/{name}", folder, "speech")
         epochs = [replace(RECORD, epoch=n, val_bound=-10.0 / n) for n in (1, 2, 3)]

@@ -136,6 +136,6 @@ def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
     (root / "sweep").mkdir()
     Tracker(
         Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep", "folder": "/gone"}
-    ).begin()
+    ).create()
     with pytest.raises(Refusal, match="of a sweep MLflow keeps results and the report alone"):
         find_folder("sweep", Store.find(root))

@@ -38,7 +38,7 @@ def sweep(root: Path) -> Path:
         {"metric.error": "min", "metric.hoyer": "max"},
         tags,
     )
-    record.begin()
+    record.create()
     for name, worth in WORTH.items():
         trial = tracker(root, f"sweep/trials/{name}", folder)
         trial.epoch(replace(RECORD))
@@ -138,12 +138,12 @@ def test_filters_are_those_of_mlflow(root: Path, sweep: Path) -> None:
 
 def test_a_store_of_a_newer_mlflow_or_none_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no records"):
-        Store.find(tmp_path / "nowhere").opened()
+        Store.find(tmp_path / "nowhere").open_client()
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
         database.execute("update alembic_version set version_num = 'ffffffffffff'")
         database.commit()
     with pytest.raises(Refusal, match="a store that this MLflow can read expected"):
-        Store.find(root).opened()
+        Store.find(root).open_client()
 
 
 @pytest.mark.skipif(
@@ -154,7 +154,7 @@ def test_a_store_whose_driver_is_missing_is_refused(driver: str) -> None:
     with pytest.raises(
         Refusal, match=f"//host/db: No module named '{driver}'; a store that this MLflow can read"
     ):
-        Store(f"postgresql+{driver}://me:secret@host/db").opened()
+        Store(f"postgresql+{driver}://me:secret@host/db").open_client()
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(root: Path, sweep: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_records_of_a_head_come_back_on_another(tmp_path: Path) -> None:
             process.args, env=os.environ, capture_output=True, text=True, check=False
         )
         assert again.stdout == f"MLflow is served on 127.0.0.1:{port} already\n"
-    assert Folder(tmp_path / "shared").below("mlflow").names() == ["mlflow.db"]
+    assert Folder(tmp_path / "shared").subfolder("mlflow").list_files() == ["mlflow.db"]
     for file in (tmp_path / "mlflow").iterdir():
         file.unlink()
     with serving(tmp_path, port):
@@ -109,7 +109,7 @@ class Full(Folder):
     """A folder on a disk without room."""
 
     def write(self, name: str, content: bytes) -> None:
-        with refusing_full_disk(self.at(name)):
+        with refusing_full_disk(self.path_of(name)):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 

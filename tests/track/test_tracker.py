@@ -84,9 +84,9 @@ def test_a_folder_that_was_replaced_begins_a_new_record(root: Path) -> None:
 
 
 def test_a_record_that_this_store_does_not_have_is_begun_anew(root: Path) -> None:
-    tracker(root).begin()
+    tracker(root).create()
     (known,) = runs(root)
-    Journal(root / "one").remember(id="0123456789abcdef0123456789abcdef")
+    Journal(root / "one").update_head(id="0123456789abcdef0123456789abcdef")
     record = tracker(root)
     record.epoch(RECORD)
     assert {run.info.run_id for run in runs(root)} == {known.info.run_id, record.id}
@@ -97,7 +97,7 @@ def test_trials_are_children_of_their_sweep(root: Path) -> None:
     sweep = Tracker(
         Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"}
     )
-    sweep.begin()
+    sweep.create()
     for name in ("0", "1"):
         tracker(root, name, root / "sweep").close("FAILED")
     children = {
@@ -162,7 +162,7 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     sweep = Tracker(
         Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"}
     )
-    sweep.begin()
+    sweep.create()
     first = tracker(root, "sweep/trial", root / "sweep")
     for n in (1, 2, 3):
         first.epoch(replace(RECORD, epoch=n))
@@ -258,13 +258,13 @@ def test_a_folder_that_takes_no_notes_is_named_once_and_stops_nothing(
     (root / "one" / LINES).mkdir()
     record.epoch(RECORD)
     record.epoch(replace(RECORD, epoch=2))
-    assert not record.whole
+    assert not record.complete
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"{root / 'one'} does not take notes" in said
     (root / "one" / LINES).rmdir()
     record.close()
-    assert record.whole
+    assert record.complete
 
 
 def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None:
@@ -294,7 +294,7 @@ def test_whatever_fails_in_between_entries_are_told_once_and_in_order(
             waiting = [entry["n"] for entry in journal.pending()]
             sent = len(waiting) if step == "send" else data.draw(st.integers(0, len(waiting)))
             told += waiting[:sent]
-            journal.told(sent)
+            journal.mark_sent(sent)
         assert told + [entry["n"] for entry in journal.pending()] == list(range(count))
 
 
@@ -302,7 +302,7 @@ def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
     tmp_path: Path,
 ) -> None:
     journal, told, count = Journal(tmp_path), list[int](), 300
-    journal.begin({})
+    journal.write_head({})
 
     def write() -> None:
         for n in range(count):
@@ -313,7 +313,7 @@ def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
     while len(told) < count:
         waiting = [entry["n"] for entry in journal.pending()]
         told += waiting
-        journal.told(len(waiting))
+        journal.mark_sent(len(waiting))
         assert writing.is_alive() or journal.pending() or len(told) == count
     assert told == list(range(count))
 
@@ -321,7 +321,7 @@ def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
 def test_a_relay_sends_what_others_wrote_down_and_what_those_left_that_ended(root: Path) -> None:
     """Trackers without a store are those of trials, in whatever process and on whatever machine."""
     (root / "sweep").mkdir()
-    Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).begin()
+    Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).create()
     old, new = (
         replace(tracker(root, f"sweep/trials/{name}", root / "sweep"), store=None)
         for name in ("old", "new")
@@ -331,7 +331,7 @@ def test_a_relay_sends_what_others_wrote_down_and_what_those_left_that_ended(roo
     assert len(runs(root)) == 1
     with Relay(Store.find(root), root / "sweep" / "trials") as relay:
         new.epoch(RECORD)
-        relay.stir(new.folder)
+        relay.notify(new.folder)
         until = time.monotonic() + 60
         while len(runs(root)) < 2 and time.monotonic() < until:
             time.sleep(0.2)
@@ -356,7 +356,7 @@ def test_a_relay_to_a_store_that_is_away_says_so_once_and_sends_all_when_it_is_b
     with Relay(Store.find(root), root / "trials") as relay:
         for n in (1, 2):
             trial.epoch(replace(RECORD, epoch=n))
-            relay.stir(trial.folder)
+            relay.notify(trial.folder)
             time.sleep(0.7)
         back(root)
     (found,) = runs(root)
@@ -376,11 +376,11 @@ def test_a_relay_leaves_out_what_is_damaged_or_vanishes(
     (root / "trials" / "1" / HEAD).write_text('{"experiment": "he')
     (root / "trials" / "2" / HEAD).unlink()
     with Relay(Store.find(root), root / "trials") as relay:
-        relay.stir(root / "trials")
+        relay.notify(root / "trials")
         for n in range(8, 2, -1):
             time.sleep(0.1)
             (root / "trials" / str(n)).rename(root / f"moved {n}")
-            relay.stir(root / "trials" / str(n))
+            relay.notify(root / "trials" / str(n))
         time.sleep(1)
         last.epoch(RECORD)
         last.close()
@@ -508,11 +508,11 @@ def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(
 def test_who_waits_for_a_sweep_does_not_keep_a_trial_of_it_from_others(root: Path) -> None:
     """Else it would wait for ever for one who registers that trial, and that one for it."""
     (root / "sweep").mkdir()
-    Tracker(None, "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).begin()
+    Tracker(None, "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).create()
     trial = replace(tracker(root, "sweep/1", root / "sweep"), store=None)
     trial.epoch(RECORD)
     sending = threading.Thread(target=sync, args=(root, [trial.folder]), daemon=True)
-    with Journal(root / "sweep").alone():
+    with Journal(root / "sweep").locked():
         sending.start()
         time.sleep(0.5)  # in which it asks for the sweep
         with FileLock(trial.folder / f".{HEAD}.lock", timeout=20):
@@ -579,9 +579,9 @@ def test_where_to_look_names_the_absolute_path(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     assert Store.find(Path("runs")).uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert Store.find(Path("runs")).look == "distvae ui"
+    assert Store.find(Path("runs")).viewer == "distvae ui"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@tracking.example")
-    assert Store.find(Path("runs")).look == "https://tracking.example"
+    assert Store.find(Path("runs")).viewer == "https://tracking.example"
 
 
 def test_a_report_is_kept_long_after_the_end_which_stays_as_it_was(root: Path) -> None:
@@ -591,7 +591,7 @@ def test_a_report_is_kept_long_after_the_end_which_stays_as_it_was(root: Path) -
     (ended,) = runs(root)
     for text in ("first", "second"):
         (root / "one" / "report.html").write_text(text)
-        found = Tracker.known(root / "one", Store.find(root))
+        found = Tracker.of_folder(root / "one", Store.find(root))
         assert found
         found.report(root / "one" / "report.html")
     (after,) = runs(root)
@@ -606,7 +606,7 @@ def test_a_report_that_a_store_did_not_take_waits_for_it(
 ) -> None:
     tracker(root).close()
     (root / "one" / "report.html").write_text("page")
-    found = Tracker.known(root / "one", Store.find(root))
+    found = Tracker.of_folder(root / "one", Store.find(root))
     assert found
     away(root)
     found.report(root / "one" / "report.html")
@@ -639,10 +639,10 @@ def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish
 
 def test_a_folder_without_a_record_or_with_one_elsewhere_is_not_told_of(root: Path) -> None:
     (root / "bare").mkdir()
-    assert Tracker.known(root / "bare", Store.find(root)) is None
+    assert Tracker.of_folder(root / "bare", Store.find(root)) is None
     tracker(root).close()
-    assert Tracker.known(root / "one", Store("http://elsewhere")) is None
-    assert Tracker.known(root / "one", Store.find(root)) is not None
+    assert Tracker.of_folder(root / "one", Store("http://elsewhere")) is None
+    assert Tracker.of_folder(root / "one", Store.find(root)) is not None
 
 
 APPENDER = """
@@ -663,7 +663,7 @@ def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: 
     while any(process.poll() is None for process in started) or journal.pending():
         waiting = journal.pending()
         told += [(entry["from"], entry["n"]) for entry in waiting]
-        journal.told(len(waiting))
+        journal.mark_sent(len(waiting))
     assert [process.returncode for process in started] == [0, 0]
     assert {name: [n for other, n in told if other == name] for name in names} == {
         key: [*range(200)] for key in names

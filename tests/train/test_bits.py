@@ -104,7 +104,7 @@ def test_a_recorded_library_is_used_again(half: Path) -> None:
     )
     with run_arithmetic({"arithmetic": {"products": "blas", "threads": 2}}):
         assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == ("highest", 2)
-    agree_on_arithmetic(tiny.config().train).obey()
+    agree_on_arithmetic(tiny.config().train).apply()
 
 
 def test_a_run_from_before_goes_on_and_is_recorded_from_then_on(half: Path) -> None:

@@ -55,10 +55,12 @@ def test_the_files_of_the_last_two_generations_are_kept_and_no_others(
         folder.write(name, b"")
     for epoch in range(1, last + 1):
         advance(folder, epoch)
-    kept = {file for file in folder.names() if file.startswith("population-")}
+    kept = {file for file in folder.list_files() if file.startswith("population-")}
     assert kept == {f"population-{epoch}.arrow" for epoch in range(max(1, last - 1), last + 1)}
     assert {
-        file for file in folder.names() if not file.startswith(("population-", "last", "previous"))
+        file
+        for file in folder.list_files()
+        if not file.startswith(("population-", "last", "previous"))
     } == beside
     for name, epoch in {"last": last, "previous": last - 1}.items():
         if epoch:

@@ -24,7 +24,7 @@ def save(folder: Path, name: str, rows: Array) -> tuple[int, str]:
     """Write rows to an Arrow file that outlasts a power cut; how many bytes it has, and their
     SHA-256.
     """
-    with Folder(folder).new(name) as sink:
+    with Folder(folder).create(name) as sink:
         _write(sink, rows.ravel(), rows.shape[1], "row")
     return sink.count, sink.digest.hexdigest()
 

@@ -199,7 +199,7 @@ def _gather(
 
 
 def _write(folder: Path, facts: dict[str, Any]) -> None:
-    with Folder(folder).new(MANIFEST) as sink:
+    with Folder(folder).create(MANIFEST) as sink:
         sink.write(json.dumps(facts | {"digest": digest(facts)}, indent=1).encode())
 
 

@@ -36,7 +36,7 @@ def examine_this_machine(root: Path, storage: str | None) -> list[Line]:
         *_kept(root),
         *verdicts.scores(HERE, facts),
         *records(root),
-        *(_alone(Folder(storage).hasty()) if storage else []),
+        *(_alone(Folder(storage).with_short_timeout()) if storage else []),
         *verdicts.tokens(HERE, facts, several=False),
         *verdicts.doors(HERE, facts, None, several=False),
     ]
@@ -177,7 +177,7 @@ def records(root: Path) -> Iterator[Line]:
         yield _made(store.file, next(path for path in store.file.parents if path.exists()))
         return
     try:
-        store.opened()
+        store.open_client()
     except Refusal as error:
         remedy = (
             "MLFLOW_TRACKING_URI names another; training goes on, and 'distvae sync' sends what was"
