@@ -107,5 +107,5 @@ def log_joint(
 
 def evidence(model: TVAE, batch: Batch) -> Tensor:
     """(B,) log p(x), by summing over all states."""
-    z = all_states(model.states)
+    z = all_states(model.code_size)
     return log_joint(model, batch, z.expand(len(batch.x), -1, -1)).logsumexp(1)

@@ -125,7 +125,7 @@ def encode(run: Path, data: str, out: Path, split: str, force: bool) -> None:
 
     opened = Run.open(run)
     count = codes.encode(opened, elsewhere(opened.config, data).data, out, split, force)
-    print(f"{out}: {count:,} codes of {opened.model.states} values")
+    print(f"{out}: {count:,} codes of {opened.model.code_size} values")
 
 
 def check(run: Path, exact: bool, rows: int) -> None:

@@ -23,7 +23,8 @@ from distvae.config.data import (
 from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.net import Net
-from distvae.config.schema import SECTIONS, check, fields_of, read_section
+from distvae.config.registry import SECTIONS
+from distvae.config.schema import check, fields_of, read_section
 from distvae.config.train import Eval, Train
 from distvae.files.refusal import Refusal, nearest
 
@@ -73,19 +74,15 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit each other."""
-        if self.estep.kind not in self.model.estep:
+        goes_with = getattr(self.estep, "models", ())
+        if self.estep.kind not in self.model.estep and self.model.kind not in goes_with:
             wanted = " or ".join(self.model.estep)
             raise Refusal(
                 f"estep.kind: '{self.estep.kind}' with model.kind '{self.model.kind}'; {wanted}"
                 " expected"
             )
-        kept, latent = getattr(self.estep, "states", 1), self.model.latent
-        if latent < 40 and kept > 2**latent:
-            raise Refusal(f"estep.states: {kept}, but {latent} bits have only {2**latent} states")
-        if self.estep.kind == "exact" and latent > 16:
-            raise Refusal(f"model.latent: {latent} with estep.kind 'exact'; at most 16 expected")
-        if isinstance(self.estep, Evolution):
-            self.estep.refuse_few(latent)
+        if isinstance(self.estep, Truncation | Exact):
+            self.estep.check_code_size(self.model.latent)
         if self.eval.codes not in self.model.codes:
             wanted = " or ".join(self.model.codes)
             raise Refusal(

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from distvae.config.schema import Range, family
+from distvae.config.registry import family
+from distvae.config.schema import Range
 from distvae.config.values import Count, NonNegative, Positive, Share, Whole, Widths
 from distvae.files.refusal import Refusal
 

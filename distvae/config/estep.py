@@ -4,14 +4,22 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from distvae.config.net import Net
-from distvae.config.schema import Range, family
+from distvae.config.registry import family
+from distvae.config.schema import Range
 from distvae.config.values import Count, Positive, Share
 from distvae.files.refusal import Refusal
+
+MAX_EXACT_BITS = 16
+"""Bits of a state, at most, whose values are all enumerated."""
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """What every E-step that keeps states for each data point has."""
+    """Settings of an E-step that keeps a population of states for each data point.
+
+    Every E-step whose configuration derives from this one keeps its populations where it is told
+    to: in its own process, or spread over the workers of a run.
+    """
 
     states: Count = 64
     """Distinct states kept for each data point."""
@@ -25,6 +33,18 @@ class Truncation:
     """Visits to the states of new data, which begin at random; those of training data are kept."""
     mapped: str | None = None
     """A folder for a file that holds the states instead of memory; null keeps them in memory."""
+
+    @property
+    def new_states(self) -> int:
+        """New states that a search makes for each data point."""
+        return 0
+
+    def check_code_size(self, bits: int) -> None:
+        """Refuse a model with too few bits to have that many distinct states."""
+        if bits < 40 and self.states > 2**bits:
+            raise Refusal(
+                f"estep.states: {self.states}, but {bits} bits have only {2**bits} states"
+            )
 
 
 @family("estep")
@@ -59,10 +79,17 @@ class Evolution(Truncation):
         if self.crossover == "one_point" and self.parents < 2:
             raise Refusal("estep.parents: 1 with crossover; two or more expected")
 
-    def refuse_few(self, bits: int) -> None:
-        """Refuse operators that want more bits: to cut between two, or to turn over another one in
-        each sibling.
+    @property
+    def new_states(self) -> int:
+        """Children of all generations."""
+        siblings = self.parents - 1 if self.crossover == "one_point" else self.children
+        return self.parents * siblings * self.generations
+
+    def check_code_size(self, bits: int) -> None:
+        """Refuse a model with too few bits to cut between two, or to flip another one in each
+        sibling.
         """
+        super().check_code_size(bits)
         if self.crossover == "one_point" and bits < 2:
             raise Refusal(
                 "estep.crossover: 'one_point' with model.latent = 1, which cannot be cut; none"
@@ -84,6 +111,11 @@ class RandomSearch(Truncation):
     draws: Count = 20
     """New states at each visit."""
 
+    @property
+    def new_states(self) -> int:
+        """The draws."""
+        return self.draws
+
 
 @family("estep")
 @dataclass(frozen=True)
@@ -91,6 +123,13 @@ class Exact:
     """All 2^H states: the exact posterior, for small H."""
 
     kind: ClassVar[str] = "exact"
+
+    def check_code_size(self, bits: int) -> None:
+        """Refuse a model with too many states to enumerate."""
+        if bits > MAX_EXACT_BITS:
+            raise Refusal(
+                f"model.latent: {bits} with estep.kind 'exact'; at most {MAX_EXACT_BITS} expected"
+            )
 
 
 @family("estep")

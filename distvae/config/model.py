@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from distvae.config.net import Net
-from distvae.config.schema import family
+from distvae.config.registry import family
 from distvae.config.values import (
     Activation,
     Count,

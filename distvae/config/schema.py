@@ -7,10 +7,10 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
+from distvae.config.registry import FAMILIES, load_extensions
 from distvae.files.refusal import Refusal, nearest, shown
 
 LONGEST = 1000
@@ -45,28 +45,6 @@ float32.
 """
 
 
-SECTIONS = ("data", "model", "estep", "train", "eval")
-FAMILIES: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
-
-
-def family(section: str) -> Callable[[type], type]:
-    """Register a dataclass as one family of a section, under its `kind`."""
-
-    def register(cls: type) -> type:
-        FAMILIES[section][cls.kind] = cls  # type: ignore[attr-defined]
-        return cls
-
-    return register
-
-
-def load_extensions() -> None:
-    """Import the modules that other packages name as entry points, so that they can register their
-    families.
-    """
-    for point in entry_points(group="distvae.models"):
-        point.load()
-
-
 def kind_of(section: str, tree: Mapping[str, Any]) -> str:
     """The family a section names, or the default one."""
     default = {
@@ -82,7 +60,7 @@ def kind_of(section: str, tree: Mapping[str, Any]) -> str:
             f"{section}.kind: {shown(kind)}; one of {', '.join(FAMILIES[section])} expected"
         )
     if kind not in FAMILIES[section]:
-        load_extensions()
+        load_extensions(section)
     if kind not in FAMILIES[section]:
         raise Refusal(
             f"{section}.kind: no family {shown(kind)}; {nearest(kind, FAMILIES[section])}"

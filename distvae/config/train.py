@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from distvae.config.schema import Range, family
+from distvae.config.registry import family
+from distvae.config.schema import Range
 from distvae.config.values import Count, NonNegative, Positive, Processes, Whole
 
 OfRecordings = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distvae import config
+from distvae.estep.registry import register
 from distvae.estep.stateless import Stateless
 from distvae.interface import Batch
 from distvae.models.nets import encoder
@@ -16,21 +17,20 @@ from distvae.models.vae import VAE
 from distvae.numerics.lanes import HeldRows
 
 
+@register(config.Amortised)
 class Amortised(Stateless):
     """x -> transformed input u -> features -> the model's posterior."""
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(
-        self, config: config.Amortised, dims: int, model: VAE, shape: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, config: config.Amortised, model: VAE) -> None:
         super().__init__()
         self.config = config
-        self.trunk, width = encoder(config, dims, shape)
+        self.trunk, width = encoder(config, model.dims, model.shape)
         self.head = model.head(width)
-        self.register_buffer("shift", torch.zeros(dims))
-        self.register_buffer("scale", torch.ones(dims))
+        self.register_buffer("shift", torch.zeros(model.dims))
+        self.register_buffer("scale", torch.ones(model.dims))
 
     def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Take the statistics that standardise the input from the training data; a value never seen

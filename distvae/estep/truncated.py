@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from distvae import config
 from distvae.estep.block import Block
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
+from distvae.estep.registry import register
 from distvae.estep.stateless import Stateless
 from distvae.estep.store import Draw, Kept, LocalStore, PopulationStore, room
 from distvae.interface import Batch
@@ -34,9 +35,9 @@ class Search(nn.Module):
     store: PopulationStore
     shared = False
 
-    def __init__(self, config: config.Truncation, latent: int) -> None:
+    def __init__(self, config: config.Truncation, model: TVAE) -> None:
         super().__init__()
-        self.config, self.latent = config, latent
+        self.config, self.latent = config, model.code_size
         self.visited: Block | None = None
 
     @property
@@ -153,6 +154,7 @@ class Search(nn.Module):
         self.store.load(folder, kept)
 
 
+@register(config.Evolution)
 class Evolution(Search):
     """Parents selected by fitness, children mutated, generations long."""
 
@@ -187,6 +189,7 @@ class Evolution(Search):
         )
 
 
+@register(config.RandomSearch)
 class RandomSearch(Search):
     """Independent draws from Bernoulli(1 / H)."""
 
@@ -200,13 +203,14 @@ class RandomSearch(Search):
         return new, model.score(batch, new)
 
 
+@register(config.Exact)
 class Exact(Stateless):
     """The exact posterior, on all 2^H states."""
 
-    def __init__(self, latent: int) -> None:
+    def __init__(self, config: config.Exact, model: TVAE) -> None:
         super().__init__()
-        place = torch.arange(latent)
-        self.words = pack((torch.arange(2**latent).unsqueeze(-1) >> place) & 1)
+        place = torch.arange(model.code_size)
+        self.words = pack((torch.arange(2**model.code_size).unsqueeze(-1) >> place) & 1)
 
     def forward(self, model: TVAE, batch: Batch) -> Truncated:
         """The posterior of every row."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distvae.config import Config, to_dict
+from distvae.config import Config, Truncation, to_dict
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.node_watch import Roll
@@ -128,7 +128,7 @@ def _shards(config: Config, lanes: Lanes, group: WorkerGroup) -> Any:
     from distvae.machines.shards import launch_shards
     from distvae.models.population import words_of
 
-    if config.estep.kind not in ("evolution", "random"):
+    if not isinstance(config.estep, Truncation):
         return None
     estep, width = config.estep, words_of(config.model.latent)
     return launch_shards(

@@ -53,7 +53,7 @@ class Gumbel(VAE):
 
     def head(self, width: int) -> nn.Module:
         """Logits."""
-        return BinaryHead(width, self.states)
+        return BinaryHead(width, self.code_size)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
         """The encoder's latents, against pi and at the temperature of now."""
@@ -65,7 +65,7 @@ class Gumbel(VAE):
 
     def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, H) binary states drawn from pi."""
-        return (noise.uniform("spike", 1, self.states) < self.pi).to(self.pi.dtype)
+        return (noise.uniform("spike", 1, self.code_size) < self.pi).to(self.pi.dtype)
 
     def at(self, step: float) -> None:
         """Raise beta, and cool."""

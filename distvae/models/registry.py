@@ -1,28 +1,27 @@
-"""Which class models a configuration."""
+"""The classes that implement the families of models."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-C = TypeVar("C", bound=type)
+from distvae.config.registry import Family, Registry
 
-MODELS: dict[type, type] = {}
+C = TypeVar("C", bound=Callable[..., Any])
+
+MODELS: Registry[Callable[..., Any]] = Registry("model")
 
 
 def register(config: type) -> Callable[[C], C]:
-    """Let a class model the configurations of one family; it is built from (config, dims[,
-    shape]).
+    """Register the decorated class as the model of a configuration class.
+
+    It is called with the configuration and the number of values of an observation. A model whose
+    configuration has `net: conv` is given the shape of an image as well.
     """
-
-    def enter(cls: C) -> C:
-        MODELS[config] = cls
-        return cls
-
-    return enter
+    return MODELS.register(config)
 
 
-def build(config: Any, dims: int, shape: tuple[int, ...] = ()) -> Any:
-    """The model of a configuration, for observations of so many values; of a shape, if its net
-    looks at one.
-    """
-    image = [shape] if getattr(config, "net", "flat") == "conv" else []
-    return MODELS[type(config)](config, dims, *image)
+def build(config: Family, dims: int, shape: tuple[int, ...] = ()) -> Any:
+    """Return the untrained model of a configuration, for observations of a size and shape."""
+    model = MODELS.implementation(config)
+    if getattr(config, "net", "flat") == "conv":
+        return model(config, dims, shape)
+    return model(config, dims)

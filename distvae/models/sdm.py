@@ -68,19 +68,19 @@ class SDM(VAE):
         self.register_buffer("variance", torch.ones(config.columns))
 
     @property
-    def states(self) -> int:
+    def code_size(self) -> int:
         """Values of a code: the dictionary's atoms."""
         return self.config.columns
 
     def head(self, width: int) -> nn.Module:
         """Heads for `a`."""
-        return GaussianHead(width, self.states, LearnedVariance)
+        return GaussianHead(width, self.code_size, LearnedVariance)
 
     def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, k) codes with the training set's mean variances, since each data point has its
         own.
         """
-        return noise.normal("slab", 1, self.states) * self.variance.sqrt()
+        return noise.normal("slab", 1, self.code_size) * self.variance.sqrt()
 
     def output(self, z: Tensor) -> Tensor:
         """The decoder at D a."""

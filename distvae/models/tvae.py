@@ -135,7 +135,7 @@ class TVAE(nn.Module):
 
     def __init__(self, config: TVAEModel, dims: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dims = config, dims
         self.decoder = mlp(config.latent, config.hidden, dims, config.activation)
         self.decoder[0] = FromBits(config.latent, (*config.hidden, dims)[0])
         if config.output == "sigmoid":
@@ -162,13 +162,13 @@ class TVAE(nn.Module):
         return [layer for layer in self.decoder if isinstance(layer, nn.Linear | FromBits)][:-1]
 
     @property
-    def states(self) -> int:
+    def code_size(self) -> int:
         """Bits of a state."""
         return self.config.latent
 
     def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, H) states drawn from the prior."""
-        return (noise.uniform("state", 1, self.states) < self.pi).float()
+        return (noise.uniform("state", 1, self.code_size) < self.pi).float()
 
     def output(self, z: Tensor | States) -> Tensor:
         """The likelihood's parameter."""
@@ -196,7 +196,7 @@ class TVAE(nn.Module):
         decoded once.
         """
         distinct, place = tabulate(words)
-        table = States(rounded(distinct), self.states)
+        table = States(rounded(distinct), self.code_size)
         widest = max((*self.config.hidden, batch.x.shape[1]))
         together = max(1, CACHED // widest) if words.device.type == "cpu" else len(table)
         output = torch.cat([self.output(part) for part in table.split(together)])
@@ -227,7 +227,7 @@ class TVAE(nn.Module):
             return bound
         heavy, place, weight = heaviest(q.place, q.weight, len(q.table))
         some = rounded(heavy)
-        output = self._followed(States(q.table.words[some], self.states), q.output[some])
+        output = self._followed(States(q.table.words[some], self.code_size), q.output[some])
         return self.likelihood.follow(bound, batch.x, output, place, weight, batch.mask)
 
     def _followed(self, states: States, output: Tensor) -> Tensor:
@@ -250,10 +250,13 @@ class TVAE(nn.Module):
         """What pi and sigma^2 need; and how many rows expect so many active latents."""
         code = q.code
         count = (
-            code.sum(1).round().nan_to_num(0).long().clamp(0, self.states)
+            code.sum(1).round().nan_to_num(0).long().clamp(0, self.code_size)
         )  # NaN, until a diverged run is refused
         sums = self.likelihood.statistics(batch.x, q.log_likelihood, q.weight, batch.mask)
-        return {"active": code.sum(0), "counts": count.bincount(minlength=self.states + 1)} | sums
+        return {
+            "active": code.sum(0),
+            "counts": count.bincount(minlength=self.code_size + 1),
+        } | sums
 
     def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
         """Latents active on average and in which rows, and dead; states replaced per row, and

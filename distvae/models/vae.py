@@ -28,7 +28,7 @@ class VAE(nn.Module):
 
     def __init__(self, config: Decoder, dims: int, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dims, self.shape = config, dims, shape
         self.decoder = decoder(config, config.latent, dims, shape)
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.beta = config.beta
@@ -37,13 +37,13 @@ class VAE(nn.Module):
         """Nothing to take from the training data."""
 
     @property
-    def states(self) -> int:
+    def code_size(self) -> int:
         """Values of a latent state."""
         return self.config.latent
 
     def head(self, width: int) -> nn.Module:
         """What turns an encoder's features into this model's posterior."""
-        return GaussianHead(width, self.states)
+        return GaussianHead(width, self.code_size)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
         """The posterior of transformed inputs, with its prior."""
@@ -51,7 +51,7 @@ class VAE(nn.Module):
 
     def prior(self, noise: Noise, estep: Any) -> Tensor:
         """(B, 1, H) states drawn from the prior, one for each row of the noise."""
-        return noise.normal("slab", 1, self.states)
+        return noise.normal("slab", 1, self.code_size)
 
     def output(self, z: Tensor) -> Tensor:
         """The likelihood's parameter."""

@@ -104,8 +104,8 @@ class VSC(VAE):
             choice = noise.bits("choice", 1)[:, 0].remainder(self.config.pseudo_inputs)
             states: Tensor = estep.encode(self.pseudo.points[choice]).points(1, noise)[0]
             return states
-        active = noise.uniform("spike", 1, self.states) < self.config.alpha
-        return active * noise.normal("slab", 1, self.states)
+        active = noise.uniform("spike", 1, self.code_size) < self.config.alpha
+        return active * noise.normal("slab", 1, self.code_size)
 
     def penalty(self, q: Encoded) -> Tensor:
         """(B,) what draws the pseudo-inputs' mean spike to alpha."""
@@ -113,7 +113,7 @@ class VSC(VAE):
             return super().penalty(q)
         assert isinstance(q, SpikeAndSlab)
         mean = q.prior_gamma.mean(-1)
-        return self.states * bernoulli_kl(mean, torch.full_like(mean, self.config.alpha))
+        return self.code_size * bernoulli_kl(mean, torch.full_like(mean, self.config.alpha))
 
     def at(self, step: float) -> None:
         """Raise beta, and let the slabs come to carry information."""

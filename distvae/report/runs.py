@@ -6,7 +6,8 @@ from dataclasses import asdict
 from functools import partial
 
 from distvae.config import Config
-from distvae.config.schema import SECTIONS, read_section
+from distvae.config.registry import SECTIONS
+from distvae.config.schema import read_section
 from distvae.report import drawing, repeat
 from distvae.report.blocks import (
     Block,

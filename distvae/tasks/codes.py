@@ -99,7 +99,7 @@ def _schema(run: Run, data: DataFamily, labelled: bool) -> "pa.Schema":
         origin = {"file": text, "speaker": text, "split": text, "frame": pa.int32()}
     if labelled:
         origin["label"] = pa.int64()
-    code = pa.list_(pa.float32(), run.model.states)
+    code = pa.list_(pa.float32(), run.model.code_size)
     known = {
         "recipe": run.recipe,
         "run": run.info["config_sha256"],

@@ -2,6 +2,7 @@
 
 import torch
 
+from distvae.config import Exact as ExactConfig
 from distvae.data import open_dataset
 from distvae.estep.truncated import Exact
 from distvae.files.refusal import Refusal
@@ -25,14 +26,14 @@ def compare(run: Run, rows: int) -> dict[str, float]:
             f"{run.path}: a run of model.kind '{run.config.model.kind}'; one with binary latents"
             " expected"
         )
-    if model.states > MOST:
+    if model.code_size > MOST:
         raise Refusal(
-            f"{run.path}: {model.states} latents have too many states to enumerate; at most {MOST}"
-            " expected"
+            f"{run.path}: {model.code_size} latents have too many states to enumerate;"
+            f" at most {MOST} expected"
         )
     data = open_dataset(run.config.data, quiet=True).splits["train"][:rows]
     exact, found = (
-        Exact(model.states),
+        Exact(ExactConfig(), model),
         {"bound": 0.0, "log_likelihood": 0.0, "code_difference": 0.0},
     )
     for start in range(0, len(data), BLOCK):

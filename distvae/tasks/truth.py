@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from distvae.config import BarsData, TVAEModel
+from distvae.config import Exact as ExactConfig
 from distvae.data.dataset import Array
 from distvae.data.images.bars import parts, seen
 from distvae.estep.truncated import Exact
@@ -48,7 +49,7 @@ def judge_truth(run: Run, x: Array) -> dict[str, float]:
         if (
             data.correlated
             and data.size > max(map(max, COMBINATIONS)) / 2
-            and run.model.states <= MOST
+            and run.model.code_size <= MOST
         ):
             told |= combined(run.model, data)
     return told
@@ -74,7 +75,7 @@ def combined(model: Any, data: BarsData) -> dict[str, float]:
     x = np.stack([bars[list(those)].sum(0) for those in COMBINATIONS])
     batch = Batch.of(torch.from_numpy(x), torch.arange(len(x)))
     learnt = model.bound(
-        batch, Exact(model.states)(model, batch), Noise(0, EVALUATION, batch.row)
+        batch, Exact(ExactConfig(), model)(model, batch), Noise(0, EVALUATION, batch.row)
     ).double()
     truth, never = log_likelihood(data, x), slice(0, 2)
     told = {"combinations_apart": float((learnt - truth)[never.stop :].abs().mean())}
@@ -88,8 +89,8 @@ def combined(model: Any, data: BarsData) -> dict[str, float]:
 def recovered(model: Any, size: int) -> float:
     """The share of bars that are what one latent, and another for each, adds to the picture."""
     alone = (
-        model.decode(torch.eye(model.states)[:, None])[:, 0]
-        - model.decode(torch.zeros(1, 1, model.states))[0]
+        model.decode(torch.eye(model.code_size)[:, None])[:, 0]
+        - model.decode(torch.zeros(1, 1, model.code_size))[0]
     )
     distance = torch.cdist(torch.from_numpy(parts(size)), alone) / size**0.5
     near, nearest = distance.min(1)

@@ -14,10 +14,8 @@ from distvae.config import (
     Amortised,
     Config,
     Decoder,
-    Evolution,
     GumbelModel,
     Net,
-    RandomSearch,
     SDMModel,
     Truncation,
     TVAEModel,
@@ -169,9 +167,9 @@ def _of_a_visit(config: Config, data: DataSize, workers: int) -> Iterator[Memory
     drawn.
     """
     estep, width = config.estep, words_of(config.model.latent)
-    if not isinstance(estep, Evolution | RandomSearch):
+    if not isinstance(estep, Truncation):
         return
-    block, new = min(estep.block, data.rows) // workers, _new(estep)
+    block, new = min(estep.block, data.rows) // workers, estep.new_states
     kept: Settings = {"estep.states": estep.states, "model.latent": config.model.latent}
     told = f"{block:,} rows with {estep.states:,} states kept and {new:,} new ones each"
     visited = block * (estep.states + new) * (width * WORD + NUMBER)
@@ -179,19 +177,10 @@ def _of_a_visit(config: Config, data: DataSize, workers: int) -> Iterator[Memory
     yield MemoryCost("the first states", DRAWN * estep.states * config.model.latent * WORD, kept)
 
 
-def _searched(estep: Evolution | RandomSearch) -> Settings:
-    names = (
-        ("draws",) if isinstance(estep, RandomSearch) else ("parents", "children", "generations")
-    )
-    return {f"estep.{name}": getattr(estep, name) for name in names}
-
-
-def _new(estep: Evolution | RandomSearch) -> int:
-    """Return how many new states a visit looks at for each row."""
-    if isinstance(estep, RandomSearch):
-        return estep.draws
-    children = estep.parents - 1 if estep.crossover == "one_point" else estep.children
-    return estep.parents * children * estep.generations
+def _searched(estep: Truncation) -> Settings:
+    """Return the settings that decide how many new states a search makes."""
+    names = ("draws", "parents", "children", "generations")
+    return {f"estep.{name}": getattr(estep, name) for name in names if hasattr(estep, name)}
 
 
 def _sizes(config: Config, data: DataSize) -> Settings:

@@ -90,7 +90,7 @@ class Run:
     @torch.no_grad()
     def decode(self, z: ArrayLike | Tensor) -> Array:
         """(N, H) -> (N, D): E[x | z]."""
-        expected = InputFormat("z", self.model.states, unit="code")
+        expected = InputFormat("z", self.model.code_size, unit="code")
         return self.in_blocks(
             expected.table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
         )

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any
 
 from distvae.config import Config, SpeechData
-from distvae.config.schema import FAMILIES, field_types
+from distvae.config.registry import FAMILIES
+from distvae.config.schema import field_types
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tasks.closeness import offered
 from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible

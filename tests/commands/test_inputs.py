@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distvae.config import from_dict
-from distvae.config.schema import FAMILIES, field_types
+from distvae.config.registry import FAMILIES
+from distvae.config.schema import field_types
 from distvae.files.refusal import MESSAGE, Refusal, shown
 from distvae.reproduce.table import TABLES, read_table
 from distvae.tune.axes import read_axes

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distvae.config import Evolution as EvolutionConfig
+from distvae.config import Exact as ExactConfig
 from distvae.config import RandomSearch as RandomSearchConfig
 from distvae.estep.truncated import Evolution, Exact, RandomSearch, Search
 from distvae.interface import Batch
@@ -39,24 +40,24 @@ SEARCHES: list[dict[str, Any]] = [
 searches = pytest.mark.parametrize("fields", SEARCHES, ids=str)
 
 
-def search(fields: dict[str, Any], latent: int, kept: int = KEPT) -> Search:
+def search(fields: dict[str, Any], model: TVAE, kept: int = KEPT) -> Search:
     """A search whose parents and children suit a small model."""
     if "draws" in fields:
-        return RandomSearch(RandomSearchConfig(states=kept, **fields), latent)
+        return RandomSearch(RandomSearchConfig(states=kept, **fields), model)
     return Evolution(
-        EvolutionConfig(**{"states": kept, "parents": 4, "children": 3} | fields), latent
+        EvolutionConfig(**{"states": kept, "parents": 4, "children": 3} | fields), model
     )
 
 
 def begun(fields: dict[str, Any], model: TVAE, batch: Batch, seed: int = 0) -> Search:
-    estep = search(fields, model.states)
+    estep = search(fields, model)
     estep.begin([batch.x], Lanes(len(batch.x), 1).held(), seed)
     return estep
 
 
 def bound(estep: Search, model: TVAE, batch: Batch) -> Tensor:
     """(B,) the bound with the kept states, by the dense model."""
-    z = unpack(estep.store.get(batch.row), model.states).double()
+    z = unpack(estep.store.get(batch.row), model.code_size).double()
     return dense.log_joint(model, batch, z).logsumexp(1)
 
 
@@ -131,10 +132,10 @@ def test_the_size_of_a_block_changes_no_population(fields: dict[str, Any], cut: 
 
 def test_all_states_give_the_likelihood() -> None:
     model = dense.model()
-    batch, estep = dense.rows(20, model, missing=0.2), Exact(model.states)
+    batch, estep = dense.rows(20, model, missing=0.2), Exact(ExactConfig(), model)
     found = model.bound(batch, estep(model, batch), dense.noise(batch))
     torch.testing.assert_close(found.double(), dense.evidence(model, batch), rtol=1e-5, atol=1e-5)
-    assert torch.equal(estep(model, batch).states[0].double(), dense.all_states(model.states))
+    assert torch.equal(estep(model, batch).states[0].double(), dense.all_states(model.code_size))
 
 
 @searches

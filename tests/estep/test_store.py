@@ -190,7 +190,7 @@ def test_a_system_that_sets_no_room_aside_maps_populations_all_the_same(
 def test_a_trainings_result_is_the_same_with_mapped_populations(tmp_path: Path) -> None:
     batch = dense.rows(20, dense.model(latent=70))
     held, mapped = (
-        RandomSearch(config.RandomSearch(states=10, mapped=folder), 70)
+        RandomSearch(config.RandomSearch(states=10, mapped=folder), dense.model(latent=70))
         for folder in (None, str(tmp_path))
     )
     for search in (held, mapped):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distvae.config import Config
-from distvae.config.schema import FAMILIES
+from distvae.config.registry import FAMILIES
 from distvae.estep import assemble
 from distvae.interface import Batch, expect
 from distvae.models.registry import MODELS
@@ -95,7 +95,7 @@ def test_every_family_has_a_model_and_is_among_the_variants() -> None:
 
 
 def test_shapes_are_those_of_the_interface(case: Case) -> None:
-    states = case.model.states
+    states = case.model.code_size
     assert case.q.code.shape == (ROWS, states)
     for draws in (0, 1, 3):
         z, weight = case.q.points(draws, case.noise)

@@ -157,7 +157,7 @@ def test_a_visit_leaves_the_same_populations(latent: int) -> None:
     batch = Batch(batch.x.double(), batch.row)
 
     def kept(model: TVAE) -> list[set[tuple[bool, ...]]]:
-        estep = Evolution(EvolutionConfig(states=40, parents=5, children=4, generations=2), latent)
+        estep = Evolution(EvolutionConfig(states=40, parents=5, children=4, generations=2), model)
         estep.begin([batch.x], Lanes(len(batch.x), 1).held(), 0)
         for visit in range(3):
             estep.ahead(model, batch, dense.noise(batch, visit))

@@ -52,7 +52,10 @@ def gradients(model: TVAE, value: Tensor) -> tuple[Tensor, ...]:
 def test_log_joints_are_those_of_the_dense_model(
     model: TVAE, missing: float, dtype: torch.dtype
 ) -> None:
-    batch, z = dense.rows(ROWS, model, missing=missing), dense.some_states(ROWS, KEPT, model.states)
+    batch, z = (
+        dense.rows(ROWS, model, missing=missing),
+        dense.some_states(ROWS, KEPT, model.code_size),
+    )
     expected = dense.log_joint(model, batch, z)
     model, batch = model.to(dtype), batch._replace(x=batch.x.to(dtype))
     rtol, atol = {torch.float32: (1e-5, 1e-4), torch.float64: (1e-9, 1e-9)}[dtype]
@@ -63,7 +66,7 @@ def test_log_joints_are_those_of_the_dense_model(
 def test_log_joints_stay_exact_far_from_zero() -> None:
     """Pixels of 0 to 255 explained to a few grey levels, as in a picture without noise."""
     model = dense.model(dims=144, variance=None)
-    z = dense.some_states(ROWS, KEPT, model.states)
+    z = dense.some_states(ROWS, KEPT, model.code_size)
     with torch.no_grad():
         dense.layers(model)[-1][1].add_(200)
     x = dense.decode(model, z)[:, 0].float() + torch.randn(ROWS, 144)
@@ -74,7 +77,10 @@ def test_log_joints_stay_exact_far_from_zero() -> None:
 
 @missing
 def test_the_gradient_is_that_of_the_dense_bound(model: TVAE, missing: float) -> None:
-    batch, z = dense.rows(ROWS, model, missing=missing), dense.some_states(ROWS, KEPT, model.states)
+    batch, z = (
+        dense.rows(ROWS, model, missing=missing),
+        dense.some_states(ROWS, KEPT, model.code_size),
+    )
     q = model.posterior(batch, pack(z))
     found = gradients(model, model.objective(batch, q, dense.noise(batch)))
     expected = gradients(model, dense.log_joint(model, batch, z).logsumexp(1))
@@ -86,7 +92,7 @@ def test_with_all_states_bound_and_gradient_are_those_of_the_likelihood(
     model: TVAE, missing: float
 ) -> None:
     batch = dense.rows(ROWS, model, missing=missing)
-    z = dense.all_states(model.states).expand(ROWS, -1, -1)
+    z = dense.all_states(model.code_size).expand(ROWS, -1, -1)
     found = model.objective(batch, model.posterior(batch, pack(z)), dense.noise(batch))
     expected = dense.evidence(model, batch)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
@@ -96,14 +102,14 @@ def test_with_all_states_bound_and_gradient_are_those_of_the_likelihood(
 @given(SEED, st.integers(1, 64))
 def test_the_bound_never_exceeds_the_likelihood(seed: int, kept: int) -> None:
     model = dense.model(seed)
-    batch, z = dense.rows(8, model, seed), dense.some_states(8, kept, model.states, seed)
+    batch, z = dense.rows(8, model, seed), dense.some_states(8, kept, model.code_size, seed)
     assert (bound(model, batch, z).double() <= dense.evidence(model, batch) + 1e-4).all()
 
 
 def test_what_is_missing_is_marginalised(model: TVAE) -> None:
     """With the missing values cut off data and decoder, the same densities are left."""
     seen = torch.arange(7) % 3 != 0
-    z = dense.some_states(ROWS, KEPT, model.states)
+    z = dense.some_states(ROWS, KEPT, model.code_size)
     whole = dense.rows(ROWS, model)
     batch = Batch(whole.x, whole.row, seen.expand(ROWS, -1))
     found = bound(model, batch, z)
@@ -118,7 +124,10 @@ def test_what_is_missing_is_marginalised(model: TVAE) -> None:
 
 @missing
 def test_two_halves_add_up_to_the_whole(model: TVAE, missing: float) -> None:
-    batch, z = dense.rows(ROWS, model, missing=missing), dense.some_states(ROWS, KEPT, model.states)
+    batch, z = (
+        dense.rows(ROWS, model, missing=missing),
+        dense.some_states(ROWS, KEPT, model.code_size),
+    )
 
     def told(rows: slice) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
         part = dense.part(batch, rows)
@@ -143,7 +152,10 @@ def test_two_halves_add_up_to_the_whole(model: TVAE, missing: float) -> None:
 def test_closed_forms_maximise_the_expected_log_joint_and_never_lower_the_bound(
     model: TVAE, missing: float
 ) -> None:
-    batch, z = dense.rows(ROWS, model, missing=missing), dense.some_states(ROWS, KEPT, model.states)
+    batch, z = (
+        dense.rows(ROWS, model, missing=missing),
+        dense.some_states(ROWS, KEPT, model.code_size),
+    )
     before, weight = bound(model, batch, z), dense.log_joint(model, batch, z).softmax(1).detach()
     with torch.no_grad():
         model.maximise(model.statistics(batch, model.posterior(batch, pack(z)), dense.noise(batch)))
@@ -170,7 +182,7 @@ def test_closed_forms_maximise_the_expected_log_joint_and_never_lower_the_bound(
 
 
 def test_expectations_are_weighted_sums_over_the_kept_states(model: TVAE) -> None:
-    batch, z = dense.rows(ROWS, model), dense.some_states(ROWS, KEPT, model.states)
+    batch, z = dense.rows(ROWS, model), dense.some_states(ROWS, KEPT, model.code_size)
     q = model.posterior(batch, pack(z))
     joint = dense.log_joint(model, batch, z)
     weight = joint.softmax(1)
@@ -189,7 +201,7 @@ def test_draws_come_as_often_as_their_weights_say() -> None:
     from scipy import stats
 
     model = dense.model()
-    batch, z = dense.rows(1, model), dense.some_states(1, KEPT, model.states)
+    batch, z = dense.rows(1, model), dense.some_states(1, KEPT, model.code_size)
     q, draws = model.posterior(batch, pack(z)), 20_000
     points, weight = q.points(draws, dense.noise(batch))
     assert torch.equal(weight, torch.full((1, draws), 1 / draws))

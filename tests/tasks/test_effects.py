@@ -46,4 +46,4 @@ def test_a_run_is_measured(which: str, request: pytest.FixtureRequest) -> None:
     run: Run = request.getfixturevalue(which)
     other = Run.open(run.path)
     other.config = run.config.with_("eval", metrics=["effects"])
-    assert 1 <= judge(other).summary["effective_effects"] <= run.model.states
+    assert 1 <= judge(other).summary["effective_effects"] <= run.model.code_size

@@ -44,7 +44,7 @@ class Linear:
         self.x = torch.rand(ROWS, tiny.DIMS, generator=torch.Generator().manual_seed(0))
         if model["kind"] == "vsc":
             self.estep.head.linear.bias[
-                -self.model.states :
+                -self.model.code_size :
             ] = -0.7  # gates at a half, where an untrained one is open
         self.estep.begin([self.x], Lanes(ROWS, 1).held(), 0)
 
@@ -62,8 +62,8 @@ class Linear:
     def log_evidence(self) -> Tensor:
         """(ROWS,) log p(x), by the Gaussians that the states of spikes or bits leave."""
         batch, q, _ = self.repeated(1)
-        zero = self.model.output(torch.zeros(1, self.model.states))
-        weights = (self.model.output(torch.eye(self.model.states)) - zero).T
+        zero = self.model.output(torch.zeros(1, self.model.code_size))
+        weights = (self.model.output(torch.eye(self.model.code_size)) - zero).T
         variance = (
             q.prior_log_variance.exp()
             if isinstance(q, LearnedVariance)

@@ -39,7 +39,7 @@ def test_seconds_by_part_make_up_the_epochs() -> None:
 @given(st.integers(0, 2**31))
 def test_active_latents_are_counted_as_numpy_counts_them(seed: int) -> None:
     model = dense.model(seed)
-    batch, z = dense.rows(40, model, seed=seed), dense.some_states(40, 9, model.states)
+    batch, z = dense.rows(40, model, seed=seed), dense.some_states(40, 9, model.code_size)
     q = model.posterior(batch, pack(z))
     total = {
         name: value.double()
@@ -47,7 +47,7 @@ def test_active_latents_are_counted_as_numpy_counts_them(seed: int) -> None:
     }
     active = q.code.sum(1).round().detach().numpy()
     np.testing.assert_array_equal(
-        total["counts"], np.bincount(active.astype(int), minlength=model.states + 1)
+        total["counts"], np.bincount(active.astype(int), minlength=model.code_size + 1)
     )
     told = model.telemetry(total)
     for share in (10, 50, 90):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import BarsData, Config, SpritesData, from_dict
-from distvae.config.schema import FAMILIES, SECTIONS, field_types, fields_of
+from distvae.config.registry import FAMILIES, SECTIONS
+from distvae.config.schema import field_types, fields_of
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import one_line, parse_yaml, read_yaml
 

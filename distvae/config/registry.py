@@ -1,0 +1,79 @@
+"""Families and their implementations: models, E-steps and data, ours and those of other packages.
+
+A family has two parts. Its configuration is a frozen dataclass, decorated with `family` and known
+by its `kind`. Its implementation is a class, entered for that dataclass in the `Registry` of the
+section. Other packages name the modules that define both as entry points, which are imported when
+a configuration names a kind that is not built in.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import ClassVar, Generic, Protocol, TypeVar, cast
+
+from distvae.files.refusal import Refusal
+
+SECTIONS = ("data", "model", "estep", "train", "eval")
+FAMILIES: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
+"""The configuration classes of each section, by kind."""
+ENTRY_POINTS = {"data": "distvae.data", "model": "distvae.models", "estep": "distvae.esteps"}
+"""The group of entry points in which other packages name their families of a section."""
+
+
+class Family(Protocol):
+    """A configuration class that can be registered."""
+
+    kind: ClassVar[str]
+
+
+F = TypeVar("F", bound=type[Family])
+C = TypeVar("C", bound=Callable[..., object])
+Implementation = TypeVar("Implementation")
+
+
+def family(section: str) -> Callable[[F], F]:
+    """Register the decorated dataclass as a family of a section, under its `kind`."""
+
+    def register(config: F) -> F:
+        FAMILIES[section][config.kind] = config
+        return config
+
+    return register
+
+
+def load_extensions(section: str) -> None:
+    """Import the modules that other packages name as entry points for a section."""
+    if section in ENTRY_POINTS:
+        for point in entry_points(group=ENTRY_POINTS[section]):
+            point.load()
+
+
+class Registry(Generic[Implementation]):
+    """The implementations of the families of one section."""
+
+    def __init__(self, section: str) -> None:
+        self.section = section
+        self._implementations: dict[type, Implementation] = {}
+
+    def register(self, config: type) -> Callable[[C], C]:
+        """Register the decorated class as the implementation of a configuration class."""
+
+        def enter(implementation: C) -> C:
+            self._implementations[config] = cast(Implementation, implementation)
+            return implementation
+
+        return enter
+
+    def implementation(self, config: Family) -> Implementation:
+        """Return what was registered for the class of a configuration."""
+        try:
+            return self._implementations[type(config)]
+        except KeyError:
+            name = type(config).__name__
+            raise Refusal(
+                f"{self.section}.kind: '{config.kind}' has a configuration ({name}) but no"
+                f" implementation; a class registered for {name} expected"
+            ) from None
+
+    def __iter__(self) -> Iterator[type]:
+        """Yield the configuration classes that have an implementation."""
+        return iter(self._implementations)

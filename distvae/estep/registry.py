@@ -1,0 +1,23 @@
+"""The classes that implement the families of E-steps."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from distvae.config.registry import Family, Registry
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+ESTEPS: Registry[Callable[..., Any]] = Registry("estep")
+
+
+def register(config: type) -> Callable[[C], C]:
+    """Register the decorated class as the E-step of a configuration class.
+
+    It is called with the configuration and the model that it finds posteriors for.
+    """
+    return ESTEPS.register(config)
+
+
+def build(config: Family, model: Any) -> Any:
+    """Return the untrained E-step of a configuration, for a model."""
+    return ESTEPS.implementation(config)(config, model)

@@ -1,0 +1,82 @@
+"""Families of other packages: registered like ours, found through entry points, and used."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import ClassVar
+
+import pytest
+
+from distvae import config, estep
+from distvae.config import registry
+from distvae.config.registry import FAMILIES, Registry, family
+from distvae.estep.truncated import RandomSearch
+from distvae.files.refusal import Refusal
+
+
+@pytest.fixture(autouse=True)
+def families_of_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave no family behind."""
+    before = {section: dict(families) for section, families in FAMILIES.items()}
+    yield
+    FAMILIES.clear()
+    FAMILIES.update(before)
+
+
+def foreign_search() -> None:
+    """Register an E-step, as the module of another package does."""
+
+    @family("estep")
+    @dataclass(frozen=True)
+    class ForeignConfig(config.Truncation):
+        kind: ClassVar[str] = "foreign"
+        models: ClassVar[tuple[str, ...]] = ("tvae",)
+
+    @estep.register(ForeignConfig)
+    class Foreign(RandomSearch):
+        """A search of another package."""
+
+
+def test_an_estep_of_another_package_is_found_and_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[str] = []
+
+    class Point(EntryPoint):
+        def load(self) -> None:
+            foreign_search()
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        groups.append(group)
+        return [Point("foreign", "foreign", group)]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    tree = {"model": {"kind": "tvae", "latent": 6}, "estep": {"kind": "foreign", "states": 3}}
+    found = config.from_dict(tree)
+    assert groups == ["distvae.esteps"]
+    _, search = estep.assemble(found, 5)
+    assert type(search).__name__ == "Foreign"
+    assert config.to_dict(found)["estep"]["states"] == 3
+
+
+def test_an_estep_goes_with_the_models_that_it_names() -> None:
+    foreign_search()
+    with pytest.raises(Refusal, match=r"estep\.kind: 'foreign' with model\.kind 'vae'"):
+        config.from_dict({"model": {"kind": "vae"}, "estep": {"kind": "foreign"}})
+
+
+@pytest.mark.parametrize("section", ["model", "estep", "data"])
+def test_a_configuration_without_an_implementation_is_refused(section: str) -> None:
+    @dataclass(frozen=True)
+    class Lonely:
+        kind: ClassVar[str] = "lonely"
+
+    implementations: Registry[type] = Registry(section)
+    with pytest.raises(Refusal, match=f"{section}.kind: 'lonely' has a configuration"):
+        implementations.implementation(Lonely())
+
+
+def test_all_kinds_have_a_group_of_entry_points() -> None:
+    assert registry.ENTRY_POINTS == {
+        "data": "distvae.data",
+        "model": "distvae.models",
+        "estep": "distvae.esteps",
+    }
