@@ -60,7 +60,7 @@ Q = TypeVar("Q", contravariant=True)
 class LatentModel(Protocol[Q]):
     """p(x, z), and how it is fitted given posteriors."""
 
-    def begin(self, blocks: Iterable[Tensor]) -> None:
+    def prepare(self, blocks: Iterable[Tensor]) -> None:
         """Take what is needed from the training data before the first epoch."""
 
     def decode(self, z: Tensor) -> Tensor:
@@ -106,12 +106,12 @@ class EStep(Protocol[M, Q_co]):
     block: int
     """Rows that `ahead` looks at together; 0 where there is nothing to do before a batch."""
 
-    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Take what is needed from the training data before the first epoch: statistics, first
         states.
         """
 
-    def ahead(self, model: M, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    def search_block(self, model: M, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Improve the posteriors of a block of rows whose batches come next; sums worth knowing."""
 
     def prefetch(self, rows: Tensor) -> None:

@@ -192,8 +192,8 @@ def trainer_of(work: Work, device: torch.device) -> Trainer:
     config, rows = work
     model, estep = assemble(config, rows.shape[1])
     blocks = [torch.from_numpy(rows)]
-    model.begin(blocks)
-    estep.begin(blocks, Lanes.of(len(rows), config.train.batch).held(), config.train.seed)
+    model.prepare(blocks)
+    estep.prepare(blocks, Lanes.of(len(rows), config.train.batch).held(), config.train.seed)
     return Trainer(config.train, model, estep, rows, rows[:BLOCK], ALONE, device)
 
 

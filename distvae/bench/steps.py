@@ -103,7 +103,7 @@ def trainer_on_noise(config: Config) -> Trainer:
     x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
     agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, config.data.dims)
-    estep.begin([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
+    estep.prepare([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
     return Trainer(config.train, model, estep, x, x[:1])
 
 

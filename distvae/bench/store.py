@@ -62,7 +62,7 @@ def measure(rows: int, count: int, blocks: int, folder: Path | None) -> dict[str
             " expected"
         )
     store, figures = _started(lanes, count), {}
-    figures["begin_s"] = _seconds(store.begin, partial(first_states, STATES, LATENT, 0))
+    figures["begin_s"] = _seconds(store.initialise, partial(first_states, STATES, LATENT, 0))
     figures |= _visits(store, visited)
     with tempfile.TemporaryDirectory(prefix="distvae-bench-", dir=folder) as place:
         files, figures["save_s"] = _timed(store.save, place, "bench")

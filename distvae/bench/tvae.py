@@ -187,7 +187,7 @@ def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
     config = settings(case, epochs)
     agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, rows.shape[1])
-    estep.begin([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
+    estep.prepare([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)
 
 
@@ -197,7 +197,7 @@ def _timed(trainer: Trainer, clock: Clock) -> Iterator[Times]:
     for rows in _cut(np.arange(len(trainer.train)), BLOCK):
         noise = Noise(0, trainer.position.epoch, torch.from_numpy(rows))
         batch = Batch(torch.from_numpy(trainer.train[rows]), noise.row)
-        estep = _seconds(clock, trainer.estep.ahead, trainer.model, batch, noise)
+        estep = _seconds(clock, trainer.estep.search_block, trainer.model, batch, noise)
         mstep = sum(_seconds(clock, trainer.step, part) for part in _cut(rows, BATCH))
         yield Times(len(rows), estep, mstep, product())
 

@@ -32,7 +32,7 @@ class Amortised(Stateless):
         self.register_buffer("shift", torch.zeros(model.dims))
         self.register_buffer("scale", torch.ones(model.dims))
 
-    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Take the statistics that standardise the input from the training data; a value never seen
         keeps its units.
         """

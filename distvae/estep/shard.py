@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distvae.estep.store import Draw, Kept, LocalStore, room
+from distvae.estep.store import Draw, LocalStore, PopulationFile, empty_populations
 from distvae.files.memory import peak_memory
 from distvae.numerics.lanes import HeldRows
 
@@ -38,12 +38,12 @@ class Shard:
         self.version = torch.empty(0, dtype=torch.int64)
         self.present: str | None = None
 
-    def begin(self, draw: Draw) -> str:
+    def initialise(self, draw: Draw) -> str:
         """Fill it with first states; the new incarnation."""
-        self._empty().begin(draw)
+        self._empty().initialise(draw)
         return self._filled()
 
-    def restore(self, folder: Path | str, files: Sequence[Kept]) -> str:
+    def restore(self, folder: Path | str, files: Sequence[PopulationFile]) -> str:
         """Fill it from the files of a generation; the new incarnation."""
         self._empty().load(folder, files)
         return self._filled()
@@ -72,7 +72,7 @@ class Shard:
         self.version[index[newer]] = step
         return int(newer.sum())
 
-    def snapshot(self, folder: Path | str, generation: str, incarnation: str) -> Kept:
+    def snapshot(self, folder: Path | str, generation: str, incarnation: str) -> PopulationFile:
         """Write all rows to a new file; how a checkpoint names it."""
         (kept,) = self._meant(incarnation).save(folder, generation)
         return kept
@@ -87,7 +87,7 @@ class Shard:
             "memory": peak_memory(),
         }
 
-    def lacking(self) -> int:
+    def rows_without_memory(self) -> int:
         """Rows whose states will take memory of the machine, and have none yet."""
         return 0 if self.store or self.mapped else len(self.held.rows())
 
@@ -105,7 +105,7 @@ class Shard:
         self.present = None
         if self.store is None:
             self.store = LocalStore(
-                room(len(self.held.rows()), *self.shape, self.mapped), self.held
+                empty_populations(len(self.held.rows()), *self.shape, self.mapped), self.held
             )
         return self.store
 

@@ -16,10 +16,10 @@ class Stateless(nn.Module):
 
     block = 0
 
-    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Nothing to take from the data."""
 
-    def ahead(self, model: Any, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    def search_block(self, model: Any, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Nothing to improve."""
         return {}
 

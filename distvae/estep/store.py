@@ -42,7 +42,7 @@ class Layout(TypedDict):
     words: int
 
 
-class Kept(TypedDict):
+class PopulationFile(TypedDict):
     """A file of populations, as a checkpoint names it."""
 
     file: str
@@ -58,7 +58,7 @@ class PopulationStore(Protocol):
     them.
     """
 
-    def begin(self, draw: Draw) -> None:
+    def initialise(self, draw: Draw) -> None:
         """Fill it with the first states of all rows."""
 
     def get(self, rows: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ class PopulationStore(Protocol):
     def drain(self) -> None:
         """Wait until all that was put is where it belongs."""
 
-    def save(self, folder: Path | str, generation: str) -> list[Kept]:
+    def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
         """Write new files of a generation; how a checkpoint names them."""
 
-    def load(self, folder: Path | str, files: Sequence[Kept]) -> None:
+    def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
         """Fill it from the files of a generation, however many holders wrote them."""
 
     def telemetry(self) -> dict[str, float]:
@@ -98,7 +98,7 @@ class LocalStore(nn.Module):
         else:
             self.register_buffer("words", words, persistent=False)
 
-    def begin(self, draw: Draw) -> None:
+    def initialise(self, draw: Draw) -> None:
         """Fill it with the first states of all rows."""
         rows = torch.from_numpy(self.held.rows())
         for first in range(0, len(rows), DRAWN):
@@ -126,7 +126,7 @@ class LocalStore(nn.Module):
         """Nothing to tell."""
         return {}
 
-    def save(self, folder: Path | str, generation: str) -> list[Kept]:
+    def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
         """Write all rows to a new Arrow file; how a checkpoint names it."""
         import pyarrow as pa
 
@@ -146,7 +146,7 @@ class LocalStore(nn.Module):
             {"file": name, "sha256": sink.digest.hexdigest(), "bytes": sink.count, "layout": layout}
         ]
 
-    def load(self, folder: Path | str, files: Sequence[Kept]) -> None:
+    def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
         """Fill it from the files of a generation that hold rows of its own."""
         place, missing = Folder(folder), torch.ones(len(self.words), dtype=torch.bool)
         for kept in files:
@@ -169,7 +169,7 @@ class LocalStore(nn.Module):
             "words": width,
         }
 
-    def _fitting(self, kept: Kept) -> Layout:
+    def _fitting(self, kept: PopulationFile) -> Layout:
         """The layout of a file, if it holds states such as these."""
         layout, own = kept["layout"], self.layout()
         for name in ("rows", "states", "words"):
@@ -180,7 +180,7 @@ class LocalStore(nn.Module):
                 )
         return layout
 
-    def _fill(self, folder: Folder, kept: Kept, missing: Tensor) -> None:
+    def _fill(self, folder: Folder, kept: PopulationFile, missing: Tensor) -> None:
         """Take the rows of its own from a file, batch after batch."""
         import pyarrow as pa
 
@@ -219,7 +219,7 @@ def _metadata(layout: Layout) -> dict[str, str]:
     return {name: str(value) for name, value in ({"version": VERSION} | layout).items()}
 
 
-def _check(kept: Kept, metadata: dict[bytes, bytes]) -> None:
+def _check(kept: PopulationFile, metadata: dict[bytes, bytes]) -> None:
     """Refuse a file that is not what the checkpoint says it is."""
     told = {key.decode(): value.decode() for key, value in metadata.items()}
     if int(told["version"]) != VERSION:
@@ -231,12 +231,12 @@ def _check(kept: Kept, metadata: dict[bytes, bytes]) -> None:
         raise Refusal(f"{kept['file']}: holds other rows than the checkpoint says")
 
 
-def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
+def empty_populations(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
     """(rows, states, words) to be filled, in memory or in an unnamed file in the folder
     `mapped`.
     """
     if mapped is None:
-        refuse_to_exceed(available_memory(), rows, states, words)
+        check_populations_fit(available_memory(), rows, states, words)
         return torch.empty(rows, states, words, dtype=torch.int64)
     needed = 8 * rows * states * words
     try:
@@ -251,7 +251,7 @@ def room(rows: int, states: int, words: int, mapped: str | None = None) -> Tenso
     return values.view(rows, states, words)
 
 
-def refuse_to_exceed(free: int, rows: int, states: int, words: int) -> None:
+def check_populations_fit(free: int, rows: int, states: int, words: int) -> None:
     """Refuse states for which so many bytes of memory are too few."""
     needed = 8 * rows * states * words
     if needed > free:

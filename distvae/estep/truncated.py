@@ -18,7 +18,7 @@ from distvae.estep.block import Block
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
 from distvae.estep.registry import register
 from distvae.estep.stateless import Stateless
-from distvae.estep.store import Draw, Kept, LocalStore, PopulationStore, room
+from distvae.estep.store import Draw, LocalStore, PopulationFile, PopulationStore, empty_populations
 from distvae.interface import Batch
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
 from distvae.models.tvae import TVAE, Truncated
@@ -50,23 +50,23 @@ class Search(nn.Module):
         """Rows of a visit."""
         return self.config.block
 
-    def share(self, store: PopulationStore) -> None:
+    def use_store(self, store: PopulationStore) -> None:
         """Keep the populations there, where other workers may see them, not in this process."""
         self.store, self.shared = store, True
 
-    def hold(self, held: HeldRows) -> None:
+    def allocate(self, held: HeldRows) -> None:
         """Make room for the states of these rows, unless there is."""
         if not self.shared:
-            words = room(
+            words = empty_populations(
                 len(held.rows()), self.config.states, words_of(self.latent), self.config.mapped
             )
             self.store = LocalStore(words, held, stays=self.config.mapped is not None)
 
-    def begin(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Draw the first states of every row that is held here."""
-        self.hold(held)
+        self.allocate(held)
         self.visited = None
-        self.store.begin(self._first(seed))
+        self.store.initialise(self._first(seed))
 
     def _first(self, seed: int) -> Draw:
         """How rows come to their first states."""
@@ -102,7 +102,7 @@ class Search(nn.Module):
         better, place = keep_best(states, values, words.shape[1], self.ranked)
         return better, (place >= words.shape[1]).sum()
 
-    def ahead(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    def search_block(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Visit the rows of a block; how many states were replaced, and how many of a sample are
         distinct.
         """
@@ -142,13 +142,13 @@ class Search(nn.Module):
             words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, row))
         return model.posterior(batch, words)
 
-    def save(self, folder: Path, name: str) -> list[Kept]:
+    def save(self, folder: Path, name: str) -> list[PopulationFile]:
         """Write the populations held here into a run folder; what a checkpoint has to remember of
         them.
         """
         return self.store.save(folder, name)
 
-    def load(self, folder: Path, kept: Sequence[Kept]) -> None:
+    def load(self, folder: Path, kept: Sequence[PopulationFile]) -> None:
         """Take from what all holders saved the populations held here."""
         self.visited = None
         self.store.load(folder, kept)

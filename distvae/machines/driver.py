@@ -101,9 +101,9 @@ def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
 
 def _lanes(config: Config, rows: int, group: WorkerGroup) -> Lanes:
     """Return how the rows of a run are shared."""
-    from distvae.train.session import shared
+    from distvae.train.session import split_rows
 
-    return shared(config, rows, group.min_workers)
+    return split_rows(config, rows, group.min_workers)
 
 
 def object_store_bytes(workers: int) -> int:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from distvae.estep.shard import Shard, StaleShard
-from distvae.estep.store import Draw, Kept, refuse_to_exceed
+from distvae.estep.store import Draw, PopulationFile, check_populations_fit
 from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal
 from distvae.numerics.lanes import Lanes, Rows
@@ -42,13 +42,17 @@ class ShardActor(Shard):
             "restarted": ray.get_runtime_context().was_current_actor_reconstructed
         }
 
-    def wanted(self) -> tuple[str, int, int]:
+    def memory_request(self) -> tuple[str, int, int]:
         """Its machine, how many bytes of memory are free there, and for how many rows it will take
         of them.
         """
         import ray
 
-        return ray.get_runtime_context().get_node_id(), available_memory(), self.lacking()
+        return (
+            ray.get_runtime_context().get_node_id(),
+            available_memory(),
+            self.rows_without_memory(),
+        )
 
 
 class Shards(NamedTuple):
@@ -107,11 +111,11 @@ class ShardedStore:
         self.coming: deque[tuple[Tensor, Asked]] = deque(maxlen=AHEAD)
         self.unanswered: deque[Any] = deque()
 
-    def begin(self, draw: Draw) -> None:
+    def initialise(self, draw: Draw) -> None:
         """Have the shards draw the first states of their rows."""
-        self._fill("begin", draw)
+        self._fill("initialise", draw)
 
-    def load(self, folder: Path | str, files: Sequence[Kept]) -> None:
+    def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
         """Have the shards read the files of a generation, however many wrote them."""
         self._fill("restore", _anywhere(folder), files)
 
@@ -136,11 +140,11 @@ class ShardedStore:
         all of them.
         """
         free, rows = dict[str, int](), Counter[str]()
-        for node, left, lacking in self._all("wanted"):
+        for node, left, lacking in self._all("memory_request"):
             free[node] = min(left, free.get(node, left))
             rows[node] += lacking
         for node in rows:
-            refuse_to_exceed(free[node], rows[node], self.shards.states, self.shards.words)
+            check_populations_fit(free[node], rows[node], self.shards.states, self.shards.words)
 
     def _all(self, call: str, *arguments: Any, **options: Any) -> list[Any]:
         """The answers of all shards, which work side by side."""
@@ -213,7 +217,7 @@ class ShardedStore:
         while len(self.unanswered) > most:
             _answer(self.unanswered.popleft())
 
-    def save(self, folder: Path | str, generation: str) -> list[Kept]:
+    def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
         """Have the shards write new files, after all workers have drained; how a checkpoint names
         them.
         """

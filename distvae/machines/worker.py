@@ -50,7 +50,7 @@ def _work(job: dict[str, Any]) -> bool:
     from distvae.machines.shards import ShardedStore
     from distvae.train.bits import agree_on_arithmetic
     from distvae.train.devices import select_device
-    from distvae.train.session import keep, prepare
+    from distvae.train.session import build_trainer, train_in_folder
     from distvae.train.team import join_team
 
     config, folder, owner = from_dict(job["config"]), Folder(job["place"]), job["owner"]
@@ -61,12 +61,12 @@ def _work(job: dict[str, Any]) -> bool:
         store = ShardedStore(job["shards"], team.rank == 0) if job["shards"] else None
         dataset = open_dataset(config.data, quiet=True)
         agree_on_arithmetic(config.train, device, team, folder).apply()
-        trainer = prepare(config, dataset, team, store, device)
+        trainer = build_trainer(config, dataset, team, store, device)
         tell = partial(_tell, folder, owner, team, store)
         tell()
         notices = Notices(team, leaving, tell)
         known = {"recipe": job["recipe"], "owner": owner, "resume": True}
-        for epoch in keep(
+        for epoch in train_in_folder(
             trainer,
             config,
             dataset,

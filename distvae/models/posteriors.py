@@ -58,7 +58,7 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
     return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
 
 
-def weightless(z: Tensor) -> Tensor:
+def equal_weights(z: Tensor) -> Tensor:
     """(B, S) equal weights for drawn points (B, S, H)."""
     return z.new_full(z.shape[:2], 1 / z.shape[1])
 
@@ -83,7 +83,7 @@ class Gaussian:
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Draws with equal weights, or the mean."""
         z = self.mean[:, None] if draws == 0 or noise is None else self._draw(draws, noise)
-        return z, weightless(z)
+        return z, equal_weights(z)
 
     def sample(self, noise: Noise) -> Tensor:
         """(B, 1, H) one reparametrised draw."""
@@ -151,9 +151,9 @@ class SpikeAndSlab:
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Draws with hard gates and equal weights, or the mean."""
         if draws == 0 or noise is None:
-            return self.code[:, None], weightless(self.code[:, None])
+            return self.code[:, None], equal_weights(self.code[:, None])
         z = self._gate(draws, noise).gt(0) * self._slab(draws, noise)
-        return z, weightless(z)
+        return z, equal_weights(z)
 
     def sample(self, noise: Noise) -> Tensor:
         """(B, 1, H) one draw with relaxed gates; it has no density, so it serves the objective
@@ -212,7 +212,7 @@ class Binary:
             if draws == 0 or noise is None
             else self._gate(draws, noise).gt(0).to(self.logits.dtype)
         )
-        return z, weightless(z)
+        return z, equal_weights(z)
 
     def sample(self, noise: Noise) -> Tensor:
         """(B, 1, H) one relaxed draw, which tends to the binary one of the same noise as the

@@ -150,7 +150,7 @@ class TVAE(nn.Module):
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
 
-    def begin(self, blocks: Iterable[Tensor]) -> None:
+    def prepare(self, blocks: Iterable[Tensor]) -> None:
         """Set sigma^2 to its first value, that of the configuration or of the data."""
         if isinstance(self.likelihood, Gaussian):
             given = self.config.variance

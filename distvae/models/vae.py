@@ -33,7 +33,7 @@ class VAE(nn.Module):
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.beta = config.beta
 
-    def begin(self, blocks: Iterable[Tensor]) -> None:
+    def prepare(self, blocks: Iterable[Tensor]) -> None:
         """Nothing to take from the training data."""
 
     @property

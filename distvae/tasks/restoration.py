@@ -28,7 +28,7 @@ from distvae.tasks.presets import restores, worsens
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
-from distvae.train.session import keep, prepare
+from distvae.train.session import build_trainer, train_in_folder
 
 Floats = NDArray[np.floating]
 BLOCK = 1024
@@ -97,7 +97,7 @@ class Restoration:
             config.train, folder=Folder(kept.folder) if kept and kept.resume else None
         )
         with self.arithmetic.applied():
-            self.trainer = prepare(config, self.dataset)
+            self.trainer = build_trainer(config, self.dataset)
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Stage]:
         """Train, and yield where it stands after each epoch."""
@@ -109,7 +109,7 @@ class Restoration:
         if self.kept is None:
             return self.trainer.run(stop)
         out, resume, force = self.kept
-        return keep(
+        return train_in_folder(
             self.trainer,
             self.config,
             self.dataset,
@@ -125,7 +125,7 @@ class Restoration:
         rows = self.patches.rows[:: -(-len(self.patches.rows) // TRIED)]
         aside = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
         with self.arithmetic.applied():
-            _, first, second = prepare(
+            _, first, second = build_trainer(
                 self.config.with_("train", epochs=3, patience=None), aside
             ).run()
         return (second.seconds - first.seconds) * len(self.patches.rows) / len(rows)

@@ -22,7 +22,7 @@ from distvae.config import (
     VSCModel,
 )
 from distvae.data.dataset import Dataset
-from distvae.estep.store import refuse_to_exceed
+from distvae.estep.store import check_populations_fit
 from distvae.files.memory import available_memory, gigabytes
 from distvae.files.refusal import Refusal, shown
 from distvae.models.nets import Pyramid
@@ -87,7 +87,7 @@ def check_fits_in_memory(
             f" is needed is {gigabytes(needed)}, and {gigabytes(left)} are free; less expected"
         )
     if holds and isinstance(config.estep, Truncation) and config.estep.mapped is None:
-        refuse_to_exceed(
+        check_populations_fit(
             left, data.rows // workers, config.estep.states, words_of(config.model.latent)
         )
 

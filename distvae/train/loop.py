@@ -109,7 +109,7 @@ class Trainer:
                 if self._asked(stop, visit):
                     position.seconds += time.perf_counter() - began
                     raise Interrupted
-                self._ahead(self._cut(schedule, visit), self._cut(schedule, visit, visit))
+                self._search_block(self._cut(schedule, visit), self._cut(schedule, visit, visit))
             self.step(self._cut(schedule, 1))
             position.batch += 1
             if self.alone and (position.batch % self.alone == 0 or position.batch == self.batches):
@@ -157,11 +157,11 @@ class Trainer:
         place = (self.position.batch + later) * self.config.batch
         return schedule[place : place + batches * self.config.batch]
 
-    def _ahead(self, rows: NDArray[np.int64], following: NDArray[np.int64]) -> None:
+    def _search_block(self, rows: NDArray[np.int64], following: NDArray[np.int64]) -> None:
         if self.estep.block:
             batch, noise = self._batch(self._own(rows))
             began = time.perf_counter()
-            add(self.total, self.estep.ahead(self.model, batch, noise))
+            add(self.total, self.estep.search_block(self.model, batch, noise))
             self.estep.prefetch(torch.from_numpy(self._own(following)))
             self.searching += time.perf_counter() - began
 

@@ -64,7 +64,7 @@ class Run:
         """
         run = cls.open(path, "last")
         if run.estep.block:
-            run.estep.hold(Lanes.of(run.info["rows"]["train"], run.config.train.batch).held())
+            run.estep.allocate(Lanes.of(run.info["rows"]["train"], run.config.train.batch).held())
             run.estep.load(run.info.get("storage", path), run.facts["populations"])
         return run
 

@@ -53,11 +53,13 @@ def fit(
     Training runs on the device, by default that of `train.device`.
     """
     agree_on_arithmetic(config.train, device, team, Folder.of(out) if resume else None).apply()
-    trainer = prepare(config, dataset, team, device=device)
-    return keep(trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop)
+    trainer = build_trainer(config, dataset, team, device=device)
+    return train_in_folder(
+        trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop
+    )
 
 
-def keep(
+def train_in_folder(
     trainer: Trainer,
     config: Config,
     dataset: Dataset,
@@ -145,7 +147,7 @@ def _agree(team: Team, look: Callable[[], bool]) -> bool:
     return bool(seen)
 
 
-def prepare(
+def build_trainer(
     config: Config,
     dataset: Dataset,
     team: Team = ALONE,
@@ -161,11 +163,11 @@ def prepare(
     check_fits_in_memory(config, DataSize.of(dataset), team.size, holds=store is None)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
-        estep.share(store)
+        estep.use_store(store)
     train = dataset.splits["train"]
-    held = shared(config, len(train), team.size).held(team.rank, team.size)
-    model.begin(_blocks(train))
-    estep.begin(_blocks(train), held, config.train.seed)
+    held = split_rows(config, len(train), team.size).held(team.rank, team.size)
+    model.prepare(_blocks(train))
+    estep.prepare(_blocks(train), held, config.train.seed)
     val = (
         train if estep.block else dataset.splits["val"]
     )  # states are kept for rows in training alone
@@ -220,7 +222,7 @@ def _range(rows: Rows) -> tuple[float, float]:
     return low, high
 
 
-def shared(config: Config, rows: int, size: int) -> Lanes:
+def split_rows(config: Config, rows: int, size: int) -> Lanes:
     """The lanes in which so many workers share the rows."""
     lanes, batch = Lanes.of(rows, config.train.batch), config.train.batch
     if size > lanes.count:

@@ -15,7 +15,7 @@ from distvae.machines.shards import ShardedStore, launch_shards
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.loop import Interrupted
-from distvae.train.session import keep, prepare
+from distvae.train.session import build_trainer, train_in_folder
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine, Pretended, counted
 from tests.device.shards import Promise, store_of
@@ -37,9 +37,9 @@ def sharded(
     epochs at most.
     """
     config, data = config_of(name, device), dataset(name, missing)
-    trainer = prepare(config, data, store=store_of(config, len(data.splits["train"]), count))
+    trainer = build_trainer(config, data, store=store_of(config, len(data.splits["train"]), count))
     with suppress(Interrupted):
-        for _ in keep(
+        for _ in train_in_folder(
             trainer, config, data, folder, resume=True, stop=lambda: trainer.position.epoch == most
         ):
             pass
@@ -87,7 +87,7 @@ def test_states_of_a_device_live_in_actors(machine: Machine, tmp_path: Path) -> 
     lanes, rows = Lanes(100, 4), torch.arange(0, 100, 3)
     draw = partial(first_states, 6, 70, 0)
     store = ShardedStore(launch_shards(lanes, 2, 6, 2))
-    store.begin(draw)
+    store.initialise(draw)
     words = (draw(rows) ^ 1).to(machine.device)
     store.prefetch(rows)
     store.put(rows, words)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distvae.train import checkpoint
 from distvae.train.loop import Interrupted
-from distvae.train.session import fit, prepare
+from distvae.train.session import build_trainer, fit
 from tests.device.cases import CASES, config_of, dataset
 from tests.device.pretended import Machine, Pretended
 
@@ -101,7 +101,7 @@ def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(
     mapped = CASES[name]["estep"] | {"mapped": str(tmp_path)}
     found = trained(name, "auto", tmp_path / "there", estep=mapped)
     agree(found, trained(name, "cpu", tmp_path / "here"))
-    trainer = prepare(config_of(name, estep=mapped), dataset(name))
+    trainer = build_trainer(config_of(name, estep=mapped), dataset(name))
     assert not isinstance(trainer.estep.store.words, Pretended)
     with machine.counted() as counts:
         next(trainer.run())
@@ -113,7 +113,7 @@ def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(
 
 @pytest.mark.parametrize("name", ["vae", "vsc pseudo", "sdm learned", "gumbel"])
 def test_a_step_with_an_encoder_waits_for_nothing(machine: Machine, name: str) -> None:
-    trainer = prepare(config_of(name), dataset(name))
+    trainer = build_trainer(config_of(name), dataset(name))
     trainer.step(np.arange(16))
     with machine.counted() as counts:
         trainer.step(np.arange(16))
@@ -122,11 +122,11 @@ def test_a_step_with_an_encoder_waits_for_nothing(machine: Machine, name: str) -
 
 
 def test_a_step_with_populations_brings_nothing_to_the_host(machine: Machine) -> None:
-    trainer = prepare(config_of("fitness"), dataset("fitness"))
+    trainer = build_trainer(config_of("fitness"), dataset("fitness"))
     rows = trainer.held.lanes.schedule(0, 0)
     with machine.counted() as counts:
         batch, noise = trainer._batch(rows[:32])
-        trainer.estep.ahead(trainer.model, batch, noise)
+        trainer.estep.search_block(trainer.model, batch, noise)
         trainer.step(rows[:16])
     assert not counts.to_host
     assert not counts.waits.keys() & {"copy_", "_to_copy"}

@@ -51,7 +51,7 @@ def search(fields: dict[str, Any], model: TVAE, kept: int = KEPT) -> Search:
 
 def begun(fields: dict[str, Any], model: TVAE, batch: Batch, seed: int = 0) -> Search:
     estep = search(fields, model)
-    estep.begin([batch.x], Lanes(len(batch.x), 1).held(), seed)
+    estep.prepare([batch.x], Lanes(len(batch.x), 1).held(), seed)
     return estep
 
 
@@ -73,7 +73,7 @@ def test_a_visit_never_lowers_the_bound_nor_lifts_it_above_the_likelihood(
     estep = begun(fields, model, batch, seed)
     before = bound(estep, model, batch)
     for visit in range(3):
-        estep.ahead(model, batch, dense.noise(batch, seed + visit))
+        estep.search_block(model, batch, dense.noise(batch, seed + visit))
         after = bound(estep, model, batch)
         assert (after >= before - 1e-4).all()
         before = after
@@ -84,7 +84,7 @@ def test_kept_states_stand_by_rank_where_the_released_code_looks_for_parents() -
     model = dense.model(latent=70, hidden=(9,))
     batch = dense.rows(50, model)
     estep = begun({"selection": "released", "generations": 2}, model, batch)
-    estep.ahead(model, batch, dense.noise(batch, 1))
+    estep.search_block(model, batch, dense.noise(batch, 1))
     value = dense.log_joint(model, batch, unpack(estep.store.get(batch.row), 70).double())
     assert (value.diff(dim=1) <= 1e-4).all()
 
@@ -99,7 +99,7 @@ def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(
     for visit in range(3):
         words, noise = estep.store.get(batch.row), dense.noise(batch, visit)
         new, _ = estep.candidates(model, batch, words, model.score(batch, words), noise)
-        told = estep.ahead(model, batch, noise)
+        told = estep.search_block(model, batch, noise)
         both = unpack(torch.cat([words, new], 1), 70)
         value = dense.log_joint(model, batch, both.double())
         kept = unpack(estep.store.get(batch.row), 70)
@@ -121,10 +121,10 @@ def test_the_size_of_a_block_changes_no_population(fields: dict[str, Any], cut: 
     batch = dense.rows(128, model, missing=0.2)
     whole, cuts = begun(fields, model, batch), begun(fields, model, batch)
     for visit in range(2):
-        whole.ahead(model, batch, dense.noise(batch, visit))
+        whole.search_block(model, batch, dense.noise(batch, visit))
         for start in range(0, 128, cut):
             rows = dense.part(batch, slice(start, start + cut))
-            cuts.ahead(model, rows, dense.noise(rows, visit))
+            cuts.search_block(model, rows, dense.noise(rows, visit))
     one, other = (unpack(e.store.get(batch.row), 70).tolist() for e in (whole, cuts))
     for states, same in zip(one, other, strict=True):
         assert {tuple(state) for state in states} == {tuple(state) for state in same}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.estep.shard import Shard, StaleShard
-from distvae.estep.store import Kept, LocalStore, room
+from distvae.estep.store import LocalStore, PopulationFile, empty_populations
 from distvae.estep.truncated import first_states
 from distvae.files.refusal import Refusal
 from distvae.numerics.lanes import Lanes
@@ -40,12 +40,12 @@ def drawn_later(rows: Tensor) -> Tensor:
 
 def begun(size: int = 1) -> tuple[list[Shard], list[str]]:
     shards = [Shard(LANES.held(rank, size), STATES, WIDTH) for rank in range(size)]
-    return shards, [shard.begin(drawn) for shard in shards]
+    return shards, [shard.initialise(drawn) for shard in shards]
 
 
 def snapshot(
     shards: list[Shard], tokens: list[str], folder: Path | str, generation: str = "1"
-) -> list[Kept]:
+) -> list[PopulationFile]:
     return [
         shard.snapshot(folder, generation, token)
         for shard, token in zip(shards, tokens, strict=True)
@@ -90,10 +90,10 @@ def test_any_number_of_shards_begins_with_the_states_that_one_process_draws(size
     def draw(rows: Tensor) -> Tensor:
         return first_states(STATES, 150, 3, rows)
 
-    whole = LocalStore(room(ROWS, STATES, WIDTH), LANES.held())
-    whole.begin(draw)
+    whole = LocalStore(empty_populations(ROWS, STATES, WIDTH), LANES.held())
+    whole.initialise(draw)
     shards = [Shard(LANES.held(rank, size), STATES, WIDTH) for rank in range(size)]
-    tokens = [shard.begin(draw) for shard in shards]
+    tokens = [shard.initialise(draw) for shard in shards]
     assert np.array_equal(words_in(shards, tokens), whole.words.numpy())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distvae import config
 from distvae.estep import store
-from distvae.estep.store import Kept, LocalStore, room
+from distvae.estep.store import LocalStore, PopulationFile, empty_populations
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
 from distvae.numerics.lanes import HeldRows, Lanes
@@ -38,7 +38,7 @@ def whole() -> LocalStore:
 
 def empty(rank: int = 0, size: int = 1, mapped: str | None = None) -> LocalStore:
     here = held(rank, size)
-    return LocalStore(room(len(here.rows()), 4, 3, mapped), here)
+    return LocalStore(empty_populations(len(here.rows()), 4, 3, mapped), here)
 
 
 def test_rows_come_back_as_they_were_put() -> None:
@@ -61,7 +61,7 @@ def test_the_file_gives_back_every_bit(tmp_path: Path) -> None:
 def test_any_number_of_holders_reads_what_any_number_saved(before: int, after: int) -> None:
     every = torch.arange(10)
     with TemporaryDirectory() as folder:
-        kept: list[Kept] = []
+        kept: list[PopulationFile] = []
         for rank in range(before):
             store = empty(rank, before)
             own = torch.from_numpy(store.held.select(every.numpy()))
@@ -84,7 +84,7 @@ def test_populations_of_other_data_are_refused(tmp_path: Path) -> None:
     (facts,) = whole().save(tmp_path, "a")
     other = Lanes(11, 4).held()
     with pytest.raises(Refusal, match="other data"):
-        LocalStore(room(11, 4, 3), other).load(tmp_path, [facts])
+        LocalStore(empty_populations(11, 4, 3), other).load(tmp_path, [facts])
 
 
 def test_the_checksum_tells_contents_apart(tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
     with pytest.raises(
         Refusal, match=r"64 states for 1,000,000,000,000 rows need 4096000\.0 GB.*estep.mapped"
     ):
-        room(10**12, 64, 8)
+        empty_populations(10**12, 64, 8)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"estep\.mapped"):
-        room(10, 4, 3, str(tmp_path / "nowhere"))
+        empty_populations(10, 4, 3, str(tmp_path / "nowhere"))
 
 
 def test_a_disk_without_room_for_the_populations_is_refused_before_it_is_full(
@@ -153,7 +153,7 @@ def test_a_disk_without_room_for_the_populations_is_refused_before_it_is_full(
     with pytest.raises(
         Refusal, match=rf"estep\.mapped: {tmp_path}: No space left .* with \S+ GB of room"
     ):
-        room(rows, 4, 3, str(tmp_path))
+        empty_populations(rows, 4, 3, str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -171,7 +171,7 @@ def test_room_that_others_have_taken_is_missed_at_the_start(
 ) -> None:
     monkeypatch.setattr(os, "posix_fallocate", refusing(errno.EDQUOT))
     with pytest.raises(Refusal, match=r"estep\.mapped: .*quota exceeded"):
-        room(10, 4, 3, str(tmp_path))
+        empty_populations(10, 4, 3, str(tmp_path))
 
 
 @pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP])
@@ -194,5 +194,5 @@ def test_a_trainings_result_is_the_same_with_mapped_populations(tmp_path: Path) 
         for folder in (None, str(tmp_path))
     )
     for search in (held, mapped):
-        search.begin([batch.x], Lanes(20, 4).held(), 0)
+        search.prepare([batch.x], Lanes(20, 4).held(), 0)
     assert torch.equal(held.store.get(batch.row), mapped.store.get(batch.row))

@@ -84,8 +84,8 @@ def case(request: pytest.FixtureRequest) -> Case:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(ROWS, tiny.DIMS, generator=generator)
     row = torch.arange(ROWS)
-    model.begin([x])
-    estep.begin([x], Lanes(ROWS, 1).held(), 0)
+    model.prepare([x])
+    estep.prepare([x], Lanes(ROWS, 1).held(), 0)
     return Case(config, model, estep, Batch(x, row), Noise(0, 0, row))
 
 

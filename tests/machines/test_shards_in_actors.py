@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distvae.estep.shard import StaleShard
-from distvae.estep.store import LocalStore, PopulationStore, room
+from distvae.estep.store import LocalStore, PopulationStore, empty_populations
 from distvae.estep.truncated import first_states
 from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal
@@ -56,8 +56,8 @@ def started() -> Iterator[Callable[[int], Shards]]:
 
 
 def local() -> LocalStore:
-    store = LocalStore(room(ROWS, STATES, WIDTH), LANES.held())
-    store.begin(draw)
+    store = LocalStore(empty_populations(ROWS, STATES, WIDTH), LANES.held())
+    store.initialise(draw)
     return store
 
 
@@ -83,7 +83,7 @@ def test_shards_hold_what_one_process_would(
     started: Callable[[int], Shards], tmp_path: Path, count: int
 ) -> None:
     store, other, whole = ShardedStore(started(count)), ShardedStore(started(2)), local()
-    store.begin(draw)
+    store.initialise(draw)
     for seed in range(3):
         visit([store, whole], seed)
     store.drain()
@@ -100,8 +100,8 @@ def test_two_workers_see_what_each_other_has_put(
 ) -> None:
     shards, whole = started(3), local()
     chief, other = ShardedStore(shards), ShardedStore(shards, chief=False)
-    chief.begin(draw)
-    other.begin(draw)
+    chief.initialise(draw)
+    other.initialise(draw)
     for rank, store in enumerate((chief, other)):
         assert store.get(EVERY[:0]).shape == (0, STATES, WIDTH)
         store.put(EVERY[:0], draw(EVERY)[:0])
@@ -120,7 +120,7 @@ def test_a_block_brought_ahead_is_brought_again_when_its_rows_were_put_since(
     started: Callable[[int], Shards],
 ) -> None:
     store = ShardedStore(started(2))
-    store.begin(draw)
+    store.initialise(draw)
     rows, overlapping = EVERY[:64], EVERY[32:96]
     store.prefetch(overlapping)
     store.put(rows, draw(rows) ^ 1)
@@ -146,7 +146,7 @@ def test_a_killed_shard_is_recognised_and_the_checkpoint_brings_it_back(
 ) -> None:
     shards, whole = started(2), local()
     store = ShardedStore(shards)
-    store.begin(draw)
+    store.initialise(draw)
     visit([store, whole], 0)
     files, kept = store.save(tmp_path, "1"), whole.get(EVERY)
     visit([store, whole], 1)
@@ -173,7 +173,7 @@ def test_a_put_to_a_killed_shard_is_heard_of_when_it_is_drained(
 ) -> None:
     shards = started(1)
     store = ShardedStore(shards)
-    store.begin(draw)
+    store.initialise(draw)
     killed(shards, 0)
     store.put(EVERY, draw(EVERY))
     with pytest.raises(StaleShard):
@@ -184,7 +184,7 @@ def test_what_a_shard_refuses_is_refused_in_its_words(
     started: Callable[[int], Shards], tmp_path: Path
 ) -> None:
     store = ShardedStore(started(2))
-    store.begin(draw)
+    store.initialise(draw)
     files = store.save(tmp_path, "1")
     (tmp_path / files[1]["file"]).unlink()
     with pytest.raises(Refusal) as refused:
@@ -198,7 +198,7 @@ def test_shards_that_have_room_alone_and_not_together_are_refused_before_they_ar
 
     states = int(0.7 * available_memory() / (ROWS / 2 * WIDTH * 8))
     with pytest.raises(Refusal, match=r"states for 1,000 rows need .* of memory are free"):
-        ShardedStore(launch_shards(LANES, 2, states, WIDTH)).begin(nothing)
+        ShardedStore(launch_shards(LANES, 2, states, WIDTH)).initialise(nothing)
 
 
 def test_a_shard_whose_filling_ends_its_process_is_not_filled_for_ever(
@@ -210,7 +210,7 @@ def test_a_shard_whose_filling_ends_its_process_is_not_filled_for_ever(
     with pytest.raises(
         Refusal, match=r"estep\.states: the process of a shard ended 3 times while it was filled"
     ):
-        ShardedStore(started(1)).begin(deadly)
+        ShardedStore(started(1)).initialise(deadly)
 
 
 PROGRAM = f"""
@@ -223,7 +223,7 @@ from distvae.machines.ray_session import ray_session
 with ray_session(None, 1):
     import ray
     shards = launch_shards(Lanes({ROWS}, 8), 2, {STATES}, {WIDTH})
-    ShardedStore(shards).begin(partial(first_states, {STATES}, 150, 0))
+    ShardedStore(shards).initialise(partial(first_states, {STATES}, 150, 0))
     pids = [shard.__ray_call__.remote(lambda self: os.getpid()) for shard in shards.actors]
     print(*ray.get(pids), flush=True)
     sys.stdin.readline()

@@ -158,9 +158,9 @@ def test_a_visit_leaves_the_same_populations(latent: int) -> None:
 
     def kept(model: TVAE) -> list[set[tuple[bool, ...]]]:
         estep = Evolution(EvolutionConfig(states=40, parents=5, children=4, generations=2), model)
-        estep.begin([batch.x], Lanes(len(batch.x), 1).held(), 0)
+        estep.prepare([batch.x], Lanes(len(batch.x), 1).held(), 0)
         for visit in range(3):
-            estep.ahead(model, batch, dense.noise(batch, visit))
+            estep.search_block(model, batch, dense.noise(batch, visit))
         return [set(map(tuple, row)) for row in unpack(estep.store.get(batch.row), latent).tolist()]
 
     one, other = both_ways(kept, model)

@@ -46,7 +46,7 @@ class Linear:
             self.estep.head.linear.bias[
                 -self.model.code_size :
             ] = -0.7  # gates at a half, where an untrained one is open
-        self.estep.begin([self.x], Lanes(ROWS, 1).held(), 0)
+        self.estep.prepare([self.x], Lanes(ROWS, 1).held(), 0)
 
     def repeated(self, times: int) -> tuple[Batch, Any, Noise]:
         """Every row so many times, each time with draws of its own."""

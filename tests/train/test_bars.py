@@ -13,7 +13,7 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.data.images.bars import parts
 from distvae.models.tvae import TVAE
-from distvae.train.session import prepare
+from distvae.train.session import build_trainer
 
 
 def log_likelihood_of_the_truth(config: BarsData, x: np.ndarray) -> float:
@@ -47,7 +47,7 @@ def test_the_best_of_ten_runs_recovers_all_bars_at_the_likelihood_of_the_truth()
     for seed in range(10):
         config = load("bars", {"train.seed": seed, "train.device": "cpu"})
         data = open_dataset(config.data)
-        trainer = prepare(config, data)
+        trainer = build_trainer(config, data)
         *_, last = trainer.run()
         found.append(last.val_bound)
         truth = log_likelihood_of_the_truth(config.data, data.splits["train"][:])

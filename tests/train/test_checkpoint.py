@@ -19,7 +19,7 @@ from distvae.train.local_copy import state_folder, update_local_copy
 from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import OWNER, delete_run, take_ownership
-from distvae.train.session import Savings, fit, keep, prepare
+from distvae.train.session import Savings, build_trainer, fit, train_in_folder
 from tests import tiny
 
 TVAE: dict[str, Any] = {
@@ -200,7 +200,11 @@ def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(
     before = folder.read("epochs.jsonl")
     folder.delete("last.json")  # as they found it when they began
     with pytest.raises(Refusal, match="another training goes on with this run"):
-        list(keep(prepare(config, data), config, data, folder, resume=True, owner=old))
+        list(
+            train_in_folder(
+                build_trainer(config, data), config, data, folder, resume=True, owner=old
+            )
+        )
     assert folder.read("epochs.jsonl") == before
 
 

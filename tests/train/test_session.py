@@ -23,7 +23,7 @@ from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Diverged, Interrupted, load_weights
 from distvae.train.run import Run
-from distvae.train.session import Savings, fit, keep, prepare
+from distvae.train.session import Savings, build_trainer, fit, train_in_folder
 from tests import tiny
 
 KINDS: list[dict[str, Any]] = [
@@ -83,8 +83,12 @@ def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
     config, data = tiny.config(**sections), tiny.dataset()
     whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
     hurried, taken = iter([False, True]), tmp_path / "taken"
-    records = keep(
-        prepare(config, data), config, data, tmp_path / "run", hurried=lambda: next(hurried, False)
+    records = train_in_folder(
+        build_trainer(config, data),
+        config,
+        data,
+        tmp_path / "run",
+        hurried=lambda: next(hurried, False),
     )
     first = told(next(records))
     shutil.copytree(tmp_path / "run", taken)
@@ -156,7 +160,7 @@ def test_the_best_checkpoint_is_the_best(tmp_path: Path) -> None:
     records = list(fit(config, data, tmp_path / "run"))
     best = max(records, key=lambda record: record.val_objective)
     assert best.epoch < len(records), "the last epoch is the best: this shows nothing"
-    trainer = prepare(config, data)
+    trainer = build_trainer(config, data)
     tensors, facts = checkpoint.load(tmp_path / "run", "best")
     load_weights(trainer.model, trainer.estep, tensors)
     assert facts["epoch"] == best.epoch
@@ -196,7 +200,7 @@ def test_values_that_a_likelihood_is_no_density_of_are_refused_before_training(
 ) -> None:
     data = unit_data(value)
     with pytest.raises(Refusal, match=refused):
-        prepare(tiny.config(model={"likelihood": model}), data)
+        build_trainer(tiny.config(model={"likelihood": model}), data)
 
 
 def unit_data(value: float) -> Dataset:
@@ -220,7 +224,7 @@ def test_a_split_without_an_observed_value_is_refused() -> None:
     with pytest.raises(
         Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"
     ):
-        prepare(tiny.config(), data)
+        build_trainer(tiny.config(), data)
 
 
 @pytest.mark.parametrize("value", [math.nan, 0, 1])
@@ -228,7 +232,7 @@ def test_a_split_without_an_observed_value_is_refused() -> None:
 def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
     likelihood: str, value: float
 ) -> None:
-    prepare(tiny.config(model={"likelihood": likelihood}), unit_data(value))
+    build_trainer(tiny.config(model={"likelihood": likelihood}), unit_data(value))
 
 
 @pytest.mark.parametrize(
@@ -282,12 +286,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_
     with pytest.raises(Interrupted):
         list(fit(config, data, tmp_path / "run", stop=after(12)))
     before = checkpoint.load(tmp_path / "run", "last")
-    trainer = prepare(config, data)
+    trainer = build_trainer(config, data)
     data.splits["train"][:][order(config.train.seed, 1, 100)[35]] = (
         math.inf
     )  # in the fourth batch of the second epoch
     with pytest.raises(Diverged, match="batch 4 of 10 in epoch 2"):
-        list(keep(trainer, config, data, tmp_path / "run", resume=True))
+        list(train_in_folder(trainer, config, data, tmp_path / "run", resume=True))
     assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]
     opened = Run.open(tmp_path / "run", "last")
     assert all(value.isfinite().all() for value in opened.model.state_dict().values())

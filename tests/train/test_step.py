@@ -14,7 +14,7 @@ from distvae.interface import Batch
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.schedule import rate
-from distvae.train.session import prepare
+from distvae.train.session import build_trainer
 from distvae.train.step import ascend
 from distvae.train.team import ALONE
 from tests import tiny
@@ -31,7 +31,7 @@ def gradients(
     model: dict[str, Any], rows: Tensor, of: int
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The gradients and sums of one worker that has these rows of so many."""
-    trainer = prepare(tiny.config(model=model), tiny.dataset())
+    trainer = build_trainer(tiny.config(model=model), tiny.dataset())
     x = torch.from_numpy(trainer.train[rows.numpy()])
     still = Adam(trainer.parameters, ALONE)  # at a rate of zero
     sums = ascend(trainer.model, trainer.estep, still, Batch(x, rows), Noise(0, 0, rows), of)
@@ -66,7 +66,7 @@ def test_rates_follow_their_curves(step: int) -> None:
 
 
 def test_slabs_that_warm_up_within_no_step_are_cold_before_it_and_warm_from_then_on() -> None:
-    model = prepare(
+    model = build_trainer(
         tiny.config(model={"kind": "vsc", "prior": "pseudo", "slab_warmup": [5, 5]}), tiny.dataset()
     ).model
     for step, warmth in ((0, 0), (4, 0), (5, 1), (math.inf, 1)):

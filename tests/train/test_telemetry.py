@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distvae.models.population import pack
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Diverged
-from distvae.train.session import prepare
+from distvae.train.session import build_trainer
 from tests import dense, tiny
 
 
@@ -22,7 +22,7 @@ def epochs(**train: Any) -> list[Epoch]:
     config = tiny.config(
         model=model, estep=estep, train={"epochs": 3, "warmup": 0, "device": "cpu"} | train
     )
-    return list(prepare(config, tiny.dataset()).run())
+    return list(build_trainer(config, tiny.dataset()).run())
 
 
 def test_seconds_by_part_make_up_the_epochs() -> None:

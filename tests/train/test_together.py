@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from distvae.config import Config
-from distvae.train.session import prepare
+from distvae.train.session import build_trainer
 from distvae.train.team import ALONE, LocalTeam, Team
 from tests import tiny
 from tests.train.crew import Crew, crew_of
@@ -48,7 +48,7 @@ def train(team: Team, config: Config, together: bool) -> Found:
     )
     torch.set_default_dtype(torch.float64)
     try:
-        trainer = prepare(config, data, team if together else ALONE)
+        trainer = build_trainer(config, data, team if together else ALONE)
         next(trainer.run())
     finally:
         torch.set_default_dtype(torch.float32)
