@@ -60,7 +60,7 @@ class Actor:
         return self.shard.status() | {"restarted": False}
 
     def _wanted(self) -> tuple[str, int, int]:
-        return "here", available_memory(), self.shard.lacking()
+        return "here", available_memory(), self.shard.rows_without_memory()
 
 
 def store_of(config: Config, rows: int, count: int) -> ShardedStore:
