@@ -314,7 +314,7 @@ def tune(
     resources: "TrialResources",
 ) -> None:
     """Sweep a space, and print what was found."""
-    from distvae.report.keeping import reported
+    from distvae.report.logged import write_and_log
     from distvae.tune.space_files import load_space
     from distvae.tune.sweep import run_sweep
     from distvae.tune.table import show
@@ -336,16 +336,16 @@ def tune(
     )
     if not quiet:
         show(findings)
-    reported(findings.folder, ROOT, quiet)
+    write_and_log(findings.folder, ROOT, quiet)
     raise SystemExit(findings.exit_code)
 
 
 def page(source: Path, out: Path | None, force: bool, against: Path | None, public: bool) -> None:
     """Write the page of a sweep or a run, and record the one that belongs to its folder."""
     from distvae.report import write
-    from distvae.report.keeping import keep
+    from distvae.report.logged import log
 
     written = write(source, out, force, against, public)
     print(written)
     if out is None and not public:
-        keep(source, written, ROOT)
+        log(source, written, ROOT)

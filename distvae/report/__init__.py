@@ -1,25 +1,24 @@
-"""What a sweep or a run found, as one page that needs nothing else: HTML to show around, and a twin
-in Markdown.
-"""
+"""Reports on sweeps and runs: one self-contained HTML page, and the same text as Markdown."""
 
 from pathlib import Path
 
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
+from distvae.report.blocks import Document
 from distvae.report.markdown import MARK, markdown
 from distvae.report.page import GENERATOR, html
-from distvae.report.public import places, public
-from distvae.report.reading import Evidence, Sweep, read
-from distvae.report.runs import of_run
-from distvae.report.sweeps import of_sweep
+from distvae.report.public import private_paths, redact
+from distvae.report.reading import RunResults, Sweep, read
+from distvae.report.runs import run_report
+from distvae.report.sweeps import sweep_report
 
 NAME = "report.html"
-"""The page's file in the folder that it tells of."""
+"""The file name of a report in the folder that it describes."""
 PUBLIC = "report.public.html"
-"""And that of the one that may be published."""
+"""The file name of a report that may be published."""
 SUFFIXES = (".html", ".htm")
 HEAD = 2000
-"""So many characters of a file say whether it is a report."""
+"""The number of leading characters searched for the mark of a report."""
 
 
 def write(
@@ -29,44 +28,53 @@ def write(
     against: Path | None = None,
     publish: bool = False,
 ) -> Path:
-    """Write the page of a sweep's or a run's folder and its twin beside it; where the page is.
+    """Write the report on a sweep's or a run's folder as HTML and Markdown; return the HTML's path.
 
-    A sweep may be held against another one. What is to be published has no recordings, and names in
-    the place of paths.
+    `against` compares a sweep with another. `publish` leaves out recordings and replaces paths by
+    names.
     """
-    told = read(source)
-    other = None if against is None else _other(told, against)
+    subject = read(source)
+    other = None if against is None else _read_other(subject, against)
     page = out or source / (PUBLIC if publish else NAME)
-    twin = page.with_suffix(".md")
-    check_new_file(page, SUFFIXES, force or _ours(page, GENERATOR))
-    check_new_file(twin, (".md",), force or _ours(twin, MARK))
-    document = of_sweep(told, other) if isinstance(told, Sweep) else of_run(told)
-    if publish:
-        document = public(
-            document, [place for each in (told, other) if each for place in places(each)]
-        )
-    _keep(page, html(document))
-    _keep(twin, markdown(document, None if publish else twin.parent))
+    in_markdown = page.with_suffix(".md")
+    check_new_file(page, SUFFIXES, force or _is_report(page, GENERATOR))
+    check_new_file(in_markdown, (".md",), force or _is_report(in_markdown, MARK))
+    document = _document(subject, other, publish)
+    _write_text(page, html(document))
+    _write_text(in_markdown, markdown(document, None if publish else in_markdown.parent))
     return page
 
 
-def _other(told: Sweep | Evidence, folder: Path) -> Sweep:
-    """The sweep that another is held against."""
+def _document(subject: Sweep | RunResults, other: Sweep | None, publish: bool) -> Document:
+    if isinstance(subject, Sweep):
+        document = sweep_report(subject, other)
+    else:
+        document = run_report(subject)
+    if not publish:
+        return document
+    paths = list(private_paths(subject))
+    if other is not None:
+        paths += private_paths(other)
+    return redact(document, paths)
+
+
+def _read_other(subject: Sweep | RunResults, folder: Path) -> Sweep:
+    """Read the sweep that another is compared with."""
     other = read(folder)
-    if isinstance(told, Sweep) and isinstance(other, Sweep):
+    if isinstance(subject, Sweep) and isinstance(other, Sweep):
         return other
-    run = other if isinstance(told, Sweep) else told
+    run = other if isinstance(subject, Sweep) else subject
     raise Refusal(f"--against: {run.folder}: a run; two sweeps expected")
 
 
-def _ours(path: Path, mark: str) -> bool:
-    """Whether a file is a report, which may always be written anew."""
+def _is_report(path: Path, mark: str) -> bool:
+    """Return whether a file is a report, which may always be overwritten."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
         return mark in file.read(HEAD)
 
 
-def _keep(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a report is made of, before it becomes HTML or Markdown."""
+"""The parts of a report, before they become HTML or Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class Text:
 
     text: str
     strong: bool = False
-    """Whether it is what a reader should take away."""
+    """Whether it is a main conclusion, printed in bold."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Column:
     name: str
     numeric: bool = False
     order: Order = ""
-    """How the rows come sorted by it."""
+    """The order that the rows arrive in, if they are sorted by this column."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cell:
 
     text: str
     value: float | None = None
-    """What it is sorted by."""
+    """The number that the cell is sorted by."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Row:
 
     cells: Sequence[Cell]
     tone: str = ""
-    """What sets it apart: 'unbeaten', or how it ended if it did not finish."""
+    """A style: 'unbeaten', or the state of a trial that did not finish."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Drawing:
     svg: str
     caption: str
     large: bool = False
-    """Whether it has panels of its own, too small to read on a narrow page."""
+    """Whether it has several panels, which need the full width of the page."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Drawings:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that judging drew."""
+    """A picture that the evaluation drew."""
 
     file: Path
     caption: str
@@ -90,7 +90,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What there is to see and hear of one run."""
+    """The pictures and sounds of one run."""
 
     title: str
     sounds: Sequence[Sound]
@@ -99,7 +99,7 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Code:
-    """Something to type, or to save; folded where it is long."""
+    """A command or a file; folded if it is long."""
 
     text: str
     caption: str = ""
@@ -118,7 +118,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What the table of contents points to."""
+        """The target of the link in the table of contents."""
         return self.title.lower().replace(" ", "-")
 
 
@@ -132,12 +132,12 @@ class Document:
 
 
 def document(title: str, subtitle: str, parts: Mapping[str, Iterable[Block]]) -> Document:
-    """A report of sections by their titles; one that has nothing to say is left out."""
+    """Build a report from sections by title; empty sections are left out."""
     sections = [Section(name, list(blocks)) for name, blocks in parts.items()]
     return Document(title, subtitle, [section for section in sections if section.blocks])
 
 
 def facts(pairs: Sequence[tuple[str, str]], caption: str = "") -> Table:
-    """Names and what they stand for; what is not known is left out."""
+    """Build a table of names and values; names without a value are left out."""
     rows = [Row((Cell(name), Cell(text))) for name, text in pairs if text]
     return Table((Column("what"), Column("value")), rows, caption)

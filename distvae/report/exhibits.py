@@ -1,32 +1,32 @@
-"""What there is to see and hear of a judged run."""
+"""The pictures and sounds of an evaluated run."""
 
 from collections.abc import Sequence
 
 from distvae.report.blocks import Exhibit, Picture, Sound
-from distvae.report.reading import Evidence
+from distvae.report.reading import RunResults
 
 CAPTIONS = {
-    "spectrogram": "The first recording: original, reconstruction, and how they differ.",
+    "spectrogram": "The first recording: original, reconstruction, and their difference.",
     "images": "Originals above their reconstructions.",
     "codes": "How the values of the code are used.",
-    "atoms": "What each value of the code does alone.",
+    "atoms": "The effect of each value of the code alone.",
     "dictionary": "The dictionary.",
-    "learning": "How training went.",
+    "learning": "The course of training.",
 }
 ORIGINALS = ("images",)
-"""The pictures that are data themselves."""
+"""Pictures that show the data itself."""
 SOUNDS = {"original": "Original", "reconstruction": "Reconstruction"}
 
 
 def exhibit(
-    run: Evidence, split: str, title: str, names: Sequence[str] = tuple(CAPTIONS)
+    run: RunResults, split: str, title: str, names: Sequence[str] = tuple(CAPTIONS)
 ) -> Exhibit:
-    """The pictures of these names, and the sounds, that judging a split wrote."""
-    folder = run.at(split)
+    """Collect the named pictures and the sounds that the evaluation of a split wrote."""
+    folder = run.evaluation_folder(split)
     sounds = [Sound(folder / f"{name}.wav", caption) for name, caption in SOUNDS.items()]
     pictures = [Picture(folder / f"{name}.png", CAPTIONS[name]) for name in names]
     return Exhibit(
         title,
         [sound for sound in sounds if sound.file.is_file()],
-        [each for each in pictures if each.file.is_file()],
+        [picture for picture in pictures if picture.file.is_file()],
     )

@@ -1,13 +1,13 @@
-"""How much of what differs between trials goes with each parameter, as Optuna's functional analysis
-of variance has it.
+"""The importance of each parameter: its share of the variance between trials (Optuna's fANOVA).
 
 Only parameters that all trials of a group have can be compared in it. So there is a group of all
-trials, and where some parameters exist for some values of another only, one for each of its values.
+trials. Where some parameters exist only for some values of another, such as `model.kind`, each of
+these values has a group of its own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,23 +16,23 @@ from distvae.report.reading import Sweep
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-LEAST = 10
-"""Fewer trials than this, or than so many for each parameter, show chance and little else."""
-EACH = 4
-DRAWN = 8
-"""So often the trials are drawn anew, to see how much the shares depend on which ones were run."""
+MIN_TRIALS = 10
+"""With fewer trials the shares show little but chance."""
+TRIALS_PER_PARAMETER = 4
+RESAMPLES = 8
+"""Bootstrap resamples of the trials, which show how much the shares depend on the trials run."""
 TREES = 16
 
 
 @dataclass(frozen=True)
 class Share:
-    """A parameter's part in the variance of a figure."""
+    """The share of one parameter in the variance of a figure."""
 
     name: str
     mean: float
     low: float
     high: float
-    """Between which it lies when the trials are drawn anew."""
+    """The range over bootstrap resamples of the trials."""
 
 
 @dataclass(frozen=True)
@@ -42,49 +42,50 @@ class Group:
     about: str
     trials: "Sequence[FrozenTrial]"
     left_out: list[str]
-    """Parameters that only some of them have."""
+    """Parameters that only some of the trials have."""
 
     @property
     def varied(self) -> list[str]:
-        """The parameters that all have and that differ."""
+        """The parameters that all trials have and that differ."""
         everywhere = set.intersection(*(set(trial.params) for trial in self.trials))
         names = [name for name in self.trials[0].params if name in everywhere]
         return [name for name in names if len({trial.params[name] for trial in self.trials}) > 1]
 
     @property
     def needed(self) -> int:
-        """How many trials it takes."""
-        return max(LEAST, EACH * len(self.varied))
+        """The number of trials that the shares need to mean something."""
+        return max(MIN_TRIALS, TRIALS_PER_PARAMETER * len(self.varied))
 
 
 def groups(sweep: Sweep) -> list[Group]:
-    """All finished trials; and those of each value that decides which parameters there are."""
+    """Group the finished trials: all of them, and those of each value that conditions ask for."""
     finished = {trial.result.number for trial in sweep.finished}
-    trials = [
-        t
-        for t in sweep.remembered
-        if t.state.name == "COMPLETE" and t.number + 1 in finished and t.params
-    ]
+    trials = []
+    for trial in sweep.sampled:
+        complete = trial.state.name == "COMPLETE" and trial.number + 1 in finished
+        if complete and trial.params:
+            trials.append(trial)
     if not trials:
         return []
-    found = [Group("all trials", trials, _partial(trials))]
-    if found[0].left_out:
-        found += list(_within(trials, _deciding(sweep.facts["axes"])))
-    return found
+    everything = Group("all trials", trials, _partial(trials))
+    if not everything.left_out:
+        return [everything]
+    return [everything, *_group_by(trials, _condition_key(sweep.facts["axes"]))]
 
 
 def _partial(trials: "Sequence[FrozenTrial]") -> list[str]:
+    """Return the parameters that only some trials have."""
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     return [name for name in names if any(name not in trial.params for trial in trials)]
 
 
-def _deciding(axes: Sequence[Mapping[str, Any]]) -> str:
-    """The parameter that most conditions ask about."""
-    asked = [key for axis in axes for key in axis["when"]]
-    return max(asked, key=asked.count, default="")
+def _condition_key(axes: Sequence[Mapping[str, Mapping[str, object]]]) -> str:
+    """Return the parameter that most conditions ask for."""
+    keys = [key for axis in axes for key in axis["when"]]
+    return max(keys, key=keys.count, default="")
 
 
-def _within(trials: "Sequence[FrozenTrial]", key: str) -> Iterator[Group]:
+def _group_by(trials: "Sequence[FrozenTrial]", key: str) -> Iterator[Group]:
     for value in dict.fromkeys(trial.params.get(key) for trial in trials):
         chosen = [trial for trial in trials if trial.params.get(key) == value]
         if value is not None:
@@ -92,24 +93,30 @@ def _within(trials: "Sequence[FrozenTrial]", key: str) -> Iterator[Group]:
 
 
 def shares(group: Group, metric: int) -> list[Share]:
-    """The part of each parameter in the variance of one figure, the largest first; none where
-    nothing differs.
+    """Return each parameter's share in the variance of a figure, largest first.
+
+    Return none where the figure does not differ.
     """
-    chance = np.random.default_rng(0)
-    draws = [group.trials, *(_again(group.trials, chance) for _ in range(DRAWN))]
-    found = [
-        _importances(trials, group.varied, metric) for trials in draws if _differs(trials, metric)
-    ]
-    if not found or not _differs(group.trials, metric):
+    if not _differs(group.trials, metric):
         return []
-    whole, drawn = found[0], found[1:] or found
-    spans = {name: [shares[name] for shares in drawn] for name in group.varied}
-    told = [Share(name, whole[name], min(spans[name]), max(spans[name])) for name in group.varied]
-    return sorted(told, key=lambda share: -share.mean)
+    generator = np.random.default_rng(0)
+    whole = _importances(group.trials, group.varied, metric)
+    resampled = []
+    for _ in range(RESAMPLES):
+        trials = _resample(group.trials, generator)
+        if _differs(trials, metric):
+            resampled.append(_importances(trials, group.varied, metric))
+    found = []
+    for name in group.varied:
+        range_of = [each[name] for each in resampled or [whole]]
+        found.append(Share(name, whole[name], min(range_of), max(range_of)))
+    return sorted(found, key=lambda share: -share.mean)
 
 
-def _again(trials: "Sequence[FrozenTrial]", chance: np.random.Generator) -> "list[FrozenTrial]":
-    return [trials[place] for place in chance.integers(len(trials), size=len(trials))]
+def _resample(
+    trials: "Sequence[FrozenTrial]", generator: np.random.Generator
+) -> "list[FrozenTrial]":
+    return [trials[place] for place in generator.integers(len(trials), size=len(trials))]
 
 
 def _differs(trials: "Sequence[FrozenTrial]", metric: int) -> bool:
@@ -124,7 +131,7 @@ def _importances(
     study = optuna.create_study(directions=["maximize"] * len(trials[0].values))
     study.add_trials(trials)
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
-    told = optuna.importance.get_param_importances(
+    importances = optuna.importance.get_param_importances(
         study, evaluator=evaluator, params=names, target=lambda trial: trial.values[metric]
     )
-    return {name: float(told.get(name, 0.0)) for name in names}
+    return {name: float(importances.get(name, 0.0)) for name in names}

@@ -1,6 +1,4 @@
-"""A report as Markdown: the same words and figures, with links in the place of what cannot be
-shown.
-"""
+"""A report as Markdown: the same words and figures, with links to pictures and sounds."""
 
 import os
 import re
@@ -11,11 +9,11 @@ from urllib.parse import quote
 from distvae.report.blocks import Block, Code, Document, Drawing, Drawings, Exhibit, Table, Text
 
 MARK = "<!-- distvae report -->"
-"""The first line of every twin."""
+"""The first line of every report in Markdown."""
 
 
 def markdown(document: Document, folder: Path | None) -> str:
-    """The text of a report that lies in this folder, or in none, where nothing can be linked to."""
+    """Return a report as Markdown that lies in `folder`; without a folder it has no links."""
     lines = [MARK, "", f"# {plain(document.title)}", "", plain(document.subtitle)]
     for section in document.sections:
         lines += ["", f"## {plain(section.title)}"]
@@ -25,7 +23,7 @@ def markdown(document: Document, folder: Path | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that stands for itself: no markup, no line's end, no table's bar."""
+    """Escape markup, line ends and the bars of tables."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
 
@@ -41,12 +39,12 @@ def _block(block: Block, folder: Path | None) -> Iterator[str]:
             yield from (f"- *drawn on the page:* {plain(each.caption)}" for each in block.each)
         case Exhibit():
             yield from (f"### {plain(block.title)}", "")
-            yield from _shown(block, folder)
+            yield from _exhibit(block, folder)
         case Code():
             yield from _code(block)
 
 
-def _shown(block: Exhibit, folder: Path | None) -> Iterator[str]:
+def _exhibit(block: Exhibit, folder: Path | None) -> Iterator[str]:
     if folder is None:
         yield from (f"- *seen on the page:* {plain(each.caption)}" for each in block.pictures)
         return

@@ -1,62 +1,70 @@
-"""Numbers as a person reads them: as many digits as tell runs apart, and no more."""
+"""Numbers in words: enough digits to tell runs apart, and no more."""
 
 import math
-from typing import Any
+
+from distvae.files.plain import Plain
 
 
-def places(value: float) -> int:
-    """How many decimals a figure is told to."""
-    return max(1, 3 - math.floor(math.log10(abs(value)))) if value else 4
+def decimals(value: float) -> int:
+    """Return the number of decimals to print of a figure."""
+    if value == 0:
+        return 4
+    return max(1, 3 - math.floor(math.log10(abs(value))))
 
 
 def shown(value: float) -> str:
-    """A figure: whole numbers whole, the rest to four digits or one decimal, tiny and huge ones in
-    powers of ten.
+    """Format a figure: whole numbers whole, others with four digits or one decimal.
+
+    Very small and very large values are written as powers of ten.
     """
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e9:
         return f"{value:.0f}"
-    return f"{value:.{places(value)}f}" if 1e-3 <= abs(value) < 1e9 else f"{value:.4g}"
+    if 1e-3 <= abs(value) < 1e9:
+        return f"{value:.{decimals(value)}f}"
+    return f"{value:.4g}"
 
 
 def with_spread(mean: float, spread: float | None) -> str:
-    """A mean and its standard deviation, told to the same decimals, or to more where it would
-    vanish.
+    """Format a mean and its standard deviation with the same decimals.
+
+    A spread that would round to zero gets one significant digit.
     """
     if spread is None:
         return shown(mean)
-    told = f"{spread:.{places(mean)}f}"
-    return (
-        f"{shown(mean)} \N{PLUS-MINUS SIGN}"
-        f" {told if float(told) or not spread else f'{spread:.1g}'}"
-    )
+    rounded = f"{spread:.{decimals(mean)}f}"
+    if spread and not float(rounded):
+        rounded = f"{spread:.1g}"
+    return f"{shown(mean)} \N{PLUS-MINUS SIGN} {rounded}"
 
 
-def setting(value: Any) -> str:
-    """A value of the configuration."""
+def setting(value: Plain) -> str:
+    """Format a value of the configuration."""
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return (
-        "-"
-        if value is None
-        else ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 def listed(words: list[str]) -> str:
-    """One, two and three."""
-    return (
-        words[0]
-        if len(words) == 1
-        else f"{', '.join(words[:-1])} and {words[-1]}"
-        if words
-        else "none"
-    )
+    """Join words as in `one, two and three`."""
+    if not words:
+        return "none"
+    if len(words) == 1:
+        return words[0]
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def counted(count: int, what: str) -> str:
-    """One trial, two trials."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+def counted(count: int, noun: str) -> str:
+    """Format a count as in `1 trial` and `2 trials`."""
+    plural = "" if count == 1 else "s"
+    return f"{count:,} {noun}{plural}"
+
+
+def capitalise(text: str) -> str:
+    """Write the first letter as a capital."""
+    return text[0].upper() + text[1:]

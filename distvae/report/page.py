@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: pictures and sounds are inside it."""
+"""A report as one self-contained HTML page, with pictures and sounds inside it."""
 
 import base64
 import io
@@ -8,24 +8,24 @@ from distvae.files.refusal import Refusal
 from distvae.report.blocks import Document, Sound
 
 GENERATOR = '<meta name="generator" content="distvae report">'
-"""How a page is known for one of ours."""
-HERE = Path(__file__).parent
-PLAIN = 500_000
-"""Bytes up to which a picture is taken as it is; one that is larger has fewer colours and pixels.
-"""
-WIDE = 1200
-SECONDS = 15
-"""Of a recording that can be listened to."""
+"""The mark by which a report is recognised."""
+TEMPLATES = Path(__file__).parent
+MAX_PICTURE_BYTES = 500_000
+"""Larger pictures are embedded with fewer colours and pixels."""
+MAX_WIDTH = 1200
+"""The width in pixels that larger pictures are reduced to."""
+MAX_SECONDS = 15
+"""The length of the excerpt embedded of a recording."""
 
 
 def html(document: Document) -> str:
-    """The page."""
+    """Return the page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from distvae.files.provenance import provenance
 
     jinja = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -36,7 +36,9 @@ def html(document: Document) -> str:
         "sound": sound,
         "kind": lambda block: type(block).__name__,
     }
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "sort.js"))
+    style, script = (
+        (TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "sort.js")
+    )
     return jinja.get_template("page.html.j2").render(
         document=document,
         generator=GENERATOR,
@@ -47,39 +49,41 @@ def html(document: Document) -> str:
 
 
 def picture(path: Path) -> str:
-    """A PNG as the address of itself."""
+    """Return a PNG as a data URL."""
     content = path.read_bytes()
-    return _address("image/png", content if len(content) <= PLAIN else _smaller(content))
+    if len(content) > MAX_PICTURE_BYTES:
+        content = _reduce(content)
+    return _data_url("image/png", content)
 
 
-def _smaller(content: bytes) -> bytes:
-    """The picture with 256 colours, and no wider than a page."""
+def _reduce(content: bytes) -> bytes:
+    """Return the picture with 256 colours, no wider than a page."""
     from PIL import Image
 
     stream = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
-        image.thumbnail((WIDE, 10 * WIDE))
+        image.thumbnail((MAX_WIDTH, 10 * MAX_WIDTH))
         image.convert("RGB").quantize(256).save(stream, format="PNG", optimize=True)
     return stream.getvalue()
 
 
-def sound(given: Sound) -> str:
-    """The beginning of a recording, losslessly packed, as the address of itself."""
+def sound(recording: Sound) -> str:
+    """Return the beginning of a recording, compressed without loss, as a data URL."""
     import soundfile
 
     stream = io.BytesIO()
     try:
-        with soundfile.SoundFile(given.file) as file:
+        with soundfile.SoundFile(recording.file) as file:
             rate = file.samplerate
-            samples = file.read(SECONDS * rate, dtype="int16")
+            samples = file.read(MAX_SECONDS * rate, dtype="int16")
     except soundfile.LibsndfileError as error:
         why = error.error_string.rstrip(".")
         raise Refusal(
-            f"{given.file}: cannot be read ({why}); the sound that judging wrote expected"
+            f"{recording.file}: cannot be read ({why}); a sound written by the evaluation expected"
         ) from error
     soundfile.write(stream, samples, rate, format="FLAC", subtype="PCM_16")
-    return _address("audio/flac", stream.getvalue())
+    return _data_url("audio/flac", stream.getvalue())
 
 
-def _address(kind: str, content: bytes) -> str:
+def _data_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,96 +1,83 @@
-"""What was run: the program, the machine, the data, how long it took, and how to repeat it."""
+"""The provenance of a sweep: program, machine, data, time, and how to repeat it."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from distvae.files.plain import Plain
 from distvae.report import repeat
 from distvae.report.blocks import Block, Code, Text, facts
 from distvae.report.numbers import counted
-from distvae.report.reading import Evidence, Sweep
+from distvae.report.reading import RunResults, Sweep
 from distvae.train.progress import format_duration
 
 
 def provenance(sweep: Sweep) -> Iterator[Block]:
-    """The last part of a sweep's report."""
-    told, runs = sweep.facts, sweep.runs
-    yield facts([*_origin(runs), *_times(sweep)])
-    if "command" in told:
-        yield Code(told["command"], "To repeat it, with the folder of the data after --data:")
-    elif written := repeat.space(told):
-        repeated = shlex.join(["distvae", "tune", f"{told['name']}.yaml"])
-        yield Code(repeated, "To repeat it, save the space below as a file, and type:")
-        yield Code(written, f"{told['name']}.yaml", folded=True)
-    else:
+    """Build the last section of a sweep's report."""
+    recorded = sweep.facts
+    yield facts([*_origin(sweep.runs), *_times(sweep)])
+    if "command" in recorded:
+        yield Code(recorded["command"], "To repeat it, with the data's folder after --data:")
+        return
+    space = repeat.space(recorded)
+    if not space:
         yield Text(
-            f"The recipe {told['recipe']} is not known here, so the space cannot be written out;"
-            " see sweep.json."
+            f"The recipe {recorded['recipe']} is not known here, so the space cannot be written "
+            "out; see sweep.json."
         )
+        return
+    file = f"{recorded['name']}.yaml"
+    command = shlex.join(["distvae", "tune", file])
+    yield Code(command, "To repeat it, save the space below as a file, and type:")
+    yield Code(space, file, folded=True)
 
 
-def _origin(runs: Sequence[Evidence]) -> Iterator[tuple[str, str]]:
-    """What the runs noted of the program, the machine and the data; all of them, should they
-    differ.
-    """
+def _origin(runs: Sequence[RunResults]) -> Iterator[tuple[str, str]]:
+    """Yield the program, machine and data of the runs; every variant, if they differ."""
     if not runs:
-        yield "program", "not noted: no trial began to train"
-    yield "commit", _all(str(run.info.get("commit") or "not from a checkout") for run in runs)
-    yield "versions", _all(pairs(run.info["versions"]) for run in runs)
-    yield "machine", _all(pairs(run.info["machine"]) for run in runs)
-    yield "data", _all(described(run) for run in runs)
-    yield "digest of the data", _all(str(run.info["data_digest"]) for run in runs)
-    yield "seeds", _all(str(run.config.train.seed) for run in runs)
+        yield "program", "unknown: no trial began to train"
+    yield "commit", _distinct(str(run.info.get("commit") or "not from a checkout") for run in runs)
+    yield "versions", _distinct(pairs(run.info["versions"]) for run in runs)
+    yield "machine", _distinct(pairs(run.info["machine"]) for run in runs)
+    yield "data", _distinct(data_summary(run) for run in runs)
+    yield "data digest", _distinct(str(run.info["data_digest"]) for run in runs)
+    yield "seeds", _distinct(str(run.config.train.seed) for run in runs)
 
 
-def _all(values: Iterable[str]) -> str:
+def _distinct(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values))
 
 
 def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    told, seconds = (
-        sweep.facts,
-        [trial.result.seconds for trial in sweep.trials if trial.result.seconds],
-    )
-    yield (
-        "search",
-        f"{told['search']}, seed {told['seed']}, {counted(told['seeds'], 'run')} of each trial",
-    )
-    yield (
-        "poor trials",
-        (
-            "none is stopped early"
-            if told["scheduler"] == "none"
-            else f"stopped by {told['scheduler']}"
-        ),
-    )
-    begun = [trial.datetime_start for trial in sweep.remembered if trial.datetime_start]
-    ended = [trial.datetime_complete for trial in sweep.remembered if trial.datetime_complete]
+    recorded = sweep.facts
+    runs = f"{counted(recorded['seeds'], 'run')} of each trial"
+    yield "search", f"{recorded['search']}, seed {recorded['seed']}, {runs}"
+    stops_early = recorded["scheduler"] != "none"
+    policy = f"stopped by {recorded['scheduler']}" if stops_early else "none is stopped early"
+    yield "poor trials", policy
+    begun = [trial.datetime_start for trial in sweep.sampled if trial.datetime_start]
+    ended = [trial.datetime_complete for trial in sweep.sampled if trial.datetime_complete]
     if begun and ended:
-        yield "begun, and ended", f"{min(begun):%Y-%m-%d %H:%M}, {max(ended):%Y-%m-%d %H:%M}"
-        yield (
-            "time in all",
-            f"{format_duration((max(ended) - min(begun)).total_seconds())}, pauses included",
-        )
+        first, last = min(begun), max(ended)
+        yield "begun, and ended", f"{first:%Y-%m-%d %H:%M}, {last:%Y-%m-%d %H:%M}"
+        yield "total time", f"{format_duration((last - first).total_seconds())}, pauses included"
+    seconds = [trial.result.seconds for trial in sweep.trials if trial.result.seconds]
     if seconds:
-        low, high = format_duration(min(seconds)), format_duration(max(seconds))
-        beside = f", {told['concurrent']} side by side"
-        yield (
-            "time of trials",
-            f"{format_duration(sum(seconds))} together, {low} to {high} each{beside}",
-        )
+        span = f"{format_duration(min(seconds))} to {format_duration(max(seconds))} each"
+        parallel = f"{recorded['concurrent']} side by side"
+        yield "time of trials", f"{format_duration(sum(seconds))} together, {span}, {parallel}"
 
 
-def pairs(part: dict[str, Any]) -> str:
-    """Names and values in a line."""
+def pairs(part: Mapping[str, Plain]) -> str:
+    """Join names and values in one line."""
     return ", ".join(f"{name} {value}" for name, value in part.items() if value is not None)
 
 
-def described(run: Evidence) -> str:
-    """The data of a run, in words."""
-    return f"{run.info['data']} ({counts(run)})"
+def data_summary(run: RunResults) -> str:
+    """Return the name of a run's data and its row counts."""
+    return f"{run.info['data']} ({row_counts(run)})"
 
 
-def counts(run: Evidence) -> str:
-    """How many rows the data of a run has."""
-    told = ", ".join(f"{count:,} {split}" for split, count in run.info["rows"].items())
-    return f"{told} {run.unit}s"
+def row_counts(run: RunResults) -> str:
+    """Return the number of rows in each split of a run's data."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in run.info["rows"].items())
+    return f"{counts} {run.unit}s"

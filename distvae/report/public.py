@@ -1,6 +1,4 @@
-"""A report that gives away neither recordings nor where things lie, to be committed or put on a web
-site.
-"""
+"""Reports without recordings and without paths, to be committed or put on a web site."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,54 +8,53 @@ from typing import Any
 
 from distvae.report.blocks import Document, Drawing, Exhibit
 from distvae.report.exhibits import ORIGINALS
-from distvae.report.reading import Evidence, Sweep
+from distvae.report.reading import RunResults, Sweep
 
-BEFORE = r"(?<![\w/.)\]<+~])"
-"""Where a path may begin: not within a word, another path, or a fraction."""
-ANYWHERE = rf"""(?:[\w+.-]+:///+|{BEFORE}/(?!/))[^\s'"`,;:()<>|\[\]{{}}]+"""
-"""Any absolute path without blanks, or a URI of one."""
-TEXTS = re.compile(r">[^<]+<")
-"""What an SVG shows as text."""
+PATH_START = r"(?<![\w/.)\]<+~])"
+"""A place where a path may begin: not within a word, another path, or a fraction."""
+ANY_PATH = rf"""(?:[\w+.-]+:///+|{PATH_START}/(?!/))[^\s'"`,;:()<>|\[\]{{}}]+"""
+"""An absolute path without blanks, or a URI of one."""
+SVG_TEXT = re.compile(r">[^<]+<")
 
 
-def public(document: Document, places: Iterable[str]) -> Document:
-    """The same without sounds and pictures of originals, and with names in the place of absolute
-    paths.
+def redact(document: Document, paths: Iterable[str]) -> Document:
+    """Return a report without sounds and originals, with absolute paths replaced by their names.
+
+    `paths` are known paths, which may hold blanks; others are recognised by their form.
     """
-    known = sorted({place for place in places if Path(place).is_absolute()}, key=len, reverse=True)
-    exact = [rf"{BEFORE}{re.escape(place)}(?!\w)" for place in known if Path(place).name]
-    cleaned: Document = _named(document, re.compile("|".join([*exact, ANYWHERE])))
-    return cleaned
+    absolute = {path for path in paths if Path(path).is_absolute() and Path(path).name}
+    longest_first = sorted(absolute, key=len, reverse=True)
+    exact = [rf"{PATH_START}{re.escape(path)}(?!\w)" for path in longest_first]
+    redacted: Document = _redact(document, re.compile("|".join([*exact, ANY_PATH])))
+    return redacted
 
 
-def places(told: Sweep | Evidence) -> Iterator[str]:
-    """Where a sweep or a run has its files and its data; these paths may hold blanks."""
-    yield str(told.folder.absolute())
-    if isinstance(told, Evidence):
-        yield str(told.config.data.path)
+def private_paths(subject: Sweep | RunResults) -> Iterator[str]:
+    """Yield the paths of a sweep's or a run's files and data."""
+    yield str(subject.folder.absolute())
+    if isinstance(subject, RunResults):
+        yield str(subject.config.data.path)
         return
-    yield str(told.facts["config"].get("data.path", ""))
-    yield from (
-        str(trial.result.values["data.path"])
-        for trial in told.trials
-        if "data.path" in trial.result.values
-    )
-    for run in told.runs:
-        yield from places(run)
+    yield str(subject.facts["config"].get("data.path", ""))
+    for trial in subject.trials:
+        if "data.path" in trial.result.values:
+            yield str(trial.result.values["data.path"])
+    for run in subject.runs:
+        yield from private_paths(run)
 
 
-def _named(thing: Any, paths: re.Pattern[str]) -> Any:
-    """A part of a report with its paths replaced."""
-    if isinstance(thing, str):
-        return paths.sub(lambda found: Path(found[0]).name, thing)
-    if isinstance(thing, list | tuple):
-        return [_named(each, paths) for each in thing]
-    if not is_dataclass(thing) or isinstance(thing, type):
-        return thing
-    if isinstance(thing, Exhibit):
-        shown = [picture for picture in thing.pictures if picture.file.stem not in ORIGINALS]
-        return replace(thing, title=_named(thing.title, paths), sounds=(), pictures=shown)
-    parts = {part.name: _named(getattr(thing, part.name), paths) for part in fields(thing)}
-    if isinstance(thing, Drawing):
-        parts["svg"] = TEXTS.sub(lambda found: _named(found[0], paths), thing.svg)
-    return replace(thing, **parts)
+def _redact(part: Any, paths: re.Pattern[str]) -> Any:
+    """Return a part of a report with its paths replaced."""
+    if isinstance(part, str):
+        return paths.sub(lambda match: Path(match[0]).name, part)
+    if isinstance(part, list | tuple):
+        return [_redact(each, paths) for each in part]
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    if isinstance(part, Exhibit):
+        pictures = [each for each in part.pictures if each.file.stem not in ORIGINALS]
+        return replace(part, title=_redact(part.title, paths), sounds=(), pictures=pictures)
+    values = {field.name: _redact(getattr(part, field.name), paths) for field in fields(part)}
+    if isinstance(part, Drawing):
+        values["svg"] = SVG_TEXT.sub(lambda match: _redact(match[0], paths), part.svg)
+    return replace(part, **values)

@@ -1,4 +1,4 @@
-"""A sweep over the rows of a published table: what was obtained beside what was published."""
+"""A published table: the figures obtained beside the published ones."""
 
 from collections.abc import Iterator
 
@@ -10,62 +10,52 @@ from distvae.tune.space import ROW
 SUFFIX = "_published"
 
 
-def rows_told(sweep: Sweep) -> bool:
-    """Whether trials are the rows of a table."""
+def is_table(sweep: Sweep) -> bool:
+    """Return whether the trials of a sweep are the rows of a published table."""
     return bool(sweep.facts.get("rows"))
 
 
 def published(sweep: Sweep) -> Iterator[Block]:
-    """A line for each row and figure for which something was published, in the table's order."""
-    order = list(sweep.facts.get("rows", ()))
-    found = {
-        str(trial.result.values[ROW]): trial
-        for trial in sweep.finished
-        if ROW in trial.result.values
-    }
-    lines = [
-        _line(name, figure, found[name])
-        for name in order
-        if name in found
-        for figure in _figures(found[name])
-    ]
-    if not lines:
-        if rows_told(sweep):
-            yield Text("Nothing was published for the rows that finished.")
-        return
-    columns = [
-        Column("row"),
-        Column("figure"),
-        *(Column(n, True) for n in ("published", "obtained", "difference")),
-    ]
-    seeds = sweep.facts["seeds"]
-    spread = (
-        f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
-        if seeds > 1
-        else ""
-    )
-    yield Table(
-        columns,
-        lines,
-        f"The difference is what was obtained less what was published.{spread}",
-        sortable=True,
-    )
+    """Yield a table with one line for each published figure, in the order of the paper."""
+    trials = {}
+    for trial in sweep.finished:
+        if ROW in trial.result.values:
+            trials[str(trial.result.values[ROW])] = trial
+    lines = []
+    for name in sweep.facts.get("rows", ()):
+        if name in trials:
+            for figure in _published_figures(trials[name]):
+                lines.append(_line(name, figure, trials[name]))
+    if lines:
+        yield _table(lines, sweep.facts["seeds"])
+    elif is_table(sweep):
+        yield Text("Nothing was published for the rows that finished.")
 
 
-def _figures(trial: Trial) -> list[str]:
-    return [name.removesuffix(SUFFIX) for name in trial.result.figures if name.endswith(SUFFIX)]
+def _table(lines: list[Row], seeds: int) -> Table:
+    numeric = ("published", "obtained", "difference")
+    columns = [Column("row"), Column("figure"), *(Column(name, True) for name in numeric)]
+    caption = "The difference is the obtained figure minus the published one."
+    if seeds > 1:
+        caption += f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
+    return Table(columns, lines, caption, sortable=True)
+
+
+def _published_figures(trial: Trial) -> list[str]:
+    names = trial.result.figures
+    return [name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)]
 
 
 def _line(name: str, figure: str, trial: Trial) -> Row:
-    told = trial.result.figures
-    before, after, apart = told[figure + SUFFIX], told[figure], told[f"{figure}_difference"]
-    obtained = Cell(with_spread(after, told.get(f"{figure}_spread")), after)
+    figures = trial.result.figures
+    expected, obtained = figures[figure + SUFFIX], figures[figure]
+    difference = figures[f"{figure}_difference"]
     return Row(
         [
             Cell(name),
             Cell(figure),
-            Cell(shown(before), before),
-            obtained,
-            Cell(f"{apart:+.3g}", apart),
+            Cell(shown(expected), expected),
+            Cell(with_spread(obtained, figures.get(f"{figure}_spread")), obtained),
+            Cell(f"{difference:+.3g}", difference),
         ]
     )

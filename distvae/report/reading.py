@@ -1,6 +1,4 @@
-"""What the folder of a sweep or of a run says, whether it ended well, ended badly, or was cut
-off.
-"""
+"""Read the folder of a sweep or a run, whether it ended well, failed, or was cut off."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,44 +15,46 @@ if TYPE_CHECKING:
 
     from distvae.config import Config
 
-FACTS = (
-    *("name", "recipe", "config", "metrics", "trials", "concurrent"),
-    *("seed", "seeds", "search", "scheduler", "axes"),
+SWEEP_KEYS = (
+    "name",
+    "recipe",
+    "config",
+    "metrics",
+    "trials",
+    "concurrent",
+    "seed",
+    "seeds",
+    "search",
+    "scheduler",
+    "axes",
 )
-"""What sweep.json has to say."""
+"""The keys that sweep.json must hold."""
 CUT_OFF = "cut off, or still under way"
-"""Why a trial that nobody ended has no result."""
+"""The cause given for a trial that has neither a result nor an error."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a run left in its folder."""
+class RunResults:
+    """Everything that a run left in its folder."""
 
     folder: Path
     info: Mapping[str, Any]
-    """Of run.json: the program, the machine, the data."""
+    """The contents of run.json: program, machine and data."""
     epochs: list[dict[str, float]]
     stages: list[dict[str, Any]]
-    """Of a restoration: where it stood after each epoch."""
+    """The records that a restoration writes after each epoch."""
     figures: Mapping[str, Mapping[str, float | None]]
-    """What judging said, by split."""
+    """The figures of each evaluated split."""
 
     @classmethod
-    def of(cls, folder: Path) -> "Evidence":
-        """What a run's folder holds."""
-        from distvae.tasks.restoration import STAGES
-        from distvae.train.run import read_epochs, read_info, read_records
+    def read(cls, folder: Path) -> "RunResults":
+        """Read a run's folder."""
+        from distvae.train.run import read_epochs, read_info
 
-        judged = {
-            path.parent.name: read_json(path)
-            for path in sorted(folder.glob("evaluation/*/summary.json"))
-        }
-        last = {
-            stage["epoch"]: stage for stage in read_records(folder, STAGES)
-        }  # of those trained twice
-        return cls(
-            folder, read_info(folder), read_epochs(folder), [last[n] for n in sorted(last)], judged
-        )
+        figures = {}
+        for path in sorted(folder.glob("evaluation/*/summary.json")):
+            figures[path.parent.name] = read_json(path)
+        return cls(folder, read_info(folder), read_epochs(folder), _read_stages(folder), figures)
 
     @cached_property
     def config(self) -> "Config":
@@ -65,129 +65,146 @@ class Evidence:
 
     @property
     def unit(self) -> str:
-        """What a row of the data is."""
+        """The name of one row of the data, such as `frame` or `image`."""
         return str(self.info["unit"])
 
     @property
-    def judged(self) -> list[str]:
-        """The splits that it was judged on, the test data first."""
+    def evaluated_splits(self) -> list[str]:
+        """The splits that the run was evaluated on, the test data first."""
         return sorted(self.figures, key=lambda split: (split != "test", split))
 
-    def at(self, split: str) -> Path:
-        """The folder of what judging wrote about a split."""
+    def evaluation_folder(self, split: str) -> Path:
+        """Return the folder that holds the evaluation of a split."""
         return self.folder / "evaluation" / split
+
+
+def _read_stages(folder: Path) -> list[dict[str, Any]]:
+    """Return a restoration's records in the order of epochs.
+
+    An epoch that was trained twice, after a crash, has two records; the later one counts.
+    """
+    from distvae.tasks.restoration import STAGES
+    from distvae.train.run import read_records
+
+    by_epoch = {stage["epoch"]: stage for stage in read_records(folder, STAGES)}
+    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: what came of it, and what its runs left."""
+    """One trial: its result and its runs."""
 
     result: Result
-    runs: list[Evidence]
-    """One for each seed that began."""
+    runs: list[RunResults]
+    """One run for each seed that began."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is known of a sweep."""
+    """Everything that a sweep left in its folder."""
 
     folder: Path
     facts: Mapping[str, Any]
-    """Of sweep.json: what is explored."""
+    """The contents of sweep.json."""
     trials: list[Trial]
-    """The best in the first figure first, then what did not finish."""
+    """The finished trials, best first, then the others."""
     concluded: bool
-    """Whether it ended by itself or by Ctrl-C, and ranked what there was."""
-    remembered: "list[FrozenTrial]"
-    """What the sampler was told."""
+    """Whether the sweep ended by itself or by Ctrl-C and ranked its trials."""
+    sampled: "list[FrozenTrial]"
+    """The trials as the sampler's study stores them."""
 
     @property
     def metrics(self) -> Directions:
-        """What trials are ranked by."""
-        found: Directions = self.facts["metrics"]
-        return found
+        """The figures that rank the trials."""
+        metrics: Directions = self.facts["metrics"]
+        return metrics
 
     @property
     def split(self) -> str:
-        """What its trials were judged on."""
+        """The split that the trials were evaluated on."""
         return str(self.facts.get("split", "val"))
 
     @cached_property
     def finished(self) -> list[Trial]:
-        """The trials that were judged, best first."""
+        """The finished trials, best first."""
         return [trial for trial in self.trials if trial.result.state == "finished"]
 
     @cached_property
-    def runs(self) -> list[Evidence]:
+    def runs(self) -> list[RunResults]:
         """The runs of all trials."""
         return [run for trial in self.trials for run in trial.runs]
 
 
-def read(folder: Path) -> Sweep | Evidence:
-    """What a folder tells of; one that is neither a sweep's nor a run's is refused."""
+def read(folder: Path) -> Sweep | RunResults:
+    """Read a folder. Raise `Refusal` if it is neither a sweep's nor a run's."""
     from distvae.tune.sweep_file import SWEEP_FILE
 
     if (folder / SWEEP_FILE).is_file():
         return read_sweep(folder)
     if (folder / "run.json").is_file():
-        return Evidence.of(folder)
+        return RunResults.read(folder)
     raise Refusal(
-        f"{folder}: neither a sweep ({SWEEP_FILE}) nor a run (run.json) is in it; "
-        "a folder that 'distvae tune', 'train' or 'denoise --run' made is expected"
+        f"{folder}: contains neither a sweep ({SWEEP_FILE}) nor a run (run.json); "
+        "a folder made by 'distvae tune', 'train' or 'denoise --run' is expected"
     )
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """A sweep's folder: its results, and what the ledger knows beyond them."""
+    """Read a sweep's results, and what its ledger knows beyond them."""
     from distvae.tune.optuna_study import read_trials
     from distvae.tune.sweep_file import SWEEP_FILE
 
     facts = read_json(folder / SWEEP_FILE)
-    if missing := [name for name in FACTS if name not in facts]:
-        raise Refusal(
-            f"{folder / SWEEP_FILE}: says nothing of {missing[0]}; one that this distvae wrote is"
-            " expected"
-        )
-    told = _listed(folder / "results.json")
-    memory = read_trials(folder)
-    beyond = [_remembered(trial) for trial in memory if trial.state.name != "WAITING"]
-    results = _joined(told, beyond)
-    if results != told:
+    for key in SWEEP_KEYS:
+        if key not in facts:
+            raise Refusal(
+                f"{folder / SWEEP_FILE}: '{key}' is missing; a file written by distvae is expected"
+            )
+    written = _read_results(folder / "results.json")
+    sampled = read_trials(folder)
+    in_ledger = [_ledger_result(trial) for trial in sampled if trial.state.name != "WAITING"]
+    results = _merge(written, in_ledger)
+    if results != written:
         results = rank(results, facts["metrics"])
-    trials = [_trial(folder / "trials" / str(result.number), result) for result in results]
-    concluded = (folder / "results.json").is_file() and results == told
-    return Sweep(folder, facts, trials, concluded, memory)
+    trials = [_read_trial(folder / "trials" / str(each.number), each) for each in results]
+    concluded = (folder / "results.json").is_file() and results == written
+    return Sweep(folder, facts, trials, concluded, sampled)
 
 
-def _joined(told: list[Result], beyond: list[Result]) -> list[Result]:
-    """What results.json says, then what happened since it was written."""
-    since = {result.number: result for result in beyond}
-    ended = {number for number, result in since.items() if result.state != "training"}
-    kept = [since[r.number] if r.state == "stopped" and r.number in ended else r for r in told]
-    known = {result.number for result in told}
-    return [*kept, *(result for result in beyond if result.number not in known)]
+def _merge(written: list[Result], in_ledger: list[Result]) -> list[Result]:
+    """Return the results of results.json, updated with what happened since it was written."""
+    later = {result.number: result for result in in_ledger}
+    merged = []
+    for result in written:
+        update = later.get(result.number)
+        resumed = result.state == "stopped" and update and update.state != "training"
+        merged.append(update if update and resumed else result)
+    known = {result.number for result in written}
+    return merged + [result for result in in_ledger if result.number not in known]
 
 
-def _remembered(trial: "FrozenTrial") -> Result:
-    """A trial as the ledger has it: ended with a result, or begun."""
+def _ledger_result(trial: "FrozenTrial") -> Result:
+    """Return a trial's result from the ledger, or a result that says it only began."""
     if "result" in trial.user_attrs:
         return Result(**trial.user_attrs["result"])
-    return Result(trial.number + 1, dict(trial.user_attrs.get("values", {})), cause=CUT_OFF)
+    values = dict(trial.user_attrs.get("values", {}))
+    return Result(trial.number + 1, values, cause=CUT_OFF)
 
 
-def _trial(folder: Path, result: Result) -> Trial:
-    """A trial with its evidence; one that nobody ended is as far as its first run came."""
+def _read_trial(folder: Path, result: Result) -> Trial:
+    """Read a trial's runs. The progress of a trial that did not end is that of its first run."""
     from distvae.tune.trial import FAILURE
 
-    places = [folder, *sorted(folder.glob("seed-*"), key=_seed)]
-    runs = [Evidence.of(place) for place in places if (place / "run.json").is_file()]
+    folders = [folder, *sorted(folder.glob("seed-*"), key=_seed)]
+    runs = [RunResults.read(each) for each in folders if (each / "run.json").is_file()]
     if result.state != "training":
         return Trial(result, runs)
     if (folder / FAILURE).is_file():
         cause = (folder / FAILURE).read_text().partition("\n")[0]
         return Trial(replace(result, state="failed", cause=cause), runs)
-    if epochs := [epoch for run in runs[:1] for epoch in run.epochs]:
-        result = replace(result, epoch=int(epochs[-1]["epoch"]), bound=epochs[-1]["val_bound"])
+    if runs and runs[0].epochs:
+        latest = runs[0].epochs[-1]
+        result = replace(result, epoch=int(latest["epoch"]), bound=latest["val_bound"])
         result.seconds = sum(run.epochs[-1]["seconds"] for run in runs if run.epochs)
     return Trial(result, runs)
 
@@ -195,15 +212,15 @@ def _trial(folder: Path, result: Result) -> Trial:
 def _seed(folder: Path) -> int:
     seed = folder.name.removeprefix("seed-")
     if not seed.isdecimal():
-        raise Refusal(f"{folder}: no folder of a seed; seed-N, with a whole number for N, expected")
+        raise Refusal(f"{folder}: not the folder of a seed; seed-N with a whole number N expected")
     return int(seed)
 
 
-def _listed(path: Path) -> list[Result]:
-    """The trials of results.json, where a sweep came that far."""
+def _read_results(path: Path) -> list[Result]:
+    """Return the trials of results.json, or none where the sweep has not written it yet."""
     if not path.is_file():
         return []
     try:
         return [Result(**trial) for trial in read_json(path)["trials"]]
     except (KeyError, TypeError) as error:
-        raise Refusal(f"{path}: no list of trials as this distvae writes it") from error
+        raise Refusal(f"{path}: not a list of trials as distvae writes it") from error

@@ -1,4 +1,4 @@
-"""What to type to try the same again, from what a sweep or a run wrote down of itself."""
+"""Commands and files that repeat a sweep or a run, from what its folder records."""
 
 import json
 import shlex
@@ -7,73 +7,73 @@ from typing import Any
 
 from distvae.config import flatten
 from distvae.config.recipes import load, recipe_names
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.report.reading import Evidence
+from distvae.report.reading import RunResults
 
-HERE = ("train.threads", "train.products", "eval.processes")
-"""What is set for the machine at hand, not for the result."""
-RESTORED = "restoration"
-"""What the run of a restoration names as its recipe."""
+MACHINE_SETTINGS = ("train.threads", "train.products", "eval.processes")
+"""Settings chosen for the machine; they do not belong to the experiment."""
+RESTORATION = "restoration"
+"""The recipe name that the run of a restoration records."""
 
 
-def command(run: Evidence) -> str:
-    """The command that trains a run anew."""
+def command(run: RunResults) -> str:
+    """Return the command that trains a run again."""
     recipe = str(run.info["recipe"])
     if recipe in recipe_names():
-        return shlex.join(
-            ["distvae", "train", recipe, *_words(differing(flatten(run.config), recipe))]
-        )
-    kept = shlex.quote(str(run.folder / "config.yaml"))
-    if recipe == RESTORED:
-        return f"distvae denoise IN OUT --recipe {kept}"
-    return f"distvae train {kept}"
+        changed = changed_settings(flatten(run.config), recipe)
+        return shlex.join(["distvae", "train", recipe, *_assignments(changed)])
+    config = shlex.quote(str(run.folder / "config.yaml"))
+    if recipe == RESTORATION:
+        return f"distvae denoise IN OUT --recipe {config}"
+    return f"distvae train {config}"
 
 
-def differing(settings: Mapping[str, Any], recipe: str) -> dict[str, Any]:
-    """The settings that a recipe has otherwise, or has not."""
-    given = flatten(load(recipe))
-    return {
-        key: value
-        for key, value in settings.items()
-        if key not in HERE and given.get(key, ...) != value
-    }
+def changed_settings(settings: Mapping[str, Plain], recipe: str) -> dict[str, Plain]:
+    """Return the settings that a recipe lacks or sets to another value."""
+    original = flatten(load(recipe))
+    changed = {}
+    for key, value in settings.items():
+        if key not in MACHINE_SETTINGS and original.get(key, ...) != value:
+            changed[key] = value
+    return changed
 
 
-def _words(settings: Mapping[str, Any]) -> Iterable[str]:
-    """As the command line takes them, values in YAML."""
+def _assignments(settings: Mapping[str, Plain]) -> Iterable[str]:
+    """Yield settings as the command line takes them, with values in YAML."""
     import yaml
 
     for key, value in settings.items():
-        plain = isinstance(value, str) and yaml.safe_load(value) == value
-        yield f"{key}={value if plain else json.dumps(value)}"
+        unquoted = isinstance(value, str) and yaml.safe_load(value) == value
+        yield f"{key}={value if unquoted else json.dumps(value)}"
 
 
 def space(facts: Mapping[str, Any]) -> str:
-    """The file of a space that explores the same; empty where the recipe is no longer known."""
+    """Return the YAML of a space that explores the same; '' if the recipe is not known here."""
     import yaml
 
     varied = {axis["key"] for axis in facts["axes"]}
     try:
-        fixed = {
-            k: v for k, v in differing(facts["config"], facts["recipe"]).items() if k not in varied
-        }
+        changed = changed_settings(facts["config"], facts["recipe"])
     except Refusal:
         return ""
-    how = {
-        name: facts[name]
-        for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler")
-    }
-    tree = {"base": facts["recipe"], "fixed": fixed, "metrics": facts["metrics"]} | how
-    return yaml.safe_dump(tree | {"axes": [_axis(axis) for axis in facts["axes"]]}, sort_keys=False)
+    fixed = {key: value for key, value in changed.items() if key not in varied}
+    tree = {"base": facts["recipe"], "fixed": fixed, "metrics": facts["metrics"]}
+    for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler"):
+        tree[name] = facts[name]
+    tree["axes"] = [_axis(axis) for axis in facts["axes"]]
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
-def _axis(axis: Mapping[str, Any]) -> dict[str, Any]:
+def _axis(axis: Mapping[str, Any]) -> dict[str, Plain]:
     span = axis["span"]
+    entry: dict[str, Plain] = {"key": axis["key"]}
     if "values" in span:
-        told: dict[str, Any] = {"choice": span["values"]}
+        entry["choice"] = span["values"]
     else:
-        told = {
-            "int" if isinstance(span["low"], int) else "float": [span["low"], span["high"]],
-            "log": span["log"],
-        }
-    return {"key": axis["key"]} | told | ({"when": axis["when"]} if axis["when"] else {})
+        kind = "int" if isinstance(span["low"], int) else "float"
+        entry[kind] = [span["low"], span["high"]]
+        entry["log"] = span["log"]
+    if axis["when"]:
+        entry["when"] = axis["when"]
+    return entry

@@ -1,4 +1,4 @@
-"""The report of one run."""
+"""The report on one run."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -25,158 +25,159 @@ from distvae.report.blocks import (
 )
 from distvae.report.exhibits import exhibit
 from distvae.report.numbers import counted, setting, shown, with_spread
-from distvae.report.provenance import counts, pairs
-from distvae.report.reading import Evidence
+from distvae.report.provenance import pairs, row_counts
+from distvae.report.reading import RunResults
 from distvae.tasks import pictures
 from distvae.train.progress import format_duration
 
-STAGED = {
+STAGE_CAPTIONS = {
     "bound": "bound, nats per window",
-    "sigma": "noise it takes away, sigma",
-    "active": "active latents of a window",
+    "sigma": "estimated noise, sigma",
+    "active": "active latents per window",
 }
-"""What is known after each epoch of a restoration, beside how close it is to a reference."""
-UNIT_FREE = ("epoch", "seconds")
+"""The figures that every epoch of a restoration has; others compare it with a reference."""
+NOT_DRAWN = ("epoch", "seconds")
 
 
-def of_run(run: Evidence) -> Document:
-    """All that a run's folder tells."""
-    parts = {
-        "What it is": _identity(run),
+def run_report(run: RunResults) -> Document:
+    """Build the report on a run."""
+    sections = {
+        "Summary": _summary(run),
         "Learning": _learning(run),
-        "Judged": _figures(run),
-        "Seen and heard": _exhibits(run),
-        "What was run": _provenance(run),
+        "Evaluation": _evaluation(run),
+        "Pictures and sounds": _exhibits(run),
+        "Provenance": _provenance(run),
     }
     recipe = str(run.info["recipe"]) or "a run"
-    return document(f"Run {run.folder.absolute().name}", f"{recipe} on {run.info['data']}", parts)
+    name = run.folder.absolute().name
+    return document(f"Run {name}", f"{recipe} on {run.info['data']}", sections)
 
 
-def _identity(run: Evidence) -> Iterator[Block]:
-    yield Text(_answer(run), strong=True)
+def _summary(run: RunResults) -> Iterator[Block]:
+    yield Text(_outcome(run), strong=True)
     model = run.config.model
+    data = f"{run.info['data']}: {row_counts(run)} of {run.info['dims']} values"
     yield facts(
         [
             ("model", f"{model.kind}, {counted(model.latent, 'latent')}"),
             ("inference", run.config.estep.kind),
-            ("data", f"{run.info['data']}: {counts(run)} of {run.info['dims']} values"),
+            ("data", data),
         ]
     )
-    yield facts(list(_differing(run.config)), "What differs from the defaults.")
+    yield facts(list(_changed_settings(run.config)), "Settings that differ from the defaults.")
 
 
-def _answer(run: Evidence) -> str:
-    """How far it came, and how good it is."""
+def _outcome(run: RunResults) -> str:
+    """Say how long the run trained and how good it is."""
     if not run.epochs:
         return "No epoch was finished."
-    count = f"Trained for {len(run.epochs)} of {counted(run.config.train.epochs, 'epoch')}"
+    planned = counted(run.config.train.epochs, "epoch")
+    trained = f"Trained for {len(run.epochs)} of {planned}"
     if run.stages:
         last = run.stages[-1]
-        close = [
+        closeness = [
             f"{name.upper()} {shown(value)}"
             for name, value in last.items()
-            if name not in (*STAGED, *UNIT_FREE)
+            if name not in STAGE_CAPTIONS and name not in NOT_DRAWN
         ]
-        told = f", {', '.join(close)} to the reference" if close else ""
-        return f"{count}: the noise is estimated at sigma {shown(last['sigma'])}{told}."
+        suffix = f", {', '.join(closeness)} to the reference" if closeness else ""
+        return f"{trained}: the noise is estimated at sigma {shown(last['sigma'])}{suffix}."
     best = max(run.epochs, key=lambda epoch: epoch["val_objective"])
     return (
-        f"{count}; the best weights are those of epoch {best['epoch']:.0f}, with a validation"
-        " bound of " + f"{shown(best['val_bound'])} nats per {run.unit}."
+        f"{trained}; the best weights are those of epoch {best['epoch']:.0f}, with a validation "
+        f"bound of {shown(best['val_bound'])} nats per {run.unit}."
     )
 
 
-def _differing(config: Config) -> Iterator[tuple[str, str]]:
-    """The kind of each section, and what is set otherwise than that kind has it by default."""
+def _changed_settings(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the kind of each section, and the settings that differ from that kind's defaults."""
     for section in SECTIONS:
         part = getattr(config, section)
         yield f"{section}.kind", part.kind
-        for name, usual in asdict(read_section(section, {"kind": part.kind})).items():
-            if (value := getattr(part, name)) != usual:
-                yield (
-                    f"{section}.{name}",
-                    setting(list(value) if isinstance(value, tuple) else value),
-                )
+        defaults = asdict(read_section(section, {"kind": part.kind}))
+        for name, default in defaults.items():
+            value = getattr(part, name)
+            if value != default:
+                plain = list(value) if isinstance(value, tuple) else value
+                yield f"{section}.{name}", setting(plain)
     if config.follows != Config().follows:
         yield "follows", config.follows
 
 
-def _learning(run: Evidence) -> Iterator[Block]:
+def _learning(run: RunResults) -> Iterator[Block]:
     if run.stages:
-        yield Drawings([_course(run, name) for name in run.stages[-1] if name not in UNIT_FREE])
+        names = [name for name in run.stages[-1] if name not in NOT_DRAWN]
+        yield Drawings([_stage_curve(run, name) for name in names])
         yield Text(
-            "After each epoch, in the units of the data. The restored file is not kept with the"
-            " run."
+            "After each epoch, in the units of the data. The restored file is not kept with the "
+            "run."
         )
     elif run.epochs:
         searched = "active" in run.epochs[-1]
-        course = pictures.telemetry if searched else pictures.learning_curves
-        yield Drawing(
-            drawing.svg(lambda: course(run.epochs, run.unit, ""), "learning"),
-            "Every epoch.",
-            searched,
-        )
+        draw = pictures.telemetry if searched else pictures.learning_curves
+        svg = drawing.svg(lambda: draw(run.epochs, run.unit, ""), "learning")
+        yield Drawing(svg, "Every epoch.", searched)
     else:
         yield Text("Nothing yet.")
 
 
-def _course(run: Evidence, name: str) -> Drawing:
+def _stage_curve(run: RunResults, name: str) -> Drawing:
     values = [(stage["epoch"], stage.get(name, math.nan)) for stage in run.stages]
-    return Drawing(
-        drawing.svg(partial(drawing.course, values), f"course-{name}"),
-        STAGED.get(name, name.upper()),
-    )
+    svg = drawing.svg(partial(drawing.figure_by_epoch, values), f"course-{name}")
+    return Drawing(svg, STAGE_CAPTIONS.get(name, name.upper()))
 
 
-def _figures(run: Evidence) -> Iterator[Block]:
-    if not run.judged:
+def _evaluation(run: RunResults) -> Iterator[Block]:
+    splits = run.evaluated_splits
+    if not splits:
         if not run.stages:
-            yield Text(f"Not yet; 'distvae evaluate {run.folder}' judges it.")
+            yield Text(f"Not yet evaluated; run 'distvae evaluate {run.folder}'.")
         return
-    names = dict.fromkeys(
-        name for figures in run.figures.values() for name in figures if not name.endswith("_std")
-    )
-    columns = [Column("figure"), *(Column(split, numeric=True) for split in run.judged)]
-    rows = [
-        Row([Cell(name), *(_told(run.figures[split], name) for split in run.judged)])
-        for name in names
-    ]
+    names = dict.fromkeys(name for figures in run.figures.values() for name in figures)
+    columns = [Column("figure"), *(Column(split, numeric=True) for split in splits)]
+    rows = []
+    for name in names:
+        if not name.endswith("_std"):
+            cells = [_figure_cell(run.figures[split], name) for split in splits]
+            rows.append(Row([Cell(name), *cells]))
     yield Table(
         columns,
         rows,
-        "Means over what was judged, \N{PLUS-MINUS SIGN} the spread over speakers where there are"
-        " any.",
+        "Means over the evaluated data, \N{PLUS-MINUS SIGN} the spread over speakers where there "
+        "are any.",
     )
 
 
-def _told(figures: Mapping[str, float | None], name: str) -> Cell:
+def _figure_cell(figures: Mapping[str, float | None], name: str) -> Cell:
     value = figures.get(name)
-    return (
-        Cell("") if value is None else Cell(with_spread(value, figures.get(f"{name}_std")), value)
-    )
+    if value is None:
+        return Cell("")
+    return Cell(with_spread(value, figures.get(f"{name}_std")), value)
 
 
-def _exhibits(run: Evidence) -> Iterator[Block]:
-    for split in run.judged[:1]:
+def _exhibits(run: RunResults) -> Iterator[Block]:
+    for split in run.evaluated_splits[:1]:
         names = ("spectrogram", "images", "codes", "atoms", "dictionary")
-        yield exhibit(run, split, f"Judged on {split}", names)
+        yield exhibit(run, split, f"Evaluation on {split}", names)
 
 
-def _provenance(run: Evidence) -> Iterator[Block]:
+def _provenance(run: RunResults) -> Iterator[Block]:
     info = run.info
-    seconds = info.get("seconds") or (run.epochs[-1]["seconds"] if run.epochs else 0)
+    seconds = info.get("seconds")
+    if not seconds and run.epochs:
+        seconds = run.epochs[-1]["seconds"]
     yield facts(
         [
             ("begun", str(info["begun"])),
-            ("time of training", format_duration(seconds) if seconds else ""),
+            ("training time", format_duration(seconds) if seconds else ""),
             ("seed", str(run.config.train.seed)),
             ("commit", str(info.get("commit") or "not from a checkout")),
             ("versions", pairs(info["versions"])),
             ("machine", pairs(info["machine"])),
-            ("digest of the data", str(info["data_digest"])),
+            ("data digest", str(info["data_digest"])),
         ]
     )
-    restored = (
-        f", where IN is {info['data']}; or inpaint" if info["recipe"] == repeat.RESTORED else ""
-    )
-    yield Code(repeat.command(run), f"To repeat it{restored}:")
+    hint = ""
+    if info["recipe"] == repeat.RESTORATION:
+        hint = f", where IN is {info['data']}; or inpaint"
+    yield Code(repeat.command(run), f"To repeat the run{hint}:")

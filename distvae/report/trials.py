@@ -1,8 +1,9 @@
-"""The trials of a sweep as one table: what they tried, what they are worth, and how they ended."""
+"""The trials of a sweep as one table: settings, figures, and how each ended."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
+from distvae.files.plain import Plain
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
 from distvae.report.numbers import setting, shown, with_spread
 from distvae.report.reading import Sweep
@@ -16,117 +17,130 @@ STATES = {
     "stopped": "stopped",
     "training": "unfinished",
 }
-"""How a trial ended, in words."""
+"""The states of trials, in words."""
 UNBEATEN = "\N{BLACK STAR}"
 CAUSE = "cause"
-"""The column of what went wrong."""
+"""The heading of the column that says why a trial failed."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of the table that depend on the sweep."""
+
+    keys: list[str]
+    """The settings that some trial varies."""
+    figures: list[str]
+    causes: bool
+    """Whether some trial has a cause of failure."""
 
 
 def better(mode: str) -> str:
-    """What is better in a figure."""
+    """Return which values of a figure are better."""
     return "larger" if mode == "max" else "smaller"
 
 
 def tables(sweep: Sweep) -> Iterator[Table]:
-    """Every trial, the best first; why some did not finish; and the figures that are the same for
-    all.
-    """
+    """Yield the table of all trials, the causes of failures, and the figures that never differ."""
     results = [trial.result for trial in sweep.trials]
-    names, same = _figures(sweep)
-    keys = list(dict.fromkeys(key for result in results for key in result.values))
-    numeric = {key: all(_number(result.values.get(key, 0)) for result in results) for key in keys}
-    causes = any(result.cause for result in results)
-    columns = [
-        Column("trial", numeric=True),
-        Column(UNBEATEN),
-        Column("state"),
-        *(Column(key, numeric[key]) for key in keys),
-        *(Column(name, True, _order(sweep, name)) for name in names),
-        Column("epochs", True),
-        Column("last bound", True),
-        Column("time", True),
-        *([Column(CAUSE)] if causes else []),
-    ]
-    rows = [Row(list(_cells(result, keys, names, causes)), _tone(result)) for result in results]
-    seeds = sweep.facts["seeds"]
-    spread = (
-        f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
-        if seeds > 1
-        else ""
-    )
+    figures, constant = _split_figures(sweep)
+    keys = dict.fromkeys(key for result in results for key in result.values)
+    layout = Layout(list(keys), figures, any(result.cause for result in results))
+    rows = [Row(list(_cells(result, layout)), _tone(result)) for result in results]
+    yield Table(_columns(sweep, layout), rows, _caption(sweep), sortable=True)
+    if layout.causes:
+        causes = [(f"trial {r.number}, {STATES[r.state]}", r.cause) for r in results]
+        yield facts(causes, "Why some trials did not finish.")
+    if constant:
+        yield facts(constant, "Figures that are equal for every trial that finished.")
+
+
+def _columns(sweep: Sweep, layout: Layout) -> list[Column]:
+    columns = [Column("trial", numeric=True), Column(UNBEATEN), Column("state")]
+    for key in layout.keys:
+        values = [trial.result.values.get(key, 0) for trial in sweep.trials]
+        columns.append(Column(key, all(_is_number(value) for value in values)))
+    for name in layout.figures:
+        columns.append(Column(name, True, _order(sweep, name)))
+    columns += [Column("epochs", True), Column("last bound", True), Column("time", True)]
+    if layout.causes:
+        columns.append(Column(CAUSE))
+    return columns
+
+
+def _caption(sweep: Sweep) -> str:
     caption = (
-        f"{UNBEATEN}: no other trial is better in one figure it is ranked by and no worse in the"
-        f" others.{spread}"
+        f"{UNBEATEN}: no other trial is better in one of the ranking figures and no worse in the "
+        "others."
     )
-    yield Table(columns, rows, caption, sortable=True)
-    if causes:
-        yield facts(
-            [(f"trial {r.number}, {STATES[r.state]}", r.cause) for r in results],
-            "Why some did not finish.",
-        )
-    if same:
-        yield facts(same, "What judging gave alike for every trial that finished.")
+    seeds = sweep.facts["seeds"]
+    if seeds > 1:
+        caption += f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
+    return caption
 
 
-def _figures(sweep: Sweep) -> tuple[list[str], list[tuple[str, str]]]:
-    """The figures worth a column, those trials are ranked by first; and the others with their one
-    value.
-    """
-    found = [trial.result.figures for trial in sweep.finished]
-    names = dict.fromkeys([*sweep.metrics, *(name for figures in found for name in figures)])
-    told = [name for name in names if not name.endswith(("_std", "_spread"))]
-    same = [
-        name
-        for name in told
-        if name not in sweep.metrics and len(found) > 1 and _agree(found, name)
-    ]
-    return [name for name in told if name not in same], [
-        (name, shown(found[0][name])) for name in same
-    ]
+def _split_figures(sweep: Sweep) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the figures worth a column, ranking ones first, and the constant ones with values."""
+    by_trial = [trial.result.figures for trial in sweep.finished]
+    names = dict.fromkeys(sweep.metrics)
+    for figures in by_trial:
+        names |= dict.fromkeys(figures)
+    columns, constant = [], []
+    for name in names:
+        if name.endswith(("_std", "_spread")):
+            continue
+        if name not in sweep.metrics and len(by_trial) > 1 and _is_constant(by_trial, name):
+            constant.append((name, shown(by_trial[0][name])))
+        else:
+            columns.append(name)
+    return columns, constant
 
 
-def _agree(found: Sequence[dict[str, float]], name: str) -> bool:
-    return len({figures.get(name) for figures in found}) == 1 and not any(
-        f.get(f"{name}_spread") for f in found
-    )
+def _is_constant(by_trial: Sequence[dict[str, float]], name: str) -> bool:
+    values = {figures.get(name) for figures in by_trial}
+    varies_by_seed = any(figures.get(f"{name}_spread") for figures in by_trial)
+    return len(values) == 1 and not varies_by_seed
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Plain) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _order(sweep: Sweep, name: str) -> Order:
-    """The table comes sorted by the first figure."""
+    """Return how the rows are sorted by a figure; the table arrives sorted by the first one."""
     if name != next(iter(sweep.metrics)) or not sweep.finished:
         return ""
     return "descending" if sweep.metrics[name] == "max" else "ascending"
 
 
 def _tone(result: Result) -> str:
-    return "unbeaten" if result.unbeaten else "" if result.state == "finished" else result.state
+    if result.unbeaten:
+        return "unbeaten"
+    return "" if result.state == "finished" else result.state
 
 
-def _cells(
-    result: Result, keys: Sequence[str], names: Sequence[str], causes: bool
-) -> Iterator[Cell]:
+def _cells(result: Result, layout: Layout) -> Iterator[Cell]:
     yield Cell(str(result.number), result.number)
     yield Cell(UNBEATEN if result.unbeaten else "", float(result.unbeaten))
     yield Cell(STATES[result.state])
-    for key in keys:
-        value = result.values.get(key)
-        yield Cell(
-            "" if key not in result.values else setting(value), value if _number(value) else None
-        )
-    for name in names:
-        yield _figure(result.figures, name)
+    for key in layout.keys:
+        yield _setting_cell(result, key)
+    for name in layout.figures:
+        yield _figure_cell(result.figures, name)
     yield Cell(str(result.epoch) if result.epoch else "", result.epoch or None)
     yield Cell("" if result.bound is None else shown(result.bound), result.bound)
     yield Cell(format_duration(result.seconds) if result.seconds else "", result.seconds or None)
-    if causes:
+    if layout.causes:
         yield Cell(result.cause)
 
 
-def _figure(figures: dict[str, float], name: str) -> Cell:
+def _setting_cell(result: Result, key: str) -> Cell:
+    if key not in result.values:
+        return Cell("")
+    value = result.values[key]
+    return Cell(setting(value), value if _is_number(value) else None)
+
+
+def _figure_cell(figures: dict[str, float], name: str) -> Cell:
     if name not in figures:
         return Cell("")
     return Cell(with_spread(figures[name], figures.get(f"{name}_spread")), figures[name])

@@ -74,9 +74,9 @@ def remake(
 
 
 def _record(out: Path, comparison: Path, root: Path, quiet: bool) -> None:
-    from distvae.report.keeping import reported
+    from distvae.report.logged import write_and_log
     from distvae.track import Store, Tracker
 
     if record := Tracker.of_folder(out, Store.find(root)):
         record.files([comparison], "results")
-    reported(out, root, quiet)
+    write_and_log(out, root, quiet)

@@ -15,8 +15,8 @@ from optuna._hypervolume import compute_hypervolume
 
 from distvae import report
 from distvae.files.refusal import Refusal
-from distvae.report.compromises import Plane
 from distvae.report.reading import Sweep, read
+from distvae.report.tradeoffs import Plane
 from distvae.train.session import fit
 from distvae.tune.results import Result
 from tests import tiny
@@ -91,7 +91,8 @@ def test_both_fronts_are_told_from_one_reference(two: Two) -> None:
     reference = np.array([max(error for error, _ in best(ours) + best(theirs)), 0.0])
     text = " ".join(" ".join(shown.words).split())
     found = re.search(
-        r"squared_error (\S+) \(the worst on either front\) and hoyer 0 \(as bad as can be\); more",
+        r"squared_error (\S+) \(the worst on either front\) and hoyer 0 "
+        r"\(the worst possible\); more",
         text,
     )
     assert found
@@ -114,7 +115,7 @@ def test_both_fronts_are_told_from_one_reference(two: Two) -> None:
 
 def test_a_front_loses_nothing_to_itself(two: Two) -> None:
     page = Page(report.write(two.ours, against=two.ours).read_text())
-    assert "cover as much as each other" in page
+    assert "cover the same area" in page
     assert [
         row["of its front, beaten by the other's"].partition(" ")[0] for row in table(page.tables)
     ] == ["0", "0"]
@@ -159,7 +160,7 @@ def test_what_does_not_compare_is_refused_by_name(two: Two, tmp_path: Path) -> N
     refused("no squared_error; did you mean 'squared_eror'")
     other = tmp_path / "elsewhere"
     sweeps.without_a_ledger(other)
-    refused("elsewhere: no trial left its run; trials whose run.json names one and the same digest")
+    refused("elsewhere: it contains no run; trials whose run.json files name the same digest")
     on_data(other, seed=1)
     refused(
         "elsewhere: found on other data .tiny, digest tiny-100-1. than .*ours .tiny, digest"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.report.drawing import Dot, apart, compromises
-from distvae.report.front import front, hypervolume
+from distvae.report.drawing import spread_apart
+from distvae.report.fronts import Dot, draw_front
+from distvae.report.pareto import front, hypervolume
 
 SIDE = 7
 PLACE = st.tuples(st.integers(0, SIDE), st.integers(0, SIDE))
@@ -40,7 +41,7 @@ def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, int]]) -
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=12), st.floats(0.1, 20))
 def test_labels_keep_their_order_and_distance_and_their_mean(ends: list[float], gap: float) -> None:
-    moved = apart(sorted(ends), gap)
+    moved = spread_apart(sorted(ends), gap)
     assert all(above - below >= gap - 1e-9 for below, above in pairwise(moved))
     assert sum(moved) == pytest.approx(sum(ends), abs=1e-6)
 
@@ -49,7 +50,7 @@ def test_labels_keep_their_order_and_distance_and_their_mean(ends: list[float], 
 @pytest.mark.parametrize("name", ["vae", "parents-fitness-crossover-{}"])
 def test_the_legend_names_every_group_inside_the_drawing(groups: int, name: str) -> None:
     dots = [Dot(n, (float(n), float(-n)), name.format(n) + "x" * n) for n in range(groups)]
-    figure = compromises(dots, ("up", "across"), (1, 1))
+    figure = draw_front(dots, ("up", "across"), (1, 1))
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [dot.group for dot in dots]
     around = legend.get_window_extent()
@@ -58,6 +59,6 @@ def test_the_legend_names_every_group_inside_the_drawing(groups: int, name: str)
 
 def test_more_groups_than_can_be_told_apart_are_told_by_their_numbers() -> None:
     dots = [Dot(n, (float(n), float(-n)), f"row {n}") for n in range(8)]
-    figure = compromises(dots, ("up", "across"), (1, 1))
+    figure = draw_front(dots, ("up", "across"), (1, 1))
     assert not figure.legends
     assert {text.get_text() for text in figure.axes[0].texts} == set("01234567")

@@ -11,7 +11,7 @@ import pytest
 
 from distvae import report
 from distvae.report.blocks import Document, Section, Text
-from distvae.report.public import public
+from distvae.report.public import redact
 from distvae.tune.results import Result
 from tests.report import folders as sweeps
 from tests.report.reader import Page
@@ -99,7 +99,7 @@ def test_a_run_is_published_by_names_too(sweep: Path, tmp_path: Path) -> None:
     ],
 )
 def test_paths_become_names_and_nothing_else_changes(text: str, expected: str | None) -> None:
-    page = public(
+    page = redact(
         Document("", "", [Section("", [Text(text)])]), ["/known place", "relative", "", "/"]
     )
     (block,) = page.sections[0].blocks

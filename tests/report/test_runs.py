@@ -19,9 +19,9 @@ from distvae.config import Config, flatten
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
 from distvae.report.blocks import Sound
-from distvae.report.keeping import reported
-from distvae.report.page import PLAIN, WIDE, picture, sound
-from distvae.report.reading import Evidence, read
+from distvae.report.logged import write_and_log
+from distvae.report.page import MAX_PICTURE_BYTES, MAX_WIDTH, picture, sound
+from distvae.report.reading import RunResults, read
 from distvae.report.repeat import command, space
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space, space_names
@@ -42,7 +42,7 @@ def test_a_run_is_told_with_what_was_set_judged_and_seen(tmp_path: Path) -> None
         assert "train.schedule" not in told
         assert told["hoyer"] == "0.2500 \N{PLUS-MINUS SIGN} 0.0100"
         assert told["pesq_wb"] == ""
-        assert told["digest of the data"] == "tiny-100-0"
+        assert told["data digest"] == "tiny-100-0"
     assert "Trained for 4 of 4 epochs" in found
     assert len([each for each in found.addresses if each.startswith("data:")]) == 3
     assert "(evaluation/test/spectrogram.png)" in twin
@@ -53,7 +53,7 @@ def test_a_run_without_an_epoch_is_a_page(tmp_path: Path) -> None:
     (tmp_path / "run" / "epochs.jsonl").unlink()
     page = Page(report.write(tmp_path / "run").read_text())
     assert "No epoch was finished." in page
-    assert "Not yet; 'distvae evaluate" in page
+    assert "Not yet evaluated; run 'distvae evaluate" in page
 
 
 def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     denoise(tmp_path / "a.png", tmp_path / "b.png", options)
     page = Page(report.write(tmp_path / "run").read_text())
     last = read(tmp_path / "run")
-    assert isinstance(last, Evidence)
+    assert isinstance(last, RunResults)
     assert f"the noise is estimated at sigma {last.stages[-1]['sigma']:.2f}" in page
     assert "PSNR" in page
     assert "--recipe" in page
@@ -96,9 +96,9 @@ def test_the_command_of_a_run_resolves_to_its_configuration(tmp_path: Path) -> N
         assert flatten(jobs.configured(name, words, None, None)) == flatten(config)
 
 
-def stored(folder: Path, config: Config, recipe: str) -> Evidence:
+def stored(folder: Path, config: Config, recipe: str) -> RunResults:
     """A run of a configuration, before it is trained."""
-    told = Evidence(folder, {"recipe": recipe}, [], [], {})
+    told = RunResults(folder, {"recipe": recipe}, [], [], {})
     told.__dict__["config"] = config
     return told
 
@@ -124,11 +124,11 @@ def plain(value: object) -> object:
 def test_large_pictures_are_made_smaller_and_small_ones_left_alone(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (500, 1600, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > PLAIN
+    assert (tmp_path / "a.png").stat().st_size > MAX_PICTURE_BYTES
     content = base64.b64decode(picture(tmp_path / "a.png").partition(",")[2])
     assert len(content) < (tmp_path / "a.png").stat().st_size / 3
     with Image.open(io.BytesIO(content)) as shown:
-        assert shown.width == WIDE
+        assert shown.width == MAX_WIDTH
     Image.fromarray(noise[:9, :9]).save(tmp_path / "b.png")
     assert (
         base64.b64decode(picture(tmp_path / "b.png").partition(",")[2])
@@ -153,12 +153,12 @@ def test_results_outlive_a_report_that_cannot_be_written(
 ) -> None:
     results = sweeps.without_a_ledger(tmp_path / "sweep", trials=2)
     (tmp_path / "sweep" / "report.html").mkdir()
-    reported(tmp_path / "sweep", tmp_path, quiet=False)
+    write_and_log(tmp_path / "sweep", tmp_path, quiet=False)
     said = capsys.readouterr()
     assert "the report could not be written" in said.err
     assert f"'distvae report {tmp_path / 'sweep'}' tries again" in said.err
     assert len(results) == 2
     assert (tmp_path / "sweep" / "results.json").is_file()
     (tmp_path / "sweep" / "report.html").rmdir()
-    reported(tmp_path / "sweep", tmp_path, quiet=False)
+    write_and_log(tmp_path / "sweep", tmp_path, quiet=False)
     assert capsys.readouterr().out == f"report:    {tmp_path / 'sweep' / 'report.html'}\n"

@@ -27,7 +27,7 @@ from distvae.commands import jobs
 from distvae.commands.browse import sync
 from distvae.config import Config, flatten
 from distvae.files.refusal import Refusal
-from distvae.report.keeping import reported
+from distvae.report.logged import write_and_log
 from distvae.track import Relay, Store, Tracker, without_secrets
 from distvae.track.journal import HEAD, LINES, Journal
 from tests.report import folders as sweeps
@@ -633,7 +633,7 @@ def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish
     (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")
     assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
     (root / "one" / "mlflow.json").write_text("{")
-    reported(root / "one", root, quiet=True)
+    write_and_log(root / "one", root, quiet=True)
     assert "what it remembers of its record is damaged" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Giving the page about a folder to the record that the folder has in MLflow."""
+"""Log a folder's report to the MLflow run that belongs to the folder."""
 
 import sys
 from pathlib import Path
@@ -7,12 +7,10 @@ from distvae.report import write
 from distvae.track import Store, Tracker
 
 
-def reported(folder: Path, root: Path, quiet: bool) -> None:
-    """Write the page of a sweep and record it; should that fail, its results are there all the
-    same.
-    """
+def write_and_log(folder: Path, root: Path, quiet: bool) -> None:
+    """Write a sweep's report and log it. A failure is printed; the sweep's results stand."""
     try:
-        written = write(folder)
+        page = write(folder)
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         print(
@@ -21,18 +19,18 @@ def reported(folder: Path, root: Path, quiet: bool) -> None:
         )
         return
     if not quiet:
-        print(f"report:    {written}")
-    keep(folder, written, root)
+        print(f"report:    {page}")
+    log(folder, page, root)
 
 
-def keep(folder: Path, page: Path, root: Path) -> None:
-    """Give the page of a folder to the record that the folder has in MLflow, if it has one."""
+def log(folder: Path, page: Path, root: Path) -> None:
+    """Log a folder's report to its MLflow run, if it has one."""
     try:
         record = Tracker.of_folder(folder, Store.find(root))
     except (OSError, ValueError, KeyError) as error:
         print(
-            f"{folder}: what it remembers of its record is damaged ({error!r}); the report is not"
-            " in MLflow",
+            f"{folder}: its record of the MLflow run is damaged ({error!r}); "
+            "the report was not logged to MLflow",
             file=sys.stderr,
         )
         return

@@ -1,0 +1,276 @@
+"""Trade-offs between two figures of a sweep's trials, alone and compared with another sweep."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from distvae.files.refusal import Refusal, nearest
+from distvae.report import fronts
+from distvae.report.blocks import Block, Cell, Column, Drawing, Row, Table, Text
+from distvae.report.drawing import svg
+from distvae.report.fronts import Dot
+from distvae.report.numbers import counted, listed, shown
+from distvae.report.pareto import Point, front, hypervolume
+from distvae.report.reading import Sweep, Trial
+
+RANGES = {
+    "pesq_wb": (1.0, 4.65),
+    "pesq_nb": (1.0, 4.55),
+    "stoi": (0.0, 1.0),
+    "estoi": (0.0, 1.0),
+    "hoyer": (0.0, 1.0),
+    "hoyer_active": (0.0, 1.0),
+}
+"""The smallest and the largest value of figures with a known range."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Two figures, with the signs that make larger better in each."""
+
+    names: tuple[str, str]
+    signs: tuple[int, int]
+
+    @classmethod
+    def of(cls, sweep: Sweep) -> "Plane":
+        """Take the first two figures that rank a sweep."""
+        (first, mode), (second, other_mode) = list(sweep.metrics.items())[:2]
+        signs = (1 if mode == "max" else -1, 1 if other_mode == "max" else -1)
+        return cls((first, second), signs)
+
+    def points(self, dots: Sequence[Dot]) -> list[Point]:
+        """Return the positions of trials, signed so that larger is better."""
+        return [(self.signs[0] * dot.at[0], self.signs[1] * dot.at[1]) for dot in dots]
+
+    def has_range(self, axis: int) -> bool:
+        """Return whether the worst value of a figure is known."""
+        return self.names[axis] in RANGES
+
+    def reference(self, dots: Sequence[Dot]) -> Point:
+        """Return the reference point of the hypervolume, signed.
+
+        It is the worst possible value of each figure, or the worst of these trials if that is
+        unknown.
+        """
+        first, second = (self._worst(axis, self.points(dots)) for axis in (0, 1))
+        return first, second
+
+    def _worst(self, axis: int, points: Sequence[Point]) -> float:
+        if not self.has_range(axis):
+            return min(point[axis] for point in points)
+        smallest, largest = RANGES[self.names[axis]]
+        return smallest if self.signs[axis] > 0 else -largest
+
+    def describe(self, point: Point, notes: Sequence[str] = ("", "")) -> str:
+        """Describe a signed point, with a note after each figure."""
+        words = []
+        for name, sign, value, note in zip(self.names, self.signs, point, notes, strict=True):
+            words.append(f"{name} {shown(sign * value)}{note}")
+        return listed(words)
+
+    def dots(self, sweep: Sweep, group: str = "") -> list[Dot]:
+        """Return the trials that have both figures, grouped by kind of model or as one group."""
+        names = set(self.names)
+        trials = [trial for trial in sweep.finished if names <= trial.result.figures.keys()]
+        return [self._dot(trial, group) for trial in trials]
+
+    def _dot(self, trial: Trial, group: str) -> Dot:
+        kind = str(trial.result.values.get("model.kind", trial.result.group))
+        first, second = (trial.result.figures[name] for name in self.names)
+        return Dot(trial.result.number, (first, second), group or kind)
+
+    def unbeaten(self, dots: Sequence[Dot]) -> list[Dot]:
+        """Return the trials that no other beats."""
+        points = self.points(dots)
+        best = set(front(points))
+        return [dot for dot, point in zip(dots, points, strict=True) if point in best]
+
+    def count_beaten(self, dots: Sequence[Dot], by: Sequence[Dot]) -> int:
+        """Count the trials that one of the others beats.
+
+        A trial beats another if it is better in one figure and no worse in the other.
+        """
+        others = self.points(by)
+        return sum(any(_beats(other, point) for other in others) for point in self.points(dots))
+
+
+def _beats(one: Point, other: Point) -> bool:
+    return one != other and one[0] >= other[0] and one[1] >= other[1]
+
+
+def tradeoffs(sweep: Sweep) -> Iterator[Block]:
+    """Draw the trials of a sweep in two figures, and give the hypervolume of their front."""
+    if len(sweep.metrics) < 2 or len(sweep.finished) < 2:
+        return
+    plane = Plane.of(sweep)
+    dots = plane.dots(sweep)
+    caption = (
+        "Each point is a trial, labelled by its number. No other trial beats those in bold; the "
+        "line bounds the area that they cover."
+    )
+    if len(sweep.metrics) > 2:
+        caption += f" The table ranks by all {len(sweep.metrics)} figures."
+    drawn = svg(lambda: fronts.draw_front(dots, plane.names, plane.signs), "front")
+    yield Drawing(drawn, caption)
+    yield Text(_coverage(plane, dots))
+
+
+def _coverage(plane: Plane, dots: Sequence[Dot]) -> str:
+    """Give the hypervolume and its reference point."""
+    reference = plane.reference(dots)
+    area = hypervolume(plane.points(dots), reference)
+    if plane.has_range(0) and plane.has_range(1):
+        comparable = "It can be compared with other sweeps of the same data"
+    else:
+        comparable = (
+            "It can be compared only with sweeps that have the same reference; 'distvae report "
+            "--against' finds one for two sweeps"
+        )
+    return (
+        f"They cover a hypervolume of {shown(area)} above the reference point "
+        f"{plane.describe(reference)}. {comparable}; more is better."
+    )
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two sweeps that are compared."""
+
+    name: str
+    dots: list[Dot]
+    front: list[Dot]
+    area: float
+    """The hypervolume of its front."""
+    beaten: int
+    """The number of trials on its front that the other front beats."""
+
+    def row(self) -> Row:
+        """Return the line of the table on this sweep."""
+        share = self.beaten / len(self.front)
+        return Row(
+            (
+                Cell(self.name),
+                Cell(str(len(self.dots)), len(self.dots)),
+                Cell(str(len(self.front)), len(self.front)),
+                Cell(shown(self.area), self.area),
+                Cell(f"{self.beaten} of {len(self.front)} ({share:.0%})", share),
+            )
+        )
+
+
+def against(sweep: Sweep, other: Sweep) -> Iterator[Block]:
+    """Compare the fronts of two sweeps of the same data, from one reference point."""
+    _refuse_incomparable(sweep, other)
+    plane, names = Plane.of(sweep), _names(sweep, other)
+    dots = [plane.dots(each, name) for each, name in zip((sweep, other), names, strict=True)]
+    best = [plane.unbeaten(each) for each in dots]
+    reference = plane.reference([*best[0], *best[1]])
+    sides = []
+    for own, rival in ((0, 1), (1, 0)):
+        area = hypervolume(plane.points(best[own]), reference)
+        beaten = plane.count_beaten(best[own], best[rival])
+        sides.append(Side(names[own], dots[own], best[own], area, beaten))
+    notes = []
+    for axis in (0, 1):
+        known = plane.has_range(axis)
+        notes.append(" (the worst possible)" if known else " (the worst on either front)")
+    yield Text(_larger(sides), strong=True)
+    yield Text(
+        f"Hypervolumes above the reference point {plane.describe(reference, notes)}; more is "
+        "better."
+    )
+    numeric = ("trials", "on its front", "hypervolume", "of its front, beaten by the other's")
+    columns = [Column("sweep"), *(Column(name, numeric=True) for name in numeric)]
+    yield Table(columns, [side.row() for side in sides])
+    drawn = svg(
+        lambda: fronts.draw_fronts([*dots[0], *dots[1]], plane.names, plane.signs), "against"
+    )
+    yield Drawing(
+        drawn,
+        "Both fronts; the lines bound the areas that they cover. Numbers are those of trials. "
+        "Pale trials are on neither front.",
+    )
+    yield from (Text(sentence) for sentence in _differences(sweep, other, plane, names))
+
+
+def _refuse_incomparable(sweep: Sweep, other: Sweep) -> None:
+    """Refuse sweeps without two common figures, and sweeps of different data."""
+    if len(sweep.metrics) < 2:
+        raise Refusal(
+            f"--against: {sweep.folder}: ranked by {next(iter(sweep.metrics))} alone; two figures "
+            "expected"
+        )
+    plane = Plane.of(sweep)
+    for each in (sweep, other):
+        if not plane.dots(each):
+            raise Refusal(
+                f"--against: {each.folder}: {listed(list(plane.names))} are compared, and "
+                f"{_missing_figure(each, plane)}"
+            )
+    (digest, data), (other_digest, other_data) = _data(sweep), _data(other)
+    if digest != other_digest:
+        raise Refusal(
+            f"--against: {other.folder}: found on other data ({other_data}) than {sweep.folder} "
+            f"({data}); a sweep on the same data expected"
+        )
+    latent, other_latent = (each.facts["config"].get("eval.latent") for each in (sweep, other))
+    if latent != other_latent:
+        raise Refusal(
+            f"--against: {other.folder}: evaluated with eval.latent {other_latent}, not {latent}; "
+            "the same value expected"
+        )
+
+
+def _missing_figure(sweep: Sweep, plane: Plane) -> str:
+    known = {name for trial in sweep.finished for name in trial.result.figures}
+    missing = [name for name in plane.names if name not in known]
+    if known and missing:
+        return f"its trials have no {missing[0]}; {nearest(missing[0], known)}"
+    return "no trial has both"
+
+
+def _data(sweep: Sweep) -> tuple[str, str]:
+    """Return the digest of the data that all trials used, and its name."""
+    by_digest = {str(run.info["data_digest"]): str(run.info["data"]) for run in sweep.runs}
+    if len(by_digest) == 1:
+        ((digest, name),) = by_digest.items()
+        return digest, f"{name}, digest {digest[:12]}"
+    problem = "it contains no run"
+    if by_digest:
+        problem = f"its trials used several data sets: {listed(list(by_digest.values()))}"
+    raise Refusal(
+        f"--against: {sweep.folder}: {problem}; trials whose run.json files name the same digest "
+        "expected"
+    )
+
+
+def _names(sweep: Sweep, other: Sweep) -> tuple[str, str]:
+    first, second = str(sweep.facts["name"]), str(other.facts["name"])
+    if first == second:
+        return f"{first} (this one)", f"{second} (the other)"
+    return first, second
+
+
+def _larger(sides: Sequence[Side]) -> str:
+    """Say which front covers the larger area."""
+    small, large = sorted(sides, key=lambda side: side.area)
+    if large.area == small.area:
+        return (
+            f"The fronts of {large.name} and {small.name} cover the same area: {shown(large.area)}."
+        )
+    return (
+        f"The front of {large.name} covers more than that of {small.name}: {shown(large.area)} "
+        f"against {shown(small.area)}."
+    )
+
+
+def _differences(sweep: Sweep, other: Sweep, plane: Plane, names: tuple[str, str]) -> Iterator[str]:
+    """Mention differences between two sweeps that their fronts do not show."""
+    not_ranked = [name for name in plane.names if name not in other.metrics]
+    if not_ranked:
+        yield f"{names[1]} was not ranked by {listed(not_ranked)}, so its search did not seek it."
+    seeds, other_seeds = sweep.facts["seeds"], other.facts["seeds"]
+    if seeds != other_seeds:
+        yield (
+            f"Points of {names[0]} are means over {counted(seeds, 'run')}, those of {names[1]} "
+            f"over {counted(other_seeds, 'run')}. With fewer runs, the best owes more to chance."
+        )
