@@ -238,7 +238,7 @@ def test_damaged_files_and_other_folders_are_refused_by_name(folder: Path, tmp_p
     with pytest.raises(Refusal, match=r"optuna\.db: cannot be read"):
         report.write(folder)
     (folder / "sweep.json").write_text("{}")
-    with pytest.raises(Refusal, match=r"sweep\.json: says nothing of name"):
+    with pytest.raises(Refusal, match=r"sweep\.json: 'name' is missing"):
         report.write(folder)
 
 
