@@ -98,10 +98,10 @@ def test_a_signal_is_kept_for_the_loop_to_see_and_the_handlers_return(
 
 CLOSED = """
 import fcntl, signal, sys, termios
-from distvae.train.progress import until_stopped
+from distvae.train.progress import stop_signals
 signal.signal(signal.SIGHUP, signal.{})
 fcntl.ioctl(2, termios.TIOCSCTTY, 0)
-with until_stopped() as stop:
+with stop_signals() as stop:
     print("ready", flush=True)
     sys.stdin.readline()
     if stop():

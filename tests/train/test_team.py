@@ -255,8 +255,8 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 SCRIPT = """
 import torch
-from distvae.train.team import of_environment
-team = of_environment()
+from distvae.train.team import join_team
+team = join_team()
 value = torch.tensor([team.rank + 1.0])
 team.sum([value])
 # at once, or two workers write into one line
