@@ -12,8 +12,9 @@ import numpy as np
 
 from distvae.config import SpeechData
 from distvae.data.dataset import Array
+from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
+from distvae.files.untrusted import decoding, require_regular_file
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -159,7 +160,7 @@ def _blocks(path: Path, sound: "SoundFile") -> Iterator[Array]:
     held = 0
     while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
         held += block.nbytes
-        refuse_larger(path, COPIES * held, "its samples")
+        require_memory(path, COPIES * held, "its samples")
         yield block
 
 

@@ -16,7 +16,7 @@ from distvae.config import ImageData
 from distvae.data import files, folders, splits
 from distvae.data.images.source import Bytes, Labels, Published, Source
 from distvae.data.signals import PICTURES, UNREAD, opened
-from distvae.files.memory import refuse_to_exceed
+from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -56,10 +56,11 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
     paths = [root / each.file for each in found]
     form = _form(paths, config, quiet)
     at_once = min(len(paths), os.cpu_count() or 1)
-    refuse_to_exceed(
-        TAKEN * at_once * math.prod(form[:2]),
+    require_memory(
         f"data.size: {list(form[:2])}",
+        TAKEN * at_once * math.prod(form[:2]),
         "pictures of that size",
+        "a smaller number",
     )
     names = [each.file for each in found]
     facts = [FORMAT, form, list(zip(names, files.digests(paths), strict=True))]

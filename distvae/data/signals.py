@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from distvae.data import audio
 from distvae.data.deep import read_deep, write_deep
+from distvae.files.memory import require_memory
 from distvae.files.output import atomic_file
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
+from distvae.files.untrusted import decoding, require_regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -212,7 +213,7 @@ def _refuse_vast(path: Path, image: "Image") -> None:
             f"{path}: {height:,} x {width:,} pixels; {MOST_PIXELS:,} in all at most expected, or a"
             " part of it"
         )
-    refuse_larger(path, width * height * len(image.getbands()) * COPIES, "its pixels")
+    require_memory(path, width * height * len(image.getbands()) * COPIES, "its pixels")
 
 
 def _picture(values: NDArray[Any], bits: int, profile: bytes | None) -> Signal:

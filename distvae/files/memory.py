@@ -27,18 +27,21 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
     return min(known, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def refuse_to_exceed(needed: int, setting: str, what: str) -> None:
-    """Refuse what needs so many bytes of memory where fewer are free; the setting that decides is
-    named.
+def require_memory(source: str | Path, needed: int, what: str, expected: str = "") -> None:
+    """Raise `Refusal` if `what` needs more than the free bytes of memory.
+
+    The message names the source, a file or a setting, and what was expected instead.
     """
-    if needed > (free := available_memory()):
-        told = f"{what} need {gigabytes(needed)} of memory, and {gigabytes(free)} are free"
-        raise Refusal(f"{setting}: {told}; a smaller number expected")
+    free = available_memory()
+    if needed <= free:
+        return
+    message = f"{source}: {what} need {gigabytes(needed)} of memory, but {gigabytes(free)} are free"
+    raise Refusal(f"{message}; {expected} expected" if expected else message)
 
 
 def gigabytes(count: int) -> str:
     """Return so many bytes in words."""
-    return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e9:,.1f} GB"
 
 
 def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal, shortened
 
 if TYPE_CHECKING:
@@ -76,17 +75,6 @@ def one_line(text: str, most: int = 60) -> str:
     """
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return shortened(line, most)
-
-
-def refuse_larger(path: Path, needed: int, what: str) -> None:
-    """Refuse a file whose content needs more bytes of memory than there are, before any of it is
-    decoded.
-    """
-    if needed > (free := available_memory()):
-        raise Refusal(
-            f"{path}: {what} take {needed / 1e9:,.1f} GB of memory, but {free / 1e9:,.1f} GB are"
-            " free"
-        )
 
 
 def read_yaml(path: Path) -> object:

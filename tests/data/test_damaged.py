@@ -153,7 +153,7 @@ def blank_png(side: int) -> bytes:
 
 
 def small_machine(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr("distvae.files.untrusted.available_memory", lambda: free)
+    monkeypatch.setattr("distvae.files.memory.available_memory", lambda: free)
 
 
 def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_header(
@@ -188,7 +188,7 @@ def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(
     }
     for name, read in readers.items():
         with pytest.raises(
-            Refusal, match=rf"{name}: .* take [\d.]+ GB of memory, but 0.0 GB are free"
+            Refusal, match=rf"{name}: .* need [\d.]+ GB of memory, but 0.0 GB are free"
         ):
             read(tmp_path / name)
 

@@ -8,8 +8,9 @@ from numpy.lib.npyio import NpzFile
 
 from distvae.data.images.cifar import CIFAR10
 from distvae.data.images.source import Bytes, Labels, Published, Source
+from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
+from distvae.files.untrusted import decoding, require_regular_file
 
 NAMED = {
     "cifar10": (CIFAR10, (3, 32, 32)),
@@ -57,7 +58,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             if archive.zip is None
             else [int(member.file_size) for member in archive.zip.infolist()]
         )
-        refuse_larger(path, COPIES * sum(sizes), "its arrays")
+        require_memory(path, COPIES * sum(sizes), "its arrays")
         members = {name: archive[name] for name in archive.files}
     return {name: member for name, member in members.items() if isinstance(member, np.ndarray)}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from distvae.config import BarsData
 from distvae.data.dataset import Array, Dataset
-from distvae.files.memory import refuse_to_exceed
+from distvae.files.memory import require_memory
 
 TAKEN = 24
 """Bytes of each value while images are made: noise and sums in float64, and the float32 that is
@@ -39,8 +39,11 @@ def seen(active: Array, correlated: bool) -> Array:
 
 def open_bars(config: BarsData) -> Dataset:
     """Images of superimposed bars under noise. They are judged on what they were trained on."""
-    refuse_to_exceed(
-        TAKEN * config.rows * config.dims, f"data.rows: {config.rows}", "images and their noise"
+    require_memory(
+        f"data.rows: {config.rows}",
+        TAKEN * config.rows * config.dims,
+        "images and their noise",
+        "a smaller number",
     )
     chance = np.random.default_rng(config.seed)
     causes = parts(config.size)

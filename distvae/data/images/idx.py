@@ -13,8 +13,9 @@ from distvae.config import IdxData
 from distvae.data import files, folders
 from distvae.data.dataset import Array, Dataset
 from distvae.data.signals import PICTURES
+from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, refuse_larger, require_regular_file
+from distvae.files.untrusted import decoding, require_regular_file
 
 Bytes = NDArray[np.uint8]
 Value = TypeVar("Value", np.uint8, np.float32)
@@ -71,7 +72,7 @@ def read(path: Path, dims: int) -> Bytes:
         gzip.open(path) if unpacked else path.open("rb") as stream,
     ):
         shape = _shape(path, stream.read(4 + 4 * dims), dims)
-        refuse_larger(path, COPIES * math.prod(shape), f"{' x '.join(map(str, shape))} values")
+        require_memory(path, COPIES * math.prod(shape), f"{' x '.join(map(str, shape))} values")
         content = stream.read(
             math.prod(shape) + 1
         )  # one more than announced, to see whether there are more

@@ -22,10 +22,10 @@ from distvae.data.dataset import Array, alike
 from distvae.data.tables import arrow
 from distvae.data.tables.formats import SUFFIXES, Table
 from distvae.data.tables.rows import MANIFEST, VERSION, Kept, digest
+from distvae.files.memory import require_memory
 from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.files.untrusted import refuse_larger
 from distvae.numerics.noise import order
 
 PLACING = -3  # the epoch whose order places rows: that of none in training, which would undo it
@@ -64,8 +64,8 @@ def ingest(
     _claim(out, force)
     tables = [Table.open(path) for path in sources]
     rows, values = sum(table.rows for table in tables), _width(tables)
-    refuse_larger(tables[0].path, PLACE * rows, f"places of {rows:,} rows")
-    refuse_larger(tables[0].path, 4 * COPIES * values, f"rows of {values:,} values")
+    require_memory(tables[0].path, PLACE * rows, f"places of {rows:,} rows")
+    require_memory(tables[0].path, 4 * COPIES * values, f"rows of {values:,} values")
     parts = list(_parts(_counts(rows, val, test), rows_per_file or max(1, FILE // (4 * values))))
     with _whole(out.resolve()) as folder, _progress(2 * rows, quiet) as advance:
         buckets = Buckets(folder, parts, values)

@@ -22,7 +22,7 @@ from distvae.data import files
 from distvae.data.dataset import Array, Dataset
 from distvae.data.pictures import head
 from distvae.data.signals import PICTURES, read_picture
-from distvae.files.memory import refuse_to_exceed
+from distvae.files.memory import require_memory
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
@@ -58,8 +58,11 @@ def _refuse_too_many(config: CropData) -> None:
     """
     rows, dims = sum(config.sizes), config.dims
     needed = 2 * 8 * dims * (rows + dims)
-    refuse_to_exceed(
-        needed, f"data.sizes: {list(config.sizes)}", f"{rows:,} windows of {dims:,} values"
+    require_memory(
+        f"data.sizes: {list(config.sizes)}",
+        needed,
+        f"{rows:,} windows of {dims:,} values",
+        "a smaller number",
     )
 
 
