@@ -1,4 +1,4 @@
-# make demo: a small sweep on built-in speech, and runs/demo/report.html about it.  make test: the quick suite.
+# make demo: run a small sweep on built-in speech and write runs/demo/report.html.  make test: run the quick suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,15 +12,16 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow and not long and not cluster"
 
-# Most of these wait for processes to start: four at once keep two cores busy.
+# Most of these tests wait for processes to start, so four at once keep two cores busy.
 test-slow: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not long and not cluster"
 
-# `ray up` to `ray down` on three hosts that are namespaces of this machine; skipped, with the reason, where these cannot be.
+# From `ray up` to `ray down` on three hosts that are namespaces of this machine. Skipped, with the reason, where
+# namespaces cannot be created.
 test-cluster: $(READY)
 	$(BIN)/pytest -x -rs -m cluster tests/cluster
 
-# The same without the hosts that are lost.
+# The same without the tests that lose a host.
 test-cluster-short: $(READY)
 	$(BIN)/pytest -x -rs -m "cluster and not long" tests/cluster
 
@@ -35,7 +36,7 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# torch first: a later package that asks for any torch is then content with the pinned one.
+# torch first, so that later packages that depend on torch accept the pinned one.
 $(READY): pyproject.toml setup.py requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock torch numpy

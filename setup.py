@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the search spaces of tune_spaces/ are installed as distvae/spaces."""
+"""Package setup: installs the search spaces of tune_spaces/ as distvae/spaces, which pyproject.toml cannot express."""
 
 from setuptools import find_packages, setup
 

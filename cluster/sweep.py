@@ -1,4 +1,4 @@
-"""A sweep on all machines: ray submit cluster/cluster.yaml cluster/sweep.py -- tune_spaces/speech.yaml --trials 200."""
+"""Run a sweep on all machines: ray submit cluster/cluster.yaml cluster/sweep.py -- tune_spaces/speech.yaml --trials 200."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A training on all machines: ray submit cluster/cluster.yaml cluster/train.py -- house-50 --workers 4."""
+"""Train on all machines: ray submit cluster/cluster.yaml cluster/train.py -- house-50 --workers 4."""
 
 import sys
 
