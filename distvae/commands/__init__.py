@@ -1,1 +1,1 @@
-"""One module for each command. `distvae.cli` parses the command line and calls these functions."""
+"""One module per command; `distvae.cli` parses and calls these."""

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from distvae.config.data import (
     BarsData,
     CropData,
-    DataFamily,
+    DataConfig,
+    Generated,
     IdxData,
     ImageData,
     PatchData,
@@ -33,11 +34,12 @@ __all__ = [
     "BarsData",
     "Config",
     "CropData",
-    "DataFamily",
+    "DataConfig",
     "Decoder",
     "Eval",
     "Evolution",
     "Exact",
+    "Generated",
     "GumbelModel",
     "IdxData",
     "ImageData",
@@ -64,7 +66,7 @@ __all__ = [
 class Config:
     """Everything that decides what a run does."""
 
-    data: Any = field(default_factory=SpeechData)
+    data: DataConfig = field(default_factory=SpeechData)
     model: Any = field(default_factory=VAEModel)
     estep: Any = field(default_factory=Amortised)
     train: Train = field(default_factory=Train)

@@ -52,7 +52,7 @@ class Registry(Generic[Implementation]):
 
     def __init__(self, section: str) -> None:
         self.section = section
-        self._implementations: dict[type, Implementation] = {}
+        self._implementations: dict[type[Family], Implementation] = {}
 
     def register(self, config: type) -> Callable[[C], C]:
         """Register the decorated class as the implementation of a configuration class."""
@@ -77,3 +77,7 @@ class Registry(Generic[Implementation]):
     def __iter__(self) -> Iterator[type]:
         """Yield the configuration classes that have an implementation."""
         return iter(self._implementations)
+
+    def items(self) -> Iterator[tuple[type[Family], Implementation]]:
+        """Yield each configuration class with its implementation."""
+        yield from self._implementations.items()

@@ -1,99 +1,55 @@
-"""From files to data points."""
+"""From files to rows."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from distvae.config import (
-    BarsData,
-    CropData,
-    DataFamily,
-    IdxData,
-    ImageData,
-    PatchData,
-    RowsData,
-    SpritesData,
-)
-from distvae.data.dataset import BUILT_IN, Dataset
-from distvae.data.remote import here, is_remote
+from distvae.config import DataConfig
+from distvae.data.dataset import BUILT_IN, Dataset, Factors, Labels
+from distvae.data.family import DataFamily, HasFactors, HasLabels, family_of, register
+from distvae.data.images.family import BarsFamily, IdxFamily, ImageFamily, SpritesFamily
+from distvae.data.remote import fetch, is_remote
+from distvae.data.speech.family import SpeechFamily
+from distvae.data.tables.family import RowsFamily
+from distvae.data.windows.family import CropFamily, PatchFamily
 
-if TYPE_CHECKING:
-    from distvae.data.images.source import Factors, Labels
+__all__ = [
+    "BarsFamily",
+    "CropFamily",
+    "DataFamily",
+    "Dataset",
+    "IdxFamily",
+    "ImageFamily",
+    "PatchFamily",
+    "RowsFamily",
+    "SpeechFamily",
+    "SpritesFamily",
+    "factors_of",
+    "family_of",
+    "labels_of",
+    "open_dataset",
+    "register",
+]
 
 
-def open_dataset(config: DataFamily, quiet: bool = False) -> Dataset:
-    """The dataset a configuration describes; spectra of speech are computed once and kept in the
-    cache.
+def open_dataset(config: DataConfig, quiet: bool = False) -> Dataset:
+    """Return the dataset that a configuration describes.
+
+    Data at a URI is copied to this machine first.
     """
-    found = _open(_here(config), quiet)
+    dataset = family_of(fetch(config)).open(quiet)
     if not is_remote(config.path):
-        return found
-    name = (
-        found.root.name if found.name == BUILT_IN else found.name
-    )  # for the built-in speech lies in the cache, too
-    return replace(found, name=name, uri=config.path)
+        return dataset
+    # Speech that was copied into the cache would pass for the built-in speech.
+    name = dataset.root.name if dataset.name == BUILT_IN else dataset.name
+    return replace(dataset, name=name, uri=config.path)
 
 
-def _here(config: DataFamily) -> DataFamily:
-    """The configuration for the data as it is on this machine, brought here if it is not."""
-    return replace(config, path=here(config.path))
+def labels_of(config: DataConfig) -> dict[str, Labels] | None:
+    """Return the class of every row by split, or None if the data has no classes."""
+    family = family_of(fetch(config))
+    return family.labels() if isinstance(family, HasLabels) else None
 
 
-def _open(config: DataFamily, quiet: bool) -> Dataset:
-    if isinstance(config, BarsData):
-        from distvae.data.images.bars import open_bars
-
-        return open_bars(config)
-    if isinstance(config, IdxData):
-        from distvae.data.images.idx import open_images
-
-        return open_images(config)
-    if isinstance(config, ImageData):
-        from distvae.data.images import collection as images
-
-        return images.open_images(config, quiet)
-    if isinstance(config, SpritesData):
-        from distvae.data.images.sprites import open_sprites
-
-        return open_sprites(config)
-    if isinstance(config, PatchData):
-        from distvae.data.windows.patches import open_patches
-
-        return open_patches(config)
-    if isinstance(config, CropData):
-        from distvae.data.windows.crops import open_crops
-
-        return open_crops(config)
-    if isinstance(config, RowsData):
-        from distvae.data.tables.rows import open_rows
-
-        return open_rows(config, quiet)
-    from distvae.data.speech.frames import open_speech
-
-    return open_speech(config, quiet)
-
-
-def labels_of(config: DataFamily) -> "dict[str, Labels] | None":
-    """The class of every data point by split, where the data has classes."""
-    config = _here(config)
-    if isinstance(config, IdxData):
-        from distvae.data.images.idx import labels
-
-        return labels(config)
-    if isinstance(config, ImageData):
-        from distvae.data.images import collection as images
-
-        return images.labels(config)
-    if isinstance(config, SpritesData):
-        from distvae.data.images import sprites
-
-        return sprites.labels(config)
-    return None
-
-
-def factors_of(config: DataFamily) -> "Factors | None":
-    """What decides every data point by split, where that is known."""
-    if isinstance(config, SpritesData):
-        from distvae.data.images import sprites
-
-        return sprites.factors(config)
-    return None
+def factors_of(config: DataConfig) -> Factors | None:
+    """Return the levels of the factors behind every row by split, or None if they are not known."""
+    family = family_of(fetch(config))
+    return family.factors() if isinstance(family, HasFactors) else None

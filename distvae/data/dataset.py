@@ -1,5 +1,6 @@
 """What training sees of data: arrays by split, and for recordings where each came from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,19 @@ from numpy.typing import NDArray
 from distvae.files.refusal import Refusal
 
 Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
+"""(N,) the class of each row."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The known factors that determine each row."""
+
+    names: tuple[str, ...]
+    ordered: tuple[bool, ...]
+    """Whether the levels of a factor have an order, as sizes have and shapes do not."""
+    levels: dict[str, NDArray[np.int64]]
+    """(N, factors) by split."""
 
 
 class Rows(Protocol):
@@ -35,20 +49,28 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array: ...
 
 
-class Stacked:
-    """Tables of one width, one below the other, that are used as one: nothing is copied but the
-    rows asked for.
-    """
+class LazyRows(ABC):
+    """Rows that become arrays when they are indexed."""
 
-    ndim, dtype = 2, np.dtype(np.float32)
+    ndim = 2
+    dtype = np.dtype(np.float32)
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
+        """Return the rows of a slice, or those with the given numbers."""
+
+
+class Stacked(LazyRows):
+    """Tables of one width, one below the other, used as one. Only the rows asked for are copied."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self.parts = parts
         self.starts = np.cumsum([0, *map(len, parts)])
         self.shape = (int(self.starts[-1]), parts[0].shape[1])
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
         numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows

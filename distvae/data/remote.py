@@ -1,13 +1,20 @@
-"""Data on a storage that many machines share: each brings it to its own disk once."""
+"""Data on a storage that many machines share. Each machine copies it to its own disk once."""
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
+from distvae.config import DataConfig
 from distvae.data.folders import cache, once
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder, without_password
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
+
+Settings = TypeVar("Settings", bound=DataConfig)
 
 
 def is_remote(path: str) -> bool:
@@ -15,13 +22,20 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def here(path: str) -> str:
-    """A path as it is; of a URI, where its data is on this machine."""
-    return str(bring(path)) if is_remote(path) else path
+def fetch(config: Settings) -> Settings:
+    """Return the settings with a path on this machine. Data at a URI is copied here first."""
+    return replace(config, path=local_path(config.path)) if is_remote(config.path) else config
 
 
-def bring(uri: str) -> Path:
-    """The folder or file of a URI, as it is there now, on this machine."""
+def local_path(path: str) -> str:
+    """Return a path on this machine. Data at a URI is copied here first."""
+    return str(download(path)) if is_remote(path) else path
+
+
+def download(uri: str) -> Path:
+    """Copy the folder or file at a URI to the cache, unless its present version is there already;
+    return the copy.
+    """
     if without_password(uri) != uri:
         told = "names and passwords belong in the environment, for runs keep the path of their data"
         raise Refusal(f"data.path: {Folder(uri)}: {told}")
@@ -61,7 +75,7 @@ def _listed(there: Folder) -> list[tuple[str, int, str]]:
     )
 
 
-def _written(info: Any) -> str:
+def _written(info: "FileInfo") -> str:
     return info.mtime.isoformat() if info.mtime else ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,6 +214,42 @@ def _refuse_vast(path: Path, image: "Image") -> None:
             " part of it"
         )
     require_memory(path, width * height * len(image.getbands()) * COPIES, "its pixels")
+
+
+class Form(NamedTuple):
+    """The size and colour mode of a picture."""
+
+    height: int
+    width: int
+    mode: str
+
+
+def head(path: Path) -> Form:
+    """Return the size and mode of a picture from its header."""
+    with opened(path) as image:
+        return _form_of(image)
+
+
+def plain_head(path: Path) -> Form:
+    """Return the size and mode of a picture of at most 8 bits from its header; refuse any other."""
+    with opened(path) as image:
+        refuse_deep(path, image)
+        return _form_of(image)
+
+
+def _form_of(image: "Image") -> Form:
+    turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes
+    width, height = image.size[::-1] if turned else image.size
+    grey = image.mode in ("1", "L", "LA", "La")
+    return Form(height, width, "L" if grey else "RGB")
+
+
+def refuse_deep(path: Path, image: "Image") -> None:
+    """Refuse a picture of more than 8 bits."""
+    if image.mode.startswith(("I", "F")):
+        raise Refusal(
+            f"{path}: a picture of more than 8 bits; 8 expected, or data.kind=crops, which takes it"
+        )
 
 
 def _picture(values: NDArray[Any], bits: int, profile: bytes | None) -> Signal:

@@ -10,10 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from distvae.config import Config, PatchData
+from distvae.config import Config
 from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check
 from distvae.config.values import NonNegative, Repeats
+from distvae.data.family import windows_of
 from distvae.files.refusal import Refusal, nearest
 from distvae.report.results.rows import SCALES, Scale
 
@@ -264,5 +265,5 @@ def _scaled(entry: Entry, scale: Scale, row: Settings, how: Settings) -> Entry:
 
 def _density(config: Config) -> float:
     """Windows beside those of a stride of one."""
-    data = config.data
-    return float(data.stride) ** -len(data.window) if isinstance(data, PatchData) else 1.0
+    windows = windows_of(config.data)
+    return 1.0 if windows is None else windows.density

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distvae.config import DataFamily, SpeechData
+from distvae.config import DataConfig
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
+from distvae.data.family import recordings_of
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.tasks import pictures
@@ -19,13 +20,13 @@ from distvae.train.run import Run
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from distvae.data.images.source import Labels
+    from distvae.data.dataset import Labels
 
 GROUP = 65536  # rows of a Parquet row group, the most held in memory
 
 
 def encode(
-    run: Run, data: DataFamily, target: Path, split: str = "all", force: bool = False
+    run: Run, data: DataConfig, target: Path, split: str = "all", force: bool = False
 ) -> int:
     """Write the codes of a split, or of all, with where each came from; return how many."""
     import pyarrow.parquet as pq
@@ -37,14 +38,14 @@ def encode(
             f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by"
             f" {run.path}"
         )
-    names, schema = dataset.named(split), _schema(run, data, labels is not None)
+    names, schema = dataset.named(split), _schema(run, dataset, labels is not None)
     rows = 0
     with atomic_file(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in names:
             label = None if labels is None else labels[name]
             blocks = (
                 _frames(run, dataset, name)
-                if isinstance(data, SpeechData)
+                if dataset.recordings
                 else _images(run, dataset, name, label)
             )
             for table in _grouped(blocks, schema):
@@ -60,8 +61,9 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     check_new_file(values, (".npy",), force)
     decoded = run.decode(run.sample(count, seed))
     title = f"{title_of(run)}: {count} draws from the prior"
-    if isinstance(run.config.data, SpeechData):
-        figure = pictures.sampled_frames(decoded, run.config.data.rate, title)
+    recordings = recordings_of(run.config.data)
+    if recordings is not None:
+        figure = pictures.sampled_frames(decoded, recordings.rate, title)
     else:
         figure = pictures.grid(as_seen(decoded, run), title)
     pictures.save(figure, target)
@@ -90,12 +92,12 @@ def _images(run: Run, dataset: Dataset, split: str, label: "Labels | None") -> I
         yield {"split": split, "row": row} | ({} if label is None else {"label": label[row]}), codes
 
 
-def _schema(run: Run, data: DataFamily, labelled: bool) -> "pa.Schema":
+def _schema(run: Run, dataset: Dataset, labelled: bool) -> "pa.Schema":
     import pyarrow as pa
 
     text = pa.dictionary(pa.int32(), pa.string())
     origin = {"split": text, "row": pa.int32()}
-    if isinstance(data, SpeechData):
+    if dataset.recordings:
         origin = {"file": text, "speaker": text, "split": text, "frame": pa.int32()}
     if labelled:
         origin["label"] = pa.int64()

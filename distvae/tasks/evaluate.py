@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distvae.config import SDMModel, SpeechData, TVAEModel
-from distvae.data import audio
+from distvae.config import SDMModel, TVAEModel
 from distvae.data.dataset import Array
+from distvae.data.family import HasRecordings, recordings_of
 from distvae.files.output import prepare_folder
 from distvae.interface import expect
 from distvae.numerics.measures import live_atoms
@@ -58,9 +58,11 @@ def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
     sounds.
     """
     title = title_of(run)
-    yield from (
-        _of_speech(run, split, title, sounds) if _speech(run) else _of_images(run, split, title)
-    )
+    recordings = recordings_of(run.config.data)
+    if recordings is None:
+        yield from _of_images(run, split, title)
+    else:
+        yield from _of_speech(run, recordings, split, title, sounds)
     model = run.config.model
     if isinstance(model, SDMModel) and model.dictionary != "identity":
         yield (
@@ -72,14 +74,12 @@ def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
         yield "learning", course(epochs, str(run.info["unit"]), f"{title}: training")
 
 
-def _speech(run: Run) -> bool:
-    return isinstance(run.config.data, SpeechData)
-
-
-def _of_speech(run: Run, split: str, title: str, sounds: Path) -> Iterator[pictures.Picture]:
-    data, code = run.config.data, coder(run, run.config.eval.latent)
-    root, chosen = of_split(run.config, split)
-    signals = [audio.load(root / r.file, data) for r in chosen[:: math.ceil(len(chosen) / HEARD)]]
+def _of_speech(
+    run: Run, data: HasRecordings, split: str, title: str, sounds: Path
+) -> Iterator[pictures.Picture]:
+    code = coder(run, run.config.eval.latent)
+    root, chosen = of_split(data, split)
+    signals = [data.load(root / r.file) for r in chosen[:: math.ceil(len(chosen) / HEARD)]]
     heard = [resynthesise(code, signal, data) for signal in signals]
     write(sounds / "original.wav", signals[0], data.rate)
     write(sounds / "reconstruction.wav", heard[0].signal, data.rate)
@@ -119,9 +119,10 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
         run.decode(np.zeros_like(strength)[None]),
     )
     name = f"{title}: each atom alone at its root mean square, strongest first"
-    if _speech(run):
+    recordings = recordings_of(run.config.data)
+    if recordings is not None:
         change = pictures.decibel(alone) - pictures.decibel(nothing)
-        rate, names = run.config.data.rate, [str(atom) for atom in strongest]
+        rate, names = recordings.rate, [str(atom) for atom in strongest]
         yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
     else:
         names = [f"{strength[atom]:.2g}" for atom in strongest]

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import torch
 
-from distvae.config import PatchData, TVAEModel
+from distvae.config import TVAEModel
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows, stack
+from distvae.data.family import windows_of
 from distvae.interface import Batch, Posterior, expect
 from distvae.numerics.measures import effective_atoms
 from distvae.numerics.noise import EVALUATION, VALIDATION, Noise
@@ -74,8 +75,9 @@ def as_seen(rows: Array, run: Run) -> Array:
 
 def _likely_shape(run: Run) -> tuple[int, ...]:
     """That of data without one, and of runs from before it was written down."""
-    if isinstance(run.config.data, PatchData):
-        return -1, *run.config.data.window
+    windows = windows_of(run.config.data)
+    if windows is not None:
+        return -1, *windows.window
     height = next(side for side in range(math.isqrt(run.dims), 0, -1) if run.dims % side == 0)
     return 1, height, run.dims // height
 

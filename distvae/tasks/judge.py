@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from distvae.config import Config, SpeechData
+from distvae.config import Config
 from distvae.data import audio
 from distvae.data.dataset import Recording
-from distvae.data.speech import recordings
+from distvae.data.family import HasRecordings, recordings_of
 from distvae.files.refusal import Refusal
 from distvae.tasks import metrics
 from distvae.tasks.images import judge_images
@@ -47,15 +47,17 @@ def judge(run: Run, split: str = "test", progress: bool = True) -> Judgement:
 
 
 def _judged(run: Run, split: str, progress: bool) -> Judgement:
-    if not isinstance(run.config.data, SpeechData):
+    if recordings_of(run.config.data) is None:
         return judge_images(run, split)
     return judge_recordings(coder(run, run.config.eval.latent), run.config, split, progress)
 
 
 def judge_recordings(code: Coder, config: Config, split: str, progress: bool = True) -> Judgement:
     """The scores of whatever decodes power from power."""
-    root, chosen = of_split(config, split)
-    desk = Desk(code, config, root)
+    data = recordings_of(config.data)
+    assert data is not None, "only recordings are resynthesised"
+    root, chosen = of_split(data, split)
+    desk = Desk(code, config, data, root)
     processes = processes_for(config, desk.scored, [root / recording.file for recording in chosen])
     scores = list(_watched(side_by_side(map(desk.take, chosen), processes), len(chosen), progress))
     rows = [desk.row(file, score) for file, score in zip(desk.heard, scores, strict=True)]
@@ -65,13 +67,13 @@ def judge_recordings(code: Coder, config: Config, split: str, progress: bool = T
         for name, why in score.refused.items()
     ]
     return summarise(
-        split, rows, refused, desk.atoms(), metrics.notes(config.eval.metrics, config.data.rate)
+        split, rows, refused, desk.atoms(), metrics.notes(config.eval.metrics, data.rate)
     )
 
 
-def of_split(config: Config, split: str) -> tuple[Path, list[Recording]]:
+def of_split(data: HasRecordings, split: str) -> tuple[Path, list[Recording]]:
     """The root of the data and the recordings of one split, or of all."""
-    root, found = recordings.find(config.data)
+    root, found = data.recordings()
     chosen = [recording for recording in found if split in ("all", recording.split)]
     if not chosen:
         raise Refusal(f"{root}: no recording in split '{split}'; train, val, test or all expected")
@@ -81,8 +83,8 @@ def of_split(config: Config, split: str) -> tuple[Path, list[Recording]]:
 class Desk:
     """Resynthesises recordings one after the other, and keeps what is cheap to say of each."""
 
-    def __init__(self, code: Coder, config: Config, root: Path) -> None:
-        self.code, self.data, self.root = code, config.data, root
+    def __init__(self, code: Coder, config: Config, data: HasRecordings, root: Path) -> None:
+        self.code, self.data, self.root = code, data, root
         self.metrics = metrics.available(metrics.of_recordings(config.eval.metrics))
         self.scored = [name for name in self.metrics if name != "isd"]
         self.heard: list[dict[str, Any]] = []
@@ -91,7 +93,7 @@ class Desk:
 
     def take(self, recording: Recording) -> Job:
         """What remains to be done for a recording: scoring its waveform."""
-        signal = audio.load(self.root / recording.file, self.data)
+        signal = self.data.load(self.root / recording.file)
         result = resynthesise(self.code, signal, self.data, self.frames)
         own = {
             "file": recording.file,

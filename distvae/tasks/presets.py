@@ -6,8 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.config import Config, PatchData
+from distvae.config import Config
 from distvae.config.recipes import load
+from distvae.data.family import HasWindows, windows_of
 from distvae.data.windows.patches import distinct
 from distvae.files.refusal import Refusal
 
@@ -26,27 +27,28 @@ def configured(
     return load(recipe or recipe_of(array, preset, inpainting), settings)
 
 
-def restores(config: Config) -> bool:
-    """Whether a configuration is one for restoration."""
+def restored_windows(config: Config) -> HasWindows | None:
+    """Return the windows that a configuration restores; None if it is not one for restoration."""
     model = config.model
-    return (
-        isinstance(config.data, PatchData)
-        and model.kind == "tvae"
-        and model.likelihood == "gaussian"
-    )
+    if model.kind != "tvae" or model.likelihood != "gaussian":
+        return None
+    return windows_of(config.data)
 
 
-def worsens(config: Config) -> bool:
-    """Whether what is restored is made worse first, so that there is something clean to compare
-    with.
+def corrupted_windows(config: Config) -> HasWindows | None:
+    """Return the windows that are corrupted before they are restored, so that there is a clean
+    reference; None if a configuration does not corrupt them.
     """
-    return restores(config) and bool(config.data.noise or config.data.drop)
+    windows = restored_windows(config)
+    return windows if windows is not None and (windows.noise or windows.drop) else None
 
 
 def without(config: Config, *ways: Literal["noise", "drop"]) -> Config:
     """The configuration, unless it asks for what is not done here."""
     for way in ways:
-        if worsens(config) and (asked := getattr(config.data, way)):
+        windows = corrupted_windows(config)
+        asked = 0.0 if windows is None else {"noise": windows.noise, "drop": windows.drop}[way]
+        if asked:
             done = {"noise": "none is added", "drop": "nothing is dropped"}[way]
             raise Refusal(f"data.{way}: {asked:g}, but {done} here; 0 expected")
     return config

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Config
+from distvae.data.family import HasWindows
 from distvae.data.windows.missing import filled
-from distvae.data.windows.patches import Grid, Patches, distinct, named, refuse_constant, worsened
+from distvae.data.windows.patches import Patches, distinct, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
 from distvae.models.population import words_of
 from distvae.tasks.closeness import closeness, gained
-from distvae.tasks.presets import restores, worsens
+from distvae.tasks.presets import corrupted_windows, restored_windows
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
@@ -89,10 +90,10 @@ class Restoration:
     def __init__(
         self, config: Config, array: Floats, name: str = "image", kept: Kept | None = None
     ) -> None:
-        check(config, array, name)
+        windows = check(config, array, name)
         self.config, self.kept = config, kept
-        self.patches = Patches.of(array, config.data)
-        self.dataset = self.patches.dataset(name, config.data)
+        self.patches = windows.cut(array)
+        self.dataset = windows.dataset(name, self.patches)
         self.arithmetic = agree_on_arithmetic(
             config.train, folder=Folder(kept.folder) if kept and kept.resume else None
         )
@@ -188,15 +189,15 @@ def batch(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -
 
 def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
     """How close a run's end comes to what was clean, with a note where that cannot be told."""
-    data = run.config.data
-    if not worsens(run.config):
+    windows = corrupted_windows(run.config)
+    if windows is None:
         return {}, []
-    clean = named(data).levelled()
+    clean = windows.clean().levelled()
     if clean.rate is not None and not clean.values.any():
         return {}, ["what was clean is silent: no sound is close to it"]
-    given = worsened(clean, data).values
-    patches = Patches.of(given, data)
-    if patches.dataset("", data).digest != run.info["data_digest"]:
+    given = windows.corrupt(clean).values
+    patches = windows.cut(given)
+    if windows.dataset("", patches).digest != run.info["data_digest"]:
         return {}, [
             "trained on other data: how close it comes to what was clean is told of that alone"
         ]
@@ -205,9 +206,12 @@ def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
     return after | gained({} if clean.rate is None else closeness(clean, given), after), []
 
 
-def check(config: Config, array: Floats, name: str) -> None:
-    """Refuse what cannot be restored, before anything is computed."""
-    if not restores(config):
+def check(config: Config, array: Floats, name: str) -> HasWindows:
+    """Return the windows to restore, or refuse what cannot be restored before anything is
+    computed.
+    """
+    windows = restored_windows(config)
+    if windows is None:
         raise Refusal(
             "the recipe is none for restoration; data.kind 'patches' and a Gaussian 'tvae' expected"
         )
@@ -216,6 +220,7 @@ def check(config: Config, array: Floats, name: str) -> None:
     if not np.isfinite(array).any():
         raise Refusal(f"{name}: every value is missing; some observed values expected")
     refuse_constant(array, name)
+    return windows
 
 
 @dataclass(frozen=True)
@@ -228,9 +233,9 @@ class Cost:
     """Bytes."""
 
     @classmethod
-    def of(cls, config: Config, array: Floats) -> "Cost":
+    def of(cls, config: Config, windows: HasWindows, array: Floats) -> "Cost":
         """The windows of an array, three copies of which are held, and the states kept for each."""
-        grid = Grid.of(distinct(array).shape, config.data)
+        grid = windows.grid(distinct(array).shape)
         held = getattr(config.estep, "mapped", None) is None
         kept = held * getattr(config.estep, "states", 0) * words_of(config.model.latent) * 8
         return cls(grid.rows, grid.dims, grid.rows * (3 * 4 * grid.dims + kept))

@@ -1,17 +1,15 @@
 """Recordings through a model and back: decoded power, and the phase of the input."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distvae.config import SpeechData
-from distvae.data import audio
 from distvae.data.dataset import Array
+from distvae.data.family import recordings_of
 from distvae.data.speech.stft import Stft, power
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
@@ -21,6 +19,18 @@ from distvae.train.run import Run
 
 Latent = Literal["mean", "sample"]
 SUFFIXES = (".wav", ".flac")
+
+
+class Framing(Protocol):
+    """How a signal is cut into frames."""
+
+    @property
+    def window(self) -> int:
+        """Samples of a frame."""
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
 
 
 class Coded(NamedTuple):
@@ -60,7 +70,7 @@ def coder(run: Run, latent: Latent) -> Coder:
     return code
 
 
-def resynthesise(code: Coder, signal: Array, data: SpeechData, first: int = 0) -> Resynthesis:
+def resynthesise(code: Coder, signal: Array, data: Framing, first: int = 0) -> Resynthesis:
     """A signal of the same length, with decoded power under the phase of the input."""
     stft = Stft(data.window, data.hop)
     spectrum = stft.spectrum(torch.from_numpy(signal))
@@ -72,13 +82,13 @@ def resynthesise(code: Coder, signal: Array, data: SpeechData, first: int = 0) -
 
 def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False) -> None:
     """Write a recording's resynthesis at the run's rate: untrimmed, at the level it came with."""
-    if not isinstance(run.config.data, SpeechData):
+    recordings = recordings_of(run.config.data)
+    if recordings is None:
         raise Refusal(f"{run.path}: a run on {run.config.data.kind} data; one on speech expected")
     check_new_file(target, SUFFIXES, force)
-    signal = audio.load(source, dataclasses.replace(run.config.data, trim_db=None, level="keep"))
-    level = np.abs(signal).max() if run.config.data.level == "peak" else np.float32(1)
-    heard = resynthesise(coder(run, run.config.eval.latent), signal / level, run.config.data)
-    write(target, heard.signal * level, run.config.data.rate)
+    signal, level = recordings.load_whole(source)
+    heard = resynthesise(coder(run, run.config.eval.latent), signal, recordings)
+    write(target, heard.signal * np.float32(level), recordings.rate)
 
 
 def write(path: Path, signal: Array, rate: int) -> None:

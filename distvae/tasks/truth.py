@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from distvae.config import BarsData, TVAEModel
 from distvae.config import Exact as ExactConfig
+from distvae.config import TVAEModel
 from distvae.data.dataset import Array
-from distvae.data.images.bars import parts, seen
+from distvae.data.family import HasCauses, causes_of
 from distvae.estep.truncated import Exact
 from distvae.interface import Batch
 from distvae.numerics.noise import EVALUATION, Noise
@@ -21,63 +21,57 @@ ENUMERABLE = 12
 """Bars whose every combination is looked at."""
 ALIKE = 0.3
 """Root mean square of what may differ over the pixels of a bar."""
-COMBINATIONS = ((0, 1), (-1, 0), (1, 2, 3, 5, 6), (2, 3, 4, 5, 6), (2, 3), (3, 5), (4, 6))
-"""Bars that correlated causes never show together, twice; more than there should be, twice; and
-such as are usual.
-"""
 
 
 def judge_truth(run: Run, x: Array) -> dict[str, float]:
     """Of bars: the log-likelihood of what made them, how far training came to it, and the share of
     bars found.
     """
-    data = run.config.data
-    if (
-        not isinstance(data, BarsData)
-        or 2 * data.size > ENUMERABLE
-        or not data.variance
-        or data.active >= 2 * data.size
-    ):
+    data = causes_of(run.config.data)
+    if data is None or not data.variance or data.probability >= 1:
+        return {}
+    causes = data.causes()
+    if len(causes) > ENUMERABLE:
         return {}
     truth = float(log_likelihood(data, x).mean())
     told = {"true_log_likelihood": truth}
-    if data == read_config(run.path, run.info).data:
+    if run.config.data == read_config(run.path, run.info).data:
         reached = max(run.epochs(), key=lambda epoch: epoch["val_objective"])["val_bound"]
         told["reliability"] = (reached - truth) / abs(truth)
     if isinstance(run.config.model, TVAEModel):
-        told["recovered"] = recovered(run.model, data.size)
-        if (
-            data.correlated
-            and data.size > max(map(max, COMBINATIONS)) / 2
-            and run.model.code_size <= MOST
-        ):
+        told["recovered"] = recovered(run.model, causes)
+        if run.model.code_size <= MOST:
             told |= combined(run.model, data)
     return told
 
 
-def log_likelihood(data: BarsData, x: Array) -> torch.Tensor:
+def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
     """(B,) log p(x) under the parameters that made the bars, by enumeration, nats."""
-    causes, chance = parts(data.size).astype(np.float64), data.active / (2 * data.size)
+    causes, chance = data.causes().astype(np.float64), data.probability
     states = np.array(list(itertools.product((0, 1), repeat=len(causes))), dtype=np.float64)
     prior = states.sum(1) * math.log(chance) + (1 - states).sum(1) * math.log1p(-chance)
-    means = seen(states.astype(np.float32), data.correlated) @ causes
+    means = data.visible(states.astype(np.float32)) @ causes
     distance = np.square(x).sum(1)[:, None] - 2 * x @ means.T + np.square(means).sum(1)
     density = -0.5 * (distance / data.variance + x.shape[1] * math.log(2 * math.pi * data.variance))
     return torch.from_numpy(prior + density).logsumexp(1)
 
 
 @torch.no_grad()
-def combined(model: Any, data: BarsData) -> dict[str, float]:
+def combined(model: Any, data: HasCauses) -> dict[str, float]:
     """log p of noiseless combinations of bars under the model, nats, beside that under what made
     its data.
     """
-    bars = parts(data.size)
-    x = np.stack([bars[list(those)].sum(0) for those in COMBINATIONS])
+    combinations = data.combinations()
+    if combinations is None:
+        return {}
+    causes = data.causes()
+    asked = (*combinations.impossible, *combinations.possible)
+    x = np.stack([causes[list(active)].sum(0) for active in asked])
     batch = Batch.of(torch.from_numpy(x), torch.arange(len(x)))
     learnt = model.bound(
         batch, Exact(ExactConfig(), model)(model, batch), Noise(0, EVALUATION, batch.row)
     ).double()
-    truth, never = log_likelihood(data, x), slice(0, 2)
+    truth, never = log_likelihood(data, x), slice(0, len(combinations.impossible))
     told = {"combinations_apart": float((learnt - truth)[never.stop :].abs().mean())}
     return told | {
         "never_together": float(learnt[never].mean()),
@@ -86,12 +80,13 @@ def combined(model: Any, data: BarsData) -> dict[str, float]:
 
 
 @torch.no_grad()
-def recovered(model: Any, size: int) -> float:
+def recovered(model: Any, causes: Array) -> float:
     """The share of bars that are what one latent, and another for each, adds to the picture."""
+    pixels = float(causes[0].sum())
     alone = (
         model.decode(torch.eye(model.code_size)[:, None])[:, 0]
         - model.decode(torch.zeros(1, 1, model.code_size))[0]
     )
-    distance = torch.cdist(torch.from_numpy(parts(size)), alone) / size**0.5
+    distance = torch.cdist(torch.from_numpy(causes), alone) / pixels**0.5
     near, nearest = distance.min(1)
-    return len(set(nearest[near < ALIKE].tolist())) / (2 * size)
+    return len(set(nearest[near < ALIKE].tolist())) / len(causes)

@@ -10,16 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config, SpeechData
-from distvae.data.dataset import Rows, Stacked
-from distvae.data.images.source import Scaled
+from distvae.config import Config
+from distvae.data.dataset import LazyRows, Rows
+from distvae.data.family import family_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import LIKELIHOODS
 
-SCALED = ("idx", "images", "sprites")
-"""Kinds of data whose values are scaled to [0, 1]."""
-GAPPED = ("rows", "patches")
-"""Kinds of data in which values may be missing (NaN)."""
 BEYOND = 100
 """So many times the largest value of training is no data of the same units."""
 
@@ -48,12 +44,13 @@ class InputFormat:
         their range.
         """
         least, most = LIKELIHOODS[config.model.likelihood].support
-        kind, unit = config.data.kind, str(facts.get("unit", "row"))
+        values = family_of(config.data).values
         least = max(least, 0.0) if getattr(config.estep, "input", "raw") != "raw" else least
-        least, most = (0.0, 1.0) if kind in SCALED else (least, most)
+        if math.isfinite(values.low) or math.isfinite(values.high):
+            least, most = values.low, values.high
         largest = max(map(abs, facts.get("range", ())), default=math.inf) or math.inf
-        unit = "power spectrum" if isinstance(config.data, SpeechData) else unit
-        return cls(name, width, least, most, largest, kind in GAPPED, unit)
+        unit = values.row_name or str(facts.get("unit", "row"))
+        return cls(name, width, least, most, largest, values.may_be_missing, unit)
 
     def table(self, given: ArrayLike | Rows | Tensor) -> Rows:
         """Return an array of numbers (rows, width); its values are looked at when they are used."""
@@ -77,7 +74,7 @@ class InputFormat:
         """
         if isinstance(given, Tensor):
             return given.numpy(force=True)
-        if isinstance(given, Stacked | Scaled):
+        if isinstance(given, LazyRows):
             return given
         try:
             return np.asarray(given)

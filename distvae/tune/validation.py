@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from distvae.config import Config, SpeechData
+from distvae.config import Config
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
+from distvae.data.family import recordings_of
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tasks.closeness import offered
 from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible
 from distvae.tasks.metrics import of_recordings
-from distvae.tasks.presets import worsens
+from distvae.tasks.presets import corrupted_windows
 from distvae.train.cost import DataSize
 from distvae.train.cost import check_fits_in_memory as afford_training
 from distvae.tune.axes import Axis, Choice
@@ -199,7 +200,7 @@ def _admit_ranking(space: Space) -> None:
 
 def _figures(base: Config) -> tuple[str, ...]:
     measured = figures_of(base.eval.metrics)
-    if isinstance(base.data, SpeechData):
+    if recordings_of(base.data) is not None:
         return (*measured, "hoyer_active", *SPARSITY, *OF_TRAINING)
     found = [name for name in measured if name not in of_recordings(measured)]
     return (
@@ -225,17 +226,18 @@ def _admit_measured(base: Config, name: str) -> None:
 
 def _of_clean(config: Config) -> tuple[str, ...]:
     """The figures that compare with what was clean."""
-    return offered(len(config.data.window) == 2) if worsens(config) else ()
+    windows = corrupted_windows(config)
+    return () if windows is None else offered(len(windows.window) == 2)
 
 
 def _admit_clean(space: Space, name: str) -> None:
     """Every trial has a figure that compares with what was clean."""
-    if isinstance(space.base.data, SpeechData) or name not in (*offered(True), *offered(False)):
+    if recordings_of(space.base.data) is not None or name not in (*offered(True), *offered(False)):
         return
     kinds = [axis for axis in space.axes if axis.key in ("model.kind", "data.noise", "data.drop")]
     varied = [{axis.key: value} for axis in kinds for value in axis.span.corners]
     for values in [{}, *space.branches(), *varied]:
-        if not worsens(space.config(values)):
+        if corrupted_windows(space.config(values)) is None:
             where = (
                 ", ".join(f"{key} {value}" for key, value in values.items() if key in space.varied)
                 or "every trial"

@@ -30,7 +30,7 @@ from pyarrow import feather
 from distvae.config import IdxData, ImageData, RowsData, SpeechData
 from distvae.data import audio, files, open_dataset, signals
 from distvae.data.images import archive, idx
-from distvae.data.pictures import head
+from distvae.data.signals import head
 from distvae.data.speech import recordings
 from distvae.data.survey import survey
 from distvae.data.tables import arrow, ingest, rows
@@ -269,7 +269,7 @@ def test_an_mp3_behind_a_long_tag_is_read(tmp_path: Path) -> None:
         signals.read_picture,
         Table.open,
         partial(idx.read, dims=3),
-        lambda path: recordings.spoken(path.parent, SpeechData(speakers=f"csv:{path.name}")),
+        lambda path: recordings.find_speakers(path.parent, SpeechData(speakers=f"csv:{path.name}")),
     ],
 )
 @pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])
@@ -293,7 +293,7 @@ def test_an_empty_table_of_speakers_is_told_what_it_lacks(tmp_path: Path, conten
     with pytest.raises(
         Refusal, match=r"speakers\.csv: no (column file and no column speaker|rows)"
     ):
-        recordings.spoken(tmp_path, SpeechData())
+        recordings.find_speakers(tmp_path, SpeechData())
 
 
 def test_decimals_are_numbers(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_more_places_than_memory_are_refused_before_a_file_is_made(
 ) -> None:
     np.save(tmp_path / "a.npy", np.zeros((1000, 3), np.float32))
     small_machine(monkeypatch, 10_000)
-    with pytest.raises(Refusal, match=r"a\.npy: places of 1,000 rows take"):
+    with pytest.raises(Refusal, match=r"a\.npy: places of 1,000 rows need"):
         ingest.ingest([tmp_path / "a.npy"], tmp_path / "made")
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 

@@ -70,11 +70,11 @@ def test_labels_that_are_not_one_for_each_image_are_refused(folder: Path) -> Non
     with pytest.raises(
         Refusal, match=r"t10k-labels-idx1-ubyte: 5 labels, and t10k-images.* has 6 images"
     ):
-        idx.labels(IdxData(path=str(folder)))
+        idx.read_labels(IdxData(path=str(folder)))
 
 
 def test_labels_follow_their_images(folder: Path) -> None:
-    labels = idx.labels(IdxData(path=str(folder), holdout=3))
+    labels = idx.read_labels(IdxData(path=str(folder), holdout=3))
     assert labels["train"].dtype == np.int64
     assert labels["train"].tolist() == list(range(7))
     assert labels["val"].tolist() == [7, 8, 9]
@@ -159,7 +159,7 @@ def test_mnist_is_as_known(monkeypatch: pytest.MonkeyPatch, real_data: Path) -> 
     if not (real_data / "mnist").is_dir():
         pytest.skip("no mnist folder in the data")
     monkeypatch.setenv("DISTVAE_DATA", os.fspath(real_data))
-    dataset, labels = open_dataset(IdxData()), idx.labels(IdxData())
+    dataset, labels = open_dataset(IdxData()), idx.read_labels(IdxData())
     assert {name: rows.shape for name, rows in dataset.splits.items()} == {
         "train": (60000, 784),
         "val": (10000, 784),

@@ -76,7 +76,7 @@ def touch(root: Path, *files: str) -> None:
 
 
 def found(root: Path, **settings: Any) -> list[Recording]:
-    return recordings.find(SpeechData(path=str(root), **settings))[1]
+    return recordings.find_recordings(SpeechData(path=str(root), **settings))[1]
 
 
 def by_split(recordings: list[Recording]) -> dict[str, set[str]]:

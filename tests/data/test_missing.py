@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from distvae.config import PatchData
 from distvae.data.signals import Signal
-from distvae.data.windows.missing import dropped
-from distvae.data.windows.patches import worsened
+from distvae.data.windows.missing import drop_at_random
+from distvae.data.windows.patches import corrupt
 
 WAYS: tuple[Literal["pixels", "values"], ...] = ("pixels", "values")
 
@@ -23,7 +23,7 @@ def picture(channels: int) -> Signal:
 def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
     share: float, seed: int
 ) -> None:
-    pixels, values = (dropped(share, seed, what)(picture(3)) for what in WAYS)
+    pixels, values = (drop_at_random(share, seed, what)(picture(3)) for what in WAYS)
     assert pixels.shape == values.shape == (50, 60, 3)
     assert (pixels.all(-1) == pixels.any(-1)).all()
     assert values.mean() == pytest.approx(
@@ -35,7 +35,7 @@ def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
 
 @given(st.floats(0.1, 0.9), st.integers(0, 5))
 def test_of_grey_pixels_both_drop_the_same(share: float, seed: int) -> None:
-    one, other = (dropped(share, seed, what)(picture(1)) for what in WAYS)
+    one, other = (drop_at_random(share, seed, what)(picture(1)) for what in WAYS)
     assert (one == other).all()
 
 
@@ -43,5 +43,5 @@ def test_of_grey_pixels_both_drop_the_same(share: float, seed: int) -> None:
 def test_what_a_model_sees_lacks_what_the_configuration_drops(
     what: Literal["pixels", "values"],
 ) -> None:
-    seen = worsened(picture(3), PatchData(drop=0.4, dropped=what, noise_seed=7))
-    assert (np.isnan(seen.values) == dropped(0.4, 7, what)(picture(3))).all()
+    seen = corrupt(picture(3), PatchData(drop=0.4, dropped=what, noise_seed=7))
+    assert (np.isnan(seen.values) == drop_at_random(0.4, 7, what)(picture(3))).all()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
-from distvae.data import folders, open_dataset
+from distvae.data import SpeechFamily, folders, open_dataset
 from distvae.data.speech import recordings
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
@@ -56,7 +56,7 @@ def table(root: Path, *lines: str) -> SpeechData:
 def test_speakers_are_read_off_usual_layouts(root: Path, layout: str) -> None:
     files, speakers = LAYOUTS[layout]
     touch(root, *files)
-    where, found = recordings.find(SpeechData(path=str(root)))
+    where, found = recordings.find_recordings(SpeechData(path=str(root)))
     assert where == root
     assert [recording.file for recording in found] == sorted(files)
     assert [recording.speaker for recording in found] == speakers
@@ -64,7 +64,7 @@ def test_speakers_are_read_off_usual_layouts(root: Path, layout: str) -> None:
 
 def test_top_folders_give_the_split(root: Path) -> None:
     touch(root, "Train/ann/1.wav", "Train/bob/1.wav", "dev/cat/1.wav", "TEST/dan/1.wav")
-    _, found = recordings.find(SpeechData(path=str(root), split="given"))
+    _, found = recordings.find_recordings(SpeechData(path=str(root), split="given"))
     assert {r.speaker: r.split for r in found} == {
         "ann": "train",
         "bob": "train",
@@ -75,21 +75,21 @@ def test_top_folders_give_the_split(root: Path) -> None:
 
 def test_a_validation_split_that_is_not_given_is_drawn_from_training(root: Path) -> None:
     touch(root, *(f"train/{s}/1.wav" for s in "abcdef"), "test/x/1.wav")
-    _, found = recordings.find(SpeechData(path=str(root)))
+    _, found = recordings.find_recordings(SpeechData(path=str(root)))
     assert [r.split for r in found if r.speaker == "x"] == ["test"]
     assert sorted(r.split for r in found if r.speaker != "x") == ["train"] * 5 + ["val"]
 
 
 def test_given_splits_can_be_drawn_anew(root: Path) -> None:
     touch(root, *(f"train/{s}/1.wav" for s in "abcdef"), "test/a/2.wav")
-    _, found = recordings.find(SpeechData(path=str(root), split="seeded"))
+    _, found = recordings.find_recordings(SpeechData(path=str(root), split="seeded"))
     assert {r.split for r in found} == {"train", "val", "test"}
     assert len({r.split for r in found if r.speaker == "a"}) == 1
 
 
 def test_a_pattern_finds_the_speaker_in_the_path(root: Path) -> None:
     touch(root, "0_george_0.wav", "0_lucas_1.wav", "sub/1_nicolas_2.wav")
-    _, found = recordings.find(SpeechData(path=str(root), speakers="pattern:_([a-z]+)_"))
+    _, found = recordings.find_recordings(SpeechData(path=str(root), speakers="pattern:_([a-z]+)_"))
     assert [r.speaker for r in found] == ["george", "lucas", "nicolas"]
 
 
@@ -98,7 +98,7 @@ def test_a_table_decides_what_belongs(root: Path) -> None:
     config = table(
         root, "speaker,file,sex,split", "ann,a.wav,F,train", "bob,b.wav,M,Dev", "cat,c.wav,F,test"
     )
-    _, found = recordings.find(config)
+    _, found = recordings.find_recordings(config)
     assert [(r.file, r.speaker, r.split) for r in found] == [
         ("a.wav", "ann", "train"),
         ("b.wav", "bob", "val"),
@@ -108,7 +108,9 @@ def test_a_table_decides_what_belongs(root: Path) -> None:
 
 def test_a_table_may_leave_the_split_to_the_seed(root: Path) -> None:
     touch(root, "a.wav", "b.wav", "c.wav")
-    _, found = recordings.find(table(root, "file,speaker", "a.wav,ann", "b.wav,bob", "c.wav,cat"))
+    _, found = recordings.find_recordings(
+        table(root, "file,speaker", "a.wav,ann", "b.wav,bob", "c.wav,cat")
+    )
     assert {r.split for r in found} == {"train", "val", "test"}
 
 
@@ -126,9 +128,9 @@ def test_no_speaker_is_ever_in_two_splits(
     config = SpeechData(path=str(root), split_seed=seed)
     if len({speaker for speaker, _ in spoken}) < 3:
         with pytest.raises(Refusal, match="3 or more expected"):
-            recordings.find(config)
+            recordings.find_recordings(config)
         return
-    _, found = recordings.find(config)
+    _, found = recordings.find_recordings(config)
     assert len(found) == len(spoken)
     assert len({(r.speaker, r.split) for r in found}) == len({r.speaker for r in found})
 
@@ -153,7 +155,7 @@ def test_the_variable_may_point_above_the_speech(
 ) -> None:
     touch(root, "speech/a/1.wav", "speech/b/1.wav", "speech/c/1.wav", "music/x/1.wav")
     monkeypatch.setenv("DISTVAE_DATA", str(root))
-    where, found = recordings.find(SpeechData())
+    where, found = recordings.find_recordings(SpeechData())
     assert where == root / "speech"
     assert len(found) == 3
 
@@ -163,7 +165,7 @@ def test_the_path_comes_before_the_variable(
 ) -> None:
     touch(root, "a/1.wav", "b/1.wav", "c/1.wav")
     monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
-    assert recordings.find(SpeechData(path=str(root)))[0] == root
+    assert recordings.find_recordings(SpeechData(path=str(root)))[0] == root
 
 
 def test_speech_of_a_uri_is_found_by_it_again(write: Write, root: Path, cache: Path) -> None:
@@ -171,15 +173,15 @@ def test_speech_of_a_uri_is_found_by_it_again(write: Write, root: Path, cache: P
     for name in ("a/1.wav", "b/1.wav", "c/1.wav"):
         write(name)
     config = SpeechData(path=root.as_uri())
-    where, found = recordings.find(config)
+    where, found = SpeechFamily(config).recordings()
     assert where.is_relative_to(cache)
-    assert found == recordings.find(SpeechData(path=str(root)))[1]
+    assert found == recordings.find_recordings(SpeechData(path=str(root)))[1]
     dataset = open_dataset(config, quiet=True)
     assert (dataset.origin, dataset.name) == (root.as_uri(), root.name)
 
 
 def test_without_data_the_built_in_speech_is_found() -> None:
-    root, found = recordings.find(SpeechData())
+    root, found = recordings.find_recordings(SpeechData())
     assert root.is_relative_to(folders.cache())
     speakers = {
         split: len({r.speaker for r in found if r.split == split})
@@ -218,7 +220,7 @@ def test_what_cannot_be_divided_is_refused(
 ) -> None:
     touch(root, *files)
     with pytest.raises(Refusal) as refusal:
-        recordings.find(SpeechData(path=str(root), **options))  # type: ignore[arg-type]
+        recordings.find_recordings(SpeechData(path=str(root), **options))  # type: ignore[arg-type]
     assert words in str(refusal.value)
 
 
@@ -243,7 +245,7 @@ def test_what_cannot_be_divided_is_refused(
 def test_a_table_that_does_not_fit_is_refused(root: Path, lines: list[str], words: str) -> None:
     touch(root, "a.wav", "b.wav")
     with pytest.raises(Refusal) as refusal:
-        recordings.find(table(root, *lines))
+        recordings.find_recordings(table(root, *lines))
     assert words in str(refusal.value)
 
 
@@ -251,24 +253,24 @@ def test_a_table_that_is_no_text_is_refused(root: Path) -> None:
     touch(root, "a.wav")
     (root / "speakers.csv").write_bytes(bytes(range(256)))
     with pytest.raises(Refusal, match=r"speakers\.csv: cannot be read"):
-        recordings.find(SpeechData(path=str(root)))
+        recordings.find_recordings(SpeechData(path=str(root)))
 
 
 def test_a_missing_folder_is_refused_with_its_source(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Refusal, match=r"data\.path: .*gone is not a folder"):
-        recordings.find(SpeechData(path=str(root / "gone")))
+        recordings.find_recordings(SpeechData(path=str(root / "gone")))
     monkeypatch.setenv("DISTVAE_DATA", str(root / "gone"))
     with pytest.raises(Refusal, match=r"\$DISTVAE_DATA: .*gone is not a folder"):
-        recordings.find(SpeechData())
+        recordings.find_recordings(SpeechData())
 
 
 def test_a_loose_folder_needs_neither_speakers_nor_splits(tmp_path: Path) -> None:
     for file in ("a.wav", "b.wav", "train/anna/c.wav"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    _, found = recordings.find(SpeechData(path=str(tmp_path), split="loose"))
+    _, found = recordings.find_recordings(SpeechData(path=str(tmp_path), split="loose"))
     assert [(r.file, r.speaker, r.split) for r in found] == [
         ("a.wav", tmp_path.name, "test"),
         ("b.wav", tmp_path.name, "test"),

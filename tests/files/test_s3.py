@@ -12,7 +12,7 @@ from PIL import Image
 
 from distvae.config import IdxData, PatchData
 from distvae.data import open_dataset
-from distvae.data.windows.patches import named
+from distvae.data.windows.family import PatchFamily
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train.local_copy import state_folder, update_local_copy
@@ -142,7 +142,7 @@ def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(
     assert np.array_equal(there.splits["train"][:], here.splits["train"][:])
     assert there.origin == uri
     assert there.name == "house.png"
-    assert np.array_equal(named(PatchData(path=uri)).values[..., 0], picture)
+    assert np.array_equal(PatchFamily(PatchData(path=uri)).clean().values[..., 0], picture)
     (kept,) = (tmp_path / "cache" / "data").glob("*/house.png")
     written = kept.stat().st_mtime_ns
     open_dataset(PatchData(path=uri, window=(4, 4)))

@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from distvae.config import Config, Net, from_dict
+from distvae.config import Config, ImageData, Net, from_dict
 from distvae.config.recipes import load
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
@@ -92,6 +92,7 @@ def released(channels: int, latent: int, heads: int) -> int:
 @pytest.mark.parametrize(("kind", "heads"), [("vae", 2), ("vsc", 3)])
 def test_the_nets_are_as_large_as_the_released_ones(kind: str, heads: int) -> None:
     config = load("celeba-vsc", {"model.kind": kind})
+    assert isinstance(config.data, ImageData)
     model, estep = assemble(config, config.data.dims, config.data.shape)
     learned = [p for part in (model, estep) for p in part.parameters() if p.requires_grad]
     assert sum(p.numel() for p in learned) == released(3, 200, heads)

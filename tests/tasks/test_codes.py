@@ -4,8 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distvae.data import open_dataset
-from distvae.data.images import idx
+from distvae.data import labels_of, open_dataset
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode, sample
 from distvae.train.run import Run
@@ -39,7 +38,9 @@ def test_the_file_says_which_run_coded_it(speech_run: Run, tmp_path: Path) -> No
 def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> None:
     encode(image_run, image_run.config.data, tmp_path / "codes.parquet", split="test")
     frame = pq.read_table(tmp_path / "codes.parquet").to_pandas()
-    np.testing.assert_array_equal(frame["label"], idx.labels(image_run.config.data)["test"])
+    labels = labels_of(image_run.config.data)
+    assert labels is not None
+    np.testing.assert_array_equal(frame["label"], labels["test"])
     images = open_dataset(image_run.config.data).splits["test"][:]
     np.testing.assert_array_equal(np.stack(frame["code"]), image_run.encode(images))
 

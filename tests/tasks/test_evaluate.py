@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import torch
 
+from distvae.config import PatchData, SpeechData
 from distvae.data import audio, open_dataset, signals
 from distvae.data.windows.patches import Grid
 from distvae.files.refusal import Refusal
@@ -25,9 +26,9 @@ def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> 
     drawn = {"spectrogram.png", "codes.png", "atoms.png", "dictionary.png", "learning.png"}
     sounds = {"original.wav", "reconstruction.wav"}
     assert {path.name for path in folder.iterdir()} == TABLES | drawn | sounds | {"summary.json"}
-    first = audio.load(
-        Path(speech_run.config.data.path) / "test" / "cat" / "0.wav", speech_run.config.data
-    )
+    data = speech_run.config.data
+    assert isinstance(data, SpeechData)
+    first = audio.load(Path(data.path) / "test" / "cat" / "0.wav", data)
     assert {soundfile.info(folder / name).frames for name in sounds} == {len(first)}
     with pytest.raises(Refusal, match="not empty"):
         evaluate(speech_run, split="test")
@@ -86,9 +87,11 @@ def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(
 
 
 def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
-    array = signals.read(Path(window_run.config.data.path)).values
-    cut = Grid(array.shape, window_run.config.data.window).cut(array.astype(np.float32))
-    corner = array[tuple(slice(side) for side in window_run.config.data.window)]
+    data = window_run.config.data
+    assert isinstance(data, PatchData)
+    array = signals.read(Path(data.path)).values
+    cut = Grid(array.shape, data.window).cut(array.astype(np.float32))
+    corner = array[np.ix_(*map(np.arange, data.window))]
     np.testing.assert_array_equal(as_seen(cut, window_run)[0], corner.astype(np.float32))
     window_run.shape, known = (), window_run.shape  # as in a run from before it was written down
     np.testing.assert_array_equal(as_seen(cut, window_run)[0], corner.astype(np.float32))

@@ -37,6 +37,12 @@ def test_silence_stays_silent_and_is_coded_as_in_training() -> None:
     np.testing.assert_allclose(result.signal, signal, atol=2e-5)
 
 
+def framing(run: Run) -> SpeechData:
+    """The settings of a run's recordings."""
+    assert isinstance(run.config.data, SpeechData)
+    return run.config.data
+
+
 def test_twice_the_amplitude_is_four_times_the_power() -> None:
     signal = utterance(0, 0)
     louder = resynthesise(lambda power, first: Coded(4 * power, None), signal, DATA).signal
@@ -44,13 +50,13 @@ def test_twice_the_amplitude_is_four_times_the_power() -> None:
 
 
 def test_the_mean_is_decoded_from_the_code(speech_run: Run) -> None:
-    result = resynthesise(coder(speech_run, "mean"), utterance(4, 0), speech_run.config.data)
+    result = resynthesise(coder(speech_run, "mean"), utterance(4, 0), framing(speech_run))
     decoded = speech_run.decode(speech_run.encode(result.power))
     np.testing.assert_allclose(result.coded.power.numpy(), decoded, rtol=1e-4)
 
 
 def test_a_sample_belongs_to_the_number_of_its_frame(speech_run: Run) -> None:
-    power = torch.from_numpy(resynthesise(identity, utterance(4, 0), speech_run.config.data).power)
+    power = torch.from_numpy(resynthesise(identity, utterance(4, 0), framing(speech_run)).power)
     code = coder(speech_run, "sample")
     whole, part = code(power, 0).power, code(power[10:], 10).power
     torch.testing.assert_close(whole[10:], part)
@@ -69,7 +75,7 @@ def test_a_file_keeps_its_length_and_its_level(speech_run: Run, tmp_path: Path) 
     )
     peak = np.abs(quiet).max()
     at_full_scale = resynthesise(
-        coder(speech_run, "mean"), quiet / peak, speech_run.config.data
+        coder(speech_run, "mean"), quiet / peak, framing(speech_run)
     ).signal
     np.testing.assert_allclose(found, at_full_scale * peak, atol=1e-4)
 

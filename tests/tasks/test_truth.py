@@ -8,8 +8,9 @@ from torch import nn
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal
 
 from distvae.config import BarsData, TVAEModel
-from distvae.data import open_dataset
-from distvae.data.images.bars import parts, seen
+from distvae.data import BarsFamily, open_dataset
+from distvae.data.family import causes_of
+from distvae.data.images.bars import all_bars, visible_bars
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE, FromBits
@@ -34,18 +35,21 @@ def restraint(correlated: bool) -> torch.Tensor:
 def test_the_likelihood_is_that_of_a_network_with_the_weights_of_the_truth(data: BarsData) -> None:
     x = open_dataset(data).splits["train"][:]
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8)))
-    means = (states @ restraint(data.correlated)).relu() @ torch.from_numpy(parts(4))
+    means = (states @ restraint(data.correlated)).relu() @ torch.from_numpy(all_bars(4))
     prior = Categorical(logits=Independent(Bernoulli(torch.full((8,), 0.25)), 1).log_prob(states))
     truth = MixtureSameFamily(prior, Independent(Normal(means, data.variance**0.5), 1))
     torch.testing.assert_close(
-        log_likelihood(data, x), truth.log_prob(torch.from_numpy(x)).double(), rtol=1e-4, atol=1e-3
+        log_likelihood(BarsFamily(data), x),
+        truth.log_prob(torch.from_numpy(x)).double(),
+        rtol=1e-4,
+        atol=1e-3,
     )
 
 
 def test_what_is_seen_of_correlated_bars_is_what_such_a_network_shows() -> None:
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8)))
     torch.testing.assert_close(
-        torch.from_numpy(seen(states.numpy(), True)), (states @ restraint(True)).relu()
+        torch.from_numpy(visible_bars(states.numpy(), True)), (states @ restraint(True)).relu()
     )
 
 
@@ -53,17 +57,17 @@ def test_a_model_that_is_the_truth_gives_combinations_their_likelihood() -> None
     model = TVAE(TVAEModel(latent=8, hidden=(8,)), 16)
     first, second = (layer for layer in model.decoder if isinstance(layer, nn.Linear | FromBits))
     with torch.no_grad():
-        for layer, weight in ((first, restraint(True)), (second, torch.from_numpy(parts(4)).T)):
+        for layer, weight in ((first, restraint(True)), (second, torch.from_numpy(all_bars(4)).T)):
             layer.weight.copy_(weight)
             layer.bias.zero_()
         model.pi.fill_(0.25)
         assert isinstance(model.likelihood, Gaussian)
         model.likelihood.variance.fill_(0.01)
-    told = combined(model, CORRELATED)
+    told = combined(model, BarsFamily(CORRELATED))
     assert told["combinations_apart"] < 1e-3
     assert told["never_together"] == pytest.approx(told["true_never_together"], rel=1e-5)
     assert told["true_never_together"] < -150
-    assert recovered(model, 4) == 1
+    assert recovered(model, all_bars(4)) == 1
 
 
 def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
@@ -73,7 +77,9 @@ def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
     bound = left.model.bound(
         Batch.of(x, row), left.estep.infer(left.model, Batch.of(x, row), 0), Noise(0, 0, row)
     )
-    truth = float(log_likelihood(bars_run.config.data, x.numpy()).mean())
+    data = causes_of(bars_run.config.data)
+    assert data is not None
+    truth = float(log_likelihood(data, x.numpy()).mean())
     told = judge_truth(left, x.numpy())
     assert told["reliability"] == pytest.approx(
         (float(bound.mean()) - truth) / abs(truth), rel=1e-5

@@ -11,14 +11,14 @@ from scipy.special import logsumexp
 from distvae.config import BarsData
 from distvae.config.recipes import load
 from distvae.data import open_dataset
-from distvae.data.images.bars import parts
+from distvae.data.images.bars import all_bars
 from distvae.models.tvae import TVAE
 from distvae.train.session import build_trainer
 
 
 def log_likelihood_of_the_truth(config: BarsData, x: np.ndarray) -> float:
     """log p(x) under the parameters that made the data, by enumeration, nats per image."""
-    causes, chance = parts(config.size).astype(np.float64), config.active / (2 * config.size)
+    causes, chance = all_bars(config.size).astype(np.float64), config.active / (2 * config.size)
     states = np.array(list(itertools.product((0, 1), repeat=len(causes))), dtype=np.float64)
     prior = (states * math.log(chance) + (1 - states) * math.log1p(-chance)).sum(1)
     distance = ((x[:, None] - states @ causes) ** 2).sum(-1)
@@ -35,7 +35,7 @@ def recovered(model: TVAE, size: int) -> bool:
             model.decode(torch.eye(2 * size)[:, None])[:, 0]
             - model.decode(torch.zeros(1, 1, 2 * size))[0]
         )
-    distance = torch.cdist(torch.from_numpy(parts(size)), alone) / size**0.5
+    distance = torch.cdist(torch.from_numpy(all_bars(size)), alone) / size**0.5
     return sorted(distance.argmin(1).tolist()) == list(range(2 * size)) and bool(
         (distance.amin(1) < 0.3).all()
     )
@@ -46,6 +46,7 @@ def test_the_best_of_ten_runs_recovers_all_bars_at_the_likelihood_of_the_truth()
     found = []
     for seed in range(10):
         config = load("bars", {"train.seed": seed, "train.device": "cpu"})
+        assert isinstance(config.data, BarsData)
         data = open_dataset(config.data)
         trainer = build_trainer(config, data)
         *_, last = trainer.run()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distvae.config import BarsData, Config, SpritesData, from_dict
+from distvae.config import Config, Generated, from_dict
 from distvae.config.registry import FAMILIES, SECTIONS
 from distvae.config.schema import field_types, fields_of
 from distvae.files.refusal import Refusal, nearest
@@ -61,7 +61,7 @@ def _placed(refusal: Refusal, path: Path, tree: dict[str, Any]) -> Refusal:
 
 def refuse_place(config: Config, path: str | None) -> None:
     """Refuse a place for data that is made, not read."""
-    if path and isinstance(config.data, BarsData | SpritesData):
+    if path and isinstance(config.data, Generated):
         raise Refusal(
             f"data.path: {path}, but data of kind '{config.data.kind}' is made, not read; none"
             " expected"

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from distvae.data.dataset import Labels
 from distvae.data.images.cifar import CIFAR10
-from distvae.data.images.source import Bytes, Labels, Published, Source
+from distvae.data.images.source import Bytes, Published, Source
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file

@@ -1,4 +1,4 @@
-"""Bars (Foeldiak 1990): the data whose hidden causes everyone can see."""
+"""Bars (Foeldiak 1990): generated images whose hidden causes are known."""
 
 import hashlib
 import json
@@ -9,16 +9,22 @@ import numpy as np
 
 from distvae.config import BarsData
 from distvae.data.dataset import Array, Dataset
+from distvae.data.family import Combinations
 from distvae.files.memory import require_memory
 
-TAKEN = 24
-"""Bytes of each value while images are made: noise and sums in float64, and the float32 that is
-kept.
+COMBINATIONS = Combinations(
+    impossible=((0, 1), (-1, 0)),
+    possible=((1, 2, 3, 5, 6), (2, 3, 4, 5, 6), (2, 3), (3, 5), (4, 6)),
+)
+"""Combinations of correlated bars: two that are never seen together, two with more bars than usual,
+and three usual ones.
 """
+BYTES_PER_VALUE = 24
+"""Memory for a value while images are made: noise and sums in float64, and the float32 result."""
 
 
-def parts(size: int) -> Array:
-    """(2 * size, size^2): every vertical and every horizontal bar."""
+def all_bars(size: int) -> Array:
+    """Return (2 * size, size^2): every vertical and every horizontal bar."""
     square = np.eye(size, dtype=np.float32)
     vertical, horizontal = (
         np.repeat(square[:, None], size, 1),
@@ -27,8 +33,8 @@ def parts(size: int) -> Array:
     return np.concatenate([vertical, horizontal]).reshape(2 * size, size * size)
 
 
-def seen(active: Array, correlated: bool) -> Array:
-    """(rows, 2 * size) of zeros and ones: the bars to be seen of those that are active."""
+def visible_bars(active: Array, correlated: bool) -> Array:
+    """Return (rows, 2 * size) zeros and ones: the active bars that can be seen."""
     if not correlated:
         return active
     hidden = active.copy()
@@ -38,20 +44,20 @@ def seen(active: Array, correlated: bool) -> Array:
 
 
 def open_bars(config: BarsData) -> Dataset:
-    """Images of superimposed bars under noise. They are judged on what they were trained on."""
+    """Return images of superimposed bars under noise, the same ones for every split."""
     require_memory(
         f"data.rows: {config.rows}",
-        TAKEN * config.rows * config.dims,
+        BYTES_PER_VALUE * config.rows * config.dims,
         "images and their noise",
         "a smaller number",
     )
     chance = np.random.default_rng(config.seed)
-    causes = parts(config.size)
+    causes = all_bars(config.size)
     active = (chance.random((config.rows, len(causes))) < config.active / len(causes)).astype(
         np.float32
     )
     noise = chance.normal(0, np.sqrt(config.variance), (config.rows, causes.shape[1]))
-    x = (seen(active, config.correlated) @ causes + noise).astype(np.float32)
+    x = (visible_bars(active, config.correlated) @ causes + noise).astype(np.float32)
     digest = hashlib.sha256(
         json.dumps(asdict(config) | {"path": ""}).encode() + x.tobytes()
     ).hexdigest()

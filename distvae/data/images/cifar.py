@@ -13,7 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from distvae.data.images.source import Bytes, Labels, Published, Source
+from distvae.data.dataset import Labels
+from distvae.data.images.source import Bytes, Published, Source
 from distvae.files.refusal import Refusal
 
 CIFAR10 = Published("CIFAR-10", 50_000, 10_000)

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distvae.config import ImageData
-from distvae.data import files, folders, pictures
-from distvae.data.dataset import Dataset
-from distvae.data.images import archive, cifar
-from distvae.data.images.source import Labels, Scaled, Source, divided
+from distvae.data import files, folders
+from distvae.data.dataset import Dataset, Labels
+from distvae.data.images import archive, cifar, folder
+from distvae.data.images.source import Scaled, Source, divided
 from distvae.data.signals import PICTURES
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
@@ -38,7 +38,7 @@ def open_images(config: ImageData, quiet: bool = False) -> Dataset:
     return Dataset(name, "image", digest, rows, root, shape=source.pixels.shape[1:])
 
 
-def labels(config: ImageData) -> dict[str, Labels] | None:
+def read_labels(config: ImageData) -> dict[str, Labels] | None:
     """The class of every image by split, in the images' order; none where the source has no
     classes.
     """
@@ -64,7 +64,7 @@ def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
         return _as_asked(archive.read(archives[0]), root, config)
     if not files.below(root, PICTURES):
         raise Refusal(f"{root}: holds no images known here; {EXPECTED}")
-    return pictures.read(root, config, quiet)
+    return folder.read(root, config, quiet)
 
 
 def _root(config: ImageData) -> Path:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distvae.config import IdxData
 from distvae.data import files, folders
-from distvae.data.dataset import Array, Dataset
+from distvae.data.dataset import Array, Dataset, Labels
 from distvae.data.signals import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
@@ -44,8 +44,8 @@ def open_images(config: IdxData) -> Dataset:
     )
 
 
-def labels(config: IdxData) -> dict[str, NDArray[np.int64]]:
-    """The class of every image by split, in the images' order."""
+def read_labels(config: IdxData) -> dict[str, Labels]:
+    """Return the class of every image by split, in the order of the images."""
     root = _root(config)
     train, test = _classes(root, "train"), _classes(root, "t10k")
     return {name: part.astype(np.int64) for name, part in _divided(train, test, config).items()}

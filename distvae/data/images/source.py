@@ -7,24 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import ImageData
-from distvae.data.dataset import Array
+from distvae.data.dataset import Array, Labels, LazyRows
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
 
 Bytes = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 Places = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What decides every data point, where that is known."""
-
-    names: tuple[str, ...]
-    ordered: tuple[bool, ...]
-    """Whether a factor's levels have an order, as sizes have and shapes have not."""
-    levels: dict[str, Labels]
-    """(N, factors) by split."""
 
 
 DRAWING = -4  # the epoch of the seed whose order divides images
@@ -76,17 +64,12 @@ class Source:
         return "; ".join(filter(None, (short, self.others)))
 
 
-class Scaled:
+class Scaled(LazyRows):
     """Some images of a source, scaled to [0, 1] when they are asked for: one flat row each."""
-
-    ndim, dtype = 2, np.dtype(np.float32)
 
     def __init__(self, pixels: Bytes, places: Places) -> None:
         self.pixels, self.places = pixels.reshape(len(pixels), -1), places
         self.shape = (len(places), self.pixels.shape[1])
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
         return self.pixels[self.places[rows]].astype(np.float32) / np.float32(255)

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import SpritesData
-from distvae.data.dataset import Array, Dataset
-from distvae.data.images.source import Factors, Labels
+from distvae.data.dataset import Array, Dataset, Factors, Labels
 from distvae.numerics.noise import order
 
 FORMAT = 2  # of the drawing; a change gives another digest
@@ -48,11 +47,6 @@ def open_sprites(config: SpritesData) -> Dataset:
 def factors(config: SpritesData) -> Factors:
     """The level of every factor of every picture; the shape alone has no order."""
     return Factors(tuple(LEVELS), tuple(name != "shape" for name in LEVELS), _divided(config))
-
-
-def labels(config: SpritesData) -> dict[str, Labels]:
-    """The shape of every picture."""
-    return {name: part[:, 0] for name, part in _divided(config).items()}
 
 
 def draw(levels: Labels, size: int) -> Array:
@@ -106,7 +100,7 @@ def _divided(config: SpritesData) -> dict[str, Labels]:
     counts = tuple(LEVELS.values())
     chosen = order(config.seed, DRAWING, math.prod(counts))[: config.rows]
     levels = np.stack(np.unravel_index(chosen, counts), -1).astype(np.int64)
-    val, test = config.held
+    val, test = config.held_out
     train, held, judged = np.split(levels, [config.rows - val - test, config.rows - test])
     return {"train": train, "val": held, "test": judged}
 

@@ -25,7 +25,7 @@ TABLE = "recordings.csv"
 
 def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     """The power spectra of a folder of recordings by split, from the cache or computed now."""
-    root, found = recordings.find(config)
+    root, found = recordings.find_recordings(config)
     key = _key(root, found, config)
     folder = folders.cache() / "frames" / key
     folders.once(folder, lambda part: _build(part, root, found, config, quiet))

@@ -150,7 +150,7 @@ def recognise(files: Sequence[str]) -> Layout | None:
     return None
 
 
-def spoken(layout: Layout, root: Path, files: Iterable[str]) -> list[Recording]:
+def find_speakers(layout: Layout, root: Path, files: Iterable[str]) -> list[Recording]:
     """The recordings of a corpus, each with the split that it was published in, which may be none
     ('').
     """

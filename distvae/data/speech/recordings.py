@@ -10,7 +10,6 @@ from distvae.config import SpeechData
 from distvae.data import files, folders, splits
 from distvae.data.audio import SUFFIXES, UNREAD
 from distvae.data.dataset import BUILT_IN, Recording
-from distvae.data.remote import here
 from distvae.data.speech import layouts
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
@@ -18,7 +17,7 @@ from distvae.files.untrusted import decoding, require_regular_file
 TABLE = "speakers.csv"
 
 
-def find(config: SpeechData) -> tuple[Path, list[Recording]]:
+def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
     """The root of a dataset and its recordings, sorted by file.
 
     The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the
@@ -32,25 +31,21 @@ def find(config: SpeechData) -> tuple[Path, list[Recording]]:
     One that is not given is drawn from train's speakers, all are where none is given; `seeded`
     draws all in any case, `given` draws none.
     """
-    root = (
-        folders.given(here(config.path), "speech") if config.path != BUILT_IN else None
-    ) or _built_in()
-    return root, divided(spoken(root, config), config)
+    root = None if config.path == BUILT_IN else folders.given(config.path, "speech")
+    if root is None:
+        from distvae.data.speech import synthesiser
+
+        root = synthesiser.folder()
+    return root, assign_splits(find_speakers(root, config), config)
 
 
-def _built_in() -> Path:
-    from distvae.data.speech import synthesiser
-
-    return synthesiser.folder()
-
-
-def spoken(root: Path, config: SpeechData) -> list[Recording]:
+def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
     """Every recording with its speaker and the split it was given, which may be none ('')."""
     rule, _, argument = config.speakers.partition(":")
     if rule == "auto":
         rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
         if rule == "folder" and (layout := layouts.recognise(names := sound_files(root))):
-            return layouts.spoken(layout, root, names)
+            return layouts.find_speakers(layout, root, names)
     if rule == "csv" and argument:
         return _tabled(root, root / argument)
     if rule == "pattern" and argument:
@@ -168,7 +163,7 @@ def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
     return Recording(PurePosixPath(file).as_posix(), speaker, splits.named(split) or "")
 
 
-def divided(found: list[Recording], config: SpeechData) -> list[Recording]:
+def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]:
     """The recordings sorted by file, with the split each belongs to; a speaker in two splits is
     refused.
     """

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from distvae.config import CropData
 from distvae.data import files
 from distvae.data.dataset import Array, Dataset
-from distvae.data.pictures import head
-from distvae.data.signals import PICTURES, read_picture
+from distvae.data.signals import PICTURES, head, read_picture
 from distvae.files.memory import require_memory
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal

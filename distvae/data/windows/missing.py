@@ -51,7 +51,7 @@ def filled(given: Floats, restored: Floats) -> Floats:
     return np.where(missing, restored, given) if missing.any() else restored
 
 
-def dropped(share: float, seed: int, what: Literal["pixels", "values"]) -> Finder:
+def drop_at_random(share: float, seed: int, what: Literal["pixels", "values"]) -> Finder:
     """Missing at random: all channels of a pixel together, or each value by itself."""
 
     def find(signal: Signal) -> Missing:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
 from distvae.data.examples import PICTURE, SOUND, example
-from distvae.data.remote import here
 from distvae.data.signals import Signal, read
-from distvae.data.windows.missing import dropped
+from distvae.data.windows.missing import drop_at_random
 from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.floating]
@@ -195,7 +194,7 @@ def distinct(array: Floats) -> Floats:
 
 def open_patches(config: PatchData) -> Dataset:
     """The windows of the file that a configuration names, made worse as it asks."""
-    given = worsened(named(config), config)
+    given = corrupt(read_source(config), config)
     refuse_constant(given.values, Path(config.path).name)
     return Patches.of(given.values, config).dataset(Path(config.path).name, config)
 
@@ -209,18 +208,18 @@ def refuse_constant(array: Floats, name: str) -> None:
         )
 
 
-def named(config: PatchData) -> Signal:
-    """The picture or the sound that a configuration names."""
+def read_source(config: PatchData) -> Signal:
+    """Return the picture or sound that a configuration names."""
     if not config.path:
         raise Refusal(f"data.path: empty; a picture or a sound, '{PICTURE}' or '{SOUND}' expected")
-    return example(config.path) or read(Path(here(config.path)))
+    return example(config.path) or read(Path(config.path))
 
 
-def worsened(signal: Signal, config: PatchData) -> Signal:
-    """A signal as a model sees it: levelled and under noise, or without some pixels, if a
+def corrupt(signal: Signal, config: PatchData) -> Signal:
+    """Return a signal as a model sees it: levelled and with noise, or without some pixels, if the
     configuration asks for it.
     """
     if config.drop:
-        gone = dropped(config.drop, config.noise_seed, config.dropped)(signal)
+        gone = drop_at_random(config.drop, config.noise_seed, config.dropped)(signal)
         return signal.with_values(np.where(gone, np.nan, signal.values))
     return signal.levelled().noisy(config.noise, config.noise_seed) if config.noise else signal

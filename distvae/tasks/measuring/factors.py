@@ -7,7 +7,7 @@ Functions of codes (N, H) and of the levels (N, F) of factors that vary, 0 to 1.
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.images.source import Labels
+from distvae.data.dataset import Labels
 from distvae.tasks.measuring.subject import Subject
 from distvae.train.run import Array
 

@@ -2,7 +2,8 @@
 nothing.
 """
 
-from distvae.config import Config, IdxData, ImageData, SpritesData
+from distvae.config import Config
+from distvae.data.family import HasFactors, HasLabels, family_of, kinds_with
 
 
 def anything(config: Config) -> str:
@@ -23,19 +24,24 @@ def draws(config: Config) -> str:
 
 def classes(config: Config) -> str:
     """Data of a kind that may have classes."""
-    if isinstance(config.data, IdxData | ImageData | SpritesData):
+    if isinstance(family_of(config.data), HasLabels):
         return ""
     return (
         f"needs the class of every data point, and data.kind '{config.data.kind}' has none; "
-        "idx, images or sprites expected"
+        f"{_either(HasLabels)} expected"
     )
 
 
 def known_factors(config: Config) -> str:
     """Data whose factors are known."""
-    if isinstance(config.data, SpritesData):
+    if isinstance(family_of(config.data), HasFactors):
         return ""
     return (
         "needs the factors that decide every data point, which are not known of data.kind "
-        f"'{config.data.kind}'; sprites expected"
+        f"'{config.data.kind}'; {_either(HasFactors)} expected"
     )
+
+
+def _either(capability: type) -> str:
+    *kinds, last = kinds_with(capability)
+    return f"{', '.join(kinds)} or {last}" if kinds else last

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distvae.data.images.source import Labels
+from distvae.data.dataset import Labels
 from distvae.files.refusal import Refusal
 from distvae.tasks.measuring.subject import Subject
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae.config import DataFamily
+from distvae.config import DataConfig
 from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.dataset import Dataset, Rows, stack
 from distvae.files.refusal import Refusal
@@ -21,7 +21,7 @@ from distvae.numerics.noise import order
 from distvae.train.run import Array, Run
 
 if TYPE_CHECKING:
-    from distvae.data.images.source import Labels
+    from distvae.data.dataset import Labels
 
 LABELLED = -5
 """The epoch whose order says which training data points are labelled: the same for runs of every
@@ -141,7 +141,7 @@ def code(q: Any, kind: str) -> Tensor:
     return found
 
 
-def labels_of_all(data: DataFamily) -> "dict[str, Labels]":
+def labels_of_all(data: DataConfig) -> "dict[str, Labels]":
     """The class of every data point by split; data without classes is refused."""
     labels = labels_of(data)
     if labels is None:

@@ -5,8 +5,8 @@ Nothing is chosen by what was clean. Those of pictures estimate the noise; those
 it.
 """
 
-from distvae.config import Config, PatchData, SpeechData
-from distvae.data.windows.patches import named, worsened
+from distvae.config import Config
+from distvae.data.family import HasWindows, recordings_of, windows_of
 from distvae.files.refusal import Refusal
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.judge import judge_recordings
@@ -20,29 +20,28 @@ def judge_peer(name: str, config: Config, progress: bool = False) -> dict[str, f
     """The figures of a method: on the test recordings of speech, or on the picture or sound that
     was made worse.
     """
-    if isinstance(config.data, SpeechData):
-        summary = judge_recordings(
-            speech.coder(name, config.data), config, "test", progress
-        ).summary
+    if recordings_of(config.data) is not None:
+        code = speech.coder(name, config.data)
+        summary = judge_recordings(code, config, "test", progress).summary
         return {name: value for name, value in summary.items() if name not in MEANINGLESS}
-    if isinstance(config.data, PatchData):
-        return _restored(name, config.data)
+    if (windows := windows_of(config.data)) is not None:
+        return _restored(name, windows)
     raise Refusal(
         f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech or patches"
         " expected"
     )
 
 
-def _restored(name: str, data: PatchData) -> dict[str, float]:
+def _restored(name: str, windows: HasWindows) -> dict[str, float]:
     """How close a method comes to what was clean; of a sound also what it gains."""
-    if not data.noise and not data.drop:
+    if not windows.noise and not windows.drop:
         raise Refusal(
             "data.noise, data.drop: nothing is made worse, to be restored; one of them above 0"
             " expected"
         )
-    clean = named(data).levelled()
-    given = worsened(clean, data)
+    clean = windows.clean().levelled()
+    given = windows.corrupt(clean)
     if given.rate is None:
         return closeness(clean, pictures.restored(name, given))
-    after = closeness(clean, sounds.restored(name, given, data.noise))
+    after = closeness(clean, sounds.restored(name, given, windows.noise))
     return after | gained(closeness(clean, given.values), after)

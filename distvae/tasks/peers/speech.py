@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distvae.config import SpeechData
+from distvae.config import DataConfig
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows
 from distvae.files.refusal import Refusal
@@ -21,17 +21,17 @@ UPDATES = 200
 """Of the factors, and of the activations of frames to be coded."""
 
 
-def coder(name: str, data: SpeechData) -> Coder:
+def coder(name: str, data: DataConfig) -> Coder:
     """What a method makes of power: `identity`, or so many components, fitted to the training
     frames.
     """
     if name == "identity":
         return lambda power, first: Coded(power, None)
     known = re.fullmatch(r"(pca|nmf)-([1-9]\d*)", name)
-    if not known or int(known[2]) > data.bins:
+    if not known or int(known[2]) > data.dims:
         raise Refusal(
-            f"{name}: no method for speech; identity, pca-1 to pca-{data.bins} or nmf-1 to"
-            f" nmf-{data.bins} expected"
+            f"{name}: no method for speech; identity, pca-1 to pca-{data.dims} or nmf-1 to"
+            f" nmf-{data.dims} expected"
         )
     fitted = {"pca": pca, "nmf": nmf}[known[1]]
     return fitted(open_dataset(data, quiet=True).splits["train"], int(known[2]))

@@ -14,8 +14,9 @@ import numpy as np
 
 from distvae.config import ImageData
 from distvae.data import files, folders, splits
-from distvae.data.images.source import Bytes, Labels, Published, Source
-from distvae.data.signals import PICTURES, UNREAD, opened
+from distvae.data.dataset import Labels
+from distvae.data.images.source import Bytes, Published, Source
+from distvae.data.signals import PICTURES, UNREAD, Form, opened, plain_head, refuse_deep
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 
@@ -34,25 +35,17 @@ CELEBA = Published(
 SPLIT_OF = {"0": "train", "1": "val", "2": "test"}
 
 
-class Found(NamedTuple):
-    """A picture, the split and the class it lies in, each perhaps ''."""
+class Picture(NamedTuple):
+    """A picture file with its split and its class, either of which may be empty."""
 
     file: str
     split: str
-    kind: str
-
-
-class Form(NamedTuple):
-    """What every picture is brought to."""
-
-    height: int
-    width: int
-    mode: str
+    class_name: str
 
 
 def read(root: Path, config: ImageData, quiet: bool) -> Source:
     """The pictures of a folder by split, from the cache or decoded now."""
-    found, layout = find(root)
+    found, layout = find_pictures(root)
     paths = [root / each.file for each in found]
     form = _form(paths, config, quiet)
     at_once = min(len(paths), os.cpu_count() or 1)
@@ -67,10 +60,7 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = folders.cache() / "pictures" / key
     folders.once(folder, lambda part: _decode(part / "pixels.npy", paths, form, quiet))
-    counts = {
-        split: sum(each.split == split for each in found)
-        for split in dict.fromkeys(f.split for f in found)
-    }
+    counts = count_by_split(found)
     digest = hashlib.sha256(json.dumps([key, found]).encode()).hexdigest()
     published = CELEBA if layout.startswith("CelebA") else None
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
@@ -79,8 +69,18 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
     )
 
 
-def find(root: Path) -> tuple[list[Found], str]:
-    """Every picture below a folder, split after split, and what the folder was recognised as."""
+def count_by_split(found: Sequence[Picture]) -> dict[str, int]:
+    """Return the number of pictures of each split, in the order of the pictures."""
+    counts: dict[str, int] = {}
+    for picture in found:
+        counts[picture.split] = counts.get(picture.split, 0) + 1
+    return counts
+
+
+def find_pictures(root: Path) -> tuple[list[Picture], str]:
+    """Return every picture below a folder, split after split, and what the folder was recognised
+    as.
+    """
     names = files.below(root, PICTURES)
     partition = next((p for p in _partitions(root) if p.is_file()), None)
     found = [_foldered(name) for name in names] if partition is None else _listed(partition, names)
@@ -98,15 +98,15 @@ def _partitions(root: Path) -> list[Path]:
     return [place / PARTITION for place in (root, root / "Eval", root.parent, root.parent / "Eval")]
 
 
-def _foldered(file: str) -> Found:
+def _foldered(file: str) -> Picture:
     """The split that the top folder names, and the class that the next one is."""
     *above, _ = PurePosixPath(file).parts
     split = splits.named(above[0]) if above else None
     below = above[1:] if split else above
-    return Found(file, split or "", below[0] if below else "")
+    return Picture(file, split or "", below[0] if below else "")
 
 
-def _listed(partition: Path, names: Sequence[str]) -> list[Found]:
+def _listed(partition: Path, names: Sequence[str]) -> list[Picture]:
     """The pictures that CelebA's partition names, each in the split it says."""
     try:
         rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
@@ -123,18 +123,18 @@ def _listed(partition: Path, names: Sequence[str]) -> list[Found]:
     lost = next((name for name in names if PurePosixPath(name).stem not in known), None)
     if lost:
         raise Refusal(f"{lost}: not in {partition}; the pictures that it names alone expected")
-    return [Found(name, known[PurePosixPath(name).stem], "") for name in names]
+    return [Picture(name, known[PurePosixPath(name).stem], "") for name in names]
 
 
-def _labels(found: Sequence[Found]) -> Labels | None:
+def _labels(found: Sequence[Picture]) -> Labels | None:
     """The number of each picture's class among all in order, where there are several and each
     picture is in one.
     """
-    kinds = sorted({each.kind for each in found})
+    kinds = sorted({each.class_name for each in found})
     if len(kinds) < 2 or "" in kinds:
         return None
     number = {kind: k for k, kind in enumerate(kinds)}
-    return np.array([number[each.kind] for each in found], np.int64)
+    return np.array([number[each.class_name] for each in found], np.int64)
 
 
 def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
@@ -159,52 +159,25 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
     return Form(first.height, first.width, mode)
 
 
-def head(path: Path) -> Form:
-    """What a picture is as it stands, its pixels not decoded."""
-    with opened(path) as image:
-        return _form_of(image)
-
-
-def plain_head(path: Path) -> Form:
-    """The same of a picture that can be trained on; one of more than 8 bits is refused."""
-    with opened(path) as image:
-        _refuse_deep(path, image)
-        return _form_of(image)
-
-
-def _form_of(image: "Image") -> Form:
-    turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes
-    width, height = image.size[::-1] if turned else image.size
-    grey = image.mode in ("1", "L", "LA", "La")
-    return Form(height, width, "L" if grey else "RGB")
-
-
-def _refuse_deep(path: Path, image: "Image") -> None:
-    if image.mode.startswith(("I", "F")):
-        raise Refusal(
-            f"{path}: a picture of more than 8 bits; 8 expected, or data.kind=crops, which takes it"
-        )
-
-
 def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> None:
     """Write all pictures to one array that can be mapped."""
     channels = len(form.mode) if form.mode == "RGB" else 1
     shape = (len(paths), channels, form.height, form.width)
     pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-    decoded = files.in_order(lambda path: picture(path, form), paths)
+    decoded = files.in_order(lambda path: read_to_form(path, form), paths)
     for place, image in enumerate(files.watched(decoded, "Pictures", len(paths), quiet)):
         pixels[place] = image
     pixels.flush()
 
 
-def picture(path: Path, form: Form) -> Bytes:
+def read_to_form(path: Path, form: Form) -> Bytes:
     """(channels, height, width) the largest part around the centre that has the form's proportions,
     resized.
     """
     from PIL import Image, ImageOps
 
     with opened(path) as image:
-        _refuse_deep(path, image)
+        refuse_deep(path, image)
         turned = ImageOps.exif_transpose(image)
         plain = (turned.convert("RGBA") if turned.has_transparency_data else turned).convert(
             form.mode

@@ -1,0 +1,39 @@
+"""What the settings of every kind of data have in common."""
+
+import math
+from dataclasses import Field
+from typing import Any, ClassVar, Protocol
+
+
+class DataConfig(Protocol):
+    """The settings of one kind of data: a frozen dataclass registered with `@family("data")`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    kind: ClassVar[str]
+    """The name that selects this family in a configuration."""
+
+    @property
+    def path(self) -> str:
+        """The file, folder or URI that holds the data; empty where nothing is read."""
+
+    @property
+    def dims(self) -> int:
+        """Values of a row; refused where only the data itself tells."""
+
+
+class Generated:
+    """Settings of data that is computed. It has no path."""
+
+
+class ImageShaped:
+    """Settings of data whose rows are images."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a row."""
+        raise NotImplementedError
+
+    @property
+    def dims(self) -> int:
+        """Values of a row."""
+        return math.prod(self.shape)

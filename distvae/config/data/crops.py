@@ -1,0 +1,49 @@
+"""Settings of windows drawn at random from pictures."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from distvae.config.data.base import ImageShaped
+from distvae.config.registry import family
+from distvae.config.schema import Range
+from distvae.config.values import Count, Whole
+
+
+@family("data")
+@dataclass(frozen=True)
+class CropData(ImageShaped):
+    """Windows drawn at random from pictures, one row per window. Their means are removed and their
+    values whitened.
+    """
+
+    kind: ClassVar[str] = "crops"
+    path: str = ""
+    """A picture, or a folder of pictures. Colours are averaged to grey."""
+    window: tuple[Count, Count] = (16, 16)
+    """Height and width of a window."""
+    sizes: tuple[Count, Count, Count] = (100_000, 1_000, 1_000)
+    """Number of windows for training, validation and test, drawn from all places of all pictures
+    with equal probability and none twice.
+    """
+    clamped: Annotated[float, Range(0, 1)] = 0.02
+    """Share of each picture's pixels, the brightest ones, that are reduced to the brightest of the
+    others.
+    """
+    contrast: Literal["own", "common"] = "own"
+    """Scale each picture by the standard deviation of its own grey levels, or keep the levels of
+    all pictures.
+
+    With `common`, a 16-bit picture that fills little of its range gives windows that are nearly
+    blank beside those of others.
+    """
+    kept: Annotated[float, Range(0, 0.9999, above=True)] = 0.95
+    """Share of the variance to keep. Whitening drops the directions of least variance, the mean
+    first.
+    """
+    seed: Whole = 0
+    """Seed that chooses the windows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a row."""
+        return 1, *self.window

@@ -1,0 +1,70 @@
+"""Settings of the windows of one picture or sound."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from distvae.config.registry import family
+from distvae.config.schema import Range
+from distvae.config.values import Count, NonNegative, Whole, Widths
+from distvae.files.refusal import Refusal
+
+
+@family("data")
+@dataclass(frozen=True)
+class PatchData:
+    """Overlapping windows of one picture or sound, one row per window, to restore it from itself
+    alone.
+    """
+
+    kind: ClassVar[str] = "patches"
+    path: str = ""
+    """The picture or sound file, or `built-in picture` or `built-in sound`."""
+    noise: NonNegative = 0.0
+    """Standard deviation of white noise that is added first, to measure how well it is removed. Its
+    unit: 255 is the full range of a picture, 1 a sound's largest sample.
+    """
+    drop: Annotated[float, Range(0, 1)] = 0.0
+    """Share of a picture's pixels that are dropped first, to measure how well they are filled in.
+    """
+    dropped: Literal["pixels", "values"] = "pixels"
+    """Drop whole pixels of a colour picture, or each colour value by itself."""
+    noise_seed: Whole = 0
+    """Seed of the noise and of the choice of dropped pixels."""
+    window: Widths = (8, 8)
+    """Height and width of a patch, or samples of a chunk of sound."""
+    stride: Count = 1
+    """Step from one window to the next. The last window always ends where the data ends."""
+    channels: Literal["joint", "separate"] = "joint"
+    """One window spans all colours of a picture or channels of a sound, or each channel has windows
+    of its own.
+    """
+    scale: Literal["standard", "keep"] = "standard"
+    """Subtract one mean from all values and divide by one standard deviation, or keep the values, 0
+    to 255.
+    """
+    level: Literal["remove", "keep"] = "remove"
+    """Subtract each window's mean before training and add it back afterwards, or keep it."""
+    merge: Literal["mean", "gaussian"] = "mean"
+    """Weights of overlapping windows: all equal, or smaller towards the edges of a window."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that do not fit each other."""
+        if len(self.window) not in (1, 2):
+            raise Refusal(
+                f"data.window: {list(self.window)}; [height, width] or [samples] expected"
+            )
+        if self.drop and self.noise:
+            raise Refusal(
+                f"data.drop: {self.drop:g} with data.noise = {self.noise:g}; one of the two"
+                " expected"
+            )
+        if self.drop and len(self.window) == 1:
+            raise Refusal(
+                f"data.drop: {self.drop:g} with windows of a sound; 0, or [height, width] expected"
+            )
+
+    @property
+    def dims(self) -> int:
+        """Values of a row if there is one channel."""
+        return math.prod(self.window)

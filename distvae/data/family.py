@@ -1,0 +1,253 @@
+"""The object behind each kind of data, and what it may be able to do.
+
+Every kind of data is a subclass of `DataFamily`, registered for its settings. It says how the data
+is opened. What else is possible depends on small protocols that it may satisfy: `HasLabels`,
+`HasFactors`, `HasRecordings`, `HasWindows` and `HasCauses`. Evaluating, encoding and drawing ask
+for these and never for a particular kind.
+"""
+
+import math
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    runtime_checkable,
+)
+
+from distvae.config import DataConfig
+from distvae.config.registry import FAMILIES, Registry
+from distvae.data.dataset import Array, Dataset, Factors, Labels, Recording
+from distvae.files.plain import Plain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from distvae.data.signals import Signal
+    from distvae.data.survey import Survey
+    from distvae.data.windows.patches import Grid, Patches
+
+Settings = TypeVar("Settings", bound=DataConfig)
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class Values(NamedTuple):
+    """What the values of a row may be."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    may_be_missing: bool = False
+    """Whether NaN is allowed, for values that were not observed."""
+    row_name: str = ""
+    """The name of a row in messages; empty takes the unit of the dataset."""
+
+
+class DataFamily(ABC, Generic[Settings]):
+    """One kind of data, built from its settings."""
+
+    values: ClassVar[Values] = Values()
+    built_in: ClassVar[tuple[str, ...]] = ()
+    """Names of data that comes with the package, which stand for a path."""
+
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+
+    @abstractmethod
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return the rows by split. The path of the settings is on this machine."""
+
+    def settings_for(self, path: str) -> dict[str, Plain]:
+        """Return the settings to change in order to use the data at another path."""
+        return {"path": path}
+
+    def is_same_data(self, trained_on: DataConfig, digest: str) -> tuple[bool, int]:
+        """Tell whether this is the data of a run, and how many values a row has.
+
+        `trained_on` and `digest` are the settings and the digest of the run's data.
+        """
+        from distvae.data import open_dataset
+
+        dataset = open_dataset(self.config, quiet=True)
+        return dataset.digest == digest, dataset.dims
+
+    @classmethod
+    def survey(cls, path: str) -> "Survey | None":
+        """Return what is at a path if this family reads it, otherwise None.
+
+        The path is one of the names in `built_in`, or a file or folder on this machine.
+        """
+        return None
+
+    @classmethod
+    def next_command(cls, survey: "Survey") -> str:
+        """Return a command to continue with after a survey."""
+        unit_interval = cls.values.low >= 0 and cls.values.high <= 1
+        likelihood = "" if unit_interval else " model.likelihood=gaussian"
+        settings = f"data.kind={survey.kind}{likelihood}"
+        return f"distvae train mnist-vae {settings} --data {shlex.quote(survey.path)}"
+
+
+@runtime_checkable
+class HasLabels(Protocol):
+    """Data whose rows may have classes."""
+
+    def labels(self) -> dict[str, Labels] | None:
+        """Return the class of every row by split; None if the rows at this path have none."""
+
+
+@runtime_checkable
+class HasFactors(Protocol):
+    """Data whose rows are determined by known factors."""
+
+    def factors(self) -> Factors:
+        """Return the level of every factor for every row."""
+
+
+@runtime_checkable
+class HasRecordings(Protocol):
+    """Data whose rows are power spectra of the frames of recordings."""
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate in Hz."""
+
+    @property
+    def window(self) -> int:
+        """Samples of a frame."""
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+
+    def recordings(self) -> tuple[Path, list[Recording]]:
+        """Return the root folder and the recordings in it."""
+
+    def load(self, path: Path) -> Array:
+        """Return the signal of a recording as training sees it."""
+
+    def load_whole(self, path: Path) -> tuple[Array, float]:
+        """Return the untrimmed signal of a recording, scaled as in training, and the factor that
+        gives its own level again.
+        """
+
+
+@runtime_checkable
+class HasWindows(Protocol):
+    """Data whose rows are overlapping windows of one picture or sound, which can be restored."""
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """(height, width) of a patch or (samples,) of a chunk."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise that `corrupt` adds."""
+
+    @property
+    def drop(self) -> float:
+        """Share of the pixels that `corrupt` drops."""
+
+    @property
+    def noise_seed(self) -> int:
+        """Seed of `corrupt`."""
+
+    @property
+    def density(self) -> float:
+        """Windows for each value, 1 at a stride of one."""
+
+    def clean(self) -> "Signal":
+        """Return the picture or sound before it is corrupted."""
+
+    def corrupt(self, signal: "Signal") -> "Signal":
+        """Return a signal with the noise or the missing values that the settings ask for."""
+
+    def find_dropped(self, signal: "Signal") -> "NDArray[np.bool_]":
+        """Return which values of a signal `corrupt` drops."""
+
+    def grid(self, shape: tuple[int, ...]) -> "Grid":
+        """Return the places of the windows on an array (..., channels)."""
+
+    def cut(self, array: "NDArray[np.floating]") -> "Patches":
+        """Return the windows of an array (..., channels)."""
+
+    def dataset(self, name: str, patches: "Patches") -> Dataset:
+        """Return windows as a dataset."""
+
+
+class Combinations(NamedTuple):
+    """Combinations of causes to test a model of the data with, as numbers of causes."""
+
+    impossible: tuple[tuple[int, ...], ...]
+    possible: tuple[tuple[int, ...], ...]
+
+
+@runtime_checkable
+class HasCauses(Protocol):
+    """Data generated by superposition of binary causes, whose distribution is known."""
+
+    @property
+    def probability(self) -> float:
+        """Probability that a cause is active, the same for all."""
+
+    @property
+    def variance(self) -> float:
+        """Variance of the noise."""
+
+    def causes(self) -> Array:
+        """Return (C, D): what each cause adds to a row."""
+
+    def visible(self, active: Array) -> Array:
+        """Return (N, C): the causes that can be seen when some are active."""
+
+    def combinations(self) -> Combinations | None:
+        """Return combinations of dependent causes; None if the causes are independent."""
+
+
+DATA: Registry[type[DataFamily[Any]]] = Registry("data")
+
+
+def register(config: type) -> Callable[[C], C]:
+    """Register the decorated class as the family of a configuration class."""
+    return DATA.register(config)
+
+
+def family_of(config: DataConfig) -> DataFamily[Any]:
+    """Return the object behind the settings of some data. Nothing is read."""
+    return DATA.implementation(config)(config)
+
+
+def recordings_of(config: DataConfig) -> HasRecordings | None:
+    """Return the data as recordings, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, HasRecordings) else None
+
+
+def windows_of(config: DataConfig) -> HasWindows | None:
+    """Return the data as windows of one picture or sound, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, HasWindows) else None
+
+
+def causes_of(config: DataConfig) -> HasCauses | None:
+    """Return the data as a superposition of known causes, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, HasCauses) else None
+
+
+def family_of_kind(kind: str) -> type[DataFamily[Any]]:
+    """Return the class behind a kind of data."""
+    config = FAMILIES["data"][kind]
+    return next(family for known, family in DATA.items() if known is config)
+
+
+def kinds_with(capability: type) -> list[str]:
+    """Return the kinds of data whose families satisfy a protocol."""
+    return sorted(config.kind for config, family in DATA.items() if issubclass(family, capability))

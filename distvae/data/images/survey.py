@@ -1,0 +1,116 @@
+"""What `distvae data check` reports on images."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from distvae.config import IdxData, ImageData
+from distvae.data import audio, files
+from distvae.data.dataset import Labels
+from distvae.data.images import cifar, collection, folder
+from distvae.data.images.family import IdxFamily, ImageFamily
+from distvae.data.images.source import divided
+from distvae.data.signals import PICTURES, UNREAD, plain_head
+from distvae.data.survey import Survey, count_rows
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
+
+SHOWN = 5
+"""Sizes that are named where there may be many."""
+
+
+def survey_idx(path: str) -> Survey | None:
+    """Return what a folder of idx files holds."""
+    root = Path(path)
+    if not any(root.glob("*-images[-.]idx3-ubyte*")):
+        return None
+    family = IdxFamily(IdxData(path=path))
+    dataset = family.open()
+    classes: dict[str, Plain]
+    try:
+        classes = {"classes": _count_classes(family.labels())}
+    except Refusal as refusal:
+        classes = {"labels": f"none: {refusal}"}
+    counts: dict[str, dict[str, float]] = {}
+    for split in ("train", "test"):
+        counts[split] = {"images": len(dataset.splits[split])}
+    return Survey(path, "idx files", "idx", counts, _shape(dataset.shape) | classes)
+
+
+def survey_images(path: str) -> Survey | None:
+    """Return what an archive, CIFAR-10's files or a folder of pictures holds.
+
+    A folder with at least as many recordings as pictures is left to speech.
+    """
+    root = Path(path)
+    if root.is_file():
+        return _survey_arrays(path) if root.suffix.lower() == ".npz" else None
+    if cifar.find(root) is not None or any(root.glob("*.npz")):
+        return _survey_arrays(path)
+    pictures = files.below(root, PICTURES)
+    if len(pictures) <= len(files.below(root, audio.SUFFIXES)):
+        return None
+    return _survey_pictures(path)
+
+
+def _survey_arrays(path: str) -> Survey:
+    config = ImageData(path=path)
+    family = ImageFamily(config)
+    source = collection.read(Path(path), config)
+    dataset = family.open()
+    facts = _shape(dataset.shape) | {"classes": _count_classes(family.labels())}
+    counts = count_rows(dataset, "images")
+    return Survey(path, source.layout, "images", counts, facts, _incomplete(source.note))
+
+
+def _survey_pictures(path: str) -> Survey:
+    """Return what a folder of pictures holds, by their headers."""
+    root = Path(path)
+    found, layout = folder.find_pictures(root)
+    paths = [root / picture.file for picture in found]
+    heads = list(files.in_order(files.attempted(plain_head), paths))
+    readable = [head for head in heads if not isinstance(head, Refusal)]
+    unreadable = tuple(str(head) for head in heads if isinstance(head, Refusal))
+
+    counts = folder.count_by_split(found)
+    sizes = Counter((head.height, head.width) for head in readable)
+    most_frequent = {f"{h} x {w}": count for (h, w), count in sizes.most_common(SHOWN)}
+    classes = {picture.class_name for picture in found}
+    has_classes = len(classes) > 1 and "" not in classes
+    facts: dict[str, Plain] = {
+        "sizes": len(sizes),
+        "most frequent": most_frequent,
+        "grey": sum(head.mode == "L" for head in readable),
+        "classes": len(classes) if has_classes else "none",
+    }
+
+    missing = folder.CELEBA.short_of(counts) if layout.startswith("CelebA") else ""
+    others = files.left_out(root, UNREAD)
+    wrong = (*_incomplete(missing), others) if others else _incomplete(missing)
+    return Survey(path, layout, "images", _split_sizes(counts), facts, wrong, unreadable)
+
+
+def _split_sizes(counts: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Return the number of images of each split that is not another one's data again."""
+    sizes: dict[str, dict[str, float]] = {}
+    distinct: set[int] = set()
+    for split, places in divided(counts, ImageData()).items():
+        if id(places) not in distinct:
+            distinct.add(id(places))
+            sizes[split] = {"images": len(places)}
+    return sizes
+
+
+def _incomplete(note: str) -> tuple[str, ...]:
+    return (f"less than was published: {note}",) if note else ()
+
+
+def _shape(shape: Sequence[int]) -> dict[str, Plain]:
+    channels, height, width = shape
+    return {"height": height, "width": width, "channels": channels}
+
+
+def _count_classes(labels: dict[str, Labels] | None) -> Plain:
+    if not labels:
+        return "none"
+    return len({int(label) for part in labels.values() for label in part})

@@ -1,0 +1,99 @@
+"""Speech: rows are power spectra of the frames of recordings."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distvae.config import DataConfig, SpeechData
+from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
+from distvae.data.family import DataFamily, Values, register
+from distvae.data.remote import fetch
+from distvae.files.plain import Plain
+
+if TYPE_CHECKING:
+    from distvae.data.survey import Survey
+
+
+@register(SpeechData)
+class SpeechFamily(DataFamily[SpeechData]):
+    """Recordings of speech."""
+
+    values = Values(row_name="power spectrum")
+    built_in = (BUILT_IN,)
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate in Hz."""
+        return self.config.rate
+
+    @property
+    def window(self) -> int:
+        """Samples of a frame."""
+        return self.config.window
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return self.config.hop
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return the power spectra by split, computed now or read from the cache."""
+        from distvae.data.speech.frames import open_speech
+
+        return open_speech(self.config, quiet)
+
+    def recordings(self) -> tuple[Path, list[Recording]]:
+        """Return the root folder and the recordings in it."""
+        from distvae.data.speech.recordings import find_recordings
+
+        return find_recordings(fetch(self.config))
+
+    def load(self, path: Path) -> Array:
+        """Return the signal of a recording as training sees it."""
+        from distvae.data import audio
+
+        return audio.load(path, self.config)
+
+    def load_whole(self, path: Path) -> tuple[Array, float]:
+        """Return the untrimmed signal of a recording, scaled as in training, and the factor that
+        gives its own level again.
+        """
+        from distvae.data import audio
+
+        signal = audio.load(path, replace(self.config, trim_db=None, level="keep"))
+        level = float(np.abs(signal).max()) if self.config.level == "peak" else 1.0
+        return signal / np.float32(level), level
+
+    def settings_for(self, path: str) -> dict[str, Plain]:
+        """Return the settings to change in order to use the recordings at another path, which may
+        have no split.
+        """
+        if _same_place(path, self.config.path):
+            return {"path": path}
+        return {"path": path, "split": "loose"}
+
+    def is_same_data(self, trained_on: DataConfig, digest: str) -> tuple[bool, int]:
+        """Tell whether these recordings are those of a run, by their place and by how they are
+        read, and how many values a row has. No spectra are computed.
+        """
+        same_settings = replace(self.config, path=trained_on.path) == trained_on
+        same = same_settings and _same_place(self.config.path, trained_on.path)
+        return same, self.config.dims
+
+    @classmethod
+    def survey(cls, path: str) -> "Survey | None":
+        """Return what is at a path if it is the built-in speech or a folder of recordings."""
+        from distvae.data.speech.survey import survey_recordings
+
+        return survey_recordings(path)
+
+    @classmethod
+    def next_command(cls, survey: "Survey") -> str:
+        """Return the command that trains on the recordings."""
+        return f"distvae train speech-sdm --data {survey.quoted_path}"
+
+
+def _same_place(path: str, other: str) -> bool:
+    return path == other or Path(path).absolute() == Path(other)

@@ -1,0 +1,94 @@
+"""What `distvae data check` reports on folders of recordings."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from distvae.config import SpeechData
+from distvae.data import audio, files
+from distvae.data.dataset import BUILT_IN, Recording
+from distvae.data.speech import layouts, recordings, synthesiser
+from distvae.data.splits import SPLITS
+from distvae.data.survey import Survey
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
+
+
+class Readable(NamedTuple):
+    """A recording whose header could be read."""
+
+    recording: Recording
+    rate: int
+    seconds: float
+
+
+def survey_recordings(path: str) -> Survey | None:
+    """Return what the built-in speech or a folder of recordings holds, by their headers."""
+    if path == BUILT_IN:
+        return _survey(path, synthesiser.folder())
+    root = Path(path)
+    if not root.is_dir() or not files.below(root, audio.SUFFIXES):
+        return None
+    return _survey(path, root)
+
+
+def _survey(path: str, root: Path) -> Survey:
+    config = SpeechData(path=path)
+    names = recordings.sound_files(root)
+    has_table = (root / recordings.TABLE).is_file()
+    layout = None if has_table else layouts.recognise(names)
+    wrong = []
+
+    if layout is None:
+        title = "a tree of recordings"
+        found = recordings.find_speakers(root, config)
+    else:
+        in_layout = [name for name in names if layout.match(name)]
+        title = layouts.title(layout, in_layout)
+        found = layouts.find_speakers(layout, root, in_layout)
+    try:
+        found = recordings.assign_splits(found, config)
+    except Refusal as refusal:
+        wrong.append(str(refusal))
+
+    readable, unreadable = _read_heads(root, found)
+    if layout is not None:
+        rates = {each.recording.file: each.rate for each in readable}
+        wrong += layouts.departures(layout, root, names, rates)
+    if others := recordings.left_out(root, config):
+        wrong.append(others)
+
+    splits = {}
+    for split in ("", *SPLITS):
+        chosen = [each for each in readable if each.recording.split == split]
+        if chosen:
+            splits[split] = _amount(chosen)
+    rate_counts = Counter(each.rate for each in readable)
+    facts: dict[str, Plain] = {
+        "speakers": len({each.speaker for each in found}),
+        "rates": {str(rate): count for rate, count in rate_counts.most_common()},
+    }
+    return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable)
+
+
+def _read_heads(root: Path, found: Sequence[Recording]) -> tuple[list[Readable], tuple[str, ...]]:
+    """Return the recordings that can be read, and why the others cannot."""
+    paths = [root / recording.file for recording in found]
+    heads = files.in_order(files.attempted(audio.head), paths)
+    readable, unreadable = [], []
+    for recording, head in zip(found, heads, strict=True):
+        if isinstance(head, Refusal):
+            unreadable.append(str(head))
+        else:
+            readable.append(Readable(recording, *head))
+    return readable, tuple(unreadable)
+
+
+def _amount(chosen: Sequence[Readable]) -> dict[str, float]:
+    return {
+        "recordings": len(chosen),
+        "speakers": len({each.recording.speaker for each in chosen}),
+        "hours": math.fsum(each.seconds for each in chosen) / 3600,
+    }

@@ -1,0 +1,44 @@
+"""Tables: rows are rows of numbers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distvae.config import RowsData
+from distvae.data.dataset import Dataset
+from distvae.data.family import DataFamily, Values, register
+from distvae.files.refusal import Refusal
+
+if TYPE_CHECKING:
+    from distvae.data.survey import Survey
+
+
+@register(RowsData)
+class RowsFamily(DataFamily[RowsData]):
+    """Rows that `distvae ingest` placed in Arrow files."""
+
+    values = Values(may_be_missing=True)
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return the rows by split, mapped into memory."""
+        from distvae.data.tables.rows import open_rows
+
+        return open_rows(self.config, quiet)
+
+    @classmethod
+    def survey(cls, path: str) -> "Survey | None":
+        """Return what is in a folder of rows; refuse a table that is still to be ingested."""
+        from distvae.data.survey import Survey, count_rows
+        from distvae.data.tables.formats import SUFFIXES
+        from distvae.data.tables.rows import MANIFEST
+
+        place = Path(path)
+        if place.is_file() and place.suffix.lower() in SUFFIXES:
+            raise Refusal(
+                f"{place}: a table; 'distvae ingest {place} OUT' makes a folder of it that can be"
+                " trained on"
+            )
+        if not (place / MANIFEST).is_file():
+            return None
+        dataset = cls(RowsData(path=path)).open()
+        counts = count_rows(dataset, "rows")
+        return Survey(path, "rows of numbers", "rows", counts, {"values": dataset.dims})

@@ -1,0 +1,25 @@
+"""What `distvae data check` reports on one picture or sound."""
+
+from pathlib import Path
+
+from distvae.data.examples import example
+from distvae.data.signals import read
+from distvae.data.survey import Survey
+
+
+def survey_signal(path: str) -> Survey | None:
+    """Return what a picture or sound file holds, or a built-in one; refuse a file of any other
+    kind.
+    """
+    signal = example(path)
+    if signal is None:
+        if Path(path).is_dir():
+            return None
+        signal = read(Path(path))
+    *sides, channels = signal.values.shape
+    if signal.rate is not None:
+        facts = {"seconds": sides[0] / signal.rate, "rate": signal.rate}
+        return Survey(path, "a sound", "patches", {}, facts)
+    height, width = sides
+    size = {"height": height, "width": width, "channels": channels, "bits": signal.bits}
+    return Survey(path, "a picture", "patches", {}, size)
