@@ -1,1 +1,1 @@
-"""Files: where they are, how they are read and written safely, and how bad input is refused."""
+"""Files: paths, storage, atomic writes, untrusted input, memory, and how bad input is refused."""

@@ -1,4 +1,4 @@
-"""How much memory this process has taken, and may still take."""
+"""Memory: how much is free, how much this process has used, and whether something fits."""
 
 import os
 import sys
@@ -10,21 +10,19 @@ CGROUPS = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
-"""The limit of a container and what is used of it, in version 2 and 1 of the kernel's control
-groups.
-"""
+"""Files with a container's limit and use, in versions 2 and 1 of the kernel's control groups."""
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes: what the machine has left, or the container if that is less; all of it where the
-    system does not tell.
+    """Return the bytes that are free on the machine, or in the container if that is less.
+
+    Return the machine's whole memory where the system does not say what is free.
     """
-    found = [
-        _left(proc / "meminfo"),
-        *(_below(cgroup / limit, cgroup / used) for limit, used in CGROUPS),
-    ]
+    found = [_free_on_machine(proc / "meminfo")]
+    for limit, used in CGROUPS:
+        found.append(_free_in_container(cgroup / limit, cgroup / used))
     known = [value for value in found if value is not None]
-    return min(known, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(known, default=_whole_memory())
 
 
 def require_memory(source: str | Path, needed: int, what: str, expected: str = "") -> None:
@@ -40,37 +38,44 @@ def require_memory(source: str | Path, needed: int, what: str, expected: str = "
 
 
 def gigabytes(count: int) -> str:
-    """Return so many bytes in words."""
+    """Return a number of bytes in words."""
     return f"{count / 1e9:,.1f} GB"
 
 
 def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that a container may take, if it may not take all."""
-    found = [_number(cgroup / file) for file, _ in CGROUPS]
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min((value for value in found if value is not None and value < whole), default=None)
+    """Return the bytes that a container may use, or None if it may use all of the machine's."""
+    limits = [_read_number(cgroup / file) for file, _ in CGROUPS]
+    whole = _whole_memory()
+    return min((value for value in limits if value is not None and value < whole), default=None)
 
 
-def _left(meminfo: Path) -> int | None:
+def _whole_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free_on_machine(meminfo: Path) -> int | None:
     lines = meminfo.read_text().splitlines() if meminfo.exists() else []
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    return 1024 * int(fields["MemAvailable"].split()[0]) if "MemAvailable" in fields else None
+    if "MemAvailable" not in fields:
+        return None
+    return 1024 * int(fields["MemAvailable"].split()[0])
 
 
-def _below(limit: Path, used: Path) -> int | None:
-    most, taken = _number(limit), _number(used)
-    return None if most is None or taken is None else max(0, most - taken)
+def _free_in_container(limit: Path, used: Path) -> int | None:
+    limit_bytes, used_bytes = _read_number(limit), _read_number(used)
+    if limit_bytes is None or used_bytes is None:
+        return None
+    return max(0, limit_bytes - used_bytes)
 
 
-def _number(file: Path) -> int | None:
+def _read_number(file: Path) -> int | None:
     text = file.read_text().strip() if file.exists() else ""
     return int(text) if text.isdigit() else None
 
 
 def peak_memory() -> int:
-    """Bytes: the most that this process has held."""
-    import resource  # which not every system has
+    """Return the most bytes that this process has held."""
+    import resource  # not every system has it
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

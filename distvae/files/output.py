@@ -1,17 +1,17 @@
-"""Files that appear whole or not at all, and refusals before anything is computed."""
+"""Check where results will go before anything is computed, and write them atomically."""
 
-import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from distvae.files.atomic import partial_name, replaced_file
 from distvae.files.paths import check_path_name, is_writable, nearest_existing, refusing_bad_paths
 from distvae.files.refusal import Refusal, shown
 
 
 def check_new_file(path: Path, suffixes: tuple[str, ...], force: bool) -> None:
-    """Refuse a file that cannot or should not be written."""
+    """Raise `Refusal` if a file cannot be written, or has another suffix, or exists already."""
     if path.suffix.lower() not in suffixes:
         raise Refusal(
             f"{path}: {shown(path.suffix)} is no kind of file written here; {' or '.join(suffixes)}"
@@ -23,7 +23,7 @@ def check_new_file(path: Path, suffixes: tuple[str, ...], force: bool) -> None:
 
 
 def check_writable_file(path: Path) -> None:
-    """Refuse a file that cannot be written where it is wanted, whatever is there now."""
+    """Raise `Refusal` if no file can be written at the path. An existing file is accepted."""
     with refusing_bad_paths(str(path), "another name expected"):
         check_path_name(path)
         if path.is_dir():
@@ -35,23 +35,19 @@ def check_writable_file(path: Path) -> None:
 
 
 def check_writable_folder(folder: Path) -> None:
-    """Refuse a folder that can be neither made nor written into; nothing is left of what is made to
-    see that.
-    """
+    """Raise `Refusal` if a folder can be neither created nor written into. Leave nothing behind."""
     with refusing_bad_paths(str(folder), "another name expected"):
         check_path_name(folder)
-        there = nearest_existing(folder)
-        if not (there.is_dir() and is_writable(there)):
+        existing = nearest_existing(folder)
+        if not (existing.is_dir() and is_writable(existing)):
             raise Refusal(
-                f"{folder}: cannot write into {there}; a writable folder, or one that can be made,"
-                " expected"
+                f"{folder}: cannot write into {existing}; a writable folder, or one that can be"
+                " made, expected"
             )
 
 
 def prepare_folder(path: Path, force: bool) -> None:
-    """Make a folder for several files; one that holds something is refused unless it may be
-    overwritten.
-    """
+    """Create a folder for several files. Refuse one that is not empty, unless `force`."""
     with refusing_bad_paths(str(path), "another name expected"):
         if path.is_dir() and any(path.iterdir()) and not force:
             raise Refusal(f"{path}: exists and is not empty; another name or --force expected")
@@ -59,7 +55,7 @@ def prepare_folder(path: Path, force: bool) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that can be written into, where there is none."""
+    """Create a folder if it does not exist, and check that it can be written into."""
     with refusing_bad_paths(str(path), "a folder that can be made expected"):
         check_path_name(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -69,23 +65,25 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary name for a file, which takes its place when the block ends well; into a device it
-    is copied.
+    """Yield a temporary path, which becomes `path` when the block ends without an error.
+
+    A device or a pipe stays what it is: the content is copied into it. An `OSError` becomes a
+    `Refusal` that names the file.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    special = path.exists() and not path.is_file()
-    if special:
-        temporary = Path(tempfile.gettempdir()) / temporary.name
+    is_special = path.exists() and not path.is_file()
+    writing = _copied_into(path) if is_special else replaced_file(path)
     try:
-        yield temporary
-        if special:
-            path.write_bytes(temporary.read_bytes())
-        else:
-            temporary.replace(path)
+        with writing as temporary:
+            yield temporary
     except OSError as error:
         raise Refusal(
             f"{path}: {error.strerror or error}; a disk with room and a writable folder expected"
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _copied_into(special: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as scratch:
+        temporary = Path(scratch) / partial_name(special.name)
+        yield temporary
+        special.write_bytes(temporary.read_bytes())

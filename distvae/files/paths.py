@@ -1,6 +1,4 @@
-"""Where on this machine things are: names that can be names, and folders that can be written
-into.
-"""
+"""Paths on this machine: which names are usable, and which folders can be written into."""
 
 import errno
 import os
@@ -21,48 +19,42 @@ PATH_ERRORS = (
     errno.EACCES,
     errno.EPERM,
 )
-"""What the system answers where the fault is with the place that was named."""
-BESIDE = 40
-"""Bytes by which the names of what is written beside a file, or in its place for a while, are
-longer than its own.
-"""
-BELOW = 256
-"""Bytes of the paths below a folder."""
-NAME, PATH = 255, 4096
-"""Bytes that a name and a path may have."""
+"""System errors that are the fault of the path that was named."""
+MARGIN_OF_NAME = 40
+"""Bytes by which the name of a temporary or neighbouring file may be longer than a file's own."""
+MARGIN_OF_PATH = 256
+"""Bytes reserved for paths below a folder."""
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+"""Bytes that the system allows in a name and in a path."""
 
 
 def resolve_path(path: str | Path, source: str = "") -> Path:
     """Return a path without `~` and links; `source` is the setting that names it."""
-    with refusing_bad_paths(
-        f"{source}: {path}" if source else str(path), "a path of this machine expected"
-    ):
+    named = f"{source}: {path}" if source else str(path)
+    with refusing_bad_paths(named, "a path of this machine expected"):
         found = Path(path).expanduser().resolve()
         found.exists()
     return found
 
 
 @contextmanager
-def refusing_bad_paths(named: str, wanted: str) -> Iterator[None]:
-    """Refuse a place that the system, or Python, does not take for one."""
+def refusing_bad_paths(named: str, expected: str) -> Iterator[None]:
+    """Raise `Refusal` for a path that the system, or Python, does not accept."""
     try:
         yield
     except Refusal:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # such as ~nobody, or links that go round in circles
-        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise Refusal(f"{named}: {cause}; {wanted}") from error
+    # RuntimeError is raised for ~nobody and for links that form a circle
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise Refusal(f"{named}: {reason}; {expected}") from error
 
 
 def check_path_name(path: Path) -> None:
-    """Refuse a name that nothing is to be written under: a URI, no text, or one that leaves no room
-    for others.
+    """Raise an error for a path that nothing should be written under.
 
-    Others are those of what is written beside and below it.
+    Such are URIs, an unexpanded `~`, names that are not text, and names so long that files beside
+    or below the path would not fit.
     """
     if re.match(r"\w+:/", str(path)):
         raise Refusal(f"{path}: a URI; a place of this machine expected")
@@ -70,10 +62,12 @@ def check_path_name(path: Path) -> None:
         raise Refusal(
             f"{path}: begins with '~', which the shell has not replaced; the whole path expected"
         )
-    whole = path.absolute()
-    str(whole).encode()
-    longest = max(len(os.fsencode(part)) for part in whole.parts)
-    if longest + BESIDE > NAME or len(os.fsencode(whole)) + BELOW > PATH:
+    absolute = path.absolute()
+    str(absolute).encode()
+    longest = max(len(os.fsencode(part)) for part in absolute.parts)
+    name_fits = longest + MARGIN_OF_NAME <= LONGEST_NAME
+    path_fits = len(os.fsencode(absolute)) + MARGIN_OF_PATH <= LONGEST_PATH
+    if not (name_fits and path_fits):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
@@ -83,9 +77,9 @@ def nearest_existing(path: Path) -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Return whether something can be made in a folder; it is gone at once.
+    """Return whether a file can be created in a folder, by creating one and deleting it.
 
-    Nobody can make anything below /proc, whatever the rights there say.
+    Permissions are not enough to tell: nobody can create anything below /proc.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".distvae-", dir=folder):

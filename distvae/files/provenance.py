@@ -1,11 +1,13 @@
-"""Which program ran, and where: commit, versions, machine."""
+"""Record which program ran, and where: commit, versions, machine."""
 
 import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from distvae.files.plain import Plain
 
 
 def program_version() -> str:
@@ -16,38 +18,47 @@ def program_version() -> str:
         return "0+unknown"
 
 
-def provenance() -> dict[str, Any]:
-    """The program and the machine."""
+class Provenance(TypedDict):
+    """The program and the machine that computed a result."""
+
+    commit: str | None
+    versions: dict[str, str]
+    machine: dict[str, Plain]
+
+
+def provenance() -> Provenance:
+    """Return the program's commit and versions, and the machine."""
     import torch
 
-    packages = {"distvae": program_version()} | {name: version(name) for name in ("torch", "numpy")}
-    machine = {"system": platform.platform(), "cpus": os.cpu_count(), "cuda": torch.version.cuda}
-    return {
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), **packages},
-        "machine": machine,
+    versions = {
+        "python": platform.python_version(),
+        "distvae": program_version(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
     }
+    machine: dict[str, Plain] = {
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "cuda": torch.version.cuda,
+    }
+    return {"commit": commit(), "versions": versions, "machine": machine}
 
 
 def commit() -> str | None:
-    """The commit of the checkout that holds this package, marked when changed since; None outside
-    one.
+    """Return the commit of the checkout that holds this package, or None outside one.
+
+    It ends in `-dirty` if the checkout was changed since.
     """
-    here = Path(__file__)
-    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+    file = Path(__file__)
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
-    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 
 def _git(folder: Path, *words: str) -> str | None:
+    command = ["git", "-C", str(folder), *words]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -1,6 +1,4 @@
-"""What is said to a user whose input cannot be used: one exception, shown without a traceback, exit
-code 2.
-"""
+"""`Refusal`, the one exception for bad input: shown without a traceback, exit code 2."""
 
 import errno
 import re
@@ -10,79 +8,75 @@ from difflib import get_close_matches
 from reprlib import Repr
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk answers that has no room left, or none for this user, or none for a file so large."""
-
-
+"""System errors for a full disk, a used-up quota, and a file that is too large."""
 MESSAGE = 480
 """Characters that a message may have: a longer one loses its middle."""
 VALUE = 60
-"""Characters that a value may have within it."""
+"""Characters that a value in a message may have."""
 DIGITS = 40
-"""Of a whole number that is written out."""
+"""Digits of a whole number that is written out."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 """Characters that a terminal obeys instead of showing them."""
 PASSWORD = re.compile(r"(:/{1,2})[^\s/@:]*:[^\s@]*@")
-"""The user and the password of a URI, which may have lost one of its two slashes to be a path."""
+"""The user and password of a URI. A URI that became a path has lost one of its two slashes."""
 
 
 class Refusal(ValueError):
     """Bad input. Its message names the file or field, what is wrong and what would be right."""
 
     def __init__(self, message: str) -> None:
-        text = message.encode(errors="backslashreplace").decode()  # names of files need not be text
-        super().__init__(shortened(CONTROL.sub(" ", PASSWORD.sub(r"\1", text)), MESSAGE))
+        text = message.encode(errors="backslashreplace").decode()  # file names need not be text
+        text = CONTROL.sub(" ", PASSWORD.sub(r"\1", text))
+        super().__init__(shortened(text, MESSAGE))
 
 
-def shortened(text: str, most: int) -> str:
-    """Return the text, without its middle if it has more characters than that."""
-    if len(text) <= most:
+def shortened(text: str, length: int) -> str:
+    """Return the text, without its middle if it is longer than `length`."""
+    if len(text) <= length:
         return text
-    head = (most - 3) * 2 // 3
-    return f"{text[:head]}...{text[head + 3 - most :]}"
+    head = (length - 3) * 2 // 3
+    return f"{text[:head]}...{text[head + 3 - length :]}"
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: never long, whatever somebody wrote into a file."""
-    return shortened(_BRIEF.repr(value), VALUE)
+    """Return a value as a message shows it: short, whatever a file contains."""
+    return shortened(_SHORT_REPR.repr(value), VALUE)
 
 
-class _Brief(Repr):
-    """The beginning of nested values, and the length of numbers that are too long to be written
-    out.
-    """
+class _ShortRepr(Repr):
+    """A `repr` that cuts nested values, and gives the length of long numbers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 3, VALUE, VALUE
 
     def repr_int(self, x: int, level: int) -> str:
-        """Return a whole number, or how many digits it has: Python writes out no more than 4300."""
+        """Return a whole number, or its number of digits: Python writes out at most 4300."""
         digits = int(x.bit_length() * 0.30103) + 1
         return repr(x) if digits <= DIGITS else f"a whole number of about {digits} digits"
 
 
-_BRIEF = _Brief()
+_SHORT_REPR = _ShortRepr()
 
 
 @contextmanager
 def refusing_full_disk(path: str = "") -> Iterator[None]:
-    """A full disk refuses what is written to it: to try again would not help."""
+    """Raise `Refusal` when the disk is full, because trying again would not help."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        where = path or error.filename or "a file"
+        file = path or error.filename or "a file"
         raise Refusal(
-            f"{where}: no room left on the disk; what was finished before is kept"
+            f"{file}: no room left on the disk; what was finished before is kept"
         ) from error
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """A suggestion to close an error message with: the known name nearest to a misspelt one, or all
-    of them.
-    """
-    names, text = sorted(known), word if isinstance(word, str) else shown(word)
+    """Return the end of an error message: the known name nearest to `word`, or all known names."""
+    names = sorted(known)
+    text = word if isinstance(word, str) else shown(word)
     close = get_close_matches(text[:VALUE], names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"

@@ -1,209 +1,201 @@
-"""Folders wherever they are: a path of this machine, or a URI that pyarrow reaches (file://, s3://,
-gs://, hdfs://).
-"""
+"""Folders on this machine, or behind a URI that pyarrow reaches (file://, s3://, gs://, hdfs://)."""
 
 import hashlib
 import io
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
+from distvae.files.atomic import partial_name, replaced_file
 from distvae.files.refusal import Refusal, refusing_full_disk
 
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
+    from typing_extensions import Buffer
+
 OBJECT_STORES = {"s3", "gcs", "abfs"}
-"""Where a file appears when it is closed, whole, and to move one is to copy it."""
-
-
+"""File systems in which a file appears complete when it is closed, and moving means copying."""
 GOOGLE = ("gs://", "gcs://")
-LIMIT, SECONDS = "retry_limit_seconds", 3
-"""For how long a storage of Google's is asked again that does not answer."""
+RETRY_LIMIT, RETRY_SECONDS = "retry_limit_seconds", 3
+"""The option that says how long to retry a Google storage that does not answer, and its value."""
 AZURE = {"abfs", "abfss"}
-"""Whose URIs name a container, or an account, before the `@`."""
+"""Schemes whose URIs name a container, or an account, before the `@`."""
 
 
 def without_password(uri: str) -> str:
-    """A URI without user and password; what it needs to find the place is kept."""
+    """Return a URI without user and password. What is needed to find the place is kept."""
     scheme, separator, rest = uri.partition("://")
     authority, slash, path = rest.partition("/")
     user, at, host = authority.rpartition("@")
-    named = user.partition(":")[0] + at if scheme in AZURE else ""
-    return f"{scheme}{separator}{named}{host}{slash}{path}"
+    container = user.partition(":")[0] + at if scheme in AZURE else ""
+    return f"{scheme}{separator}{container}{host}{slash}{path}"
+
+
+class Writable(Protocol):
+    """Something that takes bytes."""
+
+    def write(self, data: "Buffer", /) -> object:
+        """Write bytes, or a buffer of them."""
 
 
 class Sink(io.RawIOBase):
-    """Passes bytes on to a file, and knows how many they were and their checksum."""
+    """A file opened for writing, which counts its bytes and computes their checksum."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Writable) -> None:
         super().__init__()
         self.stream, self.count, self.digest = stream, 0, hashlib.sha256()
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
-    def write(self, data: Any) -> int:
-        """Bytes, or a buffer of them."""
+    def write(self, data: "Buffer") -> int:
+        """Write bytes, or a buffer of them, and return how many they are."""
+        size = memoryview(data).nbytes
         self.stream.write(data)
         self.digest.update(data)
-        self.count += len(data)
-        return len(data)
+        self.count += size
+        return size
 
     def tell(self) -> int:
-        """Where the next byte goes."""
+        """Return the position of the next byte."""
         return self.count
 
 
-def _refuse_unreadable(place: str) -> None:
-    """Refuse a path that pyarrow cannot pass on."""
-    try:
-        refused = "\0" in place or not place.encode()
-    except UnicodeEncodeError:
-        refused = True
-    if refused:
-        raise Refusal(f"{place!r}: a name that is not in UTF-8; another place expected")
-
-
 class Folder:
-    """A folder in which files are written whole or not at all."""
+    """A folder whose files are written completely or not at all."""
 
     def __init__(self, place: str | Path) -> None:
-        from pyarrow.fs import FileSystem, LocalFileSystem
+        from pyarrow.fs import LocalFileSystem
 
         self.address = str(place)
+        """The path or URI as it was given."""
         self.remote = "://" in self.address
         self.place = self.address if self.remote else str(Path(place).absolute())
-        """How any process finds it, whatever its current folder."""
-        if not self.remote:
-            _refuse_unreadable(self.place)
+        """The path or URI by which any process finds it, whatever its current folder."""
+        if self.remote:
+            self.system, self.path = _open_uri(self.address)
+        else:
+            _check_is_text(self.place)
             self.system, self.path = LocalFileSystem(), self.place
-            return
-        if not self.address.partition("://")[2].partition("?")[0].strip("/"):
-            raise Refusal(
-                f"storage: {self.address}: names no place; such as s3://bucket/runs expected"
-            )
-        try:
-            self.system, self.path = FileSystem.from_uri(self.address)
-        except (
-            ValueError,
-            OSError,
-        ) as error:  # the latter where a library is missing, or nothing answers
-            shown = re.sub(
-                "(?<=://).*@", "", self.address.partition("?")[0]
-            )  # whatever it is, it may be a password
-            why = " ".join(str(error).replace(self.address, shown).split())
-            raise Refusal(
-                f"storage: {shown}: {why}; a path or a URI that pyarrow reads expected"
-            ) from None
 
     def with_short_timeout(self) -> "Folder":
-        """Return the same folder, to answer within seconds or not at all: Google's tries for a
-        quarter of an hour.
+        """Return the same folder, which fails within seconds if its storage does not answer.
+
+        Google's library otherwise retries for a quarter of an hour.
         """
-        if not self.address.startswith(GOOGLE) or LIMIT in self.address:
+        if not self.address.startswith(GOOGLE) or RETRY_LIMIT in self.address:
             return self
-        return Folder(f"{self.address}{'&' if '?' in self.address else '?'}{LIMIT}={SECONDS}")
+        separator = "&" if "?" in self.address else "?"
+        return Folder(f"{self.address}{separator}{RETRY_LIMIT}={RETRY_SECONDS}")
 
     @classmethod
     def of(cls, place: "str | Path | Folder") -> "Folder":
-        """The folder itself, or the one at a place."""
+        """Return the folder itself, or the one at a path or URI."""
         return place if isinstance(place, Folder) else cls(place)
 
     def __str__(self) -> str:
-        """Where it is, without a password and without options."""
+        """Return the address without password and options."""
         return without_password(self.address).partition("?")[0] if self.remote else self.address
 
     def subfolder(self, name: str) -> "Folder":
-        """A folder in this one."""
-        place, separator, options = (
-            self.address.partition("?") if self.remote else (self.address, "", "")
-        )
+        """Return a folder in this one."""
+        if not self.remote:
+            return Folder(f"{self.address.rstrip('/')}/{name}")
+        place, separator, options = self.address.partition("?")
         return Folder(f"{place.rstrip('/')}/{name}{separator}{options}")
 
     def read(self, name: str) -> bytes:
-        """The content of a file."""
+        """Return the content of a file."""
         with self.system.open_input_stream(self.path_of(name)) as stream:
             return bytes(stream.readall())
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace a file by new content, or leave it as it is."""
+        """Write a file, replacing the one before. After an error the old one is unchanged."""
         with self.create(name) as sink:
             sink.write(content)
 
     def append(self, name: str, content: bytes) -> None:
-        """Add to a file what is to outlast a power cut; where files are whole or not there, it is
-        written again.
-        """
+        """Append to a file, so that it survives a power cut. An object store rewrites the file."""
         if self.system.type_name in OBJECT_STORES:
-            self.write(name, (self.read(name) if self.has(name) else b"") + content)
-        elif self.system.type_name == "local":
-            with refusing_full_disk(f"{self}/{name}"), Path(self.path_of(name)).open("ab") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        else:
-            with (
-                refusing_full_disk(f"{self}/{name}"),
-                self.system.open_append_stream(self.path_of(name)) as stream,
-            ):
-                stream.write(content)
+            before = self.read(name) if self.has(name) else b""
+            self.write(name, before + content)
+            return
+        path = self.path_of(name)
+        with refusing_full_disk(f"{self}/{name}"):
+            if self.system.type_name == "local":
+                with Path(path).open("ab") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            else:
+                with self.system.open_append_stream(path) as stream:
+                    stream.write(content)
 
     @contextmanager
     def create(self, name: str) -> Iterator[Sink]:
-        """A file to be written; it has its name once it is whole, and after an error what had it
-        before.
-        """
-        whole = self.system.type_name in OBJECT_STORES
-        partial = name if whole else f".{name}.{secrets.token_hex(4)}.partial"
-        if not whole:
-            self.system.create_dir(self.path)
-            self.has(name)  # a folder of that name is refused before anything is written
+        """Open a new file, which gets its name when the block ends without an error."""
+        with (
+            refusing_full_disk(f"{self}/{name}"),
+            self._path_to_write(name) as path,
+            self.system.open_output_stream(path) as stream,
+        ):
+            yield Sink(stream)
+
+    @contextmanager
+    def _path_to_write(self, name: str) -> Iterator[str]:
+        """Yield where to write a file: under a temporary name, unless in an object store."""
+        path = self.path_of(name)
+        if self.system.type_name in OBJECT_STORES:
+            yield path
+            return
+        self.system.create_dir(self.path)
+        self.has(name)  # refuses a folder of that name before anything is written
+        if self.system.type_name == "local":
+            with replaced_file(Path(path)) as partial:
+                yield str(partial)
+        else:
+            with self._moved_file(name) as moved:
+                yield moved
+
+    @contextmanager
+    def _moved_file(self, name: str) -> Iterator[str]:
+        """Do what `replaced_file` does, in a remote file system."""
+        partial = partial_name(name)
         try:
-            with (
-                refusing_full_disk(f"{self}/{name}"),
-                self.system.open_output_stream(self.path_of(partial)) as stream,
-            ):
-                yield Sink(stream)
-            if not whole:
-                self._settle(partial, name)
+            yield self.path_of(partial)
+            self.system.move(self.path_of(partial), self.path_of(name))
         except BaseException:
-            if not whole:
-                self.delete(partial)
+            self.delete(partial)
             raise
 
-    def _settle(self, partial: str, name: str) -> None:
-        """Let a written file outlast a power cut, and give it its name."""
-        if self.system.type_name == "local":
-            with Path(self.path_of(partial)).open("rb") as file:
-                os.fsync(file.fileno())
-        self.system.move(self.path_of(partial), self.path_of(name))
-
-    def open_verified(self, name: str, sha256: str) -> Any:
-        """A file that a checkpoint names, after its checksum has been checked."""
+    def open_verified(self, name: str, sha256: str) -> "NativeFile":
+        """Open a file that a checkpoint names, after verifying its checksum."""
+        path = self.path_of(name)
         try:
-            with self.system.open_input_stream(self.path_of(name)) as stream:
+            with self.system.open_input_stream(path) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
         except FileNotFoundError as error:
-            raise Refusal(f"{self.path_of(name)}: missing; the checkpoint names it") from error
+            raise Refusal(f"{path}: missing; the checkpoint names it") from error
         if found != sha256:
             raise Refusal(
-                f"{self.path_of(name)}: altered or damaged: its checksum is not the one in the"
-                " checkpoint"
+                f"{path}: altered or damaged: its checksum is not the one in the checkpoint"
             )
-        return self.system.open_input_file(self.path_of(name))
+        return self.system.open_input_file(path)
 
     def list_files(self) -> list[str]:
-        """Its files."""
+        """Return the names of its files, in order."""
         from pyarrow.fs import FileSelector, FileType
 
         found = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == FileType.File)
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name; a folder of that name is refused."""
+        """Return whether there is a file of that name. A folder of that name is refused."""
         from pyarrow.fs import FileType
 
         kind = self.system.get_file_info(self.path_of(name)).type
@@ -212,12 +204,12 @@ class Folder:
         return bool(kind == FileType.File)
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Delete a file, if it exists."""
         if self.has(name):
             self.system.delete_file(self.path_of(name))
 
     def is_empty(self) -> bool:
-        """Whether there is nothing in it, or it does not exist."""
+        """Return whether there is nothing in it, or it does not exist."""
         from pyarrow.fs import FileSelector, FileType
 
         if self.system.get_file_info(self.path).type == FileType.File:
@@ -225,10 +217,39 @@ class Folder:
         return not self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
 
     def remove(self) -> None:
-        """Delete it with all that is in it, if it is there."""
+        """Delete it with everything in it, if it exists."""
         if not self.is_empty():
             self.system.delete_dir(self.path)
 
     def path_of(self, name: str) -> str:
-        """The path of a file in its file system."""
+        """Return the path of a file in its file system."""
         return f"{self.path.rstrip('/')}/{name}"
+
+
+def _open_uri(uri: str) -> "tuple[FileSystem, str]":
+    """Return the file system of a URI, and the path in it."""
+    from pyarrow.fs import FileSystem
+
+    without_options = uri.partition("?")[0]
+    if not without_options.partition("://")[2].strip("/"):
+        raise Refusal(f"storage: {uri}: names no place; such as s3://bucket/runs expected")
+    try:
+        system, path = FileSystem.from_uri(uri)
+    except (ValueError, OSError) as error:  # OSError: a library is missing, or nothing answers
+        # what stands before the @ may be a password, even in a URI that is not understood
+        shown = re.sub("(?<=://).*@", "", without_options)
+        reason = " ".join(str(error).replace(uri, shown).split())
+        raise Refusal(
+            f"storage: {shown}: {reason}; a path or a URI that pyarrow reads expected"
+        ) from None
+    return system, path
+
+
+def _check_is_text(path: str) -> None:
+    """Raise `Refusal` for a path that pyarrow cannot handle."""
+    try:
+        is_text = "\0" not in path and bool(path.encode())
+    except UnicodeEncodeError:
+        is_text = False
+    if not is_text:
+        raise Refusal(f"{path!r}: a name that is not in UTF-8; another place expected")

@@ -1,8 +1,7 @@
-"""Read files that anyone may have written, or that were damaged since: bounded, and refused in a
-sentence.
+"""Read files that anyone may have written, or that were damaged since.
 
-Nothing here waits for a named pipe, follows an alias without end, or lets the exception of a
-decoder through.
+Reading is bounded: nothing here waits for a named pipe or follows an alias without end. Whatever a
+decoder raises becomes a `Refusal` that names the file.
 """
 
 import json
@@ -18,14 +17,14 @@ from distvae.files.refusal import Refusal, shortened
 if TYPE_CHECKING:
     from yaml.events import Event
 
-LARGEST = 2**18
-"""Bytes of YAML; the longest recipe or search space has a few thousand."""
-DEEPEST = 50
+MAX_BYTES = 2**18
+"""Bytes of a YAML file. The longest recipe or search space has a few thousand."""
+MAX_DEPTH = 50
 """Levels of nesting, in YAML and in JSON."""
-MOST_NODES = 20_000
-"""Values, lists and mappings in YAML, those that aliases repeat counted each time."""
-LONGEST = 2**1024
-"""Whole numbers are smaller: what is larger is no number that can be computed with."""
+MAX_NODES = 20_000
+"""Values, lists and mappings in YAML. Those that aliases repeat are counted each time."""
+MAX_NUMBER = 2**1024
+"""Bound of whole numbers. No float is larger, so nothing can be computed with a larger one."""
 KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -33,13 +32,13 @@ KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
 }
-"""What may have the name of a file and is none."""
+"""Kinds of directory entries that are no regular file."""
+WRITTEN_FILE = "the file that was written there"
+YAML_FILE = "a readable YAML file"
 
 
 def require_regular_file(path: Path, expected: str) -> None:
-    """Refuse what is not there, or is no regular file: to open a pipe or a device may take for
-    ever.
-    """
+    """Raise `Refusal` unless a path is a regular file: opening a pipe may never return."""
     with decoding(path, expected):
         kind = stat.S_IFMT(path.stat().st_mode)
     if kind != stat.S_IFREG:
@@ -48,9 +47,7 @@ def require_regular_file(path: Path, expected: str) -> None:
 
 @contextmanager
 def decoding(path: Path, expected: str) -> Iterator[None]:
-    """Name the file that cannot be decoded, whatever its decoder raises: of damaged content that is
-    anything.
-    """
+    """Turn any exception of a decoder into a `Refusal` that names the file."""
     try:
         yield
     except Refusal:
@@ -58,50 +55,46 @@ def decoding(path: Path, expected: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise Refusal(f"{path}: no such file; {expected} expected") from error
     except Exception as error:
-        raise Refusal(
-            f"{path}: cannot be read ({error_text(error)}); {expected} expected"
-        ) from error
+        reason = error_text(error)
+        raise Refusal(f"{path}: cannot be read ({reason}); {expected} expected") from error
 
 
 def error_text(error: Exception) -> str:
-    """Return in a few words why something failed."""
-    told = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
-    return one_line(str(told), 160).rstrip(".") or type(error).__name__
+    """Return the message of an exception on one line, or the name of its type."""
+    message = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+    return one_line(str(message), 160).rstrip(".") or type(error).__name__
 
 
-def one_line(text: str, most: int = 60) -> str:
-    """Return a text on one line that a terminal shows as it is, its middle left out where it is
-    long.
-    """
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-    return shortened(line, most)
+def one_line(text: str, length: int = 60) -> str:
+    """Return a text as one printable line, without its middle if it is longer than `length`."""
+    words = " ".join(text.split())
+    printable = "".join(letter if letter.isprintable() else "?" for letter in words)
+    return shortened(printable, length)
 
 
 def read_yaml(path: Path) -> object:
     """Return the values in a YAML file."""
-    require_regular_file(path, "a readable YAML file")
-    if (size := path.stat().st_size) > LARGEST:
-        raise Refusal(f"{path}: {size:,} bytes; at most {LARGEST:,} of YAML expected")
-    with decoding(path, "a readable YAML file"):
+    require_regular_file(path, YAML_FILE)
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise Refusal(f"{path}: {size:,} bytes; at most {MAX_BYTES:,} of YAML expected")
+    with decoding(path, YAML_FILE):
         content = path.read_bytes()
     return parse_yaml(content, str(path))
 
 
 def parse_yaml(content: bytes | str, name: str) -> object:
-    """Return the values that YAML stands for; what has too many, too deep or too large ones is
-    refused.
-    """
+    """Return the values in a YAML text. Refuse too many, too deep or too large ones."""
     import yaml
 
     try:
         text = content.decode() if isinstance(content, bytes) else content
-        _refuse_unbounded(yaml.parse(text, Loader=yaml.SafeLoader), name)
+        _check_bounds(yaml.parse(text, Loader=yaml.SafeLoader), name)
         tree = yaml.safe_load(text)
     except Refusal:
         raise
-    except (
-        Exception
-    ) as error:  # PyYAML answers damaged values with any exception, such as KeyError for `!!bool x`
+    # PyYAML raises anything for damaged values, such as KeyError for `!!bool x`
+    except Exception as error:
         raise Refusal(f"{name}: not YAML: {error_text(error)}") from error
     _refuse_long_numbers(tree, name)
     return tree
@@ -109,7 +102,7 @@ def parse_yaml(content: bytes | str, name: str) -> object:
 
 @dataclass
 class _Node:
-    """What is known of a YAML node while its events go by."""
+    """The size and height of a YAML node, with its aliases followed."""
 
     anchor: str | None = None
     size: int = 1
@@ -120,44 +113,42 @@ class _Node:
         self.height = max(self.height, 1 + child.height)
 
 
-def _refuse_unbounded(events: "Iterable[Event]", name: str) -> None:
-    """Refuse YAML that is nested too deep or is too much once its aliases are followed, before
-    anything is built.
-    """
-    from yaml.events import (
-        AliasEvent,
-        CollectionEndEvent,
-        CollectionStartEvent,
-        NodeEvent,
-        ScalarEvent,
-    )
+def _check_bounds(events: "Iterable[Event]", name: str) -> None:
+    """Raise `Refusal` if YAML is nested too deep or too large once its aliases are followed.
 
-    opened, known = [_Node()], dict[str, _Node]()
+    This reads the parser's events, before any value is built.
+    """
+    from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+
+    open_nodes = [_Node()]
+    anchored: dict[str | None, _Node] = {}
     for event in events:
         if isinstance(event, CollectionStartEvent):
-            opened.append(_Node(event.anchor))
-        elif isinstance(event, CollectionEndEvent | NodeEvent):
-            if isinstance(event, AliasEvent) and event.anchor in {node.anchor for node in opened}:
-                raise Refusal(
-                    f"{name}: *{one_line(str(event.anchor))} stands for what it is itself a part of"
-                )
-            node = opened.pop() if isinstance(event, CollectionEndEvent) else _Node(event.anchor)
-            node = known.get(node.anchor or "", node) if isinstance(event, AliasEvent) else node
-            if isinstance(event, CollectionEndEvent | ScalarEvent) and node.anchor:
-                known[node.anchor] = node
-            opened[-1].add(node)
-        _refuse_extent(opened, name)
+            open_nodes.append(_Node(event.anchor))
+        elif isinstance(event, AliasEvent):
+            if event.anchor in {node.anchor for node in open_nodes}:
+                alias = one_line(str(event.anchor))
+                raise Refusal(f"{name}: *{alias} stands for what it is itself a part of")
+            open_nodes[-1].add(anchored.get(event.anchor, _Node()))
+        elif isinstance(event, ScalarEvent):
+            node = anchored[event.anchor] = _Node(event.anchor)
+            open_nodes[-1].add(node)
+        elif isinstance(event, CollectionEndEvent):
+            node = open_nodes.pop()
+            anchored[node.anchor] = node
+            open_nodes[-1].add(node)
+        _check_extent(open_nodes, name)
 
 
-def _refuse_extent(opened: list[_Node], name: str) -> None:
-    depth = len(opened) - 2 + opened[-1].height
-    if depth > DEEPEST:
+def _check_extent(open_nodes: list[_Node], name: str) -> None:
+    depth = len(open_nodes) - 2 + open_nodes[-1].height
+    if depth > MAX_DEPTH:
         raise Refusal(
-            f"{name}: nested more than {DEEPEST} deep; flat values, lists and mappings expected"
+            f"{name}: nested more than {MAX_DEPTH} deep; flat values, lists and mappings expected"
         )
-    if sum(node.size for node in opened) > MOST_NODES:
+    if sum(node.size for node in open_nodes) > MAX_NODES:
         raise Refusal(
-            f"{name}: more than {MOST_NODES:,} values, its aliases followed; fewer expected"
+            f"{name}: more than {MAX_NODES:,} values, its aliases followed; fewer expected"
         )
 
 
@@ -165,7 +156,7 @@ def _refuse_long_numbers(tree: object, name: str) -> None:
     waiting = [tree]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, int) and abs(value) >= LONGEST:
+        if isinstance(value, int) and abs(value) >= MAX_NUMBER:
             raise Refusal(f"{name}: a whole number of more than 300 digits; a smaller one expected")
         waiting.extend(_children(value))
 
@@ -177,28 +168,28 @@ def _children(value: object) -> Iterable[object]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file that this program wrote; one that is damaged is refused."""
-    require_regular_file(path, "the file that was written there")
-    with decoding(path, "the file that was written there"):
+    """Return the object in a JSON file that this program wrote. Refuse a damaged one."""
+    require_regular_file(path, WRITTEN_FILE)
+    with decoding(path, WRITTEN_FILE):
         content = path.read_bytes()
     return parse_json(content, str(path))
 
 
 def parse_json(content: bytes | str, name: str) -> dict[str, Any]:
-    """Return the JSON object that this program wrote, or refuse it by name."""
-    told = f"{name}: altered or damaged: not the JSON that was written there"
+    """Return a JSON object that this program wrote. Refuse a damaged one by name."""
+    message = f"{name}: altered or damaged: not the JSON that was written there"
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Refusal(told) from error
-    if not isinstance(tree, dict) or _is_deep(tree):
-        raise Refusal(told)
+        raise Refusal(message) from error
+    if not isinstance(tree, dict) or _is_too_deep(tree):
+        raise Refusal(message)
     return tree
 
 
-def _is_deep(tree: object) -> bool:
-    """Tell whether something is nested deeper than anything that this program writes."""
+def _is_too_deep(tree: object) -> bool:
+    """Return whether a value is nested deeper than anything that this program writes."""
     level: list[object] = [tree]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         level = [child for value in level for child in _children(value)]
     return bool(level)

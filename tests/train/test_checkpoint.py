@@ -51,7 +51,8 @@ def test_the_files_of_the_last_two_generations_are_kept_and_no_others(
 ) -> None:
     folder = Folder(tmp_path_factory.mktemp("run"))
     beside = {"notes.txt", "epochs.jsonl"}
-    for name in (*beside, ".population-0.arrow.1a2b.partial", ".last-0.safetensors.1a2b.partial"):
+    unfinished = (".population-0.arrow.1a2b.partial", ".last-0.1a2b.partial.safetensors")
+    for name in (*beside, *unfinished):
         folder.write(name, b"")
     for epoch in range(1, last + 1):
         advance(folder, epoch)
