@@ -21,10 +21,10 @@ def load(run: "Path | str") -> "Run":
     It is named as on the command line: by its folder, its name or id in MLflow, or as
     `best:METRIC@SWEEP`.
     """
-    from distvae.commands.jobs import run_folder
+    from distvae.commands.options import find_run
     from distvae.train.run import Run
 
-    return Run.open(run_folder(run))
+    return Run.open(find_run(run))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,4 @@
-"""The command line. Nothing heavy is imported before a command runs, so that every --help is
-quick.
-"""
+"""The command line. Nothing heavy is imported before a command runs, so that --help is fast."""
 
 import io
 import sys
@@ -10,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli import bench, data, machines, models, records, restoration, sweeps, tables
+from distvae.cli import bench, data, machines, models, records, restoration, sweeps
 from distvae.files.paths import PATH_ERRORS
 from distvae.files.provenance import program_version
 from distvae.files.refusal import Refusal, refusing_full_disk
@@ -20,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (models, restoration, sweeps, tables, records, machines):
+for part in (models, restoration, sweeps, records, machines):
     app.add_typer(part.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
@@ -45,33 +43,34 @@ def options(
 
 
 def main() -> None:
-    """Run a command."""
+    """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # for names of files that are not in UTF-8
-    with said():
+        # The names of files need not be UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with errors_reported():
         app()
 
 
 @contextmanager
-def said() -> Iterator[None]:
-    """What goes wrong is said in a sentence, and the exit code says whose turn it is."""
+def errors_reported() -> Iterator[None]:
+    """Report errors of the user or of a disk in one line, and exit with a code that says which.
+
+    Exit with 2 for input that cannot be used and 130 for Ctrl-C; other errors are raised.
+    """
     try:
         with refusing_full_disk():
             yield
     except Refusal as error:
-        _leave(str(error), 2)
+        _exit_with(str(error), 2)
     except OSError as error:
         if error.errno not in PATH_ERRORS:
             raise
-        _leave(
-            str(Refusal(f"{error.filename}: {error.strerror}; another name or place expected")), 2
-        )
+        text = f"{error.filename}: {error.strerror}; another name or place expected"
+        _exit_with(str(Refusal(text)), 2)
     except KeyboardInterrupt:
-        _leave("interrupted", 130)
+        _exit_with("interrupted", 130)
 
 
-def _leave(text: str, code: int) -> None:
+def _exit_with(text: str, code: int) -> None:
     print(f"distvae: {text}", file=sys.stderr)
     raise SystemExit(code)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from distvae.cli.options import AsJson
+from distvae.commands.options import AsJson
 
 app = typer.Typer(
     no_args_is_help=True, help="Time parts of the program beside what they cannot do without."

@@ -1,32 +1,31 @@
-"""Data, before anything is trained on it."""
+"""The command that examines data."""
 
 from typing import Annotated
 
 import typer
 
-from distvae.cli.options import AsJson
+from distvae.commands.check_data import check_data
+from distvae.commands.options import AsJson
 
-app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
+app = typer.Typer(no_args_is_help=True, help="Examine data before training on it.")
 
 Path = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
-        help="A folder, file or URI; or 'built-in speech', '... picture', '... sound'.",
+        help="A folder, file or URI; or 'built-in speech', 'built-in picture', 'built-in sound'.",
     ),
 ]
 
 
 @app.callback()
 def data() -> None:
-    """Look at data before training on it."""
+    """Examine data before training on it."""
 
 
 @app.command()
 def check(path: Path, json: AsJson = False) -> None:
-    """Say what data is recognised as and what is wrong; exit code 1: not as published, 2: cannot be
-    read.
+    """Print what data was recognised and what is wrong with it. Exits with code 1 if it differs
+    from its published form, and with 2 if it cannot be read.
     """
-    from distvae.commands import survey
-
-    raise typer.Exit(survey.check(path, json))
+    raise typer.Exit(check_data(path, json))

@@ -33,10 +33,10 @@ def submitted(command: Command, words: Sequence[str]) -> None:
     """Run it; once more with the same words it goes on with what it finds. The exit code is the
     command's.
     """
-    from distvae.cli import app, said
+    from distvae.cli import app, errors_reported
 
     try:
-        with said():
+        with errors_reported():
             there = _enter_checkout()
             sys.argv = ["distvae", *_complete(command, list(words))]
             _refuse_absent(words, there)

@@ -1,21 +1,18 @@
-"""What there is to train, sweeps over it, and pages of results."""
+"""Commands for recipes, sweeps and results."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from distvae.cli.options import (
-    NAMED,
-    AsJson,
-    Assignments,
-    Data,
-    Force,
-    GPUsPerWorker,
-    Quiet,
-    recorded,
-    style,
-)
+from distvae.cli.command import command
+from distvae.commands.ingest import IngestOptions, ingest_tables
+from distvae.commands.options import RUN_HELP, Assignments, Recipe, TrialOptions, run_callback
+from distvae.commands.recipes import print_recipes, print_spaces
+from distvae.commands.report import ReportOptions, write_report
+from distvae.commands.reproduce import ReproduceOptions, print_tables, reproduce_table
+from distvae.commands.results import PeerOptions, ResultsOptions, build_results, evaluate_baseline
+from distvae.commands.tune import TuneOptions, tune_space
 
 app = typer.Typer()
 
@@ -23,193 +20,106 @@ app = typer.Typer()
 @app.command()
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Print this one, and all it resolves to.")
+        str | None, typer.Argument(help="Print this recipe and all settings it resolves to.")
     ] = None,
 ) -> None:
     """List the recipes, or show one."""
-    from distvae.commands import jobs
-
-    jobs.recipes(name)
+    print_recipes(name)
 
 
 @app.command()
 def spaces() -> None:
     """List the search spaces that 'distvae tune' knows by name."""
-    from distvae.tune.space_files import space_names
-
-    for name, about in space_names().items():
-        print(f"{name:16}{about}")
+    print_spaces()
 
 
-@app.command()
+@command(app)
 def tune(
     space: Annotated[str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")],
     assignments: Assignments = None,
-    data: Data = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the sweep; default runs/SPACE.")
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(min=1, max=10_000, help="How many, instead of what the space says."),
-    ] = None,
-    concurrent: Annotated[
-        int | None,
-        typer.Option(min=1, max=10_000, help="Trials side by side; else as many as fit."),
-    ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(
-            metavar="N|LEAST:MOST",
-            help="Processes that train each trial together; 0: its own alone.",
-        ),
-    ] = "0",
-    gpus_per_worker: GPUsPerWorker = None,
-    gpus_per_trial: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs of a trial without workers; 0.25: four share one."),
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Of a Ray that runs; else one is started here.")
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="For machines that are still to come.")
-    ] = 0.0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the sweep in that folder.")
-    ] = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    options: TuneOptions,
+    trial_options: TrialOptions,
 ) -> None:
-    """Sweep a search space: quality against sparsity, every trial recorded in MLflow."""
-    from distvae.commands import jobs
-
-    resources = jobs.trial_resources(workers, gpus_per_worker, gpus_per_trial, address, wait)
-    jobs.tune(
-        space, assignments or [], data, out, trials, concurrent, resume, force, quiet, resources
-    )
+    """Sweep a search space for quality against sparsity; every trial is recorded in MLflow."""
+    tune_space(space, assignments or [], options, trial_options)
 
 
-@app.command()
+@command(app)
 def report(
     source: Annotated[
-        Path, typer.Argument(metavar="SWEEP_FILE|RUN", callback=recorded, help=NAMED)
+        Path, typer.Argument(metavar="SWEEP|RUN", callback=run_callback, help=RUN_HELP)
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="The page; default report.html in that folder."),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="SWEEP_FILE", callback=recorded, help="Hold its front against this sweep's."
-        ),
-    ] = None,
-    public: Annotated[
-        bool,
-        typer.Option(
-            "--public", help="Without recordings and paths, to publish; into report.public.html."
-        ),
-    ] = False,
-    force: Force = False,
+    *,
+    options: ReportOptions,
 ) -> None:
-    """Write one page about a sweep or a run, to be read without anything else, and the same in
-    Markdown beside it.
-    """
-    from distvae.commands import jobs
-
-    jobs.page(source, out, force, against, public)
+    """Write one self-contained HTML page about a sweep or a run, and the same in Markdown."""
+    write_report(source, options)
 
 
-@app.command()
+@command(app)
+def reproduce(
+    table: Annotated[
+        str | None, typer.Argument(help="Name of a table; without one, the tables are listed.")
+    ] = None,
+    *,
+    options: ReproduceOptions,
+    trial_options: TrialOptions,
+) -> None:
+    """Reproduce a published table: results obtained here beside the published ones."""
+    if table is None:
+        print_tables()
+        return
+    raise SystemExit(reproduce_table(table, options, trial_options))
+
+
+@command(app)
 def results(
-    rows: Annotated[Path, typer.Argument(help="Folder of finished rows, one JSON each.")] = Path(
-        "docs/results"
-    ),
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="File for the index; else all is printed.")
-    ] = None,
-    add: Annotated[
-        Path | None,
-        typer.Option(callback=recorded, help="First add an evaluated run as a row of --table."),
-    ] = None,
-    table: Annotated[str, typer.Option(help="The table a new row belongs to.")] = "runs",
-    force: Force = False,
+    rows: Annotated[
+        Path, typer.Argument(help="Folder of finished rows, one JSON file each.")
+    ] = Path("docs/results"),
+    *,
+    options: ResultsOptions,
 ) -> None:
     """Build the index of results, and a page and a CSV for each table beside its rows."""
-    from distvae.files.output import check_writable_file
-    from distvae.report.results.build import build
-    from distvae.report.results.record import add_run
-
-    if out is not None:
-        check_writable_file(out)
-    if add is not None:
-        add_run(rows, add, table, force=force)
-    build(rows, out)
+    build_results(rows, options)
 
 
-@app.command()
+@command(app)
 def peer(
     name: Annotated[
         str,
         typer.Argument(
             metavar="NAME",
             help=(
-                "Of speech: identity, pca-COUNT, nmf-COUNT; of a picture: nlm, wavelet, tv,"
-                " biharmonic; "
-                "of a sound: zero, local, wiener, stsa."
+                "For speech: identity, pca-COUNT, nmf-COUNT; for a picture: nlm, wavelet, tv,"
+                " biharmonic; for a sound: zero, local, wiener, stsa."
             ),
         ),
     ],
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|FILE.yaml", help="Whose data it is judged on.")
-    ],
+    recipe: Recipe,
     assignments: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as data.noise=25.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as data.noise=25."),
     ] = None,
-    data: Data = None,
-    row: Annotated[
-        Path | None,
-        typer.Option(metavar="TABLE/ROW.json", help="Keep the figures as a row of results."),
-    ] = None,
-    force: Force = False,
-    json: AsJson = False,
+    *,
+    options: PeerOptions,
 ) -> None:
-    """Judge a method to compare with as the models are, on the data of a recipe: what there is to
-    beat.
-    """
-    from distvae.commands import evaluation, jobs
-    from distvae.report.results.record import judge_baseline
-
-    config = jobs.configured(recipe, assignments or [], data, None)
-    evaluation.tell(judge_baseline(name, config, row, force), style(False, json))
+    """Evaluate a baseline on the data of a recipe, in the same way as the models."""
+    evaluate_baseline(name, recipe, assignments or [], options)
 
 
-@app.command()
+@command(app)
 def ingest(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SOURCE...", help="Each .npy, .parquet, .arrow, .feather."),
+        typer.Argument(metavar="SOURCE...", help="Tables: .npy, .parquet, .arrow or .feather."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
-    val: Annotated[
-        float, typer.Option(help="Share of the rows to validate on; 0: on those to train on.")
-    ] = 0.05,
-    test: Annotated[
-        float, typer.Option(help="Share of the rows to test on; 0: on those to validate on.")
-    ] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the order of the rows.")] = 0,
-    rows_per_file: Annotated[
-        int | None, typer.Option(min=1, help="Instead of 256 MB of them.")
-    ] = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    options: IngestOptions,
 ) -> None:
-    """Mix the rows of tables of numbers, however large, into a folder to train on with
+    """Shuffle the rows of tables of numbers, however large, into a folder to train on with
     data.kind=rows.
     """
-    from distvae.data.tables.ingest import ingest
-
-    told = ingest(sources, out, val, test, seed, rows_per_file, force, quiet)
-    if not quiet:
-        print(told)
+    ingest_tables(sources, out, options)

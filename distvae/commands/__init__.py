@@ -1,1 +1,1 @@
-"""One module per command; `distvae.cli` parses and calls these."""
+"""One module for each command. `distvae.cli` parses the command line and calls these functions."""

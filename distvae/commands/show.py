@@ -1,89 +1,106 @@
-"""What a run is, how its training went, and how it was judged, in words."""
+"""`distvae show`: print the settings of a run, how its training went, and its scores."""
 
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from distvae.config import Config, to_dict
+from distvae.files.plain import Plain
 from distvae.files.untrusted import read_json
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
-"""What is shown of the best epoch of a model without an encoder."""
+"""The figures shown for the best epoch of a model without an encoder."""
 
 
-def show(run: Path) -> None:
-    """Print what there is to know of a run."""
+def show_run(run: Path) -> None:
+    """Print the settings of a run, how its training went, and its scores."""
     import yaml
 
     from distvae.train.run import read_config, read_epochs, read_info
 
     info, epochs = read_info(run), read_epochs(run)
-    config, default = to_dict(read_config(run, info)), to_dict(Config())
     counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
     print(f"{run}: {info['recipe'] or 'a run'}, commit {info['commit']}, begun {info['begun']}")
     print(f"data: {info['data']}, {counts} {info['unit']}s")
-    differing = {
-        s: _differing(config[s], default[s]) if isinstance(config[s], dict) else config[s]
-        for s in config
-    }
-    print(
-        yaml.safe_dump({s: part for s, part in differing.items() if part}, sort_keys=False).rstrip()
-    )
+    changed = _changed_settings(read_config(run, info))
+    print(yaml.safe_dump(changed, sort_keys=False).rstrip())
     if epochs:
         best = max(epochs, key=lambda epoch: epoch["val_objective"])
+        seconds = info.get("seconds", 0)
         print(
-            f"trained for {len(epochs)} epochs, {info.get('seconds', 0):.0f} s; best at epoch"
-            f" {best['epoch']:.0f}:"
+            f"trained for {len(epochs)} epochs, {seconds:.0f} s; best at epoch {best['epoch']:.0f}:"
         )
-        print(f"validation bound {best['val_bound']:.2f} nats per {info['unit']}, {_told(best)}")
-    for line in _together(run, epochs):
+        bound = f"{best['val_bound']:.2f} nats per {info['unit']}"
+        print(f"validation bound {bound}, {_describe_codes(best)}")
+    for line in _describe_workers(run, epochs):
         print(line)
-    for summary in sorted(run.glob("evaluation/*/summary.json")):
-        figures = read_json(summary)
-        shown = (
-            f"{name} {value:.3f}"
-            for name, value in figures.items()
-            if value is not None and "_" + "std" not in name
-        )
-        print(f"judged on {summary.parent.name}: {', '.join(shown)}")
+    for line in _describe_scores(run):
+        print(line)
 
 
-def _told(epoch: Mapping[str, float]) -> str:
-    """What a model without an encoder has to tell of an epoch, or else how sparse the codes are."""
-    known = [f"{name.replace('_', ' ')} {epoch[name]:.3g}" for name in SEARCHED if name in epoch]
-    return ", ".join(known) or f"Hoyer {epoch.get('val_hoyer', math.nan):.3f}"
+def _changed_settings(config: Config) -> dict[str, Plain]:
+    """Return the settings that differ from the defaults, by section."""
+    settings, defaults = to_dict(config), to_dict(Config())
+    changed: dict[str, Plain] = {}
+    for section, values in settings.items():
+        if isinstance(values, dict):
+            values = _changed_values(values, defaults[section])
+        if values:
+            changed[section] = values
+    return changed
 
 
-def _together(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
-    """How several workers trained together: their number each time they began, their shards, what
-    waiting cost.
+def _changed_values(section: dict[str, Plain], default: Mapping[str, Plain]) -> dict[str, Plain]:
+    return {
+        name: value
+        for name, value in section.items()
+        if name == "kind" or default.get(name) != value
+    }
+
+
+def _describe_codes(epoch: Mapping[str, float]) -> str:
+    """Return figures of the search over states, or else how sparse the codes are."""
+    figures = [f"{name.replace('_', ' ')} {epoch[name]:.3g}" for name in SEARCHED if name in epoch]
+    return ", ".join(figures) or f"Hoyer {epoch.get('val_hoyer', math.nan):.3f}"
+
+
+def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
+    """Yield how many workers trained together, how large their shards were, and how long they
+    waited.
     """
     from distvae.train.events import EVENTS, starts_of
     from distvae.train.run import read_records
 
-    if not (events := starts_of(read_records(run, EVENTS))):
+    starts = starts_of(read_records(run, EVENTS))
+    if not starts:
         return
-    began = ", ".join(f"{event['workers']} from epoch {event['epoch']}" for event in events)
-    yield f"workers: {began}; begun again {len(events) - 1} times"
-    if held := events[-1]["bytes"]:
-        rows = f"{min(events[-1]['rows']):,} to {max(events[-1]['rows']):,} rows"
-        yield f"populations: {len(held)} shards of {rows}, {sum(held) / 1e6:,.1f} MB in all"
+    workers = ", ".join(f"{event['workers']} from epoch {event['epoch']}" for event in starts)
+    yield f"workers: {workers}; restarted {len(starts) - 1} times"
+    last = starts[-1]
+    if sizes := last["bytes"]:
+        rows = f"{min(last['rows']):,} to {max(last['rows']):,} rows"
+        yield f"populations: {len(sizes)} shards of {rows}, {sum(sizes) / 1e6:,.1f} MB in all"
     if epochs and "store_get_seconds" in epochs[-1]:
-        get, put = (
-            sum(epoch[f"store_{what}_seconds"] for epoch in epochs) for what in ("get", "put")
-        )
-        spent = sum(
-            epoch[f"{part}_seconds"] for epoch in epochs for part in ("estep", "mstep", "data")
-        )
-        again = f"begun anew {epochs[-1]['shard_restarts']:.0f} times"
-        yield (
-            f"waits for them: {get:.2f} s reading, {put:.2f} s writing, {(get + put) / spent:.1%}"
-            f" of a step; {again}"
-        )
+        yield _describe_waits(epochs)
 
 
-def _differing(part: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value for name, value in part.items() if name == "kind" or default.get(name) != value
-    }
+def _describe_waits(epochs: list[dict[str, float]]) -> str:
+    get = sum(epoch["store_get_seconds"] for epoch in epochs)
+    put = sum(epoch["store_put_seconds"] for epoch in epochs)
+    parts = ("estep_seconds", "mstep_seconds", "data_seconds")
+    spent = sum(epoch[part] for epoch in epochs for part in parts)
+    return (
+        f"waiting for populations: {get:.2f} s reading, {put:.2f} s writing,"
+        f" {(get + put) / spent:.1%} of a step; shards restarted"
+        f" {epochs[-1]['shard_restarts']:.0f} times"
+    )
+
+
+def _describe_scores(run: Path) -> Iterator[str]:
+    """Yield the scores of each evaluation of a run."""
+    for file in sorted(run.glob("evaluation/*/summary.json")):
+        scores = []
+        for name, value in read_json(file).items():
+            if value is not None and "_std" not in name:
+                scores.append(f"{name} {value:.3f}")
+        yield f"evaluated on {file.parent.name}: {', '.join(scores)}"

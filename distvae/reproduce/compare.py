@@ -47,7 +47,7 @@ class Line:
         )
 
 
-def compare(table: Table, folder: Path) -> list[Line]:
+def compare_rows(table: Table, folder: Path) -> list[Line]:
     """The rows of a table in its order: what files of finished ones say, and what was published."""
     groups = group_seeds(read_rows(folder, table.name))
     return [
@@ -85,7 +85,7 @@ def _lines(table: Table, name: str, published: Any, groups: dict[str, RowGroup])
         yield line
 
 
-def write(lines: list[Line], folder: Path) -> Path:
+def write_comparison(lines: list[Line], folder: Path) -> Path:
     """Keep the comparison for programs."""
     make_folder(folder)
     with atomic_file(folder / COMPARISON) as path:
@@ -94,7 +94,7 @@ def write(lines: list[Line], folder: Path) -> Path:
     return folder / COMPARISON
 
 
-def grid(lines: list[Line]) -> "Grid":
+def comparison_table(lines: list[Line]) -> "Grid":
     """The comparison for a person."""
     from rich.table import Table as Grid
 

@@ -34,7 +34,7 @@ def locate(name: str, source: Source, root: str) -> Settings:
     raise Refusal(f"{where}: holds no {wanted}: {looked} expected in it or in a folder of it")
 
 
-def search(
+def find_sources(
     sources: Mapping[str, Source], root: str
 ) -> tuple[dict[str, Settings], dict[str, Refusal]]:
     """What has to be set for each that is found, and why each of the others is not."""

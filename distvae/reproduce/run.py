@@ -1,20 +1,18 @@
-"""Obtaining a table: its models are the trials of a sweep, its methods of comparison are judged
-beside it.
-"""
+"""Train the rows of a table as the trials of a sweep, and evaluate its baselines."""
 
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from distvae.config import Config
 from distvae.files.output import make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.report.numbers import counted
 from distvae.report.results.record import add_run, judge_baseline
 from distvae.report.results.rows import find_row
-from distvae.reproduce.finding import search
+from distvae.reproduce.finding import find_sources
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.train.progress import format_duration
 from distvae.tune.axes import Axis, Choice
@@ -25,9 +23,10 @@ from distvae.tune.sweep import DEFAULT_RESOURCES, run_sweep
 from distvae.tune.sweep_file import SWEEP_FILE
 from distvae.tune.trial import Trials
 
-KEPT = "rows"
-"""The folder of a table's folder that keeps a file for each finished row."""
-NAMED = 4  # rows of those that are left out
+ROWS = "rows"
+"""The default name of the folder with a file for each finished row."""
+LISTED = 4
+"""Number of rows that are named when several are left out."""
 
 
 @dataclass(frozen=True)
@@ -35,33 +34,38 @@ class Work:
     """A table with the data that it needs."""
 
     table: Table
-    places: dict[str, Settings]
+    places: Mapping[str, Settings]
+    """The settings that say where each source of data lies."""
     missing: tuple[str, ...] = ()
-    """Which rows are left out and why, in words."""
+    """Sentences about the rows that are left out because their data is missing."""
 
     @classmethod
     def of(cls, table: Table, root: str) -> "Work":
-        """The rows whose data is found below a folder; refused where there are none."""
+        """Find the data of a table below a folder; refuse if there is none for any row."""
         needed = dict.fromkeys(entry.data for entry in table.entries if entry.recipe and entry.data)
-        places, absent = search({name: table.data[name] for name in needed}, root)
-        here = replace(
-            table, entries=tuple(entry for entry in table.entries if entry.data not in absent)
-        )
-        if absent and not (here.trained or here.peers):
+        places, absent = find_sources({name: table.data[name] for name in needed}, root)
+        entries = tuple(entry for entry in table.entries if entry.data not in absent)
+        available = replace(table, entries=entries)
+        if absent and not (available.trained or available.peers):
             raise next(iter(absent.values()))
-        return cls(here, places, tuple(_left_out(table, name, why) for name, why in absent.items()))
+        missing = tuple(_left_out(table, name, reason) for name, reason in absent.items())
+        return cls(available, places, missing)
 
-    def row(self, entry: Entry) -> Row:
-        """What is trained for a row."""
-        return Row(entry.recipe, entry.config(self.places.get(entry.data)), entry.published)
+    def config(self, entry: Entry) -> Config:
+        """Return the configuration of a row on the data that was found."""
+        return entry.config(self.places.get(entry.data))
 
     def space(self) -> Space:
-        """The rows as trials of a sweep."""
-        table, rows = self.table, {entry.name: self.row(entry) for entry in self.table.trained}
+        """Return the rows as the trials of a sweep."""
+        table = self.table
+        rows = {}
+        for entry in table.trained:
+            rows[entry.name] = Row(entry.recipe, self.config(entry), entry.published)
         first = next(iter(rows.values()))
-        whole = read_table(table.name, table.scale)
-        every = tuple(entry.name for entry in whole.trained)
-        seeds = f" --seeds {table.seeds}" if table.seeds != whole.seeds else ""
+        complete = read_table(table.name, table.scale)
+        # Rows that are left out today are choices too, because they may be added later.
+        names = tuple(entry.name for entry in complete.trained)
+        seeds = f" --seeds {table.seeds}" if table.seeds != complete.seeds else ""
         return Space(
             name=table.name,
             about=table.about,
@@ -74,153 +78,146 @@ class Work:
             search="grid",
             seeds=table.seeds,
             scheduler="none",
-            axes=(Axis(ROW, 0, 0, Choice(every)),),  # those that are left out may come later
+            axes=(Axis(ROW, 0, 0, Choice(names)),),
             rows=rows,
             command=f"distvae reproduce {table.name} --scale {table.scale}{seeds}",
             split="test",
         )
 
 
-def _left_out(table: Table, source: str, why: Refusal) -> str:
-    """A line that names the rows, a few of many."""
+def _left_out(table: Table, source: str, reason: Refusal) -> str:
+    """Return a line that names the rows without data, or some of them, and the reason."""
     names = [entry.name for entry in table.entries if entry.data == source]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"left out: {', '.join(names[:NAMED])}{more}: {why}"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"left out: {', '.join(names[:LISTED])}{more}: {reason}"
 
 
-def planned(table: Table) -> Iterator[str]:
-    """What a table takes, in words."""
-    obtained, cost = len(table.trained), table.cost()
+def describe_plan(table: Table) -> Iterator[str]:
+    """Yield lines about a table: its rows, its source and the estimated time."""
+    models = counted(len(table.trained), "model")
     seeds = "" if table.seeds == 1 else f", {table.seeds} seeds each"
-    beside = f", {counted(len(table.peers), 'method')} of comparison" if table.peers else ""
+    baselines = f", {counted(len(table.peers), 'baseline')}" if table.peers else ""
     yield f"{table.name}: {table.about}"
     yield f"published: {table.source}"
     yield (
-        f"scale {table.scale}: {counted(obtained, 'model')}{seeds}{beside}; only quoted:"
-        f" {len(table.quoted)}; about {format_duration(cost)} of one core, by epochs measured"
-        " on one of 2 to 3 GHz"
+        f"scale {table.scale}: {models}{seeds}{baselines}; only quoted: {len(table.quoted)};"
+        f" about {format_duration(table.cost())} of one core, by epochs measured on one of 2 to"
+        " 3 GHz"
     )
 
 
-def begun(out: Path) -> list[str]:
-    """The rows that a folder has, for `--only` adds to them when it goes on."""
+def started_rows(out: Path) -> list[str]:
+    """Return the names of the rows that a folder already contains."""
     file = out / SWEEP_FILE
     return list(read_json(file).get("rows", {})) if file.is_file() else []
 
 
-def reproduce(
-    work: Work,
-    out: Path,
-    rows: Path | None,
-    concurrent: int | None = None,
-    quiet: bool = False,
-    force: bool = False,
-    resume: bool = False,
-    resources: TrialResources = DEFAULT_RESOURCES,
-) -> Findings | None:
-    """Obtain the rows of a table into a folder, and keep a file for each that is finished."""
-    folder = rows or out / KEPT
-    findings = (
-        _trained(work, out, folder, concurrent, quiet, force, resume, resources)
-        if work.table.trained
-        else None
-    )
-    if findings is None or not findings.signal:
-        judge_peers(work, folder, force, quiet)
-    return findings
+@dataclass(frozen=True)
+class Reproduction:
+    """The rows of a table, the folders that they are trained and kept in, and the machines."""
+
+    work: Work
+    out: Path
+    """Folder of the sweep."""
+    rows: Path
+    """Folder with a file for each finished row."""
+    resources: TrialResources = DEFAULT_RESOURCES
+    concurrent: int | None = None
+    resume: bool = False
+    force: bool = False
+    quiet: bool = False
+
+    def run(self) -> Findings | None:
+        """Train and evaluate the rows, and keep a file for each that is finished."""
+        findings = self._train() if self.work.table.trained else None
+        if findings is None or not findings.signal:
+            self.evaluate_baselines()
+        return findings
+
+    def _train(self) -> Findings:
+        """Train the rows that are models; keep those that are finished, however the sweep ends.
+
+        Nothing is kept if the folder is refused: it belongs to another sweep.
+        """
+        space = self.work.space()
+        is_refused = False
+        try:
+            return run_sweep(
+                space,
+                self.out,
+                concurrent=self.concurrent,
+                quiet=self.quiet,
+                force=self.force,
+                resume=self.resume,
+                resources=self.resources,
+            )
+        except Refusal:
+            is_refused = True
+            raise
+        finally:
+            if not is_refused:
+                for name in self.keep_finished(space):
+                    self._say(f"{name}: not kept, the row has another scale; --force replaces it")
+
+    def keep_finished(self, space: Space) -> list[str]:
+        """Write a file for each run that is finished; return the names of the rows that already
+        have a file of another scale, which is kept.
+        """
+        from distvae.train.run import read_info
+
+        table = self.work.table
+        not_kept = []
+        for name, entry, run in self._finished(space):
+            kept = find_row(self.rows, table.name, name)
+            if kept and kept.scale != table.scale and not self.force:
+                not_kept.append(name)
+                continue
+            extra = _table_fields(table, entry, read_info(run)["rows"])
+            add_run(self.rows, run, table.name, force=True, name=name, extra=extra)
+        return not_kept
+
+    def _finished(self, space: Space) -> Iterator[tuple[str, Entry, Path]]:
+        """Yield the name, row and folder of each run that was evaluated."""
+        from distvae.report.reading import read_sweep
+
+        if not (self.out / SWEEP_FILE).is_file():
+            return
+        entries = {entry.name: entry for entry in self.work.table.trained}
+        trials = Trials(space, self.out.absolute() / "trials")
+        for trial in read_sweep(self.out).finished:
+            result = trial.result
+            entry = entries.get(result.values.get(ROW, ""))
+            if entry is None:
+                continue
+            for run in trials.runs(result.number, result.values):
+                seed = f"-s{run.values['train.seed']}" if space.seeds > 1 else ""
+                yield f"{entry.name}{seed}", entry, run.folder
+
+    def evaluate_baselines(self) -> None:
+        """Evaluate the baselines that have no file yet, or with `force` all of them."""
+        table = self.work.table
+        for entry in table.peers:
+            file = self.rows / table.name / f"{entry.name}.json"
+            if file.exists() and not self.force:
+                continue
+            make_folder(file.parent)
+            config, extra = self.work.config(entry), _table_fields(table, entry)
+            judge_baseline(entry.peer, config, file, force=True, extra=extra)
+            self._say(f"{entry.name}: evaluated")
+
+    def _say(self, line: str) -> None:
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
 
 
-def _trained(
-    work: Work,
-    out: Path,
-    folder: Path,
-    concurrent: int | None,
-    quiet: bool,
-    force: bool,
-    resume: bool,
-    resources: TrialResources,
-) -> Findings:
-    """Run the rows that are models, and keep what is finished however that ends, unless the folder
-    is refused.
-    """
-    space, refused = work.space(), False
-    try:
-        return run_sweep(
-            space, out, None, None, concurrent, "", quiet, force, resume, resources=resources
-        )
-    except Refusal:
-        refused = True
-        raise
-    finally:
-        for name in () if refused else keep(work, space, out, folder, force):
-            _say(f"{name}: not kept, the row of another scale is there; --force replaces it", quiet)
-
-
-def _say(line: str, quiet: bool) -> None:
-    if not quiet:
-        print(line, file=sys.stderr, flush=True)
-
-
-def judge_peers(work: Work, folder: Path, force: bool, quiet: bool) -> None:
-    """Judge the methods of comparison that were not judged before."""
-    for entry in work.table.peers:
-        if _judged(work, entry, folder, force):
-            _say(f"{entry.name}: judged", quiet)
-
-
-def _judged(work: Work, entry: Entry, folder: Path, force: bool) -> bool:
-    """Judge a method of comparison, unless that was done."""
-    file = folder / work.table.name / f"{entry.name}.json"
-    if file.exists() and not force:
-        return False
-    make_folder(file.parent)
-    judge_baseline(
-        entry.peer,
-        entry.config(work.places.get(entry.data)),
-        file,
-        True,
-        _beside(work.table, entry),
-    )
-    return True
-
-
-def keep(work: Work, space: Space, out: Path, folder: Path, force: bool) -> Iterator[str]:
-    """Keep a file for each run that is finished; those that stay as they are because another scale
-    made them.
-    """
-    from distvae.train.run import read_info
-
-    for name, entry, run in _finished(work, space, out):
-        kept = find_row(folder, work.table.name, name)
-        if kept and kept.scale != work.table.scale and not force:
-            yield name
-            continue
-        beside = _beside(work.table, entry, read_info(run)["rows"])
-        add_run(folder, run, work.table.name, force=True, name=name, extra=beside)
-
-
-def _finished(work: Work, space: Space, out: Path) -> Iterator[tuple[str, Entry, Path]]:
-    """The runs that were judged, each with a name and its row."""
-    from distvae.report.reading import read_sweep
-
-    if not (out / SWEEP_FILE).is_file():
-        return
-    entries, trials = (
-        {entry.name: entry for entry in work.table.trained},
-        Trials(space, out.absolute() / "trials"),
-    )
-    for trial in read_sweep(out).finished:
-        if entry := entries.get(trial.result.values.get(ROW, "")):
-            for attempt in trials.runs(trial.result.number, trial.result.values):
-                seed = f"-s{attempt.values['train.seed']}" if space.seeds > 1 else ""
-                yield entry.name + seed, entry, attempt.folder
-
-
-def _beside(table: Table, entry: Entry, rows: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """What a row's file says of the table, and of data that is less than the published."""
-    full = table.data[entry.data].full if entry.data else {}
-    less = [
-        f"{rows[s]:,} of {n:,} to {s} on" for s, n in full.items() if rows and rows.get(s, n) < n
-    ]
-    note = "; ".join(filter(None, [entry.note, ", ".join(less)]))
+def _table_fields(
+    table: Table, entry: Entry, rows: Mapping[str, int] | None = None
+) -> dict[str, object]:
+    """Return the fields of a row's file about its table; a note says where data is incomplete."""
+    complete = table.data[entry.data].full if entry.data else {}
+    notes = []
+    for split, count in complete.items():
+        if rows and rows.get(split, count) < count:
+            notes.append(f"{rows[split]:,} of {count:,} to {split} on")
+    note = "; ".join(filter(None, [entry.note, ", ".join(notes)]))
     return {"scale": table.scale, "published": dict(entry.published), "note": note}

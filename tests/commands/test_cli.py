@@ -18,7 +18,7 @@ import soundfile
 from PIL import Image
 
 import distvae
-from distvae.commands.jobs import follow
+from distvae.commands.train import follow
 from distvae.config.recipes import recipe_names
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
@@ -186,7 +186,9 @@ def test_training_shows_json_to_programs_and_nothing_when_quiet(
 
 def test_a_training_that_has_nothing_to_go_on_from_says_so(call: Called) -> None:
     told = [call("train", "speech-vae", "--resume", *SMALL, *LIGHT) for _ in range(2)]
-    assert [(code, "holds no run to go on with; one begins" in err) for code, _, err in told] == [
+    assert [
+        (code, "contains no run to resume; starting a new one" in err) for code, _, err in told
+    ] == [
         (0, True),
         (0, False),
     ]

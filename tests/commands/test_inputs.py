@@ -210,7 +210,7 @@ def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
     def started(*_: object) -> None:
         raise AssertionError("Ray is started")
 
-    monkeypatch.setattr("distvae.tune..ray_session", started)
+    monkeypatch.setattr("distvae.tune.sweep.ray_session", started)
     change, named = SPACES[name]
     Path("space.yaml").write_text(yaml.safe_dump(SPACE | change))
     assert named in refused(call, "tune", "space.yaml", "--quiet")

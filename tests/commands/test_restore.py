@@ -13,7 +13,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from distvae.commands.restore import Options, Task, finish
+from distvae.commands.options import RestoreOptions
+from distvae.commands.restore import Task, write_result
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.tasks.restoration import Kept, Restoration
@@ -99,7 +100,7 @@ def test_samples_that_are_clipped_are_told(call: Called) -> None:
     assert "clipped" not in err
     assert np.abs(signals.read(Path("held.wav")).values).max() > 1
     _, _, err = call("denoise", "loud.wav", "cut.flac", *SOUND)
-    assert "samples beyond full scale were clipped, a .wav of floats would hold them" in err
+    assert "samples beyond full scale were clipped; a .wav of floats would keep them" in err
 
 
 @pytest.mark.parametrize("way", ["mask", "value", "drop"])
@@ -187,10 +188,10 @@ REFUSED = {
     "denoise grey.png out.png --run grey.png": (
         "grey.png: cannot write into grey.png; a writable folder"
     ),
-    "denoise grey.png out.png --resume": "--resume: no run in out.png.run to go on with",
-    "denoise grey.png out.png --resume --run kept": "--resume: no run in kept to go on with",
+    "denoise grey.png out.png --resume": "--resume: out.png.run contains no run to resume",
+    "denoise grey.png out.png --resume --run kept": "--resume: kept contains no run to resume",
     "denoise grey.png out.png --clean colour.png": "20 x 24 x 1 expected",
-    "denoise grey.png out.png --noise 5 --clean grey.png": "leave --clean out",
+    "denoise grey.png out.png --noise 5 --clean grey.png": "omit --clean",
     "denoise grey.png out.png --recipe house-52": "did you mean 'house-50'",
     "denoise grey.png out.png model.latent=3": "only 8 states",
     "denoise grey.png out.png estep.parents=17": "at most as many expected",
@@ -215,7 +216,7 @@ REFUSED = {
     "denoise stereo.wav out.wav data.window=[16] data.drop=0.5": (
         "data.drop: 0.5 with windows of a sound"
     ),
-    "denoise grey.png out.png data.noise=5 --clean grey.png": "leave --clean out",
+    "denoise grey.png out.png data.noise=5 --clean grey.png": "omit --clean",
 }
 
 
@@ -265,14 +266,14 @@ def test_an_interrupted_restoration_is_written_and_resumed() -> None:
 
 def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: Path) -> None:
     given = signals.read(Path("grey.png"))
-    options = Options(settings=parse_assignments([*BRIEF, "estep.block=32"]))
-    task = Task(Path("grey.png"), Path("out.png"), "", given, None, options)
+    overrides = parse_assignments([*BRIEF, "estep.block=32"])
+    task = Task(Path("grey.png"), Path("out.png"), "", given, None, RestoreOptions(), overrides)
     asked = iter([False, False, True])
     restoration = Restoration(task.config, given.values, task.name, Kept(task.folder))
-    assert finish(task, restoration) == "nothing is restored yet, out.png is not written"
+    assert write_result(task, restoration) == "nothing is restored yet, out.png is not written"
     with pytest.raises(Interrupted):
         list(restoration.run(lambda: next(asked)))
-    assert "out.png: written as it was in epoch 1" in finish(task, restoration)
+    assert "out.png: written as it was in epoch 1" in write_result(task, restoration)
     assert signals.read(Path("out.png")).values.shape == given.values.shape
     again = Restoration(task.config, given.values, task.name, Kept(task.folder, resume=True))
     assert [stage.epoch for stage in again.run()] == [1, 2]

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from distvae import report
-from distvae.commands import jobs
-from distvae.commands.restore import Options, denoise
+from distvae.commands.configuration import configure
+from distvae.commands.denoise import NoiseOptions, denoise_file
+from distvae.commands.options import RestoreOptions
 from distvae.config import Config, flatten
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
@@ -59,16 +60,18 @@ def test_a_run_without_an_epoch_is_a_page(tmp_path: Path) -> None:
 def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 12), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    small = {
-        "data.window": [4, 4],
-        "model.latent": 8,
-        "model.hidden": [16],
-        "estep.states": 16,
-        "train.batch": 32,
-    }
-    settings = small | {"train.epochs": 2, "train.device": "cpu", "data.noise": 25.0}
-    options = Options(settings=settings, run=tmp_path / "run", style="quiet")
-    denoise(tmp_path / "a.png", tmp_path / "b.png", options)
+    small = [
+        "data.window=[4,4]",
+        "model.latent=8",
+        "model.hidden=[16]",
+        "estep.states=16",
+        "train.batch=32",
+        "train.epochs=2",
+        "train.device=cpu",
+    ]
+    options = RestoreOptions(run=tmp_path / "run", quiet=True)
+    noise = NoiseOptions(noise=25.0)
+    denoise_file(tmp_path / "a.png", tmp_path / "b.png", small, options, noise)
     page = Page(report.write(tmp_path / "run").read_text())
     last = read(tmp_path / "run")
     assert isinstance(last, RunResults)
@@ -93,7 +96,7 @@ def test_the_command_of_a_run_resolves_to_its_configuration(tmp_path: Path) -> N
             command(stored(tmp_path / recipe, config, recipe))
         )
         assert (program, action, name) == ("distvae", "train", recipe)
-        assert flatten(jobs.configured(name, words, None, None)) == flatten(config)
+        assert flatten(configure(name, words)) == flatten(config)
 
 
 def stored(folder: Path, config: Config, recipe: str) -> RunResults:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.reproduce.compare import compare
-from distvae.reproduce.run import Work, judge_peers
+from distvae.reproduce.compare import compare_rows
+from distvae.reproduce.run import Reproduction, Work
 from distvae.reproduce.table import read_table, table_names
 from distvae.tasks.metrics import available
 from distvae.tune.table import STOPPED
@@ -38,8 +38,8 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
         assert set(space.metrics) <= last["figures"].keys()
         for figure in space.rows[row].published:
             assert f"{figure}_difference" in last["figures"]
-    judge_peers(work, tmp_path / "rows", force=False, quiet=True)
-    lines = compare(work.table, tmp_path / "rows")
+    Reproduction(work, tmp_path, tmp_path / "rows", quiet=True).evaluate_baselines()
+    lines = compare_rows(work.table, tmp_path / "rows")
     judged = {line.row for line in lines if line.obtained is not None}
     assert judged == {entry.name for entry in work.table.peers}
 

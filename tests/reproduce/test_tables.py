@@ -19,9 +19,9 @@ from distvae.cli import app
 from distvae.files.refusal import Refusal
 from distvae.report.results.build import build
 from distvae.report.results.rows import SCALES, Scale, find_row, write_row
-from distvae.reproduce.compare import compare, write
+from distvae.reproduce.compare import compare_rows, write_comparison
 from distvae.reproduce.finding import locate
-from distvae.reproduce.run import Work, begun, keep, planned
+from distvae.reproduce.run import Reproduction, Work, describe_plan, started_rows
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result, rank
@@ -193,7 +193,7 @@ def test_rows_that_come_later_are_tried_after_those_that_were_there(tmp_path: Pa
 
 def test_a_folder_that_goes_on_keeps_the_rows_it_has(tmp_path: Path) -> None:
     (tmp_path / SWEEP_FILE).write_text(json.dumps(describe_sweep(of("exact", "random"))))
-    assert begun(tmp_path) == ["random", "exact"]
+    assert started_rows(tmp_path) == ["random", "exact"]
     refuse_other_sweep(of("exact", "random", "fitness"), tmp_path)
     with pytest.raises(Refusal, match="has a row random, which is not asked for"):
         refuse_other_sweep(of("exact", "fitness"), tmp_path)
@@ -204,7 +204,7 @@ def test_a_folder_that_goes_on_keeps_the_rows_it_has(tmp_path: Path) -> None:
 
 def test_a_damaged_list_of_rows_is_named(tmp_path: Path) -> None:
     (tmp_path / SWEEP_FILE).write_text('{"rows": {')
-    for read in (begun, lambda folder: refuse_other_sweep(of("exact"), folder)):
+    for read in (started_rows, lambda folder: refuse_other_sweep(of("exact"), folder)):
         with pytest.raises(Refusal, match=rf"{tmp_path / SWEEP_FILE}: altered or damaged"):
             read(tmp_path)
 
@@ -231,21 +231,21 @@ def test_rows_that_finish_are_kept_and_held_against_what_was_published(
     out: Path, tmp_path: Path
 ) -> None:
     work = small(seeds=2)
-    assert not list(keep(work, work.space(), out, tmp_path / "rows", force=False))
+    assert not Reproduction(work, out, tmp_path / "rows").keep_finished(work.space())
     files = sorted(path.name for path in (tmp_path / "rows" / "bars").iterdir())
     assert files == ["exact-s0.json", "exact-s1.json", "fitness-s0.json", "fitness-s1.json"]
     bounds = [
         json.loads((tmp_path / "rows" / "bars" / name).read_text())["figures"]["bound"]
         for name in files[:2]
     ]
-    lines = {(line.row, line.figure): line for line in compare(work.table, tmp_path / "rows")}
+    lines = {(line.row, line.figure): line for line in compare_rows(work.table, tmp_path / "rows")}
     exact = lines["exact", "bound"]
     assert exact.obtained == pytest.approx(sum(bounds) / 2)
     assert exact.spread == pytest.approx(abs(bounds[0] - bounds[1]) / 2)
     assert exact.difference == pytest.approx(sum(bounds) / 2 - 1.5)
     assert (exact.seeds, exact.scale, exact.epochs) == (2, "smoke", 2)
     assert (lines["quoted", "bound"].published, lines["quoted", "bound"].obtained) == (9.0, None)
-    told = json.loads(write(list(lines.values()), tmp_path).read_text())
+    told = json.loads(write_comparison(list(lines.values()), tmp_path).read_text())
     assert told[0].keys() >= {"row", "published", "obtained", "difference", "commit", "seconds"}
 
 
@@ -274,12 +274,12 @@ def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(
 ) -> None:
     smoke, day = small(seeds=2), small("day", seeds=2)
     path = tmp_path / "bars" / "exact-s0.json"
-    assert not list(keep(day, day.space(), out, tmp_path, force=False))
+    assert not Reproduction(day, out, tmp_path).keep_finished(day.space())
     before = path.read_bytes()
-    left = list(keep(smoke, smoke.space(), out, tmp_path, force=False))
+    left = Reproduction(smoke, out, tmp_path).keep_finished(smoke.space())
     assert sorted(left) == ["exact-s0", "exact-s1", "fitness-s0", "fitness-s1"]
     assert path.read_bytes() == before
-    assert not list(keep(smoke, smoke.space(), out, tmp_path, force=True))
+    assert not Reproduction(smoke, out, tmp_path, force=True).keep_finished(smoke.space())
     assert json.loads(path.read_text())["scale"] == "smoke"
 
 
@@ -294,7 +294,7 @@ def test_less_data_than_published_is_noted(out: Path, tmp_path: Path) -> None:
         ),
         {},
     )
-    list(keep(work, work.space(), out, tmp_path, force=False))
+    Reproduction(work, out, tmp_path).keep_finished(work.space())
     row = find_row(tmp_path, "bars", "exact-s0")
     assert row is not None
     assert row.note == "500 of 501 to train on"
@@ -317,7 +317,7 @@ def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: P
 
 
 def test_a_plan_says_what_it_takes() -> None:
-    told = "\n".join(planned(read_table("house", "full")))
+    told = "\n".join(describe_plan(read_table("house", "full")))
     assert "7 models, 3 seeds each, 9 methods of comparison" in told
     assert "of one core" in told
 

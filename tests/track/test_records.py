@@ -10,12 +10,13 @@ from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 import distvae
-from distvae.commands.browse import runs, ui
+from distvae.commands.runs import RunsOptions, list_runs
+from distvae.commands.ui import open_ui
 from distvae.files.refusal import Refusal
 from distvae.track import Store, Tracker
 from distvae.track.records import find_folder, list_records
@@ -163,24 +164,18 @@ def test_a_port_in_use_is_refused_before_anything_starts(root: Path, sweep: Path
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(Refusal, match=f"--port {port}: in use; "):
-            ui(root, port)
+            open_ui(root, port)
 
 
 def test_lists_are_sorted_filtered_and_cut(
     root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def listed(**how: Any) -> list[dict[str, Any]]:
-        asked: dict[str, Any] = {
-            "of": None,
-            "kinds": ["trial"],
-            "where": "",
-            "sort": None,
-            "ascending": False,
-        }
-        runs(root, **(asked | {"metrics": [], "limit": 10, "as_json": True} | how))
+        asked: dict[str, Any] = {"kind": "trial", "limit": 10, "json": True}
+        list_runs(root, RunsOptions(**(asked | how)))
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    assert [record["name"] for record in listed(kinds=["run", "sweep"])] == ["sweep"]
+    assert [record["name"] for record in listed(kind=None)] == ["sweep"]
     assert [record["name"] for record in listed(sort="error")] == ["2", "3", "1"]
     assert [
         record["name"] for record in listed(of="sweep", sort="error", ascending=True, limit=2)
@@ -196,9 +191,13 @@ def test_lists_are_sorted_filtered_and_cut(
 def test_trials_are_listed_with_the_sweep_that_they_are_of(
     root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs(root, None, ["sweep", "trial"], "", None, False, [], 10, False)
-    _, *lines = capsys.readouterr().out.splitlines()
-    assert sorted(tuple(line.split()[1:4]) for line in lines) == [
+    kinds: tuple[Literal["sweep", "trial"], ...] = ("sweep", "trial")
+    listed = []
+    for kind in kinds:
+        list_runs(root, RunsOptions(kind=kind, limit=10))
+        _, *lines = capsys.readouterr().out.splitlines()
+        listed += [tuple(line.split()[1:4]) for line in lines]
+    assert sorted(listed) == [
         ("sweep", "sweep", "here"),
         *(("trial", name, "sweep") for name in ("1", "2", "3", "4")),
     ]

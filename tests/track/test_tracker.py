@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distvae
-from distvae.commands import jobs
-from distvae.commands.browse import sync
+from distvae.commands.report import ReportOptions, write_report
+from distvae.commands.sync import sync_folders
 from distvae.config import Config, flatten
 from distvae.files.refusal import Refusal
 from distvae.report.logged import write_and_log
@@ -173,9 +173,9 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     again.files([root / "sweep" / "trial" / "picture.png"], "pictures")
     again.close()
     sweep.close("FAILED")
-    assert sync(root, []) == 2
+    assert sync_folders(root, []) == 2
     back(root)
-    assert sync(root, []) == 0
+    assert sync_folders(root, []) == 0
     found = {run.info.run_name: run for run in runs(root)}
     assert {name: run.info.status for name, run in found.items()} == {
         "sweep": "FAILED",
@@ -192,7 +192,7 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     assert (
         root / "mlartifacts" / trial.info.run_id / "artifacts" / "pictures" / "picture.png"
     ).exists()
-    assert sync(root, []) == 0
+    assert sync_folders(root, []) == 0
     assert capsys.readouterr().out.endswith("nothing is waiting to be sent\n")
     assert len(runs(root)) == 2
 
@@ -216,7 +216,7 @@ def test_epochs_that_a_store_refused_are_sent_again_in_order(
     with refusing(root, 2, 3):
         record.epoch(replace(RECORD, epoch=2))
         record.close("KILLED")
-    assert sync(root, []) == 0
+    assert sync_folders(root, []) == 0
     record.epoch(replace(RECORD, epoch=3))
     record.close()
     (found,) = runs(root)
@@ -274,7 +274,7 @@ def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None
         file.write('{"is": "metr')
     tracker(root).epoch(replace(RECORD, epoch=2))
     back(root)
-    assert sync(root, [root / "one"]) == 0
+    assert sync_folders(root, [root / "one"]) == 0
     (found,) = runs(root)
     assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
 
@@ -398,7 +398,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_sent(
     for name in ("1", "2"):
         replace(tracker(root, name), store=None).epoch(RECORD)
     (root / "1" / HEAD).write_text("[1")
-    assert sync(root, []) == 1
+    assert sync_folders(root, []) == 1
     said = capsys.readouterr()
     assert f"{root / '1' / HEAD}: altered or damaged" in said.err
     assert said.out.startswith(f"{root / '2'}: sent")
@@ -406,7 +406,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_sent(
 
 def test_a_folder_to_be_sent_that_does_not_exist_is_refused(root: Path) -> None:
     with pytest.raises(Refusal, match=r"nowhere: no such folder; that of a run or sweep"):
-        sync(root, [root / "nowhere"])
+        sync_folders(root, [root / "nowhere"])
 
 
 def test_a_store_that_never_heard_of_a_run_gets_all_of_it(
@@ -511,7 +511,7 @@ def test_who_waits_for_a_sweep_does_not_keep_a_trial_of_it_from_others(root: Pat
     Tracker(None, "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).create()
     trial = replace(tracker(root, "sweep/1", root / "sweep"), store=None)
     trial.epoch(RECORD)
-    sending = threading.Thread(target=sync, args=(root, [trial.folder]), daemon=True)
+    sending = threading.Thread(target=sync_folders, args=(root, [trial.folder]), daemon=True)
     with Journal(root / "sweep").locked():
         sending.start()
         time.sleep(0.5)  # in which it asks for the sweep
@@ -612,7 +612,7 @@ def test_a_report_that_a_store_did_not_take_waits_for_it(
     found.report(root / "one" / "report.html")
     assert "'distvae sync' sends it" in capsys.readouterr().err
     back(root)
-    assert sync(root, []) == 0
+    assert sync_folders(root, []) == 0
     (after,) = runs(root)
     assert after.info.status == "FINISHED"
     assert (
@@ -626,10 +626,10 @@ def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     sweeps.without_a_ledger(root / "one", trials=1)
     tracker(root).close()
-    jobs.page(root / "one", root / "beside.html", force=False, against=None, public=False)
-    jobs.page(root / "one", None, force=False, against=None, public=True)
+    write_report(root / "one", ReportOptions(out=root / "beside.html"))
+    write_report(root / "one", ReportOptions(public=True))
     assert not list((root / "mlartifacts").glob("*/artifacts/report"))
-    jobs.page(root / "one", None, force=False, against=None, public=False)
+    write_report(root / "one", ReportOptions())
     (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")
     assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
     (root / "one" / "mlflow.json").write_text("{")

@@ -92,7 +92,7 @@ def test_a_training_that_is_asked_to_stop_keeps_what_it_did_and_leaves_nothing_b
         driver.send_signal(signal.SIGTERM)
         told, _ = driver.communicate(timeout=300)
     assert driver.returncode == 128 + signal.SIGTERM, told
-    assert "--resume goes on from it" in told
+    assert "--resume continues from it" in told
     assert 2 <= len(read_epochs(out)) < 20
     nothing_is_left(out, temporary)
     with begin(out, temporary, "--resume") as driver:

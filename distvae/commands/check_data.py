@@ -1,16 +1,17 @@
-"""What is said of data before anything is trained on it."""
+"""`distvae data check`: print what data was recognised, and what is wrong with it."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distvae.data.survey import Survey
+    from distvae.files.plain import Plain
 
 
-def check(path: str, as_json: bool) -> int:
-    """Print what a path holds and what is wrong with it; the exit code."""
+def check_data(path: str, as_json: bool) -> int:
+    """Print what a path contains and what is wrong with it; return the exit code."""
     from distvae.data.survey import survey
 
     found = survey(path)
@@ -27,28 +28,31 @@ def _lines(found: "Survey") -> Iterator[str]:
         columns = list(next(iter(found.splits.values())))
         yield f"{'split':10}" + "".join(f"{column:>12}" for column in columns)
         for split, amount in found.splits.items():
-            yield f"{split or 'none':10}" + "".join(
-                f"{_number(amount[column]):>12}" for column in columns
-            )
+            cells = [f"{_format_number(amount[column]):>12}" for column in columns]
+            yield f"{split or 'none':10}" + "".join(cells)
     for name, value in found.facts.items():
-        yield f"{name + ':':16}{_told(value)}"
+        yield f"{name + ':':16}{_format_fact(value)}"
     for label, lines in (("wrong", found.wrong), ("unreadable", found.unreadable)):
         yield from (f"{label + ':':16}{line}" for line in lines)
     if not found.unreadable:
-        yield f"{'next:':16}{_next(found)}"
+        yield f"{'next:':16}{_next_command(found)}"
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
-def _told(value: Any) -> str:
+def _format_fact(value: "Plain") -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} ({count:,})" for name, count in value.items())
-    return value if isinstance(value, str) else _number(value)
+    if isinstance(value, str):
+        return value
+    assert isinstance(value, int | float)
+    return _format_number(value)
 
 
-def _next(found: "Survey") -> str:
+def _next_command(found: "Survey") -> str:
+    """Return a command to continue with."""
     from distvae.data.family import family_of_kind
 
     return family_of_kind(found.kind).next_command(found)

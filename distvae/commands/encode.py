@@ -1,0 +1,30 @@
+"""`distvae encode`, `sample` and `resynthesize`: use a trained model."""
+
+from pathlib import Path
+
+
+def encode_data(run: Path, data: str, out: Path, split: str, force: bool) -> None:
+    """Write the codes of data into a Parquet file."""
+    from distvae.commands.evaluate import with_data
+    from distvae.tasks.codes import encode
+    from distvae.train.run import Run
+
+    trained = Run.open(run)
+    count = encode(trained, with_data(trained.config, data).data, out, split, force)
+    print(f"{out}: {count:,} codes of {trained.model.code_size} values")
+
+
+def sample_prior(run: Path, target: Path, count: int, seed: int, force: bool) -> None:
+    """Draw from the prior of a trained model into a picture."""
+    from distvae.tasks.codes import sample
+    from distvae.train.run import Run
+
+    sample(Run.open(run), target, count, seed, force)
+
+
+def resynthesize_recording(run: Path, source: Path, target: Path, force: bool) -> None:
+    """Encode and decode one recording with a trained model."""
+    from distvae.tasks.resynthesis import resynthesize_file
+    from distvae.train.run import Run
+
+    resynthesize_file(Run.open(run), source, target, force)

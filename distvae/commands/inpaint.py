@@ -1,0 +1,93 @@
+"""`distvae inpaint`: fill in the missing pixels of one picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distvae.commands.options import RestoreOptions
+from distvae.config.recipes import parse_assignments
+from distvae.files.refusal import Refusal
+
+if TYPE_CHECKING:
+    from distvae.config import Config
+    from distvae.data.windows.missing import Finder
+
+
+@dataclass(frozen=True)
+class MissingOptions:
+    """The three ways to say which pixels are missing."""
+
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture of the same size; pixels that are not black mark what is missing."
+        ),
+    ] = None
+    missing_value: Annotated[
+        float | None, typer.Option(help="Pixels with this value in all channels are missing.")
+    ] = None
+    drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="First drop this share of the pixels; the same as data.drop."
+        ),
+    ] = None
+
+    def finder(self, config: "Config") -> "Finder":
+        """Return a function that finds the missing pixels; refuse more or less than one way."""
+        from distvae.data.windows.missing import marked_by, masked_by
+        from distvae.tasks.presets import corrupted_windows
+
+        windows = corrupted_windows(config)
+        ways = (self.mask is not None, self.missing_value is not None, windows is not None)
+        if sum(ways) != 1:
+            raise Refusal(
+                "--mask, --missing-value, --drop: exactly one of them expected, to know which"
+                " pixels are missing"
+            )
+        if self.mask is not None:
+            return masked_by(self.mask)
+        if self.missing_value is not None:
+            return marked_by(self.missing_value)
+        assert windows is not None, "exactly one of the three was given"
+        return windows.find_dropped
+
+
+def inpaint_file(
+    source: Path,
+    target: Path,
+    assignments: list[str],
+    options: RestoreOptions,
+    missing_options: MissingOptions,
+) -> None:
+    """Fill in the missing pixels of a picture, and keep the observed ones.
+
+    With `--drop`, some pixels are dropped first, to measure how well they are filled in.
+    """
+    import numpy as np
+
+    from distvae.commands.restore import Task, find_reference, restore
+    from distvae.data import signals
+    from distvae.tasks.presets import configured, corrupted_windows, without
+
+    overrides = options.overrides("data.drop", missing_options.drop)
+    overrides |= parse_assignments(assignments)
+    signal = signals.read(source)
+    if signal.rate is not None:
+        raise Refusal(f"{source}: a sound; a picture expected")
+    config = configured(signal.values, "fast", options.recipe, overrides, inpainting=True)
+    config = without(config, "noise")
+    missing = missing_options.finder(config)(signal)
+    if missing.all() or not missing.any():
+        amount = "everything" if missing.any() else "nothing"
+        raise Refusal(
+            f"{source}: {amount} is missing; a mask or a value that marks some of the pixels"
+            " expected"
+        )
+    holed = signal.with_values(np.where(missing, np.nan, signal.values))
+    clean = None if corrupted_windows(config) is None else signal
+    reference = find_reference(options, clean)
+    damage = f" with {missing.mean():.0%} missing"
+    restore(Task(source, target, damage, holed, reference, options, overrides))

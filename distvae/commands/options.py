@@ -1,0 +1,205 @@
+"""Options that several commands share, each with its help text.
+
+The fields of the classes in this package are the options of the command line: `distvae.cli` reads
+their types and help texts. Nothing here imports anything heavy.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from distvae.files.refusal import Refusal
+from distvae.train.progress import Style
+
+if TYPE_CHECKING:
+    from distvae.files.plain import Plain
+    from distvae.machines.worker_group import WorkerGroup
+    from distvae.tune.resources import TrialResources
+
+RUNS = Path("runs")
+"""The folder of runs and sweeps, and of MLflow's database."""
+RUN_HELP = "Its folder, its name or id in MLflow, or best:METRIC@SWEEP."
+
+
+def find_run(run: Path | str) -> Path:
+    """Return the folder of a run that is named by its folder, its name or id in MLflow, or as
+    best:METRIC@SWEEP.
+    """
+    if Path(run).is_dir():  # MLflow is not asked
+        return Path(run)
+    from distvae.track import Store
+    from distvae.track.records import find_folder
+
+    return find_folder(str(run), Store.find(RUNS))
+
+
+def run_callback(run: Path | None) -> Path | None:
+    """Return the folder of a run that was named on the command line."""
+    return None if run is None else find_run(run)
+
+
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.epochs=3."),
+]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=run_callback, help=RUN_HELP)]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Where the data is; default $DISTVAE_DATA, for speech the built-in corpus."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line, for programs.")
+]
+Split = Literal["train", "val", "test", "all"]
+WhichSplit = Annotated[Split, typer.Option(help="Which part of the data.")]
+GPUsPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help=(
+            "GPUs for each worker; 0.25: four workers share one, 0: none. Default: one each, if Ray"
+            " has GPUs."
+        ),
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a running Ray; default: start one on this machine.")
+]
+Wait = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="How long to wait for machines that are still starting."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The workers that train one model together, and the Ray they run under."""
+
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help=(
+                "Number of processes that train together under Ray; a range such as 1:4 is elastic."
+                " 0: train in this process, without Ray."
+            ),
+        ),
+    ] = "0"
+    gpus_per_worker: GPUsPerWorker = None
+    address: Address = None
+    wait: Wait = 0.0
+
+    def group(self) -> "WorkerGroup | None":
+        """Return the group of workers, or None if this process trains alone."""
+        from distvae.machines.worker_group import WorkerGroup
+
+        if self.workers != "0":
+            return WorkerGroup.parse(self.workers, self.gpus_per_worker, self.address, self.wait)
+        if self.gpus_per_worker:
+            raise Refusal("--gpus-per-worker: there are no workers; --workers N expected")
+        return None
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """The workers and GPUs of each trial of a sweep, and the Ray they run under."""
+
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help=(
+                "Number of processes that train each model together; a range such as 1:4 is"
+                " elastic. 0: one process per model."
+            ),
+        ),
+    ] = "0"
+    gpus_per_worker: GPUsPerWorker = None
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs for each model without --workers; 0.25: four share one."),
+    ] = None
+    address: Address = None
+    wait: Wait = 0.0
+
+    def resources(self) -> "TrialResources":
+        """Return the resources of each trial."""
+        from distvae.tune.resources import TrialResources
+
+        gpus = (self.gpus_per_worker, self.gpus_per_trial)
+        return TrialResources.parse(self.workers, *gpus, self.address, self.wait)
+
+
+def progress_style(quiet: bool, json: bool) -> Style:
+    """Return how a command reports its progress: nothing, JSON for programs, or lines."""
+    if quiet:
+        return "quiet"
+    return "json" if json else "line"
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """The options of `distvae denoise` and `distvae inpaint`."""
+
+    preset: Annotated[
+        Literal["fast", "balanced", "paper"],
+        typer.Option(
+            help=(
+                "How much time to spend. 'balanced' can overfit strong noise; 'paper' uses the"
+                " published settings."
+            )
+        ),
+    ] = "fast"
+    recipe: Annotated[
+        str | None, typer.Option(help="Use this recipe or FILE.yaml instead of a preset.")
+    ] = None
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Step from one window to the next; larger is faster and less accurate."
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of training, and of the noise or gaps made first.")
+    ] = 0
+    clean: Annotated[
+        Path | None,
+        typer.Option(help="A clean reference to compare with; it does not affect the result."),
+    ] = None
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw before, after and reference into a .png, .pdf or .svg."),
+    ] = None
+    run: Annotated[Path | None, typer.Option(help="Keep the run in this folder, for --resume.")] = (
+        None
+    )
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")] = False
+    force: Force = False
+    quiet: Quiet = False
+    json: AsJson = False
+
+    @property
+    def replaces(self) -> bool:
+        """Return whether outputs that exist may be replaced."""
+        return self.force or self.resume
+
+    @property
+    def style(self) -> Style:
+        """Return how progress is reported."""
+        return progress_style(self.quiet, self.json)
+
+    def overrides(self, damage: str, amount: float | None) -> "dict[str, Plain]":
+        """Return the settings that these options stand for, and those of the damage done first."""
+        settings: dict[str, Plain] = {"train.seed": self.seed}
+        if self.stride is not None:
+            settings["data.stride"] = self.stride
+        if amount is not None:
+            settings |= {damage: amount, "data.noise_seed": self.seed}
+        return settings

@@ -1,0 +1,129 @@
+"""`distvae runs`: list runs, sweeps and trials from MLflow."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from distvae.commands.options import AsJson
+from distvae.files.refusal import Refusal, nearest
+
+if TYPE_CHECKING:
+    from distvae.track.records import Record
+
+WIDTH = 200
+"""Characters of a line, which is not wrapped at the width of the terminal."""
+
+
+@dataclass(frozen=True)
+class RunsOptions:
+    """The options of `distvae runs`."""
+
+    of: Annotated[
+        str | None,
+        typer.Option(metavar="SWEEP", help="List the trials of a sweep: a name, id or folder."),
+    ] = None
+    kind: Annotated[
+        Literal["run", "sweep", "trial"] | None,
+        typer.Option(help="List only these; default: runs and sweeps."),
+    ] = None
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="FILTER",
+            help="""A filter of MLflow: "metrics.hoyer > 0.4 and params.model.kind = 'sdm'".""",
+        ),
+    ] = ""
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC", help="Sort by a metric, largest first; default: latest first."
+        ),
+    ] = None
+    ascending: Annotated[
+        bool, typer.Option("--ascending", help="Sort by --sort smallest first.")
+    ] = False
+    metric: Annotated[list[str] | None, typer.Option(help="Show this metric; may be repeated.")] = (
+        None
+    )
+    limit: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 30
+    json: AsJson = False
+
+
+def list_runs(root: Path, options: RunsOptions) -> None:
+    """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
+    from distvae.track import Store
+    from distvae.track.records import find_sweep, list_records, sweep_metrics
+
+    store = Store.find(root)
+    found, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
+    shown = list(options.metric or [])
+    if options.of is not None:
+        sweep = find_sweep(options.of, sweeps)
+        found = [record for record in found if record.parent == sweep.id]
+        shown = shown or list(sweep_metrics(sweep))
+    else:
+        kinds = [options.kind] if options.kind else ["run", "sweep"]
+        found = [record for record in found if record.kind in kinds]
+        shown = shown or ["val_bound"]
+    _refuse_unknown_metrics(options, found)
+    if options.sort:
+        shown = list(dict.fromkeys([options.sort, *shown]))
+        found = _sorted_by(found, options.sort, options.ascending)
+    if options.json:
+        for record in found[: options.limit]:
+            print(json.dumps(asdict(record), default=str))
+        return
+    _print_table(found[: options.limit], {sweep.id: sweep.name for sweep in sweeps}, shown)
+    if len(found) > options.limit:
+        print(f"{len(found) - options.limit} more; --limit shows them")
+
+
+def _refuse_unknown_metrics(options: RunsOptions, found: "Sequence[Record]") -> None:
+    """Refuse --metric and --sort by a metric that none of the listed runs has."""
+    known = {name for record in found for name in record.metrics}
+    asked = [*(options.metric or []), *([options.sort] if options.sort else [])]
+    for name in asked:
+        if found and name not in known:
+            hint = "these have no metrics; --of SWEEP lists its trials"
+            if known:
+                hint = nearest(name, known)
+            raise Refusal(f"{name}: none of these has a metric of that name; {hint}")
+
+
+def _sorted_by(found: "Sequence[Record]", metric: str, ascending: bool) -> "list[Record]":
+    """Return the records that have a metric, sorted by it."""
+    having = [record for record in found if metric in record.metrics]
+    return sorted(having, key=lambda record: record.metrics[metric], reverse=not ascending)
+
+
+def _print_table(
+    found: "Sequence[Record]", sweeps: Mapping[str, str], metrics: Sequence[str]
+) -> None:
+    """Print a line for each record; `sweeps` holds the names of sweeps by id."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    for name in ("id", "kind", "name", "of", "begun", "time", "state", *metrics):
+        is_number = name in metrics or name == "time"
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    for record in found:
+        table.add_row(*_cells(record, sweeps, metrics))
+    Console(width=WIDTH).print(table)
+
+
+def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
+    from distvae.track.records import SHORT
+    from distvae.train.progress import format_duration
+
+    parent = sweeps.get(record.parent or "", record.experiment)  # a trial belongs to its sweep
+    begun = datetime.fromtimestamp(record.began).strftime("%Y-%m-%d %H:%M")
+    duration = "" if record.seconds is None else format_duration(record.seconds)
+    cells = [record.id[:SHORT], record.kind, record.name, parent, begun, duration, record.status]
+    figures = [f"{record.metrics[name]:.3f}" if name in record.metrics else "" for name in metrics]
+    return [*cells, *figures]

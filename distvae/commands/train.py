@@ -1,0 +1,289 @@
+"""`distvae train`: train a model into a run folder, record it in MLflow, and evaluate it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distvae.commands.configuration import configure
+from distvae.commands.options import RUNS, AsJson, Data, Force, Quiet, WorkerOptions, progress_style
+from distvae.files.output import check_writable_folder
+from distvae.files.refusal import Refusal
+from distvae.train.progress import Progress, Style, stop_signals
+
+if TYPE_CHECKING:
+    from distvae.config import Config
+    from distvae.data.dataset import Dataset
+    from distvae.files.storage import Folder
+    from distvae.machines.worker_group import WorkerGroup
+    from distvae.track import Tracker
+    from distvae.train.epoch import Epoch
+    from distvae.train.team import Team
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of `distvae train`."""
+
+    data: Data = None
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the run; default runs/RECIPE.")
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")] = False
+    seed: Annotated[int | None, typer.Option(help="Shorthand for train.seed=N.")] = None
+    force: Force = False
+    quiet: Quiet = False
+    json: AsJson = False
+    evaluate: Annotated[
+        bool, typer.Option(help="Evaluate the trained model on the test split.")
+    ] = True
+    track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Keep the run on storage that all machines share: a path or s3://bucket/runs.",
+        ),
+    ] = None
+    previous: Annotated[
+        bool,
+        typer.Option(
+            "--previous",
+            help="Resume from the checkpoint before the last one, if the last one is damaged.",
+        ),
+    ] = False
+
+    @property
+    def resumes(self) -> bool:
+        """Return whether an earlier run in the folder is to be resumed."""
+        return self.resume or self.previous
+
+    @property
+    def style(self) -> Style:
+        """Return how progress is reported."""
+        return progress_style(self.quiet, self.json)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is about to start: its settings, its data, its folder and its workers."""
+
+    config: "Config"
+    recipe: str
+    dataset: "Dataset"
+    folder: "Folder"
+    """Keeps the state; its place may be remote."""
+    group: "WorkerGroup | None"
+    team: "Team"
+    options: TrainOptions
+
+    def epochs(self, stop: Callable[[], object]) -> "Iterator[Epoch | str]":
+        """Train, here or in workers under Ray, and yield epochs and messages as they come."""
+        from distvae.machines import driver
+        from distvae.train.run_folder import check_run_folder, open_folder
+        from distvae.train.session import fit
+
+        resume, force = self.options.resumes, self.options.force
+        if self.group is None:
+            return fit(
+                self.config,
+                self.dataset,
+                self.folder,
+                recipe=self.recipe,
+                resume=resume,
+                force=force,
+                stop=stop,
+                team=self.team,
+            )
+        run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
+        check_run_folder(*run)
+        group = driver.limit_to_rows(self.config, len(self.dataset.splits["train"]), self.group)
+        begin = partial(open_folder, *run)
+        return driver.train_with_workers(self.config, self.recipe, self.folder, group, stop, begin)
+
+
+def train_recipe(
+    recipe: str, assignments: list[str], options: TrainOptions, workers: WorkerOptions
+) -> None:
+    """Train a recipe into a run folder, record the run, and evaluate it."""
+    from distvae.machines.worker_group import refuse_hidden_gpus
+    from distvae.track import Tracker
+    from distvae.train.devices import select_device
+    from distvae.train.local_copy import state_folder, update_local_copy
+    from distvae.train.loop import Diverged, Interrupted
+    from distvae.train.team import ALONE, WorkerLost, join_team
+
+    config = configure(recipe, assignments, options.data, options.seed)
+    group = workers.group()
+    name = run_name(recipe)
+    local = options.out or RUNS / name
+    check_writable_folder(local)
+    refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)
+    # Workers under Ray choose their own devices.
+    team = ALONE if group else join_team(select_device(config.train.device))
+    is_chief = team.rank == 0
+    style: Style = options.style if is_chief else "quiet"
+    dataset = open_once(config, team, quiet=style != "line")
+    config = config.with_("data", path=dataset.origin)
+    check_feasible(config, dataset, group, team, options)
+    progress = Progress(style, dataset.unit)
+    folder = state_folder(local, options.storage, options.resumes, options.force)
+    if options.previous and is_chief:
+        go_back(folder, progress)
+    training = Training(config, name, dataset, folder, group, team, options)
+    announce(training, local, progress)
+    tracker = None
+    if options.track and is_chief:
+        tracker = Tracker.open(config, name, local, name)
+    with stop_signals() as stop:
+        try:
+            follow(training.epochs(stop), tracker, progress)
+        except (Interrupted, Diverged, WorkerLost) as error:
+            exit_early(error, stop(), local)
+        finally:
+            if is_chief:
+                update_local_copy(folder, local)
+            team.close()
+    if is_chief:
+        finish(local, tracker, progress, options)
+
+
+def run_name(recipe: str) -> str:
+    """Return the name of a run: its recipe's, or that of the run whose stored configuration is
+    trained again.
+    """
+    path = Path(recipe)
+    if path.name == "config.yaml" and (path.parent / "run.json").is_file():
+        from distvae.train.run import read_info
+
+        return str(read_info(path.parent)["recipe"]) or path.stem
+    return path.stem
+
+
+def open_once(config: "Config", team: "Team", quiet: bool) -> "Dataset":
+    """Open the data; one worker of a team prepares it, and the others then find it prepared."""
+    from distvae.data import open_dataset
+
+    if team.rank > 0:
+        team.barrier()
+    dataset = open_dataset(config.data, quiet=quiet)
+    if team.rank == 0:
+        team.barrier()
+    return dataset
+
+
+def check_feasible(
+    config: "Config",
+    dataset: "Dataset",
+    group: "WorkerGroup | None",
+    team: "Team",
+    options: TrainOptions,
+) -> None:
+    """Refuse a training that needs labels which the data lacks, or more memory than there is."""
+    from distvae.tasks.measuring import refuse_unlabelled
+    from distvae.train.cost import DataSize, check_fits_in_memory
+
+    if options.evaluate:
+        refuse_unlabelled(config)
+    if group is None:
+        check_fits_in_memory(config, DataSize.of(dataset), team.size, holds=True)
+    elif group.address is None:  # the memory of other machines is not known here
+        check_fits_in_memory(config, DataSize.of(dataset), group.min_workers, holds=False)
+
+
+def announce(training: Training, local: Path, progress: Progress) -> None:
+    """Say what is trained, on what data, and into which folder."""
+    folder, config = training.folder, training.config
+    kept = f", kept in {folder}" if folder.remote else ""
+    progress.say(f"{training.recipe}: {describe_rows(training.dataset)}; into {local}{kept}")
+    if training.options.resumes and not folder.has("run.json"):
+        progress.say(f"{folder}: contains no run to resume; starting a new one")
+    if config.train.local_steps and (training.group or training.team.size > 1):
+        progress.say("train.local_steps: inexact, the result depends on the number of workers")
+
+
+def describe_rows(dataset: "Dataset") -> str:
+    """Return the name of a dataset and the number of rows in each split, in words."""
+    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in dataset.splits.items())
+    return f"{dataset.name}, {counts} {dataset.unit}s"
+
+
+def go_back(folder: "Folder", progress: Progress) -> None:
+    """Discard the last checkpoint in favour of the one before it."""
+    from distvae.train.checkpoint import restore_previous
+
+    progress.say(f"discarding the last checkpoint; back to epoch {restore_previous(folder)}")
+
+
+def follow(news: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: Progress) -> None:
+    """Show and record the epochs and messages of a training."""
+    with closed_on_failure(tracker, progress):
+        try:
+            for item in news:
+                if isinstance(item, str):
+                    progress.say(item)
+                    continue
+                progress.epoch(item)
+                if tracker:
+                    tracker.epoch(item)
+        finally:
+            progress.end()
+
+
+@contextmanager
+def closed_on_failure(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
+    """Close the record of a training that fails or is interrupted.
+
+    A training that is refused before its first epoch has no record yet; the folder may hold the
+    record of an earlier run. A record that another training has taken over is left to that one.
+    """
+    from distvae.train.loop import Interrupted
+    from distvae.train.run_folder import TakenOver
+
+    try:
+        yield
+    except BaseException as error:
+        has_record = progress.seen or not isinstance(error, Refusal)
+        if tracker and has_record and not isinstance(error, TakenOver):
+            stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+            tracker.close("KILLED" if stopped else "FAILED")
+        raise
+
+
+def exit_early(error: Exception, signal: int, folder: Path) -> None:
+    """Exit from a training that did not reach its last epoch, and say where its state is."""
+    text = str(error)
+    if not text and (folder / "run.json").is_file():
+        text = f"stopped; the state is in {folder}, --resume continues from it"
+    elif not text:
+        text = "stopped before the first epoch"
+    print(f"distvae: {text}", file=sys.stderr)
+    raise SystemExit(128 + signal if signal else 1)
+
+
+def finish(
+    folder: Path, tracker: "Tracker | None", progress: Progress, options: TrainOptions
+) -> None:
+    """Evaluate a trained run where wanted, and complete its record."""
+    from distvae.commands.evaluate import evaluate_into, print_judgement
+
+    judgement = None
+    target = folder / "evaluation" / "test"
+    with closed_on_failure(tracker, progress):
+        if options.evaluate:
+            quiet = options.style != "line"
+            judgement = evaluate_into(folder, "test", target, force=True, quiet=quiet)
+        if tracker and judgement:
+            tracker.evaluation(judgement.summary, target)
+    if tracker:
+        tracker.model()
+        tracker.close()
+        if tracker.complete:
+            progress.say(f"recorded; to look at it: {tracker.viewer}")
+    if judgement:
+        print_judgement(judgement, options.style)

@@ -1,0 +1,62 @@
+"""`distvae tune`: sweep a search space."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distvae.commands.options import RUNS, Data, Force, Quiet, TrialOptions
+from distvae.config.recipes import parse_assignments
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """The options of `distvae tune`."""
+
+    data: Data = None
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the sweep; default runs/SPACE.")
+    ] = None
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Number of trials; default: as the space says."),
+    ] = None
+    concurrent: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Trials that run at once; default: as many as fit."),
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the sweep in that folder.")] = (
+        False
+    )
+    force: Force = False
+    quiet: Quiet = False
+
+
+def tune_space(
+    name: str, assignments: list[str], options: TuneOptions, trial_options: TrialOptions
+) -> None:
+    """Sweep a space, print the results, and write their report; exit with the sweep's code."""
+    from distvae.report.logged import write_and_log
+    from distvae.tune.space_files import load_space
+    from distvae.tune.sweep import run_sweep
+    from distvae.tune.table import show
+
+    resources = trial_options.resources()
+    space = load_space(name)
+    findings = run_sweep(
+        space,
+        options.out or RUNS / space.name,
+        parse_assignments(assignments),
+        options.trials,
+        options.concurrent,
+        options.data or "",
+        options.quiet,
+        options.force,
+        options.resume,
+        resources=resources,
+    )
+    if not options.quiet:
+        show(findings)
+    write_and_log(findings.folder, RUNS, options.quiet)
+    raise SystemExit(findings.exit_code)

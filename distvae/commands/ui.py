@@ -1,0 +1,111 @@
+"""`distvae ui`: open MLflow in a browser, on this machine alone."""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from distvae.files.refusal import Refusal
+
+if TYPE_CHECKING:
+    from distvae.track import Store
+    from distvae.track.records import Record
+
+HOST = "127.0.0.1"
+PORTS = 100
+"""Number of ports searched for a free one."""
+COMPARED = 8
+"""Number of trials shown side by side, the best ones."""
+SWEEPS = 3
+"""Number of sweeps that are listed, the latest ones."""
+TRAINING = "workflowType=machine_learning"
+"""The page of MLflow that is about training; it has another about language models."""
+
+
+def open_ui(root: Path, port: int) -> None:
+    """Print where to look, and become MLflow's server until Ctrl-C."""
+    from distvae.track import Store, without_secrets
+    from distvae.track.store import QUIET
+
+    store = Store.find(root)
+    if store.uri.startswith("http"):
+        print(_guide(store, without_secrets(store.uri)))
+        return
+    store.open_client()
+    _refuse_taken(port)
+    print(_guide(store, f"http://{HOST}:{port}"))
+    print("The page opens in some ten seconds; Ctrl-C ends the server.", flush=True)
+    server = ["-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
+    quiet = ["--uvicorn-opts", "--log-level warning"]
+    # The URI may hold a password, and everybody can read a command line.
+    os.environ |= QUIET | {"MLFLOW_BACKEND_STORE_URI": store.uri, "PYTHONWARNINGS": "ignore"}
+    os.execv(sys.executable, [sys.executable, *server, *quiet])
+
+
+def _guide(store: "Store", address: str) -> str:
+    """Return the addresses of the pages, and how to compare the trials of a sweep there."""
+    from distvae.track.records import list_records, rank_trials
+
+    known = list_records(store)
+    lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
+    sweeps = [record for record in known if record.kind == "sweep"]
+    for sweep in sweeps[:SWEEPS]:
+        trials = rank_trials(sweep, known)
+        if len(trials) > 1:
+            lines.append(f"{sweep.name}, charts: {_charts(address, sweep)}")
+            lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials)}")
+    lines.append(
+        "Or: open an experiment, unfold a sweep by its +, tick trials in the first column, press"
+        " 'Compare'."
+    )
+    return "\n".join(lines)
+
+
+def _charts(address: str, sweep: "Record") -> str:
+    """Return the page with a chart for each metric of the trials of a sweep, best first."""
+    from distvae.track.records import sweep_metrics
+
+    metric, direction = next(iter(sweep_metrics(sweep).items()))
+    view = {
+        "searchFilter": f"tags.mlflow.parentRunId = '{sweep.id}'",
+        "compareRunsMode": "CHART",
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": str(direction == "min").lower(),
+    }
+    options = "&".join(f"{name}={quote(value)}" for name, value in view.items())
+    return f"{address}/#/experiments/{sweep.experiment_id}/runs?{TRAINING}&{options}"
+
+
+def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
+    """Return the page with the parameters and metrics of the best trials in columns."""
+    runs = _quoted([trial.id for trial in trials[:COMPARED]])
+    experiments = _quoted(sorted({trial.experiment_id for trial in trials}))
+    return f"{address}/#/compare-runs?{TRAINING}&runs={runs}&experiments={experiments}"
+
+
+def _quoted(ids: Sequence[str]) -> str:
+    return quote(json.dumps(ids, separators=(",", ":")))
+
+
+def _refuse_taken(port: int) -> None:
+    if _is_free(port):
+        return
+    for other in range(port + 1, port + PORTS):
+        if _is_free(other):
+            raise Refusal(f"--port {port}: in use; {other} is free")
+    raise Refusal(f"--port {port}: in use")
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((HOST, port))
+        except OSError:
+            return False
+        return True
