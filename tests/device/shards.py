@@ -15,7 +15,7 @@ from distvae.machines.shards import ShardedStore, Shards
 from distvae.models.population import words_of
 from distvae.numerics.lanes import Lanes
 
-OWN = ("status", "wanted")
+OWN = ("status", "memory_request")
 """What an actor knows beside its shard."""
 
 
@@ -59,8 +59,8 @@ class Actor:
     def _status(self) -> dict[str, float]:
         return self.shard.status() | {"restarted": False}
 
-    def _wanted(self) -> tuple[str, int, int]:
-        return "here", available_memory(), self.shard.rows_without_memory()
+    def _memory_request(self) -> tuple[str, int, int]:
+        return "node", available_memory(), self.shard.rows_without_memory()
 
 
 def store_of(config: Config, rows: int, count: int) -> ShardedStore:

@@ -405,7 +405,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_sent(
 
 
 def test_a_folder_to_be_sent_that_does_not_exist_is_refused(root: Path) -> None:
-    with pytest.raises(Refusal, match=r"nowhere: no such folder; that of a run or sweep"):
+    with pytest.raises(Refusal, match=r"nowhere: no such folder; the folder of a run or sweep"):
         sync_folders(root, [root / "nowhere"])
 
 
@@ -634,7 +634,7 @@ def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish
     assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
     (root / "one" / "mlflow.json").write_text("{")
     write_and_log(root / "one", root, quiet=True)
-    assert "what it remembers of its record is damaged" in capsys.readouterr().err
+    assert "its record of the MLflow run is damaged" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_record_or_with_one_elsewhere_is_not_told_of(root: Path) -> None:
