@@ -4,34 +4,34 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-AGAIN = 30.0
-"""Seconds between two calls for machines that are still to come."""
+REQUEST_INTERVAL = 30.0
+"""Seconds between two requests for machines that have not arrived."""
 
 
 @contextmanager
-def requested_resources(each: Mapping[str, float], count: int) -> Iterator[None]:
-    """Ask Ray's autoscaler for room for so many of these, until left; without one nobody hears it.
+def requested_resources(bundle: Mapping[str, float], count: int) -> Iterator[None]:
+    """Request `count` bundles from Ray's autoscaler while the context is open.
 
-    It is asked again and again, for one that is started anew has forgotten what was asked of it.
+    Has no effect without an autoscaler. The request is repeated, because an autoscaler that was
+    restarted has forgotten it.
     """
     from ray.autoscaler.sdk import request_resources
 
-    bundles, over = (
-        [{name: amount for name, amount in each.items() if amount}] * count,
-        threading.Event(),
-    )
+    needed = {name: amount for name, amount in bundle.items() if amount}
+    bundles = [needed] * count
+    closed = threading.Event()
 
-    def again() -> None:
-        while not over.wait(AGAIN):
-            with suppress(Exception):  # it is being started; the next call comes soon
+    def repeat_request() -> None:
+        while not closed.wait(REQUEST_INTERVAL):
+            with suppress(Exception):  # the autoscaler is restarting; the next request comes soon
                 request_resources(bundles=bundles)
 
     request_resources(bundles=bundles)
-    calling = threading.Thread(target=again, daemon=True)
-    calling.start()
+    repeating = threading.Thread(target=repeat_request, daemon=True)
+    repeating.start()
     try:
         yield
     finally:
-        over.set()
-        calling.join()
+        closed.set()
+        repeating.join()
         request_resources(bundles=[])

@@ -1,68 +1,79 @@
-"""Checks that machines run the same programs and see the same storage."""
+"""Checks that the machines of a cluster run the same programs and share their storage."""
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from distvae.files.provenance import program_version
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.nodes import ask, each
-from distvae.machines.shared_folder import STORAGE, Asked, Trip, leave, round_trip, seen, take_away
+from distvae.machines.nodes import node_addresses, run_on_nodes, run_on_nodes_or_refuse
+from distvae.machines.ray_api import RayApi
+from distvae.machines.shared_folder import (
+    STORAGE_REMEDY,
+    FileStep,
+    RoundTrip,
+    delete_marker,
+    list_files,
+    round_trip,
+    write_marker,
+)
 
 PACKAGES = ("torch", "numpy", "pyarrow", "safetensors")
+"""Packages whose versions have to agree: those that compute and store."""
+T = TypeVar("T")
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of what computes and stores."""
-    own = {"python": platform.python_version(), "distvae": program_version()}
-    return own | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def check_cluster(ray: Any, folder: Folder, remedy: str = STORAGE) -> None:
-    """Refuse machines that differ in their programs, or do not see what each other writes into a
-    folder.
-    """
-    names = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(names) > 1:
-        _refuse_other_versions(names, ask(ray, names, versions), versions())
-        _refuse_apart(names, shared(ray, names, folder), folder, remedy)
-
-
-def _refuse_other_versions(
-    names: dict[str, str], found: dict[str, dict[str, str]], own: dict[str, str]
-) -> None:
-    for node, there in found.items():
-        for package, version in own.items():
-            if there[package] != version:
-                raise Refusal(
-                    f"{names[node]}: {package} {there[package]}, but {version} here; the same on"
-                    " every machine expected"
-                )
-
-
-def _refuse_apart(names: dict[str, str], trip: Trip, folder: Folder, remedy: str) -> None:
-    for node, why in trip.failed.items():
-        raise Refusal(f"{names[node]}: {why}")
-    for reader, writer in trip.blind:
+def check_cluster(ray: RayApi, folder: Folder, remedy: str = STORAGE_REMEDY) -> None:
+    """Refuse machines with different programs, or ones that do not share a folder."""
+    addresses = node_addresses(ray)
+    if len(addresses) == 1:
+        return
+    _refuse_other_versions(addresses)
+    trip = round_trip_on_nodes(addresses, folder)
+    for node, reason in trip.failed.items():
+        raise Refusal(f"{addresses[node]}: {reason}")
+    for reader, writer in trip.unseen:
         raise Refusal(
-            f"{folder}: what {names[writer]} writes there is not seen by {names[reader]}; a place"
-            f" that all machines share expected: {remedy}"
+            f"{folder}: what {addresses[writer]} writes there is not seen by {addresses[reader]}; a"
+            f" place that all machines share expected: {remedy}"
         )
 
 
-def shared(ray: Any, nodes: Iterable[str], folder: Folder) -> Trip:
-    """A round trip of the machines of a Ray through a folder."""
+def program_versions() -> dict[str, str]:
+    """Return the versions of Python, of this package, and of what computes and stores."""
+    versions = {"python": platform.python_version(), "distvae": program_version()}
+    for name in PACKAGES:
+        versions[name] = importlib.metadata.version(name)
+    return versions
 
-    def of_each(what: Callable[..., Any]) -> Asked:
-        return lambda files: {
-            node: each(ray, [node], what, folder.place, file)[node] for node, file in files.items()
-        }
 
-    return round_trip(
-        nodes,
-        of_each(leave),
-        lambda files: each(ray, files, seen, folder.place),
-        of_each(take_away),
-    )
+def _refuse_other_versions(addresses: Mapping[str, str]) -> None:
+    """Refuse machines whose programs have other versions than this process."""
+    expected = program_versions()
+    for node, found in run_on_nodes_or_refuse(addresses, program_versions).items():
+        for package, version in expected.items():
+            if found[package] != version:
+                raise Refusal(
+                    f"{addresses[node]}: {package} {found[package]}, but {version} here; the same"
+                    " on every machine expected"
+                )
+
+
+def round_trip_on_nodes(nodes: Iterable[str], folder: Folder) -> RoundTrip:
+    """Make a round trip through a folder on the machines of a Ray cluster."""
+
+    def on_each(function: Callable[[str, str], T]) -> FileStep[T]:
+        def step(files: Mapping[str, str]) -> dict[str, T | Refusal]:
+            results: dict[str, T | Refusal] = {}
+            for node, file in files.items():
+                results |= run_on_nodes([node], function, folder.place, file)
+            return results
+
+        return step
+
+    def list_on_each(files: Mapping[str, str]) -> dict[str, list[str] | Refusal]:
+        return run_on_nodes(files, list_files, folder.place)
+
+    return round_trip(nodes, on_each(write_marker), list_on_each, on_each(delete_marker))

@@ -1,8 +1,8 @@
 """A Ray on this machine for one job: started, watched while it starts, and ended.
 
-Ray's own start sits in calls that hear no signal, and waits for processes that have died. So it
-happens in a program of its own (`distvae/machines/ray_head.py`), which is given up when it fails,
-takes too long, or is no longer wanted.
+Ray's own start spends its time in calls that receive no signal, and waits for processes that have
+ended. It therefore runs in a program of its own (`distvae/machines/ray_head.py`), which is ended
+when it fails, takes too long, or is no longer wanted.
 """
 
 import json
@@ -21,58 +21,59 @@ from distvae.files.refusal import Refusal
 
 PROGRAM = Path(__file__).with_name("ray_head.py")
 ATTEMPTS = 3
-LIMIT = 240.0
-"""Seconds in which Ray has to stand, all attempts together."""
-POLL = 0.1
-"""Seconds between two looks at whether anybody asks to stop."""
+START_SECONDS = 240.0
+"""Seconds in which Ray has to start, all attempts together."""
+POLL_SECONDS = 0.1
+"""Seconds between two calls of `stop`."""
 REMEDY = (
     "less load or more memory expected, or one process (train without --workers), or --address of a"
     " Ray that runs"
 )
-"""What to do where Ray does not start."""
-END = 20.0
-"""Seconds that Ray has to end in before it is killed."""
+"""What to do if Ray does not start."""
+END_SECONDS = 20.0
+"""Seconds in which Ray has to end before it is killed."""
 
 
-class Local(NamedTuple):
-    """A Ray that stands."""
+class LocalRay(NamedTuple):
+    """A private Ray that has started."""
 
     address: str
     folder: Path
-    """Ray's own, for its logs and sockets."""
+    """Ray's folder for logs and sockets."""
     program: "subprocess.Popen[bytes]"
-    """What holds Ray, and ends with it."""
+    """The program that holds Ray's processes."""
 
-    def gone(self) -> bool:
+    def has_ended(self) -> bool:
         """Return whether Ray has ended."""
         return self.program.poll() is not None
 
 
-class NotStarted(Exception):
-    """An attempt has failed; another one may not."""
+class StartFailed(Exception):
+    """An attempt to start Ray failed; another one may not."""
 
 
 @contextmanager
-def started(cpus: int, memory: int, stop: Callable[[], object]) -> Iterator[Local]:
-    """Start a Ray with so many processors and bytes of object store; end it when left.
+def local_ray(cpus: int, object_store_bytes: int, stop: Callable[[], object]) -> Iterator[LocalRay]:
+    """Start a Ray, and end it when the context is left.
 
-    Raise KeyboardInterrupt when asked to stop before it stands.
+    Raise KeyboardInterrupt if `stop` returns true before it has started.
     """
-    local = _attempts(cpus, memory, stop)
+    local = _start(cpus, object_store_bytes, stop)
     try:
         yield local
     finally:
         _end(local.program)
 
 
-def _attempts(cpus: int, memory: int, stop: Callable[[], object]) -> Local:
-    """Start Ray, again if the first time fails; refuse when it does not start."""
-    deadline, reason = time.monotonic() + LIMIT, ""
+def _start(cpus: int, object_store_bytes: int, stop: Callable[[], object]) -> LocalRay:
+    """Start Ray in at most `ATTEMPTS` attempts; raise a Refusal if all of them fail."""
+    deadline = time.monotonic() + START_SECONDS
+    reason = ""
     for _ in range(ATTEMPTS):
-        program = _launch(cpus, memory)
+        program = _launch(cpus, object_store_bytes)
         try:
-            return _awaited(program, deadline, stop)
-        except NotStarted as error:
+            return _wait_for_start(program, deadline, stop)
+        except StartFailed as error:
             reason = str(error)
             _end(program)
             if time.monotonic() >= deadline:
@@ -83,11 +84,11 @@ def _attempts(cpus: int, memory: int, stop: Callable[[], object]) -> Local:
     raise Refusal(f"Ray: does not start on this machine ({reason}); {REMEDY}")
 
 
-def _launch(cpus: int, memory: int) -> "subprocess.Popen[bytes]":
-    """Start the program, in a session of its own, which no signal of a terminal reaches."""
-    words = [sys.executable, "-P", str(PROGRAM), str(cpus), str(memory)]
+def _launch(cpus: int, object_store_bytes: int) -> "subprocess.Popen[bytes]":
+    """Start the program in a session of its own, so that a terminal's signals do not reach it."""
+    command = [sys.executable, "-P", str(PROGRAM), str(cpus), str(object_store_bytes)]
     return subprocess.Popen(
-        words,
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -95,36 +96,36 @@ def _launch(cpus: int, memory: int) -> "subprocess.Popen[bytes]":
     )
 
 
-def _awaited(
+def _wait_for_start(
     program: "subprocess.Popen[bytes]", deadline: float, stop: Callable[[], object]
-) -> Local:
-    """Wait for what the program tells of Ray."""
+) -> LocalRay:
+    """Wait until the program reports that Ray has started."""
     assert program.stdout
-    told = b""
-    while not told.endswith(b"\n"):
+    output = b""
+    while not output.endswith(b"\n"):
         if stop():
             raise KeyboardInterrupt
         if time.monotonic() >= deadline:
-            raise NotStarted(f"it has not answered for {LIMIT:.0f} s")
-        if select.select([program.stdout], [], [], POLL)[0]:
+            raise StartFailed(f"no answer for {START_SECONDS:.0f} s")
+        if select.select([program.stdout], [], [], POLL_SECONDS)[0]:
             part = os.read(program.stdout.fileno(), 4096)
             if not part:
-                raise NotStarted("its program has ended without a word")
-            told += part
-    facts = json.loads(told)
-    if "failed" in facts:
-        raise NotStarted(facts["failed"])
-    return Local(facts["address"], Path(facts["folder"]) / "ray", program)
+                raise StartFailed("its program ended without a message")
+            output += part
+    report = json.loads(output)
+    if "failed" in report:
+        raise StartFailed(report["failed"])
+    return LocalRay(report["address"], Path(report["folder"]) / "ray", program)
 
 
 def _end(program: "subprocess.Popen[bytes]") -> None:
-    """Have the program end Ray; kill all of its session when that takes too long."""
+    """Have the program end Ray; kill its session if that takes too long."""
     assert program.stdin
     assert program.stdout
     with suppress(OSError):
         program.stdin.close()
     try:
-        program.wait(END)
+        program.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)

@@ -1,54 +1,60 @@
-"""Which machines Ray has, and whether the workers of a training still have room on them, in
-words.
-"""
+"""A watch over the machines of a cluster and the resources of a training."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
-EVERY = 2.0
+WATCH_INTERVAL = 2.0
 """Seconds between two looks."""
 
 
-class Roll:
-    """The machines, called now and then: tells of those that are lost or have come, and of what is
-    waited for.
+class NodeWatch:
+    """A watch that reports machines that are lost or have joined, and missing resources.
 
-    They are called by a thread: Ray does not answer for a minute when its head has just been lost.
+    It runs in a thread, because Ray does not answer for a minute after its head was lost.
     """
 
-    def __init__(self, machines: Callable[[], Mapping[str, str]], lack: Callable[[], str]) -> None:
-        self.machines, self.lack = machines, lack
-        self.known, self.missing = dict(machines()), ""
-        self.told: deque[str] = deque()
-        self.over = threading.Event()
+    def __init__(
+        self, list_nodes: Callable[[], Mapping[str, str]], describe_shortage: Callable[[], str]
+    ) -> None:
+        self.list_nodes, self.describe_shortage = list_nodes, describe_shortage
+        self.nodes, self.shortage = dict(list_nodes()), ""
+        self.unread: deque[str] = deque()
+        self.closed = threading.Event()
 
-    def __enter__(self) -> "Roll":
+    def __enter__(self) -> "NodeWatch":
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
+        self.closed.set()
 
     def _watch(self) -> None:
-        while not self.over.wait(EVERY):
-            with suppress(
-                Exception
-            ):  # Ray's head does not answer; who waits for the workers hears of that
-                self.told.extend(self.look())
+        while not self.closed.wait(WATCH_INTERVAL):
+            # If Ray's head does not answer, the thread that waits for the workers notices.
+            with suppress(Exception):
+                self.unread.extend(self.describe_changes())
 
-    def look(self) -> list[str]:
-        """Say what has changed since the last look."""
-        now, missing = dict(self.machines()), self.lack()
-        changed = [f"machine {self.known[name]} is lost" for name in self.known if name not in now]
-        changed += [f"machine {now[name]} has come" for name in now if name not in self.known]
-        if missing and missing != self.missing:
-            changed.append(f"{missing}; training goes on when there is room for them")
-        self.known, self.missing = now, missing
-        return changed
+    def describe_changes(self) -> list[str]:
+        """Return a sentence for each change since the last call."""
+        nodes, shortage = dict(self.list_nodes()), self.describe_shortage()
+        changes = [
+            f"machine {address} is lost"
+            for name, address in self.nodes.items()
+            if name not in nodes
+        ]
+        changes += [
+            f"machine {address} has joined"
+            for name, address in nodes.items()
+            if name not in self.nodes
+        ]
+        if shortage and shortage != self.shortage:
+            changes.append(f"{shortage}; training goes on when there is room for them")
+        self.nodes, self.shortage = nodes, shortage
+        return changes
 
-    def news(self) -> Iterator[str]:
-        """Tell what was seen."""
-        while self.told:
-            yield self.told.popleft()
+    def take_messages(self) -> Iterator[str]:
+        """Yield the sentences that nobody has read."""
+        while self.unread:
+            yield self.unread.popleft()

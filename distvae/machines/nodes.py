@@ -1,59 +1,69 @@
-"""The machines of a cluster: what runs on each, and whether all of them reach the same storage."""
+"""The machines of a Ray cluster, and functions run on each of them."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from distvae.files.refusal import Refusal
+from distvae.machines.ray_api import NodeInfo, ObjectRef, RayApi
 
-PATIENCE = 120.0
-"""Seconds that a machine has to answer in."""
-
-
-def node_addresses(ray: Any) -> set[str]:
-    """The addresses of the machines."""
-    return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+ANSWER_SECONDS = 120.0
+"""Seconds in which a machine has to answer."""
+T = TypeVar("T")
 
 
-def ask(
-    ray: Any, names: dict[str, str], what: Callable[..., Any], *arguments: Any
-) -> dict[str, Any]:
-    """What a function returns on each machine, by its id; an error says its name."""
-    answers = each(ray, names, what, *arguments)
-    for node, answer in answers.items():
-        if isinstance(answer, Refusal):
-            raise Refusal(f"{names[node]}: {answer}") from answer
-    return answers
+def live_nodes(ray: RayApi) -> dict[str, NodeInfo]:
+    """Return the machines that are alive, by id."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
 
 
-def each(
-    ray: Any, nodes: Iterable[str], what: Callable[..., Any], *arguments: Any
-) -> dict[str, Any]:
-    """What a function returns on each machine, by its id, or a refusal that says why there is no
-    answer.
+def node_addresses(ray: RayApi) -> dict[str, str]:
+    """Return the addresses of the machines that are alive, by id."""
+    return {name: node["NodeManagerAddress"] for name, node in live_nodes(ray).items()}
+
+
+def run_on_nodes(
+    nodes: Iterable[str], function: Callable[..., T], *arguments: object
+) -> dict[str, T | Refusal]:
+    """Run a function on each machine, side by side.
+
+    Return the results by machine id, with a Refusal in place of a missing result.
     """
+    import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
-    task = ray.remote(num_cpus=0, max_retries=0)(what)
-    asked = {
-        node: task.options(scheduling_strategy=where).remote(*arguments)
-        for node, where in there.items()
-    }
-    return {node: _answer(ray, promise, what.__name__) for node, promise in asked.items()}
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    pending: dict[str, ObjectRef] = {}
+    for node in nodes:
+        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+        pending[node] = task.options(scheduling_strategy=strategy).remote(*arguments)
+    return {node: _result_or_refusal(ref, function) for node, ref in pending.items()}
 
 
-def _answer(ray: Any, promise: Any, name: str) -> Any:
+def _result_or_refusal(ref: ObjectRef, function: Callable[..., T]) -> T | Refusal:
+    """Wait for a result; return a Refusal if it does not come or is an error."""
+    import ray
     from ray.exceptions import GetTimeoutError, RayError
 
     try:
-        return ray.get(promise, timeout=PATIENCE)
+        result: T = ray.get(ref, timeout=ANSWER_SECONDS)
     except GetTimeoutError:
-        return Refusal(f"no answer within {PATIENCE:.0f} s; is it overloaded?")
+        return Refusal(f"no answer within {ANSWER_SECONDS:.0f} s; is it overloaded?")
     except RayError as error:
         cause = " ".join(str(getattr(error, "cause", None) or error).split())
-        return Refusal(f"{name}: {cause}")
+        return Refusal(f"{function.__name__}: {cause}")
+    return result
 
 
-def alive(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the addresses of the machines that Ray tells of as alive, by their ids."""
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+def run_on_nodes_or_refuse(
+    addresses: Mapping[str, str], function: Callable[..., T]
+) -> dict[str, T]:
+    """Run a function on each machine and return the results by machine id.
+
+    Raise a Refusal with the address of a machine that gives no result.
+    """
+    results: dict[str, T] = {}
+    for node, answer in run_on_nodes(addresses, function).items():
+        if isinstance(answer, Refusal):
+            raise Refusal(f"{addresses[node]}: {answer}") from answer
+        results[node] = answer
+    return results

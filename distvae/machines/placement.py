@@ -7,22 +7,24 @@ from distvae.files.refusal import Refusal
 
 
 def assigned_gpus() -> tuple[int, ...]:
-    """Return the GPUs that Ray assigned this process, by their places among those that CUDA shows
-    it.
-    """
+    """Return the positions of the assigned GPUs among those that CUDA shows this process."""
     import ray
 
     return gpu_positions(ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def gpu_positions(ids: Sequence[int | str], shown: str | None) -> tuple[int, ...]:
-    """Return where assigned GPUs stand in CUDA_VISIBLE_DEVICES; without it CUDA shows all of them,
-    by number.
+def gpu_positions(ids: Sequence[int | str], visible: str | None) -> tuple[int, ...]:
+    """Return the positions of GPUs in CUDA_VISIBLE_DEVICES.
+
+    Without that variable CUDA shows all GPUs, so each position is the GPU's number.
     """
-    names = None if shown is None else shown.split(",")
-    if names is not None and (hidden := [str(name) for name in ids if str(name) not in names]):
+    if visible is None:
+        return tuple(int(gpu) for gpu in ids)
+    names = visible.split(",")
+    hidden = [str(gpu) for gpu in ids if str(gpu) not in names]
+    if hidden:
         raise Refusal(
-            f"CUDA_VISIBLE_DEVICES: '{shown}' hides GPU {hidden[0]}, which Ray assigned; leave it"
+            f"CUDA_VISIBLE_DEVICES: '{visible}' hides GPU {hidden[0]}, which Ray assigned; leave it"
             " to Ray"
         )
-    return tuple(int(name) if names is None else names.index(str(name)) for name in ids)
+    return tuple(names.index(str(gpu)) for gpu in ids)

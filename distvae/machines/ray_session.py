@@ -1,59 +1,42 @@
-"""Ray: one that runs already, or one on this machine for a single job - its own, closed to others,
-gone afterwards.
-"""
+"""A session with Ray: with one that runs already, or with a private one on this machine."""
 
 import logging
-import math
 import os
 import secrets
-import signal
 import socket
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from distvae.files.refusal import Refusal
-from distvae.machines.local_ray import REMEDY, Local, started
-from distvae.machines.ray_head import PREFIX
+from distvae.machines.local_ray import LocalRay, local_ray
+from distvae.machines.ray_api import RayApi
+from distvae.machines.ray_messages import shorten_ray_messages
+from distvae.machines.stop_signals import exit_on_stop_signals, kept_signal_handlers
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # workers train; they are not in the way of anybody
+    "RAY_worker_niceness": "0",  # training workers are not background processes
     "RAY_AUTH_MODE": "token",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # who asked for no GPU sees none
-    # which an epoch waits for, be it as short as it may
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that requests no GPU sees none
+    # Each epoch waits for a health check, however short it is.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay what they are
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay valid
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial has its figures only at its end
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial has its scores only at its end
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # trials are asked to stop, and keep what they did
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # trials are asked to stop, and keep their progress
 }
-REACHED = 10.0  # seconds in which a machine has to answer
-OBJECT_STORE_BYTES = (
-    150 * 2**20
-)  # of Ray's object store: reports of epochs are all that passes through it
-
-
-PATIENCE = 5.0
-"""Seconds from a signal that asks to stop to the end of a process that hears it while it joins a
-Ray.
-"""
-POLL = 0.2
-"""Seconds between two looks at whether a Ray that is being joined is still there."""
-WIDTH = 120
-"""Characters of a message of Ray that are shown."""
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+"""Environment variables of every process that uses Ray."""
+CONNECT_SECONDS = 10.0
+"""Seconds in which the address of a Ray has to answer."""
+OBJECT_STORE_BYTES = 150 * 2**20
+"""The size of Ray's object store, which holds little but the reports of epochs."""
 
 
 def never_stop() -> bool:
-    """Return that nobody asks to stop."""
+    """Return False."""
     return False
 
 
@@ -61,196 +44,116 @@ def never_stop() -> bool:
 def ray_session(
     address: str | None,
     cpus: int,
-    memory: int = OBJECT_STORE_BYTES,
+    object_store_bytes: int = OBJECT_STORE_BYTES,
     stop: Callable[[], object] = never_stop,
-) -> Iterator[Any]:
-    """Join the Ray at an address, or without one a new one on this machine with so many processors.
+) -> Iterator[RayApi]:
+    """Connect to the Ray at an address, or start a private one with `cpus` processors.
 
-    Raise KeyboardInterrupt when asked to stop before it is joined.
+    A private Ray is closed to others and ends with the session. Raise KeyboardInterrupt if `stop`
+    returns true before the connection stands.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        with (
-            started(cpus, memory, stop) as local,
-            _inside(partial(_join_local, local), stop, local.gone) as ray,
-        ):
+    if address is not None:
+        with _connection(lambda: _connect(address), stop, never_stop) as ray:
             yield ray
-    else:
-        with _inside(partial(_join, address), stop, never_stop) as ray:
-            yield ray
+        return
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with (
+        local_ray(cpus, object_store_bytes, stop) as local,
+        _connection(lambda: _connect_locally(local), stop, local.has_ended) as ray,
+    ):
+        yield ray
 
 
 @contextmanager
-def _inside(
-    join: Callable[[Any], None], stop: Callable[[], object], gone: Callable[[], bool]
-) -> Iterator[Any]:
-    """Join a Ray, and leave it afterwards."""
+def _connection(
+    connect: Callable[[], None], stop: Callable[[], object], ray_ended: Callable[[], bool]
+) -> Iterator[RayApi]:
+    """Connect to Ray, and disconnect at the end."""
     import ray
 
-    with _own_signals(), _heard(gone):
-        join(ray)
-    brief()
+    with kept_signal_handlers(), exit_on_stop_signals(ray_ended):
+        connect()
+    shorten_ray_messages()
     try:
         if stop():
             raise KeyboardInterrupt
-        yield ray
+        api: RayApi = ray
+        yield api
     finally:
         ray.shutdown()
 
 
-def brief() -> None:
-    """Have Ray's messages told in a line each, on standard error; all of a longer one goes to a
-    file of Ray's logs.
-    """
-    from ray._private import worker
+def _init(address: str, **options: object) -> None:
+    """Connect to Ray without its own messages."""
+    import ray
 
-    logs = Path(worker._global_node.get_logs_dir_path()) / f"told-{os.getpid()}.txt"
-    worker.print_to_stdstream = lambda data, **_: _tell("\n".join(data["lines"]), logs)
+    ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
 
 
-def _tell(text: str, file: Path) -> None:
-    """Say the first line of a message, and append the message to a file."""
-    first, _, more = text.strip().partition("\n")
-    with suppress(OSError), file.open("a") as log:
-        log.write(f"{text}\n")
-    shown = first if len(first) <= WIDTH else f"{first[:WIDTH]}..."
-    where = f" (more in {file})" if (more or shown != first) and PREFIX not in str(file) else ""
-    print(f"Ray: {shown}{where}", file=sys.stderr, flush=True)
-
-
-def _join_local(local: Local, ray: Any) -> None:
-    """Join a Ray that was started here, on loopback."""
+def _connect_locally(local: LocalRay) -> None:
+    """Connect to a Ray that was started here, on loopback."""
     from ray._private import ray_constants
 
+    # Otherwise Ray replaces loopback by the machine's network address.
     usual = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = (
-        False  # else Ray puts the machine's network address in place of loopback
-    )
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        ray.init(local.address, _temp_dir=str(local.folder), **QUIET)
+        _init(local.address, _temp_dir=str(local.folder))
     except (OSError, RuntimeError) as error:
         raise Refusal(
-            f"Ray: it was started here and does not answer ({_line(error)}); another attempt"
+            f"Ray: it was started here and does not answer ({_one_line(error)}); another attempt"
             " expected"
         ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = usual
 
 
-def _join(address: str, ray: Any) -> None:
-    """Join the Ray at an address, whose processes for this one run this one's code, whatever is
-    installed there.
-
-    Where nothing listens that is said at once; Ray would try for minutes.
-    """
+def _connect(address: str) -> None:
+    """Connect to a running Ray, whose processes then use this code, whatever is installed there."""
     from ray.exceptions import AuthenticationError
 
     expected = (
         "the address of a Ray that runs, as 'ray start --head' prints it, or 'auto' on one of its"
         " machines, expected"
     )
-    host, _, port = address.rpartition(":")
+    _refuse_silent_address(address, expected)
+    package = Path(__file__).parents[1]
     try:
-        if port.isdecimal():
-            socket.create_connection((host, int(port)), REACHED).close()
+        _init(address, runtime_env={"py_modules": [str(package)]})
+    except AuthenticationError as error:
+        raise Refusal(f"--address: {address}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise Refusal(
+            f"--address: {address}: no Ray lets this process in ({error}); {expected};"
+            " RAY_AUTH_MODE=token and the token of that Ray in RAY_AUTH_TOKEN_PATH expected, if it"
+            " has one"
+        ) from error
+    except RuntimeError as error:  # such as another version of Ray or of Python
+        raise Refusal(f"--address: {address}: {_one_line(error)}") from error
+
+
+def _refuse_silent_address(address: str, expected: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise Refusal(
             f"--address: {address}: nothing answers there ({error}); {expected}"
         ) from error
-    try:
-        ray.init(address, runtime_env={"py_modules": [str(Path(__file__).parents[1])]}, **QUIET)
-    except AuthenticationError as error:
-        raise Refusal(f"--address: {address}: {error}") from error
-    except (OSError, ValueError) as error:
-        admitted = (
-            "RAY_AUTH_MODE=token and the token of that Ray in RAY_AUTH_TOKEN_PATH expected, if it"
-            " has one"
-        )
-        raise Refusal(
-            f"--address: {address}: no Ray lets this process in ({error}); {expected}; {admitted}"
-        ) from error
-    except RuntimeError as error:  # such as another version of Ray or of Python
-        raise Refusal(f"--address: {address}: {_line(error)}") from error
 
 
-def _line(error: Exception) -> str:
-    """Return what an error says, on one line that is not too long."""
+def _one_line(error: Exception) -> str:
+    """Return an error's message on one line of limited length."""
     return " ".join(str(error).split())[:300]
 
 
-@contextmanager
-def _heard(gone: Callable[[], bool]) -> Iterator[None]:
-    """End this process some seconds after a signal that asks to stop, at the second one, and when
-    Ray is gone.
-
-    Ray may sit in a call that lets no handler of Python run, for minutes; a thread hears of the
-    signal all the same.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ears, mouth = socket.socketpair()
-    mouth.setblocking(False)
-    over = threading.Event()
-    before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_obey, args=(ears, over, gone), daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-        signal.set_wakeup_fd(before)
-        mouth.close()
-
-
-def _obey(ears: socket.socket, over: threading.Event, gone: Callable[[], bool]) -> None:
-    """End this process where it should and does not, until it is over."""
-    ears.settimeout(POLL)
-    asked, deadline = list[int](), math.inf
-    while not over.is_set():
-        with suppress(TimeoutError):
-            asked += [
-                number for number in ears.recv(16) if number in (signal.SIGINT, signal.SIGTERM)
-            ]
-        if asked:
-            deadline = min(deadline, time.monotonic() + PATIENCE)
-        if len(asked) > 1 or time.monotonic() > deadline:
-            _leave("interrupted", 128 + asked[0])
-        if gone() and not over.wait(PATIENCE):
-            _leave(f"Ray: ended while it was joined; {REMEDY}", 2)
-    ears.close()
-
-
-def _leave(text: str, code: int) -> None:
-    """End this process from a thread."""
-    print(f"distvae: {text}", file=sys.stderr, flush=True)
-    os._exit(code)
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep the handlers of signals that ask to stop, which Ray would replace by an end without a
-    word.
-
-    A terminal that is closed is none of the processes that start here: they are needed to save what
-    was trained.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asking = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in asking.items():
-            signal.signal(number, handler)
-
-
 def available_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

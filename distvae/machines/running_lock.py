@@ -1,4 +1,7 @@
-"""What runs on the head of a cluster, so that nobody restarts its Ray unawares."""
+"""A lock on the head of a cluster that shows whether a command runs there.
+
+`ray up` restarts Ray, which would end that command.
+"""
 
 import fcntl
 from collections.abc import Iterator
@@ -7,28 +10,29 @@ from pathlib import Path
 
 from distvae.files.refusal import Refusal
 
-RUNNING = "~/.distvae/running"
-"""Held by every command that runs there, and gone with it whatever its end; it says what the latest
-of them is.
+LOCK_FILE = "~/.distvae/running"
+"""The file that running commands lock; it holds the words of the one started last.
+
+The kernel releases the lock however a command ends.
 """
 
 
 @contextmanager
-def mark_running(what: str) -> Iterator[None]:
-    """While this runs, others see that something does."""
-    path = Path(RUNNING).expanduser()
+def mark_running(command: str) -> Iterator[None]:
+    """Hold the lock while a command runs."""
+    path = Path(LOCK_FILE).expanduser()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         file.truncate(0)
-        file.write(f"{what}\n")
+        file.write(f"{command}\n")
         file.flush()
         yield
 
 
 def refuse_if_running() -> None:
-    """Refuse to restart Ray where that would end what runs."""
-    path = Path(RUNNING).expanduser()
+    """Raise a Refusal if a command holds the lock."""
+    path = Path(LOCK_FILE).expanduser()
     if not path.exists():
         return
     with path.open() as file:
@@ -37,6 +41,6 @@ def refuse_if_running() -> None:
         except OSError:
             raise Refusal(
                 f"'{file.read().strip()}' runs on this head, and 'ray up' restarts Ray, which ends"
-                " it. End it first where it was submitted (Ctrl-C saves what it did; the same"
-                f" command goes on from there), or to restart all the same: rm {RUNNING}"
+                " it. End it first where it was submitted (Ctrl-C saves its state; the same"
+                f" command resumes it), or to restart all the same: rm {LOCK_FILE}"
             ) from None

@@ -1,64 +1,59 @@
-"""Populations in Ray actors, spread over machines: the shards, and the store that a worker sees of
-them.
+"""Populations in Ray actors on several machines: the shards, and a worker's store over them.
 
-The actors run `shard.Shard` and belong to the process that launched them. One of the workers, the
-chief, fills them and has them write their files; the others may read and write as soon as it has
-done so.
+The actors run `estep.shard.Shard` and belong to the process that launched them. One of the workers,
+the chief, fills the shards and has them write their files. The others may read and write once it
+has filled them.
 """
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.estep.shard import Shard, StaleShard
 from distvae.estep.store import Draw, PopulationFile, check_populations_fit
 from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal
+from distvae.machines.ray_api import ActorHandle, ObjectRef, RemoteMethod
 from distvae.numerics.lanes import Lanes, Rows
 
-UNANSWERED = 4  # puts under way at most, lest they fill Ray's memory
-AHEAD = 2  # blocks asked for and not yet taken: the one whose turn it is, and the next
-
-FILLED = (
-    3  # times that a shard is filled whose process ends while it is: what ends it would do so again
-)
+MAX_PENDING_PUTS = 4
+"""Puts under way at most, so that they do not fill Ray's memory."""
+MAX_PREFETCHED = 2
+"""Blocks that are on their way here at most: the one whose turn it is, and the next."""
+FILL_ATTEMPTS = 3
+"""Attempts to fill a shard whose process ends meanwhile; the cause would end it again."""
 
 
 class ShardActor(Shard):
-    """A shard as Ray runs it, which knows whether Ray had to start it again."""
+    """A shard in an actor of Ray."""
 
     def status(self) -> dict[str, float]:
-        """The same, and whether it began anew in another process."""
+        """Return the shard's status, and whether Ray restarted its process."""
         import ray
 
-        return super().status() | {
-            "restarted": ray.get_runtime_context().was_current_actor_reconstructed
-        }
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        return super().status() | {"restarted": restarted}
 
     def memory_request(self) -> tuple[str, int, int]:
-        """Its machine, how many bytes of memory are free there, and for how many rows it will take
-        of them.
-        """
+        """Return the machine, its free memory in bytes, and the rows that will need memory."""
         import ray
 
-        return (
-            ray.get_runtime_context().get_node_id(),
-            available_memory(),
-            self.rows_without_memory(),
-        )
+        node = ray.get_runtime_context().get_node_id()
+        return node, available_memory(), self.rows_without_memory()
 
 
 class Shards(NamedTuple):
-    """What a worker has to be told of the shards."""
+    """The shards of a run, as every worker receives them."""
 
-    actors: list[Any]
+    actors: Sequence[ActorHandle]
     lanes: Lanes
     states: int
     words: int
@@ -72,27 +67,36 @@ def launch_shards(
     mapped: str | None = None,
     nodes: Sequence[str] = (),
 ) -> Shards:
-    """Start so many empty shards: shard k on node k where nodes are named, as long as it lives,
-    else spread.
+    """Start `count` empty shards, spread over the machines.
+
+    With `nodes`, shard k starts on machine k, as long as that machine is alive.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ShardActor)
-    placed = [actor.options(scheduling_strategy=_strategy(nodes, k)) for k in range(count)]
-    actors = [
-        one.remote(lanes.held(k, count), states, words, mapped) for k, one in enumerate(placed)
-    ]
+    actors = []
+    for k in range(count):
+        strategy = "SPREAD"
+        if nodes:
+            strategy = NodeAffinitySchedulingStrategy(nodes[k % len(nodes)], soft=True)
+        placed = actor.options(scheduling_strategy=strategy)
+        actors.append(placed.remote(lanes.held(k, count), states, words, mapped))
     return Shards(actors, lanes, states, words)
 
 
-def _strategy(nodes: Sequence[str], k: int) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+def end_shards(shards: Shards) -> None:
+    """End the shards' processes."""
+    import ray
 
-    return NodeAffinitySchedulingStrategy(nodes[k % len(nodes)], soft=True) if nodes else "SPREAD"
+    for actor in shards.actors:
+        ray.kill(actor)
 
 
-Asked = list[tuple[Any, Any]]
-"""Where the words of each of some shards go, and their promise."""
+Positions = NDArray[np.int64] | slice
+"""Which of some rows."""
+PendingWords = list[tuple[Positions, ObjectRef]]
+"""For each of several shards, the rows that it holds and the words that it will return."""
 
 
 class ShardedStore:
@@ -100,170 +104,171 @@ class ShardedStore:
 
     def __init__(self, shards: Shards, chief: bool = True) -> None:
         self.shards, self.chief = shards, chief
-        self.waited = {"get": 0.0, "put": 0.0}
+        self.seconds = {"get": 0.0, "put": 0.0}
         self.restarts = 0
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing is known of the shards, which are filled or were filled by another worker."""
+        """Forget what is known of the shards, because they are filled anew."""
         self.incarnations: list[str] = []
         self.step = 0
-        self.coming: deque[tuple[Tensor, Asked]] = deque(maxlen=AHEAD)
-        self.unanswered: deque[Any] = deque()
+        self.prefetched: deque[tuple[Tensor, PendingWords]] = deque(maxlen=MAX_PREFETCHED)
+        self.pending_puts: deque[ObjectRef] = deque()
 
     def initialise(self, draw: Draw) -> None:
         """Have the shards draw the first states of their rows."""
         self._fill("initialise", draw)
 
     def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
-        """Have the shards read the files of a generation, however many wrote them."""
-        self._fill("restore", _anywhere(folder), files)
+        """Have the shards read the files of a generation, however many shards wrote them."""
+        self._fill("restore", _absolute(folder), files)
 
-    def _fill(self, call: str, *arguments: Any) -> None:
+    def _fill(self, method: str, *arguments: object) -> None:
+        """Have all shards fill themselves by a method, if this worker is the chief."""
         self._forget()
-        if self.chief:
-            self.restarts += sum(
-                1 for state in self.status() if state["restarted"] and not state["filled"]
-            )
-            self._refuse_to_overfill()
-            try:
-                self.incarnations = self._all(call, *arguments, max_task_retries=FILLED - 1)
-            except StaleShard as error:
-                raise Refusal(
-                    f"estep.states: the process of a shard ended {FILLED} times while it was"
-                    f" filled, the last time as {error.__cause__!r}; fewer states or more memory"
-                    " expected"
-                ) from error
+        if not self.chief:
+            return
+        for state in self.status():
+            self.restarts += bool(state["restarted"] and not state["filled"])
+        self._refuse_too_little_memory()
+        options = {"max_task_retries": FILL_ATTEMPTS - 1}
+        try:
+            self.incarnations = self._call_all(method, *arguments, options=options)
+        except StaleShard as error:
+            raise Refusal(
+                f"estep.states: the process of a shard ended {FILL_ATTEMPTS} times while it was"
+                f" filled, the last time as {error.__cause__!r}; fewer states or more memory"
+                " expected"
+            ) from error
 
-    def _refuse_to_overfill(self) -> None:
-        """Shards of one machine share its memory: what each has room for alone may be too much for
-        all of them.
-        """
-        free, rows = dict[str, int](), Counter[str]()
-        for node, left, lacking in self._all("memory_request"):
-            free[node] = min(left, free.get(node, left))
+    def _refuse_too_little_memory(self) -> None:
+        """Refuse to fill shards that fit in the memory of their machine alone but not together."""
+        free: dict[str, int] = {}
+        rows = Counter[str]()
+        for node, available, lacking in self._call_all("memory_request"):
+            free[node] = min(available, free.get(node, available))
             rows[node] += lacking
-        for node in rows:
-            check_populations_fit(free[node], rows[node], self.shards.states, self.shards.words)
+        for node, count in rows.items():
+            check_populations_fit(free[node], count, self.shards.states, self.shards.words)
 
-    def _all(self, call: str, *arguments: Any, **options: Any) -> list[Any]:
-        """The answers of all shards, which work side by side."""
-        return _answers(
-            [getattr(one, call).options(**options).remote(*arguments) for one in self.shards.actors]
-        )
+    def _call_all(
+        self, method: str, *arguments: object, options: Mapping[str, object] | None = None
+    ) -> list[Any]:
+        """Call a method of all shards side by side; return the answers."""
+        pending = []
+        for actor in self.shards.actors:
+            remote: RemoteMethod = getattr(actor, method)
+            pending.append(remote.options(**(options or {})).remote(*arguments))
+        return [_answer(ref) for ref in pending]
 
     def get(self, rows: Tensor) -> Tensor:
-        """(B, S, W) the words of these rows."""
+        """Return the words (B, S, W) of rows."""
         words = np.empty((len(rows), self.shards.states, self.shards.words), np.int64)
-        with self._waiting("get"):
-            for place, promise in self._promised(rows):
-                words[place] = _answer(promise)
+        with self._timed("get"):
+            for positions, pending in self._requested(rows):
+                words[positions] = _answer(pending)
         return torch.from_numpy(words)
 
-    def _promised(self, rows: Tensor) -> Asked:
-        """What was asked for ahead, or is asked for now."""
-        for k, (expected, promises) in enumerate(self.coming):
-            if torch.equal(expected, rows):
-                del self.coming[k]
-                return promises
-        return self._ask(rows)
+    def _requested(self, rows: Tensor) -> PendingWords:
+        """Return the words that were prefetched, or request them now."""
+        for k, (prefetched, pending) in enumerate(self.prefetched):
+            if torch.equal(prefetched, rows):
+                del self.prefetched[k]
+                return pending
+        return self._request(rows)
 
     def prefetch(self, rows: Tensor) -> None:
-        """Have the words of these rows brought here: the next block."""
-        self.coming.append((rows, self._ask(rows)))
+        """Request the words of the next block."""
+        self.prefetched.append((rows, self._request(rows)))
 
-    def _ask(self, rows: Tensor) -> Asked:
-        own = rows.numpy()
-        return [
-            (place, self.shards.actors[k].get.remote(own[place], self._incarnation(k)))
-            for k, place in self._split(own)
-        ]
+    def _request(self, rows: Tensor) -> PendingWords:
+        """Request the words of rows from the shards that hold them."""
+        numbers = rows.numpy()
+        pending: PendingWords = []
+        for k, positions in self._by_shard(numbers):
+            get = self.shards.actors[k].get
+            pending.append((positions, get.remote(numbers[positions], self._incarnation(k))))
+        return pending
 
-    def _split(self, rows: Rows) -> Iterator[tuple[int, Any]]:
-        """The shards that hold some of these rows, and which of them; all of one shard need no
-        copy.
-        """
-        holder = rows % self.shards.lanes.count % len(self.shards.actors)
-        holders = np.unique(holder).tolist()
-        for k in holders:
-            yield k, np.flatnonzero(holder == k) if len(holders) > 1 else slice(None)
+    def _by_shard(self, rows: Rows) -> Iterator[tuple[int, Positions]]:
+        """Yield each shard that holds some of the rows, and their positions."""
+        shard_of_row = rows % self.shards.lanes.count % len(self.shards.actors)
+        shards = np.unique(shard_of_row).tolist()
+        for k in shards:
+            # A slice needs no copy.
+            yield k, np.flatnonzero(shard_of_row == k) if len(shards) > 1 else slice(None)
 
     def _incarnation(self, k: int) -> str:
         if not self.incarnations:
-            self.incarnations = self._all("incarnation")
+            self.incarnations = self._call_all("incarnation")
         return self.incarnations[k]
 
     def put(self, rows: Tensor, words: Tensor) -> None:
-        """Replace the words of these rows; the shards hear of it soon."""
+        """Replace the words of rows; return before the shards have received them."""
         self.step += 1
-        current = [ahead for ahead in self.coming if not torch.isin(rows, ahead[0]).any()]
-        self.coming = deque(current, maxlen=AHEAD)
-        with self._waiting("put"):
-            own, new = rows.numpy(), words.cpu().numpy()
-            for k, place in self._split(own):
+        still_valid = [block for block in self.prefetched if not torch.isin(rows, block[0]).any()]
+        self.prefetched = deque(still_valid, maxlen=MAX_PREFETCHED)
+        with self._timed("put"):
+            numbers, values = rows.numpy(), words.cpu().numpy()
+            for k, positions in self._by_shard(numbers):
                 put = self.shards.actors[k].put
-                self.unanswered.append(
-                    put.remote(own[place], new[place], self.step, self._incarnation(k))
-                )
-            self._hear(UNANSWERED)
+                arguments = numbers[positions], values[positions], self.step, self._incarnation(k)
+                self.pending_puts.append(put.remote(*arguments))
+            self._wait_for_puts(MAX_PENDING_PUTS)
 
     def drain(self) -> None:
-        """Wait until all that was put is where it belongs."""
-        with self._waiting("put"):
-            self._hear(0)
+        """Wait until the shards have received all puts."""
+        with self._timed("put"):
+            self._wait_for_puts(0)
 
-    def _hear(self, most: int) -> None:
-        """Wait until no more than so many puts are under way."""
-        while len(self.unanswered) > most:
-            _answer(self.unanswered.popleft())
+    def _wait_for_puts(self, limit: int) -> None:
+        """Wait until at most `limit` puts are under way."""
+        while len(self.pending_puts) > limit:
+            _answer(self.pending_puts.popleft())
 
     def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
-        """Have the shards write new files, after all workers have drained; how a checkpoint names
-        them.
+        """Have the shards write new files; return how a checkpoint names them.
+
+        All workers have to drain their stores before.
         """
         self.drain()
         if not self.chief:
             return []
-        place, shards = _anywhere(folder), enumerate(self.shards.actors)
-        return _answers(
-            [shard.snapshot.remote(place, generation, self._incarnation(k)) for k, shard in shards]
-        )
+        place = _absolute(folder)
+        pending = []
+        for k, actor in enumerate(self.shards.actors):
+            pending.append(actor.snapshot.remote(place, generation, self._incarnation(k)))
+        return [_answer(ref) for ref in pending]
 
     def status(self) -> list[dict[str, float]]:
-        """What each shard tells of itself."""
-        return self._all("status")
+        """Return the status of each shard."""
+        return self._call_all("status")
 
     def telemetry(self) -> dict[str, float]:
-        """Seconds spent waiting since the last time, and how often shards had to be started
-        again.
-        """
-        told = {f"store_{what}_seconds": seconds for what, seconds in self.waited.items()}
-        self.waited = dict.fromkeys(self.waited, 0.0)
-        return told | {"shard_restarts": self.restarts}
+        """Return the seconds spent waiting since the last call, and the restarts of shards."""
+        figures = {f"store_{what}_seconds": value for what, value in self.seconds.items()}
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        return figures | {"shard_restarts": self.restarts}
 
     @contextmanager
-    def _waiting(self, what: str) -> Iterator[None]:
+    def _timed(self, what: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.waited[what] += time.perf_counter() - began
+        self.seconds[what] += time.perf_counter() - began
 
 
-def _anywhere(folder: Path | str) -> str:
-    """A folder as other processes find it, whose current one is another."""
+def _absolute(folder: Path | str) -> str:
+    """Return a folder's place for processes whose current folder is another."""
     return str(folder) if "://" in str(folder) else str(Path(folder).absolute())
 
 
-def _answers(promises: list[Any]) -> list[Any]:
-    return [_answer(promise) for promise in promises]
-
-
-def _answer(promise: Any) -> Any:
-    """What a shard answers; its errors are raised as they were there."""
+def _answer(ref: ObjectRef) -> Any:
+    """Return a shard's answer, or raise its error."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     try:
-        return ray.get(promise)
+        return ray.get(ref)
     except RayTaskError as error:
         raise error.cause from error
     except RayError as error:

@@ -1,68 +1,75 @@
-"""A round trip through a folder shows whether machines see the same storage."""
+"""A round trip through a folder, which shows whether machines share their storage."""
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 
-STORAGE = "--storage with a path on a shared disk, or a URI such as s3://bucket/runs"
-"""What a run needs that machines do not see the folder of."""
+STORAGE_REMEDY = "--storage with a path on a shared disk, or a URI such as s3://bucket/runs"
+"""What a run needs if its machines do not share the folder."""
+T = TypeVar("T")
+FileStep = Callable[[Mapping[str, str]], Mapping[str, T | Refusal]]
+"""One step of a round trip: from each machine's file name to its result, or a Refusal."""
 
 
-def leave(place: str, name: str) -> None:
-    """Write a file that others look for."""
-    Folder(place).write(name, b"")
+def write_marker(folder: str, name: str) -> None:
+    """Write an empty file."""
+    Folder(folder).write(name, b"")
 
 
-def seen(place: str) -> list[str]:
-    """The files of a folder."""
-    return Folder(place).list_files()
+def list_files(folder: str) -> list[str]:
+    """Return the names of the files in a folder."""
+    return Folder(folder).list_files()
 
 
-def take_away(place: str, name: str) -> None:
-    """Delete such a file."""
-    Folder(place).delete(name)
-
-
-Asked = Callable[[Mapping[str, str]], dict[str, Any]]
-"""A file of each machine's own to what each answers, or a refusal that says why it cannot."""
+def delete_marker(folder: str, name: str) -> None:
+    """Delete a file."""
+    Folder(folder).delete(name)
 
 
 @dataclass(frozen=True)
-class Trip:
-    """What became of a round trip through a folder: every machine writes a file, and each looks for
-    those of all.
-    """
+class RoundTrip:
+    """The result of a round trip: every machine wrote a file and looked for those of the others."""
 
     failed: dict[str, str]
-    """Machines that cannot write, look or delete there, and why."""
-    blind: list[tuple[str, str]]
-    """Who does not see what whom wrote."""
+    """Machines that could not write, list or delete files there, and why."""
+    unseen: list[tuple[str, str]]
+    """Pairs of a reader and a writer, where the reader does not see the writer's file."""
 
 
-def round_trip(nodes: Iterable[str], write: Asked, look: Asked, delete: Asked) -> Trip:
-    """Have every machine write a file of its own, look for those of all, and delete its own."""
+def round_trip(
+    nodes: Iterable[str],
+    write: FileStep[None],
+    list_names: FileStep[list[str]],
+    delete: FileStep[None],
+) -> RoundTrip:
+    """Have every machine write a file, list the folder, and delete its file."""
     token = secrets.token_hex(4)
     files = {node: f"look-{token}-{number}" for number, node in enumerate(nodes)}
     failed: dict[str, str] = {}
     try:
-        failed |= _refused(write(files))
-        left = {node: file for node, file in files.items() if node not in failed}
-        found = look(left)
-        failed |= _refused(found)
+        failed |= _refusals(write(files))
+        written = _without(files, failed)
+        listings = list_names(written)
+        failed |= _refusals(listings)
     finally:
-        failed |= _refused(
-            delete({node: file for node, file in files.items() if node not in failed})
-        )
-    seeing = {node: names for node, names in found.items() if not isinstance(names, Refusal)}
-    return Trip(
-        failed,
-        [(me, other) for me, names in seeing.items() for other in left if left[other] not in names],
-    )
+        failed |= _refusals(delete(_without(files, failed)))
+    unseen = []
+    for reader, names in listings.items():
+        if isinstance(names, Refusal):
+            continue
+        unseen += [(reader, writer) for writer, file in written.items() if file not in names]
+    return RoundTrip(failed, unseen)
 
 
-def _refused(answers: Mapping[str, Any]) -> dict[str, str]:
+def _without(files: Mapping[str, str], failed: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of machines that have not failed."""
+    return {node: file for node, file in files.items() if node not in failed}
+
+
+def _refusals(answers: Mapping[str, object]) -> dict[str, str]:
+    """Return the reasons of the machines that refused."""
     return {node: str(answer) for node, answer in answers.items() if isinstance(answer, Refusal)}

@@ -1,38 +1,83 @@
-"""Files in a run folder by which a driver and its workers tell each other to stop."""
+"""Files in a run folder by which a driver and its workers reach each other."""
 
+import json
 import time
+import traceback
 from collections.abc import Callable
 
+from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.worker_group import POLL
+from distvae.train.loop import Diverged
+from distvae.train.run_folder import TakenOver
 
 STOP_FILE = "stop-{}"
-"""A file in the run folder that asks the workers of an owner to stop after their batch."""
-REFUSED_FILE = "refused-{}.json"
-"""Why a worker of an owner cannot go on, and would not if it began again."""
-LEFT = tuple(name.partition("{")[0] for name in (STOP_FILE, REFUSED_FILE))
-"""How what an earlier owner left begins."""
-AFAR = 2.0  # seconds between two looks at a run folder that is not in a file system of this machine
+"""A file that asks the workers of an owner to stop after their batch."""
+WORKER_ERROR_FILE = "refused-{}.json"
+"""The error of a worker that would occur again after a restart."""
+POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
+"""Seconds between two looks at a folder on a disk of this machine, or elsewhere."""
+PREFIXES = tuple(name.partition("{")[0] for name in (STOP_FILE, WORKER_ERROR_FILE))
+
+
+def delete_stop_files(folder: Folder) -> None:
+    """Delete the files that earlier owners left."""
+    for name in folder.list_files():
+        if name.startswith(PREFIXES):
+            folder.delete(name)
 
 
 def request_stop(folder: Folder, owner: str) -> None:
-    """Ask those who train for an owner to stop; whoever trains for another goes on."""
+    """Ask the workers of an owner to stop; those of other owners go on."""
     folder.write(STOP_FILE.format(owner), b"")
 
 
+def cancel_stop(folder: Folder, owner: str) -> None:
+    """Delete the request to stop, if there is one."""
+    folder.delete(STOP_FILE.format(owner))
+
+
 def stop_requested(folder: Folder, owner: str) -> Callable[[], bool]:
-    """Whether a file in a folder asks to stop, looked for now and then."""
-    found, due = False, 0.0
+    """Return a function that tells whether a stop was requested, looking now and then."""
+    found, next_look = False, 0.0
 
     def look() -> bool:
-        nonlocal found, due
-        if not found and time.monotonic() >= due:
-            found, due = folder.has(STOP_FILE.format(owner)), time.monotonic() + _poll(folder)
+        nonlocal found, next_look
+        if not found and time.monotonic() >= next_look:
+            found = folder.has(STOP_FILE.format(owner))
+            next_look = time.monotonic() + poll_seconds(folder)
         return found
 
     return look
 
 
-def _poll(folder: Folder) -> float:
-    """Seconds between two looks at a folder."""
-    return AFAR if folder.remote else POLL
+def poll_seconds(folder: Folder) -> float:
+    """Return the seconds between two looks at a folder."""
+    return POLL_REMOTE if folder.remote else POLL_LOCAL
+
+
+def write_worker_error(folder: Folder, owner: str, error: Exception) -> None:
+    """Write an error for the driver, with the traceback of one that nobody foresaw."""
+    text = str(error)
+    if not isinstance(error, (Refusal, Diverged)):
+        text = "".join(traceback.format_exception(error))
+    record = json.dumps({"kind": type(error).__name__, "text": text})
+    folder.write(WORKER_ERROR_FILE.format(owner), record.encode())
+
+
+def has_worker_error(folder: Folder, owner: str) -> bool:
+    """Return whether a worker of an owner wrote an error."""
+    return folder.has(WORKER_ERROR_FILE.format(owner))
+
+
+def raise_worker_error(folder: Folder, owner: str) -> None:
+    """Raise the error that a worker wrote, if there is one, and delete its file."""
+    if not has_worker_error(folder, owner):
+        return
+    name = WORKER_ERROR_FILE.format(owner)
+    record = json.loads(folder.read(name))
+    folder.delete(name)
+    foreseen: tuple[type[Exception], ...] = (Refusal, TakenOver, Diverged)
+    for kind in foreseen:
+        if kind.__name__ == record["kind"]:
+            raise kind(record["text"])
+    raise RuntimeError(record["text"])

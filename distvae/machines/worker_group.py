@@ -1,4 +1,4 @@
-"""Who trains together, and the wait until there is room for them."""
+"""The workers that train together, and the wait until Ray has room for them."""
 
 import math
 import re
@@ -6,36 +6,39 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 from distvae.config import Train
 from distvae.config.schema import check
 from distvae.config.values import NonNegative
 from distvae.files.refusal import Refusal
+from distvae.machines.autoscaler import requested_resources
+from distvae.machines.ray_api import RayApi
 from distvae.train.loop import Interrupted
 
-POLL = 0.3  # seconds between two looks at what there is
-SMALLEST = 1e-4  # part of a GPU that Ray can count
+POLL_SECONDS = 0.3
+"""Seconds between two looks at the resources of Ray."""
+SMALLEST_SHARE = 1e-4
+"""The smallest part of a GPU that Ray can count."""
 
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Who trains."""
+    """The number of workers that train together, and the Ray cluster that provides them."""
 
     min_workers: int
     max_workers: int
     gpus: float | None = 0.0
-    """Of each worker; None: one, if Ray has any."""
+    """GPUs of each worker; None: one, if Ray has any."""
     address: str | None = None
-    """Of a Ray that runs; without one it is started here."""
+    """Address of a running Ray; None: start one on this machine."""
     wait: float = 0.0
-    """Seconds to wait for machines that are still to come."""
+    """Seconds to wait for machines that have not joined."""
 
     @classmethod
     def parse(
         cls, text: str, gpus: float | None = None, address: str | None = None, wait: float = 0.0
     ) -> "WorkerGroup":
-        """`N`, or `LEAST:MOST` for as many as there are."""
+        """Return the group for `--workers N`, or `--workers MIN:MAX` for as many as fit."""
         parts = text.split(":")
         if len(parts) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,5}", part) for part in parts):
             raise Refusal(
@@ -49,22 +52,24 @@ class WorkerGroup:
 
 
 def checked_wait(seconds: float) -> float:
-    """Return the seconds of --wait, if they are a number."""
+    """Return the seconds of --wait, or raise a Refusal if they are no number of seconds."""
     return float(check("--wait", NonNegative, seconds))
 
 
 def refuse_gpu_share(option: str, gpus: float | None) -> None:
-    """Refuse what Ray cannot give a process of its GPUs."""
-    if gpus is None:
+    """Refuse a number of GPUs that Ray cannot give a process."""
+    if not gpus:
         return
-    if gpus and not (SMALLEST <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
+    is_share = SMALLEST_SHARE <= gpus <= 1
+    is_whole = gpus > 1 and gpus % 1 == 0
+    if not is_share and not is_whole:
         raise Refusal(
             f"{option}: {gpus:g}; a part of one, such as 0.25, or a whole number expected"
         )
 
 
 def refuse_hidden_gpus(option: str, gpus: float | None, device: str) -> None:
-    """Refuse to train on GPUs that are to be hidden."""
+    """Refuse to train on GPUs that an option hides."""
     if gpus == 0 and device == "cuda":
         raise Refusal(
             f"{option}: 0 hides the GPUs, but train.device is 'cuda'; 1, or train.device=cpu,"
@@ -72,80 +77,80 @@ def refuse_hidden_gpus(option: str, gpus: float | None, device: str) -> None:
         )
 
 
-def gpus_per_process(asked: float | None, device: str, there: float) -> float:
-    """Return the GPUs that each process asks Ray for, where Ray has so many.
+def gpus_per_process(requested: float | None, device: str, available: float) -> float:
+    """Return the GPUs that each process requests from Ray.
 
-    What was asked for; else one, if there are any and `train.device` lets the process use it.
+    Without a request that is one, if Ray has any and `train.device` lets the process use it.
     """
-    if asked is not None:
-        return asked
-    return 1.0 if device == "cuda" or (device == "auto" and there) else 0.0
+    if requested is not None:
+        return requested
+    uses_gpu = device == "cuda" or (device == "auto" and available > 0)
+    return 1.0 if uses_gpu else 0.0
 
 
 def suggest_gpu_options(workers: int, gpus: float, device: str) -> str:
-    """Say how so many workers could train that would each have a GPU of their own, were there as
-    many.
-    """
+    """Return the options with which so many workers could train on too few GPUs."""
+    suggestions = []
     share = math.floor(100 / math.ceil(workers / gpus)) / 100 if gpus else 0.0
-    sharing = f"--gpus-per-worker {share:g} to share them, " if share else ""
-    without = "train.device=cpu" if device == "cuda" else "--gpus-per-worker 0"
-    return f"{sharing}{without} to train on the CPU, "
+    if share:
+        suggestions.append(f"--gpus-per-worker {share:g} to share them, ")
+    on_cpu = "train.device=cpu" if device == "cuda" else "--gpus-per-worker 0"
+    suggestions.append(f"{on_cpu} to train on the CPU, ")
+    return "".join(suggestions)
 
 
 def wait_for_workers(
-    ray: Any, group: WorkerGroup, config: Train, stop: Callable[[], object]
+    ray: RayApi, group: WorkerGroup, config: Train, stop: Callable[[], object]
 ) -> Generator[str, None, WorkerGroup]:
-    """Return the group with its GPUs, once Ray has room for it; refuse it if the time to come in is
-    over by then.
-    """
-    from distvae.machines.autoscaler import requested_resources
+    """Wait until Ray has room for a group; return the group with the GPUs of each worker.
 
+    Raise a Refusal if there is no room within `group.wait` seconds.
+    """
     deadline = time.monotonic() + group.wait
     threads = config.threads or 1
-    settled = _settled(ray, group, config.device)
-    if group.wait and (lack := _lack(ray.cluster_resources(), settled, threads)):
-        yield f"{lack}; waiting up to {group.wait:.0f} s for more"
-    needs = {"CPU": threads, "GPU": settled.gpus or 0.0}
-    with requested_resources(needs, group.max_workers) if group.wait else nullcontext():
-        while lack := _lack(ray.cluster_resources(), settled, threads):
+    settled = _with_gpus(ray, group, config.device)
+    shortage = describe_shortage(ray.cluster_resources(), settled, threads)
+    if group.wait and shortage:
+        yield f"{shortage}; waiting up to {group.wait:.0f} s for more"
+    bundle = {"CPU": threads, "GPU": settled.gpus or 0.0}
+    with requested_resources(bundle, group.max_workers) if group.wait else nullcontext():
+        while shortage:
             if stop():
                 raise Interrupted
             if time.monotonic() >= deadline:
-                few = group.gpus is None and "GPUs" in lack
-                ways = (
-                    suggest_gpu_options(
-                        group.min_workers, ray.cluster_resources().get("GPU", 0.0), config.device
-                    )
-                    if few
-                    else ""
-                )
                 raise Refusal(
-                    f"{lack}; {ways}fewer workers, more machines, or --wait SECONDS for those to"
-                    " come expected"
+                    f"{shortage}; {_gpu_suggestions(ray, group, config.device, shortage)}fewer"
+                    " workers, more machines, or --wait SECONDS for those to come expected"
                 )
-            time.sleep(POLL)
-            settled = _settled(
-                ray, group, config.device
-            )  # machines that came may have the first GPUs
+            time.sleep(POLL_SECONDS)
+            settled = _with_gpus(ray, group, config.device)  # new machines may bring the first GPUs
+            shortage = describe_shortage(ray.cluster_resources(), settled, threads)
     return settled
 
 
-def _settled(ray: Any, group: WorkerGroup, device: str) -> WorkerGroup:
-    """Return the group with the GPUs of each worker, by what Ray has now."""
-    return replace(
-        group, gpus=gpus_per_process(group.gpus, device, ray.cluster_resources().get("GPU", 0.0))
-    )
+def _with_gpus(ray: RayApi, group: WorkerGroup, device: str) -> WorkerGroup:
+    """Return the group with the GPUs of each worker, by the present resources."""
+    available = ray.cluster_resources().get("GPU", 0.0)
+    return replace(group, gpus=gpus_per_process(group.gpus, device, available))
 
 
-def missing(ray: Any, group: WorkerGroup, threads: int) -> str:
-    """Say what the fewest workers need that Ray does not have now."""
-    return _lack(ray.cluster_resources(), group, threads)
+def _gpu_suggestions(ray: RayApi, group: WorkerGroup, device: str, shortage: str) -> str:
+    """Return options for too few GPUs, where their number was not requested."""
+    if group.gpus is not None or "GPUs" not in shortage:
+        return ""
+    available = ray.cluster_resources().get("GPU", 0.0)
+    return suggest_gpu_options(group.min_workers, available, device)
 
 
-def _lack(there: Mapping[str, float], group: WorkerGroup, threads: int) -> str:
-    """Say what the fewest workers need that is not there."""
-    for name, each in {"CPU": threads, "GPU": group.gpus or 0.0}.items():
-        if group.min_workers * each > there.get(name, 0) + 1e-6:
-            needed = f"{group.min_workers} workers need {group.min_workers * each:g} {name}s"
-            return f"--workers: {needed}, and Ray has {there.get(name, 0):g}"
+def describe_shortage(available: Mapping[str, float], group: WorkerGroup, threads: int) -> str:
+    """Describe what the fewest workers of a group need that is not available; '' if they fit."""
+    per_worker = {"CPU": threads, "GPU": group.gpus or 0.0}
+    for name, count in per_worker.items():
+        needed = group.min_workers * count
+        found = available.get(name, 0)
+        if needed > found + 1e-6:
+            return (
+                f"--workers: {group.min_workers} workers need {needed:g} {name}s, and Ray has"
+                f" {found:g}"
+            )
     return ""

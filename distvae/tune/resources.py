@@ -10,7 +10,7 @@ from typing import Any
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
 from distvae.machines.worker_group import (
-    POLL,
+    POLL_SECONDS,
     WorkerGroup,
     checked_wait,
     gpus_per_process,
@@ -190,7 +190,7 @@ def wait_for_capacity(
                 break
             if stop():
                 raise KeyboardInterrupt
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
     if not settled.room(found, threads):
         lack = f"{settled.option}: {settled.lack(found, threads)}"
         ways = resources.instead(found, device)

@@ -60,7 +60,7 @@ def test_machines_are_called_for_as_long_as_one_waits_and_then_no_more(
         if len(heard) == 2:
             raise ConnectionError
 
-    monkeypatch.setattr(autoscaler, "AGAIN", 0.001)
+    monkeypatch.setattr(autoscaler, "REQUEST_INTERVAL", 0.001)
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", request_resources)
     with requested_resources({"CPU": 2, "GPU": 0}, 2):
         assert often.wait(60)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines.preemption import Notices
+from distvae.machines.preemption import PreemptionNotices
 from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records
 from distvae.train.team import ALONE, LocalTeam, Team
@@ -38,7 +38,7 @@ def listening(team: Team, pace: float) -> list[int]:
         asked.append(0)
         return frozenset("ab"[: len(asked) // 3])
 
-    notices = Notices(team, ask, lambda machines: None)
+    notices = PreemptionNotices(team, ask, lambda machines: None)
     notices.every = 0.01
     heard = []
     for call in range(500):
@@ -57,7 +57,7 @@ def test_all_workers_hear_of_a_machine_at_the_same_call_and_once() -> None:
 
 def test_nothing_is_heard_where_nothing_is_said() -> None:
     said: list[frozenset[str]] = []
-    notices = Notices(ALONE, frozenset, said.append)
+    notices = PreemptionNotices(ALONE, frozenset, said.append)
     assert not any(notices() for _ in range(1000))
     assert not said
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.machines.running_lock import RUNNING, refuse_if_running
+from distvae.machines.running_lock import LOCK_FILE, refuse_if_running
 
 HOLD = (
     "from distvae.machines.running_lock import mark_running\n"
@@ -36,7 +36,7 @@ def held(name: str) -> "subprocess.Popen[str]":
 
 def test_nothing_runs_on_a_head_that_never_ran_anything() -> None:
     refuse_if_running()
-    assert not Path(RUNNING).expanduser().exists()
+    assert not Path(LOCK_FILE).expanduser().exists()
 
 
 def test_as_long_as_one_command_runs_whatever_its_end_ray_is_not_restarted() -> None:

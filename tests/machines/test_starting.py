@@ -17,7 +17,7 @@ import pytest
 
 from distvae.files.refusal import Refusal
 from distvae.machines import ray_head
-from distvae.machines.local_ray import started
+from distvae.machines.local_ray import local_ray
 from distvae.machines.ray_session import OBJECT_STORE_BYTES, SETTINGS, never_stop
 from tests.train.commands import PLAIN, command
 from tests.train.processes import below, remaining
@@ -62,7 +62,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_late_agent_holds_nobody_up(agent: str, place: Path) -> None:
     late = "1000" if agent == AGENTS[0] else "20"  # Ray's node process would abort after 15 s
     (place / "fate").write_text(f"{agent} {late} 9")
-    with started(1, OBJECT_STORE_BYTES, never_stop) as local:
+    with local_ray(1, OBJECT_STORE_BYTES, never_stop) as local:
         assert stat.S_IMODE(local.folder.parent.stat().st_mode) == 0o700
         assert len(list(place.glob("met-*"))) == 1, "the first attempt stands"
 
@@ -70,7 +70,7 @@ def test_a_late_agent_holds_nobody_up(agent: str, place: Path) -> None:
 @pytest.mark.slow
 def test_a_node_process_that_dies_is_started_again(place: Path) -> None:
     (place / "fate").write_text(f"{AGENTS[1]} dies 1")
-    with started(1, OBJECT_STORE_BYTES, never_stop) as local:
+    with local_ray(1, OBJECT_STORE_BYTES, never_stop) as local:
         assert local.address.startswith("127.0.0.1:")
 
 
@@ -119,18 +119,18 @@ def test_ray_ends_with_a_process_that_is_killed(place: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_stop_that_was_asked_for_before_is_heeded(place: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), started(1, OBJECT_STORE_BYTES, lambda: signal.SIGTERM):
+    with pytest.raises(KeyboardInterrupt), local_ray(1, OBJECT_STORE_BYTES, lambda: signal.SIGTERM):
         pass
 
 
 def test_what_a_killed_ray_left_is_removed_by_the_next_one_and_nothing_else(tmp_path: Path) -> None:
-    held, lock = ray_head.private_folder(tmp_path)
-    left, other = ray_head.private_folder(tmp_path)
+    held, lock = ray_head.make_private_folder(tmp_path)
+    left, other = ray_head.make_private_folder(tmp_path)
     fcntl.flock(other, fcntl.LOCK_UN)
     (left / "ray").mkdir()
     (tmp_path / "distvae-ray-being-made").mkdir()
     (tmp_path / "distvae-other").mkdir()
-    ray_head.sweep(tmp_path)
+    ray_head.remove_abandoned_folders(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         held.name,
         "distvae-ray-being-made",
@@ -145,13 +145,13 @@ def test_sockets_have_paths_that_are_short_enough(
     folder: str, used: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", folder)
-    assert ray_head.temporary() == Path(used)
+    assert ray_head.temporary_folder() == Path(used)
 
 
 def test_a_refusal_names_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distvae.machines.local_ray.PROGRAM", Path(os.devnull))
     with (
         pytest.raises(Refusal, match="--address of a Ray that runs"),
-        started(1, OBJECT_STORE_BYTES, never_stop),
+        local_ray(1, OBJECT_STORE_BYTES, never_stop),
     ):
         pass

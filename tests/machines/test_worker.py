@@ -11,10 +11,11 @@ import pytest
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
-from distvae.machines.driver import _conclude, _dismiss
-from distvae.machines.node_watch import Roll
-from distvae.machines.ray_session import _tell, ray_session
-from distvae.machines.stop_files import REFUSED_FILE, request_stop, stop_requested
+from distvae.machines.driver import _raise_outcome, _stop_workers
+from distvae.machines.node_watch import NodeWatch
+from distvae.machines.ray_messages import print_shortened
+from distvae.machines.ray_session import ray_session
+from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
 from distvae.machines.worker_group import WorkerGroup
 from distvae.train.loop import Interrupted
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
@@ -86,23 +87,23 @@ def test_who_trains_for_one_owner_does_not_heed_what_stops_another(tmp_path: Pat
     folder = Folder(tmp_path)
     request_stop(folder, "former")
     folder.write(
-        REFUSED_FILE.format("former"),
+        WORKER_ERROR_FILE.format("former"),
         json.dumps({"kind": "Refusal", "text": "another training"}).encode(),
     )
     assert not stop_requested(folder, "present")()
-    _conclude(False, folder, "present")
+    _raise_outcome(False, folder, "present")
     assert stop_requested(folder, "former")()
     with pytest.raises(Refusal, match="another training"):
-        _conclude(True, folder, "former")
+        _raise_outcome(True, folder, "former")
     assert folder.list_files() == [], "what was told is no longer of use"
     with pytest.raises(Interrupted):
-        _conclude(True, folder, "former")
+        _raise_outcome(True, folder, "former")
 
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
     """Workers that do not stop, and are not waited for."""
-    monkeypatch.setattr(driver, "PATIENCE", 0.0)
+    monkeypatch.setattr(driver, "STOP_SECONDS", 0.0)
     over = threading.Event()
     thread = threading.Thread(target=over.wait)
     thread.start()
@@ -115,7 +116,7 @@ def left_by_an_error(running: threading.Thread, folder: Folder) -> None:
     try:
         raise InterruptedError
     finally:
-        _dismiss(running, folder, "owner")
+        _stop_workers(running, folder, "owner")
 
 
 @pytest.mark.parametrize("place", ["run", "file/run"])
@@ -129,27 +130,27 @@ def test_workers_that_do_not_stop_hide_no_error(
 
 def test_machines_that_are_lost_and_what_is_waited_for_are_told_once() -> None:
     machines, lack = {"a": "10.0.0.1", "b": "10.0.0.2"}, [""]
-    called = Roll(lambda: machines, lambda: lack[0])
-    assert called.look() == []
+    watch = NodeWatch(lambda: machines, lambda: lack[0])
+    assert watch.describe_changes() == []
     del machines["b"]
     lack[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
-    assert called.look() == [
+    assert watch.describe_changes() == [
         "machine 10.0.0.2 is lost",
         (
             "--workers: 4 workers need 4 CPUs, and Ray has 2; training goes on when there is room"
             " for them"
         ),
     ]
-    assert called.look() == []
+    assert watch.describe_changes() == []
     machines["c"], lack[0] = "10.0.0.3", ""
-    assert called.look() == ["machine 10.0.0.3 has come"]
+    assert watch.describe_changes() == ["machine 10.0.0.3 has joined"]
 
 
 def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])
-    _tell(text, tmp_path / "told.txt")
+    print_shortened(text, tmp_path / "told.txt")
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'told.txt'})\n")
     assert (tmp_path / "told.txt").read_text() == f"{text}\n"

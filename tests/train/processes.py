@@ -20,7 +20,7 @@ PHASES = {
     "report": ("ray/train/v2/api/train_fn_utils.py", {"report"}),
     "snapshot": ("distvae/train/session.py", {"save"}),
     "record": ("distvae/train/session.py", {"_write_down"}),
-    "put": ("distvae/machines/shards.py", {"put", "drain", "_hear"}),
+    "put": ("distvae/machines/shards.py", {"put", "drain", "_wait_for_puts"}),
     "E-step": ("distvae/train/loop.py", {"_ahead"}),
     "M-step": ("distvae/train/loop.py", {"step"}),
     "validation": ("distvae/train/loop.py", {"validate"}),

@@ -22,7 +22,7 @@ from distvae.machines.doctor import verdicts
 from distvae.machines.doctor.diagnosis import Line, merged
 from distvae.machines.doctor.ssh_host import Answer, Host
 from distvae.machines.ray_session import SETTINGS
-from distvae.machines.shared_folder import Asked, round_trip
+from distvae.machines.shared_folder import FileStep, round_trip
 
 HERE = "here"
 BLANKS = re.compile(
@@ -294,7 +294,9 @@ def shared(pool: ThreadPoolExecutor, machines: list[Host], storage: str | None) 
         )
 
 
-def _by_each(pool: ThreadPoolExecutor, machines: list[Host], script: Callable[[str], str]) -> Asked:
+def _by_each(
+    pool: ThreadPoolExecutor, machines: list[Host], script: Callable[[str], str]
+) -> FileStep[Any]:
     """A machine's part of a round trip, done by ssh."""
     by_address = {host.address: host for host in machines}
 

@@ -9,12 +9,18 @@ from typing import Any
 import distvae
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.cluster_check import shared
+from distvae.machines.cluster_check import round_trip_on_nodes
 from distvae.machines.doctor import verdicts
 from distvae.machines.doctor.diagnosis import Line, merged
 from distvae.machines.doctor.facts import Facts, behind, clock, gather, room
-from distvae.machines.nodes import each
-from distvae.machines.shared_folder import Asked, leave, round_trip, seen, take_away
+from distvae.machines.nodes import run_on_nodes
+from distvae.machines.shared_folder import (
+    FileStep,
+    delete_marker,
+    list_files,
+    round_trip,
+    write_marker,
+)
 from distvae.track import Store, without_secrets
 
 HERE = "here"
@@ -73,7 +79,7 @@ def _of_machines(ray: Any, root: Path, folder: Folder | None) -> list[Line]:
     try:
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         names, here = named(nodes), gather()
-        answers = each(ray, nodes, gather)
+        answers = run_on_nodes(nodes, gather)
         facts = {
             node: answer for node, answer in answers.items() if not isinstance(answer, Refusal)
         }
@@ -145,7 +151,7 @@ def named(nodes: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _time(ray: Any, node: str) -> Callable[[], Any]:
-    return lambda: each(ray, [node], clock)[node]
+    return lambda: run_on_nodes([node], clock)[node]
 
 
 def ahead(there: Callable[[], Any], here: Callable[[], float] = time.time) -> tuple[float, float]:
@@ -199,7 +205,10 @@ def _made(file: Path, parent: Path) -> Line:
 def _alone(folder: Folder) -> Iterator[Line]:
     """The storage as this machine sees it."""
     trip = round_trip(
-        [HERE], _by_this(leave, folder), _by_this(_look, folder), _by_this(take_away, folder)
+        [HERE],
+        _by_this(write_marker, folder),
+        _by_this(_look, folder),
+        _by_this(delete_marker, folder),
     )
     yield from verdicts.storage(trip, {HERE: HERE}, str(folder))
     if not folder.remote and not trip.failed:
@@ -207,10 +216,10 @@ def _alone(folder: Folder) -> Iterator[Line]:
 
 
 def _look(place: str, _: str) -> list[str]:
-    return seen(place)
+    return list_files(place)
 
 
-def _by_this(what: Callable[[str, str], Any], folder: Folder) -> Asked:
+def _by_this(what: Callable[[str, str], Any], folder: Folder) -> FileStep[Any]:
     """A machine's part of a round trip, done by this process."""
 
     def answer(file: str) -> Any:
@@ -224,9 +233,9 @@ def _by_this(what: Callable[[str, str], Any], folder: Folder) -> Asked:
 
 def _together(ray: Any, names: Mapping[str, str], folder: Folder) -> Iterator[Line]:
     """The storage as the machines of a Ray see it."""
-    trip = shared(ray, names, folder)
+    trip = round_trip_on_nodes(names, folder)
     yield from verdicts.storage(trip, names, str(folder))
     if not folder.remote:
-        for node, found in each(ray, names, behind, folder.place).items():
+        for node, found in run_on_nodes(names, behind, folder.place).items():
             if node not in trip.failed and not isinstance(found, Refusal):
                 yield from verdicts.disk(names[node], "storage", str(folder), found)

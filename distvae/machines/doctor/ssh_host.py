@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from distvae.files.refusal import Refusal
 from distvae.machines.doctor.diagnosis import Line, size
 from distvae.machines.doctor.verdicts import GIB, clocks
-from distvae.machines.running_lock import RUNNING
+from distvae.machines.running_lock import LOCK_FILE
 
 CONNECT = 5  # seconds in which a machine has to answer
 PATIENCE = 60  # seconds that a command there may take
@@ -36,8 +36,8 @@ say pgrep "$(command -v pgrep)"
 say python "$(PYTHON --version 2>&1 | head -n 1)"
 say venv "$(PYTHON -c 'import ensurepip, venv; print("yes")' 2>/dev/null)"
 say free "$(df -Pk "$HOME" | awk 'END {{ print $4 }}')"
-if [ -e {RUNNING} ] && command -v flock >/dev/null; then
-  flock -n 9 9<{RUNNING} || say running "$(head -c 200 {RUNNING} | tr '\\n' ' ')"
+if [ -e {LOCK_FILE} ] && command -v flock >/dev/null; then
+  flock -n 9 9<{LOCK_FILE} || say running "$(head -c 200 {LOCK_FILE} | tr '\\n' ' ')"
 fi
 say time "$(date +%s.%N)"
 """

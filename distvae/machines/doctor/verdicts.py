@@ -9,7 +9,7 @@ from typing import Any
 from distvae.machines.doctor.diagnosis import Line, size
 from distvae.machines.doctor.facts import Facts, normalised
 from distvae.machines.doctor.sockets import is_open
-from distvae.machines.shared_folder import STORAGE, Trip
+from distvae.machines.shared_folder import STORAGE_REMEDY, RoundTrip
 
 MIB, GIB = 2**20, 2**30
 INSTALL = "pip install -c requirements.lock -e ."
@@ -346,7 +346,7 @@ def _some(ports: list[int]) -> str:
 
 
 def storage(
-    trip: Trip, names: Mapping[str, str], folder: str, remedy: str = STORAGE
+    trip: RoundTrip, names: Mapping[str, str], folder: str, remedy: str = STORAGE_REMEDY
 ) -> Iterator[Line]:
     """Who writes to the storage, and who sees what others write there."""
     for node, why in trip.failed.items():
@@ -357,13 +357,13 @@ def storage(
             f"{folder}: {why}",
             "a place that this machine may write to",
         )
-    for reader in dict.fromkeys(reader for reader, _ in trip.blind):
-        unseen = [names[writer] for other, writer in trip.blind if other == reader]
+    for reader in dict.fromkeys(reader for reader, _ in trip.unseen):
+        unseen = [names[writer] for other, writer in trip.unseen if other == reader]
         found = f"{folder}: what {', '.join(unseen)} writes there is not seen by {names[reader]}"
         yield Line(
             "bad", "storage", names[reader], found, f"a place that all machines share: {remedy}"
         )
-    blind = {reader for reader, _ in trip.blind}
+    blind = {reader for reader, _ in trip.unseen}
     for node, name in names.items():
         if node not in blind and node not in trip.failed:
             seen = f"{folder}: written, and what each other machine writes is seen"

@@ -15,7 +15,7 @@ from distvae.machines.doctor import verdicts
 from distvae.machines.doctor.diagnosis import Line, count, merged
 from distvae.machines.doctor.examination import ahead, named
 from distvae.machines.doctor.facts import Facts, gather
-from distvae.machines.shared_folder import Trip, round_trip
+from distvae.machines.shared_folder import RoundTrip, round_trip
 
 GIB = 2**30
 FACTS: Facts = gather() | {
@@ -171,13 +171,13 @@ def test_a_round_trip_tells_all_pairs_and_leaves_nothing(count: int, data: st.Da
     trip = round_trip(nodes, write, look, delete)
     able = [node for node in nodes if node not in barred]
     assert set(trip.failed) == barred
-    assert set(trip.blind) == {
+    assert set(trip.unseen) == {
         (me, other) for me in able for other in able if folder_of[me] != folder_of[other]
     }
     assert not any(folders.values())
     lines = verdicts.storage(trip, {node: node for node in nodes}, "/shared")
     assert {line.where for line in lines if line.state == "bad"} == barred | {
-        me for me, _ in trip.blind
+        me for me, _ in trip.unseen
     }
 
 
@@ -191,7 +191,7 @@ def test_a_file_that_cannot_be_deleted_is_a_fault() -> None:
         lambda files: {"a": list(files.values())},
         lambda _: {"a": Refusal("denied")},
     )
-    assert trip == Trip({"a": "denied"}, [])
+    assert trip == RoundTrip({"a": "denied"}, [])
 
 
 def test_the_lock_is_read_and_other_versions_are_noted_not_condemned() -> None:
