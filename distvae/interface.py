@@ -1,22 +1,28 @@
-"""An E-step returns a posterior; a model bounds log p(x) with it.
+"""The protocols that models and E-steps follow.
 
-Whether that posterior came from an encoder's forward pass or from a search over binary states is
-the E-step's affair. Everything downstream speaks of posteriors and of `expect(q, f)`. One
-convention holds throughout: a bound is in nats per data point, and larger is better.
+An E-step returns a posterior, and a model bounds log p(x) with it. Whether that posterior came from
+an encoder's forward pass or from a search over binary states is known to the E-step alone;
+everything else uses posteriors and `expect(q, f)`. A bound is in nats per row, and larger is
+better.
 
-Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a latent
-state.
+A model follows `LatentModel`, an E-step follows `EStep`. Either follows as many of the other
+protocols as it has something to do for: training asks by `isinstance`.
+
+Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a code.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
+
+Sums: TypeAlias = dict[str, Tensor]
+"""Sums over rows, by name. They add over batches and over workers."""
 
 
 class Batch(NamedTuple):
@@ -25,122 +31,218 @@ class Batch(NamedTuple):
     x: Tensor
     """(B, D) observations."""
     row: Tensor
-    """(B,) where each sample lives in its dataset, on the host whatever the device: stores find
-    populations by it.
-    """
+    """(B,) the numbers of the rows in their dataset. They stay on the host, whatever the device."""
     mask: Tensor | None = None
     """(B, D) True where x was observed; None when all of it was."""
 
     @classmethod
     def of(cls, x: Tensor, row: Tensor) -> "Batch":
-        """Rows whose missing values are NaN."""
-        seen = ~x.isnan()
-        return cls(x, row) if bool(seen.all()) else cls(x.where(seen, 0.0), row, seen)
+        """Return rows whose missing values are NaN."""
+        observed = ~x.isnan()
+        if bool(observed.all()):
+            return cls(x, row)
+        return cls(x.where(observed, 0.0), row, observed)
 
 
+@runtime_checkable
 class Posterior(Protocol):
-    """An approximation of p(z | x); the prior it is measured against travels with it."""
+    """An approximation of p(z | x). It carries the prior that it is measured against."""
 
     @property
     def code(self) -> Tensor:
-        """(B, H) the representation of x: mu | a | gamma * mu | E_q[z]."""
+        """(B, H) the mean of z, which represents x."""
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """States (B, S, H) and weights (B, S). Zero draws leave nothing to chance: the mean, or all
-        kept states.
+        """Return states (B, S, H) and their weights (B, S).
+
+        Without draws the states are fixed: the mean, or all states of a finite posterior.
         """
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """(B, S) log p(z) - log q(z) at points of it."""
+        """Return log p(z) - log q(z), (B, S), at points of this posterior."""
+
+
+@runtime_checkable
+class Expects(Protocol):
+    """A posterior that computes expectations in a way of its own."""
+
+    def expect(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return E_q[f(z)], (B, ...), without draws."""
+
+
+class Module(Protocol):
+    """The part of torch's `nn.Module` that training and run folders use."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what is learned."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield what is learned, by name."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield this module and all inside it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters and buffers, by name."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
+        """Set parameters and buffers, by name."""
+
+    def to(self, device: torch.device) -> Self:
+        """Move parameters and buffers to a device."""
+
+    def eval(self) -> Self:
+        """Leave the mode of training."""
 
 
 Q = TypeVar("Q", contravariant=True)
+Q_co = TypeVar("Q_co", covariant=True)
+M = TypeVar("M", contravariant=True)
+S = TypeVar("S")
 
 
-class LatentModel(Protocol[Q]):
-    """p(x, z), and how it is fitted given posteriors."""
+class LatentModel(Module, Protocol[Q]):
+    """A model p(x, z) that is fitted with posteriors of type Q."""
 
-    def prepare(self, blocks: Iterable[Tensor]) -> None:
-        """Take what is needed from the training data before the first epoch."""
+    @property
+    def code_size(self) -> int:
+        """H, the number of values of a code."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, S, H) -> (B, S, D): E[x | z]."""
+        """Return E[x | z]: (B, S, H) -> (B, S, D)."""
 
-    def prior(self, noise: Noise, estep: Any) -> Tensor:
-        """(B, 1, H) states drawn from the prior, one for each row of the noise."""
+    def prior(self, noise: Noise, estep: "AnyEStep") -> Tensor:
+        """Return codes (B, 1, H) drawn from the prior, one for each row of the noise."""
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        """(B, S) log p(x | z) over what was observed."""
+        """Return log p(x | z), (B, S), over the values that were observed."""
 
     def bound(self, batch: Batch, q: Q, noise: Noise) -> Tensor:
-        """(B,) an estimate of a lower bound of log p(x)."""
+        """Return an estimate (B,) of a lower bound of log p(x)."""
 
     def objective(self, batch: Batch, q: Q, noise: Noise) -> Tensor:
-        """(B,) what training maximises: the bound, or what stands in for it (relaxed gates, beta,
-        penalties).
-        """
-
-    def project(self) -> None:
-        """After a step: return to the feasible set, such as unit-norm columns."""
-
-    def at(self, step: float) -> None:
-        """Where training stands, for warm-ups; infinity is their end."""
-
-    def statistics(self, batch: Batch, q: Q, noise: Noise) -> dict[str, Tensor]:
-        """Sums over the batch, which add over batches and workers."""
-
-    def maximise(self, total: dict[str, Tensor]) -> None:
-        """Closed-form updates from an epoch's statistics."""
-
-    def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
-        """What this model alone has to tell of an epoch."""
+        """Return what training maximises, (B,): the bound, or a relaxed or penalised form of it."""
 
 
-M = TypeVar("M", contravariant=True)
-Q_co = TypeVar("Q_co", covariant=True)
-
-
-class EStep(Protocol[M, Q_co]):
-    """Where posteriors come from."""
-
-    block: int
-    """Rows that `ahead` looks at together; 0 where there is nothing to do before a batch."""
-
-    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Take what is needed from the training data before the first epoch: statistics, first
-        states.
-        """
-
-    def search_block(self, model: M, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Improve the posteriors of a block of rows whose batches come next; sums worth knowing."""
-
-    def prefetch(self, rows: Tensor) -> None:
-        """These are the rows of the block after this one."""
-
-    def drain(self) -> None:
-        """Wait until what was found is where it belongs."""
-
-    def telemetry(self) -> dict[str, float]:
-        """What there is to tell of keeping it, since the last time."""
+class EStep(Module, Protocol[M, Q_co]):
+    """An E-step: it finds the posteriors of models of type M."""
 
     def __call__(self, model: M, batch: Batch) -> Q_co:
-        """Posteriors of rows in training."""
+        """Return the posteriors of rows in training."""
 
-    def infer(self, model: M, batch: Batch, sweeps: int) -> Q_co:
-        """Posteriors under a frozen model; nothing is kept. Sweeps improve those of new data; rows
-        need none.
+    def infer(self, model: M, batch: Batch, sweeps: int | None = None) -> Q_co:
+        """Return posteriors under a model that does not change; keep nothing.
+
+        A search over new data takes so many sweeps, by default those of its configuration. With
+        none it returns the posteriors of rows in training.
         """
 
-    def save(self, folder: Path, name: str) -> list[Any]:
-        """Write what is no weight, such as populations; what a checkpoint has to remember of it."""
 
-    def load(self, folder: Path, kept: Sequence[Any]) -> None:
-        """The inverse of `save`, given what those of all workers returned."""
+AnyModel: TypeAlias = LatentModel[Any]
+"""A model. The posteriors it takes are those of its E-step, which the configuration decides."""
+AnyEStep: TypeAlias = EStep[Any, Posterior]
+"""An E-step. The models it takes are decided by the configuration."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A model or an E-step that looks at the training data before the first epoch."""
+
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+        """Take statistics of the data, or first states of the rows that this worker holds."""
+
+
+@runtime_checkable
+class HasOutput(Protocol):
+    """A model whose decoder returns a parameter of the likelihood, such as a logit or log power."""
+
+    def output(self, z: Tensor) -> Tensor:
+        """Return that parameter: (..., H) -> (..., D)."""
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A model with warm-ups or temperatures."""
+
+    def at(self, step: float) -> None:
+        """Set what depends on the number of steps taken; infinity ends all warm-ups."""
+
+
+@runtime_checkable
+class Projects(Protocol):
+    """A model whose parameters are constrained, such as to columns of unit norm."""
+
+    def project(self) -> None:
+        """Return to the feasible set after a step."""
+
+
+@runtime_checkable
+class ClosedForm(Protocol[Q]):
+    """A model of which parameters have closed-form updates, once for each epoch."""
+
+    def statistics(self, batch: Batch, q: Q, noise: Noise) -> Sums:
+        """Return the sums over a batch that the updates need."""
+
+    def maximise(self, total: Sums) -> None:
+        """Update the parameters from an epoch's sums."""
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """A model or an E-step with figures of its own for the record of an epoch."""
+
+    def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
+        """Return figures by name, from an epoch's sums over so many rows."""
+
+
+@runtime_checkable
+class Searches(Protocol[M]):
+    """An E-step that improves the posteriors of a block of rows before training on them."""
+
+    @property
+    def block_size(self) -> int:
+        """The number of rows that are searched together."""
+
+    def search_block(self, model: M, batch: Batch, noise: Noise) -> Sums:
+        """Improve the posteriors of a block; return sums for the record of the epoch."""
+
+
+@runtime_checkable
+class Persistent(Protocol[S]):
+    """An E-step or a store with state beside its weights, such as populations."""
+
+    def save(self, folder: Path | str, generation: str) -> list[S]:
+        """Write new files into a folder; return the entries by which a checkpoint names them."""
+
+    def load(self, folder: Path | str, files: Sequence[S]) -> None:
+        """Read the state back from the files that all workers saved."""
+
+
+@runtime_checkable
+class Asynchronous(Protocol):
+    """An E-step or a store that reads and writes populations in the background."""
+
+    def prefetch(self, rows: Tensor) -> None:
+        """Start to read the populations of these rows: the next block."""
+
+    def drain(self) -> None:
+        """Wait until everything is written."""
+
+    def timings(self) -> dict[str, float]:
+        """Return the seconds spent waiting since the last call, and the restarts, by name."""
+
+
+def prepare(part: Module, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+    """Show the training data to a model or an E-step, if it wants to see it."""
+    if isinstance(part, Prepares):
+        part.prepare(blocks, held, seed)
 
 
 def expect(
     q: Posterior, f: Callable[[Tensor], Tensor], draws: int = 0, noise: Noise | None = None
 ) -> Tensor:
-    """E_q[f(z)], (B, ...): the weighted sum of f over the posterior's points."""
+    """Return E_q[f(z)], (B, ...): the weighted sum of f over the posterior's points."""
+    if draws == 0 and isinstance(q, Expects):
+        return q.expect(f)
     z, weight = q.points(draws, noise)
     return torch.einsum("bs,bs...->b...", weight, f(z))

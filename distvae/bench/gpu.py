@@ -22,6 +22,7 @@ from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
+from distvae.interface import prepare
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import order
 from distvae.train.devices import select_device
@@ -192,8 +193,9 @@ def trainer_of(work: Work, device: torch.device) -> Trainer:
     config, rows = work
     model, estep = assemble(config, rows.shape[1])
     blocks = [torch.from_numpy(rows)]
-    model.prepare(blocks)
-    estep.prepare(blocks, Lanes.of(len(rows), config.train.batch).held(), config.train.seed)
+    held = Lanes.of(len(rows), config.train.batch).held()
+    for part in (model, estep):
+        prepare(part, blocks, held, config.train.seed)
     return Trainer(config.train, model, estep, rows, rows[:BLOCK], ALONE, device)
 
 

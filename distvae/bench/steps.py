@@ -18,6 +18,7 @@ from distvae.config import Config
 from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
+from distvae.interface import prepare
 from distvae.numerics.lanes import Lanes
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
@@ -103,7 +104,7 @@ def trainer_on_noise(config: Config) -> Trainer:
     x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
     agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, config.data.dims)
-    estep.prepare([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
+    prepare(estep, [torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
     return Trainer(config.train, model, estep, x, x[:1])
 
 

@@ -29,8 +29,9 @@ from distvae.data.examples import scene
 from distvae.data.signals import read
 from distvae.data.windows.patches import Grid
 from distvae.estep import assemble
+from distvae.estep.truncated import Search
 from distvae.files.memory import peak_memory
-from distvae.interface import Batch
+from distvae.interface import Batch, prepare
 from distvae.models.population import tabulate
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise, order
@@ -135,6 +136,7 @@ def measure(
     estep, mstep = scale * sum(t.estep for t in times), scale * sum(t.mstep for t in times)
     rate = 2 * PRODUCT**3 / min(t.product for t in times)
     dense = len(data) * case.work / rate
+    assert isinstance(trainer.estep, Search)
     kept = trainer.estep.store.get(torch.arange(BATCH))
     return {
         "all_rows": len(data),
@@ -187,13 +189,14 @@ def _trainer(case: Case, rows: Array, epochs: int) -> Trainer:
     config = settings(case, epochs)
     agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, rows.shape[1])
-    estep.prepare([torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
+    prepare(estep, [torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
     return Trainer(config.train, model, estep, rows, rows)
 
 
 def _timed(trainer: Trainer, clock: Clock) -> Iterator[Times]:
     """One epoch, block by block."""
     product = _fastest_product(clock)
+    assert isinstance(trainer.estep, Search)
     for rows in _cut(np.arange(len(trainer.train)), BLOCK):
         noise = Noise(0, trainer.position.epoch, torch.from_numpy(rows))
         batch = Batch(torch.from_numpy(trainer.train[rows]), noise.row)

@@ -1,18 +1,17 @@
 """Where posteriors come from, and how a model meets its E-step."""
 
-from typing import Any
-
 import torch
 
 from distvae import models
 from distvae.config import Config
 from distvae.estep import amortised, truncated
 from distvae.estep.registry import build, register
+from distvae.interface import AnyEStep, AnyModel
 
 __all__ = ["amortised", "assemble", "build", "register", "truncated"]
 
 
-def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[Any, Any]:
+def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[AnyModel, AnyEStep]:
     """Return the untrained model and E-step of a configuration.
 
     Their first weights are a function of the seed.

@@ -1,13 +1,14 @@
 """The classes that implement the families of E-steps."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from distvae.config.registry import Family, Registry
+from distvae.interface import AnyEStep, AnyModel
 
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., AnyEStep])
 
-ESTEPS: Registry[Callable[..., Any]] = Registry("estep")
+ESTEPS: Registry[Callable[..., AnyEStep]] = Registry("estep")
 
 
 def register(config: type) -> Callable[[C], C]:
@@ -18,6 +19,6 @@ def register(config: type) -> Callable[[C], C]:
     return ESTEPS.register(config)
 
 
-def build(config: Family, model: Any) -> Any:
+def build(config: Family, model: AnyModel) -> AnyEStep:
     """Return the untrained E-step of a configuration, for a model."""
     return ESTEPS.implementation(config)(config, model)

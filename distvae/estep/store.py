@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from distvae.files.memory import available_memory, gigabytes
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.interface import Persistent
 from distvae.numerics.lanes import HeldRows, Lanes
 
 VERSION = 2
@@ -51,15 +52,14 @@ class PopulationFile(TypedDict):
     layout: Layout
 
 
-class PopulationStore(Protocol):
-    """The kept states of every row, which travel in blocks.
+class PopulationStore(Persistent[PopulationFile], Protocol):
+    """A store of the states that are kept for every row, which travel in blocks.
 
-    Row numbers are on the host. Words are given from any device, and returned where the store keeps
-    them.
+    Row numbers are on the host. Words are put from any device, and returned on that of the store.
     """
 
     def initialise(self, draw: Draw) -> None:
-        """Fill it with the first states of all rows."""
+        """Draw the first states of all rows."""
 
     def get(self, rows: Tensor) -> Tensor:
         """(B, S, W) the words of these rows."""
@@ -67,20 +67,16 @@ class PopulationStore(Protocol):
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows."""
 
-    def prefetch(self, rows: Tensor) -> None:
-        """Have the words of these rows brought here: the next block."""
 
-    def drain(self) -> None:
-        """Wait until all that was put is where it belongs."""
+@runtime_checkable
+class KeepsPopulations(Protocol):
+    """An E-step that keeps its states in a store of populations."""
 
-    def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
-        """Write new files of a generation; how a checkpoint names them."""
+    def use_store(self, store: PopulationStore) -> None:
+        """Keep the populations in a store that other workers see."""
 
-    def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
-        """Fill it from the files of a generation, however many holders wrote them."""
-
-    def telemetry(self) -> dict[str, float]:
-        """What there is to tell since the last time."""
+    def allocate(self, held: HeldRows) -> None:
+        """Reserve memory for the states of these rows, unless a store was given."""
 
 
 class LocalStore(nn.Module):
@@ -115,16 +111,6 @@ class LocalStore(nn.Module):
     def _index(self, rows: Tensor) -> Tensor:
         """Return where each of these rows stands, beside the words."""
         return self.held.index(rows).to(self.words.device, non_blocking=True)
-
-    def prefetch(self, rows: Tensor) -> None:
-        """Nothing to bring: all rows are here."""
-
-    def drain(self) -> None:
-        """Nothing to wait for."""
-
-    def telemetry(self) -> dict[str, float]:
-        """Nothing to tell."""
-        return {}
 
     def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
         """Write all rows to a new Arrow file; how a checkpoint names it."""

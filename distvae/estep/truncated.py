@@ -1,9 +1,8 @@
-"""E-steps that keep binary states for each data point: evolution, random draws, and all states
-there are.
+"""E-steps whose posteriors are truncated to binary states: evolution, random draws, and all states.
 
-A block of rows is visited at once, under the parameters of that moment; its minibatches then take
-the improved states from the store, and weigh them under the parameters of theirs. Any set of
-distinct states gives a valid bound.
+The searches keep a population of states for each row. They improve the populations of a block of
+rows at a time, under the parameters of that moment. The minibatches of the block then train on the
+improved states, weighed under their own parameters. Any set of distinct states gives a valid bound.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,158 +16,168 @@ from distvae import config
 from distvae.estep.block import Block
 from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
 from distvae.estep.registry import register
-from distvae.estep.stateless import Stateless
-from distvae.estep.store import Draw, LocalStore, PopulationFile, PopulationStore, empty_populations
-from distvae.interface import Batch
+from distvae.estep.store import (
+    Draw,
+    LocalStore,
+    PopulationFile,
+    PopulationStore,
+    empty_populations,
+)
+from distvae.interface import Asynchronous, Batch, Sums
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
 from distvae.models.tvae import TVAE, Truncated
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
-SAMPLED = 256  # rows of a block whose states are counted
+SAMPLED = 256  # rows of a block whose distinct states are counted
 FIRST = -3  # the epoch whose draws make the first states
 
 
 class Search(nn.Module):
-    """Populations, and how a visit improves them."""
+    """A search that keeps a population of states for each row."""
 
     store: PopulationStore
-    shared = False
 
     def __init__(self, config: config.Truncation, model: TVAE) -> None:
         super().__init__()
         self.config, self.latent = config, model.code_size
-        self.visited: Block | None = None
+        self.uses_given_store = False
+        self.last_block: Block | None = None
 
     @property
     def ranked(self) -> bool:
-        """Whether kept states stand by rank."""
+        """Whether the states of a row are kept in order of their probability."""
         return False
 
     @property
-    def block(self) -> int:
-        """Rows of a visit."""
+    def block_size(self) -> int:
+        """The number of rows that are searched together."""
         return self.config.block
 
     def use_store(self, store: PopulationStore) -> None:
-        """Keep the populations there, where other workers may see them, not in this process."""
-        self.store, self.shared = store, True
+        """Keep the populations in a store that other workers see, not in this process."""
+        self.store, self.uses_given_store = store, True
 
     def allocate(self, held: HeldRows) -> None:
-        """Make room for the states of these rows, unless there is."""
-        if not self.shared:
-            words = empty_populations(
-                len(held.rows()), self.config.states, words_of(self.latent), self.config.mapped
-            )
-            self.store = LocalStore(words, held, stays=self.config.mapped is not None)
+        """Reserve memory for the states of these rows, unless a store was given."""
+        if self.uses_given_store:
+            return
+        width = words_of(self.latent)
+        words = empty_populations(len(held.rows()), self.config.states, width, self.config.mapped)
+        self.store = LocalStore(words, held, stays=self.config.mapped is not None)
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Draw the first states of every row that is held here."""
+        """Draw the first states of every row that this worker holds."""
         self.allocate(held)
-        self.visited = None
-        self.store.initialise(self._first(seed))
+        self.last_block = None
+        self.store.initialise(self._first_states(seed))
 
-    def _first(self, seed: int) -> Draw:
-        """How rows come to their first states."""
-        states = common_states if self.config.first == "common" else first_states
-        return partial(states, self.config.states, self.latent, seed)
+    def _first_states(self, seed: int) -> Draw:
+        """Return the function that draws the first states of rows."""
+        draw = common_states if self.config.first == "common" else first_states
+        return partial(draw, self.config.states, self.latent, seed)
 
     def prefetch(self, rows: Tensor) -> None:
-        """These are the rows of the next visit."""
-        self.store.prefetch(rows)
+        """Start to read the states of these rows: the next block."""
+        if isinstance(self.store, Asynchronous):
+            self.store.prefetch(rows)
 
     def drain(self) -> None:
-        """Wait until what was found is where it belongs."""
-        self.store.drain()
+        """Wait until all improved states are in the store."""
+        if isinstance(self.store, Asynchronous):
+            self.store.drain()
 
-    def telemetry(self) -> dict[str, float]:
-        """What the store has to tell of an epoch."""
-        return self.store.telemetry()
+    def timings(self) -> dict[str, float]:
+        """Return the seconds that this worker waited for the store."""
+        return self.store.timings() if isinstance(self.store, Asynchronous) else {}
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """New states (B, C, W) and their log-joints."""
+        """Return new states (B, C, W) and their log-joints, given the kept ones and theirs."""
         raise NotImplementedError
 
     @torch.no_grad()
     def improve(
         self, model: TVAE, batch: Batch, words: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """The best distinct states of the kept and the new, and how many are new."""
+        """Return the best distinct states of the kept and the new, and how many are new."""
         value = model.score(batch, words)
         new, new_value = self.candidates(model, batch, words, value, noise)
         states, values = torch.cat([words, new], 1), torch.cat([value, new_value], 1)
         better, place = keep_best(states, values, words.shape[1], self.ranked)
         return better, (place >= words.shape[1]).sum()
 
-    def search_block(self, model: TVAE, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Visit the rows of a block; how many states were replaced, and how many of a sample are
-        distinct.
+    def search_block(self, model: TVAE, batch: Batch, noise: Noise) -> Sums:
+        """Improve the states of a block of rows.
+
+        Return how many states were replaced, and how many of a sample are distinct.
         """
-        better, replaced = self.improve(model, batch, self._kept(batch), noise)
+        better, replaced = self.improve(model, batch, self._kept_states(batch), noise)
         self.store.put(batch.row, better)
-        self.visited = Block.of(batch.row, better)
+        self.last_block = Block.of(batch.row, better)
         distinct, place = tabulate(better[:SAMPLED])
-        counts = {"distinct": len(distinct), "looked_at": place.numel()}
-        return {"substitutions": replaced} | {
-            name: replaced.new_full((), count) for name, count in counts.items()
+        return {
+            "substitutions": replaced,
+            "distinct": replaced.new_full((), len(distinct)),
+            "looked_at": replaced.new_full((), place.numel()),
         }
 
-    def forward(self, model: TVAE, batch: Batch) -> Truncated:
-        """Posteriors on the kept states of rows in training."""
-        return model.posterior(batch, self._kept(batch))
+    def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
+        """Return the states replaced in each row, and the share of distinct states."""
+        if "looked_at" not in total:
+            return {}
+        return {
+            "substitutions": float(total["substitutions"]) / rows,
+            "distinct_states": float(total["distinct"] / total["looked_at"]),
+        }
 
-    def _kept(self, batch: Batch) -> Tensor:
-        """Return the states kept for these rows, beside their values: of the last block, or from
-        the store.
-        """
-        found = self.visited.find(batch.row) if self.visited else None
-        return (
-            self.store.get(batch.row).to(batch.x.device, non_blocking=True)
-            if found is None
-            else found
-        )
+    def __call__(self, model: TVAE, batch: Batch) -> Truncated:
+        """Return the posteriors of rows in training, on their kept states."""
+        return model.posterior(batch, self._kept_states(batch))
+
+    def _kept_states(self, batch: Batch) -> Tensor:
+        """Return the states of these rows, on their device: from the last block or the store."""
+        found = self.last_block.find(batch.row) if self.last_block else None
+        if found is None:
+            found = self.store.get(batch.row).to(batch.x.device, non_blocking=True)
+        return found
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
-        """Posteriors of new data; with no sweeps, of rows in training, whose states are kept
-        already.
-        """
+        """Return the posteriors of new data; with no sweeps, of rows in training."""
         if sweeps == 0:
-            return self.forward(model, batch)
+            return self(model, batch)
         row = batch.row.to(batch.x.device)
-        words = self._first(0)(row)
+        words = self._first_states(0)(row)
         for sweep in range(self.config.sweeps if sweeps is None else sweeps):
             words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, row))
         return model.posterior(batch, words)
 
-    def save(self, folder: Path, name: str) -> list[PopulationFile]:
-        """Write the populations held here into a run folder; what a checkpoint has to remember of
-        them.
-        """
-        return self.store.save(folder, name)
+    def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
+        """Write the populations that this worker holds into a run folder."""
+        return self.store.save(folder, generation)
 
-    def load(self, folder: Path, kept: Sequence[PopulationFile]) -> None:
-        """Take from what all holders saved the populations held here."""
-        self.visited = None
-        self.store.load(folder, kept)
+    def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
+        """Read the populations that this worker holds from the files of all workers."""
+        self.last_block = None
+        self.store.load(folder, files)
 
 
 @register(config.Evolution)
 class Evolution(Search):
-    """Parents selected by fitness, children mutated, generations long."""
+    """A search in which fit states become parents and their mutated children compete with them."""
 
     config: config.Evolution
 
     @property
     def ranked(self) -> bool:
-        """Whether parents are looked for by the rank of the last visit."""
+        """Whether parents are chosen by their rank in the last search."""
         return self.config.selection == "released"
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """All children of all generations; those of one are the parents' pool of the next."""
+        """Return the children of all generations; each generation's parents are from the last."""
         found: list[tuple[Tensor, Tensor]] = [(words, value)]
         for stage in range(self.config.generations):
             parents = select(*found[-1], self.config.parents, self.config.selection, noise, stage)
@@ -191,20 +200,20 @@ class Evolution(Search):
 
 @register(config.RandomSearch)
 class RandomSearch(Search):
-    """Independent draws from Bernoulli(1 / H)."""
+    """A search by independent draws from Bernoulli(1 / H)."""
 
     config: config.RandomSearch
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """States with one active bit on average."""
+        """Return states with one active bit on average."""
         new = bernoulli(self.config.draws, self.latent, noise, "child")
         return new, model.score(batch, new)
 
 
 @register(config.Exact)
-class Exact(Stateless):
+class Exact(nn.Module):
     """The exact posterior, on all 2^H states."""
 
     def __init__(self, config: config.Exact, model: TVAE) -> None:
@@ -212,24 +221,25 @@ class Exact(Stateless):
         place = torch.arange(model.code_size)
         self.words = pack((torch.arange(2**model.code_size).unsqueeze(-1) >> place) & 1)
 
-    def forward(self, model: TVAE, batch: Batch) -> Truncated:
-        """The posterior of every row."""
+    def __call__(self, model: TVAE, batch: Batch) -> Truncated:
+        """Return the posterior of every row."""
         return model.posterior(batch, self.words.to(batch.x.device).expand(len(batch.x), -1, -1))
 
-    def infer(self, model: TVAE, batch: Batch, sweeps: int = 0) -> Truncated:
-        """The same, for new data."""
-        return self.forward(model, batch)
+    def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
+        """Return the posterior of new data, which is as exact."""
+        return self(model, batch)
 
 
 def common_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
-    """(B, S, W) the same distinct states for all rows, drawn from Bernoulli(1 / H)."""
+    """Return distinct states (B, S, W), common to all rows, drawn from Bernoulli(1 / H)."""
     return first_states(count, latent, seed, torch.zeros_like(rows[:1])).expand(len(rows), -1, -1)
 
 
 def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
-    """(B, S, W) distinct states for each row, drawn from Bernoulli(1 / H).
+    """Return distinct states (B, S, W) for each row, drawn from Bernoulli(1 / H).
 
-    Where these run out, the next are drawn as changes of those before, until all rows have enough.
+    If these are too few, changed copies of the states drawn before are added until all rows have
+    enough.
     """
     pool = bernoulli(3 * count, latent, Noise(seed, FIRST, rows), "state")
     for draw in range(1, 1000):
@@ -243,8 +253,9 @@ def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
 
 
 def _earliest(pool: Tensor, count: int) -> Tensor:
-    """(B, count, W) the first distinct states of each row, in their order, so that later draws
-    change no row.
+    """Return the first distinct states of each row, (B, count, W), in the order of the pool.
+
+    Later draws therefore change no row that had enough.
     """
     age = torch.arange(pool.shape[1], dtype=torch.float32, device=pool.device).expand(len(pool), -1)
     return take(pool, keep_best(pool, -age, count)[1].sort(1).values)

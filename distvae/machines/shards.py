@@ -244,7 +244,7 @@ class ShardedStore:
         """Return the status of each shard."""
         return self._call_all("status")
 
-    def telemetry(self) -> dict[str, float]:
+    def timings(self) -> dict[str, float]:
         """Return the seconds spent waiting since the last call, and the restarts of shards."""
         figures = {f"store_{what}_seconds": value for what, value in self.seconds.items()}
         self.seconds = dict.fromkeys(self.seconds, 0.0)

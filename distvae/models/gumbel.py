@@ -11,13 +11,12 @@ least divergence. While it cools, the temperature falls from `hot` by the same f
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distvae.config import GumbelModel
-from distvae.interface import Batch
+from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.posteriors import Binary, Encoded, Encoder
 from distvae.models.registry import register
 from distvae.models.vae import VAE
@@ -63,7 +62,7 @@ class Gumbel(VAE):
             q, prior_logits=self.pi.logit().expand_as(q.logits), temperature=self.temperature
         )
 
-    def prior(self, noise: Noise, estep: Any) -> Tensor:
+    def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
         """(B, 1, H) binary states drawn from pi."""
         return (noise.uniform("spike", 1, self.code_size) < self.pi).to(self.pi.dtype)
 
@@ -74,7 +73,7 @@ class Gumbel(VAE):
         left = max(0.0, 1 - step / config.cooling) if config.cooling else 0.0
         self.temperature = config.temperature * math.pow(config.hot / config.temperature, left)
 
-    def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> dict[str, Tensor]:
+    def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
         """Also how active each latent is."""
         active = q.code.sum(0)
         return super().statistics(batch, q, noise) | {
@@ -82,12 +81,12 @@ class Gumbel(VAE):
             "rows": active.new_full((), len(batch.x)),
         }
 
-    def maximise(self, total: dict[str, Tensor]) -> None:
+    def maximise(self, total: Sums) -> None:
         """The prior, if it is learned."""
         super().maximise(total)
         if self.config.prior == "learned":
             self.pi.copy_((total["active"] / total["rows"]).clamp(*PI))
 
-    def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
+    def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
         """How many latents are active on average."""
         return {"active": float(total["active"].sum() / total["rows"])}

@@ -38,7 +38,15 @@ class Redrawable(Protocol):
 
 
 Encoder = Callable[[Tensor], Encoded]
-"""From transformed inputs to posteriors."""
+"""A function from transformed inputs to posteriors."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """An E-step with an encoder."""
+
+    def encode(self, u: Tensor) -> Encoded:
+        """Return the posterior of transformed inputs."""
 
 
 def log_normal(z: Tensor, mean: Tensor | float, log_variance: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """The classes that implement the families of models."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from distvae.config.registry import Family, Registry
+from distvae.interface import AnyModel
 
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., AnyModel])
 
-MODELS: Registry[Callable[..., Any]] = Registry("model")
+MODELS: Registry[Callable[..., AnyModel]] = Registry("model")
 
 
 def register(config: type) -> Callable[[C], C]:
@@ -19,7 +20,7 @@ def register(config: type) -> Callable[[C], C]:
     return MODELS.register(config)
 
 
-def build(config: Family, dims: int, shape: tuple[int, ...] = ()) -> Any:
+def build(config: Family, dims: int, shape: tuple[int, ...] = ()) -> AnyModel:
     """Return the untrained model of a configuration, for observations of a size and shape."""
     model = MODELS.implementation(config)
     if getattr(config, "net", "flat") == "conv":

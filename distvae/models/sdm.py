@@ -11,13 +11,12 @@ posterior mean, the release draws a sample (`eval.latent`).
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distvae.config import SDMModel
-from distvae.interface import Batch
+from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.posteriors import Encoded, GaussianHead, LearnedVariance
 from distvae.models.registry import register
 from distvae.models.vae import VAE
@@ -76,7 +75,7 @@ class SDM(VAE):
         """Heads for `a`."""
         return GaussianHead(width, self.code_size, LearnedVariance)
 
-    def prior(self, noise: Noise, estep: Any) -> Tensor:
+    def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
         """(B, 1, k) codes with the training set's mean variances, since each data point has its
         own.
         """
@@ -100,7 +99,7 @@ class SDM(VAE):
         if self.config.dictionary == "learned":
             self.dictionary.div_(self.dictionary.norm(dim=0))
 
-    def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> dict[str, Tensor]:
+    def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
         """Also the variances gamma, for sampling."""
         assert isinstance(q, LearnedVariance)
         gamma = q.prior_log_variance.exp().sum(0)
@@ -109,7 +108,7 @@ class SDM(VAE):
             "rows": gamma.new_full((), len(batch.x)),
         }
 
-    def maximise(self, total: dict[str, Tensor]) -> None:
+    def maximise(self, total: Sums) -> None:
         """The mean variances."""
         super().maximise(total)
         self.variance.copy_(total["gamma"] / total["rows"])

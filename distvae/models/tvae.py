@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distvae.config import TVAEModel
-from distvae.interface import Batch
+from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian
 from distvae.models.nets import mlp
 from distvae.models.population import States, heaviest, rounded, tabulate
 from distvae.models.registry import register
+from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
 LEAST = 1e-5  # that a latent is active, or is not
@@ -49,6 +50,8 @@ class Truncated:
     """(B, S) log p(x | z)."""
     log_prior: Tensor
     """(B, S) log p(z)."""
+    model: "TVAE"
+    """The model that decoded the states."""
 
     @property
     def states(self) -> Tensor:
@@ -74,6 +77,21 @@ class Truncated:
     def best(self) -> Tensor:
         """(B, H) the kept state of largest probability."""
         return self.states[torch.arange(len(self.place)), self.log_joint.argmax(1)]
+
+    def expect(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return E_q[f(z)], (B, ...), with f computed once for each distinct state.
+
+        The mean that the model decodes is known already.
+        """
+        if f == self.model.decode:
+            value = self.model.likelihood.mean(self.output)
+        else:
+            value = f(self.table.dense(self.weight.dtype)[:, None])[:, 0]
+        flat = value.reshape(len(value), -1)
+        mean = functional.embedding_bag(
+            self.place, flat, per_sample_weights=self.weight, mode="sum"
+        )
+        return mean.reshape(len(mean), *value.shape[1:])
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """All kept states with q, or draws from them with equal weights."""
@@ -150,8 +168,8 @@ class TVAE(nn.Module):
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
 
-    def prepare(self, blocks: Iterable[Tensor]) -> None:
-        """Set sigma^2 to its first value, that of the configuration or of the data."""
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+        """Set sigma^2 to its first value: the configured one, or that of the data."""
         if isinstance(self.likelihood, Gaussian):
             given = self.config.variance
             self.likelihood.variance.fill_(_variance(blocks) if given is None else given)
@@ -166,7 +184,7 @@ class TVAE(nn.Module):
         """Bits of a state."""
         return self.config.latent
 
-    def prior(self, noise: Noise, estep: Any) -> Tensor:
+    def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
         """(B, 1, H) states drawn from the prior."""
         return (noise.uniform("state", 1, self.code_size) < self.pi).float()
 
@@ -201,12 +219,7 @@ class TVAE(nn.Module):
         together = max(1, CACHED // widest) if words.device.type == "cpu" else len(table)
         output = torch.cat([self.output(part) for part in table.split(together)])
         density = self.likelihood.pairs(batch.x, output, place, batch.mask)
-        return Truncated(table, place, output, density, self.log_prior(table)[place])
-
-    def restored(self, q: Truncated) -> Tensor:
-        """(B, D) E_q[x], from what the states of q were decoded to."""
-        mean = self.likelihood.mean(q.output)
-        return functional.embedding_bag(q.place, mean, per_sample_weights=q.weight, mode="sum")
+        return Truncated(table, place, output, density, self.log_prior(table)[place], self)
 
     def score(self, batch: Batch, words: Tensor) -> Tensor:
         """(B, S) log p(x, z) of states (B, S, W)."""
@@ -238,15 +251,12 @@ class TVAE(nn.Module):
         hidden: Tensor = nn.Sequential(*inner)(states)
         return known_linear(hidden, last.weight, last.bias, output)
 
-    def project(self) -> None:
-        """Nothing to return to."""
-
     def at(self, step: float) -> None:
         """Let the hidden layers learn when the decoder was linear for as long as asked."""
         for layer in self.hidden:
             layer.requires_grad_(step >= self.config.linear)
 
-    def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> dict[str, Tensor]:
+    def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> Sums:
         """What pi and sigma^2 need; and how many rows expect so many active latents."""
         code = q.code
         count = (
@@ -258,21 +268,17 @@ class TVAE(nn.Module):
             "counts": count.bincount(minlength=self.code_size + 1),
         } | sums
 
-    def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
-        """Latents active on average and in which rows, and dead; states replaced per row, and
-        distinct; sigma.
+    def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
+        """Return how many latents are active on average and in which rows, how many are dead, and
+        sigma.
         """
-        rows = float(total["counts"].sum())
         told = {"active": float(self.pi.sum())} | _deciles(total["counts"])
         told["dead"] = float((self.pi * rows < DEAD).sum())
-        if "looked_at" in total:
-            told["substitutions"] = float(total["substitutions"]) / rows
-            told["distinct_states"] = float(total["distinct"] / total["looked_at"])
         if isinstance(self.likelihood, Gaussian):
             told["sigma"] = float(self.likelihood.variance.sqrt())
         return told
 
-    def maximise(self, total: dict[str, Tensor]) -> None:
+    def maximise(self, total: Sums) -> None:
         """pi is the mean activity, sigma^2 the mean squared error."""
         self.pi.copy_(total["active"] / total["counts"].sum())
         self.likelihood.maximise(total)

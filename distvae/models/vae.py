@@ -7,14 +7,11 @@ The speech papers' "VAE" is this with the Itakura-Saito likelihood. beta weighs 
 the objective alone; the bound that is reported has weight one, so that it is one.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from distvae.config import Decoder, VAEModel
-from distvae.interface import Batch
+from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.likelihoods import LIKELIHOODS
 from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
@@ -33,62 +30,57 @@ class VAE(nn.Module):
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.beta = config.beta
 
-    def prepare(self, blocks: Iterable[Tensor]) -> None:
-        """Nothing to take from the training data."""
-
     @property
     def code_size(self) -> int:
-        """Values of a latent state."""
+        """The number of values of a code."""
         return self.config.latent
 
     def head(self, width: int) -> nn.Module:
-        """What turns an encoder's features into this model's posterior."""
+        """Return the layer from an encoder's features to this model's posterior."""
         return GaussianHead(width, self.code_size)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """The posterior of transformed inputs, with its prior."""
+        """Return the posterior of transformed inputs, with its prior."""
         return encode(u)
 
-    def prior(self, noise: Noise, estep: Any) -> Tensor:
-        """(B, 1, H) states drawn from the prior, one for each row of the noise."""
+    def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
+        """Return codes (B, 1, H) drawn from the prior."""
         return noise.normal("slab", 1, self.code_size)
 
     def output(self, z: Tensor) -> Tensor:
-        """The likelihood's parameter."""
-        return self.decoder(z)  # type: ignore[no-any-return]
+        """Return the likelihood's parameter."""
+        output: Tensor = self.decoder(z)
+        return output
 
     def decode(self, z: Tensor) -> Tensor:
-        """E[x | z]."""
+        """Return E[x | z]."""
         return self.likelihood.mean(self.output(z))
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        """(B, S) log p(x | z)."""
-        return self.likelihood(batch.x, self.output(z), batch.mask)  # type: ignore[no-any-return]
+        """Return log p(x | z), (B, S)."""
+        density: Tensor = self.likelihood(batch.x, self.output(z), batch.mask)
+        return density
 
     def bound(self, batch: Batch, q: Encoded, noise: Noise) -> Tensor:
-        """(B,) log p(x | z) at one draw, minus the divergence."""
+        """Return log p(x | z) at one draw, minus the divergence."""
         return self.log_likelihood(batch, q.points(1, noise)[0])[:, 0] - q.kl()
 
     def objective(self, batch: Batch, q: Encoded, noise: Noise) -> Tensor:
-        """(B,) the bound with the divergence weighted by beta, minus the penalty."""
-        return (
-            self.log_likelihood(batch, q.sample(noise))[:, 0] - self.beta * q.kl() - self.penalty(q)
-        )
+        """Return the bound with the divergence weighted by beta, minus the penalty."""
+        fit = self.log_likelihood(batch, q.sample(noise))[:, 0]
+        return fit - self.beta * q.kl() - self.penalty(q)
 
     def penalty(self, q: Encoded) -> Tensor:
-        """(B,) or a scalar, nats per data point, outside the bound."""
+        """Return nats per row, (B,) or one for all, that are subtracted in the objective alone."""
         return torch.zeros(())
 
-    def project(self) -> None:
-        """Nothing to return to."""
-
     def at(self, step: float) -> None:
-        """Raise beta over its warm-up."""
+        """Set beta, which rises over its warm-up."""
         warm = self.config.beta_warmup
         self.beta = self.config.beta * min(1.0, step / warm if warm else 1.0)
 
-    def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> dict[str, Tensor]:
-        """The divergence, and what the likelihood's closed form needs."""
+    def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
+        """Return the divergence, and the sums for the likelihood's closed form."""
         sums = {"kl": q.kl().sum()}
         if self.likelihood.learns:
             z, weight = q.points(1, noise)
@@ -97,10 +89,6 @@ class VAE(nn.Module):
             )
         return sums
 
-    def telemetry(self, total: dict[str, Tensor]) -> dict[str, float]:
-        """Nothing beyond what every model tells."""
-        return {}
-
-    def maximise(self, total: dict[str, Tensor]) -> None:
-        """The likelihood's closed form."""
+    def maximise(self, total: Sums) -> None:
+        """Update the likelihood in closed form."""
         self.likelihood.maximise(total)

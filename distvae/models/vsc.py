@@ -15,13 +15,20 @@ information.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distvae.config import VSCModel
-from distvae.models.posteriors import LOG_VARIANCE, Encoded, Encoder, SpikeAndSlab, bernoulli_kl
+from distvae.interface import AnyEStep
+from distvae.models.posteriors import (
+    LOG_VARIANCE,
+    Encoded,
+    Encoder,
+    Encodes,
+    SpikeAndSlab,
+    bernoulli_kl,
+)
 from distvae.models.registry import register
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
@@ -96,14 +103,15 @@ class VSC(VAE):
             return q
         return replace(q, mean=self.warmth * q.mean, log_variance=self.warmth * q.log_variance)
 
-    def prior(self, noise: Noise, estep: Any) -> Tensor:
+    def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
         """(B, 1, H) states of spikes and slabs, from alpha or at a pseudo-input drawn for each
         row.
         """
         if self.pseudo is not None:
             choice = noise.bits("choice", 1)[:, 0].remainder(self.config.pseudo_inputs)
-            states: Tensor = estep.encode(self.pseudo.points[choice]).points(1, noise)[0]
-            return states
+            assert isinstance(estep, Encodes)
+            q = estep.encode(self.pseudo.points[choice])
+            return q.points(1, noise)[0]
         active = noise.uniform("spike", 1, self.code_size) < self.config.alpha
         return active * noise.normal("slab", 1, self.code_size)
 

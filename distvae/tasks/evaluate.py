@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distvae.config import SDMModel, TVAEModel
+from distvae.config import TVAEModel
 from distvae.data.dataset import Array
 from distvae.data.family import HasRecordings, recordings_of
 from distvae.files.output import prepare_folder
-from distvae.interface import expect
+from distvae.interface import Searches, expect
+from distvae.models.sdm import SDM
+from distvae.models.tvae import TVAE
 from distvae.numerics.measures import live_atoms
 from distvae.numerics.noise import order
 from distvae.tasks import pictures
@@ -64,7 +66,7 @@ def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
     else:
         yield from _of_speech(run, recordings, split, title, sounds)
     model = run.config.model
-    if isinstance(model, SDMModel) and model.dictionary != "identity":
+    if isinstance(run.model, SDM) and run.model.config.dictionary != "identity":
         yield (
             "dictionary",
             pictures.dictionary(run.model.dictionary.numpy(force=True), f"{title}: dictionary"),
@@ -101,14 +103,14 @@ def _of_images(run: Run, split: str, title: str) -> Iterator[pictures.Picture]:
     yield "images", pictures.pairs(as_seen(shown, run), as_seen(decoded, run), title)
     codes = run.encode(images)
     yield from _of_codes(run, codes, title)
-    if not run.estep.block and as_seen(shown, run).ndim == 4:
+    if not isinstance(run.estep, Searches) and as_seen(shown, run).ndim == 4:
         yield from of_latents(run, images, codes, title)
 
 
 def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
     """How the values of the code are distributed, and what each does alone."""
-    if isinstance(run.config.model, TVAEModel):
-        yield from _of_bits(run, codes, title)
+    if isinstance(run.model, TVAE):
+        yield from _of_bits(run, run.model, codes, title)
         return
     live = live_atoms(torch.from_numpy(codes)).numpy()
     yield "codes", pictures.code_histograms(codes, live, f"{title}: {len(codes)} codes")
@@ -129,9 +131,9 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
         yield "atoms", pictures.fields(as_seen(alone - nothing, run), names, name)
 
 
-def _of_bits(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
+def _of_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictures.Picture]:
     """How many latents are active, and what each adds to what is decoded without any."""
-    pi = run.model.pi.numpy(force=True)
+    pi = model.pi.numpy(force=True)
     yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")
     frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
     changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)

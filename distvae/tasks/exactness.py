@@ -7,7 +7,7 @@ from distvae.data import open_dataset
 from distvae.estep.truncated import Exact
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.tvae import TVAE
+from distvae.models.tvae import TVAE, Truncated
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 
@@ -40,6 +40,7 @@ def compare(run: Run, rows: int) -> dict[str, float]:
         x = torch.tensor(data[start : start + BLOCK])
         batch = Batch.of(x, torch.arange(start, start + len(x)))
         q, p, noise = run.estep(model, batch), exact(model, batch), Noise(0, EVALUATION, batch.row)
+        assert isinstance(q, Truncated)
         found["bound"] += float(model.bound(batch, q, noise).sum()) / len(data)
         found["log_likelihood"] += float(model.bound(batch, p, noise).sum()) / len(data)
         found["code_difference"] = max(

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import torch
 
-from distvae.config import TVAEModel
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows, stack
 from distvae.data.family import windows_of
-from distvae.interface import Batch, Posterior, expect
+from distvae.interface import Batch, Posterior, Sums, expect
+from distvae.models.tvae import TVAE
 from distvae.numerics.measures import effective_atoms
 from distvae.numerics.noise import EVALUATION, VALIDATION, Noise
 from distvae.tasks.judgement import Judgement
@@ -18,7 +18,7 @@ from distvae.tasks.sparsity import Strength
 from distvae.tasks.truth import judge_truth
 from distvae.train.loop import BLOCK
 from distvae.train.run import Array, Run
-from distvae.train.step import Sums, add, assess
+from distvae.train.step import add, assess
 
 
 @torch.inference_mode()
@@ -59,7 +59,7 @@ def judge_images(run: Run, split: str) -> Judgement:
 
 def _active(run: Run) -> dict[str, float]:
     """Binary latents that are active on average, by the prior that training came to."""
-    return {"active": float(run.model.pi.sum())} if isinstance(run.config.model, TVAEModel) else {}
+    return {"active": float(run.model.pi.sum())} if isinstance(run.model, TVAE) else {}
 
 
 def rows_of(run: Run, split: str) -> Rows:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from distvae.data.windows.missing import filled
 from distvae.data.windows.patches import Patches, distinct, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.interface import Batch
+from distvae.interface import AnyEStep, AnyModel, Batch, expect
 from distvae.models.population import words_of
 from distvae.tasks.closeness import closeness, gained
 from distvae.tasks.presets import corrupted_windows, restored_windows
@@ -168,7 +168,7 @@ class Restoration:
 
 @torch.inference_mode()
 def restored(
-    patches: Patches, model: Any, estep: Any, device: torch.device | str = "cpu"
+    patches: Patches, model: AnyModel, estep: AnyEStep, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
     """The array as a model has it by the states that are kept for its windows, missing values
     included.
@@ -176,7 +176,7 @@ def restored(
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):
         q = estep.infer(model, batch(patches, place, device), 0)
-        rows[place] = model.restored(q).cpu().numpy()
+        rows[place] = expect(q, model.decode).cpu().numpy()
     return patches.merged(rows)
 
 

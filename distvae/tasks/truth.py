@@ -2,17 +2,16 @@
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 import torch
 
 from distvae.config import Exact as ExactConfig
-from distvae.config import TVAEModel
 from distvae.data.dataset import Array
 from distvae.data.family import HasCauses, causes_of
 from distvae.estep.truncated import Exact
 from distvae.interface import Batch
+from distvae.models.tvae import TVAE
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.exactness import MOST
 from distvae.train.run import Run, read_config
@@ -38,7 +37,7 @@ def judge_truth(run: Run, x: Array) -> dict[str, float]:
     if run.config.data == read_config(run.path, run.info).data:
         reached = max(run.epochs(), key=lambda epoch: epoch["val_objective"])["val_bound"]
         told["reliability"] = (reached - truth) / abs(truth)
-    if isinstance(run.config.model, TVAEModel):
+    if isinstance(run.model, TVAE):
         told["recovered"] = recovered(run.model, causes)
         if run.model.code_size <= MOST:
             told |= combined(run.model, data)
@@ -57,7 +56,7 @@ def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
 
 
 @torch.no_grad()
-def combined(model: Any, data: HasCauses) -> dict[str, float]:
+def combined(model: TVAE, data: HasCauses) -> dict[str, float]:
     """log p of noiseless combinations of bars under the model, nats, beside that under what made
     its data.
     """
@@ -80,7 +79,7 @@ def combined(model: Any, data: HasCauses) -> dict[str, float]:
 
 
 @torch.no_grad()
-def recovered(model: Any, causes: Array) -> float:
+def recovered(model: TVAE, causes: Array) -> float:
     """The share of bars that are what one latent, and another for each, adds to the picture."""
     pixels = float(causes[0].sum())
     alone = (

@@ -1,4 +1,4 @@
-"""The training loop: a generator of epoch records that can stop at any batch and go on from there.
+"""The training loop: a generator of epoch records that can stop at any batch and resume from there.
 
 It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 """
@@ -16,7 +16,17 @@ from torch import Tensor
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
-from distvae.interface import Batch
+from distvae.interface import (
+    AnyEStep,
+    AnyModel,
+    Asynchronous,
+    Batch,
+    ClosedForm,
+    Reports,
+    Scheduled,
+    Searches,
+    Sums,
+)
 from distvae.numerics.arithmetic import Arithmetic
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import VALIDATION, Noise, order
@@ -24,16 +34,20 @@ from distvae.train import devices
 from distvae.train.adam import Adam
 from distvae.train.epoch import Epoch
 from distvae.train.schedule import rate
-from distvae.train.step import Sums, add, ascend, assess
+from distvae.train.step import Ascent, add, assess
 from distvae.train.team import ALONE, Team
+from distvae.train.weights import load_weights, tensors_below, weights
 
 BLOCK = 1024  # rows of a validation batch
-PATROL = 64  # batches between two looks at whether the objective is still finite
-AGREED = 16  # batches between two looks at whether any of several workers was asked to stop
+FINITE_EVERY = 64  # batches between two checks that the objective is finite
+STOP_EVERY = 16  # batches between two votes on whether several workers stop
+
+Numbers = NDArray[np.int64]
+"""Numbers of rows."""
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and did so between two batches."""
+    """Training was asked to stop, and stopped between two batches."""
 
 
 class Diverged(ArithmeticError):
@@ -42,7 +56,7 @@ class Diverged(ArithmeticError):
 
 @dataclass
 class Position:
-    """Where training stands: all of it that is neither parameter nor optimiser state."""
+    """How far training is: everything that is neither parameter nor optimiser state."""
 
     epoch: int = 0
     batch: int = 0
@@ -57,8 +71,8 @@ class Trainer:
     def __init__(
         self,
         config: Train,
-        model: Any,
-        estep: Any,
+        model: AnyModel,
+        estep: AnyEStep,
         train: Rows,
         val: Rows,
         team: Team = ALONE,
@@ -68,160 +82,154 @@ class Trainer:
         self.device = device or devices.select_device(config.device)
         self.arithmetic = Arithmetic.current(self.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
+        self.searches = self.estep if isinstance(self.estep, Searches) else None
+        self.scheduled = self.model if isinstance(self.model, Scheduled) else None
         self.train, self.val = train, val
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)
-        self.incomplete = any(
-            np.isnan(x[i : i + BLOCK]).any() for x in (train, val) for i in range(0, len(x), BLOCK)
-        )
-        self.parameters = [p for p in [*model.parameters(), *estep.parameters()] if p.requires_grad]
+        self.incomplete = _has_missing(train) or _has_missing(val)
+        both = [*self.model.parameters(), *self.estep.parameters()]
+        self.parameters = [parameter for parameter in both if parameter.requires_grad]
         self.batches = math.ceil(len(train) / config.batch)
-        self.alone = config.local_steps if team.size > 1 else 0
-        self.adam = Adam(self.parameters, ALONE if self.alone else team, self.config.clip)
+        self.local_steps = config.local_steps if team.size > 1 else 0
+        self.adam = Adam(self.parameters, ALONE if self.local_steps else team, config.clip)
+        self.ascent = Ascent(self.model, self.estep, self.adam)
         self.position = Position()
         self.range: tuple[float, ...] = ()
-        """The least and the largest value of the rows to train on, where somebody has looked."""
+        """The smallest and the largest value of the rows to train on, where they were looked at."""
         self.total: Sums = {}
-        self.searching = self.reading = (
-            0.0  # seconds of this epoch spent in visits to populations, and on data
-        )
+        self.search_seconds = 0.0
+        self.data_seconds = 0.0
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Epoch]:
         """Train, and yield a record after each epoch."""
         while self.position.epoch < self.config.epochs and not self.out_of_patience():
-            began, first = time.perf_counter(), self.position.batch
+            start, first = time.perf_counter(), self.position.batch
             self._finish_epoch(stop)
             rows = min((self.batches - first) * self.config.batch, len(self.train))
-            yield self._record(began, rows)
+            yield self._record(start, rows)
 
     def out_of_patience(self) -> bool:
-        """Whether validation has not become better for too long."""
+        """Return whether validation has not improved for too long."""
         patience = self.config.patience
         return patience is not None and self.position.epoch - self.position.best_epoch >= patience
 
     def _finish_epoch(self, stop: Callable[[], object]) -> None:
-        began, position = time.perf_counter(), self.position
+        start, position = time.perf_counter(), self.position
         schedule = self._schedule()
-        visit = max(
-            1, self.estep.block // self.config.batch
-        )  # batches that the E-step looks at together
+        block_size = self.searches.block_size if self.searches else 0
+        together = max(1, block_size // self.config.batch)  # batches of a block
         while position.batch < self.batches:
-            if position.batch % visit == 0:
-                if self._asked(stop, visit):
-                    position.seconds += time.perf_counter() - began
+            if position.batch % together == 0:
+                if self._must_stop(stop, together):
+                    position.seconds += time.perf_counter() - start
                     raise Interrupted
-                self._search_block(self._cut(schedule, visit), self._cut(schedule, visit, visit))
+                block = self._cut(schedule, together)
+                self._search_block(block, self._cut(schedule, together, together))
             self.step(self._cut(schedule, 1))
             position.batch += 1
-            if self.alone and (position.batch % self.alone == 0 or position.batch == self.batches):
+            last = position.batch == self.batches
+            if self.local_steps and (last or position.batch % self.local_steps == 0):
                 self._average()
-            if position.batch % PATROL == 0 or position.batch == self.batches:
+            if last or position.batch % FINITE_EVERY == 0:
                 self._refuse_to_diverge()
 
-    def _schedule(self) -> NDArray[np.int64]:
-        """The epoch's rows in their order; populations want every batch to take as many from each
-        of their holders.
+    def _schedule(self) -> Numbers:
+        """Return the epoch's rows in their order.
+
+        With populations every batch takes as many rows from each of their holders.
         """
         seed, epoch = self.config.seed, self.position.epoch
-        return (
-            self.held.lanes.schedule(seed, epoch)
-            if self.estep.block
-            else order(seed, epoch, len(self.train))
-        )
+        if self.searches:
+            return self.held.lanes.schedule(seed, epoch)
+        return order(seed, epoch, len(self.train))
 
-    def _own(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of some rows that are this worker's."""
-        return (
-            self.held.select(rows) if self.estep.block else rows[self.team.rank :: self.team.size]
-        )
+    def _rows_of_worker(self, rows: Numbers) -> Numbers:
+        """Return those of some rows that this worker trains on."""
+        if self.searches:
+            return self.held.select(rows)
+        return rows[self.team.rank :: self.team.size]
 
-    def _asked(self, stop: Callable[[], object], visit: int) -> bool:
-        """Whether any worker was asked to stop; several come to that agreement every few
-        batches.
-        """
+    def _must_stop(self, stop: Callable[[], object], together: int) -> bool:
+        """Return whether any worker was asked to stop; several workers vote every few batches."""
         if self.team.size == 1:
             return bool(stop())
-        if self.position.batch // visit % math.ceil(AGREED / visit) or (
-            self.alone and self.position.batch % self.alone
-        ):
+        blocks = self.position.batch // together
+        if blocks % math.ceil(STOP_EVERY / together):
             return False
-        return bool(self._together({"asked": torch.tensor(float(bool(stop())))})["asked"])
+        if self.local_steps and self.position.batch % self.local_steps:
+            return False
+        votes = self._together({"asked": torch.tensor(float(bool(stop())))})
+        return bool(votes["asked"])
 
     def _together(self, sums: Sums) -> Sums:
-        """Sums over all workers."""
-        shared = {name: sums[name].double().clone() for name in sorted(sums)}
-        self.team.sum(list(shared.values()))
-        return shared
+        """Return the sums over all workers."""
+        totals = {name: sums[name].double().clone() for name in sorted(sums)}
+        self.team.sum(list(totals.values()))
+        return totals
 
-    def _cut(self, schedule: NDArray[np.int64], batches: int, later: int = 0) -> NDArray[np.int64]:
-        """The rows of the next few batches, or of those that come so much later."""
+    def _cut(self, schedule: Numbers, batches: int, later: int = 0) -> Numbers:
+        """Return the rows of the next few batches, or of those that come so many batches later."""
         place = (self.position.batch + later) * self.config.batch
         return schedule[place : place + batches * self.config.batch]
 
-    def _search_block(self, rows: NDArray[np.int64], following: NDArray[np.int64]) -> None:
-        if self.estep.block:
-            batch, noise = self._batch(self._own(rows))
-            began = time.perf_counter()
-            add(self.total, self.estep.search_block(self.model, batch, noise))
-            self.estep.prefetch(torch.from_numpy(self._own(following)))
-            self.searching += time.perf_counter() - began
+    def _search_block(self, rows: Numbers, following: Numbers) -> None:
+        if not self.searches:
+            return
+        batch, noise = self._batch(self._rows_of_worker(rows))
+        start = time.perf_counter()
+        add(self.total, self.searches.search_block(self.model, batch, noise))
+        if isinstance(self.estep, Asynchronous):
+            self.estep.prefetch(torch.from_numpy(self._rows_of_worker(following)))
+        self.search_seconds += time.perf_counter() - start
 
-    def step(self, rows: NDArray[np.int64]) -> None:
-        """One step on these rows, at the rate of the position."""
+    def step(self, rows: Numbers) -> None:
+        """Take one step on these rows, at the learning rate of the position."""
         count = self.position.epoch * self.batches + self.position.batch
         self.adam.rate = rate(self.config, count, self.batches)
-        self.model.at(count)
-        batch, noise = self._batch(self._own(rows))
-        add(
-            self.total,
-            ascend(
-                self.model,
-                self.estep,
-                self.adam,
-                batch,
-                noise,
-                len(batch.row if self.alone else rows),
-            ),
-        )
+        if self.scheduled:
+            self.scheduled.at(count)
+        batch, noise = self._batch(self._rows_of_worker(rows))
+        of_all_workers = len(batch.row) if self.local_steps else len(rows)
+        add(self.total, self.ascent.step(batch, noise, of_all_workers))
         add(self.total, {"finite": self.total["objective"].isfinite()})
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Make the parameters of all workers, and their moments, the mean of what each came to
-        alone.
-        """
+        """Replace the parameters of all workers, and their moments, by their mean."""
         moments = [value for moments in self.adam.moments for value in moments.values()]
-        shared = [*self.parameters, *moments]
-        self.team.sum(shared)
-        for tensor in shared:
+        averaged = [*self.parameters, *moments]
+        self.team.sum(averaged)
+        for tensor in averaged:
             tensor /= self.team.size
-        self.model.project()
+        if self.ascent.projects:
+            self.ascent.projects.project()
 
-    def _batch(self, rows: NDArray[np.int64]) -> tuple[Batch, Noise]:
-        began = time.perf_counter()
+    def _batch(self, rows: Numbers) -> tuple[Batch, Noise]:
+        start = time.perf_counter()
         batch, noise = self._take(self.train, rows, self.position.epoch)
-        self.reading += time.perf_counter() - began
+        self.data_seconds += time.perf_counter() - start
         return batch, noise
 
-    def _take(self, data: Rows, rows: NDArray[np.int64], epoch: int) -> tuple[Batch, Noise]:
-        """Bring some rows to the device, and the draws that belong to them in an epoch."""
+    def _take(self, data: Rows, rows: Numbers, epoch: int) -> tuple[Batch, Noise]:
+        """Return some rows on the device, and the draws that belong to them in an epoch."""
         row = torch.from_numpy(rows)
-        return self._values(data, row), Noise(
-            self.config.seed, epoch, row.to(self.device, non_blocking=True)
-        )
+        on_device = row.to(self.device, non_blocking=True)
+        return self._values(data, row), Noise(self.config.seed, epoch, on_device)
 
     def _values(self, data: Rows, row: Tensor) -> Batch:
         x = torch.from_numpy(data[row.numpy()]).to(self.device, non_blocking=True)
         if not self.incomplete:
             return Batch(x, row)
-        seen = ~x.isnan()
-        return Batch(x.where(seen, 0.0), row, seen)
+        observed = ~x.isnan()
+        return Batch(x.where(observed, 0.0), row, observed)
 
     def _refuse_to_diverge(self) -> None:
-        told = {name: self.total[name] for name in ("objective", "finite")}
-        told = told if self.team.size == 1 else self._together(told)
-        if bool(told["objective"].isfinite()):
+        sums = {name: self.total[name] for name in ("objective", "finite")}
+        if self.team.size > 1:
+            sums = self._together(sums)
+        if bool(sums["objective"].isfinite()):
             return
-        batch, batches = int(told["finite"] / self.team.size) + 1, self.batches
+        batch, batches = int(sums["finite"] / self.team.size) + 1, self.batches
         raise Diverged(
             f"the objective is no longer finite at batch {batch} of {batches} in epoch"
             f" {self.position.epoch + 1}; a smaller train.rate may help, or train.clip"
@@ -229,34 +237,36 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Means over the validation rows: fixed draws, warm-ups ended."""
-        self.model.at(math.inf)
+        """Return means over the validation rows, with fixed draws and after all warm-ups."""
+        if self.scheduled:
+            self.scheduled.at(math.inf)
         total: Sums = {}
-        own = self._own(np.arange(len(self.val)))
-        for rows in np.split(own, range(BLOCK, len(own), BLOCK)):
+        rows_of_worker = self._rows_of_worker(np.arange(len(self.val)))
+        for rows in np.split(rows_of_worker, range(BLOCK, len(rows_of_worker), BLOCK)):
             batch, noise = self._take(self.val, rows, VALIDATION)
-            add(total, assess(self.model, self.estep.infer(self.model, batch, 0), batch, noise))
+            q = self.estep.infer(self.model, batch, 0)
+            add(total, assess(self.model, q, batch, noise))
         total = self._together(total)
-        counts = {
-            name: total["sparse_rows"] if name == "hoyer" else len(self.val) for name in total
-        }
-        return {name: float(value / counts[name]) for name, value in total.items()}
+        means = {}
+        for name, value in total.items():
+            count = total["sparse_rows"] if name == "hoyer" else len(self.val)
+            means[name] = float(value / count)
+        return means
 
-    def _record(self, began: float, rows: int) -> Epoch:
+    def _record(self, start: float, rows: int) -> Epoch:
+        """Finish an epoch: update in closed form, validate, and return its record."""
         position = self.position
         total = self._together(self.total)
-        self.model.maximise(total)
-        trained = time.perf_counter() - began
-        details = self.model.telemetry(total) | self.estep.telemetry()
-        if self.estep.block:
-            spent = {"estep_seconds": self.searching, "data_seconds": self.reading}
-            details |= spent | {"mstep_seconds": trained - sum(spent.values())}
+        if isinstance(self.model, ClosedForm):
+            self.model.maximise(total)
+        trained = time.perf_counter() - start
+        details = self._details(total, trained)
         val = self.validate()
         last_rate = self.adam.rate
         best = val["objective"] > position.best
         position.epoch, position.batch = position.epoch + 1, 0
-        self.total, self.searching, self.reading = {}, 0.0, 0.0
-        position.seconds += time.perf_counter() - began
+        self.total, self.search_seconds, self.data_seconds = {}, 0.0, 0.0
+        position.seconds += time.perf_counter() - start
         if best:
             position.best, position.best_epoch = val["objective"], position.epoch
         return Epoch(
@@ -274,49 +284,43 @@ class Trainer:
             details=details,
         )
 
+    def _details(self, total: Sums, trained: float) -> dict[str, float]:
+        """Return the figures that this model and this E-step add to an epoch's record."""
+        details: dict[str, float] = {}
+        for part in (self.model, self.estep):
+            if isinstance(part, Reports):
+                details |= part.telemetry(total, len(self.train))
+        if isinstance(self.estep, Asynchronous):
+            details |= self.estep.timings()
+        if self.searches:
+            beside = self.search_seconds + self.data_seconds
+            details["estep_seconds"] = self.search_seconds
+            details["data_seconds"] = self.data_seconds
+            details["mstep_seconds"] = trained - beside
+        return details
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resumed run needs: tensors by name, and the position."""
-        moments = {
-            f"optimizer.{i}.{name}": value
-            for i, own in enumerate(self.adam.moments)
-            for name, value in own.items()
-        }
-        totals = {f"total.{name}": value for name, value in self._together(self.total).items()}
-        return weights(self.model, self.estep) | moments | totals, asdict(self.position)
+        """Return everything that a resumed run needs: tensors by name, and the position."""
+        tensors = weights(self.model, self.estep)
+        for i, moments in enumerate(self.adam.moments):
+            for name, value in moments.items():
+                tensors[f"optimizer.{i}.{name}"] = value
+        for name, value in self._together(self.total).items():
+            tensors[f"total.{name}"] = value
+        return tensors, asdict(self.position)
 
     def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
-        """Go on from where a state was taken."""
+        """Resume from a state."""
         load_weights(self.model, self.estep, tensors)
         self.position = Position(**position)
         placed = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
-        self.total = {
-            n: value if self.team.rank == 0 else value.zero_()
-            for n, value in _below("total", placed).items()
-        }
+        self.total = tensors_below("total", placed)
+        if self.team.rank > 0:
+            for value in self.total.values():
+                value.zero_()
         for i in range(len(self.parameters)):
-            self.adam.restore(i, _below(f"optimizer.{i}", placed))
+            self.adam.restore(i, tensors_below(f"optimizer.{i}", placed))
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name begins with a prefix, without it."""
-    return {
-        n.removeprefix(f"{prefix}."): value
-        for n, value in tensors.items()
-        if n.startswith(f"{prefix}.")
-    }
-
-
-def weights(model: Any, estep: Any) -> dict[str, Tensor]:
-    """Parameters and buffers of both, by name."""
-    parts = {"model": model, "estep": estep}
-    return {
-        f"{part}.{name}": value
-        for part, module in parts.items()
-        for name, value in module.state_dict().items()
-    }
-
-
-def load_weights(model: Any, estep: Any, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `weights`."""
-    for part, module in {"model": model, "estep": estep}.items():
-        module.load_state_dict(_below(part, tensors))
+def _has_missing(rows: Rows) -> bool:
+    return any(np.isnan(rows[i : i + BLOCK]).any() for i in range(0, len(rows), BLOCK))

@@ -1,6 +1,7 @@
 """A run folder, opened: its configuration, its history, and its trained model ready for use."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from torch import Tensor
 from distvae.config import Config, from_stored
 from distvae.data.dataset import Rows
 from distvae.estep import assemble
+from distvae.estep.store import KeepsPopulations
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
-from distvae.interface import Batch, Posterior
+from distvae.interface import Batch, Persistent, Posterior, Scheduled
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.checkpoint import Place, load, read_manifest
 from distvae.train.inputs import InputFormat
-from distvae.train.loop import load_weights
+from distvae.train.weights import load_weights
 
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
@@ -37,7 +39,8 @@ class Run:
         self.model, self.estep = assemble(config, self.dims, self.shape)
         tensors, self.facts = load(path, which)
         load_weights(self.model.eval(), self.estep.eval(), tensors)
-        self.model.at(float("inf"))
+        if isinstance(self.model, Scheduled):
+            self.model.at(math.inf)
 
     @classmethod
     def open(cls, path: Path | str, which: str = "best") -> "Run":
@@ -63,8 +66,9 @@ class Run:
         its data.
         """
         run = cls.open(path, "last")
-        if run.estep.block:
+        if isinstance(run.estep, KeepsPopulations):
             run.estep.allocate(Lanes.of(run.info["rows"]["train"], run.config.train.batch).held())
+        if isinstance(run.estep, Persistent):
             run.estep.load(run.info.get("storage", path), run.facts["populations"])
         return run
 
@@ -76,8 +80,7 @@ class Run:
     def posterior(self, x: Tensor, row: Tensor | None = None) -> Posterior:
         """Posteriors of new rows under the frozen model."""
         row = torch.arange(len(x)) if row is None else row
-        q: Posterior = self.estep.infer(self.model, Batch.of(x, row))
-        return q
+        return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()
     def encode(self, x: ArrayLike | Rows | Tensor, name: str = "x") -> Array:

@@ -13,9 +13,10 @@ import torch
 from distvae.config import Config
 from distvae.data.dataset import Dataset, Rows
 from distvae.estep import assemble
-from distvae.estep.store import PopulationStore
+from distvae.estep.store import KeepsPopulations, PopulationStore
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.interface import Asynchronous, Persistent, Searches, prepare
 from distvae.models.likelihoods import LIKELIHOODS
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
@@ -23,7 +24,7 @@ from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
 from distvae.train.checkpoint import Place
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import Epoch
-from distvae.train.loop import BLOCK, Interrupted, Trainer, weights
+from distvae.train.loop import BLOCK, Interrupted, Trainer
 from distvae.train.run import read_info
 from distvae.train.run_folder import (
     check_ownership,
@@ -34,6 +35,7 @@ from distvae.train.run_folder import (
     update_info,
 )
 from distvae.train.team import ALONE, Team
+from distvae.train.weights import weights
 
 
 def fit(
@@ -109,7 +111,8 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
     try:
         tensors, facts = checkpoint.load(folder, "last")
         trainer.restore(tensors, facts["position"])
-        trainer.estep.load(folder.place, facts["populations"])
+        if isinstance(trainer.estep, Persistent):
+            trainer.estep.load(folder.place, facts["populations"])
     except Refusal as error:
         if (epoch := checkpoint.previous_epoch(folder)) is None:
             raise
@@ -163,14 +166,14 @@ def build_trainer(
     check_fits_in_memory(config, DataSize.of(dataset), team.size, holds=store is None)
     model, estep = assemble(config, dataset.dims, dataset.shape)
     if store is not None:
+        assert isinstance(estep, KeepsPopulations)
         estep.use_store(store)
     train = dataset.splits["train"]
     held = split_rows(config, len(train), team.size).held(team.rank, team.size)
-    model.prepare(_blocks(train))
-    estep.prepare(_blocks(train), held, config.train.seed)
-    val = (
-        train if estep.block else dataset.splits["val"]
-    )  # states are kept for rows in training alone
+    for part in (model, estep):
+        prepare(part, _blocks(train), held, config.train.seed)
+    # Populations are kept for rows in training alone.
+    val = train if isinstance(estep, Searches) else dataset.splits["val"]
     trainer = Trainer(config.train, model, estep, train, val, team, device)
     trainer.range = ranges["train"]
     return trainer
@@ -267,10 +270,14 @@ class Savings:
         """Populations first, then the checkpoint that names them."""
         began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
         tensors, position = trainer.state()
-        trainer.estep.drain()
+        if isinstance(trainer.estep, Asynchronous):
+            trainer.estep.drain()
         team.barrier()
         generation = f"{position['epoch']:05}-{position['batch']:05}"
-        saved = team.gather(trainer.estep.save(self.folder.place, generation))
+        files = []
+        if isinstance(trainer.estep, Persistent):
+            files = trainer.estep.save(self.folder.place, generation)
+        saved = team.gather(files)
         if team.rank == 0:
             check_ownership(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]

@@ -1,53 +1,68 @@
 """One step: posterior, objective, gradient, update; for any model, on any number of workers."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from distvae.interface import Batch
+from distvae.interface import AnyModel, Batch, ClosedForm, Posterior, Projects, Sums
 from distvae.numerics.measures import hoyer
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 
-Sums = dict[str, Tensor]
+Inference = Callable[[AnyModel, Batch], Posterior]
+"""What a step needs of an E-step."""
 
 
-def ascend(model: Any, estep: Any, adam: Adam, batch: Batch, noise: Noise, rows: int) -> Sums:
-    """Move the parameters along the gradient of the mean objective over so many rows on all
-    workers; return sums.
-    """
-    adam.forget()
-    sums = _follow(model, estep, batch, noise, rows) if len(batch.row) else {}
-    adam.step()
-    model.project()
-    return sums
+class Ascent:
+    """A model, its E-step and their optimiser, which step along the gradient of the objective."""
 
+    def __init__(self, model: AnyModel, estep: Inference, adam: Adam) -> None:
+        self.model, self.estep, self.adam = model, estep, adam
+        self.closed_form = model if isinstance(model, ClosedForm) else None
+        self.projects = model if isinstance(model, Projects) else None
 
-def _follow(model: Any, estep: Any, batch: Batch, noise: Noise, rows: int) -> Sums:
-    """The gradients, and sums that tell of the parameters before the step."""
-    q = estep(model, batch)
-    objective = model.objective(batch, q, noise)
-    objective.backward(torch.full_like(objective, -1 / rows))
-    with torch.no_grad():
-        statistics: Sums = model.statistics(batch, q, noise)
-        return {"objective": objective.detach().sum()} | statistics
+    def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Take a step along the gradient of the mean objective over so many rows of all workers.
+
+        Return sums over this worker's batch, under the parameters before the step.
+        """
+        self.adam.forget()
+        sums = self._differentiate(batch, noise, rows) if len(batch.row) else {}
+        self.adam.step()
+        if self.projects:
+            self.projects.project()
+        return sums
+
+    def _differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        q = self.estep(self.model, batch)
+        objective = self.model.objective(batch, q, noise)
+        objective.backward(torch.full_like(objective, -1 / rows))
+        sums = {"objective": objective.detach().sum()}
+        if self.closed_form:
+            with torch.no_grad():
+                sums |= self.closed_form.statistics(batch, q, noise)
+        return sums
 
 
 @torch.no_grad()
-def assess(model: Any, q: Any, batch: Batch, noise: Noise) -> Sums:
-    """Sums that say how well rows are explained by their posteriors, and by how sparse a code."""
+def assess(model: AnyModel, q: Posterior, batch: Batch, noise: Noise) -> Sums:
+    """Return sums of the objective, the bound, the sparsity of the codes, and the divergence."""
     sparsity = hoyer(q.code)
-    return {
+    sums = {
         "objective": model.objective(batch, q, noise).sum(),
         "bound": model.bound(batch, q, noise).sum(),
         "hoyer": sparsity.nansum(),
         "sparse_rows": sparsity.isfinite().sum(),
-    } | {name: value for name, value in model.statistics(batch, q, noise).items() if name == "kl"}
+    }
+    if isinstance(model, ClosedForm):
+        statistics = model.statistics(batch, q, noise)
+        if "kl" in statistics:
+            sums["kl"] = statistics["kl"]
+    return sums
 
 
 def add(total: Sums, sums: Sums) -> None:
-    """Accumulate in double precision."""
+    """Add sums to a total, in double precision."""
     for name, value in sums.items():
         if name in total:
             total[name] += value

@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from distvae.estep.store import LocalStore
+from distvae.estep.truncated import Search
+from distvae.interface import Searches
 from distvae.train import checkpoint
 from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer, fit
@@ -102,6 +105,8 @@ def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(
     found = trained(name, "auto", tmp_path / "there", estep=mapped)
     agree(found, trained(name, "cpu", tmp_path / "here"))
     trainer = build_trainer(config_of(name, estep=mapped), dataset(name))
+    assert isinstance(trainer.estep, Search)
+    assert isinstance(trainer.estep.store, LocalStore)
     assert not isinstance(trainer.estep.store.words, Pretended)
     with machine.counted() as counts:
         next(trainer.run())
@@ -126,6 +131,7 @@ def test_a_step_with_populations_brings_nothing_to_the_host(machine: Machine) ->
     rows = trainer.held.lanes.schedule(0, 0)
     with machine.counted() as counts:
         batch, noise = trainer._batch(rows[:32])
+        assert isinstance(trainer.estep, Searches)
         trainer.estep.search_block(trainer.model, batch, noise)
         trainer.step(rows[:16])
     assert not counts.to_host

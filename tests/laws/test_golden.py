@@ -13,6 +13,7 @@ import torch
 
 from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
+from distvae.interface import prepare
 from distvae.numerics.lanes import Lanes
 from distvae.train.loop import Trainer
 
@@ -27,7 +28,7 @@ def objectives(recipe: str) -> list[float]:
     place = np.arange(64 * dims, dtype=np.float64).reshape(64, dims)
     x = (0.5 + 0.5 * np.sin(place * 0.618) * np.cos(place * 0.0137)).astype(np.float32)
     model, estep = assemble(config, dims, getattr(config.data, "shape", ()))
-    estep.prepare([torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
+    prepare(estep, [torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
     trainer = Trainer(
         config.train, model, estep, x[:48], x[48:] if config.estep.kind == "amortised" else x[:48]
     )

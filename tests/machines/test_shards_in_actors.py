@@ -20,6 +20,7 @@ from distvae.estep.store import LocalStore, PopulationStore, empty_populations
 from distvae.estep.truncated import first_states
 from distvae.files.memory import available_memory
 from distvae.files.refusal import Refusal
+from distvae.interface import Asynchronous
 from distvae.machines.ray_session import ray_session
 from distvae.machines.shards import ShardedStore, Shards, launch_shards
 from distvae.numerics.lanes import Lanes
@@ -72,7 +73,8 @@ def visit(stores: list[PopulationStore], seed: int) -> None:
             0, 2**62, (len(rows), STATES, WIDTH), generator=torch.Generator().manual_seed(seed)
         )
         for store in stores:
-            store.prefetch(following)
+            if isinstance(store, Asynchronous):
+                store.prefetch(following)
             store.put(rows, store.get(rows) ^ new)
     for part in order.split(32):
         assert torch.equal(stores[0].get(part), stores[1].get(part))
@@ -90,7 +92,7 @@ def test_shards_hold_what_one_process_would(
     assert torch.equal(store.get(EVERY), whole.get(EVERY))
     other.load(tmp_path, store.save(tmp_path, "1"))
     assert torch.equal(other.get(EVERY), whole.get(EVERY))
-    told = store.telemetry()
+    told = store.timings()
     assert told["store_get_seconds"] > 0 < told["store_put_seconds"]
     assert sum(state["rows"] for state in store.status()) == ROWS
 
@@ -159,7 +161,7 @@ def test_a_killed_shard_is_recognised_and_the_checkpoint_brings_it_back(
     again = ShardedStore(shards)
     again.load(tmp_path, files)
     assert torch.equal(again.get(EVERY), kept)
-    assert again.telemetry()["shard_restarts"] == 1
+    assert again.timings()["shard_restarts"] == 1
     visit([again, local_of(kept)], 1)
     assert torch.equal(again.get(EVERY), whole.get(EVERY))
 

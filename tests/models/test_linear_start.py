@@ -14,7 +14,7 @@ from distvae.models.population import pack
 from distvae.models.tvae import TVAE, FromBits
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
-from distvae.train.step import ascend
+from distvae.train.step import Ascent
 from distvae.train.team import ALONE
 
 H, D, LINEAR = 6, 9, 5
@@ -23,6 +23,7 @@ H, D, LINEAR = 6, 9, 5
 def model_of(hidden: list[int], **settings: Any) -> tuple[TVAE, Any]:
     tree = {"kind": "tvae", "latent": H, "hidden": hidden, **settings}
     model, _ = assemble(from_dict({"model": tree}), D)
+    assert isinstance(model, TVAE)
     torch.manual_seed(1)
     words = pack(torch.stack([every_state()[torch.randperm(2**H)[:8]] for _ in range(20)]))
     return model, lambda model, batch: model.posterior(batch, words[batch.row])
@@ -33,7 +34,7 @@ def trained(model: TVAE, posterior: Any, steps: range, adam: Adam) -> None:
     row = torch.arange(20)
     for step in steps:
         model.at(step)
-        ascend(model, posterior, adam, Batch(x, row), Noise(0, step, row), 20)
+        Ascent(model, posterior, adam).step(Batch(x, row), Noise(0, step, row), 20)
 
 
 def adam_of(model: TVAE) -> Adam:

@@ -192,7 +192,13 @@ def test_expectations_are_weighted_sums_over_the_kept_states(model: TVAE) -> Non
     means = (weight[..., None] * dense.decode(model, z)).sum(1)
     if model.config.likelihood == "gaussian":
         torch.testing.assert_close(expect(q, model.decode).double(), means, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.restored(q), expect(q, model.decode), rtol=1e-4, atol=1e-5)
+    decoded = torch.einsum("bs,bsd->bd", q.weight, model.decode(q.states))
+    torch.testing.assert_close(expect(q, model.decode), decoded, rtol=1e-4, atol=1e-5)
+    again = expect(q, lambda state: model.decode(state))  # a function of which nothing is known
+    torch.testing.assert_close(again, decoded, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(expect(q, lambda state: state), q.code, rtol=1e-4, atol=1e-5)
+    active = expect(q, lambda state: state.sum(-1))
+    torch.testing.assert_close(active, q.code.sum(1), rtol=1e-4, atol=1e-5)
     assert torch.equal(q.best.double(), z[torch.arange(ROWS), joint.argmax(1)])
     assert torch.equal(q.states.double(), z)
 

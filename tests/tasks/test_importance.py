@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from distvae.estep import assemble
+from distvae.estep.amortised import Amortised
 from distvae.interface import Batch
+from distvae.models.likelihoods import Gaussian
 from distvae.models.posteriors import Binary, LearnedVariance
+from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
 from distvae.tasks.measuring.importance import by_row, weighted
@@ -39,13 +42,16 @@ class Linear:
         config = tiny.config(
             model=model | {"hidden": [], "likelihood": "gaussian"}, estep={"input": "raw"}
         )
-        self.model, self.estep = assemble(config, tiny.DIMS)
-        self.model.likelihood.variance.fill_(VARIANCE)
+        made, estep = assemble(config, tiny.DIMS)
+        assert isinstance(made, VAE)
+        assert isinstance(estep, Amortised)
+        assert isinstance(made.likelihood, Gaussian)
+        self.model, self.estep = made, estep
+        made.likelihood.variance.fill_(VARIANCE)
         self.x = torch.rand(ROWS, tiny.DIMS, generator=torch.Generator().manual_seed(0))
         if model["kind"] == "vsc":
-            self.estep.head.linear.bias[
-                -self.model.code_size :
-            ] = -0.7  # gates at a half, where an untrained one is open
+            bias = estep.get_parameter("head.linear.bias")
+            bias[-self.model.code_size :] = -0.7  # gates at a half, where an untrained one is open
         self.estep.prepare([self.x], Lanes(ROWS, 1).held(), 0)
 
     def repeated(self, times: int) -> tuple[Batch, Any, Noise]:
@@ -126,6 +132,7 @@ def test_one_draw_is_the_bound_on_average(linear: Linear) -> None:
 def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run = deepcopy(image_run)
     for part in (run.model, run.estep):
+        assert isinstance(part, torch.nn.Module)
         part.double()
     x = (
         torch.rand(9, run.dims).double().numpy()

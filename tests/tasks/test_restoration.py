@@ -12,6 +12,7 @@ import distvae
 from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
+from distvae.models.tvae import Truncated
 from distvae.tasks.presets import noise_level, recipe_of
 from distvae.tasks.restoration import Kept, Restoration, batch
 from distvae.train.loop import Interrupted
@@ -93,6 +94,7 @@ def test_the_bound_is_that_of_the_array_in_its_own_units() -> None:
     q = restoration.trainer.estep.infer(
         restoration.trainer.model, batch(restoration.patches, torch.arange(36)), 0
     )
+    assert isinstance(q, Truncated)
     x = torch.from_numpy(
         restoration.patches.rows * restoration.patches.scale + restoration.patches.shift
     )

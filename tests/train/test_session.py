@@ -21,9 +21,10 @@ from distvae.interface import Batch
 from distvae.numerics.noise import Noise, order
 from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
-from distvae.train.loop import Diverged, Interrupted, load_weights
+from distvae.train.loop import Diverged, Interrupted
 from distvae.train.run import Run
 from distvae.train.session import Savings, build_trainer, fit, train_in_folder
+from distvae.train.weights import load_weights
 from tests import tiny
 
 KINDS: list[dict[str, Any]] = [

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from distvae.config import Train
 from distvae.interface import Batch
+from distvae.models.vsc import VSC
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.schedule import rate
 from distvae.train.session import build_trainer
-from distvae.train.step import ascend
+from distvae.train.step import Ascent
 from distvae.train.team import ALONE
 from tests import tiny
 
@@ -34,7 +35,8 @@ def gradients(
     trainer = build_trainer(tiny.config(model=model), tiny.dataset())
     x = torch.from_numpy(trainer.train[rows.numpy()])
     still = Adam(trainer.parameters, ALONE)  # at a rate of zero
-    sums = ascend(trainer.model, trainer.estep, still, Batch(x, rows), Noise(0, 0, rows), of)
+    ascent = Ascent(trainer.model, trainer.estep, still)
+    sums = ascent.step(Batch(x, rows), Noise(0, 0, rows), of)
     return [p.grad for p in trainer.parameters if p.grad is not None], sums
 
 
@@ -69,6 +71,7 @@ def test_slabs_that_warm_up_within_no_step_are_cold_before_it_and_warm_from_then
     model = build_trainer(
         tiny.config(model={"kind": "vsc", "prior": "pseudo", "slab_warmup": [5, 5]}), tiny.dataset()
     ).model
+    assert isinstance(model, VSC)
     for step, warmth in ((0, 0), (4, 0), (5, 1), (math.inf, 1)):
         model.at(step)
         assert model.warmth == warmth

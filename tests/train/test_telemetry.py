@@ -49,7 +49,7 @@ def test_active_latents_are_counted_as_numpy_counts_them(seed: int) -> None:
     np.testing.assert_array_equal(
         total["counts"], np.bincount(active.astype(int), minlength=model.code_size + 1)
     )
-    told = model.telemetry(total)
+    told = model.telemetry(total, 40)
     for share in (10, 50, 90):
         assert told[f"active_p{share}"] == np.percentile(active, share, method="inverted_cdf")
 

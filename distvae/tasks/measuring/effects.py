@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from distvae.interface import HasOutput
 from distvae.numerics.measures import effective_atoms
 from distvae.numerics.noise import order
 from distvae.tasks.measuring.subject import Subject
@@ -24,7 +25,8 @@ def effects(subject: Subject) -> dict[str, float]:
     run, rows = subject.run, subject.rows
     codes = torch.from_numpy(run.encode(rows[order(0, 0, len(rows))[:ROWS]]))
     together = max(1, VALUES // (codes.shape[1] * run.dims))
-    found = [moved(run.model.output, block) for block in codes.split(together)]
+    output = run.model.output if isinstance(run.model, HasOutput) else run.model.decode
+    found = [moved(output, block) for block in codes.split(together)]
     return {"effective_effects": float(effective_atoms(torch.cat(found)).nanmean())}
 
 
