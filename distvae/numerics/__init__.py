@@ -1,3 +1,1 @@
-"""Numbers that every machine computes alike: draws, lanes, matrix products, measures of
-sparsity.
-"""
+"""Reproducible numbers: random draws, schedules of rows, matrix products, sparsity."""

@@ -1,8 +1,7 @@
-"""What decides the last digits of a result: libraries, threads, precision, processor.
+"""Fix what decides the last digits of a result: libraries, threads, precision, processor.
 
-All of it is decided once, from settings and from what the processor can do, never by a stopwatch. A
-training writes its decision down, and whoever goes on with it, or trains beside it, obeys that
-decision or says why it cannot.
+The choice follows from settings and from the processor, never from timing. A training records its
+choice. A process that resumes it, or trains beside it, makes the same choice or says why it cannot.
 """
 
 import os
@@ -14,13 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 Library = Literal["blas", "onednn"]
-"""Who multiplies matrices on the CPU: torch's BLAS, which is MKL on x86, or oneDNN."""
+"""The library that multiplies matrices on the CPU: torch's BLAS (MKL on x86), or oneDNN."""
 
 PRECISE = 1e-5  # relative error of a product in float32; in bfloat16 it is 2e-3
 SHAPES = ((1024, 512, 144), (32, 512, 512), (4096, 64, 64))
@@ -29,13 +28,12 @@ PACKAGES = ("torch", "numpy", "numba")
 VARIABLES = re.compile(
     r"MKL_(CBWR|ENABLE_INSTRUCTIONS)|ONEDNN_MAX_CPU_ISA|ATEN_CPU_CAPABILITY|NUMBA_(CPU|DISABLE)_\w+"
 )
-"""Variables of the environment that have a library compute otherwise than the processor suggests.
-"""
+"""Environment variables that make a library compute differently on the same processor."""
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a training computes. Equal values give equal bits, for as many workers."""
+    """The way a training computes. Equal values give equal bits, for the same number of workers."""
 
     products: Library
     threads: int
@@ -48,22 +46,26 @@ class Arithmetic:
     @classmethod
     def of_process(cls, products: Library, threads: int, device: torch.device) -> "Arithmetic":
         """Return how this process computes with a library and a number of threads."""
-        variables = {
-            name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
-        }
-        return cls(products, threads, _name(device), processor_name(), _versions(), variables)
+        variables = {}
+        for name, value in sorted(os.environ.items()):
+            if VARIABLES.fullmatch(name):
+                variables[name] = value
+        return cls(
+            products, threads, _device_name(device), processor_name(), _versions(), variables
+        )
 
     @classmethod
     def current(cls, device: torch.device) -> "Arithmetic":
         """Return how torch computes at this moment."""
-        asked = torch.get_float32_matmul_precision() == "medium"
-        return cls.of_process("onednn" if asked else "blas", torch.get_num_threads(), device)
+        uses_onednn = torch.get_float32_matmul_precision() == "medium"
+        products: Library = "onednn" if uses_onednn else "blas"
+        return cls.of_process(products, torch.get_num_threads(), device)
 
     def apply(self) -> None:
-        """Have torch compute like this from here on."""
+        """Make torch compute like this from now on."""
         torch.set_num_threads(self.threads)
-        # torch asks oneDNN where products may be of bfloat16; a processor that lacks these takes
-        # float32 all the same.
+        # "medium" allows products in bfloat16, for which torch asks oneDNN. A processor without
+        # bfloat16 computes them in float32 nevertheless.
         torch.set_float32_matmul_precision("medium" if self.products == "onednn" else "highest")
         if self.device != "cpu":
             torch.backends.cudnn.allow_tf32 = False
@@ -72,7 +74,7 @@ class Arithmetic:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Have torch compute like this, and as before afterwards."""
+        """Make torch compute like this within the block."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         self.apply()
         try:
@@ -82,29 +84,29 @@ class Arithmetic:
             torch.set_float32_matmul_precision(precision)
 
     def facts(self) -> dict[str, str | int]:
-        """Return all of it by name, as it is written down and compared."""
-        plain = {"products": self.products, "threads": self.threads, "device": self.device}
-        return plain | {"processor": self.processor, **self.versions, **self.variables}
+        """Return all values by name, as they are recorded and compared."""
+        settings = {"products": self.products, "threads": self.threads, "device": self.device}
+        return settings | {"processor": self.processor, **self.versions, **self.variables}
 
-    def differences(self, recorded: Mapping[str, Any]) -> list[str]:
-        """Return what differs from recorded facts, in words."""
-        own = self.facts()
-        if (
-            self.device != "cpu" and recorded.get("device") == self.device
-        ):  # then the CPU multiplies nothing
-            own, recorded = (
-                {k: v for k, v in facts.items() if k != "processor"} for facts in (own, recorded)
-            )
-        names = [*recorded, *(name for name in own if name not in recorded)]
-        return [
-            f"{name} {own.get(name, 'not set')} instead of {recorded.get(name, 'not set')}"
-            for name in names
-            if own.get(name) != recorded.get(name)
-        ]
+    def differences(self, recorded: Mapping[str, object]) -> list[str]:
+        """Return in words what differs from recorded facts."""
+        present = self.facts()
+        ignored = set()
+        if self.device != "cpu" and recorded.get("device") == self.device:
+            ignored = {"processor"}  # the CPU multiplies nothing then
+        names = [*recorded, *(name for name in present if name not in recorded)]
+        found = []
+        for name in names:
+            now, before = present.get(name, "not set"), recorded.get(name, "not set")
+            if now != before and name not in ignored:
+                found.append(f"{name} {now} instead of {before}")
+        return found
 
 
-def choose_library(setting: str, recorded: Mapping[str, Any] | None = None) -> Library:
-    """Return who multiplies matrices: what a setting says, or for `auto` what was recorded, or else
+def choose_library(setting: str, recorded: Mapping[str, object] | None = None) -> Library:
+    """Return the library for matrix products.
+
+    This is the one that the setting names. For `auto` it is the recorded one, or else the one that
     suits this CPU.
     """
     wanted = (recorded or {}).get("products") if setting == "auto" else setting
@@ -114,9 +116,9 @@ def choose_library(setting: str, recorded: Mapping[str, Any] | None = None) -> L
 
 
 def suits_onednn(name: str) -> bool:
-    """Return whether oneDNN is much the faster library on a processor.
+    """Return whether oneDNN is much faster than MKL on a processor.
 
-    On AMD's cores MKL multiplies 256 bits at a time; from Zen 5 on, they can do 512.
+    MKL multiplies 256 bits at a time on AMD's cores, which can do 512 from Zen 5 on.
     """
     found = re.match(r"AuthenticAMD family (\d+)", name)
     return found is not None and int(found[1]) >= WIDE_AMD and "AVX512" in name
@@ -124,54 +126,53 @@ def suits_onednn(name: str) -> bool:
 
 @lru_cache
 def onednn_is_precise() -> bool:
-    """Return whether oneDNN's products have the precision of float32 on this processor, when asked
-    by `obey`.
-    """
+    """Return whether `apply` gets float32's precision from oneDNN on this processor."""
     if not torch.backends.mkldnn.is_available():
         return False
     draws = torch.Generator().manual_seed(0)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        operands = [
-            (torch.randn(m, k, generator=draws), torch.randn(k, n, generator=draws))
-            for m, k, n in SHAPES
-        ]
-        return all(max(error(a, b), error(b.T, a.T)) < PRECISE for a, b in operands)
+        errors = []
+        for m, k, n in SHAPES:
+            a, b = torch.randn(m, k, generator=draws), torch.randn(k, n, generator=draws)
+            errors += [relative_error(a, b), relative_error(b.T, a.T)]
+        return max(errors) < PRECISE
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def error(a: Tensor, b: Tensor) -> float:
+def relative_error(a: Tensor, b: Tensor) -> float:
     """Return the error of a product relative to its norm."""
-    true = a.double() @ b.double()
-    return float((a @ b - true).norm() / true.norm())
+    exact = a.double() @ b.double()
+    return float((a @ b - exact).norm() / exact.norm())
 
 
 @lru_cache
 def processor_name() -> str:
-    """Return the kind of processor, and which of its instructions torch uses."""
-    return f"{_kind()} {torch.backends.cpu.get_cpu_capability()}"
+    """Return the kind of processor, and the instructions of it that torch uses."""
+    return f"{_processor_kind()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _kind() -> str:
-    """Return vendor, family and model, or what the system calls the processor where it does not
-    tell these.
-    """
+def _processor_kind() -> str:
+    """Return vendor, family and model, or the system's name for a processor without these."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    if "vendor_id" not in told:
+    fields = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        fields[key.strip()] = value.strip()
+    if "vendor_id" in fields:
         return (
-            " ".join(told.get(name, "") for name in ("CPU implementer", "CPU part")).strip()
-            or platform.machine()
+            f"{fields['vendor_id']} family {fields.get('cpu family')} model {fields.get('model')}"
         )
-    return f"{told['vendor_id']} family {told.get('cpu family')} model {told.get('model')}"
+    arm = " ".join(fields.get(name, "") for name in ("CPU implementer", "CPU part"))
+    return arm.strip() or platform.machine()
 
 
-def _name(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -188,7 +189,7 @@ def _version(package: str) -> str:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Have torch use so many threads, and the former number afterwards."""
+    """Make torch use this number of threads within the block. None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -1,4 +1,4 @@
-"""What is cheap enough to watch during training: how sparse a code is, how much of it lives."""
+"""Measure a code cheaply enough for every epoch: its sparsity, and the atoms in use."""
 
 import math
 
@@ -6,27 +6,30 @@ from torch import Tensor
 
 
 def hoyer(code: Tensor) -> Tensor:
-    """Hoyer's sparsity of each row, from 0 (all values equal) to 1 (one value); NaN for a row of
-    zeros.
+    """Return Hoyer's sparsity of each row, from 0 (all values equal) to 1 (a single value).
 
-    Where a row has one value only, 0 / 0, it is 0: nothing was left out of the code.
+    A row of zeros has NaN. A code of width one, for which the formula is 0 / 0, has 0.
     """
     size = math.sqrt(code.shape[-1])
     return (size - effective_atoms(code).sqrt()) / ((size - 1) or 1)
 
 
 def effective_atoms(code: Tensor) -> Tensor:
-    """(l1 / l2)^2 of each row: how many equal values would be as spread; NaN for a row of zeros."""
-    relative = code.abs() / code.abs().amax(
-        -1, keepdim=True
-    )  # squares of the smallest floats are zero
+    """Return (l1 / l2)^2 of each row: the number of equal values that would be as spread out.
+
+    A row of zeros has NaN.
+    """
+    magnitudes = code.abs()
+    # divided by the largest first, because the squares of the smallest floats are zero
+    relative = magnitudes / magnitudes.amax(-1, keepdim=True)
     return relative.sum(-1).square() / relative.square().sum(-1)
 
 
 def live_atoms(code: Tensor, share: float = 0.1) -> Tensor:
-    """Which columns of a code live: root mean square above a share of the strongest column's.
+    """Return which columns of a code are in use.
 
-    A VAE's collapsed values keep a few hundredths, those of a learnable variance nearly nothing.
+    These have a root mean square above a share of the strongest column's. Collapsed columns of a
+    VAE have a few hundredths of it, and nearly nothing if the variance is learned.
     """
     strength = code.square().mean(0).sqrt()
     return strength > share * strength.max()

@@ -1,4 +1,4 @@
-"""Counter-based randomness: every draw is a function of (seed, epoch, row), of nothing else.
+"""Counter-based randomness: every draw is a function of (seed, epoch, row) and nothing else.
 
 Block size, order of batches and number of processes therefore change no draw.
 """
@@ -14,21 +14,22 @@ from torch import Tensor
 
 Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child"]
 STREAMS = {name: i for i, name in enumerate(get_args(Stream), 1)}
-VALIDATION = -1  # the epoch whose draws validation uses, the same at every visit
-EVALUATION = -2  # the epoch whose draws encoding, sampling and resynthesis use
+VALIDATION = -1  # stands for an epoch: validation uses the same draws every time
+EVALUATION = -2  # stands for an epoch in encoding, sampling and resynthesis
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX = (-4658895280553007687, -7723592293110705685)  # SplitMix64's finaliser
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical shift right; torch has only the arithmetic one for signed integers."""
+    """Shift right logically. Torch only has the arithmetic shift for signed integers."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection that passes BigCrush on
-    counters.
+    """Apply SplitMix64's finaliser (Steele, Lea and Flood 2014).
+
+    It is a bijection of 64-bit words, and passes BigCrush on counters.
     """
     z = (z ^ _shift(z, 30)).mul_(_MIX[0])
     z = z.bitwise_xor_(_shift(z, 27)).mul_(_MIX[1])
@@ -37,54 +38,54 @@ def mix(z: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _key(*words: int) -> int:
-    """One signed 64-bit key from a few integers."""
-    return int(
-        np.random.SeedSequence([w % 2**64 for w in words])
-        .generate_state(1, np.uint64)[0]
-        .astype(np.int64)
-    )
+    """Return one signed 64-bit key for a few integers."""
+    sequence = np.random.SeedSequence([word % 2**64 for word in words])
+    state = sequence.generate_state(1, np.uint64)
+    return int(state[0].astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """The draws that belong to some rows in one epoch."""
+    """The random draws of some rows in one epoch."""
 
     seed: int
     epoch: int
     row: Tensor
-    """(B,) where each sample lives in its dataset."""
+    """(B,) the index of each row in its dataset."""
 
     def bits(self, stream: Stream, *shape: int) -> Tensor:
-        """(B, *shape) of independent uniform 64-bit words."""
+        """Return (B, *shape) independent uniform 64-bit words."""
         device = self.row.device
         start = mix(self.row.long() + _key(self.seed, self.epoch, STREAMS[stream]))
         counter = torch.arange(1, math.prod(shape) + 1, device=device).mul_(_GOLDEN)
         return mix(start[:, None] + counter).view(-1, *shape)
 
     def uniform(self, stream: Stream, *shape: int) -> Tensor:
-        """(B, *shape) uniform on the open interval (0, 1)."""
+        """Return (B, *shape) uniform numbers in the open interval (0, 1)."""
         return unit(self.bits(stream, *shape))
 
     def normal(self, stream: Stream, *shape: int) -> Tensor:
-        """(B, *shape) standard normal, by Box and Muller's transform of one word's two halves."""
+        """Return (B, *shape) standard normal numbers.
+
+        The Box-Muller transform is applied to the two halves of one word.
+        """
         bits = self.bits(stream, *shape)
         radius = unit(bits).log_().mul_(-2).sqrt_()
-        return radius.mul_(_middle(bits & 0x7FFFFF).mul_(2 * math.pi).cos_())
+        angle = _middle(bits & 0x7FFFFF).mul_(2 * math.pi)
+        return radius.mul_(angle.cos_())
 
 
 def unit(words: Tensor) -> Tensor:
-    """Uniform on the open interval (0, 1), from the high bits of random words."""
+    """Return uniform numbers in the open interval (0, 1), from the high bits of random words."""
     return _middle(_shift(words, 41))
 
 
 def _middle(word: Tensor) -> Tensor:
-    """A 23-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
+    """Map a 23-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
     return word.float().add_(0.5).mul_(2.0**-23)
 
 
 def order(seed: int, epoch: int, rows: int, *lane: int) -> np.ndarray:
-    """The order in which an epoch visits its rows, or those of a lane: a permutation by (seed,
-    epoch) alone.
-    """
+    """Return the order of rows in an epoch, or of the rows of a lane: a permutation."""
     words = [seed, epoch % 2**64, STREAMS["order"], *lane]
     return np.random.default_rng(np.random.SeedSequence(words)).permutation(rows)

@@ -27,8 +27,8 @@ def test_products_are_those_of_float32(shape: tuple[int, int, int], setting: str
     m, k, n = shape
     a, b = torch.randn(m, k), torch.randn(k, n)
     with Arithmetic.of_process(arithmetic.choose_library(setting), 1, CPU).applied():
-        assert arithmetic.error(a, b) < arithmetic.PRECISE
-        assert arithmetic.error(b.T, a.T) < arithmetic.PRECISE
+        assert arithmetic.relative_error(a, b) < arithmetic.PRECISE
+        assert arithmetic.relative_error(b.T, a.T) < arithmetic.PRECISE
 
 
 def test_bfloat16_would_be_noticed() -> None:
