@@ -2,7 +2,7 @@
 
 import sys
 
-from distvae.cli.submit import submitted
+from distvae.cli.submit import run_on_cluster
 
 if __name__ == "__main__":
-    submitted("tune", sys.argv[1:])
+    run_on_cluster("tune", sys.argv[1:])

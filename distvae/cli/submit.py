@@ -1,5 +1,6 @@
-"""What `ray submit` and `ray job submit` start on a cluster's head: a command of ours, on all
-machines of its Ray.
+"""Run `distvae tune` or `train` on the head of a cluster, on all machines of its Ray.
+
+`ray submit` and `ray job submit` start cluster/sweep.py and cluster/train.py, which call this.
 """
 
 import os
@@ -15,128 +16,131 @@ from distvae.machines.running_lock import mark_running
 Command = Literal["tune", "train"]
 
 CHECKOUT = Path("~/distvae-checkout")
-"""Where `ray up` puts the checkout."""
+"""The folder that `ray up` puts the checkout into."""
 STORAGE = "DISTVAE_STORAGE"
-"""The variable that names the storage which all machines share."""
+"""The environment variable that names the storage which all machines share."""
 CLUSTER = Path("~/ray_bootstrap_config.yaml")
-"""The cluster's file, as Ray keeps it there."""
+"""Ray's copy of the cluster file on the head."""
 POLL = 5.0
+"""Seconds between two looks at how many machines have joined."""
 WAIT = 600.0
-"""Seconds in which machines come that are still to be started."""
-SPLIT = (
-    "If an argument holds a space: 'ray submit' takes it apart. Quote it twice, \"$(printf %q 'a"
-    " b')\", or use 'ray job submit', which does not."
+"""Seconds to wait for machines that are still starting."""
+SPACE_HINT = (
+    "If an argument contains a space: 'ray submit' splits it. Quote it twice, \"$(printf %q 'a"
+    " b')\", or use 'ray job submit', which does not split arguments."
 )
 
 
-def submitted(command: Command, words: Sequence[str]) -> None:
-    """Run it; once more with the same words it goes on with what it finds. The exit code is the
-    command's.
+def run_on_cluster(command: Command, words: Sequence[str]) -> None:
+    """Run a command on all machines of the cluster, and exit with its code.
+
+    The same words resume what an earlier submission has started.
     """
     from distvae.cli import app, errors_reported
 
     try:
         with errors_reported():
-            there = _enter_checkout()
-            sys.argv = ["distvae", *_complete(command, list(words))]
-            _refuse_absent(words, there)
+            folder = _enter_checkout()
+            sys.argv = ["distvae", *complete_words(command, list(words))]
+            _refuse_missing_files(words, folder)
             with mark_running(" ".join(sys.argv)):
-                if command == "tune" and not _given(words, "--concurrent", "--help"):
-                    _gather(_expected())
+                if command == "tune" and not _has_option(words, "--concurrent", "--help"):
+                    _wait_for_machines(_expected_machines())
                 app()
     except SystemExit as end:
-        if end.code == 2 and not _is_job():
-            print(SPLIT, file=sys.stderr)
+        if end.code == 2 and not _is_ray_job():
+            print(SPACE_HINT, file=sys.stderr)
         raise
 
 
-def _expected() -> int:
-    """So many machines the cluster has at least, by the file that `ray up` left on the head."""
+def _expected_machines() -> int:
+    """Return the minimum number of machines, head included, by the file that `ray up` has left."""
     import yaml
 
     file = CLUSTER.expanduser()
-    return (
-        1 + int(yaml.safe_load(file.read_text()).get("min_workers") or 0) if file.is_file() else 1
-    )
+    if not file.is_file():
+        return 1
+    return 1 + int(yaml.safe_load(file.read_text()).get("min_workers") or 0)
 
 
-def _gather(count: int) -> None:
-    """Wait for the machines of a cluster that has just been made: a sweep is spread over those that
-    it finds.
-    """
+def _wait_for_machines(count: int) -> None:
+    """Wait until this many machines have joined: a sweep uses only those that it finds."""
     from distvae.machines.nodes import node_addresses
     from distvae.machines.ray_session import available_cores, ray_session
 
     deadline = time.monotonic() + WAIT
     with ray_session("auto", available_cores()) as ray:
-        while (found := len(node_addresses(ray))) < count and time.monotonic() < deadline:
-            print(f"{found} of {count} machines are here; waiting for the others", flush=True)
+        while (joined := len(node_addresses(ray))) < count and time.monotonic() < deadline:
+            print(f"{joined} of {count} machines have joined; waiting for the others", flush=True)
             time.sleep(POLL)
 
 
-def _is_job() -> bool:
-    """Whether Ray Jobs started this, which passes arguments on as they are."""
+def _is_ray_job() -> bool:
+    """Return whether Ray Jobs started this; it passes arguments on unchanged."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _enter_checkout() -> Path:
-    """The folder that names of spaces and recipes are looked up in: that of the job, or what `ray
-    up` brought.
-    """
+    """Change into the folder that has the search spaces: that of the job, or the checkout."""
     if not Path("tune_spaces").is_dir():
         if not CHECKOUT.expanduser().is_dir():
             raise Refusal(
-                f"{CHECKOUT}: not there; on the head of a cluster that 'ray up' made, or in a"
-                " checkout, expected"
+                f"{CHECKOUT}: no such folder; run this on the head of a cluster that 'ray up' made,"
+                " or in a checkout"
             )
         os.chdir(CHECKOUT.expanduser())
     return Path.cwd()
 
 
-def _complete(command: Command, words: list[str]) -> list[str]:
-    """The words of the command line with those that a cluster adds: where it runs, and where it
-    keeps what it does.
-    """
+def complete_words(command: Command, words: list[str]) -> list[str]:
+    """Return a command line with the options that a cluster adds, unless they are given."""
     if "--help" in words:
         return [command, *words]
-    added = [] if _given(words, "--address") else ["--address", "auto"]
-    added += [] if _given(words, "--wait") else ["--wait", f"{WAIT:.0f}"]
-    added += [] if _given(words, "--resume", "--force") else ["--resume"]
-    return [command, *words, *added, *_kept(command, words)]
+    completed = [command, *words]
+    if not _has_option(words, "--address"):
+        completed += ["--address", "auto"]
+    if not _has_option(words, "--wait"):
+        completed += ["--wait", f"{WAIT:.0f}"]
+    if not _has_option(words, "--resume", "--force"):
+        completed += ["--resume"]
+    return completed + _storage_options(command, words)
 
 
-def _kept(command: Command, words: Sequence[str]) -> list[str]:
-    """The options that say where results are kept: on the storage that all machines share."""
-    option = "--out" if command == "tune" else "--storage"
-    if _given(words, option) or (command == "tune" and _given(words, "-o")):
+def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
+    """Return the options that keep results on the storage which all machines share."""
+    names = ("--out", "-o") if command == "tune" else ("--storage",)
+    if _has_option(words, *names):
         return []
-    if not (storage := os.environ.get(STORAGE)):
+    storage = os.environ.get(STORAGE)
+    if not storage:
         raise Refusal(
-            f"{STORAGE}: not set on the head; {option} expected, where all machines read and write"
+            f"{STORAGE}: not set on the head; {names[0]} expected, with a place that all machines"
+            " can read and write"
         )
+    runs = f"{storage.rstrip('/')}/runs"
     if command == "train":
-        return [option, f"{storage.rstrip('/')}/runs"]
+        return ["--storage", runs]
     if "://" in storage:
         raise Refusal(
             f"{STORAGE}: {storage}; a sweep needs a folder on a disk that all machines see: --out"
             " expected"
         )
     name = next((Path(word).stem for word in words if not word.startswith("-")), "sweep")
-    return [option, f"{storage.rstrip('/')}/runs/{name}"]
+    return ["--out", f"{runs}/{name}"]
 
 
-def _given(words: Sequence[str], *options: str) -> bool:
-    """Whether an option is among the words; a value may hang on to it: `--out=PATH`, `-oPATH`."""
-    joints = [option + "=" * option.startswith("--") for option in options]
-    return any(word in options or word.startswith(tuple(joints)) for word in words)
+def _has_option(words: Sequence[str], *options: str) -> bool:
+    """Return whether one of the options is given, also as `--out=PATH` or `-oPATH`."""
+    prefixes = tuple(f"{option}=" if option.startswith("--") else option for option in options)
+    return any(word in options or word.startswith(prefixes) for word in words)
 
 
-def _refuse_absent(words: Sequence[str], there: Path) -> None:
-    """A file that exists where the command was typed, and not here."""
+def _refuse_missing_files(words: Sequence[str], folder: Path) -> None:
+    """Refuse a file that exists where the command was typed, but not on the head."""
     for word in words:
         if word.endswith((".yaml", ".yml")) and not Path(word).is_file():
-            bring = f"'ray rsync-up cluster/cluster.yaml {word} {CHECKOUT}/{word}' brings it"
+            copy = f"ray rsync-up cluster/cluster.yaml {word} {CHECKOUT}/{word}"
             raise Refusal(
-                f"{word}: not on the head, in {there}; {bring}, and 'ray job submit --working-dir"
-                " .' brings everything"
+                f"{word}: not on the head, in {folder}; copy it with '{copy}', or copy everything"
+                " with 'ray job submit --working-dir .'"
             )

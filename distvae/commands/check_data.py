@@ -23,6 +23,8 @@ def check_data(path: str, as_json: bool) -> int:
 
 
 def _lines(found: "Survey") -> Iterator[str]:
+    from distvae.data.family import family_of_kind
+
     yield f"{found.path}: {found.layout}"
     if found.splits:
         columns = list(next(iter(found.splits.values())))
@@ -35,7 +37,7 @@ def _lines(found: "Survey") -> Iterator[str]:
     for label, lines in (("wrong", found.wrong), ("unreadable", found.unreadable)):
         yield from (f"{label + ':':16}{line}" for line in lines)
     if not found.unreadable:
-        yield f"{'next:':16}{_next_command(found)}"
+        yield f"{'next:':16}{family_of_kind(found.kind).next_command(found)}"
 
 
 def _format_number(value: float) -> str:
@@ -49,10 +51,3 @@ def _format_fact(value: "Plain") -> str:
         return value
     assert isinstance(value, int | float)
     return _format_number(value)
-
-
-def _next_command(found: "Survey") -> str:
-    """Return a command to continue with."""
-    from distvae.data.family import family_of_kind
-
-    return family_of_kind(found.kind).next_command(found)

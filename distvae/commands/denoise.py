@@ -41,11 +41,10 @@ def denoise_file(
     config = configured(signal.values, "fast", options.recipe, overrides, inpainting=False)
     config = without(config, "drop")
     windows = corrupted_windows(config)
-    if windows is not None:
-        clean = signal.levelled()
-        damage = f" under noise of {windows.noise:g}, seed {windows.noise_seed}"
-        noisy = windows.corrupt(signal)
-        reference = find_reference(options, clean)
-        restore(Task(source, target, damage, noisy, reference, options, overrides))
-    else:
+    if windows is None:
         restore(Task(source, target, "", signal, find_reference(options), options, overrides))
+    else:
+        reference = find_reference(options, signal.levelled())
+        noisy = windows.corrupt(signal)
+        damage = f" under noise of {windows.noise:g}, seed {windows.noise_seed}"
+        restore(Task(source, target, damage, noisy, reference, options, overrides))

@@ -104,26 +104,26 @@ def print_scores(summary: Mapping[str, float], style: Style) -> None:
 
 
 def with_data(config: Config, path: str) -> Config:
-    """Return a configuration for other data; other recordings need no split of their own."""
-    refuse_place(config, path)
+    """Return a configuration for other data of the same kind."""
     from distvae.data import family_of
 
+    refuse_place(config, path)
     return config.with_("data", **family_of(config.data).settings_for(path))
 
 
 def foreign_dataset_name(trained_on: Config, config: Config, info: Mapping[str, object]) -> str:
     """Return a name for data that the run was not trained on, or '' for its own data.
 
-    Recordings are compared by their path and by the settings that read them, because they are
-    evaluated whole; other data is compared by its content. Raise `Refusal` if the width differs.
+    Raise `Refusal` if its rows have another width.
     """
     from distvae.data import family_of
 
-    is_own, width = family_of(config.data).is_same_data(trained_on.data, str(info["data_digest"]))
+    family = family_of(config.data)
+    is_same, width = family.is_same_data(trained_on.data, str(info["data_digest"]))
     name = Path(config.data.path.partition("?")[0]).name or config.data.kind
     if width != info["dims"]:
         raise Refusal(
             f"{name}: data points of {width} values; {info['dims']} expected, as the run was"
             " trained on"
         )
-    return "" if is_own else re.sub(r"[^\w.-]+", "-", name)
+    return "" if is_same else re.sub(r"[^\w.-]+", "-", name)

@@ -41,8 +41,8 @@ class MissingOptions:
         from distvae.tasks.presets import corrupted_windows
 
         windows = corrupted_windows(config)
-        ways = (self.mask is not None, self.missing_value is not None, windows is not None)
-        if sum(ways) != 1:
+        ways = (self.mask, self.missing_value, windows)
+        if sum(way is not None for way in ways) != 1:
             raise Refusal(
                 "--mask, --missing-value, --drop: exactly one of them expected, to know which"
                 " pixels are missing"
@@ -51,7 +51,7 @@ class MissingOptions:
             return masked_by(self.mask)
         if self.missing_value is not None:
             return marked_by(self.missing_value)
-        assert windows is not None, "exactly one of the three was given"
+        assert windows is not None, "one of the three ways is given"
         return windows.find_dropped
 
 
@@ -87,7 +87,6 @@ def inpaint_file(
             " expected"
         )
     holed = signal.with_values(np.where(missing, np.nan, signal.values))
-    clean = None if corrupted_windows(config) is None else signal
-    reference = find_reference(options, clean)
+    reference = find_reference(options, signal if corrupted_windows(config) else None)
     damage = f" with {missing.mean():.0%} missing"
     restore(Task(source, target, damage, holed, reference, options, overrides))

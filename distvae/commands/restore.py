@@ -69,9 +69,9 @@ class Task:
         preset, recipe = self.options.preset, self.options.recipe
         inpainting = bool(self.missing.any())
         config = configured(self.observed.values, preset, recipe, self.overrides, inpainting)
-        if corrupted_windows(config) is not None:
-            return config.with_("data", path=str(self.source.absolute()))
-        return config
+        if corrupted_windows(config) is None:
+            return config
+        return config.with_("data", path=str(self.source.absolute()))
 
     def result(self, restored: Floats) -> Floats:
         """Return the values to write: observed ones are kept where others were missing."""

@@ -1,7 +1,7 @@
-"""Finding the data of a table below a folder, wherever in it that lies."""
+"""Find the data of a table in a folder."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from distvae.files.refusal import Refusal
@@ -9,39 +9,44 @@ from distvae.reproduce.table import Settings, Source
 
 
 def locate(name: str, source: Source, root: str) -> Settings:
-    """What has to be set for the data to be found: its place, and what goes with how it lies
-    there.
+    """Return the settings for a source of data: its path, and what its layout needs.
+
+    The data may lie in the folder itself or in a folder of it. Raise `Refusal` if it does not.
     """
-    where = root or os.environ.get("DISTVAE_DATA", "")
+    place = root or os.environ.get("DISTVAE_DATA", "")
     wanted = f"{name} ({source.about})"
-    if not where:
+    if not place:
         raise Refusal(
             f"--data: not given, and $DISTVAE_DATA is not set; a folder with {wanted} expected"
         )
-    folder = Path(where)
+    folder = Path(place)
     if not folder.is_dir():
-        raise Refusal(f"--data: {where}: no such folder; one with {wanted} expected")
+        raise Refusal(f"--data: {place}: no such folder; a folder with {wanted} expected")
     for pattern, settings in source.find.items():
-        for base in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-            for found in sorted(base.glob(pattern)):
-                place = (
-                    found.parent
-                    if source.folder and found.is_file() and found.suffix != ".npz"
-                    else found
-                )
-                return {"data.path": str(place.absolute()), **settings}
-    looked = " or ".join(source.find)
-    raise Refusal(f"{where}: holds no {wanted}: {looked} expected in it or in a folder of it")
+        for found in _matches(folder, pattern):
+            wants_folder = source.folder and found.is_file() and found.suffix != ".npz"
+            path = found.parent if wants_folder else found
+            return {"data.path": str(path.absolute()), **settings}
+    patterns = " or ".join(source.find)
+    raise Refusal(f"{place}: holds no {wanted}: {patterns} expected in it or in a folder of it")
+
+
+def _matches(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield the files and folders that match a pattern, in a folder and then in its folders."""
+    subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
+    for base in (folder, *subfolders):
+        yield from sorted(base.glob(pattern))
 
 
 def find_sources(
     sources: Mapping[str, Source], root: str
 ) -> tuple[dict[str, Settings], dict[str, Refusal]]:
-    """What has to be set for each that is found, and why each of the others is not."""
-    places, absent = dict[str, Settings](), dict[str, Refusal]()
+    """Return the settings for each source that is found, and the reason for each that is not."""
+    settings: dict[str, Settings] = {}
+    absent: dict[str, Refusal] = {}
     for name, source in sources.items():
         try:
-            places[name] = locate(name, source, root)
+            settings[name] = locate(name, source, root)
         except Refusal as refusal:
             absent[name] = refusal
-    return places, absent
+    return settings, absent

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.cli.submit import STORAGE, Command, _complete
+from distvae.cli.submit import STORAGE, Command, complete_words
 from distvae.files.refusal import Refusal
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> N
     given = ["speech", *(word for name in sorted(said) for word in (name, OPTIONS[name]) if word)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STORAGE, "/mnt/distvae/")
-        words = _complete("tune", given)
+        words = complete_words("tune", given)
     assert words[: 1 + len(given)] == ["tune", *given]
     assert values(words, "--address") == [OPTIONS["--address"] if "--address" in said else "auto"]
     assert values(words, "--out") == ["/x/runs" if "--out" in said else "/mnt/distvae/runs/speech"]
@@ -41,27 +41,27 @@ def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> N
 
 @pytest.mark.parametrize("said", [["--out", "/x"], ["--out=/x"], ["-o", "/x"], ["-o/x"]])
 def test_a_place_is_named_in_any_way_that_the_command_line_knows(said: list[str]) -> None:
-    words = _complete("tune", ["speech", *said])
+    words = complete_words("tune", ["speech", *said])
     assert words[2 : 2 + len(said)] == said
     assert values(words, "--out") == (["/x"] if said[0] == "--out" else [])
 
 
 def test_a_sweep_that_is_to_begin_anew_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STORAGE, "/mnt/distvae")
-    assert "--resume" not in _complete("tune", ["tune_spaces/speech.yaml", "--force"])
+    assert "--resume" not in complete_words("tune", ["tune_spaces/speech.yaml", "--force"])
 
 
 def test_a_training_is_kept_on_any_storage_and_a_sweep_in_a_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(STORAGE, "s3://bucket/distvae")
-    assert values(_complete("train", ["bars", "--workers", "2"]), "--storage") == [
+    assert values(complete_words("train", ["bars", "--workers", "2"]), "--storage") == [
         "s3://bucket/distvae/runs"
     ]
     with pytest.raises(
         Refusal, match="s3://bucket/distvae; a sweep needs a folder on a disk that all machines see"
     ):
-        _complete("tune", ["speech"])
+        complete_words("tune", ["speech"])
 
 
 @pytest.mark.parametrize("command", ["tune", "train"])
@@ -72,7 +72,7 @@ def test_without_a_storage_the_option_that_names_one_is_asked_for(
     with pytest.raises(
         Refusal, match=r"DISTVAE_STORAGE: not set on the head; --(out|storage) expected"
     ):
-        _complete(command, ["bars"])
+        complete_words(command, ["bars"])
 
 
 @pytest.mark.parametrize("script", ["sweep.py", "train.py"])
@@ -119,7 +119,7 @@ def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> 
         "--address: auto: no Ray",
         "--address: auto: Token authentication is enabled but",
     )
-    for folder, reasons in ((tmp_path, ("distvae-checkout: not there",)), (ROOT, unreachable)):
+    for folder, reasons in ((tmp_path, ("distvae-checkout: no such folder",)), (ROOT, unreachable)):
         done = run(folder)
         assert done.returncode == 2
         assert any(reason in done.stderr for reason in reasons), done.stderr
