@@ -19,7 +19,7 @@ from distvae.bench.row import keep_row
 from distvae.estep.truncated import first_states
 from distvae.files.refusal import Refusal
 from distvae.machines.ray_session import ray_session
-from distvae.machines.shards import ShardedStore, Shards, launch_shards
+from distvae.machines.shards import ShardedStore, end_shards, launch_shards
 from distvae.models.population import words_of
 from distvae.numerics.lanes import Lanes
 
@@ -68,7 +68,7 @@ def measure(rows: int, count: int, blocks: int, folder: Path | None) -> dict[str
         files, figures["save_s"] = _timed(store.save, place, "bench")
         figures |= _held(store)
         kept = store.get(torch.cat(visited[:count]))
-        _end(store.shards)
+        end_shards(store.shards)
         again = _started(lanes, count)
         figures["load_s"] = _seconds(again.load, place, files)
     if not torch.equal(again.get(torch.cat(visited[:count])), kept):
@@ -130,14 +130,6 @@ def _held(store: ShardedStore) -> dict[str, float]:
         "own_gb": max(state["bytes"] for state in told) / 1e9,
         "peak_gb": max(state["memory"] for state in told) / 1e9,
     }
-
-
-def _end(shards: Shards) -> None:
-    """Free their memory."""
-    import ray
-
-    for actor in shards.actors:
-        ray.kill(actor)
 
 
 def _seconds(function: Callable[..., object], *operands: Any) -> float:

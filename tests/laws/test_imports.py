@@ -1,10 +1,12 @@
-"""Imports point one way, commands start light, and the core needs torch and NumPy alone."""
+"""Imports point one way, Ray and MLflow stay in their rooms, commands start light, and the core
+needs torch and NumPy alone.
+"""
 
 import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,44 @@ def test_imports_point_one_way(file: str) -> None:
         assert other == own or LEVEL[other] < LEVEL[own], f"{file} imports {module}"
 
 
+HOMES = {"ray": ("machines", "tune"), "mlflow": ("track",)}
+"""The rooms that import a package."""
+SUBCLASSES = "machines/rendezvous.py"
+"""The only file that imports Ray at its top: its classes derive from Ray's."""
+
+
+def packages(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The packages of others that import statements name."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+
+
+def at_the_top(path: Path) -> Iterator[ast.AST]:
+    """The statements of a file that run when it is imported, without those for types alone."""
+    waiting: list[ast.AST] = [*ast.parse(path.read_text()).body]
+    while waiting:
+        node = waiting.pop()
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if not for_types and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_ray_and_mlflow_are_imported_in_their_rooms_and_inside_functions(file: str) -> None:
+    room, path = file.partition("/")[0], PACKAGE / file
+    for package in set(packages(ast.walk(ast.parse(path.read_text())))) & set(HOMES):
+        assert room in HOMES[package], f"{file} imports {package}"
+    if file != SUBCLASSES:
+        top = list(at_the_top(path))
+        assert not set(packages(top)) & set(HOMES), f"{file} imports them at its top"
+        modules = [node.module for node in top if isinstance(node, ast.ImportFrom)]
+        assert f"distvae.{SUBCLASSES[:-3]}".replace("/", ".") not in modules
+
+
 def in_a_new_process(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -133,6 +173,28 @@ BARE = [
     "pesq",
 ]
 BARE += ["matplotlib", "optuna", "ray", "mlflow", "scipy", "sklearn"]
+
+
+LIGHT = ["interface", "numerics", "files", "config", "data", "models", "estep", "train"]
+WITH_COMPILER = "distvae.models.kernels"
+"""Needs Numba, and is imported inside functions where there is Numba."""
+
+
+def test_light_rooms_import_with_torch_and_numpy_alone() -> None:
+    """What else they need they import where they use it."""
+    modules = [
+        f"distvae.{file.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
+        for file in FILES
+        if file.removesuffix(".py").partition("/")[0] in LIGHT
+    ]
+    assert WITH_COMPILER in modules
+    modules.remove(WITH_COMPILER)
+    missing = [*BARE, "numba", "PIL", "jinja2"]
+    in_a_new_process(
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({missing!r}))\n"
+        f"for module in {modules!r}: importlib.import_module(module)"
+    )
 
 
 def test_the_core_needs_torch_and_numpy_alone() -> None:
