@@ -47,6 +47,13 @@ def load_extensions(section: str) -> None:
             point.load()
 
 
+def find_family(section: str, kind: str) -> type | None:
+    """Return the configuration class of a kind, None if neither this package nor another has it."""
+    if kind not in FAMILIES[section]:
+        load_extensions(section)
+    return FAMILIES[section].get(kind)
+
+
 class Registry(Generic[Implementation]):
     """The implementations of the families of one section."""
 

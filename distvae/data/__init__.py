@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from distvae.config import DataConfig
 from distvae.data.dataset import BUILT_IN, Dataset, Factors, Labels
-from distvae.data.family import DataFamily, HasFactors, HasLabels, family_of, register
+from distvae.data.family import DataFamily, HasFactors, HasLabels, Values, family_of, register
 from distvae.data.images.family import BarsFamily, IdxFamily, ImageFamily, SpritesFamily
 from distvae.data.remote import fetch, is_remote
 from distvae.data.speech.family import SpeechFamily
@@ -22,6 +22,7 @@ __all__ = [
     "RowsFamily",
     "SpeechFamily",
     "SpritesFamily",
+    "Values",
     "factors_of",
     "family_of",
     "labels_of",

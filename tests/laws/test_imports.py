@@ -28,6 +28,7 @@ LAYERS = [
     ("tune",),
     ("report",),
     ("bench", "reproduce"),
+    ("testing",),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import Config, Generated, from_dict
-from distvae.config.registry import FAMILIES, SECTIONS
+from distvae.config.registry import SECTIONS, find_family
 from distvae.config.schema import field_types, fields_of
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import one_line, parse_yaml, read_yaml
@@ -85,14 +85,11 @@ def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, 
 
 
 def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
-    if (
-        name == "kind"
-        and section in FAMILIES
-        and isinstance(value, str)
-        and value in FAMILIES[section]
-    ):
-        kept = field_types(FAMILIES[section][value])
-        tree = {key: old for key, old in tree.items() if key in kept}
+    if name == "kind" and section in SECTIONS and isinstance(value, str):
+        config = find_family(section, value)
+        if config is not None:
+            fields = field_types(config)
+            tree = {key: old for key, old in tree.items() if key in fields}
     return tree | {name: value}
 
 

@@ -1,0 +1,111 @@
+"""Every kind of data keeps the laws of data families."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from distvae.config import (
+    BarsData,
+    CropData,
+    DataConfig,
+    IdxData,
+    ImageData,
+    PatchData,
+    RowsData,
+    SpeechData,
+    SpritesData,
+)
+from distvae.config.registry import FAMILIES
+from distvae.data import DataFamily, Dataset
+from distvae.data.examples import PICTURE
+from distvae.data.family import DATA
+from distvae.data.tables.ingest import ingest
+from distvae.testing.data import DATA_LAWS, values_are_as_promised
+
+
+def speech(root: Path) -> DataConfig:
+    for speaker in "abcd":
+        noise = np.random.default_rng(ord(speaker)).uniform(-0.5, 0.5, 4000)
+        (root / speaker).mkdir()
+        soundfile.write(root / speaker / "1.wav", noise, 8000)
+    return SpeechData(path=str(root), rate=8000, window=256, hop=64)
+
+
+def idx(root: Path) -> DataConfig:
+    for part, count in {"train": 8, "t10k": 4}.items():
+        shape = struct.pack(">BBBB3I", 0, 0, 8, 3, count, 4, 5)
+        pixels = np.random.default_rng(count).integers(0, 256, 20 * count, np.uint8)
+        (root / f"{part}-images-idx3-ubyte").write_bytes(shape + pixels.tobytes())
+        labels = struct.pack(">BBBBI", 0, 0, 8, 1, count) + bytes(range(count))
+        (root / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    return IdxData(path=str(root))
+
+
+def images(root: Path) -> DataConfig:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    np.savez(root / "a.npz", x_train=pixels[:8], x_test=pixels[8:])
+    return ImageData(path=str(root / "a.npz"))
+
+
+def crops(root: Path) -> DataConfig:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
+    Image.fromarray(pixels).save(root / "a.png")
+    return CropData(path=str(root), window=(3, 3), sizes=(50, 10, 10))
+
+
+def rows(root: Path) -> DataConfig:
+    np.save(root / "a.npy", np.random.default_rng(0).normal(size=(100, 3)))
+    ingest([root / "a.npy"], root / "rows", quiet=True)
+    return RowsData(path=str(root / "rows"))
+
+
+CASES: dict[str, Callable[[Path], DataConfig]] = {
+    "speech": speech,
+    "idx": idx,
+    "images": images,
+    "bars": lambda _: BarsData(rows=20),
+    "sprites": lambda _: SpritesData(rows=20, size=16),
+    "patches": lambda _: PatchData(path=PICTURE, stride=8, drop=0.1),
+    "crops": crops,
+    "rows": rows,
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("law", DATA_LAWS)
+@pytest.mark.parametrize("kind", CASES)
+def test_every_kind_of_data_keeps_the_law(
+    kind: str, law: Callable[[DataConfig], None], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    config = CASES[kind](tmp_path / "data")
+    assert config.kind == kind
+    law(config)
+
+
+def test_every_kind_of_data_is_there_and_has_an_object_behind_it() -> None:
+    assert set(CASES) <= set(FAMILIES["data"])
+    for config, family in DATA.items():
+        assert FAMILIES["data"][config.kind] is config
+        assert issubclass(family, DataFamily)
+
+
+def test_values_out_of_range_break_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distvae.data.images.family import SpritesFamily
+
+    def open_dark(self: SpritesFamily, quiet: bool = False) -> Dataset:
+        x = np.full((3, 256), -1, np.float32)
+        return Dataset("dark", "image", "0", {"train": x, "val": x, "test": x}, Path())
+
+    monkeypatch.setattr(SpritesFamily, "open", open_dark)
+    with pytest.raises(AssertionError):
+        values_are_as_promised(SpritesData(rows=20, size=16))
