@@ -136,7 +136,7 @@ def test_a_file_of_many_parts_gives_back_every_bit(
 
 def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
     with pytest.raises(
-        Refusal, match=r"64 states for 1,000,000,000,000 rows need 4096000\.0 GB.*estep.mapped"
+        Refusal, match=r"64 states for 1,000,000,000,000 rows need 4,096,000\.0 GB.*estep.mapped"
     ):
         empty_populations(10**12, 64, 8)
 

@@ -24,7 +24,7 @@ LAYERS = [
     ("train",),
     ("track",),
     ("machines",),
-    ("tasks",),
+    ("tasks", "testing"),
     ("tune",),
     ("report",),
     ("bench", "reproduce"),

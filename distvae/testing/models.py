@@ -1,0 +1,191 @@
+"""The laws of models and of their posteriors."""
+
+import math
+
+import torch
+
+from distvae.interface import (
+    Batch,
+    ClosedForm,
+    Posterior,
+    Projects,
+    Scheduled,
+    Sums,
+    expect,
+)
+from distvae.numerics.noise import Noise
+from distvae.testing.case import Case, Law
+
+DRAWS, EPOCHS = 2000, 400  # of the integrand, and of the bound
+IMPORTANCE_DRAWS = 5000
+STANDARD_ERRORS = 5
+
+
+def shapes_are_those_of_the_interface(case: Case) -> None:
+    """Codes, points, weights, decoded values and densities have the shapes of the protocols."""
+    rows, dims = case.batch.x.shape
+    size, q = case.model.code_size, case.q
+    assert isinstance(q, Posterior)
+    assert q.code.shape == (rows, size)
+    for draws in (0, 1, 3):
+        z, weight = q.points(draws, case.noise)
+        assert z.shape == (*weight.shape, size)
+        assert len(weight) == rows
+        torch.testing.assert_close(weight.sum(1), torch.ones(rows))
+        assert case.model.decode(z).shape == (*weight.shape, dims)
+        assert case.model.log_likelihood(case.batch, z).shape == weight.shape
+        assert q.log_ratio(z).shape == weight.shape
+    bound = case.model.bound(case.batch, q, case.noise)
+    objective = case.model.objective(case.batch, q, case.noise)
+    for value in (bound, objective):
+        assert value.shape == (rows,)
+        assert value.isfinite().all()
+    assert case.model.prior(case.noise, case.estep).shape == (rows, 1, size)
+
+
+def expectations_are_linear_and_keep_constants(case: Case) -> None:
+    """E[1] = 1 and E[2 f] = 2 E[f], by draws and without."""
+    q, decode = case.q, case.model.decode
+    for draws in (0, 3):
+        ones = expect(q, torch.ones_like, draws, case.noise)
+        torch.testing.assert_close(ones, torch.ones_like(ones))
+        once = expect(q, decode, draws, case.noise)
+        twice = expect(q, lambda z: 2 * decode(z), draws, case.noise)
+        torch.testing.assert_close(twice, 2 * once)
+
+
+def the_code_is_the_expected_state(case: Case) -> None:
+    """The code of a row is E_q[z]."""
+    q = case.q
+    torch.testing.assert_close(q.code, expect(q, lambda z: z))
+
+
+def expectations_without_draws_are_fixed(case: Case) -> None:
+    """Without draws, an expectation does not depend on the noise."""
+    other = Noise(99, 7, case.noise.row)
+    one = expect(case.q, case.model.decode, 0, case.noise)
+    assert torch.equal(one, expect(case.q, case.model.decode, 0, other))
+
+
+def the_order_of_rows_does_not_matter(case: Case) -> None:
+    """The same rows in another order have the same objectives."""
+    turned = case.batch.row.flip(0)
+    batch = Batch(case.batch.x[turned], turned)
+    one = case.model.objective(case.batch, case.q, case.noise)
+    q = case.estep(case.model, batch)
+    other = case.model.objective(batch, q, Noise(0, 0, turned))
+    torch.testing.assert_close(one[turned], other)
+
+
+def statistics_add_over_parts_of_a_batch(case: Case) -> None:
+    """The statistics of a batch are the sums of those of its parts."""
+    if not isinstance(case.model, ClosedForm):
+        return
+    whole: Sums = case.model.statistics(case.batch, case.q, case.noise)
+    parts = []
+    for rows in (slice(0, 2), slice(2, None)):
+        batch = case.part(rows)
+        q = case.estep(case.model, batch)
+        parts.append(case.model.statistics(batch, q, Noise(0, 0, batch.row)))
+    for name, value in whole.items():
+        torch.testing.assert_close(value, parts[0][name] + parts[1][name])
+    case.model.maximise(whole)
+
+
+@torch.no_grad()
+def the_bound_is_the_mean_of_its_integrand(case: Case) -> None:
+    """The bound is E_q[log p(x | z) + log p(z) - log q(z)], however it is computed."""
+    q = case.q
+    z, _ = q.points(DRAWS, case.noise)
+    integrand = case.model.log_likelihood(case.batch, z) + q.log_ratio(z)
+    bounds = []
+    for epoch in range(EPOCHS):
+        noise = Noise(1, epoch, case.batch.row)
+        bounds.append(case.model.bound(case.batch, case.q, noise))
+    bound = torch.stack(bounds)
+    error = (integrand.var(1) / DRAWS + bound.var(0) / EPOCHS).sqrt()
+    difference = (bound.mean(0) - integrand.mean(1)).abs()
+    assert (difference < STANDARD_ERRORS * error + 1e-4).all()
+
+
+@torch.no_grad()
+def the_bound_never_exceeds_an_importance_weighted_estimate(case: Case) -> None:
+    """The mean of the integrand is at most the logarithm of the mean of its exponential."""
+    z, _ = case.q.points(IMPORTANCE_DRAWS, case.noise)
+    integrand = (case.model.log_likelihood(case.batch, z) + case.q.log_ratio(z)).double()
+    weighted = integrand.logsumexp(1) - math.log(integrand.shape[1])
+    assert (integrand.mean(1) <= weighted + 1e-5).all()
+
+
+def the_objective_reaches_every_parameter(case: Case) -> None:
+    """After all warm-ups every parameter that learns has a gradient."""
+    if isinstance(case.model, Scheduled):
+        case.model.at(math.inf)
+    (-case.model.objective(case.batch, case.q, case.noise).sum()).backward()
+    for name, parameter in [*case.model.named_parameters(), *case.estep.named_parameters()]:
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert bool(parameter.grad.any()), name
+
+
+def missing_values_change_nothing(case: Case) -> None:
+    """A value that is masked does not enter the bound."""
+    mask = torch.ones_like(case.batch.x, dtype=torch.bool)
+    mask[:, ::3] = False
+    values = []
+    for filled in (0.5, 2.0):
+        batch = Batch(case.batch.x.where(mask, filled), case.batch.row, mask)
+        values.append(case.model.bound(batch, case.estep(case.model, batch), case.noise))
+    assert torch.equal(*values)
+
+
+def the_weights_are_a_function_of_the_seed(case: Case) -> None:
+    """The same seed gives the same first weights, another seed gives others."""
+    again, _ = case.assemble()
+    other, _ = case.assemble(seed=case.config.train.seed + 1)
+    for one, two in zip(case.model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
+    pairs = zip(case.model.parameters(), other.parameters(), strict=True)
+    assert any(not torch.equal(one, two) for one, two in pairs)
+
+
+def warm_ups_end(case: Case) -> None:
+    """Late in training the objective is what it is after all warm-ups."""
+    if not isinstance(case.model, Scheduled):
+        return
+    values = []
+    for step in (math.inf, 10**9):
+        case.model.at(0)
+        case.model.at(step)
+        q = case.estep(case.model, case.batch)
+        values.append(case.model.objective(case.batch, q, case.noise))
+    assert torch.equal(*values)
+
+
+def projecting_twice_is_projecting_once(case: Case) -> None:
+    """A second projection changes nothing."""
+    if not isinstance(case.model, Projects):
+        return
+    case.model.project()
+    once = {name: value.clone() for name, value in case.model.state_dict().items()}
+    case.model.project()
+    for name, value in case.model.state_dict().items():
+        torch.testing.assert_close(value, once[name])
+
+
+MODEL_LAWS: tuple[Law, ...] = (
+    shapes_are_those_of_the_interface,
+    expectations_are_linear_and_keep_constants,
+    the_code_is_the_expected_state,
+    expectations_without_draws_are_fixed,
+    the_order_of_rows_does_not_matter,
+    statistics_add_over_parts_of_a_batch,
+    the_bound_is_the_mean_of_its_integrand,
+    the_bound_never_exceeds_an_importance_weighted_estimate,
+    the_objective_reaches_every_parameter,
+    missing_values_change_nothing,
+    the_weights_are_a_function_of_the_seed,
+    warm_ups_end,
+    projecting_twice_is_projecting_once,
+)
