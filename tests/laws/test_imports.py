@@ -24,7 +24,7 @@ LAYERS = [
     ("train",),
     ("track",),
     ("machines",),
-    ("tasks", "testing"),
+    ("tasks",),
     ("tune",),
     ("report",),
     ("bench", "reproduce"),
