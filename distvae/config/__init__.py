@@ -25,7 +25,7 @@ from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Trun
 from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.net import Net
 from distvae.config.registry import SECTIONS
-from distvae.config.schema import check, fields_of, read_section
+from distvae.config.schema import check_value, fields_of, read_section
 from distvae.config.train import Eval, Train
 from distvae.files.refusal import Refusal, nearest
 
@@ -143,5 +143,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     trees = {name: fields_of(name, tree.get(name)) for name in SECTIONS}
     sections = {name: read_section(name, trees[name]) for name in SECTIONS if name != "estep"}
     sections["estep"] = read_section("estep", {"kind": sections["model"].estep[0]} | trees["estep"])
-    follows = check("follows", Literal["ours", "paper", "release"], tree.get("follows", "ours"))
+    follows = check_value(
+        "follows", Literal["ours", "paper", "release"], tree.get("follows", "ours")
+    )
     return Config(**sections, follows=follows)

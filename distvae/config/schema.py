@@ -88,7 +88,9 @@ def read_section(name: str, tree: Mapping[str, Any]) -> Any:
             raise Refusal(
                 f"{name}.{key}: no such field of {name}.kind '{kind}'; {nearest(key, hints)}"
             )
-    return cls(**{key: check(f"{name}.{key}", hints[key], value) for key, value in given.items()})
+    return cls(
+        **{key: check_value(f"{name}.{key}", hints[key], value) for key, value in given.items()}
+    )
 
 
 def field_types(cls: type) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def field_types(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def check(path: str, hint: Any, value: Any) -> Any:
+def check_value(path: str, hint: Any, value: Any) -> Any:
     """The value as the annotation wants it, or a refusal that names its path."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -105,7 +107,7 @@ def check(path: str, hint: Any, value: Any) -> Any:
     if origin is Literal:
         return _one_of(path, arguments, value)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else check(path, arguments[0], value)
+        return None if value is None else check_value(path, arguments[0], value)
     if origin is tuple:
         return tuple(_items(path, arguments, value))
     return _sane(path, _typed(path, hint, value))
@@ -134,7 +136,7 @@ def _items(path: str, arguments: tuple[Any, ...], value: Any) -> Iterator[Any]:
     if len(value) > LONGEST:
         raise Refusal(f"{path}: {len(value)} values; at most {LONGEST} expected")
     for i, item in enumerate(value):
-        yield check(f"{path}[{i}]", arguments[0], item)
+        yield check_value(f"{path}[{i}]", arguments[0], item)
 
 
 NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from distvae.config import Train
-from distvae.config.schema import check
+from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
@@ -53,7 +53,7 @@ class WorkerGroup:
 
 def checked_wait(seconds: float) -> float:
     """Return the seconds of --wait, or raise a Refusal if they are no number of seconds."""
-    return float(check("--wait", NonNegative, seconds))
+    return float(check_value("--wait", NonNegative, seconds))
 
 
 def refuse_gpu_share(option: str, gpus: float | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from distvae.config import Config
 from distvae.config.recipes import load, read_tree
-from distvae.config.schema import check
+from distvae.config.schema import check_value
 from distvae.config.values import NonNegative, Repeats
 from distvae.data.family import windows_of
 from distvae.files.refusal import Refusal, nearest
@@ -156,17 +156,17 @@ def _read(name: str, tree: Mapping[str, Any], scale: Scale) -> Table:
     ]
     return Table(
         name=name,
-        about=check("about", str, tree["about"]),
-        source=check("source", str, tree["source"]),
+        about=check_value("about", str, tree["about"]),
+        source=check_value("source", str, tree["source"]),
         metrics={
-            key: check(f"metrics.{key}", Literal["max", "min"], mode)
+            key: check_value(f"metrics.{key}", Literal["max", "min"], mode)
             for key, mode in tree["metrics"].items()
         },
         data={key: _source(key, told) for key, told in (tree.get("data") or {}).items()},
-        seeds=check("seeds", Repeats, how.get("seeds", tree.get("seeds", 1))),
+        seeds=check_value("seeds", Repeats, how.get("seeds", tree.get("seeds", 1))),
         entries=tuple(entries),
         scale=scale,
-        minutes=check("minutes", NonNegative | None, how.get("minutes")),
+        minutes=check_value("minutes", NonNegative | None, how.get("minutes")),
     )
 
 

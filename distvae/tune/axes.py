@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distvae.config.schema import LONGEST, check
+from distvae.config.schema import LONGEST, check_value
 from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _read_span(path: str, tree: Mapping[str, Any]) -> Choice | Interval:
 
 
 def _read_interval(path: str, kind: str, tree: Mapping[str, Any]) -> Interval:
-    low, high = check(f"{path}.{kind}", ENDS[kind], tree[kind])
+    low, high = check_value(f"{path}.{kind}", ENDS[kind], tree[kind])
     log = tree.get("log", False)
     if not isinstance(log, bool):
         raise Refusal(f"{path}.log: {shown(log)}; true or false expected")

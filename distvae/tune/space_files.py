@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from distvae.config import Config
 from distvae.config.recipes import load, read_tree
-from distvae.config.schema import check
+from distvae.config.schema import check_value
 from distvae.config.values import Count, Repeats, Trials, Whole
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tune.axes import read_axes
@@ -61,19 +61,19 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
     for key in tree:
         if key not in FIELDS:
             raise Refusal(f"{key}: no such field of a space; {nearest(key, FIELDS)}")
-    search = check("search", Search, tree.get("search", "tpe"))
+    search = check_value("search", Search, tree.get("search", "tpe"))
     space = Space(
         name=name,
-        about=check("about", str, tree.get("about", "")),
-        recipe=check("base", str, tree.get("base", "")),
+        about=check_value("about", str, tree.get("about", "")),
+        recipe=check_value("base", str, tree.get("base", "")),
         base=_read_base(tree),
         metrics=_read_metrics(tree.get("metrics")),
-        trials=check("trials", Trials, tree.get("trials", 20)),
-        concurrent=check("concurrent", Count | None, tree.get("concurrent")),
-        seed=check("seed", Whole, tree.get("seed", 0)),
+        trials=check_value("trials", Trials, tree.get("trials", 20)),
+        concurrent=check_value("concurrent", Count | None, tree.get("concurrent")),
+        seed=check_value("seed", Whole, tree.get("seed", 0)),
         search=search,
-        seeds=check("seeds", Repeats, tree.get("seeds", 1)),
-        scheduler=check("scheduler", Scheduler, tree.get("scheduler", "none")),
+        seeds=check_value("seeds", Repeats, tree.get("seeds", 1)),
+        scheduler=check_value("scheduler", Scheduler, tree.get("scheduler", "none")),
         axes=read_axes(tree.get("axes")),
     )
     if search == "grid":
@@ -108,5 +108,5 @@ def _read_metrics(tree: object) -> dict[str, Literal["max", "min"]]:
             "metrics: at least one figure and its direction expected, such as pesq_wb: max"
         )
     for name, direction in tree.items():
-        check(f"metrics.{name}", Literal["max", "min"], direction)
+        check_value(f"metrics.{name}", Literal["max", "min"], direction)
     return {str(name): direction for name, direction in tree.items()}
