@@ -21,26 +21,56 @@ from tests.laws.test_imports import LAYERS
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.slow
-def test_the_fifth_model_of_the_guide_trains_and_encodes(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 75
-    (tmp_path / "laplace.py").write_text(code)
-    settings = {"DISTVAE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+def programs_of(page: str) -> dict[str, str]:
+    """The programs of a page, by the names it says to save them under, tests of them included."""
+    found: dict[str, str] = {}
+    text = (DOCS / page).read_text()
+    for section in re.split(r"^# ", text, flags=re.MULTILINE):
+        blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        if name := re.search(r"Save it as\s+`(\w+)\.py`", section):
+            found[f"{name[1]}.py"], found[f"test_{name[1]}.py"] = blocks
+    return found
+
+
+def run_in(folder: Path, *words: str) -> str:
+    settings = {"DISTVAE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     environment = {k: v for k, v in os.environ.items() if k != "DISTVAE_DATA"} | settings
+    for name, code in programs_of("extending.md").items():
+        (folder / name).write_text(code)
     done = subprocess.run(
-        [sys.executable, "laplace.py"],
-        cwd=tmp_path,
+        [sys.executable, *words],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    bounds = [float(found) for found in re.findall(r"epoch \d: (-?[\d.]+)", done.stdout)]
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_model_of_the_guide_trains_and_encodes(tmp_path: Path) -> None:
+    code = programs_of("extending.md")["laplace.py"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 75
+    output = run_in(tmp_path, "laplace.py")
+    bounds = [float(found) for found in re.findall(r"epoch \d: (-?[\d.]+)", output)]
     assert len(bounds) == 3
     assert bounds[-1] > bounds[0]
-    assert re.search(r"\(\d+, 16\)", done.stdout)
+    assert re.search(r"\(\d+, 16\)", output)
+
+
+@pytest.mark.slow
+def test_the_model_of_the_guide_keeps_the_laws(tmp_path: Path) -> None:
+    run_in(tmp_path, "-m", "pytest", "-q", "test_laplace.py")
+
+
+def test_the_estep_of_the_guide_trains_and_keeps_the_laws(tmp_path: Path) -> None:
+    output = run_in(tmp_path, "flips.py")
+    bounds = [float(found) for found in re.findall(r"epoch \d+: (-?[\d.]+)", output)]
+    assert len(bounds) == 4
+    assert bounds[-1] > bounds[0]
+    run_in(tmp_path, "test_flips.py")
 
 
 def test_the_space_of_the_guide_is_one(tmp_path: Path) -> None:
