@@ -106,7 +106,7 @@ def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOp
     if findings is not None:
         record_comparison(out, comparison, options.quiet)
     if not options.quiet:
-        print_comparison(lines, table.source, cut_short=bool(findings and findings.cut_short))
+        print_comparison(lines, table.source, cut_short=bool(findings and findings.interrupted))
     return 0 if findings is None else findings.exit_code
 
 

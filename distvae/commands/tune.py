@@ -39,24 +39,22 @@ def tune_space(
     """Sweep a space, print the results, and write their report; exit with the sweep's code."""
     from distvae.report.logged import write_and_log
     from distvae.tune.space_files import load_space
-    from distvae.tune.sweep import run_sweep
-    from distvae.tune.table import show
+    from distvae.tune.sweep import SweepOptions, run_sweep
+    from distvae.tune.table import print_findings
 
     resources = trial_options.resources()
     space = load_space(name)
-    findings = run_sweep(
-        space,
-        options.out or RUNS / space.name,
-        parse_assignments(assignments),
-        options.trials,
-        options.concurrent,
-        options.data or "",
-        options.quiet,
-        options.force,
-        options.resume,
-        resources=resources,
+    sweep_options = SweepOptions(
+        assignments=parse_assignments(assignments),
+        data=options.data or "",
+        trials=options.trials,
+        concurrent=options.concurrent,
+        resume=options.resume,
+        force=options.force,
+        quiet=options.quiet,
     )
+    findings = run_sweep(space, options.out or RUNS / space.name, sweep_options, resources)
     if not options.quiet:
-        show(findings)
+        print_findings(findings)
     write_and_log(findings.folder, RUNS, options.quiet)
     raise SystemExit(findings.exit_code)

@@ -16,10 +16,11 @@ from distvae.reproduce.finding import find_sources
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.train.progress import format_duration
 from distvae.tune.axes import Axis, Choice
+from distvae.tune.preparation import DEFAULT_RESOURCES
 from distvae.tune.resources import TrialResources
 from distvae.tune.results import Findings
 from distvae.tune.space import ROW, Row, Space
-from distvae.tune.sweep import DEFAULT_RESOURCES, run_sweep
+from distvae.tune.sweep import SweepOptions, run_sweep
 from distvae.tune.sweep_file import SWEEP_FILE
 from distvae.tune.trial import Trials
 
@@ -142,15 +143,13 @@ class Reproduction:
         space = self.work.space()
         is_refused = False
         try:
-            return run_sweep(
-                space,
-                self.out,
+            options = SweepOptions(
                 concurrent=self.concurrent,
-                quiet=self.quiet,
-                force=self.force,
                 resume=self.resume,
-                resources=self.resources,
+                force=self.force,
+                quiet=self.quiet,
             )
+            return run_sweep(space, self.out, options, self.resources)
         except Refusal:
             is_refused = True
             raise

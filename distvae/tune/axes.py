@@ -1,10 +1,11 @@
-"""One thing that varies in a sweep: its values, and when it does so."""
+"""The axes of a search space: a setting, its values, and the conditions under which it varies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distvae.config.schema import LONGEST, check_value
+from distvae.files.plain import Plain
 from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
 
 if TYPE_CHECKING:
@@ -15,26 +16,26 @@ if TYPE_CHECKING:
 class Choice:
     """Some values, in no order."""
 
-    values: tuple[Any, ...]
+    values: tuple[Plain, ...]
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.values))
 
     @property
-    def corners(self) -> tuple[Any, ...]:
-        """The values that have to be valid for all others to be."""
+    def corners(self) -> tuple[Plain, ...]:
+        """The values that must be valid for all others to be."""
         return self.values
 
-    def suggest(self, trial: "optuna.Trial", name: str) -> Any:
-        """One of the values, chosen under its text: lists are no categories. A single one is no
-        question.
+    def suggest(self, trial: "optuna.Trial", name: str) -> Plain:
+        """Return the value that Optuna suggests.
+
+        Optuna knows each value by its text, because lists cannot be categories. It is not asked
+        about a single value.
         """
         texts = {str(value): value for value in self.values}
-        return (
-            texts[trial.suggest_categorical(name, list(texts))]
-            if len(texts) > 1
-            else self.values[0]
-        )
+        if len(texts) == 1:
+            return self.values[0]
+        return texts[trial.suggest_categorical(name, list(texts))]
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,18 @@ class Interval:
         return f"{self.low} to {self.high}" + ", logarithmically" * self.log
 
     @property
-    def corners(self) -> tuple[Any, ...]:
-        """The values that have to be valid for all others to be."""
+    def corners(self) -> tuple[Plain, ...]:
+        """The values that must be valid for all others to be."""
         return (self.low, self.high)
 
-    def suggest(self, trial: "optuna.Trial", name: str) -> Any:
-        """A number of the interval, whole if its ends are."""
+    def suggest(self, trial: "optuna.Trial", name: str) -> float:
+        """Return the number that Optuna suggests, a whole one if the ends are whole."""
+        number: float
         if isinstance(self.low, int):
-            return trial.suggest_int(name, self.low, int(self.high), log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+            number = trial.suggest_int(name, self.low, int(self.high), log=self.log)
+        else:
+            number = trial.suggest_float(name, self.low, self.high, log=self.log)
+        return number
 
 
 @dataclass(frozen=True)
@@ -68,32 +72,33 @@ class Axis:
     place: int
     """Its index in the list of axes."""
     repeated: int
-    """How many axes before it have the same key."""
+    """The number of axes before it that have the same key."""
     span: Choice | Interval
-    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    when: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     """Earlier keys and the values they must have, all of them."""
 
     @property
     def path(self) -> str:
-        """What a refusal calls it."""
+        """The place of the axis in the file, for error messages."""
         return f"axes[{self.place}] ({self.key})"
 
     @property
     def name(self) -> str:
-        """What the sampler knows it by: the key, numbered where several axes share it."""
+        """The sampler's name for the axis: the key, numbered if several axes share it."""
         return f"{self.key}#{self.repeated + 1}" if self.repeated else self.key
 
-    def applies(self, values: Mapping[str, Any]) -> bool:
-        """Whether the conditions hold; a key that is absent has no value."""
+    def applies(self, values: Mapping[str, Plain]) -> bool:
+        """Return whether the conditions hold; a missing key has no value."""
         return all(key in values and values[key] in wanted for key, wanted in self.when.items())
 
 
 FIELDS = ("key", "choice", "int", "float", "log", "when")
 ENDS = {"int": tuple[int, int], "float": tuple[float, float]}
+"""The kinds of intervals, with the type of their ends."""
 
 
 def read_axes(tree: object) -> tuple[Axis, ...]:
-    """The axes of a space file."""
+    """Return the axes of a space file."""
     if not isinstance(tree, list) or not tree:
         raise Refusal(
             "axes: a list of at least one axis expected, such as {key: model.latent, choice: [16,"
@@ -116,21 +121,17 @@ def _read_axis(place: int, tree: object, earlier: list[str]) -> Axis:
     for name in tree:
         if name not in FIELDS:
             raise Refusal(f"{path}.{name}: no such field of an axis; {nearest(name, FIELDS)}")
-    return Axis(
-        key,
-        place,
-        earlier.count(key),
-        _read_span(f"{path} ({key})", tree),
-        _read_conditions(path, tree),
-    )
+    span = _read_span(f"{path} ({key})", tree)
+    return Axis(key, place, earlier.count(key), span, _read_conditions(path, tree))
 
 
 def _names_a_field(key: str) -> bool:
-    section, _, field = key.partition(".")
-    return key == "follows" or (bool(field) and "." not in field and section.isidentifier())
+    section, _, name = key.partition(".")
+    is_dotted = bool(name) and "." not in name and section.isidentifier()
+    return key == "follows" or is_dotted
 
 
-def _read_conditions(path: str, tree: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def _read_conditions(path: str, tree: Mapping[str, Plain]) -> dict[str, tuple[Plain, ...]]:
     when = tree.get("when", {})
     if not isinstance(when, Mapping) or not all(isinstance(key, str) for key in when):
         raise Refusal(f"{path}.when: {shown(when)} is no condition; {{key: value}} expected")
@@ -139,16 +140,16 @@ def _read_conditions(path: str, tree: Mapping[str, Any]) -> dict[str, tuple[Any,
     }
 
 
-def _read_span(path: str, tree: Mapping[str, Any]) -> Choice | Interval:
-    given = [kind for kind in ("choice", *ENDS) if kind in tree]
-    if len(given) != 1:
+def _read_span(path: str, tree: Mapping[str, Plain]) -> Choice | Interval:
+    kinds = [kind for kind in ("choice", *ENDS) if kind in tree]
+    if len(kinds) != 1:
         raise Refusal(
-            f"{path}: one of choice, int and float expected; {' and '.join(given) or 'none'} given"
+            f"{path}: one of choice, int and float expected; {' and '.join(kinds) or 'none'} given"
         )
-    return _read_choice(path, tree) if given == ["choice"] else _read_interval(path, given[0], tree)
+    return _read_choice(path, tree) if kinds == ["choice"] else _read_interval(path, kinds[0], tree)
 
 
-def _read_interval(path: str, kind: str, tree: Mapping[str, Any]) -> Interval:
+def _read_interval(path: str, kind: str, tree: Mapping[str, Plain]) -> Interval:
     low, high = check_value(f"{path}.{kind}", ENDS[kind], tree[kind])
     log = tree.get("log", False)
     if not isinstance(log, bool):
@@ -159,7 +160,7 @@ def _read_interval(path: str, kind: str, tree: Mapping[str, Any]) -> Interval:
     return Interval(low, high, log)
 
 
-def _read_choice(path: str, tree: Mapping[str, Any]) -> Choice:
+def _read_choice(path: str, tree: Mapping[str, Plain]) -> Choice:
     values = tree["choice"]
     if not isinstance(values, list) or not 0 < len(values) <= LONGEST:
         raise Refusal(
@@ -175,9 +176,9 @@ def _read_choice(path: str, tree: Mapping[str, Any]) -> Choice:
     return Choice(tuple(values))
 
 
-def _text(path: str, value: object) -> str:
-    """Return what a sampler knows a value by."""
+def _text(path: str, value: Plain) -> str:
+    """Return the text by which a sampler knows a value."""
     try:
         return str(value)
-    except ValueError as error:  # Python writes out whole numbers of 4300 digits at most
+    except ValueError as error:  # Python refuses to write integers of more than 4300 digits
         raise Refusal(f"{path}.choice: {shown(value)}, which is too long") from error

@@ -1,31 +1,33 @@
-"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere, or nothing."""
+"""The progress of a sweep for a person: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from distvae.files.plain import Plain
 from distvae.train.progress import format_duration
 from distvae.tune.results import Result
 from distvae.tune.space import Space
-from distvae.tune.table import progress
+from distvae.tune.table import progress_table
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.table import Table
 
 
 class SweepDisplay:
-    """Keeps a result per trial while it changes, and shows it."""
+    """The results of the trials so far, shown as they change; a quiet one shows nothing."""
 
     def __init__(self, space: Space, quiet: bool) -> None:
         self.space, self.quiet = space, quiet
         self.results: dict[int, Result] = {}
-        self._began: dict[int, float] = {}
-        self._live: Any = None
+        self._start_times: dict[int, float] = {}
+        self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        """Say what is coming, and show the table on a terminal."""
+        """Say how many trials will run, and show the table on a terminal."""
         space = self.space
         self._say(
             f"{space.trials} trial{'s' * (space.trials != 1)}, {space.concurrent} side by side"
@@ -47,76 +49,73 @@ class SweepDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the table away: a ranked one comes."""
+        """Remove the table; the ranking follows."""
         if self._live:
             self._live.stop()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles whom it calls back, never to read it, and a live table cannot
-        be.
-        """
+    def __getstate__(self) -> dict[str, object]:
+        """Leave everything out of the pickle that Tune writes and never reads."""
         return {}
 
-    def waits(self, address: str | None) -> None:
-        """Ray comes first."""
+    def ray_starts(self, address: str | None) -> None:
+        """Say that Ray is being joined or started."""
         self._say(
             f"joining the Ray at {address}" if address else "starting Ray, which takes some seconds"
         )
 
-    def began(self, number: int, values: Mapping[str, Any]) -> None:
-        """A trial has a place to run."""
-        self.results[number], self._began[number] = Result(number, dict(values)), time.monotonic()
-        self._tell(number, "")
+    def trial_started(self, number: int, values: Mapping[str, Plain]) -> None:
+        """Show a trial that starts."""
+        self.results[number] = Result(number, dict(values))
+        self._start_times[number] = time.monotonic()
+        self._say_of_trial(number, "")
 
-    def epoch(self, number: int, epoch: int, bound: float) -> None:
-        """A trial finished an epoch."""
+    def epoch_finished(self, number: int, epoch: int, bound: float) -> None:
+        """Show an epoch of a trial."""
         result = self.results[number]
         result.epoch, result.bound = epoch, bound
-        self._time(number)
+        self._set_seconds(number)
 
-    def recovered(self, number: int) -> None:
-        """The process of a trial died, and another takes it up where it was last saved."""
-        self._tell(
-            number,
-            f": its process died at epoch {self.results[number].epoch}; it goes on in another",
-        )
+    def trial_recovered(self, number: int) -> None:
+        """Say that the process of a trial died, and that another continues from its checkpoint."""
+        epoch = self.results[number].epoch
+        self._say_of_trial(number, f": its process died at epoch {epoch}; it goes on in another")
 
-    def ended(self, results: Iterable[Result]) -> None:
-        """Trials that ended before the sweep was cut short."""
+    def ended_before(self, results: Iterable[Result]) -> None:
+        """Take in trials that ended before the sweep was interrupted."""
         for result in results:
             self.results[result.number] = result
         if self.results:
             self._say(f"ended before: {len(self.results)} of them")
 
-    def halted(self, number: int) -> None:
-        """A trial was not worth going on with."""
+    def trial_halted(self, number: int) -> None:
+        """Show a trial that the scheduler stopped early."""
         result = self.results[number]
         result.state, result.cause = "halted", f"worse than others at epoch {result.epoch}"
-        self._time(number)
-        self._tell(number, f": halted, {result.cause}")
+        self._set_seconds(number)
+        self._say_of_trial(number, f": halted, {result.cause}")
 
-    def stopped(self, number: int) -> None:
-        """A trial kept what it did, and goes on another time."""
+    def trial_stopped(self, number: int) -> None:
+        """Note that a trial was interrupted and can be resumed."""
         self.results[number].state = "stopped"
-        self._time(number)
+        self._set_seconds(number)
 
-    def finished(self, number: int, figures: Mapping[str, float]) -> None:
-        """A trial was judged."""
+    def trial_finished(self, number: int, figures: Mapping[str, float]) -> None:
+        """Show the figures of a trial."""
         result = self.results[number]
         result.state, result.figures = "finished", dict(figures)
-        self._time(number)
-        told = ", ".join(f"{name} {figures[name]:.3f}" for name in self.space.metrics)
-        self._tell(number, f": {told}  ({format_duration(result.seconds)})")
+        self._set_seconds(number)
+        ranked_by = ", ".join(f"{name} {figures[name]:.3f}" for name in self.space.metrics)
+        self._say_of_trial(number, f": {ranked_by}  ({format_duration(result.seconds)})")
 
-    def failed(self, number: int, cause: str) -> None:
-        """A trial ended without a result."""
+    def trial_failed(self, number: int, cause: str) -> None:
+        """Show a trial that ended without a result."""
         result = self.results[number]
         result.state, result.cause = "failed", cause
-        self._time(number)
-        self._tell(number, f": failed: {cause}")
+        self._set_seconds(number)
+        self._say_of_trial(number, f": failed: {cause}")
 
     def gave_up(self) -> None:
-        """All trials failed so far, and the others would as well."""
+        """Say that all trials so far failed, and that the others were therefore not started."""
         count = len(self.results)
         self._say(
             f"the first {count} trials failed, and the other {self.space.trials - count} were not"
@@ -124,17 +123,17 @@ class SweepDisplay:
         )
 
     def table(self) -> "Table":
-        """The trials so far."""
+        """Return the table of the trials so far."""
         results = list(self.results.values())
         for result in results:
             if result.state == "training":
-                self._time(result.number)
-        return progress(results, self.space)
+                self._set_seconds(result.number)
+        return progress_table(results, self.space)
 
-    def _time(self, number: int) -> None:
-        self.results[number].seconds = time.monotonic() - self._began[number]
+    def _set_seconds(self, number: int) -> None:
+        self.results[number].seconds = time.monotonic() - self._start_times[number]
 
-    def _tell(self, number: int, text: str) -> None:
+    def _say_of_trial(self, number: int, text: str) -> None:
         self._say(f"trial {number}/{self.space.trials}: {self.results[number].label}{text}")
 
     def _say(self, line: str) -> None:

@@ -1,23 +1,38 @@
-"""One sweep at a time in a folder: a lock that goes with the process that has it."""
+"""The folder of a sweep: locked while a sweep runs in it, and never replaced by accident."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.files.output import prepare_folder
+from distvae.files.output import atomic_file, prepare_folder
 from distvae.files.refusal import Refusal
+from distvae.tune.resources import TrialResources
+from distvae.tune.space import Space
+from distvae.tune.sweep_file import (
+    SWEEP_FILE,
+    describe_arithmetic,
+    describe_sweep,
+    refuse_other_bits,
+    refuse_other_sweep,
+)
 
 LOCK = ".sweep.lock"
-"""The file of a sweep's folder that is locked while the sweep goes on."""
+"""The file that is locked while a sweep runs."""
+NOTES = "tune"
+"""The subfolder that Ray Tune writes into while a sweep runs."""
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """While no other sweep goes on in a folder; one that was made and not used does not stay."""
+def locked_folder(out: Path) -> Iterator[None]:
+    """Hold the lock of a sweep's folder, and refuse a folder in which another sweep runs.
+
+    A folder that was created here and stayed empty is deleted at the end.
+    """
     from filelock import FileLock, Timeout
 
-    made = not out.exists()
+    created = not out.exists()
     prepare_folder(out, force=True)
     lock = FileLock(out / LOCK, timeout=0)
     try:
@@ -26,25 +41,56 @@ def alone(out: Path) -> Iterator[None]:
         raise Refusal(
             f"{out}: another sweep is under way in it; another folder, or its end, expected"
         ) from error
-    except OSError:  # a file system that knows no locks, where nobody can tell
+    except OSError:  # a file system without locks
         pass
     try:
         yield
     finally:
-        if made and not occupied(out):
+        if created and not has_content(out):
             shutil.rmtree(out, ignore_errors=True)
         lock.release()
 
 
-def occupied(out: Path) -> bool:
-    """Whether there is more in a folder than the lock."""
+def has_content(out: Path) -> bool:
+    """Return whether a folder contains more than the lock."""
     return out.is_dir() and any(path.name != LOCK for path in out.iterdir())
 
 
-def clear(out: Path) -> None:
-    """Delete what is in a folder, but for the lock."""
+def clear_folder(out: Path) -> None:
+    """Delete everything in a folder except the lock."""
     for path in out.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
+
+
+def refuse_folder(
+    space: Space, out: Path, force: bool, resume: bool, resources: TrialResources
+) -> None:
+    """Refuse a folder that is not a sweep's, or whose sweep is neither to be resumed nor replaced.
+
+    A sweep to be resumed must explore the same space and compute with the same arithmetic.
+    """
+    is_sweep = (out / SWEEP_FILE).is_file()
+    if is_sweep and resume:
+        refuse_other_sweep(space, out)
+        refuse_other_bits(space, out, resources)
+        return
+    if is_sweep and force:
+        return
+    if has_content(out) or (out.exists() and not out.is_dir()):
+        raise Refusal(
+            f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name"
+            " expected"
+        )
+
+
+def prepare_sweep_folder(space: Space, out: Path, resume: bool, resources: TrialResources) -> None:
+    """Write down what will be explored, after deleting an earlier sweep that is not resumed."""
+    if not resume and (out / SWEEP_FILE).is_file():
+        clear_folder(out)
+    shutil.rmtree(out / NOTES, ignore_errors=True)
+    facts = describe_sweep(space) | describe_arithmetic(space, resources)
+    with atomic_file(out / SWEEP_FILE) as path:
+        path.write_text(json.dumps(facts, indent=1) + "\n")

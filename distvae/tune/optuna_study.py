@@ -1,45 +1,49 @@
-"""The trials of a sweep as Optuna remembers them on disk: which one comes next, and how each ended.
+"""The trials of a sweep as Optuna stores them on disk: which comes next, and how each ended.
 
-Whatever a sweep is told is written down before the next trial begins. Trials that had begun when a
-sweep was killed come first when it goes on, under their old numbers and with their old values. Each
-trial is drawn with randomness of its own, so that those after a pause are the same as without one.
+Everything is written down before the next trial starts. When a sweep is resumed, the trials that
+were running come first, under their old numbers and with their old values. Each trial is drawn with
+a seed of its own, so that trials after a pause are the same as without one.
 """
 
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.tune.results import Result
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna import Trial
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 FILE = "optuna.db"
-"""The file of a sweep's folder that trials are remembered in."""
+"""The file of a sweep's folder that holds the trials."""
 STUDY = "sweep"
-"""What Optuna calls the trials in that file."""
+"""Optuna's name for the trials in that file."""
 SEEDS = 2**32
-"""How many seeds a sampler knows."""
+"""The number of seeds that a sampler takes."""
 FAILURES_TO_GIVE_UP = 3
-"""So many failures before any success end a sweep: the others would fail as well."""
+"""A sweep ends if so many trials failed and none succeeded: the others would fail as well."""
 
 
-class Setting(NamedTuple):
+class NextTrial(NamedTuple):
     """A trial to run."""
 
     number: int
-    """From one."""
-    values: dict[str, Any]
-    """What varies, by dotted key."""
+    """Counted from one."""
+    values: dict[str, Plain]
+    """The varied settings, by dotted key."""
 
 
 class OptunaStudy:
-    """What a sweep has tried, and will try."""
+    """The trials that a sweep has tried, and will try."""
 
     def __init__(self, space: Space, folder: Path) -> None:
         import optuna
@@ -57,52 +61,49 @@ class OptunaStudy:
             pruner=_pruner(space),
             load_if_exists=True,
         )
-        for first in space.combinations() if space.search == "grid" else space.branches():
-            self.study.enqueue_trial(space.fixed(first), skip_if_exists=True)
-        self.cut_short = [trial.number for trial in self._trials("RUNNING")]
+        for values in space.combinations() if space.search == "grid" else space.branches():
+            self.study.enqueue_trial(space.preset_parameters(values), skip_if_exists=True)
+        self.interrupted = [trial.number for trial in self._trials("RUNNING")]
 
-    def next(self) -> Setting | None:
-        """The trial that a pause cut short, or else a new one; nothing when all have begun, or
-        there is no hope.
-        """
-        if self.cut_short:
-            return self._taken_up(self._trial(self.cut_short.pop(0)))
+    def next_trial(self) -> NextTrial | None:
+        """Return an interrupted trial, or else a new one; None if all have begun or all failed."""
+        if self.interrupted:
+            return self._with_values(self._trial(self.interrupted.pop(0)))
         begun = len(self._trials("RUNNING", "COMPLETE", "PRUNED", "FAIL"))
         if begun >= self.space.trials or self.all_failed:
             return None
-        self.study.sampler = _sampler(self.space, begun)
-        return self._taken_up(self.study.ask())
+        self.study.sampler = make_sampler(self.space, begun)
+        return self._with_values(self.study.ask())
 
-    def _taken_up(self, trial: "optuna.Trial") -> Setting:
-        """The values that are noted for a trial, or else are noted now."""
+    def _with_values(self, trial: "Trial") -> NextTrial:
+        """Return a trial with the values recorded for it, after recording them if it is new."""
         if "values" not in trial.user_attrs:
-            trial.set_user_attr("values", self._drawn(trial))
-        return Setting(trial.number + 1, dict(trial.user_attrs["values"]))
+            trial.set_user_attr("values", self._draw_values(trial))
+        return NextTrial(trial.number + 1, dict(trial.user_attrs["values"]))
 
-    def _drawn(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """What varies. What was tried before is tried with another seed."""
+    def _draw_values(self, trial: "Trial") -> dict[str, Plain]:
+        """Return the values of a new trial; those tried before come with another seed."""
         values = self.space.suggest(trial)
         earlier = [t for t in self.study.get_trials(deepcopy=False) if t.number < trial.number]
-        if (
-            repeats := sum(t.params == trial.params for t in earlier)
-        ) and "train.seed" not in values:
+        repeats = sum(t.params == trial.params for t in earlier)
+        if repeats and "train.seed" not in values:
             values["train.seed"] = self.space.base.train.seed + repeats * self.space.seeds
         return values
 
-    def halts(self, number: int, bounds: Iterable[tuple[int, float]]) -> bool:
-        """Whether a trial whose epochs had these bounds is not worth going on with."""
+    def should_stop(self, number: int, bounds: Iterable[tuple[int, float]]) -> bool:
+        """Return whether the scheduler stops a trial early, after epochs with such bounds."""
         if self.space.scheduler == "none":
             return False
         trial = self._trial(number - 1)
         (mode,) = self.space.metrics.values()
         known = self.study.get_trials(deepcopy=False)[number - 1].intermediate_values
         for epoch, bound in bounds:
-            if epoch not in known:  # else trained again after its process died
+            if epoch not in known:  # otherwise it was trained again after its process died
                 trial.report(bound if mode == "max" else -bound, epoch)
         return bool(trial.should_prune())
 
-    def close(self, result: Result) -> None:
-        """Note how a trial ended, for good."""
+    def record_result(self, result: Result) -> None:
+        """Record how a trial ended."""
         from optuna.trial import TrialState
 
         trial = self._trial(result.number - 1)
@@ -116,38 +117,36 @@ class OptunaStudy:
     @property
     def results(self) -> list[Result]:
         """The trials that have ended."""
-        ended = self._trials("COMPLETE", "PRUNED", "FAIL")
         return [
-            Result(**trial.user_attrs["result"]) for trial in ended if "result" in trial.user_attrs
+            Result(**trial.user_attrs["result"])
+            for trial in self._trials("COMPLETE", "PRUNED", "FAIL")
+            if "result" in trial.user_attrs
         ]
 
     @property
     def all_failed(self) -> bool:
-        """Whether all trials have failed so far, and enough of them."""
+        """Whether enough trials have ended to give up, all of them with a failure."""
         states = [result.state for result in self.results]
         return len(states) >= FAILURES_TO_GIVE_UP and set(states) == {"failed"}
 
-    def _trials(self, *states: str) -> list[Any]:
-        return [
-            trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name in states
-        ]
+    def _trials(self, *states: str) -> "list[FrozenTrial]":
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state.name in states]
 
-    def _trial(self, index: int) -> "optuna.Trial":
+    def _trial(self, index: int) -> "Trial":
         import optuna
 
         return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[index]._trial_id)
 
 
-def read_trials(folder: Path) -> "list[optuna.trial.FrozenTrial]":
-    """The trials that a sweep's folder remembers, looked at and left alone; none where no trial
-    began.
-    """
+def read_trials(folder: Path) -> "list[FrozenTrial]":
+    """Return the trials recorded in a sweep's folder, without changing the file."""
     import optuna
 
     if not (folder / FILE).is_file():
         return []
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # rw: after a crash, roll back
+    # mode=rw lets SQLite roll back what a crash left
     uri = f"sqlite:///file:{quote(str((folder / FILE).absolute()))}?mode=rw&uri=true"
     try:
         storage = optuna.storages.RDBStorage(
@@ -156,19 +155,20 @@ def read_trials(folder: Path) -> "list[optuna.trial.FrozenTrial]":
         study = optuna.load_study(study_name=STUDY, storage=storage)
         return list(study.get_trials())
     except KeyError:
-        return []  # cut off before the study was begun
+        return []  # killed before the study was created
     except Exception as error:
         raise Refusal(
             f"{folder / FILE}: cannot be read: {' '.join(str(error).split())[:200]}"
         ) from error
 
 
-def _sampler(space: Space, begun: int) -> Any:
-    """What draws the next trial, when so many have begun."""
+def make_sampler(space: Space, begun: int) -> "BaseSampler":
+    """Return the sampler of the next trial, after so many have begun."""
     import optuna
 
-    samplers, seed = optuna.samplers, (1_000_003 * space.seed + begun) % SEEDS
-    if space.search in ("grid", "random"):  # all of a grid is set already
+    samplers = optuna.samplers
+    seed = (1_000_003 * space.seed + begun) % SEEDS
+    if space.search in ("grid", "random"):  # all trials of a grid are enqueued already
         return samplers.RandomSampler(seed)
     if space.search == "nsga2":
         return samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, space.trials // 5)))
@@ -177,12 +177,13 @@ def _sampler(space: Space, begun: int) -> Any:
         return samplers.TPESampler(seed=seed, constant_liar=True)
 
 
-def _pruner(space: Space) -> Any:
+def _pruner(space: Space) -> "BasePruner":
+    """Return Optuna's pruner for the scheduler of a space."""
     import optuna
 
-    kinds: dict[str, Any] = {
-        "none": optuna.pruners.NopPruner,
-        "median": optuna.pruners.MedianPruner,
-        "asha": optuna.pruners.SuccessiveHalvingPruner,
-    }
-    return kinds[space.scheduler]()
+    pruners = optuna.pruners
+    if space.scheduler == "median":
+        return pruners.MedianPruner()
+    if space.scheduler == "asha":
+        return pruners.SuccessiveHalvingPruner()
+    return pruners.NopPruner()

@@ -1,178 +1,273 @@
-"""What Ray Tune runs of a sweep: its trials, which ask and tell a study by way of Tune's
-callbacks.
+"""Ray Tune's side of a sweep: a process for trials, and the hooks by which Tune asks and tells.
 
-Ray's classes are made when they are used, so that nothing here imports Ray before.
+Optuna chooses the trials and keeps their results (`OptunaStudy`); Tune only runs them. This module
+imports Ray, so it is imported where a sweep runs and nowhere else.
 """
 
 import os
+import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypedDict, cast
 
+import ray
+from ray import tune
+from ray.tune.callback import Callback
+from ray.tune.schedulers.trial_scheduler import FIFOScheduler, TrialScheduler
+from ray.tune.search.searcher import Searcher
+from ray.tune.trainable.trainable import Trainable
+
+from distvae.files.plain import Plain
+from distvae.files.storage import Folder
 from distvae.machines.placement import assigned_gpus
+from distvae.machines.stop_files import request_stop
 from distvae.track import Relay
 from distvae.tune.display import SweepDisplay
+from distvae.tune.folder import NOTES
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.trial import Report, Trials, run_trial
 
-TOGETHER = 0.3  # seconds of epochs that are told together, for each telling takes some milliseconds
-LIVES = 4
-"""So many processes may a trial have, one after another that died; an error of its own ends it at
-once.
-"""
+REPORT_SECONDS = 0.3
+"""Epochs of this time are reported together, because each report takes some milliseconds."""
+MAX_PROCESSES = 4
+"""Processes of a trial, each started after the one before died; an error ends it at once."""
 
 
-def trainable(shared: Trials) -> Any:
-    """A process for one trial after the other."""
-    from ray import tune
+class TrialConfig(TypedDict):
+    """A trial to run, as Tune hands it on."""
 
-    class Process(tune.Trainable):  # type: ignore[misc]
-        reports: Generator[Report, None, None] | None = None
-
-        def setup(self, config: dict[str, Any]) -> None:
-            self.here, self.gpus = here(), assigned_gpus()
-            self.reset_config(config)
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.cleanup()
-            trials = replace(shared, place=self.here, gpus=self.gpus)
-            self.reports = run_trial(trials, new_config["number"], new_config["values"])
-            return True
-
-        def step(self) -> dict[str, Any]:
-            return told(self.reports or iter(())) | {"node": self.here["node"]}
-
-        def cleanup(self) -> None:
-            if self.reports:
-                self.reports.close()
-
-    return Process
+    number: int
+    values: Mapping[str, Plain]
 
 
-def here() -> dict[str, str]:
-    """The machine of Ray that this process runs on, and the GPUs that it may use."""
-    import ray
+class TuneReport(Report, total=False):
+    """What the process of a trial reports to Tune."""
 
-    own = ray.get_runtime_context().get_node_id()
-    (name,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == own)
+    epochs: list[tuple[int, float]]
+    """Epochs and their bounds, in pairs, because Tune takes dictionaries apart."""
+    done: bool
+    node: str
+    """The machine of Ray that the process runs on."""
+
+
+class TuneTrial(Protocol):
+    """The part of Tune's trial that is used here."""
+
+    config: TrialConfig
+    last_result: TuneReport
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What Tune's callback passes events on to."""
+
+    trials: Trials
+    study: OptunaStudy
+    display: SweepDisplay
+    relay: Relay
+    stop: Callable[[], object]
+
+
+def run_trials(hooks: Hooks, request: Mapping[str, float]) -> None:
+    """Run trials until all have ended or were asked to stop; each process has such resources."""
+    trials, study = hooks.trials, hooks.study
+    notes = trials.folder.parent / NOTES
+    tune_config = tune.TuneConfig(
+        num_samples=-1,
+        max_concurrent_trials=trials.space.concurrent,
+        search_alg=StudySearcher(study, hooks.stop),
+        scheduler=EarlyStopping(study),
+        reuse_actors=True,
+    )
+    run_config = tune.RunConfig(
+        name=trials.space.name,
+        storage_path=str(notes),
+        verbose=0,
+        callbacks=[SweepCallback(hooks)],
+        failure_config=tune.FailureConfig(max_failures=MAX_PROCESSES - 1),
+        # trials are runs, which have checkpoints of their own
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+    )
+    process = tune.with_resources(trial_process(trials), dict(request))
+    try:
+        tune.Tuner(process, tune_config=tune_config, run_config=run_config).fit()
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+
+
+class TrialProcess(Trainable):
+    """A process that runs one trial after the other."""
+
+    trials: Trials
+    reports: Generator[Report, None, None] | None = None
+
+    def setup(self, config: Mapping[str, object]) -> None:
+        """Prepare the process, and its first trial."""
+        self.place = place_of_process()
+        self.trials = replace(self.trials, place=self.place, gpus=assigned_gpus())
+        self.reset_config(config)
+
+    def reset_config(self, new_config: Mapping[str, object]) -> bool:
+        """Close the trial before, and open another."""
+        self.cleanup()
+        config = cast(TrialConfig, new_config)
+        self.reports = run_trial(self.trials, config["number"], config["values"])
+        return True
+
+    def step(self) -> dict[str, object]:
+        """Train for a while."""
+        return collect_reports(self.reports or iter(())) | {"node": self.place["node"]}
+
+    def cleanup(self) -> None:
+        """Close the trial."""
+        if self.reports:
+            self.reports.close()
+
+
+def trial_process(shared: Trials) -> type[TrialProcess]:
+    """Return the process for the trials of a sweep."""
+
+    class ProcessOfSweep(TrialProcess):
+        trials = shared
+
+    return ProcessOfSweep
+
+
+def place_of_process() -> dict[str, str]:
+    """Return the machine of Ray that this process runs on, and the GPUs that it may use."""
+    node_id = ray.get_runtime_context().get_node_id()
+    (name,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == node_id)
     return {"node": name, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 
 
-def told(reports: Iterator[Report]) -> dict[str, Any]:
-    """Some epochs with their bounds, in pairs, for Tune takes dictionaries apart; or how a trial
-    ended.
-    """
-    until, epochs = time.monotonic() + TOGETHER, list[tuple[int, float]]()
+def collect_reports(reports: Iterator[Report]) -> dict[str, object]:
+    """Return the epochs reported within `REPORT_SECONDS`, or the trial's final result."""
+    deadline = time.monotonic() + REPORT_SECONDS
+    epochs: list[tuple[int, float]] = []
     for report in reports:
         if "epoch" in report:
             epochs.append((report["epoch"], report["bound"]))
         elif report:
-            return {"epochs": epochs, "done": True} | report
-        if time.monotonic() > until:
+            return {"epochs": epochs, "done": True, **report}
+        if time.monotonic() > deadline:
             break
     return {"epochs": epochs}
 
 
-def asking(study: OptunaStudy, stop: Callable[[], object]) -> Any:
-    """Gives Tune the study's trials, until asked to stop."""
-    from ray.tune.search import Searcher
+class StudySearcher(Searcher):
+    """Gives Tune the trials of the study, until asked to stop."""
 
-    class Asking(Searcher):  # type: ignore[misc]
-        def suggest(self, trial_id: str) -> Any:
-            setting = None if stop() else study.next()
-            return Searcher.FINISHED if setting is None else setting._asdict()
+    def __init__(self, study: OptunaStudy, stop: Callable[[], object]) -> None:
+        super().__init__()
+        self.study, self.stop = study, stop
 
-        def on_trial_complete(
-            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-        ) -> None:
-            """The listener hears of it."""
+    def suggest(self, trial_id: str) -> dict[str, object] | None:
+        """Return the next trial, or say that there is none."""
+        trial = None if self.stop() else self.study.next_trial()
+        if trial is None:
+            return cast(None, Searcher.FINISHED)  # a string, which Ray's annotation leaves out
+        return trial._asdict()
 
-        def save(self, checkpoint_path: str) -> None:
-            """The study is on disk."""
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, object] | None = None, error: bool = False
+    ) -> None:
+        """Do nothing: `SweepCallback` records results."""
 
-    return Asking()
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the study is on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: the study is on disk."""
 
 
-def halting(study: OptunaStudy) -> Any:
+class EarlyStopping(FIFOScheduler):
     """Stops the trials that the study gives up."""
-    from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-    class Halting(FIFOScheduler):  # type: ignore[misc]
-        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            halts = study.halts(trial.config["number"], result["epochs"])
-            return str(TrialScheduler.STOP if halts else TrialScheduler.CONTINUE)
+    def __init__(self, study: OptunaStudy) -> None:
+        FIFOScheduler.__init__(self)
+        self.study = study
 
-    return Halting()
+    def on_trial_result(
+        self, tune_controller: object, trial: TuneTrial, result: Mapping[str, object]
+    ) -> str:
+        """Decide whether a trial goes on after some epochs."""
+        epochs = cast(TuneReport, result)["epochs"]
+        if self.study.should_stop(trial.config["number"], epochs):
+            return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
 
 
-def listening(
-    study: OptunaStudy,
-    watch: SweepDisplay,
-    relay: Relay,
-    shared: Trials,
-    stop: Callable[[], object],
-) -> Any:
-    """Tells the study how trials end, passes on what happens to what shows and what sends it, asks
-    trials to stop.
-    """
-    from ray import tune
+class SweepCallback(Callback):
+    """Records how trials end, shows and sends what happens, and asks trials to stop."""
 
-    from distvae.files.storage import Folder
-    from distvae.machines.stop_files import request_stop
+    def __init__(self, hooks: Hooks) -> None:
+        self.hooks = hooks
+        self.display = hooks.display
+        self.stop_requested = False
 
-    class Listener(tune.Callback):  # type: ignore[misc]
-        asked = False
+    def on_step_begin(self, iteration: int, trials: Sequence[TuneTrial], **info: object) -> None:
+        """Ask the trials to stop if the sweep was asked to."""
+        if self.hooks.stop() and not self.stop_requested:
+            shared = self.hooks.trials
+            request_stop(Folder(shared.folder), shared.owner)
+            self.stop_requested = True
 
-        def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            if stop() and not self.asked:
-                request_stop(Folder(shared.folder), shared.owner)
-                self.asked = True
+    def on_trial_start(
+        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """Show a trial that starts for the first time."""
+        number = trial.config["number"]
+        if number not in self.display.results:
+            self.display.trial_started(number, trial.config["values"])
 
-        def on_trial_start(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            if trial.config["number"] not in watch.results:  # else it goes on in another process
-                watch.began(trial.config["number"], trial.config["values"])
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """Show a trial that continues in another process."""
+        self.on_trial_start(iteration, trials, trial)
+        self.display.trial_recovered(trial.config["number"])
 
-        def on_trial_recover(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            self.on_trial_start(iteration, trials, trial)
-            watch.recovered(trial.config["number"])
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: Sequence[TuneTrial],
+        trial: TuneTrial,
+        result: Mapping[str, object],
+        **info: object,
+    ) -> None:
+        """Show epochs, and have MLflow told."""
+        number = trial.config["number"]
+        for epoch, bound in cast(TuneReport, result)["epochs"]:
+            self.display.epoch_finished(number, epoch, bound)
+        self.hooks.relay.notify(self.hooks.trials.folder_of(number))
 
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            for epoch, bound in result["epochs"]:
-                watch.epoch(trial.config["number"], epoch, bound)
-            relay.notify(shared.at(trial.config["number"]))
+    def on_trial_complete(
+        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """Record how a trial ended, unless it was asked to stop and can be resumed."""
+        number, last = trial.config["number"], trial.last_result
+        self.display.results[number].node = last.get("node", "")
+        if "stopped" in last:
+            self.display.trial_stopped(number)
+            return
+        if "figures" in last:
+            self.display.trial_finished(number, last["figures"])
+        elif "failure" in last:
+            self.display.trial_failed(number, last["failure"])
+        else:
+            self.display.trial_halted(number)
+        self.hooks.study.record_result(self.display.results[number])
 
-        def on_trial_complete(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            number, last = trial.config["number"], trial.last_result
-            watch.results[number].node = last.get("node", "")
-            if "stopped" in last:
-                watch.stopped(number)
-                return
-            if "figures" in last:
-                watch.finished(number, last["figures"])
-            elif "failure" in last:
-                watch.failed(number, last["failure"])
-            else:
-                watch.halted(number)
-            study.close(watch.results[number])
+    def on_trial_error(
+        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        """Record a trial whose last process died."""
+        number = trial.config["number"]
+        cause = f"its process died {MAX_PROCESSES} times; too little memory?"
+        self.display.trial_failed(number, cause)
+        self.hooks.study.record_result(self.display.results[number])
 
-        def on_trial_error(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            number = trial.config["number"]
-            watch.failed(number, f"its process died {LIVES} times; too little memory?")
-            study.close(watch.results[number])
-
-        def __getstate__(self) -> dict[str, Any]:
-            """Nothing: Tune pickles whom it calls back, never to read it."""
-            return {}
-
-    return Listener()
+    def __getstate__(self) -> dict[str, object]:
+        """Leave everything out of the pickle that Tune writes and never reads."""
+        return {}

@@ -1,11 +1,11 @@
-"""What the trials of a sweep run on: processors and GPUs of each, and how many fit side by side."""
+"""Workers and GPUs for each trial, and how many trials fit on the machines of a Ray cluster."""
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol, TypedDict
 
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
@@ -19,24 +19,38 @@ from distvae.machines.worker_group import (
     suggest_gpu_options,
 )
 
-LIGHT = {"memory": 1.0}
-"""What the process of a trial asks for whose workers train: Tune wants it to ask for something."""
+TUNE_MINIMUM = {"memory": 1.0}
+"""The request of a trial's process whose workers train: Tune does not accept an empty one."""
 MachineResources = Sequence[Mapping[str, float]]
-"""What each has."""
+"""The resources of each machine by name, such as CPU and GPU."""
+
+
+class RayNode(TypedDict):
+    """The part of Ray's description of a machine that is used here."""
+
+    Alive: bool
+    Resources: dict[str, float]
+
+
+class Cluster(Protocol):
+    """The part of the module `ray` that is used here."""
+
+    def nodes(self) -> Sequence[RayNode]:
+        """Return the machines that Ray knows."""
 
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What each trial gets, and where from."""
+    """Workers and GPUs for each trial, and the Ray cluster that provides them."""
 
     group: WorkerGroup | None = None
     """The workers of a trial; without them its own process trains."""
     gpus: float | None = None
-    """Of a trial without workers; not said: an equal part of what there is."""
+    """GPUs of a trial without workers; None for an equal share of those in the cluster."""
     address: str | None = None
-    """Of a Ray that runs; without one it is started here."""
+    """The address of a running Ray; None to start one on this machine."""
     wait: float = 0.0
-    """Seconds to wait for machines that are still to come."""
+    """Seconds to wait for machines that have not joined yet."""
 
     @classmethod
     def parse(
@@ -47,7 +61,7 @@ class TrialResources:
         address: str | None,
         wait: float,
     ) -> "TrialResources":
-        """From the options of a command line."""
+        """Read the options of a command line."""
         group = None if workers == "0" else WorkerGroup.parse(workers, gpus_per_worker)
         if group and gpus_per_trial is not None:
             raise Refusal(
@@ -62,139 +76,153 @@ class TrialResources:
         return cls(group, gpus_per_trial, address, checked_wait(wait))
 
     @property
-    def workers(self) -> int:
-        """Processes of a trial that compute."""
+    def max_workers(self) -> int:
+        """The most processes of a trial that compute."""
         return self.group.max_workers if self.group else 1
 
-    def refuse_hidden(self, device: str) -> None:
+    @property
+    def min_workers(self) -> int:
+        """The fewest processes of a trial that compute."""
+        return self.group.min_workers if self.group else 1
+
+    def refuse_hidden_gpus(self, device: str) -> None:
         """Refuse to train on GPUs that are to be hidden."""
         if self.group:
             refuse_hidden_gpus("--gpus-per-worker", self.group.gpus, device)
         refuse_hidden_gpus("--gpus-per-trial", self.gpus, device)
 
-    def settled(self, machines: MachineResources, device: str) -> "TrialResources":
-        """Return the same with the GPUs of each worker or trial, for a `train.device` and by what
-        the machines have.
+    def with_gpus(self, machines: MachineResources, device: str) -> "TrialResources":
+        """Return a copy that states the GPUs of each worker or trial.
+
+        They follow from `train.device` and from the GPUs of the machines. Trials without workers
+        that share the GPUs equally stay as they are.
         """
-        there = _sum(machines, "GPU")
+        available = _total(machines, "GPU")
         if self.group:
-            return replace(
-                self,
-                group=replace(self.group, gpus=gpus_per_process(self.group.gpus, device, there)),
-            )
-        equal_parts = self.gpus is None and device != "cpu" and there
-        return (
-            self if equal_parts else replace(self, gpus=gpus_per_process(self.gpus, device, there))
-        )
+            gpus = gpus_per_process(self.group.gpus, device, available)
+            return replace(self, group=replace(self.group, gpus=gpus))
+        if self.gpus is None and device != "cpu" and available:
+            return self
+        return replace(self, gpus=gpus_per_process(self.gpus, device, available))
 
-    def each(self, threads: int) -> dict[str, float]:
-        """What each of them takes."""
-        return {"CPU": threads, "GPU": (self.group.gpus if self.group else self.gpus) or 0.0}
+    def per_process(self, threads: int) -> dict[str, float]:
+        """Return the resources that each training process takes."""
+        gpus = self.group.gpus if self.group else self.gpus
+        return {"CPU": threads, "GPU": gpus or 0.0}
 
-    def room(self, machines: MachineResources, threads: int) -> int:
-        """How many trials fit side by side; workers of one may be on several machines."""
-        places = sum(_times(machine, self.each(threads)) for machine in machines)
-        least = self.group.min_workers if self.group else 1
-        return max(places // self.workers, int(places >= least))
+    def max_concurrent(self, machines: MachineResources, threads: int) -> int:
+        """Return how many trials fit side by side; workers of one may be on several machines."""
+        needs = self.per_process(threads)
+        slots = sum(_count_fitting(machine, needs) for machine in machines)
+        if slots < self.min_workers:
+            return 0
+        return max(slots // self.max_workers, 1)
 
-    def process(self, machines: MachineResources, threads: int, slots: int) -> dict[str, float]:
-        """What the process of a trial asks for."""
+    def tune_request(
+        self, machines: MachineResources, threads: int, concurrent: int
+    ) -> dict[str, float]:
+        """Return what the process of a trial requests from Ray Tune."""
         if self.group:
-            return LIGHT
-        gpus = _share(int(_sum(machines, "GPU")), slots) if self.gpus is None else self.gpus
+            return TUNE_MINIMUM
+        gpus = self.gpus
+        if gpus is None:
+            gpus = _equal_share(int(_total(machines, "GPU")), concurrent)
         return {"cpu": threads, "gpu": gpus}
 
-    def instead(self, machines: MachineResources, device: str) -> str:
-        """Say how the workers of a trial could train, if there are too few GPUs for one each."""
-        there, settled = _sum(machines, "GPU"), self.settled(machines, device).group
-        if self.group is None or settled is None or self.group.gpus is not None:
+    def suggest_sharing(self, machines: MachineResources, device: str) -> str:
+        """Say how the workers of a trial could train if there are too few GPUs for one each."""
+        group = self.with_gpus(machines, device).group
+        if self.group is None or group is None or self.group.gpus is not None:
             return ""
-        return (
-            suggest_gpu_options(settled.min_workers, there, device)
-            if settled.gpus and settled.min_workers > there
-            else ""
-        )
+        available = _total(machines, "GPU")
+        too_few = bool(group.gpus) and group.min_workers > available
+        return suggest_gpu_options(group.min_workers, available, device) if too_few else ""
 
     @property
     def option(self) -> str:
-        """What asks for the most of it."""
-        return "--workers" if self.group else "--gpus-per-trial" if self.gpus else "train.threads"
-
-    def lack(self, machines: MachineResources, threads: int, trials: int = 1) -> str:
-        """What so many trials need, and what there is, in words."""
-        least = self.group.min_workers if self.group else 1
-        needs = {
-            name: trials * least * count for name, count in self.each(threads).items() if count
-        }
-        who = "a trial needs" if trials == 1 else f"{trials} trials side by side need"
+        """The option that decides most about what a trial needs."""
         if self.group:
-            who = who.replace(" need", f" of {_counted(least, 'worker')} need", 1)
-        has = {name: _sum(machines, name) for name in ("CPU", "GPU")}
+            return "--workers"
+        return "--gpus-per-trial" if self.gpus else "train.threads"
+
+    def describe_shortage(self, machines: MachineResources, threads: int, trials: int = 1) -> str:
+        """Say what so many trials need, and what the cluster has."""
+        processes = trials * self.min_workers
+        needs = {
+            name: processes * count for name, count in self.per_process(threads).items() if count
+        }
+        has = {name: _total(machines, name) for name in ("CPU", "GPU")}
+        of_workers = f" of {_counted(self.min_workers, 'worker')}" if self.group else ""
+        if trials == 1:
+            subject = f"a trial{of_workers} needs"
+        else:
+            subject = f"{trials} trials side by side{of_workers} need"
         return (
-            f"{who} {_listed(needs)}; Ray has {_listed(has)} on"
+            f"{subject} {_listed(needs)}; Ray has {_listed(has)} on"
             f" {_counted(len(machines), 'machine')}"
         )
 
 
-def _times(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """How often a machine has what is needed."""
+def _count_fitting(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """Return how many processes with such needs fit on a machine."""
     return min(
         math.floor(machine.get(name, 0.0) / count + 1e-6) for name, count in needs.items() if count
     )
 
 
-def _sum(machines: MachineResources, name: str) -> float:
+def _total(machines: MachineResources, name: str) -> float:
     return sum(machine.get(name, 0.0) for machine in machines)
 
 
-def _share(gpus: int, slots: int) -> float:
-    """What each of some trials gets of the GPUs: a whole one, or an equal part of one."""
-    return 1 / math.ceil(slots / gpus) if gpus else 0
+def _equal_share(gpus: int, trials: int) -> float:
+    """Return the GPUs of each of so many trials: a whole one, or an equal part of one."""
+    return 1 / math.ceil(trials / gpus) if gpus else 0
 
 
 def _listed(resources: Mapping[str, float]) -> str:
-    return " and ".join(
-        f"{count:g} {name}" + ("" if count == 1 else "s") for name, count in resources.items()
-    )
+    parts = [f"{count:g} {name}" + "s" * (count != 1) for name, count in resources.items()]
+    return " and ".join(parts)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
-def machines(ray: Any) -> MachineResources:
-    """What each machine of Ray has."""
+def machine_resources(ray: Cluster) -> MachineResources:
+    """Return the resources of each machine of Ray."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def wait_for_capacity(
-    ray: Any,
+    ray: Cluster,
     resources: TrialResources,
     threads: int,
     stop: Callable[[], int],
     trials: int = 1,
     device: str = "auto",
 ) -> MachineResources:
-    """The machines, once so many trials fit or the time to come in is over; a refusal where not one
-    fits by then.
+    """Return the machines as soon as so many trials fit, or after `resources.wait` seconds.
+
+    Raise `Refusal` if not even one trial fits by then.
     """
     deadline = time.monotonic() + resources.wait
-    asked = resources.settled(machines(ray), device).each(threads)
-    with (
-        requested_resources(asked, trials * resources.workers) if resources.wait else nullcontext()
-    ):
+    needs = resources.with_gpus(machine_resources(ray), device).per_process(threads)
+    processes = trials * resources.max_workers
+    with requested_resources(needs, processes) if resources.wait else nullcontext():
         while True:
-            found = machines(ray)
-            settled = resources.settled(found, device)  # machines that came may have the first GPUs
-            if settled.room(found, threads) >= trials or time.monotonic() >= deadline:
+            machines = machine_resources(ray)
+            settled = resources.with_gpus(machines, device)  # the first GPUs may just have joined
+            fitting = settled.max_concurrent(machines, threads)
+            if fitting >= trials or time.monotonic() >= deadline:
                 break
             if stop():
                 raise KeyboardInterrupt
             time.sleep(POLL_SECONDS)
-    if not settled.room(found, threads):
-        lack = f"{settled.option}: {settled.lack(found, threads)}"
-        ways = resources.instead(found, device)
+    if not fitting:
+        shortage = f"{settled.option}: {settled.describe_shortage(machines, threads)}"
+        sharing = resources.suggest_sharing(machines, device)
         raise Refusal(
-            f"{lack}; {ways}fewer, more machines, or --wait SECONDS for those to come expected"
+            f"{shortage}; {sharing}fewer, more machines, or --wait SECONDS for those to come"
+            " expected"
         )
-    return found
+    return machines

@@ -1,6 +1,4 @@
-"""What a sweep found: a result per trial, which of them no other beats, and the files that say
-so.
-"""
+"""The findings of a sweep: a result per trial, the ranking, and the files that record them."""
 
 import csv
 import json
@@ -14,24 +12,26 @@ from distvae.files.output import atomic_file
 from distvae.tasks import pictures
 
 Directions = Mapping[str, Literal["max", "min"]]
+"""The figures that trials are ranked by, and which direction is better."""
 
 
 @dataclass
 class Result:
-    """One trial: what it tried, how far it came, and what it is worth."""
+    """One trial: what it tried, how far it came, and its figures."""
 
     number: int
     values: dict[str, Any]
-    """What varied, by dotted key."""
+    """The varied settings, by dotted key."""
     state: Literal["training", "finished", "failed", "stopped", "halted"] = "training"
     epoch: int = 0
+    """Epochs finished so far."""
     bound: float | None = None
-    """Of the last epoch on validation data."""
+    """On validation data after the last epoch."""
     figures: dict[str, float] = field(default_factory=dict)
-    """What judging said of the best weights, on validation data."""
+    """The evaluation of the best weights, on validation data."""
     seconds: float = 0.0
     cause: str = ""
-    """Why it failed."""
+    """Why the trial failed or was halted."""
     node: str = ""
     """The machine of Ray that its process ran on."""
     unbeaten: bool = False
@@ -39,64 +39,67 @@ class Result:
 
     @property
     def label(self) -> str:
-        """What varied, in a few words."""
+        """The varied settings in a few words."""
         return describe(self.values)
 
     @property
     def group(self) -> str:
-        """What it shares with the trials that differ from it in numbers only."""
-        return " ".join(value for value in self.values.values() if isinstance(value, str)) or "all"
+        """The settings that are words, which trials that differ in numbers only have in common."""
+        words = [value for value in self.values.values() if isinstance(value, str)]
+        return " ".join(words) or "all"
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a sweep found."""
+    """The results of a sweep, ranked."""
 
     folder: Path
     metrics: Directions
-    """What trials were ranked by."""
     results: list[Result]
-    """Every trial, the best in the first figure first."""
+    """All trials, the best in the first figure first."""
     look: str
-    """How to look at it in MLflow."""
+    """How to look at the sweep in MLflow."""
     signal: int = 0
-    """That asked the sweep to stop."""
+    """The signal that asked the sweep to stop, or 0."""
 
     @property
     def states(self) -> set[str]:
-        """How trials ended."""
+        """The states of the trials."""
         return {result.state for result in self.results}
 
     @property
-    def cut_short(self) -> bool:
-        """Whether it was asked to stop, and can go on."""
+    def interrupted(self) -> bool:
+        """Whether the sweep was asked to stop, and can be resumed."""
         return bool(self.signal) or "stopped" in self.states
 
     @property
     def exit_code(self) -> int:
-        """Nothing wrong, nothing finished, or asked to stop."""
+        """0 if a trial finished, 1 if none did, above 128 if the sweep was asked to stop."""
         if self.signal:
             return 128 + self.signal
-        return 130 if "stopped" in self.states else 0 if "finished" in self.states else 1
+        if "stopped" in self.states:
+            return 130
+        return 0 if "finished" in self.states else 1
 
 
 def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
-    """The best in the first figure first, then what did not finish; those that no other beats are
-    marked.
+    """Return the trials, the best in the first figure first, and mark those that none beats.
+
+    Trials that did not finish come last.
     """
     finished = [result for result in results if result.state == "finished"]
     scores = {result.number: _score(result, metrics) for result in finished}
     for result in finished:
-        result.unbeaten = not any(_beats(other, scores[result.number]) for other in scores.values())
+        score = scores[result.number]
+        result.unbeaten = not any(_beats(other, score) for other in scores.values())
     rest = [result for result in results if result.state != "finished"]
     return [*sorted(finished, key=lambda result: scores[result.number], reverse=True), *rest]
 
 
 def _score(result: Result, metrics: Directions) -> tuple[float, ...]:
-    return tuple(
-        result.figures[name] * (1 if direction == "max" else -1)
-        for name, direction in metrics.items()
-    )
+    """Return the figures that a trial is ranked by, the larger the better."""
+    signs = {"max": 1, "min": -1}
+    return tuple(signs[direction] * result.figures[name] for name, direction in metrics.items())
 
 
 def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -104,37 +107,38 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def write_findings(findings: Findings) -> list[Path]:
-    """Write results.json, results.csv and, where there are two figures to compare, tradeoff.png;
-    what was written.
+    """Write results.json, results.csv and, if there are two figures to compare, tradeoff.png.
+
+    Return the files written.
     """
-    listed = {
+    content = {
         "metrics": dict(findings.metrics),
         "trials": [asdict(result) for result in findings.results],
     }
     with atomic_file(findings.folder / "results.json") as path:
-        path.write_text(json.dumps(listed, indent=1) + "\n")
+        path.write_text(json.dumps(content, indent=1) + "\n")
     rows = [_row(result) for result in findings.results]
+    columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_file(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(rows)
-    _draw(findings)
+    _draw_tradeoff(findings)
     return sorted([*findings.folder.glob("results.*"), *findings.folder.glob("tradeoff.png")])
 
 
+COLUMNS = ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
+
+
 def _row(result: Result) -> dict[str, Any]:
-    told = {
-        name: getattr(result, name)
-        for name in ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
-    }
-    return told | result.values | result.figures
+    row = {name: getattr(result, name) for name in COLUMNS}
+    return row | result.values | result.figures
 
 
-def _draw(findings: Findings) -> None:
+def _draw_tradeoff(findings: Findings) -> None:
     finished = [result for result in findings.results if result.state == "finished"]
     if finished and len(findings.metrics) > 1:
         quality, sparsity = list(findings.metrics)[:2]
         rows = [{**result.figures, "model": result.group} for result in finished]
-        pictures.save(
-            pictures.tradeoff(rows, sparsity, quality, "model"), findings.folder / "tradeoff.png"
-        )
+        figure = pictures.tradeoff(rows, sparsity, quality, "model")
+        pictures.save(figure, findings.folder / "tradeoff.png")

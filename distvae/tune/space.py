@@ -1,12 +1,13 @@
-"""A search space: a recipe, what varies around it, and what its trials are ranked by."""
+"""A search space: a recipe, the settings that vary around it, and the figures to rank trials by."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config, flatten, from_dict, to_dict
 from distvae.config.recipes import override
+from distvae.files.plain import Plain
 from distvae.tune.axes import Axis
 
 if TYPE_CHECKING:
@@ -21,92 +22,97 @@ ROW = "row"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: a configuration of its own, and what was published for it."""
+    """One row of a table: a configuration of its own, and the figures published for it."""
 
     recipe: str
     config: Config
     published: Mapping[str, float] = field(default_factory=dict)
-    """By figure."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What `distvae tune` explores."""
+    """The search space of a sweep."""
 
     name: str
     about: str
     recipe: str
-    """What the trials depart from: the name of a recipe, or a file."""
+    """The name or file of the recipe that trials vary."""
     base: Config
-    """Its configuration, with what the space fixes."""
+    """The configuration of the recipe, with the settings that the space fixes."""
     metrics: Mapping[str, Literal["max", "min"]]
     trials: int
     concurrent: int | None
-    """Trials side by side; None: one per core."""
+    """Trials side by side; None for one per core."""
     seed: int
     search: Search
     """How trials are chosen."""
     seeds: int
-    """Runs of each trial, whose mean counts."""
+    """Runs of each trial, whose figures are averaged."""
     scheduler: Scheduler
-    """What stops trials early, by their bounds."""
+    """Which rule stops trials early, by their bounds."""
     axes: tuple[Axis, ...]
     rows: Mapping[str, Row] = field(default_factory=dict)
-    """What the axis `row` chooses from, as far as it is there: trials that differ in more than one
-    key.
+    """The rows that the axis `row` chooses from and whose data is available.
+
+    Rows make trials that differ in more than one key.
     """
     command: str = ""
-    """What repeats a sweep over rows."""
+    """The command that repeats a sweep over rows."""
     split: str = "val"
-    """What trials are judged on: choosing among them must not see the test data; a table of rows
-    chooses nothing.
+    """The split that trials are evaluated on.
+
+    Choosing among trials must not see the test data; a table of rows does not choose.
     """
 
     @cached_property
-    def given(self) -> dict[str, Any]:
-        """The dotted keys that no axis varies, and their values."""
+    def fixed(self) -> dict[str, Plain]:
+        """The settings that no axis varies, by dotted key."""
         return {key: value for key, value in flatten(self.base).items() if key not in self.varied}
 
     @cached_property
     def varied(self) -> set[str]:
-        """The dotted keys that some axis varies, or that rows do not share."""
+        """The dotted keys that an axis varies, or in which rows differ from the base."""
         base = flatten(self.base)
-        apart = [
-            {k for k, v in flatten(row.config).items() if base.get(k) != v}
-            for row in self.rows.values()
-        ]
-        return {axis.key for axis in self.axes}.union(*apart)
+        keys = {axis.key for axis in self.axes}
+        for row in self.rows.values():
+            keys |= {key for key, value in flatten(row.config).items() if base.get(key) != value}
+        return keys
 
     @cached_property
-    def deciding(self) -> set[str]:
-        """The keys that some axis's condition asks about."""
+    def condition_keys(self) -> set[str]:
+        """The keys that the condition of some axis depends on."""
         return {key for axis in self.axes for key in axis.when}
 
-    def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """Dotted keys and values of one trial: an axis is asked for only where its conditions
-        hold.
-        """
-        values: dict[str, Any] = {}
+    def suggest(self, trial: "optuna.Trial") -> dict[str, Plain]:
+        """Return the values that Optuna suggests for the axes whose conditions hold."""
+        values: dict[str, Plain] = {}
         for axis in self.axes:
-            if axis.applies(self.given | values):
+            if axis.applies(self.fixed | values):
                 values[axis.key] = axis.span.suggest(trial, axis.name)
         return values
 
-    def config(self, values: Mapping[str, Any]) -> Config:
-        """The validated configuration of a trial."""
-        base = self.rows[values[ROW]].config if ROW in values else self.base
-        return vary(base, {key: value for key, value in values.items() if key != ROW})
+    def row_of(self, values: Mapping[str, Plain]) -> Row | None:
+        """Return the row that a trial chose, if there are rows."""
+        return self.rows[str(values[ROW])] if ROW in values else None
 
-    def recipe_of(self, values: Mapping[str, Any]) -> str:
-        """What a trial departs from."""
-        return self.rows[values[ROW]].recipe if ROW in values else self.recipe
+    def config(self, values: Mapping[str, Plain]) -> Config:
+        """Return the validated configuration of a trial."""
+        row = self.row_of(values)
+        settings = {key: value for key, value in values.items() if key != ROW}
+        return vary(row.config if row else self.base, settings)
 
-    def published(self, values: Mapping[str, Any]) -> Mapping[str, float]:
-        """The figures that were published for a trial."""
-        return self.rows[values[ROW]].published if ROW in values else {}
+    def recipe_of(self, values: Mapping[str, Plain]) -> str:
+        """Return the recipe that a trial varies."""
+        row = self.row_of(values)
+        return row.recipe if row else self.recipe
 
-    def pinned(self, assignments: Mapping[str, Any]) -> "Space":
-        """The same space with some keys set, which then no longer vary."""
+    def published(self, values: Mapping[str, Plain]) -> Mapping[str, float]:
+        """Return the figures published for a trial."""
+        row = self.row_of(values)
+        return row.published if row else {}
+
+    def pinned(self, assignments: Mapping[str, Plain]) -> "Space":
+        """Return the space with some settings fixed, which then no longer vary."""
         axes = tuple(axis for axis in self.axes if axis.key not in assignments)
         rows = {
             name: replace(row, config=vary(row.config, assignments))
@@ -114,46 +120,55 @@ class Space:
         }
         return replace(self, base=self.config(assignments), axes=axes, rows=rows)
 
-    def active(self, values: dict[str, Any]) -> list[Axis]:
-        """The axes that apply to a trial."""
-        return [axis for axis in self.axes if axis.applies(self.given | values)]
+    def active_axes(self, values: Mapping[str, Plain]) -> list[Axis]:
+        """Return the axes whose conditions hold for a trial."""
+        settings = {**self.fixed, **values}
+        return [axis for axis in self.axes if axis.applies(settings)]
 
-    def branches(self) -> Iterator[dict[str, Any]]:
-        """Every reachable combination of the deciding values; one value stands for those of every
-        other axis.
+    def branches(self) -> Iterator[dict[str, Plain]]:
+        """Yield each reachable combination of the values that conditions depend on.
+
+        Every other axis has one of its values.
         """
-        yield from self._combined(self.axes, self.deciding, {})
+        yield from self._combined(self.axes, self.condition_keys, {})
 
-    def combinations(self) -> Iterator[dict[str, Any]]:
-        """Every reachable combination of all values, of rows those that there are."""
+    def combinations(self) -> Iterator[dict[str, Plain]]:
+        """Yield each reachable combination of all values, without rows whose data is missing."""
         for values in self._combined(self.axes, self.varied, {}):
             if ROW not in values or values[ROW] in self.rows:
                 yield values
 
     def _combined(
-        self, axes: Sequence[Axis], keys: set[str], values: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Every reachable combination of the values of some keys, and one value of every other
-        axis.
-        """
+        self, axes: Sequence[Axis], keys: set[str], values: dict[str, Plain]
+    ) -> Iterator[dict[str, Plain]]:
+        """Yield each reachable combination of the values of some keys, with one value elsewhere."""
         if not axes:
             yield values
-        elif not axes[0].applies(self.given | values):
-            yield from self._combined(axes[1:], keys, values)
-        else:
-            for value in axes[0].span.corners[: None if axes[0].key in keys else 1]:
-                yield from self._combined(axes[1:], keys, values | {axes[0].key: value})
+            return
+        axis, *rest = axes
+        if not axis.applies(self.fixed | values):
+            yield from self._combined(rest, keys, values)
+            return
+        tried = axis.span.corners if axis.key in keys else axis.span.corners[:1]
+        for value in tried:
+            yield from self._combined(rest, keys, values | {axis.key: value})
 
-    def fixed(self, values: dict[str, Any]) -> dict[str, str]:
-        """What a sampler is told to take of these values: all of a grid, else the deciding ones."""
-        keys = self.varied if self.search == "grid" else self.deciding
+    def preset_parameters(self, values: Mapping[str, Plain]) -> dict[str, str]:
+        """Return the parameters that the sampler must take, as it names them.
+
+        In a grid these are all values, otherwise those that conditions depend on.
+        """
+        keys = self.varied if self.search == "grid" else self.condition_keys
         return {
-            axis.name: str(values[axis.key]) for axis in self.active(values) if axis.key in keys
+            axis.name: str(values[axis.key])
+            for axis in self.active_axes(values)
+            if axis.key in keys
         }
 
 
-def vary(base: Config, values: Mapping[str, Any]) -> Config:
-    """A configuration with dotted keys set; a changed kind starts from the defaults of its
-    family.
+def vary(base: Config, values: Mapping[str, Plain]) -> Config:
+    """Return a configuration with some settings changed.
+
+    A changed kind starts from the defaults of its family.
     """
     return from_dict(override(to_dict(base), values))

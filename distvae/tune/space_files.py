@@ -1,14 +1,15 @@
-"""Finding search spaces by name, and reading them from YAML."""
+"""Search spaces in YAML files: finding them by name, reading them, checking them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from distvae.config import Config
 from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check_value
 from distvae.config.values import Count, Repeats, Trials, Whole
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tune.axes import read_axes
 from distvae.tune.space import Scheduler, Search, Space
@@ -16,8 +17,8 @@ from distvae.tune.validation import count_combinations, validate_space
 
 PACKAGE = Path(__file__).parents[1]
 FOLDERS = (Path("tune_spaces"), PACKAGE / "spaces", PACKAGE.parent / "tune_spaces")
-"""Where names of spaces are looked up: below the working folder, where they are installed, in the
-checkout.
+"""The folders that spaces are found in by name: below the working folder, in the installed package,
+in the checkout.
 """
 FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
@@ -26,15 +27,15 @@ FIELDS = (
 
 
 def space_names() -> dict[str, str]:
-    """The spaces that can be named, and what they say about themselves."""
-    paths = {
-        path.stem: path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.yaml"))
-    }
+    """Return the names of the spaces found, each with its description."""
+    paths: dict[str, Path] = {}
+    for folder in reversed(FOLDERS):
+        paths |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     return {name: str(read_tree(path).get("about", "")) for name, path in sorted(paths.items())}
 
 
 def space_path(name: str) -> Path:
-    """The file of a space's name, or the file named."""
+    """Return the file of a space, given its name or the file itself."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     for folder in FOLDERS:
@@ -44,29 +45,31 @@ def space_path(name: str) -> Path:
 
 
 def load_space(name: str) -> Space:
-    """The checked space of a name or a file."""
+    """Read and validate the space of a name or a file."""
     path = space_path(name)
     try:
         space = read_space(path.stem, read_tree(path))
         validate_space(space)
     except Refusal as error:
-        raise Refusal(
-            str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-        ) from error
+        message = str(error)
+        if not message.startswith(str(path)):
+            message = f"{path}: {message}"
+        raise Refusal(message) from error
     return space
 
 
-def read_space(name: str, tree: Mapping[str, Any]) -> Space:
-    """The space of a mapping, its fields well-formed."""
+def read_space(name: str, tree: Mapping[str, Plain]) -> Space:
+    """Return the space of a mapping with well-formed fields; `validate_space` checks the rest."""
     for key in tree:
         if key not in FIELDS:
             raise Refusal(f"{key}: no such field of a space; {nearest(key, FIELDS)}")
+    recipe = check_value("base", str, tree.get("base", ""))
     search = check_value("search", Search, tree.get("search", "tpe"))
     space = Space(
         name=name,
         about=check_value("about", str, tree.get("about", "")),
-        recipe=check_value("base", str, tree.get("base", "")),
-        base=_read_base(tree),
+        recipe=recipe,
+        base=_read_base(tree, recipe),
         metrics=_read_metrics(tree.get("metrics")),
         trials=check_value("trials", Trials, tree.get("trials", 20)),
         concurrent=check_value("concurrent", Count | None, tree.get("concurrent")),
@@ -84,7 +87,7 @@ def read_space(name: str, tree: Mapping[str, Any]) -> Space:
     return space
 
 
-def _read_base(tree: Mapping[str, Any]) -> Config:
+def _read_base(tree: Mapping[str, Plain], recipe: str) -> Config:
     fixed = tree.get("fixed") or {}
     if not isinstance(fixed, Mapping):
         raise Refusal(
@@ -97,7 +100,7 @@ def _read_base(tree: Mapping[str, Any]) -> Config:
         if key in varied:
             raise Refusal(f"fixed.{key}: is also an axis; one of the two expected")
     try:
-        return load(tree["base"], {str(key): value for key, value in fixed.items()})
+        return load(recipe, {str(key): value for key, value in fixed.items()})
     except Refusal as error:
         raise Refusal(f"base and fixed: {error}") from error
 

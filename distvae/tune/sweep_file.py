@@ -1,10 +1,15 @@
-"""The same bits from all trials of a sweep: what is decided for them once, written down, and obeyed
-by a resume.
-"""
+"""The file `sweep.json`: what a sweep explores and how it computes, to be the same on resume."""
 
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
+from distvae.config import flatten, from_stored
+from distvae.config.recipes import override
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space
@@ -12,37 +17,36 @@ from distvae.tune.space import Space
 if TYPE_CHECKING:
     import torch
 
+Facts: TypeAlias = dict[str, Plain]
+"""The content of the file."""
+
 SWEEP_FILE = "sweep.json"
-"""The file of a sweep's folder that says what is explored."""
+DECIDED_BY_MACHINE = ("train.threads", "train.products")
+"""Settings that the machine decides when a sweep begins; a resume keeps them."""
+MAY_GROW = ("trials", "concurrent")
+"""Facts that may differ in a resume."""
 
 
-def recorded_settings(out: Path) -> dict[str, Any]:
-    """What a sweep that goes on decided for its machine, which its other trials were computed
-    with.
-    """
-    config = read_json(out / SWEEP_FILE)["config"] if (out / SWEEP_FILE).is_file() else {}
-    return {key: config[key] for key in ("train.threads", "train.products") if key in config}
+def recorded_settings(out: Path) -> dict[str, Plain]:
+    """Return the settings that the machine decided when a sweep began, if there is one."""
+    if not (out / SWEEP_FILE).is_file():
+        return {}
+    config = read_json(out / SWEEP_FILE)["config"]
+    return {key: config[key] for key in DECIDED_BY_MACHINE if key in config}
 
 
-def describe_arithmetic(space: Space, resources: TrialResources) -> dict[str, Any]:
-    """Return how the trials of a sweep compute that all train on this machine; those elsewhere say
-    so themselves.
-    """
+def describe_arithmetic(space: Space, resources: TrialResources) -> Facts:
+    """Return how this machine computes; nothing if the trials run elsewhere and record it there."""
     from distvae.train.bits import agree_on_arithmetic
 
-    return (
-        {}
-        if resources.address
-        else {
-            "arithmetic": agree_on_arithmetic(space.base.train, _device(space, resources)).facts()
-        }
-    )
+    if resources.address:
+        return {}
+    arithmetic = agree_on_arithmetic(space.base.train, _device(space, resources))
+    return {"arithmetic": arithmetic.facts()}
 
 
 def refuse_other_bits(space: Space, out: Path, resources: TrialResources) -> None:
-    """Refuse to go on where this machine would compute other bits than the one that the sweep began
-    on.
-    """
+    """Refuse to resume a sweep where this machine would not compute the same bits as before."""
     from distvae.train.bits import check_same_arithmetic
 
     recorded = read_json(out / SWEEP_FILE).get("arithmetic")
@@ -51,8 +55,88 @@ def refuse_other_bits(space: Space, out: Path, resources: TrialResources) -> Non
 
 
 def _device(space: Space, resources: TrialResources) -> "torch.device":
-    """Return what trials train on that all train on this machine."""
+    """Return the device of trials that all train on this machine."""
     from distvae.train.devices import select_device
 
-    hidden = (resources.group.gpus if resources.group else resources.gpus) == 0
-    return select_device(space.base.train.device, () if hidden else None)
+    gpus = resources.group.gpus if resources.group else resources.gpus
+    return select_device(space.base.train.device, () if gpus == 0 else None)
+
+
+def describe_sweep(space: Space) -> Facts:
+    """Return what a sweep explores, as its file records it."""
+    facts: Facts = {
+        "name": space.name,
+        "recipe": space.recipe,
+        "config": flatten(space.base),
+        "metrics": dict(space.metrics),
+        "trials": space.trials,
+        "concurrent": space.concurrent,
+        "seed": space.seed,
+        "seeds": space.seeds,
+        "search": space.search,
+        "scheduler": space.scheduler,
+        "axes": [asdict(axis) for axis in space.axes],
+    }
+    if space.rows:
+        rows: Facts = {}
+        for name, row in space.rows.items():
+            rows[name] = flatten(row.config) | {"published": dict(row.published)}
+        facts |= {"rows": rows, "split": space.split, "command": space.command}
+    return facts
+
+
+def refuse_other_sweep(space: Space, out: Path) -> None:
+    """Refuse to resume a sweep that explores something else.
+
+    There may be more trials or rows than before, and other machines.
+    """
+    before = read_json(out / SWEEP_FILE)
+    after = json.loads(json.dumps(describe_sweep(space)))
+    before.pop("arithmetic", None)
+    rows = before.get("rows", {})
+    for name in rows:
+        if name not in after.get("rows", {}):
+            raise Refusal(
+                f"{out}: has a row {name}, which is not asked for or lacks its data; --resume wants"
+                " it too"
+            )
+    then = _facts_to_keep(before, rows)
+    now = _facts_to_keep(after, rows)
+    for name in ("command", *then, *now):
+        if name not in MAY_GROW and then.get(name) != now.get(name):
+            raise Refusal(
+                f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume"
+                " goes on unchanged"
+            )
+
+
+def _facts_to_keep(facts: Mapping[str, Plain], rows: Iterable[str]) -> Facts:
+    """Return the facts that a resumed sweep must share with its beginning.
+
+    The settings of the base, or of the rows given, are named one by one.
+    """
+    from distvae.train.run_folder import FREE_TO_CHANGE
+
+    configs = {f"row {name}": _section(facts, "rows", name) for name in rows}
+    kept = {name: value for name, value in facts.items() if name not in ("config", "rows")}
+    for name, config in (configs or {"config": _section(facts, "config")}).items():
+        for key, value in _complete(config).items():
+            if key not in FREE_TO_CHANGE:
+                kept[f"{name}.{key}"] = value
+    return kept
+
+
+def _section(facts: Mapping[str, Plain], *names: str) -> Mapping[str, Plain]:
+    """Return a mapping within the facts."""
+    for name in names:
+        section = facts[name]
+        assert isinstance(section, Mapping)
+        facts = section
+    return facts
+
+
+def _complete(stored: Mapping[str, Plain]) -> Facts:
+    """Return a stored configuration with the settings that did not exist when it was stored."""
+    settings = {key: value for key, value in stored.items() if "." in key}
+    others = {key: value for key, value in stored.items() if "." not in key}
+    return flatten(from_stored(override({}, settings))) | others

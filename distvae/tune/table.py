@@ -1,4 +1,4 @@
-"""Trials as a table: while they run, and ranked at the end."""
+"""Tables of trials: while a sweep runs, and ranked at its end."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -10,25 +10,27 @@ from distvae.tune.space import Space
 if TYPE_CHECKING:
     from rich.table import Table
 
-BESIDE = ("effective_atoms", "live_atoms")
-"""What says more of sparsity than one figure can."""
-WIDE = 200  # no figure of the last table is cut off; a narrow terminal wraps it
+SPARSITY_COLUMNS = ("effective_atoms", "live_atoms")
+"""Figures that are shown even if trials are not ranked by them."""
+WIDTH = 200
+"""Characters of the ranking, so that no figure is cut off; a narrow terminal wraps it."""
 STOPPED = "stopped; the same command with --resume goes on"
-TEXT = ("what varies", "state", "")
+TEXT_COLUMNS = ("what varies", "state", "")
 
 
-def progress(results: Iterable[Result], space: Space) -> "Table":
-    """The trials of a sweep under way."""
+def progress_table(results: Iterable[Result], space: Space) -> "Table":
+    """Return a table of the trials of a running sweep."""
     metrics = list(space.metrics)
     table = _table(["trial", "what varies", "epoch", "bound", *metrics, "time", "state"])
     for result in sorted(results, key=lambda result: result.number):
         epochs = space.config(result.values).train.epochs
-        state = "judging" if result.state == "training" and result.epoch == epochs else result.state
-        reached = [f"{result.number}/{space.trials}", result.label, f"{result.epoch}/{epochs}"]
-        bound = "" if result.bound is None else f"{result.bound:.1f}"
+        training_done = result.state == "training" and result.epoch == epochs
+        state = "judging" if training_done else result.state
         table.add_row(
-            *reached,
-            bound,
+            f"{result.number}/{space.trials}",
+            result.label,
+            f"{result.epoch}/{epochs}",
+            "" if result.bound is None else f"{result.bound:.1f}",
             *_figures(result, metrics),
             format_duration(result.seconds),
             result.cause or state,
@@ -36,45 +38,40 @@ def progress(results: Iterable[Result], space: Space) -> "Table":
     return table
 
 
-def show(findings: Findings) -> None:
-    """Print what a sweep found: quality against sparsity, the best first, and where to look
-    further.
-    """
+def print_findings(findings: Findings) -> None:
+    """Print the ranking, the trials that did not finish, and where to look further."""
     from rich.console import Console
 
     finished = [result for result in findings.results if result.state == "finished"]
     if finished:
-        Console(width=WIDE).print(ranking(finished, list(findings.metrics)))
+        Console(width=WIDTH).print(ranking_table(finished, list(findings.metrics)))
         print(
             "* no other trial is better in one of the figures it is ranked by and no worse in the"
             " others"
         )
     for result in findings.results:
         if result.state != "finished":
-            print(
-                f"trial {result.number} {result.state}: {result.label}"
-                + (f": {result.cause}" if result.cause else "")
-            )
-    if findings.cut_short:
+            cause = f": {result.cause}" if result.cause else ""
+            print(f"trial {result.number} {result.state}: {result.label}{cause}")
+    if findings.interrupted:
         print(STOPPED)
     print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
 
 
-def ranking(finished: Sequence[Result], metrics: Sequence[str]) -> "Table":
-    """Finished trials in the order given."""
-    columns = [
-        *metrics,
-        *(name for name in BESIDE if name not in metrics and name in finished[0].figures),
-    ]
+def ranking_table(finished: Sequence[Result], metrics: Sequence[str]) -> "Table":
+    """Return a table of finished trials, in the order given."""
+    columns = list(metrics)
+    for name in SPARSITY_COLUMNS:
+        if name not in metrics and name in finished[0].figures:
+            columns.append(name)
     table = _table(["trial", "what varies", *columns, "time", ""])
     for result in finished:
-        mark = "*" if result.unbeaten else ""
         table.add_row(
             str(result.number),
             result.label,
             *_figures(result, columns),
             format_duration(result.seconds),
-            mark,
+            "*" if result.unbeaten else "",
         )
     return table
 
@@ -84,7 +81,8 @@ def _table(columns: Iterable[str]) -> "Table":
 
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for name in columns:
-        table.add_column(name, justify="left" if name in TEXT else "right", no_wrap=True)
+        is_text = name in TEXT_COLUMNS
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     return table
 
 

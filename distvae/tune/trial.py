@@ -1,20 +1,19 @@
-"""One trial of a sweep: an ordinary run for each of its seeds, judged, in a folder of its own. It
-knows no Ray.
-"""
+"""One trial of a sweep: a run for each of its seeds, trained and evaluated. Uses no Ray."""
 
 import math
 import secrets
 import shutil
 import statistics
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from distvae.config import flatten
 from distvae.config.recipes import describe
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.track import Tracker, run_tags
 from distvae.tune.space import Space
@@ -23,95 +22,124 @@ if TYPE_CHECKING:
     from distvae.machines.worker_group import WorkerGroup
     from distvae.train.epoch import Epoch
 
-Report = dict[str, Any]
-
 FAILURE = "failure.txt"
-"""The file of a trial's folder that says why it failed: the cause in a line, then where."""
+"""The file of a trial's folder that says why it failed: the cause in a line, then a traceback."""
+
+
+class Report(TypedDict, total=False):
+    """An epoch of the first seed (`epoch`, `bound`), or how a trial ended.
+
+    An empty report says that an epoch of another seed has ended.
+    """
+
+    epoch: int
+    bound: float
+    """On validation data, in nats per data point."""
+    figures: dict[str, float]
+    stopped: bool
+    """Whether the trial was interrupted and can be resumed."""
+    failure: str
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What the trials of a sweep have in common."""
+    """The space, the folder and the workers that all trials of a sweep share."""
 
     space: Space
     folder: Path
-    """Where the folders of the trials are."""
+    """The folder that contains those of the trials."""
     group: "WorkerGroup | None" = None
-    """The workers of each; without them its own process trains."""
+    """The workers of each trial; without them its own process trains."""
     place: Mapping[str, str] = field(default_factory=dict)
-    """Where the process runs that runs them, as MLflow's tags."""
+    """Tags for MLflow that say where this process runs."""
     gpus: tuple[int, ...] | None = None
-    """Those that Ray assigned this process, by their places among those it sees; None: there is no
-    Ray.
+    """The GPUs that Ray assigned to this process, by their places among the visible ones; None
+    without Ray.
     """
     owner: str = field(default_factory=partial(secrets.token_hex, 8))
-    """Who may ask them to stop: this sweep, not an earlier one in its folder that may still be
-    there.
-    """
+    """A name of this sweep: trials ignore a request to stop an earlier sweep in the folder."""
 
-    def at(self, number: int) -> Path:
-        """The folder of a trial."""
+    def folder_of(self, number: int) -> Path:
+        """Return the folder of a trial."""
         return self.folder / str(number)
 
-    def runs(self, number: int, values: Mapping[str, Any]) -> list["Attempt"]:
-        """The runs of a trial: it is one itself, or has one below it for each seed."""
+    def runs(self, number: int, values: Mapping[str, Plain]) -> list["TrialRun"]:
+        """Return the runs of a trial: the trial itself, or one below it for each seed."""
         if self.space.seeds == 1:
-            return [Attempt(self, self.at(number), str(number), dict(values))]
-        first = int(values.get("train.seed", self.space.base.train.seed))
-        return [
-            Attempt(
-                self,
-                self.at(number) / f"seed-{seed}",
-                f"{number}.{k + 1}",
-                {**values, "train.seed": seed},
-            )
-            for k, seed in enumerate(range(first, first + self.space.seeds))
-        ]
+            return [TrialRun(self, self.folder_of(number), str(number), dict(values))]
+        first = int(cast(int, values.get("train.seed", self.space.base.train.seed)))
+        runs = []
+        for index in range(self.space.seeds):
+            seed = first + index
+            folder = self.folder_of(number) / f"seed-{seed}"
+            seeded = {**values, "train.seed": seed}
+            runs.append(TrialRun(self, folder, f"{number}.{index + 1}", seeded))
+        return runs
 
 
 @dataclass(frozen=True)
-class Attempt:
+class TrialRun:
     """One run of a trial."""
 
     trials: Trials
     folder: Path
     name: str
-    values: dict[str, Any]
+    values: dict[str, Plain]
 
     def tracker(self) -> Tracker:
-        """The record of the run, below the sweep's, whose process sends it."""
+        """Return the run's record in MLflow, below that of the sweep, whose process sends it."""
         space = self.trials.space
+        params: Mapping[str, Plain]
         try:
             params = flatten(space.config(self.values))
-        except Refusal:  # the run itself will say so
+        except Refusal:  # training will raise it again
             params = self.values
-        parent, place = self.trials.folder.parent, dict(self.trials.place)
-        tags = run_tags(space.recipe_of(self.values), self.folder, parent) | place
+        sweep_folder = self.trials.folder.parent
+        tags = run_tags(space.recipe_of(self.values), self.folder, sweep_folder)
+        tags |= dict(self.trials.place)
         name = f"{self.name} {describe(self.values)}"
-        return Tracker(None, space.name, name, self.folder, params, tags, parent)
+        return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder)
 
     @property
-    def ended(self) -> bool:
-        """Whether it was judged."""
-        return (self.folder / "evaluation" / self.trials.space.split / "summary.json").exists()
+    def evaluation(self) -> Path:
+        """The folder of the run's evaluation."""
+        return self.folder / "evaluation" / self.trials.space.split
 
-    def epochs(self, tracker: Tracker) -> Iterator[Report]:
-        """Train, from where an earlier attempt was cut short; a report after each epoch."""
-        if not (
-            self.folder / "run.json"
-        ).exists():  # what may be there was cut short before it was of use
+    @property
+    def evaluated(self) -> bool:
+        """Whether the run has been evaluated."""
+        return (self.evaluation / "summary.json").exists()
+
+    def run(self) -> Iterator[Report]:
+        """Train and evaluate; the last report has the figures."""
+        from distvae.train.loop import Interrupted
+
+        tracker = self.tracker()
+        try:
+            yield from self._train(tracker)
+            yield {"figures": self._evaluate(tracker)}
+        except Interrupted:
+            tracker.close("KILLED")
+            raise
+        except Exception:
+            tracker.close("FAILED")
+            raise
+        tracker.close("FINISHED")
+
+    def _train(self, tracker: Tracker) -> Iterator[Report]:
+        """Train, or resume training, and report each epoch."""
+        if not (self.folder / "run.json").exists():
+            # a run that was killed before this file exists has nothing to resume
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-        for told in self._trained():
-            if isinstance(told, str):
-                continue  # of workers that began anew, which the run folder remembers
-            tracker.epoch(told)
-            yield {"epoch": told.epoch, "bound": told.val_bound}
+        for event in self._epochs():
+            if isinstance(event, str):
+                continue  # workers were restarted, which the run folder records
+            tracker.epoch(event)
+            yield {"epoch": event.epoch, "bound": event.val_bound}
 
-    def _trained(self) -> "Generator[Epoch | str, None, None]":
-        """Epochs as they come, of a training in this process or in workers, until all trials are
-        asked to stop.
-        """
+    def _epochs(self) -> "Generator[Epoch | str, None, None]":
+        """Yield the epochs of a training in this process or in workers, until asked to stop."""
         from distvae.data import open_dataset
         from distvae.files.storage import Folder
         from distvae.machines import driver, stop_files
@@ -120,11 +148,10 @@ class Attempt:
         from distvae.train.session import fit
 
         trials, folder = self.trials, Folder(self.folder)
-        config, recipe = trials.space.config(self.values), trials.space.recipe_of(self.values)
-        dataset, stop = (
-            open_dataset(config.data, quiet=True),
-            stop_files.stop_requested(Folder(trials.folder), trials.owner),
-        )
+        config = trials.space.config(self.values)
+        recipe = trials.space.recipe_of(self.values)
+        dataset = open_dataset(config.data, quiet=True)
+        stop = stop_files.stop_requested(Folder(trials.folder), trials.owner)
         if trials.group is None:
             device = select_device(config.train.device, trials.gpus)
             yield from fit(
@@ -134,58 +161,40 @@ class Attempt:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
             yield from driver.lead_workers(config, recipe, folder, trials.group, stop)
 
-    def judged(self, tracker: Tracker) -> dict[str, float]:
-        """The figures of the trained model."""
+    def _evaluate(self, tracker: Tracker) -> dict[str, float]:
+        """Return the figures of the trained model, the published ones beside them."""
         from distvae.tasks.evaluate import evaluate
         from distvae.train.run import Run
 
         run, space = Run.open(self.folder), self.trials.space
         summary = evaluate(run, split=space.split, force=True, progress=False).summary
         figures = _best_epoch(run.epochs()) | summary
-        beside = against(figures, space.published(self.values))
-        tracker.evaluation(summary | beside, self.folder / "evaluation" / space.split)
+        comparison = compare_with_published(figures, space.published(self.values))
+        tracker.evaluation(summary | comparison, self.evaluation)
         tracker.model()
-        figures |= beside
+        figures |= comparison
         for name in space.metrics:
             if not math.isfinite(figures.get(name, math.nan)):
-                raise ArithmeticError(f"judging gave no {name}")
+                raise ArithmeticError(f"the evaluation gave no {name}")
         return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-    def run(self) -> Iterator[Report]:
-        """Train and judge; the last report has the figures."""
-        from distvae.train.loop import Interrupted
-
-        tracker = self.tracker()
-        try:
-            yield from self.epochs(tracker)
-            yield {"figures": self.judged(tracker)}
-        except Interrupted:
-            tracker.close("KILLED")
-            raise
-        except Exception:
-            tracker.close("FAILED")
-            raise
-        tracker.close("FINISHED")
 
 
 def run_trial(
-    trials: Trials, number: int, values: Mapping[str, Any]
+    trials: Trials, number: int, values: Mapping[str, Plain]
 ) -> Generator[Report, None, None]:
-    """Report each epoch of the first seed, and at last the figures, means over all seeds, or why
-    there are none.
+    """Report each epoch of the first seed, and in the end how the trial ended.
 
-    A file in the folder of the trials asks all of them to stop; one that was is reported as such.
-
-    A report of nothing says that an epoch of another seed has ended, so that a trial may be stopped
-    there.
+    The figures are means over all seeds. An epoch of another seed gives an empty report, so that a
+    trial can be stopped there. A file in the folder of the trials asks all of them to stop.
     """
     from distvae.train.loop import Interrupted
 
-    folder, found = trials.at(number), list[dict[str, float]]()
+    folder = trials.folder_of(number)
     folder.mkdir(parents=True, exist_ok=True)
+    found: list[dict[str, float]] = []
     try:
-        for attempt in trials.runs(number, values):
-            for report in attempt.run():
+        for run in trials.runs(number, values):
+            for report in run.run():
                 if "figures" in report:
                     found.append(report["figures"])
                 else:
@@ -197,31 +206,32 @@ def run_trial(
         (folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")
         yield {"failure": cause}
     else:
-        yield {"figures": averaged(found)}
+        yield {"figures": average_figures(found)}
 
 
-def against(figures: Mapping[str, float], published: Mapping[str, float]) -> dict[str, float]:
-    """What was published for figures, and what these have beyond it."""
+def compare_with_published(
+    figures: Mapping[str, float], published: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the published values of figures, and how far these figures are above them."""
     known = {name: value for name, value in published.items() if name in figures}
-    return {f"{name}_published": value for name, value in known.items()} | {
-        f"{name}_difference": figures[name] - value for name, value in known.items()
-    }
+    values = {f"{name}_published": value for name, value in known.items()}
+    differences = {f"{name}_difference": figures[name] - value for name, value in known.items()}
+    return values | differences
 
 
-def averaged(found: list[dict[str, float]]) -> dict[str, float]:
-    """Means of the figures that all seeds have, and if there are several their standard
-    deviations.
-    """
-    names = [name for name in found[0] if all(name in figures for figures in found)]
+def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the means of the figures that all seeds have, with their standard deviations."""
     if len(found) == 1:
         return dict(found[0])
-    values = {name: [figures[name] for figures in found] for name in names}
-    spread = {
-        f"{name}_spread": statistics.stdev(v)
-        for name, v in values.items()
-        if not name.endswith("_std")
-    }
-    return {name: statistics.fmean(v) for name, v in values.items()} | spread
+    means: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    for name in found[0]:
+        if all(name in figures for figures in found):
+            values = [figures[name] for figures in found]
+            means[name] = statistics.fmean(values)
+            if not name.endswith("_std"):
+                spread[f"{name}_spread"] = statistics.stdev(values)
+    return means | spread
 
 
 def _best_epoch(epochs: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from typing import Any
 from distvae.config import Train
 from distvae.machines.ray_session import SETTINGS, ray_session
 from distvae.machines.worker_group import WorkerGroup, wait_for_workers
-from distvae.tune.resources import TrialResources, machines, wait_for_capacity
+from distvae.tune.resources import TrialResources, machine_resources, wait_for_capacity
 
 HEAD, KIND = "f" * 51 + "00000", "ray.head.default"
 """What the provider of such processes calls its head."""
@@ -125,7 +125,7 @@ def main(folder: Path) -> None:
 
 def processors(ray: Any) -> float:
     """Of all machines together."""
-    return sum(machine.get("CPU", 0.0) for machine in machines(ray))
+    return sum(machine.get("CPU", 0.0) for machine in machine_resources(ray))
 
 
 if __name__ == "__main__":

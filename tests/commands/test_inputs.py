@@ -216,16 +216,16 @@ def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
     assert named in refused(call, "tune", "space.yaml", "--quiet")
 
 
-def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave() -> None:
-    from distvae.tune.optuna_study import _sampler
+def test_seeds_of_any_size_givemake_samplers_a_seed_and_small_ones_what_they_gave() -> None:
+    from distvae.tune.optuna_study import make_sampler
     from distvae.tune.space_files import read_space
 
     for search in ("tpe", "nsga2", "random"):
         for seed in (4294, 4295, 2**40, 2**64 - 1):
             space = read_space("space", SPACE | {"search": search, "seed": seed})
-            assert _sampler(space, 3) is not None
+            assert make_sampler(space, 3) is not None
     space = read_space("space", SPACE | {"search": "random", "seed": 4294})
-    drawn = _sampler(space, 3)._rng.rng.random()
+    drawn = make_sampler(space, 3)._rng.rng.random()
     assert drawn == np.random.RandomState(1_000_003 * 4294 + 3).random()
 
 

@@ -17,8 +17,7 @@ from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Findings, Result, rank, write_findings
 from distvae.tune.space import Space
 from distvae.tune.space_files import read_space
-from distvae.tune.sweep import describe_sweep
-from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.sweep_file import SWEEP_FILE, describe_sweep
 from tests import tiny
 
 TREE: dict[str, Any] = {
@@ -70,9 +69,9 @@ def sweep(
     space = explored(**fields)
     (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
     study = OptunaStudy(space, folder)
-    while setting := study.next():
+    while setting := study.next_trial():
         if result := judge(setting.number, setting.values):
-            study.close(result)
+            study.record_result(result)
     results = rank(study.results, space.metrics)
     if concluded:
         write_results(folder, space, results)

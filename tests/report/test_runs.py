@@ -26,7 +26,7 @@ from distvae.report.reading import RunResults, read
 from distvae.report.repeat import command, space
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space, space_names
-from distvae.tune.sweep import describe_sweep
+from distvae.tune.sweep_file import describe_sweep
 from tests.report import folders as sweeps
 from tests.report.reader import Page, alike, markdown_tables
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from distvae.tune.table import STOPPED
 from distvae.tune.trial import Trials, run_trial
 
 pytestmark = pytest.mark.slow
-QUIET = {"train.threads": 1, "eval.processes": 1, "train.device": "cpu"}
+QUIET: dict[str, Any] = {"train.threads": 1, "eval.processes": 1, "train.device": "cpu"}
 
 
 @pytest.mark.parametrize("name", table_names())

@@ -26,8 +26,7 @@ from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, ta
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result, rank
 from distvae.tune.space import ROW, Space
-from distvae.tune.sweep import describe_sweep, refuse_other_sweep
-from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.sweep_file import SWEEP_FILE, describe_sweep, refuse_other_sweep
 from distvae.tune.trial import Trials, run_trial
 
 HOUSE = Source("House", {"house256.png": {}, "other/*.tif": {"data.stride": 2}})
@@ -166,9 +165,11 @@ def obtained(work: Work, out: Path) -> None:
     out.mkdir(parents=True)
     (out / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
     study = OptunaStudy(space, out)
-    while setting := study.next():
+    while setting := study.next_trial():
         *_, last = run_trial(Trials(space, out / "trials"), *setting)
-        study.close(Result(setting.number, setting.values, "finished", figures=last["figures"]))
+        study.record_result(
+            Result(setting.number, setting.values, "finished", figures=last["figures"])
+        )
     assert {result.values[ROW] for result in rank(study.results, space.metrics)} == {
         "fitness",
         "exact",
@@ -182,9 +183,9 @@ def of(*rows: str) -> Space:
 
 def test_rows_that_come_later_are_tried_after_those_that_were_there(tmp_path: Path) -> None:
     few = OptunaStudy(of("exact", "random"), tmp_path)
-    first = few.next()
+    first = few.next_trial()
     more = OptunaStudy(of("fitness", "random", "exact"), tmp_path)
-    tried = list(iter(more.next, None))
+    tried = list(iter(more.next_trial, None))
     assert first is not None
     assert tried[0] == first
     assert [setting.number for setting in tried] == [1, 2, 3]

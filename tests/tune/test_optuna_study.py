@@ -40,12 +40,12 @@ def figures(values: dict[str, Any]) -> dict[str, float]:
 
 
 def end(study: OptunaStudy, number: int, values: dict[str, Any]) -> None:
-    study.close(Result(number, values, "finished", figures=figures(values)))
+    study.record_result(Result(number, values, "finished", figures=figures(values)))
 
 
 def tried(study: OptunaStudy) -> Iterator[tuple[int, dict[str, Any]]]:
     """Run a sweep to its end, one trial after the other."""
-    while setting := study.next():
+    while setting := study.next_trial():
         yield setting
         end(study, *setting)
 
@@ -69,7 +69,7 @@ def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(
     assert first[:3] + rest == expected
     assert [number for number, _ in expected] == list(range(1, 10))
     assert [result.number for result in OptunaStudy(explored, parts).results] == list(range(1, 10))
-    assert OptunaStudy(explored, parts).next() is None
+    assert OptunaStudy(explored, parts).next_trial() is None
 
 
 def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
 
 def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
     study, begun = OptunaStudy(space(), tmp_path), 0
-    while setting := study.next():
+    while setting := study.next_trial():
         begun += 1
-        study.close(Result(*setting, state="failed", cause="no memory"))
+        study.record_result(Result(*setting, state="failed", cause="no memory"))
     assert begun == FAILURES_TO_GIVE_UP
     assert study.all_failed
 
@@ -123,10 +123,12 @@ def test_what_does_worse_than_others_is_halted_and_known_as_such(
     scheduler: str, tmp_path: Path
 ) -> None:
     study, halted = OptunaStudy(space(scheduler=scheduler, trials=12, **WITHIN), tmp_path), 0
-    while setting := study.next():
+    while setting := study.next_trial():
         bound = figures(setting.values)["val_bound"]
-        if any(study.halts(setting.number, [(epoch, bound - 1 / epoch)]) for epoch in range(1, 6)):
-            study.close(Result(*setting, state="halted"))
+        if any(
+            study.should_stop(setting.number, [(epoch, bound - 1 / epoch)]) for epoch in range(1, 6)
+        ):
+            study.record_result(Result(*setting, state="halted"))
             halted += 1
         else:
             end(study, *setting)
@@ -140,10 +142,10 @@ def test_what_does_worse_than_others_is_halted_and_known_as_such(
 def test_epochs_that_are_trained_again_are_not_told_twice(tmp_path: Path) -> None:
     """Optuna would warn, which is an error here."""
     study = OptunaStudy(space(scheduler="median", **WITHIN), tmp_path)
-    setting = study.next()
+    setting = study.next_trial()
     assert setting
     for bounds in ([(1, -3.0), (2, -2.0)], [(2, -2.0), (3, -1.0)]):
-        assert not study.halts(setting.number, bounds)
+        assert not study.should_stop(setting.number, bounds)
     (trial,) = [trial for trial in study.study.get_trials() if trial.number == setting.number - 1]
     assert trial.intermediate_values == {1: -3.0, 2: -2.0, 3: -1.0}
 

@@ -27,9 +27,9 @@ from distvae.machines.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder
+from distvae.tune.preparation import limit_concurrency, prepare_space
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.space_files import load_space
-from distvae.tune.sweep import limit_concurrency, prepare_space
 from distvae.tune.trial import Trials, run_trial
 from tests.ray_cluster import cluster
 from tests.train.kills import PACE
@@ -77,12 +77,12 @@ def resources(
 def test_as_many_trials_are_side_by_side_as_fit_on_all_machines(
     given: TrialResources, room: int
 ) -> None:
-    assert given.room([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {}], 1) == room
+    assert given.max_concurrent([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {}], 1) == room
 
 
 def test_a_worker_is_on_one_machine_and_needs_all_its_threads_there() -> None:
-    assert resources("1").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 2
-    assert resources("3").room([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 0
+    assert resources("1").max_concurrent([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 2
+    assert resources("3").max_concurrent([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 0
 
 
 def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: Path) -> None:
@@ -136,7 +136,7 @@ TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
 def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(
     given: TrialResources, device: str, room: int
 ) -> None:
-    assert given.settled(TWO_GPUS, device).room(TWO_GPUS, 1) == room
+    assert given.with_gpus(TWO_GPUS, device).max_concurrent(TWO_GPUS, 1) == room
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,10 @@ def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(
 def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
     given: TrialResources, device: str, slots: int, gpus: float
 ) -> None:
-    assert given.settled(TWO_GPUS, device).process(TWO_GPUS, 1, slots) == {"cpu": 1, "gpu": gpus}
+    assert given.with_gpus(TWO_GPUS, device).tune_request(TWO_GPUS, 1, slots) == {
+        "cpu": 1,
+        "gpu": gpus,
+    }
 
 
 @pytest.mark.parametrize(
@@ -198,9 +201,9 @@ def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:
     ],
 )
 def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: TrialResources, told: str) -> None:
-    given.refuse_hidden("auto")
+    given.refuse_hidden_gpus("auto")
     with pytest.raises(Refusal, match=told):
-        given.refuse_hidden("cuda")
+        given.refuse_hidden_gpus("cuda")
 
 
 def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(

@@ -196,7 +196,7 @@ def test_on_other_data_nothing_is_said_of_what_was_clean(picture: Path, tmp_path
     assert "trained on other data" in judgement.notes[0]
 
 
-TREE = {
+TREE: dict[str, Any] = {
     "base": "picture-fast",
     "metrics": {"psnr": "max"},
     "axes": [{"key": "train.rate", "float": [1e-3, 1e-2]}],

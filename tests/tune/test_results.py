@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.tune.results import Directions, Findings, Result, rank, write_findings
-from distvae.tune.table import show
+from distvae.tune.table import print_findings
 
 METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
 
@@ -79,7 +79,7 @@ def test_the_last_table_tells_figures_causes_and_where_to_look(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trials = rank([result(1, 1.25, 5.0), failed(2), result(3, 3.5, 2.5, "sdm")], METRICS)
-    show(Findings(tmp_path, METRICS, trials, "mlflow ui"))
+    print_findings(Findings(tmp_path, METRICS, trials, "mlflow ui"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["3", "sdm", "latent", "8", "3.500", "2.500", "0:01", "*"]
     assert lines[2].split() == ["1", "vae", "latent", "8", "1.250", "5.000", "0:01"]

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from distvae.files.refusal import Refusal
+from distvae.tune.preparation import prepare_space
 from distvae.tune.space_files import load_space
-from distvae.tune.sweep import prepare_space, run_sweep
+from distvae.tune.sweep import SweepOptions, run_sweep
 from distvae.tune.sweep_file import SWEEP_FILE
 from tests.train.test_bits import busy
 
@@ -68,16 +69,17 @@ def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(
     space, out = replace(load_space(str(file)), concurrent=1), tmp_path / "out"
     out.mkdir()
     settled = prepare_space(space, {})
-    from distvae.tune.sweep import DEFAULT_RESOURCES, prepare_folder
+    from distvae.tune.folder import prepare_sweep_folder
+    from distvae.tune.preparation import DEFAULT_RESOURCES
 
-    prepare_folder(settled, out, False, DEFAULT_RESOURCES)
+    prepare_sweep_folder(settled, out, False, DEFAULT_RESOURCES)
     facts = json.loads((out / SWEEP_FILE).read_text())
     facts["arithmetic"]["processor"] = "another"
     (out / SWEEP_FILE).write_text(json.dumps(facts))
     with pytest.raises(
         Refusal, match=r"than the run so far, in .*out: .*instead of another; .*train\.bits=any"
     ):
-        run_sweep(space, out, resume=True, quiet=True, root=tmp_path)
+        run_sweep(space, out, SweepOptions(resume=True, quiet=True, root=tmp_path))
 
 
 def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(
@@ -86,7 +88,7 @@ def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(
     """Settings that are younger than the sweep have the values that were meant before there was a
     choice.
     """
-    from distvae.tune.sweep import describe_sweep, refuse_other_sweep
+    from distvae.tune.sweep_file import describe_sweep, refuse_other_sweep
 
     crops = {
         "base": "natural-linear",

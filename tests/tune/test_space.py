@@ -110,10 +110,11 @@ def test_every_suggestion_is_a_configuration_that_has_its_values(space: Space, s
 @given(spaces(), st.integers(0, 2**31))
 def test_every_suggestion_belongs_to_one_branch(space: Space, seed: int) -> None:
     branches = [
-        {k: v for k, v in branch.items() if k in space.deciding} for branch in space.branches()
+        {k: v for k, v in branch.items() if k in space.condition_keys}
+        for branch in space.branches()
     ]
     for values in suggestions(space, 3, seed):
-        assert branches.count({k: v for k, v in values.items() if k in space.deciding}) == 1
+        assert branches.count({k: v for k, v in values.items() if k in space.condition_keys}) == 1
 
 
 def test_the_branches_of_the_speech_space_are_the_models_of_the_table() -> None:

@@ -22,14 +22,16 @@ import pytest
 import yaml
 
 from distvae.config import from_dict
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.machines.stop_files import STOP_FILE
 from distvae.tune.display import SweepDisplay
-from distvae.tune.folder import alone, clear, occupied
+from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.optuna_study import OptunaStudy
+from distvae.tune.preparation import prepare_space
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space
-from distvae.tune.sweep import prepare_space, run_sweep
+from distvae.tune.sweep import SweepOptions, run_sweep
 from distvae.tune.trial import Trials, run_trial
 
 TREE = {
@@ -103,7 +105,7 @@ def test_without_pesq_trials_are_ranked_by_extended_stoi(
 def test_a_setting_that_was_tried_is_tried_with_another_seed(space: Space, tmp_path: Path) -> None:
     space = replace(space.pinned({"model.kind": "vae", "model.latent": 4}), trials=3)
     study = OptunaStudy(space, tmp_path)
-    settings = [study.next() for _ in range(4)]
+    settings = [study.next_trial() for _ in range(4)]
     assert settings[3] is None
     assert [setting.number for setting in settings if setting] == [1, 2, 3]
     assert [setting.values.get("train.seed") for setting in settings if setting] == [None, 1, 2]
@@ -115,34 +117,44 @@ def test_a_folder_that_is_not_a_sweep_is_never_replaced(
     folder = shutil.copytree(images, tmp_path / "images")
     for force in (False, True):
         with pytest.raises(Refusal, match="images: exists"):
-            run_sweep(space, folder, data=str(images), force=force, quiet=True, root=tmp_path)
+            run_sweep(
+                space,
+                folder,
+                SweepOptions(data=str(images), force=force, quiet=True, root=tmp_path),
+            )
     assert len(list(folder.iterdir())) == 2
     (folder / "mlflow.json").write_text("{}")  # as in the folder of a single run
     with pytest.raises(Refusal, match="images: exists"):
-        run_sweep(space, folder, data=str(images), force=True, quiet=True, root=tmp_path)
+        run_sweep(
+            space, folder, SweepOptions(data=str(images), force=True, quiet=True, root=tmp_path)
+        )
 
 
 def test_of_two_sweeps_in_a_folder_the_second_is_refused(
     space: Space, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "sweep"
-    with alone(out):
+    with locked_folder(out):
         for force in (False, True):
             with pytest.raises(
                 Refusal, match="sweep: another sweep is under way in it; another folder, or its end"
             ):
-                run_sweep(space, out, data=str(images), force=force, quiet=True, root=tmp_path)
+                run_sweep(
+                    space,
+                    out,
+                    SweepOptions(data=str(images), force=force, quiet=True, root=tmp_path),
+                )
     assert not out.exists()  # nothing came of it
     out.mkdir()
-    with alone(out):
+    with locked_folder(out):
         pass
     assert out.is_dir()  # it was there before
-    with alone(out):
+    with locked_folder(out):
         (out / "trials").mkdir()
         (out / "sweep.json").touch()
-        clear(out)
-        assert not occupied(out)
-        with pytest.raises(Refusal, match="another sweep is under way"), alone(out):
+        clear_folder(out)
+        assert not has_content(out)
+        with pytest.raises(Refusal, match="another sweep is under way"), locked_folder(out):
             pass
 
 
@@ -150,7 +162,9 @@ def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(
     space: Space, tmp_path: Path
 ) -> None:
     with pytest.raises(Refusal, match=r"data\.path"):
-        run_sweep(space, tmp_path / "out", data=str(tmp_path / "nowhere"), root=tmp_path)
+        run_sweep(
+            space, tmp_path / "out", SweepOptions(data=str(tmp_path / "nowhere"), root=tmp_path)
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -182,7 +196,8 @@ def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(
     space: Space, images: Path, tmp_path: Path
 ) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1000})
-    trials, values = Trials(space, tmp_path / "trials"), {"model.kind": "sdm"}
+    trials = Trials(space, tmp_path / "trials")
+    values: dict[str, Plain] = {"model.kind": "sdm"}
     telling = run_trial(trials, 1, values)
     assert next(telling)["epoch"] == 1
     (tmp_path / "trials" / STOP_FILE.format(trials.owner)).touch()
@@ -202,7 +217,7 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
     space: Space, images: Path, tmp_path: Path
 ) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
-    values = {"model.kind": "sdm", "model.latent": 2}
+    values: dict[str, Plain] = {"model.kind": "sdm", "model.latent": 2}
     told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
     assert [report.get("epoch") for report in told] == [1, 2, None, None, None]
     assert told[2:4] == [{}, {}]
@@ -220,12 +235,12 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
 def test_without_a_terminal_every_trial_is_told_in_plain_lines(
     space: Space, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with SweepDisplay(space, quiet=False) as watch:
-        watch.began(1, {"model.kind": "sdm", "model.latent": 4, "model.alpha": 0.12345})
-        watch.epoch(1, 2, -3.5)
-        watch.finished(1, {"squared_error": 0.25, "hoyer": 0.5})
-        watch.began(2, {"model.kind": "vsc"})
-        watch.failed(2, "no memory")
+    with SweepDisplay(space, quiet=False) as display:
+        display.trial_started(1, {"model.kind": "sdm", "model.latent": 4, "model.alpha": 0.12345})
+        display.epoch_finished(1, 2, -3.5)
+        display.trial_finished(1, {"squared_error": 0.25, "hoyer": 0.5})
+        display.trial_started(2, {"model.kind": "vsc"})
+        display.trial_failed(2, "no memory")
     said = capsys.readouterr().err
     assert "trial 1/4: sdm latent 4 alpha 0.123: squared_error 0.250, hoyer 0.500" in said
     assert "trial 2/4: vsc: failed: no memory" in said
@@ -233,9 +248,9 @@ def test_without_a_terminal_every_trial_is_told_in_plain_lines(
 
 
 def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) -> None:
-    with SweepDisplay(space, quiet=True) as watch:
-        watch.began(1, {"model.kind": "vae"})
-        watch.failed(1, "no memory")
+    with SweepDisplay(space, quiet=True) as display:
+        display.trial_started(1, {"model.kind": "vae"})
+        display.trial_failed(1, "no memory")
     assert capsys.readouterr().err == ""
 
 
@@ -243,14 +258,16 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from distvae.tune.space_files import load_space
-from distvae.tune.sweep import run_sweep
+from distvae.tune.sweep import SweepOptions, run_sweep
 file, images, out, *pairs = sys.argv[1:]
 given = dict(pair.split("=") for pair in pairs if "=" in pair)
 given = {key: int(value) for key, value in given.items()}
 go_on = "--resume" in pairs
 root = Path(out).parent
 found = run_sweep(
-    load_space(file), Path(out), given, data=images, force=not go_on, resume=go_on, root=root
+    load_space(file),
+    Path(out),
+    SweepOptions(given, images, force=not go_on, resume=go_on, root=root),
 )
 sys.exit(found.exit_code)
 """
@@ -476,7 +493,9 @@ def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kep
         assert endless.process.poll() is None, endless.process.communicate()
         time.sleep(0.05)
     with pytest.raises(Refusal, match="sweep: another sweep is under way in it"):
-        run_sweep(load_space(file), out, data=data, quiet=True, force=True, root=tmp_path)
+        run_sweep(
+            load_space(file), out, SweepOptions(data=data, quiet=True, force=True, root=tmp_path)
+        )
     while not (out / "optuna.db").exists() or "FAIL" not in told(out):
         for process in trial_processes(endless):
             os.kill(process, signal.SIGKILL)

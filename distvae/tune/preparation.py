@@ -1,0 +1,112 @@
+"""Settings that are decided before a sweep starts: threads, trials side by side, data."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
+from distvae.machines.driver import with_absolute_paths
+from distvae.machines.ray_session import available_cores
+from distvae.tune.resources import MachineResources, TrialResources
+from distvae.tune.space import Space
+
+DEFAULT_RESOURCES = TrialResources()
+"""Trials train in their own processes on this machine."""
+
+
+def prepare_space(
+    space: Space,
+    pinned: Mapping[str, Plain],
+    trials: int | None = None,
+    concurrent: int | None = None,
+    resources: TrialResources = DEFAULT_RESOURCES,
+) -> Space:
+    """Return the space to explore, with the pinned settings and those that all trials share.
+
+    Trials that are processes of this machine share its cores equally; a worker, or a process
+    elsewhere, has one thread. All trials use the same library for matrix products. Without the
+    package pesq, trials are ranked by ESTOI instead.
+    """
+    from distvae.numerics.arithmetic import choose_library
+
+    on_this_machine = resources.address is None and resources.group is None
+    slots, threads = concurrent or space.concurrent, 1
+    if on_this_machine:
+        slots = slots or available_cores()
+        threads = max(1, available_cores() // slots)
+    shared: dict[str, Plain] = {
+        "train.threads": threads,
+        "train.products": choose_library(space.base.train.products),
+        "eval.processes": 1,
+    }
+    space = space.pinned(shared | dict(pinned))
+    return _rank_without_pesq(replace(space, trials=trials or space.trials, concurrent=slots))
+
+
+def limit_concurrency(
+    space: Space, resources: TrialResources, machines: MachineResources, requested: int | None
+) -> Space:
+    """Return the space with as many trials side by side as it wants and the machines can take.
+
+    Raise `Refusal` if more were requested than fit.
+    """
+    fitting = resources.max_concurrent(machines, threads_per_trial(space))
+    if requested and requested > fitting:
+        shortage = resources.describe_shortage(machines, threads_per_trial(space), requested)
+        raise Refusal(f"--concurrent: {shortage}; at most {fitting} expected")
+    return replace(space, concurrent=min(space.concurrent or fitting, fitting))
+
+
+def threads_per_trial(space: Space) -> int:
+    """Return the threads of each process that trains."""
+    return space.base.train.threads or 1
+
+
+def concurrent_trials(space: Space) -> int:
+    """Return how many trials run side by side."""
+    return space.concurrent or 1
+
+
+def _rank_without_pesq(space: Space) -> Space:
+    """Replace PESQ by ESTOI among the metrics if the package pesq is not installed."""
+    from distvae.tasks.metrics import available
+
+    measured = space.base.eval.metrics
+    missing = [name for name in space.metrics if name in measured and not available([name])]
+    if not missing:
+        return space
+    print(
+        f"{', '.join(missing)}: the package pesq is not installed; ranked by estoi instead",
+        file=sys.stderr,
+    )
+    metrics = {}
+    for name, direction in space.metrics.items():
+        metrics["estoi" if name in missing else name] = direction
+    measurable = [*dict.fromkeys([*available(measured), "estoi"])]
+    return replace(space.pinned({"eval.metrics": measurable}), metrics=metrics)
+
+
+def open_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
+    """Prepare the data of all trials, and return the space with its absolute path.
+
+    What every trial would refuse is refused here: the device, the data, too little memory.
+    """
+    from distvae.data import open_dataset
+    from distvae.train.cost import DataSize
+    from distvae.train.devices import select_device
+    from distvae.tune.validation import check_memory
+
+    on_this_machine = resources.address is None
+    resources.refuse_hidden_gpus(space.base.train.device)
+    if on_this_machine:
+        select_device(space.base.train.device)
+    dataset = open_dataset(space.base.data, quiet=quiet)
+    data_varies = any(key.startswith("data.") for key in space.varied)
+    if on_this_machine and not data_varies:
+        size = DataSize.of(dataset)
+        check_memory(space, size, resources.max_workers, holds=resources.group is None)
+    if "data.path" in space.varied:
+        return space
+    config = with_absolute_paths(space.config({"data.path": dataset.origin}))
+    return space.pinned({"data.path": config.data.path})
