@@ -34,12 +34,12 @@ def denoise_file(
     """
     from distvae.commands.restore import Task, find_reference, restore
     from distvae.data import signals
-    from distvae.tasks.presets import configured, corrupted_windows, without
+    from distvae.tasks.presets import corrupted_windows, preset_config, refuse_corruption
 
     overrides = options.overrides("data.noise", noise.noise) | parse_assignments(assignments)
     signal = signals.read(source)
-    config = configured(signal.values, "fast", options.recipe, overrides, inpainting=False)
-    config = without(config, "drop")
+    config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
+    config = refuse_corruption(config, "drop")
     windows = corrupted_windows(config)
     if windows is None:
         restore(Task(source, target, "", signal, find_reference(options), options, overrides))

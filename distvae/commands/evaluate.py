@@ -17,7 +17,7 @@ from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
-    from distvae.tasks.judgement import Judgement
+    from distvae.tasks.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def evaluate_run(run: Path, assignments: list[str], options: EvaluateOptions) ->
 
 def evaluate_into(
     run: Path, split: str, target: Path, force: bool, quiet: bool, config: Config | None = None
-) -> "Judgement":
+) -> "Evaluation":
     """Evaluate a run, write tables and pictures into a folder, and return the scores."""
     from distvae.tasks.evaluate import evaluate
     from distvae.train.run import Run
@@ -78,7 +78,7 @@ def evaluate_into(
     return evaluate(trained, target, split, force, progress=not quiet)
 
 
-def print_judgement(judgement: "Judgement", style: Style) -> None:
+def print_judgement(judgement: "Evaluation", style: Style) -> None:
     """Print the scores of an evaluation, and which files could not be scored."""
     print_scores(judgement.summary, style)
     if style != "line":

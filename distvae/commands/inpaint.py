@@ -70,15 +70,15 @@ def inpaint_file(
 
     from distvae.commands.restore import Task, find_reference, restore
     from distvae.data import signals
-    from distvae.tasks.presets import configured, corrupted_windows, without
+    from distvae.tasks.presets import corrupted_windows, preset_config, refuse_corruption
 
     overrides = options.overrides("data.drop", missing_options.drop)
     overrides |= parse_assignments(assignments)
     signal = signals.read(source)
     if signal.rate is not None:
         raise Refusal(f"{source}: a sound; a picture expected")
-    config = configured(signal.values, "fast", options.recipe, overrides, inpainting=True)
-    config = without(config, "noise")
+    config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)
+    config = refuse_corruption(config, "noise")
     missing = missing_options.finder(config)(signal)
     if missing.all() or not missing.any():
         amount = "everything" if missing.any() else "nothing"

@@ -21,8 +21,8 @@ from distvae.files.memory import available_memory, gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.tasks.closeness import closeness, gained
-from distvae.tasks.presets import configured, corrupted_windows
+from distvae.tasks.fidelity import fidelity, fidelity_gains
+from distvae.tasks.presets import corrupted_windows, preset_config
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Task:
         """Return the configuration of the named recipe, or else of the preset."""
         preset, recipe = self.options.preset, self.options.recipe
         inpainting = bool(self.missing.any())
-        config = configured(self.observed.values, preset, recipe, self.overrides, inpainting)
+        config = preset_config(self.observed.values, preset, recipe, self.overrides, inpainting)
         if corrupted_windows(config) is None:
             return config
         return config.with_("data", path=str(self.source.absolute()))
@@ -83,15 +83,15 @@ class Task:
         """
         if self.reference is None:
             return {}
-        after = closeness(self.reference, self.result(restored))
-        return after | gained(self.scores_before, after)
+        after = fidelity(self.reference, self.result(restored))
+        return after | fidelity_gains(self.scores_before, after)
 
     @cached_property
     def scores_before(self) -> dict[str, float]:
         """Return how close a sound was to the reference before it was restored."""
         if self.reference is None or self.reference.rate is None:
             return {}
-        return closeness(self.reference, self.observed.values)
+        return fidelity(self.reference, self.observed.values)
 
 
 def find_reference(options: RestoreOptions, undamaged: Signal | None = None) -> Signal | None:
@@ -107,14 +107,14 @@ def find_reference(options: RestoreOptions, undamaged: Signal | None = None) -> 
 
 def restore(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
-    from distvae.tasks.restoration import Kept, Restoration
+    from distvae.tasks.restoration import Restoration, RunDestination
     from distvae.train.loop import Diverged, Interrupted
 
     claim_outputs(task)
     config, options = task.config, task.options
     cost = check_fits_in_memory(config, task)
     progress = Progress(options.style, "window")
-    kept = Kept(task.folder, options.resume, options.force)
+    kept = RunDestination(task.folder, options.resume, options.force)
     restoration = Restoration(config, task.observed.values, task.name, kept)
     with stop_signals() as stop:
         try:
@@ -185,9 +185,9 @@ def refuse_unlike_reference(task: Task) -> None:
 
 def check_fits_in_memory(config: Config, task: Task) -> "Cost":
     """Return the estimated cost, or raise `Refusal` if it exceeds the free memory."""
-    from distvae.tasks.restoration import Cost, check
+    from distvae.tasks.restoration import Cost, check_restorable
 
-    windows = check(config, task.observed.values, str(task.source))
+    windows = check_restorable(config, task.observed.values, str(task.source))
     cost = Cost.of(config, windows, task.observed.values)
     free = available_memory()
     if cost.memory > free:

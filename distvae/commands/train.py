@@ -185,11 +185,11 @@ def check_feasible(
     options: TrainOptions,
 ) -> None:
     """Refuse a training that needs labels which the data lacks, or more memory than there is."""
-    from distvae.tasks.measuring import refuse_unlabelled
+    from distvae.tasks.measures import refuse_missing_labels
     from distvae.train.cost import DataSize, check_fits_in_memory
 
     if options.evaluate:
-        refuse_unlabelled(config)
+        refuse_missing_labels(config)
     if group is None:
         check_fits_in_memory(config, DataSize.of(dataset), team.size, holds=True)
     elif group.address is None:  # the memory of other machines is not known here

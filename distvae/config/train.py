@@ -12,7 +12,7 @@ OfRecordings = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si
 OfModels = Literal[
     "effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"
 ]
-"""Measures of a model on a split (`distvae/tasks/measuring`)."""
+"""Measures of a model on a split (`distvae/tasks/measures`)."""
 
 
 @family("train")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distvae.report.importance import Share
-from distvae.tasks.pictures.canvas import GREY, PALETTE, leave_out_the_plunge, new_figure
+from distvae.tasks.pictures.canvas import GREY, PALETTE, limit_to_later_epochs, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def bound_curves(curves: Curves, unit: str, best: int | None) -> "Figure":
     for number, runs in curves.items():
         for epochs, values in runs:
             _draw_curve(axes, epochs, values, number == best)
-    leave_out_the_plunge(axes, [values for runs in curves.values() for _, values in runs])
+    limit_to_later_epochs(axes, [values for runs in curves.values() for _, values in runs])
     axes.set(xlabel="epoch", ylabel=f"validation bound, nats per {unit}")
     axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.02)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distvae.files.refusal import Refusal
-from distvae.tasks.presets import Preset, configured, without
+from distvae.tasks.presets import Preset, preset_config, refuse_corruption
 from distvae.tasks.restoration import Restoration, Stage
 
 Floats = NDArray[np.float64]
@@ -85,10 +85,10 @@ def _restore(
     seed: int,
     watch: Watch | None,
 ) -> Floats:
-    config = configured(
+    config = preset_config(
         array, preset, recipe, {"train.seed": seed} | dict(settings or {}), inpainting
     )
-    restoration = Restoration(without(config, "noise", "drop"), array)
+    restoration = Restoration(refuse_corruption(config, "noise", "drop"), array)
     for stage in restoration.run():
         if watch is not None:
             watch(stage)

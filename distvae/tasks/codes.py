@@ -13,8 +13,8 @@ from distvae.data.family import recordings_of
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.tasks import pictures
-from distvae.tasks.images import as_seen
-from distvae.tasks.titles import title_of
+from distvae.tasks.images import as_images
+from distvae.tasks.titles import run_title
 from distvae.train.run import Run
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     check_new_file(target, (".png", ".pdf", ".svg"), force)
     check_new_file(values, (".npy",), force)
     decoded = run.decode(run.sample(count, seed))
-    title = f"{title_of(run)}: {count} draws from the prior"
+    title = f"{run_title(run)}: {count} draws from the prior"
     recordings = recordings_of(run.config.data)
     if recordings is not None:
         figure = pictures.sampled_frames(decoded, recordings.rate, title)
     else:
-        figure = pictures.grid(as_seen(decoded, run), title)
+        figure = pictures.grid(as_images(decoded, run), title)
     pictures.save(figure, target)
     with atomic_file(values) as path:
         np.save(path, decoded)

@@ -19,12 +19,12 @@ from distvae.models.tvae import TVAE
 from distvae.numerics.measures import live_atoms
 from distvae.numerics.noise import order
 from distvae.tasks import pictures
-from distvae.tasks.images import as_seen, rows_of
-from distvae.tasks.judge import judge, of_split
-from distvae.tasks.judgement import Judgement
-from distvae.tasks.latents import of_latents
-from distvae.tasks.resynthesis import coder, resynthesise, write
-from distvae.tasks.titles import title_of
+from distvae.tasks.evaluation import Evaluation
+from distvae.tasks.images import as_images, load_rows
+from distvae.tasks.latents import draw_latents
+from distvae.tasks.resynthesis import resynthesise, run_coder, write_sound
+from distvae.tasks.scoring import of_split, score_run
+from distvae.tasks.titles import run_title
 from distvae.train.bits import run_arithmetic
 from distvae.train.run import Run
 
@@ -41,14 +41,14 @@ def evaluate(
     split: str = "test",
     force: bool = False,
     progress: bool = True,
-) -> Judgement:
+) -> Evaluation:
     """Judge a run on a split and write tables, pictures and sounds; by default into its own
     folder.
     """
     folder = target or run.path / "evaluation" / split
     prepare_folder(folder, force)
     with run_arithmetic(run.info):
-        judgement = judge(run, split, progress)
+        judgement = score_run(run, split, progress)
         judgement.save(folder)
         for name, figure in draw(run, split, folder):
             pictures.save(figure, folder / f"{name}.png")
@@ -59,7 +59,7 @@ def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
     """The pictures of a run by name; the first recording of the split goes to a folder of
     sounds.
     """
-    title = title_of(run)
+    title = run_title(run)
     recordings = recordings_of(run.config.data)
     if recordings is None:
         yield from _of_images(run, split, title)
@@ -79,12 +79,12 @@ def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
 def _of_speech(
     run: Run, data: HasRecordings, split: str, title: str, sounds: Path
 ) -> Iterator[pictures.Picture]:
-    code = coder(run, run.config.eval.latent)
+    code = run_coder(run, run.config.eval.latent)
     root, chosen = of_split(data, split)
     signals = [data.load(root / r.file) for r in chosen[:: math.ceil(len(chosen) / HEARD)]]
     heard = [resynthesise(code, signal, data) for signal in signals]
-    write(sounds / "original.wav", signals[0], data.rate)
-    write(sounds / "reconstruction.wav", heard[0].signal, data.rate)
+    write_sound(sounds / "original.wav", signals[0], data.rate)
+    write_sound(sounds / "reconstruction.wav", heard[0].signal, data.rate)
     first = slice(0, SECONDS * data.rate // data.hop)
     before, after = heard[0].power[first], heard[0].coded.power[first].numpy()
     yield (
@@ -95,16 +95,16 @@ def _of_speech(
 
 
 def _of_images(run: Run, split: str, title: str) -> Iterator[pictures.Picture]:
-    images = rows_of(run, split)
+    images = load_rows(run, split)
     images = images[order(0, 0, len(images))[:SEEN]]
     shown = images[:SHOWN]
     with torch.no_grad():
         decoded = expect(run.posterior(torch.tensor(shown)), run.model.decode).numpy()
-    yield "images", pictures.pairs(as_seen(shown, run), as_seen(decoded, run), title)
+    yield "images", pictures.pairs(as_images(shown, run), as_images(decoded, run), title)
     codes = run.encode(images)
     yield from _of_codes(run, codes, title)
-    if not isinstance(run.estep, Searches) and as_seen(shown, run).ndim == 4:
-        yield from of_latents(run, images, codes, title)
+    if not isinstance(run.estep, Searches) and as_images(shown, run).ndim == 4:
+        yield from draw_latents(run, images, codes, title)
 
 
 def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
@@ -128,7 +128,7 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
         yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
     else:
         names = [f"{strength[atom]:.2g}" for atom in strongest]
-        yield "atoms", pictures.fields(as_seen(alone - nothing, run), names, name)
+        yield "atoms", pictures.fields(as_images(alone - nothing, run), names, name)
 
 
 def _of_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictures.Picture]:
@@ -143,4 +143,7 @@ def _of_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictur
         else "each latent"
     )
     name = f"{title}: what {each} alone adds, under its prior $\\pi_h$"
-    yield "atoms", pictures.fields(as_seen(changes, run), [f"{pi[h]:.2g}" for h in frequent], name)
+    yield (
+        "atoms",
+        pictures.fields(as_images(changes, run), [f"{pi[h]:.2g}" for h in frequent], name),
+    )

@@ -11,12 +11,12 @@ from distvae.models.tvae import TVAE, Truncated
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 
-MOST = 16  # bits whose states fit in memory, a block of rows at a time
+MAX_BITS = 16  # bits whose states fit in memory, a block of rows at a time
 BLOCK = 64
 
 
 @torch.inference_mode()
-def compare(run: Run, rows: int) -> dict[str, float]:
+def compare_with_exact(run: Run, rows: int) -> dict[str, float]:
     """Bound and codes of training rows on their kept states, against the enumeration of all
     states.
     """
@@ -26,10 +26,10 @@ def compare(run: Run, rows: int) -> dict[str, float]:
             f"{run.path}: a run of model.kind '{run.config.model.kind}'; one with binary latents"
             " expected"
         )
-    if model.code_size > MOST:
+    if model.code_size > MAX_BITS:
         raise Refusal(
             f"{run.path}: {model.code_size} latents have too many states to enumerate;"
-            f" at most {MOST} expected"
+            f" at most {MAX_BITS} expected"
         )
     data = open_dataset(run.config.data, quiet=True).splits["train"][:rows]
     exact, found = (

@@ -12,25 +12,25 @@ from distvae.interface import Batch, Posterior, Sums, expect
 from distvae.models.tvae import TVAE
 from distvae.numerics.measures import effective_atoms
 from distvae.numerics.noise import EVALUATION, VALIDATION, Noise
-from distvae.tasks.judgement import Judgement
-from distvae.tasks.restoration import judge_restored
-from distvae.tasks.sparsity import Strength
-from distvae.tasks.truth import judge_truth
+from distvae.tasks.evaluation import Evaluation
+from distvae.tasks.restoration import score_restored_run
+from distvae.tasks.sparsity import CodeStrength
+from distvae.tasks.truth import compare_with_truth
 from distvae.train.loop import BLOCK
 from distvae.train.run import Array, Run
 from distvae.train.step import add, assess
 
 
 @torch.inference_mode()
-def judge_images(run: Run, split: str) -> Judgement:
+def score_rows(run: Run, split: str) -> Evaluation:
     """Means over the data points of a split: bound and objective in nats for each, squared error
     per value.
 
     A run that removes noise of its own making is also compared with what was clean.
     """
-    images = rows_of(run, split)
+    images = load_rows(run, split)
     total: Sums = {}
-    strength = Strength()
+    strength = CodeStrength()
     for start in range(0, len(images), BLOCK):
         x = torch.tensor(images[start : start + BLOCK])
         row = torch.arange(start, start + len(x))
@@ -45,8 +45,8 @@ def judge_images(run: Run, split: str) -> Judgement:
         name: float(value / (sparse if name in ("hoyer", "effective_atoms") else len(images)))
         for name, value in total.items()
     }
-    restored, notes = judge_restored(run)
-    told = restored | judge_truth(run, images[:])
+    restored, notes = score_restored_run(run)
+    told = restored | compare_with_truth(run, images[:])
     summary = (
         {f"{run.info['unit']}s": float(len(images))}
         | means
@@ -54,7 +54,7 @@ def judge_images(run: Run, split: str) -> Judgement:
         | _active(run)
         | told
     )
-    return Judgement(split, summary, notes=notes)
+    return Evaluation(split, summary, notes=notes)
 
 
 def _active(run: Run) -> dict[str, float]:
@@ -62,13 +62,13 @@ def _active(run: Run) -> dict[str, float]:
     return {"active": float(run.model.pi.sum())} if isinstance(run.model, TVAE) else {}
 
 
-def rows_of(run: Run, split: str) -> Rows:
+def load_rows(run: Run, split: str) -> Rows:
     """The rows of a split, or of all, of the data that a run's configuration names."""
     dataset = open_dataset(run.config.data, quiet=True)
     return stack([dataset.splits[name] for name in dataset.named(split)])
 
 
-def as_seen(rows: Array, run: Run) -> Array:
+def as_images(rows: Array, run: Run) -> Array:
     """(N, D) -> (N, height, width, channels) of pictures, (N, samples, channels) of sounds."""
     return np.moveaxis(rows.reshape(len(rows), *(run.shape or _likely_shape(run))), 1, -1)
 
@@ -83,7 +83,7 @@ def _likely_shape(run: Run) -> tuple[int, ...]:
 
 
 def _judge_block(
-    run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: Strength
+    run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: CodeStrength
 ) -> Sums:
     draws, noise = (
         (1, Noise(run.config.train.seed, EVALUATION, row))

@@ -18,7 +18,7 @@ from distvae.models.posteriors import Redrawable
 from distvae.numerics.measures import live_atoms
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks import pictures
-from distvae.tasks.images import as_seen
+from distvae.tasks.images import as_images
 from distvae.train.run import Run
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ VARIED = 10  # latents, the image's strongest of those that live
 ROWS = 6  # images, or pairs of them
 
 
-def of_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[pictures.Picture]:
+def draw_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[pictures.Picture]:
     """The pictures by name, of some images and their codes."""
     few = images[:ROWS]
     yield "traversal", _traversal(run, codes, title)
@@ -46,7 +46,7 @@ def of_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[pi
     yield (
         "encodings",
         pictures.encodings(
-            as_seen(few, run), codes[:ROWS], f"{title}: images and the values of their codes"
+            as_images(few, run), codes[:ROWS], f"{title}: images and the values of their codes"
         ),
     )
 
@@ -90,7 +90,7 @@ def _traversal(run: Run, codes: Array, title: str) -> "Figure":
 
 def _interpolation(run: Run, images: Array, codes: Array, title: str) -> "Figure":
     half = len(images) // 2
-    ends = as_seen(images, run)[:, None]
+    ends = as_images(images, run)[:, None]
     frames = _seen(run, interpolated(codes[:half], codes[half : 2 * half]))
     shown = np.concatenate([ends[:half], frames, ends[half : 2 * half]], 1)
     headings = ["image", *(str(Fraction(k, FRAMES - 1)) for k in range(FRAMES)), "image"]
@@ -108,11 +108,11 @@ def _conditional(run: Run, images: Array, codes: Array, states: Array, title: st
         " the prior"
     )
     return pictures.strips(
-        np.concatenate([as_seen(images, run)[:, None], frames], 1), names, headings, name
+        np.concatenate([as_images(images, run)[:, None], frames], 1), names, headings, name
     )
 
 
 def _seen(run: Run, codes: Array) -> Array:
     """(rows, columns, height, width, channels) what is decoded from codes (rows, columns, H)."""
-    decoded = as_seen(run.decode(codes.reshape(-1, codes.shape[-1])), run)
+    decoded = as_images(run.decode(codes.reshape(-1, codes.shape[-1])), run)
     return decoded.reshape(*codes.shape[:2], *decoded.shape[1:])

@@ -20,11 +20,11 @@ that for 25.
 """
 
 
-def configured(
+def preset_config(
     array: Floats, preset: Preset, recipe: str | None, settings: Mapping[str, Any], inpainting: bool
 ) -> Config:
     """The configuration that restores an array: of the recipe named, or else of the preset."""
-    return load(recipe or recipe_of(array, preset, inpainting), settings)
+    return load(recipe or preset_recipe(array, preset, inpainting), settings)
 
 
 def restored_windows(config: Config) -> HasWindows | None:
@@ -43,7 +43,7 @@ def corrupted_windows(config: Config) -> HasWindows | None:
     return windows if windows is not None and (windows.noise or windows.drop) else None
 
 
-def without(config: Config, *ways: Literal["noise", "drop"]) -> Config:
+def refuse_corruption(config: Config, *ways: Literal["noise", "drop"]) -> Config:
     """The configuration, unless it asks for what is not done here."""
     for way in ways:
         windows = corrupted_windows(config)
@@ -54,7 +54,7 @@ def without(config: Config, *ways: Literal["noise", "drop"]) -> Config:
     return config
 
 
-def recipe_of(array: Floats, preset: Preset, inpainting: bool) -> str:
+def preset_recipe(array: Floats, preset: Preset, inpainting: bool) -> str:
     """The recipe that a preset stands for."""
     kind = _kind(array)
     if preset != "paper":
@@ -63,7 +63,7 @@ def recipe_of(array: Floats, preset: Preset, inpainting: bool) -> str:
         return "audio"
     if inpainting:
         return "house-inpaint"
-    return "house-50" if noise_level(array) > STRONG else "house-25"
+    return "house-50" if estimate_noise(array) > STRONG else "house-25"
 
 
 def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
@@ -73,7 +73,7 @@ def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
     return "picture" if distinct(array).shape[-1] == 1 else "colour"
 
 
-def noise_level(picture: Floats) -> float:
+def estimate_noise(picture: Floats) -> float:
     """The deviation of white noise: the median size of the finest diagonal differences (Donoho's
     estimate).
     """

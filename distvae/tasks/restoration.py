@@ -24,7 +24,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, expect
 from distvae.models.population import words_of
-from distvae.tasks.closeness import closeness, gained
+from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import corrupted_windows, restored_windows
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
@@ -72,7 +72,7 @@ class Stage:
         return told | dict(self.close)
 
 
-class Kept(NamedTuple):
+class RunDestination(NamedTuple):
     """A folder that a restoration's run is kept in."""
 
     folder: Path
@@ -88,9 +88,9 @@ class Restoration:
     """
 
     def __init__(
-        self, config: Config, array: Floats, name: str = "image", kept: Kept | None = None
+        self, config: Config, array: Floats, name: str = "image", kept: RunDestination | None = None
     ) -> None:
-        windows = check(config, array, name)
+        windows = check_restorable(config, array, name)
         self.config, self.kept = config, kept
         self.patches = windows.cut(array)
         self.dataset = windows.dataset(name, self.patches)
@@ -161,13 +161,13 @@ class Restoration:
     def restored(self) -> NDArray[np.float64]:
         """The array as the model has it now, missing values included."""
         with self.arithmetic.applied():
-            return restored(
+            return restore_array(
                 self.patches, self.trainer.model, self.trainer.estep, self.trainer.device
             )
 
 
 @torch.inference_mode()
-def restored(
+def restore_array(
     patches: Patches, model: AnyModel, estep: AnyEStep, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
     """The array as a model has it by the states that are kept for its windows, missing values
@@ -175,19 +175,19 @@ def restored(
     """
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):
-        q = estep.infer(model, batch(patches, place, device), 0)
+        q = estep.infer(model, batch_of_windows(patches, place, device), 0)
         rows[place] = expect(q, model.decode).cpu().numpy()
     return patches.merged(rows)
 
 
-def batch(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -> Batch:
+def batch_of_windows(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -> Batch:
     """Some rows, and what was observed of them."""
     x = torch.from_numpy(patches.rows)[place].to(device)
     seen = x.isfinite()
     return Batch(x.where(seen, 0.0), place, None if bool(seen.all()) else seen)
 
 
-def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
+def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
     """How close a run's end comes to what was clean, with a note where that cannot be told."""
     windows = corrupted_windows(run.config)
     if windows is None:
@@ -202,11 +202,11 @@ def judge_restored(run: Run) -> tuple[dict[str, float], list[str]]:
             "trained on other data: how close it comes to what was clean is told of that alone"
         ]
     left = Run.left(run.path)
-    after = closeness(clean, filled(given, restored(patches, left.model, left.estep)))
-    return after | gained({} if clean.rate is None else closeness(clean, given), after), []
+    after = fidelity(clean, filled(given, restore_array(patches, left.model, left.estep)))
+    return after | fidelity_gains({} if clean.rate is None else fidelity(clean, given), after), []
 
 
-def check(config: Config, array: Floats, name: str) -> HasWindows:
+def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
     """Return the windows to restore, or refuse what cannot be restored before anything is
     computed.
     """

@@ -55,7 +55,7 @@ class Resynthesis(NamedTuple):
     coded: Coded
 
 
-def coder(run: Run, latent: Latent) -> Coder:
+def run_coder(run: Run, latent: Latent) -> Coder:
     """A run as a coder: by the posterior's mean, or by one sample of it."""
 
     @torch.inference_mode()
@@ -87,11 +87,11 @@ def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False)
         raise Refusal(f"{run.path}: a run on {run.config.data.kind} data; one on speech expected")
     check_new_file(target, SUFFIXES, force)
     signal, level = recordings.load_whole(source)
-    heard = resynthesise(coder(run, run.config.eval.latent), signal, recordings)
-    write(target, heard.signal * np.float32(level), recordings.rate)
+    heard = resynthesise(run_coder(run, run.config.eval.latent), signal, recordings)
+    write_sound(target, heard.signal * np.float32(level), recordings.rate)
 
 
-def write(path: Path, signal: Array, rate: int) -> None:
+def write_sound(path: Path, signal: Array, rate: int) -> None:
     """Write 16-bit sound; a signal beyond full scale is turned down, not clipped."""
     import soundfile
 

@@ -18,7 +18,7 @@ def frame_means(code: Tensor, energy: Tensor) -> dict[str, float]:
     }
 
 
-class Strength:
+class CodeStrength:
     """The root mean square of each value of a code over everything seen."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from distvae.config.recipes import describe, load, recipe_names
 from distvae.train.run import Run
 
 
-def title_of(run: Run) -> str:
+def run_title(run: Run) -> str:
     """Return the recipe's name, or what was trained in its place: `vsc latent 16 alpha 0.412, from
     speech-vae`.
     """

@@ -13,7 +13,7 @@ from distvae.estep.truncated import Exact
 from distvae.interface import Batch
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import EVALUATION, Noise
-from distvae.tasks.exactness import MOST
+from distvae.tasks.exactness import MAX_BITS
 from distvae.train.run import Run, read_config
 
 ENUMERABLE = 12
@@ -22,7 +22,7 @@ ALIKE = 0.3
 """Root mean square of what may differ over the pixels of a bar."""
 
 
-def judge_truth(run: Run, x: Array) -> dict[str, float]:
+def compare_with_truth(run: Run, x: Array) -> dict[str, float]:
     """Of bars: the log-likelihood of what made them, how far training came to it, and the share of
     bars found.
     """
@@ -39,7 +39,7 @@ def judge_truth(run: Run, x: Array) -> dict[str, float]:
         told["reliability"] = (reached - truth) / abs(truth)
     if isinstance(run.model, TVAE):
         told["recovered"] = recovered(run.model, causes)
-        if run.model.code_size <= MOST:
+        if run.model.code_size <= MAX_BITS:
             told |= combined(run.model, data)
     return told
 

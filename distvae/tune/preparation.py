@@ -70,10 +70,10 @@ def concurrent_trials(space: Space) -> int:
 
 def _rank_without_pesq(space: Space) -> Space:
     """Replace PESQ by ESTOI among the metrics if the package pesq is not installed."""
-    from distvae.tasks.metrics import available
+    from distvae.tasks.recording_scores import available_metrics
 
     measured = space.base.eval.metrics
-    missing = [name for name in space.metrics if name in measured and not available([name])]
+    missing = [name for name in space.metrics if name in measured and not available_metrics([name])]
     if not missing:
         return space
     print(
@@ -83,7 +83,7 @@ def _rank_without_pesq(space: Space) -> Space:
     metrics = {}
     for name, direction in space.metrics.items():
         metrics["estoi" if name in missing else name] = direction
-    measurable = [*dict.fromkeys([*available(measured), "estoi"])]
+    measurable = [*dict.fromkeys([*available_metrics(measured), "estoi"])]
     return replace(space.pinned({"eval.metrics": measurable}), metrics=metrics)
 
 

@@ -13,10 +13,10 @@ from distvae.config.schema import field_types
 from distvae.data.family import recordings_of
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest, shown
-from distvae.tasks.closeness import offered
-from distvae.tasks.measuring import MEASURES, figures_of, refuse_impossible
-from distvae.tasks.metrics import of_recordings
+from distvae.tasks.fidelity import fidelity_figures
+from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_measures
 from distvae.tasks.presets import corrupted_windows
+from distvae.tasks.recording_scores import recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.space import ROW, Space
@@ -137,7 +137,7 @@ def _check_branch(space: Space, values: dict[str, Plain], active: list[Axis]) ->
         _check_key(space, axis, values)
     for axis, tried in _corners(space, values, active):
         try:
-            refuse_impossible(space.config(tried))
+            refuse_impossible_measures(space.config(tried))
         except Refusal as error:
             raise Refusal(f"{axis.path}: {error} (for {where})") from error
 
@@ -195,10 +195,10 @@ def _check_ranking(space: Space) -> None:
 
 
 def _figures(base: Config) -> tuple[str, ...]:
-    measured = figures_of(base.eval.metrics)
+    measured = figure_names(base.eval.metrics)
     if recordings_of(base.data) is not None:
         return (*measured, "hoyer_active", *SPARSITY, *FIGURES_OF_TRAINING)
-    found = [name for name in measured if name not in of_recordings(measured)]
+    found = [name for name in measured if name not in recording_metrics(measured)]
     return (
         "squared_error",
         *SPARSITY,
@@ -213,7 +213,7 @@ def _figures(base: Config) -> tuple[str, ...]:
 def _check_measured(base: Config, name: str) -> None:
     """Refuse a figure whose measure is not among `eval.metrics`."""
     for measure in MEASURES:
-        if measure not in base.eval.metrics and name in figures_of([measure]):
+        if measure not in base.eval.metrics and name in figure_names([measure]):
             raise Refusal(
                 f"metrics.{name}: not measured; eval.metrics: [{measure}] among the fixed settings"
                 " expected"
@@ -223,12 +223,15 @@ def _check_measured(base: Config, name: str) -> None:
 def _figures_of_restoration(config: Config) -> tuple[str, ...]:
     """Return the figures that compare a restoration with its clean reference."""
     windows = corrupted_windows(config)
-    return () if windows is None else offered(len(windows.window) == 2)
+    return () if windows is None else fidelity_figures(len(windows.window) == 2)
 
 
 def _check_clean_reference(space: Space, name: str) -> None:
     """Refuse a figure of restoration if some trial has no clean reference to compare with."""
-    if recordings_of(space.base.data) is not None or name not in (*offered(True), *offered(False)):
+    if recordings_of(space.base.data) is not None or name not in (
+        *fidelity_figures(True),
+        *fidelity_figures(False),
+    ):
         return
     kinds = [axis for axis in space.axes if axis.key in ("model.kind", "data.noise", "data.drop")]
     varied = [{axis.key: value} for axis in kinds for value in axis.span.corners]

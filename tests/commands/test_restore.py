@@ -17,7 +17,7 @@ from distvae.commands.options import RestoreOptions
 from distvae.commands.restore import Task, write_result
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
-from distvae.tasks.restoration import Kept, Restoration
+from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.loop import Interrupted
 from tests.called import Called
 
@@ -269,13 +269,15 @@ def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: P
     overrides = parse_assignments([*BRIEF, "estep.block=32"])
     task = Task(Path("grey.png"), Path("out.png"), "", given, None, RestoreOptions(), overrides)
     asked = iter([False, False, True])
-    restoration = Restoration(task.config, given.values, task.name, Kept(task.folder))
+    restoration = Restoration(task.config, given.values, task.name, RunDestination(task.folder))
     assert write_result(task, restoration) == "nothing is restored yet, out.png is not written"
     with pytest.raises(Interrupted):
         list(restoration.run(lambda: next(asked)))
     assert "out.png: written as it was in epoch 1" in write_result(task, restoration)
     assert signals.read(Path("out.png")).values.shape == given.values.shape
-    again = Restoration(task.config, given.values, task.name, Kept(task.folder, resume=True))
+    again = Restoration(
+        task.config, given.values, task.name, RunDestination(task.folder, resume=True)
+    )
     assert [stage.epoch for stage in again.run()] == [1, 2]
 
 

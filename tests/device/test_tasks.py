@@ -14,7 +14,7 @@ from distvae.config import from_dict
 from distvae.config.recipes import load
 from distvae.data import open_dataset, signals
 from distvae.data.signals import Signal
-from distvae.tasks.restoration import Kept, Restoration, restored
+from distvae.tasks.restoration import Restoration, RunDestination, restore_array
 from distvae.train.run import Run
 from distvae.train.session import fit
 from distvae.tune.space_files import load_space
@@ -66,7 +66,7 @@ def test_a_restoration_is_what_the_cpu_makes_of_the_same_states(
     machine: Machine, tmp_path: Path, recipe: str, missing: float
 ) -> None:
     config = load(recipe, SMALL | {"train.device": "auto"})
-    restoration = Restoration(config, picture(missing), kept=Kept(tmp_path / "run"))
+    restoration = Restoration(config, picture(missing), kept=RunDestination(tmp_path / "run"))
     with machine.counted() as counts:
         assert [stage.epoch for stage in restoration.run()] == [1, 2]
         assert restoration.pace() > 0
@@ -74,7 +74,7 @@ def test_a_restoration_is_what_the_cpu_makes_of_the_same_states(
     assert counts.kernels["_fused_adam_"]
     left = Run.left(tmp_path / "run")
     np.testing.assert_allclose(
-        found, restored(restoration.patches, left.model, left.estep), **CLOSE
+        found, restore_array(restoration.patches, left.model, left.estep), **CLOSE
     )
 
 

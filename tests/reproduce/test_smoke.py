@@ -14,7 +14,7 @@ from distvae.files.refusal import Refusal
 from distvae.reproduce.compare import compare_rows
 from distvae.reproduce.run import Reproduction, Work
 from distvae.reproduce.table import read_table, table_names
-from distvae.tasks.metrics import available
+from distvae.tasks.recording_scores import available_metrics
 from distvae.tune.table import STOPPED
 from distvae.tune.trial import Trials, run_trial
 
@@ -30,7 +30,7 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
         work = Work.of(read_table(name, "smoke"), str(real_data))
     except Refusal as error:
         pytest.skip(str(error))
-    if name == "sdm-speech" and not available(["pesq_wb"]):
+    if name == "sdm-speech" and not available_metrics(["pesq_wb"]):
         pytest.skip("pesq is not installed")
     space = work.space().pinned(QUIET)
     for number, row in enumerate(space.rows, 1):

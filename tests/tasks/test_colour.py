@@ -49,8 +49,8 @@ def test_originals_are_drawn_in_their_colours(colour_run: Run, tmp_path: Path) -
     with np.load(colour_run.config.data.path) as archive:
         images = archive["x_test"] / 255
     drawn = dict(draw(colour_run, "test", tmp_path))
-    of_latents = {"traversal", "interpolation", "conditional", "encodings"}
-    assert set(drawn) == {"images", "codes", "atoms", "learning"} | of_latents
+    draw_latents = {"traversal", "interpolation", "conditional", "encodings"}
+    assert set(drawn) == {"images", "codes", "atoms", "learning"} | draw_latents
     (canvas,) = drawn["images"].axes[0].images
     pixels = np.asarray(canvas.get_array())
     height, width = SIDES

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from distvae.numerics.measures import effective_atoms
-from distvae.tasks.judge import judge
-from distvae.tasks.measuring.effects import moved
+from distvae.tasks.measures.effects import moved
+from distvae.tasks.scoring import score_run
 from distvae.train.run import Run
 
 ROWS, VALUES, DIMS = 5, 7, 11
@@ -46,4 +46,4 @@ def test_a_run_is_measured(which: str, request: pytest.FixtureRequest) -> None:
     run: Run = request.getfixturevalue(which)
     other = Run.open(run.path)
     other.config = run.config.with_("eval", metrics=["effects"])
-    assert 1 <= judge(other).summary["effective_effects"] <= run.model.code_size
+    assert 1 <= score_run(other).summary["effective_effects"] <= run.model.code_size

@@ -11,7 +11,7 @@ from distvae.data.windows.patches import Grid
 from distvae.files.refusal import Refusal
 from distvae.models.tvae import TVAE
 from distvae.tasks.evaluate import draw, evaluate
-from distvae.tasks.images import as_seen
+from distvae.tasks.images import as_images
 from distvae.train.run import Run
 
 TABLES = {
@@ -94,7 +94,7 @@ def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
     array = signals.read(Path(data.path)).values
     cut = Grid(array.shape, data.window).cut(array.astype(np.float32))
     corner = array[np.ix_(*map(np.arange, data.window))]
-    np.testing.assert_array_equal(as_seen(cut, window_run)[0], corner.astype(np.float32))
+    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner.astype(np.float32))
     window_run.shape, known = (), window_run.shape  # as in a run from before it was written down
-    np.testing.assert_array_equal(as_seen(cut, window_run)[0], corner.astype(np.float32))
+    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner.astype(np.float32))
     window_run.shape = known

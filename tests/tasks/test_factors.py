@@ -16,9 +16,9 @@ from scipy.stats import special_ortho_group
 from distvae.config import from_dict
 from distvae.data import factors_of, open_dataset
 from distvae.files.refusal import Refusal
-from distvae.tasks.judge import judge
-from distvae.tasks.measuring import refuse_impossible
-from distvae.tasks.measuring.factors import importances, information_gap, predictability_gap
+from distvae.tasks.measures import refuse_impossible_measures
+from distvae.tasks.measures.factors import importances, information_gap, predictability_gap
+from distvae.tasks.scoring import score_run
 from distvae.train.run import Run
 from distvae.train.session import fit
 
@@ -134,7 +134,7 @@ def test_values_that_never_vary_know_nothing(measure: Callable[[Codes, np.ndarra
 def test_a_run_on_sprites_is_measured_and_one_on_bars_refused(tmp_path: Path, latent: int) -> None:
     names = ["iw_bound", "probe_linear", "mig", "dci", "sap"]
     run = trained(tmp_path, latent, metrics=names, importance=5)
-    judgement = judge(run, "all")
+    judgement = score_run(run, "all")
     summary = judgement.summary
     assert {*names, "dci_completeness", "dci_informativeness", "iw_bound_row_std"} <= set(summary)
     assert summary["images"] == 300
@@ -143,7 +143,9 @@ def test_a_run_on_sprites_is_measured_and_one_on_bars_refused(tmp_path: Path, la
     with pytest.raises(
         Refusal, match=r"eval\.metrics: mig needs the factors .* 'bars'; sprites expected"
     ):
-        refuse_impossible(from_dict({"data": {"kind": "bars"}, "eval": {"metrics": ["mig"]}}))
+        refuse_impossible_measures(
+            from_dict({"data": {"kind": "bars"}, "eval": {"metrics": ["mig"]}})
+        )
 
 
 def trained(folder: Path, latent: int = 4, **judging: Any) -> Run:
@@ -164,7 +166,7 @@ def trained(folder: Path, latent: int = 4, **judging: Any) -> Run:
 def test_factors_that_never_vary_are_left_out_with_a_note(tmp_path: Path) -> None:
     run = trained(tmp_path, metrics=["mig", "dci", "sap"])
     run.config = run.config.with_("data", rows=20, seed=alike("shape"))  # two images to judge
-    judgement = judge(run, "test")
+    judgement = score_run(run, "test")
     assert all(math.isfinite(judgement.summary[name]) for name in ("mig", "dci", "sap"))
     assert judgement.notes == [
         "shape: without variation in split 'test', left out of mig, dci and sap"
@@ -173,7 +175,7 @@ def test_factors_that_never_vary_are_left_out_with_a_note(tmp_path: Path) -> Non
     with pytest.raises(
         Refusal, match=r"eval\.metrics: shape, scale, rotation, x, y never vary in split 'test'"
     ):
-        judge(run, "test")
+        score_run(run, "test")
 
 
 def alike(factor: str) -> int:

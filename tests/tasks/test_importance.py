@@ -19,7 +19,7 @@ from distvae.models.posteriors import Binary, LearnedVariance
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.tasks.measuring.importance import by_row, weighted
+from distvae.tasks.measures.importance import by_row, weighted
 from distvae.train.run import Run
 from tests import tiny
 
@@ -138,5 +138,5 @@ def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) 
         torch.rand(9, run.dims).double().numpy()
     )  # in float32 products of fewer rows round otherwise
     whole = by_row(run, x, 7)
-    monkeypatch.setattr("distvae.tasks.measuring.importance.VALUES", 2 * 7 * run.dims)
+    monkeypatch.setattr("distvae.tasks.measures.importance.VALUES", 2 * 7 * run.dims)
     torch.testing.assert_close(by_row(run, x, 7), whole)

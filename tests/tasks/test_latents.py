@@ -17,7 +17,7 @@ from distvae.config import from_dict
 from distvae.data import open_dataset
 from distvae.tasks import latents
 from distvae.tasks.evaluate import draw
-from distvae.tasks.images import as_seen
+from distvae.tasks.images import as_images
 from distvae.train.run import Run
 from distvae.train.session import fit
 
@@ -95,7 +95,7 @@ def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run, tmp_path: Pa
         for row in range(latents.ROWS)
     ]
     images = np.stack(originals).reshape(-1, 36)
-    restored = as_seen(image_run.decode(image_run.encode(images)), image_run)[..., 0]
+    restored = as_images(image_run.decode(image_run.encode(images)), image_run)[..., 0]
     for row in range(latents.ROWS):
         np.testing.assert_allclose(frame(canvas, row, 1), restored[row], atol=1e-5)
         np.testing.assert_allclose(

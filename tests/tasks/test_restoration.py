@@ -13,8 +13,8 @@ from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
 from distvae.models.tvae import Truncated
-from distvae.tasks.presets import noise_level, recipe_of
-from distvae.tasks.restoration import Kept, Restoration, batch
+from distvae.tasks.presets import estimate_noise, preset_recipe
+from distvae.tasks.restoration import Restoration, RunDestination, batch_of_windows
 from distvae.train.loop import Interrupted
 
 Floats = NDArray[np.float64]
@@ -92,7 +92,7 @@ def test_the_bound_is_that_of_the_array_in_its_own_units() -> None:
     restoration = Restoration(config(**{"data.level": "keep", "train.epochs": 1}), array)
     (stage,) = restoration.run()
     q = restoration.trainer.estep.infer(
-        restoration.trainer.model, batch(restoration.patches, torch.arange(36)), 0
+        restoration.trainer.model, batch_of_windows(restoration.patches, torch.arange(36)), 0
     )
     assert isinstance(q, Truncated)
     x = torch.from_numpy(
@@ -148,11 +148,11 @@ def test_a_stopped_restoration_has_a_result(tmp_path: Path) -> None:
 
 
 def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = Restoration(config(), noisy(), kept=Kept(tmp_path / "whole"))
+    whole = Restoration(config(), noisy(), kept=RunDestination(tmp_path / "whole"))
     list(whole.run())
-    stopped = Restoration(config(), noisy(), kept=Kept(tmp_path / "run"))
+    stopped = Restoration(config(), noisy(), kept=RunDestination(tmp_path / "run"))
     stopped_after(stopped, 5)
-    resumed = Restoration(config(), noisy(), kept=Kept(tmp_path / "run", resume=True))
+    resumed = Restoration(config(), noisy(), kept=RunDestination(tmp_path / "run", resume=True))
     stages = list(resumed.run())
     assert [stage.epoch for stage in stages] == list(range(6, 9))
     np.testing.assert_array_equal(resumed.restored(), whole.restored())
@@ -162,17 +162,25 @@ def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> No
 
 
 def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path) -> None:
-    list(Restoration(config(**{"train.epochs": 1}), noisy(), kept=Kept(tmp_path / "run")).run())
+    list(
+        Restoration(
+            config(**{"train.epochs": 1}), noisy(), kept=RunDestination(tmp_path / "run")
+        ).run()
+    )
     with pytest.raises(Refusal, match="other data"):
         next(
             Restoration(
-                config(**{"train.epochs": 1}), noisy(31), kept=Kept(tmp_path / "run", resume=True)
+                config(**{"train.epochs": 1}),
+                noisy(31),
+                kept=RunDestination(tmp_path / "run", resume=True),
             ).run()
         )
     with pytest.raises(Refusal, match=r"train\.rate"):
         next(
             Restoration(
-                config(**{"train.rate": 0.5}), noisy(), kept=Kept(tmp_path / "run", resume=True)
+                config(**{"train.rate": 0.5}),
+                noisy(),
+                kept=RunDestination(tmp_path / "run", resume=True),
             ).run()
         )
 
@@ -186,19 +194,19 @@ def test_the_number_of_threads_is_given_back() -> None:
 def test_the_level_of_noise_is_found_without_a_model() -> None:
     smooth = np.add.outer(np.linspace(0, 100, 80), np.linspace(0, 90, 90))[..., None]
     array = smooth + 20 * np.random.default_rng(0).standard_normal(smooth.shape)
-    assert noise_level(array) == pytest.approx(20, rel=0.05)
+    assert estimate_noise(array) == pytest.approx(20, rel=0.05)
 
 
 def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     picture, sound = noisy(), np.zeros((50, 1))
-    assert recipe_of(picture, "fast", False) == "picture-fast"
-    assert recipe_of(noisy(channels=3), "fast", True) == "colour-fast"
-    assert recipe_of(sound, "balanced", False) == "sound-balanced"
-    assert recipe_of(sound, "paper", False) == "audio"
-    assert recipe_of(picture, "paper", True) == "house-inpaint"
-    assert recipe_of(noisy(channels=3), "paper", True) == "house-inpaint"
-    assert recipe_of(noisy(20, height=99), "paper", False) == "house-25"
-    assert recipe_of(noisy(60, height=99), "paper", False) == "house-50"
+    assert preset_recipe(picture, "fast", False) == "picture-fast"
+    assert preset_recipe(noisy(channels=3), "fast", True) == "colour-fast"
+    assert preset_recipe(sound, "balanced", False) == "sound-balanced"
+    assert preset_recipe(sound, "paper", False) == "audio"
+    assert preset_recipe(picture, "paper", True) == "house-inpaint"
+    assert preset_recipe(noisy(channels=3), "paper", True) == "house-inpaint"
+    assert preset_recipe(noisy(20, height=99), "paper", False) == "house-25"
+    assert preset_recipe(noisy(60, height=99), "paper", False) == "house-50"
 
 
 def test_arrays_go_in_and_come_out_as_they_are() -> None:
@@ -227,7 +235,7 @@ def test_channels_that_repeat_one_are_restored_as_that_one(channels: str) -> Non
     np.testing.assert_array_equal(
         colours, np.stack([distvae.inpaint(holed, settings=settings)] * 3, -1)
     )
-    assert recipe_of(np.stack([holed] * 3, -1), "fast", True) == "picture-fast"
+    assert preset_recipe(np.stack([holed] * 3, -1), "fast", True) == "picture-fast"
 
 
 def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:

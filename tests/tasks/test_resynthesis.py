@@ -12,7 +12,7 @@ from distvae.config import SpeechData
 from distvae.config.values import POWER_FLOOR
 from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
-from distvae.tasks.resynthesis import Coded, coder, resynthesise, resynthesize_file, write
+from distvae.tasks.resynthesis import Coded, resynthesise, resynthesize_file, run_coder, write_sound
 from distvae.train.run import Run
 
 DATA = SpeechData()
@@ -50,14 +50,14 @@ def test_twice_the_amplitude_is_four_times_the_power() -> None:
 
 
 def test_the_mean_is_decoded_from_the_code(speech_run: Run) -> None:
-    result = resynthesise(coder(speech_run, "mean"), utterance(4, 0), framing(speech_run))
+    result = resynthesise(run_coder(speech_run, "mean"), utterance(4, 0), framing(speech_run))
     decoded = speech_run.decode(speech_run.encode(result.power))
     np.testing.assert_allclose(result.coded.power.numpy(), decoded, rtol=1e-4)
 
 
 def test_a_sample_belongs_to_the_number_of_its_frame(speech_run: Run) -> None:
     power = torch.from_numpy(resynthesise(identity, utterance(4, 0), framing(speech_run)).power)
-    code = coder(speech_run, "sample")
+    code = run_coder(speech_run, "sample")
     whole, part = code(power, 0).power, code(power[10:], 10).power
     torch.testing.assert_close(whole[10:], part)
     assert not torch.allclose(code(power, 1).power, whole)
@@ -75,7 +75,7 @@ def test_a_file_keeps_its_length_and_its_level(speech_run: Run, tmp_path: Path) 
     )
     peak = np.abs(quiet).max()
     at_full_scale = resynthesise(
-        coder(speech_run, "mean"), quiet / peak, framing(speech_run)
+        run_coder(speech_run, "mean"), quiet / peak, framing(speech_run)
     ).signal
     np.testing.assert_allclose(found, at_full_scale * peak, atol=1e-4)
 
@@ -102,7 +102,7 @@ def test_a_run_on_images_resynthesises_no_sound(image_run: Run, tmp_path: Path) 
 
 def test_a_signal_beyond_full_scale_is_turned_down_not_clipped(tmp_path: Path) -> None:
     signal = (4 * np.sin(np.arange(1000) / 9)).astype(np.float32)
-    write(tmp_path / "a.wav", signal, RATE)
+    write_sound(tmp_path / "a.wav", signal, RATE)
     np.testing.assert_allclose(
         soundfile.read(tmp_path / "a.wav")[0], signal / np.abs(signal).max(), atol=1e-4
     )

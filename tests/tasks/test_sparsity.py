@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.numerics.measures import live_atoms
-from distvae.tasks.sparsity import Strength, frame_means
+from distvae.tasks.sparsity import CodeStrength, frame_means
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 49))
@@ -13,7 +13,7 @@ def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) 
     code = torch.randn(
         50, 6, generator=torch.Generator().manual_seed(seed)
     ) * 10.0 ** -torch.arange(6)
-    strength = Strength()
+    strength = CodeStrength()
     strength.see(code[:cut])
     strength.see(code[cut:])
     live = int(live_atoms(code).sum())

@@ -7,7 +7,7 @@ import pytest
 
 from distvae.config.recipes import load
 from distvae.tasks.evaluate import draw
-from distvae.tasks.titles import title_of
+from distvae.tasks.titles import run_title
 from distvae.train.run import Run
 from distvae.train.session import fit
 from tests import tiny
@@ -36,7 +36,7 @@ def test_a_title_says_what_the_recipe_does_not(
 ) -> None:
     config = load(recipe, {"train.epochs": 1, "train.device": "cpu"} | settings)
     list(fit(config, tiny.dataset(40), tmp_path / "run", recipe=recipe))
-    assert title_of(Run.open(tmp_path / "run")) == title
+    assert run_title(Run.open(tmp_path / "run")) == title
 
 
 def test_every_picture_has_it(speech_run: Run, tmp_path: Path) -> None:

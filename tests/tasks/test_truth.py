@@ -15,7 +15,7 @@ from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE, FromBits
 from distvae.numerics.noise import Noise
-from distvae.tasks.truth import combined, judge_truth, log_likelihood, recovered
+from distvae.tasks.truth import combined, compare_with_truth, log_likelihood, recovered
 from distvae.train.run import Run
 
 CORRELATED = BarsData(correlated=True, rows=50)
@@ -80,7 +80,7 @@ def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
     data = causes_of(bars_run.config.data)
     assert data is not None
     truth = float(log_likelihood(data, x.numpy()).mean())
-    told = judge_truth(left, x.numpy())
+    told = compare_with_truth(left, x.numpy())
     assert told["reliability"] == pytest.approx(
         (float(bound.mean()) - truth) / abs(truth), rel=1e-5
     )
@@ -89,6 +89,6 @@ def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
 def test_of_other_bars_there_is_no_reliability(bars_run: Run) -> None:
     other = Run.open(bars_run.path)
     other.config = other.config.with_("data", seed=7)
-    told = judge_truth(other, open_dataset(other.config.data).splits["test"][:])
+    told = compare_with_truth(other, open_dataset(other.config.data).splits["test"][:])
     assert "true_log_likelihood" in told
     assert "reliability" not in told

@@ -18,7 +18,7 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset, signals
 from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
-from distvae.tasks.judge import judge
+from distvae.tasks.scoring import score_run
 from distvae.train.run import Run
 from distvae.train.session import fit
 from distvae.tune.results import Result, rank
@@ -189,9 +189,9 @@ def test_on_other_data_nothing_is_said_of_what_was_clean(picture: Path, tmp_path
     )
     list(fit(config, open_dataset(config.data), tmp_path / "run"))
     run = Run.open(tmp_path / "run")
-    assert "psnr" in judge(run).summary
+    assert "psnr" in score_run(run).summary
     run.config = config.with_("data", noise_seed=8)
-    judgement = judge(run)
+    judgement = score_run(run)
     assert "psnr" not in judgement.summary
     assert "trained on other data" in judgement.notes[0]
 

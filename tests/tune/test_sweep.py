@@ -95,7 +95,7 @@ def test_what_the_user_sets_is_not_settled_otherwise(space: Space) -> None:
 def test_without_pesq_trials_are_ranked_by_extended_stoi(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("distvae.tasks.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("distvae.tasks.recording_scores.find_spec", lambda name: None)
     settled = prepare_space(load_space("speech"), {"eval.metrics": ["pesq_wb", "stoi"]})
     assert settled.metrics == {"estoi": "max", "hoyer": "max"}
     assert settled.base.eval.metrics == ("stoi", "estoi")

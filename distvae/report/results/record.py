@@ -98,12 +98,12 @@ def judge_baseline(
 ) -> dict[str, float]:
     """Judge a baseline and return its figures; write its row to `file`, TABLE/ROW.json."""
     from distvae.files.provenance import commit
-    from distvae.tasks.peers import judge_peer
+    from distvae.tasks.baselines import score_baseline
 
     if file is not None:
         check_new_file(file, (".json",), force)
     began = time.perf_counter()
-    figures = judge_peer(name, config, progress=True)
+    figures = score_baseline(name, config, progress=True)
     if file is not None:
         row = {
             "table": file.parent.name,

@@ -63,7 +63,7 @@ def second_axis(axes: "Axes", across: Sequence[float], values: Sequence[float], 
     other.set_ylim(bottom=0)
 
 
-def leave_out_the_plunge(axes: "Axes", curves: Iterable[Sequence[float]]) -> None:
+def limit_to_later_epochs(axes: "Axes", curves: Iterable[Sequence[float]]) -> None:
     """Leave the plunge of the first epochs below the axis, so that the rest can be read."""
     values = [v for curve in curves for v in curve if math.isfinite(v)]
     if values:

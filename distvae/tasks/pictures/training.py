@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from distvae.tasks.pictures.canvas import (
     PALETTE,
-    leave_out_the_plunge,
+    limit_to_later_epochs,
     new_figure,
     panels,
     second_axis,
@@ -35,7 +35,7 @@ def learning_curves(epochs: Records, unit: str, title: str) -> "Figure":
         curves.items(), PALETTE, ("-", "--", ":"), strict=False
     ):
         axes.plot(number, values, color=colour, linestyle=style, linewidth=1.8, label=CURVES[name])
-    leave_out_the_plunge(axes, curves.values())
+    limit_to_later_epochs(axes, curves.values())
     axes.set(xlabel="epoch", ylabel=f"nats per {unit}", title=title)
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
@@ -75,7 +75,7 @@ def _bound(axes: "Axes", epochs: Records, unit: str) -> None:
     names = {"train_objective": ("training", "-"), "val_bound": ("validation", "--")}
     for (name, (label, style)), colour in zip(names.items(), PALETTE, strict=False):
         axes.plot(_curve(epochs, "epoch"), _curve(epochs, name), style, color=colour, label=label)
-    leave_out_the_plunge(axes, [_curve(epochs, name) for name in names])
+    limit_to_later_epochs(axes, [_curve(epochs, name) for name in names])
     axes.set(title="bound", ylabel=f"nats per {unit}")
     axes.legend(frameon=False)
 

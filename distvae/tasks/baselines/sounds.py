@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
-from distvae.tasks.peers.names import method
+from distvae.tasks.baselines.names import find_method
 
 Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int], Floats]
@@ -28,7 +28,7 @@ NEIGHBOURS = 5
 def restored(name: str, given: Signal, sigma: float) -> Floats:
     """What a method makes of a sound, channel by channel."""
     assert given.rate is not None
-    denoise = method(name, DENOISERS, "a sound under noise")
+    denoise = find_method(name, DENOISERS, "a sound under noise")
     return np.stack([denoise(channel, sigma, given.rate) for channel in given.values.T], -1)
 
 

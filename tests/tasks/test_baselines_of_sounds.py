@@ -13,8 +13,8 @@ from scipy.stats import rice
 
 from distvae.config import Config, PatchData
 from distvae.files.refusal import Refusal
-from distvae.tasks.peers import judge_peer
-from distvae.tasks.peers.sounds import DENOISERS, stsa_gain, wiener_gain
+from distvae.tasks.baselines import score_baseline
+from distvae.tasks.baselines.sounds import DENOISERS, stsa_gain, wiener_gain
 
 RATE = 8000
 FILTERS = [name for name in DENOISERS if name != "zero"]
@@ -92,7 +92,7 @@ def test_no_other_gain_errs_less_than_wieners(prior: float, change: float) -> No
 def test_silence_has_an_snr_of_zero_and_loses_what_there_was(tmp_path: Path) -> None:
     sound, sigma = tone(), 0.1
     soundfile.write(tmp_path / "tone.wav", sound, RATE, subtype="FLOAT")
-    figures = judge_peer("zero", config(tmp_path / "tone.wav", sigma))
+    figures = score_baseline("zero", config(tmp_path / "tone.wav", sigma))
     assert figures["snr"] == pytest.approx(0)
     before = 10 * np.log10(0.5 / sigma**2)  # its largest sample becomes one
     assert figures["snr_gain"] == pytest.approx(-before, abs=0.2)
@@ -101,7 +101,7 @@ def test_silence_has_an_snr_of_zero_and_loses_what_there_was(tmp_path: Path) -> 
 def test_the_channels_of_a_sound_are_estimated_one_by_one(tmp_path: Path) -> None:
     channels = np.stack([tone(), tone(hertz=660.0)], -1)
     soundfile.write(tmp_path / "chord.wav", channels, RATE, subtype="FLOAT")
-    assert judge_peer("wiener", config(tmp_path / "chord.wav", 0.3))["snr_gain"] > 10
+    assert score_baseline("wiener", config(tmp_path / "chord.wav", 0.3))["snr_gain"] > 10
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -109,6 +109,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         Refusal, match="nlm: no method for a sound under noise; zero, local, wiener, stsa expected"
     ):
-        judge_peer("nlm", config(tmp_path / "tone.wav", 0.1))
+        score_baseline("nlm", config(tmp_path / "tone.wav", 0.1))
     with pytest.raises(Refusal, match="nothing is made worse"):
-        judge_peer("wiener", config(tmp_path / "tone.wav", 0.0))
+        score_baseline("wiener", config(tmp_path / "tone.wav", 0.0))

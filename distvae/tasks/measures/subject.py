@@ -69,7 +69,7 @@ class Subject:
     @cached_property
     def probed(self) -> tuple[Labelled, Labelled]:
         """The labelled training data, and the judged data without it."""
-        labels, told = labels_of_all(self.run.config.data), self.run.config.eval.labels
+        labels, told = require_labels(self.run.config.data), self.run.config.eval.labels
         drawn = order(0, LABELLED, len(self.dataset.splits["train"]))
         places = {name: np.arange(len(self.dataset.splits[name])) for name in self.named} | {
             "train": drawn[told:]
@@ -141,7 +141,7 @@ def code(q: Any, kind: str) -> Tensor:
     return found
 
 
-def labels_of_all(data: DataConfig) -> "dict[str, Labels]":
+def require_labels(data: DataConfig) -> "dict[str, Labels]":
     """The class of every data point by split; data without classes is refused."""
     labels = labels_of(data)
     if labels is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from distvae.data.dataset import Rows
 from distvae.interface import Batch, Posterior
 from distvae.numerics.noise import EVALUATION, Noise
-from distvae.tasks.measuring.subject import Subject
+from distvae.tasks.measures.subject import Subject
 from distvae.train.run import VALUES, Run
 
 

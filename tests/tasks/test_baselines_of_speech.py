@@ -10,12 +10,12 @@ from sklearn.decomposition import PCA
 
 from distvae.config import Config, Eval, IdxData, SpeechData
 from distvae.files.refusal import Refusal
-from distvae.tasks.peers import judge_peer
-from distvae.tasks.peers.speech import nmf, pca
+from distvae.tasks.baselines import score_baseline
+from distvae.tasks.baselines.speech import nmf, pca
 
 
 def test_the_identity_is_perfect(speech_config: Config) -> None:
-    summary = judge_peer("identity", speech_config)
+    summary = score_baseline("identity", speech_config)
     assert summary["isd"] == 0
     assert summary["stoi"] == pytest.approx(1, abs=1e-6)
     assert summary["si_sdr"] > 100
@@ -81,14 +81,14 @@ def test_a_frame_is_coded_alike_whatever_is_coded_with_it() -> None:
 
 def test_components_are_active_to_a_degree_and_never_dead(speech_config: Config) -> None:
     for name in ("pca-4", "nmf-4"):
-        summary = judge_peer(name, speech_config)
+        summary = score_baseline(name, speech_config)
         assert 1 <= summary["effective_atoms"] <= 4
         assert 0 <= summary["hoyer"] <= 1
         assert not {"live_atoms", "dead_atoms"} & set(summary)
 
 
 def test_more_components_are_never_worse(speech_config: Config) -> None:
-    few, many = (judge_peer(name, speech_config) for name in ("pca-4", "pca-64"))
+    few, many = (score_baseline(name, speech_config) for name in ("pca-4", "pca-64"))
     assert few["si_sdr"] < many["si_sdr"]
     assert few["stoi"] < many["stoi"]
 
@@ -96,12 +96,12 @@ def test_more_components_are_never_worse(speech_config: Config) -> None:
 @pytest.mark.parametrize("name", ["pca", "pca-0", "nmf-258", "ica-3", "nlm"])
 def test_an_unknown_name_is_refused(speech_config: Config, name: str) -> None:
     with pytest.raises(Refusal, match="identity, pca-1 to pca-257 or nmf-1 to nmf-257 expected"):
-        judge_peer(name, speech_config)
+        score_baseline(name, speech_config)
 
 
 def test_images_are_compared_with_nothing() -> None:
     with pytest.raises(Refusal, match="speech or patches expected"):
-        judge_peer("identity", Config(data=IdxData()))
+        score_baseline("identity", Config(data=IdxData()))
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_components_score_on_real_speech_as_measured_before(real_data: Path) -> 
     config = Config(
         data=SpeechData(path=str(real_data / "speech")), eval=Eval(metrics=("stoi", "estoi", "isd"))
     )
-    summary = judge_peer("pca-32", config)
+    summary = score_baseline("pca-32", config)
     assert summary["stoi"] == pytest.approx(0.913, abs=1e-3)
     assert summary["estoi"] == pytest.approx(0.860, abs=1e-3)
     assert (summary["isd"], summary["hoyer"]) == pytest.approx((1.30, 0.56), abs=0.01)

@@ -8,7 +8,7 @@ from distvae.files.refusal import Refusal
 T = TypeVar("T")
 
 
-def method(name: str, known: Mapping[str, T], what: str) -> T:
+def find_method(name: str, known: Mapping[str, T], what: str) -> T:
     """The method of a name, if it fits the data."""
     if name not in known:
         raise Refusal(f"{name}: no method for {what}; {', '.join(known)} expected")

@@ -16,10 +16,10 @@ from distvae import cli
 from distvae.config import from_dict
 from distvae.config.train import OfModels, OfRecordings
 from distvae.files.refusal import Refusal
-from distvae.tasks.judge import judge
-from distvae.tasks.measuring import MEASURES, measured, refuse_impossible
-from distvae.tasks.measuring.subject import Labelled, Subject
-from distvae.tasks.metrics import of_recordings
+from distvae.tasks.measures import MEASURES, measure_run, refuse_impossible_measures
+from distvae.tasks.measures.subject import Labelled, Subject
+from distvae.tasks.recording_scores import recording_metrics
+from distvae.tasks.scoring import score_run
 from distvae.train.run import Run
 
 CLASSES, SIDE = 3, 6
@@ -56,15 +56,15 @@ def on(run: Run, path: Path, **settings: Any) -> Run:
 
 def test_every_name_of_the_configuration_has_its_measure() -> None:
     assert set(get_args(OfModels)) == set(MEASURES)
-    assert of_recordings(get_args(OfRecordings)) == get_args(OfRecordings)
-    assert not of_recordings(list(MEASURES))
+    assert recording_metrics(get_args(OfRecordings)) == get_args(OfRecordings)
+    assert not recording_metrics(list(MEASURES))
 
 
 def test_the_summary_has_what_was_asked_for_and_nothing_else(image_run: Run) -> None:
     names = ["iw_bound", "probe_linear"]
     plain, asked = (
-        judge(image_run).summary,
-        judge(asking(image_run, metrics=names, labels=50)).summary,
+        score_run(image_run).summary,
+        score_run(asking(image_run, metrics=names, labels=50)).summary,
     )
     assert set(asked) - set(plain) == {"iw_bound", "iw_bound_row_std", "probe_linear"}
     assert {name: asked[name] for name in plain} == plain
@@ -72,7 +72,7 @@ def test_the_summary_has_what_was_asked_for_and_nothing_else(image_run: Run) -> 
 
 
 def test_frames_of_speech_are_bounded_too(speech_run: Run) -> None:
-    summary = judge(asking(speech_run, metrics=["si_sdr", "iw_bound"], importance=20)).summary
+    summary = score_run(asking(speech_run, metrics=["si_sdr", "iw_bound"], importance=20)).summary
     assert {"si_sdr", "iw_bound"} < set(summary)
     assert math.isfinite(summary["iw_bound"])
 
@@ -80,7 +80,7 @@ def test_frames_of_speech_are_bounded_too(speech_run: Run) -> None:
 @pytest.mark.parametrize("name", ["probe_linear", "probe_mlp"])
 def test_a_probe_finds_classes_that_can_be_seen(image_run: Run, tmp_path: Path, name: str) -> None:
     seen = on(image_run, archive(tmp_path / "seen.npz", lambda level: level), metrics=[name])
-    assert measured(seen, "test")[0][name] > 0.95
+    assert measure_run(seen, "test")[0][name] > 0.95
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -103,7 +103,7 @@ def test_a_probe_finds_nothing_in_classes_drawn_at_random(
 ) -> None:
     random = np.random.default_rng(1)
     path = archive(tmp_path / "blind.npz", lambda level: random.integers(0, CLASSES, len(level)))
-    found = measured(on(image_run, path, metrics=[name]), "test")[0][name]
+    found = measure_run(on(image_run, path, metrics=[name]), "test")[0][name]
     assert abs(found - 1 / CLASSES) < 5 * math.sqrt(1 / CLASSES * (1 - 1 / CLASSES) / 400)
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_measured_is_refused_by_name(
     tree: dict[str, Any], name: str, reason: str
 ) -> None:
     with pytest.raises(Refusal, match=f"eval.metrics: .*{reason}"):
-        refuse_impossible(from_dict(tree | {"eval": {"metrics": [name]}}))
+        refuse_impossible_measures(from_dict(tree | {"eval": {"metrics": [name]}}))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_images_without_classes_are_refused_before_anything_is_trained(tmp_path:
 
 def test_labels_that_leave_nothing_to_judge_are_refused(image_run: Run) -> None:
     with pytest.raises(Refusal, match=r"eval\.labels: 5000, and split 'train' has 96"):
-        measured(asking(image_run, metrics=["probe_linear"]), "train")
+        measure_run(asking(image_run, metrics=["probe_linear"]), "train")
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,16 @@ from distvae.data import audio
 from distvae.data.dataset import Recording
 from distvae.data.family import HasRecordings, recordings_of
 from distvae.files.refusal import Refusal
-from distvae.tasks import metrics
-from distvae.tasks.images import judge_images
-from distvae.tasks.judgement import Judgement, Refused, summarise
-from distvae.tasks.measuring import measured, refuse_impossible
-from distvae.tasks.metrics import Scores
-from distvae.tasks.resynthesis import Coder, Resynthesis, coder, resynthesise
-from distvae.tasks.sparsity import Strength, frame_means
+from distvae.tasks import recording_scores
+from distvae.tasks.evaluation import Evaluation, Refused, summarise
+from distvae.tasks.images import score_rows
+from distvae.tasks.measures import measure_run, refuse_impossible_measures
+from distvae.tasks.recording_scores import Scores
+from distvae.tasks.resynthesis import Coder, Resynthesis, resynthesise, run_coder
+from distvae.tasks.sparsity import CodeStrength, frame_means
 from distvae.train.run import Run
 
-Job = tuple[metrics.Array, metrics.Array, int, list[str]]
+Job = tuple[recording_scores.Array, recording_scores.Array, int, list[str]]
 WORTH_A_PROCESS = 600.0
 """Seconds of audio, times the measures it is scored by, that take five times the processor time of
 starting a process.
@@ -35,30 +35,32 @@ audio by one measure.
 """
 
 
-def judge(run: Run, split: str = "test", progress: bool = True) -> Judgement:
+def score_run(run: Run, split: str = "test", progress: bool = True) -> Evaluation:
     """The scores of a run on a split of the data that its configuration names.
 
     A script that calls this needs `if __name__ == "__main__"`, unless eval.processes is 1.
     """
-    refuse_impossible(run.config)
+    refuse_impossible_measures(run.config)
     judgement = _judged(run, split, progress)
-    figures, notes = measured(run, split)
+    figures, notes = measure_run(run, split)
     return replace(judgement, summary=judgement.summary | figures, notes=[*judgement.notes, *notes])
 
 
-def _judged(run: Run, split: str, progress: bool) -> Judgement:
+def _judged(run: Run, split: str, progress: bool) -> Evaluation:
     if recordings_of(run.config.data) is None:
-        return judge_images(run, split)
-    return judge_recordings(coder(run, run.config.eval.latent), run.config, split, progress)
+        return score_rows(run, split)
+    return score_recordings(run_coder(run, run.config.eval.latent), run.config, split, progress)
 
 
-def judge_recordings(code: Coder, config: Config, split: str, progress: bool = True) -> Judgement:
+def score_recordings(code: Coder, config: Config, split: str, progress: bool = True) -> Evaluation:
     """The scores of whatever decodes power from power."""
     data = recordings_of(config.data)
     assert data is not None, "only recordings are resynthesised"
     root, chosen = of_split(data, split)
     desk = Desk(code, config, data, root)
-    processes = processes_for(config, desk.scored, [root / recording.file for recording in chosen])
+    processes = count_processes(
+        config, desk.scored, [root / recording.file for recording in chosen]
+    )
     scores = list(_watched(side_by_side(map(desk.take, chosen), processes), len(chosen), progress))
     rows = [desk.row(file, score) for file, score in zip(desk.heard, scores, strict=True)]
     refused = [
@@ -67,7 +69,11 @@ def judge_recordings(code: Coder, config: Config, split: str, progress: bool = T
         for name, why in score.refused.items()
     ]
     return summarise(
-        split, rows, refused, desk.atoms(), metrics.notes(config.eval.metrics, data.rate)
+        split,
+        rows,
+        refused,
+        desk.atoms(),
+        recording_scores.scoring_notes(config.eval.metrics, data.rate),
     )
 
 
@@ -85,11 +91,13 @@ class Desk:
 
     def __init__(self, code: Coder, config: Config, data: HasRecordings, root: Path) -> None:
         self.code, self.data, self.root = code, data, root
-        self.metrics = metrics.available(metrics.of_recordings(config.eval.metrics))
+        self.metrics = recording_scores.available_metrics(
+            recording_scores.recording_metrics(config.eval.metrics)
+        )
         self.scored = [name for name in self.metrics if name != "isd"]
         self.heard: list[dict[str, Any]] = []
         self.frames = 0
-        self.strength = Strength()
+        self.strength = CodeStrength()
 
     def take(self, recording: Recording) -> Job:
         """What remains to be done for a recording: scoring its waveform."""
@@ -106,7 +114,7 @@ class Desk:
 
     def _cheap(self, result: Resynthesis) -> dict[str, float]:
         found = (
-            {"isd": metrics.isd(result.power, result.coded.power.numpy())}
+            {"isd": recording_scores.isd(result.power, result.coded.power.numpy())}
             if "isd" in self.metrics
             else {}
         )
@@ -127,7 +135,7 @@ class Desk:
         return self.strength.atoms() if self.strength.rows else {}
 
 
-def processes_for(config: Config, scored: Sequence[str], files: Sequence[Path]) -> int:
+def count_processes(config: Config, scored: Sequence[str], files: Sequence[Path]) -> int:
     """Return how many processes score files: as many as are asked for, else those that have enough
     to do.
     """
@@ -141,12 +149,12 @@ def processes_for(config: Config, scored: Sequence[str], files: Sequence[Path]) 
 def side_by_side(jobs: Iterable[Job], processes: int) -> Iterator[Scores]:
     """Scores in the order of the jobs, of which only a few are in memory at a time."""
     if processes == 1:
-        yield from (metrics.score(*job) for job in jobs)
+        yield from (recording_scores.score_recording(*job) for job in jobs)
         return
     waiting: deque[Future[Scores]] = deque()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for job in jobs:
-            waiting.append(pool.submit(metrics.score, *job))
+            waiting.append(pool.submit(recording_scores.score_recording, *job))
             if len(waiting) > 2 * processes:
                 yield waiting.popleft().result()
         while waiting:

@@ -103,12 +103,12 @@ WAVEFORM: dict[str, Measure] = {
 """The measures of waveforms; isd compares spectra."""
 
 
-def of_recordings(names: Sequence[str]) -> tuple[str, ...]:
+def recording_metrics(names: Sequence[str]) -> tuple[str, ...]:
     """Those among some names that are measures of recordings."""
     return tuple(name for name in names if name in WAVEFORM or name == "isd")
 
 
-def score(reference: Array, estimate: Array, rate: int, metrics: Sequence[str]) -> Scores:
+def score_recording(reference: Array, estimate: Array, rate: int, metrics: Sequence[str]) -> Scores:
     """What the named measures of waveforms say of a resynthesised recording."""
     values: dict[str, float] = {}
     refused: dict[str, str] = {}
@@ -120,23 +120,25 @@ def score(reference: Array, estimate: Array, rate: int, metrics: Sequence[str]) 
     return Scores(values, refused)
 
 
-def available(metrics: Sequence[str]) -> tuple[str, ...]:
+def available_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     """The measures that can be computed here: all of them, but PESQ only where its package is
     installed.
     """
     return tuple(name for name in metrics if not name.startswith("pesq") or find_spec("pesq"))
 
 
-def notes(metrics: Sequence[str], rate: int) -> list[str]:
+def scoring_notes(metrics: Sequence[str], rate: int) -> list[str]:
     """What a reader of the scores should know about how they were computed here."""
     found = []
-    if missing := [name for name in metrics if name not in available(metrics)]:
+    if missing := [name for name in metrics if name not in available_metrics(metrics)]:
         found.append(
             f"{', '.join(missing)} left out: the package pesq is not installed; building it takes a"
             " C compiler"
         )
     own_rates = {"pesq_wb": (16000,), "pesq_nb": (8000, 16000), "pesq_nb_raw": (8000, 16000)}
-    if moved := [name for name in available(metrics) if rate not in own_rates.get(name, (rate,))]:
+    if moved := [
+        name for name in available_metrics(metrics) if rate not in own_rates.get(name, (rate,))
+    ]:
         found.append(f"{', '.join(moved)}: recordings of {rate} Hz resampled to 16000 Hz first")
     return found
 

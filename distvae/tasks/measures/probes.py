@@ -12,7 +12,7 @@ import numpy as np
 
 from distvae.data.dataset import Labels
 from distvae.files.refusal import Refusal
-from distvae.tasks.measuring.subject import Subject
+from distvae.tasks.measures.subject import Subject
 
 BATCH = 32
 """Of the probe by gradient descent, and of the protocol whose probe it is."""

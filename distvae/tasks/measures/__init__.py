@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from distvae.config import Config
 from distvae.files.refusal import Refusal
-from distvae.tasks.measuring import effects, factors, importance, probes
-from distvae.tasks.measuring.needs import anything, classes, draws, known_factors
-from distvae.tasks.measuring.subject import Subject, labels_of_all
+from distvae.tasks.measures import effects, factors, importance, probes
+from distvae.tasks.measures.needs import anything, classes, draws, known_factors
+from distvae.tasks.measures.subject import Subject, require_labels
 from distvae.train.run import Run
 
 Figures = dict[str, float]
@@ -42,7 +42,7 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def figures_of(names: Iterable[str]) -> list[str]:
+def figure_names(names: Iterable[str]) -> list[str]:
     """What the measures among these names give, and every other name as it is."""
     return [
         figure
@@ -51,27 +51,27 @@ def figures_of(names: Iterable[str]) -> list[str]:
     ]
 
 
-def refuse_impossible(config: Config) -> None:
+def refuse_impossible_measures(config: Config) -> None:
     """Refuse the first measure that a configuration can never give."""
     for name in config.eval.metrics:
         if name in MEASURES and (lack := MEASURES[name].lack(config)):
             raise Refusal(f"eval.metrics: {name} {lack}")
 
 
-def refuse_unlabelled(config: Config) -> None:
+def refuse_missing_labels(config: Config) -> None:
     """Refuse the first measure that needs classes where the data, though of a kind that may have
     them, has none.
     """
-    refuse_impossible(config)
+    refuse_impossible_measures(config)
     if any(name in MEASURES and MEASURES[name].lack is classes for name in config.eval.metrics):
-        labels_of_all(config.data)
+        require_labels(config.data)
 
 
-def measured(run: Run, split: str) -> tuple[Figures, list[str]]:
+def measure_run(run: Run, split: str) -> tuple[Figures, list[str]]:
     """What the measures that a run's configuration asks for say of a split, and notes on what they
     left out.
     """
-    refuse_impossible(run.config)
+    refuse_impossible_measures(run.config)
     subject, found = Subject(run, split), Figures()
     for name in run.config.eval.metrics:
         if name in MEASURES:

@@ -14,7 +14,7 @@ from torch import Tensor
 from distvae.interface import HasOutput
 from distvae.numerics.measures import effective_atoms
 from distvae.numerics.noise import order
-from distvae.tasks.measuring.subject import Subject
+from distvae.tasks.measures.subject import Subject
 from distvae.train.run import VALUES
 
 ROWS = 4096  # data points looked at, at most

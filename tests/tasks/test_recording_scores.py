@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.random import mtrand
 
 from distvae.data.speech.synthesiser import RATE, utterance
-from distvae.tasks import metrics
-from distvae.tasks.metrics import Array, isd, raw_p862, score
+from distvae.tasks import recording_scores
+from distvae.tasks.recording_scores import Array, isd, raw_p862, score_recording
 
 ALL = ("pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr")
 
@@ -39,7 +39,7 @@ def test_raw_p862_has_no_poles(mapped: float) -> None:
 
 def test_pesq_of_a_recording_with_itself_is_the_top_of_each_scale(spoken: Array) -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    values = score(spoken, spoken, RATE, ALL[:3]).values
+    values = score_recording(spoken, spoken, RATE, ALL[:3]).values
     assert values == pytest.approx(
         {"pesq_wb": 4.644, "pesq_nb": 4.549, "pesq_nb_raw": 4.5}, abs=1e-3
     )
@@ -48,7 +48,7 @@ def test_pesq_of_a_recording_with_itself_is_the_top_of_each_scale(spoken: Array)
 @pytest.mark.parametrize("rate", [8000, 22050, 44100])
 def test_pesq_listens_at_its_own_rate_whatever_the_recording_has(spoken: Array, rate: int) -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    values = score(spoken, noisy(spoken, 0.1), rate, ALL[:2]).values
+    values = score_recording(spoken, noisy(spoken, 0.1), rate, ALL[:2]).values
     assert all(1 < value < 4 for value in values.values())
 
 
@@ -58,21 +58,23 @@ def test_more_utterances_than_pesq_has_room_for_are_scored_in_pieces() -> None:
     bursts = (random.normal(size=len(time)) * (time % 0.45 < 0.2)).astype(
         np.float32
     )  # 93 of them; 51 crash it
-    assert score(bursts, bursts, RATE, ["pesq_wb"]).values["pesq_wb"] == pytest.approx(
+    assert score_recording(bursts, bursts, RATE, ["pesq_wb"]).values["pesq_wb"] == pytest.approx(
         4.644, abs=1e-3
     )
 
 
 def test_the_raw_score_does_not_need_its_neighbour(spoken: Array) -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    alone = score(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb_raw"]).values
-    both = score(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb", "pesq_nb_raw"]).values
+    alone = score_recording(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb_raw"]).values
+    both = score_recording(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb", "pesq_nb_raw"]).values
     assert alone["pesq_nb_raw"] == both["pesq_nb_raw"]
 
 
 def test_more_noise_never_scores_better(spoken: Array) -> None:
-    names = metrics.available(ALL)
-    scores = [score(spoken, noisy(spoken, level), RATE, names).values for level in (0.03, 0.3)]
+    names = recording_scores.available_metrics(ALL)
+    scores = [
+        score_recording(spoken, noisy(spoken, level), RATE, names).values for level in (0.03, 0.3)
+    ]
     assert all(scores[0][name] > scores[1][name] for name in names)
 
 
@@ -85,45 +87,45 @@ def test_a_recording_too_short_for_a_measure_has_no_score_of_it(
 ) -> None:
     if name.startswith("pesq"):
         pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    scores = score(spoken[8000:11200], spoken[8000:11200], RATE, [name])
+    scores = score_recording(spoken[8000:11200], spoken[8000:11200], RATE, [name])
     assert math.isnan(scores.values[name])
     assert reason in scores.refused[name]
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, 500])
 def test_next_to_nothing_is_refused_by_stoi(spoken: Array, samples: int) -> None:
-    scores = score(spoken[:samples], spoken[:samples], RATE, ["stoi"])
+    scores = score_recording(spoken[:samples], spoken[:samples], RATE, ["stoi"])
     assert math.isnan(scores.values["stoi"])
 
 
 def test_a_silent_side_is_refused_by_pesq_and_si_sdr(spoken: Array) -> None:
     silent = np.zeros_like(spoken)
-    names = [name for name in metrics.available(ALL) if "stoi" not in name]
-    assert set(score(spoken, silent, RATE, names).refused) == set(names)
-    assert set(score(silent, spoken, RATE, names).refused) == set(names)
+    names = [name for name in recording_scores.available_metrics(ALL) if "stoi" not in name]
+    assert set(score_recording(spoken, silent, RATE, names).refused) == set(names)
+    assert set(score_recording(silent, spoken, RATE, names).refused) == set(names)
 
 
 def test_a_resynthesis_that_is_not_finite_is_refused_by_all(spoken: Array) -> None:
     broken = spoken.copy()
     broken[100] = np.nan
-    assert set(score(spoken, broken, RATE, metrics.available(ALL)).refused) == set(
-        metrics.available(ALL)
-    )
+    assert set(
+        score_recording(spoken, broken, RATE, recording_scores.available_metrics(ALL)).refused
+    ) == set(recording_scores.available_metrics(ALL))
 
 
 def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pesq", None)
-    assert metrics.available(ALL) == ("stoi", "estoi", "si_sdr")
-    (note,) = metrics.notes(ALL, 44100)
+    assert recording_scores.available_metrics(ALL) == ("stoi", "estoi", "si_sdr")
+    (note,) = recording_scores.scoring_notes(ALL, 44100)
     assert note.startswith("pesq_wb, pesq_nb, pesq_nb_raw left out")
 
 
 def test_resampling_for_pesq_is_said() -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    assert metrics.notes(ALL, 16000) == []
-    assert metrics.notes(ALL, 8000) == [
+    assert recording_scores.scoring_notes(ALL, 16000) == []
+    assert recording_scores.scoring_notes(ALL, 8000) == [
         "pesq_wb: recordings of 8000 Hz resampled to 16000 Hz first"
     ]
 
@@ -135,7 +137,7 @@ def test_si_sdr_is_the_ratio_to_what_is_orthogonal_and_blind_to_level(
     time = np.arange(1000) / 1000
     signal, other = np.sin(2 * np.pi * 5 * time), np.cos(2 * np.pi * 5 * time)
     estimate = level * (signal + 10 ** (-decibels / 20) * other)
-    assert metrics.si_sdr(signal, estimate, RATE) == pytest.approx(decibels, abs=1e-6)
+    assert recording_scores.si_sdr(signal, estimate, RATE) == pytest.approx(decibels, abs=1e-6)
 
 
 @given(st.floats(1e-3, 1e3))
@@ -159,11 +161,11 @@ def test_isd_survives_digital_silence() -> None:
 @pytest.mark.parametrize("name", ["stoi", "estoi"])
 def test_the_same_recordings_have_the_same_score_to_the_bit(spoken: Array, name: str) -> None:
     estimate = noisy(spoken, 0.3)
-    found = {score(spoken, estimate, RATE, [name]).values[name] for _ in range(30)}
+    found = {score_recording(spoken, estimate, RATE, [name]).values[name] for _ in range(30)}
     assert len(found) == 1
 
 
 def test_scoring_leaves_the_random_numbers_of_others_alone(spoken: Array) -> None:
     before = mtrand.get_bit_generator().state["state"]["pos"]
-    score(spoken, noisy(spoken, 0.3), RATE, ["estoi"])
+    score_recording(spoken, noisy(spoken, 0.3), RATE, ["estoi"])
     assert mtrand.get_bit_generator().state["state"]["pos"] == before

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.dataset import Labels
-from distvae.tasks.measuring.subject import Subject
+from distvae.tasks.measures.subject import Subject
 from distvae.train.run import Array
 
 BINS = 20

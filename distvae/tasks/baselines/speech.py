@@ -21,7 +21,7 @@ UPDATES = 200
 """Of the factors, and of the activations of frames to be coded."""
 
 
-def coder(name: str, data: DataConfig) -> Coder:
+def baseline_coder(name: str, data: DataConfig) -> Coder:
     """What a method makes of power: `identity`, or so many components, fitted to the training
     frames.
     """

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
-from distvae.tasks.peers.names import method
-from distvae.tasks.presets import noise_level
+from distvae.tasks.baselines.names import find_method
+from distvae.tasks.presets import estimate_noise
 
 Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int | None], Floats]
@@ -31,12 +31,12 @@ def restored(name: str, given: Signal) -> Floats:
     _need("skimage", "scikit-image", name)
     missing = np.isnan(given.values)
     if missing.any():
-        fill = method(name, INPAINTERS, "a picture without some pixels")
+        fill = find_method(name, INPAINTERS, "a picture without some pixels")
         return fill(given.values, missing)
-    denoise = method(name, DENOISERS, "a picture under noise")
+    denoise = find_method(name, DENOISERS, "a picture under noise")
     colours = given.values.shape[-1] > 1
     noisy = (given.values if colours else given.values[..., 0]) / given.peak
-    found = denoise(noisy, noise_level(given.values) / given.peak, -1 if colours else None)
+    found = denoise(noisy, estimate_noise(given.values) / given.peak, -1 if colours else None)
     return given.peak * found.reshape(given.values.shape)
 
 

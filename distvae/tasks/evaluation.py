@@ -22,7 +22,7 @@ class Refused(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """The scores of a split."""
 
     split: str
@@ -63,7 +63,7 @@ def summarise(
     refused: list[Refused],
     atoms: dict[str, float],
     notes: list[str],
-) -> Judgement:
+) -> Evaluation:
     """The judgement of files, each a row with its name, its speaker, and numbers."""
     import pandas
 
@@ -76,7 +76,7 @@ def summarise(
     for refusal in refused:
         name = f"{refusal.metric}_refused"
         summary[name] = summary.get(name, 0.0) + 1
-    return Judgement(split, summary | atoms, files, speakers, refused, notes)
+    return Evaluation(split, summary | atoms, files, speakers, refused, notes)
 
 
 def _plain(figures: "Series[float]") -> dict[str, float]:

@@ -8,21 +8,21 @@ it.
 from distvae.config import Config
 from distvae.data.family import HasWindows, recordings_of, windows_of
 from distvae.files.refusal import Refusal
-from distvae.tasks.closeness import closeness, gained
-from distvae.tasks.judge import judge_recordings
-from distvae.tasks.peers import pictures, sounds, speech
+from distvae.tasks.baselines import pictures, sounds, speech
+from distvae.tasks.fidelity import fidelity, fidelity_gains
+from distvae.tasks.scoring import score_recordings
 
 MEANINGLESS = ("live_atoms", "dead_atoms")
 """A component is weak, never dead."""
 
 
-def judge_peer(name: str, config: Config, progress: bool = False) -> dict[str, float]:
+def score_baseline(name: str, config: Config, progress: bool = False) -> dict[str, float]:
     """The figures of a method: on the test recordings of speech, or on the picture or sound that
     was made worse.
     """
     if recordings_of(config.data) is not None:
-        code = speech.coder(name, config.data)
-        summary = judge_recordings(code, config, "test", progress).summary
+        code = speech.baseline_coder(name, config.data)
+        summary = score_recordings(code, config, "test", progress).summary
         return {name: value for name, value in summary.items() if name not in MEANINGLESS}
     if (windows := windows_of(config.data)) is not None:
         return _restored(name, windows)
@@ -42,6 +42,6 @@ def _restored(name: str, windows: HasWindows) -> dict[str, float]:
     clean = windows.clean().levelled()
     given = windows.corrupt(clean)
     if given.rate is None:
-        return closeness(clean, pictures.restored(name, given))
-    after = closeness(clean, sounds.restored(name, given, windows.noise))
-    return after | gained(closeness(clean, given.values), after)
+        return fidelity(clean, pictures.restored(name, given))
+    after = fidelity(clean, sounds.restored(name, given, windows.noise))
+    return after | fidelity_gains(fidelity(clean, given.values), after)

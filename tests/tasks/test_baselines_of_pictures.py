@@ -14,8 +14,8 @@ from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
 from distvae.report.results.record import judge_baseline
 from distvae.report.results.rows import read_rows
-from distvae.tasks.peers import judge_peer, pictures
-from distvae.tasks.peers.pictures import DENOISERS
+from distvae.tasks.baselines import pictures, score_baseline
+from distvae.tasks.baselines.pictures import DENOISERS
 
 SIDE = 40
 HERE = [name for name in DENOISERS if name != "wavelet"]
@@ -60,7 +60,7 @@ def test_a_picture_without_noise_stays_nearly_as_it_is(name: str) -> None:
 def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(
     tmp_path: Path,
 ) -> None:
-    figures = judge_peer("tv", config(tmp_path, noise=20, noise_seed=3))
+    figures = score_baseline("tv", config(tmp_path, noise=20, noise_seed=3))
     seen = blocks() + 20 * np.random.default_rng(3).standard_normal((SIDE, SIDE, 1))
     found = pictures.restored("tv", Signal(seen))
     assert figures["psnr"] == pytest.approx(
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_refused(
     name: str, worse: dict[str, float], told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Refusal, match=told):
-        judge_peer(name, config(tmp_path, **worse))
+        score_baseline(name, config(tmp_path, **worse))
 
 
 def test_a_row_says_what_was_done_and_is_not_replaced_unasked(tmp_path: Path) -> None:
@@ -130,4 +130,4 @@ def test_a_row_says_what_was_done_and_is_not_replaced_unasked(tmp_path: Path) ->
 @pytest.mark.slow
 def test_house_is_as_measured_before(real_data: Path) -> None:
     house = PatchData(path=str(real_data / "images" / "house256.png"), noise=25.0)
-    assert judge_peer("tv", Config(data=house))["psnr"] == pytest.approx(30.28, abs=0.02)
+    assert score_baseline("tv", Config(data=house))["psnr"] == pytest.approx(30.28, abs=0.02)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
-from distvae.tasks.metrics import score
+from distvae.tasks.recording_scores import score_recording
 
 Floats = NDArray[np.floating]
 
@@ -25,7 +25,7 @@ def snr(clean: Floats, estimate: Floats) -> float:
     return 10 * math.log10(float(np.mean(np.square(clean))) / error) if error else math.inf
 
 
-def closeness(clean: Signal, estimate: Floats) -> dict[str, float]:
+def fidelity(clean: Signal, estimate: Floats) -> dict[str, float]:
     """PSNR of a picture, SSIM where scikit-image is installed; SNR of a sound, wide-band PESQ where
     pesq is.
 
@@ -40,18 +40,18 @@ def closeness(clean: Signal, estimate: Floats) -> dict[str, float]:
     )
 
 
-def offered(picture: bool) -> tuple[str, ...]:
+def fidelity_figures(picture: bool) -> tuple[str, ...]:
     """What is told of the closeness of a picture, or of a sound."""
     if picture:
         return ("psnr", *["ssim"] * bool(find_spec("skimage")))
     return ("snr", "snr_gain", *["pesq_wb", "pesq_wb_gain"] * bool(find_spec("pesq")))
 
 
-def gained(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+def fidelity_gains(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ
     (P.862.2 MOS-LQO).
 
-    Over a sound without noise nothing can be gained.
+    Over a sound without noise nothing can be fidelity_gains.
     """
     both = [
         name
@@ -72,5 +72,5 @@ def _ssim(clean: Floats, estimate: Floats, peak: float) -> dict[str, float]:
 def _pesq(clean: Floats, estimate: Floats, rate: int) -> dict[str, float]:
     if not find_spec("pesq"):
         return {}
-    scores = score(clean.mean(-1), estimate.mean(-1), rate, ["pesq_wb"])
+    scores = score_recording(clean.mean(-1), estimate.mean(-1), rate, ["pesq_wb"])
     return {name: value for name, value in scores.values.items() if name not in scores.refused}

@@ -13,19 +13,19 @@ import soundfile
 from distvae.config import Config
 from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
-from distvae.tasks.judge import judge, judge_recordings, processes_for
-from distvae.tasks.judgement import Judgement
-from distvae.tasks.peers import speech as peers
-from distvae.tasks.resynthesis import coder
+from distvae.tasks.baselines import speech as baselines
+from distvae.tasks.evaluation import Evaluation
+from distvae.tasks.resynthesis import run_coder
+from distvae.tasks.scoring import count_processes, score_recordings, score_run
 from distvae.train.run import Run
 
 
 @pytest.fixture(scope="module")
-def judgement(speech_run: Run) -> Judgement:
-    return judge(speech_run, "test")
+def judgement(speech_run: Run) -> Evaluation:
+    return score_run(speech_run, "test")
 
 
-def test_every_recording_of_the_split_has_its_row(judgement: Judgement) -> None:
+def test_every_recording_of_the_split_has_its_row(judgement: Evaluation) -> None:
     assert judgement.files is not None
     assert list(judgement.files["file"]) == ["test/cat/0.wav", "test/cat/1.wav", "test/dan/0.wav"]
     assert list(judgement.files["speaker"]) == ["cat", "cat", "dan"]
@@ -34,7 +34,7 @@ def test_every_recording_of_the_split_has_its_row(judgement: Judgement) -> None:
 
 
 def test_the_summary_is_the_mean_over_files_and_its_spread_over_speakers(
-    judgement: Judgement,
+    judgement: Evaluation,
 ) -> None:
     assert judgement.files is not None
     scores = judgement.files["si_sdr"].to_numpy()
@@ -45,7 +45,7 @@ def test_the_summary_is_the_mean_over_files_and_its_spread_over_speakers(
     assert judgement.summary["live_atoms"] + judgement.summary["dead_atoms"] == 8
 
 
-def test_a_speaker_has_mean_spread_and_number_of_files(judgement: Judgement) -> None:
+def test_a_speaker_has_mean_spread_and_number_of_files(judgement: Evaluation) -> None:
     assert judgement.files is not None
     assert judgement.speakers is not None
     cat = judgement.speakers.set_index("speaker").loc["cat"]
@@ -55,34 +55,34 @@ def test_a_speaker_has_mean_spread_and_number_of_files(judgement: Judgement) -> 
     )
 
 
-def test_judging_again_gives_the_same(judgement: Judgement, speech_run: Run) -> None:
-    assert judge(speech_run, "test").summary == judgement.summary
+def test_judging_again_gives_the_same(judgement: Evaluation, speech_run: Run) -> None:
+    assert score_run(speech_run, "test").summary == judgement.summary
 
 
 def test_every_recording_can_be_judged_at_once(speech_run: Run) -> None:
-    assert judge(speech_run, "all").summary["files"] == 5
+    assert score_run(speech_run, "all").summary["files"] == 5
 
 
 def test_an_unknown_split_is_refused(speech_run: Run, image_run: Run) -> None:
     for run in (speech_run, image_run):
         with pytest.raises(Refusal, match=r"split 'tets'.*test"):
-            judge(run, "tets")
+            score_run(run, "tets")
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(judgement: Judgement, speech_run: Run) -> None:
+def test_two_processes_find_what_one_finds(judgement: Evaluation, speech_run: Run) -> None:
     config = speech_run.config.with_("eval", processes=2)
-    both = judge_recordings(coder(speech_run, "mean"), config, "test")
+    both = score_recordings(run_coder(speech_run, "mean"), config, "test")
     assert both.summary == judgement.summary
 
 
-def test_little_audio_is_judged_where_it_is(judgement: Judgement, speech_run: Run) -> None:
+def test_little_audio_is_judged_where_it_is(judgement: Evaluation, speech_run: Run) -> None:
     """To start a process costs more than to score these recordings, unless processes are asked
     for.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = judge_recordings(
-        coder(speech_run, "mean"), speech_run.config.with_("eval", processes=None), "test"
+    found = score_recordings(
+        run_coder(speech_run, "mean"), speech_run.config.with_("eval", processes=None), "test"
     )
     assert resource.getrusage(resource.RUSAGE_CHILDREN) == before
     assert found.summary == judgement.summary
@@ -94,12 +94,12 @@ def test_processes_are_as_many_as_have_enough_to_do(speech_config: Config, tmp_p
     cores, automatic = os.cpu_count() or 1, speech_config.with_("eval", processes=None)
     asked = speech_config.with_("eval", processes=3)
     worth = [
-        processes_for(automatic, ["stoi", "estoi"], [minute] * count)
+        count_processes(automatic, ["stoi", "estoi"], [minute] * count)
         for count in (1, 5, 10, 20, 200)
     ]
     assert worth == [min(cores, count) for count in (1, 1, 2, 4, 40)]
-    assert [processes_for(asked, ["stoi"], [minute] * count) for count in (1, 2, 9)] == [1, 2, 3]
-    assert processes_for(automatic, [], [minute] * 200) == 1
+    assert [count_processes(asked, ["stoi"], [minute] * count) for count in (1, 2, 9)] == [1, 2, 3]
+    assert count_processes(automatic, [], [minute] * 200) == 1
 
 
 def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
@@ -109,14 +109,14 @@ def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
     shutil.copytree(speech, root)
     soundfile.write(root / "test" / "dan" / "short.wav", utterance(3, 0)[8000:12000], RATE)
     config = speech_config.with_("data", path=str(root))
-    judged = judge_recordings(peers.coder("pca-8", config.data), config, "test")
+    judged = score_recordings(baselines.baseline_coder("pca-8", config.data), config, "test")
     assert judged.files is not None
     assert [(r.file, r.metric) for r in judged.refused] == [("test/dan/short.wav", "stoi")]
     assert judged.summary["stoi_refused"] == 1
     assert judged.summary["stoi"] == pytest.approx(np.mean(judged.files["stoi"].dropna()))
 
 
-def test_tables_and_summary_come_back_from_disk(judgement: Judgement, tmp_path: Path) -> None:
+def test_tables_and_summary_come_back_from_disk(judgement: Evaluation, tmp_path: Path) -> None:
     broken = replace(judgement, summary=judgement.summary | {"stoi": float("nan")})
     broken.save(tmp_path)
     files = pandas.read_parquet(tmp_path / "files.parquet")
@@ -130,7 +130,7 @@ def test_tables_and_summary_come_back_from_disk(judgement: Judgement, tmp_path: 
 
 def test_images_are_judged_by_the_bound_that_training_reported(image_run: Run) -> None:
     best = max(image_run.epochs(), key=lambda epoch: epoch["val_objective"])
-    summary = judge(image_run, "test").summary
+    summary = score_run(image_run, "test").summary
     reported = [best["val_bound"], best["val_objective"], best["val_kl"], best["val_hoyer"]]
     assert [summary[name] for name in ("bound", "objective", "kl", "hoyer")] == pytest.approx(
         reported, rel=1e-6
@@ -144,4 +144,4 @@ def test_the_squared_error_of_images_is_that_of_their_decoded_codes(
 
     x = open_dataset(image_run.config.data).splits["test"][:]
     error = np.square(image_run.decode(image_run.encode(x)) - x).mean()
-    assert judge(image_run, "test").summary["squared_error"] == pytest.approx(error, rel=1e-5)
+    assert score_run(image_run, "test").summary["squared_error"] == pytest.approx(error, rel=1e-5)
