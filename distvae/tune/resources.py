@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol, TypedDict
 
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
+from distvae.machines.ray_api import RayApi
 from distvae.machines.worker_group import (
     POLL_SECONDS,
     WorkerGroup,
@@ -23,20 +23,6 @@ TUNE_MINIMUM = {"memory": 1.0}
 """The request of a trial's process whose workers train: Tune does not accept an empty one."""
 MachineResources = Sequence[Mapping[str, float]]
 """The resources of each machine by name, such as CPU and GPU."""
-
-
-class RayNode(TypedDict):
-    """The part of Ray's description of a machine that is used here."""
-
-    Alive: bool
-    Resources: dict[str, float]
-
-
-class Cluster(Protocol):
-    """The part of the module `ray` that is used here."""
-
-    def nodes(self) -> Sequence[RayNode]:
-        """Return the machines that Ray knows."""
 
 
 @dataclass(frozen=True)
@@ -188,13 +174,13 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + "s" * (count != 1)
 
 
-def machine_resources(ray: Cluster) -> MachineResources:
+def machine_resources(ray: RayApi) -> MachineResources:
     """Return the resources of each machine of Ray."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def wait_for_capacity(
-    ray: Cluster,
+    ray: RayApi,
     resources: TrialResources,
     threads: int,
     stop: Callable[[], int],

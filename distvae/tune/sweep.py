@@ -11,6 +11,7 @@ from distvae.files.plain import Plain
 from distvae.files.storage import Folder
 from distvae.machines.cluster_check import check_cluster
 from distvae.machines.driver import object_store_bytes
+from distvae.machines.ray_api import RayApi
 from distvae.machines.ray_session import available_cores, ray_session
 from distvae.machines.stop_files import STOP_FILE
 from distvae.track import Relay, Status, Store, Tracker
@@ -26,7 +27,7 @@ from distvae.tune.preparation import (
     prepare_space,
     threads_per_trial,
 )
-from distvae.tune.resources import Cluster, TrialResources, wait_for_capacity
+from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.space import Space
 from distvae.tune.sweep_file import SWEEP_FILE, recorded_settings
@@ -112,7 +113,7 @@ def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialRe
 
 def _ray(
     space: Space, resources: TrialResources, stop: Callable[[], object]
-) -> AbstractContextManager[Cluster]:
+) -> AbstractContextManager[RayApi]:
     """Join the Ray at an address, or start one on this machine with enough cores for all trials."""
     if resources.group:
         cpus = workers = available_cores()
