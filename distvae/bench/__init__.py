@@ -1,1 +1,1 @@
-"""Benchmarks."""
+"""Benchmarks: one module for each claim about speed."""

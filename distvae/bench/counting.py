@@ -1,5 +1,5 @@
-"""What training asks of torch and of a GPU: matrix products, operations, kernels launched, copies,
-waits.
+"""Count what training asks of torch and of a GPU: matrix products, operations, kernel launches,
+copies and synchronisations.
 """
 
 import re
@@ -7,85 +7,89 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch._ops import OpOverload
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distvae.train.loop import Interrupted, Trainer
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
+EVENTS = {"launches": r"cu(da)?Launch\w*Kernel", "copies": "Memcpy (HtoD|DtoH)"}
+"""Patterns of the names that CUDA gives kernel launches, and copies between host and device."""
 Shape = tuple[int, int, int, int]
-"""How many products at once, and the m, k and n of each."""
+"""The number of products in a batch, and the m, k and n of each."""
 
 
-def seconds_of(device: torch.device, function: Callable[[], object]) -> float:
-    """Return how long a function takes, with all that it leaves a GPU to do."""
-    finish(device)
-    began = time.perf_counter()
+def device_seconds(device: torch.device, function: Callable[[], object]) -> float:
+    """Return how long a function takes, including the work that it queues on a GPU."""
+    synchronize(device)
+    start = time.perf_counter()
     function()
-    finish(device)
-    return time.perf_counter() - began
+    synchronize(device)
+    return time.perf_counter() - start
 
 
-def finish(device: torch.device) -> None:
-    """Wait until a GPU has done all it was told."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished the work queued on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def train_some(trainer: Trainer, steps: int) -> int:
-    """Train for so many steps, or a few more until the end of a visit to populations; return how
-    many they were.
-    """
-    first = _done(trainer)
+def train_steps(trainer: Trainer, steps: int) -> int:
+    """Train for at least this many steps, up to the end of a block of rows; return how many."""
+    first = _steps_done(trainer)
+    last = first + min(steps, trainer.batches)
     with suppress(Interrupted):
-        for _ in trainer.run(lambda: _done(trainer) >= first + min(steps, trainer.batches)):
+        for _ in trainer.run(lambda: _steps_done(trainer) >= last):
             pass
-    return _done(trainer) - first
+    return _steps_done(trainer) - first
 
 
-def _done(trainer: Trainer) -> int:
-    """Return how many steps were taken from the start."""
+def _steps_done(trainer: Trainer) -> int:
+    """Return the number of steps since the start of training."""
     return trainer.position.epoch * trainer.batches + trainer.position.batch
 
 
-class Recorder(TorchDispatchMode):
-    """Counts what torch is asked to do, and keeps the shapes of matrix products."""
+class OperationCounter(TorchDispatchMode):
+    """Counts the operations of torch, and records the shapes of matrix products."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self.operations = 0
         self.products: list[Shape] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         self.operations += 1
         if func.overloadpacket in PRODUCTS:
             a, b = args[-2:]
-            self.products.append((*((1,) * (3 - a.dim())), *a.shape, b.shape[-1]))
+            assert isinstance(a, Tensor)
+            assert isinstance(b, Tensor)
+            batch = (1,) * (3 - a.dim())
+            self.products.append((*batch, *a.shape, b.shape[-1]))
         return func(*args, **(kwargs or {}))
 
 
-def recorded(trainer: Trainer, steps: int) -> tuple[int, list[Shape], int]:
-    """Train for some steps; return how many, the matrix products in them, and how many operations
-    of torch.
-    """
-    with Recorder() as recorder:
-        taken = train_some(trainer, steps)
-    return taken, recorder.products, recorder.operations
+def record_steps(trainer: Trainer, steps: int) -> tuple[int, list[Shape], int]:
+    """Train for some steps; return their number, matrix products and number of operations."""
+    with OperationCounter() as counter:
+        taken = train_steps(trainer, steps)
+    return taken, counter.products, counter.operations
 
 
-def replayed(shapes: Sequence[Shape], device: torch.device) -> float:
-    """Return the seconds that matrix products of these shapes take one after the other: the second
-    time they do.
-    """
-    sizes = [
-        max(sizes)
-        for sizes in zip(*((b * m * k, b * k * n, b * m * n) for b, m, k, n in shapes), strict=True)
-    ]
-    memory = [torch.randn(size, device=device) for size in sizes]
+def replay_products(shapes: Sequence[Shape], device: torch.device) -> float:
+    """Return the seconds that matrix products of these shapes take, after one warm-up."""
+    sizes = np.array([(b * m * k, b * k * n, b * m * n) for b, m, k, n in shapes]).max(axis=0)
+    memory = [torch.randn(int(size), device=device) for size in sizes]
     operands = [_operands(memory, shape) for shape in shapes]
 
     def multiply() -> None:
@@ -93,10 +97,10 @@ def replayed(shapes: Sequence[Shape], device: torch.device) -> float:
             torch.matmul(a, b, out=c)
 
     multiply()
-    return seconds_of(device, multiply)
+    return device_seconds(device, multiply)
 
 
-def _operands(memory: Iterable[torch.Tensor], shape: Shape) -> list[torch.Tensor]:
+def _operands(memory: Iterable[Tensor], shape: Shape) -> list[Tensor]:
     """Return two factors and the place of their product, as views of memory."""
     b, m, k, n = shape
     lead = (b,) if b > 1 else ()
@@ -104,38 +108,32 @@ def _operands(memory: Iterable[torch.Tensor], shape: Shape) -> list[torch.Tensor
     return [flat[: int(np.prod(side))].view(side) for flat, side in zip(memory, sides, strict=True)]
 
 
-def waits(trainer: Trainer, steps: int) -> dict[str, float]:
-    """Return what a step asks of CUDA: kernels launched, copies to and from the host, waits that
-    torch forces.
-    """
-    taken, warned = _warned(trainer, steps)
+def gpu_events_per_step(trainer: Trainer, steps: int) -> dict[str, float]:
+    """Return the kernel launches, copies and forced synchronisations of a step on CUDA."""
+    taken, synchronisations = _count_synchronisations(trainer, steps)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
-        traced = train_some(trainer, steps)
-        finish(trainer.device)
-    counts = tally({event.key: event.count for event in trace.key_averages()})
-    return {name: count / traced for name, count in counts.items()} | {
-        "synchronisations": warned / taken
-    }
+        traced = train_steps(trainer, steps)
+        synchronize(trainer.device)
+    counts = count_events({event.key: event.count for event in trace.key_averages()})
+    figures = {name: count / traced for name, count in counts.items()}
+    return figures | {"synchronisations": synchronisations / taken}
 
 
-def _warned(trainer: Trainer, steps: int) -> tuple[int, int]:
-    """Return the steps that were taken, and how often torch warned that one waits for the GPU."""
-    with warnings.catch_warnings(record=True) as heard:
+def _count_synchronisations(trainer: Trainer, steps: int) -> tuple[int, int]:
+    """Return the number of steps taken, and how often torch warned that one waits for the GPU."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            taken = train_some(trainer, steps)
+            taken = train_steps(trainer, steps)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return taken, sum("synchronizing" in str(warning.message) for warning in heard)
+    return taken, sum("synchronizing" in str(warning.message) for warning in caught)
 
 
-def tally(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return kernels launched, and copies between host and device, by the names that CUDA gives
-    events.
-    """
-    kinds = {"launches": r"cu(da)?Launch\w*Kernel", "copies": "Memcpy (HtoD|DtoH)"}
-    return {
-        kind: sum(n for name, n in counts.items() if re.match(names, name))
-        for kind, names in kinds.items()
-    }
+def count_events(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of kernel launches and copies, from the counts of CUDA's events by name."""
+    totals = {}
+    for kind, pattern in EVENTS.items():
+        totals[kind] = sum(n for name, n in counts.items() if re.match(pattern, name))
+    return totals

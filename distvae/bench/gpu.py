@@ -1,26 +1,31 @@
-"""Epochs on a device beside the time of their matrix products there, with what keeps a GPU waiting.
+"""Time epochs on a device beside their matrix products, and count what a GPU waits for.
 
-A machine lent for its GPU has torch and NumPy and little else, so this runs with these two alone:
-`python -m distvae.bench.gpu`. All data are made here, in the right shapes.
+A borrowed GPU machine may have torch and NumPy and little else, so this needs only these two:
+`python -m distvae.bench.gpu`. All data is generated, in the right shapes.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from distvae.bench.counting import recorded, replayed, seconds_of, waits
-from distvae.bench.row import keep_row
-from distvae.bench.tvae import SIZES, Case, patches, settings
+from distvae.bench.counting import (
+    device_seconds,
+    gpu_events_per_step,
+    record_steps,
+    replay_products,
+)
+from distvae.bench.output import Output
+from distvae.bench.tvae import SIZES, Case, noisy_patches, tvae_config
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.estep import assemble
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.interface import prepare
 from distvae.numerics.lanes import Lanes
@@ -29,66 +34,66 @@ from distvae.train.devices import select_device
 from distvae.train.loop import BLOCK, Trainer
 from distvae.train.team import ALONE
 
-STEPS = 64  # of an epoch, in which products, launches and synchronisations are counted
-EPOCHS = 1_000_000  # of a configuration: more than are ever trained here
+STEPS = 64
+"""Steps in which products, launches and synchronisations are counted."""
+EPOCHS = 1_000_000
+"""Epochs in each configuration: more than are ever trained here."""
 
 
 @dataclass(frozen=True)
-class How:
-    """How the cases are timed."""
+class GpuSettings:
+    """The device, and how long to train on it."""
 
     device: str = "auto"
     rows: int = 60_000
-    """To train on, at most."""
+    """Maximum number of rows."""
     epochs: int = 3
-    """To time, after one that is not; the fastest counts."""
+    """Epochs to time after a warm-up epoch; the fastest counts."""
     threads: int = 1
-    """Of the process."""
+    """Threads of the process."""
 
     def __post_init__(self) -> None:
         """Refuse to time nothing."""
-        for name, value, least in (
-            ("rows", self.rows, BLOCK),
-            ("epochs", self.epochs, 1),
-            ("threads", self.threads, 1),
-        ):
-            if value < least:
-                raise Refusal(f"--{name}: {value}; {least} or more expected")
+        minima = {"rows": BLOCK, "epochs": 1, "threads": 1}
+        for name, minimum in minima.items():
+            value = getattr(self, name)
+            if value < minimum:
+                raise Refusal(f"--{name}: {value}; {minimum} or more expected")
 
 
 class Work(NamedTuple):
-    """What one case trains, and on what."""
+    """The configuration and the rows that a case trains."""
 
     config: Config
     rows: Array
 
 
-def _encoded(model: Mapping[str, Any], estep: Mapping[str, Any], batch: int) -> Config:
+def _encoder_config(model: Mapping[str, Plain], estep: Mapping[str, Plain], batch: int) -> Config:
     """Return the configuration of a model with an encoder."""
     train = {"epochs": EPOCHS, "batch": batch, "schedule": "constant", "warmup": 0}
-    return from_dict(
-        {"model": dict(model), "estep": {"kind": "amortised"} | dict(estep), "train": train}
-    )
+    estep = {"kind": "amortised"} | dict(estep)
+    return from_dict({"model": dict(model), "estep": estep, "train": train})
 
 
 def _tvae(case: Case, rows: int) -> Work:
     """Return a case of TVAE on patches of a drawn scene."""
-    data = patches(case, None)
-    return Work(settings(case, EPOCHS), data[order(0, 0, len(data))[:rows]])
+    data = noisy_patches(case, None)
+    return Work(tvae_config(case, EPOCHS), data[order(0, 0, len(data))[:rows]])
 
 
 def _vsc(batch: int, rows: int) -> Work:
     """Return VSC of 784-400-200, as on MNIST."""
-    net = {"hidden": [400], "activation": "relu"}
-    model = {"kind": "vsc", "latent": 200, "likelihood": "bernoulli", "sharpness": 50} | net
+    net: dict[str, Plain] = {"hidden": [400], "activation": "relu"}
+    likelihood: dict[str, Plain] = {"likelihood": "bernoulli", "sharpness": 50}
+    model = {"kind": "vsc", "latent": 200, **likelihood, **net}
     data = np.random.default_rng(0).random((rows, 784), dtype=np.float32)
-    return Work(_encoded(model, {"input": "raw"} | net, batch), data)
+    return Work(_encoder_config(model, {"input": "raw", **net}, batch), data)
 
 
 def _sdm(batch: int, rows: int) -> Work:
     """Return SDM-VAE of the published sizes, as on power spectra of speech."""
     data = np.random.default_rng(0).standard_exponential((rows, 513), dtype=np.float32)
-    return Work(_encoded({"kind": "sdm"}, {}, batch), data)
+    return Work(_encoder_config({"kind": "sdm"}, {}, batch), data)
 
 
 CASES: dict[str, Callable[[int], Work]] = {
@@ -99,39 +104,28 @@ CASES: dict[str, Callable[[int], Work]] = {
     "sdm-128": lambda rows: _sdm(128, rows),
     "sdm-1024": lambda rows: _sdm(1024, rows),
 }
-"""By name, with the batch where there are several."""
+"""The cases by name, which ends in the batch size where there are several."""
 
 
-def report(cases: Sequence[str], how: How, as_json: bool, keep: Path | None) -> None:
-    """Print what each case takes, and keep it where wanted."""
+def bench_gpu(cases: Sequence[str], settings: GpuSettings, output: Output) -> None:
+    """Time some cases, or all of them."""
     for name in cases:
         if name not in CASES:
             raise Refusal(f"bench gpu: '{name}'; {', '.join(CASES)} expected")
-    torch.set_num_threads(how.threads)
-    device = select_device(how.device)
-    told: dict[str, int | str] = asdict(how) | {
-        "device": _title(device),
-        "torch": torch.__version__,
-    }
-    if not as_json:
-        print(_title(device), _HEADER, sep="\n", flush=True)
+    torch.set_num_threads(settings.threads)
+    device = select_device(settings.device)
+    described: dict[str, int | str] = asdict(settings)
+    described |= {"device": _device_name(device), "torch": torch.__version__}
+    if not output.json:
+        print(_device_name(device), _HEADER, sep="\n", flush=True)
     for name in cases or CASES:
-        figures = measure(name, device, how)
-        print(
-            json.dumps({"case": name} | told | figures) if as_json else _line(name, figures),
-            flush=True,
-        )
-        if keep:
-            keep_row(
-                keep,
-                f"gpu-{name}" if device.type == "cuda" else f"gpu-{name}-on-cpu",
-                figures,
-                told,
-            )
+        figures = measure_case(name, device, settings)
+        output.show({"case": name, **described, **figures}, _format_row(name, figures))
+        row = f"gpu-{name}" if device.type == "cuda" else f"gpu-{name}-on-cpu"
+        output.keep(row, figures, described)
 
 
-def _title(device: torch.device) -> str:
-    """Return what a person calls the device."""
+def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
@@ -151,44 +145,45 @@ _COLUMNS = {
 _HEADER = f"{'case':10}" + "".join(f"{title:>11}" for title, _ in _COLUMNS.values())
 
 
-def _line(name: str, figures: Mapping[str, float]) -> str:
-    """Return a row of the table; what only a GPU has is left out on other devices."""
-    cells = (
-        form.format(figures[key]) if key in figures else "-" for key, (_, form) in _COLUMNS.items()
-    )
+def _format_row(name: str, figures: Mapping[str, float]) -> str:
+    """Return a row of the table, with '-' for figures that only a GPU has."""
+    cells = []
+    for key, (_, form) in _COLUMNS.items():
+        cells.append(form.format(figures[key]) if key in figures else "-")
     return f"{name:10}" + "".join(f"{cell:>11}" for cell in cells)
 
 
-def measure(name: str, device: torch.device, how: How) -> dict[str, float]:
-    """Return the figures of a case: seconds are of an epoch; operations, launches, copies,
-    synchronisations of a step.
+def measure_case(name: str, device: torch.device, settings: GpuSettings) -> dict[str, float]:
+    """Return the figures of a case.
 
-    An epoch ends with the validation of one block of rows.
+    Seconds are of an epoch, which ends with the validation of one block of rows; operations,
+    launches, copies and synchronisations are of a step.
     """
-    if device.type == "cuda":
+    is_cuda = device.type == "cuda"
+    if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    trainer = trainer_of(CASES[name](how.rows), device)
-    epoch = min(_epochs(trainer, how.epochs))
-    held = (
-        {"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
-    )
-    steps, shapes, operations = recorded(trainer, STEPS)
-    products = replayed(shapes, device) * trainer.batches / steps
+    trainer = new_trainer(CASES[name](settings.rows), device)
+    epoch = min(_epoch_seconds(trainer, settings.epochs))
+    memory = {"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if is_cuda else {}
+    steps, shapes, operations = record_steps(trainer, STEPS)
+    products = replay_products(shapes, device) * trainer.batches / steps
+    flops = 2 * sum(b * m * k * n for b, m, k, n in shapes)
     figures = {
         "rows": float(len(trainer.train)),
         "batch": float(trainer.config.batch),
         "epoch_s": epoch,
         "products_s": products,
         "ratio": epoch / products,
-        "gflop": 2e-9 * sum(b * m * k * n for b, m, k, n in shapes) * trainer.batches / steps,
+        "gflop": 1e-9 * flops * trainer.batches / steps,
         "rows_per_second": len(trainer.train) / epoch,
         "step_us": 1e6 * epoch / trainer.batches,
         "operations": operations / steps,
     }
-    return figures | held | (waits(trainer, STEPS) if device.type == "cuda" else {})
+    events = gpu_events_per_step(trainer, STEPS) if is_cuda else {}
+    return figures | memory | events
 
 
-def trainer_of(work: Work, device: torch.device) -> Trainer:
+def new_trainer(work: Work, device: torch.device) -> Trainer:
     """Return an untrained trainer on a device, which validates on the first block of its rows."""
     config, rows = work
     model, estep = assemble(config, rows.shape[1])
@@ -199,32 +194,30 @@ def trainer_of(work: Work, device: torch.device) -> Trainer:
     return Trainer(config.train, model, estep, rows, rows[:BLOCK], ALONE, device)
 
 
-def _epochs(trainer: Trainer, count: int) -> list[float]:
-    """Return the seconds of so many epochs, after one in which memory is found and kernels are
-    chosen.
-    """
+def _epoch_seconds(trainer: Trainer, count: int) -> list[float]:
+    """Return the seconds of each epoch, after one in which memory is found and kernels chosen."""
     run = trainer.run()
     next(run)
-    return [seconds_of(trainer.device, lambda: next(run)) for _ in range(count)]
+    return [device_seconds(trainer.device, lambda: next(run)) for _ in range(count)]
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run as a program, where the command `distvae` lacks what it needs."""
+    """Run as a program, on machines that lack what the command `distvae` needs."""
     parser = argparse.ArgumentParser(prog="python -m distvae.bench.gpu", description=__doc__)
     parser.add_argument(
-        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all of them without one"
+        "cases", nargs="*", metavar="CASE", help=f"one of {', '.join(CASES)}; default: all of them"
     )
-    parser.add_argument("--device", default=How.device, choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default=GpuSettings.device, choices=["auto", "cpu", "cuda"])
     for name in ("rows", "epochs", "threads"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(How, name))
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+        parser.add_argument(f"--{name}", type=int, default=getattr(GpuSettings, name))
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
-        "--keep", type=Path, help="folder of rows for 'distvae results' to keep the figures in"
+        "--keep", type=Path, help="keep the figures as rows of results in this folder"
     )
-    given = parser.parse_args(words)
+    parsed = parser.parse_args(words)
     try:
-        how = How(given.device, given.rows, given.epochs, given.threads)
-        report(given.cases, how, given.json, given.keep)
+        settings = GpuSettings(parsed.device, parsed.rows, parsed.epochs, parsed.threads)
+        bench_gpu(parsed.cases, settings, Output(parsed.json, parsed.keep))
     except Refusal as error:
         print(f"distvae: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,19 +1,15 @@
-"""How long a training step takes beside the matrix products it cannot do without, timed in the same
-process.
-"""
+"""Time a training step beside its matrix products, in the same process."""
 
-import json
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from distvae.bench.row import keep_row
+from distvae.bench.output import Output
+from distvae.bench.timing import time_call
 from distvae.config import Config
 from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
@@ -24,25 +20,26 @@ from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
 
 ROWS = 4096
+WARM_UP = 10
+"""Calls that are not timed."""
 Shape = tuple[int, int, int]
 
 
-def report(recipe: str | None, steps: int, threads: int, as_json: bool, keep: Path | None) -> None:
-    """Print a row for each recipe, and keep it where wanted."""
+def bench_steps(recipe: str | None, steps: int, threads: int, output: Output) -> None:
+    """Time the steps of a recipe, or of all recipes with a dense encoder."""
     torch.set_num_threads(threads)
-    if not as_json:
+    if not output.json:
         print(f"{'recipe':16}{'batch':>6}{'step':>10}{'products':>10}{'ratio':>7}{'rows/s':>10}")
-    for name, config in _encoded(recipe).items():
-        row = measure(config, steps)
-        print(
-            json.dumps({"recipe": name, "threads": threads} | row) if as_json else _line(name, row)
-        )
-        if keep:
-            keep_row(keep, name, row, {"threads": threads, "steps": steps})
+    for name, config in _dense_recipes(recipe).items():
+        figures = measure_steps(config, steps)
+        record: dict[str, int | float | str] = {"recipe": name, "threads": threads}
+        record |= figures
+        output.show(record, _format_row(name, figures))
+        output.keep(name, figures, {"threads": threads, "steps": steps})
 
 
-def _encoded(recipe: str | None) -> dict[str, Config]:
-    """The recipes with an encoder of matrices, whose steps are all there is; or the one named."""
+def _dense_recipes(recipe: str | None) -> dict[str, Config]:
+    """Return the recipes with an encoder whose steps are matrix products, or the one named."""
     known = {name: load(name) for name in ([recipe] if recipe else recipe_names())}
     encoded = {name: config for name, config in known.items() if config.estep.kind == "amortised"}
     if not encoded:
@@ -50,57 +47,58 @@ def _encoded(recipe: str | None) -> dict[str, Config]:
             f"{recipe}: has no encoder, and its steps wait for a search; 'distvae bench tvae' times"
             " both"
         )
-    flat = {
-        name: config
-        for name, config in encoded.items()
-        if config.estep.net == config.model.net == "flat"
-    }
-    if not flat:
+    dense = {}
+    for name, config in encoded.items():
+        if config.estep.net == config.model.net == "flat":
+            dense[name] = config
+    if not dense:
         raise Refusal(
-            f"{recipe}: its steps are convolutions, and are timed beside matrix products; net: flat"
-            " expected"
+            f"{recipe}: its steps are convolutions, but are compared with matrix products; net:"
+            " flat expected"
         )
-    return flat
+    return dense
 
 
-def _line(name: str, row: dict[str, float]) -> str:
-    times = f"{row['step_us']:7.0f} us{row['products_us']:7.0f} us{row['ratio']:7.2f}"
-    return f"{name:16}{row['batch']:6.0f}{times}{row['rows_per_second']:10,.0f}"
+def _format_row(name: str, figures: dict[str, float]) -> str:
+    step, products = f"{figures['step_us']:7.0f} us", f"{figures['products_us']:7.0f} us"
+    return (
+        f"{name:16}{figures['batch']:6.0f}{step}{products}{figures['ratio']:7.2f}"
+        f"{figures['rows_per_second']:10,.0f}"
+    )
 
 
-def measure(config: Config, steps: int) -> dict[str, float]:
-    """Median times of one step and of its matrix products, taken in turns so that both see the same
-    machine.
+def measure_steps(config: Config, steps: int) -> dict[str, float]:
+    """Return median times of a step and of its matrix products.
+
+    They take turns, so that both see the same state of the machine.
     """
     trainer = trainer_on_noise(config)
     batch = config.train.batch
     rows = np.arange(batch)
-    operands = [
-        (torch.randn(m, k), torch.randn(k, n), torch.empty(m, n))
-        for m, k, n in products(trainer, batch)
-    ]
-    timed: list[Callable[[], None]] = [
-        lambda: trainer.step(rows),
-        lambda: multiply(operands),
-    ]
-    step, gemm = (statistics.median(times) for times in zip(*_in_turns(timed, steps), strict=True))
+    operands = []
+    for m, k, n in matrix_products(trainer, batch):
+        operands.append((torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)))
+    timed: list[Callable[[], None]] = [lambda: trainer.step(rows), lambda: multiply(operands)]
+    step, product = (
+        statistics.median(times) for times in zip(*_in_turns(timed, steps), strict=True)
+    )
     return {
         "batch": batch,
         "step_us": 1e6 * step,
-        "products_us": 1e6 * gemm,
-        "ratio": step / gemm,
+        "products_us": 1e6 * product,
+        "ratio": step / product,
         "rows_per_second": batch / step,
     }
 
 
-def multiply(operands: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> None:
-    """Every product into its place."""
+def multiply(operands: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Compute each product of two matrices into the third."""
     for a, b, c in operands:
         torch.mm(a, b, out=c)
 
 
 def trainer_on_noise(config: Config) -> Trainer:
-    """The trainer of a configuration, on random data of its shape."""
+    """Return the trainer of a configuration, on random data of its shape."""
     x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
     agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, config.data.dims)
@@ -108,16 +106,13 @@ def trainer_on_noise(config: Config) -> Trainer:
     return Trainer(config.train, model, estep, x, x[:1])
 
 
-def products(trainer: Trainer, rows: int) -> Iterator[Shape]:
-    """The matrix products of one step: each linear layer forward, its weights' gradient and its
-    input's.
+def matrix_products(trainer: Trainer, rows: int) -> Iterator[Shape]:
+    """Yield the matrix products of a step: each linear layer forward, and the gradients of its
+    weights and of its input.
     """
-    layers = [
-        m
-        for part in (trainer.estep, trainer.model)
-        for m in part.modules()
-        if isinstance(m, nn.Linear)
-    ]
+    layers: list[nn.Linear] = []
+    for part in (trainer.estep, trainer.model):
+        layers += [module for module in part.modules() if isinstance(module, nn.Linear)]
     for i, layer in enumerate(layers):
         yield rows, layer.in_features, layer.out_features
         yield layer.out_features, rows, layer.in_features
@@ -126,14 +121,9 @@ def products(trainer: Trainer, rows: int) -> Iterator[Shape]:
 
 
 def _in_turns(functions: list[Callable[[], None]], count: int) -> Iterator[list[float]]:
+    """Yield the seconds of one call of each function, many times, after a warm-up."""
     for function in functions:
-        for _ in range(10):
+        for _ in range(WARM_UP):
             function()
     for _ in range(count):
-        yield [_seconds(function) for function in functions]
-
-
-def _seconds(function: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
+        yield [time_call(function) for function in functions]

@@ -1,21 +1,19 @@
-"""Populations of many rows in shards on this machine: what beginning, a block, a snapshot and a
-restart take.
+"""Time populations of many rows in shards on this machine: initialising them, reading and writing
+blocks, saving and loading.
 """
 
-import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from distvae.bench.row import keep_row
+from distvae.bench.output import Output
+from distvae.bench.timing import time_call, timed_call
 from distvae.estep.truncated import first_states
 from distvae.files.refusal import Refusal
 from distvae.machines.ray_session import ray_session
@@ -27,115 +25,112 @@ STATES, LATENT = 64, 512
 BATCH, BLOCK = 1024, 1024
 
 
-def report(
-    rows: int, shards: int, blocks: int, as_json: bool, keep: Path | None, folder: Path | None
-) -> None:
-    """Print what each part takes, and keep it where wanted."""
-    how = {"rows": rows, "shards": shards, "blocks": blocks, "states": STATES, "latent": LATENT}
+def bench_store(rows: int, shards: int, blocks: int, storage: Path | None, output: Output) -> None:
+    """Time the populations of some rows in some shards; `storage` is where they are saved."""
+    settings = {
+        "rows": rows,
+        "shards": shards,
+        "blocks": blocks,
+        "states": STATES,
+        "latent": LATENT,
+    }
     with ray_session(None, 1):
-        figures = measure(rows, shards, blocks, folder)
-    print(json.dumps(how | figures) if as_json else _told(how, figures), flush=True)
-    if keep:
-        keep_row(keep, f"store-{rows}", figures, how)
+        figures = measure_store(rows, shards, blocks, storage)
+    output.show({**settings, **figures}, _describe(settings, figures))
+    output.keep(f"store-{rows}", figures, settings)
 
 
-def _told(how: dict[str, int], f: dict[str, float]) -> str:
-    return (
-        f"{how['rows']:,} rows of {how['states']} states of {how['latent']} bits on {how['shards']}"
-        f" shards: {f['held_gb']:.2f} GB\n  first states drawn in {f['begin_s']:.1f} s; snapshot"
-        f" {f['save_s']:.1f} s ({f['saved_gb']:.2f} GB); restored in {f['load_s']:.1f} s\n  a block"
-        f" of {BLOCK}: get {f['get_ms']:.1f} ms, put {f['put_ms']:.1f} ms, both {f['block_ms']:.1f}"
-        f" ms with the next brought ahead\n  peak memory of a shard {f['peak_gb']:.2f} GB, of which"
-        f" {f['own_gb']:.2f} GB are states"
-    )
+def _describe(settings: dict[str, int], f: dict[str, float]) -> str:
+    size = f"{settings['rows']:,} rows of {STATES} states of {LATENT} bits"
+    lines = [
+        f"{size} on {settings['shards']} shards: {f['held_gb']:.2f} GB",
+        f"  first states drawn in {f['begin_s']:.1f} s; saved in {f['save_s']:.1f} s"
+        f" ({f['saved_gb']:.2f} GB); loaded in {f['load_s']:.1f} s",
+        f"  a block of {BLOCK}: get {f['get_ms']:.1f} ms, put {f['put_ms']:.1f} ms,"
+        f" both {f['block_ms']:.1f} ms when the next block is prefetched",
+        f"  peak memory of a shard {f['peak_gb']:.2f} GB, of which {f['own_gb']:.2f} GB are states",
+    ]
+    return "\n".join(lines)
 
 
-def measure(rows: int, count: int, blocks: int, folder: Path | None) -> dict[str, float]:
-    """Begin, visit blocks, save, and load into new shards; what comes back is compared with what
-    was put.
+def measure_store(rows: int, count: int, blocks: int, storage: Path | None) -> dict[str, float]:
+    """Initialise, read and write blocks, save, and load into new shards; refuse other states than
+    those saved.
     """
     lanes = Lanes.of(rows, BATCH)
-    visited = list(_blocks(lanes, count, blocks))
-    if len(visited) < 4:
+    searched = list(_first_blocks(lanes, count, blocks))
+    if len(searched) < 4:
         raise Refusal(
             f"rows: {rows} on {count} shards are too few for four blocks; {4 * BLOCK} or more"
             " expected"
         )
-    store, figures = _started(lanes, count), {}
-    figures["begin_s"] = _seconds(store.initialise, partial(first_states, STATES, LATENT, 0))
-    figures |= _visits(store, visited)
-    with tempfile.TemporaryDirectory(prefix="distvae-bench-", dir=folder) as place:
-        files, figures["save_s"] = _timed(store.save, place, "bench")
-        figures |= _held(store)
-        kept = store.get(torch.cat(visited[:count]))
+    store, figures = _start_shards(lanes, count), {}
+    draw = partial(first_states, STATES, LATENT, 0)
+    figures["begin_s"] = time_call(store.initialise, draw)
+    figures |= _time_blocks(store, searched)
+    sample = torch.cat(searched[:count])
+    with tempfile.TemporaryDirectory(prefix="distvae-bench-", dir=storage) as folder:
+        files, figures["save_s"] = timed_call(store.save, folder, "bench")
+        figures |= _gigabytes(store)
+        saved = store.get(sample)
         end_shards(store.shards)
-        again = _started(lanes, count)
-        figures["load_s"] = _seconds(again.load, place, files)
-    if not torch.equal(again.get(torch.cat(visited[:count])), kept):
-        raise Refusal("bench store: other states came back than were saved")
+        loaded = _start_shards(lanes, count)
+        figures["load_s"] = time_call(loaded.load, folder, files)
+    if not torch.equal(loaded.get(sample), saved):
+        raise Refusal("bench store: other states were loaded than were saved")
     return figures | {"saved_gb": sum(file["bytes"] for file in files) / 1e9}
 
 
-def _started(lanes: Lanes, count: int) -> ShardedStore:
-    """Empty shards whose processes are up."""
+def _start_shards(lanes: Lanes, count: int) -> ShardedStore:
+    """Return empty shards whose processes have started."""
     store = ShardedStore(launch_shards(lanes, count, STATES, words_of(LATENT)))
     store.status()
     return store
 
 
-def _blocks(lanes: Lanes, count: int, blocks: int) -> Iterator[Tensor]:
-    """The first blocks of an epoch, one worker's after the other's, each from a shard of its
-    own.
-    """
+def _first_blocks(lanes: Lanes, count: int, blocks: int) -> Iterator[Tensor]:
+    """Return the first blocks of an epoch, which are of each shard in turn."""
     schedule = lanes.schedule(0, 0)
-    parts = [
-        torch.from_numpy(lanes.held(k, count).select(schedule)).split(BLOCK) for k in range(count)
-    ]
-    turns = chain.from_iterable(zip(*parts, strict=False))
-    return (rows for _, rows in zip(range(blocks), turns, strict=False))
+    blocks_of_workers = []
+    for k in range(count):
+        rows = torch.from_numpy(lanes.held(k, count).select(schedule))
+        blocks_of_workers.append(rows.split(BLOCK))
+    turns = chain.from_iterable(zip(*blocks_of_workers, strict=False))
+    return islice(turns, blocks)
 
 
-def _visits(store: ShardedStore, blocks: list[Tensor]) -> dict[str, float]:
-    """Milliseconds of a block: each call answered before the next, and then as training has it."""
+def _time_blocks(store: ShardedStore, blocks: list[Tensor]) -> dict[str, float]:
+    """Return milliseconds of a block: first each call alone, then overlapping as in training."""
     half = len(blocks) // 2
-    gets, puts = zip(*(_in_turn(store, rows) for rows in blocks[:half]), strict=True)
-    both = [_seconds(_ahead, store, *pair) for pair in pairwise(blocks[half - 1 :])]
+    gets, puts = zip(*(_get_then_put(store, rows) for rows in blocks[:half]), strict=True)
+    both = [time_call(_overlapping, store, *pair) for pair in pairwise(blocks[half - 1 :])]
     store.drain()
-    return {
-        f"{name}_ms": 1e3 * median(times)
-        for name, times in (("get", gets), ("put", puts), ("block", both))
-    }
+    seconds = {"get": gets, "put": puts, "block": both}
+    return {f"{name}_ms": 1e3 * median(times) for name, times in seconds.items()}
 
 
-def _in_turn(store: ShardedStore, rows: Tensor) -> tuple[float, float]:
-    """Seconds of a get and of a put."""
-    words, took = _timed(store.get, rows)
-    began = time.perf_counter()
-    store.put(rows, ~words)
-    store.drain()
-    return took, time.perf_counter() - began
+def _get_then_put(store: ShardedStore, rows: Tensor) -> tuple[float, float]:
+    """Return the seconds of a get and of a put."""
+    words, get_seconds = timed_call(store.get, rows)
+
+    def put() -> None:
+        store.put(rows, ~words)
+        store.drain()
+
+    return get_seconds, time_call(put)
 
 
-def _ahead(store: ShardedStore, rows: Tensor, following: Tensor) -> None:
-    """Visit a block while the next is brought and the one before is put away."""
+def _overlapping(store: ShardedStore, rows: Tensor, following: Tensor) -> None:
+    """Read and write a block while the next one is prefetched."""
     store.prefetch(following)
     store.put(rows, ~store.get(rows))
 
 
-def _held(store: ShardedStore) -> dict[str, float]:
-    """Gigabytes of all states, and of the largest shard's states and process."""
-    told = store.status()
+def _gigabytes(store: ShardedStore) -> dict[str, float]:
+    """Return the size of all states, and of the largest shard's states and process."""
+    status = store.status()
     return {
-        "held_gb": sum(state["bytes"] for state in told) / 1e9,
-        "own_gb": max(state["bytes"] for state in told) / 1e9,
-        "peak_gb": max(state["memory"] for state in told) / 1e9,
+        "held_gb": sum(shard["bytes"] for shard in status) / 1e9,
+        "own_gb": max(shard["bytes"] for shard in status) / 1e9,
+        "peak_gb": max(shard["memory"] for shard in status) / 1e9,
     }
-
-
-def _seconds(function: Callable[..., object], *operands: Any) -> float:
-    return _timed(function, *operands)[1]
-
-
-def _timed(function: Callable[..., Any], *operands: Any) -> tuple[Any, float]:
-    began = time.perf_counter()
-    return function(*operands), time.perf_counter() - began

@@ -216,7 +216,7 @@ def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
     assert named in refused(call, "tune", "space.yaml", "--quiet")
 
 
-def test_seeds_of_any_size_givemake_samplers_a_seed_and_small_ones_what_they_gave() -> None:
+def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave() -> None:
     from distvae.tune.optuna_study import make_sampler
     from distvae.tune.space_files import read_space
 

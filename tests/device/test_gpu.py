@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 @pytest.mark.parametrize("case", gpu.CASES)
 def test_the_benchmark_counts_what_a_step_asks_of_the_gpu(case: str) -> None:
-    figures = gpu.measure(case, torch.device("cuda", 0), gpu.How("cuda", 4096, 1))
+    figures = gpu.measure_case(case, torch.device("cuda", 0), gpu.GpuSettings("cuda", 4096, 1))
     assert figures["launches"] > 0
     assert figures["peak_gb"] > 0
     assert figures["epoch_s"] > figures["products_s"] > 0

@@ -1,0 +1,24 @@
+"""Time single calls."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+
+
+def timed_call(
+    function: Callable[..., T], *arguments: object, clock: Clock = time.perf_counter
+) -> tuple[T, float]:
+    """Call a function, and return its result and how many seconds it took."""
+    start = clock()
+    result = function(*arguments)
+    return result, clock() - start
+
+
+def time_call(
+    function: Callable[..., object], *arguments: object, clock: Clock = time.perf_counter
+) -> float:
+    """Call a function, and return how many seconds it took."""
+    return timed_call(function, *arguments, clock=clock)[1]
