@@ -68,10 +68,9 @@ def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str
     """Yield how many workers trained together, how large their shards were, and how long they
     waited.
     """
-    from distvae.train.events import EVENTS, starts_of
-    from distvae.train.run import read_records
+    from distvae.train.events import read_events, starts_of
 
-    starts = starts_of(read_records(run, EVENTS))
+    starts = starts_of(read_events(run))
     if not starts:
         return
     workers = ", ".join(f"{event['workers']} from epoch {event['epoch']}" for event in starts)

@@ -27,9 +27,9 @@ from distvae.machines.worker import Job, work
 from distvae.machines.worker_group import WorkerGroup, describe_shortage, wait_for_workers
 from distvae.numerics.lanes import Lanes
 from distvae.train.epoch import Epoch
-from distvae.train.events import EVENTS, describe_event, starts_of
+from distvae.train.events import EVENTS, describe_event, read_events, starts_of
 from distvae.train.loop import Interrupted
-from distvae.train.run import read_epochs, read_info, read_records
+from distvae.train.run import read_epochs, read_info
 from distvae.train.run_folder import take_ownership
 from distvae.train.team import WorkerLost
 
@@ -220,7 +220,7 @@ class RunFolderNews:
 
     def read(self) -> Iterator[Epoch | str]:
         """Yield what was written since the last call."""
-        events = read_records(self.folder, EVENTS)
+        events = read_events(self.folder)
         for event in events[self.reported_events :]:
             self.reported_events += 1
             starts = starts_of(events[: self.reported_events])

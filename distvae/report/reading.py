@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from distvae.config import Config
+    from distvae.train.documents import RunInfo
 
 SWEEP_KEYS = (
     "name",
@@ -38,7 +39,7 @@ class RunResults:
     """Everything that a run left in its folder."""
 
     folder: Path
-    info: Mapping[str, Any]
+    info: "RunInfo"
     """The contents of run.json: program, machine and data."""
     epochs: list[dict[str, float]]
     stages: list[dict[str, Any]]
@@ -61,7 +62,7 @@ class RunResults:
         """The resolved configuration."""
         from distvae.train.run import read_config
 
-        return read_config(self.folder, dict(self.info))
+        return read_config(self.folder, self.info)
 
     @property
     def unit(self) -> str:

@@ -1,19 +1,22 @@
-"""The same bits from every worker of a training, and from a training that goes on."""
+"""The setting `train.bits`: the same bits from every worker, and from a run that is resumed."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 
 from distvae.config import Train
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.numerics.arithmetic import Arithmetic, choose_library
 from distvae.train import devices
-from distvae.train.checkpoint import read_manifest
+from distvae.train.checkpoint import read_document, read_manifest
+from distvae.train.documents import RunInfo
 from distvae.train.team import ALONE, Team
 
+Facts = Mapping[str, Plain]
+"""Recorded facts of an `Arithmetic`."""
 WAY_OUT = "the same expected, or train.bits=any to accept the difference"
 
 
@@ -23,80 +26,77 @@ def agree_on_arithmetic(
     team: Team = ALONE,
     folder: Folder | None = None,
 ) -> Arithmetic:
-    """Return how this worker has to compute: as the run in a folder did so far, or else as the
-    first worker does.
+    """Return how this worker has to compute: as the run in a folder did, or else as worker 0 does.
 
-    A worker that cannot is refused, unless `train.bits` is `any`.
+    Raise `Refusal` if a worker cannot, unless `train.bits` is `any`.
     """
     device = device or devices.select_device(config.device)
     recorded = recorded_arithmetic(folder) if folder and team.rank == 0 else {}
-    first = recorded or _own(config, device, {}).facts()
-    recorded, reference = team.gather([recorded, first])[0]
-    own = _own(config, device, reference)
-    lacking = team.gather(own.differences(reference))
+    of_worker_0: Facts = recorded or _arithmetic_for(config, device, {}).facts()
+    recorded, reference = team.gather([recorded, of_worker_0])[0]
+    chosen = _arithmetic_for(config, device, reference)
+    differences = team.gather(chosen.differences(reference))
     if config.bits == "same":
-        _refuse(lacking, str(folder) if recorded else "")
-    return own
+        _refuse_differences(differences, str(folder) if recorded else "")
+    return chosen
 
 
-def check_same_arithmetic(
-    config: Train, recorded: Mapping[str, Any], where: str, device: torch.device
-) -> None:
-    """Refuse to go on on this machine with what was computed in another way."""
-    _refuse([_own(config, device, recorded).differences(recorded)], where)
+def check_same_arithmetic(config: Train, recorded: Facts, where: str, device: torch.device) -> None:
+    """Raise `Refusal` if this machine would compute differently from what was recorded."""
+    chosen = _arithmetic_for(config, device, recorded)
+    _refuse_differences([chosen.differences(recorded)], where)
 
 
-def recorded_arithmetic(folder: Folder) -> Mapping[str, Any]:
-    """Return how the run in a folder computed its last checkpoint, or began; nothing where that was
-    not recorded.
-    """
-    if folder.has("last.json") and "arithmetic" in (
-        facts := read_manifest(folder, "last.json")["facts"]
-    ):
-        return dict(facts["arithmetic"])
-    return (
-        dict(read_manifest(folder, "run.json").get("arithmetic", {}))
-        if folder.has("run.json")
-        else {}
-    )
+def recorded_arithmetic(folder: Folder) -> Facts:
+    """Return how a run computed its last checkpoint, or its beginning, or {} if not recorded."""
+    if folder.has("last.json"):
+        facts = read_manifest(folder, "last.json")["facts"]
+        if "arithmetic" in facts:
+            return facts["arithmetic"]
+    if folder.has("run.json"):
+        return dict(read_document(folder, "run.json").get("arithmetic", {}))
+    return {}
 
 
 @contextmanager
-def run_arithmetic(info: Mapping[str, Any]) -> Iterator[None]:
-    """Compute with the library and threads that run.json names, so that judging a run later gives
-    the same figures.
-    """
+def run_arithmetic(info: RunInfo) -> Iterator[None]:
+    """Compute with the library and threads of a run, so that evaluation gives the same figures."""
     recorded = info.get("arithmetic", {})
-    with ExitStack() as stack:
-        if recorded:
-            own = Arithmetic.of_process(
-                choose_library("auto", recorded), recorded["threads"], torch.device("cpu")
-            )
-            stack.enter_context(own.applied())
+    if not recorded:
+        yield
+        return
+    library, threads = choose_library("auto", recorded), _recorded_threads(recorded)
+    arithmetic = Arithmetic.of_process(
+        library, threads or torch.get_num_threads(), torch.device("cpu")
+    )
+    with arithmetic.applied():
         yield
 
 
-def _own(config: Train, device: torch.device, reference: Mapping[str, Any]) -> Arithmetic:
-    """Return how this worker computes by its settings, and by a reference where they leave a
-    choice.
-    """
+def _arithmetic_for(config: Train, device: torch.device, reference: Facts) -> Arithmetic:
+    """Return how this worker computes by its settings, and by the reference where they are open."""
     products = choose_library(config.products, reference)
     if config.products == "onednn" and products != "onednn":
         raise Refusal(
             "train.products: 'onednn', which multiplies with less than float32's precision on this"
             " processor"
         )
-    threads = config.threads or reference.get("threads") or torch.get_num_threads()
+    threads = config.threads or _recorded_threads(reference) or torch.get_num_threads()
     return Arithmetic.of_process(products, threads, device)
 
 
-def _refuse(lacking: list[list[str]], run: str) -> None:
-    """Refuse to go on with a run, or to train together, where a worker would compute other bits."""
-    for rank, differences in enumerate(lacking):
-        if differences:
-            who = f"worker {rank} of {len(lacking)}" if len(lacking) > 1 else "this machine"
-            what = f"the run so far, in {run}" if run else "worker 0"
+def _recorded_threads(facts: Facts) -> int | None:
+    threads = facts.get("threads")
+    return threads if isinstance(threads, int) else None
+
+
+def _refuse_differences(differences: list[list[str]], run: str) -> None:
+    """Raise `Refusal` for the first worker whose arithmetic differs."""
+    for rank, found in enumerate(differences):
+        if found:
+            who = f"worker {rank} of {len(differences)}" if len(differences) > 1 else "this machine"
+            reference = f"the run so far, in {run}" if run else "worker 0"
             raise Refusal(
-                f"{who} would compute other last digits than {what}: {', '.join(differences)};"
+                f"{who} would compute other last digits than {reference}: {', '.join(found)};"
                 f" {WAY_OUT}"
             )

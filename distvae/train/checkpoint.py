@@ -1,87 +1,88 @@
-"""Checkpoints: a safetensors file named by its content, and a JSON manifest that names and checks
-it.
+"""Checkpoints: a safetensors file named by its content, and a JSON manifest with its checksum.
 
-The tensors are written first and the manifest replaced last, so a crash at any moment leaves the
-old one whole. The last two states of a training are kept: should a file of the newer be lost, there
-is the one before it.
+The tensors are written first and the manifest is replaced last, so a crash at any moment leaves the
+old checkpoint intact. The last two states of a training are kept, in case a file of the newer one
+is lost.
 """
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json
+from distvae.train.documents import CheckpointFacts, Manifest
 
 VERSION = 1
 MANIFESTS = ("best.json", "last.json", "previous.json")
-"""What checkpoints there are: the best weights, the state to go on from, and the state before that.
-"""
-
-NEEDED = ("tensors", "sha256", "facts")
-"""What each of them says."""
+"""The checkpoints of a run: the best weights, the last state, and the state before that."""
+REQUIRED_KEYS = ("tensors", "sha256", "facts")
+"""The keys that each manifest has."""
+TENSOR_FILES = ("best-", "last-", "population-")
+"""The beginnings of the names of files that manifests refer to."""
 
 Place = str | Path | Folder
 
 
-def save(place: Place, name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def save(place: Place, name: str, tensors: dict[str, Tensor], facts: CheckpointFacts) -> None:
     """Write the checkpoint of a name, replacing the one before."""
     folder = Folder.of(place)
-    folder.write(f"{name}.json", _stored(folder, name, tensors, facts))
+    folder.write(f"{name}.json", _write_tensors(folder, name, tensors, facts))
     delete_unreferenced(folder)
 
 
-def _stored(folder: Folder, name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
-    """Write tensors to a new file; the manifest that will name it."""
+def _write_tensors(
+    folder: Folder, name: str, tensors: dict[str, Tensor], facts: CheckpointFacts
+) -> bytes:
+    """Write tensors to a new file, and return the content of the manifest that names it."""
     from safetensors.torch import save as pack
 
     content = pack({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:12]}.safetensors"
     folder.write(file, content)
-    manifest = {"version": VERSION, "tensors": file, "sha256": digest, "facts": facts}
+    manifest: Manifest = {"version": VERSION, "tensors": file, "sha256": digest, "facts": facts}
     return json.dumps(manifest, indent=1).encode()
 
 
-def save_last(folder: Folder, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write the last state, which names the best weights until then; what was the last is the
-    previous one now.
+def save_last(folder: Folder, tensors: dict[str, Tensor], facts: CheckpointFacts) -> None:
+    """Write the last state, with the manifest of the best weights. The old one becomes `previous`.
 
-    A state saved twice, as by Ctrl-C right after an epoch, replaces itself: the previous one stays
-    an earlier one.
+    A state saved twice, as by Ctrl-C right after an epoch, replaces itself, so that `previous`
+    stays an earlier one.
     """
     best = read_manifest(folder, "best.json") if folder.has("best.json") else None
-    manifest = _stored(folder, "last", tensors, facts | {"best": best})
-    if folder.has("last.json") and _reached(
-        read_manifest(folder, "last.json")["facts"]
-    ) != _reached(facts):
-        folder.write("previous.json", folder.read("last.json"))
+    manifest = _write_tensors(folder, "last", tensors, {**facts, "best": best})
+    if folder.has("last.json"):
+        old = read_manifest(folder, "last.json")
+        if _epoch_and_batch(old["facts"]) != _epoch_and_batch(facts):
+            folder.write("previous.json", folder.read("last.json"))
     folder.write("last.json", manifest)
     delete_unreferenced(folder)
 
 
-def _reached(facts: dict[str, Any]) -> tuple[int, int]:
-    """How far the training was whose state was saved."""
+def _epoch_and_batch(facts: CheckpointFacts) -> tuple[int, int]:
     return facts["position"]["epoch"], facts["position"]["batch"]
 
 
 def previous_epoch(folder: Folder) -> int | None:
-    """The epoch of the state before the last, if one is kept."""
-    kept = folder.read("previous.json") if folder.has("previous.json") else b""
-    if not kept or (
-        folder.has("last.json") and folder.read("last.json") == kept
-    ):  # it has been gone back to
+    """Return the epoch of the state before the last, or None if no such state is kept."""
+    content = folder.read("previous.json") if folder.has("previous.json") else b""
+    was_restored = folder.has("last.json") and folder.read("last.json") == content
+    if not content or was_restored:
         return None
-    return _reached(read_manifest(folder, "previous.json")["facts"])[0]
+    epoch, _ = _epoch_and_batch(read_manifest(folder, "previous.json")["facts"])
+    return epoch
 
 
 def restore_previous(folder: Folder) -> int:
-    """Make the previous state the last again; the epoch it goes on from."""
-    if (epoch := previous_epoch(folder)) is None:
+    """Make the previous state the last again, and return its epoch."""
+    epoch = previous_epoch(folder)
+    if epoch is None:
         raise Refusal(
             f"{folder}: no checkpoint before the last is kept; --resume without --previous expected"
         )
@@ -91,12 +92,14 @@ def restore_previous(folder: Folder) -> int:
 
 
 def restore_best(folder: Folder) -> None:
-    """Make the best weights those that the last state knows; what was better since then is trained
-    again.
+    """Restore the best weights that the last state knows.
+
+    Later weights may have been better, but their epochs are trained again.
     """
-    facts = (
-        read_manifest(folder, "last.json")["facts"] if folder.has("last.json") else {"best": None}
-    )
+    if not folder.has("last.json"):
+        folder.delete("best.json")
+        return
+    facts = read_manifest(folder, "last.json")["facts"]
     if facts.get("best"):
         folder.write("best.json", json.dumps(facts["best"], indent=1).encode())
     elif "best" in facts:
@@ -108,20 +111,25 @@ def delete_unreferenced(folder: Folder) -> None:
     needed: set[str] = set()
     for name in MANIFESTS:
         if folder.has(name):
-            manifest = read_manifest(folder, name)
-            facts = manifest["facts"]
-            needed |= {
-                manifest["tensors"],
-                *(kept["file"] for kept in facts.get("populations", [])),
-            }
-            needed |= {facts["best"]["tensors"]} if facts.get("best") else set()
+            needed |= _referenced_files(read_manifest(folder, name))
     for file in folder.list_files():
-        if file not in needed and file.lstrip(".").startswith(("best-", "last-", "population-")):
+        if file not in needed and file.lstrip(".").startswith(TENSOR_FILES):
             folder.delete(file)
 
 
-def load(place: Place, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a checkpoint, after its checksum has been checked."""
+def _referenced_files(manifest: Manifest) -> set[str]:
+    facts = manifest["facts"]
+    files = {manifest["tensors"]}
+    for population in facts.get("populations", []):
+        files.add(population["file"])
+    best = facts.get("best")
+    if best:
+        files.add(best["tensors"])
+    return files
+
+
+def load(place: Place, name: str) -> tuple[dict[str, Tensor], CheckpointFacts]:
+    """Return the tensors and facts of a checkpoint, after verifying its checksum."""
     from safetensors.torch import load as unpack
 
     folder = Folder.of(place)
@@ -130,7 +138,7 @@ def load(place: Place, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content = folder.read(file)
     except OSError as error:
-        raise Refusal(f"{folder}/{file}: {read_error(error)}; {name}.json names it") from error
+        raise Refusal(f"{folder}/{file}: {_reason(error)}; {name}.json names it") from error
     if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
         raise Refusal(
             f"{folder}/{file}: altered or damaged: its checksum is not the one in {name}.json"
@@ -138,17 +146,30 @@ def load(place: Place, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return unpack(content), manifest["facts"]
 
 
-def read_manifest(place: Place, name: str) -> dict[str, Any]:
-    """A JSON file of a version this program knows."""
+def read_manifest(place: Place, name: str) -> Manifest:
+    """Return the manifest of a checkpoint."""
+    document = read_document(place, name)
+    for key in REQUIRED_KEYS:
+        if key not in document:
+            raise Refusal(
+                f"{Folder.of(place)}/{name}: altered or damaged: no '{key}' in it; the one that"
+                " training wrote expected"
+            )
+    return cast(Manifest, document)
+
+
+def read_document(place: Place, name: str) -> dict[str, Any]:
+    """Return a JSON file of a run folder, if its version is known."""
     folder = Folder.of(place)
     try:
         content = folder.read(name)
     except OSError as error:
         raise Refusal(
-            f"{folder}/{name}: {read_error(error)}; a file that training writes is expected"
+            f"{folder}/{name}: {_reason(error)}; a file that training writes is expected"
         ) from error
-    manifest = parse_json(content, f"{folder}/{name}")
-    if not isinstance(version := manifest.get("version"), int):
+    document = parse_json(content, f"{folder}/{name}")
+    version = document.get("version")
+    if not isinstance(version, int):
         raise Refusal(
             f"{folder}/{name}: altered or damaged: no 'version' in it; the one that training wrote"
             " expected"
@@ -158,16 +179,10 @@ def read_manifest(place: Place, name: str) -> dict[str, Any]:
             f"{folder}/{name}: written by a newer distvae (format {version}; {VERSION} is known"
             " here); upgrade to read it"
         )
-    if name in MANIFESTS and (missing := [key for key in NEEDED if key not in manifest]):
-        raise Refusal(
-            f"{folder}/{name}: altered or damaged: no '{missing[0]}' in it; the one that training"
-            " wrote expected"
-        )
-    return manifest
+    return document
 
 
-def read_error(error: OSError) -> str:
-    """Why a file cannot be read, in a few words."""
-    return (
-        "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
-    )
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return error.strerror or str(error)

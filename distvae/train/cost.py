@@ -1,12 +1,11 @@
-"""What a training asks of this machine's memory, reckoned before any of it is taken.
+"""Estimate the memory that a training needs, before any of it is allocated.
 
-What is reckoned is the least that it takes, so that nothing is refused that might do.
+The estimate is a lower bound, so that nothing is refused that might work.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 
@@ -29,20 +28,21 @@ from distvae.models.nets import Pyramid
 from distvae.models.population import words_of
 
 NUMBER, WORD = 4, 8
-"""Bytes of a number that is computed with, and of 64 bits of a state."""
-LEARNT = 4
+"""Bytes of a float32, and of 64 bits of a state."""
+NUMBERS_A_PARAMETER = 4
 """Numbers for each parameter: itself, its gradient, and two moments."""
-VALUES = "data (values of a data point)"
-"""What is blamed where these are many."""
-DRAWN = 3
+DATA_VALUES = "data (values of a data point)"
+"""The name in messages for the width of the data."""
+DRAWS_A_STATE = 3
 """First states drawn for each that is kept."""
-Settings = dict[str, Any]
-"""Dotted keys and values."""
+
+Settings = Mapping[str, int | Sequence[int]]
+"""Values by dotted keys."""
 
 
 @dataclass(frozen=True)
 class DataSize:
-    """How much a training is to learn from."""
+    """The size of the data to train on."""
 
     rows: int
     dims: int
@@ -50,21 +50,21 @@ class DataSize:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataSize":
-        """Return how much there is of a dataset to train on."""
+        """Return the size of a dataset's training split."""
         return cls(len(dataset.splits["train"]), dataset.dims, dataset.shape)
 
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """Bytes, and the settings that decide how many."""
+    """Bytes of memory for one purpose, and the settings that decide how many."""
 
     what: str
     count: int
     settings: Settings
 
     @property
-    def blamed(self) -> str:
-        """Return the setting with the largest number, which is the first to lower."""
+    def largest_setting(self) -> str:
+        """Return the setting with the largest number, which should be lowered first."""
         name = max(self.settings, key=lambda key: _largest(self.settings[key]))
         return f"{name}: {shown(self.settings[name])}"
 
@@ -72,44 +72,43 @@ class MemoryCost:
 def check_fits_in_memory(
     config: Config, data: DataSize, workers: int = 1, holds: bool = True, free: int | None = None
 ) -> None:
-    """Refuse a training that takes more memory than this machine has free; whether it holds
-    populations is told.
+    """Raise `Refusal` if a training needs more memory than this machine has free.
+
+    `holds` says whether the process holds the populations itself.
     """
-    demands, left = (
-        list(estimate_cost(config, data, workers)),
-        available_memory() if free is None else free,
-    )
-    needed = sum(demand.count for demand in demands)
-    if needed > left:
-        largest = max(demands, key=lambda demand: demand.count)
+    if free is None:
+        free = available_memory()
+    costs = list(estimate_cost(config, data, workers))
+    needed = sum(cost.count for cost in costs)
+    if needed > free:
+        largest = max(costs, key=lambda cost: cost.count)
         raise Refusal(
-            f"{largest.blamed}: {largest.what} need {gigabytes(largest.count)} of memory, all that"
-            f" is needed is {gigabytes(needed)}, and {gigabytes(left)} are free; less expected"
+            f"{largest.largest_setting}: {largest.what} need {gigabytes(largest.count)} of memory,"
+            f" all that is needed is {gigabytes(needed)}, and {gigabytes(free)} are free; less"
+            " expected"
         )
-    if holds and isinstance(config.estep, Truncation) and config.estep.mapped is None:
-        check_populations_fit(
-            left, data.rows // workers, config.estep.states, words_of(config.model.latent)
-        )
+    estep = config.estep
+    if holds and isinstance(estep, Truncation) and estep.mapped is None:
+        rows, words = data.rows // workers, words_of(config.model.latent)
+        check_populations_fit(free, rows, estep.states, words)
 
 
 def estimate_cost(config: Config, data: DataSize, workers: int = 1) -> Iterator[MemoryCost]:
-    """Yield what one of several workers takes. What a GPU holds is not reckoned, but what is made
-    here for it.
+    """Yield the memory that each of several workers needs.
+
+    Memory of a GPU is not counted, only what is created on the CPU before it is moved there.
     """
-    here = config.train.device == "cpu" or not torch.cuda.is_available()
-    count = count_parameters(config, data)
-    yield MemoryCost(
-        f"{count:,} parameters", count * NUMBER * (LEARNT if here else 1), _sizes(config, data)
-    )
-    if here:
-        yield _of_a_batch(config, data, workers)
-        yield from _of_a_visit(config, data, workers)
+    on_cpu = config.train.device == "cpu" or not torch.cuda.is_available()
+    parameters = count_parameters(config, data)
+    numbers = parameters * (NUMBERS_A_PARAMETER if on_cpu else 1)
+    yield MemoryCost(f"{parameters:,} parameters", numbers * NUMBER, _model_settings(config, data))
+    if on_cpu:
+        yield _batch_cost(config, data, workers)
+        yield from _search_costs(config, data, workers)
 
 
 def count_parameters(config: Config, data: DataSize) -> int:
-    """Return how many numbers the model and its E-step learn, or 0 of families that are not known
-    here.
-    """
+    """Return how many numbers the model and its E-step learn, or 0 for an unknown family."""
     model, estep = config.model, config.estep
     if isinstance(model, TVAEModel):
         return _linear((model.latent, *model.hidden, data.dims))
@@ -117,13 +116,13 @@ def count_parameters(config: Config, data: DataSize) -> int:
         return 0
     states = model.columns if isinstance(model, SDMModel) else model.latent
     heads = {VSCModel: 3, GumbelModel: 1}.get(type(model), 2)
-    inwards, features = _net(estep, (data.dims,), data, "estep")
-    outwards, _ = _net(model, (model.latent,), data, "model")
-    return inwards + outwards + _linear((features, heads * states)) + _beside(model, data.dims)
+    encoder, features = _encoder(estep, data)
+    head = _linear((features, heads * states))
+    return encoder + head + _decoder(model, data) + _other_parameters(model, data.dims)
 
 
-def _beside(model: Decoder, dims: int) -> int:
-    """Return how many numbers a model learns beside its nets."""
+def _other_parameters(model: Decoder, dims: int) -> int:
+    """Return how many numbers a model learns beside its networks."""
     if isinstance(model, SDMModel):
         return model.latent * model.columns
     if isinstance(model, VSCModel) and model.prior == "pseudo":
@@ -131,72 +130,75 @@ def _beside(model: Decoder, dims: int) -> int:
     return 0
 
 
-def _net(net: Net, start: tuple[int, ...], data: DataSize, section: str) -> tuple[int, int]:
-    """Return how many numbers an encoder (whose section is `estep`) or a decoder learns, and its
-    last width inwards.
-    """
-    outwards = section == "model"
+def _encoder(net: Net, data: DataSize) -> tuple[int, int]:
+    """Return how many numbers an encoder learns, and its last width."""
     if net.net == "flat":
-        widths = (*start, *net.hidden, data.dims) if outwards else (*start, *net.hidden)
+        widths = (data.dims, *net.hidden)
         return _linear(widths), widths[-1]
-    pyramid = Pyramid(net, data.shape, section)
-    channels = pyramid.channels[::-1] if outwards else pyramid.channels
-    filters = sum(net.kernel**2 * a * b + b for a, b in pairwise(channels))
-    widths = (*start, *net.hidden, pyramid.dims) if outwards else (pyramid.dims, *net.hidden)
-    return filters + _linear(widths), widths[-1]
+    pyramid = Pyramid(net, data.shape, "estep")
+    widths = (pyramid.dims, *net.hidden)
+    return _convolutions(net, pyramid.channels) + _linear(widths), widths[-1]
+
+
+def _decoder(model: Decoder, data: DataSize) -> int:
+    """Return how many numbers a decoder learns."""
+    if model.net == "flat":
+        return _linear((model.latent, *model.hidden, data.dims))
+    pyramid = Pyramid(model, data.shape, "model")
+    dense = _linear((model.latent, *model.hidden, pyramid.dims))
+    return _convolutions(model, pyramid.channels[::-1]) + dense
+
+
+def _convolutions(net: Net, channels: Sequence[int]) -> int:
+    return sum(net.kernel**2 * a * b + b for a, b in pairwise(channels))
 
 
 def _linear(widths: Sequence[int]) -> int:
     return sum(a * b + b for a, b in pairwise(widths))
 
 
-def _of_a_batch(config: Config, data: DataSize, workers: int) -> MemoryCost:
-    """Return what is kept of a batch for its gradient: the output of each layer."""
+def _batch_cost(config: Config, data: DataSize, workers: int) -> MemoryCost:
+    """Return the memory of a batch for its gradient: the output of each layer."""
     batch = min(config.train.batch, data.rows) // workers
     hidden = [getattr(part, "hidden", ()) for part in (config.model, config.estep)]
     widths = 2 * data.dims + sum(map(sum, hidden)) + config.model.latent
-    return MemoryCost(
-        f"batches of {batch:,} rows",
-        batch * widths * NUMBER,
-        {"train.batch": batch, **_sizes(config, data)},
-    )
+    settings = {"train.batch": batch, **_model_settings(config, data)}
+    return MemoryCost(f"batches of {batch:,} rows", batch * widths * NUMBER, settings)
 
 
-def _of_a_visit(config: Config, data: DataSize, workers: int) -> Iterator[MemoryCost]:
-    """Yield what populations take while a block is visited, and when their first states are
-    drawn.
-    """
-    estep, width = config.estep, words_of(config.model.latent)
+def _search_costs(config: Config, data: DataSize, workers: int) -> Iterator[MemoryCost]:
+    """Yield the memory for searching a block, and for drawing the first states."""
+    estep, latent = config.estep, config.model.latent
     if not isinstance(estep, Truncation):
         return
     block, new = min(estep.block, data.rows) // workers, estep.new_states
-    kept: Settings = {"estep.states": estep.states, "model.latent": config.model.latent}
-    told = f"{block:,} rows with {estep.states:,} states kept and {new:,} new ones each"
-    visited = block * (estep.states + new) * (width * WORD + NUMBER)
-    yield MemoryCost(told, visited, {"estep.block": block} | kept | _searched(estep))
-    yield MemoryCost("the first states", DRAWN * estep.states * config.model.latent * WORD, kept)
+    population = {"estep.states": estep.states, "model.latent": latent}
+    state_bytes = words_of(latent) * WORD + NUMBER
+    yield MemoryCost(
+        f"{block:,} rows with {estep.states:,} states kept and {new:,} new ones each",
+        block * (estep.states + new) * state_bytes,
+        {"estep.block": block, **population, **_search_settings(estep)},
+    )
+    first = DRAWS_A_STATE * estep.states * latent * WORD
+    yield MemoryCost("the first states", first, population)
 
 
-def _searched(estep: Truncation) -> Settings:
+def _search_settings(estep: Truncation) -> Settings:
     """Return the settings that decide how many new states a search makes."""
     names = ("draws", "parents", "children", "generations")
     return {f"estep.{name}": getattr(estep, name) for name in names if hasattr(estep, name)}
 
 
-def _sizes(config: Config, data: DataSize) -> Settings:
+def _model_settings(config: Config, data: DataSize) -> Settings:
     """Return the settings that decide how large a model is."""
-    names = {
-        "model": ("latent", "hidden", "channels", "atoms", "pseudo_inputs"),
-        "estep": ("hidden", "channels"),
-    }
-    parts = {"model": config.model, "estep": config.estep}
-    found = {
-        f"{s}.{name}": getattr(parts[s], name, None)
-        for s, fields in names.items()
-        for name in fields
-    }
-    return {name: value for name, value in found.items() if value} | {VALUES: data.dims}
+    found: dict[str, int | Sequence[int]] = {}
+    for name in ("latent", "hidden", "channels", "atoms", "pseudo_inputs"):
+        found[f"model.{name}"] = getattr(config.model, name, 0)
+    for name in ("hidden", "channels"):
+        found[f"estep.{name}"] = getattr(config.estep, name, 0)
+    given = {name: value for name, value in found.items() if value}
+    return {**given, DATA_VALUES: data.dims}
 
 
-def _largest(value: Any) -> int:
-    return max(value) if isinstance(value, Sequence) else int(value)
+def _largest(value: int | Sequence[int]) -> int:
+    return max(value) if isinstance(value, Sequence) else value

@@ -1,4 +1,4 @@
-"""Which device a process trains on, and which teams may add up over NCCL."""
+"""Choose the device that a process trains on, and tell whether a team can use NCCL."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 def select_device(name: str, assigned: Sequence[int] | None = None) -> torch.device:
-    """Return the device that this process trains on, by what torch finds here; see `choose`."""
+    """Return the device of this process, by what torch finds here; see `choose_device`."""
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return choose_device(name, visible, assigned, int(os.environ.get("LOCAL_RANK", "0")))
 
@@ -19,11 +19,11 @@ def select_device(name: str, assigned: Sequence[int] | None = None) -> torch.dev
 def choose_device(
     name: str, visible: int, assigned: Sequence[int] | None = None, rank: int = 0
 ) -> torch.device:
-    """Return the device for a setting of `train.device`, where torch sees so many CUDA devices.
+    """Return the device for a setting of `train.device`, if torch sees `visible` CUDA devices.
 
-    Under Ray it is the first of the devices that were assigned to this process, and the CPU if
-    there are none. Without Ray, where nobody assigns devices (None), the processes of a machine
-    take them in turns, by their ranks there.
+    Under Ray it is the first device that was assigned to this process, or the CPU if none was.
+    Without Ray (`assigned` is None) the processes of a machine take the devices in turns, by their
+    local ranks.
     """
     if name == "cpu":
         return CPU
@@ -33,29 +33,27 @@ def choose_device(
         )
     if not visible:
         return _cpu_instead(name, "torch finds no CUDA device here", "cpu or auto")
-    place = rank % visible if assigned is None else assigned[0]
-    if place >= visible:
+    index = rank % visible if assigned is None else assigned[0]
+    if index >= visible:
         raise Refusal(
-            f"train.device: Ray assigned this process GPU {place}, but torch finds {visible} here; "
+            f"train.device: Ray assigned this process GPU {index}, but torch finds {visible} here; "
             "as many as 'ray start --num-gpus' was told expected, or train.device=cpu"
         )
-    return torch.device("cuda", place)
+    return torch.device("cuda", index)
 
 
-def _cpu_instead(name: str, reason: str, remedy: str) -> torch.device:
-    """Return the CPU, or refuse if a GPU was asked for."""
+def _cpu_instead(name: str, reason: str, expected: str) -> torch.device:
+    """Return the CPU, or raise `Refusal` if the setting asks for a GPU."""
     if name == "cuda":
-        raise Refusal(f"train.device: 'cuda', but {reason}; {remedy} expected")
+        raise Refusal(f"train.device: 'cuda', but {reason}; {expected} expected")
     return CPU
 
 
 def gpu_id(device: torch.device) -> str:
-    """Return a name for a GPU that no other GPU has, on any machine; nothing for other devices."""
+    """Return the unique id of a GPU, or '' for another device."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
-def have_distinct_gpus(identities: Sequence[str]) -> bool:
-    """Return whether all workers of a team have GPUs, and no two the same one: NCCL refuses to
-    share.
-    """
-    return all(identities) and len(set(identities)) == len(identities)
+def have_distinct_gpus(gpu_ids: Sequence[str]) -> bool:
+    """Return whether every worker has a GPU of its own, which NCCL requires."""
+    return all(gpu_ids) and len(set(gpu_ids)) == len(gpu_ids)

@@ -1,49 +1,61 @@
-"""What happens to the workers of a run beside their training, as the run folder keeps it, and in
-words.
-"""
+"""The events of a run: starts with some number of workers, and machines that will be lost."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from distvae.files.storage import Folder
-from distvae.train.checkpoint import read_manifest
+from distvae.train.checkpoint import Place, read_manifest
+from distvae.train.documents import Event
+from distvae.train.run import read_records
 
 EVENTS = "events.jsonl"
-"""When training began or went on, from which epoch, with how many workers; and when machines were
-to be taken away.
-"""
+"""The file of a run folder with its events, one a line."""
 
 
 def record_event(
     folder: Folder, workers: int, shards: Sequence[Mapping[str, float]], leaving: int = 0
 ) -> None:
-    """Write down that training begins or goes on, and what the shards then hold; or that machines
-    will leave.
+    """Record that training starts or goes on, with what each shard holds.
+
+    With `leaving`, record that so many machines will be taken away.
     """
-    last = read_manifest(folder, "last.json") if folder.has("last.json") else None
-    epoch = int(last["facts"]["position"]["epoch"]) if last else 0
-    held = {name: [shard[name] for shard in shards] for name in ("rows", "bytes")}
-    event = {"epoch": epoch, "workers": workers, "leaving": leaving, "time": time.time(), **held}
+    epoch = 0
+    if folder.has("last.json"):
+        epoch = int(read_manifest(folder, "last.json")["facts"]["position"]["epoch"])
+    event: Event = {
+        "epoch": epoch,
+        "workers": workers,
+        "leaving": leaving,
+        "time": time.time(),
+        "rows": [shard["rows"] for shard in shards],
+        "bytes": [shard["bytes"] for shard in shards],
+    }
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
 
-def starts_of(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that tell of a beginning, not of machines that will leave."""
+def read_events(place: Place) -> list[Event]:
+    """Return the events of a run, in order."""
+    return cast(list[Event], read_records(place, EVENTS))
+
+
+def starts_of(events: Sequence[Event]) -> list[Event]:
+    """Return the events at which training started or went on."""
     return [event for event in events if not event.get("leaving")]
 
 
-def describe_event(event: Mapping[str, float], count: int) -> str:
-    """What to say of an event, when training has begun so often."""
+def describe_event(event: Event, start: int) -> str:
+    """Return an event in words; `start` counts the starts until then."""
     if event["leaving"]:
-        return (
-            f"{_counted(event['leaving'], 'machine')} will be taken away; what was trained is saved"
-        )
-    who = _counted(event["workers"], "worker")
-    start = f"from epoch {event['epoch']:.0f}"
-    return f"{who}, {start}" if count == 1 else f"workers lost or changed; {who} go on {start}"
+        machines = _count(event["leaving"], "machine")
+        return f"{machines} will be taken away; what was trained is saved"
+    workers = _count(event["workers"], "worker")
+    epoch = f"from epoch {event['epoch']:.0f}"
+    return (
+        f"{workers}, {epoch}" if start == 1 else f"workers lost or changed; {workers} go on {epoch}"
+    )
 
 
-def _counted(count: float, what: str) -> str:
-    return f"{count:.0f} {what}" + ("s" if count > 1 else "")
+def _count(count: float, noun: str) -> str:
+    return f"{count:.0f} {noun}" + ("s" if count > 1 else "")

@@ -1,10 +1,7 @@
-"""Arrays that a trained model is given by a caller, refused where they cannot be what it was
-trained on.
-"""
+"""Check arrays that a caller passes to a trained model: shape, type, range, missing values."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,63 +12,65 @@ from distvae.data.dataset import LazyRows, Rows
 from distvae.data.family import family_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import LIKELIHOODS
+from distvae.train.documents import RunInfo
 
-BEYOND = 100
-"""So many times the largest value of training is no data of the same units."""
+MAX_RATIO = 100
+"""Ratio to the largest value of training beyond which data must be in other units."""
+SPECTRUM = "power spectrum"
+"""The name of a row of speech data."""
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """What the rows of an array have to be."""
+    """The format that rows of an array must have to suit a trained model."""
 
     name: str
-    """What a caller calls the array."""
+    """The caller's name for the array, for messages."""
     width: int
-    least: float = -math.inf
-    most: float = math.inf
+    low: float = -math.inf
+    high: float = math.inf
     largest: float = math.inf
-    """Of the values that were trained on, without their signs."""
-    gaps: bool = False
-    """Whether values may be missing."""
+    """The largest magnitude in the training data."""
+    may_be_missing: bool = False
+    """Whether values may be NaN."""
     unit: str = "row"
-    """What one data point is."""
+    """The name of one data point."""
 
     @classmethod
-    def by(
-        cls, config: Config, width: int, facts: dict[str, Any], name: str = "x"
-    ) -> "InputFormat":
-        """What a run with a configuration and facts was trained on; runs from before do not know
-        their range.
-        """
-        least, most = LIKELIHOODS[config.model.likelihood].support
-        values = family_of(config.data).values
-        least = max(least, 0.0) if getattr(config.estep, "input", "raw") != "raw" else least
-        if math.isfinite(values.low) or math.isfinite(values.high):
-            least, most = values.low, values.high
-        largest = max(map(abs, facts.get("range", ())), default=math.inf) or math.inf
-        unit = values.row_name or str(facts.get("unit", "row"))
-        return cls(name, width, least, most, largest, values.may_be_missing, unit)
+    def of_run(cls, config: Config, width: int, info: RunInfo, name: str = "x") -> "InputFormat":
+        """Return the format of the data that a run was trained on.
 
-    def table(self, given: ArrayLike | Rows | Tensor) -> Rows:
-        """Return an array of numbers (rows, width); its values are looked at when they are used."""
-        rows = self._rows(given)
+        Early runs did not record the range of their data.
+        """
+        low, high = LIKELIHOODS[config.model.likelihood].support
+        values = family_of(config.data).values
+        if getattr(config.estep, "input", "raw") != "raw":
+            low = max(low, 0.0)
+        if math.isfinite(values.low) or math.isfinite(values.high):
+            low, high = values.low, values.high
+        largest = max(map(abs, info.get("range", ())), default=math.inf) or math.inf
+        unit = values.row_name or str(info.get("unit", "row"))
+        return cls(name, width, low, high, largest, values.may_be_missing, unit)
+
+    def check_table(self, given: ArrayLike | Rows | Tensor) -> Rows:
+        """Return an array of numbers (rows, width). Its values are checked when they are used."""
+        rows = self._as_rows(given)
         shape = tuple(rows.shape)
         if len(shape) != 2:
             raise Refusal(
-                f"{self.name}: {self._told(shape)}; an array {self} expected{self._hint(shape)}"
+                f"{self.name}: {self._describe(shape)}; an array {self} expected{self._hint(shape)}"
             )
         if shape[1] != self.width:
             raise Refusal(f"{self.name}: rows of {shape[1]:,} values; an array {self} expected")
         if not shape[0]:
             raise Refusal(f"{self.name}: no rows; an array {self} with one or more expected")
-        if (kind := np.asarray(rows[:1]).dtype).kind not in "fiub":
-            raise Refusal(f"{self.name}: holds {kind}; real numbers expected")
+        dtype = np.asarray(rows[:1]).dtype
+        if dtype.kind not in "fiub":
+            raise Refusal(f"{self.name}: holds {dtype}; real numbers expected")
         return rows
 
-    def _rows(self, given: ArrayLike | Rows | Tensor) -> Rows:
-        """The array itself where it is one, in memory or not; what only looks like one becomes
-        one.
-        """
+    def _as_rows(self, given: ArrayLike | Rows | Tensor) -> Rows:
+        """Return an array, in memory or not, and convert what can be converted to one."""
         if isinstance(given, Tensor):
             return given.numpy(force=True)
         if isinstance(given, LazyRows):
@@ -84,20 +83,18 @@ class InputFormat:
             ) from error
 
     def __str__(self) -> str:
-        """For a person."""
-        return (
-            f"({self.unit}s, {self.width})"
-            if self.unit != "power spectrum"
-            else f"(power spectra, {self.width})"
-        )
+        """Return the shape in words."""
+        plural = "power spectra" if self.unit == SPECTRUM else f"{self.unit}s"
+        return f"({plural}, {self.width})"
 
-    def _told(self, shape: tuple[int, ...]) -> str:
-        if len(shape) == 1 and self.unit == "power spectrum":
-            return f"{shape[0]:,} values in a row, as of a signal"
-        return f"{shape[0]:,} values in a row" if len(shape) == 1 else f"{len(shape)} axes, {shape}"
+    def _describe(self, shape: tuple[int, ...]) -> str:
+        if len(shape) != 1:
+            return f"{len(shape)} axes, {shape}"
+        hint = ", as of a signal" if self.unit == SPECTRUM else ""
+        return f"{shape[0]:,} values in a row{hint}"
 
     def _hint(self, shape: tuple[int, ...]) -> str:
-        if len(shape) == 1 and self.unit == "power spectrum":
+        if len(shape) == 1 and self.unit == SPECTRUM:
             return "; 'distvae encode RUN FOLDER' takes recordings"
         if math.prod(shape) == self.width:
             return f", such as {self.name}.reshape(1, -1)"
@@ -105,27 +102,29 @@ class InputFormat:
             return f", such as {self.name}.reshape(len({self.name}), -1)"
         return ""
 
-    def values(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return some rows once their values were seen to be such as the model was trained on."""
-        if not self.gaps and np.isnan(block).any():
+    def check_values(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return some rows, or raise `Refusal` if the model was not trained on such values."""
+        if not self.may_be_missing and np.isnan(block).any():
             raise Refusal(
                 f"{self.name}: holds NaN; finite values expected: in data of this kind none is"
                 " missing"
             )
-        low, high = (
-            float(f(block, axis=None, initial=math.nan)) for f in (np.fmin.reduce, np.fmax.reduce)
-        )
-        for value in (low, high):
-            if math.isinf(value):
-                raise Refusal(f"{self.name}: holds an infinite value; finite ones expected")
-            if value < self.least or value > self.most:
-                wanted = f"at least {self.least:g}" + (
-                    f" and at most {self.most:g}" if self.most < math.inf else ""
-                )
-                raise Refusal(f"{self.name}: holds {value:g}; {wanted} expected, as in training")
-            if abs(value) > BEYOND * self.largest:
-                times = f"{abs(value) / self.largest:,.0f} times the largest value of training"
-                raise Refusal(
-                    f"{self.name}: holds {value:g}, {times}; values in the same units expected"
-                )
+        lowest = float(np.fmin.reduce(block, axis=None, initial=math.nan))
+        highest = float(np.fmax.reduce(block, axis=None, initial=math.nan))
+        for value in (lowest, highest):
+            self._check_value(value)
         return block
+
+    def _check_value(self, value: float) -> None:
+        if math.isinf(value):
+            raise Refusal(f"{self.name}: holds an infinite value; finite ones expected")
+        if value < self.low or value > self.high:
+            expected = f"at least {self.low:g}"
+            if self.high < math.inf:
+                expected += f" and at most {self.high:g}"
+            raise Refusal(f"{self.name}: holds {value:g}; {expected} expected, as in training")
+        if abs(value) > MAX_RATIO * self.largest:
+            ratio = f"{abs(value) / self.largest:,.0f} times the largest value of training"
+            raise Refusal(
+                f"{self.name}: holds {value:g}, {ratio}; values in the same units expected"
+            )

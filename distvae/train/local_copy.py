@@ -1,5 +1,6 @@
-"""A run whose folder is on a storage that many machines share, and the copy of it here: all but the
-populations.
+"""Keep a run's state on storage that many machines share, and a copy of its results here.
+
+The copy has everything but the populations.
 """
 
 import json
@@ -9,68 +10,72 @@ from pathlib import Path
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder, without_password
 from distvae.train.checkpoint import delete_unreferenced, read_manifest
+from distvae.train.documents import RunInfo
 from distvae.train.run import read_info
 from distvae.train.run_folder import delete_run
 
-COPIED = ("config.yaml", "epochs.jsonl", "events.jsonl")
-WEIGHTS = ("best", "last")
+COPIED_FILES = ("config.yaml", "epochs.jsonl", "events.jsonl")
+COPIED_CHECKPOINTS = ("best", "last")
 
 
 def state_folder(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
-    """Where a run's state is kept: in its folder here, or below a storage that was named now or
-    when it began.
+    """Return the folder of a run's state: the local one, or one below a storage.
+
+    The storage is the one that is named, or the one that a resumed run began with.
     """
     if storage is None:
-        known = (
-            read_info(local).get("storage") if resume and (local / "run.json").is_file() else None
-        )
-        if known:
-            _refuse_out_of_reach(Folder(known))
-        return Folder(known or local)
-    there = Folder(storage).subfolder(local.name)
-    _refuse_out_of_reach(there)
+        return _recorded_folder(local) if resume else Folder(local)
+    folder = Folder(storage).subfolder(local.name)
+    _check_storage(folder)
     if not resume and not Folder(local).is_empty():
         delete_run(local, force)
     local.mkdir(parents=True, exist_ok=True)
-    return there
+    return folder
 
 
-def _refuse_out_of_reach(folder: Folder) -> None:
+def _recorded_folder(local: Path) -> Folder:
+    """Return the folder of a run's state, as its `run.json` names it."""
+    recorded = read_info(local).get("storage") if (local / "run.json").is_file() else None
+    if not recorded:
+        return Folder(local)
+    folder = Folder(recorded)
+    _check_storage(folder)
+    return folder
+
+
+def _check_storage(folder: Folder) -> None:
     """Write a file and read it again, before anything is computed."""
     folder = folder.with_short_timeout()
     name, content = f"look-{secrets.token_hex(4)}", secrets.token_bytes(8)
     try:
         folder.write(name, content)
-        kept = folder.read(name)
+        returned = folder.read(name)
         folder.delete(name)
     except OSError as error:
-        cause = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise Refusal(
-            f"--storage: {folder}: {cause}; a place that can be written expected"
+            f"--storage: {folder}: {reason}; a place that can be written expected"
         ) from error
-    if kept != content:
+    if returned != content:
         raise Refusal(f"--storage: {folder}: gives back other bytes than were written")
 
 
-def update_local_copy(there: Folder, local: Path) -> None:
-    """Copy here what can be looked at, and delete the weights of earlier copies; nothing where the
-    run is here.
+def update_local_copy(folder: Folder, local_path: Path) -> None:
+    """Copy the results of a run here, and delete the weights of earlier copies.
+
+    Do nothing if the run's state is in the local folder.
     """
-    here = Folder(local)
-    if there.place == here.place or not there.has("run.json"):
+    local = Folder(local_path)
+    if folder.place == local.place or not folder.has("run.json"):
         return
-    for name in COPIED:
-        if there.has(name):
-            here.write(name, there.read(name))
-    for name in WEIGHTS:
-        if there.has(f"{name}.json"):
-            file = read_manifest(there, f"{name}.json")["tensors"]
-            here.write(file, there.read(file))
-            here.write(f"{name}.json", there.read(f"{name}.json"))
-    delete_unreferenced(here)
-    here.write(
-        "run.json",
-        json.dumps(
-            read_info(there) | {"storage": without_password(there.place)}, indent=1
-        ).encode(),
-    )
+    for name in COPIED_FILES:
+        if folder.has(name):
+            local.write(name, folder.read(name))
+    for name in COPIED_CHECKPOINTS:
+        if folder.has(f"{name}.json"):
+            tensors = read_manifest(folder, f"{name}.json")["tensors"]
+            local.write(tensors, folder.read(tensors))
+            local.write(f"{name}.json", folder.read(f"{name}.json"))
+    delete_unreferenced(local)
+    info: RunInfo = {**read_info(folder), "storage": without_password(folder.place)}
+    local.write("run.json", json.dumps(info, indent=1).encode())

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import VALIDATION, Noise, order
 from distvae.train import devices
 from distvae.train.adam import Adam
+from distvae.train.documents import PositionFacts
 from distvae.train.epoch import Epoch
 from distvae.train.schedule import rate
 from distvae.train.step import Ascent, add, assess
@@ -299,7 +300,7 @@ class Trainer:
             details["mstep_seconds"] = trained - beside
         return details
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state(self) -> tuple[dict[str, Tensor], PositionFacts]:
         """Return everything that a resumed run needs: tensors by name, and the position."""
         tensors = weights(self.model, self.estep)
         for i, moments in enumerate(self.adam.moments):
@@ -307,9 +308,9 @@ class Trainer:
                 tensors[f"optimizer.{i}.{name}"] = value
         for name, value in self._together(self.total).items():
             tensors[f"total.{name}"] = value
-        return tensors, asdict(self.position)
+        return tensors, cast(PositionFacts, asdict(self.position))
 
-    def restore(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, Tensor], position: PositionFacts) -> None:
         """Resume from a state."""
         load_weights(self.model, self.estep, tensors)
         self.position = Position(**position)

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Persistent, Posterior, Scheduled
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import EVALUATION, Noise
-from distvae.train.checkpoint import Place, load, read_manifest
+from distvae.train.checkpoint import Place, load, read_document
+from distvae.train.documents import RunInfo
 from distvae.train.inputs import InputFormat
 from distvae.train.weights import load_weights
 
@@ -33,7 +34,7 @@ Array = NDArray[np.float32]
 class Run:
     """A trained model and everything that is known of how it came about."""
 
-    def __init__(self, path: Path, config: Config, info: dict[str, Any], which: str) -> None:
+    def __init__(self, path: Path, config: Config, info: RunInfo, which: str) -> None:
         self.path, self.config, self.info = path, config, info
         self.dims, self.shape = int(info["dims"]), tuple(info.get("shape", ()))
         self.model, self.estep = assemble(config, self.dims, self.shape)
@@ -87,15 +88,17 @@ class Run:
         """(N, D) -> (N, H): the codes of new data, which is refused by its name if it cannot be of
         this kind.
         """
-        expected = InputFormat.by(self.config, self.dims, self.info, name)
-        return self.in_blocks(expected.table(x), lambda block: self.posterior(block).code, expected)
+        expected = InputFormat.of_run(self.config, self.dims, self.info, name)
+        return self.in_blocks(
+            expected.check_table(x), lambda block: self.posterior(block).code, expected
+        )
 
     @torch.no_grad()
     def decode(self, z: ArrayLike | Tensor) -> Array:
         """(N, H) -> (N, D): E[x | z]."""
         expected = InputFormat("z", self.model.code_size, unit="code")
         return self.in_blocks(
-            expected.table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
+            expected.check_table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
         )
 
     @torch.no_grad()
@@ -120,7 +123,7 @@ class Run:
         """
         rows = min(BLOCK, max(1, VALUES // self.dims))
         blocks = (_narrow(data[i : i + rows]) for i in range(0, len(data), rows))
-        checked = blocks if expected is None else map(expected.values, blocks)
+        checked = blocks if expected is None else map(expected.check_values, blocks)
         return np.concatenate([f(torch.as_tensor(block)).numpy() for block in checked])
 
 
@@ -129,7 +132,7 @@ def _narrow(rows: ArrayLike) -> Array:
         return np.array(rows, np.float32, order="C")
 
 
-def read_info(place: Place) -> dict[str, Any]:
+def read_info(place: Place) -> RunInfo:
     """The facts in run.json, or a refusal that says what is not a run folder."""
     folder = Folder.of(place)
     if folder.has("sweep.json"):
@@ -142,10 +145,10 @@ def read_info(place: Place) -> dict[str, Any]:
             f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is"
             " expected"
         )
-    return read_manifest(folder, "run.json")
+    return cast(RunInfo, read_document(folder, "run.json"))
 
 
-def read_config(place: Place, info: dict[str, Any]) -> Config:
+def read_config(place: Place, info: RunInfo) -> Config:
     """The resolved configuration of a run, unless it was altered since."""
     folder = Folder.of(place)
     file = f"{folder}/config.yaml"

@@ -1,12 +1,11 @@
-"""The folder of a run: made or found again, whose it is, what may have changed since it began."""
+"""The folder of a run: create or find it, record who owns it, check what changed since it began."""
 
 import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Unpack
 
 from distvae.config import Config, flatten, to_dict
 from distvae.data.dataset import Dataset
@@ -15,27 +14,38 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
+from distvae.train.documents import RunInfo
 from distvae.train.run import read_config, read_epochs, read_info
 
 OWNER = "owner"
-"""The file of a run folder that says who trains into it."""
-FREE_TO_CHANGE = {"data.path", "estep.mapped", "estep.sweeps", "eval.processes"} | {
-    f"train.{name}" for name in ("device", "threads", "products", "bits")
+"""The file of a run folder that says which training owns it."""
+FREE_TO_CHANGE = {
+    "data.path",
+    "estep.mapped",
+    "estep.sweeps",
+    "eval.processes",
+    "train.device",
+    "train.threads",
+    "train.products",
+    "train.bits",
 }
-"""What may differ when a run goes on: where it runs. Whether it still computes the same bits is for
-`bits.agree`, and whether it is the same data for its digest.
+"""Settings that may change when a run is resumed, because they only say where it runs.
+
+`bits.agree_on_arithmetic` checks that it still computes the same bits, and the digest of the data
+that they are the same.
 """
 
 
 def open_folder(
     config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool
 ) -> bool:
-    """Make the run's folder, or check the one there is; True when there is something to go on
-    from.
+    """Create the folder of a run, or check the existing one.
+
+    Return whether it holds a state to resume from.
     """
     check_run_folder(config, dataset, folder, recipe, resume, force)
     if resume and folder.has("run.json"):
-        _prolong(config, folder)
+        _update_epochs(config, folder)
         return folder.has("last.json")
     if not folder.is_empty():
         delete_run(folder, force)
@@ -46,15 +56,15 @@ def open_folder(
 def check_run_folder(
     config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool
 ) -> None:
-    """Refuse a folder in which the run can neither begin nor go on; change nothing."""
+    """Raise `Refusal` if the run can neither start nor resume in a folder. Change nothing."""
     if resume and folder.has("run.json"):
-        _refuse_other_run(config, dataset, folder, recipe)
+        _check_same_run(config, dataset, folder, recipe)
     elif not folder.is_empty():
-        _refuse_occupied(folder, force)
+        _check_replaceable(folder, force)
 
 
-def _refuse_occupied(folder: Folder, force: bool) -> None:
-    """Refuse to replace what is in a folder, unless it is a run and is to be replaced."""
+def _check_replaceable(folder: Folder, force: bool) -> None:
+    """Raise `Refusal` unless a folder holds a run that may be replaced."""
     if not force:
         raise Refusal(
             f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder"
@@ -63,12 +73,12 @@ def _refuse_occupied(folder: Folder, force: bool) -> None:
 
 
 def delete_run(place: Place, force: bool) -> None:
-    """Delete an earlier run where that is wanted; anything else that exists is refused.
+    """Delete an earlier run with `force`. Refuse to delete anything else.
 
-    It is taken over first, so that a training that goes on in it ends instead of writing on.
+    Ownership is taken first, so that a training that is still running in the folder ends.
     """
     folder = Folder.of(place)
-    _refuse_occupied(folder, force)
+    _check_replaceable(folder, force)
     take_ownership(folder)
     try:
         folder.remove()
@@ -80,18 +90,18 @@ def delete_run(place: Place, force: bool) -> None:
 
 
 class TakenOver(Refusal):
-    """Another training goes on in the folder of this one."""
+    """Another training has taken ownership of the folder of this one."""
 
 
 def take_ownership(folder: Folder) -> str:
-    """Take a run's folder over; whoever trained into it until now will notice."""
+    """Make this process the owner of a run folder, and return the owner's token."""
     token = secrets.token_hex(8)
     folder.write(OWNER, token.encode())
     return token
 
 
 def is_owner(folder: Folder, owner: str) -> bool:
-    """Whether nobody has taken it over since, or deleted it."""
+    """Return whether a token still owns the folder, which may also have been deleted."""
     try:
         return folder.read(OWNER).decode() == owner
     except FileNotFoundError:
@@ -99,8 +109,9 @@ def is_owner(folder: Folder, owner: str) -> bool:
 
 
 def check_ownership(folder: Folder, owner: str) -> None:
-    """Stop a training whose folder another one has taken over, such as a worker whose driver is
-    gone.
+    """Raise `TakenOver` if another training owns the folder.
+
+    This ends, for example, a worker that has outlived its driver.
     """
     if not is_owner(folder, owner):
         raise TakenOver(
@@ -109,25 +120,29 @@ def check_ownership(folder: Folder, owner: str) -> None:
         )
 
 
-def _refuse_other_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
-    """Refuse to go on with a run of another recipe, other settings that matter, or other data."""
+def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
+    """Raise `Refusal` to resume a run of another recipe, other settings, or other data."""
     info = read_info(folder)
     if recipe and info["recipe"] != recipe:
         raise Refusal(
             f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder"
             " expected"
         )
-    stored = read_config(folder, info)
-    before, now = flatten(stored), flatten(config)
-    free = FREE_TO_CHANGE | ({"train.epochs"} if config.train.schedule != "cosine" else set())
+    before, now = flatten(read_config(folder, info)), flatten(config)
+    free = set(FREE_TO_CHANGE)
+    if config.train.schedule != "cosine":
+        free.add("train.epochs")
     for name in now.keys() | before.keys():
-        if name not in free and now.get(name) != before.get(name):
-            then = f"but {before.get(name)!r} in the run in {folder}"
-            then += ", whose rate is made for so many" if name == "train.epochs" else ""
-            raise Refusal(
-                f"{name}: {now.get(name)!r}, {then}; --resume goes on"
-                f" unchanged{_as_before(name, before)}"
-            )
+        old, new = before.get(name), now.get(name)
+        if old == new or name in free:
+            continue
+        reason = ", whose rate is made for so many" if name == "train.epochs" else ""
+        # a word can be repeated in the hint as it is
+        hint = f", with {name}={old}" if isinstance(old, str) and old.isidentifier() else ""
+        raise Refusal(
+            f"{name}: {new!r}, but {old!r} in the run in {folder}{reason}; --resume goes on"
+            f" unchanged{hint}"
+        )
     if info["data_digest"] != dataset.digest:
         raise Refusal(
             f"{folder}: trained on other data ({info['data']}); --resume wants the data it began"
@@ -135,40 +150,32 @@ def _refuse_other_run(config: Config, dataset: Dataset, folder: Folder, recipe: 
         )
 
 
-def _as_before(name: str, before: Mapping[str, Any]) -> str:
-    """Tell how to say again what a run began with, where a word says it."""
-    value = before.get(name)
-    return f", with {name}={value}" if isinstance(value, str) and value.isidentifier() else ""
-
-
-def _prolong(config: Config, folder: Folder) -> None:
-    """Let a run go on for more epochs, or fewer, than it began with; one whose rate depends on
-    their number cannot.
-    """
+def _update_epochs(config: Config, folder: Folder) -> None:
+    """Store a changed number of epochs, so that a run goes on for more, or fewer."""
     info = read_info(folder)
     stored = read_config(folder, info)
     if config.train.epochs == stored.train.epochs:
         return
-    config = stored.with_("train", epochs=config.train.epochs)
-    text = _written(config)
-    hashes = {
-        "config_sha256": hashlib.sha256(text).hexdigest(),
-        "config_sha256_before": info["config_sha256"],
-    }
-    update_info(folder, **hashes)
+    text = _to_yaml(stored.with_("train", epochs=config.train.epochs))
+    update_info(
+        folder,
+        config_sha256=hashlib.sha256(text).hexdigest(),
+        config_sha256_before=info["config_sha256"],
+    )
     folder.write("config.yaml", text)
 
 
-def _written(config: Config) -> bytes:
+def _to_yaml(config: Config) -> bytes:
     import yaml
 
     return yaml.safe_dump(to_dict(config), sort_keys=False).encode()
 
 
 def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
-    text = _written(config)
+    text = _to_yaml(config)
     folder.write("config.yaml", text)
-    facts = {
+    program = provenance()
+    info: RunInfo = {
         "version": checkpoint.VERSION,
         "recipe": recipe,
         "dims": dataset.dims,
@@ -176,24 +183,26 @@ def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str)
         "unit": dataset.unit,
         "data": dataset.name,
         "data_digest": dataset.digest,
-        "rows": {split: len(x) for split, x in dataset.splits.items()},
+        "rows": {split: len(rows) for split, rows in dataset.splits.items()},
         "recordings": [asdict(recording) for recording in dataset.recordings],
         "config_sha256": hashlib.sha256(text).hexdigest(),
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **provenance(),
+        "commit": program["commit"],
+        "versions": program["versions"],
+        "machine": program["machine"],
     }
-    folder.write("run.json", json.dumps(facts, indent=1).encode())
+    folder.write("run.json", json.dumps(info, indent=1).encode())
 
 
 def drop_later_epochs(folder: Folder, finished: int) -> None:
-    """Forget the epochs after one, which are trained again."""
-    kept = [
+    """Delete the records of epochs after `finished`, which are trained again."""
+    lines = [
         json.dumps(record) + "\n" for record in read_epochs(folder) if record["epoch"] <= finished
     ]
-    folder.write("epochs.jsonl", "".join(kept).encode())
+    folder.write("epochs.jsonl", "".join(lines).encode())
 
 
-def update_info(folder: Folder, **facts: Any) -> None:
-    """Say more about a run in its folder."""
-    info = read_info(folder)
-    folder.write("run.json", json.dumps(info | facts, indent=1).encode())
+def update_info(folder: Folder, **changes: Unpack[RunInfo]) -> None:
+    """Add facts to the `run.json` of a run, or change them."""
+    info: RunInfo = {**read_info(folder), **changes}
+    folder.write("run.json", json.dumps(info, indent=1).encode())

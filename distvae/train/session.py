@@ -23,6 +23,7 @@ from distvae.train import checkpoint
 from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
 from distvae.train.checkpoint import Place
 from distvae.train.cost import DataSize, check_fits_in_memory
+from distvae.train.documents import CheckpointFacts
 from distvae.train.epoch import Epoch
 from distvae.train.loop import BLOCK, Interrupted, Trainer
 from distvae.train.run import read_info
@@ -127,13 +128,12 @@ def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
     """
     own, before = trainer.arithmetic.facts(), recorded_arithmetic(folder)
     if own != before:
-        changes = read_info(folder).get("arithmetic_before", [])
-        changed = (
-            {"arithmetic_before": [*changes, {"until": trainer.position.epoch, **before}]}
-            if before
-            else {}
-        )
-        update_info(folder, arithmetic=own, **changed)
+        if before:
+            changes = read_info(folder).get("arithmetic_before", [])
+            changes = [*changes, {"until": trainer.position.epoch, **before}]
+            update_info(folder, arithmetic=own, arithmetic_before=changes)
+        else:
+            update_info(folder, arithmetic=own)
 
 
 def _agree(team: Team, look: Callable[[], bool]) -> bool:
@@ -281,7 +281,7 @@ class Savings:
         if team.rank == 0:
             check_ownership(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
-            facts = {
+            facts: CheckpointFacts = {
                 "position": position,
                 "populations": populations,
                 "arithmetic": trainer.arithmetic.facts(),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distvae.machines.preemption import PreemptionNotices
+from distvae.train.documents import Event
 from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records
 from distvae.train.team import ALONE, LocalTeam, Team
@@ -63,8 +64,8 @@ def test_nothing_is_heard_where_nothing_is_said() -> None:
 
 
 def test_machines_that_leave_are_no_beginning() -> None:
-    start = {"epoch": 0, "workers": 2, "leaving": 0}
-    events = [start, start | {"leaving": 1}, start | {"workers": 1, "epoch": 3}]
+    start = Event(epoch=0, workers=2, leaving=0, time=0.0, rows=[], bytes=[])
+    events: list[Event] = [start, {**start, "leaving": 1}, {**start, "workers": 1, "epoch": 3}]
     assert starts_of(events) == [events[0], events[2]]
     assert [describe_event(event, k) for event, k in zip(events, (1, 1, 2), strict=True)] == [
         "2 workers, from epoch 0",

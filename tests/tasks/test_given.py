@@ -95,9 +95,10 @@ def test_values_in_other_units_than_those_of_training_are_refused(
 
 
 def test_a_run_from_before_knows_no_range(bars_run: Run) -> None:
-    facts = {name: value for name, value in bars_run.info.items() if name != "range"}
-    assert InputFormat.by(bars_run.config, bars_run.dims, facts).largest == np.inf
-    assert InputFormat.by(bars_run.config, bars_run.dims, bars_run.info).largest < 10
+    info = bars_run.info.copy()
+    del info["range"]
+    assert InputFormat.of_run(bars_run.config, bars_run.dims, info).largest == np.inf
+    assert InputFormat.of_run(bars_run.config, bars_run.dims, bars_run.info).largest < 10
 
 
 def test_codes_of_another_width_and_no_codes_are_refused(image_run: Run) -> None:

@@ -5,7 +5,7 @@ name.
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train import checkpoint
+from distvae.train.documents import CheckpointFacts
 from distvae.train.local_copy import state_folder, update_local_copy
 from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
@@ -40,7 +41,8 @@ def advance(folder: Folder, epoch: int, batch: int = 0) -> None:
     """
     file = f"population-{epoch}.arrow"
     folder.write(file, bytes(epoch))
-    facts = {"position": {"epoch": epoch, "batch": batch}, "populations": [{"file": file}]}
+    position = {"epoch": epoch, "batch": batch}
+    facts = cast(CheckpointFacts, {"position": position, "populations": [{"file": file}]})
     checkpoint.save_last(folder, {"w": torch.tensor([float(epoch)])}, facts)
 
 
