@@ -1,8 +1,8 @@
-"""Codes of data to Parquet, and pictures of what the prior draws."""
+"""Codes of data written to Parquet, and samples from the prior."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,16 +19,18 @@ from distvae.train.run import Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from distvae.data.dataset import Labels
 
-GROUP = 65536  # rows of a Parquet row group, the most held in memory
+GROUP = 65536
+"""Rows of a Parquet row group, the most that memory holds at a time."""
 
 
 def encode(
     run: Run, data: DataConfig, target: Path, split: str = "all", force: bool = False
 ) -> int:
-    """Write the codes of a split, or of all, with where each came from; return how many."""
+    """Write the codes of a split, or of all, with the origin of each row; return their number."""
     import pyarrow.parquet as pq
 
     check_new_file(target, (".parquet",), force)
@@ -43,11 +45,10 @@ def encode(
     with atomic_file(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in names:
             label = None if labels is None else labels[name]
-            blocks = (
-                _frames(run, dataset, name)
-                if dataset.recordings
-                else _images(run, dataset, name, label)
-            )
+            if dataset.recordings:
+                blocks = _recording_blocks(run, dataset, name)
+            else:
+                blocks = _row_blocks(run, dataset, name, label)
             for table in _grouped(blocks, schema):
                 writer.write_table(table)
                 rows += len(table)
@@ -55,7 +56,7 @@ def encode(
 
 
 def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool = False) -> None:
-    """Draw from the prior: a picture of what is decoded, and the values beside it as .npy."""
+    """Decode draws from the prior; write a picture of them, and their values as .npy beside it."""
     values = target.with_suffix(".npy")
     check_new_file(target, (".png", ".pdf", ".svg"), force)
     check_new_file(values, (".npy",), force)
@@ -71,25 +72,29 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
         np.save(path, decoded)
 
 
-Block = tuple[dict[str, Any], Array]
-"""Columns that are one value or a value per row, and the codes."""
+Columns = Mapping[str, "str | NDArray[np.integer]"]
+"""Columns of a table: one text for all rows, or a number for each."""
+Block = tuple[Columns, Array]
+"""Columns and codes of some rows."""
 
 
-def _frames(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
-    """A block per recording."""
+def _recording_blocks(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
+    """Yield the frames of each recording."""
     for recording, rows in dataset.rows(split):
         codes = run.encode(dataset.splits[split][rows], f"{dataset.name}: {recording.file}")
-        where = {"file": recording.file, "speaker": recording.speaker, "split": split}
-        yield where | {"frame": np.arange(len(codes), dtype=np.int32)}, codes
+        frame = np.arange(len(codes), dtype=np.int32)
+        origin = {"file": recording.file, "speaker": recording.speaker, "split": split}
+        yield {**origin, "frame": frame}, codes
 
 
-def _images(run: Run, dataset: Dataset, split: str, label: "Labels | None") -> Iterator[Block]:
-    """A block per so many images, with their labels where there are any."""
-    images = dataset.splits[split]
-    for start in range(0, len(images), GROUP):
-        codes = run.encode(images[start : start + GROUP], dataset.name)
+def _row_blocks(run: Run, dataset: Dataset, split: str, labels: "Labels | None") -> Iterator[Block]:
+    """Yield blocks of rows, with their labels if there are any."""
+    rows = dataset.splits[split]
+    for start in range(0, len(rows), GROUP):
+        codes = run.encode(rows[start : start + GROUP], dataset.name)
         row = np.arange(start, start + len(codes), dtype=np.int32)
-        yield {"split": split, "row": row} | ({} if label is None else {"label": label[row]}), codes
+        label = {} if labels is None else {"label": labels[row]}
+        yield {"split": split, "row": row, **label}, codes
 
 
 def _schema(run: Run, dataset: Dataset, labelled: bool) -> "pa.Schema":
@@ -102,18 +107,16 @@ def _schema(run: Run, dataset: Dataset, labelled: bool) -> "pa.Schema":
     if labelled:
         origin["label"] = pa.int64()
     code = pa.list_(pa.float32(), run.model.code_size)
-    known = {
-        "recipe": run.recipe,
-        "run": run.info["config_sha256"],
-        "trained_on": run.info["data_digest"],
+    metadata = {
+        "distvae.recipe": run.recipe,
+        "distvae.run": run.info["config_sha256"],
+        "distvae.trained_on": run.info["data_digest"],
     }
-    return pa.schema(
-        origin | {"code": code}, metadata={f"distvae.{key}": value for key, value in known.items()}
-    )
+    return pa.schema(origin | {"code": code}, metadata=metadata)
 
 
 def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table"]:
-    """Blocks joined to tables of about a row group."""
+    """Join blocks to tables of about a row group each."""
     import pyarrow as pa
 
     waiting: list[pa.Table] = []
@@ -126,13 +129,12 @@ def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table
         yield pa.concat_tables(waiting)
 
 
-def _table(columns: dict[str, Any], codes: Array, schema: "pa.Schema") -> "pa.Table":
+def _table(columns: Columns, codes: Array, schema: "pa.Schema") -> "pa.Table":
     import pyarrow as pa
 
+    arrays = []
+    for name, values in columns.items():
+        column = [values] * len(codes) if isinstance(values, str) else values
+        arrays.append(pa.array(column).cast(schema.field(name).type))
     code = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
-    full = {
-        name: [value] * len(codes) if isinstance(value, str) else value
-        for name, value in columns.items()
-    }
-    arrays = [pa.array(full[name]).cast(schema.field(name).type) for name in full]
     return pa.table([*arrays, code], schema=schema)

@@ -1,4 +1,4 @@
-"""Before, after, and reference, side by side."""
+"""Figures that show input, restoration and reference side by side."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -15,53 +15,60 @@ Floats = NDArray[np.floating]
 
 
 def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
-    """Pictures (height, width, channels) of values up to 255, missing pixels in red, under their
-    titles.
+    """Draw pictures (height, width, channels) of values up to 255 under their titles.
+
+    Missing pixels are red.
     """
     from matplotlib.figure import Figure
 
     height, width = next(iter(panels.values())).shape[:2]
     figure = Figure(figsize=(5 * len(panels), 5 * height / width + 0.4), layout="constrained")
-    for axes, (title, values) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        axes.imshow(_shown(values), interpolation="nearest")
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, values) in zip(row, panels.items(), strict=True):
+        axes.imshow(_to_colours(values), interpolation="nearest")
         axes.set_title(title)
         axes.set_axis_off()
     return figure
 
 
-def _shown(values: Floats) -> Floats:
-    """Red, green and blue from 0 to 1."""
+def _to_colours(values: Floats) -> Floats:
+    """Return red, green and blue from 0 to 1."""
     colours = np.broadcast_to(values, (*values.shape[:2], 3)) / 255
     missing = np.isnan(colours).all(-1, keepdims=True)
     return np.where(missing, (0.84, 0.37, 0.0), np.nan_to_num(colours).clip(0, 1))
 
 
 def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
-    """Spectrograms of sounds (samples, channels), the channels' mean, one below the other on one
-    scale.
+    """Draw spectrograms of sounds (samples, channels), one below the other, on one scale.
+
+    Channels are averaged.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.6 * len(panels)), layout="constrained")
     window = min(512, min(map(len, panels.values())))
-    power = {title: _power(values.mean(-1), window) for title, values in panels.items()}
-    high = max(float(decibel(p).max()) for p in power.values())
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, values) in zip(grid, power.items(), strict=True):
-        extent = (0.0, len(next(iter(panels.values()))) / rate, 0.0, rate / 2000)
-        limits = {"vmin": high - RANGE_DB, "vmax": high}
+    levels = {title: decibel(_power(values.mean(-1), window)) for title, values in panels.items()}
+    high = max(float(level.max()) for level in levels.values())
+    seconds = len(next(iter(panels.values()))) / rate
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, level) in zip(column, levels.items(), strict=True):
         mesh = axes.imshow(
-            decibel(values).T, cmap="magma", origin="lower", aspect="auto", extent=extent, **limits
+            level.T,
+            cmap="magma",
+            origin="lower",
+            aspect="auto",
+            extent=(0.0, seconds, 0.0, rate / 2000),
+            vmin=high - RANGE_DB,
+            vmax=high,
         )
         axes.set(title=title, ylabel="frequency, kHz")
         figure.colorbar(mesh, ax=axes, label="dB")
-    grid[-1].set_xlabel("time, s")
+    column[-1].set_xlabel("time, s")
     return figure
 
 
 def _power(signal: Floats, window: int) -> Floats:
-    """(frames, bins)."""
-    frames = np.lib.stride_tricks.sliding_window_view(signal, window)[:: max(1, window // 4)]
+    """Return the power (frames, bins) of a signal."""
+    hop = max(1, window // 4)
+    frames = np.lib.stride_tricks.sliding_window_view(signal, window)[::hop]
     return np.square(np.abs(np.fft.rfft(frames * np.hanning(window))))

@@ -1,6 +1,4 @@
-"""Everything there is to see of a trained run, in one folder: scores, pictures, and a recording
-before and after.
-"""
+"""Evaluation of a trained run into one folder: scores, pictures, and a resynthesised recording."""
 
 import math
 from collections.abc import Iterator
@@ -23,16 +21,21 @@ from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.images import as_images, load_rows
 from distvae.tasks.latents import draw_latents
 from distvae.tasks.resynthesis import resynthesise, run_coder, write_sound
-from distvae.tasks.scoring import of_split, score_run
+from distvae.tasks.scoring import recordings_of_split, score_run
 from distvae.tasks.titles import run_title
 from distvae.train.bits import run_arithmetic
 from distvae.train.run import Run
 
-HEARD = 12  # recordings whose codes are drawn
-SECONDS = 6  # of a recording drawn as a spectrogram
-SEEN = 4096  # images whose codes are drawn
-ATOMS = 64  # the strongest, whose effect is drawn
-SHOWN = 36  # images drawn over their reconstructions
+RECORDINGS = 12
+"""Recordings whose codes are drawn."""
+SECONDS = 6
+"""Length of the spectrogram of a recording."""
+ENCODED_ROWS = 4096
+"""Rows whose codes are drawn."""
+ATOMS = 64
+"""The number of strongest atoms whose effect is drawn."""
+RECONSTRUCTED_ROWS = 36
+"""Rows that are drawn with their reconstructions."""
 
 
 def evaluate(
@@ -42,29 +45,28 @@ def evaluate(
     force: bool = False,
     progress: bool = True,
 ) -> Evaluation:
-    """Judge a run on a split and write tables, pictures and sounds; by default into its own
-    folder.
+    """Score a run on a split, and write tables, pictures and sounds.
+
+    They go into `evaluation/SPLIT` of the run folder unless another folder is given.
     """
     folder = target or run.path / "evaluation" / split
     prepare_folder(folder, force)
     with run_arithmetic(run.info):
-        judgement = score_run(run, split, progress)
-        judgement.save(folder)
+        evaluation = score_run(run, split, progress)
+        evaluation.save(folder)
         for name, figure in draw(run, split, folder):
             pictures.save(figure, folder / f"{name}.png")
-    return judgement
+    return evaluation
 
 
 def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
-    """The pictures of a run by name; the first recording of the split goes to a folder of
-    sounds.
-    """
+    """Yield the pictures of a run by name, and write a resynthesised recording into a folder."""
     title = run_title(run)
     recordings = recordings_of(run.config.data)
     if recordings is None:
-        yield from _of_images(run, split, title)
+        yield from _draw_rows(run, split, title)
     else:
-        yield from _of_speech(run, recordings, split, title, sounds)
+        yield from _draw_recordings(run, recordings, split, title, sounds)
     model = run.config.model
     if isinstance(run.model, SDM) and run.model.config.dictionary != "identity":
         yield (
@@ -76,50 +78,48 @@ def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
         yield "learning", course(epochs, str(run.info["unit"]), f"{title}: training")
 
 
-def _of_speech(
+def _draw_recordings(
     run: Run, data: HasRecordings, split: str, title: str, sounds: Path
 ) -> Iterator[pictures.Picture]:
     code = run_coder(run, run.config.eval.latent)
-    root, chosen = of_split(data, split)
-    signals = [data.load(root / r.file) for r in chosen[:: math.ceil(len(chosen) / HEARD)]]
-    heard = [resynthesise(code, signal, data) for signal in signals]
+    root, chosen = recordings_of_split(data, split)
+    signals = [data.load(root / r.file) for r in chosen[:: math.ceil(len(chosen) / RECORDINGS)]]
+    results = [resynthesise(code, signal, data) for signal in signals]
     write_sound(sounds / "original.wav", signals[0], data.rate)
-    write_sound(sounds / "reconstruction.wav", heard[0].signal, data.rate)
+    write_sound(sounds / "reconstruction.wav", results[0].signal, data.rate)
     first = slice(0, SECONDS * data.rate // data.hop)
-    before, after = heard[0].power[first], heard[0].coded.power[first].numpy()
+    before, after = results[0].power[first], results[0].coded.power[first].numpy()
     yield (
         "spectrogram",
         pictures.spectrograms(before, after, data.rate, data.hop, f"{title}: {chosen[0].file}"),
     )
-    yield from _of_codes(run, np.concatenate([run.encode(each.power) for each in heard]), title)
+    yield from _draw_codes(run, np.concatenate([run.encode(each.power) for each in results]), title)
 
 
-def _of_images(run: Run, split: str, title: str) -> Iterator[pictures.Picture]:
+def _draw_rows(run: Run, split: str, title: str) -> Iterator[pictures.Picture]:
     images = load_rows(run, split)
-    images = images[order(0, 0, len(images))[:SEEN]]
-    shown = images[:SHOWN]
+    images = images[order(0, 0, len(images))[:ENCODED_ROWS]]
+    shown = images[:RECONSTRUCTED_ROWS]
     with torch.no_grad():
         decoded = expect(run.posterior(torch.tensor(shown)), run.model.decode).numpy()
     yield "images", pictures.pairs(as_images(shown, run), as_images(decoded, run), title)
     codes = run.encode(images)
-    yield from _of_codes(run, codes, title)
+    yield from _draw_codes(run, codes, title)
     if not isinstance(run.estep, Searches) and as_images(shown, run).ndim == 4:
         yield from draw_latents(run, images, codes, title)
 
 
-def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
-    """How the values of the code are distributed, and what each does alone."""
+def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
+    """Draw the distribution of the values of the code, and the effect of each atom alone."""
     if isinstance(run.model, TVAE):
-        yield from _of_bits(run, run.model, codes, title)
+        yield from _draw_bits(run, run.model, codes, title)
         return
     live = live_atoms(torch.from_numpy(codes)).numpy()
     yield "codes", pictures.code_histograms(codes, live, f"{title}: {len(codes)} codes")
     strength = np.sqrt(np.mean(codes**2, axis=0))
     strongest = np.argsort(-strength)[:ATOMS]
-    alone, nothing = (
-        run.decode(np.diag(strength)[strongest]),
-        run.decode(np.zeros_like(strength)[None]),
-    )
+    alone = run.decode(np.diag(strength)[strongest])
+    nothing = run.decode(np.zeros_like(strength)[None])
     name = f"{title}: each atom alone at its root mean square, strongest first"
     recordings = recordings_of(run.config.data)
     if recordings is not None:
@@ -131,17 +131,15 @@ def _of_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
         yield "atoms", pictures.fields(as_images(alone - nothing, run), names, name)
 
 
-def _of_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictures.Picture]:
-    """How many latents are active, and what each adds to what is decoded without any."""
+def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictures.Picture]:
+    """Draw how many latents are active, and what each adds to the output of no latent."""
     pi = model.pi.numpy(force=True)
     yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")
     frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
     changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)
-    each = (
-        f"each of the {ATOMS} most frequent of {len(pi)} latents"
-        if len(pi) > ATOMS
-        else "each latent"
-    )
+    each = "each latent"
+    if len(pi) > ATOMS:
+        each = f"each of the {ATOMS} most frequent of {len(pi)} latents"
     name = f"{title}: what {each} alone adds, under its prior $\\pi_h$"
     yield (
         "atoms",

@@ -1,20 +1,21 @@
-"""What judging found: a row per file, a row per speaker, and the whole in one dictionary."""
+"""The result of an evaluation: a row per file, a row per speaker, and a summary."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.files.output import atomic_file
+from distvae.files.plain import Plain
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 
 class Refused(NamedTuple):
-    """A file that a measure gave no number for."""
+    """A file that a measure could not score."""
 
     file: str
     metric: str
@@ -27,20 +28,18 @@ class Evaluation:
 
     split: str
     summary: dict[str, float]
-    """Means over files, `_std` their spread over speakers, `_refused` how many files a measure
-    refused; atoms.
+    """Means over files, their standard deviation over speakers (`_std`), the number of files that
+    a measure refused (`_refused`), and the numbers of live and dead atoms.
     """
     files: "DataFrame | None" = None
     speakers: "DataFrame | None" = None
     """Mean and standard deviation (`_std`) of each column over the files of a speaker."""
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What a reader should know about how the scores were computed."""
+    """Remarks on how the scores were computed."""
 
     def save(self, folder: Path) -> None:
-        """Write the tables (CSV, Parquet) and the summary (JSON) into an existing folder, each
-        whole or not at all.
-        """
+        """Write the tables (CSV, Parquet) and the summary (JSON) into an existing folder."""
         import pandas
 
         tables = {"files": self.files, "speakers": self.speakers}
@@ -49,37 +48,37 @@ class Evaluation:
         for name, table in tables.items():
             if table is not None:
                 _write_table(table, folder / name)
+        plain = {
+            name: value if math.isfinite(value) else None for name, value in self.summary.items()
+        }
         with atomic_file(folder / "summary.json") as path:
-            plain = {
-                name: value if math.isfinite(value) else None
-                for name, value in self.summary.items()
-            }
             path.write_text(json.dumps(plain, indent=2) + "\n")
 
 
 def summarise(
     split: str,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Mapping[str, Plain]],
     refused: list[Refused],
     atoms: dict[str, float],
     notes: list[str],
 ) -> Evaluation:
-    """The judgement of files, each a row with its name, its speaker, and numbers."""
+    """Return the evaluation of files; a row has the file, its speaker, and numbers."""
     import pandas
 
     files = pandas.DataFrame(list(rows))
-    spoken = files.drop(columns="file").groupby("speaker")
-    mean, spread = spoken.mean(), spoken.std()
-    speakers = mean.join(spread.add_suffix("_std")).assign(files=spoken.size()).reset_index()
-    summary = {"files": float(len(files))} | _plain(files.drop(columns=["file", "speaker"]).mean())
-    summary |= _plain(mean.drop(columns="seconds").std().add_suffix("_std"))
+    by_speaker = files.drop(columns="file").groupby("speaker")
+    mean, spread = by_speaker.mean(), by_speaker.std()
+    speakers = mean.join(spread.add_suffix("_std")).assign(files=by_speaker.size()).reset_index()
+    summary = {"files": float(len(files))}
+    summary |= _to_floats(files.drop(columns=["file", "speaker"]).mean())
+    summary |= _to_floats(mean.drop(columns="seconds").std().add_suffix("_std"))
     for refusal in refused:
         name = f"{refusal.metric}_refused"
         summary[name] = summary.get(name, 0.0) + 1
     return Evaluation(split, summary | atoms, files, speakers, refused, notes)
 
 
-def _plain(figures: "Series[float]") -> dict[str, float]:
+def _to_floats(figures: "Series[float]") -> dict[str, float]:
     return {str(name): float(value) for name, value in figures.items()}
 
 

@@ -1,4 +1,4 @@
-"""How far a truncated posterior is from the exact one, where all states can be enumerated."""
+"""A truncated posterior compared with the exact one, by enumeration of all states."""
 
 import torch
 
@@ -11,15 +11,14 @@ from distvae.models.tvae import TVAE, Truncated
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 
-MAX_BITS = 16  # bits whose states fit in memory, a block of rows at a time
+MAX_BITS = 16
+"""The most latents whose states fit in memory, for a block of rows at a time."""
 BLOCK = 64
 
 
 @torch.inference_mode()
 def compare_with_exact(run: Run, rows: int) -> dict[str, float]:
-    """Bound and codes of training rows on their kept states, against the enumeration of all
-    states.
-    """
+    """Compare bound and codes of training rows on their kept states with those on all states."""
     model = run.model
     if not isinstance(model, TVAE):
         raise Refusal(
@@ -32,18 +31,20 @@ def compare_with_exact(run: Run, rows: int) -> dict[str, float]:
             f" at most {MAX_BITS} expected"
         )
     data = open_dataset(run.config.data, quiet=True).splits["train"][:rows]
-    exact, found = (
-        Exact(ExactConfig(), model),
-        {"bound": 0.0, "log_likelihood": 0.0, "code_difference": 0.0},
-    )
+    exact = Exact(ExactConfig(), model)
+    bound = log_likelihood = code_difference = 0.0
     for start in range(0, len(data), BLOCK):
         x = torch.tensor(data[start : start + BLOCK])
         batch = Batch.of(x, torch.arange(start, start + len(x)))
         q, p, noise = run.estep(model, batch), exact(model, batch), Noise(0, EVALUATION, batch.row)
         assert isinstance(q, Truncated)
-        found["bound"] += float(model.bound(batch, q, noise).sum()) / len(data)
-        found["log_likelihood"] += float(model.bound(batch, p, noise).sum()) / len(data)
-        found["code_difference"] = max(
-            found["code_difference"], float((q.code - p.code).abs().max())
-        )
-    return found | {"gap": found["log_likelihood"] - found["bound"], "rows": float(len(data))}
+        bound += float(model.bound(batch, q, noise).sum()) / len(data)
+        log_likelihood += float(model.bound(batch, p, noise).sum()) / len(data)
+        code_difference = max(code_difference, float((q.code - p.code).abs().max()))
+    return {
+        "bound": bound,
+        "log_likelihood": log_likelihood,
+        "code_difference": code_difference,
+        "gap": log_likelihood - bound,
+        "rows": float(len(data)),
+    }

@@ -1,4 +1,4 @@
-"""How close a restoration comes to a clean reference: for the eye only, nothing is chosen by it."""
+"""Scores of a restoration against a clean reference. They are shown; nothing is chosen by them."""
 
 import math
 from collections.abc import Mapping
@@ -14,51 +14,48 @@ Floats = NDArray[np.floating]
 
 
 def psnr(clean: Floats, estimate: Floats, peak: float) -> float:
-    """Peak signal-to-noise ratio in dB, of the estimate as it is: not rounded, not clipped."""
+    """Return the peak signal-to-noise ratio in dB of an estimate, neither rounded nor clipped."""
     error = float(np.mean(np.square(clean - estimate)))
     return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
 def snr(clean: Floats, estimate: Floats) -> float:
-    """Signal-to-noise ratio in dB."""
+    """Return the signal-to-noise ratio in dB."""
     error = float(np.mean(np.square(clean - estimate)))
     return 10 * math.log10(float(np.mean(np.square(clean))) / error) if error else math.inf
 
 
 def fidelity(clean: Signal, estimate: Floats) -> dict[str, float]:
-    """PSNR of a picture, SSIM where scikit-image is installed; SNR of a sound, wide-band PESQ where
-    pesq is.
+    """Return the scores of an estimate: PSNR and SSIM of a picture, SNR and PESQ of a sound.
 
-    To silence no sound is close: there is nothing to tell.
+    SSIM needs scikit-image, and PESQ the package pesq. Silence has no scores.
     """
-    if clean.rate is not None and not clean.values.any():
+    values, rate = clean.values, clean.rate
+    if rate is None:
+        return {"psnr": psnr(values, estimate, clean.peak)} | _ssim(values, estimate, clean.peak)
+    if not values.any():
         return {}
-    if clean.rate is not None:
-        return {"snr": snr(clean.values, estimate)} | _pesq(clean.values, estimate, clean.rate)
-    return {"psnr": psnr(clean.values, estimate, clean.peak)} | _ssim(
-        clean.values, estimate, clean.peak
-    )
+    return {"snr": snr(values, estimate)} | _pesq(values, estimate, rate)
 
 
 def fidelity_figures(picture: bool) -> tuple[str, ...]:
-    """What is told of the closeness of a picture, or of a sound."""
+    """Return the names of the scores of a picture, or of a sound."""
     if picture:
         return ("psnr", *["ssim"] * bool(find_spec("skimage")))
     return ("snr", "snr_gain", *["pesq_wb", "pesq_wb_gain"] * bool(find_spec("pesq")))
 
 
 def fidelity_gains(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What a sound has gained over the noisy one, as published: dB of SNR, and of wide-band PESQ
-    (P.862.2 MOS-LQO).
+    """Return the gains of a restored sound over the noisy one, in SNR (dB) and wide-band PESQ.
 
-    Over a sound without noise nothing can be fidelity_gains.
+    PESQ is MOS-LQO of P.862.2. A sound without noise has no gains, because its SNR is infinite.
     """
-    both = [
-        name
-        for name in ("snr", "pesq_wb")
-        if math.isfinite(before.get(name, math.nan)) and name in after
-    ]
-    return {f"{name}_gain": after[name] - before[name] for name in both}
+    gains = {}
+    for name in ("snr", "pesq_wb"):
+        is_known = math.isfinite(before.get(name, math.nan))
+        if is_known and name in after:
+            gains[f"{name}_gain"] = after[name] - before[name]
+    return gains
 
 
 def _ssim(clean: Floats, estimate: Floats, peak: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Judging a run on images or windows: bound, error and sparsity over a split."""
+"""Scores of a run on images, windows or other rows: bound, error and sparsity over a split."""
 
 import math
 
@@ -23,58 +23,50 @@ from distvae.train.step import add, assess
 
 @torch.inference_mode()
 def score_rows(run: Run, split: str) -> Evaluation:
-    """Means over the data points of a split: bound and objective in nats for each, squared error
-    per value.
+    """Return means over the rows of a split: bound, objective (nats) and squared error per value.
 
-    A run that removes noise of its own making is also compared with what was clean.
+    A run that restores what it corrupted itself is also compared with the clean reference.
     """
-    images = load_rows(run, split)
+    rows = load_rows(run, split)
     total: Sums = {}
     strength = CodeStrength()
-    for start in range(0, len(images), BLOCK):
-        x = torch.tensor(images[start : start + BLOCK])
+    for start in range(0, len(rows), BLOCK):
+        x = torch.tensor(rows[start : start + BLOCK])
         row = torch.arange(start, start + len(x))
         noise = Noise(run.config.train.seed, VALIDATION, row)
         q = run.posterior(x, row)
-        add(
-            total,
-            assess(run.model, q, Batch.of(x, row), noise) | _judge_block(run, q, x, row, strength),
-        )
-    sparse = total.pop("sparse_rows")
-    means = {
-        name: float(value / (sparse if name in ("hoyer", "effective_atoms") else len(images)))
-        for name, value in total.items()
-    }
-    restored, notes = score_restored_run(run)
-    told = restored | compare_with_truth(run, images[:])
-    summary = (
-        {f"{run.info['unit']}s": float(len(images))}
-        | means
-        | strength.atoms()
-        | _active(run)
-        | told
-    )
+        strength.add(q.code)
+        add(total, assess(run.model, q, Batch.of(x, row), noise))
+        add(total, _score_block(run, q, x, row))
+    sparse_rows = total.pop("sparse_rows")
+    summary = {f"{run.info['unit']}s": float(len(rows))}
+    for name, value in total.items():
+        is_sparsity = name in ("hoyer", "effective_atoms")
+        summary[name] = float(value / (sparse_rows if is_sparsity else len(rows)))
+    restoration, notes = score_restored_run(run)
+    summary |= strength.count_atoms() | _active(run) | restoration
+    summary |= compare_with_truth(run, rows[:])
     return Evaluation(split, summary, notes=notes)
 
 
 def _active(run: Run) -> dict[str, float]:
-    """Binary latents that are active on average, by the prior that training came to."""
+    """Return the number of binary latents that are active on average under the prior."""
     return {"active": float(run.model.pi.sum())} if isinstance(run.model, TVAE) else {}
 
 
 def load_rows(run: Run, split: str) -> Rows:
-    """The rows of a split, or of all, of the data that a run's configuration names."""
+    """Return the rows of a split, or of all, of a run's data."""
     dataset = open_dataset(run.config.data, quiet=True)
     return stack([dataset.splits[name] for name in dataset.named(split)])
 
 
 def as_images(rows: Array, run: Run) -> Array:
-    """(N, D) -> (N, height, width, channels) of pictures, (N, samples, channels) of sounds."""
+    """Return rows (N, D) as (N, height, width, channels), or sounds as (N, samples, channels)."""
     return np.moveaxis(rows.reshape(len(rows), *(run.shape or _likely_shape(run))), 1, -1)
 
 
 def _likely_shape(run: Run) -> tuple[int, ...]:
-    """That of data without one, and of runs from before it was written down."""
+    """Return a shape for data without one, and for runs that did not record it."""
     windows = windows_of(run.config.data)
     if windows is not None:
         return -1, *windows.window
@@ -82,15 +74,11 @@ def _likely_shape(run: Run) -> tuple[int, ...]:
     return 1, height, run.dims // height
 
 
-def _judge_block(
-    run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor, strength: CodeStrength
-) -> Sums:
-    draws, noise = (
-        (1, Noise(run.config.train.seed, EVALUATION, row))
-        if run.config.eval.latent == "sample"
-        else (0, None)
-    )
-    strength.see(q.code)
+def _score_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor) -> Sums:
+    """Return sums over a block of rows."""
+    draws, noise = 0, None
+    if run.config.eval.latent == "sample":
+        draws, noise = 1, Noise(run.config.train.seed, EVALUATION, row)
     error = (expect(q, run.model.decode, draws, noise) - x).square()
     return {
         "squared_error": error.nanmean(-1).nansum(),

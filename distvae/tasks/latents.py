@@ -1,8 +1,8 @@
-"""What a model with an encoder makes of codes about those of its images.
+"""Pictures of the latent space of a model with an encoder.
 
-One value is varied, two images are passed between, and values that are active are drawn anew, as
-the pictures of variational sparse coding have it (Tonolini, Jensen and Murray-Smith, UAI 2020;
-ReScience 2019).
+They show traversals of one latent, interpolations between two images, and active latents drawn
+again from the prior, as published for variational sparse coding (Tonolini, Jensen and
+Murray-Smith, UAI 2020; ReScience 2019).
 """
 
 from collections.abc import Iterator
@@ -24,14 +24,18 @@ from distvae.train.run import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FRAMES = 9  # of a code on its way
-DRAWS = 8  # of the active values of an image
-VARIED = 10  # latents, the image's strongest of those that live
-ROWS = 6  # images, or pairs of them
+FRAMES = 9
+"""Steps of a traversal or an interpolation."""
+DRAWS = 8
+"""Draws of the active latents of an image."""
+VARIED = 10
+"""The number of strongest live latents that are varied."""
+ROWS = 6
+"""Images, or pairs of images."""
 
 
 def draw_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[pictures.Picture]:
-    """The pictures by name, of some images and their codes."""
+    """Yield pictures by name, given some images and their codes."""
     few = images[:ROWS]
     yield "traversal", _traversal(run, codes, title)
     yield "interpolation", _interpolation(run, images[: 2 * ROWS], codes[: 2 * ROWS], title)
@@ -52,9 +56,7 @@ def draw_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[
 
 
 def traversed(code: Array, latents: NDArray[np.intp], low: Array, high: Array) -> Array:
-    """(latents, FRAMES, H) a code (H,) in which one latent at a time goes from its low to its high,
-    and no other.
-    """
+    """Return codes (latents, FRAMES, H): a code (H,) with one latent going from low to high."""
     codes = np.tile(code, (len(latents), FRAMES, 1))
     codes[np.arange(len(latents)), :, latents] = np.linspace(
         low[latents], high[latents], FRAMES, axis=1
@@ -63,12 +65,12 @@ def traversed(code: Array, latents: NDArray[np.intp], low: Array, high: Array) -
 
 
 def strongest(code: Array, live: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """(H,) all latents, the strongest of a code first, but after all others those that are dead."""
+    """Return all latents (H,), the strongest of a code first and dead ones last."""
     return np.lexsort((-np.abs(code), ~live))
 
 
 def interpolated(first: Array, last: Array) -> Array:
-    """(N, FRAMES, H) on straight lines from codes (N, H) to others."""
+    """Return codes (N, FRAMES, H) on straight lines between codes (N, H)."""
     share = np.linspace(0, 1, FRAMES, dtype=first.dtype)[:, None]
     return (1 - share) * first[:, None] + share * last[:, None]
 
@@ -85,13 +87,13 @@ def _traversal(run: Run, codes: Array, title: str) -> "Figure":
         f"{title}: one latent of an image from its least to its greatest value in {len(codes)}"
         " codes"
     )
-    return pictures.strips(_seen(run, frames), names, headings, name)
+    return pictures.strips(_decode_images(run, frames), names, headings, name)
 
 
 def _interpolation(run: Run, images: Array, codes: Array, title: str) -> "Figure":
     half = len(images) // 2
     ends = as_images(images, run)[:, None]
-    frames = _seen(run, interpolated(codes[:half], codes[half : 2 * half]))
+    frames = _decode_images(run, interpolated(codes[:half], codes[half : 2 * half]))
     shown = np.concatenate([ends[:half], frames, ends[half : 2 * half]], 1)
     headings = ["image", *(str(Fraction(k, FRAMES - 1)) for k in range(FRAMES)), "image"]
     return pictures.strips(
@@ -100,7 +102,7 @@ def _interpolation(run: Run, images: Array, codes: Array, title: str) -> "Figure
 
 
 def _conditional(run: Run, images: Array, codes: Array, states: Array, title: str) -> "Figure":
-    frames = _seen(run, np.concatenate([codes[:, None], states], 1))
+    frames = _decode_images(run, np.concatenate([codes[:, None], states], 1))
     names = [f"{int(active)}" for active in states.any(1).sum(-1)]
     headings = ["image", "coded", *(f"draw {k + 1}" for k in range(DRAWS))]
     name = (
@@ -112,7 +114,7 @@ def _conditional(run: Run, images: Array, codes: Array, states: Array, title: st
     )
 
 
-def _seen(run: Run, codes: Array) -> Array:
-    """(rows, columns, height, width, channels) what is decoded from codes (rows, columns, H)."""
+def _decode_images(run: Run, codes: Array) -> Array:
+    """Return the images (rows, columns, height, width, channels) of codes (rows, columns, H)."""
     decoded = as_images(run.decode(codes.reshape(-1, codes.shape[-1])), run)
     return decoded.reshape(*codes.shape[:2], *decoded.shape[1:])

@@ -1,7 +1,7 @@
-"""Which recipe restores an array: a preset names one that suits its kind."""
+"""Presets of restoration: each names a recipe for a picture, a colour picture or a sound."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +10,25 @@ from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.data.family import HasWindows, windows_of
 from distvae.data.windows.patches import distinct
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 
 Preset = Literal["fast", "balanced", "paper"]
 Floats = NDArray[np.floating]
 STRONG = 37.0
-"""The noise, of values up to 255, from which the paper's setting for sigma = 50 suits better than
-that for 25.
+"""The noise level, of values up to 255, above which the paper's setting for sigma = 50 is better
+than that for 25.
 """
 
 
 def preset_config(
-    array: Floats, preset: Preset, recipe: str | None, settings: Mapping[str, Any], inpainting: bool
+    array: Floats,
+    preset: Preset,
+    recipe: str | None,
+    settings: Mapping[str, Plain],
+    inpainting: bool,
 ) -> Config:
-    """The configuration that restores an array: of the recipe named, or else of the preset."""
+    """Return the configuration that restores an array: the recipe's, or else the preset's."""
     return load(recipe or preset_recipe(array, preset, inpainting), settings)
 
 
@@ -36,15 +41,16 @@ def restored_windows(config: Config) -> HasWindows | None:
 
 
 def corrupted_windows(config: Config) -> HasWindows | None:
-    """Return the windows that are corrupted before they are restored, so that there is a clean
-    reference; None if a configuration does not corrupt them.
+    """Return the windows that a configuration corrupts before it restores them, otherwise None.
+
+    There is a clean reference for them.
     """
     windows = restored_windows(config)
     return windows if windows is not None and (windows.noise or windows.drop) else None
 
 
 def refuse_corruption(config: Config, *ways: Literal["noise", "drop"]) -> Config:
-    """The configuration, unless it asks for what is not done here."""
+    """Return the configuration; refuse one that corrupts the data in one of these ways."""
     for way in ways:
         windows = corrupted_windows(config)
         asked = 0.0 if windows is None else {"noise": windows.noise, "drop": windows.drop}[way]
@@ -55,7 +61,7 @@ def refuse_corruption(config: Config, *ways: Literal["noise", "drop"]) -> Config
 
 
 def preset_recipe(array: Floats, preset: Preset, inpainting: bool) -> str:
-    """The recipe that a preset stands for."""
+    """Return the recipe of a preset for an array."""
     kind = _kind(array)
     if preset != "paper":
         return f"{kind}-{preset}"
@@ -67,15 +73,13 @@ def preset_recipe(array: Floats, preset: Preset, inpainting: bool) -> str:
 
 
 def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
-    """What recipes of presets are named by."""
+    """Return the kind of an array, by which recipes of presets are named."""
     if array.ndim < 3:
         return "sound"
     return "picture" if distinct(array).shape[-1] == 1 else "colour"
 
 
 def estimate_noise(picture: Floats) -> float:
-    """The deviation of white noise: the median size of the finest diagonal differences (Donoho's
-    estimate).
-    """
+    """Estimate the standard deviation of white noise from diagonal differences (Donoho)."""
     detail = picture[:-1, :-1] - picture[1:, :-1] - picture[:-1, 1:] + picture[1:, 1:]
     return float(np.median(np.abs(detail)) / (2 * 0.6745))

@@ -1,8 +1,8 @@
-"""Measures of one resynthesised recording against its original, each named by its variant.
+"""Scores of a resynthesised recording against its original: PESQ, STOI, SI-SDR and others.
 
 A measure that refuses a recording gives NaN and a reason, never a number that stands for a failure.
-This module is what the judging processes import, so it stays light: NumPy, and each measure's
-package when it is asked for.
+The scoring processes import this module, so it stays light: NumPy, and the package of each measure
+when it is used.
 """
 
 import math
@@ -22,72 +22,76 @@ Array = NDArray[np.floating]
 Measure = Callable[[Array, Array, int], float]
 
 PESQ_SECONDS = 20
-"""An utterance and its pause take 0.4 s at least; with more than 50 of them the reference code
+"""The longest recording that PESQ scores in one piece.
+
+An utterance and its pause take at least 0.4 s, and with more than 50 utterances the reference code
 overruns its tables.
 """
 
 
 class Unscorable(ValueError):
-    """Why a measure refuses a pair of recordings."""
+    """Raised with the reason why a measure refuses a pair of recordings."""
 
 
 class Scores(NamedTuple):
-    """What the measures say of one recording."""
+    """The scores of one recording."""
 
     values: dict[str, float]
-    """NaN where the measure refused."""
+    """Scores by measure; NaN where the measure refused."""
     refused: dict[str, str]
-    """Measure and reason."""
+    """The measures that refused, with their reasons."""
 
 
 def pesq_wb(reference: Array, estimate: Array, rate: int) -> float:
-    """Wide-band PESQ, P.862.2 MOS-LQO; judged at 16 kHz whatever the rate."""
-    return _pesq(_at(reference, rate, 16000), _at(estimate, rate, 16000), 16000, "wb")
+    """Return wide-band PESQ, the MOS-LQO of P.862.2, at 16 kHz whatever the rate."""
+    return _pesq(_resampled(reference, rate, 16000), _resampled(estimate, rate, 16000), 16000, "wb")
 
 
 def pesq_nb(reference: Array, estimate: Array, rate: int) -> float:
-    """Narrow-band PESQ, P.862.1 MOS-LQO; judged at 8 kHz if that is the rate, at 16 kHz
-    otherwise.
-    """
+    """Return narrow-band PESQ, the MOS-LQO of P.862.1, at 8 kHz if that is the rate, or 16."""
     target = 8000 if rate == 8000 else 16000
-    return _pesq(_at(reference, rate, target), _at(estimate, rate, target), target, "nb")
+    return _pesq(
+        _resampled(reference, rate, target), _resampled(estimate, rate, target), target, "nb"
+    )
 
 
 def raw_p862(mapped: float) -> float:
-    """The raw P.862 score behind a narrow-band MOS-LQO; the map has poles at .999 and 4.999, hence
-    the clamp.
+    """Return the raw P.862 score behind a narrow-band MOS-LQO.
+
+    The map between them has poles at 0.999 and 4.999, so the MOS-LQO is clamped.
     """
     y = min(max(mapped, 1.0), 4.95)
     return (4.6607 - math.log((4.999 - y) / (y - 0.999))) / 1.4945
 
 
 def pesq_nb_raw(reference: Array, estimate: Array, rate: int) -> float:
-    """The raw P.862 score behind the narrow-band one."""
+    """Return the raw P.862 score behind narrow-band PESQ."""
     return raw_p862(pesq_nb(reference, estimate, rate))
 
 
 def stoi(reference: Array, estimate: Array, rate: int) -> float:
-    """Short-time objective intelligibility."""
+    """Return the short-time objective intelligibility (STOI)."""
     return _stoi(reference, estimate, rate, extended=False)
 
 
 def estoi(reference: Array, estimate: Array, rate: int) -> float:
-    """Extended short-time objective intelligibility."""
+    """Return the extended short-time objective intelligibility (ESTOI)."""
     return _stoi(reference, estimate, rate, extended=True)
 
 
 def si_sdr(reference: Array, estimate: Array, rate: int) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB, at any rate."""
+    """Return the scale-invariant signal-to-distortion ratio in dB."""
     s, e = reference.astype(np.float64), estimate.astype(np.float64)
     target = (e @ s) / (s @ s) * s
-    signal, distortion = float(target @ target), float((e - target) @ (e - target))
+    error = e - target
+    signal, distortion = float(target @ target), float(error @ error)
     if not (signal and distortion):
         raise Unscorable("infinite: the resynthesis is silent, or the same as the original")
     return 10 * math.log10(signal / distortion)
 
 
 def isd(power: Array, estimate: Array) -> float:
-    """Itakura-Saito divergence of two power spectra (N, D): mean over bins, then over frames."""
+    """Return the Itakura-Saito divergence of power spectra (N, D), a mean over all values."""
     ratio = np.maximum(power, POWER_FLOOR).astype(np.float64) / np.maximum(estimate, POWER_FLOOR)
     return float((ratio - np.log(ratio) - 1).mean())
 
@@ -100,38 +104,36 @@ WAVEFORM: dict[str, Measure] = {
     "estoi": estoi,
     "si_sdr": si_sdr,
 }
-"""The measures of waveforms; isd compares spectra."""
+"""The measures of waveforms; `isd` compares spectra."""
 
 
 def recording_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Those among some names that are measures of recordings."""
+    """Return the names that are measures of recordings."""
     return tuple(name for name in names if name in WAVEFORM or name == "isd")
 
 
 def score_recording(reference: Array, estimate: Array, rate: int, metrics: Sequence[str]) -> Scores:
-    """What the named measures of waveforms say of a resynthesised recording."""
+    """Score a resynthesised recording by the named measures of waveforms."""
     values: dict[str, float] = {}
     refused: dict[str, str] = {}
     for name in metrics:
         try:
-            values[name] = _checked(name, reference, estimate, rate, values)
+            values[name] = _finite_score(name, reference, estimate, rate, values)
         except Unscorable as reason:
             values[name], refused[name] = math.nan, str(reason)
     return Scores(values, refused)
 
 
 def available_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The measures that can be computed here: all of them, but PESQ only where its package is
-    installed.
-    """
+    """Return the measures that can be computed: PESQ only if its package is installed."""
     return tuple(name for name in metrics if not name.startswith("pesq") or find_spec("pesq"))
 
 
 def scoring_notes(metrics: Sequence[str], rate: int) -> list[str]:
-    """What a reader of the scores should know about how they were computed here."""
-    found = []
+    """Return remarks on how the scores are computed: what is left out or resampled."""
+    notes = []
     if missing := [name for name in metrics if name not in available_metrics(metrics)]:
-        found.append(
+        notes.append(
             f"{', '.join(missing)} left out: the package pesq is not installed; building it takes a"
             " C compiler"
         )
@@ -139,14 +141,14 @@ def scoring_notes(metrics: Sequence[str], rate: int) -> list[str]:
     if moved := [
         name for name in available_metrics(metrics) if rate not in own_rates.get(name, (rate,))
     ]:
-        found.append(f"{', '.join(moved)}: recordings of {rate} Hz resampled to 16000 Hz first")
-    return found
+        notes.append(f"{', '.join(moved)}: recordings of {rate} Hz resampled to 16000 Hz first")
+    return notes
 
 
-def _checked(
+def _finite_score(
     name: str, reference: Array, estimate: Array, rate: int, known: Mapping[str, float]
 ) -> float:
-    """A finite score; the raw one follows from the narrow-band one where that is known."""
+    """Return a finite score; raw PESQ is computed from narrow-band PESQ if that is known."""
     if not reference.any():
         raise Unscorable("the original is silent")
     if not np.isfinite(estimate).all():
@@ -160,9 +162,7 @@ def _checked(
 
 
 def _pesq(reference: Array, estimate: Array, rate: int, band: str) -> float:
-    """PESQ as it is; of a longer recording the mean over equal pieces, since P.862 holds 50
-    utterances and no more.
-    """
+    """Return PESQ, for long recordings the mean over equal pieces (see `PESQ_SECONDS`)."""
     pieces = math.ceil(len(reference) / (PESQ_SECONDS * rate)) or 1
     pairs = zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True)
     return float(np.mean([_pesq_piece(*pair, rate, band) for pair in pairs]))
@@ -188,18 +188,14 @@ def _stoi(reference: Array, estimate: Array, rate: int, extended: bool) -> float
         warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
         try:
             return float(intelligibility(reference, estimate, rate, extended=extended))
-        except (
-            RuntimeWarning,
-            ValueError,
-        ):  # pystoi returns 1e-5 with the former, and has no frame for the latter
+        # pystoi returns 1e-5 with this warning, and raises this error if it finds no frame at all
+        except (RuntimeWarning, ValueError):
             raise Unscorable("less than about 0.4 s of it is not silent") from None
 
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Have NumPy's global generator draw the same each time: pystoi adds noise of 1e-16 to the
-    spectra of ESTOI.
-    """
+    """Seed NumPy's global generator, from which pystoi draws noise of 1e-16 for ESTOI."""
     before = mtrand.get_bit_generator()
     mtrand.set_bit_generator(np.random.MT19937(0))
     try:
@@ -208,7 +204,7 @@ def _seeded() -> Iterator[None]:
         mtrand.set_bit_generator(before)
 
 
-def _at(signal: Array, rate: int, target: int) -> Array:
+def _resampled(signal: Array, rate: int, target: int) -> Array:
     if rate == target:
         return signal
     import soxr

@@ -1,4 +1,4 @@
-"""Recordings through a model and back: decoded power, and the phase of the input."""
+"""Resynthesis: power decoded by a model, with the phase of the input."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ SUFFIXES = (".wav", ".flac")
 
 
 class Framing(Protocol):
-    """How a signal is cut into frames."""
+    """The frames of a short-time spectrum."""
 
     @property
     def window(self) -> int:
@@ -34,20 +34,20 @@ class Framing(Protocol):
 
 
 class Coded(NamedTuple):
-    """Frames after a model, or a reference, saw them."""
+    """Frames that a model or a baseline has encoded and decoded."""
 
     power: Tensor
     """(N, bins) decoded."""
     code: Tensor | None
-    """(N, H), where there is one."""
+    """(N, H); None if a baseline has no code."""
 
 
 Coder = Callable[[Tensor, int], Coded]
-"""From power (N, bins), whose first frame has this number in its split, to what is decoded."""
+"""A function of power (N, bins) and the number of the first frame in its split."""
 
 
 class Resynthesis(NamedTuple):
-    """A recording that went through a coder."""
+    """A resynthesised recording."""
 
     signal: Array
     power: Array
@@ -56,46 +56,45 @@ class Resynthesis(NamedTuple):
 
 
 def run_coder(run: Run, latent: Latent) -> Coder:
-    """A run as a coder: by the posterior's mean, or by one sample of it."""
+    """Return the coder of a run, which decodes the posterior's mean or one sample of it."""
 
     @torch.inference_mode()
     def code(power: Tensor, first: int) -> Coded:
         row = torch.arange(first, first + len(power))
         q = run.posterior(power, row)
-        draws, noise = (
-            (1, Noise(run.config.train.seed, EVALUATION, row)) if latent == "sample" else (0, None)
-        )
+        draws, noise = 0, None
+        if latent == "sample":
+            draws, noise = 1, Noise(run.config.train.seed, EVALUATION, row)
         return Coded(expect(q, run.model.decode, draws, noise).clamp_min(0), q.code)
 
     return code
 
 
 def resynthesise(code: Coder, signal: Array, data: Framing, first: int = 0) -> Resynthesis:
-    """A signal of the same length, with decoded power under the phase of the input."""
+    """Return a signal of the same length, with the decoded power and the phase of the input."""
     stft = Stft(data.window, data.hop)
     spectrum = stft.spectrum(torch.from_numpy(signal))
-    heard = power(spectrum)
-    coded = code(heard, first)
+    original = power(spectrum)
+    coded = code(original, first)
     estimate = stft.signal(torch.polar(coded.power.sqrt(), spectrum.angle()), len(signal))
-    return Resynthesis(estimate.numpy(), heard.numpy(), coded)
+    return Resynthesis(estimate.numpy(), original.numpy(), coded)
 
 
 def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False) -> None:
-    """Write a recording's resynthesis at the run's rate: untrimmed, at the level it came with."""
+    """Write the resynthesis of a recording, untrimmed and at its own level, at the run's rate."""
     recordings = recordings_of(run.config.data)
     if recordings is None:
         raise Refusal(f"{run.path}: a run on {run.config.data.kind} data; one on speech expected")
     check_new_file(target, SUFFIXES, force)
     signal, level = recordings.load_whole(source)
-    heard = resynthesise(run_coder(run, run.config.eval.latent), signal, recordings)
-    write_sound(target, heard.signal * np.float32(level), recordings.rate)
+    result = resynthesise(run_coder(run, run.config.eval.latent), signal, recordings)
+    write_sound(target, result.signal * np.float32(level), recordings.rate)
 
 
 def write_sound(path: Path, signal: Array, rate: int) -> None:
-    """Write 16-bit sound; a signal beyond full scale is turned down, not clipped."""
+    """Write 16-bit sound; a signal beyond full scale is scaled down, not clipped."""
     import soundfile
 
     with atomic_file(path) as temporary:
-        soundfile.write(
-            temporary, signal / max(1.0, float(np.abs(signal).max())), rate, subtype="PCM_16"
-        )
+        peak = max(1.0, float(np.abs(signal).max()))
+        soundfile.write(temporary, signal / peak, rate, subtype="PCM_16")

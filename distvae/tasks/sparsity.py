@@ -1,36 +1,38 @@
-"""How sparse the codes of a split are, gathered block by block."""
+"""Sparsity of the codes of a split, gathered block by block."""
 
 import torch
 from torch import Tensor
 
 from distvae.numerics.measures import effective_atoms, hoyer, live_atoms
 
-ACTIVE = 1e-3  # a frame within 30 dB of its file's loudest is active
+ACTIVE = 1e-3
+"""Frames within 30 dB of the loudest of their file are active."""
 
 
 def frame_means(code: Tensor, energy: Tensor) -> dict[str, float]:
-    """Means over the frames of a file, frames coded as zero left out."""
-    every = hoyer(code)
+    """Return means over the frames of a file, without frames that are coded as zero."""
+    sparsity = hoyer(code)
+    is_active = energy >= ACTIVE * energy.max()
     return {
-        "hoyer": float(every.nanmean()),
-        "hoyer_active": float(every[energy >= ACTIVE * energy.max()].nanmean()),
+        "hoyer": float(sparsity.nanmean()),
+        "hoyer_active": float(sparsity[is_active].nanmean()),
         "effective_atoms": float(effective_atoms(code).nanmean()),
     }
 
 
 class CodeStrength:
-    """The root mean square of each value of a code over everything seen."""
+    """The root mean square of each value of the codes of some rows."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.squares = torch.zeros(())
 
-    def see(self, code: Tensor) -> None:
-        """Take some more rows into account."""
+    def add(self, code: Tensor) -> None:
+        """Include the codes of some more rows."""
         self.rows += len(code)
         self.squares = self.squares + code.double().square().sum(0)
 
-    def atoms(self) -> dict[str, float]:
-        """How many values of the code live and how many are dead."""
+    def count_atoms(self) -> dict[str, float]:
+        """Return how many values of the code are live and how many are dead."""
         live = live_atoms((self.squares / self.rows).sqrt()[None])
         return {"live_atoms": float(live.sum()), "dead_atoms": float((~live).sum())}

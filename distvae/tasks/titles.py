@@ -1,18 +1,18 @@
-"""What a picture of a run is titled by: the recipe, or the model itself where it is not the
-recipe's.
-"""
+"""Titles for pictures of a run: the recipe, or the model where it differs from the recipe's."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
+from distvae.config import Config
 from distvae.config.recipes import describe, load, recipe_names
+from distvae.files.plain import Plain
 from distvae.train.run import Run
 
 
 def run_title(run: Run) -> str:
-    """Return the recipe's name, or what was trained in its place: `vsc latent 16 alpha 0.412, from
-    speech-vae`.
+    """Return the recipe's name, or how the run differs from it.
+
+    For instance: `vsc latent 16 alpha 0.412, from speech-vae`.
     """
     if not run.recipe:
         return run.path.name
@@ -21,25 +21,23 @@ def run_title(run: Run) -> str:
         model = run.config.model
         described = describe({"model.kind": model.kind, "model.latent": model.latent})
         return f"{described}, from {name}"
-    varied = _varied(run.config.model, load(run.recipe).model)
-    return (
-        f"{describe({'model.kind': run.config.model.kind} | varied)}, from {name}"
-        if varied
-        else name
-    )
+    changed = _changed_settings(run.config, load(run.recipe))
+    if not changed:
+        return name
+    return f"{describe({'model.kind': run.config.model.kind} | changed)}, from {name}"
 
 
-def _varied(model: Any, recipe: Any) -> dict[str, Any]:
-    """Return the settings of a model that neither a recipe's has nor, of another kind, its own
-    defaults.
+def _changed_settings(config: Config, recipe: Config) -> dict[str, Plain]:
+    """Return the settings of the model that differ from the recipe's.
+
+    Settings that the recipe's model does not have are compared with their defaults.
     """
-    usual = {
-        field.name: getattr(recipe, field.name, field.default)
-        for field in dataclasses.fields(model)
-    }
-    changed = {
-        f"model.{name}": getattr(model, name)
-        for name, value in usual.items()
-        if getattr(model, name) != value
-    }
-    return changed if changed or model.kind == recipe.kind else {"model.kind": model.kind}
+    model, usual = config.model, recipe.model
+    changed: dict[str, Plain] = {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if value != getattr(usual, field.name, field.default):
+            changed[f"model.{field.name}"] = value
+    if not changed and model.kind != usual.kind:
+        return {"model.kind": model.kind}
+    return changed

@@ -1,4 +1,4 @@
-"""How close a model of bars comes to what made them, which is known."""
+"""Scores of a model on data whose generating distribution is known, such as bars."""
 
 import itertools
 import math
@@ -17,14 +17,15 @@ from distvae.tasks.exactness import MAX_BITS
 from distvae.train.run import Run, read_config
 
 ENUMERABLE = 12
-"""Bars whose every combination is looked at."""
+"""The most causes whose combinations are enumerated."""
 ALIKE = 0.3
-"""Root mean square of what may differ over the pixels of a bar."""
+"""The largest root mean square difference, over the pixels of a cause, that counts as found."""
 
 
 def compare_with_truth(run: Run, x: Array) -> dict[str, float]:
-    """Of bars: the log-likelihood of what made them, how far training came to it, and the share of
-    bars found.
+    """Return the true log-likelihood, how close training came to it, and the share of causes found.
+
+    Data whose distribution is not known, or cannot be enumerated, has no such scores.
     """
     data = causes_of(run.config.data)
     if data is None or not data.variance or data.probability >= 1:
@@ -33,19 +34,19 @@ def compare_with_truth(run: Run, x: Array) -> dict[str, float]:
     if len(causes) > ENUMERABLE:
         return {}
     truth = float(log_likelihood(data, x).mean())
-    told = {"true_log_likelihood": truth}
+    scores = {"true_log_likelihood": truth}
     if run.config.data == read_config(run.path, run.info).data:
         reached = max(run.epochs(), key=lambda epoch: epoch["val_objective"])["val_bound"]
-        told["reliability"] = (reached - truth) / abs(truth)
+        scores["reliability"] = (reached - truth) / abs(truth)
     if isinstance(run.model, TVAE):
-        told["recovered"] = recovered(run.model, causes)
+        scores["recovered"] = recovered(run.model, causes)
         if run.model.code_size <= MAX_BITS:
-            told |= combined(run.model, data)
-    return told
+            scores |= combined(run.model, data)
+    return scores
 
 
 def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
-    """(B,) log p(x) under the parameters that made the bars, by enumeration, nats."""
+    """Return (B,) log p(x) in nats under the true parameters, by enumeration."""
     causes, chance = data.causes().astype(np.float64), data.probability
     states = np.array(list(itertools.product((0, 1), repeat=len(causes))), dtype=np.float64)
     prior = states.sum(1) * math.log(chance) + (1 - states).sum(1) * math.log1p(-chance)
@@ -57,9 +58,7 @@ def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
 
 @torch.no_grad()
 def combined(model: TVAE, data: HasCauses) -> dict[str, float]:
-    """log p of noiseless combinations of bars under the model, nats, beside that under what made
-    its data.
-    """
+    """Compare log p of noiseless combinations of causes under the model with the true one."""
     combinations = data.combinations()
     if combinations is None:
         return {}
@@ -80,7 +79,7 @@ def combined(model: TVAE, data: HasCauses) -> dict[str, float]:
 
 @torch.no_grad()
 def recovered(model: TVAE, causes: Array) -> float:
-    """The share of bars that are what one latent, and another for each, adds to the picture."""
+    """Return the share of causes that are the effect of a latent, each of another one."""
     pixels = float(causes[0].sum())
     alone = (
         model.decode(torch.eye(model.code_size)[:, None])[:, 0]

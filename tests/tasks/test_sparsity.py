@@ -14,10 +14,10 @@ def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) 
         50, 6, generator=torch.Generator().manual_seed(seed)
     ) * 10.0 ** -torch.arange(6)
     strength = CodeStrength()
-    strength.see(code[:cut])
-    strength.see(code[cut:])
+    strength.add(code[:cut])
+    strength.add(code[cut:])
     live = int(live_atoms(code).sum())
-    assert strength.atoms() == {"live_atoms": live, "dead_atoms": 6 - live}
+    assert strength.count_atoms() == {"live_atoms": live, "dead_atoms": 6 - live}
 
 
 def test_quiet_frames_do_not_count_as_active() -> None:
