@@ -81,6 +81,10 @@ class Registry(Generic[Implementation]):
                 f" implementation; a class registered for {name} expected"
             ) from None
 
+    def __getitem__(self, config: type) -> Implementation:
+        """Return what was registered for a configuration class."""
+        return self._implementations[config]
+
     def __iter__(self) -> Iterator[type]:
         """Yield the configuration classes that have an implementation."""
         return iter(self._implementations)
