@@ -3,15 +3,15 @@ refused.
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from distvae.config.registry import FAMILIES
 from distvae.estep.amortised import Amortised
 from distvae.estep.registry import ESTEPS
-from distvae.estep.store import KeepsPopulations, LocalStore, PopulationStore
+from distvae.estep.store import KeepsPopulations, LocalStore, PopulationFile, PopulationStore
 from distvae.estep.truncated import Evolution, Exact, RandomSearch
 from distvae.interface import (
     Asynchronous,
@@ -28,6 +28,7 @@ from distvae.interface import (
     Scheduled,
     Searches,
 )
+from distvae.machines.shards import ShardedStore
 from distvae.models.gumbel import Gumbel
 from distvae.models.posteriors import Binary, Encoded, Gaussian, LearnedVariance, SpikeAndSlab
 from distvae.models.registry import MODELS
@@ -38,58 +39,42 @@ from distvae.models.vsc import VSC
 
 ROOT = Path(__file__).parents[2]
 
-if TYPE_CHECKING:  # read by mypy alone, which refuses an assignment that does not conform
-    from distvae.estep.store import PopulationFile
-    from distvae.machines.shards import ShardedStore
+# mypy refuses a class here that does not make what its list is of.
+ENCODED_MODELS: list[Callable[..., LatentModel[Encoded]]] = [VAE, SDM, VSC, Gumbel]
+TRUNCATED_MODELS: list[Callable[..., LatentModel[Truncated]]] = [TVAE]
+ENCODED_CLOSED_FORM: list[Callable[..., ClosedForm[Encoded]]] = [VAE, SDM, VSC, Gumbel]
+TRUNCATED_CLOSED_FORM: list[Callable[..., ClosedForm[Truncated]]] = [TVAE]
+SCHEDULED: list[Callable[..., Scheduled]] = [VAE, SDM, VSC, Gumbel, TVAE]
+HAVE_OUTPUT: list[Callable[..., HasOutput]] = [VAE, SDM, VSC, Gumbel, TVAE]
+PROJECT: list[Callable[..., Projects]] = [SDM]
 
-    vae: VAE
-    sdm: SDM
-    vsc: VSC
-    gumbel: Gumbel
-    tvae: TVAE
-    LATENT_MODELS: list[LatentModel[Encoded]] = [vae, sdm, vsc, gumbel]
-    CLOSED_FORM: list[ClosedForm[Encoded]] = [vae, sdm, vsc, gumbel]
-    BINARY_MODEL: LatentModel[Truncated] = tvae
-    BINARY_CLOSED_FORM: ClosedForm[Truncated] = tvae
-    SCHEDULED: list[Scheduled] = [vae, sdm, vsc, gumbel, tvae]
-    WITH_OUTPUT: list[HasOutput] = [vae, sdm, vsc, gumbel, tvae]
-    MODELS_THAT_REPORT: list[Reports] = [gumbel, tvae]
-    PROJECTS: Projects = sdm
-    PREPARES: Prepares = tvae
+ENCODING: list[Callable[..., EStep[VAE, Encoded]]] = [Amortised]
+TRUNCATING: list[Callable[..., EStep[TVAE, Truncated]]] = [Evolution, RandomSearch, Exact]
+SEARCH: list[Callable[..., Searches[TVAE]]] = [Evolution, RandomSearch]
+KEEP_POPULATIONS: list[Callable[..., KeepsPopulations]] = [Evolution, RandomSearch]
 
-    amortised: Amortised
-    evolution: Evolution
-    random: RandomSearch
-    exact: Exact
-    ENCODES: EStep[VAE, Encoded] = amortised
-    TRUNCATES: list[EStep[TVAE, Truncated]] = [evolution, random, exact]
-    ESTEPS_THAT_PREPARE: list[Prepares] = [amortised, evolution, random]
-    SEARCHES: list[Searches[TVAE]] = [evolution, random]
-    PERSISTENT: list[Persistent[PopulationFile]] = [evolution, random]
-    ASYNCHRONOUS: list[Asynchronous] = [evolution, random]
-    ESTEPS_THAT_REPORT: list[Reports] = [evolution, random]
-    KEEP_POPULATIONS: list[KeepsPopulations] = [evolution, random]
+PREPARE: list[Callable[..., Prepares]] = [TVAE, Amortised, Evolution, RandomSearch]
+REPORT: list[Callable[..., Reports]] = [Gumbel, TVAE, Evolution, RandomSearch]
+PERSISTENT: list[Callable[..., Persistent[PopulationFile]]] = [Evolution, RandomSearch, LocalStore]
+ASYNCHRONOUS: list[Callable[..., Asynchronous]] = [Evolution, RandomSearch, ShardedStore]
+STORES: list[Callable[..., PopulationStore]] = [LocalStore, ShardedStore]
 
-    gaussian: Gaussian
-    learned: LearnedVariance
-    spikes: SpikeAndSlab
-    binary: Binary
-    truncated: Truncated
-    POSTERIORS: list[Posterior] = [gaussian, learned, spikes, binary, truncated]
-    ENCODED: list[Encoded] = [gaussian, learned, spikes, binary]
-    EXPECTS: Expects = truncated
-
-    local: LocalStore
-    sharded: ShardedStore
-    STORES: list[PopulationStore] = [local, sharded]
-    ASYNCHRONOUS_STORE: Asynchronous = sharded
+ENCODED: list[Callable[..., Encoded]] = [Gaussian, LearnedVariance, SpikeAndSlab, Binary]
+POSTERIORS: list[Callable[..., Posterior]] = [
+    Gaussian,
+    LearnedVariance,
+    SpikeAndSlab,
+    Binary,
+    Truncated,
+]
+EXPECT: list[Callable[..., Expects]] = [Truncated]
 
 
-def test_every_implementation_is_assigned_above() -> None:
-    implementations = [MODELS[config] for config in FAMILIES["model"].values()]
-    assert set(implementations) == {VAE, SDM, VSC, Gumbel, TVAE}
-    found = {ESTEPS[config] for config in FAMILIES["estep"].values()}
-    assert found == {Amortised, Evolution, RandomSearch, Exact}
+def test_every_model_and_every_estep_is_in_a_list() -> None:
+    models = {MODELS[config] for config in FAMILIES["model"].values()}
+    assert models == {*ENCODED_MODELS, *TRUNCATED_MODELS}
+    esteps = {ESTEPS[config] for config in FAMILIES["estep"].values()}
+    assert esteps == {*ENCODING, *TRUNCATING}
 
 
 FOREIGN = """
