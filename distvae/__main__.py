@@ -1,5 +1,6 @@
-"""`python -m distvae`, and with several workers `torchrun --nproc-per-node N -m distvae train
-RECIPE`.
+"""Run the command line as `python -m distvae`.
+
+With several workers: `torchrun --nproc-per-node N -m distvae train RECIPE`.
 """
 
 from distvae.cli import main

@@ -1,1 +1,1 @@
-"""Published tables and figures, made again: what was obtained beside what was published."""
+"""Published tables and figures: train their rows, and compare the results."""

@@ -1,9 +1,7 @@
-"""A published table: what its rows are, what was published for each, and how each is obtained
-here.
-"""
+"""A published table: its rows, what was published for each, and how each is obtained here."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
@@ -15,6 +13,7 @@ from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative, Repeats
 from distvae.data.family import windows_of
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest
 from distvae.report.results.rows import SCALES, Scale
 
@@ -33,7 +32,12 @@ ROW_FIELDS = (
     "day",
 )
 SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
-Settings = Mapping[str, Any]
+SOURCE_FIELDS = ("about", "find", "folder", "full")
+Settings = Mapping[str, Plain]
+"""Settings of a configuration by dotted key."""
+Tree = Mapping[str, Any]
+"""A mapping from a YAML file, before it is checked."""
+Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -41,39 +45,43 @@ class Source:
     """Data that a table needs."""
 
     about: str
-    """What it is and where to get it."""
+    """Description of the data, and where to get it."""
     find: Mapping[str, Settings]
-    """Patterns of a file, or of one in the folder that is meant, and what has to be set where that
-    one is found.
+    """Patterns of a file, or of one in the data's folder; each with the settings to use where it
+    is found.
     """
     folder: bool = False
-    """Whether the folder of what is found is meant."""
+    """Whether the data is the folder of the file that is found."""
     full: Mapping[str, int] = field(default_factory=dict)
-    """Rows of the published data by split: with fewer, results are labelled so."""
+    """Number of rows in each split of the published data. Results on fewer rows are labelled so."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row."""
+    """One row of a table."""
 
     name: str
     recipe: str = ""
-    """What it departs from; empty: it is quoted, not obtained."""
+    """The recipe it is based on; empty for a row that is only quoted."""
     peer: str = ""
-    """The method of comparison that is judged, where it is not a model of ours."""
+    """The baseline to evaluate, for a row that is not one of our models."""
     data: str = ""
     settings: Settings = field(default_factory=dict)
     epoch_seconds: float = 0.0
-    """Of one core, measured at the stride of its own settings."""
-    published: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of an epoch on one core, measured at the stride of the row's own settings."""
+    published: Figures = field(default_factory=dict)
     note: str = ""
 
     def config(self, settings: Settings | None = None) -> Config:
-        """What is trained."""
+        """Return the configuration of the row, with more settings if given."""
         try:
             return load(self.recipe, {**self.settings, **(settings or {})})
         except Refusal as error:
             raise Refusal(f"row {self.name}: {error}") from error
+
+    def matches(self, patterns: Iterable[str]) -> bool:
+        """Return whether the name of the row matches one of the patterns."""
+        return any(fnmatchcase(self.name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -84,186 +92,184 @@ class Table:
     about: str
     source: str
     metrics: Mapping[str, Literal["max", "min"]]
-    """The figures that rows are held against."""
+    """The figures that are compared with the published ones."""
     data: Mapping[str, Source]
     seeds: int
     entries: tuple[Entry, ...]
     scale: Scale = "full"
     minutes: float | None = None
-    """Of one core for all rows and seeds, where the scale says it."""
+    """Minutes of one core for all rows and seeds, where the scale says so."""
 
     @property
     def trained(self) -> list[Entry]:
-        """The rows that are models to train."""
+        """Return the rows that are models to train."""
         return [entry for entry in self.entries if entry.recipe and not entry.peer]
 
     @property
     def peers(self) -> list[Entry]:
-        """The rows that are methods of comparison."""
+        """Return the rows that are baselines."""
         return [entry for entry in self.entries if entry.peer]
 
     @property
     def quoted(self) -> list[Entry]:
-        """The rows that are not obtained here."""
+        """Return the rows that are not obtained here."""
         return [entry for entry in self.entries if not entry.recipe]
 
     def only(self, patterns: list[str]) -> "Table":
-        """The rows of some names, and what is quoted."""
+        """Return the table with the rows that match a pattern, and those that are quoted."""
         for pattern in patterns:
-            if not any(fnmatchcase(entry.name, pattern) for entry in self.entries):
-                raise Refusal(
-                    f"--only: no row {pattern}; {nearest(pattern, [e.name for e in self.entries])}"
-                )
-        kept = [
-            e for e in self.entries if not e.recipe or any(fnmatchcase(e.name, p) for p in patterns)
-        ]
-        return replace(self, entries=tuple(kept), minutes=self.minutes if "*" in patterns else None)
+            if not any(entry.matches([pattern]) for entry in self.entries):
+                names = [entry.name for entry in self.entries]
+                raise Refusal(f"--only: no row {pattern}; {nearest(pattern, names)}")
+        selected = [entry for entry in self.entries if not entry.recipe or entry.matches(patterns)]
+        minutes = self.minutes if "*" in patterns else None
+        return replace(self, entries=tuple(selected), minutes=minutes)
 
     def cost(self) -> float:
-        """Seconds of one core for what is trained, from measured epochs."""
+        """Return the estimated seconds of one core for all models and seeds."""
         if self.minutes is not None:
             return 60 * self.minutes
-        return self.seeds * sum(
-            entry.config().train.epochs * entry.epoch_seconds for entry in self.trained
-        )
+        seconds = 0.0
+        for entry in self.trained:
+            seconds += entry.config().train.epochs * entry.epoch_seconds
+        return self.seeds * seconds
 
 
 def table_names() -> list[str]:
-    """The tables that there are."""
+    """Return the names of all tables."""
     return sorted(path.stem for path in TABLES.glob("*.yaml"))
 
 
 def read_table(name: str, scale: Scale = "full") -> Table:
-    """A table at some scale."""
+    """Return a table at some scale."""
     if name not in table_names():
         raise Refusal(f"{name}: no such table; {nearest(name, table_names())}")
     tree = read_tree(TABLES / f"{name}.yaml")
     try:
-        return _read(name, tree, scale)
+        return _parse_table(name, tree, scale)
     except Refusal as error:
         raise Refusal(f"{TABLES / name}.yaml: {error}") from error
 
 
-def _read(name: str, tree: Mapping[str, Any], scale: Scale) -> Table:
-    _known("", tree, FIELDS)
-    how = tree.get(scale) or {}
-    _known(f"{scale}.", how, SCALE_FIELDS)
-    entries = [
-        _scaled(entry, scale, row, how)
-        for entry, row in _entries(tree, _listed(TABLES / f"{name}.csv"))
-        if not entry.recipe
-        or any(fnmatchcase(entry.name, pattern) for pattern in how.get("rows", ["*"]))
-    ]
+def _parse_table(name: str, tree: Tree, scale: Scale) -> Table:
+    _refuse_unknown_fields("", tree, FIELDS)
+    at_scale = tree.get(scale) or {}
+    _refuse_unknown_fields(f"{scale}.", at_scale, SCALE_FIELDS)
+    patterns = at_scale.get("rows", ["*"])
+    entries = []
+    for entry, row in _parse_entries(tree, _read_published(TABLES / f"{name}.csv")):
+        if not entry.recipe or entry.matches(patterns):
+            entries.append(_at_scale(entry, scale, row, at_scale))
+    metrics = {}
+    for figure, mode in tree["metrics"].items():
+        metrics[figure] = check_value(f"metrics.{figure}", Literal["max", "min"], mode)
+    sources = tree.get("data") or {}
     return Table(
         name=name,
         about=check_value("about", str, tree["about"]),
         source=check_value("source", str, tree["source"]),
-        metrics={
-            key: check_value(f"metrics.{key}", Literal["max", "min"], mode)
-            for key, mode in tree["metrics"].items()
-        },
-        data={key: _source(key, told) for key, told in (tree.get("data") or {}).items()},
-        seeds=check_value("seeds", Repeats, how.get("seeds", tree.get("seeds", 1))),
+        metrics=metrics,
+        data={key: _parse_source(key, source) for key, source in sources.items()},
+        seeds=check_value("seeds", Repeats, at_scale.get("seeds", tree.get("seeds", 1))),
         entries=tuple(entries),
         scale=scale,
-        minutes=check_value("minutes", NonNegative | None, how.get("minutes")),
+        minutes=check_value("minutes", NonNegative | None, at_scale.get("minutes")),
     )
 
 
-def _known(where: str, tree: Mapping[str, Any], names: tuple[str, ...]) -> None:
+def _refuse_unknown_fields(prefix: str, tree: Tree, names: tuple[str, ...]) -> None:
     for name in tree:
         if name not in names:
-            raise Refusal(f"{where}{name}: no such field; {nearest(str(name), names)}")
+            raise Refusal(f"{prefix}{name}: no such field; {nearest(str(name), names)}")
 
 
-def _source(name: str, tree: Mapping[str, Any]) -> Source:
-    _known(f"data.{name}.", tree, ("about", "find", "folder", "full"))
+def _parse_source(name: str, tree: Tree) -> Source:
+    _refuse_unknown_fields(f"data.{name}.", tree, SOURCE_FIELDS)
     find = {str(pattern): settings or {} for pattern, settings in tree["find"].items()}
     return Source(tree["about"], find, tree.get("folder", False), tree.get("full") or {})
 
 
-def _listed(path: Path) -> dict[str, dict[str, float]]:
-    """The published figures of a CSV, by row; lines that begin with # tell where they are from."""
+def _read_published(path: Path) -> dict[str, dict[str, float]]:
+    """Return the published figures in a CSV file by row; lines with # say where they are from."""
     if not path.is_file():
         return {}
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    return {
-        row.pop("row"): {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)
-    }
+    published = {}
+    for row in csv.DictReader(lines):
+        name = row.pop("row")
+        published[name] = {figure: float(value) for figure, value in row.items() if value}
+    return published
 
 
-def _entries(
-    tree: Mapping[str, Any], listed: dict[str, dict[str, float]]
-) -> Iterator[tuple[Entry, Settings]]:
-    """Every row, of those that stand for several each; and what was published without being
-    obtained here.
-    """
-    data = next(iter(tree.get("data") or {}), "")
-    names = []
-    for pattern, told in tree["rows"].items():
-        _known(f"rows.{pattern}.", told, ROW_FIELDS)
-        for name, row in _multiplied(str(pattern), told):
-            published = listed.get(name, {}) | (row.get("published") or {})
-            needs = row.get("data", data if "recipe" in row else "")
-            seconds = row.get("epoch_seconds", tree.get("epoch_seconds", 0.0))
-            plain = {key: row.get(key, "") for key in ("recipe", "peer", "note")}
-            settings = row.get("set") or {}
-            yield (
-                Entry(
-                    name,
-                    data=needs,
-                    settings=settings,
-                    epoch_seconds=seconds,
-                    published=published,
-                    **plain,
-                ),
-                row,
+def _parse_entries(tree: Tree, published: Mapping[str, Figures]) -> Iterator[tuple[Entry, Tree]]:
+    """Yield each row with its part of the file, and then the rows that are only quoted."""
+    first_source = next(iter(tree.get("data") or {}), "")
+    names = set()
+    for pattern, template in tree["rows"].items():
+        _refuse_unknown_fields(f"rows.{pattern}.", template, ROW_FIELDS)
+        for name, row in _expand(str(pattern), template):
+            names.add(name)
+            entry = Entry(
+                name,
+                recipe=row.get("recipe", ""),
+                peer=row.get("peer", ""),
+                data=row.get("data", first_source if "recipe" in row else ""),
+                settings=row.get("set") or {},
+                epoch_seconds=row.get("epoch_seconds", tree.get("epoch_seconds", 0.0)),
+                published={**published.get(name, {}), **(row.get("published") or {})},
+                note=row.get("note", ""),
             )
-            names.append(name)
-    for name, published in listed.items():
+            yield entry, row
+    for name, figures in published.items():
         if name not in names:
-            yield Entry(name, published=published), {}
+            yield Entry(name, published=figures), {}
 
 
-def _multiplied(pattern: str, row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A row for each combination of what its `each` lists, put in the place of its name in
-    braces.
+def _expand(pattern: str, row: Tree) -> Iterator[tuple[str, Tree]]:
+    """Yield a row for each combination of the values in its `each`.
+
+    A value replaces its name in braces, in the name of the row and in its fields.
     """
-    each: dict[str, list[Any]] = dict(row.get("each") or {})
+    each: dict[str, list[Plain]] = dict(row.get("each") or {})
     for values in product(*each.values()):
         words = dict(zip(each, values, strict=True))
-        filled: Mapping[str, Any] = _filled(row, words) if words else row
-        yield pattern.format(**words), filled
+        yield pattern.format(**words), _fill_in(row, words) if words else row
 
 
-def _filled(tree: Any, words: Mapping[str, Any]) -> Any:
+def _fill_in(row: Tree, words: Mapping[str, Plain]) -> Tree:
+    return {key: _fill_in_value(value, words) for key, value in row.items() if key != "each"}
+
+
+def _fill_in_value(value: Plain, words: Mapping[str, Plain]) -> Plain:
+    """Return a value with each name in braces replaced by its word, read as YAML."""
     import yaml
 
-    if isinstance(tree, Mapping):
-        return {key: _filled(value, words) for key, value in tree.items() if key != "each"}
-    if isinstance(tree, list):
-        return [_filled(value, words) for value in tree]
-    if isinstance(tree, str) and "{" in tree:
-        return yaml.safe_load(tree.format(**words))
-    return tree
+    if isinstance(value, Mapping):
+        return _fill_in(value, words)
+    if isinstance(value, list):
+        return [_fill_in_value(item, words) for item in value]
+    if isinstance(value, str) and "{" in value:
+        filled: Plain = yaml.safe_load(value.format(**words))
+        return filled
+    return value
 
 
-def _scaled(entry: Entry, scale: Scale, row: Settings, how: Settings) -> Entry:
-    """The row with what the scale sets for all rows, and for this one; fewer windows take less
-    time.
+def _at_scale(entry: Entry, scale: Scale, row: Tree, at_scale: Tree) -> Entry:
+    """Return a row with the settings of a scale, for all rows and for this one.
+
+    Fewer windows take less time.
     """
-    own = (row.get(scale) or {}) if scale in ROW_FIELDS else {}
-    told = {**(how.get("set") or {}), **own}
-    scaled = replace(entry, settings={**entry.settings, **told})
-    if "data.stride" not in told or not entry.epoch_seconds:
+    settings = dict(at_scale.get("set") or {})
+    if scale in ROW_FIELDS:
+        settings |= row.get(scale) or {}
+    scaled = replace(entry, settings={**entry.settings, **settings})
+    if "data.stride" not in settings or not entry.epoch_seconds:
         return scaled
-    return replace(
-        scaled,
-        epoch_seconds=entry.epoch_seconds * _density(scaled.config()) / _density(entry.config()),
-    )
+    share = _window_density(scaled.config()) / _window_density(entry.config())
+    return replace(scaled, epoch_seconds=entry.epoch_seconds * share)
 
 
-def _density(config: Config) -> float:
-    """Windows beside those of a stride of one."""
+def _window_density(config: Config) -> float:
+    """Return the number of windows relative to that at a stride of one."""
     windows = windows_of(config.data)
     return 1.0 if windows is None else windows.density
