@@ -63,7 +63,7 @@ def run_worker(rank: int, port: int, widths: tuple[int, ...], steps: int) -> dic
         "adam_us": _median_us(adam.step, steps),
         "barrier_us": _median_us(team.barrier, steps),
         "beside_us": _median_us(lambda: team.sum(gradient), steps),
-        "gloo_us": _median_us(lambda: team.together.sum(gradient), steps),
+        "gloo_us": _median_us(lambda: team.network.sum(gradient), steps),
     }
     team.close()
     return {"parameters": sum(map(Tensor.numel, gradient))} | times

@@ -248,7 +248,7 @@ def closed_on_failure(tracker: "Tracker | None", progress: Progress) -> Iterator
     try:
         yield
     except BaseException as error:
-        has_record = progress.seen or not isinstance(error, Refusal)
+        has_record = progress.has_shown or not isinstance(error, Refusal)
         if tracker and has_record and not isinstance(error, TakenOver):
             stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
             tracker.close("KILLED" if stopped else "FAILED")

@@ -8,9 +8,7 @@ LOOPBACK = (HOST, "localhost", "::1")
 
 
 def stay_on_loopback() -> None:
-    """Have gloo and NCCL listen on loopback alone, unless the environment names an interface for
-    them.
-    """
+    """Make gloo and NCCL listen on loopback only, unless the environment names an interface."""
     names = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     for library in ("GLOO", "NCCL"):
         if names:

@@ -1,6 +1,4 @@
-"""What a person sees of training: a live line on a terminal, plain lines elsewhere, JSON for
-programs, or nothing.
-"""
+"""Show progress: a live line on a terminal, plain lines, JSON for programs, or nothing."""
 
 import json
 import os
@@ -19,147 +17,151 @@ Style = Literal["line", "quiet", "json"]
 
 
 class ProgressRecord(Protocol):
-    """What can be shown: it knows how far it is."""
+    """A record of one finished epoch."""
 
     @property
     def epoch(self) -> int:
-        """How many are finished."""
+        """Epochs that are finished."""
 
     @property
     def epochs(self) -> int:
-        """How many there will be."""
+        """Epochs in all."""
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the beginning."""
 
     def metrics(self) -> dict[str, float]:
-        """The numbers worth logging."""
+        """Return the numbers worth logging."""
 
 
 class Progress:
-    """Shows records as they come."""
+    """A display of records as they come."""
 
     def __init__(self, style: Style, unit: str) -> None:
         self.style, self.unit = style, unit
         self.live = style == "line" and sys.stderr.isatty()
-        self.seen: list[float] = []
+        self.seconds_of_records: list[float] = []
+
+    @property
+    def has_shown(self) -> bool:
+        """Whether a record has been shown."""
+        return bool(self.seconds_of_records)
 
     def epoch(self, record: "Epoch") -> None:
         """Show an epoch of training."""
         self.show(record, lambda left: describe_epoch(record, self.unit, left))
 
     def show(self, record: ProgressRecord, line: Callable[[float], str]) -> None:
-        """Show a record, for a person by a line that is told how many seconds are left."""
-        self.seen.append(record.seconds)
+        """Show a record. `line` returns it in words, given the seconds that are left."""
+        self.seconds_of_records.append(record.seconds)
         if self.style == "json":
             print(json.dumps(record.metrics()), flush=True)
         elif self.style == "line":
-            self._write(line(self._left(record)), stay=self.live)
+            self._write(line(self._seconds_left(record)), stay=self.live)
 
     def say(self, text: str) -> None:
-        """One plain line for a person."""
+        """Print a plain line for a person."""
         if self.style == "line":
             self._write(text, stay=False)
 
     def end(self) -> None:
-        """Leave the live line as it is, and go on below it."""
-        if self.live and self.seen:
+        """End the live line, so that output continues below it."""
+        if self.live and self.has_shown:
             print(file=sys.stderr)
 
     def _write(self, text: str, stay: bool) -> None:
-        """A line; one that stays is written over by the next, and is never wider than the
-        terminal.
-        """
-        shown = text[: shutil.get_terminal_size().columns - 1] if stay else text
-        sys.stderr.write(f"\r\033[K{shown}" if stay else f"{shown}\n")
+        """Write a line. One that stays is cut to the terminal and overwritten by the next."""
+        if stay:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\033[K{text[:width]}")
+        else:
+            sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
-    def _left(self, record: ProgressRecord) -> float:
-        """Seconds to go at the pace seen in this process."""
-        if len(self.seen) < 2:
-            return record.seconds / record.epoch * (record.epochs - record.epoch)
-        pace = (self.seen[-1] - self.seen[0]) / (len(self.seen) - 1)
+    def _seconds_left(self, record: ProgressRecord) -> float:
+        """Return the seconds left at the pace of this process."""
+        times = self.seconds_of_records
+        if len(times) < 2:
+            pace = record.seconds / record.epoch
+        else:
+            pace = (times[-1] - times[0]) / (len(times) - 1)
         return pace * (record.epochs - record.epoch)
 
 
-DETAILS = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f"}
-"""What a search over states has to tell, and to how many digits."""
+SEARCH_FIGURES = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f"}
+"""The figures of a search over states, and their formats."""
 
 
 def describe_epoch(record: "Epoch", unit: str, left: float) -> str:
-    """One line: where training stands and how good it is."""
-    told = _searched(record) if "active" in record.details else _encoded(record, unit)
-    return (
-        f"epoch {record.epoch}/{record.epochs}  {told}  {format_duration(left)}"
-        f" left{'  best' if record.best else ''}"
-    )
+    """Return an epoch on one line: its number, how good it is, and the time left."""
+    is_search = "active" in record.details
+    figures = _search_figures(record) if is_search else _encoder_figures(record, unit)
+    best = "  best" if record.best else ""
+    return f"epoch {record.epoch}/{record.epochs}  {figures}  {format_duration(left)} left{best}"
 
 
-def _encoded(record: "Epoch", unit: str) -> str:
+def _encoder_figures(record: "Epoch", unit: str) -> str:
     return (
         f"nats/{unit} train {record.train_objective:.1f} val {record.val_bound:.1f}  "
         f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s"
     )
 
 
-def _searched(record: "Epoch") -> str:
-    told = (
-        f"{name} {record.details[name]:{digits}}"
-        for name, digits in DETAILS.items()
-        if name in record.details
-    )
-    return "  ".join([f"bound {record.val_bound:.2f}", *told])
+def _search_figures(record: "Epoch") -> str:
+    figures = [f"bound {record.val_bound:.2f}"]
+    for name, digits in SEARCH_FIGURES.items():
+        if name in record.details:
+            figures.append(f"{name} {record.details[name]:{digits}}")
+    return "  ".join(figures)
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as a person writes it."""
+    """Return a duration as 12:34, or 1:23:45."""
     minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-    )
+    if minutes < 60:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _last_word(text: str) -> None:
-    """Tell a person who may have closed the terminal: then nothing can be written there, and need
-    not be.
-    """
+def _write_to_terminal(text: str) -> None:
+    """Write to a terminal that may be closed. Then discard this and everything later."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stderr.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stderr.fileno())
+        os.close(devnull)
 
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """A function that returns the signal that asked to stop, or 0; a second signal quits at once.
+    """Catch signals that ask to stop. Yield a function that returns the first one, or 0.
 
-    A terminal that is closed asks as well, unless its signal was ignored from the start, as it is
-    under nohup.
+    A second signal quits at once. Closing the terminal is such a signal, unless it was ignored from
+    the start, as under nohup.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        asked.append(number)
-        _last_word("\nstopping after this batch; once more to quit at once\n")
+        received.append(number)
+        _write_to_terminal("\nstopping after this batch; once more to quit at once\n")
 
-    hangup = set() if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else {signal.SIGHUP}
-    before = {
-        number: signal.signal(number, ask) for number in {signal.SIGINT, signal.SIGTERM} | hangup
-    }
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.add(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield lambda: asked[0] if asked else 0
-    except KeyboardInterrupt:  # of what has nothing to save yet
-        if not asked:
+        yield lambda: received[0] if received else 0
+    except KeyboardInterrupt:  # from code that has nothing to save yet
+        if not received:
             raise
-        _last_word("distvae: interrupted\n")
-        raise SystemExit(128 + asked[0]) from None
+        _write_to_terminal("distvae: interrupted\n")
+        raise SystemExit(128 + received[0]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,7 +1,6 @@
-"""Memory that processes of one machine share, and a barrier in it that notices when one of them has
-ended.
+"""Share memory between the processes of one machine, and a barrier that notices ended processes.
 
-The memory has no name in any file system, so none of it is left however the processes end.
+The memory has no name in any file system, so none of it is left behind, however the processes end.
 """
 
 import mmap
@@ -9,20 +8,26 @@ import os
 import platform
 import select
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
-LINE = 64  # bytes that processors exchange at once; two workers write to one line never
-SPINS = 100  # looks at a tick, some microseconds in all, before others may have the processor
-YIELDS = 0.01  # seconds of waiting before it becomes sleep
-ORDERED = platform.machine() in (
-    "x86_64",
-    "AMD64",
-)  # whether the processor keeps writes, and reads, in their order
+T = TypeVar("T")
 
-Gather = Callable[[Any], list[Any]]
-"""Tells every worker the values of all, in order of rank."""
+LINE = 64
+"""Bytes that processors exchange at once. No two workers write to the same line."""
+SPINS = 100
+"""Reads of another worker's count, some microseconds in all, before the processor is yielded."""
+YIELD_SECONDS = 0.01
+"""Seconds of yielding before waiting becomes sleep."""
+IS_ORDERED = platform.machine() in ("x86_64", "AMD64")
+"""Whether the processor keeps writes, and reads, in order."""
+
+
+class Gather(Protocol):
+    """A function that returns the values of all workers to each, in order of rank."""
+
+    def __call__(self, value: T, /) -> list[T]:
+        """Return the values of all workers."""
 
 
 class WorkerLost(RuntimeError):
@@ -30,21 +35,21 @@ class WorkerLost(RuntimeError):
 
 
 def share_memory(rank: int, gather: Gather, length: int) -> mmap.mmap | None:
-    """Zeros that all workers see; None where one of them cannot."""
-    made = _make(length) if rank == 0 else None
+    """Return zeros that all workers share, or None if one of them cannot."""
+    created = _create(length) if rank == 0 else None
     try:
-        pid, file = gather((os.getpid(), made))[0]
+        pid, file = gather((os.getpid(), created))[0]
         memory = None if file is None else _attach(pid, file, length)
         return memory if all(gather(memory is not None)) else None
     finally:
-        if made is not None:
-            os.close(made)
+        if created is not None:
+            os.close(created)
 
 
-def _make(length: int) -> int | None:
+def _create(length: int) -> int | None:
     try:
         file = os.memfd_create("distvae")
-    except (AttributeError, OSError):  # a system that is not Linux, or forbids it
+    except (AttributeError, OSError):  # the system is not Linux, or forbids it
         return None
     try:
         os.posix_fallocate(file, 0, length)
@@ -63,7 +68,10 @@ def _attach(pid: int, file: int, length: int) -> mmap.mmap | None:
 
 
 def machine_id() -> str | None:
-    """The same for processes that find each other by number; None where that cannot be told."""
+    """Return an id that is equal for processes that can find each other by process number.
+
+    Return None if the system does not tell.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -72,7 +80,7 @@ def machine_id() -> str | None:
 
 
 def _watch(pid: int) -> int | None:
-    """What tells when a process has ended, be its number taken by another since."""
+    """Return a handle that tells when a process has ended, even if its number is used again."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -80,79 +88,78 @@ def _watch(pid: int) -> int | None:
 
 
 class Barrier:
-    """Nobody passes before all have come: each counts in a cell of its own, and looks at the
-    others'.
-    """
+    """A barrier in shared memory: each worker counts in its own cell and reads the others'."""
 
     patience = 1800.0
-    """Seconds to wait for a worker that neither comes nor ends."""
+    """Seconds to wait for a worker that neither arrives nor ends."""
 
     def __init__(self, rank: int, memory: mmap.mmap, watches: list[int]) -> None:
         self.rank, self.count = rank, 0
-        self.ticks = memoryview(memory).cast("q")[:: LINE // 8]
-        self.left = memoryview(memory).cast("q")[1 :: LINE // 8]
+        cells = memoryview(memory).cast("q")
+        self.counts = cells[:: LINE // 8]
+        self.closed = cells[1 :: LINE // 8]
         self.watches, self.ended = watches, select.poll()
         for watch in watches:
             self.ended.register(watch, select.POLLIN)
 
     @classmethod
     def among(cls, rank: int, gather: Gather) -> "Barrier | None":
-        """The barrier of workers on one machine; None where they are not, or it has not what is
-        needed.
+        """Return a barrier for the workers of one machine.
+
+        Return None if they are on several machines, or if the machine lacks what it takes.
         """
-        names = gather(machine_id())
-        if names[0] is None or len(set(names)) > 1:
+        machines = gather(machine_id())
+        if machines[0] is None or len(set(machines)) > 1:
             return None
         watches = [watch for pid in gather(os.getpid()) if (watch := _watch(pid)) is not None]
-        able = all(gather(len(watches) == len(names)))
-        memory = share_memory(rank, gather, LINE * len(names)) if able else None
+        if not all(gather(len(watches) == len(machines))):
+            return None
+        memory = share_memory(rank, gather, LINE * len(machines))
         return None if memory is None else cls(rank, memory, watches)
 
     def wait(self) -> None:
-        """Come, and pass when all have."""
+        """Wait until all workers have arrived."""
         self.count += 1
         _fence()
-        self.ticks[self.rank] = self.count
-        for peer in range(len(self.ticks)):
+        self.counts[self.rank] = self.count
+        for peer in range(len(self.counts)):
             self._wait_for(peer)
         _fence()
 
     def _wait_for(self, peer: int) -> None:
-        if any(self.ticks[peer] >= self.count for _ in range(SPINS)):
+        if any(self.counts[peer] >= self.count for _ in range(SPINS)):
             return
-        began = time.monotonic()
-        while self.ticks[peer] < self.count:
-            waited = time.monotonic() - began
-            if waited < YIELDS:
+        start = time.monotonic()
+        while self.counts[peer] < self.count:
+            waited = time.monotonic() - start
+            if waited < YIELD_SECONDS:
                 os.sched_yield()
             else:
-                self._refuse_to_wait_for_ever(peer, waited)
+                self._check_peers(peer, waited)
                 time.sleep(min(waited / 50, 0.02))
 
-    def _refuse_to_wait_for_ever(self, peer: int, waited: float) -> None:
+    def _check_peers(self, peer: int, waited: float) -> None:
+        """Raise `WorkerLost` if a worker has ended, or after too long a wait."""
         ended = {self.watches.index(watch) for watch, _ in self.ended.poll(0)}
-        ended |= {other for other in range(len(self.left)) if self.left[other]}
-        lost = sorted(
-            other for other in ended if self.ticks[other] < self.count
-        )  # some end, and rightly, after coming
+        ended |= {other for other in range(len(self.closed)) if self.closed[other]}
+        # a worker may well end after it has arrived
+        lost = sorted(other for other in ended if self.counts[other] < self.count)
         if lost:
-            raise WorkerLost(f"worker {lost[0]} of {len(self.ticks)} has ended")
+            raise WorkerLost(f"worker {lost[0]} of {len(self.counts)} has ended")
         if waited > self.patience:
             raise WorkerLost(
-                f"worker {peer} of {len(self.ticks)} has not answered for {waited:.0f} s"
+                f"worker {peer} of {len(self.counts)} has not answered for {waited:.0f} s"
             )
 
-    def leave(self) -> None:
-        """Be waited for no more."""
-        self.left[self.rank] = 1
+    def close(self) -> None:
+        """Tell the others not to wait for this worker any more."""
+        self.closed[self.rank] = 1
         for watch in self.watches:
             os.close(watch)
         self.watches = []
 
 
 def _fence() -> None:
-    """What was written before is seen before what is written after; Linux sees to that whenever it
-    schedules.
-    """
-    if not ORDERED:
+    """Make earlier writes visible before later ones. Linux does so whenever it schedules."""
+    if not IS_ORDERED:
         os.sched_yield()
