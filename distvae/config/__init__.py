@@ -7,7 +7,7 @@ A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per fami
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from distvae.config.data import (
     BarsData,
@@ -25,7 +25,7 @@ from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Trun
 from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.net import Net
 from distvae.config.registry import SECTIONS
-from distvae.config.schema import check_value, fields_of, read_section
+from distvae.config.schema import fields_of, read_section
 from distvae.config.train import Eval, Train
 from distvae.files.refusal import Refusal, nearest
 
@@ -71,8 +71,6 @@ class Config:
     estep: Any = field(default_factory=Amortised)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
-    follows: Literal["ours", "paper", "release"] = "ours"
-    """Which text decides where paper and released code differ."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit each other."""
@@ -101,8 +99,11 @@ class Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain values, nested as in a YAML file, kinds included."""
-    sections = {s: {"kind": getattr(config, s).kind} | _plain(getattr(config, s)) for s in SECTIONS}
-    return sections | {"follows": config.follows}
+    tree = {}
+    for section in SECTIONS:
+        part = getattr(config, section)
+        tree[section] = {"kind": part.kind} | _plain(part)
+    return tree
 
 
 def _plain(part: Any) -> dict[str, Any]:
@@ -111,12 +112,15 @@ def _plain(part: Any) -> dict[str, Any]:
 
 def flatten(config: Config) -> dict[str, Any]:
     """Dotted keys, as on the command line."""
-    tree = to_dict(config)
-    return {f"{s}.{name}": value for s in SECTIONS for name, value in tree[s].items()} | {
-        "follows": config.follows
-    }
+    settings = {}
+    for section, fields in to_dict(config).items():
+        for name, value in fields.items():
+            settings[f"{section}.{name}"] = value
+    return settings
 
 
+IGNORED = ("follows",)
+"""Settings of earlier versions that decided nothing. Files that hold them are read without them."""
 EARLIER: dict[str, dict[str, dict[str, Any]]] = {"data": {"crops": {"contrast": "common"}}}
 """By section and kind, what was done before there was a setting whose default does otherwise."""
 
@@ -135,15 +139,11 @@ def from_stored(tree: Mapping[str, Any]) -> Config:
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
-    """The validated configuration of a nested mapping."""
-    known = (*SECTIONS, "follows")
+    """Return the validated configuration of a nested mapping."""
     for name in tree:
-        if name not in known:
-            raise Refusal(f"{name}: no such section; {nearest(name, known)}")
+        if name not in (*SECTIONS, *IGNORED):
+            raise Refusal(f"{name}: no such section; {nearest(name, SECTIONS)}")
     trees = {name: fields_of(name, tree.get(name)) for name in SECTIONS}
     sections = {name: read_section(name, trees[name]) for name in SECTIONS if name != "estep"}
     sections["estep"] = read_section("estep", {"kind": sections["model"].estep[0]} | trees["estep"])
-    follows = check_value(
-        "follows", Literal["ours", "paper", "release"], tree.get("follows", "ours")
-    )
-    return Config(**sections, follows=follows)
+    return Config(**sections)

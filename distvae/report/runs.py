@@ -100,8 +100,6 @@ def _changed_settings(config: Config) -> Iterator[tuple[str, str]]:
             if value != default:
                 plain = list(value) if isinstance(value, tuple) else value
                 yield f"{section}.{name}", setting(plain)
-    if config.follows != Config().follows:
-        yield "follows", config.follows
 
 
 def _learning(run: RunResults) -> Iterator[Block]:

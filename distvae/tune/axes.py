@@ -127,8 +127,7 @@ def _read_axis(place: int, tree: object, earlier: list[str]) -> Axis:
 
 def _names_a_field(key: str) -> bool:
     section, _, name = key.partition(".")
-    is_dotted = bool(name) and "." not in name and section.isidentifier()
-    return key == "follows" or is_dotted
+    return bool(name) and "." not in name and section.isidentifier()
 
 
 def _read_conditions(path: str, tree: Mapping[str, Plain]) -> dict[str, tuple[Plain, ...]]:

@@ -1,5 +1,6 @@
 """Configuration: what is valid survives a round trip, what is not is refused by its dotted path."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.config import Config, flatten, from_dict, to_dict
+from distvae.config import Config, flatten, from_dict, from_stored, to_dict
 from distvae.config.recipes import (
     load,
     override,
@@ -107,7 +108,7 @@ def test_every_typo_is_refused_with_its_path_and_the_nearest_name(
         ({"data": {"val": 0.6, "test": 0.6}}, "data.val"),
         ({"data": {"rate": 0}}, "data.rate"),
         ({"eval": {"metrics": ["pesq"]}}, "eval.metrics[0]"),
-        ({"follows": "papr"}, "follows"),
+        ({"followed": "paper"}, "followed"),
     ],
 )
 def test_what_is_out_of_range_is_refused_by_its_path(tree: dict[str, Any], path: str) -> None:
@@ -186,3 +187,10 @@ def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
 def test_flat_keys_are_what_the_command_line_takes() -> None:
     config = load("mnist-vsc")
     assert from_dict(override({}, flatten(config))) == config
+
+
+@pytest.mark.parametrize("read", [from_dict, from_stored])
+def test_a_setting_that_decided_nothing_is_read_over(
+    read: Callable[[dict[str, Any]], Config],
+) -> None:
+    assert read({"follows": "paper", "train": {"seed": 3}}) == from_dict({"train": {"seed": 3}})
