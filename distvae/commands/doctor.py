@@ -12,7 +12,7 @@ from distvae.files.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from distvae.machines.doctor.diagnosis import Line
+    from distvae.machines.doctor.diagnosis import Diagnosis
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ def diagnose(options: DoctorOptions) -> int:
         )
     found = _examine(options)
     if options.json:
-        diagnosis.show_json(found)
+        diagnosis.print_json(found)
     else:
-        diagnosis.show(found)
-    return 1 if any(line.state == "bad" for line in found) else 0
+        diagnosis.print_table(found)
+    return 1 if any(each.state == "bad" for each in found) else 0
 
 
-def _examine(options: DoctorOptions) -> "Sequence[Line]":
+def _examine(options: DoctorOptions) -> "Sequence[Diagnosis]":
     """Examine the machines of a cluster's file, those of a running Ray, or this one."""
     from distvae.machines.doctor.cluster_file import examine_cluster_file
     from distvae.machines.doctor.examination import examine_cluster, examine_this_machine

@@ -42,9 +42,9 @@ class RoundTrip:
 
 def round_trip(
     nodes: Iterable[str],
-    write: FileStep[None],
+    write: FileStep[object],
     list_names: FileStep[list[str]],
-    delete: FileStep[None],
+    delete: FileStep[object],
 ) -> RoundTrip:
     """Have every machine write a file, list the folder, and delete its file."""
     token = secrets.token_hex(4)

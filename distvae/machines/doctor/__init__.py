@@ -1,1 +1,1 @@
-"""Whether machines are fit to train: what is wrong with each, and what to do about it."""
+"""Checks of whether machines are fit to train: what is wrong with each, and the remedy."""

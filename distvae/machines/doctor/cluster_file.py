@@ -1,6 +1,4 @@
-"""A cluster file before 'ray up': what Ray says of it, and of what it needs here and on its
-machines.
-"""
+"""The examination of a cluster file, and of its machines, before 'ray up'."""
 
 import contextlib
 import io
@@ -13,23 +11,23 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import Any
 
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_yaml
-from distvae.machines.doctor import ssh_host as hosts
-from distvae.machines.doctor import verdicts
-from distvae.machines.doctor.diagnosis import Line, merged
-from distvae.machines.doctor.ssh_host import Answer, Host
+from distvae.machines.doctor import ssh_host
+from distvae.machines.doctor.diagnosis import Diagnosis, merge_machines
+from distvae.machines.doctor.network_checks import check_storage
+from distvae.machines.doctor.ssh_host import Answer, SshHost
 from distvae.machines.ray_session import SETTINGS
 from distvae.machines.shared_folder import FileStep, round_trip
 
 HERE = "here"
-BLANKS = re.compile(
+PLACEHOLDERS = re.compile(
     r"<[a-z][a-z -]*[a-z]>|\b(?:ami|fs|subnet|sg|vpc)-0{6,}\b|\bCHANGE_?ME\b|\bmy-project\b"
 )
-"""What a template has where something is to be filled in."""
-COMMANDS = (
+"""Text that a template has where something is to be filled in."""
+COMMAND_LISTS = (
     "initialization_commands",
     "setup_commands",
     "head_setup_commands",
@@ -37,30 +35,37 @@ COMMANDS = (
     "head_start_ray_commands",
     "worker_start_ray_commands",
 )
-STORAGE = (
+STORAGE_REMEDY = (
     "DISTVAE_STORAGE in its commands, or --storage, with a path on a disk that all of them mount,"
     " or a URI"
 )
+ClusterConfig = Mapping[str, Plain]
+"""The content of a cluster file."""
 
 
-def examine_cluster_file(file: Path, storage: str | None) -> list[Line]:
-    """Lines about a cluster file, and about its machines where they are there already."""
-    config = read(file)
-    lines = [*schema(config), *traps(config), *blanks(file.read_text()), *needed(config)]
+def examine_cluster_file(file: Path, storage: str | None) -> list[Diagnosis]:
+    """Return the diagnoses of a cluster file, and of the machines that it lists."""
+    config = read_cluster_file(file)
+    diagnoses = [
+        *check_schema(config),
+        *check_traps(config),
+        *find_placeholders(file.read_text()),
+        *check_prerequisites(config),
+    ]
     machines = machines_of(config)
     if not machines:
-        told = (
-            f"provider {config.get('provider', {}).get('type')}: 'ray up' makes the machines, so"
-            " none is there to ask"
-        )
-        return merged([*lines, Line("info", "machines", HERE, told)], [])
+        kind = _section(config, "provider").get("type")
+        found = f"provider {kind}: 'ray up' makes the machines, so there are none to examine"
+        diagnoses.append(Diagnosis("info", "machines", HERE, found))
+        return merge_machines(diagnoses, [])
     with ThreadPoolExecutor(len(machines)) as pool:
-        lines += _asked(pool, machines, python_of(config), storage or storage_of(config))
-    return merged(lines, [host.address for host in machines])
+        folder = storage or storage_of(config)
+        diagnoses += _examine_machines(pool, machines, python_of(config), folder)
+    return merge_machines(diagnoses, [host.address for host in machines])
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The content of a cluster file."""
+def read_cluster_file(file: Path) -> ClusterConfig:
+    """Return the content of a cluster file, or raise a Refusal if it is none."""
     try:
         config = read_yaml(file)
     except Refusal as refusal:
@@ -72,235 +77,219 @@ def read(file: Path) -> dict[str, Any]:
     return config
 
 
-def schema(config: Mapping[str, Any]) -> Iterator[Line]:
-    """What Ray's own check says; it stops at the first fault, so the fields are then looked at one
-    by one.
+def check_schema(config: ClusterConfig) -> Iterator[Diagnosis]:
+    """Check a file by Ray's own rules.
+
+    Ray stops at the first fault, so its schema then checks the fields one by one.
     """
     for name, value in SETTINGS.items():  # Ray reads them once, when it is imported
         os.environ.setdefault(name, value)
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     logging.getLogger("ray.autoscaler").setLevel(logging.WARNING)
-    told = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             validate_config(prepare_config(dict(config)))
-    except (
-        Exception
-    ) as error:  # of whatever kind: Ray's check fails in many ways on a file that is wrong
-        why = getattr(error, "message", "") or str(error) or told.getvalue()
-        yield from _faults(config) or [_refused(why)]
+    except Exception as error:  # of any kind: Ray fails in many ways on a wrong file
+        why = getattr(error, "message", "") or str(error) or output.getvalue()
+        yield from _schema_faults(config) or [_refused_by_ray(why)]
     else:
-        yield Line("ok", "file", HERE, "Ray accepts it")
+        yield Diagnosis("ok", "file", HERE, "Ray accepts it")
 
 
-def _faults(config: Mapping[str, Any]) -> list[Line]:
-    """Fields that Ray does not know, or whose values are of the wrong type."""
+def _schema_faults(config: ClusterConfig) -> list[Diagnosis]:
+    """Return the fields that Ray does not know, or whose values are of the wrong type."""
     import jsonschema
     import ray.autoscaler
 
-    rules = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-    given = {
-        name: value for name, value in config.items() if name != "min_workers"
-    }  # which Ray moves elsewhere
-    found = [
-        fault
-        for fault in jsonschema.Draft7Validator(rules).iter_errors(given)
-        if fault.validator != "required"
-    ]
-    return [
-        _refused(f"{'.'.join(map(str, fault.absolute_path)) or 'the file'}: {fault.message}")
-        for fault in found
-    ]
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    # Ray moves min_workers elsewhere before it checks the file.
+    fields = {name: value for name, value in config.items() if name != "min_workers"}
+    diagnoses = []
+    for fault in jsonschema.Draft7Validator(schema).iter_errors(fields):
+        if fault.validator != "required":
+            path = ".".join(map(str, fault.absolute_path)) or "the file"
+            diagnoses.append(_refused_by_ray(f"{path}: {fault.message}"))
+    return diagnoses
 
 
-def _refused(why: str) -> Line:
-    return Line(
-        "bad",
-        "file",
-        HERE,
-        f"Ray refuses it: {' '.join(why.split())[:300]}",
-        "as in the checkout's cluster/",
-    )
+def _refused_by_ray(why: str) -> Diagnosis:
+    """Return the diagnosis of a file that Ray refuses."""
+    found = f"Ray refuses it: {' '.join(why.split())[:300]}"
+    return Diagnosis("bad", "file", HERE, found, "as in the checkout's cluster/")
 
 
-def traps(config: Mapping[str, Any]) -> Iterator[Line]:
-    """What Ray accepts and does not do, or does and should not."""
-    commands, heads = commands_of(config), "\n".join(_texts(config.get("head_start_ray_commands")))
-    if "RAY_AUTH_MODE=token" not in commands:
+def check_traps(config: ClusterConfig) -> Iterator[Diagnosis]:
+    """Check for settings that Ray accepts, but that do not do what is wanted."""
+    head = "\n".join(_texts(config.get("head_start_ray_commands")))
+    if "RAY_AUTH_MODE=token" not in commands_of(config):
         found = (
             "no command sets RAY_AUTH_MODE=token: whether Ray asks for a token depends on what lies"
             " on the machines"
         )
-        yield Line(
-            "note",
-            "tokens",
-            HERE,
-            found,
-            "as in the checkout's cluster/, for the head and for the workers",
-        )
-    if "--dashboard-host=0.0.0.0" in heads:
+        remedy = "as in the checkout's cluster/, for the head and for the workers"
+        yield Diagnosis("note", "tokens", HERE, found, remedy)
+    if "--dashboard-host=0.0.0.0" in head:
         found = "the head's commands open Ray's dashboard to the network"
-        yield Line(
-            "bad", "file", HERE, found, "without --dashboard-host; 'ray dashboard' reaches it"
-        )
-    if heads and "--autoscaling-config" not in heads:
+        remedy = "without --dashboard-host; 'ray dashboard' reaches it"
+        yield Diagnosis("bad", "file", HERE, found, remedy)
+    if head and "--autoscaling-config" not in head:
+        found = "without --autoscaling-config the head starts no workers"
         remedy = "ray start --head --autoscaling-config=~/ray_bootstrap_config.yaml"
-        yield Line(
-            "bad", "file", HERE, "without --autoscaling-config the head starts no workers", remedy
-        )
-    if config["provider"].get("type") == "local" and "RAY_enable_autoscaler_v2=0" not in heads:
+        yield Diagnosis("bad", "file", HERE, found, remedy)
+    is_local = _section(config, "provider").get("type") == "local"
+    if is_local and "RAY_enable_autoscaler_v2=0" not in head:
+        found = "Ray's second autoscaler loses all workers but one of such machines"
         remedy = (
             "export RAY_enable_autoscaler_v2=0; before 'ray start --head' in"
             " head_start_ray_commands"
         )
-        yield Line(
-            "bad",
-            "file",
-            HERE,
-            "Ray's second autoscaler loses all workers but one of such machines",
-            remedy,
-        )
+        yield Diagnosis("bad", "file", HERE, found, remedy)
 
 
-def blanks(text: str) -> Iterator[Line]:
-    """What is still to be filled in, by line."""
+def find_placeholders(text: str) -> Iterator[Diagnosis]:
+    """Find the lines of a file in which something is still to be filled in."""
     for number, line in enumerate(text.splitlines(), 1):
-        if found := BLANKS.search(line.partition("#")[0]):
-            yield Line(
-                "bad",
-                "file",
-                HERE,
-                f"line {number}: '{found[0]}' stands for something of yours",
-                "fill it in",
-            )
+        placeholder = PLACEHOLDERS.search(line.partition("#")[0])
+        if placeholder:
+            found = f"line {number}: '{placeholder[0]}' stands for something of yours"
+            yield Diagnosis("bad", "file", HERE, found, "fill it in")
 
 
-def needed(config: Mapping[str, Any]) -> Iterator[Line]:
-    """What 'ray up' needs on the machine that runs it."""
+def check_prerequisites(config: ClusterConfig) -> Iterator[Diagnosis]:
+    """Check what 'ray up' needs on the machine that runs it."""
     if shutil.which("rsync"):
-        yield Line("ok", "rsync", HERE, "there")
+        yield Diagnosis("ok", "rsync", HERE, "there")
     else:
-        yield Line("bad", "rsync", HERE, "missing; Ray copies files by it", "apt-get install rsync")
+        found = "missing; Ray copies files by it"
+        yield Diagnosis("bad", "rsync", HERE, found, "apt-get install rsync")
     if not shutil.which("ssh"):
-        yield Line("bad", "ssh", HERE, "missing", "apt-get install openssh-client")
-    key = _auth(config).get("ssh_private_key")
-    if key and not Path(key).expanduser().is_file():
+        yield Diagnosis("bad", "ssh", HERE, "missing", "apt-get install openssh-client")
+    key = _section(config, "auth").get("ssh_private_key")
+    if key and not Path(str(key)).expanduser().is_file():
         remedy = (
             f"ssh-keygen -t ed25519 -f {key}, then ssh-copy-id; or name another in"
             " auth.ssh_private_key"
         )
-        yield Line("bad", "key", HERE, f"{key}: no such file", remedy)
-    mounts = config.get("file_mounts")
-    for there, here in (mounts if isinstance(mounts, dict) else {}).items():
-        if not Path(str(here)).expanduser().exists():
-            remedy = "make it, as the file's head says"
-            if not str(here).startswith(("/", "~")):
+        yield Diagnosis("bad", "key", HERE, f"{key}: no such file", remedy)
+    for remote, local in _section(config, "file_mounts").items():
+        if not Path(str(local)).expanduser().exists():
+            remedy = "make it, as the comment at the top of the file says"
+            if not str(local).startswith(("/", "~")):
                 remedy = (
                     "relative paths begin in the folder that 'ray up' is run in: the root of the"
                     " checkout"
                 )
-            yield Line("bad", "file_mounts", HERE, f"{there}: {here} is not here", remedy)
+            found = f"{remote}: {local} is not here"
+            yield Diagnosis("bad", "file_mounts", HERE, found, remedy)
 
 
-def _auth(config: Mapping[str, Any]) -> dict[str, Any]:
-    auth = config.get("auth")
-    return auth if isinstance(auth, dict) else {}
+def _section(config: ClusterConfig, name: str) -> Mapping[str, Plain]:
+    """Return a section of a file, empty if it has none."""
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
 
 
-def machines_of(config: Mapping[str, Any]) -> list[Host]:
-    """The machines of a file of the local provider, the head first; none where they are made or
-    lent.
-    """
-    provider, auth = config["provider"], _auth(config)
+def machines_of(config: ClusterConfig) -> list[SshHost]:
+    """Return the machines of the local provider, the head first; none of other providers."""
+    provider, auth = _section(config, "provider"), _section(config, "auth")
     if provider.get("type") != "local" or "head_ip" not in provider:
         return []
     workers = provider.get("worker_ips")
-    key = auth.get("ssh_private_key")
-    addresses = dict.fromkeys(
-        [provider["head_ip"], *(workers if isinstance(workers, list) else [])]
-    )
-    return [
-        Host(
-            str(address),
-            str(auth.get("ssh_user") or ""),
-            str(Path(key).expanduser()) if key else None,
-            auth.get("ssh_proxy_command"),
+    addresses = [provider["head_ip"], *(workers if isinstance(workers, list) else [])]
+    key, proxy = auth.get("ssh_private_key"), auth.get("ssh_proxy_command")
+    hosts = []
+    for address in dict.fromkeys(map(str, addresses)):
+        host = SshHost(
+            address,
+            user=str(auth.get("ssh_user") or ""),
+            key=str(Path(str(key)).expanduser()) if key else None,
+            proxy=str(proxy) if proxy else None,
         )
-        for address in addresses
-    ]
+        hosts.append(host)
+    return hosts
 
 
-def commands_of(config: Mapping[str, Any]) -> str:
-    """All commands of a file, one a line."""
-    return "\n".join(line for name in COMMANDS for line in _texts(config.get(name)))
+def commands_of(config: ClusterConfig) -> str:
+    """Return all commands of a file, one a line."""
+    lines = []
+    for name in COMMAND_LISTS:
+        lines += _texts(config.get(name))
+    return "\n".join(lines)
 
 
-def _texts(value: object) -> list[str]:
+def _texts(value: Plain) -> list[str]:
+    """Return the items of a list as text."""
     return [str(line) for line in value] if isinstance(value, list) else []
 
 
-def python_of(config: Mapping[str, Any]) -> str:
-    """The Python that a file's commands name, else the least that this package asks for."""
-    if named := re.search(r"\bpython3\.\d+\b", commands_of(config)):
+def python_of(config: ClusterConfig) -> str:
+    """Return the Python that a file's commands name, else the oldest that this package supports."""
+    named = re.search(r"\bpython3\.\d+\b", commands_of(config))
+    if named:
         return named[0]
     return "python" + str(metadata("distvae")["Requires-Python"]).lstrip(">=")
 
 
-def storage_of(config: Mapping[str, Any]) -> str | None:
-    """The storage that a file's commands set."""
+def storage_of(config: ClusterConfig) -> str | None:
+    """Return the storage that a file's commands set."""
     found = re.search(r"""DISTVAE_STORAGE=["']?([^\s"';]+)""", commands_of(config))
     return found[1] if found else None
 
 
-def _asked(
-    pool: ThreadPoolExecutor, machines: list[Host], python: str, storage: str | None
-) -> Iterator[Line]:
-    """What the machines say, all side by side."""
-    answers: dict[Host, Answer] = {}
-    for host, (lines, answer) in zip(
-        machines, pool.map(lambda host: hosts.reached(host, python), machines), strict=True
-    ):
-        yield from lines
+def _examine_machines(
+    pool: ThreadPoolExecutor, machines: list[SshHost], python: str, storage: str | None
+) -> Iterator[Diagnosis]:
+    """Examine the machines side by side."""
+    answers: dict[SshHost, Answer] = {}
+    connections = pool.map(lambda host: ssh_host.connect(host, python), machines)
+    for host, (diagnoses, answer) in zip(machines, connections, strict=True):
+        yield from diagnoses
         if answer is not None:
             answers[host] = answer
     for host, answer in answers.items():
-        yield from hosts.fit(host, answer.facts(), python)
-        yield from hosts.time_of(host, answer)
-    if machines[0] in answers:
-        yield from hosts.busy(machines[0], answers[machines[0]].facts())
-    yield from shared(pool, list(answers), storage)
+        yield from ssh_host.check_requirements(host, answer.facts(), python)
+        yield from ssh_host.check_host_clock(host, answer)
+    head = machines[0]
+    if head in answers:
+        yield from ssh_host.check_idle(head, answers[head].facts())
+    yield from _check_shared_folder(pool, list(answers), storage)
 
 
-def shared(pool: ThreadPoolExecutor, machines: list[Host], storage: str | None) -> Iterator[Line]:
-    """Whether machines see what each other writes into a folder."""
-    if storage is None:
-        yield Line("note", "storage", HERE, "the file names none, so it was not tried", STORAGE)
-    elif "://" in storage:
-        told = (
-            f"{storage.partition('?')[0].rpartition('@')[2]}: is tried once Ray runs: 'distvae"
-            " doctor --address auto'"
-        )
-        yield Line("info", "storage", HERE, told)
+def _check_shared_folder(
+    pool: ThreadPoolExecutor, machines: list[SshHost], folder: str | None
+) -> Iterator[Diagnosis]:
+    """Check whether machines see what each other writes into a folder."""
+    if folder is None:
+        found = "the file names none, so it was not tried"
+        yield Diagnosis("note", "storage", HERE, found, STORAGE_REMEDY)
+    elif "://" in folder:
+        without_secrets = folder.partition("?")[0].rpartition("@")[2]
+        found = f"{without_secrets}: is tried once Ray runs: 'distvae doctor --address auto'"
+        yield Diagnosis("info", "storage", HERE, found)
     elif machines:
         trip = round_trip(
             [host.address for host in machines],
-            _by_each(pool, machines, lambda file: hosts.writing(storage, file)),
-            _by_each(pool, machines, lambda _: hosts.looking(storage)),
-            _by_each(pool, machines, lambda file: hosts.deleting(storage, file)),
+            _ssh_step(pool, machines, lambda file: ssh_host.write_script(folder, file)),
+            _ssh_step(pool, machines, lambda _: ssh_host.list_script(folder)),
+            _ssh_step(pool, machines, lambda file: ssh_host.delete_script(folder, file)),
         )
-        yield from verdicts.storage(
-            trip, {host.address: host.address for host in machines}, storage, STORAGE
-        )
+        names = {host.address: host.address for host in machines}
+        yield from check_storage(trip, names, folder, STORAGE_REMEDY)
 
 
-def _by_each(
-    pool: ThreadPoolExecutor, machines: list[Host], script: Callable[[str], str]
-) -> FileStep[Any]:
-    """A machine's part of a round trip, done by ssh."""
+def _ssh_step(
+    pool: ThreadPoolExecutor, machines: list[SshHost], make_script: Callable[[str], str]
+) -> FileStep[list[str]]:
+    """Return a step of a round trip that machines do by ssh, side by side."""
     by_address = {host.address: host for host in machines}
 
-    def answer(address: str, file: str) -> Any:
-        return hosts.said(by_address[address].run(script(file)))
+    def run(address: str, file: str) -> list[str] | Refusal:
+        return ssh_host.names_or_refusal(by_address[address].run(make_script(file)))
 
-    return lambda files: dict(zip(files, pool.map(answer, files, files.values()), strict=True))
+    def step(files: Mapping[str, str]) -> dict[str, list[str] | Refusal]:
+        results = pool.map(run, files, files.values())
+        return dict(zip(files, results, strict=True))
+
+    return step

@@ -1,4 +1,4 @@
-"""What the doctor says: lines that are fine, to be known, or wrong, and what to do about those."""
+"""Diagnoses: the findings of the doctor, each with its state and its remedy, and how they print."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,77 +8,87 @@ from typing import Literal
 State = Literal["ok", "info", "note", "bad"]
 """Fine; neither good nor bad; worth knowing; wrong."""
 COLOURS = {"ok": "green", "info": "dim", "note": "yellow", "bad": "bold red"}
+WHERE_WIDTH = 26
+"""Characters of the column of machines."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One thing that was looked at, on one machine or on several that do not differ in it."""
+class Diagnosis:
+    """A finding about one subject, on one machine or on several that do not differ in it."""
 
     state: State
     what: str
     where: str
     found: str
     remedy: str = ""
-    """What to do about it."""
 
 
-def merged(lines: Iterable[Line], machines: Sequence[str]) -> list[Line]:
-    """Lines that differ in nothing but the machine as one, by subject in the order in which they
-    were first said.
+def merge_machines(diagnoses: Iterable[Diagnosis], machines: Sequence[str]) -> list[Diagnosis]:
+    """Merge diagnoses that differ in nothing but the machine.
+
+    Subjects stay in the order in which they first occur.
     """
-    groups: dict[str, dict[Line, list[str]]] = {}
-    for line in lines:
-        groups.setdefault(line.what, {}).setdefault(replace(line, where=""), []).append(line.where)
-    alike = [pair for group in groups.values() for pair in group.items()]
-    return [replace(line, where=_together(where, machines)) for line, where in alike]
+    by_subject: dict[str, dict[Diagnosis, list[str]]] = {}
+    for diagnosis in diagnoses:
+        subject = by_subject.setdefault(diagnosis.what, {})
+        without_machine = replace(diagnosis, where="")
+        subject.setdefault(without_machine, []).append(diagnosis.where)
+    merged = []
+    for subject in by_subject.values():
+        for diagnosis, where in subject.items():
+            merged.append(replace(diagnosis, where=_join_machines(where, machines)))
+    return merged
 
 
-def _together(where: Sequence[str], machines: Sequence[str]) -> str:
-    everywhere = len(machines) > 1 and set(machines) <= set(where)
-    others = [name for name in where if not (everywhere and name in machines)]
-    return ", ".join(dict.fromkeys(([f"all {len(machines)}"] if everywhere else []) + others))
+def _join_machines(where: Sequence[str], machines: Sequence[str]) -> str:
+    """Return the names of machines in one string, with 'all N' for all of them."""
+    names = list(where)
+    if len(machines) > 1 and set(machines) <= set(where):
+        others = [name for name in where if name not in machines]
+        names = [f"all {len(machines)}", *others]
+    return ", ".join(dict.fromkeys(names))
 
 
-def show(lines: Sequence[Line]) -> None:
-    """Print a table, each remedy below what it is for, and how many lines are of which state."""
+def print_table(diagnoses: Sequence[Diagnosis]) -> None:
+    """Print a table with each remedy below its finding, and the number of each state."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
-    for name, most in (("", None), ("what", None), ("where", 26), ("found", None)):
-        table.add_column(
-            name, no_wrap=most is None and name != "found", max_width=most, overflow="fold"
-        )
-    for line in lines:
-        told = Text(line.found)
-        if line.remedy:
-            told.append(f"\n-> {line.remedy}", style=COLOURS[line.state])
-        table.add_row(
-            Text(line.state, style=COLOURS[line.state]), Text(line.what), Text(line.where), told
-        )
+    table.add_column("", no_wrap=True, overflow="fold")
+    table.add_column("what", no_wrap=True, overflow="fold")
+    table.add_column("where", max_width=WHERE_WIDTH, overflow="fold")
+    table.add_column("found", overflow="fold")
+    for diagnosis in diagnoses:
+        colour = COLOURS[diagnosis.state]
+        found = Text(diagnosis.found)
+        if diagnosis.remedy:
+            found.append(f"\n-> {diagnosis.remedy}", style=colour)
+        state = Text(diagnosis.state, style=colour)
+        table.add_row(state, Text(diagnosis.what), Text(diagnosis.where), found)
     console = Console(highlight=False)
     console.print(table)
-    console.print(count(lines))
+    console.print(count_states(diagnoses))
 
 
-def count(lines: Sequence[Line]) -> str:
-    """How many lines are of which state."""
-    states = [line.state for line in lines]
-    told: dict[State, str] = {"bad": "bad", "note": "to note", "ok": "ok"}
-    return ", ".join(
-        f"{states.count(state)} {word}"
-        for state, word in told.items()
-        if state == "ok" or state in states
-    )
+def count_states(diagnoses: Sequence[Diagnosis]) -> str:
+    """Return the number of diagnoses of each state, in words."""
+    states = [diagnosis.state for diagnosis in diagnoses]
+    words: dict[State, str] = {"bad": "bad", "note": "to note", "ok": "ok"}
+    counts = []
+    for state, word in words.items():
+        if state == "ok" or state in states:
+            counts.append(f"{states.count(state)} {word}")
+    return ", ".join(counts)
 
 
-def show_json(lines: Sequence[Line]) -> None:
-    """Print one JSON object for each line."""
-    for line in lines:
-        print(json.dumps(asdict(line)))
+def print_json(diagnoses: Sequence[Diagnosis]) -> None:
+    """Print one JSON object for each diagnosis."""
+    for diagnosis in diagnoses:
+        print(json.dumps(asdict(diagnosis)))
 
 
-def size(count: float) -> str:
-    """Bytes in words."""
+def format_bytes(count: float) -> str:
+    """Return a number of bytes in GiB or MiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,19 +1,37 @@
-"""Looking at this machine, or at all machines of a Ray that runs."""
+"""Examinations of this machine, or of all machines of a running Ray."""
 
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import distvae
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.cluster_check import round_trip_on_nodes
-from distvae.machines.doctor import verdicts
-from distvae.machines.doctor.diagnosis import Line, merged
-from distvae.machines.doctor.facts import Facts, behind, clock, gather, room
-from distvae.machines.nodes import run_on_nodes
+from distvae.machines.doctor.diagnosis import Diagnosis, merge_machines
+from distvae.machines.doctor.facts import Facts, disk_space, disk_space_at, gather_facts, read_clock
+from distvae.machines.doctor.hardware_checks import (
+    check_clock,
+    check_disk,
+    check_gpus,
+    check_memory,
+    check_processors,
+)
+from distvae.machines.doctor.network_checks import check_ports, check_storage, check_token
+from distvae.machines.doctor.program_checks import (
+    INSTALL,
+    check_pesq,
+    check_pins,
+    check_programs,
+    check_source,
+    parse_lock,
+)
+from distvae.machines.nodes import live_nodes, run_on_nodes
+from distvae.machines.ray_api import NodeInfo, RayApi
 from distvae.machines.shared_folder import (
     FileStep,
     delete_marker,
@@ -25,162 +43,177 @@ from distvae.track import Store, without_secrets
 
 HERE = "here"
 LOCK = Path(distvae.__file__).parents[1] / "requirements.lock"
-"""Where it lies in a checkout."""
-LOGS = "what Ray says there: /tmp/ray/session_latest/logs; then end it and start it again"
-ROUNDS = 3  # of asking for the time; the quickest counts
+"""The lock file of a checkout."""
+RAY_LOGS = "Ray's logs there: /tmp/ray/session_latest/logs; then end it and start it again"
+CLOCK_READINGS = 3
+"""Readings of a remote clock; the quickest counts."""
+T = TypeVar("T")
 
 
-def examine_this_machine(root: Path, storage: str | None) -> list[Line]:
-    """Lines about this machine alone."""
-    facts = gather()
-    lines = [
-        *_this_program(facts),
-        *verdicts.processors(HERE, facts, None),
-        *verdicts.graphics(HERE, facts, None),
-        *verdicts.memories(HERE, facts, None),
-        *verdicts.disk(HERE, "disk", facts["temporary"]["place"], facts["temporary"]),
-        *_kept(root),
-        *verdicts.scores(HERE, facts),
-        *records(root),
-        *(_alone(Folder(storage).with_short_timeout()) if storage else []),
-        *verdicts.tokens(HERE, facts, several=False),
-        *verdicts.doors(HERE, facts, None, several=False),
+def examine_this_machine(root: Path, storage: str | None) -> list[Diagnosis]:
+    """Return the diagnoses of this machine alone."""
+    facts = gather_facts()
+    diagnoses = [
+        *_check_lock(facts),
+        *check_processors(HERE, facts, None),
+        *check_gpus(HERE, facts, None),
+        *check_memory(HERE, facts, None),
+        *check_disk(HERE, "disk", facts["temporary"]["place"], facts["temporary"]),
+        *_check_run_disk(root),
+        *check_pesq(HERE, facts),
+        *check_tracking(root),
     ]
-    return merged(lines, [HERE])
+    if storage:
+        diagnoses += _check_storage_here(Folder(storage).with_short_timeout())
+    diagnoses += check_token(HERE, facts, several=False)
+    diagnoses += check_ports(HERE, facts, None, several=False)
+    return merge_machines(diagnoses, [HERE])
 
 
-def examine_cluster(address: str, root: Path, storage: str | None) -> list[Line]:
-    """Lines about the machines of a Ray."""
+def examine_cluster(address: str, root: Path, storage: str | None) -> list[Diagnosis]:
+    """Return the diagnoses of the machines of a running Ray."""
     from distvae.machines.ray_session import ray_session
 
     folder = Folder(storage) if storage else None
     try:
         with ray_session(address, 0) as ray:
-            return _of_machines(ray, root, folder)
+            return _examine_nodes(ray, root, folder)
     except RuntimeError as error:
-        if "Version mismatch" not in str(error):
+        message = " ".join(str(error).split())
+        if "Version mismatch" not in message:
             raise
-        told = " ".join(str(error).split())
-        return [
-            Line(
-                "bad",
-                "Ray",
-                address,
-                told,
-                f"the same Ray and Python here as there: {verdicts.INSTALL}",
-            )
-        ]
+        remedy = f"the same Ray and Python here as there: {INSTALL}"
+        return [Diagnosis("bad", "Ray", address, message, remedy)]
 
 
-def _of_machines(ray: Any, root: Path, folder: Folder | None) -> list[Line]:
-    ray.cloudpickle.register_pickle_by_value(
-        distvae
-    )  # a machine is asked by this code, whatever it has installed
+@dataclass(frozen=True)
+class Examined:
+    """The machines of a Ray that answered: their names, facts and resources, by id."""
+
+    nodes: Mapping[str, NodeInfo]
+    names: Mapping[str, str]
+    facts: Mapping[str, Facts]
+
+
+def _examine_nodes(ray: RayApi, root: Path, folder: Folder | None) -> list[Diagnosis]:
+    """Return the diagnoses of the machines of the Ray that this process is connected to."""
+    from ray import cloudpickle
+
+    # Machines run this code when they are asked, whatever they have installed.
+    cloudpickle.register_pickle_by_value(distvae)
     try:
-        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-        names, here = named(nodes), gather()
-        answers = run_on_nodes(nodes, gather)
-        facts = {
-            node: answer for node, answer in answers.items() if not isinstance(answer, Refusal)
-        }
-        silent = [
-            Line("bad", "answers", names[node], str(answers[node]), LOGS)
-            for node in nodes
-            if node not in facts
-        ]
-        lines = [
-            *silent,
-            *_this_program(here),
-            *_on_each(nodes, names, facts, here, ray._private.worker.get_dashboard_url()),
-            *(
-                line
-                for node in facts
-                for line in verdicts.clocks(names[node], *ahead(_time(ray, node)))
-            ),
-            *_kept(root),
-            *records(root),
-            *(_together(ray, {node: names[node] for node in facts}, folder) if folder else []),
-        ]
+        nodes = live_nodes(ray)
+        names = machine_names(nodes)
+        diagnoses: list[Diagnosis] = []
+        facts: dict[str, Facts] = {}
+        for node, answer in run_on_nodes(nodes, gather_facts).items():
+            if isinstance(answer, Refusal):
+                diagnoses.append(Diagnosis("bad", "answers", names[node], str(answer), RAY_LOGS))
+            else:
+                facts[node] = answer
+        local = gather_facts()
+        examined = Examined(nodes, {node: names[node] for node in facts}, facts)
+        diagnoses += _check_lock(local)
+        diagnoses += _check_nodes(examined, local, several=len(nodes) > 1)
+        diagnoses += _check_clocks(examined)
+        diagnoses += _check_run_disk(root)
+        diagnoses += check_tracking(root)
+        if folder:
+            diagnoses += _check_shared_storage(examined, folder)
     finally:
-        ray.cloudpickle.unregister_pickle_by_value(distvae)
-    return merged(lines, list(names.values()))
+        cloudpickle.unregister_pickle_by_value(distvae)
+    return merge_machines(diagnoses, list(names.values()))
 
 
-def _on_each(
-    nodes: Mapping[str, Any],
-    names: Mapping[str, str],
-    facts: Mapping[str, Facts],
-    here: Facts,
-    dashboard: str | None,
-) -> Iterator[Line]:
-    """What there is to say of each machine, one subject after the other."""
-    several = len(nodes) > 1
-    port = int(dashboard.rpartition(":")[2]) if dashboard else None
-    counted = {node: nodes[node]["Resources"] for node in facts}
-    subjects: list[Callable[[str], Iterator[Line]]] = [
-        lambda node: verdicts.programs(names[node], facts[node], here),
-        lambda node: verdicts.code(names[node], facts[node], here),
-        lambda node: verdicts.processors(names[node], facts[node], counted[node].get("CPU", 0)),
-        lambda node: verdicts.graphics(names[node], facts[node], counted[node].get("GPU", 0)),
-        lambda node: verdicts.memories(
-            names[node], facts[node], counted[node].get("object_store_memory")
-        ),
-        lambda node: verdicts.disk(
-            names[node], "disk", facts[node]["temporary"]["place"], facts[node]["temporary"]
-        ),
-        lambda node: verdicts.scores(names[node], facts[node]),
-        lambda node: verdicts.tokens(names[node], facts[node], several),
-        lambda node: verdicts.doors(names[node], facts[node], port, several),
+def _check_nodes(examined: Examined, local: Facts, several: bool) -> Iterator[Diagnosis]:
+    """Check the machines, one subject after the other."""
+    port = _dashboard_port()
+    checks = [_checks_of_node(examined, node, local, port, several) for node in examined.facts]
+    for same_subject in zip(*checks, strict=True):
+        yield from chain.from_iterable(same_subject)
+
+
+def _checks_of_node(
+    examined: Examined, node: str, local: Facts, port: int | None, several: bool
+) -> list[Iterator[Diagnosis]]:
+    """Return the checks of a machine by its facts and by the resources that Ray counts."""
+    name, facts = examined.names[node], examined.facts[node]
+    resources, temporary = examined.nodes[node]["Resources"], facts["temporary"]
+    return [
+        check_programs(name, facts, local),
+        check_source(name, facts, local),
+        check_processors(name, facts, resources.get("CPU", 0)),
+        check_gpus(name, facts, resources.get("GPU", 0)),
+        check_memory(name, facts, resources.get("object_store_memory")),
+        check_disk(name, "disk", temporary["place"], temporary),
+        check_pesq(name, facts),
+        check_token(name, facts, several),
+        check_ports(name, facts, port, several),
     ]
-    for subject in subjects:
-        for node in facts:
-            yield from subject(node)
 
 
-def named(nodes: Mapping[str, Any]) -> dict[str, str]:
-    """What machines are called: their addresses, with a port where several share one."""
+def _dashboard_port() -> int | None:
+    """Return the port of Ray's dashboard, if it has one."""
+    from ray._private.worker import get_dashboard_url
+
+    url = get_dashboard_url()
+    return int(url.rpartition(":")[2]) if url else None
+
+
+def machine_names(nodes: Mapping[str, NodeInfo]) -> dict[str, str]:
+    """Return the addresses of machines, with a port where several share an address."""
     addresses = [node["NodeManagerAddress"] for node in nodes.values()]
-    return {
-        key: (
-            address
-            if addresses.count(address) == 1
-            else f"{address}:{nodes[key]['NodeManagerPort']}"
-        )
-        for key, address in zip(nodes, addresses, strict=True)
-    }
+    names = {}
+    for key, node in nodes.items():
+        address = node["NodeManagerAddress"]
+        is_shared = addresses.count(address) > 1
+        names[key] = f"{address}:{node['NodeManagerPort']}" if is_shared else address
+    return names
 
 
-def _time(ray: Any, node: str) -> Callable[[], Any]:
-    return lambda: run_on_nodes([node], clock)[node]
+def _check_clocks(examined: Examined) -> Iterator[Diagnosis]:
+    """Check the clocks of the machines."""
+    for node, name in examined.names.items():
+
+        def read_remote(node: str = node) -> float | Refusal:
+            return run_on_nodes([node], read_clock)[node]
+
+        yield from check_clock(name, *clock_offset(read_remote))
 
 
-def ahead(there: Callable[[], Any], here: Callable[[], float] = time.time) -> tuple[float, float]:
-    """Seconds that a clock is ahead of this one, and how far from the truth that may be: half of
-    the round trip.
+def clock_offset(
+    read_remote: Callable[[], float | Refusal], read_local: Callable[[], float] = time.time
+) -> tuple[float, float]:
+    """Return the seconds that a clock is ahead of this one, and their uncertainty.
+
+    The uncertainty is half of the round trip.
     """
     best = (0.0, float("inf"))
-    for _ in range(ROUNDS):
-        asked, told, answered = here(), there(), here()
-        unsure = (answered - asked) / 2
-        if not isinstance(told, Refusal) and unsure < best[1]:
-            best = (told - (asked + answered) / 2, unsure)
+    for _ in range(CLOCK_READINGS):
+        asked, remote, answered = read_local(), read_remote(), read_local()
+        uncertainty = (answered - asked) / 2
+        if not isinstance(remote, Refusal) and uncertainty < best[1]:
+            best = (remote - (asked + answered) / 2, uncertainty)
     return best
 
 
-def _this_program(facts: Facts) -> Iterator[Line]:
+def _check_lock(facts: Facts) -> Iterator[Diagnosis]:
+    """Compare the packages of this machine with the lock file, if there is one."""
     if LOCK.is_file():
-        yield from verdicts.pinned(HERE, facts, verdicts.pins(LOCK.read_text()))
+        yield from check_pins(HERE, facts, parse_lock(LOCK.read_text()))
 
 
-def _kept(root: Path) -> Iterator[Line]:
-    yield from verdicts.disk(HERE, "runs", str(root.absolute()), room(root.absolute()))
+def _check_run_disk(root: Path) -> Iterator[Diagnosis]:
+    """Check the disk of the run folders."""
+    folder = root.absolute()
+    yield from check_disk(HERE, "runs", str(folder), disk_space(folder))
 
 
-def records(root: Path) -> Iterator[Line]:
-    """Whether MLflow can be reached, by this process alone: workers never talk to it."""
+def check_tracking(root: Path) -> Iterator[Diagnosis]:
+    """Check whether this process reaches MLflow; workers never talk to it."""
     store = Store.find(root)
     if store.file is not None and not store.file.exists():
-        yield _made(store.file, next(path for path in store.file.parents if path.exists()))
+        yield _check_new_database(store.file)
         return
     try:
         store.open_client()
@@ -189,53 +222,58 @@ def records(root: Path) -> Iterator[Line]:
             "MLFLOW_TRACKING_URI names another; training goes on, and 'distvae sync' sends what was"
             " not taken"
         )
-        yield Line("bad", "MLflow", HERE, str(error), remedy)
+        yield Diagnosis("bad", "MLflow", HERE, str(error), remedy)
     else:
-        yield Line("ok", "MLflow", HERE, f"{without_secrets(store.uri)}: answers")
+        yield Diagnosis("ok", "MLflow", HERE, f"{without_secrets(store.uri)}: answers")
 
 
-def _made(file: Path, parent: Path) -> Line:
+def _check_new_database(file: Path) -> Diagnosis:
+    """Check whether the first run can make MLflow's database."""
+    parent = next(path for path in file.parents if path.exists())
     if os.access(parent, os.W_OK):
-        return Line("ok", "MLflow", HERE, f"{file}: the first run makes it")
-    return Line(
-        "bad", "MLflow", HERE, f"{file}: cannot be made", f"a user who may write to {parent}"
-    )
+        return Diagnosis("ok", "MLflow", HERE, f"{file}: the first run makes it")
+    remedy = f"a user who may write to {parent}"
+    return Diagnosis("bad", "MLflow", HERE, f"{file}: cannot be made", remedy)
 
 
-def _alone(folder: Folder) -> Iterator[Line]:
-    """The storage as this machine sees it."""
+def _check_storage_here(folder: Folder) -> Iterator[Diagnosis]:
+    """Check the storage as this machine sees it."""
+
+    def list_here(place: str, _: str) -> list[str]:
+        return list_files(place)
+
     trip = round_trip(
         [HERE],
-        _by_this(write_marker, folder),
-        _by_this(_look, folder),
-        _by_this(delete_marker, folder),
+        _step_here(write_marker, folder),
+        _step_here(list_here, folder),
+        _step_here(delete_marker, folder),
     )
-    yield from verdicts.storage(trip, {HERE: HERE}, str(folder))
+    yield from check_storage(trip, {HERE: HERE}, str(folder))
     if not folder.remote and not trip.failed:
-        yield from verdicts.disk(HERE, "storage", str(folder), behind(folder.place))
+        yield from check_disk(HERE, "storage", str(folder), disk_space_at(folder.place))
 
 
-def _look(place: str, _: str) -> list[str]:
-    return list_files(place)
+def _step_here(function: Callable[[str, str], T], folder: Folder) -> FileStep[T]:
+    """Return a step of a round trip that this process does."""
+
+    def step(files: Mapping[str, str]) -> dict[str, T | Refusal]:
+        results: dict[str, T | Refusal] = {}
+        for node, file in files.items():
+            try:
+                results[node] = function(folder.place, file)
+            except OSError as error:
+                results[node] = Refusal(" ".join(str(error).split()))
+        return results
+
+    return step
 
 
-def _by_this(what: Callable[[str, str], Any], folder: Folder) -> FileStep[Any]:
-    """A machine's part of a round trip, done by this process."""
-
-    def answer(file: str) -> Any:
-        try:
-            return what(folder.place, file)
-        except OSError as error:
-            return Refusal(" ".join(str(error).split()))
-
-    return lambda files: {node: answer(file) for node, file in files.items()}
-
-
-def _together(ray: Any, names: Mapping[str, str], folder: Folder) -> Iterator[Line]:
-    """The storage as the machines of a Ray see it."""
-    trip = round_trip_on_nodes(names, folder)
-    yield from verdicts.storage(trip, names, str(folder))
-    if not folder.remote:
-        for node, found in run_on_nodes(names, behind, folder.place).items():
-            if node not in trip.failed and not isinstance(found, Refusal):
-                yield from verdicts.disk(names[node], "storage", str(folder), found)
+def _check_shared_storage(examined: Examined, folder: Folder) -> Iterator[Diagnosis]:
+    """Check the storage as the machines of a Ray see it."""
+    trip = round_trip_on_nodes(examined.names, folder)
+    yield from check_storage(trip, examined.names, str(folder))
+    if folder.remote:
+        return
+    for node, space in run_on_nodes(examined.names, disk_space_at, folder.place).items():
+        if node not in trip.failed and not isinstance(space, Refusal):
+            yield from check_disk(examined.names[node], "storage", str(folder), space)

@@ -1,5 +1,7 @@
-"""What a machine tells of itself: plain data, gathered with nothing but Python, so that any machine
-can be asked.
+"""Facts about a machine as plain data.
+
+The doctor sends these functions to other machines by value, so they use nothing but Python's
+standard library and this package.
 """
 
 import hashlib
@@ -20,13 +22,16 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from distvae.files import memory
-from distvae.machines.doctor.sockets import listening
+from distvae.machines.doctor.sockets import list_listeners
 
 Facts = dict[str, Any]
+"""Plain data, as JSON has it."""
 SHARED_MEMORY = Path("/dev", "shm")
-"""Where Ray and torch keep what processes share."""
-SHIPPED = "runtime_resources"
-"""In the path of what Ray brought to a machine for one job."""
+"""The folder in which Ray and torch keep what processes share."""
+SHIPPED_CODE = "runtime_resources"
+"""A part of the path of code that Ray brought to a machine for one job."""
+COUNT_SECONDS = 90
+"""Seconds in which torch has to count the GPUs."""
 COUNT_GPUS = """
 import torch
 try:
@@ -37,32 +42,34 @@ except (RuntimeError, AssertionError) as error:
 """
 
 
-def gather() -> Facts:
-    """All facts of the machine on which this runs."""
+def gather_facts() -> Facts:
+    """Return all facts about the machine on which this runs."""
+    temporary = Path(tempfile.gettempdir())
     return {
         "host": platform.node(),
         "python": platform.python_version(),
-        "packages": packages(),
-        "source": source(),
-        "cpus": cpus(),
-        "gpus": gpus(),
+        "packages": installed_packages(),
+        "source": installed_source(),
+        "cpus": cpu_facts(),
+        "gpus": gpu_facts(),
         "memory": {"free": memory.available_memory(), "limit": memory.memory_limit()},
-        "shared_memory": room(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None,
-        "temporary": {"place": tempfile.gettempdir()} | (room(Path(tempfile.gettempdir())) or {}),
-        "pesq": pesq(),
-        "access": access(),
-        "listening": listening(),
+        "shared_memory": disk_space(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None,
+        "temporary": {"place": str(temporary)} | (disk_space(temporary) or {}),
+        "pesq": pesq_facts(),
+        "access": access_facts(),
+        "listening": list_listeners(),
     }
 
 
-def clock() -> float:
-    """Seconds since 1970, as this machine has it."""
+def read_clock() -> float:
+    """Return the seconds since 1970 by this machine's clock."""
     return time.time()
 
 
-def packages() -> dict[str, str]:
-    """Versions of what is installed, by normalised name; the first on the path counts, as for an
-    import.
+def installed_packages() -> dict[str, str]:
+    """Return the versions of installed packages by normalised name.
+
+    Of two with one name the first on the path counts, as for an import.
     """
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
@@ -71,22 +78,25 @@ def packages() -> dict[str, str]:
 
 
 def normalised(name: str) -> str:
-    """The name of a package however it is spelt."""
+    """Return the name of a package in the one spelling that indexes use."""
     return name.lower().replace("_", "-").replace(".", "-")
 
 
-def source() -> Facts | None:
-    """Where the package's source lies on this machine, and its digest; what Ray brought for a job
-    is not meant.
+def installed_source() -> Facts | None:
+    """Return the folder of the package's installed source, and its digest.
+
+    Code that Ray brought for a job does not count as installed.
     """
-    folder = _folder()
-    return None if folder is None else {"folder": str(folder), "digest": digest(folder)}
+    folder = _source_folder()
+    if folder is None:
+        return None
+    return {"folder": str(folder), "digest": source_digest(folder)}
 
 
-def digest(folder: Path) -> str:
-    """Of the source files below a folder, wherever it lies.
+def source_digest(folder: Path) -> str:
+    """Return a digest of the source files below a folder, wherever the folder lies.
 
-    Search spaces do not count: they are installed in the package, and lie beside it in a checkout.
+    Search spaces do not count: an installed package contains them, a checkout has them beside it.
     """
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
@@ -97,8 +107,10 @@ def digest(folder: Path) -> str:
     return total.hexdigest()[:12]
 
 
-def _folder() -> Path | None:
-    spec = PathFinder.find_spec("distvae", [entry for entry in sys.path if SHIPPED not in entry])
+def _source_folder() -> Path | None:
+    """Return the folder from which Python imports this package, if it is installed."""
+    path = [entry for entry in sys.path if SHIPPED_CODE not in entry]
+    spec = PathFinder.find_spec("distvae", path)
     if spec is not None and spec.origin:
         return Path(spec.origin).parent
     try:
@@ -106,73 +118,66 @@ def _folder() -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     url = json.loads(installed.read_text("direct_url.json") or "{}").get("url", "")
-    linked = Path(unquote(urlparse(url).path)) / "distvae"
-    folder = (
-        linked
-        if url.startswith("file:") and linked.is_dir()
-        else Path(str(installed.locate_file("distvae")))
-    )
+    folder = Path(unquote(urlparse(url).path)) / "distvae"
+    if not url.startswith("file:") or not folder.is_dir():
+        folder = Path(str(installed.locate_file("distvae")))
     return folder if folder.is_dir() else None
 
 
-def cpus() -> Facts:
-    """Processors of the machine, those that this process may use, and how many want to run."""
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+def cpu_facts() -> Facts:
+    """Return the machine's processors, those that this process may use, and the load."""
+    machine = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"machine": os.cpu_count() or 1, "allowed": allowed, "quota": quota(), "load": load}
+    return {"machine": machine, "allowed": allowed, "quota": cpu_quota(), "load": load}
 
 
-def quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Processors' worth of time that a container may use, by version 2 or 1 of the kernel's control
-    groups.
+def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the processors' worth of time that a container may use, or None without a limit.
+
+    The kernel writes it to other files in version 2 of its control groups than in version 1.
     """
-    if (file := cgroup / "cpu.max").exists():
-        most, period = file.read_text().split()
-    elif (file := cgroup / "cpu" / "cpu.cfs_quota_us").exists():
-        most, period = (
-            file.read_text().strip(),
-            (file.parent / "cpu.cfs_period_us").read_text().strip(),
-        )
+    version_2, version_1 = cgroup / "cpu.max", cgroup / "cpu"
+    if version_2.exists():
+        limit, period = version_2.read_text().split()
+    elif (version_1 / "cpu.cfs_quota_us").exists():
+        limit = (version_1 / "cpu.cfs_quota_us").read_text().strip()
+        period = (version_1 / "cpu.cfs_period_us").read_text().strip()
     else:
         return None
-    return int(most) / int(period) if most.isdigit() else None
+    return int(limit) / int(period) if limit.isdigit() else None
 
 
-def gpus() -> Facts:
-    """NVIDIA's devices, and how many of them torch can use: in a process of its own, since Ray may
-    hide them.
+def gpu_facts() -> Facts:
+    """Return the number of NVIDIA devices, and of those that torch can use.
+
+    A process of its own counts the latter, because Ray may hide GPUs from this one.
     """
     devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
     if not devices:
         return {"devices": 0, "usable": 0, "why": ""}
-    seen = {
-        name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES" or value
-    }
+    environment = dict(os.environ)
+    if not environment.get("CUDA_VISIBLE_DEVICES"):
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
     try:
         done = subprocess.run(
             [sys.executable, "-c", COUNT_GPUS],
-            env=seen,
+            env=environment,
             capture_output=True,
             text=True,
             check=True,
-            timeout=90,
+            timeout=COUNT_SECONDS,
         )
     except (subprocess.SubprocessError, OSError) as error:
-        return {
-            "devices": devices,
-            "usable": 0,
-            "why": f"torch could not be asked: {type(error).__name__}",
-        }
-    count, _, why = done.stdout.strip().rpartition("\n")[2].partition(" ")
+        why = f"torch could not be asked: {type(error).__name__}"
+        return {"devices": devices, "usable": 0, "why": why}
+    last_line = done.stdout.strip().rpartition("\n")[2]
+    count, _, why = last_line.partition(" ")
     return {"devices": devices, "usable": int(count), "why": why}
 
 
-def room(place: Path) -> dict[str, int] | None:
-    """Bytes free to this user and in all on the disk behind a place, or behind the folder it will
-    be made in.
-    """
+def disk_space(place: Path) -> dict[str, int] | None:
+    """Return the free and total bytes of the disk that holds a place, or will hold it."""
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
@@ -182,38 +187,38 @@ def room(place: Path) -> dict[str, int] | None:
     return {"free": found.free, "total": found.total}
 
 
-def behind(place: str) -> dict[str, int] | None:
-    """The room behind a path."""
-    return room(Path(place))
+def disk_space_at(place: str) -> dict[str, int] | None:
+    """Return the free and total bytes of the disk behind a path."""
+    return disk_space(Path(place))
 
 
-def pesq() -> Facts:
-    """Whether PESQ can be computed, and if not, what there is to build it with."""
-    headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
+def pesq_facts() -> Facts:
+    """Return whether PESQ can be computed, and what there is to build it with."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     found: Facts = {
         "works": True,
         "why": "",
         "compiler": bool(shutil.which("cc")),
-        "headers": headers,
+        "headers": headers.exists(),
     }
     try:
         importlib.import_module("pesq")
-    except Exception as error:  # of whatever kind: a compiled module fails in many ways
+    except Exception as error:  # of any kind: a compiled module fails in many ways
         found |= {"works": False, "why": " ".join(str(error).split())}
     return found
 
 
-def access() -> Facts:
-    """How Ray is protected here; never the token itself."""
+def access_facts() -> Facts:
+    """Return how Ray is protected on this machine; never the token itself."""
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     permissions = file.stat().st_mode & 0o777 if file.is_file() else None
-    return {"mode": _mode(), "file": str(file), "permissions": permissions}
+    return {"mode": _access_mode(), "file": str(file), "permissions": permissions}
 
 
-def _mode() -> str:
-    """What the Ray that has this process goes by, else what is set."""
-    if (ray := sys.modules.get("ray._raylet")) is not None:
-        return (
-            "token" if ray.get_authentication_mode() == ray.AuthenticationMode.TOKEN else "disabled"
-        )
-    return os.environ.get("RAY_AUTH_MODE", "")
+def _access_mode() -> str:
+    """Return the mode of the Ray that runs this process, or the one that is set."""
+    ray = sys.modules.get("ray._raylet")
+    if ray is None:
+        return os.environ.get("RAY_AUTH_MODE", "")
+    uses_token = ray.get_authentication_mode() == ray.AuthenticationMode.TOKEN
+    return "token" if uses_token else "disabled"

@@ -1,4 +1,7 @@
-"""Who listens on which port of this machine, and whether the network reaches it."""
+"""The listening sockets of this machine: which process listens, and whether the network reaches it.
+
+The doctor sends these functions to other machines by value.
+"""
 
 import contextlib
 import ipaddress
@@ -8,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["dashboard", "mlflow", "ray", "other"]
-LISTENS = "0A"
-"""How the kernel's tables say so."""
-RAYS = {
+Listener = dict[str, Any]
+"""Address, port, process and kind of a listening socket, as plain data."""
+LISTEN_STATE = "0A"
+"""The state of a listening socket in the kernel's tables."""
+RAY_PROCESSES = {
     "ray::DashboardAgent": "agent",
     "ray::RuntimeEnvAgent": "agent",
     "ray::": "worker",
@@ -19,99 +24,111 @@ RAYS = {
     "ray/dashboard/": "metrics",
     "ray.util.client.server": "client server",
 }
-"""Ray's processes by a part of their command line; the first that is found counts."""
+"""Ray's processes by a part of their command line; the first that matches counts."""
+MLFLOW_COMMANDS = ("mlflow server", "mlflow ui", "mlflow.server", "bin/mlflow")
 
 
-def listening(proc: Path = Path("/proc")) -> list[dict[str, Any]] | None:
-    """Address, port, process and kind of each listening TCP socket; None where the system does not
-    tell.
-    """
+def list_listeners(proc: Path = Path("/proc")) -> list[Listener] | None:
+    """Return all listening TCP sockets, or None if the system does not tell."""
     if not (proc / "net" / "tcp").exists():
         return None
-    owners, found = _owners(proc), {}
-    for address, port, inode in _sockets(proc):
-        kind, process = _role(proc, owners.get(inode), address)
+    owners = _socket_owners(proc)
+    found: dict[tuple[str, int], Listener] = {}
+    for address, port, inode in _listening_sockets(proc):
+        kind, process = _identify(owners.get(inode), address)
         found[address, port] = {"address": address, "port": port, "process": process, "kind": kind}
     return [found[key] for key in sorted(found)]
 
 
 def is_open(address: str) -> bool:
-    """Whether other machines reach what listens on an address."""
+    """Return whether other machines reach what listens on an address."""
     found = ipaddress.ip_address(address)
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return not (mapped or found).is_loopback
 
 
-def _sockets(proc: Path) -> Iterator[tuple[str, int, str]]:
+def _listening_sockets(proc: Path) -> Iterator[tuple[str, int, str]]:
+    """Yield the address, port and inode of each listening socket."""
     for table in (proc / "net" / "tcp", proc / "net" / "tcp6"):
-        for line in table.read_text().splitlines()[1:] if table.exists() else []:
+        if not table.exists():
+            continue
+        for line in table.read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[3] == LISTENS:
-                words, _, port = fields[1].partition(":")
-                yield _address(words), int(port, 16), fields[9]
+            local, state, inode = fields[1], fields[3], fields[9]
+            if state == LISTEN_STATE:
+                address, _, port = local.partition(":")
+                yield _parse_address(address), int(port, 16), inode
 
 
-def _address(words: str) -> str:
-    """An address from the kernel's numbers of four bytes, each in the order of the machine."""
-    numbers = [int(words[start : start + 8], 16) for start in range(0, len(words), 8)]
-    return str(
-        ipaddress.ip_address(b"".join(number.to_bytes(4, sys.byteorder) for number in numbers))
-    )
+def _parse_address(digits: str) -> str:
+    """Return an address from the kernel's words of four bytes, in the machine's byte order."""
+    packed = b""
+    for start in range(0, len(digits), 8):
+        word = int(digits[start : start + 8], 16)
+        packed += word.to_bytes(4, sys.byteorder)
+    return str(ipaddress.ip_address(packed))
 
 
-def _owners(proc: Path) -> dict[str, Path]:
-    """The process that holds each socket, of the processes that this one may look at."""
+def _socket_owners(proc: Path) -> dict[str, Path]:
+    """Return the process of each socket, where this process may look at it."""
     found = {}
     for process in proc.glob("[0-9]*"):
-        for link in _links(process / "fd"):
+        for link in _open_files(process / "fd"):
             if link.startswith("socket:["):
-                found[link[8:-1]] = process
+                inode = link.removeprefix("socket:[").removesuffix("]")
+                found[inode] = process
     return found
 
 
-def _links(folder: Path) -> Iterator[str]:
+def _open_files(folder: Path) -> Iterator[str]:
+    """Yield the targets of a process's file descriptors."""
     try:
         entries = list(folder.iterdir())
-    except OSError:  # it has ended, or belongs to somebody else
+    except OSError:  # the process has ended, or belongs to another user
         return
     for entry in entries:
         with contextlib.suppress(OSError):  # closed since
             yield str(entry.readlink())
 
 
-def _role(proc: Path, process: Path | None, address: str) -> tuple[Kind, str | None]:
-    """What a process is for; its command line may hold secrets, and is not told."""
+def _identify(process: Path | None, address: str) -> tuple[Kind, str | None]:
+    """Return the kind and the name of a process.
+
+    Its command line may contain secrets, so that is not part of the name.
+    """
     if process is None:
         return "other", None
     try:
-        command = (
-            (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-        )
+        text = (process / "cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return "other", None
+    command = text.rstrip("\0").split("\0")
     line = " ".join(command)
     if "ray/dashboard/dashboard.py" in line and f"--host={address}" in command:
         return "dashboard", "dashboard"
-    if any(part in line for part in ("mlflow server", "mlflow ui", "mlflow.server", "bin/mlflow")):
+    if any(part in line for part in MLFLOW_COMMANDS):
         return "mlflow", "MLflow"
-    for part, name in RAYS.items():
+    for part, name in RAY_PROCESSES.items():
         if part in line:
             return "ray", name
-    return ("ray", "driver") if _uses_ray(process) else ("other", _name(command))
+    if _uses_ray(process):
+        return "ray", "driver"
+    return "other", _program_name(command)
 
 
 def _uses_ray(process: Path) -> bool:
+    """Return whether a process has loaded Ray."""
     try:
         return "/ray/_raylet" in (process / "maps").read_text()
     except OSError:
         return False
 
 
-def _name(command: list[str]) -> str:
-    """The program, or what Python runs."""
+def _program_name(command: list[str]) -> str:
+    """Return the name of a program, or of the script or module that Python runs."""
     program = Path(command[0].split(" ")[0].rstrip(":")).name
     if not program.startswith("python") or len(command) < 2:
         return program
     if command[1] == "-m" and len(command) > 2:
         return command[2]
-    return Path(command[1]).name if not command[1].startswith("-") else program
+    return program if command[1].startswith("-") else Path(command[1]).name

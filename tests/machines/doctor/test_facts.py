@@ -11,12 +11,12 @@ import pytest
 
 import distvae
 from distvae.files.memory import memory_limit
-from distvae.machines.doctor.facts import digest, gather, quota, room
-from distvae.machines.doctor.sockets import is_open, listening
+from distvae.machines.doctor.facts import cpu_quota, disk_space, gather_facts, source_digest
+from distvae.machines.doctor.sockets import is_open, list_listeners
 
 
 def test_facts_are_plain_data() -> None:
-    facts = gather()
+    facts = gather_facts()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["source"]["folder"] == str(Path(distvae.__file__).parent)
 
@@ -26,8 +26,8 @@ def test_a_machine_without_this_package_can_be_asked() -> None:
     """What is sent to it holds all it needs."""
     code = (
         "import sys\nfrom ray import cloudpickle\nimport distvae\n"
-        "from distvae.machines.doctor.facts import gather\n"
-        "cloudpickle.register_pickle_by_value(distvae)\nsys.stdout.buffer.write(cloudpickle.dumps(gather))"
+        "from distvae.machines.doctor.facts import gather_facts\n"
+        "cloudpickle.register_pickle_by_value(distvae)\nsys.stdout.buffer.write(cloudpickle.dumps(gather_facts))"
     )
     sent = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     asked = (
@@ -40,7 +40,7 @@ def test_a_machine_without_this_package_can_be_asked() -> None:
         [sys.executable, "-c", asked], input=sent, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert json.loads(done.stdout)["host"] == gather()["host"]
+    assert json.loads(done.stdout)["host"] == gather_facts()["host"]
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells who listens")
@@ -63,11 +63,11 @@ def test_a_socket_of_ones_own_is_found(
             pytest.skip(f"no {family.name} here")
         own.listen()
         port = own.getsockname()[1]
-        [found] = [entry for entry in listening() or [] if entry["port"] == port]
+        [found] = [entry for entry in list_listeners() or [] if entry["port"] == port]
     assert found["address"] == address
     assert found["process"]
     assert is_open(address) == reached
-    assert port not in [entry["port"] for entry in listening() or []]
+    assert port not in [entry["port"] for entry in list_listeners() or []]
 
 
 def process(proc: Path, number: int, *command: str, inode: int = 7) -> None:
@@ -120,24 +120,24 @@ def test_processes_are_told_by_what_they_are_and_never_by_their_arguments(
     )
     (tmp_path / "net" / "tcp").write_text(head + line + talking)
     process(tmp_path, 42, *command)
-    assert listening(tmp_path) == [
+    assert list_listeners(tmp_path) == [
         {"address": "127.0.0.1", "port": 8265, "process": name, "kind": kind}
     ]
 
 
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
-    assert listening(tmp_path) is None
+    assert list_listeners(tmp_path) is None
 
 
 def test_the_limits_of_a_container(tmp_path: Path) -> None:
-    assert quota(tmp_path) is None
+    assert cpu_quota(tmp_path) is None
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "memory.max").write_text(f"{2**20}\n")
-    assert quota(tmp_path) == 1.5
+    assert cpu_quota(tmp_path) == 1.5
     assert memory_limit(tmp_path) == 2**20
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert quota(tmp_path) is None
+    assert cpu_quota(tmp_path) is None
     assert memory_limit(tmp_path) is None
 
 
@@ -149,12 +149,12 @@ def test_a_digest_is_of_the_source_alone(tmp_path: Path) -> None:
     (tmp_path / "one" / "__pycache__" / "a.pyc").write_bytes(os.urandom(8))
     (tmp_path / "one" / "spaces").mkdir()  # as in an installed package
     (tmp_path / "one" / "spaces" / "demo.yaml").write_text("trials: 8\n")
-    assert digest(tmp_path / "one") == digest(tmp_path / "other")
+    assert source_digest(tmp_path / "one") == source_digest(tmp_path / "other")
     (tmp_path / "one" / "part" / "a.py").write_text("a = 2\n")
-    assert digest(tmp_path / "one") != digest(tmp_path / "other")
+    assert source_digest(tmp_path / "one") != source_digest(tmp_path / "other")
 
 
 def test_the_room_behind_a_folder_that_is_still_to_be_made(tmp_path: Path) -> None:
-    there, expected = room(tmp_path / "a" / "b"), os.statvfs(tmp_path)
+    there, expected = disk_space(tmp_path / "a" / "b"), os.statvfs(tmp_path)
     assert there is not None
     assert there["total"] == expected.f_blocks * expected.f_frsize

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from distvae.machines.doctor.cluster_file import examine_cluster_file
-from distvae.machines.doctor.diagnosis import Line
+from distvae.machines.doctor.diagnosis import Diagnosis
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ class Lab:
             "".join(f"[{address}]:{self.port} {line}" for address in MACHINES)
         )
 
-    def look(self, storage: str, *addresses: str, key: str = "user") -> dict[str, list[Line]]:
+    def look(self, storage: str, *addresses: str, key: str = "user") -> dict[str, list[Diagnosis]]:
         """What the doctor says, by subject, of a file with these machines."""
         head, *workers = addresses or MACHINES
         config = {
@@ -75,7 +75,7 @@ class Lab:
         }
         file = self.folder / "cluster.yaml"
         file.write_text(yaml.safe_dump(config))
-        lines: dict[str, list[Line]] = {}
+        lines: dict[str, list[Diagnosis]] = {}
         for line in examine_cluster_file(file, None):
             lines.setdefault(line.what, []).append(line)
         return lines

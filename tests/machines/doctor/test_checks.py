@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.files.refusal import Refusal
-from distvae.machines.doctor import verdicts
-from distvae.machines.doctor.diagnosis import Line, count, merged
-from distvae.machines.doctor.examination import ahead, named
-from distvae.machines.doctor.facts import Facts, gather
+from distvae.machines.doctor import hardware_checks, network_checks, program_checks
+from distvae.machines.doctor.diagnosis import Diagnosis, count_states, merge_machines
+from distvae.machines.doctor.examination import clock_offset, machine_names
+from distvae.machines.doctor.facts import Facts, gather_facts
+from distvae.machines.ray_api import NodeInfo
 from distvae.machines.shared_folder import RoundTrip, round_trip
 
 GIB = 2**30
-FACTS: Facts = gather() | {
+FACTS: Facts = gather_facts() | {
     "gpus": {"devices": 2, "usable": 2, "why": ""},
     "cpus": {"machine": 8, "allowed": 8, "quota": None, "load": 1.0},
     "memory": {"free": 8 * GIB, "limit": None},
@@ -37,20 +38,20 @@ def changed(**parts: Mapping[str, Any]) -> Facts:
     return facts
 
 
-def all_of(facts: Facts, several: bool = True) -> list[Line]:
+def all_of(facts: Facts, several: bool = True) -> list[Diagnosis]:
     return [
-        *verdicts.programs("there", facts, FACTS),
-        *verdicts.code("there", facts, FACTS),
-        *verdicts.processors("there", facts, 8),
-        *verdicts.graphics("there", facts, 2),
-        *verdicts.memories("there", facts, GIB),
-        *verdicts.scores("there", facts),
-        *verdicts.tokens("there", facts, several),
-        *verdicts.doors("there", facts, None, several),
+        *program_checks.check_programs("there", facts, FACTS),
+        *program_checks.check_source("there", facts, FACTS),
+        *hardware_checks.check_processors("there", facts, 8),
+        *hardware_checks.check_gpus("there", facts, 2),
+        *hardware_checks.check_memory("there", facts, GIB),
+        *program_checks.check_pesq("there", facts),
+        *network_checks.check_token("there", facts, several),
+        *network_checks.check_ports("there", facts, None, several),
     ]
 
 
-def wrong(lines: list[Line]) -> list[str]:
+def wrong(lines: list[Diagnosis]) -> list[str]:
     assert all(line.remedy for line in lines if line.state in ("bad", "note"))
     return [f"{line.state} {line.what}" for line in lines if line.state in ("bad", "note")]
 
@@ -84,15 +85,17 @@ def test_each_fault_is_said_and_nothing_else(parts: dict[str, Any], expected: st
 
 
 def test_another_python_and_no_package_at_all() -> None:
-    assert wrong(list(verdicts.programs("there", FACTS | {"python": "3.10.1"}, FACTS))) == [
-        "bad Python"
+    assert wrong(
+        list(program_checks.check_programs("there", FACTS | {"python": "3.10.1"}, FACTS))
+    ) == ["bad Python"]
+    assert wrong(list(program_checks.check_source("there", FACTS | {"source": None}, FACTS))) == [
+        "bad code"
     ]
-    assert wrong(list(verdicts.code("there", FACTS | {"source": None}, FACTS))) == ["bad code"]
 
 
 def test_what_pesq_needs_is_named() -> None:
     bare = changed(pesq={"works": False, "why": "missing", "compiler": False, "headers": True})
-    [line] = verdicts.scores("there", bare)
+    [line] = program_checks.check_pesq("there", bare)
     assert "gcc" in line.remedy
     assert "python3-dev" not in line.remedy
 
@@ -120,7 +123,7 @@ def test_what_may_not_be_open_to_the_network(
     opened: dict[str, Any], mode: str, expected: list[str]
 ) -> None:
     facts = changed(access={"mode": mode}) | {"listening": [opened]}
-    lines = list(verdicts.doors("there", facts, told=9999, several=True))
+    lines = list(network_checks.check_ports("there", facts, dashboard_port=9999, several=True))
     assert wrong(lines) == expected
     assert any(str(opened["port"]) in line.found for line in lines)
 
@@ -140,11 +143,11 @@ def test_a_clock_is_bad_only_if_it_is_and_always_if_it_is_far_off(
         now[0] += back
         return told
 
-    offset, unsure = ahead(remote, lambda: now[0])
+    offset, unsure = clock_offset(remote, lambda: now[0])
     assert abs(offset - skew) <= unsure + 1e-6
-    bad = [line.state for line in verdicts.clocks("there", offset, unsure)] == ["bad"]
-    assert not (bad and abs(skew) < verdicts.SKEW - 1e-6)
-    assert bad or abs(skew) <= verdicts.SKEW + there + back + 1e-6
+    bad = [line.state for line in hardware_checks.check_clock("there", offset, unsure)] == ["bad"]
+    assert not (bad and abs(skew) < hardware_checks.MAX_CLOCK_SKEW - 1e-6)
+    assert bad or abs(skew) <= hardware_checks.MAX_CLOCK_SKEW + there + back + 1e-6
 
 
 @given(st.integers(1, 5), st.data())
@@ -175,7 +178,7 @@ def test_a_round_trip_tells_all_pairs_and_leaves_nothing(count: int, data: st.Da
         (me, other) for me in able for other in able if folder_of[me] != folder_of[other]
     }
     assert not any(folders.values())
-    lines = verdicts.storage(trip, {node: node for node in nodes}, "/shared")
+    lines = network_checks.check_storage(trip, {node: node for node in nodes}, "/shared")
     assert {line.where for line in lines if line.state == "bad"} == barred | {
         me for me, _ in trip.unseen
     }
@@ -195,43 +198,54 @@ def test_a_file_that_cannot_be_deleted_is_a_fault() -> None:
 
 
 def test_the_lock_is_read_and_other_versions_are_noted_not_condemned() -> None:
-    wanted = verdicts.pins("# a comment==1\nTorch==2.13.0\nimportlib_metadata==9.1.0\n")
+    wanted = program_checks.parse_lock("# a comment==1\nTorch==2.13.0\nimportlib_metadata==9.1.0\n")
     assert wanted == {"torch": "2.13.0", "importlib-metadata": "9.1.0"}
     here = changed(packages={"torch": "2.13.0+cpu", "importlib-metadata": "8.0"})
-    [line] = verdicts.pinned("here", here, wanted)
+    [line] = program_checks.check_pins("here", here, wanted)
     assert (line.state, "importlib-metadata 8.0 (9.1.0)" in line.found) == ("note", True)
     del here["packages"]["optuna"]
-    assert wrong(list(verdicts.pinned("here", here, wanted))) == ["bad packages", "note packages"]
+    assert wrong(list(program_checks.check_pins("here", here, wanted))) == [
+        "bad packages",
+        "note packages",
+    ]
 
 
 def test_a_disk_that_is_full() -> None:
     def state(free: int, total: int) -> str:
-        return next(verdicts.disk("there", "disk", "/tmp", {"free": free, "total": total})).state
+        return next(
+            hardware_checks.check_disk("there", "disk", "/tmp", {"free": free, "total": total})
+        ).state
 
     assert [state(50 * GIB, 100 * GIB), state(4 * GIB, 100 * GIB), state(GIB // 2, GIB)] == [
         "ok",
         "note",
         "bad",
     ]
-    assert next(verdicts.disk("there", "disk", "/tmp", None)).state == "bad"
+    assert next(hardware_checks.check_disk("there", "disk", "/tmp", None)).state == "bad"
 
 
 def test_lines_of_several_machines_are_told_together_where_they_do_not_differ() -> None:
     lines = [
-        Line("ok", "a", "x", "same"),
-        Line("bad", "b", "x", "one"),
-        Line("ok", "a", "y", "same"),
+        Diagnosis("ok", "a", "x", "same"),
+        Diagnosis("bad", "b", "x", "one"),
+        Diagnosis("ok", "a", "y", "same"),
     ]
-    assert merged(lines, ["x", "y"]) == [
-        Line("ok", "a", "all 2", "same"),
-        Line("bad", "b", "x", "one"),
+    assert merge_machines(lines, ["x", "y"]) == [
+        Diagnosis("ok", "a", "all 2", "same"),
+        Diagnosis("bad", "b", "x", "one"),
     ]
-    assert count(lines) == "1 bad, 2 ok"
+    assert count_states(lines) == "1 bad, 2 ok"
 
 
 def test_machines_that_share_an_address_have_names_of_their_own() -> None:
     nodes = {
-        key: {"NodeManagerAddress": address, "NodeManagerPort": port}
+        key: NodeInfo(
+            NodeID=key,
+            NodeManagerAddress=address,
+            NodeManagerPort=port,
+            Alive=True,
+            Resources={},
+        )
         for key, address, port in (("a", "10.0.0.1", 1), ("b", "10.0.0.1", 2), ("c", "10.0.0.2", 1))
     }
-    assert named(nodes) == {"a": "10.0.0.1:1", "b": "10.0.0.1:2", "c": "10.0.0.2"}
+    assert machine_names(nodes) == {"a": "10.0.0.1:1", "b": "10.0.0.1:2", "c": "10.0.0.2"}

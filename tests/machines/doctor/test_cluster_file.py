@@ -11,17 +11,23 @@ import yaml
 
 from distvae.files.refusal import Refusal
 from distvae.machines.doctor.cluster_file import (
-    blanks,
+    check_prerequisites,
+    check_schema,
+    check_traps,
     examine_cluster_file,
+    find_placeholders,
     machines_of,
-    needed,
     python_of,
-    read,
-    schema,
+    read_cluster_file,
     storage_of,
-    traps,
 )
-from distvae.machines.doctor.ssh_host import Host, fit, quoted, unknown, unreached
+from distvae.machines.doctor.ssh_host import (
+    SshHost,
+    check_requirements,
+    diagnose_failed_login,
+    diagnose_host_key,
+    quote_folder,
+)
 
 SOUND: dict[str, Any] = {
     "cluster_name": "lab",
@@ -35,7 +41,7 @@ SOUND: dict[str, Any] = {
         "export RAY_enable_autoscaler_v2=0; ray start --head --autoscaling-config=~/ray.yaml"
     ],
 }
-HOST = Host("10.0.0.1", "me", "/home/me/key", None)
+HOST = SshHost("10.0.0.1", "me", "/home/me/key", None)
 
 
 def edited(path: str, value: object) -> dict[str, Any]:
@@ -50,9 +56,13 @@ def edited(path: str, value: object) -> dict[str, Any]:
 
 
 def test_a_sound_file_is_accepted_and_read() -> None:
-    assert [line.state for line in schema(SOUND | {"min_workers": 2})] == ["ok"]
-    assert list(traps(SOUND)) == []
-    assert [host.at for host in machines_of(SOUND)] == ["me@10.0.0.1", "me@10.0.0.2", "me@10.0.0.3"]
+    assert [line.state for line in check_schema(SOUND | {"min_workers": 2})] == ["ok"]
+    assert list(check_traps(SOUND)) == []
+    assert [host.login for host in machines_of(SOUND)] == [
+        "me@10.0.0.1",
+        "me@10.0.0.2",
+        "me@10.0.0.3",
+    ]
     assert (python_of(SOUND), storage_of(SOUND)) == ("python3.12", "/mnt/shared/runs")
     assert python_of({"provider": {}}) == "python3.11"
 
@@ -69,7 +79,7 @@ def test_a_sound_file_is_accepted_and_read() -> None:
     ],
 )
 def test_what_ray_refuses_is_said_in_a_line(path: str, value: object, named: str) -> None:
-    [line] = schema(edited(path, value))
+    [line] = check_schema(edited(path, value))
     assert line.state == "bad"
     assert named in line.found
     assert "\n" not in line.found
@@ -90,12 +100,12 @@ def test_what_ray_refuses_is_said_in_a_line(path: str, value: object, named: str
     ],
 )
 def test_what_ray_accepts_and_does_not_do(command: str, state: str) -> None:
-    [line] = traps(edited("head_start_ray_commands", [command]))
+    [line] = check_traps(edited("head_start_ray_commands", [command]))
     assert line.state == state
 
 
 def test_tokens_that_no_command_asks_for_are_noted() -> None:
-    assert [line.what for line in traps(edited("setup_commands", []))] == ["tokens"]
+    assert [line.what for line in check_traps(edited("setup_commands", []))] == ["tokens"]
 
 
 def test_what_is_still_to_be_filled_in_is_told_by_line() -> None:
@@ -103,9 +113,12 @@ def test_what_is_still_to_be_filled_in_is_told_by_line() -> None:
         "a: 1\nimage: ami-00000000000000000\nuser: <your name>  # <remark>\nkey: ~/.ssh/id  #"
         " <remark>\n"
     )
-    lines = list(blanks(text))
+    lines = list(find_placeholders(text))
     assert [line.found.partition(":")[0] for line in lines] == ["line 2", "line 3"]
-    assert list(blanks("command: a <b >c && cat <<END\nimage: ami-0a1b2c3d4e5f60718\n")) == []
+    assert (
+        list(find_placeholders("command: a <b >c && cat <<END\nimage: ami-0a1b2c3d4e5f60718\n"))
+        == []
+    )
 
 
 def test_what_is_missing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +127,7 @@ def test_what_is_missing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "auth": {"ssh_private_key": "/no/key"},
         "file_mounts": {"~/a": "/no/folder", "~/b": str(tmp_path)},
     }
-    assert [(line.state, line.what) for line in needed(config)] == [
+    assert [(line.state, line.what) for line in check_prerequisites(config)] == [
         ("bad", "rsync"),
         ("bad", "ssh"),
         ("bad", "key"),
@@ -137,9 +150,9 @@ def test_what_is_no_cluster_file_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(Refusal, match="--file: "):
-        read(file)
+        read_cluster_file(file)
     with pytest.raises(Refusal, match=r"nothing\.yaml"):
-        read(tmp_path / "nothing.yaml")
+        read_cluster_file(tmp_path / "nothing.yaml")
 
 
 @pytest.mark.parametrize(
@@ -159,16 +172,16 @@ def test_what_is_no_cluster_file_is_refused(text: str, tmp_path: Path) -> None:
     ],
 )
 def test_words_of_ssh_are_understood(error: str, expected: str) -> None:
-    line = unreached(HOST, error)
+    line = diagnose_failed_login(HOST, error)
     assert (line.state, line.where) == ("bad", "10.0.0.1")
     assert line.found.startswith(expected)
     assert line.remedy
-    assert unknown(HOST, error) is None
+    assert diagnose_host_key(HOST, error) is None
 
 
 def test_a_machine_with_too_little_of_everything() -> None:
     lines = list(
-        fit(
+        check_requirements(
             HOST, {"rsync": "", "python": "Python 3.11.7", "venv": "", "free": "1000"}, "python3.11"
         )
     )
@@ -188,4 +201,4 @@ def test_a_machine_with_too_little_of_everything() -> None:
     ],
 )
 def test_folders_are_quoted_for_the_shell(folder: str, expected: str) -> None:
-    assert quoted(folder) == expected
+    assert quote_folder(folder) == expected
