@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works in an empty environment far from the checkout."""
+"""The wheel has the right files, and works in an empty environment without the checkout."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ SOURCES = ("distvae", "tune_spaces", "setup.py", "pyproject.toml", "README.md", 
 pytestmark = pytest.mark.slow
 
 
-def called(*command: str | Path, cwd: Path) -> str:
-    """What a command printed, run with nothing that leads to the checkout."""
-    kept = {
+def run_outside(*command: str | Path, cwd: Path) -> str:
+    """Run a command without access to the checkout, and return what it printed."""
+    unrelated = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "DISTVAE", "MLFLOW"))
     }
-    environment = kept | {"DISTVAE_CACHE": str(cwd / "cache")}
+    environment = unrelated | {"DISTVAE_CACHE": str(cwd / "cache")}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -36,7 +36,7 @@ def called(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of its sources as `pip install` builds it."""
+    """Build the wheel from a copy of its sources, as `pip install` does."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -45,7 +45,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         else:
             shutil.copy(ROOT / name, folder / "sources" / name)
-    called(
+    run_outside(
         sys.executable,
         "-m",
         "pip",
@@ -62,9 +62,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def empty(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The commands of an environment that has the wheel and what it asks for, as locked, and
-    nothing else.
-    """
+    """Return the commands of an environment with only the wheel and its locked requirements."""
     folder = tmp_path_factory.mktemp("empty")
     venv.create(folder / "environment", with_pip=True)
     commands = folder / "environment" / "bin"
@@ -74,10 +72,10 @@ def empty(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
         "--no-compile",
     )  # few of the modules are used
     install = (commands / "pip", "install", *quick, "-c", ROOT / "requirements.lock")
-    called(
+    run_outside(
         *install, "torch", "numpy", cwd=folder
     )  # first, so that the pinned torch is the one that is found
-    called(*install, wheel, cwd=folder)
+    run_outside(*install, wheel, cwd=folder)
     yield commands
     shutil.rmtree(folder)  # two gigabytes
 
@@ -94,18 +92,21 @@ def test_the_wheel_has_every_file_of_the_package_and_every_space(wheel: Path) ->
 
 
 def test_what_is_installed_sweeps_and_restores(empty: Path, tmp_path: Path) -> None:
-    imported = called(
+    imported = run_outside(
         empty / "python", "-c", "import distvae; print(distvae.__file__)", cwd=tmp_path
     )
     assert Path(imported).is_relative_to(empty.parent)
     named = {
-        line.split()[0] for line in called(empty / "distvae", "spaces", cwd=tmp_path).splitlines()
+        line.split()[0]
+        for line in run_outside(empty / "distvae", "spaces", cwd=tmp_path).splitlines()
     }
     assert named == {path.stem for path in (ROOT / "tune_spaces").glob("*.yaml")}
-    called(empty / "distvae", "tune", "demo", "--trials", "2", "train.epochs=1", cwd=tmp_path)
+    run_outside(empty / "distvae", "tune", "demo", "--trials", "2", "train.epochs=1", cwd=tmp_path)
     assert "best" in (tmp_path / "runs" / "demo" / "report.html").read_text()
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noisy.png")
-    called(empty / "distvae", "denoise", "noisy.png", "clean.png", "train.epochs=1", cwd=tmp_path)
+    run_outside(
+        empty / "distvae", "denoise", "noisy.png", "clean.png", "train.epochs=1", cwd=tmp_path
+    )
     with Image.open(tmp_path / "clean.png") as restored:
         assert restored.size == (24, 24)

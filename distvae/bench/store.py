@@ -36,11 +36,11 @@ def bench_store(rows: int, shards: int, blocks: int, storage: Path | None, outpu
     }
     with ray_session(None, 1):
         figures = measure_store(rows, shards, blocks, storage)
-    output.show({**settings, **figures}, _describe(settings, figures))
+    output.show({**settings, **figures}, _describe_store(settings, figures))
     output.keep(f"store-{rows}", figures, settings)
 
 
-def _describe(settings: dict[str, int], f: dict[str, float]) -> str:
+def _describe_store(settings: dict[str, int], f: dict[str, float]) -> str:
     size = f"{settings['rows']:,} rows of {STATES} states of {LATENT} bits"
     lines = [
         f"{size} on {settings['shards']} shards: {f['held_gb']:.2f} GB",

@@ -51,11 +51,11 @@ def bench_sweep(
     with TemporaryDirectory(prefix="distvae-bench-") as folder:
         figures = measure_sweep(space, size, Path(folder))
     settings = size._asdict()
-    output.show({"space": space, **settings, **figures}, _describe(space, size, figures))
+    output.show({"space": space, **settings, **figures}, _describe_sweeps(space, size, figures))
     output.keep(f"sweep-{space}-{size.epochs}", figures, settings)
 
 
-def _describe(space: str, size: SweepSize, f: dict[str, float]) -> str:
+def _describe_sweeps(space: str, size: SweepSize, f: dict[str, float]) -> str:
     lines = [f"{space}: {size.trials} trials of {size.epochs} epochs, {size.concurrent} at once"]
     for way in WAYS:
         lines.append(

@@ -27,11 +27,11 @@ def bench_team(steps: int, output: Output) -> None:
     settings = {"workers": WORKERS, "steps": steps}
     for name, widths in CASES.items():
         figures = measure_team(widths, steps)
-        output.show({"case": name, **settings, **figures}, _describe(name, figures))
+        output.show({"case": name, **settings, **figures}, _describe_sums(name, figures))
         output.keep(f"team-{name}", figures, settings)
 
 
-def _describe(name: str, f: dict[str, float]) -> str:
+def _describe_sums(name: str, f: dict[str, float]) -> str:
     return (
         f"{name}: {f['parameters']:,.0f} parameters summed by two workers: in shared memory"
         f" {f['beside_us']:.0f} us, over gloo {f['gloo_us']:.0f} us, a barrier"

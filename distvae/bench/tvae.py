@@ -100,11 +100,11 @@ def bench_tvae(picture: Path | None, rows: int, epochs: int, threads: int, outpu
         # A new process, so that the peak memory is that of the case alone.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             figures = process.submit(measure_epoch, case, picture, rows, epochs, threads).result()
-        output.show({"case": name, **settings, **figures}, _describe(name, figures))
+        output.show({"case": name, **settings, **figures}, _describe_epoch(name, figures))
         output.keep(f"tvae-{name}", figures, settings)
 
 
-def _describe(name: str, f: dict[str, float]) -> str:
+def _describe_epoch(name: str, f: dict[str, float]) -> str:
     lines = [
         f"{name}: {f['epoch_s']:.1f} s for an epoch of {f['all_rows']:.0f} rows: E-step"
         f" {f['estep_s']:.1f} s, M-step {f['mstep_s']:.1f} s",

@@ -75,11 +75,11 @@ def bench_workers(picture: Path | None, rows: int, epochs: int, turns: int, outp
         with TemporaryDirectory(prefix="distvae-bench-") as folder:
             prepare_run(case, picture, rows, epochs, Path(folder))
             figures = measure_workers(rows, turns, Path(folder))
-        output.show({"case": name, **settings, **figures}, _describe(name, figures))
+        output.show({"case": name, **settings, **figures}, _describe_speedups(name, figures))
         output.keep(f"workers-{name}", figures, settings)
 
 
-def _describe(name: str, f: dict[str, float]) -> str:
+def _describe_speedups(name: str, f: dict[str, float]) -> str:
     def speedup(way: str) -> str:
         return f"{f['plain_s'] / f[f'{way}_s']:.2f}"
 

@@ -103,8 +103,10 @@ class Training:
         run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
         check_run_folder(*run)
         group = driver.limit_to_rows(self.config, len(self.dataset.splits["train"]), self.group)
-        begin = partial(open_folder, *run)
-        return driver.train_with_workers(self.config, self.recipe, self.folder, group, stop, begin)
+        open_run = partial(open_folder, *run)
+        return driver.train_with_workers(
+            self.config, self.recipe, self.folder, group, stop, open_run
+        )
 
 
 def train_recipe(
@@ -199,8 +201,8 @@ def check_feasible(
 def announce(training: Training, local: Path, progress: Progress) -> None:
     """Say what is trained, on what data, and into which folder."""
     folder, config = training.folder, training.config
-    kept = f", kept in {folder}" if folder.remote else ""
-    progress.say(f"{training.recipe}: {describe_rows(training.dataset)}; into {local}{kept}")
+    location = f", kept in {folder}" if folder.remote else ""
+    progress.say(f"{training.recipe}: {describe_rows(training.dataset)}; into {local}{location}")
     if training.options.resumes and not folder.has("run.json"):
         progress.say(f"{folder}: contains no run to resume; starting a new one")
     if config.train.local_steps and (training.group or training.team.size > 1):

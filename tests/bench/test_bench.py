@@ -1,4 +1,4 @@
-"""The benchmark counts the matrix products that a step really does."""
+"""Benchmarks count the operations that torch really does."""
 
 import json
 from pathlib import Path
@@ -42,8 +42,8 @@ def test_a_kept_benchmark_is_a_row_of_the_results(
 
 
 def dense_step(case: tvae.Case) -> None:
-    """What the dense algorithm multiplies for one row: new states decoded, kept ones with their
-    gradient.
+    """Do the products of the dense algorithm for one row: decode new states, and differentiate the
+    kept ones.
     """
     latent, hidden, dims = case.widths
     new = case.parents * case.children * case.generations

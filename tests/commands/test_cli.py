@@ -1,6 +1,4 @@
-"""The commands as a stranger meets them: what works, what is refused, what a signal leaves
-behind.
-"""
+"""Commands as a user types them: what works, what is refused, and what a signal leaves behind."""
 
 import json
 import os
@@ -47,7 +45,7 @@ LIGHT = ["--no-evaluate", "--no-track"]
 def elsewhere(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty working folder, and a cache that all these tests share."""
+    """Run in an empty folder, with a cache that all these tests share."""
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("DISTVAE_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -55,7 +53,7 @@ def elsewhere(
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A small trained run."""
+    """Return a small trained run."""
     list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
     return tmp_path / "run"
 
@@ -147,7 +145,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(
 
 
 def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
-    """Pictures are read under it; of sounds the library cannot."""
+    """Pictures with such a name are read; the sound library cannot read it."""
     stem = os.fsdecode(b"caf\xe9")
     Image.new("L", (9, 8)).save(tmp_path / f"{stem}.png")
     soundfile.write(tmp_path / "plain.wav", np.zeros(400), 16000)
@@ -228,7 +226,7 @@ def test_an_existing_output_is_refused_before_anything_is_computed(
 
 
 def archive(name: str, side: int, seed: int) -> None:
-    """Random images, some of which are to test on."""
+    """Write random images, a third of them for testing."""
     images = np.random.default_rng(seed).integers(0, 255, (30, side, side), np.uint8)
     np.savez(name, x_train=images[:20], x_test=images[20:])
 
@@ -299,9 +297,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_done(
 
 
 def begin(*words: str) -> "subprocess.Popen[str]":
-    """A command in a process of its own, which a closed terminal reaches though it may not reach
-    these tests.
-    """
+    """Start a command in a new process that a hang-up signal ends, unlike these tests."""
     heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
     command = [sys.executable, "-c", f"{heard}\nfrom distvae.cli import main; main()", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -311,14 +307,14 @@ def begin(*words: str) -> "subprocess.Popen[str]":
 
 
 def completed(*words: str) -> int:
-    """The exit code of a command in a process of its own."""
+    """Run a command in a new process and return its exit code."""
     process = begin(*words)
     process.communicate()
     return process.returncode
 
 
 def wait_for_epochs(file: Path, count: int) -> None:
-    """Until so many epochs are written down."""
+    """Wait until a number of epochs has been recorded."""
     deadline = time.monotonic() + 60
     while not file.exists() or len(file.read_text().splitlines()) < count:
         assert time.monotonic() < deadline, "no epoch in a minute"
@@ -376,9 +372,7 @@ def test_whatever_ends_a_training_that_was_recorded_closes_its_record(
 
 @pytest.mark.slow
 def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk: it, too, fails in the middle of a
-    write.
-    """
+    """A limit on the size of files stands in for a full disk: both fail in the middle of a write."""
     words = ["train", "speech-vae", "--out", "run", *SMALL, *LIGHT]
     assert completed(*words, "--quiet") == 0
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
@@ -394,9 +388,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_p
 
 @pytest.mark.slow
 def test_the_whole_line_from_recordings_to_codes(call: Called, tmp_path: Path) -> None:
-    """Train and judge on the built-in speech, record it, resynthesise, encode, sample, and start
-    the same run again.
-    """
+    """Train, evaluate and record a run, resynthesise, encode, sample, and train it again."""
     code, out, _ = call("train", "speech-sdm", "--out", "run", "eval.processes=1", *SMALL)
     assert code == 0
     assert "stoi" in out

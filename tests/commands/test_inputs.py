@@ -1,6 +1,4 @@
-"""What cannot be used is refused at the door: exit code 2, one short line that names it, and
-nothing on disk.
-"""
+"""Bad input is refused with exit code 2 and one short line, before anything is written."""
 
 import math
 from contextlib import suppress
@@ -35,7 +33,7 @@ SPACE: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder, and never in anybody's cache."""
+    """Run in an empty folder, with a cache of its own."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
@@ -43,7 +41,7 @@ def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(call: Called, *words: str) -> str:
-    """What a command says that is refused before it has left anything."""
+    """Return the message of a command that is refused and writes nothing."""
     before = sorted(Path.cwd().rglob("*"))
     code, out, err = call(*words)
     assert (code, out) == (2, ""), err[-500:]
@@ -372,7 +370,7 @@ def test_any_value_of_any_field_makes_a_configuration_or_is_refused(
 
 
 def _is_usable(hint: Any, value: Any) -> None:
-    """Hold numbers to a usual size, and to the very type that the field has."""
+    """Check that numbers have a reasonable size and exactly the type of the field."""
     for part in value if isinstance(value, tuple) else [value]:
         assert not isinstance(part, bool) or hint is bool
         if isinstance(part, float):

@@ -1,4 +1,4 @@
-"""`distvae denoise` and `distvae inpaint` as a stranger meets them."""
+"""`distvae denoise` and `distvae inpaint` as a user types them."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def save(name: str, values: np.ndarray) -> None:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with a grey picture, a colour one, and a sound."""
+    """Run in a folder with a grey picture, a colour picture and a sound."""
     monkeypatch.chdir(tmp_path)
     save("grey.png", pixels(channels=1))
     save("colour.png", pixels())

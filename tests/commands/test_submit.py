@@ -1,4 +1,4 @@
-"""What a cluster adds to a command line, and what it cannot do."""
+"""The options that a cluster adds to a command line, and what it refuses."""
 
 import os
 import subprocess
@@ -99,9 +99,7 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
 
 
 def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
-    """No checkout where `ray up` puts it, and no Ray that runs here, or one whose token is not
-    ours.
-    """
+    """There is no checkout where `ray up` puts it, and no Ray runs here, or one with another token."""
 
     def run(folder: Path) -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {

@@ -1,4 +1,4 @@
-"""A smoke run of every published table, and one by the command as it is typed."""
+"""A smoke run of every published table, and one of the command."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def begun(folder: Path, *words: str, row: str = "exact") -> subprocess.Popen[str]:
-    """A process that obtains rows of bars in a folder."""
+    """Start a process that trains rows of bars in a folder."""
     typed = [
         "reproduce",
         "bars",
@@ -73,7 +73,7 @@ def begun(folder: Path, *words: str, row: str = "exact") -> subprocess.Popen[str
 def command(
     folder: Path, *words: str, row: str = "exact", code: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """The same, until it has ended."""
+    """Run such a process until it has ended."""
     process = begun(folder, *words, row=row)
     said, told = process.communicate()
     assert process.returncode == code, told

@@ -1,4 +1,4 @@
-"""Published tables: every row is a valid configuration, finds its data, and is held against what
+"""Published tables: every row is a valid configuration, finds its data, and is compared with what
 was published.
 """
 
@@ -33,7 +33,7 @@ HOUSE = Source("House", {"house256.png": {}, "other/*.tif": {"data.stride": 2}})
 
 
 def published(name: str) -> dict[str, dict[str, str]]:
-    """The file of published figures, read as a spreadsheet would."""
+    """Return the published figures of a table as a spreadsheet would read them."""
     path = TABLES / f"{name}.csv"
     if not path.exists():
         return {}
@@ -147,7 +147,7 @@ def test_of_many_rows_that_are_left_out_a_few_are_named(tmp_path: Path) -> None:
 
 
 def small(scale: Scale = "smoke", seeds: int = 1) -> Work:
-    """Bars with next to no training."""
+    """Return a table of bars with next to no training."""
     table = read_table("bars", scale).only(["fitness", "exact"])
     entries = [
         replace(e, settings={**e.settings, "train.epochs": 2}, published={"bound": 1.5})
@@ -160,7 +160,7 @@ def small(scale: Scale = "smoke", seeds: int = 1) -> Work:
 
 
 def obtained(work: Work, out: Path) -> None:
-    """What a sweep leaves behind, without Ray."""
+    """Write what a sweep leaves behind, without Ray."""
     space = work.space().pinned({"train.threads": 1})
     out.mkdir(parents=True)
     (out / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
@@ -177,7 +177,7 @@ def obtained(work: Work, out: Path) -> None:
 
 
 def of(*rows: str) -> Space:
-    """Some rows of bars."""
+    """Return the space of some rows of bars."""
     return Work(read_table("bars", "day").only([*rows]), {}).space()
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_list_of_rows_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nowhere() -> Iterator[None]:
-    """An MLflow server that refuses at once."""
+    """Use an MLflow server that refuses connections."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -221,7 +221,7 @@ def nowhere() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small table whose rows, two seeds each, are finished."""
+    """Return the folder of a small table whose rows are finished, with two seeds each."""
     out = tmp_path_factory.mktemp("table") / "out"
     obtained(small(seeds=2), out)
     return out
