@@ -372,7 +372,7 @@ def test_whatever_ends_a_training_that_was_recorded_closes_its_record(
 
 @pytest.mark.slow
 def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for a full disk: both fail in the middle of a write."""
+    """A limit on the size of files stands in for a full disk: both fail during a write."""
     words = ["train", "speech-vae", "--out", "run", *SMALL, *LIGHT]
     assert completed(*words, "--quiet") == 0
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"

@@ -99,7 +99,7 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
 
 
 def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
-    """There is no checkout where `ray up` puts it, and no Ray runs here, or one with another token."""
+    """There is no checkout where `ray up` puts it, and no Ray here, or one with another token."""
 
     def run(folder: Path) -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {
