@@ -119,7 +119,7 @@ def restore(task: Task) -> None:
     with stop_signals() as stop:
         try:
             epochs = config.train.epochs
-            duration = format_duration(epochs * restoration.pace())
+            duration = format_duration(epochs * restoration.seconds_per_epoch())
             progress.say(f"{task.name}: {cost}, {epochs} epochs in about {duration}")
             for stage in restoration.run(stop):
                 if task.reference:
@@ -200,7 +200,7 @@ def check_fits_in_memory(config: Config, task: Task) -> "Cost":
 
 def write_result(task: Task, restoration: "Restoration") -> str:
     """Write the result so far, if there is one; return a sentence that says so."""
-    if not restoration.begun:
+    if not restoration.has_started:
         return f"nothing is restored yet, {task.target} is not written"
     restored = restoration.restored()
     result = task.result(restored)
@@ -209,7 +209,7 @@ def write_result(task: Task, restoration: "Restoration") -> str:
     if task.options.figure is not None:
         draw_comparison(task.options.figure, task, result)
     scores = format_scores(task.scores(restored))
-    text = f"{task.target}: written as it was {restoration.reached}{scores}"
+    text = f"{task.target}: written as it was {restoration.progress}{scores}"
     if clipped := signals.clipped(task.target, signal):
         text += (
             f"; {clipped:,} samples beyond full scale were clipped; a .wav of floats would keep"

@@ -1,19 +1,30 @@
-"""Restoration of arrays, in the manner of scikit-image: `denoise(image)`, `inpaint(image,
-mask)`.
-"""
+"""Restoration of NumPy arrays, with an interface like scikit-image's."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.tasks.presets import Preset, preset_config, refuse_corruption
 from distvae.tasks.restoration import Restoration, Stage
 
 Floats = NDArray[np.float64]
-Watch = Callable[[Stage], Any]
+Watch = Callable[[Stage], object]
+"""A function that is called after each epoch."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of `denoise` and `inpaint` that decide how a model is trained."""
+
+    preset: Preset
+    recipe: str | None
+    settings: Mapping[str, Plain] | None
+    seed: int
+    watch: Watch | None
 
 
 def denoise(
@@ -21,23 +32,22 @@ def denoise(
     *,
     preset: Preset = "fast",
     recipe: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Plain] | None = None,
     channel_axis: int | None = None,
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Floats:
-    """An image (2-D) or a sound (1-D), beside a channel axis, without its noise, whose strength
-    need not be known.
+    """Remove the noise of an image (2-D) or a sound (1-D); its level need not be known.
 
-    The result is in the units of the input. `settings` sets dotted keys of the recipe, such as
-    {"train.epochs": 40}; `watch` is called after each epoch. The recipes of preset 'paper' take the
-    values as they are, 0 to 255.
+    A channel axis may come beside these dimensions. The result is in the units of the input.
+    `settings` sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after
+    each epoch. The recipes of preset 'paper' expect values from 0 to 255.
     """
     array = _channels_last(image, channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
-    restored = _restore(array, False, preset, recipe, settings, seed, watch)
-    return _as_given(restored, channel_axis)
+    options = _Options(preset, recipe, settings, seed, watch)
+    return _channels_back(_restore(array, False, options), channel_axis)
 
 
 def inpaint(
@@ -46,56 +56,44 @@ def inpaint(
     *,
     preset: Preset = "fast",
     recipe: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Plain] | None = None,
     channel_axis: int | None = None,
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Floats:
-    """An image with what is missing filled in: where the mask is true, or without one where the
-    image is NaN.
+    """Fill in the missing values of an image: where the mask is true, or else where it is NaN.
 
-    The mask has the image's shape, or lacks its channel axis. Observed values are kept; see
-    `denoise` for the rest.
+    The mask has the image's shape, with or without the channel axis. Observed values stay as they
+    are. The options are those of `denoise`.
     """
     array = _channels_last(image, channel_axis)
-    missing = (
-        np.isnan(array)
-        if mask is None
-        else _missing(np.asarray(mask, bool), array.shape, channel_axis)
-    )
+    if mask is None:
+        missing = np.isnan(array)
+    else:
+        missing = _missing(np.asarray(mask, bool), array.shape, channel_axis)
     if not missing.any():
         raise Refusal(
             "mask: nothing is missing; true, or NaN in the image, where values are to be filled in"
         )
     if np.isnan(array[~missing]).any():
         raise Refusal("image: holds NaN where the mask says that it was observed")
-    given = np.where(missing, np.nan, array)
-    restored = np.where(
-        missing, _restore(given, True, preset, recipe, settings, seed, watch), array
-    )
-    return _as_given(restored, channel_axis)
+    options = _Options(preset, recipe, settings, seed, watch)
+    restored = _restore(np.where(missing, np.nan, array), True, options)
+    return _channels_back(np.where(missing, restored, array), channel_axis)
 
 
-def _restore(
-    array: Floats,
-    inpainting: bool,
-    preset: Preset,
-    recipe: str | None,
-    settings: Mapping[str, Any] | None,
-    seed: int,
-    watch: Watch | None,
-) -> Floats:
-    config = preset_config(
-        array, preset, recipe, {"train.seed": seed} | dict(settings or {}), inpainting
-    )
+def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
+    settings = {"train.seed": options.seed, **(options.settings or {})}
+    config = preset_config(array, options.preset, options.recipe, settings, inpainting)
     restoration = Restoration(refuse_corruption(config, "noise", "drop"), array)
     for stage in restoration.run():
-        if watch is not None:
-            watch(stage)
+        if options.watch is not None:
+            options.watch(stage)
     return restoration.restored()
 
 
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
+    """Return a checked array whose last axis has the channels."""
     try:
         array = np.asarray(image)
     except ValueError as error:
@@ -119,16 +117,19 @@ def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
     return array[..., None] if axis is None else np.moveaxis(array, axis, -1)
 
 
-def _as_given(array: Floats, axis: int | None) -> Floats:
+def _channels_back(array: Floats, axis: int | None) -> Floats:
+    """Undo `_channels_last`."""
     return array[..., 0] if axis is None else np.moveaxis(array, -1, axis)
 
 
 def _missing(
     mask: NDArray[np.bool_], shape: tuple[int, ...], axis: int | None
 ) -> NDArray[np.bool_]:
-    """The mask of every channel, channels last."""
-    beside = axis is None or mask.ndim < len(shape)
-    mask = mask[..., None] if beside else np.moveaxis(mask, axis or 0, -1)
+    """Return the mask of every channel, channels last."""
+    if axis is None or mask.ndim < len(shape):
+        mask = mask[..., None]
+    else:
+        mask = np.moveaxis(mask, axis, -1)
     if mask.shape[:-1] != shape[:-1]:
         raise Refusal(f"mask: shape {mask.shape[:-1]}; {shape[:-1]} expected, as the image has")
     return np.broadcast_to(mask, shape)

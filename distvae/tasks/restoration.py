@@ -1,8 +1,7 @@
-"""Restoring one picture or sound from itself alone: a model of its windows, and what that model
-expects of each.
+"""Restoration of one picture or sound by a model that is trained on its own windows.
 
-Every value comes back as the mean over the windows that cover it of E_q[mu(z)]; noise is what no
-state explains, and a missing value is left out of everything but this last step.
+Each restored value is the mean of E_q[mu(z)] over the windows that cover it. The model treats as
+noise what no state explains, and ignores missing values until this last step.
 """
 
 import math
@@ -33,83 +32,80 @@ from distvae.train.session import build_trainer, train_in_folder
 
 Floats = NDArray[np.floating]
 BLOCK = 1024
-"""Rows looked at together; every distinct state of theirs is decoded once."""
+"""Rows that are restored together; each of their distinct states is decoded once."""
 
 STAGES = "stages.jsonl"
-"""The file of a run folder that says where a restoration stood after each epoch."""
+"""The file of a run folder with a line for each epoch of a restoration."""
 
-TRIED = 1024
-"""Rows of a short training that tells the pace."""
+TIMED_ROWS = 1024
+"""Rows of the short training that measures the time of an epoch."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a restoration stands after an epoch."""
+    """The state of a restoration after an epoch."""
 
     epoch: int
-    """How many are finished."""
+    """Epochs finished so far."""
     epochs: int
     bound: float
-    """Nats per window in the data's own units, under the parameters of the epoch's end; level
-    removed or not.
-    """
+    """Nats per window in the units of the data, under the parameters at the end of the epoch."""
     sigma: float
-    """Standard deviation of what the model takes for noise, in the data's units."""
+    """Standard deviation of the noise that the model has found, in the units of the data."""
     active: float
-    """Latents of a window that are active on average."""
+    """Mean number of active latents of a window."""
     seconds: float
     """Since training began."""
     close: Mapping[str, float] = field(default_factory=dict)
-    """How close the result of now is to a reference, where somebody asked."""
+    """Scores against a reference, if there is one."""
 
     def metrics(self) -> dict[str, float]:
-        """The numbers worth logging."""
-        told = {
-            name: float(value)
-            for name, value in asdict(self).items()
-            if name not in ("epochs", "close")
-        }
-        return told | dict(self.close)
+        """Return the numbers to log."""
+        numbers = asdict(self)
+        del numbers["epochs"], numbers["close"]
+        return {name: float(value) for name, value in numbers.items()} | dict(self.close)
 
 
 class RunDestination(NamedTuple):
-    """A folder that a restoration's run is kept in."""
+    """The run folder of a restoration, and whether it is resumed or replaced."""
 
     folder: Path
     resume: bool = False
-    """Go on with the run that is there."""
     force: bool = False
-    """Replace the run that is there."""
 
 
 class Restoration:
-    """A model in training on the windows of one array (..., channels), whose missing values are
-    NaN.
+    """The training of a model on the windows of one array (..., channels).
+
+    Missing values of the array are NaN.
     """
 
     def __init__(
-        self, config: Config, array: Floats, name: str = "image", kept: RunDestination | None = None
+        self,
+        config: Config,
+        array: Floats,
+        name: str = "image",
+        destination: RunDestination | None = None,
     ) -> None:
         windows = check_restorable(config, array, name)
-        self.config, self.kept = config, kept
+        self.config, self.destination = config, destination
         self.patches = windows.cut(array)
         self.dataset = windows.dataset(name, self.patches)
-        self.arithmetic = agree_on_arithmetic(
-            config.train, folder=Folder(kept.folder) if kept and kept.resume else None
-        )
+        resumed = Folder(destination.folder) if destination and destination.resume else None
+        self.arithmetic = agree_on_arithmetic(config.train, folder=resumed)
         with self.arithmetic.applied():
             self.trainer = build_trainer(config, self.dataset)
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Stage]:
-        """Train, and yield where it stands after each epoch."""
+        """Train, and yield the state after each epoch."""
         with self.arithmetic.applied():
             for epoch in self._epochs(stop):
                 yield self.stage(epoch)
 
     def _epochs(self, stop: Callable[[], object]) -> Iterator[Epoch]:
-        if self.kept is None:
+        if self.destination is None:
             return self.trainer.run(stop)
-        out, resume, force = self.kept
+        out, resume, force = self.destination
         return train_in_folder(
             self.trainer,
             self.config,
@@ -121,58 +117,55 @@ class Restoration:
             stop=stop,
         )
 
-    def pace(self) -> float:
-        """Seconds that an epoch will take, from a short training aside on a few rows."""
-        rows = self.patches.rows[:: -(-len(self.patches.rows) // TRIED)]
-        aside = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
+    def seconds_per_epoch(self) -> float:
+        """Estimate the time of an epoch by a short training on a few rows."""
+        count = len(self.patches.rows)
+        rows = self.patches.rows[:: math.ceil(count / TIMED_ROWS)]
+        few = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
+        config = self.config.with_("train", epochs=3, patience=None)
         with self.arithmetic.applied():
-            _, first, second = build_trainer(
-                self.config.with_("train", epochs=3, patience=None), aside
-            ).run()
-        return (second.seconds - first.seconds) * len(self.patches.rows) / len(rows)
+            _, first, second = build_trainer(config, few).run()
+        return (second.seconds - first.seconds) * count / len(rows)
 
     def stage(self, epoch: Epoch) -> Stage:
-        """An epoch's record in the data's units."""
-        scale, details = self.patches.scale, epoch.details
-        observed = float(np.isfinite(self.patches.rows).sum()) / len(self.patches.rows)
-        bound = epoch.val_bound - observed * math.log(scale)
+        """Return the state after an epoch, in the units of the data."""
+        scale, rows = self.patches.scale, self.patches.rows
+        observed = float(np.isfinite(rows).sum()) / len(rows)
         return Stage(
-            epoch.epoch,
-            epoch.epochs,
-            bound,
-            scale * details["sigma"],
-            details["active"],
-            epoch.seconds,
+            epoch=epoch.epoch,
+            epochs=epoch.epochs,
+            bound=epoch.val_bound - observed * math.log(scale),
+            sigma=scale * epoch.details["sigma"],
+            active=epoch.details["active"],
+            seconds=epoch.seconds,
         )
 
     @property
-    def begun(self) -> bool:
-        """Whether the model has learned anything yet."""
-        return self.trainer.position.epoch > 0 or self.trainer.position.batch > 0
-
-    @property
-    def reached(self) -> str:
-        """When in training the model is as it is."""
+    def has_started(self) -> bool:
+        """Whether the model has been trained on any batch yet."""
         position = self.trainer.position
-        return (
-            f"in epoch {position.epoch + 1}" if position.batch else f"after epoch {position.epoch}"
-        )
+        return position.epoch > 0 or position.batch > 0
+
+    @property
+    def progress(self) -> str:
+        """The place in training that the model has reached, in words."""
+        position = self.trainer.position
+        if position.batch:
+            return f"in epoch {position.epoch + 1}"
+        return f"after epoch {position.epoch}"
 
     def restored(self) -> NDArray[np.float64]:
-        """The array as the model has it now, missing values included."""
+        """Return the array as the model restores it now, missing values included."""
+        trainer = self.trainer
         with self.arithmetic.applied():
-            return restore_array(
-                self.patches, self.trainer.model, self.trainer.estep, self.trainer.device
-            )
+            return restore_array(self.patches, trainer.model, trainer.estep, trainer.device)
 
 
 @torch.inference_mode()
 def restore_array(
     patches: Patches, model: AnyModel, estep: AnyEStep, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
-    """The array as a model has it by the states that are kept for its windows, missing values
-    included.
-    """
+    """Return the array as a model restores it with the states kept for its windows."""
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):
         q = estep.infer(model, batch_of_windows(patches, place, device), 0)
@@ -181,35 +174,34 @@ def restore_array(
 
 
 def batch_of_windows(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -> Batch:
-    """Some rows, and what was observed of them."""
+    """Return some windows as a batch, with a mask of the values that were observed."""
     x = torch.from_numpy(patches.rows)[place].to(device)
-    seen = x.isfinite()
-    return Batch(x.where(seen, 0.0), place, None if bool(seen.all()) else seen)
+    observed = x.isfinite()
+    return Batch(x.where(observed, 0.0), place, None if bool(observed.all()) else observed)
 
 
 def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
-    """How close a run's end comes to what was clean, with a note where that cannot be told."""
+    """Score a run that restores data it corrupted itself, with a note if it cannot be scored."""
     windows = corrupted_windows(run.config)
     if windows is None:
         return {}, []
     clean = windows.clean().levelled()
     if clean.rate is not None and not clean.values.any():
-        return {}, ["what was clean is silent: no sound is close to it"]
-    given = windows.corrupt(clean).values
-    patches = windows.cut(given)
+        return {}, ["the clean sound is silent: a restoration of it has no scores"]
+    corrupted = windows.corrupt(clean).values
+    patches = windows.cut(corrupted)
     if windows.dataset("", patches).digest != run.info["data_digest"]:
-        return {}, [
-            "trained on other data: how close it comes to what was clean is told of that alone"
-        ]
-    left = Run.left(run.path)
-    after = fidelity(clean, filled(given, restore_array(patches, left.model, left.estep)))
-    return after | fidelity_gains({} if clean.rate is None else fidelity(clean, given), after), []
+        return {}, ["trained on other data, so it is not scored against the clean reference"]
+    last = Run.left(run.path)
+    restored = filled(corrupted, restore_array(patches, last.model, last.estep))
+    after = fidelity(clean, restored)
+    if clean.rate is None:
+        return after, []
+    return after | fidelity_gains(fidelity(clean, corrupted), after), []
 
 
 def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
-    """Return the windows to restore, or refuse what cannot be restored before anything is
-    computed.
-    """
+    """Return the windows to restore; raise `Refusal` if they cannot be restored."""
     windows = restored_windows(config)
     if windows is None:
         raise Refusal(
@@ -225,7 +217,7 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a restoration takes."""
+    """The number of windows of a restoration, and the memory that it takes."""
 
     rows: int
     dims: int
@@ -234,12 +226,13 @@ class Cost:
 
     @classmethod
     def of(cls, config: Config, windows: HasWindows, array: Floats) -> "Cost":
-        """The windows of an array, three copies of which are held, and the states kept for each."""
+        """Estimate the cost: three copies of the windows, and the states kept for each."""
         grid = windows.grid(distinct(array).shape)
-        held = getattr(config.estep, "mapped", None) is None
-        kept = held * getattr(config.estep, "states", 0) * words_of(config.model.latent) * 8
-        return cls(grid.rows, grid.dims, grid.rows * (3 * 4 * grid.dims + kept))
+        bytes_per_row = 3 * 4 * grid.dims
+        if getattr(config.estep, "mapped", None) is None:  # otherwise states are in a file
+            states = getattr(config.estep, "states", 0)
+            bytes_per_row += states * words_of(config.model.latent) * 8
+        return cls(grid.rows, grid.dims, grid.rows * bytes_per_row)
 
     def __str__(self) -> str:
-        """For a person."""
         return f"{self.rows:,} windows of {self.dims} values, {self.memory / 1e6:,.1f} MB"

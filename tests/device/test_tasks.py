@@ -66,10 +66,12 @@ def test_a_restoration_is_what_the_cpu_makes_of_the_same_states(
     machine: Machine, tmp_path: Path, recipe: str, missing: float
 ) -> None:
     config = load(recipe, SMALL | {"train.device": "auto"})
-    restoration = Restoration(config, picture(missing), kept=RunDestination(tmp_path / "run"))
+    restoration = Restoration(
+        config, picture(missing), destination=RunDestination(tmp_path / "run")
+    )
     with machine.counted() as counts:
         assert [stage.epoch for stage in restoration.run()] == [1, 2]
-        assert restoration.pace() > 0
+        assert restoration.seconds_per_epoch() > 0
         found = restoration.restored()
     assert counts.kernels["_fused_adam_"]
     left = Run.left(tmp_path / "run")

@@ -70,11 +70,11 @@ def restored(array: Floats, **changes: Any) -> Floats:
 def test_a_stopped_restoration_knows_whether_it_is_within_an_epoch() -> None:
     restoration = Restoration(config(**{"estep.block": 64}), noisy())
     next(restoration.run())
-    assert restoration.reached == "after epoch 1"
+    assert restoration.progress == "after epoch 1"
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
         next(restoration.run(lambda: next(asked)))
-    assert restoration.reached == "in epoch 2"
+    assert restoration.progress == "in epoch 2"
 
 
 def test_noise_goes_and_its_strength_is_found() -> None:
@@ -143,16 +143,18 @@ def test_what_is_restored_does_not_depend_on_how_missing_values_were_called() ->
 def test_a_stopped_restoration_has_a_result(tmp_path: Path) -> None:
     restoration = Restoration(config(), noisy())
     assert stopped_after(restoration, 3) == [1, 2, 3]
-    assert restoration.reached == "after epoch 3"
+    assert restoration.progress == "after epoch 3"
     assert rmse(restoration.restored(), stripes()) < rmse(noisy(), stripes())
 
 
 def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = Restoration(config(), noisy(), kept=RunDestination(tmp_path / "whole"))
+    whole = Restoration(config(), noisy(), destination=RunDestination(tmp_path / "whole"))
     list(whole.run())
-    stopped = Restoration(config(), noisy(), kept=RunDestination(tmp_path / "run"))
+    stopped = Restoration(config(), noisy(), destination=RunDestination(tmp_path / "run"))
     stopped_after(stopped, 5)
-    resumed = Restoration(config(), noisy(), kept=RunDestination(tmp_path / "run", resume=True))
+    resumed = Restoration(
+        config(), noisy(), destination=RunDestination(tmp_path / "run", resume=True)
+    )
     stages = list(resumed.run())
     assert [stage.epoch for stage in stages] == list(range(6, 9))
     np.testing.assert_array_equal(resumed.restored(), whole.restored())
@@ -164,7 +166,7 @@ def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> No
 def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path) -> None:
     list(
         Restoration(
-            config(**{"train.epochs": 1}), noisy(), kept=RunDestination(tmp_path / "run")
+            config(**{"train.epochs": 1}), noisy(), destination=RunDestination(tmp_path / "run")
         ).run()
     )
     with pytest.raises(Refusal, match="other data"):
@@ -172,7 +174,7 @@ def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path)
             Restoration(
                 config(**{"train.epochs": 1}),
                 noisy(31),
-                kept=RunDestination(tmp_path / "run", resume=True),
+                destination=RunDestination(tmp_path / "run", resume=True),
             ).run()
         )
     with pytest.raises(Refusal, match=r"train\.rate"):
@@ -180,7 +182,7 @@ def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path)
             Restoration(
                 config(**{"train.rate": 0.5}),
                 noisy(),
-                kept=RunDestination(tmp_path / "run", resume=True),
+                destination=RunDestination(tmp_path / "run", resume=True),
             ).run()
         )
 

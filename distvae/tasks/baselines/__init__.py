@@ -1,8 +1,7 @@
-"""Methods to compare with: what each makes of the data that a configuration names, scored as the
-models are.
+"""Baselines: methods without a model, scored on the data of a configuration as models are.
 
-Nothing is chosen by what was clean. Those of pictures estimate the noise; those of sounds are told
-it.
+Nothing is chosen by the clean reference. Baselines for pictures estimate the noise level; those for
+sounds are given it.
 """
 
 from distvae.config import Config
@@ -13,13 +12,11 @@ from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.scoring import score_recordings
 
 MEANINGLESS = ("live_atoms", "dead_atoms")
-"""A component is weak, never dead."""
+"""Figures that mean nothing for components, which may be weak but are never dead."""
 
 
 def score_baseline(name: str, config: Config, progress: bool = False) -> dict[str, float]:
-    """The figures of a method: on the test recordings of speech, or on the picture or sound that
-    was made worse.
-    """
+    """Return the scores of a baseline on test recordings, or on a corrupted picture or sound."""
     if recordings_of(config.data) is not None:
         code = speech.baseline_coder(name, config.data)
         summary = score_recordings(code, config, "test", progress).summary
@@ -33,7 +30,7 @@ def score_baseline(name: str, config: Config, progress: bool = False) -> dict[st
 
 
 def _restored(name: str, windows: HasWindows) -> dict[str, float]:
-    """How close a method comes to what was clean; of a sound also what it gains."""
+    """Return the scores against the clean reference; of a sound also the gains."""
     if not windows.noise and not windows.drop:
         raise Refusal(
             "data.noise, data.drop: nothing is made worse, to be restored; one of them above 0"

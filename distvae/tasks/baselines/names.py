@@ -1,4 +1,4 @@
-"""Which method a name stands for."""
+"""Baselines by name."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def find_method(name: str, known: Mapping[str, T], what: str) -> T:
-    """The method of a name, if it fits the data."""
+    """Return the baseline of a name; refuse one that does not suit the data."""
     if name not in known:
         raise Refusal(f"{name}: no method for {what}; {', '.join(known)} expected")
     return known[name]

@@ -1,13 +1,11 @@
-"""Methods for pictures, of scikit-image: they see what the model sees, and estimate the noise
-themselves.
+"""Baselines for pictures from scikit-image, which estimate the noise level themselves.
 
-What a method leaves open is chosen on the noisy picture alone, by how well it predicts pixels that
-it did not see (Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
+Their strength is chosen on the noisy picture alone, by the prediction of held-out pixels (Batson
+and Royer, 2019; scikit-image's `calibrate_denoiser`).
 """
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +17,13 @@ from distvae.tasks.presets import estimate_noise
 
 Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int | None], Floats]
-"""Of a picture up to one, from the deviation of its noise, and where its colours are, if it has
-any.
-"""
+"""A function of a picture with values up to 1, its noise level, and the axis of its colours."""
 STRENGTHS = np.geomspace(0.3, 2, 12)
-"""In deviations of the noise, from which a method's own is chosen."""
+"""Strengths to choose from, in standard deviations of the noise."""
 
 
 def restored(name: str, given: Signal) -> Floats:
-    """What a method makes of a picture under noise, or of one without some pixels."""
+    """Restore a noisy picture, or one with missing pixels."""
     _need("skimage", "scikit-image", name)
     missing = np.isnan(given.values)
     if missing.any():
@@ -41,7 +37,7 @@ def restored(name: str, given: Signal) -> Floats:
 
 
 def nlm(noisy: Floats, sigma: float, axis: int | None) -> Floats:
-    """Non-local means (Buades, Coll and Morel, 2005) of patches of 5x5 within 6 pixels."""
+    """Denoise by non-local means (Buades, Coll and Morel, 2005) of 5x5 patches within 6 pixels."""
     from skimage.restoration import denoise_nl_means
 
     fixed = {"patch_size": 5, "patch_distance": 6, "sigma": sigma, "channel_axis": axis}
@@ -49,7 +45,7 @@ def nlm(noisy: Floats, sigma: float, axis: int | None) -> Floats:
 
 
 def tv(noisy: Floats, sigma: float, axis: int | None) -> Floats:
-    """Total variation (Rudin, Osher and Fatemi, 1992; Chambolle, 2004)."""
+    """Denoise by total variation (Rudin, Osher and Fatemi, 1992; Chambolle, 2004)."""
     from skimage.restoration import denoise_tv_chambolle
 
     return _calibrated(
@@ -58,9 +54,7 @@ def tv(noisy: Floats, sigma: float, axis: int | None) -> Floats:
 
 
 def wavelet(noisy: Floats, sigma: float, axis: int | None) -> Floats:
-    """Soft thresholds for each band of a Haar transform (BayesShrink: Chang, Yu and Vetterli,
-    2000).
-    """
+    """Denoise by soft thresholds of Haar wavelets (BayesShrink: Chang, Yu and Vetterli, 2000)."""
     _need("pywt", "PyWavelets", "wavelet")
     from skimage.restoration import denoise_wavelet
 
@@ -70,9 +64,9 @@ def wavelet(noisy: Floats, sigma: float, axis: int | None) -> Floats:
 
 
 def _calibrated(
-    denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[str, Any], **strengths: Floats
+    denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[str, object], **strengths: Floats
 ) -> Floats:
-    """A method with the strength that predicts pixels best; with none where there is no noise."""
+    """Denoise with the strength that predicts pixels best, unless there is no noise."""
     from skimage.restoration import calibrate_denoiser
 
     if not any(values.any() for values in strengths.values()):
@@ -83,9 +77,7 @@ def _calibrated(
 
 
 def biharmonic(given: Floats, missing: NDArray[np.bool_]) -> Floats:
-    """The smoothest surface through the pixels seen: its bilaplacian is zero where they are
-    missing.
-    """
+    """Fill in missing pixels with a surface whose bilaplacian is zero there."""
     from skimage.restoration import inpaint_biharmonic
 
     planes, gone = (np.ascontiguousarray(np.moveaxis(values, -1, 0)) for values in (given, missing))

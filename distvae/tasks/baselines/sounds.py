@@ -1,6 +1,4 @@
-"""Methods for sounds under white noise: what a model has to beat, and unlike it they are told the
-noise.
-"""
+"""Baselines for sounds under white noise; unlike models they are given the noise level."""
 
 from collections.abc import Callable
 
@@ -12,54 +10,49 @@ from distvae.tasks.baselines.names import find_method
 
 Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int], Floats]
-"""Of one channel, from its noise's deviation and its rate."""
+"""A function of one channel, its noise level and its rate."""
 Gain = Callable[[Floats, Floats], Floats]
-"""Of each frequency, from the prior and the posterior ratio of its signal's power to the noise's.
-"""
+"""A function of the prior and posterior signal-to-noise ratios of each frequency."""
 
 SECONDS = 0.064
-"""Of a frame; three quarters of it lie in the next one too."""
+"""Length of a frame; frames overlap by three quarters."""
 FLOOR = 10**-2.5
-"""Smallest prior ratio: what is taken for noise alone is lowered by 25 dB."""
+"""The smallest prior ratio, which lowers noise by 25 dB."""
 NEIGHBOURS = 5
-"""Samples that the local filter looks at."""
+"""Samples in the window of the local filter."""
 
 
 def restored(name: str, given: Signal, sigma: float) -> Floats:
-    """What a method makes of a sound, channel by channel."""
+    """Denoise a sound, channel by channel."""
     assert given.rate is not None
     denoise = find_method(name, DENOISERS, "a sound under noise")
     return np.stack([denoise(channel, sigma, given.rate) for channel in given.values.T], -1)
 
 
 def zero(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """Silence: its error is the signal."""
+    """Return silence, whose error is the signal."""
     return np.zeros_like(noisy)
 
 
 def local(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """`scipy.signal.wiener`: the mean of a few samples, and of the deviation from it what exceeds
-    the noise.
-    """
+    """Filter by `scipy.signal.wiener`, which shrinks samples towards their local mean."""
     from scipy.signal import wiener
 
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # where nothing varies, which it then leaves out
+    # SciPy divides by zero where nothing varies, and then does not use the result
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(wiener(noisy, NEIGHBOURS, _power(sigma)))
 
 
 def wiener(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """The Wiener filter of each frequency and frame; on seven sounds a smoothing of 0.98 gained 1
-    dB less.
+    """Apply the Wiener filter to each frequency and frame.
+
+    The smoothing is 0.9: on seven sounds, 0.98 gained 1 dB less.
     """
     return _filtered(noisy, sigma, rate, wiener_gain, 0.9)
 
 
 def stsa(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """Ephraim and Malah's (1984) least expected squared error of the spectral amplitude, MMSE-
-    STSA.
-    """
+    """Minimise the expected squared error of spectral amplitudes (Ephraim and Malah, 1984)."""
     return _filtered(noisy, sigma, rate, stsa_gain, 0.98)
 
 
@@ -67,12 +60,12 @@ DENOISERS: dict[str, Denoiser] = {"zero": zero, "local": local, "wiener": wiener
 
 
 def wiener_gain(prior: Floats, posterior: Floats) -> Floats:
-    """The least expected squared error of a Gaussian signal in Gaussian noise."""
+    """Return the gain of least expected squared error for a Gaussian signal in Gaussian noise."""
     return prior / (1 + prior)
 
 
 def stsa_gain(prior: Floats, posterior: Floats) -> Floats:
-    """The expected amplitude of that signal, over the amplitude seen."""
+    """Return the expected amplitude of that signal over the observed amplitude."""
     from scipy.special import i0e, i1e
 
     v = prior / (1 + prior) * posterior
@@ -82,12 +75,12 @@ def stsa_gain(prior: Floats, posterior: Floats) -> Floats:
 
 
 def _power(sigma: float) -> float:
-    """Of the noise, never quite zero."""
+    """Return the power of the noise, never quite zero."""
     return max(sigma**2, float(np.finfo(float).eps) ** 2)
 
 
 def _filtered(noisy: Floats, sigma: float, rate: int, gain: Gain, smoothing: float) -> Floats:
-    """The short-time spectrum times a gain."""
+    """Multiply the short-time spectrum by a gain."""
     from scipy.signal import ShortTimeFFT
     from scipy.signal.windows import hann
 
@@ -100,9 +93,7 @@ def _filtered(noisy: Floats, sigma: float, rate: int, gain: Gain, smoothing: flo
 
 
 def _gains(posterior: Floats, gain: Gain, smoothing: float) -> Floats:
-    """(bins, frames); the prior ratio is smoothed with what the frame before let through
-    ("decision-directed").
-    """
+    """Return gains (bins, frames), with decision-directed smoothing of the prior ratio."""
     gains = np.empty_like(posterior)
     passed = np.maximum(posterior[:, 0] - 1, 0)
     for frame, ratio in enumerate(posterior.T):

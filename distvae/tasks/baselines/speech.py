@@ -1,6 +1,4 @@
-"""Methods for speech: what the same scores say of the identity and of linear codes, signed and
-non-negative.
-"""
+"""Baselines for speech: the identity, and linear codes, signed (PCA) and non-negative (NMF)."""
 
 import re
 
@@ -16,14 +14,15 @@ from distvae.tasks.resynthesis import Coded, Coder
 
 BLOCK = 8192
 FRAMES = 32768
-"""That are factorised."""
+"""The most training frames that are factorised."""
 UPDATES = 200
-"""Of the factors, and of the activations of frames to be coded."""
+"""Updates of the factors, and of the activations of frames to be coded."""
 
 
 def baseline_coder(name: str, data: DataConfig) -> Coder:
-    """What a method makes of power: `identity`, or so many components, fitted to the training
-    frames.
+    """Return the coder of a baseline, fitted to the training frames.
+
+    It is `identity`, or `pca-N` or `nmf-N` with N components.
     """
     if name == "identity":
         return lambda power, first: Coded(power, None)
@@ -38,7 +37,7 @@ def baseline_coder(name: str, data: DataConfig) -> Coder:
 
 
 def pca(power: Rows, components: int) -> Coder:
-    """The principal components of log power with the largest variance, as a coder."""
+    """Return a coder by the principal components of log power with the largest variance."""
     mean, covariance = _moments(power)
     _, vectors = np.linalg.eigh(covariance)
     basis = torch.from_numpy(vectors[:, ::-1][:, :components].astype(np.float32))
@@ -52,10 +51,10 @@ def pca(power: Rows, components: int) -> Coder:
 
 
 def nmf(power: Rows, components: int) -> Coder:
-    """A non-negative factorisation of magnitudes by the least Kullback-Leibler divergence (Lee and
-    Seung, 2001).
+    """Return a coder by non-negative factorisation of magnitudes (Lee and Seung, 2001).
 
-    The code is the activations. Fitted to at most FRAMES training frames, evenly spaced.
+    It minimises the Kullback-Leibler divergence on at most FRAMES training frames, evenly spaced.
+    The code is the activations.
     """
     from sklearn.decomposition import NMF
 
@@ -80,7 +79,7 @@ def nmf(power: Rows, components: int) -> Coder:
 
 
 def _moments(power: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of log power, block by block in double precision."""
+    """Return mean and covariance of log power, computed by blocks in double precision."""
     total, product = np.zeros(power.shape[1]), np.zeros((power.shape[1], power.shape[1]))
     for start in range(0, len(power), BLOCK):
         block = np.log(power[start : start + BLOCK]).astype(np.float64)

@@ -1,9 +1,9 @@
-"""How many values of a code change what is decoded, whatever the scale that a value has.
+"""The number of values of a code that change the output, independent of their scale.
 
-The effect of a value on a data point is how far the decoder's output (log power, logits, means)
-moves when that value alone is set to zero: the mean of a Gaussian prior, a spike, a bit that is
-off. A decoder may scale a value as it likes, and SDM-VAE's objective does not change when it does;
-effects do not change either, sizes of values do.
+The effect of a value on a row is the distance by which the decoder's output (log power, logits,
+means) moves when that value alone is set to zero: the mean of a Gaussian prior, a spike, or a bit
+that is off. A decoder can rescale a value without changing SDM-VAE's objective. That changes the
+size of the value, but not its effect.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from distvae.numerics.noise import order
 from distvae.tasks.measures.subject import Subject
 from distvae.train.run import VALUES
 
-ROWS = 4096  # data points looked at, at most
+ROWS = 4096
+"""The most rows that are measured."""
 
 
 def effects(subject: Subject) -> dict[str, float]:
-    """The mean of how many equal effects would be as spread as those of a data point's values."""
+    """Return the mean effective number of effects of a row's values."""
     run, rows = subject.run, subject.rows
     codes = torch.from_numpy(run.encode(rows[order(0, 0, len(rows))[:ROWS]]))
     together = max(1, VALUES // (codes.shape[1] * run.dims))
@@ -32,7 +33,7 @@ def effects(subject: Subject) -> dict[str, float]:
 
 @torch.no_grad()
 def moved(output: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
-    """(B, H) how far an output moves without each value of a code."""
+    """Return (B, H) the distance by which an output moves without each value of a code."""
     without = codes[:, None] * (1 - torch.eye(codes.shape[1]))
-    far: Tensor = torch.linalg.vector_norm(output(without) - output(codes[:, None]), dim=-1)
-    return far
+    distance: Tensor = torch.linalg.vector_norm(output(without) - output(codes[:, None]), dim=-1)
+    return distance

@@ -1,7 +1,7 @@
-"""Disentanglement: whether each known factor of the data is in one value of the codes, and each
-value about one factor.
+"""Measures of disentanglement: does each value of the code depend on one known factor?
 
-Functions of codes (N, H) and of the levels (N, F) of factors that vary, 0 to 1.
+They are functions of codes (N, H) and of the levels (N, F) of the factors that vary, with values
+between 0 and 1.
 """
 
 import numpy as np
@@ -12,54 +12,51 @@ from distvae.tasks.measures.subject import Subject
 from distvae.train.run import Array
 
 BINS = 20
-"""Of a value of the codes, of equal width."""
+"""Bins of equal width for each value of the codes."""
 Floats = NDArray[np.float64]
 
 
 def mig(subject: Subject) -> dict[str, float]:
-    """The mutual information gap."""
+    """Return the mutual information gap."""
     return {"mig": information_gap(subject.factored.codes, subject.factored.levels)}
 
 
 def dci(subject: Subject) -> dict[str, float]:
-    """Disentanglement, completeness, informativeness."""
+    """Return disentanglement, completeness and informativeness."""
     names = ("dci", "dci_completeness", "dci_informativeness")
-    return dict(
-        zip(names, importances(subject.factored.codes, subject.factored.levels), strict=True)
-    )
+    figures = importances(subject.factored.codes, subject.factored.levels)
+    return dict(zip(names, figures, strict=True))
 
 
 def sap(subject: Subject) -> dict[str, float]:
-    """The separated attribute predictability."""
+    """Return the separated attribute predictability."""
     return {"sap": predictability_gap(*subject.factored)}
 
 
 def information_gap(codes: Array, levels: Labels) -> float:
-    """MIG (Chen et al., NeurIPS 2018), of binned codes.
+    """Return MIG (Chen et al., NeurIPS 2018) of binned codes.
 
-    The mutual information of a factor with the value of the codes that knows most of it, less that
-    of the second, over the factor's entropy; the mean over factors.
+    For each factor, take the largest mutual information with a value of the codes, subtract the
+    second largest, and divide by the factor's entropy. MIG is the mean over factors.
     """
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
 
-    bins = np.stack(
-        [np.digitize(value, np.histogram_bin_edges(value, BINS)[1:-1]) for value in codes.T]
-    )
-    gaps = [
-        _gap([mutual_info_score(level, value) for value in bins])
-        / entropy(np.unique(level, return_counts=True)[1])
-        for level in levels.T
-    ]
+    binned = [np.digitize(value, np.histogram_bin_edges(value, BINS)[1:-1]) for value in codes.T]
+    gaps = []
+    for level in levels.T:
+        information = [mutual_info_score(level, value) for value in binned]
+        counts = np.unique(level, return_counts=True)[1]
+        gaps.append(_gap(information) / entropy(counts))
     return float(np.mean(gaps))
 
 
 def importances(codes: Array, levels: Labels) -> tuple[float, float, float]:
-    """DCI (Eastwood and Williams, ICLR 2018), by forests that tell factors from codes.
+    """Return DCI (Eastwood and Williams, ICLR 2018), by forests that predict factors from codes.
 
-    Disentanglement: how much each value of the codes, weighed by its importance, serves one factor.
-    Completeness: how much each factor is told by one value. Informativeness: accuracy on the half
-    that the forests were not trained on.
+    Disentanglement is the degree to which each value of the codes, weighted by its importance,
+    serves one factor. Completeness is the degree to which one value predicts each factor.
+    Informativeness is the accuracy on the half of the data that was not used for training.
     """
     from sklearn.ensemble import RandomForestClassifier
 
@@ -71,34 +68,36 @@ def importances(codes: Array, levels: Labels) -> tuple[float, float, float]:
         importance.append(forest.feature_importances_)
         accuracy.append(forest.score(codes[half:], level[half:]))
     table: Floats = np.stack(importance, -1)
-    served = table.sum(1)
-    disentangled = (_concentration(table) @ served) / max(served.sum(), np.finfo(float).tiny)
-    return float(disentangled), float(_concentration(table.T).mean()), float(np.mean(accuracy))
+    weight = table.sum(1)
+    disentanglement = (_concentration(table) @ weight) / max(weight.sum(), np.finfo(float).tiny)
+    completeness = _concentration(table.T).mean()
+    return float(disentanglement), float(completeness), float(np.mean(accuracy))
 
 
 def predictability_gap(codes: Array, levels: Labels, ordered: tuple[bool, ...]) -> float:
-    """SAP (Kumar, Sattigeri and Balakrishnan, ICLR 2018).
+    """Return SAP (Kumar, Sattigeri and Balakrishnan, ICLR 2018).
 
-    How well the value of the codes that predicts a factor best does so, less the second; the mean
-    over factors. Ordered factors are predicted by a line, its R^2; others by thresholds, their
-    balanced accuracy above chance.
+    For each factor, take the score of the value of the codes that predicts it best, and subtract
+    that of the second best. SAP is the mean over factors. An ordered factor is predicted by a line
+    and scored by R^2, others by thresholds and balanced accuracy above chance.
     """
-    gaps = [
-        _gap([(_line if line else _thresholds)(value, level) for value in codes.T])
-        for level, line in zip(levels.T, ordered, strict=True)
-    ]
+    gaps = []
+    for level, is_ordered in zip(levels.T, ordered, strict=True):
+        predict = _score_line if is_ordered else _score_thresholds
+        gaps.append(_gap([predict(value, level) for value in codes.T]))
     return float(np.mean(gaps))
 
 
 def _gap(scores: list[float]) -> float:
-    """Between the best and the second best, which is nothing where there is one."""
+    """Return the best score minus the second best, which is 0 if there is only one."""
     second, best = sorted([0.0, *scores])[-2:]
     return best - second
 
 
 def _concentration(shares: Floats) -> Floats:
-    """(N, K) -> (N,): 1 where all of a row is in one place, 0 where it is spread evenly, by its
-    entropy.
+    """Return one minus the normalised entropy of each row of (N, K).
+
+    That is 1 if all of a row is in one place, and 0 if it is spread evenly.
     """
     from scipy.stats import entropy
 
@@ -109,19 +108,20 @@ def _concentration(shares: Floats) -> Floats:
     return np.asarray(1 - entropy(flat, axis=1) / np.log(places))
 
 
-def _line(value: Array, level: Labels) -> float:
-    """The squared correlation; of what never varies none."""
+def _score_line(value: Array, level: Labels) -> float:
+    """Return the squared correlation, or 0 for a constant value."""
     if not value.std():
         return 0.0
     return float(np.corrcoef(value, level)[0, 1] ** 2)
 
 
-def _thresholds(value: Array, level: Labels) -> float:
+def _score_thresholds(value: Array, level: Labels) -> float:
+    """Return the balanced accuracy above chance of a decision tree."""
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(
         max_leaf_nodes=len(np.unique(level)), class_weight="balanced", random_state=0
     )
-    told = tree.fit(value[:, None], level).predict(value[:, None])
-    return max(0.0, float(balanced_accuracy_score(level, told, adjusted=True)))
+    predicted = tree.fit(value[:, None], level).predict(value[:, None])
+    return max(0.0, float(balanced_accuracy_score(level, predicted, adjusted=True)))

@@ -2,10 +2,10 @@
 
     L_k = E log 1/k sum_i p(x | z_i) p(z_i) / q(z_i | x),    z_1 .. z_k ~ q(z | x)
 
-L_1 is the bound that is reported beside it, L_k never falls with k, and nears log p(x).
-Spike-and-slab posteriors are drawn with hard gates and weighed by their mixture: an atom at zero, a
-density elsewhere. SDM-VAE's prior variances, and the pseudo-inputs' prior, belong to the data
-point: what is bounded is log p(x) given them.
+L_1 is the bound that is reported beside it. L_k never decreases with k, and approaches log p(x).
+Spike-and-slab posteriors are sampled with hard gates and weighted by their mixture of an atom at
+zero and a density elsewhere. SDM-VAE's prior variances and the prior of pseudo-inputs belong to the
+row, so the bound is one of log p(x) given them.
 """
 
 import math
@@ -22,14 +22,14 @@ from distvae.train.run import VALUES, Run
 
 
 def iw_bound(subject: Subject) -> dict[str, float]:
-    """Its mean over the data points of a split, and its standard deviation over them."""
+    """Return the mean of the bound over the rows of a split, and its standard deviation."""
     found = by_row(subject.run, subject.rows, subject.run.config.eval.importance)
     return {"iw_bound": float(found.mean()), "iw_bound_row_std": float(found.std())}
 
 
 @torch.inference_mode()
 def by_row(run: Run, rows: Rows, draws: int) -> Tensor:
-    """(N,) the bound of each row, in nats, in blocks that memory holds."""
+    """Return the bound (N,) of each row in nats, computed in blocks that fit in memory."""
     together, found = max(1, VALUES // (draws * run.dims)), []
     for start in range(0, len(rows), together):
         x = torch.tensor(rows[start : start + together])
@@ -40,7 +40,7 @@ def by_row(run: Run, rows: Rows, draws: int) -> Tensor:
 
 
 def weighted(model: Any, batch: Batch, q: Posterior, draws: int, noise: Noise) -> Tensor:
-    """(B,) the logarithm of the mean of p(x, z) / q(z | x) over so many draws."""
+    """Return (B,) the logarithm of the mean of p(x, z) / q(z | x) over so many draws."""
     z, _ = q.points(draws, noise)
     log_weight: Tensor = model.log_likelihood(batch, z) + q.log_ratio(z)
     return log_weight.double().logsumexp(1) - math.log(draws)

@@ -1,18 +1,16 @@
-"""What measures need of a configuration: each says what is missing and what would be right, or
-nothing.
-"""
+"""Requirements of measures: each function says what a configuration lacks, or returns ''."""
 
 from distvae.config import Config
 from distvae.data.family import HasFactors, HasLabels, family_of, kinds_with
 
 
-def anything(config: Config) -> str:
-    """No more than a model."""
+def needs_nothing(config: Config) -> str:
+    """Require no more than a model."""
     return ""
 
 
-def draws(config: Config) -> str:
-    """An encoder whose posterior is drawn from."""
+def needs_encoder(config: Config) -> str:
+    """Require an encoder whose posterior can be sampled."""
     if config.estep.kind == "amortised":
         return ""
     return (
@@ -22,8 +20,8 @@ def draws(config: Config) -> str:
     )
 
 
-def classes(config: Config) -> str:
-    """Data of a kind that may have classes."""
+def needs_classes(config: Config) -> str:
+    """Require data of a kind that may have classes."""
     if isinstance(family_of(config.data), HasLabels):
         return ""
     return (
@@ -32,8 +30,8 @@ def classes(config: Config) -> str:
     )
 
 
-def known_factors(config: Config) -> str:
-    """Data whose factors are known."""
+def needs_factors(config: Config) -> str:
+    """Require data whose factors are known."""
     if isinstance(family_of(config.data), HasFactors):
         return ""
     return (

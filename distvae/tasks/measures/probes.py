@@ -1,7 +1,6 @@
-"""Probes: how well classes can be told from codes, by classifiers trained on a few labelled
-training data points.
+"""Probes: classifiers that predict classes from codes, trained on a few labelled training rows.
 
-Each figure is the accuracy, a share, on the judged data.
+Each figure is the accuracy on the evaluated rows, between 0 and 1.
 """
 
 import math
@@ -15,19 +14,20 @@ from distvae.files.refusal import Refusal
 from distvae.tasks.measures.subject import Subject
 
 BATCH = 32
-"""Of the probe by gradient descent, and of the protocol whose probe it is."""
+"""Batch size of the probe trained by gradient descent, as in the published protocol."""
 
 
 def linear(subject: Subject) -> dict[str, float]:
-    """Logistic regression on standardised codes, trained to its end."""
+    """Return the accuracy of logistic regression on standardised codes, trained to convergence."""
     from sklearn.linear_model import LogisticRegression
 
     return {"probe_linear": _accuracy(subject, _standardised(LogisticRegression(max_iter=2000)))}
 
 
 def sgd(subject: Subject) -> dict[str, float]:
-    """The probe of [Re] Variational Sparse Coding: one linear layer on plain codes, 20 epochs of
-    gradient descent.
+    """Return the accuracy of a linear layer on plain codes after 20 epochs of gradient descent.
+
+    This is the probe of [Re] Variational Sparse Coding.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -48,8 +48,9 @@ def sgd(subject: Subject) -> dict[str, float]:
 
 
 def mlp(subject: Subject) -> dict[str, float]:
-    """One hidden layer of 128 on standardised codes, stopped early on a tenth of the labelled
-    data.
+    """Return the accuracy of a net with one hidden layer of 128 units on standardised codes.
+
+    Its training stops early, by a tenth of the labelled rows.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -59,7 +60,7 @@ def mlp(subject: Subject) -> dict[str, float]:
 
 
 def _refuse_few(labels: Labels) -> None:
-    """Refuse labelled data of which no tenth has every class while the rest has it too."""
+    """Refuse too few labels for every class to be in a tenth of them and in the rest."""
     _, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2 or math.ceil(len(labels) / 10) < len(counts):
         raise Refusal(
@@ -81,6 +82,6 @@ def _accuracy(subject: Subject, classifier: Any) -> float:
 
     known, held = subject.probed
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # epochs are counted, not waited for
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is fixed
         classifier.fit(known.codes, known.labels)
     return float(classifier.score(held.codes, held.labels))

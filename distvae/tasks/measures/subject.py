@@ -1,6 +1,4 @@
-"""What measures look at: a run, the split it is judged on, its codes, and the classes that go with
-them.
-"""
+"""The subject of measures: a run and a split, with codes, classes and factors of its rows."""
 
 from functools import cached_property
 from itertools import compress
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
     from distvae.data.dataset import Labels
 
 LABELLED = -5
-"""The epoch whose order says which training data points are labelled: the same for runs of every
-seed.
-"""
+"""The epoch whose row order decides which training rows are labelled, the same for every seed."""
 
 
 class Labelled(NamedTuple):
@@ -45,7 +41,7 @@ class Factored(NamedTuple):
 
 
 class Subject:
-    """A run and the split it is judged on; what several measures ask for is made once."""
+    """A run and the split it is evaluated on; what several measures need is computed once."""
 
     def __init__(self, run: Run, split: str) -> None:
         self.run, self.split = run, split
@@ -53,37 +49,36 @@ class Subject:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data by split."""
+        """The dataset of the run."""
         return open_dataset(self.run.config.data, quiet=True)
 
     @property
     def named(self) -> list[str]:
-        """The splits that are judged."""
+        """The splits that are evaluated."""
         return self.dataset.named(self.split)
 
     @property
     def rows(self) -> Rows:
-        """The data points that are judged."""
+        """The rows that are evaluated."""
         return stack([self.dataset.splits[name] for name in self.named])
 
     @cached_property
     def probed(self) -> tuple[Labelled, Labelled]:
-        """The labelled training data, and the judged data without it."""
-        labels, told = require_labels(self.run.config.data), self.run.config.eval.labels
+        """The labelled training rows, and the evaluated rows without them."""
+        labels, count = require_labels(self.run.config.data), self.run.config.eval.labels
         drawn = order(0, LABELLED, len(self.dataset.splits["train"]))
-        places = {name: np.arange(len(self.dataset.splits[name])) for name in self.named} | {
-            "train": drawn[told:]
-        }
+        places = {name: np.arange(len(self.dataset.splits[name])) for name in self.named}
+        places["train"] = drawn[count:]
         parts = [
             self._labelled(name, places[name], labels) for name in self.named if len(places[name])
         ]
         if not parts:
             raise Refusal(
-                f"eval.labels: {told}, and split 'train' has {len(drawn)}: none is left to judge;"
+                f"eval.labels: {count}, and split 'train' has {len(drawn)}: none is left to judge;"
                 " fewer expected"
             )
         held = Labelled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        known = self._labelled("train", np.sort(drawn[:told]), labels)
+        known = self._labelled("train", np.sort(drawn[:count]), labels)
         if len(np.unique(known.labels)) < 2:
             raise Refusal(
                 f"eval.labels: all {len(known.labels)} are of class {known.labels[0]}; two classes"
@@ -98,7 +93,7 @@ class Subject:
 
     @cached_property
     def factored(self) -> Factored:
-        """The judged data, and the factors that vary in it."""
+        """The codes of the evaluated rows, and the factors that vary among them."""
         known = factors_of(self.run.config.data)
         if known is None:
             raise Refusal(
@@ -124,14 +119,16 @@ class Subject:
 
     @torch.no_grad()
     def encoded(self, rows: Rows) -> Array:
-        """(N, D) -> (N, H): what `eval.codes` names."""
+        """Return the codes (N, H) of rows (N, D), of the kind that `eval.codes` names."""
         kind = self.run.config.eval.codes
         return self.run.in_blocks(rows, lambda block: code(self.run.posterior(block), kind))
 
 
 def code(q: Any, kind: str) -> Tensor:
-    """(B, H) a posterior's means; its means times its gates' probabilities; or which values it
-    takes to be active.
+    """Return the code (B, H) of a posterior, of a kind named by `eval.codes`.
+
+    "mean" is the posterior mean, "gated" the mean times the probability of the gate, and "binary"
+    says which values are active.
     """
     if isinstance(q, SpikeAndSlab):
         return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]
@@ -142,7 +139,7 @@ def code(q: Any, kind: str) -> Tensor:
 
 
 def require_labels(data: DataConfig) -> "dict[str, Labels]":
-    """The class of every data point by split; data without classes is refused."""
+    """Return the class of every row by split; refuse data without classes."""
     labels = labels_of(data)
     if labels is None:
         raise Refusal(
