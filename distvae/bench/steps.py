@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distvae.bench.output import Output
 from distvae.bench.timing import time_call
-from distvae.config import Config
+from distvae.config import Config, Net
 from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
@@ -49,7 +49,7 @@ def _dense_recipes(recipe: str | None) -> dict[str, Config]:
         )
     dense = {}
     for name, config in encoded.items():
-        if config.estep.net == config.model.net == "flat":
+        if _is_flat(config.estep) and _is_flat(config.model):
             dense[name] = config
     if not dense:
         raise Refusal(
@@ -57,6 +57,10 @@ def _dense_recipes(recipe: str | None) -> dict[str, Config]:
             " flat expected"
         )
     return dense
+
+
+def _is_flat(part: object) -> bool:
+    return isinstance(part, Net) and part.net == "flat"
 
 
 def _format_row(name: str, figures: dict[str, float]) -> str:

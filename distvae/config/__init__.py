@@ -1,7 +1,7 @@
-"""What a run is: five frozen dataclasses, one per family, validated at the door.
+"""The configuration of a run: one frozen dataclass per section, validated when it is read.
 
 A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per family, chosen by its
-`kind`. Every mistake is refused with its dotted path and the nearest right name.
+`kind`. A mistake is refused with its dotted path and the nearest valid name.
 """
 
 import dataclasses
@@ -21,8 +21,16 @@ from distvae.config.data import (
     SpeechData,
     SpritesData,
 )
-from distvae.config.estep import Amortised, Evolution, Exact, RandomSearch, Truncation
-from distvae.config.model import Decoder, GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
+from distvae.config.estep import Amortised, EStepConfig, Evolution, Exact, RandomSearch, Truncation
+from distvae.config.model import (
+    Decoder,
+    GumbelModel,
+    ModelConfig,
+    SDMModel,
+    TVAEModel,
+    VAEModel,
+    VSCModel,
+)
 from distvae.config.net import Net
 from distvae.config.registry import SECTIONS
 from distvae.config.schema import fields_of, read_section
@@ -36,6 +44,7 @@ __all__ = [
     "CropData",
     "DataConfig",
     "Decoder",
+    "EStepConfig",
     "Eval",
     "Evolution",
     "Exact",
@@ -43,6 +52,7 @@ __all__ = [
     "GumbelModel",
     "IdxData",
     "ImageData",
+    "ModelConfig",
     "Net",
     "PatchData",
     "RandomSearch",
@@ -64,11 +74,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run does."""
+    """The complete configuration of a run."""
 
     data: DataConfig = field(default_factory=SpeechData)
-    model: Any = field(default_factory=VAEModel)
-    estep: Any = field(default_factory=Amortised)
+    model: ModelConfig = field(default_factory=VAEModel)
+    estep: EStepConfig = field(default_factory=Amortised)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
 
@@ -91,14 +101,14 @@ class Config:
             )
 
     def with_(self, section: str, **changes: Any) -> "Config":
-        """A copy with some fields of one section changed, validated as if read anew."""
+        """Return a copy with some fields of one section changed and validated again."""
         tree = to_dict(self)
         tree[section] |= changes
         return from_dict(tree)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain values, nested as in a YAML file, kinds included."""
+    """Return a configuration as nested plain values, as in a YAML file."""
     tree = {}
     for section in SECTIONS:
         part = getattr(config, section)
@@ -111,7 +121,7 @@ def _plain(part: Any) -> dict[str, Any]:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Dotted keys, as on the command line."""
+    """Return a configuration by dotted key, as on the command line."""
     settings = {}
     for section, fields in to_dict(config).items():
         for name, value in fields.items():
@@ -120,15 +130,15 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 IGNORED = ("follows",)
-"""Settings of earlier versions that decided nothing. Files that hold them are read without them."""
+"""Settings of earlier versions that had no effect. They are ignored in files that have them."""
 EARLIER: dict[str, dict[str, dict[str, Any]]] = {"data": {"crops": {"contrast": "common"}}}
-"""By section and kind, what was done before there was a setting whose default does otherwise."""
+"""By section and kind: the values of settings that did not exist when older runs were made, where
+the present default differs from what those runs did.
+"""
 
 
 def from_stored(tree: Mapping[str, Any]) -> Config:
-    """Return the configuration that a run was made with, which may lack settings that are younger
-    than the run.
-    """
+    """Return the configuration stored with a run, which may lack settings added since."""
     sections = {
         name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()
     }

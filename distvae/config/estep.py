@@ -1,7 +1,7 @@
-"""Families of E-steps: where posteriors come from."""
+"""Settings of each family of E-steps, which find posteriors."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import Field, dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from distvae.config.net import Net
 from distvae.config.registry import family
@@ -10,7 +10,15 @@ from distvae.config.values import Count, Positive, Share
 from distvae.files.refusal import Refusal
 
 MAX_EXACT_BITS = 16
-"""Bits of a state, at most, whose values are all enumerated."""
+"""The most bits of a state of which all values can be enumerated."""
+
+
+class EStepConfig(Protocol):
+    """The settings of one family of E-steps: a dataclass registered with `@family("estep")`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    kind: ClassVar[str]
+    """The name that selects this family in a configuration."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +30,15 @@ class Truncation:
     """
 
     states: Count = 64
-    """Distinct states kept for each data point."""
+    """Distinct states kept for each row."""
     block: Count = 1024
-    """Data points whose states are improved at once, under the parameters of that moment."""
+    """Rows searched together, with the parameters at the start of the block."""
     first: Literal["common", "own"] = "common"
-    """All data points begin with the same random states, as in the released code; or each with its
-    own.
-    """
+    """All rows start with the same random states, as in the released code, or each with its own."""
     sweeps: Annotated[int, Range(1, 10_000)] = 50
-    """Visits to the states of new data, which begin at random; those of training data are kept."""
+    """Searches for states of new data, which start at random. States of training data are kept."""
     mapped: str | None = None
-    """A folder for a file that holds the states instead of memory; null keeps them in memory."""
+    """A folder for a file that holds the states; null keeps them in memory."""
 
     @property
     def new_states(self) -> int:
@@ -50,27 +56,28 @@ class Truncation:
 @family("estep")
 @dataclass(frozen=True)
 class Evolution(Truncation):
-    """Kept states improved by an evolutionary search; the children of a generation are the parents
-    of the next.
+    """Evolutionary search over the kept states. The children of a generation are the parents of the
+    next.
     """
 
     kind: ClassVar[str] = "evolution"
     parents: Count = 5
     children: Count = 4
-    """Children of each parent; with crossover every pair of parents has two, and this is not used.
-    """
+    """Children of each parent. Not used with crossover, where every pair of parents has two."""
     generations: Annotated[int, Range(1, 1000)] = 1
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
-    """Parents in proportion to fitness; nearly always the best; as the released code finds them,
-    the best as of the last visit and of children the last made; any; the best.
+    """Choice of parents. `fitness`: in proportion to fitness. `fitness_batch`: in proportion to
+    fitness across the block, which nearly always gives the best. `released`: as the released code,
+    which takes the best of the last search first and then the children made last. `uniform`: any.
+    `best`: the best.
     """
     mutation: Literal["flip", "sparse_flip"] = "flip"
     crossover: Literal["none", "one_point"] = "none"
     rate: Share = 0.1
-    """Share of the bits that sparse_flip turns over on average."""
+    """Share of the bits that sparse_flip flips on average."""
 
     def __post_init__(self) -> None:
-        """Refuse what no single field shows."""
+        """Refuse fields that do not fit each other."""
         if self.parents > self.states:
             raise Refusal(
                 f"estep.parents: {self.parents}, but estep.states = {self.states}; at most as many"
@@ -105,11 +112,11 @@ class Evolution(Truncation):
 @family("estep")
 @dataclass(frozen=True)
 class RandomSearch(Truncation):
-    """Kept states improved by independent draws from Bernoulli(1 / H)."""
+    """Search by independent draws from Bernoulli(1 / H)."""
 
     kind: ClassVar[str] = "random"
     draws: Count = 20
-    """New states at each visit."""
+    """States drawn in each search."""
 
     @property
     def new_states(self) -> int:
@@ -120,7 +127,7 @@ class RandomSearch(Truncation):
 @family("estep")
 @dataclass(frozen=True)
 class Exact:
-    """All 2^H states: the exact posterior, for small H."""
+    """The exact posterior over all 2^H states, for small H."""
 
     kind: ClassVar[str] = "exact"
 
@@ -135,12 +142,12 @@ class Exact:
 @family("estep")
 @dataclass(frozen=True)
 class Amortised(Net):
-    """Posteriors by an encoder's forward pass."""
+    """Posteriors from an encoder."""
 
     kind: ClassVar[str] = "amortised"
     input: Literal["raw", "log", "log_standard"] = "log_standard"
-    """What the encoder sees: x, log x, or log x standardised per value with the training set's
-    statistics.
+    """Input of the encoder: x, log x, or log x standardised per value with the statistics of the
+    training set.
     """
     floor: Positive = 1e-10
     """Added to x before its logarithm."""

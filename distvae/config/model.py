@@ -1,7 +1,7 @@
-"""Families of models."""
+"""Settings of each family of models."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Literal, Protocol
 
 from distvae.config.net import Net
 from distvae.config.registry import family
@@ -17,9 +17,29 @@ from distvae.config.values import (
 from distvae.files.refusal import Refusal
 
 
+class ModelConfig(Protocol):
+    """The settings of one family of models: a dataclass registered with `@family("model")`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    kind: ClassVar[str]
+    """The name that selects this family in a configuration."""
+    estep: ClassVar[tuple[str, ...]]
+    """The kinds of E-step that it can be trained with, the default one first."""
+    codes: ClassVar[tuple[str, ...]]
+    """The kinds of code that it offers to probes."""
+
+    @property
+    def latent(self) -> int:
+        """Values of the latent state."""
+
+    @property
+    def likelihood(self) -> str:
+        """The name of the likelihood of an observation."""
+
+
 @dataclass(frozen=True)
 class Decoder(Net):
-    """What every model with an encoder has beside it."""
+    """Settings of a decoder whose latents come from an encoder."""
 
     estep: ClassVar[tuple[str, ...]] = ("amortised",)
     codes: ClassVar[tuple[str, ...]] = ("mean",)
@@ -27,9 +47,9 @@ class Decoder(Net):
     """Values of the latent state."""
     likelihood: Literal["itakura_saito", "gaussian", "bernoulli"] = "itakura_saito"
     beta: NonNegative = 1.0
-    """Weight of the KL divergence in the objective; the bound reported always has weight one."""
+    """Weight of the KL divergence in the objective. The reported bound always has weight one."""
     beta_warmup: Whole = 0
-    """Steps over which that weight rises from zero."""
+    """Steps over which beta rises from zero."""
 
 
 @family("model")
@@ -48,12 +68,12 @@ class SDMModel(Decoder):
     kind: ClassVar[str] = "sdm"
     dictionary: Literal["identity", "dct", "learned"] = "identity"
     atoms: Count | None = None
-    """Columns of the dictionary; null: as many as model.latent."""
+    """Columns of the dictionary; null gives model.latent."""
     coherence: NonNegative = 0.0
-    """Weight of the penalty on the learned dictionary's coherence, nats per data point."""
+    """Weight of the penalty on the coherence of a learned dictionary, in nats per row."""
 
     def __post_init__(self) -> None:
-        """Refuse what no single field shows."""
+        """Refuse fields that do not fit each other."""
         if self.dictionary == "identity" and self.atoms not in (None, self.latent):
             raise Refusal(
                 f"model.atoms: {self.atoms} with the identity; model.latent = {self.latent} or null"
@@ -66,7 +86,7 @@ class SDMModel(Decoder):
 
     @property
     def columns(self) -> int:
-        """Atoms of the dictionary."""
+        """Number of atoms of the dictionary."""
         return self.atoms or self.latent
 
 
@@ -82,13 +102,16 @@ class VSCModel(Decoder):
     sharpness: Positive = 200.0
     """Slope of the relaxed gate."""
     prior: Literal["fixed", "pseudo"] = "fixed"
-    """A spike-and-slab with alpha, or a selected one of the posteriors at learned pseudo-inputs."""
+    """`fixed` is a spike-and-slab with alpha. `pseudo` selects one of the posteriors at learned
+    pseudo-inputs.
+    """
     pseudo_inputs: Count = 10
+    """Number of learned pseudo-inputs."""
     slab_warmup: tuple[Whole, Whole] = (0, 0)
-    """With the pseudo prior: steps between which the slabs come to carry information."""
+    """With the pseudo prior: the steps between which the slabs begin to carry information."""
 
     def __post_init__(self) -> None:
-        """Refuse what no single field shows."""
+        """Refuse fields that do not fit each other."""
         if self.slab_warmup[0] > self.slab_warmup[1]:
             raise Refusal(
                 f"model.slab_warmup: {list(self.slab_warmup)} falls; two rising steps expected"
@@ -105,20 +128,20 @@ class GumbelModel(Decoder):
     alpha: Probability = 0.5
     """Prior probability that a latent is active."""
     prior: Literal["fixed", "learned"] = "fixed"
-    """Keep that probability, or begin with it and learn one for each latent."""
+    """Keep alpha, or start with it and learn a probability for each latent."""
     temperature: Positive = 0.5
-    """Of the relaxed latents; towards zero they become binary, and gradients noisy."""
+    """Temperature of the relaxed latents. Towards zero they become binary and gradients noisy."""
     hot: Positive = 1.0
-    """The temperature at the start, if it cools."""
+    """Temperature at the start of cooling."""
     cooling: Whole = 0
-    """Steps over which the temperature falls; 0: it never changes."""
+    """Steps over which the temperature falls; 0 keeps it constant."""
 
 
 @family("model")
 @dataclass(frozen=True)
 class TVAEModel:
-    """Truncated variational autoencoder: binary latents, no encoder; with no hidden layer, binary
-    sparse coding.
+    """Truncated variational autoencoder: binary latents and no encoder. Without hidden layers it is
+    binary sparse coding.
     """
 
     kind: ClassVar[str] = "tvae"
@@ -127,19 +150,21 @@ class TVAEModel:
     latent: Count = 64
     """Bits of the latent state."""
     hidden: Widths = (64,)
-    """Widths of the decoder's hidden layers; none makes it linear."""
+    """Widths of the decoder's hidden layers; an empty list makes it linear."""
     activation: Activation = "relu"
+    """Nonlinearity of the hidden layers."""
     output: Literal["linear", "sigmoid"] = "linear"
+    """Function of the last layer."""
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     variance: Positive | None = 0.01
-    """sigma^2 at the start; null: the variance of the data."""
+    """sigma^2 at the start of training; null takes the variance of the data."""
     linear: Whole = 0
-    """Steps for which hidden layers pass states on as they are, so that the decoder is linear; then
-    they learn too.
+    """Steps for which the hidden layers pass states on unchanged, so that the decoder is linear.
+    After that they learn too.
     """
 
     def __post_init__(self) -> None:
-        """Refuse what no single field shows."""
+        """Refuse fields that do not fit each other."""
         if self.linear and (self.activation == "tanh" or {*self.hidden} - {self.latent}):
             told = f"{self.activation} and model.hidden = {list(self.hidden)}"
             wanted = f"relu or leaky_relu, and layers as wide as model.latent = {self.latent}"

@@ -1,4 +1,4 @@
-"""What encoders and decoders are made of."""
+"""Settings that encoders and decoders share."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,16 +9,16 @@ from distvae.config.values import Activation, Widths
 
 @dataclass(frozen=True)
 class Net:
-    """Hidden layers, of images perhaps behind convolutions."""
+    """Hidden layers, with convolutions for images if asked."""
 
     hidden: Widths = (128,)
     """Widths of the hidden layers."""
     activation: Activation = "tanh"
     net: Literal["flat", "conv"] = "flat"
-    """`conv`: convolutions of stride 2 between an image and the hidden layers, transposed ones
-    where it is made.
+    """`conv` puts convolutions of stride 2 between an image and the hidden layers, and transposed
+    convolutions where a decoder produces the image.
     """
     channels: Widths = (32, 32, 64, 64)
-    """Of these convolutions, from the image inwards."""
+    """Channels of the convolutions, from the image inwards."""
     kernel: Annotated[int, Range(2, 15)] = 4
-    """Height and width of each of them."""
+    """Height and width of the kernel of each convolution."""

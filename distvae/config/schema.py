@@ -1,6 +1,4 @@
-"""Reading untrusted values into frozen dataclasses: types, ranges, and the nearest right name for a
-wrong one.
-"""
+"""Reading untrusted values into frozen dataclasses: types, ranges, and the nearest valid name."""
 
 import contextlib
 import dataclasses
@@ -14,18 +12,18 @@ from distvae.config.registry import FAMILIES, load_extensions
 from distvae.files.refusal import Refusal, nearest, shown
 
 LONGEST = 1000
-"""Values that a list may have."""
+"""The most values of a list."""
 
 
 class Range(NamedTuple):
-    """The closed interval a number must lie in; `above` excludes the lower end."""
+    """The closed interval that a number must lie in; `above` excludes the lower end."""
 
     low: float
     high: float = math.inf
     above: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether a number is inside; NaN never is."""
+        """Tell whether a number is inside; NaN never is."""
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
@@ -38,15 +36,15 @@ def _plain(number: float) -> str:
 
 
 WHOLE = Range(-(2**63), 2**64 - 1)
-"""Where every whole number lies: 64 bits hold it, with a sign or without."""
+"""The range of every whole number: 64 bits hold it, signed or unsigned."""
 FINITE, TINY = Range(-1e30, 1e30), 1e-30
-"""Where every other number lies, and the least size of one that is not zero: models compute in
+"""The range of every other number, and the smallest absolute value except zero. Models compute in
 float32.
 """
 
 
 def kind_of(section: str, tree: Mapping[str, Any]) -> str:
-    """The family a section names, or the default one."""
+    """Return the kind that a section names, or the default one."""
     default = {
         "data": "speech",
         "model": "vae",
@@ -69,7 +67,7 @@ def kind_of(section: str, tree: Mapping[str, Any]) -> str:
 
 
 def fields_of(section: str, tree: object) -> dict[str, Any]:
-    """Return a copy of the fields of a section, which has none where nothing (null) is written."""
+    """Return a copy of the fields of a section; null stands for no fields."""
     if tree is None:
         return {}
     if not isinstance(tree, Mapping):
@@ -78,7 +76,7 @@ def fields_of(section: str, tree: object) -> dict[str, Any]:
 
 
 def read_section(name: str, tree: Mapping[str, Any]) -> Any:
-    """The validated dataclass of one section."""
+    """Return the validated dataclass of one section."""
     kind = kind_of(name, tree)
     cls = FAMILIES[name][kind]
     hints = field_types(cls)
@@ -94,13 +92,13 @@ def read_section(name: str, tree: Mapping[str, Any]) -> Any:
 
 
 def field_types(cls: type) -> dict[str, Any]:
-    """The fields of a family and their annotations, ranges included."""
+    """Return the annotation of each field of a family, ranges included."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def check_value(path: str, hint: Any, value: Any) -> Any:
-    """The value as the annotation wants it, or a refusal that names its path."""
+    """Return the value as its annotation asks; refuse it by its path if it does not fit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _ranged(path, arguments[0], arguments[1], value)
@@ -143,8 +141,8 @@ NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or f
 
 
 def _typed(path: str, hint: type, value: Any) -> Any:
-    """Return the value if it is of that type; what is meant for a number may be text, as YAML reads
-    1e-4.
+    """Return the value if it has the type. Text may stand for a float, because YAML reads 1e-4 as
+    text.
     """
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
@@ -157,15 +155,14 @@ def _typed(path: str, hint: type, value: Any) -> Any:
 def _as_float(value: int | str) -> float:
     try:
         return float(value)
-    except OverflowError:  # of a whole number alone
+    except OverflowError:  # a whole number beyond the range of floats
         return math.inf
 
 
 def _sane(path: str, value: Any, own: Range | None = None) -> Any:
-    """Return the value, if it is one that every field can take: a number of usual size, text
-    without NUL.
+    """Return the value if any field could hold it: a number of usual size, or text without NUL.
 
-    A refusal names the bounds of the field, and the usual ones where it has none.
+    A refusal names the bounds of the field, or the usual ones if it has none.
     """
     if isinstance(value, str) and "\0" in value:
         raise Refusal(f"{path}: {shown(value)} holds a NUL; text without one expected")

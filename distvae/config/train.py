@@ -1,4 +1,4 @@
-"""How a model is trained and judged."""
+"""Settings of training and of evaluation."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -7,9 +7,9 @@ from distvae.config.registry import family
 from distvae.config.schema import Range
 from distvae.config.values import Count, NonNegative, Positive, Processes, Whole
 
-OfRecordings = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
+RecordingMeasure = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
 """Measures of resynthesised recordings."""
-OfModels = Literal[
+ModelMeasure = Literal[
     "effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"
 ]
 """Measures of a model on a split (`distvae/tasks/measures`)."""
@@ -18,58 +18,62 @@ OfModels = Literal[
 @family("train")
 @dataclass(frozen=True)
 class Train:
-    """Adam, its schedule, and when to stop."""
+    """Training with Adam: its schedule, and when to stop."""
 
     kind: ClassVar[str] = "adam"
     epochs: Count = 30
+    """Passes over the training rows."""
     batch: Count = 128
+    """Rows of a step."""
     rate: Positive = 3e-3
     """Largest learning rate."""
     schedule: Literal["constant", "cosine", "cyclical"] = "cosine"
+    """Course of the learning rate after the warmup."""
     warmup: Whole = 500
-    """Steps over which the rate rises from zero."""
+    """Steps over which the learning rate rises from zero."""
     cycle: Count = 20
     """Epochs of one cycle of the cyclical schedule, a triangle between rate_low and rate."""
     rate_low: NonNegative = 0.0
     """Smallest rate of the cosine and the cyclical schedule."""
     clip: Positive | None = None
-    """Largest norm of a gradient of all parameters, nats; longer ones are shortened to it. null:
-    none is.
+    """Largest norm of the gradient of all parameters, in nats. Longer gradients are scaled down to
+    it; null does not clip.
     """
     local_steps: Whole = 0
-    """Steps that each of several workers takes alone, on its part of a batch, before parameters are
-    averaged.
+    """Steps that each worker takes alone, on its part of a batch, before parameters are averaged.
 
-    0: none, every step is taken together and the result is that of one worker. Otherwise it depends
-    on their number.
+    With 0 all workers take every step together and the result equals that of one worker. Otherwise
+    the result depends on the number of workers.
     """
     patience: Count | None = None
-    """Stop after so many epochs without a better validation objective; null never does."""
+    """Stop after this many epochs without a better validation objective; null never stops early."""
     seed: Whole = 0
+    """Seed of the first weights, of the order of rows and of all noise."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU if there is one."""
     threads: Processes | None = 1
-    """Threads of one process: small layers gain little from more, and lose much on a busy machine;
-    null: torch's.
+    """Threads of one process; null takes torch's default. Small layers gain little from more
+    threads and lose much on a busy machine.
     """
     products: Literal["auto", "blas", "onednn"] = "auto"
-    """Who multiplies matrices on the CPU: torch's BLAS (MKL on x86), oneDNN, or the one that suits
-    the processor.
+    """Library for matrix products on the CPU: torch's BLAS (MKL on x86), oneDNN, or the one that
+    suits the processor.
     """
     bits: Literal["same", "any"] = "same"
-    """Whether a run goes on, and workers train together, only where they compute the same bits, or
-    anywhere.
+    """Resume a run, and let workers train together, only on machines that compute the same bits, or
+    on any machines.
     """
 
 
 @family("eval")
 @dataclass(frozen=True)
 class Eval:
-    """How a trained model is judged."""
+    """Evaluation of a trained model."""
 
     kind: ClassVar[str] = "standard"
     latent: Literal["mean", "sample"] = "mean"
     """Resynthesise from the posterior mean (VSC: gamma * mu) or from a sample of the posterior."""
-    metrics: tuple[Literal[OfRecordings, OfModels], ...] = (
+    metrics: tuple[Literal[RecordingMeasure, ModelMeasure], ...] = (
         "pesq_wb",
         "pesq_nb",
         "pesq_nb_raw",
@@ -78,18 +82,17 @@ class Eval:
         "si_sdr",
         "isd",
     )
-    """What is measured beside bound, error and sparsity; measures of recordings are left out where
-    there are none.
+    """Measures beside bound, error and sparsity. Measures of recordings are skipped for other data.
     """
     importance: Annotated[int, Range(1, 100_000)] = 100
-    """Draws of each data point for the importance-weighted bound."""
+    """Draws for each row in the importance-weighted bound."""
     codes: Literal["mean", "gated", "binary"] = "mean"
-    """What probes and measures of factors look at: means; means times gate probabilities; the
+    """Codes that probes and measures of factors use: means, means times gate probabilities, or the
     active values.
     """
     labels: Count = 5000
-    """Training data points whose classes probes are told, at most."""
+    """The most training rows whose classes probes may use."""
     processes: Processes | None = None
-    """Processes that judge files side by side; null: as many as have enough to do, and at most one
+    """Processes that score files in parallel; null starts as many as have enough to do, at most one
     per core.
     """

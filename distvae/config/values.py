@@ -1,4 +1,4 @@
-"""What the values of a configuration may be."""
+"""Types of the values of a configuration."""
 
 from typing import Annotated, Literal
 
@@ -7,18 +7,18 @@ from distvae.config.schema import Range
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
 Trials = Annotated[int, Range(1, 10_000)]
-"""Of a sweep, all of which its samplers look at before each."""
+"""Trials of a sweep. Samplers read all earlier trials before each new one."""
 Repeats = Annotated[int, Range(1, 1000)]
-"""Runs of a trial, or of a row of a table, each with another seed."""
+"""Runs with different seeds, of a trial or of a row of a table."""
 Processes = Annotated[int, Range(1, 1024)]
-"""Threads, or processes, of one machine."""
+"""Threads or processes on one machine."""
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, above=True)]
 Probability = Annotated[float, Range(1e-6, 1 - 1e-6)]
 Widths = tuple[Count, ...]
 POWER_FLOOR = 1e-10
-"""The least power of a bin, to models and to measures: the density of a zero grows without bound as
-its mean falls.
+"""The smallest power of a frequency bin. Without it, the density of a zero is unbounded as its mean
+falls.
 """
 Activation = Literal["tanh", "relu", "leaky_relu"]

@@ -114,7 +114,7 @@ def count_parameters(config: Config, data: DataSize) -> int:
         return _linear((model.latent, *model.hidden, data.dims))
     if not (isinstance(model, Decoder) and isinstance(estep, Amortised)):
         return 0
-    states = model.columns if isinstance(model, SDMModel) else model.latent
+    states = config.model.columns if isinstance(config.model, SDMModel) else model.latent
     heads = {VSCModel: 3, GumbelModel: 1}.get(type(model), 2)
     encoder, features = _encoder(estep, data)
     head = _linear((features, heads * states))

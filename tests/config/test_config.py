@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.config import Config, flatten, from_dict, from_stored, to_dict
+from distvae.config import Config, VAEModel, VSCModel, flatten, from_dict, from_stored, to_dict
 from distvae.config.recipes import (
     load,
     override,
@@ -131,12 +131,15 @@ def test_a_field_of_what_is_no_section_and_a_kind_that_is_no_word_are_refused() 
 
 def test_a_field_assigned_with_its_kind_is_kept_whatever_the_order() -> None:
     tree = override({}, {"model.alpha": 0.3, "model.kind": "vsc"})
-    assert from_dict(tree).model.alpha == 0.3
+    model = from_dict(tree).model
+    assert isinstance(model, VSCModel)
+    assert model.alpha == 0.3
 
 
 def test_assignments_are_read_as_yaml() -> None:
     words = ["train.epochs=3", "train.rate=1e-4", "model.hidden=[64, 32]", "train.patience=null"]
     config = from_dict(override({}, parse_assignments(words)))
+    assert isinstance(config.model, VAEModel)
     assert (config.train.epochs, config.train.rate, config.model.hidden, config.train.patience) == (
         3,
         1e-4,

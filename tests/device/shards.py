@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distvae.config import Config
+from distvae.config import Config, Truncation
 from distvae.estep.shard import Shard
 from distvae.files.memory import available_memory
 from distvae.machines.shards import ShardedStore, Shards
@@ -65,6 +65,7 @@ class Actor:
 
 def store_of(config: Config, rows: int, count: int) -> ShardedStore:
     """Return the store of a worker whose populations are in so many shards."""
+    assert isinstance(config.estep, Truncation)
     lanes, width = Lanes.of(rows, config.train.batch), words_of(config.model.latent)
     make = partial(Shard, states=config.estep.states, width=width, mapped=config.estep.mapped)
     actors = [Actor(make(lanes.held(k, count))) for k in range(count)]

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from distvae import report
 from distvae.cli import app
+from distvae.config import Amortised, VSCModel
 from distvae.files.refusal import Refusal
 from distvae.report.results.build import build
 from distvae.report.results.rows import SCALES, Scale, find_row, write_row
@@ -75,6 +76,8 @@ def test_all_that_was_published_is_shown_and_no_row_is_there_twice(name: str) ->
 
 def test_the_letter_of_the_paper_and_our_recipe_are_two_scales() -> None:
     full, day = (read_table("sdm-speech", scale).entries[0].config() for scale in ("full", "day"))
+    assert isinstance(full.estep, Amortised)
+    assert isinstance(day.estep, Amortised)
     assert (full.estep.input, full.train.rate, full.train.patience) == ("raw", 1e-4, 20)
     assert (day.estep.input, day.train.rate, day.train.epochs) == ("log_standard", 3e-3, 30)
 
@@ -84,7 +87,9 @@ def test_rows_stand_for_every_combination() -> None:
     ours = table.only(["*-gumbel-*"]).trained
     assert len(table.trained) - len(ours) == 2 * 4 * 25
     (entry,) = table.only(["mnist-vsc-0.2-m96"]).trained
-    assert (entry.config().model.alpha, entry.config().model.latent) == (0.2, 96)
+    model = entry.config().model
+    assert isinstance(model, VSCModel)
+    assert (model.alpha, model.latent) == (0.2, 96)
     assert entry.published == {"objective": -119.9464} or math.isclose(
         entry.published["objective"], -119.95, abs_tol=5e-3
     )

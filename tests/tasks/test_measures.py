@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from distvae import cli
 from distvae.config import from_dict
-from distvae.config.train import OfModels, OfRecordings
+from distvae.config.train import ModelMeasure, RecordingMeasure
 from distvae.files.refusal import Refusal
 from distvae.tasks.measures import MEASURES, measure_run, refuse_impossible_measures
 from distvae.tasks.measures.subject import Labelled, Subject
@@ -55,8 +55,8 @@ def on(run: Run, path: Path, **settings: Any) -> Run:
 
 
 def test_every_name_of_the_configuration_has_its_measure() -> None:
-    assert set(get_args(OfModels)) == set(MEASURES)
-    assert recording_metrics(get_args(OfRecordings)) == get_args(OfRecordings)
+    assert set(get_args(ModelMeasure)) == set(MEASURES)
+    assert recording_metrics(get_args(RecordingMeasure)) == get_args(RecordingMeasure)
     assert not recording_metrics(list(MEASURES))
 
 

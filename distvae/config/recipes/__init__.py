@@ -1,4 +1,4 @@
-"""Recipes: one YAML file per published experiment, listing only what differs from the defaults."""
+"""Recipes: one YAML file per published experiment, without settings that have their defaults."""
 
 import re
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ RECIPES = Path(__file__).parent
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe's name, or the file named."""
+    """Return the file of a recipe, given by its name or as a file."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     if name not in recipe_names():
@@ -29,7 +29,7 @@ def recipe_path(name: str) -> Path:
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """The nested mapping in a YAML file."""
+    """Return the nested mapping in a YAML file."""
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise Refusal(f"{path}: holds no mapping; sections {', '.join(SECTIONS)} expected")
@@ -37,7 +37,7 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 
 def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
-    """The configuration of a recipe, or of a YAML file, with dotted keys set."""
+    """Return the configuration of a recipe or of a YAML file, with dotted keys set."""
     path, given = recipe_path(recipe), assignments or {}
     tree = {key: value for key, value in read_tree(path).items() if key != "about"}
     try:
@@ -49,8 +49,8 @@ def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
 
 
 def _placed(refusal: Refusal, path: Path, tree: dict[str, Any]) -> Refusal:
-    """The refusal with the file to mend, if it is what the file says that is refused, not what was
-    set beside it.
+    """Return the refusal with the file to mend, if the file itself is refused rather than what was
+    set on top of it.
     """
     try:
         from_dict(tree)
@@ -60,7 +60,7 @@ def _placed(refusal: Refusal, path: Path, tree: dict[str, Any]) -> Refusal:
 
 
 def refuse_place(config: Config, path: str | None) -> None:
-    """Refuse a place for data that is made, not read."""
+    """Refuse a path for data that is generated."""
     if path and isinstance(config.data, Generated):
         raise Refusal(
             f"data.path: {path}, but data of kind '{config.data.kind}' is made, not read; none"
@@ -69,8 +69,8 @@ def refuse_place(config: Config, path: str | None) -> None:
 
 
 def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a nested mapping with dotted keys set; a changed `kind` drops the fields of the
-    family it leaves.
+    """Return a copy of a nested mapping with dotted keys set. A new `kind` drops the fields that it
+    does not have.
     """
     result = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()
@@ -94,8 +94,8 @@ def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[s
 
 
 def describe(values: Mapping[str, Any]) -> str:
-    """Tell the values of dotted keys in words: text stands for itself, everything else goes with
-    its key.
+    """Return the values of dotted keys in words. Text stands for itself, other values follow their
+    key.
     """
     return " ".join(
         value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
@@ -108,7 +108,7 @@ def _short(value: Any) -> str:
 
 
 def parse_assignments(words: list[str]) -> dict[str, Any]:
-    """`train.epochs=3` and the like, values read as YAML."""
+    """Return the dotted keys and values of words such as `train.epochs=3`; values are YAML."""
     return dict(_assignment(word) for word in words)
 
 
