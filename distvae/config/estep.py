@@ -66,10 +66,9 @@ class Evolution(Truncation):
     """Children of each parent. Not used with crossover, where every pair of parents has two."""
     generations: Annotated[int, Range(1, 1000)] = 1
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
-    """Choice of parents. `fitness`: in proportion to fitness. `fitness_batch`: in proportion to
-    fitness across the block, which nearly always gives the best. `released`: as the released code,
-    which takes the best of the last search first and then the children made last. `uniform`: any.
-    `best`: the best.
+    """Choice of parents. `fitness`: in proportion to fitness. `fitness_batch`: the best, but for one
+    time in 32. `released`: as in the released code, which takes the best states of the last search
+    and the children made last. `uniform`: at random. `best`: the best.
     """
     mutation: Literal["flip", "sparse_flip"] = "flip"
     crossover: Literal["none", "one_point"] = "none"
