@@ -66,7 +66,7 @@ class Evolution(Truncation):
     """Children of each parent. Not used with crossover, where every pair of parents has two."""
     generations: Annotated[int, Range(1, 1000)] = 1
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
-    """Choice of parents. `fitness`: in proportion to fitness. `fitness_batch`: the best, but for one
+    """Choice of parents. `fitness`: in proportion to fitness. `fitness_batch`: the best, except one
     time in 32. `released`: as in the released code, which takes the best states of the last search
     and the children made last. `uniform`: at random. `best`: the best.
     """
