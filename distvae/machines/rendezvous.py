@@ -1,4 +1,4 @@
-"""How the workers of Ray Train meet: over a key-value store in an actor of Ray.
+"""The process group of Ray Train's workers, who meet over a key-value store in an actor of Ray.
 
 Such an actor asks for Ray's token, as all of Ray does. The store that torch would open listens on
 every address of a machine and lets anybody read, set and delete its keys.

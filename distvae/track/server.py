@@ -1,5 +1,6 @@
-"""MLflow for a cluster: its server on the head's loopback, its database here, a copy of that on the
-shared storage.
+"""MLflow's server for a cluster, on the loopback of its head.
+
+The database is on the head; a copy of it is on the storage that all machines share.
 """
 
 import os
@@ -23,58 +24,64 @@ from distvae.track.store import QUIET
 
 HOST = "127.0.0.1"
 DATABASE = Path("~/mlflow/mlflow.db")
-COPIES = "mlflow"
-"""The folder of the storage with the copy."""
-EVERY = 20.0
-"""Seconds between two copies, if there is something new."""
-MISSED = 3
-"""So many looks in vain at what it stands beside, and it ends."""
-DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
-"""What has the drivers of databases of other kinds."""
-USUAL = {"postgresql": "psycopg2"}
-"""The drivers of those whose URI names none."""
+COPY_FOLDER = "mlflow"
+"""The folder of the storage that holds the copy."""
+COPY_INTERVAL = 20.0
+"""Seconds between two looks at whether the database has changed."""
+MAX_MISSED = 3
+"""Looks in a row at which the companion does not listen, after which the server ends."""
+DRIVER_PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
+"""The packages that contain the drivers of databases."""
+DEFAULT_DRIVERS = {"postgresql": "psycopg2"}
+"""The drivers of database URIs that name none."""
 
 
 def serve(storage: str, port: int, database: str | None, beside: str | None = None) -> None:
-    """Serve until asked to stop, if nothing does already; a database that is not here comes back
-    from its copy.
+    """Serve until asked to stop, unless a server runs already.
 
-    What it stands beside, such as Ray's head, is given a minute to come back once it is gone.
+    A database file that is missing is restored from its copy. With `beside`, the address of a
+    companion such as Ray's head, the server ends a minute after its companion.
     """
-    if answers(port):
+    if mlflow_answers(port):
         print(f"MLflow is served on {HOST}:{port} already")
         return
     file = None if database else DATABASE.expanduser()
-    there = Folder(storage)
+    copies = Folder(storage).subfolder(COPY_FOLDER)
     if file is not None:
-        restore(file, there.subfolder(COPIES))
+        restore_database(file, copies)
     uri = database or f"sqlite:///{file}"
-    _refuse_without_driver(uri)
-    server = _start(uri, f"{storage.rstrip('/')}/mlartifacts", port)
-    over = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        over.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+    _refuse_missing_driver(uri)
+    server = _start_server(uri, f"{storage.rstrip('/')}/mlartifacts", port)
+    stopped = _stop_event()
     print(f"MLflow: http://{HOST}:{port}", flush=True)
-    seen: object = None
+    copied: list[FileVersion] = []
     missed = 0
-    while server.poll() is None and not over.is_set() and missed < MISSED:
-        over.wait(EVERY)
-        missed = 0 if beside is None or _listens(beside) else missed + 1
-        seen = _kept(file, there.subfolder(COPIES), seen)
-    by_itself = server.poll() is not None and not over.is_set()  # Ctrl-C ends both
+    while server.poll() is None and not stopped.is_set() and missed < MAX_MISSED:
+        stopped.wait(COPY_INTERVAL)
+        missed = 0 if beside is None or _is_listening(beside) else missed + 1
+        copied = _copy_if_changed(file, copies, copied)
+    ended_by_itself = server.poll() is not None and not stopped.is_set()  # Ctrl-C ends both
     server.terminate()
     server.wait()
-    _kept(file, there.subfolder(COPIES), seen)
-    if by_itself:
-        raise Refusal(f"MLflow's server ended with {server.returncode}; what it said stands above")
+    _copy_if_changed(file, copies, copied)
+    if ended_by_itself:
+        raise Refusal(f"MLflow's server ended with {server.returncode}; its messages stand above")
 
 
-def answers(port: int) -> bool:
-    """Whether an MLflow listens there."""
+def _stop_event() -> threading.Event:
+    """Return an event that is set when a signal asks this process to stop."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return stopped
+
+
+def mlflow_answers(port: int) -> bool:
+    """Return whether an MLflow listens on a port of loopback."""
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5) as reply:
             return bool(reply.read() == b"OK")
@@ -82,7 +89,8 @@ def answers(port: int) -> bool:
         return False
 
 
-def _listens(address: str) -> bool:
+def _is_listening(address: str) -> bool:
+    """Return whether anything listens on an address."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -91,8 +99,8 @@ def _listens(address: str) -> bool:
     return True
 
 
-def restore(file: Path, copies: Folder) -> None:
-    """Bring the database back from its copy, on a head that has none."""
+def restore_database(file: Path, copies: Folder) -> None:
+    """Restore the database from its copy, on a head that has none."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         return
@@ -105,66 +113,76 @@ def restore(file: Path, copies: Folder) -> None:
         ) from error
     if content is not None:
         Folder(file.parent).write(file.name, content)
-        print(f"{file}: brought back from {copies}")
+        print(f"{file}: restored from {copies}")
 
 
-def _kept(file: Path | None, copies: Folder, seen: object) -> object:
-    """Copy a database that has changed; the state of the latest copy."""
-    now = _state(file) if file is not None else None
-    return now if file is not None and now and now != seen and copy(file, copies) else seen
+FileVersion = tuple[int, int]
+"""The time of the last change of a file, and its size."""
 
 
-def copy(file: Path, copies: Folder) -> bool:
-    """Copy the database as it is at one moment, while others write; what fails is said, and tried
-    again later.
+def _copy_if_changed(
+    file: Path | None, copies: Folder, copied: list[FileVersion]
+) -> list[FileVersion]:
+    """Copy a database that has changed; return the versions of the latest copy."""
+    if file is None:
+        return copied
+    present = _file_versions(file)
+    if present and present != copied and copy_database(file, copies):
+        return present
+    return copied
+
+
+def _file_versions(file: Path) -> list[FileVersion]:
+    """Return the versions of the database and its log, which is gone once MLflow has ended."""
+    versions = []
+    for path in (file, file.with_name(f"{file.name}-wal")):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            versions.append((status.st_mtime_ns, status.st_size))
+    return versions
+
+
+def copy_database(file: Path, copies: Folder) -> bool:
+    """Copy the database as it is at one moment, while others write to it.
+
+    Print a failure and return False, so that the next look tries again.
     """
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            whole = Path(scratch) / file.name
+            snapshot = Path(scratch) / file.name
             with (
                 closing(sqlite3.connect(file)) as source,
-                closing(sqlite3.connect(whole)) as target,
+                closing(sqlite3.connect(snapshot)) as target,
             ):
                 source.backup(target)
-            copies.write(file.name, whole.read_bytes())
+            copies.write(file.name, snapshot.read_bytes())
     except (OSError, sqlite3.Error, Refusal) as error:
-        print(
-            f"{copies}: no copy of {file}: {error}; tried again soon", file=sys.stderr, flush=True
-        )
+        message = f"{copies}: no copy of {file}: {error}; tried again soon"
+        print(message, file=sys.stderr, flush=True)
         return False
     return True
 
 
-def _state(file: Path) -> list[tuple[int, int]]:
-    """Changes when the database does; its log goes when MLflow ends."""
-    found = []
-    for one in (file, file.with_name(f"{file.name}-wal")):
-        with suppress(FileNotFoundError):
-            found.append((one.stat().st_mtime_ns, one.stat().st_size))
-    return found
-
-
-def _start(uri: str, artifacts: str, port: int) -> "subprocess.Popen[bytes]":
-    """MLflow's server, which is told of its database where nobody else can read it."""
-    told = {
+def _start_server(uri: str, artifacts: str, port: int) -> "subprocess.Popen[bytes]":
+    """Start MLflow's server; its environment keeps the database's password from other users."""
+    settings = {
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_ARTIFACTS_DESTINATION": artifacts,
         "PYTHONWARNINGS": "ignore",
     }
-    words = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    return subprocess.Popen(
-        [sys.executable, *words, "--uvicorn-opts", "--log-level warning"],
-        env=os.environ | QUIET | told,
-    )
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    return subprocess.Popen(command, env=os.environ | QUIET | settings)
 
 
-def _refuse_without_driver(uri: str) -> None:
+def _refuse_missing_driver(uri: str) -> None:
+    """Refuse a database whose driver is not installed."""
     from importlib.util import find_spec
 
     kind, _, named = urlsplit(uri).scheme.partition("+")
-    driver = named or USUAL.get(kind, "")
-    if driver in DRIVERS and not find_spec(driver):
+    driver = named or DEFAULT_DRIVERS.get(kind, "")
+    if driver in DRIVER_PACKAGES and not find_spec(driver):
         raise Refusal(
-            f"DISTVAE_DATABASE: {kind} needs a driver: 'pip install \"{DRIVERS[driver]}\"' on the"
-            " head expected"
+            f"DISTVAE_DATABASE: {kind} needs a driver: 'pip install \"{DRIVER_PACKAGES[driver]}\"'"
+            " on the head expected"
         )

@@ -18,7 +18,13 @@ import pytest
 
 from distvae.files.refusal import Refusal, refusing_full_disk
 from distvae.files.storage import Folder
-from distvae.track.server import _state, answers, copy, restore, serve
+from distvae.track.server import (
+    _file_versions,
+    copy_database,
+    mlflow_answers,
+    restore_database,
+    serve,
+)
 from tests.track.ports import free_port
 
 
@@ -39,7 +45,7 @@ def serving(home: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
     ) as process:
         try:
             until = time.monotonic() + 90
-            while not answers(port):
+            while not mlflow_answers(port):
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.2)
@@ -101,7 +107,7 @@ def test_a_storage_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         Refusal, match=r"--storage: s3://bucket/mlflow: .*a bucket that answers expected"
     ) as refused:
-        restore(tmp_path / "mlflow.db", bucket)
+        restore_database(tmp_path / "mlflow.db", bucket)
     assert "secret" not in str(refused.value)
 
 
@@ -117,7 +123,7 @@ def test_a_disk_without_room_is_said_and_tried_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sqlite3.connect(tmp_path / "mlflow.db").close()
-    assert not copy(tmp_path / "mlflow.db", Full(tmp_path / "copies"))
+    assert not copy_database(tmp_path / "mlflow.db", Full(tmp_path / "copies"))
     assert "no room left on the disk" in capsys.readouterr().err
 
 
@@ -134,11 +140,11 @@ def test_a_log_that_goes_with_mlflow_is_no_error(tmp_path: Path) -> None:
     going = threading.Thread(target=come_and_go)
     going.start()
     try:
-        assert {len(_state(file)) for _ in range(20_000)} <= {1, 2}
+        assert {len(_file_versions(file)) for _ in range(20_000)} <= {1, 2}
     finally:
         over.set()
         going.join()
 
 
 def test_nothing_answers_where_nothing_listens() -> None:
-    assert not answers(free_port())
+    assert not mlflow_answers(free_port())

@@ -113,7 +113,7 @@ class Answer:
 
     @property
     def reached(self) -> bool:
-        """Whether the script ran at all."""
+        """Return whether the script ran at all."""
         return self.code != SSH_FAILED
 
     def marked_lines(self) -> list[str]:
