@@ -1,5 +1,5 @@
-"""Sound files to signals: decoded, mixed to one channel, resampled, trimmed and levelled; every bad
-file refused.
+"""Reading sound files: decode, mix to one channel, resample, trim and level. Every bad file is
+refused.
 """
 
 import re
@@ -49,8 +49,8 @@ WAV = ("WAV", "WAVEX")
 
 
 def load(path: Path, config: SpeechData) -> Array:
-    """The signal of a recording as training sees it; silence and what is shorter than a window are
-    refused.
+    """Return the signal of a recording as training sees it. Refuse silence and signals shorter than
+    a window.
     """
     signal = read(path, config.rate)
     if len(signal) and not signal.any():
@@ -65,7 +65,9 @@ def load(path: Path, config: SpeechData) -> Array:
 
 
 def read(path: Path, rate: int) -> Array:
-    """A file's samples, the mean of its channels, at a sampling rate; a damaged file is refused."""
+    """Return a file's samples at a sampling rate, averaged over its channels; refuse a damaged
+    file.
+    """
     channels, own_rate = decode(path)
     signal: Array = channels.mean(axis=1)
     if own_rate == rate or not len(signal):
@@ -76,15 +78,15 @@ def read(path: Path, rate: int) -> Array:
 
 
 def prepare(signal: Array, config: SpeechData) -> Array:
-    """Level a signal by its peak, cut its quiet ends: each as the configuration asks."""
+    """Return a signal scaled to its peak and trimmed, as the configuration asks."""
     if config.level == "peak" and signal.any():
         signal = signal / np.abs(signal).max()
     return signal if config.trim_db is None else trim(signal, config.trim_db)
 
 
 def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Array:
-    """Cut the ends whose frames lie `top_db` below the loudest: librosa.effects.trim, without its
-    import of seconds.
+    """Cut the ends whose frames lie `top_db` below the loudest. This is librosa.effects.trim
+    without importing librosa, which takes seconds.
     """
     padded = np.pad(signal, frame // 2)
     power = np.square(np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]).mean(-1)
@@ -93,7 +95,7 @@ def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Arr
 
 
 def decode(path: Path) -> tuple[Array, int]:
-    """The samples (N, channels) and the rate of a file; a damaged one is refused."""
+    """Return the samples (N, channels) and the rate of a file; refuse a damaged one."""
     with _opened(path) as sound:
         signal = np.concatenate([np.empty((0, sound.channels), np.float32), *_blocks(path, sound)])
         whole = _whole(path, sound, len(signal))
@@ -106,8 +108,8 @@ def decode(path: Path) -> tuple[Array, int]:
 
 
 def head(path: Path) -> tuple[int, float]:
-    """The rate and the seconds that a file announces, its samples not decoded; one that is cut
-    short is refused.
+    """Return the rate and the duration in seconds that a file announces, without decoding it.
+    Refuse a truncated file.
     """
     with _opened(path) as sound:
         if not _reaches_its_end(path, sound):
@@ -117,8 +119,8 @@ def head(path: Path) -> tuple[int, float]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator["SoundFile"]:
-    """A sound file to read from; what is damaged, or no sound that is expected anywhere, is refused
-    by name.
+    """Open a sound file. Refuse a damaged file, or one with implausible channels or rates, by its
+    name.
     """
     import soundfile
 
@@ -143,8 +145,8 @@ def _opened(path: Path) -> Iterator["SoundFile"]:
 
 
 def _is_mpeg(path: Path) -> bool:
-    """Whether a frame of MPEG audio is found behind the tags; where none is, the decoder searches
-    and complains.
+    """Return True if a frame of MPEG audio follows the tags. Without one, the decoder searches and
+    complains.
     """
     with path.open("rb") as stream:
         tag = stream.read(10)
@@ -156,7 +158,9 @@ def _is_mpeg(path: Path) -> bool:
 
 
 def _blocks(path: Path, sound: "SoundFile") -> Iterator[Array]:
-    """Piece by piece: a damaged header announces any length, and little may decode to much."""
+    """Yield the samples in blocks. A damaged header may announce any length, and a small file may
+    decode to a large one.
+    """
     held = 0
     while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
         held += block.nbytes
@@ -165,7 +169,7 @@ def _blocks(path: Path, sound: "SoundFile") -> Iterator[Array]:
 
 
 def _reaches_its_end(path: Path, sound: "SoundFile") -> bool:
-    """Whether the last sample that a file announces is there, the others not decoded."""
+    """Return True if the last sample that a file announces is there. The others are not decoded."""
     if sound.format in WAV:
         return not _cut(sound.extra_info)
     if sound.format == "OGG":
@@ -186,7 +190,7 @@ def _reaches_its_end(path: Path, sound: "SoundFile") -> bool:
 
 
 def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
-    """Whether a file holds all that it announces; libsndfile itself notices only in FLAC."""
+    """Return True if a file holds all that it announces. libsndfile itself notices only in FLAC."""
     if sound.format in WAV:
         return not _cut(sound.extra_info)
     if sound.format == "OGG" and not _ends_ogg(path.read_bytes()):
@@ -195,16 +199,14 @@ def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
 
 
 def _counts_frames(path: Path, sound: "SoundFile") -> bool:
-    """Whether the number of samples was written into a file; of an MP3 without it what is announced
-    is a guess.
+    """Return True if the number of samples was written into the file. For an MP3 without it, the
+    announced number is a guess.
     """
     return bool(sound.format != "MP3" or re.search(b"Xing|Info", path.read_bytes()))
 
 
 def _ends_mp3(content: bytes) -> bool:
-    """Whether there are as many bytes as the first frame announces; True where it announces
-    none.
-    """
+    """Return True if a file has as many bytes as its first frame announces, or announces none."""
     told = re.search(b"(?:Xing|Info)(....)", content, re.DOTALL)
     if told is None or not (flags := int.from_bytes(told[1])) & 2:
         return True
@@ -213,14 +215,14 @@ def _ends_mp3(content: bytes) -> bool:
 
 
 def _cut(told: str) -> bool:
-    """Whether libsndfile tells of fewer bytes in a WAV file than its header announces."""
+    """Return True if libsndfile reports fewer bytes in a WAV file than its header announces."""
     wrong = re.search(r"data : (\d+) \(should be (\d+)\)", told)
     pipe = 2**31 - 1  # or more is announced where the writer did not know
     return wrong is not None and int(wrong[2]) < int(wrong[1]) < pipe
 
 
 def _ends_ogg(content: bytes) -> bool:
-    """Whether the last page is complete and says that it is the last."""
+    """Return True if the last page is complete and marked as the last."""
     page = content[content.rfind(b"OggS") :]
     lengths = page[27 : 27 + page[26]] if len(page) > 27 else b""
     return len(page) >= 27 + len(lengths) + sum(lengths) and page[5] & 4 == 4

@@ -1,4 +1,4 @@
-"""What training sees of data: arrays by split, and for recordings where each came from."""
+"""Data as training sees it: rows by split, and the recordings that they come from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,21 +28,21 @@ class Factors:
 
 
 class Rows(Protocol):
-    """(N, D) float32, in memory or not: an array, or what gives arrays for slices and for rows by
-    number.
+    """A table of float32 (N, D), in memory or not: anything that gives arrays for slices and for
+    row numbers.
     """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """N and D."""
+        """Return N and D."""
 
     @property
     def dtype(self) -> np.dtype[np.float32]:
-        """Of the values."""
+        """Return the type of the values."""
 
     @property
     def ndim(self) -> int:
-        """Two."""
+        """Return 2."""
 
     def __len__(self) -> int: ...
 
@@ -85,12 +85,12 @@ class Stacked(LazyRows):
 
 
 def stack(parts: Sequence[Rows]) -> Rows:
-    """Several tables as one; one as it is."""
+    """Return several tables as one, the first above the second."""
     return parts[0] if len(parts) == 1 else Stacked(parts)
 
 
 def alike(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """The places of each label."""
+    """Return the positions of each label, in the order of the labels."""
     by = np.argsort(labels, kind="stable")
     ends = np.flatnonzero(np.diff(labels[by])) + 1
     return np.split(by, ends) if len(by) else []
@@ -139,17 +139,17 @@ class Dataset:
 
     @property
     def dims(self) -> int:
-        """Values of one data point."""
+        """Return the number of values of a row."""
         return int(self.splits["train"].shape[1])
 
     @property
     def origin(self) -> str:
-        """What data.path has to be to find it again."""
+        """Return the data.path that finds the data again."""
         return BUILT_IN if self.name == BUILT_IN else self.uri or str(self.root)
 
     def named(self, split: str) -> list[str]:
-        """The splits that a name stands for: itself; or `all`, without those that are another one's
-        data again.
+        """Return the splits that a name stands for. `all` leaves out splits that repeat another
+        one's rows.
         """
         if split == "all":
             first: dict[int, str] = {}
@@ -161,7 +161,7 @@ class Dataset:
         return [split]
 
     def rows(self, split: str) -> Iterator[tuple[Recording, slice]]:
-        """The recordings of a split, each with the rows it gave."""
+        """Yield the recordings of a split, each with the slice of its rows."""
         start = 0
         for recording, length in zip(self.recordings, self.lengths, strict=True):
             if recording.split == split:

@@ -1,5 +1,5 @@
-"""Colour pictures of 16 bits a channel, of which Pillow reads the high bytes only, and which it
-cannot write.
+"""Colour pictures of 16 bits a channel. Pillow reads only their high bytes and cannot write
+them.
 """
 
 import struct
@@ -22,8 +22,8 @@ OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
 
 
 def read_deep(path: Path, opened: "Image") -> Pixels | None:
-    """The pixels of an opened file (height, width, channels) if it is colour of 16 bits, and None
-    if not.
+    """Return the pixels of an opened file (height, width, channels) if it is 16-bit colour,
+    otherwise None.
     """
     order = _order(opened)
     if order not in OTHER_ORDER:
@@ -40,7 +40,7 @@ def read_deep(path: Path, opened: "Image") -> Pixels | None:
 
 
 def _order(opened: "Image") -> str:
-    """How the file's pixels are unpacked, such as 16B of `RGB;16B`."""
+    """Return the order in which the file's bytes are unpacked, such as 16B of `RGB;16B`."""
     args = next((tile.args for tile in getattr(opened, "tile", [])), "")
     mode, _, order = (args if isinstance(args, str) else str(next(iter(args), ""))).partition(";")
     return "" if mode == "I" else order
@@ -58,7 +58,7 @@ def write_deep(path: Path, pixels: Pixels) -> None:
 
 
 def png(pixels: Pixels) -> bytes:
-    """A PNG: a header, the deflated rows each with the filter that is none, an end."""
+    """Return a PNG: a header, the deflated rows without filters, and an end."""
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(">u2"))
@@ -80,7 +80,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def tiff(pixels: Pixels) -> bytes:
-    """A baseline TIFF: one strip without compression, then the depths of the channels, then the
+    """Return a baseline TIFF: one uncompressed strip, the depths of the channels, then the
     directory.
     """
     height, width, channels = pixels.shape

@@ -1,4 +1,4 @@
-"""A picture and a sound that need no file."""
+"""A picture and a sound that are generated and need no file."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ PICTURE, SOUND = "built-in picture", "built-in sound"
 
 
 def example(path: str) -> Signal | None:
-    """The one that a path stands for."""
+    """Return the picture or sound that a name stands for, or None if it is not the name of one."""
     if path == PICTURE:
         return Signal(scene(SIDE)[..., None].astype(np.float64))
     if path == SOUND:
@@ -24,8 +24,8 @@ def example(path: str) -> Signal | None:
 
 
 def scene(side: int) -> Array:
-    """Discs of all sizes that cover each other, as leaves do: edges and plain areas in natural
-    proportions.
+    """Return a picture of overlapping discs of all sizes, which has edges and plain areas in
+    natural proportions.
     """
     random = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]

@@ -1,4 +1,4 @@
-"""The object behind each kind of data, and what it may be able to do.
+"""The object behind each kind of data, and the capabilities that it may have.
 
 Every kind of data is a subclass of `DataFamily`, registered for its settings. It says how the data
 is opened. What else is possible depends on small protocols that it may satisfy: `HasLabels`,
@@ -40,7 +40,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 class Values(NamedTuple):
-    """What the values of a row may be."""
+    """The values that a row may hold."""
 
     low: float = -math.inf
     high: float = math.inf

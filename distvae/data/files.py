@@ -1,4 +1,4 @@
-"""Many files at once: their checksums, and what is made of each, in order and under a progress
+"""Work on many files at once: list them, hash them, and map over them in order with a progress
 bar.
 """
 
@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 
 
 def below(root: Path, suffixes: Collection[str]) -> list[str]:
-    """Every file under a folder with one of some suffixes, relative to it and sorted, hidden ones
-    left out.
+    """Return every file under a folder with one of some suffixes, relative to the folder and
+    sorted. Hidden files are left out.
     """
     found = []
     for folder, folders, names in os.walk(root, onerror=_unreadable):
@@ -33,7 +33,7 @@ def below(root: Path, suffixes: Collection[str]) -> list[str]:
 
 
 def left_out(root: Path, suffixes: Collection[str]) -> str:
-    """What to say of files under a folder whose kinds are not read here; nothing where there are
+    """Return a note on files under a folder of kinds that are not read here, or "" if there are
     none.
     """
     kinds = Counter(Path(name).suffix.lower() for name in below(root, suffixes))
@@ -48,7 +48,9 @@ def _unreadable(error: OSError) -> NoReturn:
 
 
 def named(names: Iterable[str]) -> list[str]:
-    """Names of files in order; one that is no text cannot be written down, and is refused."""
+    """Return the names of files in order. Refuse a name that is not text, because it cannot be
+    written down.
+    """
     found = sorted(names)
     for name in found:
         try:
@@ -61,13 +63,13 @@ def named(names: Iterable[str]) -> list[str]:
 
 
 def digests(paths: Iterable[Path]) -> list[str]:
-    """The SHA-256 of every file; one that cannot be read is refused."""
+    """Return the SHA-256 of every file; refuse one that cannot be read."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(digest, paths))
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file; one that cannot be read is refused."""
+    """Return the SHA-256 of a file; refuse one that cannot be read."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -76,8 +78,8 @@ def digest(path: Path) -> str:
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Map over threads, a few items ahead: decoding and transforms release the interpreter, results
-    stay bounded.
+    """Map a function over items in threads, a few items ahead, and yield the results in order. Only
+    a few results are in memory at a time.
     """
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
@@ -91,7 +93,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 
 
 def attempted(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
-    """A function that returns what it would refuse with."""
+    """Return a function that returns a refusal instead of raising it."""
 
     def attempt(item: Item) -> Result | Refusal:
         try:
@@ -103,7 +105,7 @@ def attempted(function: Callable[[Item], Result]) -> Callable[[Item], Result | R
 
 
 def watched(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
-    """The same items under a progress bar on a terminal's standard error."""
+    """Yield the items under a progress bar, if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,4 +1,4 @@
-"""Where data lies and where what is made from it is kept."""
+"""Folders of data, and the cache for what is computed from it."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ from distvae.files.refusal import Refusal
 
 
 def given(path: str, kind: str) -> Path | None:
-    """The folder a configuration names, else $DISTVAE_DATA (its sub-folder `kind` if there is one),
-    else None.
+    """Return the folder that a configuration names, otherwise $DISTVAE_DATA (or its sub-folder
+    `kind`), otherwise None.
     """
     if path:
         return _existing(Path(path), "data.path")
@@ -23,7 +23,7 @@ def given(path: str, kind: str) -> Path | None:
 
 
 def cache() -> Path:
-    """$DISTVAE_CACHE, else $XDG_CACHE_HOME/distvae, else ~/.cache/distvae."""
+    """Return $DISTVAE_CACHE, otherwise $XDG_CACHE_HOME/distvae, otherwise ~/.cache/distvae."""
     if chosen := os.environ.get("DISTVAE_CACHE"):
         return resolve_path(chosen, "$DISTVAE_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
@@ -38,10 +38,10 @@ def _existing(path: Path, source: str) -> Path:
 
 
 def once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Have a folder built by whichever process comes first, the others waiting.
+    """Build a folder unless it is there. One process builds it while the others wait.
 
-    It is built under another name and renamed when whole, so a killed or failed build counts as
-    none.
+    It is built under another name and renamed when complete, so a killed or failed build leaves
+    nothing behind.
     """
     from filelock import FileLock
 

@@ -18,7 +18,7 @@ Settings = TypeVar("Settings", bound=DataConfig)
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is a URI."""
+    """Return True for a URI."""
     return "://" in path
 
 
@@ -48,7 +48,7 @@ def download(uri: str) -> Path:
 
 
 def _listed(there: Folder) -> list[tuple[str, int, str]]:
-    """Every file: its path below, its size, and when it was written."""
+    """Return every file with its path below, its size, and when it was written."""
     from pyarrow.fs import FileSelector, FileType
 
     try:

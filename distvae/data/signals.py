@@ -1,4 +1,4 @@
-"""Pictures and sounds as arrays of numbers, and back into files of the kind they came from."""
+"""Pictures and sounds as arrays of numbers, read from files and written back in their format."""
 
 import dataclasses
 import warnings
@@ -52,8 +52,8 @@ CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 
 @dataclass(frozen=True)
 class Signal:
-    """What is in a file. Pictures have values from 0 to 255 whatever their depth, sounds from -1 to
-    1.
+    """The content of a picture or sound file. Pictures have values from 0 to 255 at any depth,
+    sounds from -1 to 1.
     """
 
     values: NDArray[np.float64]
@@ -96,7 +96,7 @@ class Signal:
 
 
 def read(path: Path) -> Signal:
-    """The picture or sound in a file."""
+    """Return the picture or sound in a file."""
     if path.suffix.lower() in PICTURES:
         return read_picture(path)
     if path.suffix.lower() in SOUNDS:
@@ -110,8 +110,8 @@ def read(path: Path) -> Signal:
 
 
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
-    """The kinds of file that hold a signal: JPEG has neither transparency nor more than 8 bits,
-    FLAC its own limits.
+    """Return the kinds of file that can hold a signal. JPEG has neither transparency nor more than
+    8 bits, and FLAC limits channels and rates.
     """
     if signal.rate is not None:
         return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]

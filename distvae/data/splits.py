@@ -1,6 +1,4 @@
-"""Which speaker trains, validates and tests: as given, or drawn by a seed; never one speaker in two
-splits.
-"""
+"""The split of each speaker, as given or drawn with a seed. No speaker is in two splits."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,14 +18,16 @@ _NAMES = {
 
 
 def named(word: str) -> str | None:
-    """The split a word means: train | val | dev | valid | validation | test, any case, alone or as
-    in dev-clean.
+    """Return the split that a word stands for (train, val, dev, valid, validation, test, also as in
+    dev-clean), or None.
     """
     return _NAMES.get(re.split(r"[-_]", word.lower())[0])
 
 
 def by_speaker(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The split of each speaker from (speaker, split) pairs; a speaker in two splits is refused."""
+    """Return the split of each speaker from (speaker, split) pairs; refuse a speaker in two
+    splits.
+    """
     found: dict[str, str] = {}
     for speaker, split in pairs:
         if found.setdefault(speaker, split) != split:
@@ -39,10 +39,10 @@ def by_speaker(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def complete(splits: Mapping[str, str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """The same assignment with every split that lacks speakers filled from train's.
+    """Return the assignment with every split that lacks speakers filled from train's.
 
-    Who is drawn depends on the names of train's speakers and on the seed alone. A share is of those
-    speakers, rounded, and is one speaker at least.
+    The draw depends only on the names of train's speakers and on the seed. A share is of those
+    speakers, rounded, and at least one speaker.
     """
     missing = [name for name in shares if name not in splits.values()]
     pool = sorted(

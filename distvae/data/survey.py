@@ -1,5 +1,5 @@
-"""What `distvae data check` reports: how a path was recognised, how much data is there, and what is
-wrong with it.
+"""The report of `distvae data check`: how a path was recognised, how much data is there, and what
+is wrong with it.
 """
 
 import shlex
@@ -45,14 +45,16 @@ class Survey:
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing is wrong, 1 if it departs from its protocol, 2 if a file cannot be read."""
+        """Return 0 if nothing is wrong, 1 if the data departs from its protocol, 2 if a file cannot
+        be read.
+        """
         if self.unreadable:
             return 2
         return 1 if self.wrong else 0
 
     @property
     def quoted_path(self) -> str:
-        """The path as a word of a shell's command line."""
+        """Return the path as a word of a shell's command line."""
         return shlex.quote(self.path)
 
 

@@ -1,1 +1,1 @@
-"""Images, one a row."""
+"""Images, one per row."""

@@ -1,4 +1,4 @@
-"""Images in an .npz archive of NumPy: plain arrays, nothing unpickled."""
+"""Images in an .npz archive of NumPy arrays. Nothing is unpickled."""
 
 import hashlib
 from pathlib import Path
@@ -25,7 +25,7 @@ EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alon
 
 
 def read(path: Path) -> Source:
-    """The images of an archive."""
+    """Return the images of an archive."""
     arrays = _arrays(path)
     splits = {name: f"x_{name}" for name in ("train", "val", "test") if f"x_{name}" in arrays}
     splits = splits or ({"": "x"} if "x" in arrays else {})
@@ -65,7 +65,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _images(path: Path, name: str, array: np.ndarray) -> Bytes:
-    """(N, height, width) or (N, height, width, channels) as (N, channels, height, width)."""
+    """Return (N, height, width) or (N, height, width, channels) as (N, channels, height, width)."""
     array = array[..., None] if array.ndim == 3 else array
     if (
         array.dtype != np.uint8
@@ -83,7 +83,7 @@ def _images(path: Path, name: str, array: np.ndarray) -> Bytes:
 def _labels(
     path: Path, arrays: dict[str, np.ndarray], images: dict[str, Bytes], splits: dict[str, str]
 ) -> Labels | None:
-    """The classes of all images, if all have one."""
+    """Return the classes of all images, or None if there are none."""
     names = {split: key.replace("x", "y", 1) for split, key in splits.items()}
     if not any(name in arrays for name in names.values()):
         return None

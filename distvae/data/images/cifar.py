@@ -27,7 +27,9 @@ SUFFIX = {"python": "", "binary": ".bin"}
 
 
 def find(root: Path) -> tuple[str, Path] | None:
-    """The version, and the folder of its batches: the one given, or one in it."""
+    """Return the version and the folder of the batches, which is the given folder or one in it;
+    None without batches.
+    """
     for version, folder in FOLDERS.items():
         for place in (root, root / folder):
             if any((place / f"{name}{SUFFIX[version]}").is_file() for name in NAMES):
@@ -36,7 +38,7 @@ def find(root: Path) -> tuple[str, Path] | None:
 
 
 def read(version: str, folder: Path) -> Source:
-    """All batches, those to train on first."""
+    """Return the images of all batches, the training images first."""
     paths = [folder / f"{name}{SUFFIX[version]}" for name in NAMES]
     if absent := [path.name for path in paths if not path.is_file()]:
         raise Refusal(
@@ -54,7 +56,7 @@ def read(version: str, folder: Path) -> Source:
 
 
 def _binary(path: Path) -> tuple[Bytes, Labels]:
-    """Records of a label and an image's three planes."""
+    """Return images and labels of a file of records, each a label and an image's three planes."""
     content = np.frombuffer(_content(path), np.uint8)
     if not len(content) or len(content) % (1 + PIXELS):
         raise Refusal(
@@ -68,7 +70,7 @@ def _binary(path: Path) -> tuple[Bytes, Labels]:
 
 
 def _python(path: Path) -> tuple[Bytes, Labels]:
-    """A dictionary with an array of images and a list of labels."""
+    """Return images and labels of a pickled dictionary."""
     batch = _unpickled(path)
     pixels, labels = batch.get(b"data"), batch.get(b"labels")
     if not isinstance(pixels, _Array) or not isinstance(labels, list):
@@ -103,7 +105,7 @@ def _checked(path: Path, labels: Labels, images: int) -> Labels:
 
 
 class _Array:
-    """What a pickle says of an array: nothing is made of it before it was looked at."""
+    """An array as a pickle describes it. It is checked before an array is made."""
 
     def __init__(self, *given: Any) -> None:
         self.state: Any = None
@@ -112,7 +114,7 @@ class _Array:
         self.state = state
 
     def bytes_of(self, path: Path) -> Bytes:
-        """The images, if the array is one of bytes with as many as its shape says."""
+        """Return the images if the array holds bytes, as many as its shape says."""
         match self.state:
             case (_, (int(count), int(width)), _Kind(code="u1"), False, bytes(raw)):
                 if count > 0 and width == PIXELS and len(raw) == count * width:
@@ -123,7 +125,7 @@ class _Array:
 
 
 class _Kind:
-    """What a pickle says of the values of an array."""
+    """The type of the values of an array, as a pickle describes it."""
 
     __match_args__ = ("code",)
 
@@ -131,7 +133,7 @@ class _Kind:
         self.code = code.decode("latin1") if isinstance(code, bytes) else code
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and such, which single bytes do not have."""
+        """Ignore byte order and alignment, which single bytes do not have."""
 
 
 _KNOWN = {
@@ -142,14 +144,14 @@ _KNOWN = {
 
 
 class _Inert(pickle.Unpickler):
-    """Reads numbers, texts and containers, and arrays as records."""
+    """An unpickler of numbers, text and containers. Arrays become records."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         super().__init__(stream, encoding="bytes")
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """The record that stands for a name; whatever else a pickle asks for is refused."""
+        """Return the record that stands for a name; refuse every other name."""
         if (module, name) not in _KNOWN:
             raise Refusal(
                 f"{self.path}: asks for {module}.{name}, which no batch of CIFAR-10 needs and which"

@@ -1,4 +1,4 @@
-"""Images from wherever a path says: batches of CIFAR-10, an .npz archive, or a folder of
+"""Images from any supported source: batches of CIFAR-10, an .npz archive, or a folder of
 pictures.
 """
 
@@ -23,7 +23,7 @@ EXPECTED = (
 
 
 def open_images(config: ImageData, quiet: bool = False) -> Dataset:
-    """Images by split, flat and scaled to [0, 1] when they are asked for."""
+    """Return images by split, flat and scaled to [0, 1] when they are indexed."""
     root = _root(config)
     source = read(root, config, quiet)
     parts = divided(source.counts, config)
@@ -39,8 +39,8 @@ def open_images(config: ImageData, quiet: bool = False) -> Dataset:
 
 
 def read_labels(config: ImageData) -> dict[str, Labels] | None:
-    """The class of every image by split, in the images' order; none where the source has no
-    classes.
+    """Return the class of every image by split, in the order of the images; None if the source has
+    no classes.
     """
     source = read(_root(config), config, quiet=True)
     if source.labels is None:
@@ -49,7 +49,7 @@ def read_labels(config: ImageData) -> dict[str, Labels] | None:
 
 
 def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
-    """All images below a path, as what they are recognised to be."""
+    """Return all images at a path."""
     if root.suffix.lower() == ".npz":
         return _as_asked(archive.read(root), root, config)
     if (found := cifar.find(root)) is not None:
@@ -83,7 +83,7 @@ def _root(config: ImageData) -> Path:
 
 
 def _as_asked(source: Source, root: Path, config: ImageData) -> Source:
-    """Arrays are taken as they are; what asks for another size or colour is refused."""
+    """Return the source, or refuse a size or colour that its arrays do not have."""
     channels, *size = source.pixels.shape[1:]
     colour = {1: "grey", 3: "rgb"}[channels]
     if config.size not in (None, tuple(size)):

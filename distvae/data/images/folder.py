@@ -1,5 +1,5 @@
-"""Folders of pictures: cropped to their centre and resized once, kept by content, mapped ever
-after.
+"""Folders of pictures. They are cropped and resized once, cached by content, and then
+memory-mapped.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class Picture(NamedTuple):
 
 
 def read(root: Path, config: ImageData, quiet: bool) -> Source:
-    """The pictures of a folder by split, from the cache or decoded now."""
+    """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
     paths = [root / each.file for each in found]
     form = _form(paths, config, quiet)
@@ -99,7 +99,9 @@ def _partitions(root: Path) -> list[Path]:
 
 
 def _foldered(file: str) -> Picture:
-    """The split that the top folder names, and the class that the next one is."""
+    """Return a picture with the split that its top folder names and the class of the next
+    folder.
+    """
     *above, _ = PurePosixPath(file).parts
     split = splits.named(above[0]) if above else None
     below = above[1:] if split else above
@@ -107,7 +109,7 @@ def _foldered(file: str) -> Picture:
 
 
 def _listed(partition: Path, names: Sequence[str]) -> list[Picture]:
-    """The pictures that CelebA's partition names, each in the split it says."""
+    """Return the pictures that CelebA's partition file names, each with its split."""
     try:
         rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -127,8 +129,8 @@ def _listed(partition: Path, names: Sequence[str]) -> list[Picture]:
 
 
 def _labels(found: Sequence[Picture]) -> Labels | None:
-    """The number of each picture's class among all in order, where there are several and each
-    picture is in one.
+    """Return the class of each picture as a number; None if there are fewer than two classes or a
+    picture has none.
     """
     kinds = sorted({each.class_name for each in found})
     if len(kinds) < 2 or "" in kinds:
@@ -138,7 +140,7 @@ def _labels(found: Sequence[Picture]) -> Labels | None:
 
 
 def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
-    """The size and colour asked for, else those that all pictures have."""
+    """Return the size and colour that are asked for, otherwise those that all pictures share."""
     asked = {"grey": "L", "rgb": "RGB"}.get(config.colour, "")
     if config.size and asked:
         return Form(*config.size, asked)
@@ -171,7 +173,7 @@ def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> Non
 
 
 def read_to_form(path: Path, form: Form) -> Bytes:
-    """(channels, height, width) the largest part around the centre that has the form's proportions,
+    """Return (channels, height, width): the largest central part with the proportions of the form,
     resized.
     """
     from PIL import Image, ImageOps
@@ -186,7 +188,7 @@ def read_to_form(path: Path, form: Form) -> Bytes:
 
 
 def _fitted(image: "Image", form: Form, how: int) -> "Image":
-    """Cropped in whole pixels before it is resized, as torchvision's CenterCrop and Resize do."""
+    """Crop in whole pixels and resize, as torchvision's CenterCrop and Resize do."""
     width, height = image.size
     share = min(width / form.width, height / form.height)
     wide, high = round(form.width * share), round(form.height * share)

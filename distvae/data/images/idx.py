@@ -1,4 +1,4 @@
-"""Images and labels in the idx files of MNIST and its kin."""
+"""Images and labels in idx files, the format of MNIST."""
 
 import gzip
 import hashlib
@@ -27,7 +27,7 @@ _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
 
 
 def open_images(config: IdxData) -> Dataset:
-    """Images by split, flattened and scaled to [0, 1]."""
+    """Return images by split, flattened and scaled to [0, 1]."""
     root = _root(config)
     train, test = read(_file(root, "train-images", 3), 3), read(_file(root, "t10k-images", 3), 3)
     if train.shape[1:] != test.shape[1:]:
@@ -63,7 +63,7 @@ def _classes(root: Path, part: str) -> Bytes:
 
 
 def read(path: Path, dims: int) -> Bytes:
-    """The array of bytes in an idx file, checked against its header."""
+    """Return the array of bytes in an idx file, checked against its header."""
     unpacked = path.suffix == ".gz"
     require_regular_file(path, "an undamaged idx file")
     expected = "a whole gzip file of idx" if unpacked else "an undamaged idx file"
@@ -112,9 +112,7 @@ def _file(root: Path, name: str, dims: int) -> Path:
 
 
 def _elsewhere(root: Path) -> str:
-    """What to do about a folder without idx files: images in other kinds of files are read in
-    another way.
-    """
+    """Return advice for a folder without idx files."""
     if files.below(root, (*PICTURES, ".npz")):
         return (
             "the images there are read with data.kind=images, pictures with data.size=[28,28]"
@@ -126,8 +124,8 @@ def _elsewhere(root: Path) -> str:
 def _divided(
     train: NDArray[Value], test: NDArray[Value], config: IdxData
 ) -> dict[str, NDArray[Value]]:
-    """The last `holdout` training rows validate; with none held out, the test rows do, and are the
-    same array.
+    """Return the rows by split. The last `holdout` training rows validate; with none held out, the
+    test rows do, as the same array.
     """
     kept = len(train) - config.holdout
     if kept < 1:

@@ -1,4 +1,4 @@
-"""Images as a source has them: bytes, with the splits and the classes that it names."""
+"""Images of a source as bytes, with the splits and classes that it names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ DRAWING = -4  # the epoch of the seed whose order divides images
 
 @dataclass(frozen=True)
 class Published:
-    """How many images a data set has as it was published."""
+    """The number of images of a published data set."""
 
     name: str
     train: int
     test: int
 
     def short_of(self, counts: Mapping[str, int]) -> str:
-        """What to say of images that are fewer, else nothing."""
+        """Return a note if there are fewer images than were published, otherwise ""."""
         if sum(counts.values()) >= self.train + self.test:
             return ""
         have = " + ".join(f"{count:,}" for count in counts.values())
@@ -57,15 +57,13 @@ class Source:
 
     @property
     def note(self) -> str:
-        """What to say of a source that is only a part of what was published, or of what lies
-        there.
-        """
+        """Return a note on missing images and on files that are not read, otherwise ""."""
         short = self.published.short_of(self.counts) if self.published else ""
         return "; ".join(filter(None, (short, self.others)))
 
 
 class Scaled(LazyRows):
-    """Some images of a source, scaled to [0, 1] when they are asked for: one flat row each."""
+    """Some images of a source as flat rows, scaled to [0, 1] when they are indexed."""
 
     def __init__(self, pixels: Bytes, places: Places) -> None:
         self.pixels, self.places = pixels.reshape(len(pixels), -1), places
@@ -76,8 +74,8 @@ class Scaled(LazyRows):
 
 
 def divided(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
-    """Which of all images belong to which split: as the source says, or as the configuration has
-    them drawn.
+    """Return which images belong to which split: as the source says, or drawn as the configuration
+    asks.
     """
     total = sum(counts.values())
     whole = config.sizes or set(counts) <= {"", "train"}
@@ -108,7 +106,7 @@ def _given(counts: Mapping[str, int]) -> dict[str, Places]:
 
 
 def _drawn(total: int, config: ImageData) -> dict[str, Places]:
-    """The first and the last images of an order that the seed and their number decide."""
+    """Return the first and the last images of an order drawn with the seed."""
     test = max(1, round(config.test * total))
     train, test = config.sizes or (total - test, test)
     if train < 1 or train + test > total:

@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 
 def open_sprites(config: SpritesData) -> Dataset:
-    """Pictures by split."""
+    """Return the pictures by split."""
     splits = {name: _drawn(part, config.size) for name, part in _divided(config).items()}
     facts = json.dumps([FORMAT, asdict(config) | {"path": ""}])
     return Dataset(
@@ -45,12 +45,12 @@ def open_sprites(config: SpritesData) -> Dataset:
 
 
 def factors(config: SpritesData) -> Factors:
-    """The level of every factor of every picture; the shape alone has no order."""
+    """Return the level of every factor of every picture. Only the shape has no order."""
     return Factors(tuple(LEVELS), tuple(name != "shape" for name in LEVELS), _divided(config))
 
 
 def draw(levels: Labels, size: int) -> Array:
-    """(N, 5) -> (N, size, size), each value between 0 and 1."""
+    """Return (N, size, size) values between 0 and 1 for levels (N, 5)."""
     shape, *others = levels.T
     scale, rotation, x, y = (
         (level / (count - 1))[:, None, None]
@@ -71,8 +71,8 @@ def draw(levels: Labels, size: int) -> Array:
 
 
 def _ellipse(x: Floats, y: Floats, radius: Floats) -> Floats:
-    """Half as wide as long: the implicit function over the length of its gradient, a distance near
-    the outline.
+    """Return an approximate signed distance to an ellipse half as wide as long: its implicit
+    function over the length of the gradient.
     """
     value, slope = np.hypot(x, 2 * y) / radius, np.hypot(x, 4 * y) / radius**2
     return np.where(
@@ -81,7 +81,9 @@ def _ellipse(x: Floats, y: Floats, radius: Floats) -> Floats:
 
 
 def _polygon(corners: int) -> Callable[[Floats, Floats, Floats], Floats]:
-    """Regular, in a circle of the radius: the largest distance to the lines of its sides."""
+    """Return the signed distance to a regular polygon in a circle of the radius: the largest
+    distance to the lines of its sides.
+    """
     normals = 2 * math.pi * np.arange(corners) / corners
 
     def distance(x: Floats, y: Floats, radius: Floats) -> Floats:
@@ -96,7 +98,7 @@ SHAPES = {"ellipse": _ellipse, "square": _polygon(4), "triangle": _polygon(3)}
 
 
 def _divided(config: SpritesData) -> dict[str, Labels]:
-    """The levels of each split: the first combinations of an order that the seed decides."""
+    """Return the levels of each split: the first combinations of an order drawn with the seed."""
     counts = tuple(LEVELS.values())
     chosen = order(config.seed, DRAWING, math.prod(counts))[: config.rows]
     levels = np.stack(np.unravel_index(chosen, counts), -1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What `distvae data check` reports on images."""
+"""The report of `distvae data check` on images."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -36,7 +36,7 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
 
 
 def power(path: Path, config: SpeechData) -> Array:
-    """(frames, bins) the power spectrum of one recording."""
+    """Return the power spectrum (frames, bins) of one recording."""
     signal = torch.from_numpy(audio.load(path, config))
     spectrum = stft.Stft(config.window, config.hop).spectrum(signal)
     return np.asarray(stft.power(spectrum).contiguous().numpy())
@@ -56,8 +56,8 @@ def _name(root: Path) -> str:
 
 
 def _key(root: Path, found: list[Recording], config: SpeechData) -> str:
-    """Changes with the recordings, their speakers and splits, and the parameters that shape their
-    frames.
+    """Return a digest of the recordings, their speakers and splits, and the parameters that shape
+    their frames.
     """
     digests = files.digests(root / recording.file for recording in found)
     content = [

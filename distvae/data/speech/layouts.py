@@ -1,8 +1,7 @@
-"""Published corpora of speech, recognised by how their folders are laid out: who speaks, and which
-split is whose.
+"""Published corpora of speech, recognised by the layout of their folders.
 
-A layout says of each recording's path who its speaker is and what subset it lies in. What was
-published of a corpus, how many speakers and at what rate, is checked by `distvae data check`.
+A layout finds the speaker and the subset of a recording from its path. `distvae data check`
+compares a corpus with what was published: how many speakers, at what rate.
 """
 
 import re
@@ -28,7 +27,7 @@ def _none(root: Path) -> Roster:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a corpus is laid out, and what it should hold."""
+    """The folders of a corpus, and what it should hold."""
 
     name: str
     path: str
@@ -50,16 +49,16 @@ class Layout:
     """Reads the table of speakers that comes with a corpus, if it is there."""
 
     def match(self, file: str) -> "re.Match[str] | None":
-        """Where in the corpus a file lies; None for what is not of it."""
+        """Match the path of a recording; None for a file that is not one of the corpus."""
         return re.match(rf"(?P<above>(?:.*/)?){self.path}{SOUND}", file, re.IGNORECASE)
 
     def is_beside(self, file: str) -> bool:
-        """Whether a file comes with the corpus and is no recording of it."""
+        """Return True for a file that comes with the corpus but is no recording of it."""
         return bool(self.beside and re.search(self.beside, file, re.IGNORECASE))
 
 
 def _timit(root: Path) -> Roster:
-    """Lines of SPKRINFO.TXT, such as `ABC0 M 6 TRN ...`."""
+    """Read lines of SPKRINFO.TXT, such as `ABC0 M 6 TRN ...`."""
     lines = _lines(root, "DOC/SPKRINFO.TXT") or _lines(root, "SPKRINFO.TXT")
     rows = [line.split() for line in lines if line.strip() and not line.startswith(";")]
     use = {"TRN": "train", "TST": "test"}
@@ -69,22 +68,22 @@ def _timit(root: Path) -> Roster:
 
 
 def _librispeech(root: Path) -> Roster:
-    """Lines of SPEAKERS.TXT, such as `14 | F | train-clean-360 | 25.03 | Kristin LeMoine`."""
+    """Read lines of SPEAKERS.TXT, such as `14 | F | train-clean-360 | 25.03 | Kristin LeMoine`."""
     rows = [line.split("|") for line in _lines(root, "SPEAKERS.TXT") if not line.startswith(";")]
     return {row[0].strip(): row[2].strip() for row in rows if len(row) >= 3}
 
 
 def _vctk(root: Path) -> Roster:
-    """Lines of speaker-info.txt, such as `p225 23 F English Southern England`, in older versions
-    without the p.
+    """Read lines of speaker-info.txt, such as `p225 23 F English Southern England`; older versions
+    lack the p.
     """
     rows = [line.split() for line in _lines(root, "speaker-info.txt")[1:] if line.strip()]
     return {f"p{row[0]}" if row[0].isdigit() else row[0]: "" for row in rows}
 
 
 def _lines(root: Path, name: str) -> list[str]:
-    """Of a text beside the recordings or one folder above them; none where there is no such
-    file.
+    """Return the lines of a text beside the recordings or one folder above them; none if there is
+    no such file.
     """
     for place in (root / name, root.parent / name):
         if place.is_file():
@@ -142,7 +141,7 @@ DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def recognise(files: Sequence[str]) -> Layout | None:
-    """The corpus whose layout nearly all of the files have."""
+    """Return the corpus whose layout nearly all files have, or None."""
     for layout in LAYOUTS:
         own = [file for file in files if not layout.is_beside(file)]
         if own and sum(layout.match(file) is not None for file in own) >= MOST * len(own):
@@ -151,8 +150,8 @@ def recognise(files: Sequence[str]) -> Layout | None:
 
 
 def find_speakers(layout: Layout, root: Path, files: Iterable[str]) -> list[Recording]:
-    """The recordings of a corpus, each with the split that it was published in, which may be none
-    ('').
+    """Return the recordings of a corpus, each with the split that it was published in, or '' if it
+    has none.
     """
     listed: dict[str, dict[str, str]] = {}
     found = []
@@ -176,7 +175,7 @@ def find_speakers(layout: Layout, root: Path, files: Iterable[str]) -> list[Reco
 
 
 def _named(match: "re.Match[str]") -> str:
-    """The split that a subset means, or else the top folder."""
+    """Return the split that a subset or the top folder stands for."""
     return (
         splits.named(match.groupdict().get("subset") or "")
         or splits.named(match["above"].split("/")[0])
@@ -185,7 +184,7 @@ def _named(match: "re.Match[str]") -> str:
 
 
 def _listed(layout: Layout, place: Path) -> dict[str, str]:
-    """The split of every recording that the lists name; nothing where one of them is not there."""
+    """Return the split of every recording that the lists name; nothing if a list is missing."""
     paths = {split: place / name for split, name in layout.lists.items()}
     if not all(path.is_file() for path in paths.values()):
         return {}
@@ -201,7 +200,7 @@ def _listed(layout: Layout, place: Path) -> dict[str, str]:
 
 
 def title(layout: Layout, files: Sequence[str]) -> str:
-    """What a corpus is called; the ten digits of Speech Commands are SC09."""
+    """Return the name of a corpus. The ten digits of Speech Commands are SC09."""
     words = {file.split("/")[-2] for file in files if layout.match(file)}
     return (
         "SC09, the digits of Speech Commands" if layout.lists and words == DIGITS else layout.name
@@ -211,7 +210,7 @@ def title(layout: Layout, files: Sequence[str]) -> str:
 def departures(
     layout: Layout, root: Path, files: Sequence[str], rates: Mapping[str, int]
 ) -> Iterator[str]:
-    """How a tree differs from the corpus as it was published."""
+    """Yield the differences between a tree and the corpus as it was published."""
     matches = {file: match for file in files if (match := layout.match(file)) is not None}
     stray = [file for file in files if file not in matches and not layout.is_beside(file)]
     if stray:
@@ -232,7 +231,7 @@ def departures(
 
 
 def _missing(layout: Layout, root: Path, matches: "Iterable[re.Match[str]]") -> Iterator[str]:
-    """Speakers that a subset lacks, by name where the corpus' own table is there."""
+    """Yield the speakers that a subset lacks, by name if the corpus' own table is there."""
     present: dict[str, set[str]] = {}
     above = ""
     for match in matches:

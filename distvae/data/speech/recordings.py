@@ -1,4 +1,4 @@
-"""Which recordings a dataset has, who speaks in them, and which split each belongs to."""
+"""The recordings of a dataset, their speakers, and the split of each."""
 
 import csv
 import re
@@ -18,18 +18,18 @@ TABLE = "speakers.csv"
 
 
 def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
-    """The root of a dataset and its recordings, sorted by file.
+    """Return the root of a dataset and its recordings, sorted by file.
 
-    The root is data.path, else $DISTVAE_DATA (its sub-folder `speech` if there is one), else the
+    The root is data.path, otherwise $DISTVAE_DATA (or its sub-folder `speech`), otherwise the
     built-in speech.
 
-    A speaker is what the table or the pattern says, else what the layout of a published corpus
-    does, else the folder whose name the file's begins with (103/1240/103-1240-0000.flac), else the
-    folder the file lies in.
+    The speaker comes from the table or the pattern, otherwise from the layout of a published
+    corpus, otherwise from the folder whose name begins the file's name
+    (103/1240/103-1240-0000.flac), otherwise from the folder of the file.
 
-    Splits are the table's, the corpus' or the top folders' (train, val, test; TRAIN, dev-clean).
-    One that is not given is drawn from train's speakers, all are where none is given; `seeded`
-    draws all in any case, `given` draws none.
+    The split comes from the table, the corpus or the top folders (train, val, test; TRAIN,
+    dev-clean). A missing split is drawn from train's speakers; if none is given, all are drawn.
+    `seeded` draws all in any case, `given` draws none.
     """
     root = None if config.path == BUILT_IN else folders.given(config.path, "speech")
     if root is None:
@@ -40,7 +40,7 @@ def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
 
 
 def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
-    """Every recording with its speaker and the split it was given, which may be none ('')."""
+    """Return every recording with its speaker and the split it was given, which may be ''."""
     rule, _, argument = config.speakers.partition(":")
     if rule == "auto":
         rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
@@ -62,7 +62,7 @@ def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
 
 
 def sound_files(root: Path) -> list[str]:
-    """Every sound file under a folder; a folder without any is refused."""
+    """Return every sound file under a folder; refuse a folder without any."""
     if not (found := files.below(root, SUFFIXES)):
         others = files.left_out(root, UNREAD)
         lead = f"no recordings ({others})" if others else "no recordings"
@@ -71,7 +71,7 @@ def sound_files(root: Path) -> list[str]:
 
 
 def left_out(root: Path, config: SpeechData) -> str:
-    """What to say of recordings that are not read, unless a table lists those that are."""
+    """Return a note on recordings that are not read, unless a table lists those that are."""
     listed = config.speakers.startswith("csv:") or (
         config.speakers == "auto" and (root / TABLE).is_file()
     )
@@ -84,8 +84,8 @@ def _foldered(file: str, speaker: str) -> Recording:
 
 
 def _nearest_folder(file: str) -> str:
-    """The folder whose name the file's begins with, else the one it lies in; a split's folder on
-    top does not count.
+    """Return the folder whose name begins the file's name, otherwise the folder of the file. A
+    split's folder on top does not count.
     """
     *above, _ = PurePosixPath(file).parts
     above = above[1:] if above and splits.named(above[0]) else above
@@ -104,7 +104,7 @@ def _homeless(file: str) -> NoReturn:
 
 
 def _matched(file: str, pattern: str) -> str:
-    """What the pattern's one group finds in a file's path relative to the root."""
+    """Return what the pattern's one group finds in a file's path."""
     try:
         regex = re.compile(pattern)
     except re.error as error:
@@ -123,8 +123,8 @@ def _matched(file: str, pattern: str) -> str:
 
 
 def _tabled(root: Path, table: Path) -> list[Recording]:
-    """The recordings a table lists, in columns file, speaker and perhaps split; other files are
-    left out.
+    """Return the recordings that a table lists, in columns file, speaker and perhaps split. Other
+    files are left out.
     """
     rows = _rows(table)
     recordings = [_listed(root, table, row) for row in rows]
@@ -164,9 +164,7 @@ def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
 
 
 def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]:
-    """The recordings sorted by file, with the split each belongs to; a speaker in two splits is
-    refused.
-    """
+    """Return the recordings sorted by file, each with its split; refuse a speaker in two splits."""
     if config.split == "loose":
         return _sorted(Recording(r.file, r.speaker, r.split or "test") for r in found)
     if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in found)):

@@ -1,6 +1,4 @@
-"""Short-time Fourier transform with an exact inverse: the one definition that training and judging
-share.
-"""
+"""Short-time Fourier transform with an exact inverse, used for both training and scoring."""
 
 from dataclasses import dataclass
 
@@ -23,8 +21,8 @@ class Stft:
     hop: int
 
     def spectrum(self, signal: Tensor) -> Tensor:
-        """(..., samples) -> (..., frames, bins), complex; the signal must be longer than half a
-        window.
+        """Return the complex spectrum (..., frames, bins) of a signal (..., samples) longer than
+        half a window.
         """
         spectrum = torch.stft(
             signal,
@@ -37,7 +35,7 @@ class Stft:
         return spectrum.mT
 
     def signal(self, spectrum: Tensor, length: int) -> Tensor:
-        """(..., frames, bins) -> (..., length): the inverse, by overlap and add."""
+        """Return the signal (..., length) of a spectrum (..., frames, bins) by overlap and add."""
         return torch.istft(
             spectrum.mT, self.window, self.hop, window=self._sine(spectrum.real), length=length
         )
@@ -48,5 +46,5 @@ class Stft:
 
 
 def power(spectrum: Tensor) -> Tensor:
-    """|X|^2, floored: recordings hold digital silence."""
+    """Return |X|^2 with a floor, because recordings hold digital silence."""
     return torch.view_as_real(spectrum).square().sum(-1).clamp_min(POWER_FLOOR)

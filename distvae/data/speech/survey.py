@@ -1,4 +1,4 @@
-"""What `distvae data check` reports on folders of recordings."""
+"""The report of `distvae data check` on folders of recordings."""
 
 import math
 from collections import Counter

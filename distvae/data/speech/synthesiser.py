@@ -1,6 +1,4 @@
-"""Speech-like recordings made from nothing: a pulse train and noise through moving formants,
-several speakers.
-"""
+"""Synthetic speech of several speakers: a pulse train and noise through moving formants."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +18,7 @@ Values = NDArray[np.float64]
 
 
 class Phone(NamedTuple):
-    """A sound: where its resonances lie, how strongly voice and noise excite it, how long it
-    lasts.
-    """
+    """A sound: its resonances, how strongly voice and noise excite it, and how long it lasts."""
 
     formants: tuple[float, float, float]
     voice: float
@@ -56,7 +52,7 @@ PAUSE = Phone((500, 1500, 2500), 0.0, 0.0, 3000, 0.15)
 
 
 class Voice(NamedTuple):
-    """What makes a speaker."""
+    """The properties of a speaker."""
 
     pitch: float
     """Hz."""
@@ -69,16 +65,14 @@ class Voice(NamedTuple):
 
 
 def folder() -> Path:
-    """The built-in recordings, one folder per speaker, written on first use."""
+    """Return the folder of built-in recordings, one folder per speaker, written on first use."""
     path = folders.cache() / f"synthetic-speech-{FORMAT}"
     folders.once(path, _write)
     return path
 
 
 def utterance(speaker: int, number: int) -> Array:
-    """A few seconds at 16 kHz: some words of some syllables, a function of the two numbers
-    alone.
-    """
+    """Return a few seconds of speech at 16 kHz, a function of the two numbers alone."""
     random = np.random.default_rng([speaker, number])
     voice = _voice(speaker)
     tracks = _tracks(_phones(random), voice, random)
@@ -101,7 +95,7 @@ def _write(part: Path) -> None:
 
 
 def _voice(speaker: int) -> Voice:
-    """Low and high voices take turns."""
+    """Return the voice of a speaker. Low and high voices alternate."""
     random = np.random.default_rng([speaker])
     low, high, tract = ((90, 140, 1.0), (165, 240, 1.15))[speaker % 2]
     return Voice(
@@ -113,7 +107,7 @@ def _voice(speaker: int) -> Voice:
 
 
 def _phones(random: np.random.Generator) -> list[Phone]:
-    """Words between pauses, each of one to three syllables of consonant and vowel."""
+    """Yield words between pauses, each of one to three syllables of consonant and vowel."""
     phones = [PAUSE, PAUSE]
     for _ in range(random.integers(3, 6)):
         for _ in range(random.integers(1, 4)):
@@ -126,8 +120,8 @@ def _phones(random: np.random.Generator) -> list[Phone]:
 
 
 def _tracks(phones: list[Phone], voice: Voice, random: np.random.Generator) -> Values:
-    """(steps, 6) three formants, strength of voice and noise, place of the noise: gliding from
-    phone to phone.
+    """Return (steps, 6): three formants, strength of voice and noise, and place of the noise,
+    gliding from phone to phone.
     """
     steps = [round(p.seconds * voice.pace * random.uniform(0.8, 1.3) * RATE / STEP) for p in phones]
     rows = np.repeat(
@@ -141,7 +135,7 @@ def _tracks(phones: list[Phone], voice: Voice, random: np.random.Generator) -> V
 
 
 def _voiced(tracks: Values, voice: Voice, random: np.random.Generator) -> Values:
-    """A band-limited pulse train with falling pitch, and breath, through five formants."""
+    """Return a band-limited pulse train with falling pitch, and breath, through five formants."""
     from scipy.signal import lfilter
 
     steps = len(tracks)
@@ -163,19 +157,19 @@ def _voiced(tracks: Values, voice: Voice, random: np.random.Generator) -> Values
 
 
 def _fricated(tracks: Values, random: np.random.Generator) -> Values:
-    """Noise through one broad resonance."""
+    """Return noise through one broad resonance."""
     noise = random.standard_normal(len(tracks) * STEP) * _sampled(tracks[:, 4])
     return 3 * _resonated(noise, tracks[:, 5:], np.array([1500.0]))
 
 
 def _sampled(track: Values) -> Values:
-    """From one value per step to one per sample."""
+    """Interpolate one value per step to one per sample."""
     return np.interp(np.arange(len(track) * STEP) / STEP, np.arange(len(track)), track)
 
 
 def _resonated(source: Values, centres: Values, widths: Values) -> Values:
-    """A cascade of resonators whose centres (steps, n) move; unit gain at zero frequency (Klatt
-    1980).
+    """Return a signal through a cascade of resonators with moving centres (steps, n) and unit gain
+    at zero frequency (Klatt 1980).
     """
     from scipy.signal import sosfilt
 

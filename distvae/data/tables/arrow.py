@@ -1,4 +1,4 @@
-"""Tables of float32 rows as Arrow files, mapped into memory rather than read."""
+"""Tables of float32 rows in Arrow files, which are memory-mapped."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -11,8 +11,8 @@ from distvae.files.untrusted import decoding
 
 
 def wrap(raw: Path, path: Path, width: int) -> None:
-    """Turn a file of raw rows into an Arrow file of one record batch, through a memory map; the raw
-    file goes.
+    """Turn a file of raw rows into an Arrow file of one record batch, through a memory map; delete
+    the raw file.
     """
     values = np.memmap(raw, np.float32, "r") if raw.stat().st_size else np.empty(0, np.float32)
     with path.open("wb") as stream:
@@ -40,7 +40,7 @@ def _write(stream: BinaryIO | Sink, values: Array, width: int, name: str) -> Non
 
 
 def read(path: Path) -> Array:
-    """(rows, width) read-only, nothing of it in memory until it is touched."""
+    """Return (rows, width), read-only. Rows are loaded when they are touched."""
     import pyarrow as pa
 
     with decoding(path, "the file that was written there"):

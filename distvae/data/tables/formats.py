@@ -1,4 +1,4 @@
-"""Tables of numbers in files, a block of rows at a time: .npy, .parquet, .arrow and .feather."""
+"""Tables of numbers in .npy, .parquet, .arrow and .feather files, read in blocks of rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Table:
 
     @classmethod
     def open(cls, path: Path) -> "Table":
-        """What a file holds, read no further than that takes."""
+        """Return a table, read only as far as its shape requires."""
         if path.suffix.lower() not in SUFFIXES:
             raise Refusal(
                 f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected"
@@ -47,7 +47,9 @@ class Table:
         return cls(path, rows, values, read)
 
     def blocks(self, most: int) -> Iterator[Array]:
-        """All rows in order, at most so many at a time: finite, or NaN where a value is missing."""
+        """Yield all rows in order, at most so many at a time. Values are finite, or NaN if
+        missing.
+        """
         first = 0
         with decoding(self.path, f"a whole {self.path.suffix} file"):
             for block in self.read(most):
@@ -81,7 +83,7 @@ def _npy(path: Path) -> tuple[int, int, Blocks]:
 
 
 def _map(path: Path) -> NDArray[Any]:
-    """An .npy file in memory as far as it is looked at, and only as long; nothing is unpickled."""
+    """Map an .npy file into memory; nothing is unpickled."""
     return np.lib.format.open_memmap(path, mode="r")
 
 
@@ -118,7 +120,7 @@ def _arrow(path: Path) -> tuple[int, int, Blocks]:
 
 
 def _cut(path: Path, most: int) -> "Iterator[pa.RecordBatch]":
-    """Record batches, large ones in parts."""
+    """Yield record batches, large ones in parts."""
     import pyarrow as pa
 
     file = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -127,8 +129,8 @@ def _cut(path: Path, most: int) -> "Iterator[pa.RecordBatch]":
 
 
 def _whole(batch: "pa.RecordBatch") -> "pa.RecordBatch":
-    """The batch, once lists were seen to end where their values do: of a damaged file they need
-    not.
+    """Return the batch, or raise if its lists do not end where their values do, as in a damaged
+    file.
     """
     batch.validate(full=True)
     return batch
@@ -141,7 +143,7 @@ SUFFIXES = tuple(_OPENERS)
 def _columns(
     path: Path, schema: "pa.Schema", rows: int, batches: Batches
 ) -> tuple[int, int, Blocks]:
-    """Columns of numbers, each one value of a row; or one column of lists of numbers."""
+    """Return rows, width and reader of columns of numbers, or of one column of lists of numbers."""
     kinds = [field.type for field in schema]
     if len(kinds) == 1 and _is_list(kinds[0]):
         _refuse_words(path, schema.names, [kinds[0].value_type])
@@ -183,7 +185,7 @@ def _refuse_twice(path: Path, names: list[str]) -> None:
 
 
 def _lists(path: Path, values: int, batches: "Iterator[pa.RecordBatch]") -> Iterator[Array]:
-    """Lists of one length; a row that is null is none of them."""
+    """Yield lists of one length as arrays; refuse a list of another length, and null."""
     from pyarrow import compute
 
     first = 0
@@ -200,5 +202,5 @@ def _lists(path: Path, values: int, batches: "Iterator[pa.RecordBatch]") -> Iter
 
 
 def _floats(column: "pa.Array") -> Array:
-    """Numbers as they are in 32 bits; null becomes NaN."""
+    """Return numbers as float32; null becomes NaN."""
     return np.asarray(column.cast("float32", safe=False).to_numpy(zero_copy_only=False))

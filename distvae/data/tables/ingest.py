@@ -1,8 +1,8 @@
-"""Tables of numbers, however large, to Arrow files in which every row has a random place.
+"""Write tables of any size to Arrow files in which every row has a random place.
 
-The data is passed twice. Every row is appended to a bucket, one for each file to come, and then
-bucket after bucket is put in order in memory. Where a row goes is decided by the seed and the
-number of rows alone.
+The data is read twice. First, every row is appended to a bucket, one for each future file; then one
+bucket after another is put in order in memory. The place of a row depends only on the seed and the
+number of rows.
 """
 
 import json
@@ -42,7 +42,7 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Part:
-    """A file to come: the rows whose places are from the first on."""
+    """A file to write, with the rows whose places begin at the first."""
 
     split: str
     name: str
@@ -115,7 +115,7 @@ def _width(tables: Sequence[Table]) -> int:
 
 
 def _counts(rows: int, val: float, test: float) -> dict[str, int]:
-    """The rows of every split that has any."""
+    """Return the number of rows of every split that has any."""
     for name, share in {"--val": val, "--test": test, "--val + --test": val + test}.items():
         if not 0 <= share < 1:
             raise Refusal(f"{name}: {share:g}; at least 0 and less than 1 expected")
@@ -150,7 +150,7 @@ class Buckets:
         self.record = np.dtype([("place", np.int64), ("row", np.float32, (values,))])
 
     def add(self, places: Places, rows: Array) -> None:
-        """Append rows to where their places say."""
+        """Append rows to the buckets of their places."""
         owner = np.searchsorted(self.firsts, places, "right") - 1
         for chosen in alike(owner):
             part = self.parts[owner[chosen[0]]]
@@ -160,7 +160,7 @@ class Buckets:
                 stream.write(records.data)
 
     def take(self, part: Part) -> Array:
-        """The rows of a part in their places; the bucket goes."""
+        """Return the rows of a part in their places, and delete its bucket."""
         records = np.memmap(self._path(part), self.record, "r")
         assert len(records) == part.rows, "places are a permutation"
         rows = np.empty((part.rows, self.values), np.float32)
@@ -175,7 +175,7 @@ class Buckets:
 def _scatter(
     tables: Sequence[Table], places: Places, buckets: Buckets, advance: Callable[[int], None]
 ) -> bool:
-    """The first pass: every row to its bucket; whether any value is missing."""
+    """Append every row to its bucket; return True if any value is missing."""
     first, missing = 0, False
     for table in tables:
         for rows in table.blocks(max(1, BLOCK // (4 * table.values))):
@@ -188,7 +188,7 @@ def _scatter(
 def _gather(
     folder: Path, buckets: Buckets, advance: Callable[[int], None]
 ) -> dict[str, list[Kept]]:
-    """The second pass: every bucket to its file; the files by split."""
+    """Write every bucket to its file; return the files by split."""
     splits: dict[str, list[Kept]] = {}
     for part in buckets.parts:
         size, checksum = arrow.save(folder, part.name, buckets.take(part))
@@ -220,8 +220,8 @@ def _told(out: Path, splits: dict[str, list[Kept]], values: int, missing: bool) 
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """A partial folder beside `out` that takes its name when the block ends well; what an
-    interrupted one left goes.
+    """Yield a partial folder beside `out` that takes its name when the block ends without an error.
+    The remains of an interrupted ingest are deleted.
     """
     from filelock import FileLock, Timeout
 
@@ -254,7 +254,7 @@ def _remove(*folders: Path) -> None:
 
 
 def _settle(partial: Path, out: Path, replaced: Path) -> None:
-    """Give a finished folder its name, for good."""
+    """Give a finished folder its name, durably."""
     _sync(partial)
     if out.exists():
         out.rename(replaced)
@@ -263,7 +263,7 @@ def _settle(partial: Path, out: Path, replaced: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Let the names in a folder outlast a power cut."""
+    """Flush the names in a folder to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -273,7 +273,7 @@ def _sync(folder: Path) -> None:
 
 @contextmanager
 def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Counts rows towards a total under a progress bar on a terminal's standard error."""
+    """Yield a function that counts rows under a progress bar, if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 

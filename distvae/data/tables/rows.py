@@ -1,6 +1,4 @@
-"""Rows of numbers that 'distvae ingest' placed in Arrow files: mapped, and never all of them in
-memory.
-"""
+"""Rows of numbers that 'distvae ingest' wrote to Arrow files, memory-mapped."""
 
 import hashlib
 import json
@@ -19,7 +17,7 @@ VERSION = 1
 
 
 class Kept(TypedDict):
-    """A file of rows, as the manifest names it."""
+    """A file of rows in the manifest."""
 
     file: str
     rows: int
@@ -28,10 +26,10 @@ class Kept(TypedDict):
 
 
 def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
-    """The rows of a folder by split.
+    """Return the rows of a folder by split.
 
-    Names and sizes of its files are checked each time; their checksums once on a machine, and when
-    a file has changed.
+    Names and sizes of the files are checked every time, checksums once per machine and whenever a
+    file has changed.
     """
     root = folders.given(config.path, "rows")
     if root is None:
@@ -52,7 +50,7 @@ def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
 
 
 def digest(manifest: dict[str, Any]) -> str:
-    """The SHA-256 of all that a manifest says, itself left out."""
+    """Return the SHA-256 of a manifest without its digest."""
     facts = {name: value for name, value in manifest.items() if name != "digest"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -81,7 +79,7 @@ def _read(root: Path) -> dict[str, Any]:
 
 
 def _is_complete(manifest: dict[str, Any]) -> bool:
-    """Tell whether a manifest has all that is read of it, as what it should be."""
+    """Return True if a manifest has all the fields that are read, with the right types."""
     match manifest:
         case {"values": int(values), "splits": {"train": [_, *_], **others} as splits}:
             lists = all(
@@ -101,8 +99,8 @@ def _is_kept(entry: object) -> bool:
 
 
 def _verify(root: Path, named: list[Kept], quiet: bool) -> None:
-    """Compare each file with its checksum, unless this machine has done so and nothing was written
-    since.
+    """Compare each file with its checksum, unless this machine has done so since it was last
+    written.
     """
     paths = [root / kept["file"] for kept in named]
     facts = [
@@ -147,6 +145,6 @@ def _mapped(root: Path, kept: Kept, values: int) -> Array:
 
 
 def _filled(splits: dict[str, Rows]) -> dict[str, Rows]:
-    """Without rows of their own, those to train on validate, and those that validate test."""
+    """Fill in missing splits: training rows validate, and validation rows test."""
     val = splits.get("val", splits["train"])
     return {"train": splits["train"], "val": val, "test": splits.get("test", val)}

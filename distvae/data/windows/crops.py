@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 def open_crops(config: CropData) -> Dataset:
-    """Whitened windows by split, a function of the pictures' content and the configuration
+    """Return whitened windows by split, a function of the pictures' content and the configuration
     alone.
     """
     root, paths = found(config.path)
@@ -66,7 +66,7 @@ def _refuse_too_many(config: CropData) -> None:
 
 
 def found(path: str) -> tuple[Path, list[Path]]:
-    """The place that a configuration names, and the pictures there in order."""
+    """Return the place that a configuration names, and the pictures in it, in order."""
     root = resolve_path(path, "data.path")
     if not path or not root.exists():
         problem = f"{path} is not there" if path else "empty"
@@ -80,7 +80,7 @@ def found(path: str) -> tuple[Path, list[Path]]:
 
 
 def drawn(paths: list[Path], config: CropData) -> Floats:
-    """(N, D) as many windows as all splits have, each without its mean; pictures are read one after
+    """Return (N, D): the windows of all splits, each without its mean. Pictures are read one after
     another.
     """
     height, width = config.window
@@ -144,8 +144,8 @@ def _grey(path: Path, clamped: float) -> Floats:
 
 
 def whitened(rows: Floats, train: int, kept: float) -> Array:
-    """The rows with the covariance of the first so many made the identity, on the directions that
-    are kept.
+    """Return the rows whitened so that the first `train` of them have the identity as covariance,
+    on the directions that are kept.
     """
     from sklearn.decomposition import PCA
 

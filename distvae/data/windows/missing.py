@@ -1,4 +1,4 @@
-"""Which values of a picture are missing: by a mask, by a value that marks them, or at random for a
+"""Find the missing values of a picture: by a mask, by a value that marks them, or at random for a
 benchmark.
 """
 
@@ -19,7 +19,7 @@ Finder = Callable[[Signal], Missing]
 
 
 def masked_by(path: Path) -> Finder:
-    """Missing where a mask, a picture of the same size, is not black."""
+    """Return a finder of values where a mask, a picture of the same size, is not black."""
 
     def find(signal: Signal) -> Missing:
         mask = read_picture(path).values.any(-1, keepdims=True)
@@ -34,7 +34,7 @@ def masked_by(path: Path) -> Finder:
 
 
 def marked_by(value: float) -> Finder:
-    """Missing where all channels have a value, in the units of the file."""
+    """Return a finder of pixels of which all channels have a value, in the units of the file."""
 
     def find(signal: Signal) -> Missing:
         same = np.isclose(signal.values, value * signal.step, atol=signal.step / 4).all(
@@ -46,13 +46,15 @@ def marked_by(value: float) -> Finder:
 
 
 def filled(given: Floats, restored: Floats) -> Floats:
-    """A restoration; where values are missing from what was given, the observed ones are kept."""
+    """Return a restoration that keeps the observed values if any are missing."""
     missing = np.isnan(given)
     return np.where(missing, restored, given) if missing.any() else restored
 
 
 def drop_at_random(share: float, seed: int, what: Literal["pixels", "values"]) -> Finder:
-    """Missing at random: all channels of a pixel together, or each value by itself."""
+    """Return a finder that drops values at random: all channels of a pixel together, or each value
+    by itself.
+    """
 
     def find(signal: Signal) -> Missing:
         height, width, channels = signal.values.shape

@@ -1,5 +1,4 @@
-"""An array as overlapping windows, one a data point, and the way back: merging what was cut gives
-the array again.
+"""Cut an array into overlapping windows, one per row, and merge the windows into the array again.
 
 Arrays have their channels last: (height, width, channels) of a picture, (samples, channels) of a
 sound. Missing values are NaN.
@@ -29,7 +28,7 @@ WORSENING = ("noise", "drop", "dropped", "noise_seed")
 
 @dataclass(frozen=True)
 class Grid:
-    """Where windows lie on an array."""
+    """The places of windows on an array."""
 
     shape: tuple[int, ...]
     """Of the array, channels last."""
@@ -56,41 +55,43 @@ class Grid:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], config: PatchData) -> "Grid":
-        """Where a configuration has windows on such an array."""
+        """Return the windows that a configuration places on such an array."""
         return cls(shape, config.window, config.stride, config.channels == "joint")
 
     @cached_property
     def starts(self) -> tuple[NDArray[np.intp], ...]:
-        """For each axis where windows begin: every few places, and where the last one fits."""
+        """Return the start of each window along each axis: one per stride, and the last one that
+        fits.
+        """
         ends = [n - w for n, w in zip(self.shape, self.window, strict=False)]
         return tuple(np.append(np.arange(0, end, self.stride), end) for end in ends)
 
     @property
     def rows(self) -> int:
-        """How many windows there are."""
+        """Return the number of windows."""
         return math.prod(map(len, self.starts)) * self.shape[-1] // self.channels
 
     @property
     def channels(self) -> int:
-        """That a window spans."""
+        """Return the number of channels that a window spans."""
         return self.shape[-1] if self.joint else 1
 
     @property
     def dims(self) -> int:
-        """Values of a window."""
+        """Return the number of values of a window."""
         return math.prod(self.window) * self.channels
 
     def cut(self, array: Floats) -> Floats:
-        """(N, D) the windows, row by row, those of the channels side by side, as exact as the
-        array.
+        """Return the windows (N, D), row by row, those of the channels side by side, in the
+        precision of the array.
         """
         axes = tuple(range(len(self.window)))
         views = np.lib.stride_tricks.sliding_window_view(array, self.window, axes)
         return views[np.ix_(*self.starts)].reshape(self.rows, self.dims)
 
     def merge(self, rows: Floats, profile: Floats) -> NDArray[np.float64]:
-        """The weighted mean of the windows that cover each value; the profile has the shape of a
-        window.
+        """Return the weighted mean of the windows that cover each value; the profile has the shape
+        of a window.
         """
         windows = rows.reshape(*map(len, self.starts), self.shape[-1], *self.window)
         total, weight = np.zeros(self.shape), np.zeros(self.shape[:-1])
@@ -102,7 +103,7 @@ class Grid:
 
 
 def profile(window: tuple[int, ...], merge: str) -> NDArray[np.float64]:
-    """How much each value of a window weighs: all alike, or a Gaussian with a deviation of a
+    """Return the weight of each value of a window: all equal, or a Gaussian with a deviation of a
     quarter of each side.
     """
     if merge == "mean":
@@ -113,7 +114,7 @@ def profile(window: tuple[int, ...], merge: str) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Patches:
-    """The windows of one array in the units a model is trained in."""
+    """The windows of one array, in the units a model is trained in."""
 
     grid: Grid
     profile: NDArray[np.float64]
@@ -128,10 +129,10 @@ class Patches:
 
     @classmethod
     def of(cls, array: Floats, config: PatchData) -> "Patches":
-        """The windows of an array, scaled and levelled as the configuration asks, in double
-        precision until then.
+        """Return the windows of an array, scaled and levelled as the configuration asks. All is
+        computed in double precision.
 
-        A window of which nothing was observed has the level of the whole array.
+        A window without observed values takes the mean of the whole array.
         """
         channels = array.shape[-1]
         array = distinct(array.astype(np.float64))
@@ -159,7 +160,7 @@ class Patches:
         )
 
     def merged(self, rows: Array) -> NDArray[np.float64]:
-        """The array of rows in the model's units."""
+        """Return the array of rows in the model's units."""
         level = np.broadcast_to(self.shift, rows.shape)
         array = self.grid.merge(rows, self.profile) * self.scale + self.grid.merge(
             level, self.profile
@@ -167,7 +168,7 @@ class Patches:
         return array.repeat(self.copies, -1)
 
     def dataset(self, name: str, config: PatchData) -> Dataset:
-        """The rows as data to train on; the bound is watched on the same rows."""
+        """Return the rows as a dataset. The same rows validate and test."""
         how = {
             key: value for key, value in asdict(config).items() if key not in WORSENING
         }  # the rows have it
@@ -179,10 +180,10 @@ class Patches:
 
 
 def distinct(array: Floats) -> Floats:
-    """The first channel alone where all repeat it, as those of a grey picture kept in colours; else
-    the array.
+    """Return only the first channel if all channels repeat it, as in a grey picture stored in
+    colour; otherwise the array.
 
-    Together they would count each value's noise several times, as if it were certain.
+    Repeated channels would count each value's noise several times, as if it were certain.
     """
     first = array[..., :1]
     return (
@@ -193,7 +194,7 @@ def distinct(array: Floats) -> Floats:
 
 
 def open_patches(config: PatchData) -> Dataset:
-    """The windows of the file that a configuration names, made worse as it asks."""
+    """Return the windows of the file that a configuration names, corrupted as it asks."""
     given = corrupt(read_source(config), config)
     refuse_constant(given.values, Path(config.path).name)
     return Patches.of(given.values, config).dataset(Path(config.path).name, config)

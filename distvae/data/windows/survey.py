@@ -1,4 +1,4 @@
-"""What `distvae data check` reports on one picture or sound."""
+"""The report of `distvae data check` on one picture or sound."""
 
 from pathlib import Path
 
