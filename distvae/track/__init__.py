@@ -1,8 +1,7 @@
-"""What is remembered of runs and sweeps in MLflow, and the only part that touches it.
+"""Records of runs and sweeps in MLflow. This is the only room that imports it.
 
-Recording is a courtesy: whatever goes wrong here is said in a sentence, and never reaches training.
-What there is to tell is written into the folder of the run or sweep first, and stays there until
-MLflow has it.
+Recording never disturbs training: whatever goes wrong here is reported in a sentence. Everything to
+record is first written into the folder of the run or sweep, and stays there until MLflow has it.
 """
 
 from distvae.track.relay import Relay

@@ -1,40 +1,67 @@
-"""What a folder has to tell of its run or sweep, on disk whether MLflow has it or not."""
+"""The journal of a run or sweep: everything to record, on disk until MLflow has it."""
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack, cast
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 
 LINES = "mlflow.jsonl"
-"""The file of a folder with what there is to tell, one entry a line. Who tells adds to it, who
-sends reads it.
-"""
+"""The file of a folder with its entries, one a line. Trackers append to it, and senders read it."""
 HEAD = "mlflow.json"
-"""The file of a folder that remembers which record belongs to it, what that begins with, and how
-far it has come.
-"""
-Entry = dict[str, Any]
+"""The file of a folder that says which record belongs to it and how many entries were sent."""
+
+Entry = TypedDict(
+    "Entry",
+    {
+        "is": str,
+        "when": int,
+        "step": int,
+        "values": Mapping[str, float],
+        "paths": list[str],
+        "below": str,
+        "path": str,
+        "name": str,
+        "folder": str,
+        "status": str,
+    },
+    total=False,
+)
+"""An entry of a journal. The key `is` says of which kind, and the kind which keys there are."""
+
+
+class Head(TypedDict, total=False):
+    """The first facts about a record, and once it exists its id and what was sent."""
+
+    experiment: str
+    name: str
+    parent: str | None
+    began: int
+    tags: dict[str, str]
+    params: dict[str, str]
+    id: str
+    store: str
+    told: int
+    """Bytes of the entries that were sent."""
+    model: str
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The two files of a folder. One process may add lines while another, elsewhere, sends them."""
+    """The two files of a folder. One process may append entries while another sends them."""
 
     folder: Path
 
-    def head(self) -> Entry:
-        """What the record begins with, and once it exists its id and how many bytes of the lines it
-        has.
-        """
+    def head(self) -> Head:
+        """Return the head, or {} if nothing was written yet."""
         file = self.folder / HEAD
         try:
-            return dict(json.loads(file.read_bytes()))
+            return cast(Head, dict(json.loads(file.read_bytes())))
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError) as error:
@@ -43,58 +70,59 @@ class Journal:
                 f" {LINES} a new record begins"
             ) from error
 
-    def write_head(self, head: Entry) -> None:
-        """Keep the head; it replaces the one before."""
+    def write_head(self, head: Head) -> None:
+        """Write the head, replacing the one before."""
         Folder(self.folder).write(HEAD, json.dumps(head, indent=1).encode())
 
-    def update_head(self, **facts: Any) -> None:
-        """Add to the head; a folder that is gone is not made again for it."""
-        head = self.head() | facts
+    def update_head(self, **facts: Unpack[Head]) -> None:
+        """Add facts to the head, unless the folder was deleted."""
+        head: Head = {**self.head(), **facts}
         if self.folder.is_dir():
             self.write_head(head)
 
     def append(self, entry: Entry) -> None:
-        """One thing more to tell."""
-        cut_short = self._ends_amid_a_line()
-        Folder(self.folder).append(LINES, b"\n" * cut_short + json.dumps(entry).encode() + b"\n")
+        """Append an entry, after ending a line that was cut short."""
+        newline = b"\n" if self._ends_amid_a_line() else b""
+        Folder(self.folder).append(LINES, newline + json.dumps(entry).encode() + b"\n")
 
     def pending(self) -> list[Entry]:
-        """What is still to be told."""
-        return [entry for entry, _ in self._waiting()]
+        """Return the entries that were not sent yet."""
+        return [entry for entry, _ in self._pending_with_ends()]
 
     def mark_sent(self, count: int) -> None:
-        """Count the first entries that wait as told."""
+        """Mark the first `count` pending entries as sent."""
         if count:
-            self.update_head(told=self._waiting()[count - 1][1])
+            _, end = self._pending_with_ends()[count - 1]
+            self.update_head(told=end)
 
-    def mark_unsent(self, lost: Callable[[Entry], bool]) -> None:
-        """What was told and is lost waits again, with all that came after it."""
-        told, begin = self._told(), 0
+    def mark_unsent(self, is_lost: Callable[[Entry], bool]) -> None:
+        """Mark the first lost entry as pending again, with all that came after it."""
+        sent, start = self._sent_bytes(), 0
         for entry, end in self._entries(0):
-            if end > told:
+            if end > sent:
                 return
-            if lost(entry):
-                self.update_head(told=begin)
+            if is_lost(entry):
+                self.update_head(told=start)
                 return
-            begin = end
+            start = end
 
-    def _told(self) -> int:
-        """How many bytes of the lines were told."""
+    def _sent_bytes(self) -> int:
         return int(self.head().get("told", 0))
 
-    def _waiting(self) -> list[tuple[Entry, int]]:
-        """The entries that are still to be told, each with where its line ends."""
-        return list(self._entries(self._told()))
+    def _pending_with_ends(self) -> list[tuple[Entry, int]]:
+        """Return the pending entries, each with the position where its line ends."""
+        return list(self._entries(self._sent_bytes()))
 
-    def _entries(self, begin: int) -> Iterator[tuple[Entry, int]]:
-        """The entries from some byte on, each with where its line ends; what was cut short is
-        none.
+    def _entries(self, start: int) -> Iterator[tuple[Entry, int]]:
+        """Yield the entries from a byte on, each with the position where its line ends.
+
+        A line that was cut short is skipped.
         """
-        file, end = self.folder / LINES, begin
+        file, end = self.folder / LINES, start
         if not file.exists():
             return
         with file.open("rb") as lines:
-            lines.seek(begin)
+            lines.seek(start)
             for line in lines:
                 end += len(line)
                 if line.endswith(b"\n"):
@@ -102,7 +130,7 @@ class Journal:
                         yield json.loads(line), end
 
     def _ends_amid_a_line(self) -> bool:
-        """Whether a full disk or a crash left half a line."""
+        """Return whether a full disk or a crash left half a line."""
         file = self.folder / LINES
         if not file.exists() or not file.stat().st_size:
             return False
@@ -112,28 +140,29 @@ class Journal:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While no other process sends what this folder tells; one that does may ask again.
+        """Keep other processes from sending this journal. The same process may enter again.
 
-        Who wants to be alone with a sweep and a trial of it asks for the sweep first.
+        To lock a sweep and one of its trials, lock the sweep first.
         """
         from filelock import FileLock
 
-        folder = self.folder.resolve(strict=True)  # the lock would make one that is gone
+        folder = self.folder.resolve(strict=True)  # a lock would create a folder that is gone
         with FileLock(folder / f".{HEAD}.lock", is_singleton=True):
             yield
 
 
-def unsent_folders(root: Path, damaged: Callable[[Path, Exception], None]) -> list[Path]:
-    """The folders below a folder of which MLflow does not have everything; those that cannot be
-    read are passed on.
+def unsent_folders(root: Path, on_damage: Callable[[Path, Exception], None]) -> list[Path]:
+    """Return the folders below a root that have pending entries.
+
+    A folder that cannot be read is passed to `on_damage`.
     """
     found = []
-    for name, _, files in os.walk(root):  # which leaves out what vanishes meanwhile
+    for name, _, files in os.walk(root):  # which skips folders that vanish meanwhile
         try:
             if LINES in files and Journal(Path(name)).pending():
                 found.append(Path(name))
         except FileNotFoundError:
             continue
         except (Refusal, OSError) as error:
-            damaged(Path(name), error)
+            on_damage(Path(name), error)
     return sorted(found)

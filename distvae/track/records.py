@@ -1,22 +1,24 @@
-"""Runs and sweeps by what MLflow knows of them: lists, and folders by id, name, or
-`best:METRIC@SWEEP`.
-"""
+"""List the records of runs and sweeps, and find folders by id, name, or `best:METRIC@SWEEP`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from distvae.files.refusal import Refusal, nearest
 from distvae.track.journal import Journal
 from distvae.track.store import Store, error_summary, without_secrets
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.store.entities import PagedList
+
 Kind = Literal["run", "sweep", "trial"]
 BEST = "best:"
 SHORT = 8  # characters of an id that are shown
-LEAST = 4  # and that may stand for it
-AMBIGUOUS = 5  # of those an ambiguous name may mean, so many are named
+MIN_PREFIX = 4  # characters of an id that may stand for it
+MAX_NAMED = 5  # records that a message about an ambiguous name lists
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Record:
     began: float
     """Seconds since 1970."""
     seconds: float | None
-    """None: it goes on, or nobody could say how it ended."""
+    """None while it goes on, and if its end is unknown."""
     folder: Path
     parent: str | None
     metrics: dict[str, float]
@@ -42,33 +44,35 @@ class Record:
 def list_records(
     store: Store, where: str = "", kinds: Sequence[Kind] = ("run", "sweep", "trial")
 ) -> list[Record]:
-    """Everything there is, the latest first; `where` is a filter in MLflow's own words."""
+    """Return all records, the latest first. `where` is a filter in MLflow's syntax."""
     from mlflow.exceptions import MlflowException
 
     client = store.open_client()
-    names = {found.experiment_id: found.name for found in _all(client.search_experiments)}
+    experiments = {}
+    for experiment in _all_pages(client.search_experiments):
+        experiments[experiment.experiment_id] = experiment.name
     try:
-        found = _all(client.search_runs, list(names), where) if names else []
+        runs = _all_pages(client.search_runs, list(experiments), where) if experiments else []
     except MlflowException as error:
         raise Refusal(f"--where: {error_summary(error)}") from error
-    known = [
-        _record(run, names[run.info.experiment_id])
-        for run in found
-        if run.data.tags.get("kind") in kinds
-    ]
-    return sorted(known, key=lambda record: record.began, reverse=True)
+    found = []
+    for run in runs:
+        if run.data.tags.get("kind") in kinds:
+            found.append(_record(run, experiments[run.info.experiment_id]))
+    return sorted(found, key=lambda record: record.began, reverse=True)
 
 
-def _all(search: Any, *what: Any) -> list[Any]:
-    found, page = [], None
+def _all_pages(search: "Callable[..., PagedList[Run]]", *arguments: object) -> "list[Run]":
+    found, token = [], None
     while True:
-        part = search(*what, page_token=page)
-        found += part
-        if not (page := part.token):
+        page = search(*arguments, page_token=token)
+        found += page
+        token = page.token
+        if not token:
             return found
 
 
-def _record(run: Any, experiment: str) -> Record:
+def _record(run: "Run", experiment: str) -> Record:
     info, data = run.info, run.data
     return Record(
         id=info.run_id,
@@ -87,74 +91,76 @@ def _record(run: Any, experiment: str) -> Record:
 
 
 def find_folder(text: str, store: Store) -> Path:
-    """The folder of a run or sweep: itself, or by its id, how that begins, its name, or as the best
-    of a sweep.
+    """Return the folder of a run or sweep.
 
-    A run whose folder is elsewhere is fetched.
+    It is given by its path, its id or the beginning of it, its name, or as the best of a sweep. A
+    run whose folder is on another machine is downloaded.
     """
     if Path(text).is_dir():
         return Path(text)
-    if not text.startswith(BEST) and store.file is not None and not store.file.is_file():
+    if text.startswith(BEST):
+        record = _find_best(text, store)
+    elif store.file is not None and not store.file.is_file():
         raise Refusal(
             f"{text}: no such folder; the folder of a run, or the name or id of a recorded one"
             " expected"
         )
-    found = _best(text, store) if text.startswith(BEST) else _find(text, list_records(store))
-    return found.folder if _holds(found.folder, found, store) else _fetched(found, store, text)
+    else:
+        record = _find(text, list_records(store))
+    return record.folder if _has_folder(record, store) else _download(record, store, text)
 
 
-def _holds(folder: Path, record: Record, store: Store) -> bool:
-    """Whether a folder is here, and is not that of a later run which this store knows by another
-    record.
-    """
-    head = Journal(folder).head() if folder.is_dir() else {}
-    later = head.get("store") == without_secrets(store.uri) and head.get("id") not in (
-        None,
-        record.id,
-    )
-    return folder.is_dir() and not later
+def _has_folder(record: Record, store: Store) -> bool:
+    """Return whether the folder of a record exists, and was not replaced by that of a later run."""
+    if not record.folder.is_dir():
+        return False
+    head = Journal(record.folder).head()
+    is_other = head.get("id") not in (None, record.id)
+    return not (is_other and head.get("store") == without_secrets(store.uri))
 
 
-def _fetched(found: Record, store: Store, text: str) -> Path:
-    """What MLflow has of a run as a folder of this machine; of a sweep it has no more than the
-    results.
-    """
+def _download(record: Record, store: Store, text: str) -> Path:
+    """Return a folder with what MLflow has of a run. It has only the results of a sweep."""
     from distvae.track.download import download_run
 
-    there = "holds a later run" if found.folder.is_dir() else "is not on this machine"
-    gone = f"{text}: its folder {found.folder} {there}"
-    if found.kind == "sweep":
+    problem = "holds a later run" if record.folder.is_dir() else "is not on this machine"
+    message = f"{text}: its folder {record.folder} {problem}"
+    if record.kind == "sweep":
         raise Refusal(
-            f"{gone}, and of a sweep MLflow keeps results and the report alone; the folder itself"
-            " expected"
+            f"{message}, and of a sweep MLflow keeps results and the report alone; the folder"
+            " itself expected"
         )
     try:
-        folder = download_run(found.id, store)
+        folder = download_run(record.id, store)
     except Refusal as refusal:
-        raise Refusal(f"{gone}, and {refusal}") from refusal
-    print(f"{gone}; what MLflow has of it is in {folder}", file=sys.stderr)
+        raise Refusal(f"{message}, and {refusal}") from refusal
+    print(f"{message}; what MLflow has of it is in {folder}", file=sys.stderr)
     return folder
 
 
 def _find(text: str, known: Sequence[Record]) -> Record:
-    fitting = [r for r in known if r.id == text or (len(text) >= LEAST and r.id.startswith(text))]
-    fitting = fitting or [record for record in known if record.name == text]
-    fitting = [
-        record for record in fitting if record.folder.is_dir()
-    ] or fitting  # a folder replaced leaves its record
-    folders = {record.folder for record in fitting}
-    if len(folders) > 1:
-        told = ", ".join(f"{r.id[:SHORT]} ({r.kind} in {r.folder})" for r in fitting[:AMBIGUOUS])
-        raise Refusal(f"{text}: {len(fitting)} records have that name: {told}; an id expected")
-    if not fitting:
+    """Return the record of an id, the beginning of one, or a name."""
+    found = [record for record in known if _has_id(record, text)]
+    found = found or [record for record in known if record.name == text]
+    # a folder that was replaced leaves its record behind
+    found = [record for record in found if record.folder.is_dir()] or found
+    if len({record.folder for record in found}) > 1:
+        listed = ", ".join(f"{r.id[:SHORT]} ({r.kind} in {r.folder})" for r in found[:MAX_NAMED])
+        raise Refusal(f"{text}: {len(found)} records have that name: {listed}; an id expected")
+    if not found:
         names = {record.name for record in known if record.kind != "trial"}
         raise Refusal(
             f"{text}: no such folder, and no record of that name or id; {nearest(text, names)}"
         )
-    return fitting[0]
+    return found[0]
 
 
-def _best(text: str, store: Store) -> Record:
+def _has_id(record: Record, text: str) -> bool:
+    return record.id == text or (len(text) >= MIN_PREFIX and record.id.startswith(text))
+
+
+def _find_best(text: str, store: Store) -> Record:
+    """Return the best trial for `best:METRIC@SWEEP`."""
     metric, at, name = text.removeprefix(BEST).partition("@")
     if not (metric and at and name):
         raise Refusal(f"{text}: best:METRIC@SWEEP expected, such as best:pesq_wb@speech")
@@ -165,37 +171,39 @@ def _best(text: str, store: Store) -> Record:
         raise Refusal(
             f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, metrics)}"
         )
-    if not (trials := rank_trials(sweep, known, metric)):
+    trials = rank_trials(sweep, known, metric)
+    if not trials:
         raise Refusal(f"{text}: {sweep.name} has no trial with {metric}")
     return trials[0]
 
 
 def rank_trials(sweep: Record, known: Sequence[Record], metric: str | None = None) -> list[Record]:
-    """The trials of a sweep that have a metric, by default the one that it was ranked by first."""
-    metric = metric or next(iter(sweep_metrics(sweep)))
+    """Return the trials of a sweep that have a metric, the best first.
+
+    The default is the first metric that the sweep was ranked by.
+    """
+    metrics = sweep_metrics(sweep)
+    metric = metric or next(iter(metrics))
     trials = [record for record in known if record.parent == sweep.id and metric in record.metrics]
-    return sorted(
-        trials,
-        key=lambda record: record.metrics[metric],
-        reverse=sweep_metrics(sweep)[metric] == "max",
-    )
+    larger_is_better = metrics[metric] == "max"
+    return sorted(trials, key=lambda record: record.metrics[metric], reverse=larger_is_better)
 
 
 def find_sweep(text: str, known: Sequence[Record]) -> Record:
-    """The sweep of a name, an id or a folder."""
+    """Return the sweep of a name, an id or a folder."""
     sweeps = [record for record in known if record.kind == "sweep"]
-    here = [
-        record
-        for record in sweeps
-        if Path(text).is_dir() and record.folder == Path(text).absolute()
-    ]
-    return here[0] if here else _find(text, sweeps)
+    if Path(text).is_dir():
+        for record in sweeps:
+            if record.folder == Path(text).absolute():
+                return record
+    return _find(text, sweeps)
 
 
 def sweep_metrics(sweep: Record) -> dict[str, str]:
-    """What a sweep was ranked by."""
-    return {
-        name.removeprefix("metric."): v
-        for name, v in sweep.params.items()
-        if name.startswith("metric.")
-    }
+    """Return the metrics that a sweep was ranked by, each with `min` or `max`."""
+    prefix = "metric."
+    metrics = {}
+    for name, direction in sweep.params.items():
+        if name.startswith(prefix):
+            metrics[name.removeprefix(prefix)] = direction
+    return metrics

@@ -1,5 +1,6 @@
-"""Sends what the processes of a sweep wrote down: these run anywhere and tell folders, one process
-tells MLflow.
+"""Send the journals of a sweep to MLflow, from one process.
+
+The trials run anywhere and write journals into their folders.
 """
 
 import sys
@@ -7,7 +8,7 @@ import threading
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from distvae.files.refusal import Refusal
 from distvae.track.journal import LINES, unsent_folders
@@ -15,11 +16,12 @@ from distvae.track.retries import Retries
 from distvae.track.sender import Sender
 from distvae.track.store import Store, error_summary, without_secrets
 
-GATHERING = 0.5  # seconds in which there may be more news
+INTERVAL = 0.5
+"""Seconds between two rounds of sending."""
 
 
 class Relay:
-    """Sends, in a thread of its own, what folders below one have to tell; on leaving, all of it."""
+    """A thread that sends the journals below a folder. On leaving it sends all of them."""
 
     def __init__(self, store: Store, root: Path) -> None:
         self.store, self.root = store, root
@@ -35,7 +37,7 @@ class Relay:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to send."""
+        """Start to send."""
         self._thread.start()
         return self
 
@@ -45,52 +47,50 @@ class Relay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Send what is left, also of processes that ended long ago."""
+        """Send what is left, also by processes that ended long ago."""
         self._over.set()
         self._thread.join()
         self._send(self.root)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles whom it calls back, never to read it, and a thread cannot be."""
+    def __getstate__(self) -> dict[str, object]:
+        """Return nothing. Tune pickles its callbacks without reading them back."""
         return {}
 
     def notify(self, folder: Path) -> None:
-        """There is something new in a folder, or below it."""
+        """Send soon what is new in a folder, or below it."""
         with self._lock:
             self._changed.add(folder)
 
     def _run(self) -> None:
-        while not self._over.wait(GATHERING):
+        while not self._over.wait(INTERVAL):
             with self._lock:
                 changed, self._changed = sorted(self._changed), set()
-            for place in changed:
+            for folder in changed:
                 if self._retries.resting or self._over.is_set():
-                    self.notify(place)
+                    self.notify(folder)
                 else:
-                    self._send(place)
+                    self._send(folder)
 
-    def _send(self, place: Path) -> None:
-        """All that a folder and those below it have to tell, until MLflow does not take it."""
-        for folder in unsent_folders(place, self._left_out):
-            if not self._retries.attempt(partial(self._tell, folder)):
-                self.notify(place)
+    def _send(self, root: Path) -> None:
+        """Send the journals of a folder and of those below it, until MLflow fails."""
+        for folder in unsent_folders(root, self._report_damage):
+            if not self._retries.attempt(partial(self._send_one, folder)):
+                self.notify(root)
                 return
 
-    def _tell(self, folder: Path) -> None:
-        """What a folder has to tell, unless it is gone or damaged, which says nothing of MLflow."""
+    def _send_one(self, folder: Path) -> None:
+        """Send a journal. A deleted or damaged one is no failure of MLflow."""
         try:
             self._senders.setdefault(folder, Sender(self.store, folder)).send()
         except Refusal as refusal:
-            self._left_out(folder, refusal)
+            self._report_damage(folder, refusal)
         except Exception:
             if (folder / LINES).exists():
                 raise
 
-    def _left_out(self, folder: Path, error: Exception) -> None:
-        """Say once what is wrong with a folder; the others go on."""
+    def _report_damage(self, folder: Path, error: Exception) -> None:
+        """Print once what is wrong with a folder. The others go on."""
         if (folder / LINES).exists() and folder not in self._damaged:
-            print(
-                f"{folder}: MLflow lacks what it has to tell: {error_summary(error)}",
-                file=sys.stderr,
-            )
+            reason = error_summary(error)
+            print(f"{folder}: MLflow lacks what it has to tell: {reason}", file=sys.stderr)
             self._damaged.add(folder)

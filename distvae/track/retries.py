@@ -1,4 +1,4 @@
-"""With a store that fails: it is asked again after a while, and what is wrong is said once."""
+"""Retry a store that fails after a pause, and report each failure once."""
 
 import sys
 import time
@@ -6,36 +6,39 @@ from collections.abc import Callable
 
 from distvae.track.store import error_summary
 
-REST = 20  # a store that failed is asked again after so many times what that took
+PAUSE = 20
+"""The pause after a failure, as a multiple of the time that the attempt took."""
 
 
 class Retries:
-    """Tries, of which none raises."""
+    """Attempts that never raise. The first failure is printed, and the first success after it."""
 
-    def __init__(self, failed: str, kept: str, well: str) -> None:
-        self.failed, self.kept, self.well = failed, kept, well
+    def __init__(self, failure: str, consequence: str, recovery: str) -> None:
+        self.failure, self.consequence, self.recovery = failure, consequence, recovery
         self.failing = False
-        """Whether the last try failed."""
-        self._again = 0.0
+        """Whether the last attempt failed."""
+        self._next_attempt = 0.0
 
     @property
     def resting(self) -> bool:
-        """Whether it is too soon to try again."""
-        return time.monotonic() < self._again
+        """Whether it is too soon for another attempt."""
+        return time.monotonic() < self._next_attempt
 
     def attempt(self, action: Callable[[], object]) -> bool:
-        """Whether that went well; the first failure is said, and the first success after it."""
-        began = time.monotonic()
+        """Run an action, and return whether it succeeded."""
+        start = time.monotonic()
         try:
             action()
         except Exception as error:
-            self._again = time.monotonic() + REST * (time.monotonic() - began)
+            now = time.monotonic()
+            self._next_attempt = now + PAUSE * (now - start)
             if not self.failing:
-                print(f"{self.failed}: {error_summary(error)}. {self.kept}", file=sys.stderr)
+                reason = error_summary(error)
+                print(f"{self.failure}: {reason}. {self.consequence}", file=sys.stderr)
             self.failing = True
             return False
-        self._again = 0.0
+        self._next_attempt = 0.0
         if self.failing:
-            print(self.well, file=sys.stderr)
+            print(self.recovery, file=sys.stderr)
         self.failing = False
         return True

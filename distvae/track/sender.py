@@ -1,5 +1,6 @@
-"""From the journal of a folder to MLflow: everything once, in order, and what fails stays in the
-journal.
+"""Send the journal of a folder to MLflow: every entry once, in order.
+
+An entry that fails stays in the journal.
 """
 
 import json
@@ -8,83 +9,96 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from distvae.files.refusal import Refusal
-from distvae.track.journal import HEAD, LINES, Entry, Journal
+from distvae.track.journal import HEAD, LINES, Entry, Head, Journal
 from distvae.track.served import pack
 from distvae.track.store import Store, without_secrets
 
-BATCH = 1000  # metrics that MLflow takes at once
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Metric
+
+    from distvae.train.documents import RunInfo
+
+METRICS_AT_ONCE = 1000
+"""Metrics that MLflow takes in one request."""
+PARAMS_AT_ONCE = 100
+"""Parameters that MLflow takes in one request."""
 EPOCH = "epoch"
-"""The figure that MLflow is given last of an epoch: where it has this, it has the others."""
+"""The figure of an epoch that is sent last. If MLflow has it, it has the others."""
 ALIAS = "best"
-"""How the registry calls the best run of a sweep."""
+"""The registry's alias for the best run of a sweep."""
 AFTERWARDS = ("report",)
-"""What may be told of a run or sweep that has ended, without its going on."""
+"""Kinds of entries that may follow the end of a run or sweep without making it run again."""
 
 
 class Sender:
-    """Tells MLflow what a folder has to tell."""
+    """A connection that sends the journal of a folder to MLflow."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder, self.journal = store, folder, Journal(folder)
         self.id: str | None = None
-        self._client: Any = None
-        self._had: set[int] = set()
-        """The epochs that the record has."""
+        self._client: MlflowClient | None = None
+        self._logged_epochs: set[int] = set()
+
+    @property
+    def client(self) -> "MlflowClient":
+        """The client, once a record exists."""
+        assert self._client is not None
+        return self._client
 
     def send(self) -> str:
-        """Send everything; the id of the record."""
-        fresh = self._client is None
-        with self._alone() as record:
-            count, pending = 0, self.journal.pending()
-            if fresh and any(entry["is"] not in AFTERWARDS for entry in pending):
-                self._client.update_run(record, "RUNNING")
+        """Send all pending entries, and return the id of the record."""
+        is_first = self._client is None
+        with self._locked_record() as record:
+            sent, pending = 0, self.journal.pending()
+            if is_first and any(entry["is"] not in AFTERWARDS for entry in pending):
+                self.client.update_run(record, "RUNNING")
             try:
-                for _, group in groupby(pending, lambda entry: entry["is"]):
+                for kind, group in groupby(pending, lambda entry: entry["is"]):
                     entries = list(group)
-                    HOW[entries[0]["is"]](self, entries)
-                    count += len(entries)
+                    HANDLERS[kind](self, entries)
+                    sent += len(entries)
             finally:
-                self.journal.mark_sent(count)
+                self.journal.mark_sent(sent)
         return record
 
     def create_record(self) -> str:
-        """The id of the record, which exists from now on."""
-        with self._alone() as record:
+        """Create the record if it does not exist, and return its id."""
+        with self._locked_record() as record:
             return record
 
     @contextmanager
-    def _alone(self) -> Iterator[str]:
-        """The record, while no other process sends; after an error MLflow is asked again what it
-        has.
+    def _locked_record(self) -> Iterator[str]:
+        """Yield the record's id while no other process sends.
+
+        After an error the record is looked up in MLflow again.
         """
         try:
-            parent = None if self._goes_on() else self._parent()
+            parent = None if self._is_connected() else self._parent_record()
             with self.journal.locked():
-                self.id = self._record(parent)
+                self.id = self._find_or_create(parent)
                 yield self.id
         except BaseException:
             self._client = None
             raise
 
-    def _goes_on(self) -> bool:
-        """Whether this is the record that the folder has had since the last time."""
+    def _is_connected(self) -> bool:
+        """Return whether the folder still has the record that was used last."""
         return self._client is not None and self.journal.head().get("id") == self.id
 
-    def _parent(self) -> str | None:
-        """The record of the sweep that this is a trial of, which exists from now on."""
+    def _parent_record(self) -> str | None:
+        """Return the record of the sweep that this trial belongs to. Create it if necessary."""
         folder = self.journal.head().get("parent")
-        return (
-            Sender(self.store, Path(folder)).create_record()
-            if folder and Journal(Path(folder)).head()
-            else None
-        )
+        if not folder or not Journal(Path(folder)).head():
+            return None
+        return Sender(self.store, Path(folder)).create_record()
 
-    def _record(self, parent: str | None) -> str:
-        """The record that the folder remembers, if this store has it; else a new one."""
-        if self.id and self._goes_on():
+    def _find_or_create(self, parent: str | None) -> str:
+        """Return the record that the folder names, if this store has it, or a new one."""
+        if self.id and self._is_connected():
             return self.id
         head = self.journal.head()
         if "experiment" not in head:
@@ -92,121 +106,125 @@ class Sender:
                 f"{self.folder / HEAD}: missing; without {LINES} beside it a new record begins"
             )
         client, experiment = self.store.connect(head["experiment"])
-        if self._knows(client, head.get("id")):
-            record = str(head["id"])
-            self.journal.mark_unsent(
-                lambda entry: _ends_an_epoch(entry) and entry["step"] not in self._had
-            )
+        record = head.get("id")
+        if record is not None and self._exists(client, record):
+            self.journal.mark_unsent(self._is_lost)
         else:
-            self._had = set()
+            self._logged_epochs = set()
             record = self._create(client, experiment, head, parent)
         self._client = client
         return record
 
-    def _knows(self, client: Any, record: str | None) -> bool:
+    def _is_lost(self, entry: Entry) -> bool:
+        """Return whether an entry ends an epoch that MLflow does not have."""
+        return _ends_an_epoch(entry) and entry["step"] not in self._logged_epochs
+
+    def _exists(self, client: "MlflowClient", record: str) -> bool:
+        """Return whether MLflow has a record. Remember the epochs that it has."""
         from mlflow.exceptions import MlflowException
 
         try:
-            if record is None:
-                return False
             if client.get_run(record).info.lifecycle_stage == "deleted":
                 return False
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
-        self._had = {int(metric.step) for metric in client.get_metric_history(record, "epoch")}
+        history = client.get_metric_history(record, EPOCH)
+        self._logged_epochs = {int(metric.step) for metric in history}
         return True
 
-    def _create(self, client: Any, experiment: str, head: Entry, parent: str | None) -> str:
+    def _create(
+        self, client: "MlflowClient", experiment: str, head: Head, parent: str | None
+    ) -> str:
         from mlflow.entities import Param
 
-        tags = head["tags"] | _provenance(self.folder)
+        info = _run_info(self.folder)
+        tags = head["tags"] | _provenance_tags(info)
         if parent:
             tags["mlflow.parentRunId"] = parent
-        record = str(client.create_run(experiment, head["began"], tags, head["name"]).info.run_id)
+        run = client.create_run(experiment, head["began"], tags, head["name"])
+        record = str(run.info.run_id)
         params = [Param(name, str(value)) for name, value in head["params"].items()]
-        for start in range(0, len(params), 100):  # as many as MLflow takes at once
-            client.log_batch(record, params=params[start : start + 100])
-        if inputs := _inputs(self.folder, head["params"]):
-            client.log_inputs(record, inputs)
+        for start in range(0, len(params), PARAMS_AT_ONCE):
+            client.log_batch(record, params=params[start : start + PARAMS_AT_ONCE])
+        if info:
+            client.log_inputs(record, [_dataset_input(info, head["params"])])
         self.journal.update_head(id=record, store=without_secrets(self.store.uri), told=0)
         return record
 
     def metrics(self, entries: Sequence[Entry]) -> None:
-        """Figures of epochs, each epoch once, and of evaluations."""
-        from mlflow.entities import Metric
-
-        told: list[Any] = []
+        """Send figures of epochs, each epoch once, and of evaluations."""
+        metrics: list[Metric] = []
         for entry in entries:
             if _ends_an_epoch(entry):
-                if entry["step"] in self._had:
+                if entry["step"] in self._logged_epochs:
                     continue
-                self._had.add(entry["step"])
-            values = sorted(entry["values"].items(), key=lambda named: named[0] == EPOCH)
-            told += [Metric(name, value, entry["when"], entry["step"]) for name, value in values]
-        for start in range(0, len(told), BATCH):
-            self._client.log_batch(self.id, told[start : start + BATCH])
+                self._logged_epochs.add(entry["step"])
+            metrics += _to_metrics(entry)
+        for start in range(0, len(metrics), METRICS_AT_ONCE):
+            self.client.log_batch(self.id, metrics[start : start + METRICS_AT_ONCE])
 
     def files(self, entries: Sequence[Entry]) -> None:
-        """Files of the folder, by their paths in it, that are still there."""
+        """Send files of the folder that still exist."""
         for entry in entries:
             for path in entry["paths"]:
                 if (self.folder / path).is_file():
-                    self._client.log_artifact(self.id, str(self.folder / path), entry["below"])
+                    self.client.log_artifact(self.id, str(self.folder / path), entry["below"])
 
     def report(self, entries: Sequence[Entry]) -> None:
-        """The page about the folder as it is now, if it is still there."""
+        """Send the report as it is now, if it still exists."""
         page = self.folder / entries[-1]["path"]
         if page.is_file():
-            self._client.log_artifact(self.id, str(page), "report")
+            self.client.log_artifact(self.id, str(page), "report")
 
     def model(self, entries: Sequence[Entry]) -> None:
-        """The trained model, as `mlflow.pyfunc.load_model` opens it, which holds all that a run
-        folder needs.
+        """Send the trained model as `mlflow.pyfunc.load_model` opens it.
+
+        It holds everything that a run folder needs.
         """
         from mlflow.entities import LoggedModelOutput
 
         kind = str(self.journal.head()["params"].get("model.kind", "model"))
-        experiment = self._client.get_run(self.id).info.experiment_id
-        made = self._client.create_logged_model(experiment, kind, source_run_id=self.id)
+        experiment = self.client.get_run(self.id).info.experiment_id
+        model = self.client.create_logged_model(experiment, kind, source_run_id=self.id)
         with tempfile.TemporaryDirectory() as scratch:
-            self._client.log_model_artifacts(made.model_id, str(pack(self.folder, Path(scratch))))
-        self._client.finalize_logged_model(made.model_id, "READY")
-        self._client.log_outputs(
-            self.id, [LoggedModelOutput(made.model_id, max(self._had, default=0))]
-        )
-        self.journal.update_head(model=made.model_id)
+            packed = pack(self.folder, Path(scratch))
+            self.client.log_model_artifacts(model.model_id, str(packed))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        last_epoch = max(self._logged_epochs, default=0)
+        self.client.log_outputs(self.id, [LoggedModelOutput(model.model_id, last_epoch)])
+        self.journal.update_head(model=model.model_id)
 
     def register(self, entries: Sequence[Entry]) -> None:
-        """The model of a run below this sweep in the registry, under an alias that moves on to
-        it.
-        """
+        """Register the model of a run below this sweep, and move the alias to it."""
         from mlflow.exceptions import MlflowException
 
-        name, best = entries[-1]["name"], Sender(self.store, self.folder / entries[-1]["folder"])
+        name = entries[-1]["name"]
+        best = Sender(self.store, self.folder / entries[-1]["folder"])
         run = best.send()
         try:
-            self._client.create_registered_model(name)
+            self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        known = self._client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
-        version = (
-            known[0].version if known else self._version(name, run, best.journal.head()["model"])
-        )
-        self._client.set_registered_model_alias(name, ALIAS, version)
+        known = self.client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
+        if known:
+            version = known[0].version
+        else:
+            version = self._create_version(name, run, best.journal.head()["model"])
+        self.client.set_registered_model_alias(name, ALIAS, version)
 
-    def _version(self, name: str, run: str, model: str) -> str:
-        source = self._client.get_logged_model(model).artifact_location
-        return str(self._client.create_model_version(name, source, run, model_id=model).version)
+    def _create_version(self, name: str, run: str, model: str) -> str:
+        source = self.client.get_logged_model(model).artifact_location
+        return str(self.client.create_model_version(name, source, run, model_id=model).version)
 
     def end(self, entries: Sequence[Entry]) -> None:
-        """How it ended."""
-        self._client.set_terminated(self.id, entries[-1]["status"], entries[-1]["when"])
+        """Send how the run or sweep ended."""
+        self.client.set_terminated(self.id, entries[-1]["status"], entries[-1]["when"])
 
 
-HOW: Mapping[str, Callable[[Sender, Sequence[Entry]], None]] = {
+HANDLERS: Mapping[str, Callable[[Sender, Sequence[Entry]], None]] = {
     "metrics": Sender.metrics,
     "files": Sender.files,
     "model": Sender.model,
@@ -214,38 +232,45 @@ HOW: Mapping[str, Callable[[Sender, Sequence[Entry]], None]] = {
     "report": Sender.report,
     "end": Sender.end,
 }
+"""The method that sends each kind of entry."""
 
 
 def _ends_an_epoch(entry: Entry) -> bool:
     return entry["is"] == "metrics" and EPOCH in entry["values"]
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def _to_metrics(entry: Entry) -> "list[Metric]":
+    """Return the figures of an entry, the epoch last."""
+    from mlflow.entities import Metric
+
+    values = sorted(entry["values"].items(), key=lambda item: item[0] == EPOCH)
+    return [Metric(name, value, entry["when"], entry["step"]) for name, value in values]
+
+
+def _run_info(folder: Path) -> "RunInfo | None":
+    """Return the facts in run.json, or None in the folder of a sweep."""
     file = folder / "run.json"
-    facts: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
-    return facts
+    return cast("RunInfo", json.loads(file.read_bytes())) if file.exists() else None
 
 
-def _provenance(folder: Path) -> dict[str, str]:
-    """What the run noted of the program and the machine, as tags."""
-    if not (facts := _facts(folder)):
+def _provenance_tags(info: "RunInfo | None") -> dict[str, str]:
+    """Return what a run recorded about the program and the machine, as tags."""
+    if not info:
         return {}
-    groups = {group: facts.get(group) or {} for group in ("versions", "machine")}
-    nested = {
-        f"{group}.{name}": str(value)
-        for group, part in groups.items()
-        for name, value in part.items()
-    }
-    return nested | {"commit": str(facts.get("commit"))}
+    tags = {}
+    for name, version in (info.get("versions") or {}).items():
+        tags[f"versions.{name}"] = str(version)
+    for name, value in (info.get("machine") or {}).items():
+        tags[f"machine.{name}"] = str(value)
+    return tags | {"commit": str(info.get("commit"))}
 
 
-def _inputs(folder: Path, params: Mapping[str, Any]) -> list[Any]:
-    """The data of a run, with its digest."""
+def _dataset_input(info: "RunInfo", params: Mapping[str, str]) -> "DatasetInput":
+    """Return the data of a run, with its digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    if not (facts := _facts(folder)):
-        return []
     source = json.dumps({"uri": str(params.get("data.path", ""))})
-    profile = json.dumps({"rows": facts["rows"], "unit": facts["unit"], "values": facts["dims"]})
-    data = Dataset(facts["data"][:500], facts["data_digest"][:36], "local", source, profile=profile)
-    return [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+    profile = json.dumps({"rows": info["rows"], "unit": info["unit"], "values": info["dims"]})
+    name, digest = info["data"][:500], info["data_digest"][:36]  # the lengths that MLflow allows
+    data = Dataset(name, digest, "local", source, profile=profile)
+    return DatasetInput(data, [InputTag("mlflow.data.context", "training")])

@@ -1,58 +1,61 @@
-"""A logged model as `mlflow.pyfunc.load_model` opens it: weights and configuration are read,
-nothing is unpickled.
+"""A trained model as `mlflow.pyfunc.load_model` opens it. Nothing is unpickled.
+
+Logged models name this module, so it has to keep its name.
 """
 
 import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
     from distvae.train.run import Array, Run
 
-Given = Literal["codes", "reconstruction"]
+Output = Literal["codes", "reconstruction"]
 PACKAGES = ("distvae", "torch", "numpy")
 DATA = "run"
-"""The folder of a logged model that opens as that of a run."""
+"""The folder in a logged model that opens as a run folder."""
 NEEDED = ("run.json", "config.yaml", "best.json")
-"""The files there that say what the weights beside them are."""
+"""The files in it that describe the weights."""
 HISTORY = ("epochs.jsonl", "events.jsonl")
-"""And those that tell how training went."""
+"""The files in it with the history of training."""
 
 
 class Served:
-    """Codes of rows, or what the model makes of them."""
+    """A model that returns the codes of rows, or their reconstruction."""
 
     def __init__(self, run: "Run") -> None:
         self.run = run
 
-    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> "Array":
-        """(N, D) -> (N, H) codes, or with params={"give": "reconstruction"} (N, D)."""
+    def predict(self, rows: ArrayLike, params: dict[str, Output] | None = None) -> "Array":
+        """Return (N, H) codes of (N, D) rows, or with params={"give": "reconstruction"} (N, D)."""
         codes = self.run.encode(np.asarray(rows, np.float32))
-        give: Given = (params or {}).get("give", "codes")
-        return self.run.decode(codes) if give == "reconstruction" else codes
+        output = (params or {}).get("give", "codes")
+        return self.run.decode(codes) if output == "reconstruction" else codes
 
 
 def _load_pyfunc(path: str) -> Served:
-    """What MLflow calls, with the folder of the run."""
+    """Open the folder of a run. MLflow calls this function by its name."""
     from distvae.train.run import Run
 
     return Served(Run.open(path))
 
 
 def pack(run: Path, folder: Path) -> Path:
-    """Fill a folder with a model as MLflow keeps it: the run's weights, settings and history, and
-    what opens them.
-    """
+    """Write a model into a folder as MLflow stores it: weights, settings, history and loader."""
     from mlflow.models import Model
 
     data = folder / DATA
     data.mkdir()
-    told = [run / name for name in HISTORY if (run / name).is_file()]
-    for path in [*sorted(run.glob("best-*")), *(run / name for name in NEEDED), *told]:
+    files = [*sorted(run.glob("best-*")), *(run / name for name in NEEDED)]
+    files += [run / name for name in HISTORY if (run / name).is_file()]
+    for path in files:
         shutil.copy(path, data)
     model = Model(signature=_signature(run))
     model.add_flavor(
@@ -62,14 +65,13 @@ def pack(run: Path, folder: Path) -> Path:
         python_version=platform.python_version(),
     )
     model.save(str(folder / "MLmodel"))
-    (folder / "requirements.txt").write_text(
-        "".join(f"{name}=={version(name)}\n" for name in PACKAGES)
-    )
+    requirements = "".join(f"{name}=={version(name)}\n" for name in PACKAGES)
+    (folder / "requirements.txt").write_text(requirements)
     return folder
 
 
-def _signature(run: Path) -> Any:
-    """What goes in and comes out."""
+def _signature(run: Path) -> "ModelSignature":
+    """Return the shapes of input and output."""
     from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 

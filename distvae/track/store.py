@@ -1,4 +1,4 @@
-"""Where MLflow keeps its records."""
+"""The store of MLflow's records: a server, or a database in the folder of runs."""
 
 import logging
 import os
@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -19,60 +22,57 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password in it
-    # of language models; four processes that wait for them
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the URL may hold a password
+    # jobs are for language models, and would keep four processes waiting
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-
-
+"""Environment variables that keep MLflow quiet and quick to give up."""
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""The tag by which MLflow's pages know that an experiment is about training."""
+"""The tag by which MLflow's pages recognise an experiment about training."""
 
 
 def without_secrets(text: str) -> str:
-    """A URI, or a message that holds some, without user names, passwords and tokens."""
+    """Return a URI, or a message with URIs, without user names, passwords and tokens."""
     text = re.sub(r"(?<=://)[^/\s]*@", "", text)
     return re.sub(r"(?i)((?:password|passwd|pwd|token|secret|key)=)[^&\s]+", r"\1...", text)
 
 
 def error_summary(error: Exception) -> str:
-    """What went wrong, in a line that may be shown."""
+    """Return what went wrong on one line, without secrets."""
     text = without_secrets(" ".join(str(error).split()))
-    return (
-        "nothing answers there"
-        if "Max retries exceeded" in text
-        else text[:300] or type(error).__name__
-    )
+    if "Max retries exceeded" in text:
+        return "nothing answers there"
+    return text[:300] or type(error).__name__
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where MLflow keeps its records."""
+    """The place of MLflow's records."""
 
     uri: str
 
     @classmethod
     def find(cls, root: Path) -> "Store":
-        """The store of MLFLOW_TRACKING_URI, or the one embedded in a folder of runs. Paths become
-        absolute.
-        """
+        """Return the store of MLFLOW_TRACKING_URI, or the one in a folder of runs."""
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
         scheme, slashes, path = uri.partition(":///")
-        return cls(f"sqlite:///{Path(path).absolute()}" if slashes and scheme == "sqlite" else uri)
+        if slashes and scheme == "sqlite":
+            uri = f"sqlite:///{Path(path).absolute()}"
+        return cls(uri)
 
     @property
     def file(self) -> Path | None:
-        """The database of an embedded store."""
+        """The database of an embedded store, or None."""
         path = self.uri.removeprefix("sqlite:///")
         return Path(path) if path != self.uri else None
 
     @property
     def viewer(self) -> str:
-        """How to look at it."""
+        """The address, or the command, by which a person can look at the records."""
         return without_secrets(self.uri) if self.uri.startswith("http") else "distvae ui"
 
-    def client(self) -> Any:
-        """A client of a store that is there."""
+    def client(self) -> "MlflowClient":
+        """Return a client, without checking that the store exists."""
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -80,18 +80,19 @@ class Store:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         return MlflowClient(tracking_uri=self.uri)
 
-    def connect(self, experiment: str) -> tuple[Any, str]:
-        """A client, and the id of an experiment that exists from now on."""
-        with self._first():
+    def connect(self, experiment: str) -> "tuple[MlflowClient, str]":
+        """Return a client, and the id of an experiment, which is created if necessary."""
+        with self._locked():
             client = self.client()
-            if found := client.get_experiment_by_name(experiment):
+            found = client.get_experiment_by_name(experiment)
+            if found:
                 return client, str(found.experiment_id)
             artifacts = (self.file.parent / "mlartifacts").as_uri() if self.file else None
             return client, str(client.create_experiment(experiment, artifacts, TRAINING))
 
     @contextmanager
-    def _first(self) -> Iterator[None]:
-        """Alone with an embedded store: first users that create its tables side by side fail."""
+    def _locked(self) -> Iterator[None]:
+        """Lock an embedded store, because two processes cannot create its tables at once."""
         if self.file is None:
             yield
             return
@@ -99,15 +100,15 @@ class Store:
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_suffix(".lock")):
-            with closing(
-                sqlite3.connect(self.file)
-            ) as database:  # says at once what takes MLflow 100 s
+            # a damaged file fails here at once; MLflow would try for 100 s
+            with closing(sqlite3.connect(self.file)) as database:
                 database.execute("pragma journal_mode=wal")
             yield
 
-    def open_client(self) -> Any:
-        """A client to read with; a store that does not exist, does not answer or is of a newer
-        MLflow is refused.
+    def open_client(self) -> "MlflowClient":
+        """Return a client to read with.
+
+        Raise `Refusal` if the store does not exist, does not answer, or is of a newer MLflow.
         """
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -120,14 +121,9 @@ class Store:
         try:
             client = self.client()
             client.search_experiments(max_results=1)
-        except (
-            MlflowException,
-            SQLAlchemyError,
-            ImportError,
-            OSError,
-        ) as error:  # a driver may be missing
-            why = error_summary(getattr(error, "orig", None) or error)
-            raise Refusal(
-                f"{without_secrets(self.uri)}: {why}; a store that this MLflow can read expected"
-            ) from error
+        # ImportError: the driver of a database is missing
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            reason = error_summary(getattr(error, "orig", None) or error)
+            uri = without_secrets(self.uri)
+            raise Refusal(f"{uri}: {reason}; a store that this MLflow can read expected") from error
         return client

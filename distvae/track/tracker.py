@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config, flatten
-from distvae.track.journal import HEAD, Entry, Journal
+from distvae.track.journal import HEAD, Entry, Head, Journal
 from distvae.track.retries import Retries
 from distvae.track.sender import Sender
 from distvae.track.store import Store, without_secrets
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
     from distvae.train.epoch import Epoch
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-SHOWN = (".png", ".wav", ".csv", ".json")
+LOGGED_SUFFIXES = (".png", ".wav", ".csv", ".json")
 
 
 @dataclass
 class Tracker:
-    """The record of a run or sweep: it begins with the first thing there is to tell, or goes on
-    with a resumed one.
-    """
+    """The record of a run or sweep. It is created by its first entry, or continued on resuming."""
 
     store: Store | None
-    """None: another process sends what this one writes down."""
+    """None if another process sends what this one writes into the journal."""
     experiment: str
     name: str
     folder: Path
-    """The folder of the run or sweep, which keeps what there is to tell until MLflow has it."""
-    params: Mapping[str, Any]
+    """The folder of the run or sweep, which keeps all entries until MLflow has them."""
+    params: Mapping[str, object]
     tags: Mapping[str, str]
     parent: Path | None = None
     """The folder of the sweep that it belongs to."""
@@ -40,16 +38,15 @@ class Tracker:
     _began: int = field(default_factory=lambda: _now())
 
     def __post_init__(self) -> None:
-        """Nothing has failed yet."""
-        lost = "Training goes on; MLflow will lack this."
+        """Prepare the messages for failures."""
         self._disk = Retries(
             f"{self.name}: {self.folder} does not take notes",
-            lost,
+            "Training goes on; MLflow will lack this.",
             f"{self.name}: notes are taken again.",
         )
-        where = without_secrets(self.store.uri) if self.store else ""
+        uri = without_secrets(self.store.uri) if self.store else ""
         self._retries = Retries(
-            f"{self.name}: MLflow at {where} does not take what there is to tell",
+            f"{self.name}: MLflow at {uri} does not take what there is to tell",
             f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
             f"{self.name}: MLflow has everything now.",
         )
@@ -64,22 +61,25 @@ class Tracker:
         parent: Path | None = None,
         root: Path = Path("runs"),
     ) -> "Tracker":
-        """The record of a run in training. Nothing is written before its first epoch has ended."""
+        """Return the tracker of a run. It writes nothing before the first epoch has ended."""
         tags = run_tags(recipe, folder, parent)
         return cls(Store.find(root), experiment, folder.name, folder, flatten(config), tags, parent)
 
     @classmethod
     def of_folder(cls, folder: Path, store: Store) -> "Tracker | None":
-        """The record that a folder has in a store, or will have there once it takes what is
-        waiting.
-        """
-        if not (head := Journal(folder).head()) or head.get(
-            "store", without_secrets(store.uri)
-        ) != without_secrets(store.uri):
+        """Return the tracker of an existing journal, or None if it belongs to another store."""
+        head = Journal(folder).head()
+        uri = without_secrets(store.uri)
+        if not head or head.get("store", uri) != uri:
             return None
-        parent = Path(head["parent"]) if head["parent"] else None
         return cls(
-            store, head["experiment"], head["name"], folder, head["params"], head["tags"], parent
+            store=store,
+            experiment=head["experiment"],
+            name=head["name"],
+            folder=folder,
+            params=head["params"],
+            tags=head["tags"],
+            parent=Path(head["parent"]) if head["parent"] else None,
         )
 
     @property
@@ -94,86 +94,80 @@ class Tracker:
 
     @property
     def viewer(self) -> str:
-        """How to look at it."""
+        """The address, or the command, by which a person can look at the record."""
         return self.store.viewer if self.store else ""
 
     def create(self) -> None:
-        """Create the record, or find the one to go on with."""
-        if self._disk.attempt(self._head):
-            self._deliver()
+        """Create the record, or find the one to continue."""
+        if self._disk.attempt(self._write_head):
+            self._send()
 
     def epoch(self, record: "Epoch") -> None:
         """Log an epoch, once."""
-        self._tell(_metrics(record.metrics(), record.epoch))
+        self._log(_metrics_entry(record.metrics(), record.epoch))
 
     def evaluation(self, summary: Mapping[str, float], folder: Path) -> None:
-        """Log final figures, and the pictures, sounds and tables of a folder."""
-        self._tell(_metrics(summary, 0))  # of one step, which MLflow draws as bars
-        below = sorted({path.parent for path in folder.rglob("*") if path.suffix in SHOWN})
-        for place in below:
-            shown = sorted(path for path in place.iterdir() if path.suffix in SHOWN)
-            self.files(shown, (Path("evaluation") / place.relative_to(folder)).as_posix())
+        """Log final figures, and the pictures, sounds and tables in a folder."""
+        self._log(_metrics_entry(summary, 0))  # MLflow draws figures of one step as bars
+        files = sorted(path for path in folder.rglob("*") if path.suffix in LOGGED_SUFFIXES)
+        for subfolder in sorted({path.parent for path in files}):
+            beside = [path for path in files if path.parent == subfolder]
+            self.files(beside, (Path("evaluation") / subfolder.relative_to(folder)).as_posix())
 
     def model(self) -> None:
-        """Log the trained model, with what it takes to open the run again."""
-        self._tell({"is": "model"})
+        """Log the trained model, with everything that opens the run again."""
+        self._log({"is": "model"})
 
     def files(self, paths: Iterable[Path], below: str) -> None:
-        """Keep some files of the folder in a folder of the record."""
-        inside = [str(path.absolute().relative_to(self.folder.absolute())) for path in paths]
-        self._tell({"is": "files", "paths": inside, "below": below})
+        """Log files of the folder into a folder of the record."""
+        root = self.folder.absolute()
+        relative = [str(path.absolute().relative_to(root)) for path in paths]
+        self._log({"is": "files", "paths": relative, "below": below})
 
     def report(self, page: Path) -> None:
-        """Keep the page about the folder, which may be written long after the end; it replaces the
-        one before.
-        """
-        self._tell({"is": "report", "path": page.name})
+        """Log the report on the folder, which may come long after the end, replacing the last."""
+        self._log({"is": "report", "path": page.name})
 
     def register(self, name: str, run: Path) -> None:
-        """Enter the model of a run below this sweep into the registry, as the best under that
-        name.
-        """
-        self._tell(
-            {
-                "is": "register",
-                "name": name,
-                "folder": str(run.absolute().relative_to(self.folder.absolute())),
-            }
-        )
+        """Register the model of a run below this sweep as the best under a name."""
+        relative = str(run.absolute().relative_to(self.folder.absolute()))
+        self._log({"is": "register", "name": name, "folder": relative})
 
     def close(self, status: Status = "FINISHED") -> None:
-        """Say how it ended; what failed before its first epoch is recorded by this alone."""
-        self._tell({"is": "end", "status": status, "when": _now()}, hurried=True)
+        """Log the end. A run that fails before its first epoch is recorded by this alone."""
+        self._log({"is": "end", "status": status, "when": _now()}, at_once=True)
 
-    def _tell(self, entry: Entry, hurried: bool = False) -> None:
-        """Write it down, and send what was written down. What has no folder has nothing to tell."""
-        if self.folder.is_dir() and self._disk.attempt(lambda: self._note(entry)):
-            self._deliver(hurried)
+    def _log(self, entry: Entry, at_once: bool = False) -> None:
+        """Write an entry to the journal, and send the journal. Do nothing without a folder."""
+        if self.folder.is_dir() and self._disk.attempt(lambda: self._append(entry)):
+            self._send(at_once)
 
-    def _note(self, entry: Entry) -> None:
-        self._head()
+    def _append(self, entry: Entry) -> None:
+        self._write_head()
         Journal(self.folder).append(entry)
 
-    def _head(self) -> None:
-        if not (self.folder / HEAD).exists():
-            parent = str(self.parent.absolute()) if self.parent else None
-            head = {
-                "experiment": self.experiment,
-                "name": self.name,
-                "parent": parent,
-                "began": self._began,
-            }
-            params = {name: str(value) for name, value in self.params.items()}
-            Journal(self.folder).write_head(head | {"tags": dict(self.tags), "params": params})
+    def _write_head(self) -> None:
+        if (self.folder / HEAD).exists():
+            return
+        head: Head = {
+            "experiment": self.experiment,
+            "name": self.name,
+            "parent": str(self.parent.absolute()) if self.parent else None,
+            "began": self._began,
+            "tags": dict(self.tags),
+            "params": {name: str(value) for name, value in self.params.items()},
+        }
+        Journal(self.folder).write_head(head)
 
-    def _deliver(self, hurried: bool = False) -> None:
-        if self.store is not None and (hurried or not self._retries.resting):
-            self._sender = self._sender or Sender(self.store, self.folder)
-            self._retries.attempt(self._sender.send)
+    def _send(self, at_once: bool = False) -> None:
+        if self.store is None or (self._retries.resting and not at_once):
+            return
+        self._sender = self._sender or Sender(self.store, self.folder)
+        self._retries.attempt(self._sender.send)
 
 
 def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str, str]:
-    """What a run is found by; one with a parent is a trial."""
+    """Return the tags by which a run is found. One with a parent is a trial."""
     return {
         "kind": "trial" if parent else "run",
         "recipe": recipe,
@@ -181,11 +175,11 @@ def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str,
     }
 
 
-def _metrics(values: Mapping[str, float], step: int) -> Entry:
+def _metrics_entry(values: Mapping[str, float], step: int) -> Entry:
     finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     return {"is": "metrics", "when": _now(), "step": step, "values": finite}
 
 
 def _now() -> int:
-    """Milliseconds, as MLflow counts them."""
+    """Return the time in milliseconds, MLflow's unit."""
     return int(time.time() * 1000)

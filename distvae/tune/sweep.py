@@ -126,7 +126,7 @@ def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
     """Return the record of a sweep in MLflow."""
     from distvae.files.provenance import commit
 
-    params = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
+    counts = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
     metrics = {f"metric.{name}": direction for name, direction in space.metrics.items()}
     axes = {f"axis.{axis.name}": axis.span for axis in space.axes}
     tags = {
@@ -135,7 +135,8 @@ def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
         "folder": str(out.absolute()),
         "commit": str(commit()),
     }
-    return Tracker(store, space.name, out.name, out, params | metrics | axes, tags)
+    params = {**counts, **metrics, **axes}
+    return Tracker(store, space.name, out.name, out, params, tags)
 
 
 def _run_trials(

@@ -288,14 +288,14 @@ def test_whatever_fails_in_between_entries_are_told_once_and_in_order(
         journal, told, count = Journal(Path(folder)), list[int](), 0
         for step in steps:
             if step == "tell":
-                journal.append({"is": "metrics", "n": count})
+                journal.append({"is": "metrics", "step": count})
                 count += 1
                 continue
-            waiting = [entry["n"] for entry in journal.pending()]
+            waiting = [entry["step"] for entry in journal.pending()]
             sent = len(waiting) if step == "send" else data.draw(st.integers(0, len(waiting)))
             told += waiting[:sent]
             journal.mark_sent(sent)
-        assert told + [entry["n"] for entry in journal.pending()] == list(range(count))
+        assert told + [entry["step"] for entry in journal.pending()] == list(range(count))
 
 
 def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
@@ -306,12 +306,12 @@ def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
 
     def write() -> None:
         for n in range(count):
-            journal.append({"is": "metrics", "n": n})
+            journal.append({"is": "metrics", "step": n})
 
     writing = threading.Thread(target=write)
     writing.start()
     while len(told) < count:
-        waiting = [entry["n"] for entry in journal.pending()]
+        waiting = [entry["step"] for entry in journal.pending()]
         told += waiting
         journal.mark_sent(len(waiting))
         assert writing.is_alive() or journal.pending() or len(told) == count
@@ -650,7 +650,7 @@ import sys
 from pathlib import Path
 from distvae.track.journal import Journal
 for n in range(200):
-    Journal(Path(sys.argv[1])).append({"is": "metrics", "from": sys.argv[2], "n": n})
+    Journal(Path(sys.argv[1])).append({"is": "metrics", "name": sys.argv[2], "step": n})
 """
 
 
@@ -662,7 +662,7 @@ def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: 
     ]
     while any(process.poll() is None for process in started) or journal.pending():
         waiting = journal.pending()
-        told += [(entry["from"], entry["n"]) for entry in waiting]
+        told += [(entry["name"], entry["step"]) for entry in waiting]
         journal.mark_sent(len(waiting))
     assert [process.returncode for process in started] == [0, 0]
     assert {name: [n for other, n in told if other == name] for name in names} == {
