@@ -123,7 +123,8 @@ def wait_for_workers(
                     " workers, more machines, or --wait SECONDS for those to come expected"
                 )
             time.sleep(POLL_SECONDS)
-            settled = _with_gpus(ray, group, config.device)  # new machines may bring the first GPUs
+            # New machines may have the first GPUs.
+            settled = _with_gpus(ray, group, config.device)
             shortage = describe_shortage(ray.cluster_resources(), settled, threads)
     return settled
 

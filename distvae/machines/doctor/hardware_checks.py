@@ -114,11 +114,11 @@ def check_disk(
         yield Diagnosis("ok", what, name, found)
 
 
-def check_clock(name: str, ahead: float, uncertainty: float) -> Iterator[Diagnosis]:
+def check_clock(name: str, seconds_ahead: float, uncertainty: float) -> Iterator[Diagnosis]:
     """Check the seconds by which a clock is ahead of the driver's."""
-    if abs(ahead) > MAX_CLOCK_SKEW + uncertainty:
-        direction = "ahead of" if ahead > 0 else "behind"
-        found = f"{abs(ahead):.1f} s {direction} this machine's"
+    if abs(seconds_ahead) > MAX_CLOCK_SKEW + uncertainty:
+        direction = "ahead of" if seconds_ahead > 0 else "behind"
+        found = f"{abs(seconds_ahead):.1f} s {direction} this machine's"
         yield Diagnosis("bad", "clock", name, found, "timedatectl set-ntp true; chronyc makestep")
     else:
         yield Diagnosis("ok", "clock", name, f"within {MAX_CLOCK_SKEW:g} s of this machine's")

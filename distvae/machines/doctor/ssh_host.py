@@ -239,8 +239,8 @@ def check_host_clock(host: SshHost, answer: Answer) -> Iterator[Diagnosis]:
     except (KeyError, ValueError):  # a system whose date knows no fractions
         return
     uncertainty = (answer.answered - answer.asked) / 2
-    ahead = remote - (answer.asked + answer.answered) / 2
-    yield from check_clock(host.address, ahead, uncertainty)
+    seconds_ahead = remote - (answer.asked + answer.answered) / 2
+    yield from check_clock(host.address, seconds_ahead, uncertainty)
 
 
 def check_idle(host: SshHost, facts: Mapping[str, str]) -> Iterator[Diagnosis]:

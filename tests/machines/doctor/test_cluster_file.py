@@ -168,7 +168,7 @@ def test_what_is_no_cluster_file_is_refused(text: str, tmp_path: Path) -> None:
             "/home/me/key can be read",
         ),
         ("kex_exchange_identification: read: reset", "kex_exchange_identification: read: reset"),
-        ("", "ssh failed without a word"),
+        ("", "ssh failed without a message"),
     ],
 )
 def test_words_of_ssh_are_understood(error: str, expected: str) -> None:
