@@ -25,7 +25,8 @@ from distvae.estep.store import (
 )
 from distvae.interface import Asynchronous, Batch, Sums
 from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
-from distvae.models.tvae import TVAE, Truncated
+from distvae.models.truncated import Truncated
+from distvae.models.tvae import TVAE
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 

@@ -1,14 +1,12 @@
 """p(x | z) per value of x, given what the decoder puts out."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distvae.models.population import kernels
+from distvae.models.gradients import distance_gradient, kernels
 
 
 class Likelihood(nn.Module):
@@ -40,7 +38,7 @@ class Likelihood(nn.Module):
         density: Tensor = self(x, output[place], mask)
         return density
 
-    def follow(
+    def with_gradient(
         self,
         value: Tensor,
         x: Tensor,
@@ -134,7 +132,7 @@ class Gaussian(Likelihood):
         )
         return torch.addcmul(shift, torch.from_numpy(distance), scale)
 
-    def follow(
+    def with_gradient(
         self,
         value: Tensor,
         x: Tensor,
@@ -145,8 +143,8 @@ class Gaussian(Likelihood):
     ) -> Tensor:
         """The gradient by compiled loops, which need no values."""
         if not kernels(x):
-            return super().follow(value, x, output, place, weight, mask)
-        return pulled(output, value, x, _seen(x, mask), place, weight / self.variance)
+            return super().with_gradient(value, x, output, place, weight, mask)
+        return distance_gradient(output, value, x, _seen(x, mask), place, weight / self.variance)
 
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
@@ -161,34 +159,6 @@ class Gaussian(Likelihood):
         """
         density = total["density"] / total["values"]
         self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
-
-
-class _Pulled(torch.autograd.Function):
-    """Values (B,) with the gradient of half the weighted sum of minus the squared distances to the
-    output (U, D).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        output: Tensor,
-        value: Tensor,
-        x: Tensor,
-        seen: Tensor,
-        place: Tensor,
-        weight: Tensor,
-    ) -> Tensor:
-        ctx.save_for_backward(output, x, seen, place, weight)
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        output, x, seen, place, weight = ctx.saved_tensors
-        operands = (t.numpy() for t in (x, seen, output, place, -gradient[:, None] * weight))
-        return torch.from_numpy(kernels(x).pull(*operands)), None, None, None, None, None
-
-
-pulled: Callable[..., Tensor] = _Pulled.apply
 
 
 def _seen(x: Tensor, mask: Tensor | None) -> Tensor:

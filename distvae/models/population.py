@@ -7,15 +7,15 @@ candidate, nothing else.
 On the CPU some of this is done by compiled loops, if numba is installed, with the same results.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from distvae.models.gradients import kernels, row_sums
 from distvae.numerics.noise import mix
 
 BITS = 64
@@ -116,7 +116,7 @@ def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
     return distinct, place
 
 
-def rounded(rows: Tensor) -> Tensor:
+def padded(rows: Tensor) -> Tensor:
     """With rows of zeros up to a multiple of 64, so that products on them have few shapes."""
     return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % BITS))
 
@@ -182,37 +182,3 @@ class States:
         table = torch.empty(len(self), self.latent, dtype=dtype)
         loops.dense(self.words.numpy(), table.numpy())
         return table
-
-
-class _RowSums(torch.autograd.Function):
-    """The sums of `States.linear` by compiled loops."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, shift: Tensor, words: Tensor) -> Tensor:
-        ctx.save_for_backward(words)
-        ctx.latent = len(rows)
-        operands = (t.detach().numpy() for t in (rows, shift, words))
-        return torch.from_numpy(kernels(rows).gather(*operands))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        (words,) = ctx.saved_tensors
-        total = kernels(gradient).scatter(gradient.contiguous().numpy(), words.numpy(), ctx.latent)
-        return torch.from_numpy(total), gradient.sum(0), None
-
-
-row_sums: Callable[[Tensor, Tensor, Tensor], Tensor] = _RowSums.apply
-
-
-def kernels(tensor: Tensor) -> Any:
-    """The compiled loops, for tensors on the CPU where numba is installed; else None."""
-    return _compiled() if tensor.device.type == "cpu" else None
-
-
-@lru_cache
-def _compiled() -> Any:
-    try:
-        from distvae.models import kernels
-    except ImportError:
-        return None
-    return kernels

@@ -7,7 +7,8 @@ from distvae.data import open_dataset
 from distvae.estep.truncated import Exact
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.tvae import TVAE, Truncated
+from distvae.models.truncated import Truncated
+from distvae.models.tvae import TVAE
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 

@@ -33,7 +33,8 @@ from distvae.models.gumbel import Gumbel
 from distvae.models.posteriors import Binary, Encoded, Gaussian, LearnedVariance, SpikeAndSlab
 from distvae.models.registry import MODELS
 from distvae.models.sdm import SDM
-from distvae.models.tvae import TVAE, Truncated
+from distvae.models.truncated import Truncated
+from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from distvae.config import Evolution as EvolutionConfig
 from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
-from distvae.models import population
+from distvae.models import gradients
+from distvae.models.gradients import kernels
 from distvae.models.population import (
     States,
     heaviest,
     keep_best,
-    kernels,
     pack,
     repeated,
     tabulate,
@@ -38,15 +38,15 @@ def without_numba() -> Iterator[None]:
         patch.setitem(sys.modules, "numba", None)
         patch.delitem(sys.modules, "distvae.models.kernels", raising=False)
         patch.delattr("distvae.models.kernels", raising=False)
-        population._compiled.cache_clear()
-        assert population.kernels(torch.zeros(1)) is None
+        gradients._compiled.cache_clear()
+        assert gradients.kernels(torch.zeros(1)) is None
         yield
-    population._compiled.cache_clear()
+    gradients._compiled.cache_clear()
 
 
 def both_ways(function: Callable[..., Any], *operands: Any) -> tuple[Any, Any]:
     """What a function gives with the compiled loops, and without."""
-    assert population.kernels(torch.zeros(1)) is not None
+    assert gradients.kernels(torch.zeros(1)) is not None
     fast = function(*operands)
     with without_numba():
         return fast, function(*operands)

@@ -11,7 +11,8 @@ from distvae.estep import assemble
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.population import pack
-from distvae.models.tvae import TVAE, FromBits
+from distvae.models.state_decoder import FromBits
+from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.step import Ascent
@@ -78,18 +79,17 @@ def test_hidden_layers_begin_with_steps_of_the_rate() -> None:
     deep, posterior = model_of([H], linear=LINEAR)
     adam = adam_of(deep)
     trained(deep, posterior, range(LINEAR), adam)
-    torch.testing.assert_close(deep.hidden[0].weight, torch.eye(H))
+    torch.testing.assert_close(deep.decoder.hidden[0].weight, torch.eye(H))
     trained(deep, posterior, range(LINEAR, LINEAR + 1), adam)
-    assert float((deep.hidden[0].weight.detach() - torch.eye(H)).abs().max()) == pytest.approx(
-        0.05, rel=1e-3
-    )
+    change = (deep.decoder.hidden[0].weight.detach() - torch.eye(H)).abs().max()
+    assert float(change) == pytest.approx(0.05, rel=1e-3)
 
 
 def test_without_such_a_start_all_layers_learn_at_once() -> None:
     deep, posterior = model_of([H])
-    before = deep.hidden[0].weight.detach().clone()
+    before = deep.decoder.hidden[0].weight.detach().clone()
     trained(deep, posterior, range(1), adam_of(deep))
-    assert (deep.hidden[0].weight - before).abs().max() > 1e-3
+    assert (deep.decoder.hidden[0].weight - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(

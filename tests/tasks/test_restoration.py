@@ -12,7 +12,7 @@ import distvae
 from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
-from distvae.models.tvae import Truncated
+from distvae.models.truncated import Truncated
 from distvae.tasks.presets import estimate_noise, preset_recipe
 from distvae.tasks.restoration import Restoration, RunDestination, batch_of_windows
 from distvae.train.loop import Interrupted

@@ -13,7 +13,8 @@ from distvae.data.family import causes_of
 from distvae.data.images.bars import all_bars, visible_bars
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
-from distvae.models.tvae import TVAE, FromBits
+from distvae.models.state_decoder import FromBits
+from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
 from distvae.tasks.truth import combined, compare_with_truth, log_likelihood, recovered
 from distvae.train.run import Run

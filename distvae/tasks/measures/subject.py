@@ -14,7 +14,7 @@ from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.dataset import Dataset, Rows, stack
 from distvae.files.refusal import Refusal
 from distvae.models.posteriors import SpikeAndSlab
-from distvae.models.tvae import Truncated
+from distvae.models.truncated import Truncated
 from distvae.numerics.noise import order
 from distvae.train.run import Array, Run
 
