@@ -115,7 +115,7 @@ def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(
 
 
 @searches
-@pytest.mark.parametrize("cut", [1, 7, 64])
+@pytest.mark.parametrize("cut", [pytest.param(1, marks=pytest.mark.slow), 7, 64])
 def test_the_size_of_a_block_changes_no_population(fields: dict[str, Any], cut: int) -> None:
     model = dense.model(latent=70, hidden=(9,))
     batch = dense.rows(128, model, missing=0.2)
