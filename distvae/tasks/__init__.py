@@ -1,1 +1,1 @@
-"""What a trained model is for: judging it, hearing it, and taking its codes elsewhere."""
+"""Uses of a trained model: evaluate it, resynthesise, encode, and restore with it."""

@@ -142,7 +142,7 @@ class Restoration:
 
     @property
     def has_started(self) -> bool:
-        """Whether the model has been trained on any batch yet."""
+        """True if the model has been trained on any batch."""
         position = self.trainer.position
         return position.epoch > 0 or position.batch > 0
 

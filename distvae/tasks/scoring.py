@@ -16,16 +16,23 @@ from distvae.data.dataset import Recording
 from distvae.data.family import HasRecordings, recordings_of
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.tasks import recording_scores
 from distvae.tasks.evaluation import Evaluation, Refused, summarise
 from distvae.tasks.images import score_rows
 from distvae.tasks.measures import measure_run, refuse_impossible_measures
-from distvae.tasks.recording_scores import Scores
+from distvae.tasks.recording_scores import (
+    Array,
+    Scores,
+    available_metrics,
+    isd,
+    recording_metrics,
+    score_recording,
+    scoring_notes,
+)
 from distvae.tasks.resynthesis import Coder, Resynthesis, resynthesise, run_coder
 from distvae.tasks.sparsity import CodeStrength, frame_means
 from distvae.train.run import Run
 
-Job = tuple[recording_scores.Array, recording_scores.Array, int, list[str]]
+Job = tuple[Array, Array, int, list[str]]
 """The arguments of `score_recording`."""
 WORTH_A_PROCESS = 600.0
 """Seconds of audio, times the number of measures, that make another process worth its start.
@@ -67,7 +74,7 @@ def score_recordings(code: Coder, config: Config, split: str, progress: bool = T
         rows.append(resynthesiser.complete_row(row, score))
         for measure, reason in score.refused.items():
             refused.append(Refused(str(row["file"]), measure, reason))
-    notes = recording_scores.scoring_notes(config.eval.metrics, data.rate)
+    notes = scoring_notes(config.eval.metrics, data.rate)
     return summarise(split, rows, refused, resynthesiser.count_atoms(), notes)
 
 
@@ -85,8 +92,8 @@ class Resynthesiser:
 
     def __init__(self, code: Coder, config: Config, data: HasRecordings, root: Path) -> None:
         self.code, self.data, self.root = code, data, root
-        measures = recording_scores.recording_metrics(config.eval.metrics)
-        self.measures = recording_scores.available_metrics(measures)
+        measures = recording_metrics(config.eval.metrics)
+        self.measures = available_metrics(measures)
         self.scored = [name for name in self.measures if name != "isd"]
         self.rows: list[dict[str, Plain]] = []
         self.frames = 0
@@ -109,7 +116,7 @@ class Resynthesiser:
         """Return the scores of power and code."""
         scores: dict[str, float] = {}
         if "isd" in self.measures:
-            scores["isd"] = recording_scores.isd(result.power, result.coded.power.numpy())
+            scores["isd"] = isd(result.power, result.coded.power.numpy())
         code = result.coded.code
         if code is not None:
             self.strength.add(code)
@@ -140,12 +147,12 @@ def score_in_order(jobs: Iterable[Job], processes: int) -> Iterator[Scores]:
     """Yield the scores of jobs in their order; only a few jobs are in memory at a time."""
     if processes == 1:
         for job in jobs:
-            yield recording_scores.score_recording(*job)
+            yield score_recording(*job)
         return
     pending: deque[Future[Scores]] = deque()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for job in jobs:
-            pending.append(pool.submit(recording_scores.score_recording, *job))
+            pending.append(pool.submit(score_recording, *job))
             if len(pending) > 2 * processes:
                 yield pending.popleft().result()
         while pending:

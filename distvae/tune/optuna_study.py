@@ -125,7 +125,7 @@ class OptunaStudy:
 
     @property
     def all_failed(self) -> bool:
-        """Whether enough trials have ended to give up, all of them with a failure."""
+        """True if enough trials have ended to give up, all of them with a failure."""
         states = [result.state for result in self.results]
         return len(states) >= FAILURES_TO_GIVE_UP and set(states) == {"failed"}
 

@@ -42,7 +42,7 @@ class TrialConfig(TypedDict):
 
 
 class TuneReport(Report, total=False):
-    """What the process of a trial reports to Tune."""
+    """A report of a trial's process to Tune."""
 
     epochs: list[tuple[int, float]]
     """Epochs and their bounds, in pairs, because Tune takes dictionaries apart."""
@@ -60,7 +60,7 @@ class TuneTrial(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What Tune's callback passes events on to."""
+    """The objects that Tune's callback passes events on to."""
 
     trials: Trials
     study: OptunaStudy

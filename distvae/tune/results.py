@@ -69,7 +69,7 @@ class Findings:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the sweep was asked to stop, and can be resumed."""
+        """True if the sweep was asked to stop, and can be resumed."""
         return bool(self.signal) or "stopped" in self.states
 
     @property
@@ -130,8 +130,8 @@ def write_findings(findings: Findings) -> list[Path]:
 COLUMNS = ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
 
 
-def _row(result: Result) -> dict[str, Any]:
-    row = {name: getattr(result, name) for name in COLUMNS}
+def _row(result: Result) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(result, name) for name in COLUMNS}
     return row | result.values | result.figures
 
 
@@ -139,6 +139,8 @@ def _draw_tradeoff(findings: Findings) -> None:
     finished = [result for result in findings.results if result.state == "finished"]
     if finished and len(findings.metrics) > 1:
         quality, sparsity = list(findings.metrics)[:2]
-        rows = [{**result.figures, "model": result.group} for result in finished]
+        rows: list[dict[str, float | str]] = [
+            {**result.figures, "model": result.group} for result in finished
+        ]
         figure = pictures.tradeoff(rows, sparsity, quality, "model")
         pictures.save(figure, findings.folder / "tradeoff.png")

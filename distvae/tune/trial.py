@@ -107,7 +107,7 @@ class TrialRun:
 
     @property
     def evaluated(self) -> bool:
-        """Whether the run has been evaluated."""
+        """True if the run has been evaluated."""
         return (self.evaluation / "summary.json").exists()
 
     def run(self) -> Iterator[Report]:

@@ -5,16 +5,27 @@ Each figure is the accuracy on the evaluated rows, between 0 and 1.
 
 import math
 import warnings
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from distvae.data.dataset import Labels
 from distvae.files.refusal import Refusal
 from distvae.tasks.measures.subject import Subject
+from distvae.train.run import Array
 
 BATCH = 32
 """Batch size of the probe trained by gradient descent, as in the published protocol."""
+
+
+class Classifier(Protocol):
+    """The part of scikit-learn's classifiers that is used here."""
+
+    def fit(self, codes: Array, labels: Labels, /) -> object:
+        """Train."""
+
+    def score(self, codes: Array, labels: Labels, /) -> float:
+        """Return the accuracy."""
 
 
 def linear(subject: Subject) -> dict[str, float]:
@@ -70,14 +81,17 @@ def _refuse_few(labels: Labels) -> None:
         )
 
 
-def _standardised(classifier: Any) -> Any:
+def _standardised(classifier: Classifier) -> Classifier:
+    """Return a classifier of standardised codes."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), classifier)
+    pipeline: Classifier = make_pipeline(StandardScaler(), classifier)
+    return pipeline
 
 
-def _accuracy(subject: Subject, classifier: Any) -> float:
+def _accuracy(subject: Subject, classifier: Classifier) -> float:
+    """Train a classifier, and return its accuracy on the evaluated rows."""
     from sklearn.exceptions import ConvergenceWarning
 
     known, held = subject.probed

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from itertools import compress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from distvae.config import DataConfig
 from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.dataset import Dataset, Rows, stack
 from distvae.files.refusal import Refusal
+from distvae.interface import Posterior
 from distvae.models.posteriors import SpikeAndSlab
 from distvae.models.truncated import Truncated
 from distvae.numerics.noise import order
@@ -124,7 +125,7 @@ class Subject:
         return self.run.in_blocks(rows, lambda block: code(self.run.posterior(block), kind))
 
 
-def code(q: Any, kind: str) -> Tensor:
+def code(q: Posterior, kind: str) -> Tensor:
     """Return the code (B, H) of a posterior, of a kind named by `eval.codes`.
 
     "mean" is the posterior mean, "gated" the mean times the probability of the gate, and "binary"
@@ -134,8 +135,7 @@ def code(q: Any, kind: str) -> Tensor:
         return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]
     if kind == "binary":
         return q.best if isinstance(q, Truncated) else (q.code > 0.5).float()
-    found: Tensor = q.code
-    return found
+    return q.code
 
 
 def require_labels(data: DataConfig) -> "dict[str, Labels]":

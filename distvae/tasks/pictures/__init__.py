@@ -1,8 +1,7 @@
-"""Pictures of what a model learned. Each function returns a matplotlib figure; `save` writes it
-whole or not at all.
+"""Pictures of a trained model. Each function returns a matplotlib figure, and `save` writes it.
 
-Colours are Okabe and Ito's and perceptually even maps, so that nothing rests on telling red from
-green.
+Colours are those of Okabe and Ito, and colour maps are perceptually uniform, so that no picture
+depends on telling red from green.
 """
 
 from distvae.tasks.pictures.canvas import Picture, save

@@ -1,6 +1,4 @@
-"""Many small diagrams in one pair of axes: each pair of Matplotlib's own would take a twentieth of
-a second.
-"""
+"""Many small diagrams in one pair of axes; a pair for each would take 50 ms to draw."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 0.9, 0.72
-"""Of a curve in its cell; the rest is room for its name and the next one."""
+"""Size of a curve in its cell; the rest is for its name and for distance."""
 
 
 def corners(count: int, columns: int) -> tuple[Array, Array]:
-    """Where the cells begin, from the top left in rows: to the right, and upwards."""
+    """Return the left and lower edges of the cells, which run in rows from the top left."""
     place = np.arange(count)
     return (place % columns).astype(float), -(place // columns).astype(float)
 
@@ -31,23 +29,21 @@ def curves(
     ends: tuple[float, float],
     names: Sequence[str] = (),
 ) -> None:
-    """Layers of curves (count, values), one of each in every cell, all on one scale that spans
-    `ends`.
+    """Draw layers of curves (count, values), one curve of each layer in every cell.
+
+    All have the same vertical scale, and a horizontal scale from `ends[0]` to `ends[1]`.
     """
     from matplotlib.collections import LineCollection
 
-    low, high = (
-        min(float(layer.min()) for layer in layers),
-        max(float(layer.max()) for layer in layers),
-    )
+    low = min(float(layer.min()) for layer in layers)
+    high = max(float(layer.max()) for layer in layers)
     scale = HEIGHT / (high - low or 1.0)
     left, below = corners(len(layers[0]), columns)
     for layer, shades in zip(layers, colours, strict=True):
         x = left[:, None] + WIDTH * np.linspace(0, 1, layer.shape[1])
         y = below[:, None] + scale * (layer - low)
-        axes.add_collection(
-            LineCollection(list(np.stack([x, y], -1)), colors=list(shades), linewidths=0.9)
-        )
+        lines = list(np.stack([x, y], -1))
+        axes.add_collection(LineCollection(lines, colors=list(shades), linewidths=0.9))
     if low < 0 < high:
         axes.hlines(below - scale * low, left, left + WIDTH, color=GREY, linewidth=0.5, zorder=1)
     for x, y, name in zip(left, below, names, strict=False):
@@ -63,21 +59,21 @@ def _ticks(
     span: tuple[float, float],
     ends: tuple[float, float],
 ) -> None:
-    """The ends of both scales, at the first column and below the last row."""
+    """Label the ends of both scales, at the first column and below the last row."""
     columns, rows = np.unique(left), np.unique(below)
+    low, high = span
     axes.set(xlim=(-0.05, columns.max() + 1), ylim=(rows.min() - 0.1, 1.0))
-    axes.set_xticks(
-        [0.0, *columns + WIDTH], [f"{ends[0]:g}", *[f"{ends[1]:g}"] * len(columns)], fontsize=7
-    )
-    shown = [value for value in (span[0], 0.0, span[1]) if span[0] <= value <= span[1]]
-    if len(shown) == 3:
-        shown.remove(min(span, key=abs))  # whose label would cover that of zero
-    upwards = [
-        (row + scale * (value - span[0]), f"{value:.2g}")
-        for row in rows
-        for value in dict.fromkeys(shown)
-    ]
-    axes.set_yticks([place for place, _ in upwards], [label for _, label in upwards], fontsize=7)
+    last_labels = [f"{ends[1]:g}"] * len(columns)
+    axes.set_xticks([0.0, *columns + WIDTH], [f"{ends[0]:g}", *last_labels], fontsize=7)
+    values = [value for value in (low, 0.0, high) if low <= value <= high]
+    if len(values) == 3:
+        values.remove(min(span, key=abs))  # its label would cover that of zero
+    places, labels = [], []
+    for row in rows:
+        for value in dict.fromkeys(values):
+            places.append(row + scale * (value - low))
+            labels.append(f"{value:.2g}")
+    axes.set_yticks(places, labels, fontsize=7)
     axes.tick_params(length=2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -86,8 +82,9 @@ def _ticks(
 def images(
     axes: "Axes", shown: Array, columns: int, names: Sequence[str], notes: Sequence[str]
 ) -> None:
-    """Pictures (count, height, width, channels) of values from -1 to 1, a name above each and a
-    note below.
+    """Draw pictures (count, height, width, channels) of values from -1 to 1.
+
+    Each has a name above and a note below.
     """
     count, height, width, channels = shown.shape
     left, below = corners(count, columns)

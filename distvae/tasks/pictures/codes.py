@@ -1,4 +1,4 @@
-"""Codes: how their values are distributed, and what each does alone."""
+"""Pictures of codes: the distribution of their values, and the effect of each."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def dictionary(matrix: Array, title: str) -> "Figure":
-    """The columns (values, atoms) of a dictionary."""
+    """Draw the columns (values, atoms) of a dictionary."""
     figure = new_figure(2.5 + matrix.shape[1] * 0.09, 2.0 + matrix.shape[0] * 0.07)
     axes = figure.subplots()
     edge = float(np.quantile(np.abs(matrix), 0.995)) or 1.0
@@ -32,9 +32,7 @@ def dictionary(matrix: Array, title: str) -> "Figure":
 def responses(
     change: Array, names: Sequence[str], live: NDArray[np.bool_], rate: int, title: str
 ) -> "Figure":
-    """What each atom alone does to the decoded spectrum: a change in dB (atoms, bins) over
-    frequency.
-    """
+    """Draw the change (atoms, bins) in dB that each atom alone makes to the decoded spectrum."""
     columns = min(8, len(change))
     figure = new_figure(1.3 * columns + 1, -(-len(change) // columns) + 1.2)
     axes = figure.subplots()
@@ -45,16 +43,13 @@ def responses(
 
 
 def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figure":
-    """The distribution of each value of the code (rows, atoms), strongest first, beside its
-    strength.
-    """
+    """Draw the strength and the distribution of each value of codes (rows, atoms)."""
     strength = np.sqrt(np.mean(codes**2, axis=0))
     rank = np.argsort(-strength)
     figure = new_figure(9.0, 3.0 + 0.06 * len(rank))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 3))
-    left.barh(
-        np.arange(len(rank)), strength[rank], color=[PALETTE[0] if live[a] else GREY for a in rank]
-    )
+    colours = [PALETTE[0] if live[atom] else GREY for atom in rank]
+    left.barh(np.arange(len(rank)), strength[rank], color=colours)
     left.set(xlabel="root mean square", ylabel="value of the code, strongest first")
     left.set_title(f"{int(live.sum())} live, {int((~live).sum())} dead")
     _distribution(right, codes[:, rank])
@@ -63,9 +58,7 @@ def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figur
 
 
 def encodings(images: Array, codes: Array, title: str) -> "Figure":
-    """Pictures (count, height, width, channels), each beside the values of its code (count,
-    values).
-    """
+    """Draw pictures (count, height, width, channels) beside their codes (count, values)."""
     low, high = limits(images)
     figure = new_figure(8.0, 1.1 * len(images) + 0.8)
     drawn = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 8), sharey="col")
@@ -83,8 +76,9 @@ def encodings(images: Array, codes: Array, title: str) -> "Figure":
 
 
 def _distribution(axes: "Axes", codes: Array) -> None:
-    """One row of shades for each column: the share of the code's rows in each of 81 cells, on a
-    logarithmic scale.
+    """Draw a row of shades for each column of the codes: the share of rows in each of 81 cells.
+
+    The shades are logarithmic.
     """
     edge = float(np.quantile(np.abs(codes), 0.999)) or 1.0
     cells = np.linspace(-edge, edge, 82)
@@ -106,8 +100,9 @@ def _distribution(axes: "Axes", codes: Array) -> None:
 
 
 def active_latents(codes: Array, pi: Array, title: str) -> "Figure":
-    """Binary codes E[z] (rows, latents): how many are active in a row, and how often each is,
-    beside its prior pi.
+    """Draw binary codes E[z] (rows, latents): how many are active, and how often each is.
+
+    The prior pi of each latent is drawn beside its frequency.
     """
     figure = new_figure(9.0, 3.6)
     left, right = figure.subplots(1, 2)
@@ -130,7 +125,7 @@ def active_latents(codes: Array, pi: Array, title: str) -> "Figure":
 
 
 def _counts(axes: "Axes", active: Array) -> None:
-    """The share of rows that expect so many active latents, rounded."""
+    """Draw the share of rows by their expected number of active latents, rounded."""
     shares = np.bincount(active.round().astype(np.int64)) / len(active)
     axes.bar(np.arange(len(shares)), shares, width=0.9, color=PALETTE[0])
     axes.axvline(

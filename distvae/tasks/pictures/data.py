@@ -1,4 +1,4 @@
-"""Data points as pictures (height, width, channels), or windows of sounds (samples, channels)."""
+"""Rows drawn as pictures (height, width, channels) or as sounds (samples, channels)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,32 +17,28 @@ COLUMNS = 8
 
 
 def pairs(originals: Array, reconstructions: Array, title: str) -> "Figure":
-    """Each picture above its reconstruction; of sounds one drawn over the other."""
+    """Draw each picture above its reconstruction, or each sound under it."""
     if originals.ndim == 3:
         return _waves({"original": originals, "reconstruction": reconstructions}, title)
     columns = min(12, len(originals))
     starts = range(0, len(originals), columns)
-    bands = [
-        _tiles(part[i : i + columns], columns)
-        for i in starts
-        for part in (originals, reconstructions)
-    ]
-    return _canvas(
-        np.concatenate(bands), limits(originals), f"{title}: originals above reconstructions"
-    )
+    bands = []
+    for start in starts:
+        for part in (originals, reconstructions):
+            bands.append(_tiles(part[start : start + columns], columns))
+    heading = f"{title}: originals above reconstructions"
+    return _canvas(np.concatenate(bands), limits(originals), heading)
 
 
 def grid(points: Array, title: str) -> "Figure":
-    """Data points (count, ...) side by side."""
+    """Draw rows (count, ...) side by side."""
     if points.ndim == 3:
         return _waves({"draw": points}, title)
     return _canvas(_tiles(points, math.ceil(math.sqrt(len(points)))), limits(points), title)
 
 
 def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: str) -> "Figure":
-    """Pictures (rows, columns, height, width, channels) under the names of the columns and beside
-    those of the rows.
-    """
+    """Draw a table of pictures (rows, columns, height, width, channels), rows and columns named."""
     down, across, height, width, _ = frames.shape
     tiled = _tiles(frames.reshape(down * across, *frames.shape[2:]), across)
     tall, named = 0.75 * height / width, 0.08 * max(map(len, rows))
@@ -60,7 +56,7 @@ def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: st
 
 
 def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
-    """What each value of the code alone changes in a data point, under its name."""
+    """Draw the change that each value of the code alone makes to a row, under its name."""
     columns = min(COLUMNS, len(changes))
     figure = new_figure(max(1.1 * columns, 4.0), 1.35 * math.ceil(len(changes) / columns) + 0.5)
     axes = figure.subplots()
@@ -77,9 +73,7 @@ def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
 
 
 def limits(points: Array) -> tuple[float, float]:
-    """From black to white: 0 to 1 for what lies between, else what all but the extreme values
-    span.
-    """
+    """Return the values of black and white: 0 and 1, or the range of all but the extreme values."""
     low, high = (float(edge) for edge in np.nanquantile(points, (0.002, 0.998)))
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
@@ -91,7 +85,7 @@ def _curves(
     columns: int,
     names: Sequence[str] = (),
 ) -> None:
-    """Sounds (count, samples, channels), so many layers of them over each other, in cells."""
+    """Draw layers of sounds (count, samples, channels) over each other, in cells."""
     single = [layer[..., channel] for layer in layers for channel in range(layer.shape[-1])]
     shades = [
         [colour] * len(layer)
@@ -103,9 +97,7 @@ def _curves(
 
 
 def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
-    """Sounds (count, samples, channels), so many layers of them over each other; the first of
-    several is grey.
-    """
+    """Draw layers of sounds (count, samples, channels) over each other; the first is grey."""
     from matplotlib.lines import Line2D
 
     points = list(layers.values())
@@ -121,9 +113,7 @@ def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
 
 
 def _tiles(pictures: Array, columns: int) -> Array:
-    """Pictures (count, height, width, channels) side by side, a gap between them: one picture, NaN
-    in the gaps.
-    """
+    """Return one picture of many (count, height, width, channels), with NaN in the gaps."""
     count, height, width, channels = pictures.shape
     rows = math.ceil(count / columns)
     padded = np.full((rows * columns, height + 1, width + 1, channels), np.nan, np.float32)
@@ -143,7 +133,7 @@ def _canvas(tiled: Array, span: tuple[float, float], title: str) -> "Figure":
 
 
 def _show(axes: "Axes", tiled: Array, span: tuple[float, float]) -> None:
-    """A picture (height, width, channels) in which NaN is white."""
+    """Draw a picture (height, width, channels) in which NaN is white."""
     low, high = span
     if tiled.shape[-1] == 3:
         shown = np.where(np.isnan(tiled), 1.0, ((tiled - low) / (high - low or 1)).clip(0, 1))

@@ -1,4 +1,4 @@
-"""Spectra of speech."""
+"""Spectrograms of speech."""
 
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 Extent = tuple[float, float, float, float]
 RANGE_DB = 80.0
-"""How far below the loudest bin a spectrogram reaches."""
+"""The range of a spectrogram below the loudest bin."""
 
 
 def decibel(power: Array) -> Array:
-    """10 log10 of power, floored as what models see is."""
+    """Return power in dB, with the floor that models use."""
     return 10 * np.log10(np.maximum(power, POWER_FLOOR))
 
 
 def spectrograms(
     original: Array, reconstruction: Array, rate: int, hop: int, title: str
 ) -> "Figure":
-    """Power (frames, bins) of a recording, of its reconstruction, and how they differ."""
+    """Draw power (frames, bins) of a recording, of its reconstruction, and their difference."""
     figure = new_figure(9.0, 8.0)
     rows = figure.subplots(3, 1, sharex=True, sharey=True)
     high = float(decibel(original).max())
@@ -35,9 +35,8 @@ def spectrograms(
     _spectrogram(rows[0], above, extent, "magma", (high - RANGE_DB, high))
     _spectrogram(rows[1], below, extent, "magma", (high - RANGE_DB, high))
     _spectrogram(rows[2], below - above, extent, "RdBu_r", (-30.0, 30.0))
-    for axes, name in zip(
-        rows, ("original", "reconstruction", "reconstruction less original"), strict=True
-    ):
+    names = ("original", "reconstruction", "reconstruction less original")
+    for axes, name in zip(rows, names, strict=True):
         axes.set_title(name)
     rows[2].set_xlabel("time, s")
     figure.suptitle(title)
@@ -45,7 +44,7 @@ def spectrograms(
 
 
 def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
-    """Decoded frames (count, bins) side by side; they have no order in time."""
+    """Draw decoded frames (count, bins) side by side; they have no order in time."""
     figure = new_figure(8.0, 4.0)
     axes = figure.subplots()
     high = float(decibel(power).max())
@@ -58,7 +57,7 @@ def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
 def _spectrogram(
     axes: "Axes", shown: Array, extent: Extent, colours: str, limits: tuple[float, float]
 ) -> None:
-    """Frames (count, bins) over frequency in kHz, with a colour bar in dB."""
+    """Draw frames (count, bins) over frequency in kHz, with a colour bar in dB."""
     low, high = limits
     mesh = axes.imshow(
         shown.T, cmap=colours, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent

@@ -1,7 +1,7 @@
-"""Two figures of many runs against each other."""
+"""Scatter plots of two figures of many runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distvae.tasks.pictures.canvas import PALETTE, new_figure
 
@@ -11,10 +11,8 @@ if TYPE_CHECKING:
 MARKERS = "osD^vPX"
 
 
-def tradeoff(rows: Sequence[Mapping[str, Any]], x: str, y: str, label: str) -> "Figure":
-    """Two figures of each row against each other, one colour and marker for each value of
-    `label`.
-    """
+def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: str) -> "Figure":
+    """Plot two figures of each row, with a colour and marker for each value of `label`."""
     figure = new_figure(7.5, 5.0)
     axes = figure.subplots()
     for i, group in enumerate(dict.fromkeys(str(row[label]) for row in rows)):

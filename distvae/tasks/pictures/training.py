@@ -1,4 +1,4 @@
-"""How training went, from the records of its epochs."""
+"""Curves of a training, from the records of its epochs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +27,13 @@ SECONDS = {"estep_seconds": "E-step", "mstep_seconds": "M-step", "data_seconds":
 
 
 def learning_curves(epochs: Records, unit: str, title: str) -> "Figure":
-    """Objective and bound over epochs, and the learning rate on a second axis."""
+    """Draw objective and bound over epochs, with the learning rate on a second axis."""
     figure = new_figure(7.5, 4.5)
     axes, epochs = figure.subplots(), _visible(epochs)
-    number, curves = _curve(epochs, "epoch"), {name: _curve(epochs, name) for name in CURVES}
-    for (name, values), colour, style in zip(
-        curves.items(), PALETTE, ("-", "--", ":"), strict=False
-    ):
+    number = _curve(epochs, "epoch")
+    curves = {name: _curve(epochs, name) for name in CURVES}
+    styles = zip(PALETTE, ("-", "--", ":"), strict=False)
+    for (name, values), (colour, style) in zip(curves.items(), styles, strict=True):
         axes.plot(number, values, color=colour, linestyle=style, linewidth=1.8, label=CURVES[name])
     limit_to_later_epochs(axes, curves.values())
     axes.set(xlabel="epoch", ylabel=f"nats per {unit}", title=title)
@@ -44,7 +44,7 @@ def learning_curves(epochs: Records, unit: str, title: str) -> "Figure":
 
 
 def telemetry(epochs: Records, unit: str, title: str) -> "Figure":
-    """The training of a truncated model: a panel for each thing that its records tell of."""
+    """Draw the training of a truncated model, with a panel for each quantity in its records."""
     epochs = _visible(epochs)
     drawn = [draw for name, draw in PANELS.items() if any(name in record for record in epochs)]
     columns = 2 if len(drawn) == 4 else 3
@@ -59,12 +59,11 @@ def telemetry(epochs: Records, unit: str, title: str) -> "Figure":
 
 
 def _visible(epochs: Records) -> Records:
-    """The records as lines can be drawn through them: a single one is as long as its epoch."""
+    """Return the records, a single one twice, so that a line can be drawn through it."""
     if len(epochs) != 1:
         return epochs
-    return [
-        {**record, "epoch": record["epoch"] + half} for record in epochs for half in (-0.5, 0.5)
-    ]
+    (record,) = epochs
+    return [{**record, "epoch": record["epoch"] + half} for half in (-0.5, 0.5)]
 
 
 def _curve(epochs: Records, name: str) -> Curve:
@@ -121,16 +120,12 @@ def _states(axes: "Axes", epochs: Records, unit: str) -> None:
     axes.set(title="kept states", ylabel=f"replaced per {unit}")
     axes.yaxis.label.set_color(PALETTE[0])
     axes.set_ylim(bottom=0)
-    second_axis(
-        axes,
-        number,
-        [100 * share for share in _curve(epochs, "distinct_states")],
-        "distinct in a block, %",
-    )
+    percent = [100 * share for share in _curve(epochs, "distinct_states")]
+    second_axis(axes, number, percent, "distinct in a block, %")
 
 
 def _legend_above(axes: "Axes", columns: int) -> None:
-    """A legend in a strip of its own above what is drawn from zero."""
+    """Draw a legend in a strip above the curves, which start at zero."""
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
     axes.legend(
         frameon=False, loc="upper center", ncols=columns, columnspacing=1.2, handlelength=1.4
