@@ -1,4 +1,4 @@
-"""Where posteriors come from, and how a model meets its E-step."""
+"""E-steps, and the assembly of a model with its E-step."""
 
 import torch
 

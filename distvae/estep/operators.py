@@ -22,14 +22,14 @@ MOST_ACTIVE = 8  # of Bernoulli(1 / H) more bits are active once in a million st
 def select(
     words: Tensor, log_joint: Tensor, count: int, selection: Selection, noise: Noise, stage: int
 ) -> Tensor:
-    """(B, Np, W) parents.
+    """Return parents (B, Np, W).
 
-    `fitness` draws in proportion to the log-joint above the row's lowest, `uniform` evenly, both
-    without replacement; `best` takes the best. `fitness_batch` normalises fitness over a minibatch
-    of 32, so that each parent, drawn with replacement, is the best state but for one time in 32.
-    `released` is what the released code makes of that: not the best, but the one that stands at an
-    end of the list. Kept states, ranked, stand there as of their last visit, under other
-    parameters; children as they were made.
+    `fitness` draws in proportion to the log-joint above the row's lowest, and `uniform` evenly,
+    both without replacement. `best` takes the best. `fitness_batch` normalises fitness over a
+    minibatch of 32; a parent, drawn with replacement, is then the best state except one time in 32.
+    `released` selects as the released code does: the state at one end of the list in place of the
+    best one. Kept states are ranked as of the last search, under other parameters; children are in
+    the order in which they were made.
     """
     if selection == "fitness_batch":
         return take(words, _nearly_best(log_joint, count, noise, stage))
@@ -45,7 +45,7 @@ def select(
 
 
 def _fitness(log_joint: Tensor) -> Tensor:
-    """Log-joints shifted to be non-negative."""
+    """Return log-joints shifted to be non-negative."""
     fitness = log_joint - log_joint.amin(1, keepdim=True)
     return fitness + 1e-6 * (1 + fitness.amax(1, keepdim=True))
 
@@ -60,9 +60,7 @@ def _nearly_best(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Ten
 
 
 def _at_an_end(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
-    """The first of kept states, the last of children, and one time in 32 any, as fitness there
-    hardly differs.
-    """
+    """Return the first place of kept states, the last of children, and any place one time in 32."""
     u = noise.uniform("parent", stage + 1, 2 * count)[:, stage]
     states = log_joint.shape[1]
     any_one = (u[:, :count] * states).long().clamp_max(states - 1)
@@ -70,8 +68,9 @@ def _at_an_end(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tenso
 
 
 def distinct(words: Tensor, among: int) -> Tensor:
-    """(..., K) different places below `among` from K random words, every set as likely (Floyd's
-    algorithm).
+    """Return different places (..., K) below `among` from K random words (Floyd's algorithm).
+
+    All sets of places are equally likely.
     """
     chosen: list[Tensor] = []
     count = words.shape[-1]
@@ -86,14 +85,12 @@ def distinct(words: Tensor, among: int) -> Tensor:
 
 
 def _place(word: Tensor, among: Tensor | int) -> Tensor:
-    """A place below `among` from a random word."""
+    """Return a place below `among` from a random word."""
     return (word.bitwise_right_shift(1) & MOST).remainder(among)
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
-    """(B, Np * Nc, W) children that differ from their parent in one bit each, siblings in different
-    ones.
-    """
+    """Return children (B, Np * Nc, W) with one bit flipped, another one in each sibling."""
     rows, count, words = parents.shape
     bit = distinct(noise.bits("child", stage + 1, count, children)[:, stage], latent)
     return flip(parents[:, :, None].expand(-1, -1, children, -1), bit).reshape(
@@ -102,8 +99,9 @@ def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: in
 
 
 def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
-    """(B, K, W) states of independent bits, each active with probability 1 / H: how many are, and
-    then which.
+    """Return states (B, K, W) of independent bits, each active with probability 1 / H.
+
+    The number of active bits is drawn first, then their places.
     """
     most = min(latent, MOST_ACTIVE)
     chance = [
@@ -131,8 +129,9 @@ def sparsely_flipped(
     noise: Noise,
     stage: int,
 ) -> Tensor:
-    """(B, Np * Nc, W) children with `rate * H` bits turned over on average, drawn towards `active`
-    ones.
+    """Return children (B, Np * Nc, W) with `rate * H` bits flipped on average.
+
+    The flips favour states with `active` active bits.
     """
     states = unpack(parents, latent)
     ones = states.sum(-1, keepdim=True).float()
@@ -145,9 +144,7 @@ def sparsely_flipped(
 
 
 def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
-    """(B, Np * (Np - 1), W) both children of every pair of parents, cut at one point drawn for the
-    pair.
-    """
+    """Return both children of every pair of parents, (B, Np * (Np - 1), W), cut at one point."""
     first, second = torch.triu_indices(parents.shape[1], parents.shape[1], 1, device=parents.device)
     cut = noise.bits("choice", stage + 1, len(first))[:, stage].remainder(latent - 1) + 1
     mask = below(cut, words_of(latent))

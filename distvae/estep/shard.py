@@ -1,10 +1,9 @@
-"""What holds populations for workers in other processes: a store of some rows that knows what it
-was told last.
+"""A shard of the populations, which a process holds for workers in other processes.
 
-A shard is filled, with first states or from files, under a token of its own: its incarnation.
-Whoever reads or writes names the incarnation that is meant, so nothing that was sent to an earlier
-one, or to one whose memory went with its process, is ever mixed into the present states. Within an
-incarnation, puts are numbered and the highest number wins.
+Each time a shard is filled, with first states or from files, it gets a new token: its incarnation.
+Readers and writers name the incarnation that they mean. A write to an earlier incarnation, or to
+one that was lost with its process, is therefore never mixed into the present states. Within an
+incarnation writes are numbered, and the highest number wins.
 """
 
 import secrets
@@ -40,30 +39,30 @@ class Shard:
 
     def initialise(self, draw: Draw) -> str:
         """Fill it with first states; the new incarnation."""
-        self._empty().initialise(draw)
-        return self._filled()
+        self._empty_store().initialise(draw)
+        return self._new_incarnation()
 
     def restore(self, folder: Path | str, files: Sequence[PopulationFile]) -> str:
         """Fill it from the files of a generation; the new incarnation."""
-        self._empty().load(folder, files)
-        return self._filled()
+        self._empty_store().load(folder, files)
+        return self._new_incarnation()
 
     def incarnation(self) -> str:
-        """The present one, for those who did not fill it."""
+        """Return the present incarnation, for callers that did not fill the shard."""
         if self.present is None:
             raise StaleShard(f"shard {self.held.rank} of {self.held.size}: empty; it began anew")
         return self.present
 
     def get(self, rows: Rows, incarnation: str) -> Words:
-        """(B, S, W) the words of these rows."""
-        words: Words = self._meant(incarnation).get(torch.tensor(rows)).numpy()
+        """Return the words (B, S, W) of these rows."""
+        words: Words = self._current_store(incarnation).get(torch.tensor(rows)).numpy()
         return words
 
     def put(self, rows: Rows, words: Words, step: int, incarnation: str) -> int:
         """Replace the words of these rows where nothing of this step or a later one was put; how
         many were.
         """
-        store, place = self._meant(incarnation), torch.tensor(rows)
+        store, place = self._current_store(incarnation), torch.tensor(rows)
         index = self.held.index(place)
         newer = self.version[index] < step
         store.put(
@@ -74,11 +73,11 @@ class Shard:
 
     def snapshot(self, folder: Path | str, generation: str, incarnation: str) -> PopulationFile:
         """Write all rows to a new file; how a checkpoint names it."""
-        (kept,) = self._meant(incarnation).save(folder, generation)
+        (kept,) = self._current_store(incarnation).save(folder, generation)
         return kept
 
     def status(self) -> dict[str, float]:
-        """What it holds, and the most memory that its process has had, in bytes."""
+        """Return its rows, its bytes, and the peak memory of its process."""
         words = self.store.words if self.store else torch.empty(0)
         return {
             "filled": self.present is not None,
@@ -88,11 +87,11 @@ class Shard:
         }
 
     def rows_without_memory(self) -> int:
-        """Rows whose states will take memory of the machine, and have none yet."""
+        """Return the number of rows whose states will take memory of the machine later."""
         return 0 if self.store or self.mapped else len(self.held.rows())
 
-    def _meant(self, incarnation: str) -> LocalStore:
-        """The states, if they are those that the caller means."""
+    def _current_store(self, incarnation: str) -> LocalStore:
+        """Return the states, if the caller means the present incarnation."""
         if self.store is None or incarnation != self.incarnation():
             raise StaleShard(
                 f"shard {self.held.rank} of {self.held.size}: began anew; go on from the last"
@@ -100,8 +99,8 @@ class Shard:
             )
         return self.store
 
-    def _empty(self) -> LocalStore:
-        """Room for the states, which nobody may read before it is filled."""
+    def _empty_store(self) -> LocalStore:
+        """Return a store for the states, which nobody may read before it is filled."""
         self.present = None
         if self.store is None:
             self.store = LocalStore(
@@ -109,7 +108,7 @@ class Shard:
             )
         return self.store
 
-    def _filled(self) -> str:
+    def _new_incarnation(self) -> str:
         self.version = torch.full((len(self.held.rows()),), -1)
         self.present = secrets.token_hex(8)
         return self.present

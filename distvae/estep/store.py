@@ -1,4 +1,4 @@
-"""Where populations live: bit-packed, rows by id, in blocks."""
+"""Stores of populations: bit-packed states of every row, by row number."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ PART = 65536  # rows written at a time
 DRAWN = 1024  # rows whose first states are drawn at a time
 
 UNABLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What file systems answer that set no room aside."""
+"""Errors of file systems that cannot reserve space."""
 
 Draw = Callable[[Tensor], Tensor]
 """The first words (B, S, W) of these rows."""
@@ -62,7 +62,7 @@ class PopulationStore(Persistent[PopulationFile], Protocol):
         """Draw the first states of all rows."""
 
     def get(self, rows: Tensor) -> Tensor:
-        """(B, S, W) the words of these rows."""
+        """Return the words (B, S, W) of these rows."""
 
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows."""
@@ -101,7 +101,7 @@ class LocalStore(nn.Module):
             self.words[first : first + DRAWN] = draw(rows[first : first + DRAWN])
 
     def get(self, rows: Tensor) -> Tensor:
-        """(B, S, W) the words of these rows."""
+        """Return the words (B, S, W) of these rows."""
         return self.words[self._index(rows)]
 
     def put(self, rows: Tensor, words: Tensor) -> None:
@@ -144,7 +144,7 @@ class LocalStore(nn.Module):
             )
 
     def layout(self) -> Layout:
-        """Which populations it holds."""
+        """Return which populations it holds."""
         lanes, (_, states, width) = self.held.lanes, self.words.shape
         return {
             "rows": lanes.rows,
@@ -156,7 +156,7 @@ class LocalStore(nn.Module):
         }
 
     def _fitting(self, kept: PopulationFile) -> Layout:
-        """The layout of a file, if it holds states such as these."""
+        """Return the layout of a file, or refuse states of another kind."""
         layout, own = kept["layout"], self.layout()
         for name in ("rows", "states", "words"):
             if layout[name] != own[name]:
@@ -174,7 +174,7 @@ class LocalStore(nn.Module):
             folder.open_verified(kept["file"], kept["sha256"]) as file,
             pa.ipc.open_file(file) as reader,
         ):
-            _check(kept, reader.schema.metadata)
+            _check_metadata(kept, reader.schema.metadata)
             rows = _held(kept["layout"]).rows()
             for i in range(reader.num_record_batches):
                 column = reader.get_batch(i).column(0)
@@ -195,32 +195,30 @@ def _held(layout: Layout) -> HeldRows:
 
 
 def _overlap(one: HeldRows, other: HeldRows) -> bool:
-    """Whether two parts of the same rows have any in common."""
+    """Return whether two parts of the same rows have any in common."""
     lanes, others = (range(held.rank, held.lanes.count, held.size) for held in (one, other))
     return one.lanes != other.lanes or not set(lanes).isdisjoint(others)
 
 
 def _metadata(layout: Layout) -> dict[str, str]:
-    """What a file says about itself."""
+    """Return the metadata of a file."""
     return {name: str(value) for name, value in ({"version": VERSION} | layout).items()}
 
 
-def _check(kept: PopulationFile, metadata: dict[bytes, bytes]) -> None:
+def _check_metadata(kept: PopulationFile, metadata: dict[bytes, bytes]) -> None:
     """Refuse a file that is not what the checkpoint says it is."""
-    told = {key.decode(): value.decode() for key, value in metadata.items()}
-    if int(told["version"]) != VERSION:
+    found = {key.decode(): value.decode() for key, value in metadata.items()}
+    if int(found["version"]) != VERSION:
         raise Refusal(
-            f"{kept['file']}: of format {told['version']}, and this distvae reads {VERSION}; use"
+            f"{kept['file']}: of format {found['version']}, and this distvae reads {VERSION}; use"
             " the one that wrote it"
         )
-    if told != _metadata(kept["layout"]):
+    if found != _metadata(kept["layout"]):
         raise Refusal(f"{kept['file']}: holds other rows than the checkpoint says")
 
 
 def empty_populations(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
-    """(rows, states, words) to be filled, in memory or in an unnamed file in the folder
-    `mapped`.
-    """
+    """Return an empty tensor (rows, states, words), in memory or in an unnamed file in a folder."""
     if mapped is None:
         check_populations_fit(available_memory(), rows, states, words)
         return torch.empty(rows, states, words, dtype=torch.int64)
@@ -249,10 +247,10 @@ def check_populations_fit(free: int, rows: int, states: int, words: int) -> None
 
 
 def _reserve(file: int, needed: int, free: int) -> None:
-    """Make a file so long, with all its room set aside: whoever maps it is killed where a disk is
-    full only later.
+    """Make a file so long, and reserve its space on the disk.
 
-    Where a system cannot set room aside, that there is enough at the start has to do.
+    A process that maps a file is killed if the disk is full later. Where a system cannot reserve
+    space, only the space at the start is checked.
     """
     if needed > free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

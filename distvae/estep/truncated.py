@@ -47,7 +47,7 @@ class Search(nn.Module):
 
     @property
     def ranked(self) -> bool:
-        """Whether the states of a row are kept in order of their probability."""
+        """True if the states of a row are kept in order of their probability."""
         return False
 
     @property
@@ -172,7 +172,7 @@ class Evolution(Search):
 
     @property
     def ranked(self) -> bool:
-        """Whether parents are chosen by their rank in the last search."""
+        """True if parents are chosen by their rank in the last search."""
         return self.config.selection == "released"
 
     def candidates(

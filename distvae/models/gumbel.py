@@ -33,7 +33,7 @@ class BinaryHead(nn.Module):
         self.linear = nn.Linear(width, latent)
 
     def forward(self, features: Tensor) -> Binary:
-        """The posterior, against a fair coin."""
+        """Return the posterior, against a fair coin."""
         logits = self.linear(features)
         return Binary(logits, torch.zeros_like(logits), 1.0)
 
@@ -51,11 +51,11 @@ class Gumbel(VAE):
         self.temperature = config.temperature
 
     def head(self, width: int) -> nn.Module:
-        """Logits."""
+        """Return the layer of logits."""
         return BinaryHead(width, self.code_size)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """The encoder's latents, against pi and at the temperature of now."""
+        """Return the encoder's posterior, against pi and at the present temperature."""
         q = encode(u)
         assert isinstance(q, Binary)
         return replace(
@@ -63,18 +63,18 @@ class Gumbel(VAE):
         )
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
-        """(B, 1, H) binary states drawn from pi."""
+        """Return binary states (B, 1, H) drawn from pi."""
         return (noise.uniform("spike", 1, self.code_size) < self.pi).to(self.pi.dtype)
 
     def at(self, step: float) -> None:
-        """Raise beta, and cool."""
+        """Set beta and the temperature."""
         super().at(step)
         config = self.config
         left = max(0.0, 1 - step / config.cooling) if config.cooling else 0.0
         self.temperature = config.temperature * math.pow(config.hot / config.temperature, left)
 
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
-        """Also how active each latent is."""
+        """Add the activity of each latent."""
         active = q.code.sum(0)
         return super().statistics(batch, q, noise) | {
             "active": active,
@@ -82,11 +82,11 @@ class Gumbel(VAE):
         }
 
     def maximise(self, total: Sums) -> None:
-        """The prior, if it is learned."""
+        """Update the prior, if it is learned."""
         super().maximise(total)
         if self.config.prior == "learned":
             self.pi.copy_((total["active"] / total["rows"]).clamp(*PI))
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
-        """How many latents are active on average."""
+        """Return the mean number of active latents."""
         return {"active": float(total["active"].sum() / total["rows"])}

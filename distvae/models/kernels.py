@@ -33,7 +33,7 @@ def inlined(function: F) -> F:
 
 @inlined
 def _ones(word: Any) -> Any:
-    """How many bits of a word are active."""
+    """Return the number of active bits of a word."""
     word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + (
         word >> np.uint64(2) & np.uint64(0x3333333333333333)
@@ -50,7 +50,7 @@ def _lowest(word: Any) -> Any:
 
 @inlined
 def _hash(words: Integers, n: int) -> Any:
-    """Of the n-th state."""
+    """Return a hash of the n-th state."""
     key = np.uint64(0)
     for w in range(words.shape[1]):
         key = (key ^ np.uint64(words[n, w])) * np.uint64(0x9E3779B97F4A7C15)
@@ -60,7 +60,7 @@ def _hash(words: Integers, n: int) -> Any:
 
 @inlined
 def _same(words: Integers, n: int, known: Integers, place: int) -> bool:
-    """Whether the n-th state is the one that stands there among others."""
+    """Return whether the n-th state equals the one at a place among known ones."""
     same = True
     for w in range(words.shape[1]):
         same &= words[n, w] == known[place, w]
@@ -138,7 +138,7 @@ def repeated(words: Integers) -> NDArray[np.bool_]:
 
 @compiled
 def active(words: Integers) -> Any:
-    """How many bits of all states (U, W) are active."""
+    """Return the number of active bits of all states (U, W)."""
     count = np.int64(0)
     for u in range(words.shape[0]):
         for w in range(words.shape[1]):

@@ -13,27 +13,29 @@ class Likelihood(nn.Module):
     """A factorised density whose parameter is the decoder's output."""
 
     learns = False
-    """Whether it has a closed-form update."""
+    """True if it has a closed-form update."""
     support = (-math.inf, math.inf)
     """The least and the largest value that it is a density of, infinite ones themselves left out.
     """
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
-        """log p(x_d | z), elementwise."""
+        """Return log p(x_d | z), elementwise."""
         raise NotImplementedError
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[x | z]."""
+        """Return E[x | z]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, output: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S) log p(x | z) over the observed values; x is (B, D), output (B, S, D)."""
+        """Return log p(x | z), (B, S), over the observed values of x (B, D), given output (B, S,
+        D).
+        """
         density = self.log_density(x[:, None], output)
         return density.sum(-1) if mask is None else density.mul(mask[:, None]).sum(-1)
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S) log p(x | z) where row b's s-th state has the output `output[place[b, s]]`, output
-        being (U, D).
+        """Return log p(x | z), (B, S), where `output[place[b, s]]` is the output for row b's state
+        s.
         """
         density: Tensor = self(x, output[place], mask)
         return density
@@ -47,22 +49,18 @@ class Likelihood(nn.Module):
         weight: Tensor,
         mask: Tensor | None,
     ) -> Tensor:
-        """These values (B,), with the gradient by the output of the weighted sum (B, S) of such
-        densities.
-        """
+        """Return the values (B,), with the gradient of the weighted sum of densities."""
         pull = (weight * self.pairs(x, output, place, mask)).sum(1)
         return value + (pull - pull.detach())
 
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """Sums for the closed-form update of what the density itself learns, from points (B, S)
-        with weights.
-        """
+        """Return the sums that the closed-form update needs, given weighted points (B, S)."""
         return {}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
-        """The closed-form update."""
+        """Update in closed form what the density itself learns."""
 
 
 class ItakuraSaito(Likelihood):
@@ -76,11 +74,11 @@ class ItakuraSaito(Likelihood):
     support = (0.0, math.inf)
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
-        """-log v - x / v."""
+        """Return -log v - x / v."""
         return torch.addcmul(-output, x, output.neg().exp(), value=-1)
 
     def mean(self, output: Tensor) -> Tensor:
-        """v, with an exponent that float32 can hold."""
+        """Return v, with an exponent that float32 can hold."""
         return output.clamp(-40, 25).exp()
 
 
@@ -90,11 +88,11 @@ class Bernoulli(Likelihood):
     support = (0.0, 1.0)
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
-        """x log p + (1 - x) log(1 - p)."""
+        """Return x log p + (1 - x) log(1 - p)."""
         return x * output - functional.softplus(output)
 
     def mean(self, output: Tensor) -> Tensor:
-        """p."""
+        """Return p."""
         return output.sigmoid()
 
 
@@ -109,17 +107,15 @@ class Gaussian(Likelihood):
         self.register_buffer("variance", torch.ones(()))
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
-        """log N(x; output, variance)."""
+        """Return log N(x; output, variance)."""
         return -0.5 * ((x - output).square() / self.variance + (2 * math.pi * self.variance).log())
 
     def mean(self, output: Tensor) -> Tensor:
-        """The output itself."""
+        """Return the output itself."""
         return output
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S): squared distances one by one, exact where x is far from zero and the variance
-        small.
-        """
+        """Return densities from squared distances, exact even far from zero."""
         if not kernels(x):
             return super().pairs(x, output, place, mask)
         seen = _seen(x, mask)
@@ -141,7 +137,7 @@ class Gaussian(Likelihood):
         weight: Tensor,
         mask: Tensor | None,
     ) -> Tensor:
-        """The gradient by compiled loops, which need no values."""
+        """Return the values, with a gradient by compiled loops, which need no densities."""
         if not kernels(x):
             return super().with_gradient(value, x, output, place, weight, mask)
         return distance_gradient(output, value, x, _seen(x, mask), place, weight / self.variance)
@@ -149,14 +145,12 @@ class Gaussian(Likelihood):
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """The expected log-likelihood, and how many values it is of."""
+        """Return the expected log-likelihood, and the number of values that it is of."""
         values = x.new_full((), x.numel()) if mask is None else mask.sum()
         return {"density": (weight * log_likelihood).sum(), "values": values}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
-        """The mean squared error, recovered from the log-likelihood, is the variance that maximises
-        the bound.
-        """
+        """Set the variance to the mean squared error, by way of the log-likelihood."""
         density = total["density"] / total["values"]
         self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
 
@@ -170,3 +164,12 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "gaussian": Gaussian,
 }
+
+
+def support_of(model: object) -> tuple[float, float]:
+    """Return the smallest and the largest value that a model of this configuration explains.
+
+    A configuration without a field `likelihood` sets no bounds.
+    """
+    likelihood = getattr(model, "likelihood", None)
+    return LIKELIHOODS[likelihood].support if likelihood in LIKELIHOODS else Likelihood.support

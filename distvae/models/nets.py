@@ -17,19 +17,19 @@ STRIDE = 2
 
 
 def trunk(widths: tuple[int, ...], activation: str) -> nn.Sequential:
-    """Linear layers between consecutive widths, each followed by the activation."""
+    """Return linear layers between consecutive widths, each followed by the activation."""
     layers = [(nn.Linear(a, b), ACTIVATIONS[activation]()) for a, b in pairwise(widths)]
     return nn.Sequential(*(module for layer in layers for module in layer))
 
 
 def mlp(width: int, hidden: tuple[int, ...], out: int, activation: str) -> nn.Sequential:
-    """A trunk with a linear layer on top."""
+    """Return a trunk with a linear layer on top."""
     widths = (width, *hidden)
     return nn.Sequential(*trunk(widths, activation), nn.Linear(widths[-1], out))
 
 
 def encoder(config: Net, dims: int, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
-    """From observations to features, and how many there are."""
+    """Return the net from observations to features, and the number of features."""
     if config.net == "flat":
         return trunk((dims, *config.hidden), config.activation), (dims, *config.hidden)[-1]
     pyramid = Pyramid(config, shape, "estep")
@@ -43,7 +43,7 @@ def encoder(config: Net, dims: int, shape: tuple[int, ...]) -> tuple[nn.Module, 
 
 
 def decoder(config: Net, latent: int, dims: int, shape: tuple[int, ...]) -> nn.Module:
-    """From states to the parameters of observations."""
+    """Return the net from states to the parameters of observations."""
     if config.net == "flat":
         return mlp(latent, config.hidden, dims, config.activation)
     pyramid = Pyramid(config, shape, "model")
@@ -94,7 +94,7 @@ class Pyramid:
         self.dims = self.top[0] * self.top[1] * self.top[2]
 
     def inwards(self) -> list[nn.Module]:
-        """Convolutions, each followed by the activation."""
+        """Return convolutions, each followed by the activation."""
         layers = [
             (nn.Conv2d(a, b, self.kernel, STRIDE, self.padding), self.activation())
             for a, b in pairwise(self.channels)
@@ -102,7 +102,7 @@ class Pyramid:
         return [module for layer in layers for module in layer]
 
     def outwards(self) -> list[nn.Module]:
-        """Transposed convolutions back to the very sizes, the activation between them."""
+        """Return transposed convolutions back to the same sizes, with activations between."""
         layers: list[nn.Module] = []
         for (low, high), (small, large) in zip(
             pairwise(self.channels[::-1]), pairwise(self.sizes[::-1]), strict=True

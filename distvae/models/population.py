@@ -29,12 +29,12 @@ def _places(device: torch.device) -> Tensor:
 
 
 def words_of(latent: int) -> int:
-    """How many words a state of so many bits takes."""
+    """Return the number of words of a state of so many bits."""
     return -(-latent // BITS)
 
 
 def pack(states: Tensor) -> Tensor:
-    """(..., H) zeros and ones -> (..., W) words."""
+    """Pack zeros and ones (..., H) into words (..., W)."""
     padding = words_of(states.shape[-1]) * BITS - states.shape[-1]
     padded = functional.pad(states.long(), (0, padding))
     words: Tensor = (padded.unflatten(-1, (-1, BITS)) * _places(states.device)).sum(-1)
@@ -42,26 +42,26 @@ def pack(states: Tensor) -> Tensor:
 
 
 def unpack(words: Tensor, latent: int) -> Tensor:
-    """(..., W) words -> (..., H) booleans."""
+    """Unpack words (..., W) into booleans (..., H)."""
     bits = words.unsqueeze(-1).bitwise_and(_places(words.device)) != 0
     return bits.flatten(-2)[..., :latent]
 
 
 def flip(words: Tensor, bit: Tensor) -> Tensor:
-    """The states with one bit turned over, its place given for each."""
+    """Return the states with one bit flipped, of which the place is given for each state."""
     place = torch.arange(words.shape[-1], device=words.device)
     mask = _places(words.device)[bit.remainder(BITS)].unsqueeze(-1)
     return words ^ mask.where(place == bit.div(BITS, rounding_mode="floor").unsqueeze(-1), 0)
 
 
 def holds(words: Tensor, bit: Tensor) -> Tensor:
-    """Whether the bit named for each state is active."""
+    """Return whether a given bit of each state is active."""
     word = words.gather(-1, bit.div(BITS, rounding_mode="floor").unsqueeze(-1)).squeeze(-1)
     return (word >> bit.remainder(BITS)).bitwise_and(1).bool()
 
 
 def below(cut: Tensor, words: int) -> Tensor:
-    """(..., W) masks of the bits before each cut."""
+    """Return masks (..., W) of the bits before each cut."""
     first = torch.arange(words, device=cut.device) * BITS
     inside = (cut.unsqueeze(-1) - first).clamp(0, BITS)
     partial = (_places(cut.device)[inside.clamp_max(BITS - 1)]) - 1
@@ -69,7 +69,7 @@ def below(cut: Tensor, words: int) -> Tensor:
 
 
 def keys(words: Tensor) -> Tensor:
-    """(...) one hash for each state."""
+    """Return a hash (...) of each state."""
     key = torch.zeros(words.shape[:-1], dtype=torch.int64, device=words.device)
     for word in words.unbind(-1):
         key = mix(key + word)
@@ -77,7 +77,7 @@ def keys(words: Tensor) -> Tensor:
 
 
 def repeated(words: Tensor) -> Tensor:
-    """(B, C) whether an equal state stands earlier in the row of (B, C, W)."""
+    """Return whether an equal state is earlier in the row of (B, C, W), as (B, C)."""
     if loops := kernels(words):
         return torch.from_numpy(loops.repeated(words.numpy()))
     ordered, place = keys(words).sort(dim=1, stable=True)
@@ -89,23 +89,23 @@ def repeated(words: Tensor) -> Tensor:
 def keep_best(
     words: Tensor, value: Tensor, count: int, ranked: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The `count` distinct states of largest value in each row of (B, C, W), with their places (B,
-    count).
+    """Return the `count` distinct states of largest value in each row of (B, C, W), and their
+    places.
 
-    Of equal states the earliest stands for all. Ranked, the best comes first; otherwise they come
-    in any order.
+    Of equal states the earliest is kept. With `ranked` the best comes first; otherwise the order is
+    arbitrary.
     """
     place = value.masked_fill(repeated(words), -torch.inf).topk(count, dim=1, sorted=ranked).indices
     return take(words, place), place
 
 
 def take(words: Tensor, place: Tensor) -> Tensor:
-    """(B, K, W) the states at places (B, K) of each row."""
+    """Return the states (B, K, W) at places (B, K) of each row."""
     return words.gather(1, place.unsqueeze(-1).expand(-1, -1, words.shape[-1]))
 
 
 def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
-    """(U, W) the distinct states of (B, S, W), and (B, S) where in that table each is."""
+    """Return the distinct states (U, W) of (B, S, W), and the place (B, S) of each there."""
     flat = words.flatten(0, 1)
     if loops := kernels(words):
         distinct, place = map(torch.from_numpy, loops.tabulate(flat.numpy()))
@@ -117,16 +117,15 @@ def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def padded(rows: Tensor) -> Tensor:
-    """With rows of zeros up to a multiple of 64, so that products on them have few shapes."""
+    """Append rows of zeros up to a multiple of 64, so that products on them have few shapes."""
     return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % BITS))
 
 
 def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which of so many states, pointed at by places (B, S), weigh more than the precision of
-    numbers in any row.
+    """Return the states that weigh more than the precision of numbers in any row.
 
-    Beside them where the rows point among these alone, and their weights: zero for those that weigh
-    less.
+    They come as places in the table of `count` states, with the place of each kept state of each
+    row among them, and its weight, which is zero for the states left out.
     """
     least = torch.finfo(weight.dtype).eps
     if loops := kernels(weight):
@@ -153,21 +152,21 @@ class States:
     latent: int
 
     def split(self, count: int) -> Iterator["States"]:
-        """So many states at a time."""
+        """Yield parts of so many states."""
         return (States(words, self.latent) for words in self.words.split(count))
 
     def __len__(self) -> int:
         return len(self.words)
 
     def linear(self, rows: Tensor, shift: Tensor) -> Tensor:
-        """(U, K) the sum of the active ones of the rows (H, K), and a shift (K,)."""
+        """Return the sum (U, K) of the rows (H, K) at active bits, and a shift (K,)."""
         loops = kernels(rows)
         if loops and loops.active(self.words.numpy()) < FEW * len(self) * self.latent:
             return row_sums(rows, shift, self.words)
         return torch.addmm(shift, self.dense(rows.dtype), rows)
 
     def mean(self, place: Tensor, weight: Tensor) -> Tensor:
-        """(B, H) the weighted sum of the states at places (B, S), with weights (B, S)."""
+        """Return the sum (B, H) of the states at places (B, S), weighted by (B, S)."""
         if loops := kernels(weight):
             operands = (t.detach().numpy() for t in (place, weight, self.words))
             return torch.from_numpy(loops.mean(*operands, self.latent))
@@ -175,7 +174,7 @@ class States:
         return functional.embedding_bag(place, table, per_sample_weights=weight, mode="sum")
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """(U, H) zeros and ones."""
+        """Return zeros and ones (U, H)."""
         loops = kernels(self.words)
         if not loops:
             return unpack(self.words, self.latent).to(dtype)

@@ -21,10 +21,10 @@ class Encoded(Posterior, Protocol):
     """A posterior that can be differentiated through."""
 
     def kl(self) -> Tensor:
-        """(B,) its divergence from the prior, in closed form."""
+        """Return the divergence from the prior, (B,), in closed form."""
 
     def sample(self, noise: Noise) -> Tensor:
-        """(B, 1, H) one reparametrised draw, for the objective."""
+        """Return one reparametrised draw (B, 1, H), for the objective."""
 
 
 @runtime_checkable
@@ -32,9 +32,7 @@ class Redrawable(Protocol):
     """A posterior that says which values are active apart from what they are."""
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
-        """(B, S, H) states with the active values drawn anew from the prior, and the others
-        zero.
-        """
+        """Return states (B, S, H) with active values drawn from the prior, and the others zero."""
 
 
 Encoder = Callable[[Tensor], Encoded]
@@ -50,24 +48,24 @@ class Encodes(Protocol):
 
 
 def log_normal(z: Tensor, mean: Tensor | float, log_variance: Tensor) -> Tensor:
-    """log N(z; mean, exp(log_variance)), elementwise."""
+    """Return log N(z; mean, exp(log_variance)), elementwise."""
     return -0.5 * (
         (z - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)
     )
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)), elementwise."""
+    """Return KL(N(mean, exp(log_variance)) || N(0, 1)), elementwise."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
 def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(Bern(p) || Bern(q)), elementwise."""
+    """Return KL(Bern(p) || Bern(q)), elementwise."""
     return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
 
 
 def equal_weights(z: Tensor) -> Tensor:
-    """(B, S) equal weights for drawn points (B, S, H)."""
+    """Return equal weights (B, S) for drawn points (B, S, H)."""
     return z.new_full(z.shape[:2], 1 / z.shape[1])
 
 
@@ -89,12 +87,12 @@ class Gaussian:
         return torch.zeros_like(self.mean)
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Draws with equal weights, or the mean."""
+        """Return draws with equal weights, or the mean."""
         z = self.mean[:, None] if draws == 0 or noise is None else self._draw(draws, noise)
         return z, equal_weights(z)
 
     def sample(self, noise: Noise) -> Tensor:
-        """(B, 1, H) one reparametrised draw."""
+        """Return one reparametrised draw (B, 1, H)."""
         return self._draw(1, noise)
 
     def _draw(self, draws: int, noise: Noise) -> Tensor:
@@ -102,19 +100,19 @@ class Gaussian:
         return torch.addcmul(self.mean[:, None], epsilon, (0.5 * self.log_variance).exp()[:, None])
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
-        """(B, S, H) draws from the prior: every value is active, as far as its variance lets it."""
+        """Return draws from the prior (B, S, H): every value counts as active."""
         return (
             noise.normal("slab", draws, self.mean.shape[-1])
             * (0.5 * self.prior_log_variance).exp()[:, None]
         )
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """(B, S) log p(z) - log q(z)."""
+        """Return log p(z) - log q(z), (B, S)."""
         prior = log_normal(z, 0.0, self.prior_log_variance[:, None])
         return (prior - log_normal(z, self.mean[:, None], self.log_variance[:, None])).sum(-1)
 
     def kl(self) -> Tensor:
-        """(B,) in closed form."""
+        """Return the divergence from the prior, (B,), in closed form."""
         return gaussian_kl(self.mean, self.log_variance).sum(-1)
 
 
@@ -133,7 +131,7 @@ class LearnedVariance(Gaussian):
         return torch.logaddexp(self.mean.square().clamp_min(tiny).log(), self.log_variance)
 
     def kl(self) -> Tensor:
-        """(B,) in closed form."""
+        """Return the divergence from the prior, (B,), in closed form."""
         return 0.5 * (self.prior_log_variance - self.log_variance).sum(-1)
 
 
@@ -157,20 +155,18 @@ class SpikeAndSlab:
         return self.gamma * self.mean
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Draws with hard gates and equal weights, or the mean."""
+        """Return draws with hard gates and equal weights, or the mean."""
         if draws == 0 or noise is None:
             return self.code[:, None], equal_weights(self.code[:, None])
         z = self._gate(draws, noise).gt(0) * self._slab(draws, noise)
         return z, equal_weights(z)
 
     def sample(self, noise: Noise) -> Tensor:
-        """(B, 1, H) one draw with relaxed gates; it has no density, so it serves the objective
-        alone.
-        """
+        """Return one draw (B, 1, H) with relaxed gates, for the objective; it has no density."""
         return (self.sharpness * self._gate(1, noise)).sigmoid() * self._slab(1, noise)
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
-        """(B, S, H) the prior's slabs where there is rather one than none."""
+        """Return the prior's slabs (B, S, H) where a slab is more probable than none."""
         epsilon = noise.normal("slab", draws, self.mean.shape[-1])
         slab = torch.addcmul(
             self.prior_mean[:, None], epsilon, (0.5 * self.prior_log_variance).exp()[:, None]
@@ -178,7 +174,7 @@ class SpikeAndSlab:
         return self.gamma.gt(0.5)[:, None] * slab
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
-        """Positive with probability gamma."""
+        """Return a number for each value that is positive with probability gamma."""
         return noise.uniform("spike", draws, self.mean.shape[-1]) + (self.gamma[:, None] - 1)
 
     def _slab(self, draws: int, noise: Noise) -> Tensor:
@@ -186,7 +182,7 @@ class SpikeAndSlab:
         return torch.addcmul(self.mean[:, None], epsilon, (0.5 * self.log_variance).exp()[:, None])
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """(B, S) log p(z) - log q(z): an atom at zero, a density elsewhere."""
+        """Return log p(z) - log q(z), (B, S): of an atom at zero, of a density elsewhere."""
         slab = log_normal(z, self.prior_mean[:, None], self.prior_log_variance[:, None])
         slab = slab - log_normal(z, self.mean[:, None], self.log_variance[:, None])
         slab = slab + (self.prior_gamma.log() - self.gamma.log())[:, None]
@@ -194,7 +190,7 @@ class SpikeAndSlab:
         return torch.where(z == 0, atom, slab).sum(-1)
 
     def kl(self) -> Tensor:
-        """(B,) the slab's divergence where there is one, plus that of the spikes."""
+        """Return the divergence of the slabs where there are any, plus that of the spikes, (B,)."""
         shift, scale = self.mean - self.prior_mean, self.prior_log_variance
         slab = gaussian_kl(shift * (-0.5 * scale).exp(), self.log_variance - scale)
         return (self.gamma * slab + bernoulli_kl(self.gamma, self.prior_gamma)).sum(-1)
@@ -210,11 +206,11 @@ class Binary:
 
     @property
     def code(self) -> Tensor:
-        """(B, H) how probable each one is."""
+        """(B, H) the probability of each one."""
         return self.logits.sigmoid()
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Binary draws with equal weights, or the mean."""
+        """Return binary draws with equal weights, or the mean."""
         z = (
             self.code[:, None]
             if draws == 0 or noise is None
@@ -223,25 +219,26 @@ class Binary:
         return z, equal_weights(z)
 
     def sample(self, noise: Noise) -> Tensor:
-        """(B, 1, H) one relaxed draw, which tends to the binary one of the same noise as the
-        temperature falls.
+        """Return one relaxed draw (B, 1, H).
+
+        It tends to the binary draw of the same noise as the temperature falls.
         """
         return (self._gate(1, noise) / self.temperature).sigmoid()
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
-        """Positive with that probability."""
+        """Return a number for each value that is positive with the probability of a one."""
         return self.logits[:, None] + noise.uniform("spike", draws, self.logits.shape[-1]).logit()
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """(B, S) log p(z) - log q(z)."""
+        """Return log p(z) - log q(z), (B, S)."""
         return (z * (self.prior_logits - self.logits)[:, None] - self._excess()[:, None]).sum(-1)
 
     def kl(self) -> Tensor:
-        """(B,) in closed form."""
+        """Return the divergence from the prior, (B,), in closed form."""
         return (self.code * (self.logits - self.prior_logits) + self._excess()).sum(-1)
 
     def _excess(self) -> Tensor:
-        """(B, H) log q(0) - log p(0)."""
+        """Return log q(0) - log p(0), (B, H)."""
         return functional.softplus(self.prior_logits) - functional.softplus(self.logits)
 
 
@@ -254,6 +251,6 @@ class GaussianHead(nn.Module):
         self.kind = kind
 
     def forward(self, features: Tensor) -> Gaussian:
-        """The posterior."""
+        """Return the posterior."""
         mean, log_variance = self.linear(features).chunk(2, -1)
         return self.kind(mean, log_variance.clamp(*LOG_VARIANCE))

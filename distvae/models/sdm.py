@@ -24,7 +24,7 @@ from distvae.numerics.noise import Noise
 
 
 def dct(rows: int, atoms: int) -> Tensor:
-    """Cosines of rising frequency as unit columns, centred but for the constant one."""
+    """Return cosines of rising frequency as unit columns, centred except for the constant one."""
     place, frequency = (
         torch.arange(rows, dtype=torch.float64),
         torch.arange(atoms, dtype=torch.float64),
@@ -35,7 +35,7 @@ def dct(rows: int, atoms: int) -> Tensor:
 
 
 def initial_dictionary(config: SDMModel) -> Tensor:
-    """(m, k) with unit columns."""
+    """Return the first dictionary (m, k), with unit columns."""
     if config.dictionary == "identity":
         return torch.eye(config.latent)
     if config.dictionary == "dct":
@@ -44,7 +44,7 @@ def initial_dictionary(config: SDMModel) -> Tensor:
 
 
 def coherence(dictionary: Tensor) -> Tensor:
-    """Mean squared cosine between two different atoms."""
+    """Return the mean squared cosine between two different atoms."""
     gram = dictionary.T @ dictionary
     atoms = len(gram)
     return (gram - torch.eye(atoms, device=gram.device)).square().sum() / max(
@@ -68,25 +68,23 @@ class SDM(VAE):
 
     @property
     def code_size(self) -> int:
-        """Values of a code: the dictionary's atoms."""
+        """The number of values of a code: the dictionary's atoms."""
         return self.config.columns
 
     def head(self, width: int) -> nn.Module:
-        """Heads for `a`."""
+        """Return the layer of the posterior of `a`."""
         return GaussianHead(width, self.code_size, LearnedVariance)
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
-        """(B, 1, k) codes with the training set's mean variances, since each data point has its
-        own.
-        """
+        """Return codes (B, 1, k) with the mean variances of the training set."""
         return noise.normal("slab", 1, self.code_size) * self.variance.sqrt()
 
     def output(self, z: Tensor) -> Tensor:
-        """The decoder at D a."""
+        """Return the output of the decoder at D a."""
         return super().output(z if self.config.dictionary == "identity" else z @ self.dictionary.T)
 
     def penalty(self, q: Encoded) -> Tensor:
-        """The weighted coherence."""
+        """Return the weighted coherence."""
         return (
             self.config.coherence * coherence(self.dictionary)
             if self.config.coherence
@@ -100,7 +98,7 @@ class SDM(VAE):
             self.dictionary.div_(self.dictionary.norm(dim=0))
 
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
-        """Also the variances gamma, for sampling."""
+        """Add the variances gamma, for sampling."""
         assert isinstance(q, LearnedVariance)
         gamma = q.prior_log_variance.exp().sum(0)
         return super().statistics(batch, q, noise) | {
@@ -109,6 +107,6 @@ class SDM(VAE):
         }
 
     def maximise(self, total: Sums) -> None:
-        """The mean variances."""
+        """Set the mean variances."""
         super().maximise(total)
         self.variance.copy_(total["gamma"] / total["rows"])

@@ -47,7 +47,7 @@ class SpikeAndSlabHead(nn.Module):
         self.config = config
 
     def forward(self, features: Tensor) -> SpikeAndSlab:
-        """The posterior against the fixed prior."""
+        """Return the posterior against the fixed prior."""
         mean, log_variance, f = self.linear(features).chunk(3, -1)
         gamma = nn.functional.relu(-f).neg().exp().clamp(*SPIKE)
         zero, alpha = torch.zeros_like(mean), torch.full_like(mean, self.config.alpha)
@@ -67,7 +67,7 @@ class PseudoInputs(nn.Module):
         self.classifier = nn.Linear(dims, count)
 
     def forward(self, u: Tensor) -> Tensor:
-        """(B, D) the selected pseudo-inputs."""
+        """Return the selected pseudo-inputs (B, D)."""
         selected: Tensor = self.classifier(u).softmax(-1) @ self.points
         return selected
 
@@ -84,13 +84,11 @@ class VSC(VAE):
         self.warmth = 1.0
 
     def head(self, width: int) -> nn.Module:
-        """Heads for spikes and slabs."""
+        """Return the layer of spikes and slabs."""
         return SpikeAndSlabHead(width, self.config)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """The encoder's spike and slab, against alpha or against that of the selected pseudo-
-        input.
-        """
+        """Return the encoder's spike and slab, against alpha or that of the selected pseudo-input."""
         q = self._warmed(encode(u))
         if self.pseudo is None:
             return q
@@ -104,8 +102,8 @@ class VSC(VAE):
         return replace(q, mean=self.warmth * q.mean, log_variance=self.warmth * q.log_variance)
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
-        """(B, 1, H) states of spikes and slabs, from alpha or at a pseudo-input drawn for each
-        row.
+        """Return codes (B, 1, H) of spikes and slabs, from alpha or at a pseudo-input drawn for
+        each row.
         """
         if self.pseudo is not None:
             choice = noise.bits("choice", 1)[:, 0].remainder(self.config.pseudo_inputs)
@@ -116,7 +114,7 @@ class VSC(VAE):
         return active * noise.normal("slab", 1, self.code_size)
 
     def penalty(self, q: Encoded) -> Tensor:
-        """(B,) what draws the pseudo-inputs' mean spike to alpha."""
+        """Return the penalty that draws the pseudo-inputs' mean spike to alpha, (B,)."""
         if self.pseudo is None:
             return super().penalty(q)
         assert isinstance(q, SpikeAndSlab)
@@ -124,7 +122,7 @@ class VSC(VAE):
         return self.code_size * bernoulli_kl(mean, torch.full_like(mean, self.config.alpha))
 
     def at(self, step: float) -> None:
-        """Raise beta, and let the slabs come to carry information."""
+        """Set beta, and the share of information that the slabs carry."""
         super().at(step)
         begin, end = self.config.slab_warmup
         self.warmth = 1.0 if step >= end else max(0.0, (step - begin) / max(1, end - begin))

@@ -1,4 +1,4 @@
-"""What the laws of models and E-steps are checked on."""
+"""A model, its E-step and some rows, on which laws are checked."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

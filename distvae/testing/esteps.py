@@ -28,7 +28,7 @@ def inference_without_sweeps_is_that_of_training(case: Case) -> None:
 
 @torch.no_grad()
 def inference_is_repeatable(case: Case) -> None:
-    """The same rows have the same posteriors whenever they are asked for."""
+    """Rows have the same posteriors whenever they are asked for."""
     one = case.estep.infer(case.model, case.batch).code
     assert torch.equal(one, case.estep.infer(case.model, case.batch).code)
 

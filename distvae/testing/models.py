@@ -68,7 +68,7 @@ def expectations_without_draws_are_fixed(case: Case) -> None:
 
 
 def the_order_of_rows_does_not_matter(case: Case) -> None:
-    """The same rows in another order have the same objectives."""
+    """Rows in another order have the same objectives."""
     turned = case.batch.row.flip(0)
     batch = Batch(case.batch.x[turned], turned)
     one = case.model.objective(case.batch, case.q, case.noise)
@@ -141,7 +141,7 @@ def missing_values_change_nothing(case: Case) -> None:
 
 
 def the_weights_are_a_function_of_the_seed(case: Case) -> None:
-    """The same seed gives the same first weights, another seed gives others."""
+    """A seed gives the same first weights again; another seed gives others."""
     again, _ = case.assemble()
     other, _ = case.assemble(seed=case.config.train.seed + 1)
     for one, two in zip(case.model.parameters(), again.parameters(), strict=True):

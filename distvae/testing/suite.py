@@ -48,7 +48,7 @@ class ModelLaws:
         models.expectations_without_draws_are_fixed(self.case())
 
     def test_the_order_of_rows_does_not_matter(self) -> None:
-        """The same rows in another order have the same objectives."""
+        """Rows in another order have the same objectives."""
         models.the_order_of_rows_does_not_matter(self.case())
 
     def test_statistics_add_over_parts_of_a_batch(self) -> None:
@@ -72,7 +72,7 @@ class ModelLaws:
         models.missing_values_change_nothing(self.case())
 
     def test_the_weights_are_a_function_of_the_seed(self) -> None:
-        """The same seed gives the same first weights, another seed gives others."""
+        """A seed gives the same first weights again; another seed gives others."""
         models.the_weights_are_a_function_of_the_seed(self.case())
 
     def test_warm_ups_end(self) -> None:
@@ -92,7 +92,7 @@ class ModelLaws:
         esteps.inference_without_sweeps_is_that_of_training(self.case())
 
     def test_inference_is_repeatable(self) -> None:
-        """The same rows have the same posteriors whenever they are asked for."""
+        """Rows have the same posteriors whenever they are asked for."""
         esteps.inference_is_repeatable(self.case())
 
     def test_a_search_never_lowers_a_bound(self) -> None:

@@ -24,7 +24,7 @@ class Adam:
         self.moments = [_none(parameter) for parameter in parameters]
 
     def forget(self) -> None:
-        """Gradients begin anew."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -63,13 +63,13 @@ class Adam:
         )
 
     def restore(self, parameter: int, moments: Mapping[str, Tensor]) -> None:
-        """Go on from these moments of a parameter; none are those of one that has not learnt."""
+        """Set the moments of a parameter; one that has not learned has none."""
         for name, value in moments.items():
             self.moments[parameter][name].copy_(value)
 
 
 def _none(parameter: nn.Parameter) -> dict[str, Tensor]:
-    """The moments before the first step, by the names that torch gives them."""
+    """Return the moments before the first step, by the names that torch gives them."""
     means = {
         name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")
     }

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did. Objectives, bounds and divergences are nats per data point."""
+    """The record of one epoch. Objectives, bounds and divergences are nats per data point."""
 
     epoch: int
-    """How many are finished."""
+    """The number of finished epochs."""
     epochs: int
     train_objective: float
     """Mean over the epoch, under parameters that moved."""
@@ -23,14 +23,14 @@ class Epoch:
     seconds: float
     """In training since the run began, resumed parts included."""
     best: bool
-    """Whether no earlier epoch had a better validation objective."""
+    """True if no earlier epoch had a better validation objective."""
     details: Mapping[str, float] = field(default_factory=dict)
-    """What only some models have to tell: sigma, active and dead latents, replaced states, seconds
+    """Figures that only some models have: sigma, active and dead latents, replaced states, seconds
     by part.
     """
 
     def metrics(self) -> dict[str, float]:
-        """The numbers worth logging: those that the model has."""
+        """Return the figures to log: those that the model has."""
         told = {
             k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")
         }
@@ -38,7 +38,7 @@ class Epoch:
 
     @classmethod
     def read(cls, record: Mapping[str, float], epochs: int) -> "Epoch":
-        """An epoch as it was written down; whether it was the best is not."""
+        """Return an epoch from its record, which does not hold whether it was the best."""
         own = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
         told = {name: record.get(name, math.nan) for name in own}
         details = {name: value for name, value in record.items() if name not in own | {"epoch"}}

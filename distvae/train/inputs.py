@@ -11,7 +11,7 @@ from distvae.config import Config
 from distvae.data.dataset import LazyRows, Rows
 from distvae.data.family import family_of
 from distvae.files.refusal import Refusal
-from distvae.models.likelihoods import LIKELIHOODS
+from distvae.models.likelihoods import support_of
 from distvae.train.documents import RunInfo
 
 MAX_RATIO = 100
@@ -42,7 +42,7 @@ class InputFormat:
 
         Early runs did not record the range of their data.
         """
-        low, high = LIKELIHOODS[config.model.likelihood].support
+        low, high = support_of(config.model)
         values = family_of(config.data).values
         if getattr(config.estep, "input", "raw") != "raw":
             low = max(low, 0.0)

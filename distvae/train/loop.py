@@ -57,7 +57,7 @@ class Diverged(ArithmeticError):
 
 @dataclass
 class Position:
-    """How far training is: everything that is neither parameter nor optimiser state."""
+    """The progress of training: everything that is neither parameter nor optimiser state."""
 
     epoch: int = 0
     batch: int = 0

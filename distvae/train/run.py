@@ -45,7 +45,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str, which: str = "best") -> "Run":
-        """The run in a folder, with its best or its last weights."""
+        """Open the run in a folder, with its best or its last weights."""
         path = Path(path)
         info = read_info(path)
         folder = Folder(path)
@@ -75,18 +75,19 @@ class Run:
 
     @property
     def recipe(self) -> str:
-        """The recipe it was made from."""
+        """The name of its recipe."""
         return str(self.info["recipe"])
 
     def posterior(self, x: Tensor, row: Tensor | None = None) -> Posterior:
-        """Posteriors of new rows under the frozen model."""
+        """Return posteriors of new rows under the trained model."""
         row = torch.arange(len(x)) if row is None else row
         return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()
     def encode(self, x: ArrayLike | Rows | Tensor, name: str = "x") -> Array:
-        """(N, D) -> (N, H): the codes of new data, which is refused by its name if it cannot be of
-        this kind.
+        """Return the codes of new data: (N, D) -> (N, H).
+
+        Data that cannot be of this kind are refused by their name.
         """
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
         return self.in_blocks(
@@ -95,7 +96,7 @@ class Run:
 
     @torch.no_grad()
     def decode(self, z: ArrayLike | Tensor) -> Array:
-        """(N, H) -> (N, D): E[x | z]."""
+        """Return E[x | z]: (N, H) -> (N, D)."""
         expected = InputFormat("z", self.model.code_size, unit="code")
         return self.in_blocks(
             expected.check_table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
@@ -103,13 +104,13 @@ class Run:
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Array:
-        """(count, H) states drawn from the prior."""
+        """Return codes (count, H) drawn from the prior."""
         noise = Noise(seed, EVALUATION, torch.arange(count))
         states: Array = self.model.prior(noise, self.estep)[:, 0].numpy()
         return states
 
     def epochs(self) -> list[dict[str, float]]:
-        """The records of its epochs."""
+        """Return the records of its epochs."""
         return read_epochs(self.path)
 
     def in_blocks(
@@ -118,9 +119,7 @@ class Run:
         f: Callable[[Tensor], Tensor],
         expected: InputFormat | None = None,
     ) -> Array:
-        """What a function makes of rows, so many at a time, once they were seen to be what is
-        expected.
-        """
+        """Return the values of a function of rows, computed in blocks, after the rows were checked."""
         rows = min(BLOCK, max(1, VALUES // self.dims))
         blocks = (_narrow(data[i : i + rows]) for i in range(0, len(data), rows))
         checked = blocks if expected is None else map(expected.check_values, blocks)
@@ -133,7 +132,7 @@ def _narrow(rows: ArrayLike) -> Array:
 
 
 def read_info(place: Place) -> RunInfo:
-    """The facts in run.json, or a refusal that says what is not a run folder."""
+    """Return the facts in run.json, or refuse a folder that is no run folder."""
     folder = Folder.of(place)
     if folder.has("sweep.json"):
         raise Refusal(
@@ -149,7 +148,7 @@ def read_info(place: Place) -> RunInfo:
 
 
 def read_config(place: Place, info: RunInfo) -> Config:
-    """The resolved configuration of a run, unless it was altered since."""
+    """Return the configuration of a run, unless the file was altered since."""
     folder = Folder.of(place)
     file = f"{folder}/config.yaml"
     if not folder.has("config.yaml"):
@@ -171,7 +170,7 @@ def read_config(place: Place, info: RunInfo) -> Config:
 
 
 def read_epochs(place: Place) -> list[dict[str, float]]:
-    """The records in epochs.jsonl, if there are any."""
+    """Return the records in epochs.jsonl, if there are any."""
     return read_records(place, "epochs.jsonl", ("epoch", "val_objective", "val_bound"))
 
 

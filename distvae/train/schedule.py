@@ -6,7 +6,7 @@ from distvae.config import Train
 
 
 def rate(config: Train, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, counted from zero."""
+    """Return the learning rate of a step, counted from zero."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     return warm * _scheduled(config, step, steps_per_epoch)
 

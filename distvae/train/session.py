@@ -17,7 +17,7 @@ from distvae.estep.store import KeepsPopulations, PopulationStore
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Asynchronous, Persistent, Searches, prepare
-from distvae.models.likelihoods import LIKELIHOODS
+from distvae.models.likelihoods import support_of
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
@@ -75,14 +75,13 @@ def train_in_folder(
     hurried: Callable[[], bool] = lambda: False,
     owner: str = "",
 ) -> Iterator[Epoch]:
-    """The same with an untrained trainer of that configuration; its owner is named if it is not
-    this process.
+    """Train with an untrained trainer of that configuration, as `fit` does.
 
-    Between batches all workers ask whether they are hurried, with the same answer, and if so save
-    at once.
+    The owner of the run folder is named if it is not this process. Between batches all workers call
+    `hurried`, which gives all of them the same answer; if it is true they save at once.
     """
     team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
-    if _agree(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
+    if _on_first_worker(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
         _restore(trainer, folder)
     owner = owner or (take_ownership(folder) if chief else "")
     if chief:
@@ -93,9 +92,9 @@ def train_in_folder(
     team.barrier()
     savings = Savings(folder, trainer, owner)
     try:
-        for epoch in trainer.run(_saving(savings, hurried, stop)):
+        for epoch in trainer.run(_save_if_hurried(savings, hurried, stop)):
             if chief:
-                _write_down(folder, trainer, epoch, owner)
+                _record_epoch(folder, trainer, epoch, owner)
             savings.after(epoch)
             yield epoch
     except Interrupted:
@@ -108,7 +107,7 @@ def train_in_folder(
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:
-    """Go on from the last state; where it cannot be read, say whether the one before it can."""
+    """Resume from the last state; if it cannot be read, name the state before it."""
     try:
         tensors, facts = checkpoint.load(folder, "last")
         trainer.restore(tensors, facts["position"])
@@ -123,31 +122,29 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
 
 
 def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
-    """Write down how a run is computed from here on, and how it was until now where that
-    differs.
-    """
-    own, before = trainer.arithmetic.facts(), recorded_arithmetic(folder)
-    if own != before:
+    """Record how a run is computed from now on, and how it was computed before if that differs."""
+    now, before = trainer.arithmetic.facts(), recorded_arithmetic(folder)
+    if now != before:
         if before:
             changes = read_info(folder).get("arithmetic_before", [])
             changes = [*changes, {"until": trainer.position.epoch, **before}]
-            update_info(folder, arithmetic=own, arithmetic_before=changes)
+            update_info(folder, arithmetic=now, arithmetic_before=changes)
         else:
-            update_info(folder, arithmetic=own)
+            update_info(folder, arithmetic=now)
 
 
-def _agree(team: Team, look: Callable[[], bool]) -> bool:
-    """What the first worker sees, or refuses, told to all."""
-    seen, refused = False, ""
+def _on_first_worker(team: Team, function: Callable[[], bool]) -> bool:
+    """Call a function on the first worker, and return or raise its result on all."""
+    result, refusal = False, ""
     if team.rank == 0:
         try:
-            seen = look()
+            result = function()
         except Refusal as error:
-            refused = str(error)
-    seen, refused = team.gather((seen, refused))[0]
-    if refused:
-        raise Refusal(refused)
-    return bool(seen)
+            refusal = str(error)
+    result, refusal = team.gather((result, refusal))[0]
+    if refusal:
+        raise Refusal(refusal)
+    return bool(result)
 
 
 def build_trainer(
@@ -180,43 +177,42 @@ def build_trainer(
 
 
 def _refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:
-    """Refuse values that the likelihood is no density of, or that have no logarithm; missing ones
-    (NaN) are none.
+    """Refuse values that the likelihood has no density for, or that have no logarithm.
 
-    Return the least and the largest value of each split.
+    Return the smallest and the largest value of each split. Missing values (NaN) are left out.
     """
-    likelihood, seen = config.model.likelihood, getattr(config.estep, "input", "raw")
-    least, most = LIKELIHOODS[likelihood].support
-    ranges = {
-        split: _range(dataset.splits[split])
-        for split in dataset.named("all")
-        if len(dataset.splits[split])
-    }
-    for split, values in ranges.items():
-        for value in values:
-            if math.isnan(value):
-                raise Refusal(
-                    f"{dataset.name}: every value of split '{split}' is missing; some observed ones"
-                    " expected"
-                )
-            if value < least or value > most or math.isinf(value):
-                field, wanted = (
-                    f"model.likelihood: '{likelihood}'",
-                    f"finite values from {least:g} to {most:g}",
-                )
-            elif value < 0 and seen != "raw":
-                field, wanted = f"estep.input: '{seen}'", "values of 0 or more, or raw,"
-            else:
-                continue
-            raise Refusal(
-                f"{field} with a value of {value:g} in split '{split}' of {dataset.name}; {wanted}"
-                " expected"
-            )
+    ranges = {}
+    for split in dataset.named("all"):
+        rows = dataset.splits[split]
+        if len(rows):
+            ranges[split] = _range(rows)
+            for value in ranges[split]:
+                _refuse_value(config, dataset.name, split, value)
     return ranges
 
 
+def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
+    low, high = support_of(config.model)
+    inputs = getattr(config.estep, "input", "raw")
+    if math.isnan(value):
+        raise Refusal(
+            f"{name}: every value of split '{split}' is missing; some observed ones expected"
+        )
+    if value < low or value > high or math.isinf(value):
+        likelihood = getattr(config.model, "likelihood", "")
+        field = f"model.likelihood: '{likelihood}'" if likelihood else f"data.kind: '{name}'"
+        wanted = f"finite values from {low:g} to {high:g}"
+    elif value < 0 and inputs != "raw":
+        field, wanted = f"estep.input: '{inputs}'", "values of 0 or more, or raw,"
+    else:
+        return
+    raise Refusal(
+        f"{field} with a value of {value:g} in split '{split}' of {name}; {wanted} expected"
+    )
+
+
 def _range(rows: Rows) -> tuple[float, float]:
-    """The least and the largest observed value, block by block; NaN where none is observed."""
+    """Return the smallest and the largest observed value, or NaN if none is observed."""
     low = high = math.nan
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
@@ -226,7 +222,7 @@ def _range(rows: Rows) -> tuple[float, float]:
 
 
 def split_rows(config: Config, rows: int, size: int) -> Lanes:
-    """The lanes in which so many workers share the rows."""
+    """Return the lanes in which so many workers share the rows."""
     lanes, batch = Lanes.of(rows, config.train.batch), config.train.batch
     if size > lanes.count:
         raise Refusal(
@@ -239,7 +235,7 @@ def _blocks(rows: Rows) -> Iterator[torch.Tensor]:
     return (torch.from_numpy(rows[i : i + BLOCK].copy()) for i in range(0, len(rows), BLOCK))
 
 
-def _write_down(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) -> None:
+def _record_epoch(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) -> None:
     check_ownership(folder, owner)
     if epoch.best:
         checkpoint.save(
@@ -249,12 +245,13 @@ def _write_down(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) -> N
 
 
 class Savings:
-    """The state that a resumed run goes on from, saved as often as costs little."""
+    """The saved states of a run, written as often as costs little.
+
+    Epochs that a crash loses are trained again, with the same result.
+    """
 
     share = 0.05
-    """Of the time, at most, that saving takes; what is lost to a crash is trained again, to the
-    same result.
-    """
+    """The share of the time, at most, that saving takes."""
 
     def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
         self.folder, self.trainer, self.owner = folder, trainer, owner
@@ -267,7 +264,7 @@ class Savings:
             self.save()
 
     def save(self) -> None:
-        """Populations first, then the checkpoint that names them."""
+        """Save the populations first, then the checkpoint that names them."""
         began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
         tensors, position = trainer.state()
         if isinstance(trainer.estep, Asynchronous):
@@ -291,14 +288,14 @@ class Savings:
         self.due = now + (now - began) / self.share
 
 
-def _saving(
+def _save_if_hurried(
     savings: Savings, hurried: Callable[[], bool], stop: Callable[[], object]
 ) -> Callable[[], object]:
-    """Whether to stop, asked between batches; where hurried, the state is saved before."""
+    """Return a `stop` for the trainer that first saves the state if the workers are hurried."""
 
-    def asked() -> object:
+    def save_and_ask() -> object:
         if hurried():
             savings.save()
         return stop()
 
-    return asked
+    return save_and_ask

@@ -10,7 +10,7 @@ from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 
 Inference = Callable[[AnyModel, Batch], Posterior]
-"""What a step needs of an E-step."""
+"""The part of an E-step that a step needs."""
 
 
 class Ascent:
