@@ -88,7 +88,7 @@ class VSC(VAE):
         return SpikeAndSlabHead(width, self.config)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """Return the encoder's spike and slab, against alpha or that of the selected pseudo-input."""
+        """Return the spike and slab, against alpha or that of the selected pseudo-input."""
         q = self._warmed(encode(u))
         if self.pseudo is None:
             return q

@@ -119,7 +119,7 @@ class Run:
         f: Callable[[Tensor], Tensor],
         expected: InputFormat | None = None,
     ) -> Array:
-        """Return the values of a function of rows, computed in blocks, after the rows were checked."""
+        """Check rows and return the values of a function of them, computed in blocks."""
         rows = min(BLOCK, max(1, VALUES // self.dims))
         blocks = (_narrow(data[i : i + rows]) for i in range(0, len(data), rows))
         checked = blocks if expected is None else map(expected.check_values, blocks)
