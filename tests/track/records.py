@@ -42,3 +42,13 @@ def history(root: Path, run: str, key: str) -> list[tuple[int, float]]:
 
     found = MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_metric_history(run, key)
     return sorted((metric.step, metric.value) for metric in found)
+
+
+def away(root: Path) -> None:
+    (root / "mlflow.db").rename(root / "away.db")
+    (root / "mlflow.db").mkdir()
+
+
+def back(root: Path) -> None:
+    (root / "mlflow.db").rmdir()
+    (root / "away.db").rename(root / "mlflow.db")

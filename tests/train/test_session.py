@@ -1,8 +1,5 @@
-"""Runs in their folders: what is resumed equals what was never stopped, and what is damaged is
-refused.
-"""
+"""Training in a folder: a resumed run equals one that was never stopped."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -12,9 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-import distvae
 from distvae.config.recipes import load
-from distvae.data.dataset import Dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
@@ -168,93 +163,6 @@ def test_the_best_checkpoint_is_the_best(tmp_path: Path) -> None:
     assert trainer.validate()["objective"] == best.val_objective
 
 
-@pytest.mark.parametrize(
-    ("model", "value", "refused"),
-    [
-        (
-            "itakura_saito",
-            -0.5,
-            (
-                r"model\.likelihood: 'itakura_saito' with a value of -0\.5 in split 'val' of tiny;"
-                r" finite"
-            ),
-        ),
-        (
-            "itakura_saito",
-            math.inf,
-            r"a value of inf in split 'val' of tiny; finite values from 0 to inf expected",
-        ),
-        (
-            "bernoulli",
-            1.5,
-            (
-                r"model\.likelihood: 'bernoulli' with a value of 1\.5 .* finite values from 0 to 1"
-                r" expected"
-            ),
-        ),
-        ("gaussian", -math.inf, r"model\.likelihood: 'gaussian' with a value of -inf"),
-        ("gaussian", -2, r"estep\.input: 'log_standard' with a value of -2 .* raw, expected"),
-    ],
-)
-def test_values_that_a_likelihood_is_no_density_of_are_refused_before_training(
-    model: str, value: float, refused: str
-) -> None:
-    data = unit_data(value)
-    with pytest.raises(Refusal, match=refused):
-        build_trainer(tiny.config(model={"likelihood": model}), data)
-
-
-def unit_data(value: float) -> Dataset:
-    """Values from 0 to 1 but for one."""
-    x = tiny.dataset().splits["train"][:] % 1
-    odd = x.copy()
-    odd[3, 2] = value
-    return Dataset(
-        "tiny",
-        "row",
-        f"tiny {value}",
-        {"train": x, "val": odd, "test": odd},
-        Path(),
-        shape=tiny.SHAPE,
-    )
-
-
-def test_a_split_without_an_observed_value_is_refused() -> None:
-    data = tiny.dataset()
-    data.splits["val"][:][:] = math.nan
-    with pytest.raises(
-        Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"
-    ):
-        build_trainer(tiny.config(), data)
-
-
-@pytest.mark.parametrize("value", [math.nan, 0, 1])
-@pytest.mark.parametrize("likelihood", ["itakura_saito", "bernoulli", "gaussian"])
-def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
-    likelihood: str, value: float
-) -> None:
-    build_trainer(tiny.config(model={"likelihood": likelihood}), unit_data(value))
-
-
-@pytest.mark.parametrize(
-    "sections",
-    [
-        {"model": {"likelihood": "gaussian"}},
-        {"model": {"likelihood": "itakura_saito"}},
-        {"model": {"kind": "tvae", "variance": None}, "estep": {"kind": "exact"}},
-    ],
-)
-def test_a_value_that_was_never_seen_in_training_makes_nothing_infinite(
-    tmp_path: Path, sections: dict[str, Any]
-) -> None:
-    data = tiny.dataset()
-    data.splits["train"][:][:, 2] = math.nan
-    *_, last = fit(tiny.config(**sections), data, tmp_path / "run")
-    assert math.isfinite(last.val_bound)
-    assert math.isfinite(last.train_objective)
-    assert math.isfinite(Run.open(tmp_path / "run").encode(data.splits["test"][:]).sum())
-
-
 def test_populations_are_validated_on_the_rows_that_they_belong_to(tmp_path: Path) -> None:
     config, data = tiny.config(**KINDS[-1]), tiny.dataset()
     assert len(data.splits["val"]) != len(data.splits["train"])
@@ -304,109 +212,3 @@ def test_the_stored_configuration_starts_the_same_run_again(tmp_path: Path) -> N
     again = load(str(tmp_path / "one" / "config.yaml"))
     assert again == config
     assert first == [told(record) for record in fit(again, data, tmp_path / "two")]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
-    return tmp_path / "run"
-
-
-def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
-    opened = distvae.load(run)
-    x = tiny.dataset().splits["test"][:]
-    code = opened.encode(x)
-    assert code.shape == (len(x), 4)
-    assert opened.decode(code).shape == x.shape
-    assert (opened.decode(code) > 0).all()
-    with pytest.raises(Refusal, match=r"rows of 5 values; an array \(power spectra, 12\) expected"):
-        opened.encode(x[:, :5])
-
-
-@pytest.mark.parametrize(
-    "damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"]
-)
-def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str) -> None:
-    name = spoil(run, damage)
-    with pytest.raises(Refusal) as refused:
-        Run.open(run)
-    assert name in str(refused.value)
-
-
-def spoil(run: Path, damage: str) -> str:
-    """Damage a run folder in one way; the name that the refusal has to say."""
-    named: str = json.loads((run / "best.json").read_text())[
-        "tensors"
-    ]  # beside it may lie what the state before names
-    tensors = run / named
-    if damage == "tensors":
-        content = bytearray(tensors.read_bytes())
-        content[-1] ^= 1
-        tensors.write_bytes(content)
-    elif damage == "missing":
-        tensors.unlink()
-    elif damage == "manifest":
-        (run / "best.json").write_text("{")
-        return "best.json"
-    elif damage == "newer":
-        info = json.loads((run / "run.json").read_text())
-        (run / "run.json").write_text(json.dumps(info | {"version": 99}))
-        return "run.json"
-    elif damage == "config":
-        with (run / "config.yaml").open("a") as file:
-            file.write("# a word\n")
-        return "config.yaml"
-    else:
-        (run / "run.json").unlink()
-        return "not a run folder"
-    return tensors.name
-
-
-def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    with pytest.raises(Refusal, match="--resume"):
-        list(fit(tiny.config(), tiny.dataset(), run))
-    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
-
-
-def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path) -> None:
-    assert len(list(fit(tiny.config(train={"epochs": 1}), tiny.dataset(), run, force=True))) == 1
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "thesis.txt").write_text("words")
-    with pytest.raises(Refusal, match="not a run folder"):
-        list(fit(tiny.config(), tiny.dataset(), tmp_path / "precious", force=True))
-    assert (tmp_path / "precious" / "thesis.txt").exists()
-
-
-@pytest.mark.parametrize(
-    ("sections", "name"),
-    [({"model": {"latent": 5}}, "model.latent"), ({"train": {"seed": 1}}, "train.seed")],
-)
-def test_a_resume_with_another_configuration_is_refused(
-    run: Path, sections: dict[str, Any], name: str
-) -> None:
-    with pytest.raises(Refusal, match=name):
-        list(fit(tiny.config(**sections), tiny.dataset(), run, resume=True))
-
-
-def test_a_resume_with_other_data_is_refused(run: Path) -> None:
-    with pytest.raises(Refusal, match="other data"):
-        list(fit(tiny.config(), tiny.dataset(seed=1), run, resume=True))
-
-
-def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(run: Path) -> None:
-    before = checkpoint.load(run, "last")
-    (run / "last-000000000000.safetensors").write_bytes(
-        b"half"
-    )  # tensors written, manifest not yet replaced
-    after_crash = checkpoint.load(run, "last")
-    assert before[1] == after_crash[1]
-    assert all(torch.equal(before[0][key], after_crash[0][key]) for key in before[0])
-
-
-def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("CUDA is here")
-    with pytest.raises(Refusal, match=r"train\.device"):
-        list(fit(tiny.config(train={"device": "cuda"}), tiny.dataset(), tmp_path / "run"))
-    assert not (tmp_path / "run").exists()

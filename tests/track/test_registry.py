@@ -1,0 +1,99 @@
+"""Trained models in MLflow: what they open as, their data, and the registry."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distvae
+from distvae.track import Store, Tracker
+from distvae.track.journal import Journal
+from tests.track.records import RECORD, runs
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*type hint is inferred as AnyType"
+)  # MLflow's, of its own types
+def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Path) -> None:
+    import mlflow
+
+    run = distvae.load(trained)
+    record = Tracker.open(run.config, "bars", trained, "here", root=root)
+    record.epoch(RECORD)
+    record.model()
+    record.close()
+    (found,) = runs(root)
+    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    (output,) = found.outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    x = np.random.default_rng(0).random((20, run.dims), dtype=np.float32)
+    codes = model.predict(x)
+    np.testing.assert_array_equal(codes, run.encode(x))
+    np.testing.assert_array_equal(model.predict(x, {"give": "reconstruction"}), run.decode(codes))
+    kept = [
+        path.name
+        for path in (root / "mlartifacts").rglob("*")
+        if path.suffix in (".pkl", ".pt", ".pth")
+    ]
+    assert not kept
+
+
+def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:
+    run = distvae.load(trained)
+    Tracker.open(run.config, "bars", trained, "here", root=root).epoch(RECORD)
+    (found,) = runs(root)
+    (data,) = (given.dataset for given in found.inputs.dataset_inputs)
+    assert data.name == run.info["data"]
+    assert run.info["data_digest"].startswith(data.digest)
+    assert json.loads(data.profile)["rows"] == run.info["rows"]
+
+
+def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
+    root: Path, trained: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    (root / "sweep").mkdir()
+    sweep = Tracker(
+        Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"}
+    )
+    config = distvae.load(trained).config
+    ids = []
+    for name in ("1", "2"):
+        folder = shutil.copytree(trained, root / "sweep" / "trials" / name)
+        record = Tracker.open(config, "bars", folder, "here", root / "sweep", root)
+        record.model()
+        record.close()
+        ids.append(record.id)
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    for best, versions in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
+        sweep.register("bars", root / "sweep" / "trials" / best)
+        assert client.get_model_version_by_alias("bars", "best").run_id == ids[int(best) - 1]
+        assert len(client.search_model_versions("name = 'bars'")) == versions
+    assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
+
+
+def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(
+    root: Path, trained: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    (root / "sweep").mkdir()
+    sweep = Tracker(
+        Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"}
+    )
+    best = trained.rename(root / "sweep" / "1")
+    record = Tracker(
+        None, "here", "1", best, {"model.kind": "tvae"}, {"kind": "trial"}, root / "sweep"
+    )
+    record.model()
+    record.close()
+    telling = threading.Thread(target=lambda: sweep.register("bars", best), daemon=True)
+    telling.start()
+    telling.join(60)
+    assert not telling.is_alive()
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("bars", "best").run_id == Journal(best).head()["id"]

@@ -1,0 +1,121 @@
+"""The folder of a run: opened, replaced, damaged, resumed with something else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distvae
+from distvae.files.refusal import Refusal
+from distvae.train import checkpoint
+from distvae.train.run import Run
+from distvae.train.session import fit
+from tests import tiny
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
+    opened = distvae.load(run)
+    x = tiny.dataset().splits["test"][:]
+    code = opened.encode(x)
+    assert code.shape == (len(x), 4)
+    assert opened.decode(code).shape == x.shape
+    assert (opened.decode(code) > 0).all()
+    with pytest.raises(Refusal, match=r"rows of 5 values; an array \(power spectra, 12\) expected"):
+        opened.encode(x[:, :5])
+
+
+@pytest.mark.parametrize(
+    "damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"]
+)
+def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str) -> None:
+    name = spoil(run, damage)
+    with pytest.raises(Refusal) as refused:
+        Run.open(run)
+    assert name in str(refused.value)
+
+
+def spoil(run: Path, damage: str) -> str:
+    """Damage a run folder in one way; the name that the refusal has to say."""
+    named: str = json.loads((run / "best.json").read_text())[
+        "tensors"
+    ]  # beside it may lie what the state before names
+    tensors = run / named
+    if damage == "tensors":
+        content = bytearray(tensors.read_bytes())
+        content[-1] ^= 1
+        tensors.write_bytes(content)
+    elif damage == "missing":
+        tensors.unlink()
+    elif damage == "manifest":
+        (run / "best.json").write_text("{")
+        return "best.json"
+    elif damage == "newer":
+        info = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(info | {"version": 99}))
+        return "run.json"
+    elif damage == "config":
+        with (run / "config.yaml").open("a") as file:
+            file.write("# a word\n")
+        return "config.yaml"
+    else:
+        (run / "run.json").unlink()
+        return "not a run folder"
+    return tensors.name
+
+
+def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(Refusal, match="--resume"):
+        list(fit(tiny.config(), tiny.dataset(), run))
+    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+
+
+def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path) -> None:
+    assert len(list(fit(tiny.config(train={"epochs": 1}), tiny.dataset(), run, force=True))) == 1
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("words")
+    with pytest.raises(Refusal, match="not a run folder"):
+        list(fit(tiny.config(), tiny.dataset(), tmp_path / "precious", force=True))
+    assert (tmp_path / "precious" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "name"),
+    [({"model": {"latent": 5}}, "model.latent"), ({"train": {"seed": 1}}, "train.seed")],
+)
+def test_a_resume_with_another_configuration_is_refused(
+    run: Path, sections: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(Refusal, match=name):
+        list(fit(tiny.config(**sections), tiny.dataset(), run, resume=True))
+
+
+def test_a_resume_with_other_data_is_refused(run: Path) -> None:
+    with pytest.raises(Refusal, match="other data"):
+        list(fit(tiny.config(), tiny.dataset(seed=1), run, resume=True))
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(run: Path) -> None:
+    before = checkpoint.load(run, "last")
+    (run / "last-000000000000.safetensors").write_bytes(
+        b"half"
+    )  # tensors written, manifest not yet replaced
+    after_crash = checkpoint.load(run, "last")
+    assert before[1] == after_crash[1]
+    assert all(torch.equal(before[0][key], after_crash[0][key]) for key in before[0])
+
+
+def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is here")
+    with pytest.raises(Refusal, match=r"train\.device"):
+        list(fit(tiny.config(train={"device": "cuda"}), tiny.dataset(), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

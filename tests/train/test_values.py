@@ -1,0 +1,100 @@
+"""Values that a likelihood does not allow are refused, and missing ones are not."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae.data.dataset import Dataset
+from distvae.files.refusal import Refusal
+from distvae.train.run import Run
+from distvae.train.session import build_trainer, fit
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("model", "value", "refused"),
+    [
+        (
+            "itakura_saito",
+            -0.5,
+            (
+                r"model\.likelihood: 'itakura_saito' with a value of -0\.5 in split 'val' of tiny;"
+                r" finite"
+            ),
+        ),
+        (
+            "itakura_saito",
+            math.inf,
+            r"a value of inf in split 'val' of tiny; finite values from 0 to inf expected",
+        ),
+        (
+            "bernoulli",
+            1.5,
+            (
+                r"model\.likelihood: 'bernoulli' with a value of 1\.5 .* finite values from 0 to 1"
+                r" expected"
+            ),
+        ),
+        ("gaussian", -math.inf, r"model\.likelihood: 'gaussian' with a value of -inf"),
+        ("gaussian", -2, r"estep\.input: 'log_standard' with a value of -2 .* raw, expected"),
+    ],
+)
+def test_values_that_a_likelihood_is_no_density_of_are_refused_before_training(
+    model: str, value: float, refused: str
+) -> None:
+    data = unit_data(value)
+    with pytest.raises(Refusal, match=refused):
+        build_trainer(tiny.config(model={"likelihood": model}), data)
+
+
+def unit_data(value: float) -> Dataset:
+    """Values from 0 to 1 but for one."""
+    x = tiny.dataset().splits["train"][:] % 1
+    odd = x.copy()
+    odd[3, 2] = value
+    return Dataset(
+        "tiny",
+        "row",
+        f"tiny {value}",
+        {"train": x, "val": odd, "test": odd},
+        Path(),
+        shape=tiny.SHAPE,
+    )
+
+
+def test_a_split_without_an_observed_value_is_refused() -> None:
+    data = tiny.dataset()
+    data.splits["val"][:][:] = math.nan
+    with pytest.raises(
+        Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"
+    ):
+        build_trainer(tiny.config(), data)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0, 1])
+@pytest.mark.parametrize("likelihood", ["itakura_saito", "bernoulli", "gaussian"])
+def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
+    likelihood: str, value: float
+) -> None:
+    build_trainer(tiny.config(model={"likelihood": likelihood}), unit_data(value))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"likelihood": "gaussian"}},
+        {"model": {"likelihood": "itakura_saito"}},
+        {"model": {"kind": "tvae", "variance": None}, "estep": {"kind": "exact"}},
+    ],
+)
+def test_a_value_that_was_never_seen_in_training_makes_nothing_infinite(
+    tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    data = tiny.dataset()
+    data.splits["train"][:][:, 2] = math.nan
+    *_, last = fit(tiny.config(**sections), data, tmp_path / "run")
+    assert math.isfinite(last.val_bound)
+    assert math.isfinite(last.train_objective)
+    assert math.isfinite(Run.open(tmp_path / "run").encode(data.splits["test"][:]).sum())
