@@ -1,4 +1,4 @@
-"""What is free is what the tightest limit leaves."""
+"""Free memory is that of the machine or of the container, whichever is less."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""A run kept in an object store: the same numbers, resumed, brought here to be looked at, its
-password nowhere.
-"""
+"""A run kept in an object store: resumed to the same numbers, its password never shown."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +28,7 @@ TVAE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
-    """A URI of an empty bucket, in a server of this machine."""
+    """Return the URI of an empty bucket, on a server of this machine."""
     pytest.importorskip("moto", reason="moto, which plays an object store, is not installed")
     from moto.server import ThreadedMotoServer
 
@@ -123,7 +121,7 @@ def put(
 
 @pytest.fixture
 def shared(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    """A folder of the bucket, found by a URI without a password, and a cache of its own."""
+    """Return a folder of the bucket, by a URI without a password, with a cache of its own."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Folders: files whole or not at all, wherever they are; a password is never shown."""
+"""Folders: files are written completely or not at all, and a password is never shown."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from distvae.files.storage import Folder
 
 @pytest.fixture(params=["path", "uri"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """The same folder by either name."""
+    """Return the same folder by its path and by its URI."""
     return Folder(tmp_path / "deep" if request.param == "path" else f"file://{tmp_path}/deep")
 
 

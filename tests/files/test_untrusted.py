@@ -1,4 +1,4 @@
-"""Whatever is in a file, it is read or refused by its name in a short sentence, soon."""
+"""Any file is read or refused soon, by its name and in a short sentence."""
 
 import os
 from collections.abc import Callable

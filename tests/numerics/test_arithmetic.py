@@ -1,6 +1,4 @@
-"""What decides the last digits is decided by settings and the processor, and can be written down
-and compared.
-"""
+"""The last digits follow from settings and the processor, which can be recorded and compared."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +30,7 @@ def test_products_are_those_of_float32(shape: tuple[int, int, int], setting: str
 
 
 def test_bfloat16_would_be_noticed() -> None:
-    """On any CPU: the same operands rounded to it."""
+    """Round the same operands to bfloat16, on any CPU."""
     a, b = torch.randn(64, 512), torch.randn(512, 64)
     rounded = (a.bfloat16().float() @ b.bfloat16().float()).double()
     true = a.double() @ b.double()

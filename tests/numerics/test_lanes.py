@@ -1,6 +1,4 @@
-"""Rows in lanes: every row once an epoch, the same number of each lane in a batch, and one holder
-for each.
-"""
+"""Lanes: every row once an epoch, equal shares of each lane in a batch, one holder for each row."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Measures of sparsity: known values, and what leaves them unchanged."""
+"""Measures of sparsity: known values, and invariances."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Every draw is a function of (seed, epoch, row), and looks like chance."""
+"""Every draw is a function of (seed, epoch, row), and passes tests of randomness."""
 
 import math
 

@@ -15,9 +15,7 @@ from distvae.train.session import fit
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of a store with one experiment: making its tables takes a second, copying them
-    none.
-    """
+    """Return the database of a store with one experiment. Copying it saves a second per test."""
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -29,7 +27,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of runs with a store."""
+    """Return a folder of runs with a store."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     return tmp_path
@@ -37,7 +35,7 @@ def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def trained(root: Path) -> Path:
-    """A run folder with trained weights."""
+    """Return a run folder with trained weights."""
     folder = root / "small"
     config = from_dict(
         {"data": {"kind": "bars", "rows": 200}, "model": {"kind": "tvae"}, "train": {"epochs": 1}}

@@ -1,4 +1,4 @@
-"""MLflow's own pages in a real browser: what is recorded can be seen and compared there."""
+"""Records in MLflow's own pages, in a real browser."""
 
 import signal
 import subprocess
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, needs_browser]
 
 @pytest.fixture
 def recorded(root: Path) -> Path:
-    """A sweep of two trials with epochs, figures and a picture, recorded below runs/."""
+    """Record a sweep of two trials with epochs, figures and a picture, below runs/."""
     folder = root / "sweep"
     folder.mkdir()
     tags = {"kind": "sweep", "folder": str(folder)}
@@ -47,7 +47,7 @@ def recorded(root: Path) -> Path:
 
 @pytest.fixture
 def address(recorded: Path) -> Iterator[str]:
-    """Where `distvae ui` serves it."""
+    """Return the address of a running `distvae ui`."""
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
     with subprocess.Popen(
@@ -65,9 +65,7 @@ def address(recorded: Path) -> Iterator[str]:
 
 
 def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
-    """Experiment, children, compare, parameters and metrics; then a picture among the artifacts of
-    a run.
-    """
+    """Open the experiment, compare two trials, and look at a picture among a run's artifacts."""
     from playwright.sync_api import expect
 
     with opened(address) as page:

@@ -1,4 +1,4 @@
-"""Runs whose folder is on another machine: what MLflow has of them does what the folder did."""
+"""Runs whose folder is on another machine: MLflow's copy does what the folder did."""
 
 import shutil
 import sys
@@ -22,7 +22,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def call(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs commands in this process, on the store of these tests and with a cache of their own."""
+    """Run commands in this process, with this store and an empty cache."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     monkeypatch.setenv("DISTVAE_CACHE", str(root / "cache"))
     monkeypatch.chdir(root)
@@ -38,7 +38,7 @@ def call(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 @pytest.fixture
 def away(root: Path, trained: Path) -> Path:
-    """Where the folder of a recorded run is now, which nobody knows."""
+    """Move the folder of a recorded run to where nobody knows it."""
     record = Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root)
     record.epoch(RECORD)
     record.model()

@@ -38,9 +38,7 @@ def test_what_a_store_did_not_take_it_gets_when_it_is_back(
 def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A sweep whose trial was resumed, all of it before the store came back: one record each, every
-    epoch once.
-    """
+    """A sweep and its resumed trial end before the store is back; each gets one record."""
     (root / "sweep").mkdir()
     away(root)
     sweep = Tracker(
@@ -83,7 +81,7 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
 
 @contextmanager
 def refusing(root: Path, *steps: int) -> Iterator[None]:
-    """A store that does not take what is told of some epochs."""
+    """Make a store refuse the metrics of some epochs."""
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
         listed = ", ".join(map(str, steps))
         refuse = f"when new.step in ({listed}) begin select raise(abort, 'no room'); end"
@@ -111,9 +109,7 @@ def test_epochs_that_a_store_refused_are_sent_again_in_order(
 
 
 def test_epochs_that_a_store_took_and_lost_are_sent_again(root: Path) -> None:
-    """As where its database came back from a copy, or where this program believed what was not
-    so.
-    """
+    """This happens when a database is restored from a copy."""
     record = tracker(root)
     for n in (1, 2, 3, 4):
         record.epoch(replace(RECORD, epoch=n))
@@ -212,7 +208,7 @@ for n in range(200):
 
 
 def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: Path) -> None:
-    """While a third forgets what was told."""
+    """A third process marks entries as sent meanwhile."""
     names, journal, told = ("a", "b"), Journal(tmp_path), list[tuple[str, int]]()
     started = [
         subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names

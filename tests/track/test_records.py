@@ -1,6 +1,4 @@
-"""Runs by name, id and worth: what is found is what the folders themselves say, and bad names are
-refused.
-"""
+"""Runs are found by name, id and rank, and bad names are refused."""
 
 import json
 import shutil
@@ -27,7 +25,10 @@ WORTH = {"1": 0.2, "2": 0.7, "3": 0.5}
 
 @pytest.fixture
 def sweep(root: Path) -> Path:
-    """A sweep of three trials, ranked by what should be small; a failed one has no figure."""
+    """Record a sweep of three trials, ranked by a metric to minimise.
+
+    A failed one has no figure.
+    """
     folder = root / "sweep"
     folder.mkdir()
     tags = {"kind": "sweep", "folder": str(folder)}

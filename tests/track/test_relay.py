@@ -16,7 +16,7 @@ from tests.track.records import RECORD, away, back, history, runs, tracker
 
 
 def test_a_relay_sends_what_others_wrote_down_and_what_those_left_that_ended(root: Path) -> None:
-    """Trackers without a store are those of trials, in whatever process and on whatever machine."""
+    """Trackers without a store are those of trials."""
     (root / "sweep").mkdir()
     Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).create()
     old, new = (
@@ -118,7 +118,7 @@ def test_a_store_that_never_heard_of_a_run_gets_all_of_it(
 
 
 def test_who_waits_for_a_sweep_does_not_keep_a_trial_of_it_from_others(root: Path) -> None:
-    """Else it would wait for ever for one who registers that trial, and that one for it."""
+    """Locking the two in different orders would be a deadlock."""
     (root / "sweep").mkdir()
     Tracker(None, "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).create()
     trial = replace(tracker(root, "sweep/1", root / "sweep"), store=None)

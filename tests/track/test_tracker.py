@@ -128,7 +128,7 @@ record.close()
 def test_first_users_side_by_side_lose_no_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six of them, on a store that has no tables yet."""
+    """Start six writers at once on a store without tables."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     numbers = [str(n) for n in range(1, 7)]
     started = [

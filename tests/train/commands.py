@@ -1,4 +1,4 @@
-"""Trainings by the command line, and what they leave."""
+"""Train by the command line, and read what is left."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def command(start: list[str], recipe: list[str], out: Path, *options: str) -> li
 
 
 def run(start: list[str], recipe: list[str], out: Path, *options: str) -> list[dict[str, float]]:
-    """The epochs of a training."""
+    """Train, and return the records of the epochs."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = command(start, recipe, out, *options)
     done = subprocess.run(
@@ -56,7 +56,7 @@ def run(start: list[str], recipe: list[str], out: Path, *options: str) -> list[d
 def same(
     one: list[dict[str, float]], other: list[dict[str, float]], tolerance: float = 1e-3
 ) -> None:
-    """The same numbers, but perhaps for the order in which they were added up."""
+    """Return whether numbers are equal up to the order of summation."""
     assert len(one) == len(other) > 0
     for a, b in zip(one, other, strict=True):
         for name in a.keys() - OWN:
@@ -65,7 +65,7 @@ def same(
 
 
 def bits(out: Path) -> list[str]:
-    """Checksums of the tensors and populations that a training ends with."""
+    """Return checksums of the tensors and populations that a training ends with."""
     best, last = (json.loads((out / name).read_text()) for name in ("best.json", "last.json"))
     return [
         best["sha256"],

@@ -21,7 +21,7 @@ def free_port() -> int:
 
 
 def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) -> None:
-    """A worker: does what it is told, and answers with what came of it."""
+    """Run a worker that does as it is told and answers with the results."""
     os.environ |= {
         "RANK": f"{rank}",
         "WORLD_SIZE": f"{size}",
@@ -61,7 +61,7 @@ class Crew:
         assert self.answers() == [True] * size
 
     def tell(self, act: Callable[..., Any], *values: list[Any]) -> None:
-        """Every worker does it with values of its own."""
+        """Call a function in every worker, with values of its own."""
         for rank, pipe in enumerate(self.pipes):
             pipe.send((act, [value[rank] for value in values]))
 

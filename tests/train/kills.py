@@ -1,7 +1,7 @@
-"""Kills at moments that a seed draws: of a worker, a shard, the driver or a raylet.
+"""Kill a worker, a shard, the driver or a raylet at a random moment.
 
-Nothing in the program helps. A worker is stopped, its stack tells from outside in which phase it
-is, the victim is killed, and the worker goes on if it lives.
+A worker is stopped, its stack tells from outside in which phase it is, the victim is killed, and
+the worker continues if it lives.
 """
 
 import os
@@ -43,7 +43,7 @@ PATIENCE = 400.0
 
 @dataclass(frozen=True)
 class Plan:
-    """Whom to kill, and when."""
+    """The victim of a kill, and the moment."""
 
     seed: int
     kind: str
@@ -54,19 +54,19 @@ class Plan:
 
     @classmethod
     def of(cls, seed: int) -> "Plan":
-        """What a seed draws."""
+        """Draw a plan from a seed."""
         chance = random.Random(seed)
         return cls(seed, chance.choice(KINDS), chance.choice(WANTED), chance.uniform(0, 5))
 
     @property
     def latest(self) -> int:
-        """The epoch from which on the phase no longer matters."""
+        """Return the epoch from which on any phase will do."""
         return EPOCHS // 6 if self.kind == "raylet" else EPOCHS * 3 // 4
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What a kill hit."""
+    """The result of a kill."""
 
     phase: str
     epoch: int
@@ -76,7 +76,7 @@ class Hit:
 
     @property
     def counts(self) -> bool:
-        """Whether training was still going."""
+        """Return whether training was still going on."""
         return self.phase != NONE and self.epoch < EPOCHS
 
 
@@ -93,7 +93,7 @@ class Ordeal:
         self.others = below(os.getpid())
 
     def survive(self) -> None:
-        """See the training go on to its end."""
+        """Wait until the training has ended."""
         if self.plan.kind == "raylet":
             self._on_a_cluster()
         else:
@@ -136,7 +136,7 @@ class Ordeal:
 
     @contextmanager
     def _begun(self, words: list[str]) -> Iterator[Popen[bytes]]:
-        """A training in a process of its own, which is gone afterwards."""
+        """Start a training in its own process, and end that afterwards."""
         environment = os.environ | SETTINGS | (ELASTIC if self.plan.kind == "raylet" else {})
         with (
             self.told.open("ab") as told,
@@ -148,9 +148,7 @@ class Ordeal:
                 driver.kill()
 
     def _strike(self, driver: Popen[bytes], kill: Callable[[int], None]) -> Hit:
-        """Kill while a worker is in the phase that is waited for, or at last in whatever phase it
-        is.
-        """
+        """Kill while a worker is in the planned phase, or at last in any phase."""
         self._wait_for(lambda: bool(self.sizes()), driver)
         time.sleep(self.plan.delay)
         while workers := titled(WORKER, family := self._family()):
@@ -166,11 +164,11 @@ class Ordeal:
         return self.hit
 
     def _family(self) -> frozenset[int]:
-        """The processes of this training."""
+        """Return the processes of this training."""
         return frozenset(below(os.getpid()) - self.others)
 
     def _wait_for(self, condition: Callable[[], bool], driver: Popen[bytes]) -> None:
-        """Wait as long as the training is going."""
+        """Wait as long as the training is going on."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert driver.poll() is None, self.told.read_text()
@@ -182,11 +180,11 @@ class Ordeal:
 
     @property
     def told(self) -> Path:
-        """What the drivers had to say."""
+        """Return the output of the drivers."""
         return self.out.with_suffix(".log")
 
     def sizes(self) -> list[int]:
-        """How many workers there were, from beginning to beginning."""
+        """Return the number of workers at each start."""
         return [event["workers"] for event in read_records(self.out, EVENTS)]
 
     def _resumed(self, killed: float) -> float:
@@ -199,8 +197,8 @@ class Ordeal:
         return float(later[0])
 
     def compare(self, undisturbed: Path) -> None:
-        """It has ended as if nothing had been: bit for bit, if as many workers added up in the same
-        order.
+        """Check that it ended as if nothing had happened, bit for bit if the summation order was
+        the same.
         """
         whole, epochs = read_epochs(undisturbed), read_epochs(self.out)
         if self.plan.kind == "raylet":
@@ -215,7 +213,7 @@ def _bounds(epoch: dict[str, float]) -> dict[str, float]:
 
 
 def recorded(plan: Plan, out: Path, undisturbed: Path) -> dict[str, Any]:
-    """What became of a training, whatever it was."""
+    """Return what became of a training, however it ended."""
     ordeal = Ordeal(plan, out)
     try:
         ordeal.survive()

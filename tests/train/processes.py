@@ -1,6 +1,4 @@
-"""Processes seen from outside: who descends from whom, who is still there, and in which phase of
-training one is.
-"""
+"""Look at processes from outside: descendants, survivors, and the phase of a training."""
 
 import json
 import os
@@ -35,7 +33,7 @@ ENDED = ("", "Z")
 
 
 def below(root: int) -> set[int]:
-    """All processes that descend from one."""
+    """Return all descendants of a process."""
     parents = {pid: _stat(pid)[1] for pid in _pids()}
     found, fresh = set[int](), {root}
     while fresh:
@@ -45,12 +43,12 @@ def below(root: int) -> set[int]:
 
 
 def titled(title: str, pids: Collection[int]) -> list[int]:
-    """Those that Ray has given a title."""
+    """Return the processes that Ray has given a title."""
     return sorted(pid for pid in pids if _text(f"/proc/{pid}/cmdline").startswith(title))
 
 
 def remaining(pids: Collection[int], seconds: float) -> list[str]:
-    """Which of some processes have not ended after so long."""
+    """Return which processes have not ended after some seconds."""
     deadline = time.monotonic() + seconds
     while (
         left := [pid for pid in pids if _stat(pid)[0] not in ENDED]
@@ -61,7 +59,7 @@ def remaining(pids: Collection[int], seconds: float) -> list[str]:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """A process that stands still, and goes on afterwards if it lives."""
+    """Stop a process, and let it continue afterwards if it lives."""
     _signal(pid, signal.SIGSTOP)
     try:
         while _stat(pid)[0] not in ("T", *ENDED):
@@ -77,7 +75,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def phase(pid: int) -> str:
-    """What a worker is doing."""
+    """Return the phase of a worker."""
     threads = json.loads(spied(pid).stdout or "[]")
     frames = [frame for thread in threads for frame in thread["frames"]]
     return next(
@@ -87,20 +85,21 @@ def phase(pid: int) -> str:
 
 
 def spied(pid: int) -> subprocess.CompletedProcess[str]:
-    """The stacks of all threads of a process, read from outside."""
+    """Return the stacks of all threads of a process, read from outside."""
     words = [str(SPY), "dump", "--nonblocking", "--json", "--pid", str(pid)]
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
 
 
 def _is(frame: dict[str, Any], file: str, functions: set[str]) -> bool:
-    """Whether a frame is that of one of some functions, whose names py-spy gives with their
-    classes'.
+    """Return whether a frame is in one of some functions.
+
+    py-spy includes the names of their classes.
     """
     return frame["filename"].endswith(file) and frame["name"].rpartition(".")[2] in functions
 
 
 def _stat(pid: int) -> tuple[str, int]:
-    """The state of a process, and the number of its parent."""
+    """Return the state of a process and its parent's number."""
     words = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return (words[0], int(words[1])) if words else ("", 0)
 

@@ -26,7 +26,7 @@ def beginning(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
 
 
 def gradients(rank: int, step: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """Those of one worker, of many magnitudes."""
+    """Return the gradients of one worker, over many magnitudes."""
     generator = torch.Generator().manual_seed(100 * rank + step)
     return [
         torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** (step % 5 - 3) for s in SHAPES
@@ -36,9 +36,7 @@ def gradients(rank: int, step: int, dtype: torch.dtype = torch.float64) -> list[
 def peer(
     size: int, dtype: torch.dtype = torch.float64, clip: float = math.inf
 ) -> tuple[list[nn.Parameter], list[dict[str, Tensor]]]:
-    """What torch's Adam makes of the gradients of all workers added up; the first parameter learns
-    late.
-    """
+    """Apply torch's Adam to the summed gradients. The first parameter learns late."""
     parameters = beginning(dtype)
     adam = torch.optim.Adam(parameters, fused=True)
     for step, rate in enumerate(RATES):

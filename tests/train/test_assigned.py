@@ -1,7 +1,6 @@
-"""Workers under a Ray that is told of two GPUs: what each of them owns, and what Ray's books say
-meanwhile.
+"""Workers under a Ray with two GPUs: what each owns, and what Ray counts as free.
 
-What starts workers has a new process, in which warnings of Ray's own are none of ours.
+Each test starts its workers from a new process, so that warnings of Ray's own do not count.
 """
 
 import time
@@ -31,20 +30,20 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of a Ray whose one machine says that it has two GPUs."""
+    """Return the address of a Ray whose one machine claims to have two GPUs."""
     with cluster() as machines:
         machines.add_node(num_cpus=4, num_gpus=2)
         yield machines.address
 
 
 def anew(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a new process."""
+    """Return the result of a function in a new process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         return fresh.submit(function, *arguments).result()
 
 
 def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any]]:
-    """What each of two workers says it owns, in order of rank."""
+    """Return what each of two workers says it owns, in order of rank."""
 
     def look() -> list[dict[str, Any]]:
         import os
@@ -79,7 +78,7 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
 
 
 def last(told: Iterator[object]) -> list[Any]:
-    """What a generator returns at its end."""
+    """Return the value that a generator returns."""
     while True:
         try:
             next(told)
@@ -103,7 +102,7 @@ def test_a_worker_owns_what_ray_assigned_it(
 
 
 def begun(place: Path, **train: Any) -> tuple[Any, Folder]:
-    """A run that workers may train."""
+    """Create a run that workers can train."""
     fixed = {"data.rows": 200} | {f"train.{name}": value for name, value in train.items()}
     config, folder = load("bars", fixed), Folder(place)
     open_folder(config, open_dataset(config.data), folder, "bars", resume=False, force=False)
@@ -111,12 +110,12 @@ def begun(place: Path, **train: Any) -> tuple[Any, Folder]:
 
 
 def free_gpus(ray: Any) -> float:
-    """What Ray has left of them."""
+    """Return the GPUs that Ray has left."""
     return float(ray.available_resources().get("GPU", 0.0))
 
 
 def books(address: str, place: Path) -> tuple[float, float]:
-    """The GPUs that are free while two workers train, and afterwards."""
+    """Return the GPUs that are free while two workers train, and afterwards."""
     import ray
 
     config, folder = begun(place, device="auto", epochs=1_000_000)
@@ -148,7 +147,7 @@ def test_the_books_of_ray_are_right_while_workers_train_and_after(
 
 
 def refusal(address: str, place: Path) -> str:
-    """Why workers that were given no GPU do not train on one."""
+    """Return why workers without an assigned GPU do not train on one."""
     config, folder = begun(place, device="cuda", epochs=1)
     with pytest.raises(Refusal) as error:
         last(

@@ -1,4 +1,4 @@
-"""The TVAE finds what made the data, where everyone can see it."""
+"""The TVAE recovers the bars that generated the data."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ from tests.dense import variance
 
 
 def log_likelihood_of_the_truth(config: BarsData, x: np.ndarray) -> float:
-    """log p(x) under the parameters that made the data, by enumeration, nats per image."""
+    """Return log p(x) under the true parameters, by enumeration, in nats per image."""
     causes, chance = all_bars(config.size).astype(np.float64), config.active / (2 * config.size)
     states = np.array(list(itertools.product((0, 1), repeat=len(causes))), dtype=np.float64)
     prior = (states * math.log(chance) + (1 - states) * math.log1p(-chance)).sum(1)
@@ -30,7 +30,7 @@ def log_likelihood_of_the_truth(config: BarsData, x: np.ndarray) -> float:
 
 
 def recovered(model: TVAE, size: int) -> bool:
-    """Whether each bar is what one latent, and another for each, adds to the picture."""
+    """Return whether each bar is the contribution of exactly one latent."""
     with torch.no_grad():
         alone = (
             model.decode(torch.eye(2 * size)[:, None])[:, 0]

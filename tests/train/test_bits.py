@@ -1,6 +1,4 @@
-"""The same bits: from fresh processes on a busy machine, after a kill, and only from workers that
-compute alike.
-"""
+"""The same bits: in new processes on a busy machine, after a kill, in equal workers only."""
 
 import json
 import os
@@ -34,7 +32,7 @@ SMALL = ["speech-vae", "train.epochs=2"]
 
 
 def altered(folder: Path, **facts: Any) -> None:
-    """Have a run say that it was computed in another way."""
+    """Make a run say that it was computed differently."""
     for name in ("run.json", "last.json"):
         manifest = json.loads((folder / name).read_text())
         (manifest["facts"] if name == "last.json" else manifest)["arithmetic"] |= facts
@@ -43,7 +41,7 @@ def altered(folder: Path, **facts: Any) -> None:
 
 @pytest.fixture
 def half(tmp_path: Path) -> Path:
-    """A run that was left in the third of its four epochs."""
+    """Return a run that was interrupted in the third of its four epochs."""
     for epoch in fit(tiny.config(), tiny.dataset(), tmp_path / "run"):
         if epoch.epoch == 2:
             break
@@ -118,7 +116,7 @@ def test_a_run_from_before_goes_on_and_is_recorded_from_then_on(half: Path) -> N
 
 
 def agreed(team: Team, config: Config, variable: str) -> str:
-    """What a worker computes with, or why it does not, where its environment limits a library."""
+    """Return a worker's library, or its refusal, if the environment limits the library."""
     os.environ.pop("MKL_ENABLE_INSTRUCTIONS", None)
     if variable:
         os.environ["MKL_ENABLE_INSTRUCTIONS"] = variable
@@ -162,7 +160,7 @@ def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(way: 
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """A machine with other things to do."""
+    """Keep the machine busy."""
     others = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)
     ]
@@ -175,7 +173,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def trained(out: Path, *settings: str) -> tuple[str, ...]:
-    """The checksums that a training in a process of its own ends with."""
+    """Return the checksums at the end of a training in its own process."""
     subprocess.run(
         command(PLAIN, SMALL, out, *settings), check=True, capture_output=True, timeout=600
     )

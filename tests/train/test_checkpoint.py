@@ -1,6 +1,4 @@
-"""Two generations of a training's state are kept, nothing older, and each is whole or refused by
-name.
-"""
+"""Two states of a training are kept and nothing older, each complete or refused by name."""
 
 import json
 import shutil
@@ -36,9 +34,7 @@ def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def advance(folder: Folder, epoch: int, batch: int = 0) -> None:
-    """A training comes to the end of an epoch, or further; its populations are a file of that
-    name.
-    """
+    """Save a training at the end of an epoch, or later, with one file of populations."""
     file = f"population-{epoch}.arrow"
     folder.write(file, bytes(epoch))
     position = {"epoch": epoch, "batch": batch}

@@ -1,4 +1,4 @@
-"""What a training asks of memory, held against what models and E-steps are made of."""
+"""The estimated memory of a training agrees with its models and E-steps."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def counted(config: Any) -> int:
-    """Return how many numbers the parts that are made for a configuration learn."""
+    """Return how many numbers the model and E-step of a configuration learn."""
     parts = assemble(config, IMAGES.dims, IMAGES.shape)
     return sum(values.numel() for part in parts for values in part.parameters())
 

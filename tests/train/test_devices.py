@@ -1,6 +1,4 @@
-"""A process trains on the GPU that it was given, or says why it cannot: every choice, without a
-GPU.
-"""
+"""A process trains on the GPU that it was assigned, or says why it cannot. No test needs a GPU."""
 
 from types import SimpleNamespace
 
@@ -120,7 +118,7 @@ def test_workers_ask_for_one_gpu_each_unless_told_otherwise(
 
 
 def settled(workers: str, gpus: float | None, device: str, **there: float) -> WorkerGroup:
-    """The group that may start where Ray has so much."""
+    """Return the group that may start with some resources of Ray."""
     ray = SimpleNamespace(cluster_resources=lambda: there)
     waiting = wait_for_workers(
         ray,

@@ -1,4 +1,4 @@
-"""Whatever is killed, in whichever phase: training goes on and ends as if nothing had been."""
+"""Whatever is killed in any phase, training goes on and ends as if nothing had happened."""
 
 import json
 import os
@@ -19,7 +19,7 @@ MANY = 50
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training in which nobody was killed."""
+    """Return the folder of a training in which nothing was killed."""
     if (seen := spied(os.getpid())).returncode:
         pytest.skip(f"py-spy may not look at other processes here: {seen.stderr}")
     out = tmp_path_factory.mktemp("undisturbed") / "run"
@@ -41,7 +41,7 @@ def test_training_ends_as_if_nobody_had_been_killed(
 
 @pytest.mark.long
 def test_fifty_kills_in_all_phases(undisturbed: Path, tmp_path: Path) -> None:
-    """Goes on with the file that DISTVAE_KILLS names, if it has some kills already."""
+    """Continue with the file that DISTVAE_KILLS names, if it has some kills already."""
     file = Path(os.environ.get("DISTVAE_KILLS", tmp_path / "kills.jsonl"))
     file.touch()
     kills = [json.loads(line) for line in file.read_text().splitlines()]

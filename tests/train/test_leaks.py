@@ -1,6 +1,4 @@
-"""Nothing of a training under Ray is left when it has ended, however it did; and what it had done
-is kept.
-"""
+"""A training under Ray leaves no process or file behind, however it ends, and keeps its results."""
 
 import os
 import signal
@@ -20,7 +18,7 @@ PATIENCE = 60.0  # seconds in which Ray's processes have to end
 
 
 def marked(mark: str) -> list[str]:
-    """The processes that have inherited a mark in their environment."""
+    """Return the processes that inherited a mark in their environment."""
     found = []
     for file in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -33,13 +31,13 @@ def marked(mark: str) -> list[str]:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """Where temporary files go; a short name, for Ray's sockets are below it."""
+    """Return a folder for temporary files, with a short name because Ray's sockets are below it."""
     with TemporaryDirectory(prefix="d", dir="/tmp") as folder:
         yield Path(folder)
 
 
 def begin(out: Path, temporary: Path, *options: str) -> "subprocess.Popen[str]":
-    """A training of two workers by the command line."""
+    """Start a training of two workers by the command line."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         MARK: temporary.name,

@@ -1,6 +1,4 @@
-"""What is shown of training: lines a log can keep, JSON a program can read, durations a person
-can.
-"""
+"""The display of training: lines for a log, JSON for programs, durations for people."""
 
 import json
 import os
@@ -18,7 +16,7 @@ from distvae.train.progress import Progress, format_duration, stop_signals
 
 
 def record(epoch: int, seconds: float) -> Epoch:
-    """An epoch of ten."""
+    """Return one of ten epochs."""
     return Epoch(
         epoch=epoch,
         epochs=10,

@@ -43,7 +43,7 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str
 
 
 def spoil(run: Path, damage: str) -> str:
-    """Damage a run folder in one way; the name that the refusal has to say."""
+    """Damage a run folder in one way, and return the name that the refusal must contain."""
     named: str = json.loads((run / "best.json").read_text())[
         "tensors"
     ]  # beside it may lie what the state before names

@@ -39,13 +39,13 @@ KINDS: list[dict[str, Any]] = [
 
 
 def after(batches: int) -> Callable[[], bool]:
-    """Ask to stop once so many batches have been begun."""
+    """Return a function that asks to stop after some batches."""
     calls = iter(range(10**9))
     return lambda: next(calls) >= batches
 
 
 def told(record: Epoch) -> dict[str, float]:
-    """What a record says apart from how long it took."""
+    """Return the figures of a record except for times."""
     return {k: v for k, v in record.metrics().items() if "second" not in k}
 
 

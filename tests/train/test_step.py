@@ -31,7 +31,7 @@ KINDS: list[dict[str, Any]] = [
 def gradients(
     model: dict[str, Any], rows: Tensor, of: int
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """The gradients and sums of one worker that has these rows of so many."""
+    """Return the gradients and sums of a worker that has some of the rows."""
     trainer = build_trainer(tiny.config(model=model), tiny.dataset())
     x = torch.from_numpy(trainer.train[rows.numpy()])
     still = Adam(trainer.parameters, ALONE)  # at a rate of zero

@@ -1,6 +1,4 @@
-"""Workers that sum get the same bits, of the sums that NumPy gets, and hear of it when one of them
-ends.
-"""
+"""Teams: all workers get the same bits, equal to NumPy's sums, and notice when one ends."""
 
 import os
 import signal
@@ -58,7 +56,7 @@ def summed(team: Team, arrays: Arrays) -> Arrays:
 
 
 def draws(seed: int, size: int, shapes: list[tuple[int, ...]]) -> list[Arrays]:
-    """For each worker, arrays of these shapes over many magnitudes, single and double in turns."""
+    """Return arrays for each worker, over many magnitudes, single and double in turns."""
     random = np.random.default_rng(seed)
     types = (np.float32, np.float64)
     return [
@@ -123,7 +121,7 @@ def test_counts_are_summed_as_integers(crew: Crew) -> None:
 
 
 def gradients(team: Team) -> tuple[Any, Any]:
-    """Sums of a gradient that is a transposed view, in its place."""
+    """Sum a gradient that is a transposed view, in place."""
     place = torch.zeros(3, 2)
     weight = torch.nn.Parameter(torch.zeros(2, 3))
     weight.grad = place.T
@@ -140,7 +138,7 @@ def test_a_strided_gradient_is_summed_in_its_place(crew: Crew) -> None:
 
 
 def interleaved(team: Team, rounds: int) -> list[float]:
-    """Sums of growing size, with and without a barrier between."""
+    """Sum tensors of growing size, with and without a barrier between."""
     told = []
     for i in range(rounds):
         value = torch.full((1 + 37 * (i % 50),), float(i + team.rank))
@@ -181,7 +179,7 @@ def test_everyone_hears_the_values_of_all_in_order_of_rank(crew: Crew) -> None:
 
 
 def mapped(team: Team, count: int) -> list[str]:
-    """The files of this process's memory that other processes share."""
+    """Return the shared files in this process's memory."""
     team.sum([torch.ones(count)])
     lines = Path("/proc/self/maps").read_text().splitlines()
     return [
@@ -198,7 +196,7 @@ def test_shared_memory_has_no_name_that_could_outlive_the_workers(neighbours: Cr
 
 
 def stopped(team: Team, how: str) -> None:
-    """After a sum one worker is killed, stops, or leaves; the others go on."""
+    """Kill, stop or close one worker after a sum, and let the others continue."""
     team.sum([torch.ones(1000)])
     if team.rank != 1:
         team.sum([torch.ones(1000)])

@@ -1,4 +1,4 @@
-"""What a search over states tells of its epochs, and how it ends when it diverges."""
+"""The figures of a search over states, and the error when it diverges."""
 
 from typing import Any
 

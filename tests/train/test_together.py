@@ -1,6 +1,4 @@
-"""A step of several workers is that of one; steps taken alone leave all with the same
-parameters.
-"""
+"""A step of several workers equals that of one. Local steps end with equal parameters."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,7 +39,7 @@ def config_of(kind: str, **train: Any) -> Config:
 
 
 def train(team: Team, config: Config, together: bool) -> Found:
-    """The parameters after an epoch of so many steps in double precision."""
+    """Return the parameters after an epoch of some steps, in double precision."""
     data = tiny.dataset(2 * STEPS * BATCH)
     data = replace(
         data, splits={name: rows[:].astype(np.float64) for name, rows in data.splits.items()}

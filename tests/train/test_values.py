@@ -50,7 +50,7 @@ def test_values_that_a_likelihood_is_no_density_of_are_refused_before_training(
 
 
 def unit_data(value: float) -> Dataset:
-    """Values from 0 to 1 but for one."""
+    """Return a dataset of values from 0 to 1, except for one."""
     x = tiny.dataset().splits["train"][:] % 1
     odd = x.copy()
     odd[3, 2] = value
