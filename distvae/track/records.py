@@ -23,7 +23,7 @@ MAX_NAMED = 5  # records that a message about an ambiguous name lists
 
 @dataclass(frozen=True)
 class Record:
-    """What MLflow knows of a run, sweep or trial."""
+    """A run, sweep or trial, as MLflow knows it."""
 
     id: str
     kind: Kind

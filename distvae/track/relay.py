@@ -30,8 +30,8 @@ class Relay:
         self._damaged: set[Path] = set()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._retries = Retries(
-            f"MLflow at {without_secrets(store.uri)} does not take what there is to tell",
-            f"It is kept in {root}, and 'distvae sync {root}' sends it; nothing else is affected.",
+            f"recording in MLflow at {without_secrets(store.uri)} fails",
+            f"Everything is kept in {root}, and 'distvae sync {root}' sends it; nothing else is affected.",
             "MLflow answers again.",
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -92,5 +92,5 @@ class Relay:
         """Print once what is wrong with a folder. The others go on."""
         if (folder / LINES).exists() and folder not in self._damaged:
             reason = error_summary(error)
-            print(f"{folder}: MLflow lacks what it has to tell: {reason}", file=sys.stderr)
+            print(f"{folder}: cannot be sent to MLflow: {reason}", file=sys.stderr)
             self._damaged.add(folder)

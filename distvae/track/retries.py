@@ -21,7 +21,7 @@ class Retries:
 
     @property
     def resting(self) -> bool:
-        """Whether it is too soon for another attempt."""
+        """True while it is too soon for another attempt."""
         return time.monotonic() < self._next_attempt
 
     def attempt(self, action: Callable[[], object]) -> bool:

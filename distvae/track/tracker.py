@@ -40,14 +40,14 @@ class Tracker:
     def __post_init__(self) -> None:
         """Prepare the messages for failures."""
         self._disk = Retries(
-            f"{self.name}: {self.folder} does not take notes",
-            "Training goes on; MLflow will lack this.",
-            f"{self.name}: notes are taken again.",
+            f"{self.name}: writing to {self.folder} fails",
+            "Training continues, but MLflow will lack this.",
+            f"{self.name}: writing works again.",
         )
         uri = without_secrets(self.store.uri) if self.store else ""
         self._retries = Retries(
-            f"{self.name}: MLflow at {uri} does not take what there is to tell",
-            f"It is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
+            f"{self.name}: recording in MLflow at {uri} fails",
+            f"Everything is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
             f"{self.name}: MLflow has everything now.",
         )
 
@@ -89,7 +89,7 @@ class Tracker:
 
     @property
     def complete(self) -> bool:
-        """Whether MLflow has everything."""
+        """True if MLflow has everything."""
         return not (self._disk.failing or self._retries.failing)
 
     @property

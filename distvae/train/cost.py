@@ -196,8 +196,8 @@ def _model_settings(config: Config, data: DataSize) -> Settings:
         found[f"model.{name}"] = getattr(config.model, name, 0)
     for name in ("hidden", "channels"):
         found[f"estep.{name}"] = getattr(config.estep, name, 0)
-    given = {name: value for name, value in found.items() if value}
-    return {**given, DATA_VALUES: data.dims}
+    nonzero = {name: value for name, value in found.items() if value}
+    return {**nonzero, DATA_VALUES: data.dims}
 
 
 def _largest(value: int | Sequence[int]) -> int:

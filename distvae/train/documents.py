@@ -18,7 +18,7 @@ class PositionFacts(TypedDict):
 
 
 class CheckpointFacts(TypedDict, total=False):
-    """What a checkpoint stores beside tensors. The best weights have an epoch only."""
+    """The facts that a checkpoint stores beside tensors. The best weights have an epoch only."""
 
     epoch: int
     position: PositionFacts

@@ -52,9 +52,9 @@ class InputFormat:
         unit = values.row_name or str(info.get("unit", "row"))
         return cls(name, width, low, high, largest, values.may_be_missing, unit)
 
-    def check_table(self, given: ArrayLike | Rows | Tensor) -> Rows:
+    def check_table(self, array: ArrayLike | Rows | Tensor) -> Rows:
         """Return an array of numbers (rows, width). Its values are checked when they are used."""
-        rows = self._as_rows(given)
+        rows = self._as_rows(array)
         shape = tuple(rows.shape)
         if len(shape) != 2:
             raise Refusal(
@@ -69,14 +69,14 @@ class InputFormat:
             raise Refusal(f"{self.name}: holds {dtype}; real numbers expected")
         return rows
 
-    def _as_rows(self, given: ArrayLike | Rows | Tensor) -> Rows:
+    def _as_rows(self, array: ArrayLike | Rows | Tensor) -> Rows:
         """Return an array, in memory or not, and convert what can be converted to one."""
-        if isinstance(given, Tensor):
-            return given.numpy(force=True)
-        if isinstance(given, LazyRows):
-            return given
+        if isinstance(array, Tensor):
+            return array.numpy(force=True)
+        if isinstance(array, LazyRows):
+            return array
         try:
-            return np.asarray(given)
+            return np.asarray(array)
         except ValueError as error:
             raise Refusal(
                 f"{self.name}: rows of different lengths; an array {self} expected"

@@ -45,7 +45,7 @@ class Progress:
 
     @property
     def has_shown(self) -> bool:
-        """Whether a record has been shown."""
+        """True once a record has been shown."""
         return bool(self.seconds_of_records)
 
     def epoch(self, record: "Epoch") -> None:

@@ -67,7 +67,7 @@ def _check_replaceable(folder: Folder, force: bool) -> None:
     """Raise `Refusal` unless a folder holds a run that may be replaced."""
     if not force:
         raise Refusal(
-            f"{folder}: exists; --resume goes on with it, --force replaces it; or another folder"
+            f"{folder}: exists; --resume continues it, --force replaces it; or name another folder"
         )
     read_info(folder)
 
