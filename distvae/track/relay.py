@@ -31,7 +31,8 @@ class Relay:
         self._lock, self._over = threading.Lock(), threading.Event()
         self._retries = Retries(
             f"recording in MLflow at {without_secrets(store.uri)} fails",
-            f"Everything is kept in {root}, and 'distvae sync {root}' sends it; nothing else is affected.",
+            f"Everything is kept in {root}, and 'distvae sync {root}' sends it; nothing else is"
+            " affected.",
             "MLflow answers again.",
         )
         self._thread = threading.Thread(target=self._run, daemon=True)

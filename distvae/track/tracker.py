@@ -47,7 +47,8 @@ class Tracker:
         uri = without_secrets(self.store.uri) if self.store else ""
         self._retries = Retries(
             f"{self.name}: recording in MLflow at {uri} fails",
-            f"Everything is kept in {self.folder}, and 'distvae sync' sends it; nothing else is affected.",
+            f"Everything is kept in {self.folder}, and 'distvae sync' sends it; nothing else is"
+            " affected.",
             f"{self.name}: MLflow has everything now.",
         )
 
