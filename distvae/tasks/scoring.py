@@ -166,4 +166,4 @@ def _with_progress(scores: Iterable[Scores], count: int, progress: bool) -> Iter
 
     console = Console(stderr=True)
     hidden = not (progress and console.is_terminal)
-    return track(scores, "judging", total=count, console=console, transient=True, disable=hidden)
+    return track(scores, "evaluating", total=count, console=console, transient=True, disable=hidden)

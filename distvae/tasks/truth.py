@@ -39,9 +39,9 @@ def compare_with_truth(run: Run, x: Array) -> dict[str, float]:
         reached = max(run.epochs(), key=lambda epoch: epoch["val_objective"])["val_bound"]
         scores["reliability"] = (reached - truth) / abs(truth)
     if isinstance(run.model, TVAE):
-        scores["recovered"] = recovered(run.model, causes)
+        scores["recovered"] = share_recovered(run.model, causes)
         if run.model.code_size <= MAX_BITS:
-            scores |= combined(run.model, data)
+            scores |= compare_combinations(run.model, data)
     return scores
 
 
@@ -57,28 +57,29 @@ def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
 
 
 @torch.no_grad()
-def combined(model: TVAE, data: HasCauses) -> dict[str, float]:
+def compare_combinations(model: TVAE, data: HasCauses) -> dict[str, float]:
     """Compare log p of noiseless combinations of causes under the model with the true one."""
     combinations = data.combinations()
     if combinations is None:
         return {}
     causes = data.causes()
-    asked = (*combinations.impossible, *combinations.possible)
-    x = np.stack([causes[list(active)].sum(0) for active in asked])
+    tested = (*combinations.impossible, *combinations.possible)
+    x = np.stack([causes[list(active)].sum(0) for active in tested])
     batch = Batch.of(torch.from_numpy(x), torch.arange(len(x)))
-    learnt = model.bound(
-        batch, Exact(ExactConfig(), model)(model, batch), Noise(0, EVALUATION, batch.row)
-    ).double()
-    truth, never = log_likelihood(data, x), slice(0, len(combinations.impossible))
-    told = {"combinations_apart": float((learnt - truth)[never.stop :].abs().mean())}
-    return told | {
-        "never_together": float(learnt[never].mean()),
-        "true_never_together": float(truth[never].mean()),
+    q = Exact(ExactConfig(), model)(model, batch)
+    learnt = model.bound(batch, q, Noise(0, EVALUATION, batch.row)).double()
+    truth = log_likelihood(data, x)
+    impossible = len(combinations.impossible)
+    difference = (learnt - truth)[impossible:].abs()
+    return {
+        "combinations_apart": float(difference.mean()),
+        "never_together": float(learnt[:impossible].mean()),
+        "true_never_together": float(truth[:impossible].mean()),
     }
 
 
 @torch.no_grad()
-def recovered(model: TVAE, causes: Array) -> float:
+def share_recovered(model: TVAE, causes: Array) -> float:
     """Return the share of causes that are the effect of a latent, each of another one."""
     pixels = float(causes[0].sum())
     alone = (

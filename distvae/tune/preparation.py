@@ -35,12 +35,12 @@ def prepare_space(
     if on_this_machine:
         slots = slots or available_cores()
         threads = max(1, available_cores() // slots)
-    shared: dict[str, Plain] = {
+    common: dict[str, Plain] = {
         "train.threads": threads,
         "train.products": choose_library(space.base.train.products),
         "eval.processes": 1,
     }
-    space = space.pinned(shared | dict(pinned))
+    space = space.pinned(common | dict(pinned))
     return _rank_without_pesq(replace(space, trials=trials or space.trials, concurrent=slots))
 
 
@@ -90,7 +90,7 @@ def _rank_without_pesq(space: Space) -> Space:
 def open_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
     """Prepare the data of all trials, and return the space with its absolute path.
 
-    What every trial would refuse is refused here: the device, the data, too little memory.
+    Refuse a device, data, or a lack of memory that every trial would refuse.
     """
     from distvae.data import open_dataset
     from distvae.train.cost import DataSize

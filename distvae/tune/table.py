@@ -25,7 +25,7 @@ def progress_table(results: Iterable[Result], space: Space) -> "Table":
     for result in sorted(results, key=lambda result: result.number):
         epochs = space.config(result.values).train.epochs
         training_done = result.state == "training" and result.epoch == epochs
-        state = "judging" if training_done else result.state
+        state = "evaluating" if training_done else result.state
         table.add_row(
             f"{result.number}/{space.trials}",
             result.label,

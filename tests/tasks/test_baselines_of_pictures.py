@@ -45,7 +45,7 @@ def test_most_of_the_noise_is_removed(name: str, channels: int) -> None:
     if name == "wavelet":
         pytest.importorskip("pywt", reason="PyWavelets is not installed")
     given = noisy(20, channels)
-    found = pictures.restored(name, given)
+    found = pictures.restore(name, given)
     assert found.shape == given.values.shape
     left, before = (np.square(values - blocks(channels)).mean() for values in (found, given.values))
     assert left < 0.5 * before
@@ -53,7 +53,7 @@ def test_most_of_the_noise_is_removed(name: str, channels: int) -> None:
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_picture_without_noise_stays_nearly_as_it_is(name: str) -> None:
-    found = pictures.restored(name, Signal(blocks()))
+    found = pictures.restore(name, Signal(blocks()))
     np.testing.assert_allclose(found, blocks(), atol=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(
 ) -> None:
     figures = score_baseline("tv", config(tmp_path, noise=20, noise_seed=3))
     seen = blocks() + 20 * np.random.default_rng(3).standard_normal((SIDE, SIDE, 1))
-    found = pictures.restored("tv", Signal(seen))
+    found = pictures.restore("tv", Signal(seen))
     assert figures["psnr"] == pytest.approx(
         peak_signal_noise_ratio(blocks(), found, data_range=255)
     )
@@ -78,7 +78,7 @@ def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_k
     plane = 20.0 + 2 * x + 3 * y + 5 * c
     gone = np.random.default_rng(0).random((SIDE, SIDE, apart)) < 0.3
     gone[[0, 0, -1, -1], [0, -1, 0, -1]] = False
-    found = pictures.restored("biharmonic", Signal(np.where(gone, np.nan, plane)))
+    found = pictures.restore("biharmonic", Signal(np.where(gone, np.nan, plane)))
     seen = np.broadcast_to(~gone, plane.shape)
     np.testing.assert_allclose(found[seen], plane[seen])
     inner = (slice(3, -3), slice(3, -3))

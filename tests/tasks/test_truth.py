@@ -16,7 +16,12 @@ from distvae.models.likelihoods import Gaussian
 from distvae.models.state_decoder import FromBits
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
-from distvae.tasks.truth import combined, compare_with_truth, log_likelihood, recovered
+from distvae.tasks.truth import (
+    compare_combinations,
+    compare_with_truth,
+    log_likelihood,
+    share_recovered,
+)
 from distvae.train.run import Run
 
 CORRELATED = BarsData(correlated=True, rows=50)
@@ -64,11 +69,11 @@ def test_a_model_that_is_the_truth_gives_combinations_their_likelihood() -> None
         model.pi.fill_(0.25)
         assert isinstance(model.likelihood, Gaussian)
         model.likelihood.variance.fill_(0.01)
-    told = combined(model, BarsFamily(CORRELATED))
+    told = compare_combinations(model, BarsFamily(CORRELATED))
     assert told["combinations_apart"] < 1e-3
     assert told["never_together"] == pytest.approx(told["true_never_together"], rel=1e-5)
     assert told["true_never_together"] < -150
-    assert recovered(model, all_bars(4)) == 1
+    assert share_recovered(model, all_bars(4)) == 1
 
 
 def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:

@@ -37,8 +37,8 @@ def _restored(name: str, windows: HasWindows) -> dict[str, float]:
             " expected"
         )
     clean = windows.clean().levelled()
-    given = windows.corrupt(clean)
-    if given.rate is None:
-        return fidelity(clean, pictures.restored(name, given))
-    after = fidelity(clean, sounds.restored(name, given, windows.noise))
-    return after | fidelity_gains(fidelity(clean, given.values), after)
+    corrupted = windows.corrupt(clean)
+    if corrupted.rate is None:
+        return fidelity(clean, pictures.restore(name, corrupted))
+    after = fidelity(clean, sounds.restore(name, corrupted, windows.noise))
+    return after | fidelity_gains(fidelity(clean, corrupted.values), after)

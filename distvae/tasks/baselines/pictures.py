@@ -22,18 +22,21 @@ STRENGTHS = np.geomspace(0.3, 2, 12)
 """Strengths to choose from, in standard deviations of the noise."""
 
 
-def restored(name: str, given: Signal) -> Floats:
+def restore(name: str, corrupted: Signal) -> Floats:
     """Restore a noisy picture, or one with missing pixels."""
     _need("skimage", "scikit-image", name)
-    missing = np.isnan(given.values)
+    missing = np.isnan(corrupted.values)
     if missing.any():
         fill = find_method(name, INPAINTERS, "a picture without some pixels")
-        return fill(given.values, missing)
+        return fill(corrupted.values, missing)
     denoise = find_method(name, DENOISERS, "a picture under noise")
-    colours = given.values.shape[-1] > 1
-    noisy = (given.values if colours else given.values[..., 0]) / given.peak
-    found = denoise(noisy, estimate_noise(given.values) / given.peak, -1 if colours else None)
-    return given.peak * found.reshape(given.values.shape)
+    values, peak = corrupted.values, corrupted.peak
+    sigma = estimate_noise(values) / peak
+    if values.shape[-1] > 1:
+        restored = denoise(values / peak, sigma, -1)
+    else:
+        restored = denoise(values[..., 0] / peak, sigma, None)
+    return peak * restored.reshape(values.shape)
 
 
 def nlm(noisy: Floats, sigma: float, axis: int | None) -> Floats:
@@ -76,14 +79,16 @@ def _calibrated(
     return np.asarray(denoise(noisy, **settings[int(np.argmin(losses))]))
 
 
-def biharmonic(given: Floats, missing: NDArray[np.bool_]) -> Floats:
+def biharmonic(corrupted: Floats, missing: NDArray[np.bool_]) -> Floats:
     """Fill in missing pixels with a surface whose bilaplacian is zero there."""
     from skimage.restoration import inpaint_biharmonic
 
-    planes, gone = (np.ascontiguousarray(np.moveaxis(values, -1, 0)) for values in (given, missing))
-    return np.stack(
-        [inpaint_biharmonic(*plane) for plane in zip(planes, gone, strict=True)], axis=-1
-    )
+    filled = []
+    for channel in range(corrupted.shape[-1]):
+        plane = np.ascontiguousarray(corrupted[..., channel])
+        mask = np.ascontiguousarray(missing[..., channel])
+        filled.append(inpaint_biharmonic(plane, mask))
+    return np.stack(filled, axis=-1)
 
 
 DENOISERS: dict[str, Denoiser] = {"nlm": nlm, "tv": tv, "wavelet": wavelet}

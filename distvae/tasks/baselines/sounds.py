@@ -22,11 +22,11 @@ NEIGHBOURS = 5
 """Samples in the window of the local filter."""
 
 
-def restored(name: str, given: Signal, sigma: float) -> Floats:
+def restore(name: str, corrupted: Signal, sigma: float) -> Floats:
     """Denoise a sound, channel by channel."""
-    assert given.rate is not None
+    assert corrupted.rate is not None
     denoise = find_method(name, DENOISERS, "a sound under noise")
-    return np.stack([denoise(channel, sigma, given.rate) for channel in given.values.T], -1)
+    return np.stack([denoise(channel, sigma, corrupted.rate) for channel in corrupted.values.T], -1)
 
 
 def zero(noisy: Floats, sigma: float, rate: int) -> Floats:
