@@ -16,7 +16,7 @@ from distvae.commands.options import RestoreOptions
 from distvae.config import Config
 from distvae.data import signals
 from distvae.data.signals import Signal
-from distvae.data.windows.missing import Missing, filled
+from distvae.data.windows.missing import Missing, keep_observed
 from distvae.files.memory import available_memory, gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
@@ -75,7 +75,7 @@ class Task:
 
     def result(self, restored: Floats) -> Floats:
         """Return the values to write: observed ones are kept where others were missing."""
-        return filled(self.observed.values, restored)
+        return keep_observed(self.observed.values, restored)
 
     def scores(self, restored: Floats) -> dict[str, float]:
         """Return how close the result is to the reference, if there is one; for a sound also how

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-MOST_CHANNELS = 64
+MAX_CHANNELS = 64
 """Of a recording; a damaged or hostile header may announce a thousand."""
 RATES = (1_000, 1_000_000)
 """The least and the largest sampling rate in Hz; from a smaller one, resampling would make any
@@ -39,7 +39,7 @@ UNREAD = (
     *(".m4a", ".aac", ".mp4", ".wma", ".opus", ".oga", ".webm", ".amr", ".3gp", ".ape"),
     *(".aif", ".aiff", ".au", ".caf", ".sph"),
 )
-"""Kinds of sound that are not read here; what is left out of a folder is told."""
+"""Kinds of sound that are not read here; files of a folder that are left out are reported."""
 MPEG_HEAD = 4 + 2 + 32
 """Bytes of a frame of MPEG audio before what its encoder says of the file: header, checksum, side
 information.
@@ -68,13 +68,13 @@ def read(path: Path, rate: int) -> Array:
     """Return a file's samples at a sampling rate, averaged over its channels; refuse a damaged
     file.
     """
-    channels, own_rate = decode(path)
+    channels, file_rate = decode(path)
     signal: Array = channels.mean(axis=1)
-    if own_rate == rate or not len(signal):
+    if file_rate == rate or not len(signal):
         return signal
     import soxr
 
-    return np.asarray(soxr.resample(signal, own_rate, rate, quality="VHQ"))
+    return np.asarray(soxr.resample(signal, file_rate, rate, quality="VHQ"))
 
 
 def prepare(signal: Array, config: SpeechData) -> Array:
@@ -132,10 +132,8 @@ def _opened(path: Path) -> Iterator["SoundFile"]:
                 f"{path}: holds no MPEG audio, whatever its name says; {expected} expected"
             )
         with soundfile.SoundFile(path) as sound:
-            if sound.channels > MOST_CHANNELS:
-                raise Refusal(
-                    f"{path}: {sound.channels} channels; {MOST_CHANNELS} at most expected"
-                )
+            if sound.channels > MAX_CHANNELS:
+                raise Refusal(f"{path}: {sound.channels} channels; {MAX_CHANNELS} at most expected")
             if not RATES[0] <= sound.samplerate <= RATES[1]:
                 wanted = f"{RATES[0]:,} to {RATES[1]:,} Hz"
                 raise Refusal(
@@ -207,16 +205,18 @@ def _counts_frames(path: Path, sound: "SoundFile") -> bool:
 
 def _ends_mp3(content: bytes) -> bool:
     """Return True if a file has as many bytes as its first frame announces, or announces none."""
-    told = re.search(b"(?:Xing|Info)(....)", content, re.DOTALL)
-    if told is None or not (flags := int.from_bytes(told[1])) & 2:
+    announced = re.search(b"(?:Xing|Info)(....)", content, re.DOTALL)
+    if announced is None or not (flags := int.from_bytes(announced[1])) & 2:
         return True
-    place = told.end() + 4 * (flags & 1)  # behind the number of frames, where there is one
-    return len(content) - told.start() + MPEG_HEAD >= int.from_bytes(content[place : place + 4])
+    place = announced.end() + 4 * (flags & 1)  # behind the number of frames, where there is one
+    return len(content) - announced.start() + MPEG_HEAD >= int.from_bytes(
+        content[place : place + 4]
+    )
 
 
-def _cut(told: str) -> bool:
+def _cut(announced: str) -> bool:
     """Return True if libsndfile reports fewer bytes in a WAV file than its header announces."""
-    wrong = re.search(r"data : (\d+) \(should be (\d+)\)", told)
+    wrong = re.search(r"data : (\d+) \(should be (\d+)\)", announced)
     pipe = 2**31 - 1  # or more is announced where the writer did not know
     return wrong is not None and int(wrong[2]) < int(wrong[1]) < pipe
 

@@ -78,7 +78,7 @@ class Stacked(LazyRows):
             raise IndexError(f"rows {numbers.min()} to {numbers.max()} of {len(self)}")
         found = np.empty((len(numbers), self.shape[1]), self.dtype)
         part = np.searchsorted(self.starts, numbers, "right") - 1
-        for places in alike(part):
+        for places in positions_by_label(part):
             k = part[places[0]]
             found[places] = self.parts[k][numbers[places] - self.starts[k]]
         return found
@@ -89,7 +89,7 @@ def stack(parts: Sequence[Rows]) -> Rows:
     return parts[0] if len(parts) == 1 else Stacked(parts)
 
 
-def alike(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+def positions_by_label(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
     """Return the positions of each label, in the order of the labels."""
     by = np.argsort(labels, kind="stable")
     ends = np.flatnonzero(np.diff(labels[by])) + 1
@@ -147,7 +147,7 @@ class Dataset:
         """Return the data.path that finds the data again."""
         return BUILT_IN if self.name == BUILT_IN else self.uri or str(self.root)
 
-    def named(self, split: str) -> list[str]:
+    def split_names(self, split: str) -> list[str]:
         """Return the splits that a name stands for. `all` leaves out splits that repeat another
         one's rows.
         """

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def below(root: Path, suffixes: Collection[str]) -> list[str]:
+def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     """Return every file under a folder with one of some suffixes, relative to the folder and
     sorted. Hidden files are left out.
     """
@@ -29,16 +29,16 @@ def below(root: Path, suffixes: Collection[str]) -> list[str]:
             for path in paths
             if path.suffix.lower() in suffixes and path.is_file()
         ]
-    return named(path.as_posix() for path in found)
+    return sorted_names(path.as_posix() for path in found)
 
 
-def left_out(root: Path, suffixes: Collection[str]) -> str:
+def describe_unread(root: Path, suffixes: Collection[str]) -> str:
     """Return a note on files under a folder of kinds that are not read here, or "" if there are
     none.
     """
-    kinds = Counter(Path(name).suffix.lower() for name in below(root, suffixes))
-    told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return f"left out, of kinds that are not read here: {told}" if kinds else ""
+    kinds = Counter(Path(name).suffix.lower() for name in list_files(root, suffixes))
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    return f"left out, of kinds that are not read here: {counts}" if kinds else ""
 
 
 def _unreadable(error: OSError) -> NoReturn:
@@ -47,7 +47,7 @@ def _unreadable(error: OSError) -> NoReturn:
     ) from error
 
 
-def named(names: Iterable[str]) -> list[str]:
+def sorted_names(names: Iterable[str]) -> list[str]:
     """Return the names of files in order. Refuse a name that is not text, because it cannot be
     written down.
     """
@@ -77,7 +77,7 @@ def digest(path: Path) -> str:
         raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Map a function over items in threads, a few items ahead, and yield the results in order. Only
     a few results are in memory at a time.
     """
@@ -92,7 +92,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
             yield waiting.popleft().result()
 
 
-def attempted(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
+def or_refusal(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
     """Return a function that returns a refusal instead of raising it."""
 
     def attempt(item: Item) -> Result | Refusal:
@@ -104,7 +104,7 @@ def attempted(function: Callable[[Item], Result]) -> Callable[[Item], Result | R
     return attempt
 
 
-def watched(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
+def with_progress(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
     """Yield the items under a progress bar, if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import track

@@ -9,7 +9,7 @@ from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 
-def given(path: str, kind: str) -> Path | None:
+def find_data_folder(path: str, kind: str) -> Path | None:
     """Return the folder that a configuration names, otherwise $DISTVAE_DATA (or its sub-folder
     `kind`), otherwise None.
     """
@@ -22,7 +22,7 @@ def given(path: str, kind: str) -> Path | None:
     return folder / kind if (folder / kind).is_dir() else folder
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """Return $DISTVAE_CACHE, otherwise $XDG_CACHE_HOME/distvae, otherwise ~/.cache/distvae."""
     if chosen := os.environ.get("DISTVAE_CACHE"):
         return resolve_path(chosen, "$DISTVAE_CACHE")
@@ -37,7 +37,7 @@ def _existing(path: Path, source: str) -> Path:
     return folder
 
 
-def once(folder: Path, build: Callable[[Path], None]) -> None:
+def build_once(folder: Path, build: Callable[[Path], None]) -> None:
     """Build a folder unless it is there. One process builds it while the others wait.
 
     It is built under another name and renamed when complete, so a killed or failed build leaves

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from distvae.config import DataConfig
-from distvae.data.folders import cache, once
+from distvae.data.folders import build_once, cache_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder, without_password
 
@@ -37,31 +37,36 @@ def download(uri: str) -> Path:
     return the copy.
     """
     if without_password(uri) != uri:
-        told = "names and passwords belong in the environment, for runs keep the path of their data"
-        raise Refusal(f"data.path: {Folder(uri)}: {told}")
-    there = Folder(uri)
-    files = _listed(there.with_short_timeout())
-    known = hashlib.sha256(json.dumps([str(there), files]).encode()).hexdigest()[:16]
-    folder, name = cache() / "data" / known, there.path.rstrip("/").rpartition("/")[2]
-    once(folder, lambda part: _copy(there, part / name, files))
+        advice = (
+            "names and passwords belong in the environment, for runs keep the path of their data"
+        )
+        raise Refusal(f"data.path: {Folder(uri)}: {advice}")
+    source = Folder(uri)
+    files = _listed(source.with_short_timeout())
+    known = hashlib.sha256(json.dumps([str(source), files]).encode()).hexdigest()[:16]
+    folder, name = (
+        cache_folder() / "data" / known,
+        source.path.rstrip("/").rpartition("/")[2],
+    )
+    build_once(folder, lambda part: _copy(source, part / name, files))
     return folder / name
 
 
-def _listed(there: Folder) -> list[tuple[str, int, str]]:
+def _listed(source: Folder) -> list[tuple[str, int, str]]:
     """Return every file with its path below, its size, and when it was written."""
     from pyarrow.fs import FileSelector, FileType
 
     try:
-        (itself,) = there.system.get_file_info([there.path])
+        (itself,) = source.system.get_file_info([source.path])
         below = (
-            there.system.get_file_info(FileSelector(there.path, recursive=True))
+            source.system.get_file_info(FileSelector(source.path, recursive=True))
             if itself.type != FileType.File
             else []
         )
     except OSError as error:
         cause = " ".join(str(error).split())
         raise Refusal(
-            f"data.path: {there}: {cause}; a folder or file that can be read expected"
+            f"data.path: {source}: {cause}; a folder or file that can be read expected"
         ) from error
     found = (
         [itself]
@@ -69,9 +74,10 @@ def _listed(there: Folder) -> list[tuple[str, int, str]]:
         else [info for info in below if info.type == FileType.File]
     )
     if not found:
-        raise Refusal(f"data.path: {there}: holds no files; a folder of data expected")
+        raise Refusal(f"data.path: {source}: holds no files; a folder of data expected")
     return sorted(
-        (info.path[len(there.path) :].lstrip("/"), int(info.size), _written(info)) for info in found
+        (info.path[len(source.path) :].lstrip("/"), int(info.size), _written(info))
+        for info in found
     )
 
 
@@ -79,21 +85,21 @@ def _written(info: "FileInfo") -> str:
     return info.mtime.isoformat() if info.mtime else ""
 
 
-def _copy(there: Folder, target: Path, files: list[tuple[str, int, str]]) -> None:
+def _copy(source: Folder, target: Path, files: list[tuple[str, int, str]]) -> None:
     from pyarrow.fs import LocalFileSystem, copy_files
 
     for folder in {(target / name).parent for name, _, _ in files}:
         folder.mkdir(parents=True, exist_ok=True)
     try:
         copy_files(
-            there.path,
+            source.path,
             str(target),
-            source_filesystem=there.system,
+            source_filesystem=source.system,
             destination_filesystem=LocalFileSystem(),
         )
     except OSError as error:
         cause = " ".join(str(error).split())
         raise Refusal(
-            f"data.path: {there}: {cause}; data that can be brought to {target.parent.parent}"
+            f"data.path: {source}: {cause}; data that can be brought to {target.parent.parent}"
             " expected"
         ) from error

@@ -36,11 +36,11 @@ UNREAD = (
     ".ppm",
     ".dng",
 )
-"""Kinds of picture that are not read here; what is left out of a folder is told."""
+"""Kinds of picture that are not read here; files of a folder that are left out are reported."""
 SOUNDS = audio.SUFFIXES
 WRITTEN = (".wav", ".flac")
 """The kinds of sound that are written: those that keep every sample."""
-MOST_PIXELS = 2**27
+MAX_PIXELS = 2**27
 """Of a picture: a small file may stand for any number of them."""
 COPIES = 3 * 8
 """Bytes that a pixel's values take while a picture is read: 64 bits each, and copies on the way."""
@@ -208,9 +208,9 @@ def opened(path: Path) -> Iterator["Image"]:
 
 def _refuse_vast(path: Path, image: "Image") -> None:
     width, height = image.size
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise Refusal(
-            f"{path}: {height:,} x {width:,} pixels; {MOST_PIXELS:,} in all at most expected, or a"
+            f"{path}: {height:,} x {width:,} pixels; {MAX_PIXELS:,} in all at most expected, or a"
             " part of it"
         )
     require_memory(path, width * height * len(image.getbands()) * COPIES, "its pixels")

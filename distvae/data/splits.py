@@ -17,14 +17,14 @@ _NAMES = {
 }
 
 
-def named(word: str) -> str | None:
+def split_of_word(word: str) -> str | None:
     """Return the split that a word stands for (train, val, dev, valid, validation, test, also as in
     dev-clean), or None.
     """
     return _NAMES.get(re.split(r"[-_]", word.lower())[0])
 
 
-def by_speaker(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+def split_by_speaker(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the split of each speaker from (speaker, split) pairs; refuse a speaker in two
     splits.
     """
@@ -38,7 +38,9 @@ def by_speaker(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def complete(splits: Mapping[str, str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+def draw_missing_splits(
+    splits: Mapping[str, str], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
     """Return the assignment with every split that lacks speakers filled from train's.
 
     The draw depends only on the names of train's speakers and on the seed. A share is of those

@@ -87,4 +87,4 @@ def _families() -> list[type[DataFamily[Any]]]:
 
 def count_rows(dataset: Dataset, unit: str) -> dict[str, dict[str, float]]:
     """Return the number of rows of each split that is not another one's data again."""
-    return {split: {unit: len(dataset.splits[split])} for split in dataset.named("all")}
+    return {split: {unit: len(dataset.splits[split])} for split in dataset.split_names("all")}

@@ -40,7 +40,7 @@ def encode(
             f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by"
             f" {run.path}"
         )
-    names, schema = dataset.named(split), _schema(run, dataset, labels is not None)
+    names, schema = dataset.split_names(split), _schema(run, dataset, labels is not None)
     rows = 0
     with atomic_file(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in names:

@@ -57,7 +57,7 @@ def _active(run: Run) -> dict[str, float]:
 def load_rows(run: Run, split: str) -> Rows:
     """Return the rows of a split, or of all, of a run's data."""
     dataset = open_dataset(run.config.data, quiet=True)
-    return stack([dataset.splits[name] for name in dataset.named(split)])
+    return stack([dataset.splits[name] for name in dataset.split_names(split)])
 
 
 def as_images(rows: Array, run: Run) -> Array:

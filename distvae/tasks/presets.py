@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.data.family import HasWindows, windows_of
-from distvae.data.windows.patches import distinct
+from distvae.data.windows.patches import distinct_channels
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 
@@ -76,7 +76,7 @@ def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
     """Return the kind of an array, by which recipes of presets are named."""
     if array.ndim < 3:
         return "sound"
-    return "picture" if distinct(array).shape[-1] == 1 else "colour"
+    return "picture" if distinct_channels(array).shape[-1] == 1 else "colour"
 
 
 def estimate_noise(picture: Floats) -> float:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.family import HasWindows
-from distvae.data.windows.missing import filled
-from distvae.data.windows.patches import Patches, distinct, refuse_constant
+from distvae.data.windows.missing import keep_observed
+from distvae.data.windows.patches import Patches, distinct_channels, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, expect
@@ -193,7 +193,7 @@ def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
     if windows.dataset("", patches).digest != run.info["data_digest"]:
         return {}, ["trained on other data, so it is not scored against the clean reference"]
     last = Run.left(run.path)
-    restored = filled(corrupted, restore_array(patches, last.model, last.estep))
+    restored = keep_observed(corrupted, restore_array(patches, last.model, last.estep))
     after = fidelity(clean, restored)
     if clean.rate is None:
         return after, []
@@ -227,7 +227,7 @@ class Cost:
     @classmethod
     def of(cls, config: Config, windows: HasWindows, array: Floats) -> "Cost":
         """Estimate the cost: three copies of the windows, and the states kept for each."""
-        grid = windows.grid(distinct(array).shape)
+        grid = windows.grid(distinct_channels(array).shape)
         bytes_per_row = 3 * 4 * grid.dims
         if getattr(config.estep, "mapped", None) is None:  # otherwise states are in a file
             states = getattr(config.estep, "states", 0)

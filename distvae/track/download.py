@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def download_run(record: str, store: Store) -> Path:
     """Return a folder with what MLflow has of a run: best weights, configuration and history."""
-    from distvae.data.folders import cache, once
+    from distvae.data.folders import build_once, cache_folder
 
     model = _latest_model(store.open_client(), record)
-    folder = cache() / "models" / str(model.model_id)
-    once(folder, lambda part: _download(store, model, part))
+    folder = cache_folder() / "models" / str(model.model_id)
+    build_once(folder, lambda part: _download(store, model, part))
     return folder
 
 

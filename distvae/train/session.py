@@ -182,7 +182,7 @@ def _refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, fl
     Return the smallest and the largest value of each split. Missing values (NaN) are left out.
     """
     ranges = {}
-    for split in dataset.named("all"):
+    for split in dataset.split_names("all"):
         rows = dataset.splits[split]
         if len(rows):
             ranges[split] = _range(rows)

@@ -53,7 +53,7 @@ def test_whitened_windows_have_unit_variance_along_what_is_kept_and_none_elsewhe
         @ random.normal(size=(dims, dims))
         + 7
     )
-    white = crops.whitened(mixed, 150, kept).astype(np.float64)
+    white = crops.whiten(mixed, 150, kept).astype(np.float64)
     variances, directions = np.linalg.eigh(np.cov(mixed[:150].T))
     shares = np.cumsum(variances[::-1]) / variances.sum()
     assume(np.abs(shares - kept).min() > 1e-9)
@@ -67,9 +67,9 @@ def test_whitened_windows_have_unit_variance_along_what_is_kept_and_none_elsewhe
 
 def test_whitening_turns_back_to_the_pixels(pictures: Path) -> None:
     """ZCA is the symmetric one of all whitenings: of those it changes the values least."""
-    rows = crops.drawn(crops.found(str(pictures))[1], SMALL)
+    rows = crops.draw_windows(crops.find_pictures(str(pictures))[1], SMALL)
     rows -= rows[:300].mean(0)
-    white = crops.whitened(rows, 300, 0.9999)
+    white = crops.whiten(rows, 300, 0.9999)
     matrix, *_ = np.linalg.lstsq(rows, white, rcond=1e-9)
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-5)
     assert np.linalg.eigvalsh(matrix).min() > -1e-6
@@ -88,7 +88,7 @@ def test_every_window_is_one_of_a_picture_and_none_is_there_twice(tmp_path: Path
     ]
     assert len(every) == sum(config.sizes)
     wanted = np.array([window.ravel() - window.mean() for window in every])
-    drawn = crops.drawn(paths, config)
+    drawn = crops.draw_windows(paths, config)
     np.testing.assert_allclose(
         np.unique(drawn.round(6), axis=0), np.unique(wanted.round(6), axis=0)
     )
@@ -116,8 +116,8 @@ def test_the_brightest_pixels_are_clamped(tmp_path: Path) -> None:
     values = np.full((20, 20), 10, np.uint8)
     values[:2, :2] = 250
     path = save(tmp_path / "a.png", values)
-    raw = crops.drawn([path], replace(SMALL, sizes=(300, 3, 3)))
-    clamped = crops.drawn([path], replace(SMALL, sizes=(300, 3, 3), clamped=0.01))
+    raw = crops.draw_windows([path], replace(SMALL, sizes=(300, 3, 3)))
+    clamped = crops.draw_windows([path], replace(SMALL, sizes=(300, 3, 3), clamped=0.01))
     assert np.ptp(raw) > 100
     assert np.ptp(clamped) == 0
 

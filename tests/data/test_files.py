@@ -21,7 +21,7 @@ def test_what_is_below_a_folder_is_sorted_without_what_is_hidden_or_of_another_k
         (tmp_path / name).touch()
     (tmp_path / "lost.wav").symlink_to("nowhere")
     (tmp_path / "linked.wav").symlink_to("a.flac")
-    assert files.below(tmp_path, (".wav", ".flac")) == [
+    assert files.list_files(tmp_path, (".wav", ".flac")) == [
         "a.flac",
         "b/1.WAV",
         "b/2.wav",
@@ -44,6 +44,6 @@ def test_a_folder_that_cannot_be_read_is_refused_instead_of_left_out() -> None:
             with pytest.raises(
                 Refusal, match=r"closed: Permission denied; a folder that can be read expected"
             ):
-                files.below(root, (".wav",))
+                files.list_files(root, (".wav",))
         finally:
             os.seteuid(me)

@@ -13,14 +13,14 @@ def test_what_fails_half_way_leaves_nothing_that_counts(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        folders.once(tmp_path / "made", fail)
+        folders.build_once(tmp_path / "made", fail)
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
 def test_remains_of_a_killed_build_are_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "made.part").mkdir()
     (tmp_path / "made.part" / "stale").touch()
-    folders.once(tmp_path / "made", lambda part: (part / "whole").touch())
+    folders.build_once(tmp_path / "made", lambda part: (part / "whole").touch())
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["whole"]
 
 
@@ -35,7 +35,7 @@ def test_of_many_at_once_one_builds_and_all_find_it_whole(tmp_path: Path) -> Non
         (part / "last").touch()
 
     def visit() -> None:
-        folders.once(tmp_path / "made", build)
+        folders.build_once(tmp_path / "made", build)
         found.append((tmp_path / "made" / "last").exists())
 
     visitors = [threading.Thread(target=visit) for _ in range(8)]
@@ -50,7 +50,7 @@ def test_of_many_at_once_one_builds_and_all_find_it_whole(tmp_path: Path) -> Non
 def test_a_cache_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refusal, match=r"file: .*DISTVAE_CACHE"):
-        folders.once(tmp_path / "file" / "made", lambda part: None)
+        folders.build_once(tmp_path / "file" / "made", lambda part: None)
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_the_cache_follows_the_environment(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert folders.cache() == Path(expected)
+    assert folders.cache_folder() == Path(expected)

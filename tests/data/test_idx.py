@@ -61,7 +61,7 @@ def test_validation_is_on_the_test_images_unless_some_are_held_out(folder: Path)
 )
 def test_all_is_every_image_once(folder: Path, holdout: int, names: list[str]) -> None:
     dataset = open_dataset(IdxData(path=str(folder), holdout=holdout))
-    assert dataset.named("all") == names
+    assert dataset.split_names("all") == names
     assert sum(len(dataset.splits[name]) for name in names) == 10 + 6
 
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from distvae.config import ImageData
 from distvae.data import labels_of, open_dataset
 from distvae.data.images import cifar
-from distvae.data.images.source import divided
+from distvae.data.images.source import divide_images
 from distvae.files.refusal import Refusal
 
 Bytes = NDArray[np.uint8]
@@ -273,7 +273,7 @@ def test_images_without_splits_are_divided_by_the_seed(root: Path) -> None:
 def test_no_image_is_in_two_splits(counts: dict[str, int], holdout: int, seed: int) -> None:
     config = ImageData(holdout=holdout, split_seed=seed)
     try:
-        parts = divided(counts, config)
+        parts = divide_images(counts, config)
     except Refusal:  # too few images to divide
         reject()
     assert not set(parts["train"]) & set(parts["val"])
@@ -285,11 +285,11 @@ def test_no_image_is_in_two_splits(counts: dict[str, int], holdout: int, seed: i
 
 
 def test_sizes_are_drawn_from_all_images() -> None:
-    parts = divided({"train": 50, "val": 20, "test": 30}, ImageData(sizes=(60, 25)))
+    parts = divide_images({"train": 50, "val": 20, "test": 30}, ImageData(sizes=(60, 25)))
     assert (len(parts["train"]), len(parts["test"])) == (60, 25)
     assert max(parts["train"]) >= 50
     with pytest.raises(Refusal, match=r"data\.sizes: 90 \+ 25 of 100 images"):
-        divided({"train": 50, "test": 50}, ImageData(sizes=(90, 25)))
+        divide_images({"train": 50, "test": 50}, ImageData(sizes=(90, 25)))
 
 
 @pytest.fixture

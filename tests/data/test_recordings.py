@@ -182,7 +182,7 @@ def test_speech_of_a_uri_is_found_by_it_again(write: Write, root: Path, cache: P
 
 def test_without_data_the_built_in_speech_is_found() -> None:
     root, found = recordings.find_recordings(SpeechData())
-    assert root.is_relative_to(folders.cache())
+    assert root.is_relative_to(folders.cache_folder())
     speakers = {
         split: len({r.speaker for r in found if r.split == split})
         for split in ("train", "val", "test")

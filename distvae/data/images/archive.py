@@ -13,7 +13,7 @@ from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 
-NAMED = {
+KNOWN_DATASETS = {
     "cifar10": (CIFAR10, (3, 32, 32)),
     "fashionmnist": (Published("Fashion-MNIST", 60_000, 10_000), (1, 28, 28)),
     "mnist": (Published("MNIST", 60_000, 10_000), (1, 28, 28)),
@@ -103,7 +103,7 @@ def _published(path: Path, pixels: Bytes) -> Published | None:
     name = "".join(letter for letter in path.stem.lower() if letter.isalnum())
     fitting = (
         known
-        for word, (known, shape) in NAMED.items()
+        for word, (known, shape) in KNOWN_DATASETS.items()
         if word in name and pixels.shape[1:] == shape
     )
     return next(fitting, None)

@@ -11,7 +11,7 @@ from distvae.config import ImageData
 from distvae.data import files, folders
 from distvae.data.dataset import Dataset, Labels
 from distvae.data.images import archive, cifar, folder
-from distvae.data.images.source import Scaled, Source, divided
+from distvae.data.images.source import Scaled, Source, divide_images
 from distvae.data.signals import PICTURES
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
@@ -26,10 +26,10 @@ def open_images(config: ImageData, quiet: bool = False) -> Dataset:
     """Return images by split, flat and scaled to [0, 1] when they are indexed."""
     root = _root(config)
     source = read(root, config, quiet)
-    parts = divided(source.counts, config)
-    seen: dict[int, Scaled] = {}
+    parts = divide_images(source.counts, config)
+    distinct: dict[int, Scaled] = {}
     rows = {
-        name: seen.setdefault(id(places), Scaled(source.pixels, places))
+        name: distinct.setdefault(id(places), Scaled(source.pixels, places))
         for name, places in parts.items()
     }
     facts = json.dumps([FORMAT, asdict(config) | {"path": ""}, source.digest])
@@ -45,7 +45,9 @@ def read_labels(config: ImageData) -> dict[str, Labels] | None:
     source = read(_root(config), config, quiet=True)
     if source.labels is None:
         return None
-    return {name: source.labels[places] for name, places in divided(source.counts, config).items()}
+    return {
+        name: source.labels[places] for name, places in divide_images(source.counts, config).items()
+    }
 
 
 def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
@@ -62,7 +64,7 @@ def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
         )
     if archives:
         return _as_asked(archive.read(archives[0]), root, config)
-    if not files.below(root, PICTURES):
+    if not files.list_files(root, PICTURES):
         raise Refusal(f"{root}: holds no images known here; {EXPECTED}")
     return folder.read(root, config, quiet)
 
@@ -73,7 +75,7 @@ def _root(config: ImageData) -> Path:
         if not path.is_file():
             raise Refusal(f"data.path: {config.path} is no file; an .npz archive expected")
         return path
-    root = folders.given(config.path, "images")
+    root = folders.find_data_folder(config.path, "images")
     if root is None:
         raise Refusal(
             f"data.path: empty, and $DISTVAE_DATA is not set; {EXPECTED}; docs/data.md says where"

@@ -58,14 +58,20 @@ def read(root: Path, config: ImageData, quiet: bool) -> Source:
     names = [each.file for each in found]
     facts = [FORMAT, form, list(zip(names, files.digests(paths), strict=True))]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    folder = folders.cache() / "pictures" / key
-    folders.once(folder, lambda part: _decode(part / "pixels.npy", paths, form, quiet))
+    folder = folders.cache_folder() / "pictures" / key
+    folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, quiet))
     counts = count_by_split(found)
     digest = hashlib.sha256(json.dumps([key, found]).encode()).hexdigest()
     published = CELEBA if layout.startswith("CelebA") else None
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
     return Source(
-        layout, pixels, counts, _labels(found), digest, published, files.left_out(root, UNREAD)
+        layout,
+        pixels,
+        counts,
+        _labels(found),
+        digest,
+        published,
+        files.describe_unread(root, UNREAD),
     )
 
 
@@ -81,7 +87,7 @@ def find_pictures(root: Path) -> tuple[list[Picture], str]:
     """Return every picture below a folder, split after split, and what the folder was recognised
     as.
     """
-    names = files.below(root, PICTURES)
+    names = files.list_files(root, PICTURES)
     partition = next((p for p in _partitions(root) if p.is_file()), None)
     found = [_foldered(name) for name in names] if partition is None else _listed(partition, names)
     if len({each.split == "" for each in found}) > 1:
@@ -103,7 +109,7 @@ def _foldered(file: str) -> Picture:
     folder.
     """
     *above, _ = PurePosixPath(file).parts
-    split = splits.named(above[0]) if above else None
+    split = splits.split_of_word(above[0]) if above else None
     below = above[1:] if split else above
     return Picture(file, split or "", below[0] if below else "")
 
@@ -145,7 +151,9 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
     if config.size and asked:
         return Form(*config.size, asked)
     heads = list(
-        files.watched(files.in_order(plain_head, paths), "Sizes of pictures", len(paths), quiet)
+        files.with_progress(
+            files.map_in_order(plain_head, paths), "Sizes of pictures", len(paths), quiet
+        )
     )
     mode = asked or ("L" if all(form.mode == "L" for form in heads) else "RGB")
     if config.size:
@@ -166,8 +174,8 @@ def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> Non
     channels = len(form.mode) if form.mode == "RGB" else 1
     shape = (len(paths), channels, form.height, form.width)
     pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-    decoded = files.in_order(lambda path: read_to_form(path, form), paths)
-    for place, image in enumerate(files.watched(decoded, "Pictures", len(paths), quiet)):
+    decoded = files.map_in_order(lambda path: read_to_form(path, form), paths)
+    for place, image in enumerate(files.with_progress(decoded, "Pictures", len(paths), quiet)):
         pixels[place] = image
     pixels.flush()
 

@@ -94,7 +94,7 @@ def _shape(path: Path, header: bytes, dims: int) -> tuple[int, ...]:
 
 
 def _root(config: IdxData) -> Path:
-    root = folders.given(config.path, "mnist")
+    root = folders.find_data_folder(config.path, "mnist")
     if root is None:
         raise Refusal(
             "data.path: empty, and $DISTVAE_DATA is not set; a folder of idx files expected;"
@@ -113,7 +113,7 @@ def _file(root: Path, name: str, dims: int) -> Path:
 
 def _elsewhere(root: Path) -> str:
     """Return advice for a folder without idx files."""
-    if files.below(root, (*PICTURES, ".npz")):
+    if files.list_files(root, (*PICTURES, ".npz")):
         return (
             "the images there are read with data.kind=images, pictures with data.size=[28,28]"
             " data.colour=grey, too"
@@ -127,12 +127,16 @@ def _divided(
     """Return the rows by split. The last `holdout` training rows validate; with none held out, the
     test rows do, as the same array.
     """
-    kept = len(train) - config.holdout
-    if kept < 1:
+    train_count = len(train) - config.holdout
+    if train_count < 1:
         raise Refusal(
             f"data.holdout: {config.holdout} of {len(train)} training images; fewer expected"
         )
-    return {"train": train[:kept], "test": test, "val": train[kept:] if config.holdout else test}
+    return {
+        "train": train[:train_count],
+        "test": test,
+        "val": train[train_count:] if config.holdout else test,
+    }
 
 
 def _scaled(images: Bytes) -> Array:

@@ -73,7 +73,7 @@ class Scaled(LazyRows):
         return self.pixels[self.places[rows]].astype(np.float32) / np.float32(255)
 
 
-def divided(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
+def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
     """Return which images belong to which split: as the source says, or drawn as the configuration
     asks.
     """
@@ -86,13 +86,13 @@ def divided(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
             " them"
         )
     if "val" not in parts and config.holdout:
-        kept = len(parts["train"]) - config.holdout
-        if kept < 1:
+        train_count = len(parts["train"]) - config.holdout
+        if train_count < 1:
             raise Refusal(
                 f"data.holdout: {config.holdout} of {len(parts['train'])} training images; fewer"
                 " expected"
             )
-        parts |= {"train": parts["train"][:kept], "val": parts["train"][kept:]}
+        parts |= {"train": parts["train"][:train_count], "val": parts["train"][train_count:]}
     if "val" not in parts:
         return {"train": parts["train"], "test": parts["test"], "val": parts["test"]}
     return {"train": parts["train"], "val": parts["val"], "test": parts.get("test", parts["val"])}

@@ -65,8 +65,10 @@ def draw(levels: Labels, size: int) -> Array:
     beside = down * np.cos(angle) - across * np.sin(angle)
     pictures = np.empty((len(levels), size, size), np.float32)
     for k, distance in enumerate(SHAPES.values()):
-        here = shape == k
-        pictures[here] = np.clip(0.5 - distance(along[here], beside[here], radius[here]), 0, 1)
+        chosen = shape == k
+        pictures[chosen] = np.clip(
+            0.5 - distance(along[chosen], beside[chosen], radius[chosen]), 0, 1
+        )
     return pictures
 
 

@@ -9,7 +9,7 @@ from distvae.data import audio, files
 from distvae.data.dataset import Labels
 from distvae.data.images import cifar, collection, folder
 from distvae.data.images.family import IdxFamily, ImageFamily
-from distvae.data.images.source import divided
+from distvae.data.images.source import divide_images
 from distvae.data.signals import PICTURES, UNREAD, plain_head
 from distvae.data.survey import Survey, count_rows
 from distvae.files.plain import Plain
@@ -47,8 +47,8 @@ def survey_images(path: str) -> Survey | None:
         return _survey_arrays(path) if root.suffix.lower() == ".npz" else None
     if cifar.find(root) is not None or any(root.glob("*.npz")):
         return _survey_arrays(path)
-    pictures = files.below(root, PICTURES)
-    if len(pictures) <= len(files.below(root, audio.SUFFIXES)):
+    pictures = files.list_files(root, PICTURES)
+    if len(pictures) <= len(files.list_files(root, audio.SUFFIXES)):
         return None
     return _survey_pictures(path)
 
@@ -68,7 +68,7 @@ def _survey_pictures(path: str) -> Survey:
     root = Path(path)
     found, layout = folder.find_pictures(root)
     paths = [root / picture.file for picture in found]
-    heads = list(files.in_order(files.attempted(plain_head), paths))
+    heads = list(files.map_in_order(files.or_refusal(plain_head), paths))
     readable = [head for head in heads if not isinstance(head, Refusal)]
     unreadable = tuple(str(head) for head in heads if isinstance(head, Refusal))
 
@@ -85,7 +85,7 @@ def _survey_pictures(path: str) -> Survey:
     }
 
     missing = folder.CELEBA.short_of(counts) if layout.startswith("CelebA") else ""
-    others = files.left_out(root, UNREAD)
+    others = files.describe_unread(root, UNREAD)
     wrong = (*_incomplete(missing), others) if others else _incomplete(missing)
     return Survey(path, layout, "images", _split_sizes(counts), facts, wrong, unreadable)
 
@@ -94,7 +94,7 @@ def _split_sizes(counts: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Return the number of images of each split that is not another one's data again."""
     sizes: dict[str, dict[str, float]] = {}
     distinct: set[int] = set()
-    for split, places in divided(counts, ImageData()).items():
+    for split, places in divide_images(counts, ImageData()).items():
         if id(places) not in distinct:
             distinct.add(id(places))
             sizes[split] = {"images": len(places)}

@@ -27,8 +27,8 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     """The power spectra of a folder of recordings by split, from the cache or computed now."""
     root, found = recordings.find_recordings(config)
     key = _key(root, found, config)
-    folder = folders.cache() / "frames" / key
-    folders.once(folder, lambda part: _build(part, root, found, config, quiet))
+    folder = folders.cache_folder() / "frames" / key
+    folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
     splits = {split: arrow.read(folder / f"{split}.arrow") for split in SPLITS}
     others = recordings.left_out(root, config)
     name = f"{_name(root)}: {others}" if others else _name(root)
@@ -52,7 +52,7 @@ def _power(root: Path, recording: Recording, config: SpeechData) -> Array:
 
 
 def _name(root: Path) -> str:
-    return BUILT_IN if root.is_relative_to(folders.cache()) else root.name
+    return BUILT_IN if root.is_relative_to(folders.cache_folder()) else root.name
 
 
 def _key(root: Path, found: list[Recording], config: SpeechData) -> str:
@@ -72,11 +72,11 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
     raw = {split: (part / f"{split}.raw").open("wb") for split in SPLITS}
     lengths = []
     try:
-        frames = files.in_order(lambda recording: _power(root, recording, config), found)
-        told = zip(found, frames, strict=True)
+        frames = files.map_in_order(lambda recording: _power(root, recording, config), found)
+        computed = zip(found, frames, strict=True)
         with torch_threads(1):  # torch would start a team of its own in each of ours
-            for recording, block in files.watched(
-                told, "Power spectra of recordings", len(found), quiet
+            for recording, block in files.with_progress(
+                computed, "Power spectra of recordings", len(found), quiet
             ):
                 raw[recording.split].write(block.data)
                 lengths.append(len(block))

@@ -14,8 +14,8 @@ from distvae.data import splits
 from distvae.data.dataset import Recording
 from distvae.files.refusal import Refusal
 
-MOST = 0.9  # of the recordings must lie as a layout says for it to be recognised
-NAMED = 5  # speakers or files that are named where there may be many
+MIN_SHARE = 0.9  # of the recordings must lie as a layout says for it to be recognised
+SHOWN = 5  # speakers or files that are named where there may be many
 SOUND = r"\.(?:wav|flac|ogg|mp3)$"
 Roster = Mapping[str, str]
 """The subset of each speaker that a corpus' own table lists."""
@@ -143,8 +143,9 @@ DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 def recognise(files: Sequence[str]) -> Layout | None:
     """Return the corpus whose layout nearly all files have, or None."""
     for layout in LAYOUTS:
-        own = [file for file in files if not layout.is_beside(file)]
-        if own and sum(layout.match(file) is not None for file in own) >= MOST * len(own):
+        recordings = [file for file in files if not layout.is_beside(file)]
+        matching = sum(layout.match(file) is not None for file in recordings)
+        if recordings and matching >= MIN_SHARE * len(recordings):
             return layout
     return None
 
@@ -177,8 +178,8 @@ def find_speakers(layout: Layout, root: Path, files: Iterable[str]) -> list[Reco
 def _named(match: "re.Match[str]") -> str:
     """Return the split that a subset or the top folder stands for."""
     return (
-        splits.named(match.groupdict().get("subset") or "")
-        or splits.named(match["above"].split("/")[0])
+        splits.split_of_word(match.groupdict().get("subset") or "")
+        or splits.split_of_word(match["above"].split("/")[0])
         or ""
     )
 
@@ -241,20 +242,20 @@ def _missing(layout: Layout, root: Path, matches: "Iterable[re.Match[str]]") -> 
         above = match["above"]
     roster = layout.roster(root / above)
     for subset in sorted({*layout.speakers, *roster.values()} if layout.whole else present):
-        own, expected = present.get(subset, set()), layout.speakers.get(subset)
-        lost = sorted(
-            name for name, place in roster.items() if place == subset and name.upper() not in own
-        )
+        found = present.get(subset, set())
+        expected = layout.speakers.get(subset)
+        listed = [name for name, own_subset in roster.items() if own_subset == subset]
+        lost = sorted(name for name in listed if name.upper() not in found)
         where = f"{subset}: " if subset else ""
         if lost:
             yield (
-                f"{where}{len(own)} speakers; {len(own) + len(lost)} expected, without"
+                f"{where}{len(found)} speakers; {len(found) + len(lost)} expected, without"
                 f" {_some(lost)}"
             )
-        elif expected is not None and len(own) != expected:
-            yield f"{where}{len(own)} speakers; {expected} expected"
+        elif expected is not None and len(found) != expected:
+            yield f"{where}{len(found)} speakers; {expected} expected"
 
 
 def _some(names: Sequence[str]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -31,7 +31,7 @@ def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
     dev-clean). A missing split is drawn from train's speakers; if none is given, all are drawn.
     `seeded` draws all in any case, `given` draws none.
     """
-    root = None if config.path == BUILT_IN else folders.given(config.path, "speech")
+    root = None if config.path == BUILT_IN else folders.find_data_folder(config.path, "speech")
     if root is None:
         from distvae.data.speech import synthesiser
 
@@ -63,8 +63,8 @@ def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
 
 def sound_files(root: Path) -> list[str]:
     """Return every sound file under a folder; refuse a folder without any."""
-    if not (found := files.below(root, SUFFIXES)):
-        others = files.left_out(root, UNREAD)
+    if not (found := files.list_files(root, SUFFIXES)):
+        others = files.describe_unread(root, UNREAD)
         lead = f"no recordings ({others})" if others else "no recordings"
         raise Refusal(f"{root}: {lead}; {', '.join(SUFFIXES)} files expected in it or below it")
     return found
@@ -75,12 +75,12 @@ def left_out(root: Path, config: SpeechData) -> str:
     listed = config.speakers.startswith("csv:") or (
         config.speakers == "auto" and (root / TABLE).is_file()
     )
-    return "" if listed else files.left_out(root, UNREAD)
+    return "" if listed else files.describe_unread(root, UNREAD)
 
 
 def _foldered(file: str, speaker: str) -> Recording:
     top, *below = PurePosixPath(file).parts
-    return Recording(file, speaker, (splits.named(top) or "") if below else "")
+    return Recording(file, speaker, (splits.split_of_word(top) or "") if below else "")
 
 
 def _nearest_folder(file: str) -> str:
@@ -88,7 +88,7 @@ def _nearest_folder(file: str) -> str:
     split's folder on top does not count.
     """
     *above, _ = PurePosixPath(file).parts
-    above = above[1:] if above and splits.named(above[0]) else above
+    above = above[1:] if above and splits.split_of_word(above[0]) else above
     if not above:
         return ""
     stem = PurePosixPath(file).stem
@@ -158,9 +158,9 @@ def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
         raise Refusal(f"{table}: names '{file}', which is not in {root}")
     if not speaker:
         raise Refusal(f"{table}: no speaker for {file}")
-    if split and not splits.named(split):
+    if split and not splits.split_of_word(split):
         raise Refusal(f"{table}: split '{split}' of {file}; train, val or test expected")
-    return Recording(PurePosixPath(file).as_posix(), speaker, splits.named(split) or "")
+    return Recording(PurePosixPath(file).as_posix(), speaker, splits.split_of_word(split) or "")
 
 
 def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]:
@@ -175,14 +175,16 @@ def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]
                 f"{recording.file}: in no split; a top folder or a column naming one, or"
                 " data.split=seeded, expected"
             )
-    given = splits.by_speaker((r.speaker, r.split) for r in found)
-    lacking = set(splits.SPLITS) - set(given.values())
+    assigned = splits.split_by_speaker((r.speaker, r.split) for r in found)
+    lacking = set(splits.SPLITS) - set(assigned.values())
     if config.split == "given" and lacking:
         raise Refusal(
             f"data.split: 'given' lacks {' and '.join(sorted(lacking))}; all three, or auto,"
             " expected"
         )
-    whole = splits.complete(given, {"val": config.val, "test": config.test}, config.split_seed)
+    whole = splits.draw_missing_splits(
+        assigned, {"val": config.val, "test": config.test}, config.split_seed
+    )
     return _sorted(Recording(r.file, r.speaker, whole[r.speaker]) for r in found)
 
 

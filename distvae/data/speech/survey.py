@@ -29,7 +29,7 @@ def survey_recordings(path: str) -> Survey | None:
     if path == BUILT_IN:
         return _survey(path, synthesiser.folder())
     root = Path(path)
-    if not root.is_dir() or not files.below(root, audio.SUFFIXES):
+    if not root.is_dir() or not files.list_files(root, audio.SUFFIXES):
         return None
     return _survey(path, root)
 
@@ -76,7 +76,7 @@ def _survey(path: str, root: Path) -> Survey:
 def _read_heads(root: Path, found: Sequence[Recording]) -> tuple[list[Readable], tuple[str, ...]]:
     """Return the recordings that can be read, and why the others cannot."""
     paths = [root / recording.file for recording in found]
-    heads = files.in_order(files.attempted(audio.head), paths)
+    heads = files.map_in_order(files.or_refusal(audio.head), paths)
     readable, unreadable = [], []
     for recording, head in zip(found, heads, strict=True):
         if isinstance(head, Refusal):

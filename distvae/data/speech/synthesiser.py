@@ -66,8 +66,8 @@ class Voice(NamedTuple):
 
 def folder() -> Path:
     """Return the folder of built-in recordings, one folder per speaker, written on first use."""
-    path = folders.cache() / f"synthetic-speech-{FORMAT}"
-    folders.once(path, _write)
+    path = folders.cache_folder() / f"synthetic-speech-{FORMAT}"
+    folders.build_once(path, _write)
     return path
 
 

@@ -46,13 +46,13 @@ class Table:
             raise Refusal(f"{path}: {rows} rows of {values} values; one of each at least expected")
         return cls(path, rows, values, read)
 
-    def blocks(self, most: int) -> Iterator[Array]:
+    def blocks(self, max_rows: int) -> Iterator[Array]:
         """Yield all rows in order, at most so many at a time. Values are finite, or NaN if
         missing.
         """
         first = 0
         with decoding(self.path, f"a whole {self.path.suffix} file"):
-            for block in self.read(most):
+            for block in self.read(max_rows):
                 if np.isinf(block).any():
                     row = first + int(np.isinf(block).any(1).argmax())
                     raise Refusal(
@@ -78,7 +78,7 @@ def _npy(path: Path) -> tuple[int, int, Blocks]:
     return (
         rows,
         values,
-        lambda most: (_narrow(_map(path)[i : i + most]) for i in range(0, rows, most)),
+        lambda max_rows: (_narrow(_map(path)[i : i + max_rows]) for i in range(0, rows, max_rows)),
     )
 
 
@@ -103,7 +103,7 @@ def _parquet(path: Path) -> tuple[int, int, Blocks]:
         path,
         facts.schema_arrow,
         facts.metadata.num_rows,
-        lambda most: map(_whole, opened().iter_batches(most)),
+        lambda max_rows: map(_whole, opened().iter_batches(max_rows)),
     )
 
 
@@ -119,13 +119,13 @@ def _arrow(path: Path) -> tuple[int, int, Blocks]:
     return _columns(path, schema, rows, partial(_cut, path))
 
 
-def _cut(path: Path, most: int) -> "Iterator[pa.RecordBatch]":
+def _cut(path: Path, max_rows: int) -> "Iterator[pa.RecordBatch]":
     """Yield record batches, large ones in parts."""
     import pyarrow as pa
 
     file = pa.ipc.open_file(pa.memory_map(str(path)))
     for whole in map(_whole, map(file.get_batch, range(file.num_record_batches))):
-        yield from (whole.slice(start, most) for start in range(0, len(whole), most))
+        yield from (whole.slice(start, max_rows) for start in range(0, len(whole), max_rows))
 
 
 def _whole(batch: "pa.RecordBatch") -> "pa.RecordBatch":
@@ -150,13 +150,15 @@ def _columns(
         values = len(next(batches(1)).column(0).flatten()) if rows else 0
         if rows and not values:
             raise Refusal(f"{path}: row 0 is an empty list, or null; lists of one length expected")
-        return rows, values, lambda most: _lists(path, values, batches(most))
+        return rows, values, lambda max_rows: _lists(path, values, batches(max_rows))
     _refuse_words(path, schema.names, kinds)
     _refuse_twice(path, schema.names)
     return (
         rows,
         len(kinds),
-        lambda most: (np.stack([_floats(c) for c in batch.columns], 1) for batch in batches(most)),
+        lambda max_rows: (
+            np.stack([_floats(c) for c in batch.columns], 1) for batch in batches(max_rows)
+        ),
     )
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.dataset import Array, alike
+from distvae.data.dataset import Array, positions_by_label
 from distvae.data.tables import arrow
 from distvae.data.tables.formats import SUFFIXES, Table
-from distvae.data.tables.rows import MANIFEST, VERSION, Kept, digest
+from distvae.data.tables.rows import MANIFEST, VERSION, FileEntry, digest
 from distvae.files.memory import require_memory
 from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
@@ -80,7 +80,7 @@ def ingest(
             "missing": missing,
         }
         _write(folder, facts | {"splits": splits})
-    return _told(out, splits, values, missing)
+    return _summary(out, splits, values, missing)
 
 
 def _claim(out: Path, force: bool) -> None:
@@ -133,11 +133,11 @@ def _counts(rows: int, val: float, test: float) -> dict[str, int]:
     return {"train": train} | aside
 
 
-def _parts(counts: dict[str, int], most: int) -> Iterator[Part]:
+def _parts(counts: dict[str, int], max_rows: int) -> Iterator[Part]:
     first = 0
     for split, count in counts.items():
-        for k, start in enumerate(range(0, count, most)):
-            yield Part(split, f"{split}-{k:05}.arrow", first + start, min(most, count - start))
+        for k, start in enumerate(range(0, count, max_rows)):
+            yield Part(split, f"{split}-{k:05}.arrow", first + start, min(max_rows, count - start))
         first += count
 
 
@@ -152,7 +152,7 @@ class Buckets:
     def add(self, places: Places, rows: Array) -> None:
         """Append rows to the buckets of their places."""
         owner = np.searchsorted(self.firsts, places, "right") - 1
-        for chosen in alike(owner):
+        for chosen in positions_by_label(owner):
             part = self.parts[owner[chosen[0]]]
             records = np.empty(len(chosen), self.record)
             records["place"], records["row"] = places[chosen] - part.first, rows[chosen]
@@ -187,13 +187,13 @@ def _scatter(
 
 def _gather(
     folder: Path, buckets: Buckets, advance: Callable[[int], None]
-) -> dict[str, list[Kept]]:
+) -> dict[str, list[FileEntry]]:
     """Write every bucket to its file; return the files by split."""
-    splits: dict[str, list[Kept]] = {}
+    splits: dict[str, list[FileEntry]] = {}
     for part in buckets.parts:
         size, checksum = arrow.save(folder, part.name, buckets.take(part))
-        kept: Kept = {"file": part.name, "rows": part.rows, "bytes": size, "sha256": checksum}
-        splits.setdefault(part.split, []).append(kept)
+        entry: FileEntry = {"file": part.name, "rows": part.rows, "bytes": size, "sha256": checksum}
+        splits.setdefault(part.split, []).append(entry)
         advance(part.rows)
     return splits
 
@@ -203,10 +203,10 @@ def _write(folder: Path, facts: dict[str, Any]) -> None:
         sink.write(json.dumps(facts | {"digest": digest(facts)}, indent=1).encode())
 
 
-def _told(out: Path, splits: dict[str, list[Kept]], values: int, missing: bool) -> str:
-    counts = {split: sum(kept["rows"] for kept in files) for split, files in splits.items()}
+def _summary(out: Path, splits: dict[str, list[FileEntry]], values: int, missing: bool) -> str:
+    counts = {split: sum(entry["rows"] for entry in files) for split, files in splits.items()}
     each = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    size = sum(kept["bytes"] for files in splits.values() for kept in files)
+    size = sum(entry["bytes"] for files in splits.values() for entry in files)
     what = (
         f"{sum(counts.values()):,} rows ({each}) of {values:,} values{', some missing' * missing},"
         f" {size:,} bytes"

@@ -16,7 +16,7 @@ MANIFEST = "rows.json"
 VERSION = 1
 
 
-class Kept(TypedDict):
+class FileEntry(TypedDict):
     """A file of rows in the manifest."""
 
     file: str
@@ -31,18 +31,18 @@ def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
     Names and sizes of the files are checked every time, checksums once per machine and whenever a
     file has changed.
     """
-    root = folders.given(config.path, "rows")
+    root = folders.find_data_folder(config.path, "rows")
     if root is None:
         raise Refusal(
             "data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest' made"
             " expected"
         )
     manifest = _read(root)
-    named: dict[str, list[Kept]] = manifest["splits"]
-    every = [kept for part in named.values() for kept in part]
-    _refuse_others(root, {kept["file"] for kept in every})
+    named: dict[str, list[FileEntry]] = manifest["splits"]
+    every = [entry for part in named.values() for entry in part]
+    _refuse_others(root, {entry["file"] for entry in every})
     splits = {
-        split: stack([_mapped(root, kept, manifest["values"]) for kept in part])
+        split: stack([_mapped(root, entry, manifest["values"]) for entry in part])
         for split, part in named.items()
     }
     _verify(root, every, quiet)
@@ -98,26 +98,27 @@ def _is_kept(entry: object) -> bool:
     return False
 
 
-def _verify(root: Path, named: list[Kept], quiet: bool) -> None:
+def _verify(root: Path, named: list[FileEntry], quiet: bool) -> None:
     """Compare each file with its checksum, unless this machine has done so since it was last
     written.
     """
-    paths = [root / kept["file"] for kept in named]
+    paths = [root / entry["file"] for entry in named]
     facts = [
-        (str(path), path.stat().st_mtime_ns, kept) for path, kept in zip(paths, named, strict=True)
+        (str(path), path.stat().st_mtime_ns, entry)
+        for path, entry in zip(paths, named, strict=True)
     ]
     known = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    folders.once(
-        folders.cache() / "checked" / known, lambda _: _refuse_altered(paths, named, quiet)
+    folders.build_once(
+        folders.cache_folder() / "checked" / known, lambda _: _refuse_altered(paths, named, quiet)
     )
 
 
-def _refuse_altered(paths: list[Path], named: list[Kept], quiet: bool) -> None:
-    found = files.watched(
-        files.in_order(files.digest, paths), "Checksums of rows", len(paths), quiet
+def _refuse_altered(paths: list[Path], named: list[FileEntry], quiet: bool) -> None:
+    found = files.with_progress(
+        files.map_in_order(files.digest, paths), "Checksums of rows", len(paths), quiet
     )
-    for path, kept, checksum in zip(paths, named, found, strict=True):
-        if checksum != kept["sha256"]:
+    for path, entry, checksum in zip(paths, named, found, strict=True):
+        if checksum != entry["sha256"]:
             raise Refusal(f"{path}: altered or damaged: its checksum is not the one in {MANIFEST}")
 
 
@@ -129,18 +130,18 @@ def _refuse_others(root: Path, named: set[str]) -> None:
         )
 
 
-def _mapped(root: Path, kept: Kept, values: int) -> Array:
-    path = root / kept["file"]
+def _mapped(root: Path, entry: FileEntry, values: int) -> Array:
+    path = root / entry["file"]
     if not path.is_file():
         raise Refusal(f"{path}: missing; {MANIFEST} names it")
     size = path.stat().st_size
-    if size != kept["bytes"]:
+    if size != entry["bytes"]:
         raise Refusal(
-            f"{path}: altered, or not copied whole: {size:,} bytes; {kept['bytes']:,} expected"
+            f"{path}: altered, or not copied whole: {size:,} bytes; {entry['bytes']:,} expected"
         )
     rows = arrow.read(path)
-    if rows.shape != (kept["rows"], values):
-        raise Refusal(f"{path}: {rows.shape} rows and values; {(kept['rows'], values)} expected")
+    if rows.shape != (entry["rows"], values):
+        raise Refusal(f"{path}: {rows.shape} rows and values; {(entry['rows'], values)} expected")
     return rows
 
 

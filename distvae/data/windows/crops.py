@@ -33,10 +33,10 @@ def open_crops(config: CropData) -> Dataset:
     """Return whitened windows by split, a function of the pictures' content and the configuration
     alone.
     """
-    root, paths = found(config.path)
+    root, paths = find_pictures(config.path)
     _refuse_too_many(config)
     train, val, _ = config.sizes
-    rows = whitened(drawn(paths, config), train, config.kept)
+    rows = whiten(draw_windows(paths, config), train, config.kept)
     splits = {"train": rows[:train], "val": rows[train : train + val], "test": rows[train + val :]}
     return Dataset(root.stem, "window", _digest(config, paths), splits, root, shape=config.shape)
 
@@ -65,7 +65,7 @@ def _refuse_too_many(config: CropData) -> None:
     )
 
 
-def found(path: str) -> tuple[Path, list[Path]]:
+def find_pictures(path: str) -> tuple[Path, list[Path]]:
     """Return the place that a configuration names, and the pictures in it, in order."""
     root = resolve_path(path, "data.path")
     if not path or not root.exists():
@@ -73,19 +73,20 @@ def found(path: str) -> tuple[Path, list[Path]]:
         raise Refusal(f"data.path: {problem}; a picture, or a folder of pictures, expected")
     if root.is_file():
         return root, [root]
-    paths = [root / name for name in files.below(root, PICTURES)]
+    paths = [root / name for name in files.list_files(root, PICTURES)]
     if not paths:
         raise Refusal(f"{root}: holds no pictures; {', '.join(PICTURES)} expected")
     return root, paths
 
 
-def drawn(paths: list[Path], config: CropData) -> Floats:
+def draw_windows(paths: list[Path], config: CropData) -> Floats:
     """Return (N, D): the windows of all splits, each without its mean. Pictures are read one after
     another.
     """
     height, width = config.window
     spans = [
-        (form.height - height + 1, form.width - width + 1) for form in files.in_order(head, paths)
+        (form.height - height + 1, form.width - width + 1)
+        for form in files.map_in_order(head, paths)
     ]
     for path, span in zip(paths, spans, strict=True):
         if min(span) < 1:
@@ -143,7 +144,7 @@ def _grey(path: Path, clamped: float) -> Floats:
     return np.minimum(values, np.quantile(values, 1 - clamped, method="lower"))
 
 
-def whitened(rows: Floats, train: int, kept: float) -> Array:
+def whiten(rows: Floats, train: int, kept: float) -> Array:
     """Return the rows whitened so that the first `train` of them have the identity as covariance,
     on the directions that are kept.
     """

@@ -45,10 +45,10 @@ def marked_by(value: float) -> Finder:
     return find
 
 
-def filled(given: Floats, restored: Floats) -> Floats:
+def keep_observed(observed: Floats, restored: Floats) -> Floats:
     """Return a restoration that keeps the observed values if any are missing."""
-    missing = np.isnan(given)
-    return np.where(missing, restored, given) if missing.any() else restored
+    missing = np.isnan(observed)
+    return np.where(missing, restored, observed) if missing.any() else restored
 
 
 def drop_at_random(share: float, seed: int, what: Literal["pixels", "values"]) -> Finder:

@@ -135,7 +135,7 @@ class Patches:
         A window without observed values takes the mean of the whole array.
         """
         channels = array.shape[-1]
-        array = distinct(array.astype(np.float64))
+        array = distinct_channels(array.astype(np.float64))
         grid = Grid.of(array.shape, config)
         standard, remove = config.scale == "standard", config.level == "remove"
         scale = float(np.nanstd(array)) if standard else 1.0
@@ -179,7 +179,7 @@ class Patches:
         return Dataset(name, "window", digest, splits, Path(config.path), shape=shape)
 
 
-def distinct(array: Floats) -> Floats:
+def distinct_channels(array: Floats) -> Floats:
     """Return only the first channel if all channels repeat it, as in a grey picture stored in
     colour; otherwise the array.
 

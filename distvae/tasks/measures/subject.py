@@ -56,7 +56,7 @@ class Subject:
     @property
     def named(self) -> list[str]:
         """The splits that are evaluated."""
-        return self.dataset.named(self.split)
+        return self.dataset.split_names(self.split)
 
     @property
     def rows(self) -> Rows:
