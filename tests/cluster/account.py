@@ -63,7 +63,7 @@ def _started(config: dict[str, Any]) -> dict[str, Any]:
         tags = {"ray-node-name": name, "ray-user-node-type": name, "ray-node-type": "worker"}
         provider.create_node(node["node_config"], tags, 1)
     return {
-        "machines": dict(map(_told, _machines(ec2))),
+        "machines": dict(map(_describe_machine, _machines(ec2))),
         "open": sorted(_open(ec2)),
         "resources": _resources(ready),
     }
@@ -77,7 +77,7 @@ def _machines(ec2: Any) -> list[Any]:
     ]
 
 
-def _told(machine: Any) -> tuple[str, list[str]]:
+def _describe_machine(machine: Any) -> tuple[str, list[str]]:
     (name,) = (tag["Value"] for tag in machine["Tags"] if tag["Key"] == "ray-user-node-type")
     (group,) = (group["GroupName"] for group in machine["SecurityGroups"])
     return name, [machine["InstanceType"], machine.get("InstanceLifecycle", "on demand"), group]

@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def growing(folder: Path, cpus: int, most: int) -> Iterator[str]:
+def growing(folder: Path, cpus: int, max_machines: int) -> Iterator[str]:
     """The address of a head alone, to which at most so many machines of so many processors are
     added when asked for.
     """
@@ -43,7 +43,7 @@ def growing(folder: Path, cpus: int, most: int) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    (folder / "autoscaling.json").write_text(json.dumps(_config(port, cpus, most)))
+    (folder / "autoscaling.json").write_text(json.dumps(_config(port, cpus, max_machines)))
     names = {
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
         "RAY_CLOUD_INSTANCE_ID": HEAD,
@@ -60,7 +60,7 @@ def growing(folder: Path, cpus: int, most: int) -> Iterator[str]:
         cluster.shutdown()
 
 
-def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
+def _config(port: int, cpus: int, max_machines: int) -> dict[str, Any]:
     from ray._private.services import get_node_ip_address
 
     kinds = {
@@ -69,7 +69,7 @@ def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
             "resources": {"CPU": cpus},
             "node_config": {},
             "min_workers": 0,
-            "max_workers": most,
+            "max_workers": max_machines,
         },
     }
     provider = {
@@ -93,7 +93,7 @@ def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
         "provider": provider,
         "available_node_types": kinds,
         "head_node_type": KIND,
-        "max_workers": most,
+        "max_workers": max_machines,
         "idle_timeout_minutes": 0.05,
         "upscaling_speed": 1000,
         "auth": {},
@@ -106,7 +106,7 @@ def _config(port: int, cpus: int, most: int) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     """Wait as a sweep does, then as a training does, then for all to be gone."""
-    with growing(folder, cpus=2, most=2) as address, ray_session(address, 0) as ray:
+    with growing(folder, cpus=2, max_machines=2) as address, ray_session(address, 0) as ray:
         found = [processors(ray)]
         wait_for_capacity(
             ray, TrialResources(WorkerGroup(2, 2), None, address, PATIENCE), 1, lambda: 0

@@ -220,12 +220,12 @@ def hosts(folder: Path, wheels: Path) -> Iterator[dict[str, Host]]:
         "hosts of a run under way or killed; if killed, 'umount -l' and 'ip link del'"
         f" these:\n{left()}"
     )
-    shared = folder / "shared"
-    shutil.copytree(wheels, shared / "wheels", copy_function=os.link)
+    shared_folder = folder / "shared"
+    shutil.copytree(wheels, shared_folder / "wheels", copy_function=os.link)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
-    shutil.copy(folder / "key.pub", shared)
+    shutil.copy(folder / "key.pub", shared_folder)
     made = {name: Host(name, folder) for name in NAMES}
-    (shared / "hosts").write_text(
+    (shared_folder / "hosts").write_text(
         "".join(f"{host.address} {name}\n" for name, host in made.items())
     )
     try:

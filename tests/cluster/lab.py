@@ -87,12 +87,14 @@ class Lab:
         """The hosts that Ray has, by its dashboard: asking Ray itself takes the processor of those
         who join.
         """
-        told = self.hosts["head"].ssh(
+        answer = self.hosts["head"].ssh(
             "printf 'Authorization: Bearer %s' $(cat ~/.distvae_secrets/auth_token) | "
             "curl -sf -H @- 'http://127.0.0.1:8265/nodes?view=hostNameList'"
         )
         return (
-            set(json.loads(told.stdout)["data"]["hostNameList"]) if told.returncode == 0 else set()
+            set(json.loads(answer.stdout)["data"]["hostNameList"])
+            if answer.returncode == 0
+            else set()
         )
 
     def whole(self, seconds: float = 600) -> None:
@@ -104,7 +106,7 @@ class Lab:
             5,
         )
 
-    def shared(self, path: str) -> Path:
+    def shared_file(self, path: str) -> Path:
         """A file that all hosts see."""
         return self.home.parent / "shared" / path
 

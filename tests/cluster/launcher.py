@@ -27,10 +27,12 @@ SECRET = re.compile(
 
 def faults(config: Mapping[str, Any]) -> list[str]:
     """All that is wrong, in words."""
-    own = {"aws": [_cloud], "gcp": [_cloud], "local": [_local]}.get(config["provider"]["type"], [])
+    rules_of_kind = {"aws": [_cloud], "gcp": [_cloud], "local": [_local]}.get(
+        config["provider"]["type"], []
+    )
     return [
         fault
-        for rule in (_schema, _provider, _commands, _settings, _mounts, *own)
+        for rule in (_schema, _provider, _commands, _settings, _mounts, *rules_of_kind)
         for fault in rule(config)
     ]
 

@@ -213,8 +213,8 @@ def strict(schema: Any) -> Any:
         return schema
     if schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
-    own = {key: value for key, value in schema.items() if key not in ("format", "properties")}
-    closed = {key: strict(value) for key, value in own.items()}
+    fields = {key: value for key, value in schema.items() if key not in ("format", "properties")}
+    closed = {key: strict(value) for key, value in fields.items()}
     if "properties" in schema:
         closed["properties"] = {name: strict(value) for name, value in schema["properties"].items()}
         if "additionalProperties" not in schema and not schema.get(

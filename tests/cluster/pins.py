@@ -11,12 +11,12 @@ PINS = dict(
 )
 CLASSIFIERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
 (PYTHON,) = re.findall(r"Python :: (3\.\d+)", " ".join(CLASSIFIERS))
-NAMED = r"python(?::|-| )?(3\.\d+)|--python[ =](3\.\d+)"
+PYTHON_VERSION = r"python(?::|-| )?(3\.\d+)|--python[ =](3\.\d+)"
 
 
 def other_versions(text: str) -> Iterator[str]:
     """Versions of Python and of packages that are not those of the lock."""
-    for found in re.findall(NAMED, text):
+    for found in re.findall(PYTHON_VERSION, text):
         if "".join(found) != PYTHON:
             yield f"Python: {''.join(found)}, {PYTHON} expected"
     for package, version in re.findall(r"\b(\w[\w-]*)(?:\[[\w,]*\])?==([\w.]+)", text):

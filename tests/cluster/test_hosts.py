@@ -55,8 +55,8 @@ printed.
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    given = os.environ.get("DISTVAE_WHEELS")
-    return Path(given) if given else download(tmp_path_factory.mktemp("wheels"))
+    wheels_folder = os.environ.get("DISTVAE_WHEELS")
+    return Path(wheels_folder) if wheels_folder else download(tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def cluster(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     if why := lacking():
         pytest.skip(why)
     with lab(tmp_path_factory.mktemp("hosts"), wheels) as made:
-        made.shared("tiny.yaml").write_text(yaml.safe_dump(SPACE))
+        made.shared_file("tiny.yaml").write_text(yaml.safe_dump(SPACE))
         yield made
     assert left() == ""
 
@@ -90,7 +90,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 def trials(cluster: Lab, name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(
-        cluster.shared(f"runs/{name}/results.json").read_text()
+        cluster.shared_file(f"runs/{name}/results.json").read_text()
     )["trials"]
     return found
 
@@ -104,7 +104,7 @@ def forwarded(cluster: Lab, port: int) -> Iterator[int]:
     """A port of the head's loopback, brought here as `ray dashboard` and `ray attach -p` do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        here = int(free.getsockname()[1])
+        local_port = int(free.getsockname()[1])
     head = cluster.hosts["head"]
     words = [
         "ssh",
@@ -113,12 +113,12 @@ def forwarded(cluster: Lab, port: int) -> Iterator[int]:
         str(head.folder / "key"),
         *SSH,
         "-L",
-        f"127.0.0.1:{here}:127.0.0.1:{port}",
+        f"127.0.0.1:{local_port}:127.0.0.1:{port}",
     ]
     with subprocess.Popen([*words, f"root@{head.address}"]) as tunnel:
         try:
-            wait_for(lambda: _listens("127.0.0.1", here), 30, "no tunnel")
-            yield here
+            wait_for(lambda: _listens("127.0.0.1", local_port), 30, "no tunnel")
+            yield local_port
         finally:
             tunnel.terminate()
 
@@ -160,9 +160,9 @@ def test_ray_up_makes_a_cluster_that_the_doctor_finds_well(cluster: Lab) -> None
     wait_for(
         lambda: head.ssh("curl -sf http://127.0.0.1:5000/health").returncode == 0, 120, "no MLflow"
     )
-    told = head.ssh("distvae doctor --address auto --storage $DISTVAE_STORAGE --json")
-    assert told.returncode == 0, told.stdout + told.stderr
-    lines = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
+    done = head.ssh("distvae doctor --address auto --storage $DISTVAE_STORAGE --json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     by_subject = {line["what"]: line for line in lines}
     assert {"programs", "code", "tokens", "clock", "storage", "MLflow"} <= by_subject.keys()
 
@@ -198,7 +198,7 @@ def test_a_file_that_the_head_lacks_and_words_that_were_taken_apart_are_named(cl
 def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happened(
     cluster: Lab,
 ) -> None:
-    cluster.shared("with a blank.yaml").write_text(yaml.safe_dump(SPACE | {"trials": 1}))
+    cluster.shared_file("with a blank.yaml").write_text(yaml.safe_dump(SPACE | {"trials": 1}))
     with forwarded(cluster, 8265) as port:
         at = ("job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".", "--")
         good = cluster.ray(
@@ -218,7 +218,7 @@ def test_a_lost_host_is_made_up_for_in_mid_epoch(
     """It held a shard of the populations; the bound is that of a training which nothing happened
     to.
     """
-    folder, said = cluster.shared("runs/bars"), list[subprocess.CompletedProcess[str]]()
+    folder, said = cluster.shared_file("runs/bars"), list[subprocess.CompletedProcess[str]]()
     training = threading.Thread(
         target=lambda: said.append(
             cluster.submit("train.py", *RECIPE, "--workers", "2", "--no-evaluate", timeout=400)
@@ -256,8 +256,8 @@ def test_a_lost_host_is_made_up_for_in_mid_epoch(
     ]
     assert bounds[0] == pytest.approx(bounds[1], rel=1e-3, abs=1e-3)
     with recorded(cluster, "bars") as (client, (run,)):
-        told = client.get_metric_history(run.info.run_id, "val_bound")
-    assert [metric.step for metric in told] == [*range(1, EPOCHS + 1)]
+        history = client.get_metric_history(run.info.run_id, "val_bound")
+    assert [metric.step for metric in history] == [*range(1, EPOCHS + 1)]
 
 
 @pytest.mark.long
@@ -284,7 +284,7 @@ def test_a_host_that_comes_back_is_used_again(cluster: Lab) -> None:
         assert training.result().returncode == 0, (
             training.result().stdout + training.result().stderr
         )
-    assert epochs(cluster.shared("runs/again/bars")) == 3
+    assert epochs(cluster.shared_file("runs/again/bars")) == 3
 
 
 def _trains(host: Host) -> bool:
@@ -337,10 +337,12 @@ def test_a_neighbour_without_the_token_can_do_nothing(cluster: Lab, tmp_path: Pa
     with ThreadPoolExecutor() as both:
         answers = list(both.map(tried, tokens))
     for said in answers:
-        told = dict(line.split(" ", 1) for line in said.splitlines() if " refused: " in f" {line}")
-        assert told.keys() == {"join", "job", "dashboard", "MLflow"}, said
+        refusals = dict(
+            line.split(" ", 1) for line in said.splitlines() if " refused: " in f" {line}"
+        )
+        assert refusals.keys() == {"join", "job", "dashboard", "MLflow"}, said
         for what in ("dashboard", "MLflow"):
-            assert "Connection refused" in told[what]
+            assert "Connection refused" in refusals[what]
 
 
 def test_the_token_and_the_key_are_written_nowhere(cluster: Lab) -> None:
@@ -356,8 +358,8 @@ def test_the_token_and_the_key_are_written_nowhere(cluster: Lab) -> None:
 @pytest.mark.long
 def test_a_sweep_goes_on_by_the_same_command_after_the_head_was_switched_off(cluster: Lab) -> None:
     slow = SPACE | {"trials": 6, "fixed": QUICK | {"train.epochs": 40, "data.rows": 2000}}
-    cluster.shared("slow.yaml").write_text(yaml.safe_dump(slow))
-    folder, head = cluster.shared("runs/slow"), cluster.hosts["head"]
+    cluster.shared_file("slow.yaml").write_text(yaml.safe_dump(slow))
+    folder, head = cluster.shared_file("runs/slow"), cluster.hosts["head"]
 
     def ended() -> dict[Path, str]:
         """Trials that were judged, with the history of their training, seconds and all."""

@@ -92,10 +92,10 @@ def test_an_open_socket_is_seen() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        seen = listeners([process.pid])
+        found = listeners([process.pid])
         process.kill()
-    assert len(seen) == 1
-    assert all(map(reachable, seen))
+    assert len(found) == 1
+    assert all(map(reachable, found))
 
 
 @contextmanager
@@ -112,42 +112,42 @@ def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 def watched(words: list[str], enough: str = "") -> set[str]:
     """All that a command listens on until it ends, or listens on what is enough."""
-    seen: set[str] = set()
+    found: set[str] = set()
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process, ended(process):
         while process.poll() is None and not (
-            enough and any(enough in listener for listener in seen)
+            enough and any(enough in listener for listener in found)
         ):
-            seen |= listeners([process.pid, *below(process.pid)])
+            found |= listeners([process.pid, *below(process.pid)])
             time.sleep(0.1)
         if not enough:
             assert process.stderr
             assert process.wait() == 0, process.stderr.read()
-    return seen
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["alone", "workers"])
 def test_training_listens_on_loopback_alone(options: list[str], tmp_path: Path) -> None:
-    seen = watched(command(PLAIN, BARS, tmp_path / "run", *options))
-    assert bool(seen) == bool(options)
-    assert not [listener for listener in seen if reachable(listener)]
+    found = watched(command(PLAIN, BARS, tmp_path / "run", *options))
+    assert bool(found) == bool(options)
+    assert not [listener for listener in found if reachable(listener)]
 
 
 @pytest.mark.slow
 def test_a_sweep_listens_on_loopback_alone(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
-    seen = watched(
+    found = watched(
         [*PLAIN, "tune", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "sweep"), "--quiet"]
     )
-    assert seen
-    assert not [listener for listener in seen if reachable(listener)]
+    assert found
+    assert not [listener for listener in found if reachable(listener)]
 
 
 @pytest.mark.slow
 def test_torchrun_alone_opens_a_store_and_its_workers_none(tmp_path: Path) -> None:
-    seen = watched(command(TORCHRUN, BARS, tmp_path / "run"))
-    assert seen
-    assert {"torch.distributed.run" in listener for listener in seen if reachable(listener)} <= {
+    found = watched(command(TORCHRUN, BARS, tmp_path / "run"))
+    assert found
+    assert {"torch.distributed.run" in listener for listener in found if reachable(listener)} <= {
         True
     }
 
@@ -162,6 +162,6 @@ def test_the_tracking_server_listens_on_loopback_alone(
     subprocess.run(
         [*PLAIN, "train", *BARS, "--no-evaluate", "--quiet"], check=True, timeout=300
     )  # something to look at
-    seen = watched([*PLAIN, "ui", "--port", str(port)], f" {port} ")
-    assert seen
-    assert not [listener for listener in seen if reachable(listener)]
+    found = watched([*PLAIN, "ui", "--port", str(port)], f" {port} ")
+    assert found
+    assert not [listener for listener in found if reachable(listener)]

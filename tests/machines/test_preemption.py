@@ -97,8 +97,8 @@ def test_training_is_saved_before_a_machine_is_taken_away_and_goes_on_without_it
             subprocess.run(drained, check=True, timeout=100)
             wait_for(lambda: any(event["leaving"] for event in read_records(out, EVENTS)), driver)
             node.kill_raylet()
-            told, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 0, told.decode()
+            output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output.decode()
     events = read_records(out, EVENTS)
     assert [(event["workers"], event["leaving"]) for event in events] == [(2, 0), (2, 1), (1, 0)]
     assert events[2]["epoch"] >= events[1]["epoch"] > 0

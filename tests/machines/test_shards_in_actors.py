@@ -92,8 +92,8 @@ def test_shards_hold_what_one_process_would(
     assert torch.equal(store.get(EVERY), whole.get(EVERY))
     other.load(tmp_path, store.save(tmp_path, "1"))
     assert torch.equal(other.get(EVERY), whole.get(EVERY))
-    told = store.timings()
-    assert told["store_get_seconds"] > 0 < told["store_put_seconds"]
+    timings = store.timings()
+    assert timings["store_get_seconds"] > 0 < timings["store_put_seconds"]
     assert sum(state["rows"] for state in store.status()) == ROWS
 
 
@@ -107,10 +107,10 @@ def test_two_workers_see_what_each_other_has_put(
     for rank, store in enumerate((chief, other)):
         assert store.get(EVERY[:0]).shape == (0, STATES, WIDTH)
         store.put(EVERY[:0], draw(EVERY)[:0])
-        own = torch.from_numpy(LANES.held(rank, 2).rows())
-        words = draw(own) ^ 1
-        store.put(own, words)
-        whole.put(own, words)
+        rows = torch.from_numpy(LANES.held(rank, 2).rows())
+        words = draw(rows) ^ 1
+        store.put(rows, words)
+        whole.put(rows, words)
         store.drain()
     assert torch.equal(chief.get(EVERY), whole.get(EVERY))
     assert torch.equal(other.get(EVERY), whole.get(EVERY))

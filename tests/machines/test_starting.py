@@ -97,9 +97,9 @@ def test_a_signal_is_heard_while_ray_starts(number: int, place: Path, tmp_path: 
             time.sleep(0.1)
         processes = below(training.pid)
         training.send_signal(number)
-        _, told = training.communicate(timeout=300)
+        _, errors = training.communicate(timeout=300)
     assert training.returncode == 128 + number
-    assert told.endswith("distvae: interrupted\n")
+    assert errors.endswith("distvae: interrupted\n")
     assert remaining(processes, 30) == []
     assert not (tmp_path / "run").exists()
 

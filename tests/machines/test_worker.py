@@ -47,19 +47,19 @@ def test_one_worker_of_ray_trains_as_the_plain_process_does(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     {
         ("train.batch=33", "--workers", "2"): "33 can be shared by 1 workers at most",
         ("--workers", "32"): "32 workers need 32 CPUs, and Ray has",
     }.items(),
 )
 def test_what_cannot_be_done_is_said_once_with_exit_code_two(
-    words: list[str], told: str, tmp_path: Path
+    words: list[str], message: str, tmp_path: Path
 ) -> None:
     start = command(PLAIN, BARS, tmp_path / "run", *words)
     done = subprocess.run(start, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists(), "nothing that the repeat would have to replace"
 
@@ -129,11 +129,11 @@ def test_workers_that_do_not_stop_hide_no_error(
 
 
 def test_machines_that_are_lost_and_what_is_waited_for_are_told_once() -> None:
-    machines, lack = {"a": "10.0.0.1", "b": "10.0.0.2"}, [""]
-    watch = NodeWatch(lambda: machines, lambda: lack[0])
+    machines, shortage = {"a": "10.0.0.1", "b": "10.0.0.2"}, [""]
+    watch = NodeWatch(lambda: machines, lambda: shortage[0])
     assert watch.describe_changes() == []
     del machines["b"]
-    lack[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
+    shortage[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
     assert watch.describe_changes() == [
         "machine 10.0.0.2 is lost",
         (
@@ -142,7 +142,7 @@ def test_machines_that_are_lost_and_what_is_waited_for_are_told_once() -> None:
         ),
     ]
     assert watch.describe_changes() == []
-    machines["c"], lack[0] = "10.0.0.3", ""
+    machines["c"], shortage[0] = "10.0.0.3", ""
     assert watch.describe_changes() == ["machine 10.0.0.3 has joined"]
 
 
@@ -152,5 +152,5 @@ def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
     text = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])
     print_shortened(text, tmp_path / "told.txt")
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'told.txt'})\n")
+    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'message.txt'})\n")
     assert (tmp_path / "told.txt").read_text() == f"{text}\n"

@@ -128,9 +128,9 @@ def test_what_may_not_be_open_to_the_network(
     assert any(str(opened["port"]) in line.found for line in lines)
 
 
-@given(skew=st.floats(-100, 100), there=st.floats(0, 3), back=st.floats(0, 3))
+@given(skew=st.floats(-100, 100), outward=st.floats(0, 3), back=st.floats(0, 3))
 def test_a_clock_is_bad_only_if_it_is_and_always_if_it_is_far_off(
-    skew: float, there: float, back: float
+    skew: float, outward: float, back: float
 ) -> None:
     """The way there and the way back may differ: the offset is known to half of their sum, and no
     better.
@@ -138,16 +138,16 @@ def test_a_clock_is_bad_only_if_it_is_and_always_if_it_is_far_off(
     now = [1000.0]
 
     def remote() -> float:
-        now[0] += there
-        told = now[0] + skew
+        now[0] += outward
+        answer = now[0] + skew
         now[0] += back
-        return told
+        return answer
 
     offset, unsure = clock_offset(remote, lambda: now[0])
     assert abs(offset - skew) <= unsure + 1e-6
     bad = [line.state for line in hardware_checks.check_clock("there", offset, unsure)] == ["bad"]
     assert not (bad and abs(skew) < hardware_checks.MAX_CLOCK_SKEW - 1e-6)
-    assert bad or abs(skew) <= hardware_checks.MAX_CLOCK_SKEW + there + back + 1e-6
+    assert bad or abs(skew) <= hardware_checks.MAX_CLOCK_SKEW + outward + back + 1e-6
 
 
 @given(st.integers(1, 5), st.data())
@@ -200,11 +200,11 @@ def test_a_file_that_cannot_be_deleted_is_a_fault() -> None:
 def test_the_lock_is_read_and_other_versions_are_noted_not_condemned() -> None:
     wanted = program_checks.parse_lock("# a comment==1\nTorch==2.13.0\nimportlib_metadata==9.1.0\n")
     assert wanted == {"torch": "2.13.0", "importlib-metadata": "9.1.0"}
-    here = changed(packages={"torch": "2.13.0+cpu", "importlib-metadata": "8.0"})
-    [line] = program_checks.check_pins("here", here, wanted)
+    facts = changed(packages={"torch": "2.13.0+cpu", "importlib-metadata": "8.0"})
+    [line] = program_checks.check_pins("here", facts, wanted)
     assert (line.state, "importlib-metadata 8.0 (9.1.0)" in line.found) == ("note", True)
-    del here["packages"]["optuna"]
-    assert wrong(list(program_checks.check_pins("here", here, wanted))) == [
+    del facts["packages"]["optuna"]
+    assert wrong(list(program_checks.check_pins("here", facts, wanted))) == [
         "bad packages",
         "note packages",
     ]

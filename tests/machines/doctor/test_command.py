@@ -73,8 +73,8 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
 def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Path("/proc/self/cwd")
-    if not own.is_dir():
+    working_folder = Path("/proc/self/cwd")
+    if not working_folder.is_dir():
         pytest.skip("machines in one see different folders by /proc, which this system has not")
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
@@ -84,7 +84,7 @@ def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_tol
         monkeypatch.chdir(other)
         machines.add_node(num_cpus=1000)
         together = examine_cluster(machines.address, tmp_path / "runs", str(tmp_path / "store"))
-        apart = examine_cluster(machines.address, tmp_path / "runs", str(own / "store"))
+        apart = examine_cluster(machines.address, tmp_path / "runs", str(working_folder / "store"))
     by_subject = {line.what: line for line in together if line.where == "all 2"}
     assert {"programs", "code", "tokens", "clock", "storage"} <= set(by_subject)
     assert {"memory", "disk"} <= {

@@ -56,13 +56,13 @@ def test_a_machine_without_this_package_can_be_asked() -> None:
 def test_a_socket_of_ones_own_is_found(
     family: socket.AddressFamily, address: str, reached: bool
 ) -> None:
-    with socket.socket(family) as own:
+    with socket.socket(family) as listener:
         try:
-            own.bind((address, 0))
+            listener.bind((address, 0))
         except OSError:
             pytest.skip(f"no {family.name} here")
-        own.listen()
-        port = own.getsockname()[1]
+        listener.listen()
+        port = listener.getsockname()[1]
         [found] = [entry for entry in list_listeners() or [] if entry["port"] == port]
     assert found["address"] == address
     assert found["process"]
@@ -109,14 +109,14 @@ def test_processes_are_told_by_what_they_are_and_never_by_their_arguments(
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout"
         " inode\n"
     )
-    own = int.from_bytes(bytes([127, 0, 0, 1]), sys.byteorder)
+    loopback = int.from_bytes(bytes([127, 0, 0, 1]), sys.byteorder)
     line = (
-        f"   0: {own:08X}:2049 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 7 1 0"
-        " 100 0 0 10 0\n"
+        f"   0: {loopback:08X}:2049 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 7"
+        " 1 0 100 0 0 10 0\n"
     )
     talking = (
-        f"   1: {own:08X}:2050 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 8 1 0"
-        " 100 0 0 10 0\n"
+        f"   1: {loopback:08X}:2050 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 8"
+        " 1 0 100 0 0 10 0\n"
     )
     (tmp_path / "net" / "tcp").write_text(head + line + talking)
     process(tmp_path, 42, *command)
@@ -155,6 +155,6 @@ def test_a_digest_is_of_the_source_alone(tmp_path: Path) -> None:
 
 
 def test_the_room_behind_a_folder_that_is_still_to_be_made(tmp_path: Path) -> None:
-    there, expected = disk_space(tmp_path / "a" / "b"), os.statvfs(tmp_path)
-    assert there is not None
-    assert there["total"] == expected.f_blocks * expected.f_frsize
+    space, expected = disk_space(tmp_path / "a" / "b"), os.statvfs(tmp_path)
+    assert space is not None
+    assert space["total"] == expected.f_blocks * expected.f_frsize

@@ -164,12 +164,14 @@ def lab(running: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def test_machines_without_fault_have_no_bad_line_and_nothing_is_left(lab: Lab) -> None:
-    told = lab.look(str(lab.folder / "shared"))
+    by_subject = lab.look(str(lab.folder / "shared"))
     assert [
-        line for lines in told.values() for line in lines if line.state in ("bad", "note")
+        line for lines in by_subject.values() for line in lines if line.state in ("bad", "note")
     ] == []
-    assert {"file", "ssh", "rsync", "pgrep", "Python", "disk", "clock", "storage"} <= set(told)
-    assert told["Python"][0].where == "all 2"
+    assert {"file", "ssh", "rsync", "pgrep", "Python", "disk", "clock", "storage"} <= set(
+        by_subject
+    )
+    assert by_subject["Python"][0].where == "all 2"
     assert list((lab.folder / "shared").iterdir()) == []
 
 
@@ -182,19 +184,19 @@ def test_what_a_machine_lacks_is_said_with_its_name(lab: Lab) -> None:
         file.write("distvae tune speech\n")
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
-        told = lab.look("~/own")
+        by_subject = lab.look("~/own")
     lock.unlink()
     rsync, pgrep, python = (
-        next(line for line in told[what] if line.where == second)
+        next(line for line in by_subject[what] if line.where == second)
         for what in ("rsync", "pgrep", "Python")
     )
     assert rsync.state == pgrep.state == python.state == "bad"
     assert rsync.found.startswith("missing")
     assert "procps" in pgrep.remedy
     assert python.found == f"no {PYTHON}"
-    assert told["running"][0].state == "bad"
-    assert "distvae tune speech" in told["running"][0].found
-    blind = [line for line in told["storage"] if line.state == "bad"]
+    assert by_subject["running"][0].state == "bad"
+    assert "distvae tune speech" in by_subject["running"][0].found
+    blind = [line for line in by_subject["storage"] if line.state == "bad"]
     assert [line.where for line in blind] == [first, second]
     assert f"what {second} writes there is not seen by {first}" in blind[0].found
     for address in MACHINES:
