@@ -152,5 +152,5 @@ def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
     text = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])
     print_shortened(text, tmp_path / "told.txt")
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'message.txt'})\n")
+    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'told.txt'})\n")
     assert (tmp_path / "told.txt").read_text() == f"{text}\n"
