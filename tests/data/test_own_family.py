@@ -87,7 +87,7 @@ def test_data_of_another_package_is_trained_on_evaluated_and_encoded(letters: Pa
     )
     summary = json.loads((letters / "run/evaluation/test/summary.json").read_text())
     assert "probe_linear" in json.dumps(summary)
-    run(letters, "-m", "distvae", "encode", "run", "texts", "codes.parquet")
+    run(letters, "-m", "distvae", "encode", "run", "texts", "-o", "codes.parquet")
 
     import pyarrow.parquet as pq
 
