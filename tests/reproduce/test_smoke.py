@@ -92,7 +92,7 @@ def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: P
     assert "ended before: 1 of them" in again.stderr
     assert json.loads(row.read_text())["figures"] == before["figures"]
     page = (tmp_path / "bars" / "report.md").read_text()
-    assert "How close do the rows of bars come to what was published" in page
+    assert "How close do the rows of bars come to the published figures" in page
     assert "distvae reproduce bars --scale smoke" in page
 
 

@@ -269,7 +269,7 @@ def test_the_page_of_a_table_holds_what_was_obtained_against_what_was_published(
     page = report.write(out).with_suffix(".md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| exact | bound | 1.500 |")]
     assert len(rows) == 1
-    assert "How close do the rows of bars come to what was published" in page
+    assert "How close do the rows of bars come to the published figures" in page
     assert "distvae reproduce bars --scale smoke" in page
     assert "Which parameters matter" not in page
 
