@@ -25,7 +25,7 @@ from distvae.bench.timing import Clock, time_call
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.data.examples import scene
-from distvae.data.signals import read
+from distvae.data.signals import read_signal
 from distvae.data.windows.patches import Grid
 from distvae.estep import assemble
 from distvae.estep.truncated import Search
@@ -154,7 +154,9 @@ def measure_epoch(
 
 def noisy_patches(case: Case, picture: Path | None) -> Array:
     """Return all patches of a picture under noise, (N, D), standardised."""
-    clean = scene(SIDE) if picture is None else read(picture).values.astype(np.float64).mean(-1)
+    clean = (
+        scene(SIDE) if picture is None else read_signal(picture).values.astype(np.float64).mean(-1)
+    )
     noisy = clean + np.random.default_rng(0).normal(0, case.sigma, clean.shape)
     side = int(case.widths[-1] ** 0.5)
     standard = (noisy[..., None] - noisy.mean()) / noisy.std()

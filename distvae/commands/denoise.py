@@ -37,7 +37,7 @@ def denoise_file(
     from distvae.tasks.presets import corrupted_windows, preset_config, refuse_corruption
 
     overrides = options.overrides("data.noise", noise.noise) | parse_assignments(assignments)
-    signal = signals.read(source)
+    signal = signals.read_signal(source)
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
     config = refuse_corruption(config, "drop")
     windows = corrupted_windows(config)

@@ -74,7 +74,7 @@ def inpaint_file(
 
     overrides = options.overrides("data.drop", missing_options.drop)
     overrides |= parse_assignments(assignments)
-    signal = signals.read(source)
+    signal = signals.read_signal(source)
     if signal.rate is not None:
         raise Refusal(f"{source}: a sound; a picture expected")
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)

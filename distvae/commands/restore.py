@@ -102,7 +102,7 @@ def find_reference(options: RestoreOptions, undamaged: Signal | None = None) -> 
         raise Refusal(
             "--clean: the input itself is the reference when it is made worse first; omit --clean"
         )
-    return signals.read(options.clean)
+    return signals.read_signal(options.clean)
 
 
 def restore(task: Task) -> None:

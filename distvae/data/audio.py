@@ -48,11 +48,11 @@ WAV = ("WAV", "WAVEX")
 """What libsndfile calls that format."""
 
 
-def load(path: Path, config: SpeechData) -> Array:
+def load_recording(path: Path, config: SpeechData) -> Array:
     """Return the signal of a recording as training sees it. Refuse silence and signals shorter than
     a window.
     """
-    signal = read(path, config.rate)
+    signal = read_mono(path, config.rate)
     if len(signal) and not signal.any():
         raise Refusal(f"{path}: silent; leave it out")
     signal = prepare(signal, config)
@@ -64,7 +64,7 @@ def load(path: Path, config: SpeechData) -> Array:
     return signal
 
 
-def read(path: Path, rate: int) -> Array:
+def read_mono(path: Path, rate: int) -> Array:
     """Return a file's samples at a sampling rate, averaged over its channels; refuse a damaged
     file.
     """

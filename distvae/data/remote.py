@@ -42,7 +42,7 @@ def download(uri: str) -> Path:
         )
         raise Refusal(f"data.path: {Folder(uri)}: {advice}")
     source = Folder(uri)
-    files = _listed(source.with_short_timeout())
+    files = _list_remote_files(source.with_short_timeout())
     known = hashlib.sha256(json.dumps([str(source), files]).encode()).hexdigest()[:16]
     folder, name = (
         cache_folder() / "data" / known,
@@ -52,7 +52,7 @@ def download(uri: str) -> Path:
     return folder / name
 
 
-def _listed(source: Folder) -> list[tuple[str, int, str]]:
+def _list_remote_files(source: Folder) -> list[tuple[str, int, str]]:
     """Return every file with its path below, its size, and when it was written."""
     from pyarrow.fs import FileSelector, FileType
 

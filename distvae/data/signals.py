@@ -95,7 +95,7 @@ class Signal:
         )
 
 
-def read(path: Path) -> Signal:
+def read_signal(path: Path) -> Signal:
     """Return the picture or sound in a file."""
     if path.suffix.lower() in PICTURES:
         return read_picture(path)

@@ -8,7 +8,7 @@ from distvae.report.blocks import Document
 from distvae.report.markdown import MARK, markdown
 from distvae.report.page import GENERATOR, html
 from distvae.report.public import private_paths, redact
-from distvae.report.reading import RunResults, Sweep, read
+from distvae.report.reading import RunResults, Sweep, read_results
 from distvae.report.runs import run_report
 from distvae.report.sweeps import sweep_report
 
@@ -33,7 +33,7 @@ def write(
     `against` compares a sweep with another. `publish` leaves out recordings and replaces paths by
     names.
     """
-    subject = read(source)
+    subject = read_results(source)
     other = None if against is None else _read_other(subject, against)
     page = out or source / (PUBLIC if publish else NAME)
     in_markdown = page.with_suffix(".md")
@@ -60,7 +60,7 @@ def _document(subject: Sweep | RunResults, other: Sweep | None, publish: bool) -
 
 def _read_other(subject: Sweep | RunResults, folder: Path) -> Sweep:
     """Read the sweep that another is compared with."""
-    other = read(folder)
+    other = read_results(folder)
     if isinstance(subject, Sweep) and isinstance(other, Sweep):
         return other
     run = other if isinstance(subject, Sweep) else subject

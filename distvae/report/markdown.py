@@ -32,7 +32,7 @@ def _block(block: Block, folder: Path | None) -> Iterator[str]:
         case Text():
             yield f"**{plain(block.text)}**" if block.strong else plain(block.text)
         case Table():
-            yield from _table(block)
+            yield from _table_lines(block)
         case Drawing():
             yield f"*Drawn on the page:* {plain(block.caption)}"
         case Drawings():
@@ -53,7 +53,7 @@ def _exhibit(block: Exhibit, folder: Path | None) -> Iterator[str]:
     yield from (f"![{plain(each.caption)}]({_link(each.file, folder)})" for each in block.pictures)
 
 
-def _table(table: Table) -> Iterator[str]:
+def _table_lines(table: Table) -> Iterator[str]:
     yield _line([column.name for column in table.columns])
     yield f"| {' | '.join('---:' if column.numeric else '---' for column in table.columns)} |"
     yield from (_line([cell.text for cell in row.cells]) for row in table.rows)

@@ -27,12 +27,12 @@ def published(sweep: Sweep) -> Iterator[Block]:
             for figure in _published_figures(trials[name]):
                 lines.append(_line(name, figure, trials[name]))
     if lines:
-        yield _table(lines, sweep.facts["seeds"])
+        yield _published_table(lines, sweep.facts["seeds"])
     elif is_table(sweep):
         yield Text("Nothing was published for the rows that finished.")
 
 
-def _table(lines: list[Row], seeds: int) -> Table:
+def _published_table(lines: list[Row], seeds: int) -> Table:
     numeric = ("published", "obtained", "difference")
     columns = [Column("row"), Column("figure"), *(Column(name, True) for name in numeric)]
     caption = "The difference is the obtained figure minus the published one."

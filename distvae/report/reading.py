@@ -136,7 +136,7 @@ class Sweep:
         return [run for trial in self.trials for run in trial.runs]
 
 
-def read(folder: Path) -> Sweep | RunResults:
+def read_results(folder: Path) -> Sweep | RunResults:
     """Read a folder. Raise `Refusal` if it is neither a sweep's nor a run's."""
     from distvae.tune.sweep_file import SWEEP_FILE
 

@@ -121,7 +121,7 @@ def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table
 
     waiting: list[pa.Table] = []
     for columns, codes in blocks:
-        waiting.append(_table(columns, codes, schema))
+        waiting.append(_codes_table(columns, codes, schema))
         if sum(map(len, waiting)) >= GROUP:
             yield pa.concat_tables(waiting)
             waiting = []
@@ -129,7 +129,7 @@ def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table
         yield pa.concat_tables(waiting)
 
 
-def _table(columns: Columns, codes: Array, schema: "pa.Schema") -> "pa.Table":
+def _codes_table(columns: Columns, codes: Array, schema: "pa.Schema") -> "pa.Table":
     import pyarrow as pa
 
     arrays = []

@@ -144,7 +144,7 @@ class TrialResources:
         else:
             subject = f"{trials} trials side by side{of_workers} need"
         return (
-            f"{subject} {_listed(needs)}; Ray has {_listed(has)} on"
+            f"{subject} {_amounts(needs)}; Ray has {_amounts(has)} on"
             f" {_counted(len(machines), 'machine')}"
         )
 
@@ -165,7 +165,7 @@ def _equal_share(gpus: int, trials: int) -> float:
     return 1 / math.ceil(trials / gpus) if gpus else 0
 
 
-def _listed(resources: Mapping[str, float]) -> str:
+def _amounts(resources: Mapping[str, float]) -> str:
     parts = [f"{count:g} {name}" + "s" * (count != 1) for name, count in resources.items()]
     return " and ".join(parts)
 

@@ -21,7 +21,7 @@ TEXT_COLUMNS = ("what varies", "state", "")
 def progress_table(results: Iterable[Result], space: Space) -> "Table":
     """Return a table of the trials of a running sweep."""
     metrics = list(space.metrics)
-    table = _table(["trial", "what varies", "epoch", "bound", *metrics, "time", "state"])
+    table = _empty_table(["trial", "what varies", "epoch", "bound", *metrics, "time", "state"])
     for result in sorted(results, key=lambda result: result.number):
         epochs = space.config(result.values).train.epochs
         training_done = result.state == "training" and result.epoch == epochs
@@ -64,7 +64,7 @@ def ranking_table(finished: Sequence[Result], metrics: Sequence[str]) -> "Table"
     for name in SPARSITY_COLUMNS:
         if name not in metrics and name in finished[0].figures:
             columns.append(name)
-    table = _table(["trial", "what varies", *columns, "time", ""])
+    table = _empty_table(["trial", "what varies", *columns, "time", ""])
     for result in finished:
         table.add_row(
             str(result.number),
@@ -76,7 +76,7 @@ def ranking_table(finished: Sequence[Result], metrics: Sequence[str]) -> "Table"
     return table
 
 
-def _table(columns: Iterable[str]) -> "Table":
+def _empty_table(columns: Iterable[str]) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 1))

@@ -58,7 +58,7 @@ def test_a_picture_is_denoised_and_what_happens_is_told(call: Called) -> None:
     assert err.count("nats/window") == 2
     assert "out.png: written as it was after epoch 2" in err
     assert "PSNR" not in err
-    assert signals.read(Path("out.png")).values.shape == (20, 24, 1)
+    assert signals.read_signal(Path("out.png")).values.shape == (20, 24, 1)
 
 
 def test_a_benchmark_makes_noise_and_reports_how_near_it_comes(call: Called) -> None:
@@ -77,10 +77,10 @@ def test_transparency_and_depth_are_kept(call: Called) -> None:
     given = np.concatenate([pixels(), 255 * np.ones((20, 24, 1))], -1)
     save("clear.png", given)
     assert call("denoise", "clear.png", "out.tif", "--quiet", *BRIEF)[0] == 0
-    np.testing.assert_array_equal(signals.read(Path("out.tif")).alpha, 255)
+    np.testing.assert_array_equal(signals.read_signal(Path("out.tif")).alpha, 255)
     signals.write(Path("deep.png"), signals.Signal(pixels(), bits=16))
     assert call("denoise", "deep.png", "deep-out.png", "--quiet", *BRIEF)[0] == 0
-    assert signals.read(Path("deep-out.png")).bits == 16
+    assert signals.read_signal(Path("deep-out.png")).bits == 16
 
 
 def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
@@ -89,7 +89,7 @@ def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
     )
     assert code == 0
     assert "snr" in json.loads(out.splitlines()[-1])
-    assert signals.read(Path("out.flac")).values.shape == (400, 2)
+    assert signals.read_signal(Path("out.flac")).values.shape == (400, 2)
     assert soundfile.info("out.flac").samplerate == 22050
     assert Path("f.png").stat().st_size > 1000
 
@@ -98,7 +98,7 @@ def test_samples_that_are_clipped_are_told(call: Called) -> None:
     soundfile.write("loud.wav", 10 * (pixels(1, 400, 2)[0] / 255 - 0.5), 22050, subtype="FLOAT")
     _, _, err = call("denoise", "loud.wav", "held.wav", *SOUND)
     assert "clipped" not in err
-    assert np.abs(signals.read(Path("held.wav")).values).max() > 1
+    assert np.abs(signals.read_signal(Path("held.wav")).values).max() > 1
     _, _, err = call("denoise", "loud.wav", "cut.flac", *SOUND)
     assert "samples beyond full scale were clipped; a .wav of floats would keep them" in err
 
@@ -116,7 +116,7 @@ def test_missing_pixels_are_filled_in_and_observed_ones_kept(call: Called, way: 
     source = "colour.png" if way == "drop" else "holed.png"
     code, _, err = call("inpaint", source, "out.png", *words, *BRIEF)
     assert code == 0
-    result, given = (signals.read(Path(name)).values for name in ("out.png", source))
+    result, given = (signals.read_signal(Path(name)).values for name in ("out.png", source))
     if way == "drop":
         assert "PSNR" in err
         assert 0.2 < (result != given).any(-1).mean() <= 0.4
@@ -265,7 +265,7 @@ def test_an_interrupted_restoration_is_written_and_resumed() -> None:
 
 
 def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: Path) -> None:
-    given = signals.read(Path("grey.png"))
+    given = signals.read_signal(Path("grey.png"))
     overrides = parse_assignments([*BRIEF, "estep.block=32"])
     task = Task(Path("grey.png"), Path("out.png"), "", given, None, RestoreOptions(), overrides)
     asked = iter([False, False, True])
@@ -274,7 +274,7 @@ def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: P
     with pytest.raises(Interrupted):
         list(restoration.run(lambda: next(asked)))
     assert "out.png: written as it was in epoch 1" in write_result(task, restoration)
-    assert signals.read(Path("out.png")).values.shape == given.values.shape
+    assert signals.read_signal(Path("out.png")).values.shape == given.values.shape
     again = Restoration(
         task.config, given.values, task.name, RunDestination(task.folder, resume=True)
     )

@@ -44,7 +44,7 @@ def test_a_tone_survives_any_format_rate_and_channels(
     write: Write, suffix: str, subtype: str, tolerance: float, rate: int, channels: int
 ) -> None:
     path = write(f"tone.{suffix}", np.stack([tone(rate)] * channels, axis=1), rate, subtype)
-    signal = audio.read(path, 16000)
+    signal = audio.read_mono(path, 16000)
     assert signal.dtype == np.float32
     assert signal.shape == (16000,)
     middle = slice(2000, 14000)  # codecs and resamplers ring at the ends
@@ -54,12 +54,12 @@ def test_a_tone_survives_any_format_rate_and_channels(
 def test_channels_are_averaged(write: Write) -> None:
     left, right = tone(16000), tone(16000, pitch=600.0)
     path = write("stereo.wav", np.stack([left, right], axis=1), subtype="FLOAT")
-    np.testing.assert_allclose(audio.read(path, 16000), (left + right) / 2, atol=1e-7)
+    np.testing.assert_allclose(audio.read_mono(path, 16000), (left + right) / 2, atol=1e-7)
 
 
 def test_what_a_lower_rate_cannot_hold_is_filtered_out(write: Write) -> None:
     path = write("high.wav", tone(48000, pitch=10000.0), 48000, "FLOAT")
-    assert np.abs(audio.read(path, 16000)[1000:-1000]).max() < 1e-4
+    assert np.abs(audio.read_mono(path, 16000)[1000:-1000]).max() < 1e-4
 
 
 @given(
@@ -86,7 +86,7 @@ def test_trimming_is_librosas(
 def test_quiet_ends_are_cut_and_the_peak_is_one(write: Write) -> None:
     silence = np.zeros(16000, np.float32)
     path = write("word.wav", np.concatenate([silence, 0.2 * tone(16000), silence]), subtype="FLOAT")
-    signal = audio.load(path, SpeechData())
+    signal = audio.load_recording(path, SpeechData())
     assert 16000 <= len(signal) <= 16000 + 2 * 2048
     assert np.abs(signal).max() == 1
 
@@ -95,7 +95,7 @@ def test_level_and_ends_can_be_kept(write: Write) -> None:
     original = np.concatenate([np.zeros(16000, np.float32), tone(16000)])
     path = write("word.wav", original, subtype="FLOAT")
     np.testing.assert_array_equal(
-        audio.load(path, SpeechData(trim_db=None, level="keep")), original
+        audio.load_recording(path, SpeechData(trim_db=None, level="keep")), original
     )
 
 
@@ -106,13 +106,13 @@ def test_a_file_is_whole_or_refused_as_truncated(
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / f"a.{suffix}"
     soundfile.write(path, np.random.default_rng(length).uniform(-0.5, 0.5, length), 16000)
-    assert len(audio.read(path, 16000)) == length
+    assert len(audio.read_mono(path, 16000)) == length
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * cut)])
     with pytest.raises(
         Refusal, match=rf"a\.{suffix}: (truncated|cannot be read|\d samples|holds no MPEG)"
     ):
-        audio.load(path, SpeechData())
+        audio.load_recording(path, SpeechData())
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -127,7 +127,7 @@ def test_any_damage_is_decoded_or_refused(
         content[place] = random.integers(256)
     path.write_bytes(content)
     with contextlib.suppress(Refusal):
-        assert np.isfinite(audio.read(path, 16000)).all()
+        assert np.isfinite(audio.read_mono(path, 16000)).all()
 
 
 def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) 
     place = content.index(b"data") + 4
     content[4:8] = content[place : place + 4] = struct.pack("<I", 2**32 - 1)
     (tmp_path / "piped.wav").write_bytes(content)
-    assert len(audio.read(tmp_path / "piped.wav", 16000)) == 16000
+    assert len(audio.read_mono(tmp_path / "piped.wav", 16000)) == 16000
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -146,7 +146,7 @@ def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, suffix: str, conte
     path = tmp_path / f"notes.{suffix}"
     path.write_bytes(content)
     with pytest.raises(Refusal, match=rf"notes\.{suffix}: (cannot be read|holds no MPEG)"):
-        audio.read(path, 16000)
+        audio.read_mono(path, 16000)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -154,12 +154,12 @@ def test_values_that_are_not_finite_are_refused(write: Write, bad: float) -> Non
     signal = tone(16000)
     signal[777] = bad
     with pytest.raises(Refusal, match=r"bad\.wav: .*not finite"):
-        audio.read(write("bad.wav", signal, subtype="FLOAT"), 16000)
+        audio.read_mono(write("bad.wav", signal, subtype="FLOAT"), 16000)
 
 
 def test_silence_is_refused(write: Write) -> None:
     with pytest.raises(Refusal, match=r"quiet\.wav: silent"):
-        audio.load(write("quiet.wav", np.zeros(16000)), SpeechData())
+        audio.load_recording(write("quiet.wav", np.zeros(16000)), SpeechData())
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_silence_is_refused(write: Write) -> None:
 def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, rate: int) -> None:
     path = write("short.wav", np.full(samples, 0.5), rate)
     with pytest.raises(Refusal, match=r"short\.wav: \d+ samples .*1024 or more"):
-        audio.load(path, SpeechData(rate=16000))
+        audio.load_recording(path, SpeechData(rate=16000))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"gone\.wav"):
-        audio.read(tmp_path / "gone.wav", 16000)
+        audio.read_mono(tmp_path / "gone.wav", 16000)

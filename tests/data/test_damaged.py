@@ -60,7 +60,7 @@ def table(path: Path) -> NDArray[np.float32]:
 
 
 def decoded(path: Path) -> NDArray[np.float64]:
-    return signals.read(path).values
+    return signals.read_signal(path).values
 
 
 WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
@@ -69,8 +69,8 @@ WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     "a.png": (picture("png"), decoded),
     "a.jpg": (picture("jpeg"), decoded),
     "a.npy": (written(lambda s: np.save(s, np.ones((50, 3)))), table),
-    "plain.npz": (written(lambda s: np.savez(s, x=NOISE[None])), archive.read),
-    "packed.npz": (written(lambda s: np.savez_compressed(s, x=NOISE[None])), archive.read),
+    "plain.npz": (written(lambda s: np.savez(s, x=NOISE[None])), archive.read_archive),
+    "packed.npz": (written(lambda s: np.savez_compressed(s, x=NOISE[None])), archive.read_archive),
     "numbers.parquet": (written(lambda s: pq.write_table(NUMBERS, s)), table),
     "lists.parquet": (written(lambda s: pq.write_table(LISTS, s)), table),
     "numbers.arrow": (
@@ -83,7 +83,7 @@ WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     ),
     "train-images-idx3-ubyte.gz": (
         gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 20, 20, 3) + NOISE.tobytes()),
-        partial(idx.read, dims=3),
+        partial(idx.read_idx, dims=3),
     ),
 }
 
@@ -125,7 +125,7 @@ def test_a_damaged_header_of_an_array_is_refused(tmp_path: Path, header: str) ->
     (tmp_path / "a.npy").write_bytes(content)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
         packed.writestr("x.npy", content)
-    for name, read in {"a.npy": Table.open, "a.npz": archive.read}.items():
+    for name, read in {"a.npy": Table.open, "a.npz": archive.read_archive}.items():
         with pytest.raises(
             Refusal, match=rf"a\.{name[2:]}: cannot be read \(.*\); .* expected"
         ) as refusal:
@@ -181,9 +181,9 @@ def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(
     )
     soundfile.write(tmp_path / "large.flac", np.zeros(2**20), 16000)
     readers: dict[str, Callable[[Path], object]] = {
-        "large.png": signals.read,
-        "large.npz": archive.read,
-        "images.gz": partial(idx.read, dims=3),
+        "large.png": signals.read_signal,
+        "large.npz": archive.read_archive,
+        "images.gz": partial(idx.read_idx, dims=3),
         "large.flac": audio.decode,
     }
     for name, read in readers.items():
@@ -201,7 +201,7 @@ def test_gzip_is_unpacked_no_further_than_its_header_announces(tmp_path: Path) -
             stream.write(bytes(2**20))
     tracemalloc.start()
     with pytest.raises(Refusal, match=r"bomb\.gz: more values; 10 x 2 x 2 announced"):
-        idx.read(path, 3)
+        idx.read_idx(path, 3)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**20
@@ -265,10 +265,10 @@ def test_an_mp3_behind_a_long_tag_is_read(tmp_path: Path) -> None:
     [
         audio.head,
         audio.decode,
-        archive.read,
+        archive.read_archive,
         signals.read_picture,
         Table.open,
-        partial(idx.read, dims=3),
+        partial(idx.read_idx, dims=3),
         lambda path: recordings.find_speakers(path.parent, SpeechData(speakers=f"csv:{path.name}")),
     ],
 )
@@ -364,7 +364,7 @@ def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(
     open_dataset(RowsData(path=str(made)))
     path = made / "train-00001.arrow"
     content = bytearray(path.read_bytes())
-    content[content.index(arrow.read(path)[4].tobytes())] ^= 1
+    content[content.index(arrow.read_arrow(path)[4].tobytes())] ^= 1
     path.write_bytes(content)
     with pytest.raises(
         Refusal, match=r"train-00001\.arrow: altered or damaged: its checksum is not the one"
@@ -413,7 +413,7 @@ def test_a_manifest_with_a_wrong_field_is_refused(tmp_path: Path, field: str) ->
 def test_a_damaged_file_of_the_cache_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "train.arrow").write_bytes(b"ARROW1" + bytes(100))
     with pytest.raises(Refusal, match=r"train\.arrow: cannot be read"):
-        arrow.read(tmp_path / "train.arrow")
+        arrow.read_arrow(tmp_path / "train.arrow")
 
 
 def test_more_places_than_memory_are_refused_before_a_file_is_made(
@@ -484,8 +484,10 @@ def test_sounds_that_lost_something_are_read_and_written_without_loss(
     soundfile.write(
         tmp_path / f"a.{suffix}", np.random.default_rng(0).uniform(-0.1, 0.1, (4000, 2)), 16000
     )
-    signal = signals.read(tmp_path / f"a.{suffix}")
+    signal = signals.read_signal(tmp_path / f"a.{suffix}")
     assert signals.suffixes_for(signal) == (".wav", ".flac")
     for name in ("b.wav", "b.flac"):
         signals.write(tmp_path / name, signal)
-        np.testing.assert_allclose(signals.read(tmp_path / name).values, signal.values, atol=2**-23)
+        np.testing.assert_allclose(
+            signals.read_signal(tmp_path / name).values, signal.values, atol=2**-23
+        )

@@ -170,7 +170,7 @@ def test_an_arrow_file_gives_its_rows_back(tmp_path: Path, rows: int) -> None:
     values = np.random.default_rng(0).random((rows, 7), dtype=np.float32)
     (tmp_path / "a.raw").write_bytes(values.tobytes())
     arrow.wrap(tmp_path / "a.raw", tmp_path / "a.arrow", 7)
-    np.testing.assert_array_equal(arrow.read(tmp_path / "a.arrow"), values)
+    np.testing.assert_array_equal(arrow.read_arrow(tmp_path / "a.arrow"), values)
     assert not (tmp_path / "a.raw").exists()
     with pa.OSFile(str(tmp_path / "a.arrow")) as file:
         table = pa.ipc.open_file(file).read_all()

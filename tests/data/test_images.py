@@ -95,7 +95,7 @@ def test_the_binary_version_has_the_same_digest_as_pythons(
 ) -> None:
     both = {}
     for version, folder in {"python": python / "cifar-10-batches-py", "binary": binary}.items():
-        both[version] = cifar.read(version, folder)
+        both[version] = cifar.read_cifar(version, folder)
     assert both["python"].digest == both["binary"].digest
     np.testing.assert_array_equal(both["python"].pixels, both["binary"].pixels)
 

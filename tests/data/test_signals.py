@@ -35,17 +35,17 @@ def test_a_picture_comes_back_bit_for_bit(
         deep.write_deep(path, given)
     else:
         Image.fromarray(given if bits == 16 else given.astype(np.uint8)).save(path)
-    signal = signals.read(path)
+    signal = signals.read_signal(path)
     largest = (1 << bits) - 1
     expected = given.reshape(7, 5, channels)
     shown = expected[..., :-1] if channels in (2, 4) else expected
     np.testing.assert_allclose(signal.values, shown * (255 / largest), rtol=1e-12)
     again = tmp_path / f"again{suffix}"
     signals.write(again, signal)
-    np.testing.assert_array_equal(signals.read(again).values, signal.values)
+    np.testing.assert_array_equal(signals.read_signal(again).values, signal.values)
     if signal.alpha is not None:
         np.testing.assert_array_equal(signal.alpha, expected[..., -1])
-        np.testing.assert_array_equal(signals.read(again).alpha, signal.alpha)
+        np.testing.assert_array_equal(signals.read_signal(again).alpha, signal.alpha)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, again.name))
 
 
@@ -69,15 +69,17 @@ def test_tiffs_of_either_byte_order_are_read(tmp_path: Path, order: str) -> None
     tifffile = pytest.importorskip("tifffile")
     given = pixels((6, 9, 3), 16)
     tifffile.imwrite(tmp_path / "a.tif", given, byteorder=order)
-    np.testing.assert_array_equal(signals.read(tmp_path / "a.tif").values, given * (255 / 65535))
+    np.testing.assert_array_equal(
+        signals.read_signal(tmp_path / "a.tif").values, given * (255 / 65535)
+    )
 
 
 def test_a_palette_is_read_as_colours_and_a_bitmap_as_grey(tmp_path: Path) -> None:
     image = Image.fromarray(colours(8, 3).astype(np.uint8))
     image.quantize(8).save(tmp_path / "palette.png")
     image.convert("1").save(tmp_path / "bitmap.png")
-    assert signals.read(tmp_path / "palette.png").values.shape == (7, 5, 3)
-    assert set(np.unique(signals.read(tmp_path / "bitmap.png").values)) == {0.0, 255.0}
+    assert signals.read_signal(tmp_path / "palette.png").values.shape == (7, 5, 3)
+    assert set(np.unique(signals.read_signal(tmp_path / "bitmap.png").values)) == {0.0, 255.0}
 
 
 def test_a_photograph_stands_as_its_camera_was_held(tmp_path: Path) -> None:
@@ -85,33 +87,33 @@ def test_a_photograph_stands_as_its_camera_was_held(tmp_path: Path) -> None:
     exif[0x0112] = 6  # to be turned by 90 degrees
     image = Image.fromarray(np.zeros((8, 16, 3), np.uint8))
     image.save(tmp_path / "held.jpg", exif=exif)
-    assert signals.read(tmp_path / "held.jpg").values.shape == (16, 8, 3)
+    assert signals.read_signal(tmp_path / "held.jpg").values.shape == (16, 8, 3)
 
 
 def test_a_jpeg_is_written_near_to_what_it_was(tmp_path: Path) -> None:
     smooth = np.linspace(0, 255, 64)[:, None, None] * np.ones((1, 64, 3))
     signals.write(tmp_path / "a.jpg", signals.Signal(smooth))
-    np.testing.assert_allclose(signals.read(tmp_path / "a.jpg").values, smooth, atol=3)
+    np.testing.assert_allclose(signals.read_signal(tmp_path / "a.jpg").values, smooth, atol=3)
 
 
 def test_values_beyond_the_range_go_to_its_end(tmp_path: Path) -> None:
     signals.write(tmp_path / "a.png", signals.Signal(np.array([[[-40.0], [300.0], [99.6]]])))
-    assert signals.read(tmp_path / "a.png").values.ravel().tolist() == [0, 255, 100]
+    assert signals.read_signal(tmp_path / "a.png").values.ravel().tolist() == [0, 255, 100]
 
 
 def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
     Image.fromarray(colours(8, 3).astype(np.uint8)).save(
         tmp_path / "a.png", icc_profile=b"a profile"
     )
-    signals.write(tmp_path / "b.png", signals.read(tmp_path / "a.png"))
-    assert signals.read(tmp_path / "b.png").profile == b"a profile"
+    signals.write(tmp_path / "b.png", signals.read_signal(tmp_path / "a.png"))
+    assert signals.read_signal(tmp_path / "b.png").profile == b"a profile"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 def test_the_profile_of_colours_that_are_converted_is_dropped(tmp_path: Path, suffix: str) -> None:
     inks = Image.fromarray(colours(8, 3).astype(np.uint8)).convert("CMYK")
     inks.save(tmp_path / "a.tif", icc_profile=b"of inks")
-    signals.write(tmp_path / f"b{suffix}", signals.read(tmp_path / "a.tif"))
+    signals.write(tmp_path / f"b{suffix}", signals.read_signal(tmp_path / "a.tif"))
     with Image.open(tmp_path / f"b{suffix}") as again:
         assert (again.mode, again.info.get("icc_profile")) == ("RGB", None)
 
@@ -125,19 +127,21 @@ def test_a_sound_comes_back_bit_for_bit(
 ) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, (500, channels))
     soundfile.write(tmp_path / f"a{suffix}", samples, rate, subtype=encoding)
-    signal = signals.read(tmp_path / f"a{suffix}")
+    signal = signals.read_signal(tmp_path / f"a{suffix}")
     assert (signal.values.shape, signal.rate) == ((500, channels), rate)
     signals.write(tmp_path / f"b{suffix}", signal)
-    again = signals.read(tmp_path / f"b{suffix}")
+    again = signals.read_signal(tmp_path / f"b{suffix}")
     np.testing.assert_array_equal(again.values, signal.values)
     assert (again.rate, again.encoding) == (rate, encoding)
 
 
 def test_a_sound_of_floats_becomes_flac_of_24_bits(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.linspace(-1, 0.999, 300), 16000, subtype="FLOAT")
-    signal = signals.read(tmp_path / "a.wav")
+    signal = signals.read_signal(tmp_path / "a.wav")
     signals.write(tmp_path / "b.flac", signal)
-    np.testing.assert_allclose(signals.read(tmp_path / "b.flac").values, signal.values, atol=2**-22)
+    np.testing.assert_allclose(
+        signals.read_signal(tmp_path / "b.flac").values, signal.values, atol=2**-22
+    )
 
 
 def test_a_file_that_cannot_hold_a_sound_is_left_out_and_clipped_samples_are_counted() -> None:
@@ -194,13 +198,13 @@ BAD = {
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(BAD[name])
     with pytest.raises(Refusal, match=name):
-        signals.read(tmp_path / name)
+        signals.read_signal(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["absent.png", "absent.wav", "known.bmp", "none"])
 def test_what_is_no_file_or_no_known_kind_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(Refusal, match=name):
-        signals.read(tmp_path / name)
+        signals.read_signal(tmp_path / name)
 
 
 def test_several_pictures_and_values_of_32_bits_are_refused(tmp_path: Path) -> None:
@@ -208,6 +212,6 @@ def test_several_pictures_and_values_of_32_bits_are_refused(tmp_path: Path) -> N
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
     Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "floats.tif")
     with pytest.raises(Refusal, match="holds 2 pictures; one expected"):
-        signals.read(tmp_path / "pages.tif")
+        signals.read_signal(tmp_path / "pages.tif")
     with pytest.raises(Refusal, match="values of 32 bits"):
-        signals.read(tmp_path / "floats.tif")
+        signals.read_signal(tmp_path / "floats.tif")

@@ -15,7 +15,7 @@ from optuna._hypervolume import compute_hypervolume
 
 from distvae import report
 from distvae.files.refusal import Refusal
-from distvae.report.reading import Sweep, read
+from distvae.report.reading import Sweep, read_results
 from distvae.report.tradeoffs import Plane
 from distvae.train.session import fit
 from distvae.tune.results import Result
@@ -134,7 +134,7 @@ def test_the_reference_is_as_bad_as_can_be_or_the_worst_there_is(
 ) -> None:
     figures = {"pesq_wb": 2.0, "effective_atoms": 7.0, "hoyer": 0.3, "stoi": 0.9, "isd": 9.0}
     sweeps.without_a_ledger(folder, trials=2)
-    told = read(folder)
+    told = read_results(folder)
     assert isinstance(told, Sweep)
     told = replace(told, facts={**told.facts, "metrics": metrics})
     for trial, share in zip(told.trials, (1.0, 0.5), strict=True):

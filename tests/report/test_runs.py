@@ -22,7 +22,7 @@ from distvae.files.refusal import Refusal
 from distvae.report.blocks import Sound
 from distvae.report.logged import write_and_log
 from distvae.report.page import MAX_PICTURE_BYTES, MAX_WIDTH, picture, sound
-from distvae.report.reading import RunResults, read
+from distvae.report.reading import RunResults, read_results
 from distvae.report.repeat import command, space
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space, space_names
@@ -73,7 +73,7 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     noise = NoiseOptions(noise=25.0)
     denoise_file(tmp_path / "a.png", tmp_path / "b.png", small, options, noise)
     page = Page(report.write(tmp_path / "run").read_text())
-    last = read(tmp_path / "run")
+    last = read_results(tmp_path / "run")
     assert isinstance(last, RunResults)
     assert f"the noise is estimated at sigma {last.stages[-1]['sigma']:.2f}" in page
     assert "PSNR" in page

@@ -29,7 +29,7 @@ def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> 
     assert {path.name for path in folder.iterdir()} == TABLES | drawn | sounds | {"summary.json"}
     data = speech_run.config.data
     assert isinstance(data, SpeechData)
-    first = audio.load(Path(data.path) / "test" / "cat" / "0.wav", data)
+    first = audio.load_recording(Path(data.path) / "test" / "cat" / "0.wav", data)
     assert {soundfile.info(folder / name).frames for name in sounds} == {len(first)}
     with pytest.raises(Refusal, match="not empty"):
         evaluate(speech_run, split="test")
@@ -91,7 +91,7 @@ def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(
 def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
     data = window_run.config.data
     assert isinstance(data, PatchData)
-    array = signals.read(Path(data.path)).values
+    array = signals.read_signal(Path(data.path)).values
     cut = Grid(array.shape, data.window).cut(array.astype(np.float32))
     corner = array[np.ix_(*map(np.arange, data.window))]
     np.testing.assert_array_equal(as_images(cut, window_run)[0], corner.astype(np.float32))

@@ -122,7 +122,7 @@ def test_trials_are_ranked_by_what_the_command_reports(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clean = signals.read(picture).values
+    clean = signals.read_signal(picture).values
     written = {}
     for result in (
         ranked := tried("tvae-picture", picture, PICTURE | worse, tmp_path / "trials", SETTINGS)
@@ -139,7 +139,7 @@ def test_trials_are_ranked_by_what_the_command_reports(
         assert result.figures["psnr"] == pytest.approx(told["psnr"], abs=1e-9)
         assert result.figures["ssim"] == pytest.approx(told["ssim"], abs=1e-9)
         written[result.number] = peak_signal_noise_ratio(
-            clean, signals.read(out).values, data_range=255
+            clean, signals.read_signal(out).values, data_range=255
         )
         assert result.figures["psnr"] == pytest.approx(written[result.number], abs=2e-3)
     assert [result.number for result in ranked] == sorted(
@@ -155,7 +155,7 @@ def test_a_sound_has_what_it_gained(
     words = ["--recipe", "sound-fast", *assignments(SOUND | best.values)]
     told = restored(monkeypatch, capsys, "denoise", str(sound), str(tmp_path / "out.wav"), *words)
     assert best.figures["snr_gain"] == pytest.approx(told["snr_gain"], abs=1e-9)
-    clean = signals.read(sound).values
+    clean = signals.read_signal(sound).values
     noise = 0.1 * np.random.default_rng(7).standard_normal(clean.shape)
     clean /= np.abs(clean).max()
     before = 10 * np.log10(np.square(clean).sum() / np.square(noise).sum())

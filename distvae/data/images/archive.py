@@ -24,7 +24,7 @@ COPIES = 3
 EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alone, expected"
 
 
-def read(path: Path) -> Source:
+def read_archive(path: Path) -> Source:
     """Return the images of an archive."""
     arrays = _arrays(path)
     splits = {name: f"x_{name}" for name in ("train", "val", "test") if f"x_{name}" in arrays}

@@ -37,7 +37,7 @@ def find(root: Path) -> tuple[str, Path] | None:
     return None
 
 
-def read(version: str, folder: Path) -> Source:
+def read_cifar(version: str, folder: Path) -> Source:
     """Return the images of all batches, the training images first."""
     paths = [folder / f"{name}{SUFFIX[version]}" for name in NAMES]
     if absent := [path.name for path in paths if not path.is_file()]:

@@ -25,7 +25,7 @@ EXPECTED = (
 def open_images(config: ImageData, quiet: bool = False) -> Dataset:
     """Return images by split, flat and scaled to [0, 1] when they are indexed."""
     root = _root(config)
-    source = read(root, config, quiet)
+    source = read_collection(root, config, quiet)
     parts = divide_images(source.counts, config)
     distinct: dict[int, Scaled] = {}
     rows = {
@@ -42,7 +42,7 @@ def read_labels(config: ImageData) -> dict[str, Labels] | None:
     """Return the class of every image by split, in the order of the images; None if the source has
     no classes.
     """
-    source = read(_root(config), config, quiet=True)
+    source = read_collection(_root(config), config, quiet=True)
     if source.labels is None:
         return None
     return {
@@ -50,12 +50,12 @@ def read_labels(config: ImageData) -> dict[str, Labels] | None:
     }
 
 
-def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
+def read_collection(root: Path, config: ImageData, quiet: bool = False) -> Source:
     """Return all images at a path."""
     if root.suffix.lower() == ".npz":
-        return _as_asked(archive.read(root), root, config)
+        return _as_asked(archive.read_archive(root), root, config)
     if (found := cifar.find(root)) is not None:
-        return _as_asked(cifar.read(*found), root, config)
+        return _as_asked(cifar.read_cifar(*found), root, config)
     archives = sorted(root.glob("*.npz"))
     if len(archives) > 1:
         raise Refusal(
@@ -63,10 +63,10 @@ def read(root: Path, config: ImageData, quiet: bool = False) -> Source:
             " data.path"
         )
     if archives:
-        return _as_asked(archive.read(archives[0]), root, config)
+        return _as_asked(archive.read_archive(archives[0]), root, config)
     if not files.list_files(root, PICTURES):
         raise Refusal(f"{root}: holds no images known here; {EXPECTED}")
-    return folder.read(root, config, quiet)
+    return folder.read_folder(root, config, quiet)
 
 
 def _root(config: ImageData) -> Path:

@@ -43,7 +43,7 @@ class Picture(NamedTuple):
     class_name: str
 
 
-def read(root: Path, config: ImageData, quiet: bool) -> Source:
+def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
     paths = [root / each.file for each in found]
@@ -89,7 +89,11 @@ def find_pictures(root: Path) -> tuple[list[Picture], str]:
     """
     names = files.list_files(root, PICTURES)
     partition = next((p for p in _partitions(root) if p.is_file()), None)
-    found = [_foldered(name) for name in names] if partition is None else _listed(partition, names)
+    found = (
+        [_foldered(name) for name in names]
+        if partition is None
+        else _read_partition(partition, names)
+    )
     if len({each.split == "" for each in found}) > 1:
         lost = next(each.file for each in found if not each.split)
         raise Refusal(
@@ -114,7 +118,7 @@ def _foldered(file: str) -> Picture:
     return Picture(file, split or "", below[0] if below else "")
 
 
-def _listed(partition: Path, names: Sequence[str]) -> list[Picture]:
+def _read_partition(partition: Path, names: Sequence[str]) -> list[Picture]:
     """Return the pictures that CelebA's partition file names, each with its split."""
     try:
         rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]

@@ -29,7 +29,10 @@ _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
 def open_images(config: IdxData) -> Dataset:
     """Return images by split, flattened and scaled to [0, 1]."""
     root = _root(config)
-    train, test = read(_file(root, "train-images", 3), 3), read(_file(root, "t10k-images", 3), 3)
+    train, test = (
+        read_idx(_file(root, "train-images", 3), 3),
+        read_idx(_file(root, "t10k-images", 3), 3),
+    )
     if train.shape[1:] != test.shape[1:]:
         raise Refusal(
             f"{root}: images of {train.shape[1:]} to train on, of {test.shape[1:]} to test on; one"
@@ -53,7 +56,7 @@ def read_labels(config: IdxData) -> dict[str, Labels]:
 
 def _classes(root: Path, part: str) -> Bytes:
     path, images = _file(root, f"{part}-labels", 1), _file(root, f"{part}-images", 3)
-    found, count = read(path, 1), len(read(images, 3))
+    found, count = read_idx(path, 1), len(read_idx(images, 3))
     if len(found) != count:
         raise Refusal(
             f"{path}: {len(found)} labels, and {images.name} has {count} images; one for each"
@@ -62,7 +65,7 @@ def _classes(root: Path, part: str) -> Bytes:
     return found
 
 
-def read(path: Path, dims: int) -> Bytes:
+def read_idx(path: Path, dims: int) -> Bytes:
     """Return the array of bytes in an idx file, checked against its header."""
     unpacked = path.suffix == ".gz"
     require_regular_file(path, "an undamaged idx file")

@@ -56,7 +56,7 @@ def survey_images(path: str) -> Survey | None:
 def _survey_arrays(path: str) -> Survey:
     config = ImageData(path=path)
     family = ImageFamily(config)
-    source = collection.read(Path(path), config)
+    source = collection.read_collection(Path(path), config)
     dataset = family.open()
     facts = _shape(dataset.shape) | {"classes": _count_classes(family.labels())}
     counts = count_rows(dataset, "images")

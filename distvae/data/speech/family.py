@@ -54,7 +54,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         """Return the signal of a recording as training sees it."""
         from distvae.data import audio
 
-        return audio.load(path, self.config)
+        return audio.load_recording(path, self.config)
 
     def load_whole(self, path: Path) -> tuple[Array, float]:
         """Return the untrimmed signal of a recording, scaled as in training, and the factor that
@@ -62,7 +62,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         """
         from distvae.data import audio
 
-        signal = audio.load(path, replace(self.config, trim_db=None, level="keep"))
+        signal = audio.load_recording(path, replace(self.config, trim_db=None, level="keep"))
         level = float(np.abs(signal).max()) if self.config.level == "peak" else 1.0
         return signal / np.float32(level), level
 

@@ -29,7 +29,7 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     key = _key(root, found, config)
     folder = folders.cache_folder() / "frames" / key
     folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
-    splits = {split: arrow.read(folder / f"{split}.arrow") for split in SPLITS}
+    splits = {split: arrow.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
     others = recordings.left_out(root, config)
     name = f"{_name(root)}: {others}" if others else _name(root)
     return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
@@ -37,7 +37,7 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
 
 def power(path: Path, config: SpeechData) -> Array:
     """Return the power spectrum (frames, bins) of one recording."""
-    signal = torch.from_numpy(audio.load(path, config))
+    signal = torch.from_numpy(audio.load_recording(path, config))
     spectrum = stft.Stft(config.window, config.hop).spectrum(signal)
     return np.asarray(stft.power(spectrum).contiguous().numpy())
 

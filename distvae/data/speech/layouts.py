@@ -167,7 +167,7 @@ def find_speakers(layout: Layout, root: Path, files: Iterable[str]) -> list[Reco
             )
         above = match["above"]
         if layout.lists and above not in listed:
-            listed[above] = _listed(layout, root / above)
+            listed[above] = _splits_of_lists(layout, root / above)
         split = (
             listed[above].get(file[len(above) :], "train") if listed.get(above) else _named(match)
         )
@@ -184,7 +184,7 @@ def _named(match: "re.Match[str]") -> str:
     )
 
 
-def _listed(layout: Layout, place: Path) -> dict[str, str]:
+def _splits_of_lists(layout: Layout, place: Path) -> dict[str, str]:
     """Return the split of every recording that the lists name; nothing if a list is missing."""
     paths = {split: place / name for split, name in layout.lists.items()}
     if not all(path.is_file() for path in paths.values()):

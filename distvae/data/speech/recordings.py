@@ -127,7 +127,7 @@ def _tabled(root: Path, table: Path) -> list[Recording]:
     files are left out.
     """
     rows = _rows(table)
-    recordings = [_listed(root, table, row) for row in rows]
+    recordings = [_recording_of_row(root, table, row) for row in rows]
     if len({recording.file for recording in recordings}) < len(recordings):
         raise Refusal(f"{table}: lists a file twice; once expected")
     return recordings
@@ -152,7 +152,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _listed(root: Path, table: Path, row: dict[str, str]) -> Recording:
+def _recording_of_row(root: Path, table: Path, row: dict[str, str]) -> Recording:
     file, speaker, split = row["file"], row["speaker"], row.get("split", "")
     if not file or not (root / file).is_file():
         raise Refusal(f"{table}: names '{file}', which is not in {root}")

@@ -67,7 +67,7 @@ class Voice(NamedTuple):
 def folder() -> Path:
     """Return the folder of built-in recordings, one folder per speaker, written on first use."""
     path = folders.cache_folder() / f"synthetic-speech-{FORMAT}"
-    folders.build_once(path, _write)
+    folders.build_once(path, _write_corpus)
     return path
 
 
@@ -82,7 +82,7 @@ def utterance(speaker: int, number: int) -> Array:
     return np.asarray(speech + floor, np.float32)
 
 
-def _write(part: Path) -> None:
+def _write_corpus(part: Path) -> None:
     import soundfile
 
     for speaker in range(SPEAKERS):

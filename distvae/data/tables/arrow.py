@@ -16,7 +16,7 @@ def wrap(raw: Path, path: Path, width: int) -> None:
     """
     values = np.memmap(raw, np.float32, "r") if raw.stat().st_size else np.empty(0, np.float32)
     with path.open("wb") as stream:
-        _write(stream, values, width, "power")
+        _write_record_batch(stream, values, width, "power")
     raw.unlink()
 
 
@@ -25,11 +25,11 @@ def save(folder: Path, name: str, rows: Array) -> tuple[int, str]:
     SHA-256.
     """
     with Folder(folder).create(name) as sink:
-        _write(sink, rows.ravel(), rows.shape[1], "row")
+        _write_record_batch(sink, rows.ravel(), rows.shape[1], "row")
     return sink.count, sink.digest.hexdigest()
 
 
-def _write(stream: BinaryIO | Sink, values: Array, width: int, name: str) -> None:
+def _write_record_batch(stream: BinaryIO | Sink, values: Array, width: int, name: str) -> None:
     import pyarrow as pa
 
     column = pa.FixedSizeListArray.from_arrays(pa.array(values), width)
@@ -39,7 +39,7 @@ def _write(stream: BinaryIO | Sink, values: Array, width: int, name: str) -> Non
         writer.write_batch(batch)
 
 
-def read(path: Path) -> Array:
+def read_arrow(path: Path) -> Array:
     """Return (rows, width), read-only. Rows are loaded when they are touched."""
     import pyarrow as pa
 

@@ -79,7 +79,7 @@ def ingest(
             "sources": named,
             "missing": missing,
         }
-        _write(folder, facts | {"splits": splits})
+        _write_manifest(folder, facts | {"splits": splits})
     return _summary(out, splits, values, missing)
 
 
@@ -198,7 +198,7 @@ def _gather(
     return splits
 
 
-def _write(folder: Path, facts: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     with Folder(folder).create(MANIFEST) as sink:
         sink.write(json.dumps(facts | {"digest": digest(facts)}, indent=1).encode())
 

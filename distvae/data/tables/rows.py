@@ -139,7 +139,7 @@ def _mapped(root: Path, entry: FileEntry, values: int) -> Array:
         raise Refusal(
             f"{path}: altered, or not copied whole: {size:,} bytes; {entry['bytes']:,} expected"
         )
-    rows = arrow.read(path)
+    rows = arrow.read_arrow(path)
     if rows.shape != (entry["rows"], values):
         raise Refusal(f"{path}: {rows.shape} rows and values; {(entry['rows'], values)} expected")
     return rows

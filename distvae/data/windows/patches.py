@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
 from distvae.data.examples import PICTURE, SOUND, example
-from distvae.data.signals import Signal, read
+from distvae.data.signals import Signal, read_signal
 from distvae.data.windows.missing import drop_at_random
 from distvae.files.refusal import Refusal
 
@@ -213,7 +213,7 @@ def read_source(config: PatchData) -> Signal:
     """Return the picture or sound that a configuration names."""
     if not config.path:
         raise Refusal(f"data.path: empty; a picture or a sound, '{PICTURE}' or '{SOUND}' expected")
-    return example(config.path) or read(Path(config.path))
+    return example(config.path) or read_signal(Path(config.path))
 
 
 def corrupt(signal: Signal, config: PatchData) -> Signal:

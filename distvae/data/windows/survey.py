@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distvae.data.examples import example
-from distvae.data.signals import read
+from distvae.data.signals import read_signal
 from distvae.data.survey import Survey
 
 
@@ -15,7 +15,7 @@ def survey_signal(path: str) -> Survey | None:
     if signal is None:
         if Path(path).is_dir():
             return None
-        signal = read(Path(path))
+        signal = read_signal(Path(path))
     *sides, channels = signal.values.shape
     if signal.rate is not None:
         facts = {"seconds": sides[0] / signal.rate, "rate": signal.rate}

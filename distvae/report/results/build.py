@@ -25,11 +25,11 @@ def build(folder: Path, out: Path | None) -> None:
         return
     back = os.path.relpath(out, folder)
     for table, groups in tables.items():
-        _write(folder / f"{table}.md", list(page_lines(folder, table, groups, back)))
-        _write(folder / table / CSV, [csv_text(read_rows(folder, table)).rstrip("\n")])
-    _write(out, index)
+        _write_lines(folder / f"{table}.md", list(page_lines(folder, table, groups, back)))
+        _write_lines(folder / table / CSV, [csv_text(read_rows(folder, table)).rstrip("\n")])
+    _write_lines(out, index)
 
 
-def _write(path: Path, lines: list[str]) -> None:
+def _write_lines(path: Path, lines: list[str]) -> None:
     with atomic_file(path) as partial:
         partial.write_text("\n".join(lines) + "\n")
