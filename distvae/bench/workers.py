@@ -23,7 +23,7 @@ from distvae.bench.output import Output
 from distvae.bench.tvae import SIZES, Case, noisy_patches, tvae_config
 from distvae.config import from_dict, to_dict
 from distvae.data import open_dataset
-from distvae.data.tables.ingest import ingest
+from distvae.data.tables.ingest import Division, ingest
 from distvae.numerics.noise import order
 from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
@@ -116,7 +116,7 @@ def prepare_run(case: Case, picture: Path | None, rows: int, epochs: int, folder
     """Write rows and a run into a folder, and train the run for some epochs."""
     data = noisy_patches(case, picture)
     np.save(folder / "rows.npy", data[order(0, 0, len(data))[:rows]])
-    ingest([folder / "rows.npy"], folder / "rows", val=0.0, test=0.0, quiet=True)
+    ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
     tree = to_dict(tvae_config(case, epochs + 1 + TIMED))
     tree["data"] = {"kind": "rows", "path": str(folder / "rows")}
     (folder / "bench.yaml").write_text(yaml.safe_dump(tree))

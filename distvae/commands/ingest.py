@@ -32,17 +32,9 @@ class IngestOptions:
 
 def ingest_tables(sources: Sequence[Path], out: Path, options: IngestOptions) -> None:
     """Write the rows of tables in random order into a folder, and print what it contains."""
-    from distvae.data.tables.ingest import ingest
+    from distvae.data.tables.ingest import Division, ingest
 
-    summary = ingest(
-        sources,
-        out,
-        val=options.val,
-        test=options.test,
-        seed=options.seed,
-        rows_per_file=options.rows_per_file,
-        force=options.force,
-        quiet=options.quiet,
-    )
+    division = Division(options.val, options.test, options.seed, options.rows_per_file)
+    summary = ingest(sources, out, division, options.force, options.quiet)
     if not options.quiet:
         print(summary)

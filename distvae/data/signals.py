@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ LOSSY = ("MPEG_LAYER_III", "VORBIS")
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
 
+Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+"""Values of pixels as files hold them."""
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -76,20 +79,20 @@ class Signal:
 
     @property
     def step(self) -> float:
-        """What one unit of a picture's file is."""
+        """The difference between neighbouring values of a picture's file."""
         return 255.0 / ((1 << self.bits) - 1)
 
     def with_values(self, values: NDArray[np.floating]) -> "Signal":
-        """The same but for its values."""
+        """Return this signal with other values."""
         return dataclasses.replace(self, values=np.asarray(values, np.float64))
 
     def levelled(self) -> "Signal":
-        """A sound whose largest sample is one; a picture as it is."""
+        """Return a sound scaled to a largest sample of one; a picture as it is."""
         largest = 1.0 if self.rate is None else float(np.abs(self.values).max()) or 1.0
         return self.with_values(self.values / largest)
 
     def noisy(self, sigma: float, seed: int) -> "Signal":
-        """With white noise added, unclipped."""
+        """Return this signal with white noise added, unclipped."""
         return self.with_values(
             self.values + sigma * np.random.default_rng(seed).standard_normal(self.values.shape)
         )
@@ -119,12 +122,15 @@ def suffixes_for(signal: Signal) -> tuple[str, ...]:
 
 
 def _fits_flac(channels: int, rate: int) -> bool:
-    """Its headers have 8 channels, and rates of 16 bits in Hz or in tens of Hz."""
+    """Return True if the headers of FLAC allow for the channels and the rate.
+
+    They allow for 8 channels, and for rates of 16 bits in Hz or in tens of Hz.
+    """
     return channels <= 8 and (rate <= 65_535 or (rate <= 655_350 and rate % 10 == 0))
 
 
 def write(path: Path, signal: Signal) -> None:
-    """Write a signal in the depth it came in, what lies beyond its range moved to the end of it."""
+    """Write a signal in the depth it came in, and clip it to the range of that depth."""
     if signal.rate is None:
         write_picture(path, signal)
     else:
@@ -132,7 +138,7 @@ def write(path: Path, signal: Signal) -> None:
 
 
 def read_sound(path: Path) -> Signal:
-    """All channels of a sound, at its own rate."""
+    """Return all channels of a sound, at its own rate."""
     import soundfile
 
     values, rate = audio.decode(path)
@@ -142,7 +148,7 @@ def read_sound(path: Path) -> Signal:
 
 
 def write_sound(path: Path, signal: Signal) -> None:
-    """Samples in the encoding they came in, where the kind of file has it."""
+    """Write samples in the encoding they came in, where the kind of file has it."""
     import soundfile
 
     values = signal.values if _unbounded(path, signal) else signal.values.clip(-1, 1)
@@ -151,7 +157,7 @@ def write_sound(path: Path, signal: Signal) -> None:
 
 
 def clipped(path: Path, signal: Signal) -> int:
-    """How many samples of a sound lie beyond what its file holds."""
+    """Return the number of samples of a sound beyond the range of its file."""
     held = signal.rate is None or _unbounded(path, signal)
     return 0 if held else int((np.abs(signal.values) > 1).sum())
 
@@ -169,7 +175,7 @@ def _encoding(path: Path, signal: Signal) -> str:
 
 
 def read_picture(path: Path) -> Signal:
-    """A picture's channels, its transparency apart from them."""
+    """Return the channels of a picture, with its transparency apart from them."""
     from PIL import ImageOps
 
     with opened(path) as image:
@@ -183,8 +189,8 @@ def read_picture(path: Path) -> Signal:
 
 @contextmanager
 def opened(path: Path) -> Iterator["Image"]:
-    """A picture's file; one that is damaged, too large or holds several is refused before its
-    pixels are decoded.
+    """Open the file of a picture. Refuse one that is damaged, too large or holds several pictures
+    before its pixels are decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -252,17 +258,15 @@ def refuse_deep(path: Path, image: "Image") -> None:
         )
 
 
-def _picture(values: NDArray[Any], bits: int, profile: bytes | None) -> Signal:
+def _picture(values: Stored, bits: int, profile: bytes | None) -> Signal:
     channels = values[..., None] if values.ndim == 2 else values
     alpha = channels[..., -1].astype(np.uint16) if channels.shape[-1] in (2, 4) else None
     colours = channels[..., :-1] if alpha is not None else channels
     return Signal(colours * (255 / (2**bits - 1)), bits, alpha, profile)
 
 
-def _pixels(path: Path, image: "Image") -> NDArray[Any]:
-    """The values of a picture of any common kind, as grey or colour, with transparency or
-    without.
-    """
+def _pixels(path: Path, image: "Image") -> Stored:
+    """Return the values of a picture as grey or colour, with transparency if it has any."""
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):
@@ -277,7 +281,7 @@ def _pixels(path: Path, image: "Image") -> NDArray[Any]:
 
 
 def write_picture(path: Path, signal: Signal) -> None:
-    """Pixels in the depth they came in."""
+    """Write pixels in the depth they came in."""
     largest = 2**signal.bits - 1
     values = (signal.values / signal.step).round().clip(0, largest).astype(np.uint16)
     if signal.alpha is not None:
@@ -294,5 +298,7 @@ def _save(path: Path, values: NDArray[np.uint16], signal: Signal) -> None:
 
     pixels = values if signal.bits == 16 else values.astype(np.uint8)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    extra: dict[str, Any] = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
-    image.save(path, icc_profile=signal.profile, **extra)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        image.save(path, icc_profile=signal.profile, quality=95)
+    else:
+        image.save(path, icc_profile=signal.profile)

@@ -5,7 +5,7 @@ al. 2018, and the TVAE paper's supplement). States are words (B, S, W).
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -120,22 +120,22 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
     return states
 
 
-def sparsely_flipped(
-    parents: Tensor,
-    children: int,
-    latent: int,
-    active: float,
-    rate: float,
-    noise: Noise,
-    stage: int,
-) -> Tensor:
-    """Return children (B, Np * Nc, W) with `rate * H` bits flipped on average.
+class SparseFlips(NamedTuple):
+    """The flips of a sparse mutation."""
 
-    The flips favour states with `active` active bits.
-    """
+    active: float
+    """The number of active bits of the states that the flips favour."""
+    rate: float
+    """The share of bits that are flipped, on average."""
+
+
+def sparsely_flipped(
+    parents: Tensor, children: int, latent: int, sparse: SparseFlips, noise: Noise, stage: int
+) -> Tensor:
+    """Return children (B, Np * Nc, W) with flips that favour states of some sparsity."""
     states = unpack(parents, latent)
     ones = states.sum(-1, keepdim=True).float()
-    zeros, flips, surplus = latent - ones, latent * rate, ones - active
+    zeros, flips, surplus = latent - ones, latent * sparse.rate, ones - sparse.active
     off = ((flips + surplus) / 2 / ones.clamp_min(1)).clamp(0, 1)  # chance of a one to go out
     on = ((flips - surplus) / 2 / zeros.clamp_min(1)).clamp(0, 1)
     chance = torch.where(states, off, on)[:, :, None]

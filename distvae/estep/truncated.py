@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from distvae import config
 from distvae.estep.block import Block
-from distvae.estep.operators import bernoulli, crossed, flipped, select, sparsely_flipped
+from distvae.estep.operators import (
+    SparseFlips,
+    bernoulli,
+    crossed,
+    flipped,
+    select,
+    sparsely_flipped,
+)
 from distvae.estep.registry import register
 from distvae.estep.store import (
     Draw,
@@ -193,10 +200,8 @@ class Evolution(Search):
             parents, siblings = crossed(parents, self.latent, noise, stage), 1
         if self.config.mutation == "flip":
             return flipped(parents, siblings, self.latent, noise, stage)
-        active = float(model.pi.sum())
-        return sparsely_flipped(
-            parents, siblings, self.latent, active, self.config.rate, noise, stage
-        )
+        sparse = SparseFlips(float(model.pi.sum()), self.config.rate)
+        return sparsely_flipped(parents, siblings, self.latent, sparse, noise, stage)
 
 
 @register(config.RandomSearch)

@@ -353,7 +353,7 @@ def test_a_page_of_parquet_that_has_a_checksum_is_held_against_it(tmp_path: Path
 
 def ingested(tmp_path: Path) -> Path:
     np.save(tmp_path / "a.npy", np.arange(60, dtype=np.float32).reshape(20, 3))
-    ingest.ingest([tmp_path / "a.npy"], tmp_path / "made", rows_per_file=8)
+    ingest.ingest([tmp_path / "a.npy"], tmp_path / "made", ingest.Division(rows_per_file=8))
     return tmp_path / "made"
 
 

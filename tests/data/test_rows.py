@@ -28,7 +28,7 @@ from distvae.data import open_dataset
 from distvae.data.dataset import Dataset, Stacked
 from distvae.data.tables import ingest as writing
 from distvae.data.tables.formats import Table
-from distvae.data.tables.ingest import ingest
+from distvae.data.tables.ingest import Division, ingest
 from distvae.data.tables.rows import digest
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
@@ -120,7 +120,7 @@ def test_every_row_is_in_one_file_once_bit_for_bit(
         for k, (count, way) in enumerate(sources):
             paths.append(stored(folder, x[first : first + count], way, str(k)))
             first += count
-        ingest(paths, folder / "out", val, test, seed, per_file)
+        ingest(paths, folder / "out", Division(val, test, seed, per_file))
         found = files(folder / "out")
         assert sorted(bits(np.concatenate(found))) == sorted(bits(x))
         assert max(map(len, found)) <= per_file
@@ -147,11 +147,11 @@ def test_the_order_depends_on_seed_and_number_of_rows_alone(
         stored(tmp_path, x, name="whole"),
         stored(tmp_path, numbered(200, 8), name="other"),
     )
-    ingest([whole], tmp_path / "one", rows_per_file=50)
+    ingest([whole], tmp_path / "one", Division(rows_per_file=50))
     monkeypatch.setattr(writing, "BLOCK", 4 * 3 * 7)
-    ingest(parts, tmp_path / "parts", rows_per_file=50)
-    ingest([other], tmp_path / "other", val=0, test=0.5, rows_per_file=9)
-    ingest([whole], tmp_path / "seed", seed=1)
+    ingest(parts, tmp_path / "parts", Division(rows_per_file=50))
+    ingest([other], tmp_path / "other", Division(val=0, test=0.5, rows_per_file=9))
+    ingest([whole], tmp_path / "seed", Division(seed=1))
     first = in_places(tmp_path / "one")
     assert bits(in_places(tmp_path / "parts")) == bits(first)
     np.testing.assert_array_equal(in_places(tmp_path / "other")[:, 0], first[:, 0])
@@ -163,7 +163,7 @@ def test_the_same_rows_give_the_same_digest_and_others_another(tmp_path: Path) -
     made = [x, x, x + 1, x]
     for k, rows in enumerate(made):
         (tmp_path / str(k)).mkdir()
-        ingest([stored(tmp_path / str(k), rows)], tmp_path / str(k) / "out", seed=k // 3)
+        ingest([stored(tmp_path / str(k), rows)], tmp_path / str(k) / "out", Division(seed=k // 3))
     digests = [opened(tmp_path / str(k) / "out").digest for k in range(4)]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
@@ -174,7 +174,7 @@ def test_rows_sorted_by_class_are_mixed_in_every_file_and_every_batch(tmp_path: 
     order.
     """
     classes = np.arange(20_000, dtype=np.float32)[:, None] // 2000
-    ingest([stored(tmp_path, classes)], tmp_path / "out", 0, 0, rows_per_file=2000)
+    ingest([stored(tmp_path, classes)], tmp_path / "out", Division(0, 0, rows_per_file=2000))
     x = opened(tmp_path / "out").splits["train"]
     batches = order(0, 0, 20_000).reshape(10, 2000)
     for rows in [*files(tmp_path / "out"), *(x[batch] for batch in batches)]:
@@ -213,7 +213,7 @@ def test_several_tables_behave_as_their_concatenation(
 
 @pytest.mark.parametrize("per_file", [7, 1000])
 def test_rows_are_mapped_and_not_read(tmp_path: Path, per_file: int) -> None:
-    ingest([stored(tmp_path, numbered(60))], tmp_path / "out", rows_per_file=per_file)
+    ingest([stored(tmp_path, numbered(60))], tmp_path / "out", Division(rows_per_file=per_file))
     before = pa.total_allocated_bytes()
     train = opened(tmp_path / "out").splits["train"]
     assert pa.total_allocated_bytes() == before
@@ -235,7 +235,7 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 def test_training_equals_that_on_the_same_rows_in_memory(tmp_path: Path, model: str) -> None:
     splits = tiny.dataset(120).splits
     source = stored(tmp_path, np.concatenate([splits[split][:] for split in splits]))
-    ingest([source], tmp_path / "out", 0.2, 0.2, rows_per_file=11)
+    ingest([source], tmp_path / "out", Division(0.2, 0.2, rows_per_file=11))
     mapped = opened(tmp_path / "out")
     assert isinstance(mapped.splits["train"], Stacked)
     held = {split: np.concatenate(files(tmp_path / "out", split)) for split in mapped.splits}
@@ -327,7 +327,7 @@ def test_runs_on_rows_with_gaps_are_judged_and_encoded(
 ) -> None:
     x = np.random.default_rng(0).exponential(size=(300, 12)).astype(np.float32)
     x[np.random.default_rng(1).random(x.shape) < 0.2] = np.nan
-    ingest([stored(tmp_path, x)], tmp_path / "out", 0.2, 0.2)
+    ingest([stored(tmp_path, x)], tmp_path / "out", Division(0.2, 0.2))
     code, out, _ = call(
         f"train {recipe} data.kind=rows --data out --out run train.epochs=1 --no-track"
     )
@@ -516,7 +516,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_folder_that_is_not_as_it_was_made_is_refused_by_name(
     call: Callable[[str], Said], tmp_path: Path, damage: str
 ) -> None:
-    ingest([stored(tmp_path, numbered(20))], tmp_path / "made", rows_per_file=8)
+    ingest([stored(tmp_path, numbered(20))], tmp_path / "made", Division(rows_per_file=8))
     spoil, reason = DAMAGE[damage]
     spoil(tmp_path / "made")
     code, out, err = call("train mnist-vae data.kind=rows --data made")
@@ -595,12 +595,12 @@ from pathlib import Path
 import numpy as np
 from distvae.config import RowsData
 from distvae.data import open_dataset
-from distvae.data.tables.ingest import ingest
+from distvae.data.tables.ingest import Division, ingest
 from distvae.train.session import fit
 from tests import tiny
 
 def whole(source, out, run):
-    ingest([source], out, rows_per_file=10_000)
+    ingest([source], out, Division(rows_per_file=10_000))
     dataset = open_dataset(RowsData(path=str(out)))
     epochs = fit(tiny.config(train={"epochs": 1, "batch": 1000}), dataset, run)
     return [epoch.val_bound for epoch in epochs]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +49,27 @@ class Part:
     rows: int
 
 
+@dataclass(frozen=True)
+class Division:
+    """The splits, the order and the files that rows are divided into."""
+
+    val: float = 0.05
+    """Share of the rows for validation."""
+    test: float = 0.05
+    """Share of the rows for testing."""
+    seed: int = 0
+    """Seed of the order of the rows."""
+    rows_per_file: int | None = None
+    """None for files of 256 MB."""
+
+
+DEFAULT_DIVISION = Division()
+
+
 def ingest(
     sources: Sequence[Path],
     out: Path,
-    val: float = 0.05,
-    test: float = 0.05,
-    seed: int = 0,
-    rows_per_file: int | None = None,
+    division: Division = DEFAULT_DIVISION,
     force: bool = False,
     quiet: bool = False,
 ) -> str:
@@ -66,16 +79,19 @@ def ingest(
     rows, values = sum(table.rows for table in tables), _width(tables)
     require_memory(tables[0].path, PLACE * rows, f"places of {rows:,} rows")
     require_memory(tables[0].path, 4 * COPIES * values, f"rows of {values:,} values")
-    parts = list(_parts(_counts(rows, val, test), rows_per_file or max(1, FILE // (4 * values))))
+    counts = _counts(rows, division.val, division.test)
+    rows_per_file = division.rows_per_file or max(1, FILE // (4 * values))
+    parts = list(_parts(counts, rows_per_file))
     with _whole(out.resolve()) as folder, _progress(2 * rows, quiet) as advance:
         buckets = Buckets(folder, parts, values)
-        missing = _scatter(tables, order(seed, PLACING, rows), buckets, advance)
+        places = order(division.seed, PLACING, rows)
+        missing = _scatter(tables, places, buckets, advance)
         splits = _gather(folder, buckets, advance)
         named = [{"name": table.path.name, "rows": table.rows} for table in tables]
         facts = {
             "version": VERSION,
             "values": values,
-            "seed": seed,
+            "seed": division.seed,
             "sources": named,
             "missing": missing,
         }
@@ -198,7 +214,7 @@ def _gather(
     return splits
 
 
-def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, facts: dict[str, object]) -> None:
     with Folder(folder).create(MANIFEST) as sink:
         sink.write(json.dumps(facts | {"digest": digest(facts)}, indent=1).encode())
 
