@@ -46,6 +46,7 @@ COPIES = 3 * 8
 """Bytes that a pixel's values take while a picture is read: 64 bits each, and copies on the way."""
 LOSSY = ("MPEG_LAYER_III", "VORBIS")
 """Encodings that a sound is not written in again: it would lose by it once more."""
+GREY = ("1", "L", "LA", "La")
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
 
@@ -122,10 +123,7 @@ def suffixes_for(signal: Signal) -> tuple[str, ...]:
 
 
 def _fits_flac(channels: int, rate: int) -> bool:
-    """Return True if the headers of FLAC allow for the channels and the rate.
-
-    They allow for 8 channels, and for rates of 16 bits in Hz or in tens of Hz.
-    """
+    """Return True if the header of FLAC can hold this number of channels and this rate."""
     return channels <= 8 and (rate <= 65_535 or (rate <= 655_350 and rate % 10 == 0))
 
 
@@ -195,9 +193,8 @@ def opened(path: Path) -> Iterator["Image"]:
     from PIL import Image, UnidentifiedImageError
 
     require_regular_file(path, "an undamaged picture")
-    warnings.simplefilter(
-        "ignore", Image.DecompressionBombWarning
-    )  # what is too large is refused here
+    # pictures that are too large are refused here
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with decoding(path, "an undamaged picture"):
         try:
             file = Image.open(path)
@@ -246,8 +243,7 @@ def plain_head(path: Path) -> Form:
 def _form_of(image: "Image") -> Form:
     turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes
     width, height = image.size[::-1] if turned else image.size
-    grey = image.mode in ("1", "L", "LA", "La")
-    return Form(height, width, "L" if grey else "RGB")
+    return Form(height, width, "L" if image.mode in GREY else "RGB")
 
 
 def refuse_deep(path: Path, image: "Image") -> None:
@@ -271,13 +267,10 @@ def _pixels(path: Path, image: "Image") -> Stored:
         return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):
         raise Refusal(f"{path}: values of 32 bits; a picture of 8 or 16 bits expected")
-    clear = (
-        "A"
-        if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
-        else ""
-    )
-    grey = image.mode in ("1", "L", "LA", "La")
-    return np.asarray(image.convert(("L" if grey else "RGB") + clear))
+    mode = "L" if image.mode in GREY else "RGB"
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        mode += "A"
+    return np.asarray(image.convert(mode))
 
 
 def write_picture(path: Path, signal: Signal) -> None:

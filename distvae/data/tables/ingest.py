@@ -54,26 +54,23 @@ class Division:
     """The splits, the order and the files that rows are divided into."""
 
     val: float = 0.05
-    """Share of the rows for validation."""
+    """Share of the rows for validation; `test` likewise."""
     test: float = 0.05
-    """Share of the rows for testing."""
     seed: int = 0
     """Seed of the order of the rows."""
     rows_per_file: int | None = None
     """None for files of 256 MB."""
 
 
-DEFAULT_DIVISION = Division()
-
-
 def ingest(
     sources: Sequence[Path],
     out: Path,
-    division: Division = DEFAULT_DIVISION,
+    division: Division | None = None,
     force: bool = False,
     quiet: bool = False,
 ) -> str:
     """Place the rows of all sources in a new folder; return a sentence on what it holds."""
+    division = division or Division()
     _claim(out, force)
     tables = [Table.open(path) for path in sources]
     rows, values = sum(table.rows for table in tables), _width(tables)
