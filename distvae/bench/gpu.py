@@ -30,8 +30,9 @@ from distvae.files.refusal import Refusal
 from distvae.interface import prepare
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import order
+from distvae.train.batches import BLOCK
 from distvae.train.devices import select_device
-from distvae.train.loop import BLOCK, Trainer
+from distvae.train.loop import Trainer
 from distvae.train.team import ALONE
 
 STEPS = 64

@@ -95,7 +95,7 @@ def _run_epochs(
     from distvae.data import open_dataset
     from distvae.machines.shards import ShardedStore
     from distvae.train.bits import agree_on_arithmetic
-    from distvae.train.session import build_trainer, train_in_folder
+    from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
     store = ShardedStore(job.shards, team.rank == 0) if job.shards else None
     dataset = open_dataset(config.data, quiet=True)
@@ -103,18 +103,14 @@ def _run_epochs(
     trainer = build_trainer(config, dataset, team, store, device)
     record = partial(_record_event, folder, job.owner, team, store)
     record()
-    epochs = train_in_folder(
-        trainer,
-        config,
-        dataset,
-        folder,
+    options = RunOptions(
         recipe=job.recipe,
         resume=True,
         stop=stop_requested(folder, job.owner),
-        hurried=PreemptionNotices(team, preempted_nodes, record),
+        must_save=PreemptionNotices(team, preempted_nodes, record),
         owner=job.owner,
     )
-    for epoch in epochs:
+    for epoch in train_in_folder(trainer, config, dataset, folder, options):
         ray.train.report({"epoch": epoch.epoch})
 
 

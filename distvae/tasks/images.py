@@ -16,7 +16,7 @@ from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.restoration import score_restored_run
 from distvae.tasks.sparsity import CodeStrength
 from distvae.tasks.truth import compare_with_truth
-from distvae.train.loop import BLOCK
+from distvae.train.batches import BLOCK
 from distvae.train.run import Array, Run
 from distvae.train.step import add, assess
 

@@ -28,7 +28,7 @@ from distvae.tasks.presets import corrupted_windows, restored_windows
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
-from distvae.train.session import build_trainer, train_in_folder
+from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
 Floats = NDArray[np.floating]
 BLOCK = 1024
@@ -106,16 +106,8 @@ class Restoration:
         if self.destination is None:
             return self.trainer.run(stop)
         out, resume, force = self.destination
-        return train_in_folder(
-            self.trainer,
-            self.config,
-            self.dataset,
-            out,
-            recipe="restoration",
-            resume=resume,
-            force=force,
-            stop=stop,
-        )
+        options = RunOptions("restoration", resume, force, stop)
+        return train_in_folder(self.trainer, self.config, self.dataset, out, options)
 
     def seconds_per_epoch(self) -> float:
         """Estimate the time of an epoch by a short training on a few rows."""

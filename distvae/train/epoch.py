@@ -1,8 +1,19 @@
-"""The record of one epoch."""
+"""The progress of training, and the record of one epoch."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+
+
+@dataclass
+class Position:
+    """The progress of training: everything that is neither parameter nor optimiser state."""
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

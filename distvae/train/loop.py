@@ -6,12 +6,11 @@ It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Train
@@ -32,19 +31,16 @@ from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import VALIDATION, Noise, order
 from distvae.train import devices
 from distvae.train.adam import Adam
+from distvae.train.batches import BLOCK, BatchReader, Numbers, has_missing
 from distvae.train.documents import PositionFacts
-from distvae.train.epoch import Epoch
+from distvae.train.epoch import Epoch, Position
 from distvae.train.schedule import rate
 from distvae.train.step import Ascent, add, assess
 from distvae.train.team import ALONE, Team
 from distvae.train.weights import load_weights, tensors_below, weights
 
-BLOCK = 1024  # rows of a validation batch
 FINITE_EVERY = 64  # batches between two checks that the objective is finite
 STOP_EVERY = 16  # batches between two votes on whether several workers stop
-
-Numbers = NDArray[np.int64]
-"""Numbers of rows."""
 
 
 class Interrupted(Exception):
@@ -53,17 +49,6 @@ class Interrupted(Exception):
 
 class Diverged(ArithmeticError):
     """The objective is no longer finite."""
-
-
-@dataclass
-class Position:
-    """The progress of training: everything that is neither parameter nor optimiser state."""
-
-    epoch: int = 0
-    batch: int = 0
-    best: float = -math.inf
-    best_epoch: int = 0
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -87,7 +72,8 @@ class Trainer:
         self.scheduled = self.model if isinstance(self.model, Scheduled) else None
         self.train, self.val = train, val
         self.held = Lanes.of(len(train), config.batch).held(team.rank, team.size)
-        self.incomplete = _has_missing(train) or _has_missing(val)
+        may_be_missing = has_missing(train) or has_missing(val)
+        self.reader = BatchReader(config.seed, self.device, may_be_missing)
         both = [*self.model.parameters(), *self.estep.parameters()]
         self.parameters = [parameter for parameter in both if parameter.requires_grad]
         self.batches = math.ceil(len(train) / config.batch)
@@ -207,22 +193,9 @@ class Trainer:
 
     def _batch(self, rows: Numbers) -> tuple[Batch, Noise]:
         start = time.perf_counter()
-        batch, noise = self._take(self.train, rows, self.position.epoch)
+        batch, noise = self.reader.read(self.train, rows, self.position.epoch)
         self.data_seconds += time.perf_counter() - start
         return batch, noise
-
-    def _take(self, data: Rows, rows: Numbers, epoch: int) -> tuple[Batch, Noise]:
-        """Return some rows on the device, and the draws that belong to them in an epoch."""
-        row = torch.from_numpy(rows)
-        on_device = row.to(self.device, non_blocking=True)
-        return self._values(data, row), Noise(self.config.seed, epoch, on_device)
-
-    def _values(self, data: Rows, row: Tensor) -> Batch:
-        x = torch.from_numpy(data[row.numpy()]).to(self.device, non_blocking=True)
-        if not self.incomplete:
-            return Batch(x, row)
-        observed = ~x.isnan()
-        return Batch(x.where(observed, 0.0), row, observed)
 
     def _refuse_to_diverge(self) -> None:
         sums = {name: self.total[name] for name in ("objective", "finite")}
@@ -244,7 +217,7 @@ class Trainer:
         total: Sums = {}
         rows_of_worker = self._rows_of_worker(np.arange(len(self.val)))
         for rows in np.split(rows_of_worker, range(BLOCK, len(rows_of_worker), BLOCK)):
-            batch, noise = self._take(self.val, rows, VALIDATION)
+            batch, noise = self.reader.read(self.val, rows, VALIDATION)
             q = self.estep.infer(self.model, batch, 0)
             add(total, assess(self.model, q, batch, noise))
         total = self._together(total)
@@ -321,7 +294,3 @@ class Trainer:
                 value.zero_()
         for i in range(len(self.parameters)):
             self.adam.restore(i, tensors_below(f"optimizer.{i}", placed))
-
-
-def _has_missing(rows: Rows) -> bool:
-    return any(np.isnan(rows[i : i + BLOCK]).any() for i in range(0, len(rows), BLOCK))

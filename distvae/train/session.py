@@ -4,8 +4,8 @@ last state.
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,16 +16,16 @@ from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations, PopulationStore
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.interface import Asynchronous, Persistent, Searches, prepare
+from distvae.interface import Persistent, Searches, prepare
 from distvae.models.likelihoods import support_of
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
+from distvae.train.batches import BLOCK
 from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
 from distvae.train.checkpoint import Place
 from distvae.train.cost import DataSize, check_fits_in_memory
-from distvae.train.documents import CheckpointFacts
 from distvae.train.epoch import Epoch
-from distvae.train.loop import BLOCK, Interrupted, Trainer
+from distvae.train.loop import Interrupted, Trainer
 from distvae.train.run import read_info
 from distvae.train.run_folder import (
     check_ownership,
@@ -35,8 +35,24 @@ from distvae.train.run_folder import (
     take_ownership,
     update_info,
 )
+from distvae.train.saving import Savings, save_when_asked
 from distvae.train.team import ALONE, Team
 from distvae.train.weights import weights
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a training in a run folder starts and stops."""
+
+    recipe: str = ""
+    resume: bool = False
+    force: bool = False
+    stop: Callable[[], object] = lambda: False
+    """Asked between batches; training stops when it returns something true."""
+    must_save: Callable[[], bool] = lambda: False
+    """Asked between batches by all workers, which get one answer; if true they save at once."""
+    owner: str = ""
+    """The owner of the run folder, if it is not this process."""
 
 
 def fit(
@@ -57,34 +73,20 @@ def fit(
     """
     agree_on_arithmetic(config.train, device, team, Folder.of(out) if resume else None).apply()
     trainer = build_trainer(config, dataset, team, device=device)
-    return train_in_folder(
-        trainer, config, dataset, out, recipe=recipe, resume=resume, force=force, stop=stop
-    )
+    return train_in_folder(trainer, config, dataset, out, RunOptions(recipe, resume, force, stop))
 
 
 def train_in_folder(
-    trainer: Trainer,
-    config: Config,
-    dataset: Dataset,
-    out: Place,
-    *,
-    recipe: str = "",
-    resume: bool = False,
-    force: bool = False,
-    stop: Callable[[], object] = lambda: False,
-    hurried: Callable[[], bool] = lambda: False,
-    owner: str = "",
+    trainer: Trainer, config: Config, dataset: Dataset, out: Place, options: RunOptions
 ) -> Iterator[Epoch]:
-    """Train with an untrained trainer of that configuration, as `fit` does.
-
-    The owner of the run folder is named if it is not this process. Between batches all workers call
-    `hurried`, which gives all of them the same answer; if it is true they save at once.
-    """
-    team, chief, folder = trainer.team, trainer.team.rank == 0, Folder.of(out)
-    if _on_first_worker(team, lambda: open_folder(config, dataset, folder, recipe, resume, force)):
+    """Train with an untrained trainer of that configuration, as `fit` does."""
+    team, folder = trainer.team, Folder.of(out)
+    is_chief = team.rank == 0
+    if _on_first_worker(team, lambda: _open(config, dataset, folder, options)):
         _restore(trainer, folder)
-    owner = owner or (take_ownership(folder) if chief else "")
-    if chief:
+    owner = options.owner
+    if is_chief:
+        owner = owner or take_ownership(folder)
         check_ownership(folder, owner)
         _note_arithmetic(folder, trainer)
         drop_later_epochs(folder, trainer.position.epoch)
@@ -92,8 +94,8 @@ def train_in_folder(
     team.barrier()
     savings = Savings(folder, trainer, owner)
     try:
-        for epoch in trainer.run(_save_if_hurried(savings, hurried, stop)):
-            if chief:
+        for epoch in trainer.run(save_when_asked(savings, options.must_save, options.stop)):
+            if is_chief:
                 _record_epoch(folder, trainer, epoch, owner)
             savings.after(epoch)
             yield epoch
@@ -101,9 +103,14 @@ def train_in_folder(
         savings.save()
         raise
     finally:
-        if chief and is_owner(folder, owner):
+        if is_chief and is_owner(folder, owner):
             seconds, epochs = trainer.position.seconds, trainer.position.epoch
             update_info(folder, seconds=seconds, epochs=epochs, range=trainer.range)
+
+
+def _open(config: Config, dataset: Dataset, folder: Folder, options: RunOptions) -> bool:
+    """Open the run folder; return whether it holds a state to resume from."""
+    return open_folder(config, dataset, folder, options.recipe, options.resume, options.force)
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:
@@ -242,60 +249,3 @@ def _record_epoch(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) ->
             folder, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch}
         )
     folder.append("epochs.jsonl", json.dumps(epoch.metrics()).encode() + b"\n")
-
-
-class Savings:
-    """The saved states of a run, written as often as costs little.
-
-    Epochs that a crash loses are trained again, with the same result.
-    """
-
-    share = 0.05
-    """The share of the time, at most, that saving takes."""
-
-    def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
-        self.folder, self.trainer, self.owner = folder, trainer, owner
-        self.due = 0.0
-
-    def after(self, epoch: Epoch) -> None:
-        """Save after an epoch, if it is the last or enough time went by since."""
-        over = epoch.epoch == epoch.epochs or self.trainer.out_of_patience()
-        if over or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
-            self.save()
-
-    def save(self) -> None:
-        """Save the populations first, then the checkpoint that names them."""
-        began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
-        tensors, position = trainer.state()
-        if isinstance(trainer.estep, Asynchronous):
-            trainer.estep.drain()
-        team.barrier()
-        generation = f"{position['epoch']:05}-{position['batch']:05}"
-        files = []
-        if isinstance(trainer.estep, Persistent):
-            files = trainer.estep.save(self.folder.place, generation)
-        saved = team.gather(files)
-        if team.rank == 0:
-            check_ownership(self.folder, self.owner)
-            populations = [kept for worker in saved for kept in worker]
-            facts: CheckpointFacts = {
-                "position": position,
-                "populations": populations,
-                "arithmetic": trainer.arithmetic.facts(),
-            }
-            checkpoint.save_last(self.folder, tensors, facts)
-        now = time.monotonic()
-        self.due = now + (now - began) / self.share
-
-
-def _save_if_hurried(
-    savings: Savings, hurried: Callable[[], bool], stop: Callable[[], object]
-) -> Callable[[], object]:
-    """Return a `stop` for the trainer that first saves the state if the workers are hurried."""
-
-    def save_and_ask() -> object:
-        if hurried():
-            savings.save()
-        return stop()
-
-    return save_and_ask

@@ -15,7 +15,7 @@ from distvae.machines.shards import ShardedStore, launch_shards
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.loop import Interrupted
-from distvae.train.session import build_trainer, train_in_folder
+from distvae.train.session import RunOptions, build_trainer, train_in_folder
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine, Pretended, counted
 from tests.device.shards import Promise, store_of
@@ -38,10 +38,9 @@ def sharded(
     """
     config, data = config_of(name, device), dataset(name, missing)
     trainer = build_trainer(config, data, store=store_of(config, len(data.splits["train"]), count))
+    options = RunOptions(resume=True, stop=lambda: trainer.position.epoch == most)
     with suppress(Interrupted):
-        for _ in train_in_folder(
-            trainer, config, data, folder, resume=True, stop=lambda: trainer.position.epoch == most
-        ):
+        for _ in train_in_folder(trainer, config, data, folder, options):
             pass
 
 

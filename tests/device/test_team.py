@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from distvae.train.session import build_trainer, train_in_folder
+from distvae.train.session import RunOptions, build_trainer, train_in_folder
 from distvae.train.team import NetworkTeam, Team
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import counted, present
@@ -34,7 +34,7 @@ def train(team: Team, name: str, there: bool, local_steps: int, folder: Path) ->
             trainer = build_trainer(
                 config, data, team, device=device if there else torch.device("cpu")
             )
-            for _ in train_in_folder(trainer, config, data, folder):
+            for _ in train_in_folder(trainer, config, data, folder, RunOptions()):
                 pass
             found = {f"{i}": p.detach().cpu().numpy() for i, p in enumerate(trainer.parameters)}
     finally:

@@ -16,10 +16,10 @@ SPY = Path(sysconfig.get_path("scripts")) / "py-spy"
 
 PHASES = {
     "report": ("ray/train/v2/api/train_fn_utils.py", {"report"}),
-    "snapshot": ("distvae/train/session.py", {"save"}),
-    "record": ("distvae/train/session.py", {"_write_down"}),
+    "snapshot": ("distvae/train/saving.py", {"save"}),
+    "record": ("distvae/train/session.py", {"_record_epoch"}),
     "put": ("distvae/machines/shards.py", {"put", "drain", "_wait_for_puts"}),
-    "E-step": ("distvae/train/loop.py", {"_ahead"}),
+    "E-step": ("distvae/train/loop.py", {"_search_block"}),
     "M-step": ("distvae/train/loop.py", {"step"}),
     "validation": ("distvae/train/loop.py", {"validate"}),
     "agreement": ("distvae/train/team.py", {"sum", "gather", "barrier"}),

@@ -18,7 +18,8 @@ from distvae.train.local_copy import state_folder, update_local_copy
 from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import OWNER, delete_run, take_ownership
-from distvae.train.session import Savings, build_trainer, fit, train_in_folder
+from distvae.train.saving import Savings
+from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
 from tests import tiny
 
 TVAE: dict[str, Any] = {
@@ -198,12 +199,9 @@ def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(
     next(successor)
     before = folder.read("epochs.jsonl")
     folder.delete("last.json")  # as they found it when they began
+    options = RunOptions(resume=True, owner=old)
     with pytest.raises(Refusal, match="another training goes on with this run"):
-        list(
-            train_in_folder(
-                build_trainer(config, data), config, data, folder, resume=True, owner=old
-            )
-        )
+        list(train_in_folder(build_trainer(config, data), config, data, folder, options))
     assert folder.read("epochs.jsonl") == before
 
 

@@ -18,7 +18,8 @@ from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.run import Run
-from distvae.train.session import Savings, build_trainer, fit, train_in_folder
+from distvae.train.saving import Savings
+from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
 from distvae.train.weights import load_weights
 from tests import tiny
 
@@ -79,13 +80,8 @@ def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
     config, data = tiny.config(**sections), tiny.dataset()
     whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
     hurried, taken = iter([False, True]), tmp_path / "taken"
-    records = train_in_folder(
-        build_trainer(config, data),
-        config,
-        data,
-        tmp_path / "run",
-        hurried=lambda: next(hurried, False),
-    )
+    options = RunOptions(must_save=lambda: next(hurried, False))
+    records = train_in_folder(build_trainer(config, data), config, data, tmp_path / "run", options)
     first = told(next(records))
     shutil.copytree(tmp_path / "run", taken)
     assert checkpoint.read_manifest(taken, "previous.json")["facts"]["position"]["batch"] > 0
@@ -200,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_
         math.inf
     )  # in the fourth batch of the second epoch
     with pytest.raises(Diverged, match="batch 4 of 10 in epoch 2"):
-        list(train_in_folder(trainer, config, data, tmp_path / "run", resume=True))
+        list(train_in_folder(trainer, config, data, tmp_path / "run", RunOptions(resume=True)))
     assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]
     opened = Run.open(tmp_path / "run", "last")
     assert all(value.isfinite().all() for value in opened.model.state_dict().values())

@@ -1,0 +1,69 @@
+"""The saved states of a run, from which it resumes."""
+
+import time
+from collections.abc import Callable
+
+from distvae.files.storage import Folder
+from distvae.interface import Asynchronous, Persistent
+from distvae.train import checkpoint
+from distvae.train.documents import CheckpointFacts
+from distvae.train.epoch import Epoch
+from distvae.train.loop import Trainer
+from distvae.train.run_folder import check_ownership
+
+
+class Savings:
+    """The saved states of a run, written as often as costs little.
+
+    Epochs that a crash loses are trained again, with the same result.
+    """
+
+    share = 0.05
+    """The share of the time, at most, that saving takes."""
+
+    def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
+        self.folder, self.trainer, self.owner = folder, trainer, owner
+        self.due = 0.0
+
+    def after(self, epoch: Epoch) -> None:
+        """Save after an epoch, if it is the last or enough time went by since."""
+        over = epoch.epoch == epoch.epochs or self.trainer.out_of_patience()
+        if over or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
+            self.save()
+
+    def save(self) -> None:
+        """Save the populations first, then the checkpoint that names them."""
+        began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
+        tensors, position = trainer.state()
+        if isinstance(trainer.estep, Asynchronous):
+            trainer.estep.drain()
+        team.barrier()
+        generation = f"{position['epoch']:05}-{position['batch']:05}"
+        files = []
+        if isinstance(trainer.estep, Persistent):
+            files = trainer.estep.save(self.folder.place, generation)
+        saved = team.gather(files)
+        if team.rank == 0:
+            check_ownership(self.folder, self.owner)
+            populations = [kept for worker in saved for kept in worker]
+            facts: CheckpointFacts = {
+                "position": position,
+                "populations": populations,
+                "arithmetic": trainer.arithmetic.facts(),
+            }
+            checkpoint.save_last(self.folder, tensors, facts)
+        now = time.monotonic()
+        self.due = now + (now - began) / self.share
+
+
+def save_when_asked(
+    savings: Savings, must_save: Callable[[], bool], stop: Callable[[], object]
+) -> Callable[[], object]:
+    """Return a `stop` for the trainer that first saves the state when `must_save` asks for it."""
+
+    def save_and_ask() -> object:
+        if must_save():
+            savings.save()
+        return stop()
+
+    return save_and_ask
