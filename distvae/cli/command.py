@@ -4,9 +4,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, TypeGuard, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Function = Callable[..., None]
 
@@ -20,7 +23,7 @@ def command(app: typer.Typer) -> Callable[[Function], Function]:
 
     def register(function: Function) -> Function:
         hints = get_type_hints(function, include_extras=True)
-        groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+        groups = {name: hint for name, hint in hints.items() if _is_group(hint)}
 
         @wraps(function)
         def call(**values: object) -> None:
@@ -35,7 +38,9 @@ def command(app: typer.Typer) -> Callable[[Function], Function]:
     return register
 
 
-def _grouped(values: Mapping[str, object], groups: Mapping[str, Any]) -> dict[str, object]:
+def _grouped(
+    values: Mapping[str, object], groups: Mapping[str, type["DataclassInstance"]]
+) -> dict[str, object]:
     """Put the values that belong to the field of a dataclass into an instance of it."""
     arguments = dict(values)
     for name, group in groups.items():
@@ -45,16 +50,20 @@ def _grouped(values: Mapping[str, object], groups: Mapping[str, Any]) -> dict[st
     return arguments
 
 
-def _parameters(function: Function, hints: Mapping[str, Any]) -> Iterator[inspect.Parameter]:
+def _parameters(function: Function, hints: Mapping[str, object]) -> Iterator[inspect.Parameter]:
     """Yield the parameters of the command line, in the order of the function's."""
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
-        if is_dataclass(hint):
+        if _is_group(hint):
             types = get_type_hints(hint, include_extras=True)
             for field in fields(hint):
                 yield _parameter(field.name, _default(field), types[field.name])
         else:
             yield _parameter(parameter.name, parameter.default, hint)
+
+
+def _is_group(hint: object) -> TypeGuard[type["DataclassInstance"]]:
+    return isinstance(hint, type) and is_dataclass(hint)
 
 
 def _parameter(name: str, default: object, annotation: object) -> inspect.Parameter:

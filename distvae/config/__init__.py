@@ -7,7 +7,7 @@ A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per fami
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distvae.config.data import (
     BarsData,
@@ -36,6 +36,9 @@ from distvae.config.registry import SECTIONS
 from distvae.config.schema import fields_of, read_section
 from distvae.config.train import Eval, Train
 from distvae.files.refusal import Refusal, nearest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "Amortised",
@@ -100,7 +103,7 @@ class Config:
                 " expected"
             )
 
-    def with_(self, section: str, **changes: Any) -> "Config":
+    def with_(self, section: str, **changes: object) -> "Config":
         """Return a copy with some fields of one section changed and validated again."""
         tree = to_dict(self)
         tree[section] |= changes
@@ -116,7 +119,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     return tree
 
 
-def _plain(part: Any) -> dict[str, Any]:
+def _plain(part: "DataclassInstance") -> dict[str, object]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(part).items()}
 
 
@@ -137,7 +140,7 @@ the present default differs from what those runs did.
 """
 
 
-def from_stored(tree: Mapping[str, Any]) -> Config:
+def from_stored(tree: Mapping[str, object]) -> Config:
     """Return the configuration stored with a run, which may lack settings added since."""
     sections = {
         name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()
@@ -148,7 +151,7 @@ def from_stored(tree: Mapping[str, Any]) -> Config:
     return from_dict(sections)
 
 
-def from_dict(tree: Mapping[str, Any]) -> Config:
+def from_dict(tree: Mapping[str, object]) -> Config:
     """Return the validated configuration of a nested mapping."""
     for name in tree:
         if name not in (*SECTIONS, *IGNORED):

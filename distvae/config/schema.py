@@ -5,12 +5,13 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 from distvae.config.registry import FAMILIES, load_extensions
 from distvae.files.refusal import Refusal, nearest, shown
 
+V = TypeVar("V")
 LONGEST = 1000
 """The most values of a list."""
 
@@ -43,7 +44,7 @@ float32.
 """
 
 
-def kind_of(section: str, tree: Mapping[str, Any]) -> str:
+def kind_of(section: str, tree: Mapping[str, object]) -> str:
     """Return the kind that a section names, or the default one."""
     default = {
         "data": "speech",
@@ -75,7 +76,7 @@ def fields_of(section: str, tree: object) -> dict[str, Any]:
     return dict(tree)
 
 
-def read_section(name: str, tree: Mapping[str, Any]) -> Any:
+def read_section(name: str, tree: Mapping[str, object]) -> Any:
     """Return the validated dataclass of one section."""
     kind = kind_of(name, tree)
     cls = FAMILIES[name][kind]
@@ -97,7 +98,7 @@ def field_types(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def check_value(path: str, hint: Any, value: Any) -> Any:
+def check_value(path: str, hint: object, value: object) -> Any:
     """Return the value as its annotation asks; refuse it by its path if it does not fit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -108,10 +109,10 @@ def check_value(path: str, hint: Any, value: Any) -> Any:
         return None if value is None else check_value(path, arguments[0], value)
     if origin is tuple:
         return tuple(_items(path, arguments, value))
-    return _sane(path, _typed(path, hint, value))
+    return _sane(path, _typed(path, cast("type[object]", hint), value))
 
 
-def _ranged(path: str, hint: Any, bounds: Range, value: Any) -> Any:
+def _ranged(path: str, hint: type[float], bounds: Range, value: object) -> float:
     number = _typed(path, hint, value)
     if isinstance(number, float) and not math.isfinite(number):
         raise Refusal(f"{path}: {shown(number)} is not finite; {bounds} expected")
@@ -120,13 +121,13 @@ def _ranged(path: str, hint: Any, bounds: Range, value: Any) -> Any:
     return _sane(path, number, bounds)
 
 
-def _one_of(path: str, choices: tuple[str, ...], value: Any) -> str:
+def _one_of(path: str, choices: tuple[str, ...], value: object) -> str:
     if value not in choices:
         raise Refusal(f"{path}: no choice {shown(value)}; {nearest(value, choices)}")
     return str(value)
 
 
-def _items(path: str, arguments: tuple[Any, ...], value: Any) -> Iterator[Any]:
+def _items(path: str, arguments: Sequence[object], value: object) -> Iterator[object]:
     if not isinstance(value, list | tuple):
         raise Refusal(f"{path}: {shown(value)} is not a list")
     if arguments[-1] is not Ellipsis and len(value) != len(arguments):
@@ -140,7 +141,7 @@ def _items(path: str, arguments: tuple[Any, ...], value: Any) -> Iterator[Any]:
 NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
-def _typed(path: str, hint: type, value: Any) -> Any:
+def _typed(path: str, hint: type[V], value: object) -> V:
     """Return the value if it has the type. Text may stand for a float, because YAML reads 1e-4 as
     text.
     """
@@ -159,7 +160,7 @@ def _as_float(value: int | str) -> float:
         return math.inf
 
 
-def _sane(path: str, value: Any, own: Range | None = None) -> Any:
+def _sane(path: str, value: V, own: Range | None = None) -> V:
     """Return the value if any field could hold it: a number of usual size, or text without NUL.
 
     A refusal names the bounds of the field, or the usual ones if it has none.
@@ -167,7 +168,7 @@ def _sane(path: str, value: Any, own: Range | None = None) -> Any:
     if isinstance(value, str) and "\0" in value:
         raise Refusal(f"{path}: {shown(value)} holds a NUL; text without one expected")
     bounds = {int: WHOLE, float: FINITE}.get(type(value))
-    if bounds and not bounds.holds(value):
+    if bounds and isinstance(value, int | float) and not bounds.holds(value):
         wanted = own._replace(high=min(own.high, bounds.high)) if own else bounds
         raise Refusal(f"{path}: {shown(value)} is out of range; {wanted} expected")
     if isinstance(value, float) and 0 < abs(value) < TINY:

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +46,12 @@ def _order(opened: "Image") -> str:
     return "" if mode == "I" else order
 
 
-def _swapped(args: Any, order: str) -> Any:
+def _swapped(args: tuple[object, ...] | str | None, order: str) -> tuple[object, ...] | str:
+    """Return the arguments of Pillow's decoder for the other order of bytes."""
     if isinstance(args, str):
         return args.replace(order, OTHER_ORDER[order])
-    return (args[0].replace(order, OTHER_ORDER[order]), *args[1:])
+    mode, *others = args or ("",)
+    return (str(mode).replace(order, OTHER_ORDER[order]), *others)
 
 
 def write_deep(path: Path, pixels: Pixels) -> None:

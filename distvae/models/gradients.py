@@ -5,7 +5,7 @@ The compiled loops of `kernels` are used on the CPU where numba is installed.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,14 +25,24 @@ def _compiled() -> Any:
     return kernels
 
 
+class Context(Protocol):
+    """The part of autograd's context that carries tensors from forward to backward."""
+
+    saved_tensors: tuple[Tensor, ...]
+    latent: int
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep tensors for the backward pass."""
+
+
 class _KnownLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, output: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, output: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return output.view_as(output)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         return gradient @ weight, gradient.T @ x, gradient.sum(0), None
 
@@ -43,14 +53,14 @@ known_linear: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _KnownLinear.
 
 class _RowSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, shift: Tensor, words: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Tensor, shift: Tensor, words: Tensor) -> Tensor:
         ctx.save_for_backward(words)
         ctx.latent = len(rows)
         operands = (t.detach().numpy() for t in (rows, shift, words))
         return torch.from_numpy(kernels(rows).gather(*operands))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         (words,) = ctx.saved_tensors
         total = kernels(gradient).scatter(gradient.contiguous().numpy(), words.numpy(), ctx.latent)
         return torch.from_numpy(total), gradient.sum(0), None
@@ -63,7 +73,7 @@ row_sums: Callable[[Tensor, Tensor, Tensor], Tensor] = _RowSums.apply
 class _Distances(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         output: Tensor,
         value: Tensor,
         x: Tensor,
@@ -75,7 +85,7 @@ class _Distances(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         output, x, observed, place, weight = ctx.saved_tensors
         factor = -gradient[:, None] * weight
         operands = (t.numpy() for t in (x, observed, output, place, factor))

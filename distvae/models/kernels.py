@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 Slots = NDArray[np.int32]
-Floats = NDArray[np.floating[Any]]
-F = TypeVar("F", bound=Callable[..., Any])
+Floats = NDArray[np.floating]
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
@@ -32,7 +32,7 @@ def inlined(function: F) -> F:
 
 
 @inlined
-def _ones(word: Any) -> Any:
+def _ones(word: np.uint64) -> np.uint64:
     """Return the number of active bits of a word."""
     word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + (
@@ -43,13 +43,13 @@ def _ones(word: Any) -> Any:
 
 
 @inlined
-def _lowest(word: Any) -> Any:
+def _lowest(word: np.uint64) -> np.int64:
     """The place of the lowest active bit."""
     return np.int64(_ones((word & (~word + np.uint64(1))) - np.uint64(1)))
 
 
 @inlined
-def _hash(words: Integers, n: int) -> Any:
+def _hash(words: Integers, n: int) -> np.uint64:
     """Return a hash of the n-th state."""
     key = np.uint64(0)
     for w in range(words.shape[1]):
@@ -137,7 +137,7 @@ def repeated(words: Integers) -> NDArray[np.bool_]:
 
 
 @compiled
-def active(words: Integers) -> Any:
+def active(words: Integers) -> np.int64:
     """Return the number of active bits of all states (U, W)."""
     count = np.int64(0)
     for u in range(words.shape[0]):

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from distvae.report.blocks import Document, Drawing, Exhibit
 from distvae.report.exhibits import ORIGINALS
@@ -25,7 +24,8 @@ def redact(document: Document, paths: Iterable[str]) -> Document:
     absolute = {path for path in paths if Path(path).is_absolute() and Path(path).name}
     longest_first = sorted(absolute, key=len, reverse=True)
     exact = [rf"{PATH_START}{re.escape(path)}(?!\w)" for path in longest_first]
-    redacted: Document = _redact(document, re.compile("|".join([*exact, ANY_PATH])))
+    redacted = _redact(document, re.compile("|".join([*exact, ANY_PATH])))
+    assert isinstance(redacted, Document), "a part keeps its type"
     return redacted
 
 
@@ -43,18 +43,22 @@ def private_paths(subject: Sweep | RunResults) -> Iterator[str]:
         yield from private_paths(run)
 
 
-def _redact(part: Any, paths: re.Pattern[str]) -> Any:
+def _redact(part: object, paths: re.Pattern[str]) -> object:
     """Return a part of a report with its paths replaced."""
     if isinstance(part, str):
-        return paths.sub(lambda match: Path(match[0]).name, part)
+        return _redact_text(part, paths)
     if isinstance(part, list | tuple):
         return [_redact(each, paths) for each in part]
     if not is_dataclass(part) or isinstance(part, type):
         return part
     if isinstance(part, Exhibit):
         pictures = [each for each in part.pictures if each.file.stem not in ORIGINALS]
-        return replace(part, title=_redact(part.title, paths), sounds=(), pictures=pictures)
+        return replace(part, title=_redact_text(part.title, paths), sounds=(), pictures=pictures)
     values = {field.name: _redact(getattr(part, field.name), paths) for field in fields(part)}
     if isinstance(part, Drawing):
-        values["svg"] = SVG_TEXT.sub(lambda match: _redact(match[0], paths), part.svg)
+        values["svg"] = SVG_TEXT.sub(lambda match: _redact_text(match[0], paths), part.svg)
     return replace(part, **values)
+
+
+def _redact_text(text: str, paths: re.Pattern[str]) -> str:
+    return paths.sub(lambda match: Path(match[0]).name, text)

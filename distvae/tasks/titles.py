@@ -24,7 +24,7 @@ def run_title(run: Run) -> str:
     changed = _changed_settings(run.config, load(run.recipe))
     if not changed:
         return name
-    return f"{describe({'model.kind': run.config.model.kind} | changed)}, from {name}"
+    return f"{describe({'model.kind': run.config.model.kind, **changed})}, from {name}"
 
 
 def _changed_settings(config: Config, recipe: Config) -> dict[str, Plain]:

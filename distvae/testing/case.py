@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -28,7 +27,7 @@ class Case:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], shape: tuple[int, ...] = SHAPE) -> "Case":
+    def of(cls, settings: Mapping[str, object], shape: tuple[int, ...] = SHAPE) -> "Case":
         """Return a new case for the sections of a configuration, such as {"model": {...}}."""
         config = from_dict(settings)
         model, estep = assemble(config, torch.Size(shape).numel(), shape)
@@ -44,7 +43,7 @@ class Case:
         """The posteriors of the rows."""
         return self.estep(self.model, self.batch)
 
-    def assemble(self, **train: Any) -> tuple[AnyModel, AnyEStep]:
+    def assemble(self, **train: object) -> tuple[AnyModel, AnyEStep]:
         """Return the model and the E-step anew, with other settings of the section `train`."""
         config = self.config.with_("train", **train) if train else self.config
         return assemble(config, self.batch.x.shape[1], self.shape)

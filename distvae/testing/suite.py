@@ -1,13 +1,13 @@
 """All laws at once, and a base class for tests with pytest."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from distvae.testing import esteps, models
 from distvae.testing.case import SHAPE, Case
 
 
-def check_model(settings: Mapping[str, Any], shape: tuple[int, ...] = SHAPE) -> None:
+def check_model(settings: Mapping[str, object], shape: tuple[int, ...] = SHAPE) -> None:
     """Check all laws for the model and the E-step of a configuration.
 
     Raise an AssertionError with the name of the first law that is broken.
@@ -22,7 +22,7 @@ def check_model(settings: Mapping[str, Any], shape: tuple[int, ...] = SHAPE) -> 
 class ModelLaws:
     """Tests of a model and its E-step: derive a class `Test...` from it, and set `settings`."""
 
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, object]] = {}
     """Sections of the configuration, such as {"model": {"kind": "mine"}}."""
     shape: ClassVar[tuple[int, ...]] = SHAPE
     """The shape of an observation."""

@@ -36,7 +36,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
-def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
+def load(recipe: str, assignments: Mapping[str, object] | None = None) -> Config:
     """Return the configuration of a recipe or of a YAML file, with dotted keys set."""
     path, given = recipe_path(recipe), assignments or {}
     tree = {key: value for key, value in read_tree(path).items() if key != "about"}
@@ -48,7 +48,7 @@ def load(recipe: str, assignments: Mapping[str, Any] | None = None) -> Config:
     return config
 
 
-def _placed(refusal: Refusal, path: Path, tree: dict[str, Any]) -> Refusal:
+def _placed(refusal: Refusal, path: Path, tree: Mapping[str, object]) -> Refusal:
     """Return the refusal with the file to mend, if the file itself is refused rather than what was
     set on top of it.
     """
@@ -59,7 +59,7 @@ def _placed(refusal: Refusal, path: Path, tree: dict[str, Any]) -> Refusal:
     return refusal
 
 
-def refuse_place(config: Config, path: str | None) -> None:
+def refuse_place(config: Config, path: object) -> None:
     """Refuse a path for data that is generated."""
     if path and isinstance(config.data, Generated):
         raise Refusal(
@@ -68,7 +68,7 @@ def refuse_place(config: Config, path: str | None) -> None:
         )
 
 
-def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+def override(tree: Mapping[str, object], assignments: Mapping[str, object]) -> dict[str, Any]:
     """Return a copy of a nested mapping with dotted keys set. A new `kind` drops the fields that it
     does not have.
     """
@@ -84,7 +84,7 @@ def override(tree: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str, 
     return result
 
 
-def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+def _assign(section: str, tree: dict[str, object], name: str, value: object) -> dict[str, object]:
     if name == "kind" and section in SECTIONS and isinstance(value, str):
         config = find_family(section, value)
         if config is not None:
@@ -93,7 +93,7 @@ def _assign(section: str, tree: dict[str, Any], name: str, value: Any) -> dict[s
     return tree | {name: value}
 
 
-def describe(values: Mapping[str, Any]) -> str:
+def describe(values: Mapping[str, object]) -> str:
     """Return the values of dotted keys in words. Text stands for itself, other values follow their
     key.
     """
@@ -103,7 +103,7 @@ def describe(values: Mapping[str, Any]) -> str:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -8,8 +8,9 @@ is refused.
 
 import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def _python(path: Path) -> tuple[Bytes, Labels]:
     return images, _checked(path, np.array(labels, np.int64), len(images))
 
 
-def _described(batch: dict[Any, Any]) -> str:
+def _described(batch: Mapping[object, object]) -> str:
     return f"it holds {', '.join(sorted(str(name) for name in batch)) or 'nothing'}"
 
 
@@ -107,10 +108,10 @@ def _checked(path: Path, labels: Labels, images: int) -> Labels:
 class _Array:
     """An array as a pickle describes it. It is checked before an array is made."""
 
-    def __init__(self, *given: Any) -> None:
-        self.state: Any = None
+    def __init__(self, *given: object) -> None:
+        self.state: object = None
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
     def bytes_of(self, path: Path) -> Bytes:
@@ -129,10 +130,10 @@ class _Kind:
 
     __match_args__ = ("code",)
 
-    def __init__(self, code: Any = None, *rest: Any) -> None:
+    def __init__(self, code: object = None, *rest: object) -> None:
         self.code = code.decode("latin1") if isinstance(code, bytes) else code
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Ignore byte order and alignment, which single bytes do not have."""
 
 
@@ -150,7 +151,7 @@ class _Inert(pickle.Unpickler):
         super().__init__(stream, encoding="bytes")
         self.path = path
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> type:
         """Return the record that stands for a name; refuse every other name."""
         if (module, name) not in _KNOWN:
             raise Refusal(
@@ -160,7 +161,7 @@ class _Inert(pickle.Unpickler):
         return _KNOWN[module, name]
 
 
-def _unpickled(path: Path) -> dict[Any, Any]:
+def _unpickled(path: Path) -> dict[object, object]:
     try:
         with path.open("rb") as stream:
             batch = _Inert(stream, path).load()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,12 +82,12 @@ def _npy(path: Path) -> tuple[int, int, Blocks]:
     )
 
 
-def _map(path: Path) -> NDArray[Any]:
+def _map(path: Path) -> NDArray[np.generic]:
     """Map an .npy file into memory; nothing is unpickled."""
     return np.lib.format.open_memmap(path, mode="r")
 
 
-def _narrow(values: NDArray[Any]) -> Array:
+def _narrow(values: NDArray[np.generic]) -> Array:
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         return np.ascontiguousarray(values, np.float32)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -49,7 +50,7 @@ def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
     return Dataset(root.name, "row", manifest["digest"], _filled(splits), root)
 
 
-def digest(manifest: dict[str, Any]) -> str:
+def digest(manifest: Mapping[str, object]) -> str:
     """Return the SHA-256 of a manifest without its digest."""
     facts = {name: value for name, value in manifest.items() if name != "digest"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -78,12 +79,13 @@ def _read(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def _is_complete(manifest: dict[str, Any]) -> bool:
+def _is_complete(manifest: Mapping[str, object]) -> bool:
     """Return True if a manifest has all the fields that are read, with the right types."""
     match manifest:
-        case {"values": int(values), "splits": {"train": [_, *_], **others} as splits}:
+        case {"values": int(values), "splits": {"train": [_, *_] as train, **others}}:
             lists = all(
-                isinstance(files, list) and all(map(_is_kept, files)) for files in splits.values()
+                isinstance(files, list) and all(map(_is_kept, files))
+                for files in (train, *others.values())
             )
             return (
                 values > 0 and lists and others.keys() <= {"val", "test"} and all(others.values())

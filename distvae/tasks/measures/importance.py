@@ -9,16 +9,18 @@ row, so the bound is one of log p(x) given them.
 """
 
 import math
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from distvae.data.dataset import Rows
-from distvae.interface import Batch, Posterior
+from distvae.interface import Batch, LatentModel, Posterior
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.measures.subject import Subject
 from distvae.train.run import VALUES, Run
+
+Q = TypeVar("Q", bound=Posterior)
 
 
 def iw_bound(subject: Subject) -> dict[str, float]:
@@ -39,8 +41,8 @@ def by_row(run: Run, rows: Rows, draws: int) -> Tensor:
     return torch.cat(found)
 
 
-def weighted(model: Any, batch: Batch, q: Posterior, draws: int, noise: Noise) -> Tensor:
+def weighted(model: LatentModel[Q], batch: Batch, q: Q, draws: int, noise: Noise) -> Tensor:
     """Return (B,) the logarithm of the mean of p(x, z) / q(z | x) over so many draws."""
     z, _ = q.points(draws, noise)
-    log_weight: Tensor = model.log_likelihood(batch, z) + q.log_ratio(z)
+    log_weight = model.log_likelihood(batch, z) + q.log_ratio(z)
     return log_weight.double().logsumexp(1) - math.log(draws)
