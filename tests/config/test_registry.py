@@ -10,13 +10,15 @@ import pytest
 from distvae import config, estep
 from distvae.config import registry
 from distvae.config.registry import FAMILIES, Registry, family
+from distvae.estep.registry import ESTEPS
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
 
 
 @pytest.fixture(autouse=True)
 def families_of_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave no family behind."""
+    """Leave no family and no implementation behind."""
+    monkeypatch.setattr(ESTEPS, "_implementations", dict(ESTEPS.items()))
     before = {section: dict(families) for section, families in FAMILIES.items()}
     yield
     FAMILIES.clear()
