@@ -5,13 +5,13 @@ trials. Where some parameters exist only for some values of another, such as `mo
 these values has a group of its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distvae.report.reading import Sweep
+from distvae.report.reading import AxisFacts, Sweep
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -79,7 +79,7 @@ def _partial(trials: "Sequence[FrozenTrial]") -> list[str]:
     return [name for name in names if any(name not in trial.params for trial in trials)]
 
 
-def _condition_key(axes: Sequence[Mapping[str, Mapping[str, object]]]) -> str:
+def _condition_key(axes: Sequence[AxisFacts]) -> str:
     """Return the parameter that most conditions ask for."""
     keys = [key for axis in axes for key in axis["when"]]
     return max(keys, key=keys.count, default="")

@@ -1,13 +1,12 @@
 """The question that a sweep asks, and the answer that its trials give."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from distvae.report.blocks import Block, Table, Text, facts
 from distvae.report.numbers import capitalise, listed, setting, shown
 from distvae.report.provenance import data_summary
 from distvae.report.published import is_table
-from distvae.report.reading import Sweep, Trial
+from distvae.report.reading import AxisFacts, SpanFacts, Sweep, Trial
 from distvae.report.trials import better
 from distvae.tune.axes import Choice, Interval
 
@@ -105,7 +104,7 @@ def _describe(trial: Trial, sweep: Sweep) -> str:
     return f"trial {trial.result.number} ({trial.result.label}: {', '.join(figures)})"
 
 
-def _space(axes: Sequence[Mapping[str, Any]]) -> Table:
+def _space(axes: Sequence[AxisFacts]) -> Table:
     """Tabulate the settings that vary, their values and their conditions."""
     rows = []
     for axis in axes:
@@ -117,7 +116,7 @@ def _space(axes: Sequence[Mapping[str, Any]]) -> Table:
     return facts(rows, "What varies.")
 
 
-def _span(span: Mapping[str, Any]) -> str:
+def _span(span: SpanFacts) -> str:
     if "values" in span:
         return str(Choice(tuple(span["values"])))
-    return str(Interval(**span))
+    return str(Interval(span["low"], span["high"], span.get("log", False)))

@@ -9,7 +9,7 @@ from distvae.config import flatten
 from distvae.config.recipes import load, recipe_names
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.report.reading import RunResults
+from distvae.report.reading import AxisFacts, RunResults
 
 MACHINE_SETTINGS = ("train.threads", "train.products", "eval.processes")
 """Settings chosen for the machine; they do not belong to the experiment."""
@@ -65,7 +65,7 @@ def space(facts: Mapping[str, Any]) -> str:
     return yaml.safe_dump(tree, sort_keys=False)
 
 
-def _axis(axis: Mapping[str, Any]) -> dict[str, Plain]:
+def _axis(axis: AxisFacts) -> dict[str, Plain]:
     span = axis["span"]
     entry: dict[str, Plain] = {"key": axis["key"]}
     if "values" in span:
