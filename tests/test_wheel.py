@@ -66,15 +66,15 @@ def empty(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     folder = tmp_path_factory.mktemp("empty")
     venv.create(folder / "environment", with_pip=True)
     commands = folder / "environment" / "bin"
+    # Only a few of the modules are used.
     quick = (
         "--quiet",
         "--disable-pip-version-check",
         "--no-compile",
-    )  # few of the modules are used
+    )
     install = (commands / "pip", "install", *quick, "-c", ROOT / "requirements.lock")
-    run_outside(
-        *install, "torch", "numpy", cwd=folder
-    )  # first, so that the pinned torch is the one that is found
+    # Installed first, so that pip finds the pinned torch.
+    run_outside(*install, "torch", "numpy", cwd=folder)
     run_outside(*install, wheel, cwd=folder)
     yield commands
     shutil.rmtree(folder)  # two gigabytes

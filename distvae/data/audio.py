@@ -173,9 +173,8 @@ def _reaches_its_end(path: Path, sound: "SoundFile") -> bool:
     if sound.format == "OGG":
         return _ends_ogg(path.read_bytes())
     if sound.format == "MP3":
-        return _ends_mp3(
-            path.read_bytes()
-        )  # to go to its last sample would make the decoder complain of what it misses
+        # Seeking the last sample would make the decoder complain about what is missing.
+        return _ends_mp3(path.read_bytes())
     if sound.frames in (0, UNKNOWN):
         return True
     import soundfile

@@ -39,9 +39,8 @@ def select(
         return take(words, log_joint.topk(count, dim=1).indices)
     chance = -noise.uniform("parent", stage + 1, words.shape[1])[:, stage].log()
     weight = _fitness(log_joint) if selection == "fitness" else torch.ones_like(log_joint)
-    return take(
-        words, (weight / chance).topk(count, dim=1).indices
-    )  # exponential races: weighted, none twice
+    # Exponential races draw by weight and without replacement.
+    return take(words, (weight / chance).topk(count, dim=1).indices)
 
 
 def _fitness(log_joint: Tensor) -> Tensor:

@@ -65,9 +65,8 @@ class Shard:
         store, place = self._current_store(incarnation), torch.tensor(rows)
         index = self.held.index(place)
         newer = self.version[index] < step
-        store.put(
-            place[newer], torch.from_numpy(words[newer.numpy()])
-        )  # a copy: what Ray brings is read-only
+        # Arrays that Ray delivers are read-only, hence the copy.
+        store.put(place[newer], torch.from_numpy(words[newer.numpy()]))
         self.version[index[newer]] = step
         return int(newer.sum())
 

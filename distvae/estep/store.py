@@ -113,15 +113,14 @@ class LocalStore(nn.Module):
         return self.held.index(rows).to(self.words.device, non_blocking=True)
 
     def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
-        """Write all rows to a new Arrow file; how a checkpoint names it."""
+        """Write all rows to a new Arrow file; return how a checkpoint names it."""
         import pyarrow as pa
 
         layout = self.layout()
         length = layout["states"] * layout["words"]
         schema = pa.schema({"states": pa.list_(pa.int64(), length)}, _metadata(layout))
-        token = secrets.token_hex(
-            4
-        )  # no earlier file is ever written over, so it stays valid whatever happens now
+        # A new name each time: earlier files stay valid if this one is cut short.
+        token = secrets.token_hex(4)
         name = f"population-{generation}-{layout['rank']}of{layout['size']}-{token}.arrow"
         with Folder(folder).create(name) as sink, pa.ipc.new_file(sink, schema) as writer:
             for part in self.words.split(PART):
@@ -157,12 +156,12 @@ class LocalStore(nn.Module):
 
     def _fitting(self, kept: PopulationFile) -> Layout:
         """Return the layout of a file, or refuse states of another kind."""
-        layout, own = kept["layout"], self.layout()
+        layout, expected = kept["layout"], self.layout()
         for name in ("rows", "states", "words"):
-            if layout[name] != own[name]:
+            if layout[name] != expected[name]:
                 raise Refusal(
                     f"{kept['file']}: of other data or another model: {layout[name]} {name};"
-                    f" {own[name]} expected"
+                    f" {expected[name]} expected"
                 )
         return layout
 
@@ -178,16 +177,13 @@ class LocalStore(nn.Module):
             rows = _held(kept["layout"]).rows()
             for i in range(reader.num_record_batches):
                 column = reader.get_batch(i).column(0)
-                here, rows = rows[: len(column)], rows[len(column) :]
-                own = self.held.contains(here)
-                held_here = torch.from_numpy(here[own])
-                values = (
-                    column.flatten()
-                    .to_numpy(zero_copy_only=True)
-                    .reshape(-1, *self.words.shape[1:])
-                )
-                self.put(held_here, torch.from_numpy(values[own]))
-                missing[self.held.index(held_here)] = False
+                in_batch, rows = rows[: len(column)], rows[len(column) :]
+                is_held = self.held.contains(in_batch)
+                held_rows = torch.from_numpy(in_batch[is_held])
+                flat = column.flatten().to_numpy(zero_copy_only=True)
+                values = flat.reshape(-1, *self.words.shape[1:])
+                self.put(held_rows, torch.from_numpy(values[is_held]))
+                missing[self.held.index(held_rows)] = False
 
 
 def _held(layout: Layout) -> HeldRows:

@@ -154,10 +154,11 @@ def read_config(place: Place, info: RunInfo) -> Config:
     if not folder.has("config.yaml"):
         raise Refusal(f"{file}: missing; a run folder keeps its configuration there")
     text = folder.read("config.yaml")
+    # Another process may be replacing it.
     known = (
         info.get("config_sha256"),
         info.get("config_sha256_before"),
-    )  # it may be about to be replaced
+    )
     if hashlib.sha256(text).hexdigest() not in known:
         raise Refusal(
             f"{file}: altered since the run began; start a new run from it with 'distvae train"

@@ -50,9 +50,8 @@ def _started(config: dict[str, Any]) -> dict[str, Any]:
     from ray.autoscaler._private.commands import _bootstrap_config
     from ray.autoscaler._private.providers import _get_node_provider
 
-    preparation.time = SimpleNamespace(
-        time=time.time, sleep=lambda seconds: None
-    )  # half a minute for IAM to settle
+    # IAM takes half a minute to settle.
+    preparation.time = SimpleNamespace(time=time.time, sleep=lambda seconds: None)
     ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     for node in config["available_node_types"].values():

@@ -26,9 +26,8 @@ def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
     pixels, values = (drop_at_random(share, seed, what)(picture(3)) for what in WAYS)
     assert pixels.shape == values.shape == (50, 60, 3)
     assert (pixels.all(-1) == pixels.any(-1)).all()
-    assert values.mean() == pytest.approx(
-        share, abs=0.03
-    )  # five deviations of 9000 draws are 0.026 at most
+    # Five deviations of 9000 draws are 0.026 at most.
+    assert values.mean() == pytest.approx(share, abs=0.03)
     assert pixels.mean() == pytest.approx(share, abs=0.05)
     assert values.all(-1).mean() == pytest.approx(share**3, abs=0.05)
 

@@ -179,9 +179,8 @@ def test_rows_sorted_by_class_are_mixed_in_every_file_and_every_batch(tmp_path: 
     batches = order(0, 0, 20_000).reshape(10, 2000)
     for rows in [*files(tmp_path / "out"), *(x[batch] for batch in batches)]:
         counts = np.bincount(rows[:, 0].astype(int), minlength=10)
-        assert np.abs(counts - 200).max() < 5 * np.sqrt(
-            2000 * 0.1 * 0.9
-        )  # standard deviations of chance
+        # In standard deviations of chance.
+        assert np.abs(counts - 200).max() < 5 * np.sqrt(2000 * 0.1 * 0.9)
 
 
 @given(
@@ -570,9 +569,8 @@ def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(
         "--rows-per-file",
         "10000",
     ]
-    heard = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # which a shell's background jobs do not
+    # Background jobs of a shell ignore this signal.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     part = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.partial/*.bucket")):

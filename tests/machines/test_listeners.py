@@ -159,9 +159,8 @@ def test_the_tracking_server_listens_on_loopback_alone(
     package, port = Path(distvae.__file__).parent.parent, free_port()
     monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.chdir(tmp_path)
-    subprocess.run(
-        [*PLAIN, "train", *BARS, "--no-evaluate", "--quiet"], check=True, timeout=300
-    )  # something to look at
+    # A run to look at.
+    subprocess.run([*PLAIN, "train", *BARS, "--no-evaluate", "--quiet"], check=True, timeout=300)
     found = watched([*PLAIN, "ui", "--port", str(port)], f" {port} ")
     assert found
     assert not [listener for listener in found if reachable(listener)]

@@ -38,9 +38,8 @@ def test_what_comes_out_has_the_size_of_what_went_in(
     try:
         features, width = encoder(config, dims, shape)
     except Refusal:
-        assume(
-            min(shape[1:]) >= 2 ** len(channels)
-        )  # only what is too small for so many layers may be refused
+        # Only images too small for so many layers may be refused.
+        assume(min(shape[1:]) >= 2 ** len(channels))
         raise
     made = decoder(config, 6, dims, shape)
     assert features(torch.zeros(2, 5, dims)).shape == (2, 5, width)

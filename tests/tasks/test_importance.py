@@ -134,9 +134,8 @@ def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) 
     for part in (run.model, run.estep):
         assert isinstance(part, torch.nn.Module)
         part.double()
-    x = (
-        torch.rand(9, run.dims).double().numpy()
-    )  # in float32 products of fewer rows round otherwise
+    # In float32, products of fewer rows round differently.
+    x = torch.rand(9, run.dims).double().numpy()
     whole = by_row(run, x, 7)
     monkeypatch.setattr("distvae.tasks.measures.importance.VALUES", 2 * 7 * run.dims)
     torch.testing.assert_close(by_row(run, x, 7), whole)

@@ -55,9 +55,8 @@ def test_pesq_listens_at_its_own_rate_whatever_the_recording_has(spoken: Array, 
 def test_more_utterances_than_pesq_has_room_for_are_scored_in_pieces() -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     random, time = np.random.default_rng(0), np.arange(42 * RATE) / RATE
-    bursts = (random.normal(size=len(time)) * (time % 0.45 < 0.2)).astype(
-        np.float32
-    )  # 93 of them; 51 crash it
+    # 93 of them; 51 crash it.
+    bursts = (random.normal(size=len(time)) * (time % 0.45 < 0.2)).astype(np.float32)
     assert score_recording(bursts, bursts, RATE, ["pesq_wb"]).values["pesq_wb"] == pytest.approx(
         4.644, abs=1e-3
     )

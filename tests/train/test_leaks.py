@@ -64,10 +64,11 @@ def nothing_is_left(out: Path, temporary: Path) -> None:
     while (left := marked(temporary.name)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
+    # Files of Ray's sessions and of torch's compiler.
     others = (
         "ray",
         "torchinductor",
-    )  # what Ray writes about its sessions, and torch about what it compiled
+    )
     assert not [file.name for file in temporary.iterdir() if not file.name.startswith(others)]
     assert [
         file.name

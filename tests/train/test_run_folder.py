@@ -44,9 +44,8 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str
 
 def spoil(run: Path, damage: str) -> str:
     """Damage a run folder in one way, and return the name that the refusal must contain."""
-    named: str = json.loads((run / "best.json").read_text())[
-        "tensors"
-    ]  # beside it may lie what the state before names
+    # Files that the previous state names may lie beside it.
+    named: str = json.loads((run / "best.json").read_text())["tensors"]
     tensors = run / named
     if damage == "tensors":
         content = bytearray(tensors.read_bytes())
@@ -105,9 +104,8 @@ def test_a_resume_with_other_data_is_refused(run: Path) -> None:
 
 def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(run: Path) -> None:
     before = checkpoint.load(run, "last")
-    (run / "last-000000000000.safetensors").write_bytes(
-        b"half"
-    )  # tensors written, manifest not yet replaced
+    # The tensors are written, the manifest is not yet replaced.
+    (run / "last-000000000000.safetensors").write_bytes(b"half")
     after_crash = checkpoint.load(run, "last")
     assert before[1] == after_crash[1]
     assert all(torch.equal(before[0][key], after_crash[0][key]) for key in before[0])

@@ -192,9 +192,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_
         list(fit(config, data, tmp_path / "run", stop=after(12)))
     before = checkpoint.load(tmp_path / "run", "last")
     trainer = build_trainer(config, data)
-    data.splits["train"][:][order(config.train.seed, 1, 100)[35]] = (
-        math.inf
-    )  # in the fourth batch of the second epoch
+    # In the fourth batch of the second epoch.
+    data.splits["train"][:][order(config.train.seed, 1, 100)[35]] = math.inf
     with pytest.raises(Diverged, match="batch 4 of 10 in epoch 2"):
         list(train_in_folder(trainer, config, data, tmp_path / "run", RunOptions(resume=True)))
     assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]

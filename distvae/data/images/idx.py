@@ -76,9 +76,8 @@ def read_idx(path: Path, dims: int) -> Bytes:
     ):
         shape = _shape(path, stream.read(4 + 4 * dims), dims)
         require_memory(path, COPIES * math.prod(shape), f"{' x '.join(map(str, shape))} values")
-        content = stream.read(
-            math.prod(shape) + 1
-        )  # one more than announced, to see whether there are more
+        # Read one byte more than announced, to notice a longer file.
+        content = stream.read(math.prod(shape) + 1)
     if len(content) != math.prod(shape) or 0 in shape:
         found = f"{len(content)} values" if len(content) <= math.prod(shape) else "more values"
         raise Refusal(f"{path}: {found}; {' x '.join(map(str, shape))} announced")

@@ -77,9 +77,8 @@ def _ellipse(x: Floats, y: Floats, radius: Floats) -> Floats:
     function over the length of the gradient.
     """
     value, slope = np.hypot(x, 2 * y) / radius, np.hypot(x, 4 * y) / radius**2
-    return np.where(
-        slope > 0, value * (value - 1) / np.maximum(slope, 1e-9), -radius
-    )  # there is none in the middle
+    # The middle belongs to none of them.
+    return np.where(slope > 0, value * (value - 1) / np.maximum(slope, 1e-9), -radius)
 
 
 def _polygon(corners: int) -> Callable[[Floats, Floats, Floats], Floats]:

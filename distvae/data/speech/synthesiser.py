@@ -145,9 +145,8 @@ def _voiced(tracks: Values, voice: Voice, random: np.random.Generator) -> Values
     pitch = voice.pitch * (1 + 0.2 * wander[:steps]) * np.linspace(1.1, 0.85, steps)
     half = np.pi * np.cumsum(_sampled(pitch)) / RATE
     harmonics = int(RATE / 2 / pitch.max())
-    pulses = (
-        np.sin((2 * harmonics + 1) * half) / np.sin(half) - 1
-    )  # Dirichlet's kernel: every harmonic once
+    # Dirichlet's kernel is the sum of all harmonics.
+    pulses = np.sin((2 * harmonics + 1) * half) / np.sin(half) - 1
     source = lfilter([1.0], [1.0, -0.9], pulses) + voice.breath * random.standard_normal(len(half))
     upper = np.tile(np.multiply((3500.0, 4500.0), voice.tract), (steps, 1))
     widths = np.array([70.0, 100.0, 140.0, 220.0, 280.0])

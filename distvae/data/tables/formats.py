@@ -111,9 +111,8 @@ def _arrow(path: Path) -> tuple[int, int, Blocks]:
     import pyarrow as pa
 
     schema = pa.ipc.open_file(pa.memory_map(str(path))).schema
-    first = pa.ipc.IpcReadOptions(
-        included_fields=[0]
-    )  # no other column is decompressed to count the rows
+    # Counting rows decompresses no other column.
+    first = pa.ipc.IpcReadOptions(included_fields=[0])
     file = pa.ipc.open_file(pa.memory_map(str(path)), options=first)
     rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
     return _columns(path, schema, rows, partial(_cut, path))

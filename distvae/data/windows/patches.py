@@ -169,9 +169,8 @@ class Patches:
 
     def dataset(self, name: str, config: PatchData) -> Dataset:
         """Return the rows as a dataset. The same rows validate and test."""
-        how = {
-            key: value for key, value in asdict(config).items() if key not in WORSENING
-        }  # the rows have it
+        # The rows have it.
+        how = {key: value for key, value in asdict(config).items() if key not in WORSENING}
         facts = json.dumps([how | {"path": ""}, self.grid.shape])
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
         splits = dict.fromkeys(("train", "val", "test"), self.rows)

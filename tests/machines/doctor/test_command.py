@@ -87,9 +87,8 @@ def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_tol
         apart = examine_cluster(machines.address, tmp_path / "runs", str(working_folder / "store"))
     by_subject = {line.what: line for line in together if line.where == "all 2"}
     assert {"programs", "code", "tokens", "clock", "storage"} <= set(by_subject)
-    assert {"memory", "disk"} <= {
-        line.what for line in together
-    }  # what is free changes between two looks
+    # Free memory changes between two looks.
+    assert {"memory", "disk"} <= {line.what for line in together}
     assert (
         by_subject["storage"].state
         == by_subject["clock"].state
