@@ -77,7 +77,7 @@ def _ellipse(x: Floats, y: Floats, radius: Floats) -> Floats:
     function over the length of the gradient.
     """
     value, slope = np.hypot(x, 2 * y) / radius, np.hypot(x, 4 * y) / radius**2
-    # The middle belongs to none of them.
+    # The gradient is zero at the centre.
     return np.where(slope > 0, value * (value - 1) / np.maximum(slope, 1e-9), -radius)
 
 
