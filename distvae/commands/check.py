@@ -10,7 +10,7 @@ def check_run(run: Path, exact: bool, rows: int) -> None:
 
     Run.open(run)
     last = Run.left(run)
-    print(f"{run}: whole")
+    print(f"{run}: complete")
     if exact:
         for name, value in compare_with_exact(last, rows).items():
             print(f"{name:20}{value:12.4f}")

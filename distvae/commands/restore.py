@@ -100,13 +100,14 @@ def find_reference(options: RestoreOptions, undamaged: Signal | None = None) -> 
         return undamaged
     if undamaged is not None:
         raise Refusal(
-            "--clean: the input itself is the reference when it is made worse first; omit --clean"
+            "--clean: with --noise or --drop, the input itself is the reference; omit --clean"
         )
     return signals.read_signal(options.clean)
 
 
 def restore(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
+    from distvae.report.numbers import counted
     from distvae.tasks.restoration import Restoration, RunDestination
     from distvae.train.loop import Diverged, Interrupted
 
@@ -120,7 +121,7 @@ def restore(task: Task) -> None:
         try:
             epochs = config.train.epochs
             duration = format_duration(epochs * restoration.seconds_per_epoch())
-            progress.say(f"{task.name}: {cost}, {epochs} epochs in about {duration}")
+            progress.say(f"{task.name}: {cost}, {counted(epochs, 'epoch')} in about {duration}")
             for stage in restoration.run(stop):
                 if task.reference:
                     stage = replace(stage, close=task.scores(restoration.restored()))
@@ -156,7 +157,7 @@ def claim_outputs(task: Task) -> None:
         check_new_file(options.figure, FIGURES, options.replaces)
         if options.figure.resolve() == task.target.resolve():
             raise Refusal(
-                f"--figure: {options.figure}: the result goes there; another file expected"
+                f"--figure: {options.figure}: this is the file of the result; another one expected"
             )
     check_writable_folder(task.folder)
     if options.resume and not (task.folder / "run.json").is_file():
@@ -201,7 +202,7 @@ def check_fits_in_memory(config: Config, task: Task) -> "Cost":
 def write_result(task: Task, restoration: "Restoration") -> str:
     """Write the result so far, if there is one; return a sentence that says so."""
     if not restoration.has_started:
-        return f"nothing is restored yet, {task.target} is not written"
+        return f"nothing is restored yet; {task.target} was not written"
     restored = restoration.restored()
     result = task.result(restored)
     signal = task.observed.with_values(result)
@@ -209,7 +210,7 @@ def write_result(task: Task, restoration: "Restoration") -> str:
     if task.options.figure is not None:
         draw_comparison(task.options.figure, task, result)
     scores = format_scores(task.scores(restored))
-    text = f"{task.target}: written as it was {restoration.progress}{scores}"
+    text = f"{task.target}: written, restored {restoration.progress}{scores}"
     if clipped := signals.clipped(task.target, signal):
         text += (
             f"; {clipped:,} samples beyond full scale were clipped; a .wav of floats would keep"

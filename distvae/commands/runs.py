@@ -109,7 +109,7 @@ def _print_table(
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for name in ("id", "kind", "name", "of", "begun", "time", "state", *metrics):
+    for name in ("id", "kind", "name", "of", "started", "time", "state", *metrics):
         is_number = name in metrics or name == "time"
         table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
     for record in found:

@@ -20,7 +20,7 @@ def show_run(run: Path) -> None:
 
     info, epochs = read_info(run), read_epochs(run)
     counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
-    print(f"{run}: {info['recipe'] or 'a run'}, commit {info['commit']}, begun {info['begun']}")
+    print(f"{run}: {info['recipe'] or 'a run'}, commit {info['commit']}, started {info['begun']}")
     print(f"data: {info['data']}, {counts} {info['unit']}s")
     changed = _changed_settings(read_config(run, info))
     print(yaml.safe_dump(changed, sort_keys=False).rstrip())

@@ -286,6 +286,6 @@ def finish(
         tracker.model()
         tracker.close()
         if tracker.complete:
-            progress.say(f"recorded; to look at it: {tracker.viewer}")
+            progress.say(f"recorded in MLflow; to view it: {tracker.viewer}")
     if judgement:
         print_judgement(judgement, options.style)

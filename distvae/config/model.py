@@ -166,10 +166,11 @@ class TVAEModel:
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
         if self.linear and (self.activation == "tanh" or {*self.hidden} - {self.latent}):
-            told = f"{self.activation} and model.hidden = {list(self.hidden)}"
+            layers = f"{self.activation} and model.hidden = {list(self.hidden)}"
             wanted = f"relu or leaky_relu, and layers as wide as model.latent = {self.latent}"
             raise Refusal(
-                f"model.linear: {self.linear} with {told} cannot pass states on; {wanted}, expected"
+                f"model.linear: {self.linear} with {layers} cannot pass states on;"
+                f" {wanted}, expected"
             )
         if self.likelihood == "bernoulli" and self.output == "sigmoid":
             raise Refusal(

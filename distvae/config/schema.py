@@ -81,14 +81,14 @@ def read_section(name: str, tree: Mapping[str, object]) -> Any:
     kind = kind_of(name, tree)
     cls = FAMILIES[name][kind]
     hints = field_types(cls)
-    given = {key: value for key, value in tree.items() if key != "kind"}
-    for key in given:
+    fields = {key: value for key, value in tree.items() if key != "kind"}
+    for key in fields:
         if key not in hints:
             raise Refusal(
                 f"{name}.{key}: no such field of {name}.kind '{kind}'; {nearest(key, hints)}"
             )
     return cls(
-        **{key: check_value(f"{name}.{key}", hints[key], value) for key, value in given.items()}
+        **{key: check_value(f"{name}.{key}", hints[key], value) for key, value in fields.items()}
     )
 
 

@@ -50,7 +50,7 @@ class Shard:
     def incarnation(self) -> str:
         """Return the present incarnation, for callers that did not fill the shard."""
         if self.present is None:
-            raise StaleShard(f"shard {self.held.rank} of {self.held.size}: empty; it began anew")
+            raise StaleShard(f"shard {self.held.rank} of {self.held.size}: empty after a restart")
         return self.present
 
     def get(self, rows: Rows, incarnation: str) -> Words:
@@ -93,7 +93,7 @@ class Shard:
         """Return the states, if the caller means the present incarnation."""
         if self.store is None or incarnation != self.incarnation():
             raise StaleShard(
-                f"shard {self.held.rank} of {self.held.size}: began anew; go on from the last"
+                f"shard {self.held.rank} of {self.held.size}: restarted; resume from the last"
                 " checkpoint"
             )
         return self.store

@@ -253,6 +253,6 @@ def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> Non
     cancel_stop(folder, owner)
     raise_worker_error(folder, owner)
     if isinstance(outcome, Exception):
-        raise WorkerLost(f"the workers could not go on: {outcome}") from outcome
+        raise WorkerLost(f"the workers could not continue: {outcome}") from outcome
     if outcome:
         raise Interrupted

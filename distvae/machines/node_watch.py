@@ -50,7 +50,7 @@ class NodeWatch:
             if name not in self.nodes
         ]
         if shortage and shortage != self.shortage:
-            changes.append(f"{shortage}; training goes on when there is room for them")
+            changes.append(f"{shortage}; training continues when they fit")
         self.nodes, self.shortage = nodes, shortage
         return changes
 

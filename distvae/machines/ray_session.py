@@ -103,8 +103,7 @@ def _connect_locally(local: LocalRay) -> None:
         _init(local.address, _temp_dir=str(local.folder))
     except (OSError, RuntimeError) as error:
         raise Refusal(
-            f"Ray: it was started here and does not answer ({_one_line(error)}); another attempt"
-            " expected"
+            f"Ray: it was started here and does not answer ({_one_line(error)}); try again"
         ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = usual

@@ -118,13 +118,13 @@ class Gaussian(Likelihood):
         """Return densities from squared distances, exact even far from zero."""
         if not kernels(x):
             return super().pairs(x, output, place, mask)
-        seen = _seen(x, mask)
+        observed = _observed_mask(x, mask)
         distance = kernels(x).squared_distance(
-            x.numpy(), seen.numpy(), output.detach().numpy(), place.numpy()
+            x.numpy(), observed.numpy(), output.detach().numpy(), place.numpy()
         )
         scale, shift = (
             -0.5 / self.variance,
-            -0.5 * seen.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log(),
+            -0.5 * observed.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log(),
         )
         return torch.addcmul(shift, torch.from_numpy(distance), scale)
 
@@ -140,7 +140,9 @@ class Gaussian(Likelihood):
         """Return the values, with a gradient by compiled loops, which need no densities."""
         if not kernels(x):
             return super().with_gradient(value, x, output, place, weight, mask)
-        return distance_gradient(output, value, x, _seen(x, mask), place, weight / self.variance)
+        return distance_gradient(
+            output, value, x, _observed_mask(x, mask), place, weight / self.variance
+        )
 
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
@@ -155,7 +157,7 @@ class Gaussian(Likelihood):
         self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
 
 
-def _seen(x: Tensor, mask: Tensor | None) -> Tensor:
+def _observed_mask(x: Tensor, mask: Tensor | None) -> Tensor:
     return torch.ones_like(x) if mask is None else mask.to(x.dtype)
 
 

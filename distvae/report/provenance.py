@@ -34,7 +34,7 @@ def provenance(sweep: Sweep) -> Iterator[Block]:
 def _origin(runs: Sequence[RunResults]) -> Iterator[tuple[str, str]]:
     """Yield the program, machine and data of the runs; every variant, if they differ."""
     if not runs:
-        yield "program", "unknown: no trial began to train"
+        yield "program", "unknown: no trial started training"
     yield "commit", _distinct(str(run.info.get("commit") or "not from a checkout") for run in runs)
     yield "versions", _distinct(pairs(run.info["versions"]) for run in runs)
     yield "machine", _distinct(pairs(run.info["machine"]) for run in runs)
@@ -58,7 +58,7 @@ def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
     ended = [trial.datetime_complete for trial in sweep.sampled if trial.datetime_complete]
     if begun and ended:
         first, last = min(begun), max(ended)
-        yield "begun, and ended", f"{first:%Y-%m-%d %H:%M}, {last:%Y-%m-%d %H:%M}"
+        yield "started, ended", f"{first:%Y-%m-%d %H:%M}, {last:%Y-%m-%d %H:%M}"
         yield "total time", f"{format_duration((last - first).total_seconds())}, pauses included"
     seconds = [trial.result.seconds for trial in sweep.trials if trial.result.seconds]
     if seconds:

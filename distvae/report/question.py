@@ -49,7 +49,7 @@ def _answer(sweep: Sweep) -> Iterator[str]:
     """Yield sentences on what the results say, and what they leave open."""
     finished = sweep.finished
     if not sweep.trials:
-        yield "No trial was begun, so there is no answer yet."
+        yield "No trial was started, so there is no answer yet."
     elif not finished:
         yield "No trial finished, so there is no answer: the table says how each ended."
     elif len(finished) == 1:
@@ -61,10 +61,11 @@ def _answer(sweep: Sweep) -> Iterator[str]:
     begun, planned = len(sweep.trials), sweep.facts["trials"]
     if not sweep.concluded:
         yield (
-            f"The sweep was cut off, or is still under way: {begun} of {planned} trials had begun."
+            f"The sweep was interrupted, or is still running: {begun} of {planned} trials had"
+            " started."
         )
     elif begun < planned:
-        yield f"{begun} of {planned} trials were begun."
+        yield f"{begun} of {planned} trials were started."
 
 
 def _best(sweep: Sweep) -> str:

@@ -31,7 +31,7 @@ SWEEP_KEYS = (
     "axes",
 )
 """The keys that sweep.json must hold."""
-CUT_OFF = "cut off, or still under way"
+CUT_OFF = "interrupted, or still running"
 """The cause given for a trial that has neither a result nor an error."""
 
 

@@ -166,7 +166,7 @@ def _provenance(run: RunResults) -> Iterator[Block]:
         seconds = run.epochs[-1]["seconds"]
     yield facts(
         [
-            ("begun", str(info["begun"])),
+            ("started", str(info["begun"])),
             ("training time", format_duration(seconds) if seconds else ""),
             ("seed", str(run.config.train.seed)),
             ("commit", str(info.get("commit") or "not from a checkout")),

@@ -165,10 +165,10 @@ def against(sweep: Sweep, other: Sweep) -> Iterator[Block]:
     best = [plane.unbeaten(each) for each in dots]
     reference = plane.reference([*best[0], *best[1]])
     sides = []
-    for own, rival in ((0, 1), (1, 0)):
-        area = hypervolume(plane.points(best[own]), reference)
-        beaten = plane.count_beaten(best[own], best[rival])
-        sides.append(Side(names[own], dots[own], best[own], area, beaten))
+    for side, rival in ((0, 1), (1, 0)):
+        area = hypervolume(plane.points(best[side]), reference)
+        beaten = plane.count_beaten(best[side], best[rival])
+        sides.append(Side(names[side], dots[side], best[side], area, beaten))
     notes = []
     for axis in (0, 1):
         known = plane.has_range(axis)

@@ -101,9 +101,8 @@ def describe_plan(table: Table) -> Iterator[str]:
     yield f"{table.name}: {table.about}"
     yield f"published: {table.source}"
     yield (
-        f"scale {table.scale}: {models}{seeds}{baselines}; only quoted: {len(table.quoted)};"
-        f" about {format_duration(table.cost())} of one core, by epochs measured on one of 2 to"
-        " 3 GHz"
+        f"scale {table.scale}: {models}{seeds}{baselines}; {len(table.quoted)} only quoted;"
+        f" about {format_duration(table.cost())} on one core of 2 to 3 GHz"
     )
 
 

@@ -197,7 +197,8 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
     windows = restored_windows(config)
     if windows is None:
         raise Refusal(
-            "the recipe is none for restoration; data.kind 'patches' and a Gaussian 'tvae' expected"
+            "the recipe is not one for restoration; data.kind 'patches' and a Gaussian 'tvae'"
+            " expected"
         )
     if np.isinf(array).any():
         raise Refusal(f"{name}: holds infinite values; finite ones expected")

@@ -127,14 +127,14 @@ def _download(record: Record, store: Store, text: str) -> Path:
     message = f"{text}: its folder {record.folder} {problem}"
     if record.kind == "sweep":
         raise Refusal(
-            f"{message}, and of a sweep MLflow keeps results and the report alone; the folder"
+            f"{message}, and MLflow keeps only the results and the report of a sweep; the folder"
             " itself expected"
         )
     try:
         folder = download_run(record.id, store)
     except Refusal as refusal:
         raise Refusal(f"{message}, and {refusal}") from refusal
-    print(f"{message}; what MLflow has of it is in {folder}", file=sys.stderr)
+    print(f"{message}; a copy from MLflow is in {folder}", file=sys.stderr)
     return folder
 
 

@@ -35,8 +35,8 @@ class Adam:
         Parameters that do not learn yet stand still.
         """
         learning = [
-            (p, own)
-            for p, own in zip(self.parameters, self.moments, strict=True)
+            (p, moments)
+            for p, moments in zip(self.parameters, self.moments, strict=True)
             if p.requires_grad
         ]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p, _ in learning]
@@ -44,13 +44,13 @@ class Adam:
         if self.clip is not None:
             share = self.clip / (nn.utils.get_total_norm(gradients) + TINY)
             torch._foreach_mul_(gradients, share.clamp(max=1.0))
-        steps = [own["step"] for _, own in learning]
+        steps = [moments["step"] for _, moments in learning]
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             [p for p, _ in learning],
             gradients,
-            [own["exp_avg"] for _, own in learning],
-            [own["exp_avg_sq"] for _, own in learning],
+            [moments["exp_avg"] for _, moments in learning],
+            [moments["exp_avg_sq"] for _, moments in learning],
             [],
             steps,
             lr=self.rate,
@@ -70,7 +70,7 @@ class Adam:
 
 def _none(parameter: nn.Parameter) -> dict[str, Tensor]:
     """Return the moments before the first step, by the names that torch gives them."""
-    means = {
+    averages = {
         name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")
     }
-    return {"step": torch.zeros((), device=parameter.device)} | means
+    return {"step": torch.zeros((), device=parameter.device)} | averages

@@ -37,7 +37,7 @@ def choose_device(
     if index >= visible:
         raise Refusal(
             f"train.device: Ray assigned this process GPU {index}, but torch finds {visible} here; "
-            "as many as 'ray start --num-gpus' was told expected, or train.device=cpu"
+            "as many as given to 'ray start --num-gpus' expected, or train.device=cpu"
         )
     return torch.device("cuda", index)
 

@@ -42,15 +42,17 @@ class Epoch:
 
     def metrics(self) -> dict[str, float]:
         """Return the figures to log: those that the model has."""
-        told = {
+        figures = {
             k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")
         }
-        return {k: v for k, v in (told | dict(self.details)).items() if not math.isnan(v)}
+        return {k: v for k, v in (figures | dict(self.details)).items() if not math.isnan(v)}
 
     @classmethod
     def read(cls, record: Mapping[str, float], epochs: int) -> "Epoch":
         """Return an epoch from its record, which does not hold whether it was the best."""
-        own = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
-        told = {name: record.get(name, math.nan) for name in own}
-        details = {name: value for name, value in record.items() if name not in own | {"epoch"}}
-        return cls(epoch=int(record["epoch"]), epochs=epochs, best=False, details=details, **told)
+        names = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
+        figures = {name: record.get(name, math.nan) for name in names}
+        details = {name: value for name, value in record.items() if name not in names | {"epoch"}}
+        return cls(
+            epoch=int(record["epoch"]), epochs=epochs, best=False, details=details, **figures
+        )

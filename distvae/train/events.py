@@ -53,7 +53,9 @@ def describe_event(event: Event, start: int) -> str:
     workers = _count(event["workers"], "worker")
     epoch = f"from epoch {event['epoch']:.0f}"
     return (
-        f"{workers}, {epoch}" if start == 1 else f"workers lost or changed; {workers} go on {epoch}"
+        f"{workers}, {epoch}"
+        if start == 1
+        else f"workers lost or changed; training continues with {workers} {epoch}"
     )
 
 

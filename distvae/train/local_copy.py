@@ -57,7 +57,7 @@ def _check_storage(folder: Folder) -> None:
             f"--storage: {folder}: {reason}; a place that can be written expected"
         ) from error
     if returned != content:
-        raise Refusal(f"--storage: {folder}: gives back other bytes than were written")
+        raise Refusal(f"--storage: {folder}: returns other bytes than were written")
 
 
 def update_local_copy(folder: Folder, local_path: Path) -> None:

@@ -221,11 +221,11 @@ class Trainer:
             q = self.estep.infer(self.model, batch, 0)
             add(total, assess(self.model, q, batch, noise))
         total = self._together(total)
-        means = {}
+        averages = {}
         for name, value in total.items():
             count = total["sparse_rows"] if name == "hoyer" else len(self.val)
-            means[name] = float(value / count)
-        return means
+            averages[name] = float(value / count)
+        return averages
 
     def _record(self, start: float, rows: int) -> Epoch:
         """Finish an epoch: update in closed form, validate, and return its record."""

@@ -149,7 +149,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         received.append(number)
-        _write_to_terminal("\nstopping after this batch; once more to quit at once\n")
+        _write_to_terminal("\nstopping after this batch; Ctrl-C again quits at once\n")
 
     numbers = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

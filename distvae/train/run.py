@@ -51,7 +51,7 @@ class Run:
         folder = Folder(path)
         if which == "last" and folder.has("best.json") and not folder.has("last.json"):
             raise Refusal(
-                f"{path}: has its best weights alone, as runs fetched from MLflow do: the last"
+                f"{path}: has only its best weights, as runs fetched from MLflow do: the last"
                 " state of training and the populations kept for its data (last.json) are not"
                 " logged; the folder it was trained in expected"
             )
@@ -161,8 +161,8 @@ def read_config(place: Place, info: RunInfo) -> Config:
     )
     if hashlib.sha256(text).hexdigest() not in known:
         raise Refusal(
-            f"{file}: altered since the run began; start a new run from it with 'distvae train"
-            f" {file}'"
+            f"{file}: altered since the run was started; begin a new run from it with 'distvae"
+            f" train {file}'"
         )
     tree = parse_yaml(text, file)
     if not isinstance(tree, dict):

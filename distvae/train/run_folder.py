@@ -115,8 +115,7 @@ def check_ownership(folder: Folder, owner: str) -> None:
     """
     if not is_owner(folder, owner):
         raise TakenOver(
-            f"{folder}: another training goes on with this run, or it was deleted; this one ends"
-            " here"
+            f"{folder}: another process trains this run, or the run was deleted; this process ends"
         )
 
 
@@ -136,17 +135,17 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
         old, new = before.get(name), now.get(name)
         if old == new or name in free:
             continue
-        reason = ", whose rate is made for so many" if name == "train.epochs" else ""
+        reason = ", on which its cosine schedule depends" if name == "train.epochs" else ""
         # a word can be repeated in the hint as it is
-        hint = f", with {name}={old}" if isinstance(old, str) and old.isidentifier() else ""
+        hint = f": {name}={old}" if isinstance(old, str) and old.isidentifier() else ""
         raise Refusal(
-            f"{name}: {new!r}, but {old!r} in the run in {folder}{reason}; --resume goes on"
-            f" unchanged{hint}"
+            f"{name}: {new!r}, but the run in {folder} has {old!r}{reason}; --resume needs the same"
+            f" value{hint}"
         )
     if info["data_digest"] != dataset.digest:
         raise Refusal(
-            f"{folder}: trained on other data ({info['data']}); --resume wants the data it began"
-            " with"
+            f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"
+            " started on"
         )
 
 

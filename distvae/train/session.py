@@ -124,7 +124,7 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         if (epoch := checkpoint.previous_epoch(folder)) is None:
             raise
         raise Refusal(
-            f"{error}; --previous goes on from the checkpoint before it, of epoch {epoch}"
+            f"{error}; --previous resumes from the checkpoint before it, of epoch {epoch}"
         ) from error
 
 

@@ -223,8 +223,8 @@ def _connect() -> None:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise Refusal(
-            f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, one process"
-            " none"
+            f"WORLD_SIZE: set, but not {', '.join(missing)}; torchrun sets them all, and one"
+            " process needs none"
         )
     with _rendezvous() as arguments:
         dist.init_process_group("gloo", **arguments)

@@ -78,14 +78,14 @@ class SweepDisplay:
     def trial_recovered(self, number: int) -> None:
         """Say that the process of a trial died, and that another continues from its checkpoint."""
         epoch = self.results[number].epoch
-        self._say_of_trial(number, f": its process died at epoch {epoch}; it goes on in another")
+        self._say_of_trial(number, f": its process died at epoch {epoch}; another continues it")
 
     def ended_before(self, results: Iterable[Result]) -> None:
         """Take in trials that ended before the sweep was interrupted."""
         for result in results:
             self.results[result.number] = result
         if self.results:
-            self._say(f"ended before: {len(self.results)} of them")
+            self._say(f"{len(self.results)} ended earlier")
 
     def trial_halted(self, number: int) -> None:
         """Show a trial that the scheduler stopped early."""
@@ -119,7 +119,7 @@ class SweepDisplay:
         count = len(self.results)
         self._say(
             f"the first {count} trials failed, and the other {self.space.trials - count} were not"
-            " begun"
+            " started"
         )
 
     def table(self) -> "Table":

@@ -39,7 +39,7 @@ def locked_folder(out: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise Refusal(
-            f"{out}: another sweep is under way in it; another folder, or its end, expected"
+            f"{out}: another sweep is running in it; wait for its end, or name another folder"
         ) from error
     except OSError:  # a file system without locks
         pass
@@ -81,8 +81,8 @@ def refuse_folder(
         return
     if has_content(out) or (out.exists() and not out.is_dir()):
         raise Refusal(
-            f"{out}: exists; --resume goes on with a sweep, --force replaces it; or another name"
-            " expected"
+            f"{out}: exists; --resume continues a sweep, --force replaces it; or name another"
+            " folder"
         )
 
 

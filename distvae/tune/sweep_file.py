@@ -97,7 +97,7 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
     for name in rows:
         if name not in after.get("rows", {}):
             raise Refusal(
-                f"{out}: has a row {name}, which is not asked for or lacks its data; --resume wants"
+                f"{out}: has a row {name}, which is not asked for or lacks its data; --resume needs"
                 " it too"
             )
     then = _facts_to_keep(before, rows)
@@ -106,7 +106,7 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
         if name not in MAY_GROW and then.get(name) != now.get(name):
             raise Refusal(
                 f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume"
-                " goes on unchanged"
+                " needs the same"
             )
 
 

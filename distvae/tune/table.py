@@ -14,7 +14,7 @@ SPARSITY_COLUMNS = ("effective_atoms", "live_atoms")
 """Figures that are shown even if trials are not ranked by them."""
 WIDTH = 200
 """Characters of the ranking, so that no figure is cut off; a narrow terminal wraps it."""
-STOPPED = "stopped; the same command with --resume goes on"
+STOPPED = "stopped; the same command with --resume continues"
 TEXT_COLUMNS = ("what varies", "state", "")
 
 

@@ -223,15 +223,15 @@ def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the means of the figures that all seeds have, with their standard deviations."""
     if len(found) == 1:
         return dict(found[0])
-    means: dict[str, float] = {}
+    averages: dict[str, float] = {}
     spread: dict[str, float] = {}
     for name in found[0]:
         if all(name in figures for figures in found):
             values = [figures[name] for figures in found]
-            means[name] = statistics.fmean(values)
+            averages[name] = statistics.fmean(values)
             if not name.endswith("_std"):
                 spread[f"{name}_spread"] = statistics.stdev(values)
-    return means | spread
+    return averages | spread
 
 
 def _best_epoch(epochs: Iterable[Mapping[str, float]]) -> dict[str, float]:

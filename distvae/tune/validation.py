@@ -161,7 +161,7 @@ def _check_key(space: Space, axis: Axis, values: Mapping[str, Plain]) -> None:
     """Refuse a field that the family of the trial does not have."""
     if axis.key in SET_BY_SWEEP:
         raise Refusal(
-            f"{axis.path}: trials share the processors, so none varies this; {axis.key} set for all"
+            f"{axis.path}: trials share the processors, so it cannot vary; {axis.key} under 'fixed'"
             " expected"
         )
     section, _, name = axis.key.partition(".")
@@ -239,7 +239,7 @@ def _check_clean_reference(space: Space, name: str) -> None:
         if corrupted_windows(space.config(values)) is None:
             where = _describe({key: value for key, value in values.items() if key in space.varied})
             raise Refusal(
-                f"metrics.{name}: compares with what was clean before it was made worse (not so for"
-                f" {where}); data.kind patches with data.noise or data.drop above 0 and a Gaussian"
-                " tvae expected"
+                f"metrics.{name}: compares with the clean original of damaged data, which"
+                f" is missing for {where}; data.kind patches with data.noise or data.drop above 0"
+                " and a Gaussian tvae expected"
             )

@@ -35,10 +35,10 @@ def test_a_kept_benchmark_is_a_row_of_the_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps.bench_steps("speech-vae", 10, 1, Output(True, tmp_path))
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     kept = json.loads((tmp_path / "bench" / "speech-vae.json").read_text())
-    assert kept["figures"]["step_us"] == told["step_us"] > 0
-    assert kept["figures"]["ratio"] == pytest.approx(told["step_us"] / told["products_us"])
+    assert kept["figures"]["step_us"] == printed["step_us"] > 0
+    assert kept["figures"]["ratio"] == pytest.approx(printed["step_us"] / printed["products_us"])
 
 
 def dense_step(case: tvae.Case) -> None:
@@ -73,13 +73,17 @@ def test_a_benchmark_of_tvae_tells_its_parts(
 ) -> None:
     tvae.bench_tvae(None, 1024, 1, 1, Output(True, tmp_path))
     for line in capsys.readouterr().out.splitlines():
-        told = json.loads(line)
-        kept = json.loads((tmp_path / "bench" / f"tvae-{told['case']}.json").read_text())["figures"]
+        printed = json.loads(line)
+        kept = json.loads((tmp_path / "bench" / f"tvae-{printed['case']}.json").read_text())[
+            "figures"
+        ]
         assert (
-            kept["epoch_s"] == told["epoch_s"] == pytest.approx(told["estep_s"] + told["mstep_s"])
+            kept["epoch_s"]
+            == printed["epoch_s"]
+            == pytest.approx(printed["estep_s"] + printed["mstep_s"])
         )
-        assert told["ratio"] == pytest.approx(told["epoch_s"] / told["dense_s"])
-        assert 0 < told["distinct"] <= 1
+        assert printed["ratio"] == pytest.approx(printed["epoch_s"] / printed["dense_s"])
+        assert 0 < printed["distinct"] <= 1
 
 
 @pytest.mark.long
@@ -102,9 +106,9 @@ def test_a_benchmark_of_shards_tells_what_they_hold_and_leaves_nothing(
 ) -> None:
     (tmp_path / "storage").mkdir()
     store.bench_store(4096, 2, 10, tmp_path / "storage", Output(True, tmp_path))
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     kept = json.loads((tmp_path / "bench" / "store-4096.json").read_text())["figures"]
-    assert kept["held_gb"] * 1e9 == 4096 * 64 * 64 == pytest.approx(2e9 * told["own_gb"])
+    assert kept["held_gb"] * 1e9 == 4096 * 64 * 64 == pytest.approx(2e9 * printed["own_gb"])
     assert kept["saved_gb"] > kept["held_gb"]
     assert not list((tmp_path / "storage").iterdir())
 
@@ -148,14 +152,14 @@ def test_a_benchmark_of_a_device_tells_an_epoch_and_its_products(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpu.bench_gpu(["sdm-1024"], gpu.GpuSettings("cpu", 1024, 1), Output(True, tmp_path))
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     kept = json.loads((tmp_path / "bench" / "gpu-sdm-1024-on-cpu.json").read_text())
     assert (
         kept["figures"]["epoch_s"]
-        == told["epoch_s"]
-        == pytest.approx(told["ratio"] * told["products_s"])
+        == printed["epoch_s"]
+        == pytest.approx(printed["ratio"] * printed["products_s"])
     )
-    assert kept["config"]["device"] == told["device"] == "cpu"
+    assert kept["config"]["device"] == printed["device"] == "cpu"
     gpu.bench_gpu(["sdm-1024"], gpu.GpuSettings("cpu", 1024, 1), Output())
     heading, row = capsys.readouterr().out.splitlines()[1:]
     assert len(heading) == len(row)
@@ -163,15 +167,15 @@ def test_a_benchmark_of_a_device_tells_an_epoch_and_its_products(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [(["gpu", "none"], "'none'; big, s64, vsc-32"), (["gpu", "--device", "tpu"], "--device")],
 )
 def test_a_benchmark_of_what_there_is_not_is_refused(
-    call: Called, words: list[str], told: str
+    call: Called, words: list[str], message: str
 ) -> None:
     code, _, err = call("bench", *words)
     assert code == 2
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.slow

@@ -24,12 +24,12 @@ def test_an_account_is_prepared_and_machines_start(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["machines"] == {
+    cloud_state = json.loads(done.stdout.splitlines()[-1])
+    assert cloud_state["machines"] == {
         "head": ["m7i.xlarge", "on demand", "distvae"],
         "cpu": ["c7i.8xlarge", "spot", "distvae"],
         "gpu": ["g6.2xlarge", "spot", "distvae"],
     }
-    assert told["open"] == [22]
-    assert told["resources"] == {"head": [0, 0], "cpu": [16, 0], "gpu": [8, 1]}
-    assert told["keys"] == ["ray-autoscaler_eu-central-1.pem"]
+    assert cloud_state["open"] == [22]
+    assert cloud_state["resources"] == {"head": [0, 0], "cpu": [16, 0], "gpu": [8, 1]}
+    assert cloud_state["keys"] == ["ray-autoscaler_eu-central-1.pem"]

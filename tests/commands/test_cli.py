@@ -151,7 +151,7 @@ def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "plain.wav", np.zeros(400), 16000)
     (tmp_path / "plain.wav").rename(tmp_path / f"{stem}.wav")
     for suffix, expected in (("png", 0), ("wav", 2)):
-        process = begin("data", "check", f"{stem}.{suffix}")
+        process = start_process("data", "check", f"{stem}.{suffix}")
         out, err = process.communicate()
         assert process.returncode == expected
         assert rf"caf\udce9.{suffix}: " in out + err
@@ -183,9 +183,9 @@ def test_training_shows_json_to_programs_and_nothing_when_quiet(
 
 
 def test_a_training_that_has_nothing_to_go_on_from_says_so(call: Called) -> None:
-    told = [call("train", "speech-vae", "--resume", *SMALL, *LIGHT) for _ in range(2)]
+    outcomes = [call("train", "speech-vae", "--resume", *SMALL, *LIGHT) for _ in range(2)]
     assert [
-        (code, "contains no run to resume; starting a new one" in err) for code, _, err in told
+        (code, "contains no run to resume; starting a new one" in err) for code, _, err in outcomes
     ] == [
         (0, True),
         (0, False),
@@ -296,7 +296,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_done(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "run", "speech"}
 
 
-def begin(*words: str) -> "subprocess.Popen[str]":
+def start_process(*words: str) -> "subprocess.Popen[str]":
     """Start a command in a new process that a hang-up signal ends, unlike these tests."""
     heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
     command = [sys.executable, "-c", f"{heard}\nfrom distvae.cli import main; main()", *words]
@@ -308,7 +308,7 @@ def begin(*words: str) -> "subprocess.Popen[str]":
 
 def completed(*words: str) -> int:
     """Run a command in a new process and return its exit code."""
-    process = begin(*words)
+    process = start_process(*words)
     process.communicate()
     return process.returncode
 
@@ -326,7 +326,7 @@ def wait_for_epochs(file: Path, count: int) -> None:
 def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: signal.Signals) -> None:
     words = [*SMALL, "train.epochs=20", *LIGHT]
     assert completed("train", "speech-sdm", "--out", "whole", "--quiet", *words) == 0
-    part = begin("train", "speech-sdm", "--out", "part", *words)
+    part = start_process("train", "speech-sdm", "--out", "part", *words)
     wait_for_epochs(tmp_path / "part" / "epochs.jsonl", 3)
     part.send_signal(number)
     _, err = part.communicate()
@@ -346,7 +346,7 @@ ENDS: dict[str, tuple[BaseException, str | None]] = {
     "a storage out of reach": (OSError("timeout"), "FAILED"),
     "what nobody foresaw": (RuntimeError("a bug"), "FAILED"),
     "a signal": (Interrupted(), "KILLED"),
-    "another training": (TakenOver("another training goes on with this run"), None),
+    "another training": (TakenOver("another process trains this run"), None),
 }
 
 
@@ -357,12 +357,12 @@ def test_whatever_ends_a_training_that_was_recorded_closes_its_record(
 ) -> None:
     error, status = ENDS[name]
 
-    def told() -> Iterator[Epoch | str]:
+    def news() -> Iterator[Epoch | str]:
         yield from [RECORD] * epochs
         raise error
 
     with pytest.raises(type(error)):
-        follow(told(), Tracker(None, "here", "one", tmp_path, {}, {}), Progress("quiet", "row"))
+        follow(news(), Tracker(None, "here", "one", tmp_path, {}, {}), Progress("quiet", "row"))
     kept = Journal(tmp_path).pending()
     if name == "a full disk" and not epochs:
         assert kept == [], "the record of an earlier run in the folder is none of this one's"

@@ -56,7 +56,7 @@ def test_a_picture_is_denoised_and_what_happens_is_told(call: Called) -> None:
     assert code == 0
     assert "grey.png: 357 windows of 16 values, 0.1 MB, 2 epochs in about " in err
     assert err.count("nats/window") == 2
-    assert "out.png: written as it was after epoch 2" in err
+    assert "out.png: written, restored after epoch 2" in err
     assert "PSNR" not in err
     assert signals.read_signal(Path("out.png")).values.shape == (20, 24, 1)
 
@@ -182,7 +182,7 @@ REFUSED = {
     "denoise grey.png colour.png": "--force",
     "denoise grey.png out.png --figure out.txt": "'.txt'",
     "denoise grey.png out.png --figure out.png": (
-        "--figure: out.png: the result goes there; another file expected"
+        "--figure: out.png: this is the file of the result; another one expected"
     ),
     "denoise grey.png out.png --run grey.png/run": "grey.png/run: cannot write into ",
     "denoise grey.png out.png --run grey.png": (
@@ -251,7 +251,7 @@ def test_an_interrupted_restoration_is_written_and_resumed() -> None:
         os.kill(running.pid, signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
-    assert re.search(rb"written as it was (after|in) epoch \d", err)
+    assert re.search(rb"written, restored (after|in) epoch \d", err)
     first = Path("out.png").read_bytes()
     again = subprocess.run(command, capture_output=True, check=False)
     assert again.returncode == 2
@@ -270,10 +270,10 @@ def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: P
     task = Task(Path("grey.png"), Path("out.png"), "", given, None, RestoreOptions(), overrides)
     asked = iter([False, False, True])
     restoration = Restoration(task.config, given.values, task.name, RunDestination(task.folder))
-    assert write_result(task, restoration) == "nothing is restored yet, out.png is not written"
+    assert write_result(task, restoration) == "nothing is restored yet; out.png was not written"
     with pytest.raises(Interrupted):
         list(restoration.run(lambda: next(asked)))
-    assert "out.png: written as it was in epoch 1" in write_result(task, restoration)
+    assert "out.png: written, restored in epoch 1" in write_result(task, restoration)
     assert signals.read_signal(Path("out.png")).values.shape == given.values.shape
     again = Restoration(
         task.config, given.values, task.name, RunDestination(task.folder, resume=True)

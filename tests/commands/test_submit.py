@@ -88,10 +88,10 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
             [*start, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
 
-    told = run("--help")
-    assert told.returncode == 0
-    assert "--workers" in told.stdout
-    assert "Traceback" not in told.stderr
+    help_run = run("--help")
+    assert help_run.returncode == 0
+    assert "--workers" in help_run.stdout
+    assert "Traceback" not in help_run.stderr
     absent = run("tune_spaces/mine.yaml")
     assert absent.returncode == 2
     assert "tune_spaces/mine.yaml: not on the head" in absent.stderr

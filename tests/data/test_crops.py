@@ -174,7 +174,7 @@ def test_a_run_from_before_contrasts_goes_on_as_it_began(tmp_path: Path) -> None
     run.write("config.yaml", text)
     update_info(run, config_sha256=hashlib.sha256(text).hexdigest())
     before = (
-        "data.contrast: 'own', but 'common' in the run in .*run; --resume goes on unchanged, with"
+        "data.contrast: 'own', but the run in .*run has 'common'; --resume needs the same value:"
         " data.contrast=common"
     )
     with pytest.raises(Refusal, match=f"^{before}$"):

@@ -449,9 +449,9 @@ def test_recordings_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path:
         soundfile.write(
             root / speaker / "2.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000
         )
-    told = "left out, of kinds that are not read here: 3 .m4a"
-    assert open_dataset(SpeechData(path=str(root)), quiet=True).name == f"speech: {told}"
-    assert survey(str(root)).wrong == (told,)
+    note = "left out, of kinds that are not read here: 3 .m4a"
+    assert open_dataset(SpeechData(path=str(root)), quiet=True).name == f"speech: {note}"
+    assert survey(str(root)).wrong == (note,)
 
 
 def test_pictures_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path: Path) -> None:

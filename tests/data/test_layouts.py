@@ -175,9 +175,9 @@ def test_missing_speakers_are_counted_and_named_where_the_table_is_there(
     for file in TIMIT:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(root / file, np.full(1600, 0.1), 16000, format="NIST")
-    code, told = checked(root)
-    assert (code, told["layout"]) == (1, "TIMIT")
-    assert told["wrong"] == ["test: 3 speakers; 168 expected", "train: 8 speakers; 462 expected"]
+    code, facts = checked(root)
+    assert (code, facts["layout"]) == (1, "TIMIT")
+    assert facts["wrong"] == ["test: 3 speakers; 168 expected", "train: 8 speakers; 462 expected"]
     header = ";comment\n;ID  Sex DR Use  RecDate   BirthDate  Ht    Race Edu  Comments\n"
     rows = [f"{file.split('/')[2][1:]}  {file.split('/')[2][0]}  1  {file[:2]}" for file in TIMIT]
     used = [
@@ -243,9 +243,9 @@ def test_another_rate_stray_files_and_missing_lists_are_told(root: Path, write: 
     for file in COMMANDS[:12]:
         write(file, np.full(800, 0.1), rate=8000 if SPEAKERS[0] in file else 16000)
     write("zero/what.wav", np.full(800, 0.1))
-    code, told = checked(root)
-    assert (code, told["layout"]) == (1, "Speech Commands")
-    assert told["wrong"] == [
+    code, facts = checked(root)
+    assert (code, facts["layout"]) == (1, "Speech Commands")
+    assert facts["wrong"] == [
         "1 files lie where Speech Commands has no recording: zero/what.wav",
         "2 recordings at 8,000 Hz; 16,000 expected",
         (
@@ -259,10 +259,10 @@ def test_the_ten_digits_are_sc09(root: Path, write: Write) -> None:
     for file in COMMANDS:
         write(file, np.full(160, 0.1))
     lists(root)
-    code, told = checked(root)
-    assert (code, told["wrong"]) == (0, [])
-    assert told["layout"] == "SC09, the digits of Speech Commands"
-    assert told["splits"]["val"]["speakers"] == told["splits"]["test"]["speakers"] == 1
+    code, facts = checked(root)
+    assert (code, facts["wrong"]) == (0, [])
+    assert facts["layout"] == "SC09, the digits of Speech Commands"
+    assert facts["splits"]["val"]["speakers"] == facts["splits"]["test"]["speakers"] == 1
 
 
 @pytest.mark.parametrize(
@@ -304,9 +304,9 @@ def test_sounds_of_timit_are_read_from_their_sphere_files(root: Path) -> None:
 def test_the_speech_at_hand_is_as_its_table_says(real_data: Path) -> None:
     if not (real_data / "speech").is_dir():
         pytest.skip("no speech folder in the data")
-    code, told = checked(real_data / "speech")
-    assert (code, told["layout"]) == (0, "a tree of recordings")
-    assert {split: amount["speakers"] for split, amount in told["splits"].items()} == {
+    code, facts = checked(real_data / "speech")
+    assert (code, facts["layout"]) == (0, "a tree of recordings")
+    assert {split: amount["speakers"] for split, amount in facts["splits"].items()} == {
         "train": 160,
         "val": 20,
         "test": 26,

@@ -122,13 +122,13 @@ def test_the_seed_decides_which_there_are_and_the_digest_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"rows": 46081}, r"data\.rows: 46081 is out of range"),
         ({"size": 8}, r"data\.size"),
         ({"val": 0.5, "test": 0.5}, r"data\.val \+ data\.test"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(Refusal, match=told):
+def test_what_cannot_be_drawn_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refusal, match=message):
         opened(**fields)

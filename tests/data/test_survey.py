@@ -71,9 +71,9 @@ def test_recordings_are_counted_and_timed(root: Path, write: Write) -> None:
         "hours": pytest.approx(3 / 3600),
     }
     assert found["facts"] == {"speakers": 3, "rates": {"8000": 4}}
-    told = CliRunner().invoke(app, ["data", "check", str(root)]).stdout
-    assert "rates:          8000 (4)" in told
-    assert f"next:           distvae train speech-sdm --data {root}" in told
+    output = CliRunner().invoke(app, ["data", "check", str(root)]).stdout
+    assert "rates:          8000 (4)" in output
+    assert f"next:           distvae train speech-sdm --data {root}" in output
 
 
 def test_a_speaker_in_two_splits_is_wrong(root: Path, write: Write) -> None:
@@ -99,8 +99,8 @@ def test_a_recording_that_is_cut_short_is_named(root: Path, write: Write) -> Non
 
 def test_what_to_do_next_with_the_built_in_data_is_a_command(tmp_path: Path) -> None:
     for name in ("built-in picture", "built-in sound"):
-        told = CliRunner().invoke(app, ["data", "check", name]).stdout
-        command = shlex.split(told.rpartition("next:")[2].strip())
+        output = CliRunner().invoke(app, ["data", "check", name]).stdout
+        command = shlex.split(output.rpartition("next:")[2].strip())
         brief = [
             "train.epochs=1",
             "data.stride=8",

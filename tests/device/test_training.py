@@ -43,13 +43,13 @@ def trained(
     """Train into a folder; the last state and the figures of all epochs."""
     data = dataset(name, missing)
     records = list(fit(config_of(name, device, **sections), data, folder, resume=True))
-    told = {
+    bounds = {
         f"epoch {record.epoch} {figure}": torch.tensor(value)
         for record in records
         for figure, value in record.metrics().items()
         if "second" not in figure
     }
-    return told | checkpoint.load(folder, "last")[0]
+    return bounds | checkpoint.load(folder, "last")[0]
 
 
 def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -99,7 +99,7 @@ def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(
     for visit in range(3):
         words, noise = estep.store.get(batch.row), dense.noise(batch, visit)
         new, _ = estep.candidates(model, batch, words, model.score(batch, words), noise)
-        told = estep.search_block(model, batch, noise)
+        telemetry = estep.search_block(model, batch, noise)
         both = unpack(torch.cat([words, new], 1), 70)
         value = dense.log_joint(model, batch, both.double())
         kept = unpack(estep.store.get(batch.row), 70)
@@ -111,7 +111,7 @@ def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(
             least, rest = min(known[state] for state in chosen), known.keys() - chosen
             assert all(known[state] <= least + 1e-4 for state in rest)
             replaced += len(chosen - {tuple(state) for state in states[:KEPT]})
-        assert told["substitutions"] == replaced
+        assert telemetry["substitutions"] == replaced
 
 
 @searches
@@ -156,7 +156,7 @@ def test_new_data_find_states_that_grow_better_and_training_data_keep_theirs(
     assert torch.equal(pack(estep.infer(model, batch, 0).states), kept)
 
 
-def told(record: Epoch) -> dict[str, float]:
+def reproducible_metrics(record: Epoch) -> dict[str, float]:
     """What a record says apart from how long it took."""
     return {k: v for k, v in record.metrics().items() if "second" not in k}
 
@@ -172,11 +172,14 @@ def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
     )
     config = tiny.config(model={"kind": "tvae"}, estep=estep | fields, train={"epochs": 3})
     data, calls = tiny.dataset(), iter(range(1000))
-    whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
+    whole = [reproducible_metrics(record) for record in fit(config, data, tmp_path / "whole")]
     with pytest.raises(Interrupted):
         list(fit(config, data, tmp_path / "parts", stop=lambda: next(calls) >= visits))
     assert checkpoint.load(tmp_path / "parts", "last")[1]["position"]["batch"] == visits % 4 != 0
-    rest = [told(record) for record in fit(config, data, tmp_path / "parts", resume=True)]
+    rest = [
+        reproducible_metrics(record)
+        for record in fit(config, data, tmp_path / "parts", resume=True)
+    ]
     assert rest == whole[-len(rest) :]
     (one, one_facts), (other, other_facts) = (
         checkpoint.load(tmp_path / run, "last") for run in ("whole", "parts")

@@ -120,7 +120,7 @@ def put(
 
 
 @pytest.fixture
-def shared(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+def bucket_folder(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     """Return a folder of the bucket, by a URI without a password, with a cache of its own."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -129,11 +129,11 @@ def shared(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folde
 
 
 def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(
-    shared: Folder, tmp_path: Path
+    bucket_folder: Folder, tmp_path: Path
 ) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)
-    put(shared, "house.png", picture, tmp_path)
-    uri = shared.address.replace(tmp_path.name, f"{tmp_path.name}/house.png")
+    put(bucket_folder, "house.png", picture, tmp_path)
+    uri = bucket_folder.address.replace(tmp_path.name, f"{tmp_path.name}/house.png")
     there = open_dataset(PatchData(path=uri, window=(4, 4)))
     here = open_dataset(PatchData(path=str(tmp_path / "picture.png"), window=(4, 4)))
     assert there.digest == here.digest
@@ -145,15 +145,15 @@ def test_data_of_a_uri_is_what_it_would_be_here_and_is_brought_once(
     written = kept.stat().st_mtime_ns
     open_dataset(PatchData(path=uri, window=(4, 4)))
     assert kept.stat().st_mtime_ns == written
-    put(shared, "house.png", picture[:, :20], tmp_path)
+    put(bucket_folder, "house.png", picture[:, :20], tmp_path)
     assert open_dataset(PatchData(path=uri, window=(4, 4))).digest != here.digest
 
 
 def test_data_of_a_uri_that_is_not_there_or_tells_a_password_is_refused(
-    shared: Folder, store: str
+    bucket_folder: Folder, store: str
 ) -> None:
     with pytest.raises(Refusal, match=r"data\.path: s3://bucket/runs/.*: .*does not exist"):
-        open_dataset(IdxData(path=shared.subfolder("nothing").address))
+        open_dataset(IdxData(path=bucket_folder.subfolder("nothing").address))
     with pytest.raises(Refusal, match="names and passwords belong in the environment") as refused:
         open_dataset(IdxData(path=store))
     assert SECRET not in str(refused.value)

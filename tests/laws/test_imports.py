@@ -228,7 +228,7 @@ assert len(list(Trainer(config.train, *assemble(config, 10), x, x).run())) == 1
 def test_the_benchmark_of_gpus_needs_torch_and_numpy_alone() -> None:
     """It runs where a GPU is lent, without the command line."""
     words = ["sdm-1024", "--device", "cpu", "--rows", "1024", "--epochs", "1", "--json"]
-    told = in_a_new_process(
+    output = in_a_new_process(
         f"""
 import sys
 sys.modules.update(dict.fromkeys({[*BARE, "numba", "PIL", "jinja2"]!r}))
@@ -236,4 +236,4 @@ from distvae.bench.gpu import main
 main({words!r})
 """
     )
-    assert json.loads(told)["epoch_s"] > 0
+    assert json.loads(output)["epoch_s"] > 0

@@ -70,7 +70,7 @@ def test_machines_that_leave_are_no_beginning() -> None:
     assert [describe_event(event, k) for event, k in zip(events, (1, 1, 2), strict=True)] == [
         "2 workers, from epoch 0",
         "1 machine will be taken away; what was trained is saved",
-        "workers lost or changed; 1 worker go on from epoch 3",
+        "workers lost or changed; training continues with 1 worker from epoch 3",
     ]
 
 

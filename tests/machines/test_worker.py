@@ -136,10 +136,7 @@ def test_machines_that_are_lost_and_what_is_waited_for_are_told_once() -> None:
     shortage[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
     assert watch.describe_changes() == [
         "machine 10.0.0.2 is lost",
-        (
-            "--workers: 4 workers need 4 CPUs, and Ray has 2; training goes on when there is room"
-            " for them"
-        ),
+        "--workers: 4 workers need 4 CPUs, and Ray has 2; training continues when they fit",
     ]
     assert watch.describe_changes() == []
     machines["c"], shortage[0] = "10.0.0.3", ""

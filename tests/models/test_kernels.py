@@ -115,7 +115,7 @@ def test_linear_layers_add_up_the_same_rows_with_the_same_gradient(
     )
     rows, shift = rows.requires_grad_(), shift[0].clone().requires_grad_()
 
-    def told() -> tuple[Tensor, ...]:
+    def compute() -> tuple[Tensor, ...]:
         states = States(pack(z), latent)
         sums = states.linear(rows, shift)
         return sums, states.mean(place, weight), *torch.autograd.grad(sums, (rows, shift), pull)
@@ -124,7 +124,7 @@ def test_linear_layers_add_up_the_same_rows_with_the_same_gradient(
     weight = pull[place, 0].softmax(1)
     mean = torch.einsum("bs,bsh->bh", weight, z[place].double())
     expected = z.double() @ rows + shift, mean, z.double().T @ pull, pull.sum(0)
-    for found in both_ways(told):
+    for found in both_ways(compute):
         torch.testing.assert_close(found, expected)
 
 
@@ -138,11 +138,11 @@ def test_bounds_and_gradients_are_the_same(fields: dict[str, Any], missing: floa
     batch = batch._replace(x=batch.x.double())
     words = pack(dense.some_states(300, 40, 12))
 
-    def told() -> tuple[Tensor, ...]:
+    def compute() -> tuple[Tensor, ...]:
         bound = model.objective(batch, model.posterior(batch, words), dense.noise(batch))
         return bound, *torch.autograd.grad(bound.sum(), list(model.parameters()))
 
-    torch.testing.assert_close(*both_ways(told))
+    torch.testing.assert_close(*both_ways(compute))
 
 
 @pytest.mark.parametrize("latent", [60, 300])

@@ -102,9 +102,9 @@ def test_states_have_one_key_if_and_only_if_they_are_equal(latent: int) -> None:
 @pytest.mark.parametrize("latent", WIDTHS)
 def test_what_is_repeated_is_what_a_set_has_seen(latent: int) -> None:
     words = pack(with_repetitions(latent, 20, 300, latent))
-    for row, told in zip(words, repeated(words), strict=True):
+    for row, repetition in zip(words, repeated(words), strict=True):
         seen: set[int] = set()
-        for value, again in zip(integers(row), told.tolist(), strict=True):
+        for value, again in zip(integers(row), repetition.tolist(), strict=True):
             assert again == (value in seen)
             seen.add(value)
 

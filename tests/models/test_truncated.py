@@ -129,7 +129,7 @@ def test_two_halves_add_up_to_the_whole(model: TVAE, missing: float) -> None:
         dense.some_states(ROWS, KEPT, model.code_size),
     )
 
-    def told(rows: slice) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+    def totals(rows: slice) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
         part = dense.part(batch, rows)
         q = model.posterior(part, pack(z[rows]))
         objective = model.objective(part, q, dense.noise(part))
@@ -141,7 +141,7 @@ def test_two_halves_add_up_to_the_whole(model: TVAE, missing: float) -> None:
                 model.statistics(part, model.posterior(part, pack(z[rows])), dense.noise(part)),
             )
 
-    whole, one, other = (told(rows) for rows in (slice(None), slice(0, 13), slice(13, None)))
+    whole, one, other = (totals(rows) for rows in (slice(None), slice(0, 13), slice(13, None)))
     torch.testing.assert_close(whole[0], torch.cat([one[0], other[0]]), rtol=1e-4, atol=1e-4)
     assert_near(tuple(a + b for a, b in zip(one[1], other[1], strict=True)), whole[1])
     sums = {name: one[2][name] + other[2][name] for name in whole[2]}

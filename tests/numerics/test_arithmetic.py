@@ -87,12 +87,12 @@ def test_a_cpu_beside_the_same_gpu_makes_no_difference() -> None:
 
 
 def test_the_processor_is_told_as_the_system_tells_it() -> None:
-    told = Path("/proc/cpuinfo")
-    if not told.exists() or "vendor_id" not in told.read_text():
+    processor_file = Path("/proc/cpuinfo")
+    if not processor_file.exists() or "vendor_id" not in processor_file.read_text():
         pytest.skip("the system does not say which processor it has in /proc/cpuinfo")
     vendor = next(
         line.split(":")[1].strip()
-        for line in told.read_text().splitlines()
+        for line in processor_file.read_text().splitlines()
         if line.startswith("vendor_id")
     )
     assert arithmetic.processor_name().startswith(f"{vendor} family ")

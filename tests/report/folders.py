@@ -55,7 +55,7 @@ def judged(number: int, values: dict[str, Any]) -> Result:
     return Result(number, values, "finished", 4, bound - 1, figures, 61.0 + number)
 
 
-def explored(**fields: Any) -> Space:
+def make_space(**fields: Any) -> Space:
     return read_space("tiny", TREE | fields)
 
 
@@ -66,7 +66,7 @@ def sweep(
     in their order.
     """
     folder.mkdir(exist_ok=True)
-    space = explored(**fields)
+    space = make_space(**fields)
     (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
     study = OptunaStudy(space, folder)
     while setting := study.next_trial():
@@ -81,9 +81,9 @@ def sweep(
 def without_a_ledger(
     folder: Path, judge: Callable[[int, dict[str, Any]], Result] = judged, **fields: Any
 ) -> list[Result]:
-    """The same in less time: what the sampler was told is missing."""
+    """The same in less time: what the sampler was written is missing."""
     folder.mkdir(exist_ok=True)
-    space = explored(**fields)
+    space = make_space(**fields)
     (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
     settings: list[dict[str, Any]] = [
         {"model.kind": "vsc", "model.latent": 2 * n, "model.alpha": 0.1234567 * n}
@@ -99,8 +99,8 @@ def without_a_ledger(
 def write_results(folder: Path, space: Space, results: list[Result]) -> None:
     """Write results.json as a sweep does, and nothing that is drawn."""
     write_findings(Findings(folder, dict(list(space.metrics.items())[:1]), results, ""))
-    told = json.loads((folder / "results.json").read_text())
-    (folder / "results.json").write_text(json.dumps(told | {"metrics": dict(space.metrics)}))
+    written = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(written | {"metrics": dict(space.metrics)}))
 
 
 def trained(folder: Path, **sections: Any) -> None:
@@ -108,7 +108,7 @@ def trained(folder: Path, **sections: Any) -> None:
     list(fit(tiny.config(**sections), tiny.dataset(), folder))
 
 
-def seen(folder: Path, split: str = "val") -> None:
+def put_evaluation(folder: Path, split: str = "val") -> None:
     """Put figures, a picture and sounds beside a run, as judging does."""
     judgement = folder / "evaluation" / split
     judgement.mkdir(parents=True)

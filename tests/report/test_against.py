@@ -67,8 +67,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
 
 def losses(folder: Path) -> list[At]:
     """Squared error and minus Hoyer of every trial, both to be small."""
-    told = json.loads((folder / "results.json").read_text())["trials"]
-    return [(trial["figures"]["squared_error"], -trial["figures"]["hoyer"]) for trial in told]
+    by_number = json.loads((folder / "results.json").read_text())["trials"]
+    return [(trial["figures"]["squared_error"], -trial["figures"]["hoyer"]) for trial in by_number]
 
 
 def beats(one: At, other: At) -> bool:
@@ -134,13 +134,13 @@ def test_the_reference_is_as_bad_as_can_be_or_the_worst_there_is(
 ) -> None:
     figures = {"pesq_wb": 2.0, "effective_atoms": 7.0, "hoyer": 0.3, "stoi": 0.9, "isd": 9.0}
     sweeps.without_a_ledger(folder, trials=2)
-    told = read_results(folder)
-    assert isinstance(told, Sweep)
-    told = replace(told, facts={**told.facts, "metrics": metrics})
-    for trial, share in zip(told.trials, (1.0, 0.5), strict=True):
+    sweep = read_results(folder)
+    assert isinstance(sweep, Sweep)
+    sweep = replace(sweep, facts={**sweep.facts, "metrics": metrics})
+    for trial, share in zip(sweep.trials, (1.0, 0.5), strict=True):
         trial.result.figures.update({name: value * share for name, value in figures.items()})
-    plane = Plane.of(told)
-    assert plane.reference(plane.dots(told)) == expected
+    plane = Plane.of(sweep)
+    assert plane.reference(plane.dots(sweep)) == expected
 
 
 def test_what_does_not_compare_is_refused_by_name(two: Two, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ Figures = Callable[[dict[str, Any]], list[float]]
 
 def sweep(count: int, figures: Figures) -> Sweep:
     """Trials drawn at random, and what they are worth."""
-    chance, told = random.Random(0), list[Any]()
+    chance, frozen_trials = random.Random(0), list[Any]()
     for number in range(count):
         params: dict[str, Any] = {
             "model.kind": ("vae", "vsc")[number % 2],
@@ -36,12 +36,14 @@ def sweep(count: int, figures: Figures) -> Sweep:
         if params["model.kind"] == "vsc":
             params["model.alpha"] = chance.uniform(0.1, 0.9)
         spans = {name: SPANS[name] for name in params}
-        told.append(
+        frozen_trials.append(
             optuna.trial.create_trial(params=params, distributions=spans, values=figures(params))
         )
-        told[-1].number = number
-    trials = [Trial(Result(trial.number + 1, trial.params, "finished"), []) for trial in told]
-    return Sweep(Path(), FACTS, trials, True, told)
+        frozen_trials[-1].number = number
+    trials = [
+        Trial(Result(trial.number + 1, trial.params, "finished"), []) for trial in frozen_trials
+    ]
+    return Sweep(Path(), FACTS, trials, True, frozen_trials)
 
 
 def decided(params: dict[str, Any]) -> list[float]:

@@ -38,14 +38,14 @@ def sweep(tmp_path: Path) -> Path:
     )
     run = folder / "trials" / str(first.number)
     sweeps.trained(run, data={"path": str(data)})
-    sweeps.seen(run)
+    sweeps.put_evaluation(run)
     (run / "evaluation" / "val" / "images.png").write_bytes(
         (run / "evaluation/val/spectrogram.png").read_bytes()
     )
     return folder
 
 
-def told(page: Path) -> str:
+def page_text(page: Path) -> str:
     """All that a page says, but for the content of its pictures."""
     return re.sub(r"data:image/png;base64,[^\"]*", "", page.read_text())
 
@@ -55,7 +55,7 @@ def test_a_public_page_has_no_recording_no_original_and_no_path(
 ) -> None:
     page = report.write(sweep, publish=True)
     assert page == sweep / "report.public.html"
-    for text in (told(page), page.with_suffix(".md").read_text()):
+    for text in (page_text(page), page.with_suffix(".md").read_text()):
         assert "speech" in text
         assert not re.search(r"<audio|data:audio|(original|reconstruction)\.wav", text)
         for place in (str(tmp_path), tmp_path.name, "my sweeps", "/srv", "/var", str(Path.home())):
@@ -76,14 +76,14 @@ def test_the_page_at_home_keeps_all_of_it(sweep: Path, tmp_path: Path) -> None:
         len([each for each in Page(page.read_text()).addresses if each.startswith("data:image")])
         == 2
     )
-    assert LOCAL.search(told(page))
+    assert LOCAL.search(page_text(page))
     assert report.write(sweep, publish=True) != page
 
 
 def test_a_run_is_published_by_names_too(sweep: Path, tmp_path: Path) -> None:
     page = report.write(next((sweep / "trials").iterdir()), tmp_path / "run.html", publish=True)
-    assert str(tmp_path) not in told(page) + page.with_suffix(".md").read_text()
-    assert "data.path" in told(page)
+    assert str(tmp_path) not in page_text(page) + page.with_suffix(".md").read_text()
+    assert "data.path" in page_text(page)
 
 
 @pytest.mark.parametrize(

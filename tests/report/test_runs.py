@@ -33,17 +33,17 @@ from tests.report.reader import Page, alike, markdown_tables
 
 def test_a_run_is_told_with_what_was_set_judged_and_seen(tmp_path: Path) -> None:
     sweeps.trained(tmp_path / "run", train={"rate": 0.0123})
-    sweeps.seen(tmp_path / "run", "test")
+    sweeps.put_evaluation(tmp_path / "run", "test")
     page = report.write(tmp_path / "run")
     found, twin = Page(page.read_text()), page.with_suffix(".md").read_text()
     for tables in (found.tables, markdown_tables(twin)):
-        told = alike(tables)
-        assert told["model.latent"] == "4"
-        assert told["train.rate"] == "0.0123"
-        assert "train.schedule" not in told
-        assert told["hoyer"] == "0.2500 \N{PLUS-MINUS SIGN} 0.0100"
-        assert told["pesq_wb"] == ""
-        assert told["data digest"] == "tiny-100-0"
+        shown_facts = alike(tables)
+        assert shown_facts["model.latent"] == "4"
+        assert shown_facts["train.rate"] == "0.0123"
+        assert "train.schedule" not in shown_facts
+        assert shown_facts["hoyer"] == "0.2500 \N{PLUS-MINUS SIGN} 0.0100"
+        assert shown_facts["pesq_wb"] == ""
+        assert shown_facts["data digest"] == "tiny-100-0"
     assert "Trained for 4 of 4 epochs" in found
     assert len([each for each in found.addresses if each.startswith("data:")]) == 3
     assert "(evaluation/test/spectrogram.png)" in twin
@@ -101,20 +101,20 @@ def test_the_command_of_a_run_resolves_to_its_configuration(tmp_path: Path) -> N
 
 def stored(folder: Path, config: Config, recipe: str) -> RunResults:
     """A run of a configuration, before it is trained."""
-    told = RunResults(folder, {"recipe": recipe}, [], [], {})
-    told.__dict__["config"] = config
-    return told
+    run_results = RunResults(folder, {"recipe": recipe}, [], [], {})
+    run_results.__dict__["config"] = config
+    return run_results
 
 
 @pytest.mark.parametrize("name", sorted(space_names()))
 def test_the_space_that_is_written_out_is_the_one_that_was_explored(name: str) -> None:
-    explored = load_space(name).pinned({"train.epochs": 7, "train.seed": 3})
-    assert facts(read_space(name, yaml.safe_load(space(facts(explored))))) == facts(explored)
+    space_read = load_space(name).pinned({"train.epochs": 7, "train.seed": 3})
+    assert facts(read_space(name, yaml.safe_load(space(facts(space_read))))) == facts(space_read)
 
 
-def facts(explored: Space) -> dict[str, object]:
+def facts(space_read: Space) -> dict[str, object]:
     """What a sweep's folder says, as it is read back."""
-    return dict(yaml.safe_load(yaml.safe_dump(plain(describe_sweep(explored)))))
+    return dict(yaml.safe_load(yaml.safe_dump(plain(describe_sweep(space_read)))))
 
 
 def plain(value: object) -> object:

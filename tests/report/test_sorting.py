@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.slow, needs_browser]
 
 def test_a_click_on_a_head_sorts_by_that_figure_and_a_second_turns_it_round(folder: Path) -> None:
     sweeps.without_a_ledger(folder, mixed)
-    told = listed(folder)
-    worth = {number: trial["figures"].get("squared_error") for number, trial in told.items()}
+    trials = listed(folder)
+    worth = {number: trial["figures"].get("squared_error") for number, trial in trials.items()}
     having = sorted(
         (number for number in worth if worth[number] is not None), key=lambda n: -worth[n]
     )
@@ -34,4 +34,4 @@ def test_a_click_on_a_head_sorts_by_that_figure_and_a_second_turns_it_round(fold
         assert head.get_attribute("aria-sort") == "ascending"
         assert numbers.all_inner_texts()[: len(having)] == having[::-1]
         table.get_by_role("button", name="trial").click()
-        assert numbers.all_inner_texts() == sorted(told, key=int)
+        assert numbers.all_inner_texts() == sorted(trials, key=int)

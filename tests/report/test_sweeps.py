@@ -61,12 +61,12 @@ def test_every_trial_of_the_results_is_in_both_tables_with_its_figures(
 
     sweeps.without_a_ledger(folder, judge, seeds=seeds)
     page, twin = read(folder)
-    told = listed(folder)
+    by_number = listed(folder)
     for tables in (page.tables, markdown_tables(twin)):
         shown, same = trials(tables), alike(tables)
-        assert [row["trial"] for row in shown] == list(told)
+        assert [row["trial"] for row in shown] == list(by_number)
         for row in shown:
-            trial = told[row["trial"]]
+            trial = by_number[row["trial"]]
             assert (row["\N{BLACK STAR}"] != "") == trial["unbeaten"]
             assert trial["state"] in row["state"]
             assert row.get("cause", "") == trial["cause"]
@@ -103,7 +103,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Page:
     for result in (first, second, last):
         sweeps.trained(folder / "trials" / str(result.number))
     for result in (first, last):
-        sweeps.seen(folder / "trials" / str(result.number))
+        sweeps.put_evaluation(folder / "trials" / str(result.number))
     return read(folder)[0]
 
 
@@ -142,8 +142,8 @@ def test_a_sweep_that_tried_nothing_is_a_page(folder: Path) -> None:
     sweeps.without_a_ledger(folder, trials=1)
     (folder / "results.json").write_text('{"metrics": {}, "trials": []}')
     page, twin = read(folder)
-    assert "No trial was begun" in page
-    assert "No trial was begun" in twin
+    assert "No trial was started" in page
+    assert "No trial was started" in twin
 
 
 def test_one_trial_has_nothing_to_be_compared_with(folder: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_sweep_that_was_cut_off_is_read_from_its_ledger(folder: Path) -> None:
     ]
     assert (rows["5"]["state"], rows["5"]["epochs"]) == ("unfinished", "4")
     assert (rows["6"]["state"], rows["6"]["cause"]) == ("failed", "no memory")
-    assert "6 of 6 trials had begun" in page
+    assert "6 of 6 trials had started" in page
     for result in ended:
         for name in result.figures.keys() & rows[str(result.number)].keys():
             assert float(rows[str(result.number)][name]) == pytest.approx(
@@ -189,7 +189,7 @@ def test_a_sweep_that_was_cut_off_is_read_from_its_ledger(folder: Path) -> None:
 
 def test_what_happened_after_the_results_were_written_is_not_overlooked(folder: Path) -> None:
     ended = sweeps.sweep(folder)
-    told = json.loads((folder / "results.json").read_text())
+    written = json.loads((folder / "results.json").read_text())
     stale = [
         asdict(replace(r, state="stopped", figures={}, unbeaten=False))
         if r.number == 2
@@ -197,7 +197,7 @@ def test_what_happened_after_the_results_were_written_is_not_overlooked(folder: 
         for r in ended
     ]
     (folder / "results.json").write_text(
-        json.dumps(told | {"trials": [trial for trial in stale if trial["number"] != 4]})
+        json.dumps(written | {"trials": [trial for trial in stale if trial["number"] != 4]})
     )
     page, _ = read(folder)
     rows = {row["trial"]: row for row in trials(page.tables)}

@@ -75,21 +75,21 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """Run such a process until it has ended."""
     process = begun(folder, *words, row=row)
-    said, told = process.communicate()
-    assert process.returncode == code, told
-    return subprocess.CompletedProcess(process.args, code, said, told)
+    said, errors = process.communicate()
+    assert process.returncode == code, errors
+    return subprocess.CompletedProcess(process.args, code, said, errors)
 
 
 def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: Path) -> None:
     done = command(tmp_path)
-    assert "of one core" in done.stderr
+    assert "on one core" in done.stderr
     assert "exact" in done.stdout
     assert "reliability" in done.stdout
     row = tmp_path / "bars" / "rows" / "bars" / "exact.json"
     before = json.loads(row.read_text())
     assert before["scale"] == "smoke"
     again = command(tmp_path, "--resume")
-    assert "ended before: 1 of them" in again.stderr
+    assert "1 ended earlier" in again.stderr
     assert json.loads(row.read_text())["figures"] == before["figures"]
     page = (tmp_path / "bars" / "report.md").read_text()
     assert "How close do the rows of bars come to the published figures" in page
@@ -99,14 +99,14 @@ def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: P
 def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
     command(tmp_path)
     added = command(tmp_path, "--resume", row="fitness")
-    assert "ended before: 1 of them" in added.stderr
+    assert "1 ended earlier" in added.stderr
     rows = {
         json.loads(file.read_text())["row"]
         for file in (tmp_path / "bars" / "rows" / "bars").iterdir()
     }
     assert rows == {"exact", "fitness"}
-    told = json.loads((tmp_path / "bars" / "comparison.json").read_text())
-    assert {line["row"] for line in told if line["obtained"] is not None} == {"exact", "fitness"}
+    lines = json.loads((tmp_path / "bars" / "comparison.json").read_text())
+    assert {line["row"] for line in lines if line["obtained"] is not None} == {"exact", "fitness"}
     refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
     assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
     assert {
@@ -120,13 +120,13 @@ def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_
     assert process.stderr is not None
     assert any(line.startswith("trial 1/2: fitness:") for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    said, told = process.communicate()
-    assert process.returncode == 130, told
+    said, errors = process.communicate()
+    assert process.returncode == 130, errors
     assert said.splitlines()[-1] == STOPPED
     rows = tmp_path / "bars" / "rows" / "bars"
     assert [file.name for file in rows.iterdir()] == ["fitness.json"]
     before = (rows / "fitness.json").read_text()
     resumed = command(tmp_path, "--resume", row="exact")
-    assert "ended before: 1 of them" in resumed.stderr
+    assert "1 ended earlier" in resumed.stderr
     assert sorted(file.name for file in rows.iterdir()) == ["exact.json", "fitness.json"]
     assert (rows / "fitness.json").read_text() == before

@@ -69,9 +69,9 @@ def test_all_that_was_published_is_shown_and_no_row_is_there_twice(name: str) ->
     table = read_table(name)
     names = [entry.name for entry in table.entries]
     assert len(set(names)) == len(names)
-    told = {entry.name: dict(entry.published) for entry in table.entries if entry.published}
+    from_yaml = {entry.name: dict(entry.published) for entry in table.entries if entry.published}
     for row, figures in published(name).items():
-        assert told[row] == {k: float(v) for k, v in figures.items() if k != "row" and v}
+        assert from_yaml[row] == {k: float(v) for k, v in figures.items() if k != "row" and v}
 
 
 def test_the_letter_of_the_paper_and_our_recipe_are_two_scales() -> None:
@@ -251,8 +251,15 @@ def test_rows_that_finish_are_kept_and_held_against_what_was_published(
     assert exact.difference == pytest.approx(sum(bounds) / 2 - 1.5)
     assert (exact.seeds, exact.scale, exact.epochs) == (2, "smoke", 2)
     assert (lines["quoted", "bound"].published, lines["quoted", "bound"].obtained) == (9.0, None)
-    told = json.loads(write_comparison(list(lines.values()), tmp_path).read_text())
-    assert told[0].keys() >= {"row", "published", "obtained", "difference", "commit", "seconds"}
+    comparison = json.loads(write_comparison(list(lines.values()), tmp_path).read_text())
+    assert comparison[0].keys() >= {
+        "row",
+        "published",
+        "obtained",
+        "difference",
+        "commit",
+        "seconds",
+    }
 
 
 @pytest.mark.slow
@@ -323,9 +330,9 @@ def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: P
 
 
 def test_a_plan_says_what_it_takes() -> None:
-    told = "\n".join(describe_plan(read_table("house", "full")))
-    assert "7 models, 3 seeds each, 9 baselines" in told
-    assert "of one core" in told
+    described = "\n".join(describe_plan(read_table("house", "full")))
+    assert "7 models, 3 seeds each, 9 baselines" in described
+    assert "on one core" in described
 
 
 def test_a_plan_looks_for_no_data_and_writes_nothing(

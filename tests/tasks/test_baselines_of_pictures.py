@@ -86,7 +86,7 @@ def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_k
 
 
 @pytest.mark.parametrize(
-    ("name", "worse", "told"),
+    ("name", "worse", "message"),
     [
         (
             "bm3d",
@@ -98,13 +98,13 @@ def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_k
             {"drop": 0.5},
             "nlm: no method for a picture without some pixels; biharmonic expected",
         ),
-        ("nlm", {}, "nothing is made worse"),
+        ("nlm", {}, "the data is not damaged"),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    name: str, worse: dict[str, float], told: str, tmp_path: Path
+    name: str, worse: dict[str, float], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(Refusal, match=message):
         score_baseline(name, config(tmp_path, **worse))
 
 

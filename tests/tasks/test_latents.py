@@ -82,8 +82,8 @@ def test_latents_that_live_come_first_and_of_each_kind_the_strongest(
     code, live = values[0], np.array([bool(bits >> h & 1) for h in range(5)])
     order = latents.strongest(code, live)
     assert sorted(order) == list(range(5))
-    told = [(not live[h], -abs(code[h])) for h in order]
-    assert told == sorted(told)
+    ranking = [(not live[h], -abs(code[h])) for h in order]
+    assert ranking == sorted(ranking)
 
 
 def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run, tmp_path: Path) -> None:

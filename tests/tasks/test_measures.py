@@ -174,19 +174,19 @@ def test_labels_that_leave_nothing_to_judge_are_refused(image_run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         ([0, 0, 1, 1, 2, 2], "eval.labels: 6 of 3 classes, 2 of the rarest, .*; more than 20, two"),
         ([0] * 30 + [1], "eval.labels: 31 of 2 classes, 1 of the rarest, .*; more than 10, two"),
     ],
 )
 def test_too_few_labels_to_stop_early_on_are_refused(
-    image_run: Run, labels: list[int], told: str
+    image_run: Run, labels: list[int], message: str
 ) -> None:
     subject = Subject(image_run, "test")
     known = Labelled(np.ones((len(labels), 2), np.float32), np.array(labels))
     vars(subject)["probed"] = known, known
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(Refusal, match=message):
         MEASURES["probe_mlp"].measure(subject)
 
 

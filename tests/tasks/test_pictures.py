@@ -187,7 +187,7 @@ def test_active_latents_are_counted_row_by_row_and_ranked_by_their_prior() -> No
 
 
 def test_telemetry_has_a_panel_for_what_the_records_tell_of_and_none_for_the_rest() -> None:
-    told = {axes.get_title(): axes for axes in pictures.telemetry(TOLD, "image", "a").axes}
+    panels = {axes.get_title(): axes for axes in pictures.telemetry(TOLD, "image", "a").axes}
     assert {
         "bound",
         "noise, $\\sigma$",
@@ -195,9 +195,9 @@ def test_telemetry_has_a_panel_for_what_the_records_tell_of_and_none_for_the_res
         "dead latents",
         "kept states",
         "time of an epoch",
-    } < set(told)
-    np.testing.assert_array_equal(told["dead latents"].lines[0].get_ydata(), range(8, 0, -1))
-    areas = told["time of an epoch"].collections
+    } < set(panels)
+    np.testing.assert_array_equal(panels["dead latents"].lines[0].get_ydata(), range(8, 0, -1))
+    areas = panels["time of an epoch"].collections
     tops = [
         max(np.asarray(path.vertices)[:, 1].max() for path in area.get_paths()) for area in areas
     ]

@@ -1,4 +1,4 @@
-"""What made the bars is known; a model that is what made them is told apart by nothing."""
+"""Scores on bars, whose causes are known; the model that made them has no distance to them."""
 
 import itertools
 
@@ -69,10 +69,12 @@ def test_a_model_that_is_the_truth_gives_combinations_their_likelihood() -> None
         model.pi.fill_(0.25)
         assert isinstance(model.likelihood, Gaussian)
         model.likelihood.variance.fill_(0.01)
-    told = compare_combinations(model, BarsFamily(CORRELATED))
-    assert told["combinations_apart"] < 1e-3
-    assert told["never_together"] == pytest.approx(told["true_never_together"], rel=1e-5)
-    assert told["true_never_together"] < -150
+    comparison = compare_combinations(model, BarsFamily(CORRELATED))
+    assert comparison["combinations_apart"] < 1e-3
+    assert comparison["never_together"] == pytest.approx(
+        comparison["true_never_together"], rel=1e-5
+    )
+    assert comparison["true_never_together"] < -150
     assert share_recovered(model, all_bars(4)) == 1
 
 
@@ -86,8 +88,8 @@ def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
     data = causes_of(bars_run.config.data)
     assert data is not None
     truth = float(log_likelihood(data, x.numpy()).mean())
-    told = compare_with_truth(left, x.numpy())
-    assert told["reliability"] == pytest.approx(
+    comparison = compare_with_truth(left, x.numpy())
+    assert comparison["reliability"] == pytest.approx(
         (float(bound.mean()) - truth) / abs(truth), rel=1e-5
     )
 
@@ -95,6 +97,6 @@ def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
 def test_of_other_bars_there_is_no_reliability(bars_run: Run) -> None:
     other = Run.open(bars_run.path)
     other.config = other.config.with_("data", seed=7)
-    told = compare_with_truth(other, open_dataset(other.config.data).splits["test"][:])
-    assert "true_log_likelihood" in told
-    assert "reliability" not in told
+    comparison = compare_with_truth(other, open_dataset(other.config.data).splits["test"][:])
+    assert "true_log_likelihood" in comparison
+    assert "reliability" not in comparison

@@ -27,13 +27,13 @@ def call(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.setenv("DISTVAE_CACHE", str(root / "cache"))
     monkeypatch.chdir(root)
 
-    def called(*words: str) -> tuple[int, str, str]:
+    def run_command(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["distvae", *words])
         with pytest.raises(SystemExit) as left:
             cli.main()
         return int(left.value.code or 0), *capsys.readouterr()
 
-    return called
+    return run_command
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call:
     kept = Run.open(away)
     code, said, note = call("show", "small")
     assert code == 0, note
-    assert "small is not on this machine; what MLflow has of it is in" in note
+    assert "small is not on this machine; a copy from MLflow is in" in note
     cached = find_folder("small", Store.find(root))
     assert cached.is_relative_to(root / "cache" / "models")
     assert said.splitlines()[1:] == shown(call, away)[1:]
@@ -79,8 +79,8 @@ def test_what_is_fetched_encodes_and_is_judged_as_the_run_was(
     for name, run in (("theirs", str(away)), ("ours", record.id)):
         code, _, said = call("encode", run, "", "-o", f"{name}.parquet")
         assert code == 0, said
-        code, told, said = call("evaluate", run, "--out", f"{name}")
-        assert (code, bool(told)) == (0, True), said
+        code, output, said = call("evaluate", run, "--out", f"{name}")
+        assert (code, bool(output)) == (0, True), said
     assert pq.read_table(root / "ours.parquet").equals(pq.read_table(root / "theirs.parquet"))
     for name in ("summary.json", "learning.png"):
         assert (root / "ours" / name).read_bytes() == (root / "theirs" / name).read_bytes()
@@ -137,5 +137,5 @@ def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
     Tracker(
         Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep", "folder": "/gone"}
     ).create()
-    with pytest.raises(Refusal, match="of a sweep MLflow keeps results and the report alone"):
+    with pytest.raises(Refusal, match="MLflow keeps only the results and the report of a sweep"):
         find_folder("sweep", Store.find(root))

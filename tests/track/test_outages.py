@@ -165,7 +165,7 @@ def test_whatever_fails_in_between_entries_are_told_once_and_in_order(
     steps: list[str], data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        journal, told, count = Journal(Path(folder)), list[int](), 0
+        journal, sent_entries, count = Journal(Path(folder)), list[int](), 0
         for step in steps:
             if step == "tell":
                 journal.append({"is": "metrics", "step": count})
@@ -173,15 +173,15 @@ def test_whatever_fails_in_between_entries_are_told_once_and_in_order(
                 continue
             waiting = [entry["step"] for entry in journal.pending()]
             sent = len(waiting) if step == "send" else data.draw(st.integers(0, len(waiting)))
-            told += waiting[:sent]
+            sent_entries += waiting[:sent]
             journal.mark_sent(sent)
-        assert told + [entry["step"] for entry in journal.pending()] == list(range(count))
+        assert sent_entries + [entry["step"] for entry in journal.pending()] == list(range(count))
 
 
 def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
     tmp_path: Path,
 ) -> None:
-    journal, told, count = Journal(tmp_path), list[int](), 300
+    journal, sent_entries, count = Journal(tmp_path), list[int](), 300
     journal.write_head({})
 
     def write() -> None:
@@ -190,12 +190,12 @@ def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
 
     writing = threading.Thread(target=write)
     writing.start()
-    while len(told) < count:
+    while len(sent_entries) < count:
         waiting = [entry["step"] for entry in journal.pending()]
-        told += waiting
+        sent_entries += waiting
         journal.mark_sent(len(waiting))
-        assert writing.is_alive() or journal.pending() or len(told) == count
-    assert told == list(range(count))
+        assert writing.is_alive() or journal.pending() or len(sent_entries) == count
+    assert sent_entries == list(range(count))
 
 
 APPENDER = """
@@ -209,15 +209,15 @@ for n in range(200):
 
 def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: Path) -> None:
     """A third process marks entries as sent meanwhile."""
-    names, journal, told = ("a", "b"), Journal(tmp_path), list[tuple[str, int]]()
+    names, journal, sent_entries = ("a", "b"), Journal(tmp_path), list[tuple[str, int]]()
     started = [
         subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names
     ]
     while any(process.poll() is None for process in started) or journal.pending():
         waiting = journal.pending()
-        told += [(entry["name"], entry["step"]) for entry in waiting]
+        sent_entries += [(entry["name"], entry["step"]) for entry in waiting]
         journal.mark_sent(len(waiting))
     assert [process.returncode for process in started] == [0, 0]
-    assert {name: [n for other, n in told if other == name] for name in names} == {
+    assert {name: [n for other, n in sent_entries if other == name] for name in names} == {
         key: [*range(200)] for key in names
     }

@@ -139,8 +139,8 @@ class Ordeal:
         """Start a training in its own process, and end that afterwards."""
         environment = os.environ | SETTINGS | (ELASTIC if self.plan.kind == "raylet" else {})
         with (
-            self.told.open("ab") as told,
-            Popen(words, env=environment, stdout=told, stderr=STDOUT) as driver,
+            self.output_file.open("ab") as output_file,
+            Popen(words, env=environment, stdout=output_file, stderr=STDOUT) as driver,
         ):
             try:
                 yield driver
@@ -171,15 +171,15 @@ class Ordeal:
         """Wait as long as the training is going on."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert driver.poll() is None, self.told.read_text()
+            assert driver.poll() is None, self.output_file.read_text()
             assert time.monotonic() < deadline, self.sizes()
             time.sleep(0.05)
 
     def _finish(self, driver: Popen[bytes]) -> None:
-        assert driver.wait(PATIENCE) == 0, self.told.read_text()
+        assert driver.wait(PATIENCE) == 0, self.output_file.read_text()
 
     @property
-    def told(self) -> Path:
+    def output_file(self) -> Path:
         """Return the output of the drivers."""
         return self.out.with_suffix(".log")
 

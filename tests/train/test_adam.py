@@ -42,8 +42,8 @@ def peer(
     for step, rate in enumerate(RATES):
         adam.param_groups[0]["lr"] = rate
         for k, parameter in enumerate(parameters):
-            told = [gradients(rank, step, dtype)[k] for rank in range(size)]
-            parameter.grad = None if k == 0 and step < LATE else torch.stack(told).sum(0)
+            summands = [gradients(rank, step, dtype)[k] for rank in range(size)]
+            parameter.grad = None if k == 0 and step < LATE else torch.stack(summands).sum(0)
         nn.utils.clip_grad_norm_(parameters, clip)
         adam.step()
     return parameters, [adam.state[parameter] for parameter in parameters]
@@ -83,7 +83,7 @@ def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
         yield crew
 
 
-def told(team: Team) -> tuple[Arrays, list[dict[str, Any]]]:
+def train_briefly(team: Team) -> tuple[Arrays, list[dict[str, Any]]]:
     parameters, adam = ours(team)
     moments = [{name: value.numpy().copy() for name, value in own.items()} for own in adam.moments]
     return [p.detach().numpy().copy() for p in parameters], moments
@@ -91,7 +91,7 @@ def told(team: Team) -> tuple[Arrays, list[dict[str, Any]]]:
 
 def test_of_several_workers_it_is_that_of_the_sum_and_the_same_on_all(crew: Crew) -> None:
     expected, moments = peer(crew.size)
-    (first, kept), *others = crew.all(told)
+    (first, kept), *others = crew.all(train_briefly)
     for found, other in zip(first, expected, strict=True):
         np.testing.assert_allclose(found, other.detach().numpy(), rtol=1e-12)
     for own, theirs in zip(kept, moments, strict=True):

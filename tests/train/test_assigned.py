@@ -55,12 +55,15 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         from distvae.train.devices import choose_device
         from distvae.train.team import join_team
 
-        told = {
+        chosen = {
             "ids": [str(name) for name in ray.get_gpu_ids()],
             "shown": os.environ.get("CUDA_VISIBLE_DEVICES"),
         }
-        told |= {"ours": str(choose_device("auto", 2, assigned_gpus())), "rays": str(get_device())}
-        return join_team().gather(told)
+        chosen |= {
+            "ours": str(choose_device("auto", 2, assigned_gpus())),
+            "rays": str(get_device()),
+        }
+        return join_team().gather(chosen)
 
     from ray.train import RunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -77,11 +80,11 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         return found
 
 
-def last(told: Iterator[object]) -> list[Any]:
+def last(news: Iterator[object]) -> list[Any]:
     """Return the value that a generator returns."""
     while True:
         try:
-            next(told)
+            next(news)
         except StopIteration as end:
             return [end.value]
 
@@ -94,9 +97,9 @@ def last(told: Iterator[object]) -> list[Any]:
 def test_a_worker_owns_what_ray_assigned_it(
     address: str, gpus: float | None, ids: list[list[str]], shown: str, tmp_path: Path
 ) -> None:
-    told = anew(owned, address, gpus, tmp_path)
-    assert sorted(each["ids"] for each in told) == ids
-    for each in told:
+    devices = anew(owned, address, gpus, tmp_path)
+    assert sorted(each["ids"] for each in devices) == ids
+    for each in devices:
         assert each["shown"] == shown
         assert each["ours"] == each["rays"] == (f"cuda:{each['ids'][0]}" if each["ids"] else "cpu")
 
@@ -120,7 +123,7 @@ def books(address: str, place: Path) -> tuple[float, float]:
 
     config, folder = begun(place, device="auto", epochs=1_000_000)
     asked: list[bool] = []
-    told = driver.train_with_workers(
+    reports = driver.train_with_workers(
         config,
         "bars",
         folder,
@@ -128,11 +131,11 @@ def books(address: str, place: Path) -> tuple[float, float]:
         lambda: bool(asked),
         lambda: None,
     )
-    next(news for news in told if isinstance(news, Epoch))
+    next(news for news in reports if isinstance(news, Epoch))
     during = free_gpus(ray)
     asked.append(True)
     with pytest.raises(Interrupted):
-        last(told)
+        last(reports)
     deadline = time.monotonic() + 120
     with ray_session(address, 0):
         while free_gpus(ray) < 2 and time.monotonic() < deadline:

@@ -25,7 +25,7 @@ from distvae.train.team import LocalTeam, NetworkTeam, Team
 from tests import tiny
 from tests.train.commands import PLAIN, bits, command
 from tests.train.crew import crew_of
-from tests.train.test_session import told
+from tests.train.test_session import reproducible_metrics
 
 SMALL = ["speech-vae", "train.epochs=2"]
 """A training whose matrices are large enough for libraries to round differently."""
@@ -50,7 +50,7 @@ def half(tmp_path: Path) -> Path:
 
 def resumed(folder: Path, **train: Any) -> list[Any]:
     return [
-        told(record)
+        reproducible_metrics(record)
         for record in fit(tiny.config(train=train), tiny.dataset(), folder, resume=True)
     ]
 

@@ -152,7 +152,7 @@ def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_bee
     )
     (run / name).unlink()
     with pytest.raises(
-        Refusal, match=f"{name}.*--previous goes on from the checkpoint before it, of epoch 4"
+        Refusal, match=f"{name}.*--previous resumes from the checkpoint before it, of epoch 4"
     ):
         list(fit(config, tiny.dataset(), run, resume=True))
     assert checkpoint.restore_previous(Folder(run)) == 4
@@ -167,7 +167,7 @@ def test_a_training_whose_folder_another_took_over_ends_without_harm(tmp_path: P
     next(epochs)
     take_ownership(Folder(tmp_path / "run"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(Refusal, match="another training goes on with this run"):
+    with pytest.raises(Refusal, match="another process trains this run"):
         list(epochs)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
@@ -182,7 +182,7 @@ def test_a_training_whose_folder_is_replaced_or_deleted_ends_in_a_sentence(tmp_p
         else:
             delete_run(tmp_path / "run", force=True)
         with pytest.raises(
-            Refusal, match="another training goes on with this run, or it was deleted"
+            Refusal, match="another process trains this run, or the run was deleted"
         ):
             list(epochs)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
@@ -200,7 +200,7 @@ def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(
     before = folder.read("epochs.jsonl")
     folder.delete("last.json")  # as they found it when they began
     options = RunOptions(resume=True, owner=old)
-    with pytest.raises(Refusal, match="another training goes on with this run"):
+    with pytest.raises(Refusal, match="another process trains this run"):
         list(train_in_folder(build_trainer(config, data), config, data, folder, options))
     assert folder.read("epochs.jsonl") == before
 

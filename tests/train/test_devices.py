@@ -38,7 +38,7 @@ def test_one_function_decides_the_device(
 
 
 @pytest.mark.parametrize(
-    ("name", "visible", "assigned", "told"),
+    ("name", "visible", "assigned", "message"),
     [
         ("cuda", 0, None, "torch finds no CUDA device here"),
         ("cuda", 0, (0,), "torch finds no CUDA device here"),
@@ -47,9 +47,9 @@ def test_one_function_decides_the_device(
     ],
 )
 def test_a_device_that_nobody_gave_is_refused(
-    name: str, visible: int, assigned: tuple[int, ...] | None, told: str
+    name: str, visible: int, assigned: tuple[int, ...] | None, message: str
 ) -> None:
-    with pytest.raises(Refusal, match=f"train.device: .*{told}"):
+    with pytest.raises(Refusal, match=f"train.device: .*{message}"):
         choose_device(name, visible, assigned)
 
 
@@ -150,7 +150,7 @@ def test_workers_start_where_there_is_room(
 
 
 @pytest.mark.parametrize(
-    ("workers", "gpus", "device", "there", "told"),
+    ("workers", "gpus", "device", "there", "message"),
     [
         (
             "4",
@@ -174,9 +174,9 @@ def test_workers_start_where_there_is_room(
     ],
 )
 def test_too_few_gpus_are_refused_with_the_ways_out(
-    workers: str, gpus: float | None, device: str, there: float, told: str
+    workers: str, gpus: float | None, device: str, there: float, message: str
 ) -> None:
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(Refusal, match=message):
         settled(workers, gpus, device, CPU=4, GPU=there)
 
 
@@ -187,7 +187,7 @@ def test_what_ray_cannot_give_of_a_gpu_is_refused(gpus: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--gpus-per-worker", "1"], "--gpus-per-worker: there are no workers"),
         (
@@ -197,8 +197,8 @@ def test_what_ray_cannot_give_of_a_gpu_is_refused(gpus: float) -> None:
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
-    call: Called, words: list[str], told: str
+    call: Called, words: list[str], message: str
 ) -> None:
     code, _, err = call("train", "bars", "--quiet", *words)
     assert code == 2
-    assert told in err
+    assert message in err

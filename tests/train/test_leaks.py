@@ -36,7 +36,7 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-def begin(out: Path, temporary: Path, *options: str) -> "subprocess.Popen[str]":
+def start_training(out: Path, temporary: Path, *options: str) -> "subprocess.Popen[str]":
     """Start a training of two workers by the command line."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
@@ -84,19 +84,19 @@ def test_a_training_that_is_asked_to_stop_keeps_what_it_did_and_leaves_nothing_b
     if not Path("/proc").is_dir():
         pytest.skip("processes are found by /proc, which this system has not")
     out = tmp_path / "run"
-    with begin(out, temporary) as driver:
+    with start_training(out, temporary) as driver:
         while len(read_epochs(out)) < 2:
             assert driver.poll() is None, driver.communicate()[0]
             time.sleep(0.02)
         driver.send_signal(signal.SIGTERM)
-        told, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 128 + signal.SIGTERM, told
-    assert "--resume continues from it" in told
+        output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 128 + signal.SIGTERM, output
+    assert "--resume continues from it" in output
     assert 2 <= len(read_epochs(out)) < 20
     nothing_is_left(out, temporary)
-    with begin(out, temporary, "--resume") as driver:
-        told, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 0, told
+    with start_training(out, temporary, "--resume") as driver:
+        output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
     assert [epoch["epoch"] for epoch in read_epochs(out)] == list(range(1, 21))
     nothing_is_left(out, temporary)
 
@@ -104,9 +104,9 @@ def test_a_training_that_is_asked_to_stop_keeps_what_it_did_and_leaves_nothing_b
 @pytest.mark.slow
 def test_a_training_that_is_refused_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
     out = tmp_path / "run"
-    with begin(out, temporary, "estep.mapped=nowhere") as driver:
-        told, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 2, told
-    assert "estep.mapped: nowhere" in told
-    assert "Traceback" not in told
+    with start_training(out, temporary, "estep.mapped=nowhere") as driver:
+        output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 2, output
+    assert "estep.mapped: nowhere" in output
+    assert "Traceback" not in output
     nothing_is_left(out, temporary)

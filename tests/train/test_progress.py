@@ -54,10 +54,10 @@ def test_a_search_over_states_tells_of_its_states_instead_of_hoyer(
         "dead": 3.0,
         "substitutions": 20.25,
     }
-    told = replace(
+    shown_epoch = replace(
         record(1, 7200.0), epoch=500, epochs=500, val_bound=-1234.567, details=details, best=True
     )
-    Progress("line", "window").epoch(told)
+    Progress("line", "window").epoch(shown_epoch)
     line = capsys.readouterr().err.rstrip("\n")
     assert (
         "bound -1234.57  sigma 25.062  active 12.35  dead 3  substitutions 20.2  0:00 left  best"

@@ -45,7 +45,7 @@ def after(batches: int) -> Callable[[], bool]:
     return lambda: next(calls) >= batches
 
 
-def told(record: Epoch) -> dict[str, float]:
+def reproducible_metrics(record: Epoch) -> dict[str, float]:
     """Return the figures of a record except for times."""
     return {k: v for k, v in record.metrics().items() if "second" not in k}
 
@@ -56,13 +56,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, sections: dict[str, Any], batches: int
 ) -> None:
     config, data = tiny.config(**sections), tiny.dataset()
-    whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
+    whole = [reproducible_metrics(record) for record in fit(config, data, tmp_path / "whole")]
     first: list[dict[str, float]] = []
     with pytest.raises(Interrupted):
         first.extend(
-            told(record) for record in fit(config, data, tmp_path / "parts", stop=after(batches))
+            reproducible_metrics(record)
+            for record in fit(config, data, tmp_path / "parts", stop=after(batches))
         )
-    rest = [told(record) for record in fit(config, data, tmp_path / "parts", resume=True)]
+    rest = [
+        reproducible_metrics(record)
+        for record in fit(config, data, tmp_path / "parts", resume=True)
+    ]
     assert whole == (first + rest if first else rest)[-len(whole) :]
     for name in ("last", "best"):
         one, other = (checkpoint.load(tmp_path / folder, name)[0] for folder in ("whole", "parts"))
@@ -78,16 +82,18 @@ def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
 ) -> None:
     monkeypatch.setattr(Savings, "share", 1e9)  # after every epoch, however long that takes
     config, data = tiny.config(**sections), tiny.dataset()
-    whole = [told(record) for record in fit(config, data, tmp_path / "whole")]
+    whole = [reproducible_metrics(record) for record in fit(config, data, tmp_path / "whole")]
     hurried, taken = iter([False, True]), tmp_path / "taken"
     options = RunOptions(must_save=lambda: next(hurried, False))
     records = train_in_folder(build_trainer(config, data), config, data, tmp_path / "run", options)
-    first = told(next(records))
+    first = reproducible_metrics(next(records))
     shutil.copytree(tmp_path / "run", taken)
     assert checkpoint.read_manifest(taken, "previous.json")["facts"]["position"]["batch"] > 0
-    assert [first, *(told(record) for record in records)] == whole
+    assert [first, *(reproducible_metrics(record) for record in records)] == whole
     checkpoint.restore_previous(Folder(taken))
-    assert [told(record) for record in fit(config, data, taken, resume=True)] == whole
+    assert [
+        reproducible_metrics(record) for record in fit(config, data, taken, resume=True)
+    ] == whole
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cyclical"])
@@ -99,9 +105,16 @@ def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_not_ended(
     short, long = (
         tiny.config(**(sections | {"train": train | {"epochs": epochs}})) for epochs in (2, 5)
     )
-    whole = [told(record) for record in fit(long, tiny.dataset(), tmp_path / "whole")]
-    first = [told(record) for record in fit(short, tiny.dataset(), tmp_path / "parts")]
-    rest = [told(record) for record in fit(long, tiny.dataset(), tmp_path / "parts", resume=True)]
+    whole = [
+        reproducible_metrics(record) for record in fit(long, tiny.dataset(), tmp_path / "whole")
+    ]
+    first = [
+        reproducible_metrics(record) for record in fit(short, tiny.dataset(), tmp_path / "parts")
+    ]
+    rest = [
+        reproducible_metrics(record)
+        for record in fit(long, tiny.dataset(), tmp_path / "parts", resume=True)
+    ]
     assert whole == first + rest
     one, other = (checkpoint.load(tmp_path / folder, "last")[0] for folder in ("whole", "parts"))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -203,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_
 
 def test_the_stored_configuration_starts_the_same_run_again(tmp_path: Path) -> None:
     config, data = tiny.config(), tiny.dataset()
-    first = [told(record) for record in fit(config, data, tmp_path / "one")]
+    first = [reproducible_metrics(record) for record in fit(config, data, tmp_path / "one")]
     again = load(str(tmp_path / "one" / "config.yaml"))
     assert again == config
-    assert first == [told(record) for record in fit(again, data, tmp_path / "two")]
+    assert first == [reproducible_metrics(record) for record in fit(again, data, tmp_path / "two")]

@@ -88,8 +88,8 @@ def test_neighbours_add_in_order_of_rank_to_the_last_bit(
     neighbours: Crew, shapes: list[tuple[int, ...]], seed: int
 ) -> None:
     given = draws(seed, neighbours.size, shapes)
-    for told in neighbours.all(summed, given):
-        assert bits(told) == bits(in_order(given))
+    for total_of_rank in neighbours.all(summed, given):
+        assert bits(total_of_rank) == bits(in_order(given))
 
 
 LARGE = [(512, 512), (512,), (512, 144), (0,), ()]
@@ -117,7 +117,7 @@ def test_other_processes_get_the_same_bits(way: type[Team]) -> None:
 def test_counts_are_summed_as_integers(crew: Crew) -> None:
     given = [[np.array([2**60 + rank, -rank])] for rank in range(crew.size)]
     total = [sum(int(count[i]) for (count,) in given) for i in range(2)]
-    assert all(told.tolist() == total for (told,) in crew.all(summed, given))
+    assert all(total_of_rank.tolist() == total for (total_of_rank,) in crew.all(summed, given))
 
 
 def gradients(team: Team) -> tuple[Any, Any]:
@@ -139,7 +139,7 @@ def test_a_strided_gradient_is_summed_in_its_place(crew: Crew) -> None:
 
 def interleaved(team: Team, rounds: int) -> list[float]:
     """Sum tensors of growing size, with and without a barrier between."""
-    told = []
+    values = []
     for i in range(rounds):
         value = torch.full((1 + 37 * (i % 50),), float(i + team.rank))
         team.sum([value])
@@ -147,8 +147,8 @@ def interleaved(team: Team, rounds: int) -> list[float]:
             time.sleep(1e-4)
         if i % 2:
             team.barrier()
-        told += value.unique().tolist()
-    return told
+        values += value.unique().tolist()
+    return values
 
 
 def test_no_sum_meets_the_remains_of_another(crew: Crew) -> None:
@@ -213,10 +213,10 @@ def test_a_worker_that_ends_is_missed_by_the_others(way: type[Team], how: str) -
     with crew_of(3, way) as crew:
         crew.all(gathered, [0, 1, 2])
         crew.tell(stopped, [how] * 3)
-        told = crew.answers([0, 2])
-        assert all(isinstance(error, WorkerLost) for error in told)
+        errors = crew.answers([0, 2])
+        assert all(isinstance(error, WorkerLost) for error in errors)
         if way is LocalTeam:
-            assert "worker 1 of 3 has ended" in [str(error) for error in told]
+            assert "worker 1 of 3 has ended" in [str(error) for error in errors]
         crew.processes[1].kill()
 
 

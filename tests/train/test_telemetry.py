@@ -49,16 +49,16 @@ def test_active_latents_are_counted_as_numpy_counts_them(seed: int) -> None:
     np.testing.assert_array_equal(
         total["counts"], np.bincount(active.astype(int), minlength=model.code_size + 1)
     )
-    told = model.telemetry(total, 40)
+    shares = model.telemetry(total, 40)
     for share in (10, 50, 90):
-        assert told[f"active_p{share}"] == np.percentile(active, share, method="inverted_cdf")
+        assert shares[f"active_p{share}"] == np.percentile(active, share, method="inverted_cdf")
 
 
 def test_most_rows_lie_around_the_mean() -> None:
     for epoch in epochs():
-        told = epoch.details
-        assert 0 <= told["active_p10"] <= told["active_p50"] <= told["active_p90"] <= 6
-        assert epoch.metrics()["active_p50"] == told["active_p50"]
+        reported = epoch.details
+        assert 0 <= reported["active_p10"] <= reported["active_p50"] <= reported["active_p90"] <= 6
+        assert epoch.metrics()["active_p50"] == reported["active_p50"]
 
 
 def test_a_search_that_diverges_says_so() -> None:

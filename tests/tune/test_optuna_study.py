@@ -173,6 +173,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_searched_is_refused(name: str) -> None:
-    fields, told = REFUSED[name]
-    with pytest.raises(Refusal, match=told):
+    fields, message = REFUSED[name]
+    with pytest.raises(Refusal, match=message):
         space(**fields)

@@ -103,7 +103,7 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     {
         ("2", 1.5, None): "--gpus-per-worker: 1.5",
         ("0", 1.0, None): "--gpus-per-worker: there are no workers",
@@ -113,9 +113,9 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
     }.items(),
 )
 def test_means_that_contradict_each_other_are_refused(
-    words: tuple[str, float, float | None], told: str
+    words: tuple[str, float, float | None], message: str
 ) -> None:
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(Refusal, match=message):
         resources(*words)
 
 
@@ -159,7 +159,7 @@ def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
 
 
 @pytest.mark.parametrize(
-    ("given", "device", "told"),
+    ("given", "device", "message"),
     [
         (
             resources("4"),
@@ -176,12 +176,12 @@ def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
     ],
 )
 def test_too_few_gpus_for_one_trial_are_refused_with_the_ways_out(
-    given: TrialResources, device: str, told: str
+    given: TrialResources, device: str, message: str
 ) -> None:
     ray = SimpleNamespace(
         nodes=lambda: [{"Alive": True, "Resources": machine} for machine in TWO_GPUS]
     )
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(Refusal, match=message):
         wait_for_capacity(ray, given, 1, lambda: 0, 1, device)
 
 
@@ -194,15 +194,17 @@ def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (resources("2", each=0), "--gpus-per-worker: 0 hides"),
         (resources(share=0), "--gpus-per-trial: 0 hides"),
     ],
 )
-def test_trials_on_gpus_that_are_to_be_hidden_are_refused(given: TrialResources, told: str) -> None:
+def test_trials_on_gpus_that_are_to_be_hidden_are_refused(
+    given: TrialResources, message: str
+) -> None:
     given.refuse_hidden_gpus("auto")
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(Refusal, match=message):
         given.refuse_hidden_gpus("cuda")
 
 
@@ -210,8 +212,8 @@ def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(
     file: Path, tmp_path: Path
 ) -> None:
     space = prepare_space(load_space(str(file)), {"train.device": "cuda"})
-    (told,) = run_trial(Trials(space, tmp_path, gpus=()), 1, {"train.rate": 0.01})
-    assert "Ray assigned this process no GPU" in told["failure"]
+    (report,) = run_trial(Trials(space, tmp_path, gpus=()), 1, {"train.rate": 0.01})
+    assert "Ray assigned this process no GPU" in report["failure"]
 
 
 def test_the_device_is_left_to_the_process_of_the_trial(file: Path) -> None:
@@ -253,9 +255,9 @@ def listen_for_an_epoch(place: str) -> list[str]:
     folder, dataset = Folder(place), open_dataset(config.data)
     open_folder(config, dataset, folder, "bars", resume=False, force=False)
     with ray_session(None, 2) as ray:
-        told = lead_workers(config, "bars", folder, WorkerGroup(2, 2), lambda: False)
-        next(epoch for epoch in told if not isinstance(epoch, str))
-        told.close()  # type: ignore[attr-defined]
+        news = lead_workers(config, "bars", folder, WorkerGroup(2, 2), lambda: False)
+        next(epoch for epoch in news if not isinstance(epoch, str))
+        news.close()  # type: ignore[attr-defined]
         until(lambda: not held(ray))
         return held(ray) + ["a processor"] * int(ray.available_resources()["CPU"] < 2)
 
@@ -314,7 +316,7 @@ def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
             running.send_signal(signal.SIGTERM)
             said, _ = running.communicate(timeout=120)
         assert running.returncode == 128 + signal.SIGTERM, said
-        assert "--resume goes on" in said
+        assert "--resume continues" in said
         states = {trial["state"] for trial in results(out).values()}
         assert "stopped" in states <= {"stopped", "finished"}
         with ray_session(machines.address, 0) as ray:

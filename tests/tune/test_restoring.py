@@ -128,7 +128,7 @@ def test_trials_are_ranked_by_what_the_command_reports(
         ranked := tried("tvae-picture", picture, PICTURE | worse, tmp_path / "trials", SETTINGS)
     ):
         out = tmp_path / f"{result.number}.png"
-        told = restored(
+        scores = restored(
             monkeypatch,
             capsys,
             command,
@@ -136,8 +136,8 @@ def test_trials_are_ranked_by_what_the_command_reports(
             str(out),
             *assignments(PICTURE | worse | result.values),
         )
-        assert result.figures["psnr"] == pytest.approx(told["psnr"], abs=1e-9)
-        assert result.figures["ssim"] == pytest.approx(told["ssim"], abs=1e-9)
+        assert result.figures["psnr"] == pytest.approx(scores["psnr"], abs=1e-9)
+        assert result.figures["ssim"] == pytest.approx(scores["ssim"], abs=1e-9)
         written[result.number] = peak_signal_noise_ratio(
             clean, signals.read_signal(out).values, data_range=255
         )
@@ -153,8 +153,8 @@ def test_a_sound_has_what_it_gained(
 ) -> None:
     (best,) = tried("tvae-sound", sound, SOUND, tmp_path / "trials", SETTINGS[:1])
     words = ["--recipe", "sound-fast", *assignments(SOUND | best.values)]
-    told = restored(monkeypatch, capsys, "denoise", str(sound), str(tmp_path / "out.wav"), *words)
-    assert best.figures["snr_gain"] == pytest.approx(told["snr_gain"], abs=1e-9)
+    scores = restored(monkeypatch, capsys, "denoise", str(sound), str(tmp_path / "out.wav"), *words)
+    assert best.figures["snr_gain"] == pytest.approx(scores["snr_gain"], abs=1e-9)
     clean = signals.read_signal(sound).values
     noise = 0.1 * np.random.default_rng(7).standard_normal(clean.shape)
     clean /= np.abs(clean).max()
@@ -204,7 +204,7 @@ TREE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({}, "metrics.psnr: compares with what was clean"),
         ({"base": "mnist-vae"}, "metrics.psnr: compares with what was clean"),
@@ -224,9 +224,9 @@ TREE: dict[str, Any] = {
     ],
 )
 def test_a_space_whose_trials_have_nothing_clean_is_refused(
-    changes: dict[str, Any], told: str
+    changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(Refusal, match=message):
         validate_space(read_space("space", TREE | changes))
 
 

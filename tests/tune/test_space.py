@@ -41,7 +41,7 @@ SPEECH: Tree = {
 }
 
 
-def admitted(tree: Tree) -> Space:
+def read_tree(tree: Tree) -> Space:
     space = read_space("a space", tree)
     validate_space(space)
     return space
@@ -87,7 +87,7 @@ def spaces(draw: st.DrawFn) -> Space:
                 }
             )
     axes.insert(draw(st.integers(0, len(axes))), {"key": "model.latent", "choice": [4, 8]})
-    return admitted({"base": "speech-vae", "metrics": {"hoyer": "max"}, "axes": axes})
+    return read_tree({"base": "speech-vae", "metrics": {"hoyer": "max"}, "axes": axes})
 
 
 @given(spaces(), st.integers(0, 2**31))
@@ -119,7 +119,7 @@ def test_every_suggestion_belongs_to_one_branch(space: Space, seed: int) -> None
 
 def test_the_branches_of_the_speech_space_are_the_models_of_the_table() -> None:
     keys = ("model.kind", "model.dictionary")
-    found = [tuple(branch.get(key) for key in keys) for branch in admitted(SPEECH).branches()]
+    found = [tuple(branch.get(key) for key in keys) for branch in read_tree(SPEECH).branches()]
     assert found == [
         ("vae", None),
         ("vsc", None),
@@ -130,7 +130,7 @@ def test_the_branches_of_the_speech_space_are_the_models_of_the_table() -> None:
 
 
 def test_a_conditional_choice_of_one_sets_a_value_where_it_applies() -> None:
-    space = admitted(SPEECH)
+    space = read_tree(SPEECH)
     for values in suggestions(space, 30):
         assert space.config(values).train.rate == (1e-3 if values["model.kind"] == "vsc" else 3e-3)
 
@@ -146,14 +146,14 @@ def test_an_axis_may_come_twice_under_conditions_that_exclude_each_other() -> No
         }
     )
     rates = {
-        values["model.kind"]: values["train.rate"] for values in suggestions(admitted(tree), 30)
+        values["model.kind"]: values["train.rate"] for values in suggestions(read_tree(tree), 30)
     }
     assert rates["vsc"] == 1e-3
     assert all(2e-3 <= rates[kind] <= 4e-3 for kind in ("vae", "sdm"))
 
 
 def test_a_pinned_key_no_longer_varies_and_conditions_see_its_value() -> None:
-    space = admitted(SPEECH).pinned({"model.kind": "vsc", "model.latent": 8})
+    space = read_tree(SPEECH).pinned({"model.kind": "vsc", "model.latent": 8})
     for values in suggestions(space, 5):
         assert values.keys() == {"model.alpha", "train.rate"}
         assert (space.config(values).model.kind, space.config(values).model.latent) == ("vsc", 8)
@@ -285,7 +285,7 @@ def test_what_would_fail_later_is_refused_at_the_door(name: str, tmp_path: Path)
 
 def test_within_one_model_trials_may_be_ranked_by_the_bound() -> None:
     axes = [{"key": "model.latent", "choice": [8, 16]}]
-    assert admitted(
+    assert read_tree(
         {"base": "speech-vae", "metrics": {"val_bound": "max"}, "axes": axes}
     ).metrics == {"val_bound": "max"}
 
@@ -325,11 +325,11 @@ IMAGES: Tree = {
 
 
 def test_trials_are_ranked_by_what_they_measure() -> None:
-    admitted(IMAGES)
+    read_tree(IMAGES)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected_message"),
     [
         ({"fixed": {}}, r"metrics.probe_linear: not measured; eval.metrics: \[probe_linear\]"),
         (
@@ -343,6 +343,6 @@ def test_trials_are_ranked_by_what_they_measure() -> None:
         ),
     ],
 )
-def test_trials_that_lack_a_measure_are_refused(changes: Tree, told: str) -> None:
-    with pytest.raises(Refusal, match=told):
-        admitted(IMAGES | changes)
+def test_trials_that_lack_a_measure_are_refused(changes: Tree, expected_message: str) -> None:
+    with pytest.raises(Refusal, match=expected_message):
+        read_tree(IMAGES | changes)

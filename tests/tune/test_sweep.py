@@ -137,7 +137,7 @@ def test_of_two_sweeps_in_a_folder_the_second_is_refused(
     with locked_folder(out):
         for force in (False, True):
             with pytest.raises(
-                Refusal, match="sweep: another sweep is under way in it; another folder, or its end"
+                Refusal, match="sweep: another sweep is running in it; wait for its end"
             ):
                 run_sweep(
                     space,
@@ -154,7 +154,7 @@ def test_of_two_sweeps_in_a_folder_the_second_is_refused(
         (out / "sweep.json").touch()
         clear_folder(out)
         assert not has_content(out)
-        with pytest.raises(Refusal, match="another sweep is under way"), locked_folder(out):
+        with pytest.raises(Refusal, match="another sweep is running"), locked_folder(out):
             pass
 
 
@@ -181,9 +181,9 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
 ) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
     trials = Trials(space, tmp_path / "trials")
-    told = list(run_trial(trials, 1, {"model.kind": "sdm", "model.latent": 2}))
-    assert [report.get("epoch") for report in told] == [1, 2, None]
-    assert told[-1]["figures"]["hoyer"] > 0
+    reports = list(run_trial(trials, 1, {"model.kind": "sdm", "model.latent": 2}))
+    assert [report.get("epoch") for report in reports] == [1, 2, None]
+    assert reports[-1]["figures"]["hoyer"] > 0
     kept = from_dict(yaml.safe_load((tmp_path / "trials" / "1" / "config.yaml").read_text()))
     assert (kept.model.kind, kept.model.latent) == ("sdm", 2)
     *_, last = run_trial(trials, 2, {"model.kind": "vsc", "train.rate": 1e30})
@@ -218,9 +218,9 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
 ) -> None:
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
     values: dict[str, Plain] = {"model.kind": "sdm", "model.latent": 2}
-    told = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
-    assert [report.get("epoch") for report in told] == [1, 2, None, None, None]
-    assert told[2:4] == [{}, {}]
+    reports = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
+    assert [report.get("epoch") for report in reports] == [1, 2, None, None, None]
+    assert reports[2:4] == [{}, {}]
     alone = []
     for seed in (0, 1):
         trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}")
@@ -228,8 +228,8 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
         alone.append(last["figures"])
     for name in ("squared_error", "hoyer"):
         pair = [figures[name] for figures in alone]
-        assert told[-1]["figures"][name] == pytest.approx(np.mean(pair))
-        assert told[-1]["figures"][f"{name}_spread"] == pytest.approx(np.std(pair, ddof=1))
+        assert reports[-1]["figures"][name] == pytest.approx(np.mean(pair))
+        assert reports[-1]["figures"][f"{name}_spread"] == pytest.approx(np.std(pair, ddof=1))
 
 
 def test_without_a_terminal_every_trial_is_told_in_plain_lines(
@@ -317,7 +317,7 @@ def recorded(root: Path, experiment: str) -> tuple[Any, list[Any]]:
     ]
 
 
-def told(out: Path) -> list[str]:
+def study_states(out: Path) -> list[str]:
     """What the sampler was told of its trials."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{out / 'optuna.db'}")
@@ -355,7 +355,7 @@ def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     assert parent.info.status == "FINISHED"
     ends = sorted(child.info.status for child in children)
     assert ends == sorted(trial["state"].upper() for trial in trials)
-    assert sorted(told(out)) == sorted(
+    assert sorted(study_states(out)) == sorted(
         {"FINISHED": "COMPLETE", "FAILED": "FAIL"}[end] for end in ends
     )
 
@@ -379,7 +379,7 @@ def test_ctrl_c_ends_a_sweep_cleanly_and_keeps_what_there_is(
     parent, children = recorded(tmp_path, "tiny")
     assert parent.info.status == "KILLED"
     assert {child.info.status for child in children} <= {"KILLED", "FAILED"}
-    assert "RUNNING" in told(out)  # for --resume
+    assert "RUNNING" in study_states(out)  # for --resume
 
 
 STEADY = TREE | {
@@ -430,12 +430,12 @@ def test_a_killed_sweep_goes_on_with_no_trial_lost_or_run_twice(
     time.sleep(chance.uniform(0, 1))
     killed.process.kill()
     killed.process.communicate(timeout=100)
-    before = told(out)
+    before = study_states(out)
     resumed = Sweep(*words, str(out), "train.epochs=40", "--resume")
     said = resumed.process.communicate(timeout=300)[1]
     assert resumed.process.returncode == 0, said
     assert resumed.ends_alone()
-    assert told(out) == ["COMPLETE"] * 5
+    assert study_states(out) == ["COMPLETE"] * 5
     assert figures(out) == whole, before
     for trial in range(1, 6):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
@@ -473,8 +473,8 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another(
     said = running.process.communicate(timeout=300)[1]
     assert running.process.returncode == 0, said
     assert running.ends_alone()
-    assert "; it goes on in another" in said
-    assert told(out) == ["COMPLETE"] * 5
+    assert "; another continues it" in said
+    assert study_states(out) == ["COMPLETE"] * 5
     assert figures(out) == whole
     for trial in range(1, 6):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
@@ -492,11 +492,11 @@ def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kep
     while not list(out.glob("trials/*/epochs.jsonl")):
         assert endless.process.poll() is None, endless.process.communicate()
         time.sleep(0.05)
-    with pytest.raises(Refusal, match="sweep: another sweep is under way in it"):
+    with pytest.raises(Refusal, match="sweep: another sweep is running in it"):
         run_sweep(
             load_space(file), out, SweepOptions(data=data, quiet=True, force=True, root=tmp_path)
         )
-    while not (out / "optuna.db").exists() or "FAIL" not in told(out):
+    while not (out / "optuna.db").exists() or "FAIL" not in study_states(out):
         for process in trial_processes(endless):
             os.kill(process, signal.SIGKILL)
         time.sleep(0.5)

@@ -38,13 +38,13 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 def load(recipe: str, assignments: Mapping[str, object] | None = None) -> Config:
     """Return the configuration of a recipe or of a YAML file, with dotted keys set."""
-    path, given = recipe_path(recipe), assignments or {}
+    path, changes = recipe_path(recipe), assignments or {}
     tree = {key: value for key, value in read_tree(path).items() if key != "about"}
     try:
-        config = from_dict(override(tree, given))
+        config = from_dict(override(tree, changes))
     except Refusal as refusal:
         raise _placed(refusal, path, tree) from refusal
-    refuse_place(config, given.get("data.path"))
+    refuse_place(config, changes.get("data.path"))
     return config
 
 

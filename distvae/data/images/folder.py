@@ -134,7 +134,7 @@ def _read_partition(partition: Path, names: Sequence[str]) -> list[Picture]:
     known = {PurePosixPath(name).stem: SPLIT_OF[split] for name, split in rows}
     lost = next((name for name in names if PurePosixPath(name).stem not in known), None)
     if lost:
-        raise Refusal(f"{lost}: not in {partition}; the pictures that it names alone expected")
+        raise Refusal(f"{lost}: not in {partition}; only the pictures that it names expected")
     return [Picture(name, known[PurePosixPath(name).stem], "") for name in names]
 
 

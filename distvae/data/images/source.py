@@ -79,7 +79,7 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
     """
     total = sum(counts.values())
     whole = config.sizes or set(counts) <= {"", "train"}
-    parts = _drawn(total, config) if whole else _given(counts)
+    parts = _drawn(total, config) if whole else _assigned_splits(counts)
     if "train" not in parts:
         raise Refusal(
             f"{', '.join(parts)} and no train; images to train on expected, or data.sizes to draw"
@@ -98,7 +98,7 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
     return {"train": parts["train"], "val": parts["val"], "test": parts.get("test", parts["val"])}
 
 
-def _given(counts: Mapping[str, int]) -> dict[str, Places]:
+def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:
     ends = np.cumsum(list(counts.values()))
     return {
         name: np.arange(end - counts[name], end) for name, end in zip(counts, ends, strict=True)

@@ -63,8 +63,8 @@ class Table:
                 first += len(block)
         if first != self.rows:
             raise Refusal(
-                f"{self.path}: {self.rows:,} rows at first, {first:,} when read; a file at rest"
-                " expected"
+                f"{self.path}: {self.rows:,} rows at first, {first:,} when read; a file that"
+                " does not change expected"
             )
 
 

@@ -142,10 +142,13 @@ class Patches:
         rows = grid.cut(array)
         shift = np.full((len(rows), 1), np.nanmean(array) if standard or remove else 0.0)
         if remove:
-            seen = np.isfinite(rows)
-            total = rows.sum(1, keepdims=True, where=seen)
+            observed = np.isfinite(rows)
+            total = rows.sum(1, keepdims=True, where=observed)
             np.divide(
-                total, seen.sum(1, keepdims=True), out=shift, where=seen.any(1, keepdims=True)
+                total,
+                observed.sum(1, keepdims=True),
+                out=shift,
+                where=observed.any(1, keepdims=True),
             )
         rows -= shift
         rows /= scale
@@ -194,17 +197,17 @@ def distinct_channels(array: Floats) -> Floats:
 
 def open_patches(config: PatchData) -> Dataset:
     """Return the windows of the file that a configuration names, corrupted as it asks."""
-    given = corrupt(read_source(config), config)
-    refuse_constant(given.values, Path(config.path).name)
-    return Patches.of(given.values, config).dataset(Path(config.path).name, config)
+    damaged = corrupt(read_source(config), config)
+    refuse_constant(damaged.values, Path(config.path).name)
+    return Patches.of(damaged.values, config).dataset(Path(config.path).name, config)
 
 
 def refuse_constant(array: Floats, name: str) -> None:
     """Refuse data whose observed values are all alike."""
-    seen = array[np.isfinite(array)]
-    if seen.size and seen.min() == seen.max():
+    observed = array[np.isfinite(array)]
+    if observed.size and observed.min() == observed.max():
         raise Refusal(
-            f"{name}: all values are {seen.min():g}; there is nothing to learn from constant data"
+            f"{name}: all values are {observed.min():g}; there is nothing to learn from constant data"
         )
 
 

@@ -219,8 +219,8 @@ def check_tracking(root: Path) -> Iterator[Diagnosis]:
         store.open_client()
     except Refusal as error:
         remedy = (
-            "MLFLOW_TRACKING_URI names another; training goes on, and 'distvae sync' sends what was"
-            " not taken"
+            "MLFLOW_TRACKING_URI names another; training continues without it, and 'distvae sync'"
+            " sends the records later"
         )
         yield Diagnosis("bad", "MLflow", HERE, str(error), remedy)
     else:

@@ -82,10 +82,10 @@ def check_ports(
     if "ray" in exposed:
         yield _check_ray_ports(name, exposed["ray"], facts["access"]["mode"], several)
     if "other" in exposed:
-        found = f"others, open to the network: {_list_ports(exposed['other'])}"
+        found = f"other ports open to the network: {_list_ports(exposed['other'])}"
         yield Diagnosis("info", "listening", name, found)
     if internal:
-        found = f"reached from this machine alone: {_list_ports(internal)}"
+        found = f"reached only from this machine: {_list_ports(internal)}"
         yield Diagnosis("info", "listening", name, found)
 
 

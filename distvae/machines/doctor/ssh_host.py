@@ -246,7 +246,7 @@ def check_host_clock(host: SshHost, answer: Answer) -> Iterator[Diagnosis]:
 def check_idle(host: SshHost, facts: Mapping[str, str]) -> Iterator[Diagnosis]:
     """Check that no training or sweep runs on the head, because 'ray up' would end it."""
     if "running" in facts:
-        found = f"goes on: {facts['running'] or 'a training or sweep'}"
+        found = f"{facts['running'] or 'a training run or sweep'}"
         remedy = "'ray up' restarts Ray and ends it; wait, or stop it first: --resume resumes it"
         yield Diagnosis("bad", "running", host.address, found, remedy)
 

@@ -15,7 +15,7 @@ def build(folder: Path, out: Path | None) -> None:
     """Write the index to `out`, and the pages and CSVs beside the rows; print all without `out`."""
     tables = read_tables(folder)
     if out is not None and out.absolute() in [(folder / f"{t}.md").absolute() for t in tables]:
-        raise Refusal(f"{out}: the page of a table goes there; another name expected")
+        raise Refusal(f"{out}: this is the page of a table; another name expected")
     pages = "" if out is None else os.path.relpath(folder, out.parent)
     index = list(Index(tables, read_contents(folder), pages).lines())
     if out is None:

@@ -33,8 +33,8 @@ def _restored(name: str, windows: HasWindows) -> dict[str, float]:
     """Return the scores against the clean reference; of a sound also the gains."""
     if not windows.noise and not windows.drop:
         raise Refusal(
-            "data.noise, data.drop: nothing is made worse, to be restored; one of them above 0"
-            " expected"
+            "data.noise, data.drop: the data is not damaged, so there is nothing to restore;"
+            " one of them above 0 expected"
         )
     clean = windows.clean().levelled()
     corrupted = windows.corrupt(clean)

@@ -75,8 +75,8 @@ class Subject:
         ]
         if not parts:
             raise Refusal(
-                f"eval.labels: {count}, and split 'train' has {len(drawn)}: none is left to judge;"
-                " fewer expected"
+                f"eval.labels: {count}, and split 'train' has {len(drawn)}: none is left to test"
+                " on; fewer expected"
             )
         held = Labelled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         known = self._labelled("train", np.sort(drawn[:count]), labels)

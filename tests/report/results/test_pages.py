@@ -82,7 +82,7 @@ def test_the_csv_has_every_row_and_the_settings_that_differ(tmp_path: Path) -> N
 
 def test_the_index_cannot_take_the_place_of_a_page(tmp_path: Path) -> None:
     write_finished(tmp_path, "vae-s0", 0, hoyer=0.2)
-    with pytest.raises(Refusal, match=r"speech\.md: the page of a table goes there"):
+    with pytest.raises(Refusal, match=r"speech\.md: this is the page of a table"):
         build(tmp_path, tmp_path / "speech.md")
 
 
