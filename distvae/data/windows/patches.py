@@ -207,7 +207,8 @@ def refuse_constant(array: Floats, name: str) -> None:
     observed = array[np.isfinite(array)]
     if observed.size and observed.min() == observed.max():
         raise Refusal(
-            f"{name}: all values are {observed.min():g}; there is nothing to learn from constant data"
+            f"{name}: all values are {observed.min():g}; there is nothing to learn from"
+            " constant data"
         )
 
 
