@@ -23,7 +23,7 @@ Words = NDArray[np.int64]
 
 
 class StaleShard(RuntimeError):
-    """The states that were asked for are gone: the shard began anew, in another process or from
+    """The states that were asked for are gone: the shard restarted, in another process or from
     other files.
     """
 

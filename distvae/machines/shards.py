@@ -25,7 +25,7 @@ from distvae.machines.ray_api import ActorHandle, ObjectRef, RemoteMethod
 from distvae.numerics.lanes import Lanes, Rows
 
 MAX_PENDING_PUTS = 4
-"""Puts under way at most, so that they do not fill Ray's memory."""
+"""Puts in flight at most, so that they do not fill Ray's memory."""
 MAX_PREFETCHED = 2
 """Blocks that are on their way here at most: the one whose turn it is, and the next."""
 FILL_ATTEMPTS = 3
@@ -222,7 +222,7 @@ class ShardedStore:
             self._wait_for_puts(0)
 
     def _wait_for_puts(self, limit: int) -> None:
-        """Wait until at most `limit` puts are under way."""
+        """Wait until at most `limit` puts are in flight."""
         while len(self.pending_puts) > limit:
             _answer(self.pending_puts.popleft())
 

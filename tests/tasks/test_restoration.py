@@ -260,7 +260,7 @@ BAD = [
     (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
     (lambda: distvae.denoise(np.arange(25.0).reshape(5, 5)), "larger than the data's 5 x 5"),
     (lambda: distvae.denoise([[np.inf] * 9] * 9), "infinite"),
-    (lambda: distvae.denoise(noisy()[..., 0], recipe="bars"), "none for restoration"),
+    (lambda: distvae.denoise(noisy()[..., 0], recipe="bars"), "not one for restoration"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"model.latent": 5}), "only 32 states"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"estep.parents": 65}), "at most as many"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"data.noise": 5}), "none is added here"),

@@ -140,7 +140,7 @@ def test_a_rate_that_falls_to_the_last_epoch_is_not_prolonged(tmp_path: Path) ->
             tiny.config(train={"epochs": 2, "schedule": "cosine"}), tiny.dataset(), tmp_path / "run"
         )
     )
-    with pytest.raises(Refusal, match=r"train\.epochs: 3, but 2"):
+    with pytest.raises(Refusal, match=r"train\.epochs: 3, but the run in .* has 2"):
         list(
             fit(
                 tiny.config(train={"epochs": 3, "schedule": "cosine"}),

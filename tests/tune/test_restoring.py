@@ -206,9 +206,9 @@ TREE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "metrics.psnr: compares with what was clean"),
-        ({"base": "mnist-vae"}, "metrics.psnr: compares with what was clean"),
-        ({"base": "bars"}, "metrics.psnr: compares with what was clean"),
+        ({}, "metrics.psnr: compares with the clean original"),
+        ({"base": "mnist-vae"}, "metrics.psnr: compares with the clean original"),
+        ({"base": "bars"}, "metrics.psnr: compares with the clean original"),
         (
             {"fixed": {"data.noise": 5}, "metrics": {"snr_gain": "max"}},
             "metrics.snr_gain: no such figure",
@@ -219,7 +219,7 @@ TREE: dict[str, Any] = {
         ),
         (
             {"axes": [{"key": "data.noise", "choice": [0, 25]}], "fixed": {}},
-            r"not so for every trial",
+            r"missing for every trial",
         ),
     ],
 )
