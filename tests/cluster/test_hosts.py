@@ -191,7 +191,7 @@ def test_a_file_that_the_head_lacks_and_words_that_were_taken_apart_are_named(cl
         "sweep.py", f"{SHARED}/tiny.yaml", "--out", f"{SHARED}/my runs", "--trials", "1"
     )
     assert done.returncode == 1
-    assert "'ray submit' takes it apart" in done.stdout
+    assert "'ray submit' splits it" in done.stdout
 
 
 @pytest.mark.long
