@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar, runtime_
 import torch
 from torch import Tensor, nn
 
+from distvae.numerics.facts import Facts
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
@@ -34,6 +35,8 @@ class Batch(NamedTuple):
     """(B,) the numbers of the rows in their dataset. They stay on the host, whatever the device."""
     mask: Tensor | None = None
     """(B, D) True where x was observed; None when all of it was."""
+    seen: Tensor | None = None
+    """(B, D) what an encoder sees of the rows, if that was computed for many rows at once."""
 
     @classmethod
     def of(cls, x: Tensor, row: Tensor) -> "Batch":
@@ -42,6 +45,12 @@ class Batch(NamedTuple):
         if bool(observed.all()):
             return cls(x, row)
         return cls(x.where(observed, 0.0), row, observed)
+
+    def part(self, rows: slice) -> "Batch":
+        """Return consecutive rows of the batch."""
+        mask = None if self.mask is None else self.mask[rows]
+        seen = None if self.seen is None else self.seen[rows]
+        return Batch(self.x[rows], self.row[rows], mask, seen)
 
 
 @runtime_checkable
@@ -138,6 +147,14 @@ class EStep(Module, Protocol[M, Q_co]):
         """
 
 
+@runtime_checkable
+class TransformsInput(Protocol):
+    """An E-step with an encoder that does not see rows as they are."""
+
+    def transform(self, batch: Batch) -> Tensor:
+        """Return what the encoder sees, (B, D)."""
+
+
 AnyModel: TypeAlias = LatentModel[Any]
 """A model. The posteriors it takes are those of its E-step, which the configuration decides."""
 AnyEStep: TypeAlias = EStep[Any, Posterior]
@@ -150,6 +167,14 @@ class Prepares(Protocol):
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Take statistics of the data, or first states of the rows that this worker holds."""
+
+
+@runtime_checkable
+class PreparesFromFacts(Protocol):
+    """A model or an E-step that may need no look at the data, if facts about it are recorded."""
+
+    def prepare_from(self, facts: Facts) -> bool:
+        """Take statistics of the data from recorded facts; return False if they do not suffice."""
 
 
 @runtime_checkable
@@ -187,6 +212,21 @@ class ClosedForm(Protocol[Q]):
         """Update the parameters from an epoch's sums."""
 
 
+class Engine(Protocol):
+    """The gradient of a model's objective, computed by hand instead of by autograd."""
+
+    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Set the gradients of minus the mean objective over so many rows; return sums."""
+
+
+@runtime_checkable
+class HasEngine(Protocol):
+    """A model that may compute its gradients by hand."""
+
+    def engine(self, estep: AnyEStep) -> Engine | None:
+        """Return the engine for training with this E-step; None leaves gradients to autograd."""
+
+
 @runtime_checkable
 class Reports(Protocol):
     """A model or an E-step with figures of its own for the record of an epoch."""
@@ -218,22 +258,19 @@ class Persistent(Protocol[S]):
         """Read the state back from the files that all workers saved."""
 
 
-@runtime_checkable
-class Asynchronous(Protocol):
-    """An E-step or a store that reads and writes populations in the background."""
+def prepare(
+    part: Module,
+    blocks: Iterable[Tensor],
+    held: HeldRows,
+    seed: int,
+    facts: Facts | None = None,
+) -> None:
+    """Show the training data to a model or an E-step, if it wants to see it.
 
-    def prefetch(self, rows: Tensor) -> None:
-        """Start to read the populations of these rows: the next block."""
-
-    def drain(self) -> None:
-        """Wait until everything is written."""
-
-    def timings(self) -> dict[str, float]:
-        """Return the seconds spent waiting since the last call, and the restarts, by name."""
-
-
-def prepare(part: Module, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-    """Show the training data to a model or an E-step, if it wants to see it."""
+    Recorded facts about the data take its place where they suffice.
+    """
+    if facts and isinstance(part, PreparesFromFacts) and part.prepare_from(facts):
+        return
     if isinstance(part, Prepares):
         part.prepare(blocks, held, seed)
 

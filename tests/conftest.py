@@ -1,6 +1,7 @@
 """What all tests share: where real data is, and how long hypothesis may take."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,16 @@ os.environ.setdefault(
 
 settings.register_profile("distvae", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("distvae")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cuts() -> Iterator[None]:
+    """Let nothing wait for the disk in this process: each wait takes milliseconds, and no test cuts
+    the power. What is written before one goes on is tested by a function in the place of this one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="session")

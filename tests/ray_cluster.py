@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distvae.machines.ray_session import SETTINGS
+from distvae.machines.ray_session import SETTINGS, WITHOUT_DASHBOARD
 
 CHECKS = {"initial_delay_ms": 0, "period_ms": 500, "failure_threshold": 3}
 """How the head finds out, within two seconds, that a machine is gone."""
@@ -17,7 +17,8 @@ def cluster(*cpus: int) -> Iterator[Any]:
     """Machines of so many processors, and a head without any; `add_node` on the main thread brings
     another.
     """
-    for name, value in (SETTINGS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}).items():
+    token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for name, value in (SETTINGS | WITHOUT_DASHBOARD | token).items():
         os.environ.setdefault(name, value)
     from ray.cluster_utils import Cluster
 

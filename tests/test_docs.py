@@ -65,6 +65,7 @@ def test_the_model_of_the_guide_keeps_the_laws(tmp_path: Path) -> None:
     run_in(tmp_path, "-m", "pytest", "-q", "test_laplace.py")
 
 
+@pytest.mark.slow
 def test_the_estep_of_the_guide_trains_and_keeps_the_laws(tmp_path: Path) -> None:
     output = run_in(tmp_path, "flips.py")
     bounds = [float(found) for found in re.findall(r"epoch \d+: (-?[\d.]+)", output)]

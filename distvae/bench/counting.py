@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from distvae.train.loop import Interrupted, Trainer
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
-EVENTS = {"launches": r"cu(da)?Launch\w*Kernel", "copies": "Memcpy (HtoD|DtoH)"}
+EVENTS = {"launches": r"cu(da)?(Launch\w*Kernel|GraphLaunch)", "copies": "Memcpy (HtoD|DtoH)"}
 """Patterns of the names that CUDA gives kernel launches, and copies between host and device."""
 Shape = tuple[int, int, int, int]
 """The number of products in a batch, and the m, k and n of each."""

@@ -28,7 +28,7 @@ from distvae.estep import assemble
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.interface import prepare
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.bands import divide
 from distvae.numerics.noise import order
 from distvae.train.batches import BLOCK
 from distvae.train.devices import select_device
@@ -52,6 +52,8 @@ class GpuSettings:
     """Epochs to time after a warm-up epoch; the fastest counts."""
     threads: int = 1
     """Threads of the process."""
+    graphs: bool = False
+    """Record steps and replay them (`train.graphs`)."""
 
     def __post_init__(self) -> None:
         """Refuse to time nothing."""
@@ -123,6 +125,7 @@ def bench_gpu(cases: Sequence[str], settings: GpuSettings, output: Output) -> No
         figures = measure_case(name, device, settings)
         output.show({"case": name, **described, **figures}, _format_row(name, figures))
         row = f"gpu-{name}" if device.type == "cuda" else f"gpu-{name}-on-cpu"
+        row += "-graphs" if settings.graphs else ""
         output.keep(row, figures, described)
 
 
@@ -158,15 +161,19 @@ def measure_case(name: str, device: torch.device, settings: GpuSettings) -> dict
     """Return the figures of a case.
 
     Seconds are of an epoch, which ends with the validation of one block of rows; operations,
-    launches, copies and synchronisations are of a step.
+    launches, copies and synchronisations are of a step. Operations are those of a step that is not
+    replayed.
     """
     is_cuda = device.type == "cuda"
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    trainer = new_trainer(CASES[name](settings.rows), device)
+    work = CASES[name](settings.rows)
+    trainer = new_trainer(work, device, settings.graphs)
     epoch = min(_epoch_seconds(trainer, settings.epochs))
     memory = {"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if is_cuda else {}
-    steps, shapes, operations = record_steps(trainer, STEPS)
+    # What is replayed cannot be looked into.
+    plain = new_trainer(work, device) if settings.graphs else trainer
+    steps, shapes, operations = record_steps(plain, STEPS)
     products = replay_products(shapes, device) * trainer.batches / steps
     flops = 2 * sum(b * m * k * n for b, m, k, n in shapes)
     figures = {
@@ -184,12 +191,13 @@ def measure_case(name: str, device: torch.device, settings: GpuSettings) -> dict
     return figures | memory | events
 
 
-def new_trainer(work: Work, device: torch.device) -> Trainer:
+def new_trainer(work: Work, device: torch.device, graphs: bool = False) -> Trainer:
     """Return an untrained trainer on a device, which validates on the first block of its rows."""
     config, rows = work
+    config = config.with_("train", graphs=graphs)
     model, estep = assemble(config, rows.shape[1])
     blocks = [torch.from_numpy(rows)]
-    held = Lanes.of(len(rows), config.train.batch).held()
+    held = divide(len(rows), config.train.batch).held()
     for part in (model, estep):
         prepare(part, blocks, held, config.train.seed)
     return Trainer(config.train, model, estep, rows, rows[:BLOCK], ALONE, device)
@@ -211,13 +219,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default=GpuSettings.device, choices=["auto", "cpu", "cuda"])
     for name in ("rows", "epochs", "threads"):
         parser.add_argument(f"--{name}", type=int, default=getattr(GpuSettings, name))
+    parser.add_argument("--graphs", action="store_true", help="record steps and replay them")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
         "--keep", type=Path, help="keep the figures as rows of results in this folder"
     )
     parsed = parser.parse_args(words)
     try:
-        settings = GpuSettings(parsed.device, parsed.rows, parsed.epochs, parsed.threads)
+        settings = GpuSettings(
+            parsed.device, parsed.rows, parsed.epochs, parsed.threads, parsed.graphs
+        )
         bench_gpu(parsed.cases, settings, Output(parsed.json, parsed.keep))
     except Refusal as error:
         print(f"distvae: {error}", file=sys.stderr)

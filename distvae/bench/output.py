@@ -1,15 +1,20 @@
 """The output of benchmarks: printed, and kept as rows of the results."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from distvae.files.provenance import commit
+from distvae.numerics.arithmetic import processor_name
 from distvae.report.results.rows import write_row
 
 Settings = Mapping[str, int | str]
-Figures = Mapping[str, float]
+Figures = Mapping[str, float | list[float]]
+Facts = Mapping[str, str | float]
+NONE: Facts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,20 @@ class Output:
         """Print a record as JSON, or as text for a person."""
         print(json.dumps(record) if self.json else text, flush=True)
 
-    def keep(self, name: str, figures: Figures, settings: Settings) -> None:
-        """Write the figures as a row of the results, if there is a folder for them."""
+    def keep(self, name: str, figures: Figures, settings: Settings, facts: Facts = NONE) -> None:
+        """Write the figures as a row of the results, if there is a folder for them.
+
+        Further facts of the row stand beside its commit; a `table` is its table instead of `bench`.
+        """
         if self.folder is None:
             return
         row = {"table": "bench", "row": name, "commit": commit(), "seconds": None, "epochs": None}
-        content = {**row, "config": dict(settings), "figures": dict(figures)}
+        machine = f"{processor_name()}, {os.cpu_count()} cores"
+        content = {
+            **row,
+            **facts,
+            "machine": machine,
+            "config": dict(settings),
+            "figures": dict(figures),
+        }
         write_row(self.folder, content, force=True)

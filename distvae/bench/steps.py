@@ -1,6 +1,10 @@
-"""Time a training step beside its matrix products, in the same process."""
+"""Time a training step beside its matrix products, Adam and a step by autograd, in one process.
+
+Times are processor time of the calling thread, so that other processes hardly change them.
+"""
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -29,7 +33,8 @@ def bench_steps(recipe: str | None, steps: int, threads: int, output: Output) ->
     """Time the steps of a recipe, or of all recipes with a dense encoder."""
     torch.set_num_threads(threads)
     if not output.json:
-        print(f"{'recipe':16}{'batch':>6}{'step':>10}{'products':>10}{'ratio':>7}{'rows/s':>10}")
+        columns = "".join(f"{name:>10}" for name in ("step", "autograd", "products", "Adam"))
+        print(f"{'recipe':16}{'batch':>6}{columns}{'share':>7}{'ratio':>7}{'rows/s':>10}")
     for name, config in _dense_recipes(recipe).items():
         figures = measure_steps(config, steps)
         record: dict[str, int | float | str] = {"recipe": name, "threads": threads}
@@ -64,35 +69,51 @@ def _is_flat(part: object) -> bool:
 
 
 def _format_row(name: str, figures: dict[str, float]) -> str:
-    step, products = f"{figures['step_us']:7.0f} us", f"{figures['products_us']:7.0f} us"
+    times = ""
+    for part in ("step", "autograd", "products", "adam"):
+        times += f"{figures[f'{part}_us']:7.0f} us"
     return (
-        f"{name:16}{figures['batch']:6.0f}{step}{products}{figures['ratio']:7.2f}"
+        f"{name:16}{figures['batch']:6.0f}{times}{figures['share']:7.2f}{figures['ratio']:7.2f}"
         f"{figures['rows_per_second']:10,.0f}"
     )
 
 
 def measure_steps(config: Config, steps: int) -> dict[str, float]:
-    """Return median times of a step and of its matrix products.
+    """Return median times of a step, of the same by autograd, of its matrix products and of Adam.
 
-    They take turns, so that both see the same state of the machine.
+    They take turns, so that all see the same state of the machine. `share` is that of the products
+    and of Adam in a step.
     """
     trainer = trainer_on_noise(config)
+    plain = trainer_on_noise(config.with_("train", gradients="autograd"))
     batch = config.train.batch
-    rows = np.arange(batch)
-    operands = []
-    for m, k, n in matrix_products(trainer, batch):
-        operands.append((torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)))
-    timed: list[Callable[[], None]] = [lambda: trainer.step(rows), lambda: multiply(operands)]
-    step, product = (
-        statistics.median(times) for times in zip(*_in_turns(timed, steps), strict=True)
-    )
+    rows, operands = np.arange(batch), _operands(trainer, batch)
+    timed: list[Callable[[], None]] = [
+        lambda: trainer.step(rows),
+        lambda: plain.step(rows),
+        lambda: multiply(operands),
+        trainer.adam.step,
+    ]
+    medians = [statistics.median(times) for times in zip(*_in_turns(timed, steps), strict=True)]
+    step, autograd, products, adam = medians
     return {
         "batch": batch,
         "step_us": 1e6 * step,
-        "products_us": 1e6 * product,
-        "ratio": step / product,
+        "autograd_us": 1e6 * autograd,
+        "products_us": 1e6 * products,
+        "adam_us": 1e6 * adam,
+        "share": (products + adam) / step,
+        "ratio": step / products,
         "rows_per_second": batch / step,
     }
+
+
+def _operands(trainer: Trainer, rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return factors and a place for each matrix product of a step."""
+    operands = []
+    for m, k, n in matrix_products(trainer, rows):
+        operands.append((torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)))
+    return operands
 
 
 def multiply(operands: list[tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -125,9 +146,9 @@ def matrix_products(trainer: Trainer, rows: int) -> Iterator[Shape]:
 
 
 def _in_turns(functions: list[Callable[[], None]], count: int) -> Iterator[list[float]]:
-    """Yield the seconds of one call of each function, many times, after a warm-up."""
+    """Yield the processor time of one call of each function, many times, after a warm-up."""
     for function in functions:
         for _ in range(WARM_UP):
             function()
     for _ in range(count):
-        yield [time_call(function) for function in functions]
+        yield [time_call(function, clock=time.thread_time) for function in functions]

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from distvae.estep.truncated import Search
 from distvae.files.memory import peak_memory
 from distvae.interface import Batch, prepare
 from distvae.models.population import tabulate
+from distvae.models.truncated import NEAR
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise, order
 from distvae.train.bits import agree_on_arithmetic
@@ -42,7 +44,10 @@ SIDE = 256
 PRODUCT = 4096
 FLOAT32_ERROR = 1e-5
 """Relative error of a product in float32; in bfloat16, which torch may fall back to, it is 2e-3."""
-BATCH, BLOCK = 32, 1024
+BATCH = 32
+TIMED = 3
+"""Epochs of which blocks are timed."""
+RATE = 0.003
 
 Rows = NDArray[np.int64]
 
@@ -59,6 +64,9 @@ class Case:
     generations: int
     sigma: float
     """Standard deviation of the noise in the picture, in grey levels."""
+    block: int = 1024
+    """Rows that are searched together."""
+    batch: int = BATCH
 
     @property
     def flops(self) -> float:
@@ -74,7 +82,9 @@ class Case:
 
 
 CASES = {
-    "big": Case((512, 512, 144), states=64, parents=5, children=4, generations=1, sigma=50.0),
+    "big": Case(
+        (512, 512, 144), states=64, parents=5, children=4, generations=1, sigma=50.0, block=4096
+    ),
     "small": Case((64, 64, 64), states=200, parents=10, children=9, generations=4, sigma=25.0),
 }
 SIZES = {
@@ -110,8 +120,8 @@ def _describe_epoch(name: str, f: dict[str, float]) -> str:
         f" {f['estep_s']:.1f} s, M-step {f['mstep_s']:.1f} s",
         f"  {f['ratio']:.2f} times its dense bound, {f['dense_s']:.1f} s at {f['gflops']:.0f}"
         " GFLOP/s",
-        f"  {100 * f['distinct']:.0f} % of a batch's states distinct; peak memory"
-        f" {f['peak_gb']:.2f} GB",
+        f"  {100 * f['distinct']:.0f} % of a batch's states distinct; {f['near']:.1f} of a row"
+        f" within the horizon, at most {f['near_most']:.0f}; peak memory {f['peak_gb']:.2f} GB",
     ]
     return "\n".join(lines)
 
@@ -119,22 +129,24 @@ def _describe_epoch(name: str, f: dict[str, float]) -> str:
 def measure_epoch(
     case: Case, picture: Path | None, rows: int, epochs: int, threads: int
 ) -> dict[str, float]:
-    """Train for some epochs, then time one more epoch in turns with matrix products.
+    """Train for some epochs, then time the blocks of a few more in turns with matrix products.
 
-    A single thread is timed by its processor time, which other processes do not affect; several
-    threads by wall-clock time.
+    Rows are those of whole blocks, since a smaller one shares fewer states, and the median block
+    counts. A single thread is timed by its processor time, which other processes disturb less;
+    several threads by wall-clock time.
     """
     torch.set_num_threads(threads)
     data = noisy_patches(case, picture)
-    trainer = _new_trainer(case, data[order(0, 0, len(data))[:rows]], epochs)
+    if rows < len(data):
+        rows = rows // case.block * case.block or rows
+    trainer = new_trainer(case, data[order(0, 0, len(data))[:rows]], epochs)
     for _ in trainer.run():
         pass
     memory = peak_memory()  # before the operands of the products add to it
     clock = time.process_time if threads == 1 else time.perf_counter
-    times = list(_time_blocks(trainer, clock))
-    scale = len(data) / sum(t.rows for t in times)
-    estep = scale * sum(t.estep for t in times)
-    mstep = scale * sum(t.mstep for t in times)
+    times = [block for _ in range(TIMED) for block in _time_blocks(trainer, clock)]
+    estep = len(data) * median(t.estep / t.rows for t in times)
+    mstep = len(data) * median(t.mstep / t.rows for t in times)
     rate = 2 * PRODUCT**3 / min(t.product for t in times)
     dense = len(data) * case.flops / rate
     assert isinstance(trainer.estep, Search)
@@ -148,8 +160,18 @@ def measure_epoch(
         "ratio": (estep + mstep) / dense,
         "gflops": rate / 1e9,
         "distinct": len(tabulate(kept)[0]) / (BATCH * case.states),
+        **_count_near(trainer.estep),
         "peak_gb": memory / 1e9,
     }
+
+
+def _count_near(estep: Search) -> dict[str, float]:
+    """Return how many states of a row of the last block are within the horizon."""
+    assert estep.last_block is not None
+    part = estep.last_block.states.part
+    assert part is not None
+    near = (part == NEAR).sum(1).double()
+    return {"near": float(near.mean()), "near_most": float(near.max())}
 
 
 def noisy_patches(case: Case, picture: Path | None) -> Array:
@@ -174,12 +196,12 @@ def tvae_config(case: Case, epochs: int) -> Config:
                 "parents": case.parents,
                 "children": case.children,
                 "generations": case.generations,
-                "block": BLOCK,
+                "block": case.block,
             },
             "train": {
                 "epochs": epochs,
-                "batch": BATCH,
-                "rate": 0.003,
+                "batch": case.batch,
+                "rate": RATE,
                 "warmup": 0,
                 "device": "cpu",
             },
@@ -187,19 +209,20 @@ def tvae_config(case: Case, epochs: int) -> Config:
     )
 
 
-def _new_trainer(case: Case, rows: Array, epochs: int) -> Trainer:
+def new_trainer(case: Case, rows: Array, epochs: int) -> Trainer:
+    """Return an untrained trainer, which validates on the first rows alone."""
     config = tvae_config(case, epochs)
     agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, rows.shape[1])
     prepare(estep, [torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
-    return Trainer(config.train, model, estep, rows, rows)
+    return Trainer(config.train, model, estep, rows, rows[:BATCH])
 
 
 def _time_blocks(trainer: Trainer, clock: Clock) -> Iterator[BlockTimes]:
     """Train one epoch, and yield the times of each block."""
-    time_product = _fastest_product(clock)
+    time_product = fastest_product(clock)
     assert isinstance(trainer.estep, Search)
-    for rows in _split(np.arange(len(trainer.train)), BLOCK):
+    for rows in _split(np.arange(len(trainer.train)), trainer.estep.block_size):
         noise = Noise(0, trainer.position.epoch, torch.from_numpy(rows))
         batch = Batch(torch.from_numpy(trainer.train[rows]), noise.row)
         estep = time_call(trainer.estep.search_block, trainer.model, batch, noise, clock=clock)
@@ -212,9 +235,9 @@ def _split(rows: Rows, count: int) -> list[Rows]:
     return np.split(rows, range(count, len(rows), count))
 
 
-def _fastest_product(clock: Clock) -> Callable[[], float]:
-    """Return a function that times a matrix product, by the fastest of torch's ways that has the
-    precision of float32.
+def fastest_product(clock: Clock) -> Callable[[], float]:
+    """Return a function that times a matrix product of 4096^3, by the fastest of torch's ways that
+    has the precision of float32.
     """
     shape = (PRODUCT, PRODUCT)
     a, b, c = torch.randn(shape), torch.randn(shape), torch.empty(shape)

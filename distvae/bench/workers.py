@@ -1,25 +1,26 @@
 """Time two workers beside one, by torchrun and under Ray.
 
 Each way of training is a command with one thread per worker, and all of them resume copies of one
-trained run. Epochs are timed apart from starting the processes. Two independent processes, each
-with an epoch of its own, show what the machine allows at best.
+trained run. They take turns of one epoch, so that all meet the same load. Two independent
+processes, each with an epoch of its own, show what the machine allows at best.
 """
 
-import os
 import shutil
-import subprocess
 import sys
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from distvae.bench.output import Output
+from distvae.bench.paused import PausedTraining, Turn, take_turn
 from distvae.bench.tvae import SIZES, Case, noisy_patches, tvae_config
 from distvae.config import from_dict, to_dict
 from distvae.data import open_dataset
@@ -29,8 +30,8 @@ from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
 from distvae.train.session import fit
 
-TIMED = 5
-"""Epochs to time, after one that is not."""
+QUIET = 0.9
+"""The share of two processors that two independent processes have on a quiet machine, at least."""
 PYTHON_MODULE = ("-m", "distvae")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -55,69 +56,125 @@ WAYS = {
 }
 
 
-class Turn(NamedTuple):
-    """The times of one way of training, once."""
+class Extent(NamedTuple):
+    """How much is trained."""
 
-    epoch: float
-    """Median seconds of an epoch."""
-    start: float
-    """Seconds of everything but the epochs."""
-    waits: float
-    """Share of a step spent waiting for the store."""
-    objective: float
-    """Training objective at the end."""
+    rows: int
+    epochs: int
+    """Epochs of the run that all ways resume."""
+    turns: int
+    batch: int
 
 
-def bench_workers(picture: Path | None, rows: int, epochs: int, turns: int, output: Output) -> None:
+def bench_workers(picture: Path | None, extent: Extent, output: Output) -> None:
     """Time each way of training, for each size of TVAE."""
-    settings = {"rows": rows, "epochs": epochs, "turns": turns}
-    for name, case in SIZES.items():
+    rows, epochs, turns, batch = extent
+    settings = extent._asdict()
+    for name, size in SIZES.items():
+        case = replace(size, batch=batch)
         with TemporaryDirectory(prefix="distvae-bench-") as folder:
-            prepare_run(case, picture, rows, epochs, Path(folder))
-            figures = measure_workers(rows, turns, Path(folder))
-        output.show({"case": name, **settings, **figures}, _describe_speedups(name, figures))
-        output.keep(f"workers-{name}", figures, settings)
+            patches = noisy_patches(case, picture)
+            chosen = patches[order(0, 0, len(patches))[:rows]]
+            prepare_run(chosen, case, epochs, turns, Path(folder))
+            figures = measure_workers(turns, Path(folder))
+        output.show({"case": name, **settings, **figures}, describe(name, figures))
+        facts = {"section": "Two workers"}
+        output.keep(f"workers-{name}-batch-{batch}", figures, settings, facts)
 
 
-def _describe_speedups(name: str, f: dict[str, float]) -> str:
-    def speedup(way: str) -> str:
-        return f"{f['plain_s'] / f[f'{way}_s']:.2f}"
-
-    lines = [
-        f"{name}: {f['plain_s']:.2f} s for an epoch of {f['rows']:.0f} rows by one process; two"
-        f" independent processes do {2 * f['plain_s'] / f['apart_s']:.2f} times as much",
-        f"  two workers are {speedup('torchrun')} times as fast by torchrun,"
-        f" {speedup('ray2')} times under Ray; one under Ray {speedup('ray1')} times",
-        f"  two workers under Ray wait for the store {100 * f['ray2_waits']:.1f} % of a step",
-        f"  starting takes {f['plain_start_s']:.1f} s, by torchrun {f['torchrun_start_s']:.1f},"
-        f" under Ray {f['ray2_start_s']:.1f}",
-        f"  objectives differ by at most {f['differ']:.1e} of their size",
-    ]
+def describe(name: str, f: dict[str, float]) -> str:
+    """Return the figures in words."""
+    lines = [f"{name}, seconds of an epoch: median (least to most), and of processors"]
+    for way in WAYS:
+        wall = f"{f[f'{way}_s']:6.2f} ({f[f'{way}_s_min']:.2f} to {f[f'{way}_s_max']:.2f})"
+        processor = f"{f[f'{way}_processor_s']:6.2f}"
+        lines.append(f"  {way:8} {wall:24} {processor}; started in {f[f'{way}_start_s']:.0f} s")
+    lines.append(f"  two independent processes do {f['apart_gain']:.2f} times what one does")
+    for way in ("torchrun", "ray2"):
+        gain, share = f[f"{way}_gain"], f[f"{way}_share"]
+        lines.append(f"  {way}: {gain:.2f} times, {share:.0%} of that")
+    lines.append(f"  ray1: {f['ray1_gain']:.2f} times what one process does")
+    lines.append(f"  objectives differ by at most {f['differ']:.1e} of their size")
+    if f["processors"] < QUIET:
+        lines.append(
+            f"  the machine was too busy to tell: two independent processes had"
+            f" {f['processors']:.0%} of two processors"
+        )
     return "\n".join(lines)
 
 
-def measure_workers(rows: int, turns: int, folder: Path) -> dict[str, float]:
-    """Return median times of each way, over several turns."""
-    results: dict[str, list[Turn]] = {way: [] for way in WAYS}
-    for _ in range(turns):
-        for way, result in results.items():
-            result.append(take_turn(way, folder, rows))
-    figures: dict[str, float] = {"rows": rows}
-    for way, result in results.items():
-        figures[f"{way}_s"] = median(turn.epoch for turn in result)
-        figures[f"{way}_start_s"] = median(turn.start for turn in result)
-    figures["ray2_waits"] = median(turn.waits for turn in results["ray2"])
-    objectives = [turn.objective for result in results.values() for turn in result]
-    difference = max(objectives) - min(objectives)
-    return figures | {"differ": difference / abs(objectives[0])}
+def measure_workers(turns: int, folder: Path) -> dict[str, float]:
+    """Return figures of each way over several turns, and ratios within turns."""
+    with ExitStack() as stack:
+        groups = {way: list(_start(way, folder, stack)) for way in WAYS}
+        starts = {way: group[0].seconds_to_start for way, group in groups.items()}
+        results: dict[str, list[Turn]] = {way: [] for way in WAYS}
+        for _ in range(turns):
+            for way, group in groups.items():
+                results[way].append(take_turn(group))
+        objectives = objectives_of([group[0].run for group in groups.values()])
+    figures: dict[str, float] = {}
+    for way, taken in results.items():
+        walls = [turn.wall for turn in taken]
+        figures |= {
+            f"{way}_s": median(walls),
+            f"{way}_s_min": min(walls),
+            f"{way}_s_max": max(walls),
+        }
+        figures[f"{way}_processor_s"] = median(turn.processor for turn in taken)
+        figures[f"{way}_start_s"] = starts[way]
+    figures |= compare(results)
+    spread = np.ptp(objectives, axis=0) / np.abs(objectives[0])
+    return figures | {"differ": float(spread.max())}
 
 
-def prepare_run(case: Case, picture: Path | None, rows: int, epochs: int, folder: Path) -> None:
-    """Write rows and a run into a folder, and train the run for some epochs."""
-    data = noisy_patches(case, picture)
-    np.save(folder / "rows.npy", data[order(0, 0, len(data))[:rows]])
+def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[PausedTraining]:
+    """Start a way of training on copies of the run, and stop it after its first epoch."""
+    way = WAYS[name]
+    train = ["train", str(folder / "bench.yaml"), "--resume"]
+    quiet = ["--quiet", "--no-track", "--no-evaluate"]
+    for k in range(way.copies):
+        run = folder / f"{name}-{k}"
+        shutil.copytree(folder / "run", run)
+        words = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, "--out", str(run)]
+        training = PausedTraining([*words, *quiet, *way.options], run)
+        stack.callback(training.end)
+        training.start()
+        yield training
+
+
+def compare(results: dict[str, list[Turn]]) -> dict[str, float]:
+    """Return medians of ratios of epochs of the same turn."""
+    found: dict[str, float] = {}
+    plain, apart = results["plain"], results["apart"]
+    for way in ("torchrun", "ray1", "ray2"):
+        pairs = list(zip(plain, apart, results[way], strict=True))
+        found[f"{way}_gain"] = median(one.wall / turn.wall for one, _, turn in pairs)
+        found[f"{way}_share"] = median(both.wall / 2 / turn.wall for _, both, turn in pairs)
+    found["apart_gain"] = median(
+        2 * one.wall / both.wall for one, both in zip(plain, apart, strict=True)
+    )
+    found["processors"] = median(turn.processor / 2 / turn.wall for turn in apart)
+    return found
+
+
+def objectives_of(runs: list[Path]) -> NDArray[np.float64]:
+    """Return the training objectives (runs, epochs) of the epochs that all runs have."""
+    found = [[epoch["train_objective"] for epoch in read_epochs(run)] for run in runs]
+    common = min(map(len, found))
+    return np.array([objectives[:common] for objectives in found])
+
+
+def prepare_run(
+    data: NDArray[np.float32], case: Case, epochs: int, turns: int, folder: Path
+) -> None:
+    """Write rows and a run into a folder, and train the run for some epochs.
+
+    More epochs remain than each way of training takes.
+    """
+    np.save(folder / "rows.npy", data)
     ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
-    tree = to_dict(tvae_config(case, epochs + 1 + TIMED))
+    tree = to_dict(tvae_config(case, epochs + turns + 2))
     tree["data"] = {"kind": "rows", "path": str(folder / "rows")}
     (folder / "bench.yaml").write_text(yaml.safe_dump(tree))
     config, run = from_dict(tree), folder / "run"
@@ -129,41 +186,3 @@ def prepare_run(case: Case, picture: Path | None, rows: int, epochs: int, folder
     with suppress(Interrupted):
         for _ in fit(config, dataset, run, recipe="bench", stop=has_trained):
             pass
-
-
-def take_turn(name: str, folder: Path, rows: int) -> Turn:
-    """Train copies of the run to their ends, and return the times of the first copy."""
-    way = WAYS[name]
-    runs = [folder / f"{name}-{k}" for k in range(way.copies)]
-    for run in runs:
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(folder / "run", run)
-    start = time.perf_counter()
-    processes = [_start_training(way, folder, run) for run in runs]
-    try:
-        codes = [process.wait() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    if any(codes):
-        raise subprocess.SubprocessError(f"{name}: training has failed")
-    duration = time.perf_counter() - start
-    epochs: list[dict[str, Any]] = read_epochs(runs[0])[-TIMED - 1 :]
-    seconds = [rows / epoch["rows_per_second"] for epoch in epochs]
-    waits = 0.0
-    for epoch in epochs:
-        waits += epoch.get("store_get_seconds", 0.0) + epoch.get("store_put_seconds", 0.0)
-    return Turn(
-        epoch=median(seconds[1:]),
-        start=duration - sum(seconds),
-        waits=waits / sum(seconds),
-        objective=epochs[-1]["train_objective"],
-    )
-
-
-def _start_training(way: Way, folder: Path, run: Path) -> subprocess.Popen[bytes]:
-    """Start the command that trains a run to its end."""
-    train = ["train", str(folder / "bench.yaml"), "--resume", "--out", str(run)]
-    quiet = ["--quiet", "--no-track", "--no-evaluate"]
-    command = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, *quiet, *way.options]
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})

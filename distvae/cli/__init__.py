@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli import bench, data, machines, models, records, restoration, sweeps
+from distvae.cli import bench, bench_scale, data, machines, models, records, restoration, sweeps
 from distvae.files.paths import PATH_ERRORS
 from distvae.files.provenance import program_version
 from distvae.files.refusal import Refusal, refusing_full_disk
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for part in (models, restoration, sweeps, records, machines):
     app.add_typer(part.app)
+bench.app.add_typer(bench_scale.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 

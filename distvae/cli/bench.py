@@ -1,21 +1,24 @@
 """Benchmarks: one command for each claim about speed."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from distvae.cli.command import command
-from distvae.commands.options import AsJson
+from distvae.commands.options import AsJson, Assignments, Data, Recipe
 
 if TYPE_CHECKING:
+    from distvae.bench.batches import Sizes
     from distvae.bench.output import Output
 
 app = typer.Typer(
     no_args_is_help=True, help="Time parts of the program beside the least that they must do."
 )
 
+TURNS = 5
+"""Turns of each program beside another, unless told."""
 Steps = Annotated[int, typer.Option(min=10, help="Number of steps to time.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the process.")]
 Rows = Annotated[
@@ -45,6 +48,31 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class BesideOptions:
+    """Another program that a benchmark trains beside this one."""
+
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Checkout of another program, to train in turns with this one. `tvae`: tvo."
+            " `steps`: pythae, or the reproduction of VSC.",
+        ),
+    ] = None
+    turns: Annotated[
+        int | None, typer.Option(min=1, help="Turns of each program with --beside; default: 5.")
+    ] = None
+
+    def checkout(self) -> Path | None:
+        """Return the folder of the other program. Refuse turns without one."""
+        if self.beside is None and self.turns is not None:
+            from distvae.files.refusal import Refusal
+
+            raise Refusal("--turns: nobody to take turns with; --beside PATH expected")
+        return self.beside
+
+
+@dataclass(frozen=True)
 class GpuOptions:
     """The device of `distvae bench gpu`, and how long to train on it."""
 
@@ -56,6 +84,7 @@ class GpuOptions:
     )
     epochs: Annotated[int, typer.Option(min=1, help="Epochs to time, after one that is not.")] = 3
     threads: Threads = 1
+    graphs: Annotated[bool, typer.Option("--graphs", help="Record steps and replay them.")] = False
 
 
 @command(app)
@@ -67,27 +96,48 @@ def steps(
     steps: Steps = 200,
     threads: Threads = 1,
     *,
+    beside: BesideOptions,
     output: OutputOptions,
 ) -> None:
-    """Time a training step beside the matrix products of its shapes."""
+    """Time a training step beside the matrix products of its shapes, Adam, and autograd; or with
+    --beside another program's step of the same model, 784-400-200 in batches of 32.
+    """
     from distvae.bench.steps import bench_steps
+    from distvae.files.refusal import Refusal
 
-    bench_steps(recipe, steps, threads, output.output())
+    checkout = beside.checkout()
+    if checkout is None:
+        return bench_steps(recipe, steps, threads, output.output())
+    if recipe is not None:
+        raise Refusal(f"{recipe}: with --beside the other program says what is trained")
+    from distvae.bench.beside.steps import StepsContest, bench_steps_beside
+
+    contest = StepsContest(steps, threads, beside.turns or TURNS)
+    return bench_steps_beside(checkout, contest, output.output())
 
 
 @command(app)
 def tvae(
     picture: Picture = None,
-    rows: Rows = 6000,
+    rows: Rows = 8192,
     epochs: Epochs = 20,
     threads: Threads = 1,
     *,
+    beside: BesideOptions,
     output: OutputOptions,
 ) -> None:
-    """Time an epoch of TVAE beside the matrix products of the dense algorithm."""
+    """Time an epoch of TVAE beside the matrix products of the dense algorithm, or with --beside
+    another program's epoch from the same trained states.
+    """
     from distvae.bench.tvae import bench_tvae
 
-    bench_tvae(picture, rows, epochs, threads, output.output())
+    checkout = beside.checkout()
+    if checkout is None:
+        return bench_tvae(picture, rows, epochs, threads, output.output())
+    from distvae.bench.beside.tvae import TvaeContest, bench_tvae_beside
+
+    contest = TvaeContest(rows, epochs, threads, beside.turns or TURNS)
+    return bench_tvae_beside(checkout, picture, contest, output.output())
 
 
 @command(app)
@@ -105,66 +155,88 @@ def gpu(
     """
     from distvae.bench.gpu import GpuSettings, bench_gpu
 
-    settings = GpuSettings(options.device, options.rows, options.epochs, options.threads)
+    settings = GpuSettings(**asdict(options))
     bench_gpu(cases or [], settings, output.output())
 
 
-@command(app)
-def team(steps: Steps = 200, *, output: OutputOptions) -> None:
-    """Time the sum of a gradient over two workers of one machine, in each way."""
-    from distvae.bench.team import bench_team
+@dataclass(frozen=True)
+class BatchesOptions:
+    """The batches that a recipe is trained in."""
 
-    bench_team(steps, output.output())
-
-
-@command(app)
-def workers(
-    picture: Picture = None,
-    rows: Rows = 6000,
-    epochs: Epochs = 20,
-    turns: Annotated[int, typer.Option(min=1, help="Times that each way is run.")] = 3,
-    *,
-    output: OutputOptions,
-) -> None:
-    """Time two workers beside one, by torchrun and under Ray, all from one trained run."""
-    from distvae.bench.workers import bench_workers
-
-    bench_workers(picture, rows, epochs, turns, output.output())
-
-
-@command(app)
-def store(
-    rows: Annotated[int, typer.Option(min=1024, help="Number of rows.")] = 6000,
-    shards: Annotated[
-        int, typer.Option(min=1, help="Number of processes that hold populations.")
-    ] = 4,
-    blocks: Annotated[int, typer.Option(min=10, help="Number of blocks to read and write.")] = 200,
-    storage: Annotated[
-        Path | None, typer.Option(help="Folder to save to; default: a temporary one.")
-    ] = None,
-    *,
-    output: OutputOptions,
-) -> None:
-    """Time populations of many rows in shards: initialising, a block, saving, loading."""
-    from distvae.bench.store import bench_store
-
-    bench_store(rows, shards, blocks, storage, output.output())
-
-
-@command(app)
-def sweep(
-    space: Annotated[
-        str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")
-    ] = "demo",
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials, in each way.")] = 8,
+    data: Data = None
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs per trial; default: as the space says.")
-    ] = None,
-    concurrent: Annotated[int, typer.Option(min=1, help="Trials that run at once.")] = 2,
+        int | None, typer.Option(min=1, help="Epochs of each training; default: the recipe's.")
+    ] = None
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=64, help="About how many rows to train on; default: all. Not for pictures."
+        ),
+    ] = None
+    batches: Annotated[str, typer.Option(metavar="N,N,...", help="Batches to train in.")] = (
+        "32,128,512,2048"
+    )
+    rates: Annotated[
+        str, typer.Option(metavar="WAY,WAY,...", help="Ways of train.scale_rate to compare.")
+    ] = "none,root,linear"
+    same_time: Annotated[
+        bool,
+        typer.Option(
+            "--same-time",
+            help="Train each also for as many epochs as take the processor time of the base.",
+        ),
+    ] = False
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw quality against the batch into this file.")
+    ] = None
+
+    def sizes(self) -> "Sizes":
+        """Return the batches to train in."""
+        from distvae.bench.batches import Sizes
+        from distvae.config.schema import check_value
+        from distvae.config.train import Scaling
+        from distvae.config.values import Widths
+        from distvae.files.untrusted import parse_yaml
+
+        sizes = check_value("--batches", Widths, parse_yaml(f"[{self.batches}]", "--batches"))
+        ways = check_value("--rates", tuple[Scaling, ...], self.rates.split(","))
+        return Sizes(sizes, ways, self.same_time, self.rows)
+
+    def settings(self) -> list[str]:
+        """Return the settings that these options stand for."""
+        return [] if self.epochs is None else [f"train.epochs={self.epochs}"]
+
+
+@command(app)
+def batches(
+    recipe: Recipe,
+    assignments: Assignments = None,
+    *,
+    options: BatchesOptions,
+    output: OutputOptions,
+) -> None:
+    """Train a recipe in batches of several sizes, with its rates held and scaled, and compare
+    quality and processor time. With --keep, finished trainings are not repeated.
+    """
+    from distvae.bench.batches import bench_batches
+    from distvae.commands.configuration import configure
+
+    settings = [*options.settings(), *(assignments or [])]
+    base = configure(recipe, settings, options.data)
+    bench_batches(Path(recipe).stem, base, options.sizes(), output.output(), options.plot)
+
+
+@command(app)
+def stack(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml")] = "speech-vae",
+    trainings: Annotated[int, typer.Option(min=2, max=64, help="Number of trainings.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
+    steps: Annotated[int, typer.Option(min=10, help="Steps of each training in a turn.")] = 40,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 9,
     *,
     output: OutputOptions,
 ) -> None:
-    """Time the same trials in processes that are reused, and each as a run of Ray Train."""
-    from distvae.bench.sweep import bench_sweep
+    """Time steps of several trainings of one shape, one after another and stacked, in turns."""
+    from distvae.bench.stack import StackSize, bench_stack
 
-    bench_sweep(space, trials, epochs, concurrent, output.output())
+    bench_stack(recipe, StackSize(trainings, batch, steps, turns), output.output())

@@ -26,15 +26,23 @@ class IngestOptions:
     rows_per_file: Annotated[
         int | None, typer.Option(min=1, help="Rows per file; default: 256 MB of them.")
     ] = None
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of processes; default: one on each core."),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the same ingest, which was killed.")
+    ] = False
     force: Force = False
     quiet: Quiet = False
 
 
 def ingest_tables(sources: Sequence[Path], out: Path, options: IngestOptions) -> None:
     """Write the rows of tables in random order into a folder, and print what it contains."""
-    from distvae.data.tables.ingest import Division, ingest
+    from distvae.data.tables.ingest import Division, Execution, ingest
 
     division = Division(options.val, options.test, options.seed, options.rows_per_file)
-    summary = ingest(sources, out, division, options.force, options.quiet)
+    execution = Execution(options.processes, options.resume)
+    summary = ingest(sources, out, division, options.force, options.quiet, execution)
     if not options.quiet:
         print(summary)

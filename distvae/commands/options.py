@@ -70,6 +70,16 @@ GPUsPerWorker = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Address of a running Ray; default: start one on this machine.")
 ]
+Stack = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N",
+        help=(
+            "Train up to N models of equal shapes at once in each process, on the CPU and without"
+            " Ray; auto: as many as are fastest. --concurrent then counts processes."
+        ),
+    ),
+]
 Wait = Annotated[
     float,
     typer.Option(

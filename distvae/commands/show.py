@@ -65,8 +65,8 @@ def _describe_codes(epoch: Mapping[str, float]) -> str:
 
 
 def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
-    """Yield how many workers trained together, how large their shards were, and how long they
-    waited.
+    """Yield how many workers trained together, how many populations they hold, and how long they
+    took to copy them.
     """
     from distvae.train.events import read_events, starts_of
 
@@ -76,23 +76,19 @@ def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str
     workers = ", ".join(f"{event['workers']} from epoch {event['epoch']}" for event in starts)
     yield f"workers: {workers}; restarted {len(starts) - 1} times"
     last = starts[-1]
-    if sizes := last["bytes"]:
+    if sum(sizes := last["bytes"]):
         rows = f"{min(last['rows']):,} to {max(last['rows']):,} rows"
-        yield f"populations: {len(sizes)} shards of {rows}, {sum(sizes) / 1e6:,.1f} MB in all"
-    if epochs and "store_get_seconds" in epochs[-1]:
-        yield _describe_waits(epochs)
+        yield f"populations: {rows} a worker, {sum(sizes) / 1e6:,.1f} MB in all"
+    if epochs and "copy_seconds" in epochs[-1]:
+        yield _describe_copies(epochs)
 
 
-def _describe_waits(epochs: list[dict[str, float]]) -> str:
-    get = sum(epoch["store_get_seconds"] for epoch in epochs)
-    put = sum(epoch["store_put_seconds"] for epoch in epochs)
-    parts = ("estep_seconds", "mstep_seconds", "data_seconds")
-    spent = sum(epoch[part] for epoch in epochs for part in parts)
-    return (
-        f"waiting for populations: {get:.2f} s reading, {put:.2f} s writing,"
-        f" {(get + put) / spent:.1%} of a step; shards restarted"
-        f" {epochs[-1]['shard_restarts']:.0f} times"
-    )
+def _describe_copies(epochs: list[dict[str, float]]) -> str:
+    copied = sum(epoch.get("copy_seconds", 0.0) for epoch in epochs)
+    share = copied / max(epochs[-1]["seconds"], 1e-9)
+    again = epochs[-1]["lost_keepers"]
+    time = f"{copied:.2f} s, {share:.1%} of the time"
+    return f"copies: {time}; {again:.0f} keepers lost and filled again"
 
 
 def _describe_scores(run: Path) -> Iterator[str]:

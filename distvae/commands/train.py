@@ -1,8 +1,7 @@
 """`distvae train`: train a model into a run folder, record it in MLflow, and evaluate it."""
 
-import sys
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distvae.commands.beside import Helpers, helpers
 from distvae.commands.configuration import configure
+from distvae.commands.following import evaluate_trained, exit_early, finish, follow
 from distvae.commands.options import RUNS, AsJson, Data, Force, Quiet, WorkerOptions, progress_style
+from distvae.commands.stretching import suggest_batch
+from distvae.files.memory import collect_from_now_on, collecting_later
 from distvae.files.output import check_writable_folder
-from distvae.files.refusal import Refusal
 from distvae.train.progress import Progress, Style, stop_signals
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
     from distvae.machines.worker_group import WorkerGroup
-    from distvae.track import Tracker
     from distvae.train.epoch import Epoch
     from distvae.train.team import Team
 
@@ -113,6 +114,26 @@ def train_recipe(
     recipe: str, assignments: list[str], options: TrainOptions, workers: WorkerOptions
 ) -> None:
     """Train a recipe into a run folder, record the run, and evaluate it."""
+    config = configure(recipe, assignments, options.data, options.seed)
+    group = workers.group()
+    name = run_name(recipe)
+    local = options.out or RUNS / name
+    check_writable_folder(local)
+    is_first = os.environ.get("RANK", "0") == "0"
+    recorded, evaluated = options.track and is_first, options.evaluate and is_first
+    with collecting_later(), helpers(local, recorded, evaluated) as beside:
+        train_configured(config, name, local, options, group, beside)
+
+
+def train_configured(
+    config: "Config",
+    name: str,
+    local: Path,
+    options: TrainOptions,
+    group: "WorkerGroup | None",
+    beside: Helpers,
+) -> None:
+    """Train into a run folder, record the run and evaluate it, with processes beside this one."""
     from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.track import Tracker
     from distvae.train.devices import select_device
@@ -120,11 +141,6 @@ def train_recipe(
     from distvae.train.loop import Diverged, Interrupted
     from distvae.train.team import ALONE, WorkerLost, join_team
 
-    config = configure(recipe, assignments, options.data, options.seed)
-    group = workers.group()
-    name = run_name(recipe)
-    local = options.out or RUNS / name
-    check_writable_folder(local)
     refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)
     # Workers under Ray choose their own devices.
     team = ALONE if group else join_team(select_device(config.train.device))
@@ -142,9 +158,12 @@ def train_recipe(
     tracker = None
     if options.track and is_chief:
         tracker = Tracker.open(config, name, local, name)
+        tracker.process = beside.sending
     with stop_signals() as stop:
         try:
-            follow(training.epochs(stop), tracker, progress)
+            news = training.epochs(stop)
+            collect_from_now_on()
+            follow(news, tracker, progress)
         except (Interrupted, Diverged, WorkerLost) as error:
             exit_early(error, stop(), local)
         finally:
@@ -152,7 +171,8 @@ def train_recipe(
                 update_local_copy(folder, local)
             team.close()
     if is_chief:
-        finish(local, tracker, progress, options)
+        judge = partial(evaluate_trained, local, beside.drawing, options.style != "line")
+        finish(local, tracker, progress, options.style, judge if options.evaluate else None)
 
 
 def run_name(recipe: str) -> str:
@@ -188,14 +208,14 @@ def check_feasible(
 ) -> None:
     """Refuse a training that needs labels which the data lacks, or more memory than there is."""
     from distvae.tasks.measures import refuse_missing_labels
-    from distvae.train.cost import DataSize, check_fits_in_memory
+    from distvae.train.cost import COPIES_OF_A_WORKER, DataSize, check_fits_in_memory
 
     if options.evaluate:
         refuse_missing_labels(config)
     if group is None:
-        check_fits_in_memory(config, DataSize.of(dataset), team.size, holds=True)
+        check_fits_in_memory(config, DataSize.of(dataset), team.size)
     elif group.address is None:  # the memory of other machines is not known here
-        check_fits_in_memory(config, DataSize.of(dataset), group.min_workers, holds=False)
+        check_fits_in_memory(config, DataSize.of(dataset), group.min_workers, COPIES_OF_A_WORKER)
 
 
 def announce(training: Training, local: Path, progress: Progress) -> None:
@@ -207,6 +227,9 @@ def announce(training: Training, local: Path, progress: Progress) -> None:
         progress.say(f"{folder}: contains no run to resume; starting a new one")
     if config.train.local_steps and (training.group or training.team.size > 1):
         progress.say("train.local_steps: inexact, the result depends on the number of workers")
+    workers = training.group.max_workers if training.group else training.team.size
+    if advice := suggest_batch(config, workers):
+        progress.say(advice)
 
 
 def describe_rows(dataset: "Dataset") -> str:
@@ -220,72 +243,3 @@ def go_back(folder: "Folder", progress: Progress) -> None:
     from distvae.train.checkpoint import restore_previous
 
     progress.say(f"discarding the last checkpoint; back to epoch {restore_previous(folder)}")
-
-
-def follow(news: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: Progress) -> None:
-    """Show and record the epochs and messages of a training."""
-    with closed_on_failure(tracker, progress):
-        try:
-            for item in news:
-                if isinstance(item, str):
-                    progress.say(item)
-                    continue
-                progress.epoch(item)
-                if tracker:
-                    tracker.epoch(item)
-        finally:
-            progress.end()
-
-
-@contextmanager
-def closed_on_failure(tracker: "Tracker | None", progress: Progress) -> Iterator[None]:
-    """Close the record of a training that fails or is interrupted.
-
-    A training that is refused before its first epoch has no record yet; the folder may hold the
-    record of an earlier run. A record that another training has taken over is left to that one.
-    """
-    from distvae.train.loop import Interrupted
-    from distvae.train.run_folder import TakenOver
-
-    try:
-        yield
-    except BaseException as error:
-        has_record = progress.has_shown or not isinstance(error, Refusal)
-        if tracker and has_record and not isinstance(error, TakenOver):
-            stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
-            tracker.close("KILLED" if stopped else "FAILED")
-        raise
-
-
-def exit_early(error: Exception, signal: int, folder: Path) -> None:
-    """Exit from a training that did not reach its last epoch, and say where its state is."""
-    text = str(error)
-    if not text and (folder / "run.json").is_file():
-        text = f"stopped; the state is in {folder}, --resume continues from it"
-    elif not text:
-        text = "stopped before the first epoch"
-    print(f"distvae: {text}", file=sys.stderr)
-    raise SystemExit(128 + signal if signal else 1)
-
-
-def finish(
-    folder: Path, tracker: "Tracker | None", progress: Progress, options: TrainOptions
-) -> None:
-    """Evaluate a trained run where wanted, and complete its record."""
-    from distvae.commands.evaluate import evaluate_into, print_judgement
-
-    judgement = None
-    target = folder / "evaluation" / "test"
-    with closed_on_failure(tracker, progress):
-        if options.evaluate:
-            quiet = options.style != "line"
-            judgement = evaluate_into(folder, "test", target, force=True, quiet=quiet)
-        if tracker and judgement:
-            tracker.evaluation(judgement.summary, target)
-    if tracker:
-        tracker.model()
-        tracker.close()
-        if tracker.complete:
-            progress.say(f"recorded in MLflow; to view it: {tracker.viewer}")
-    if judgement:
-        print_judgement(judgement, options.style)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.commands.options import RUNS, Data, Force, Quiet, TrialOptions
+from distvae.commands.options import RUNS, Data, Force, Quiet, Stack, TrialOptions
 from distvae.config.recipes import parse_assignments
 
 
@@ -20,12 +20,17 @@ class TuneOptions:
     ] = None
     trials: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="Number of trials; default: as the space says."),
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Number of trials, or size of a population; default: as the space says.",
+        ),
     ] = None
     concurrent: Annotated[
         int | None,
         typer.Option(min=1, max=10_000, help="Trials that run at once; default: as many as fit."),
     ] = None
+    stack: Stack = None
     resume: Annotated[bool, typer.Option("--resume", help="Resume the sweep in that folder.")] = (
         False
     )
@@ -37,18 +42,24 @@ def tune_space(
     name: str, assignments: list[str], options: TuneOptions, trial_options: TrialOptions
 ) -> None:
     """Sweep a space, print the results, and write their report; exit with the sweep's code."""
+    if options.stack is not None:
+        from distvae.tune.forked import import_early
+
+        import_early()
     from distvae.report.logged import write_and_log
     from distvae.tune.space_files import load_space
+    from distvae.tune.stacked import parse_stack
     from distvae.tune.sweep import SweepOptions, run_sweep
     from distvae.tune.table import print_findings
 
-    resources = trial_options.resources()
+    resources, stack = trial_options.resources(), parse_stack(options.stack)
     space = load_space(name)
     sweep_options = SweepOptions(
         assignments=parse_assignments(assignments),
         data=options.data or "",
         trials=options.trials,
         concurrent=options.concurrent,
+        stack=stack,
         resume=options.resume,
         force=options.force,
         quiet=options.quiet,

@@ -158,6 +158,11 @@ class TVAEModel:
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     variance: Positive | None = 0.01
     """sigma^2 at the start of training; null takes the variance of the data."""
+    horizon: Positive | None = 24.0
+    """A step takes those of a row's kept states whose log p(x, z) was within so many nats of the
+    best one when the row was searched; null takes all. The weight left out is measured on sampled
+    rows. Where it exceeds 1e-5 the horizon widens, and it narrows again when it may.
+    """
     linear: Whole = 0
     """Steps for which the hidden layers pass states on unchanged, so that the decoder is linear.
     After that they learn too.

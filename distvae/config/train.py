@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from distvae.config.registry import family
 from distvae.config.schema import Range
 from distvae.config.values import Count, NonNegative, Positive, Processes, Whole
+from distvae.files.refusal import Refusal
 
 RecordingMeasure = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
 """Measures of resynthesised recordings."""
@@ -13,6 +14,8 @@ ModelMeasure = Literal[
     "effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"
 ]
 """Measures of a model on a split (`distvae/tasks/measures`)."""
+Scaling = Literal["none", "root", "linear"]
+"""Ways in which learning rates grow with the batch."""
 
 
 @family("train")
@@ -27,6 +30,15 @@ class Train:
     """Rows of a step."""
     rate: Positive = 3e-3
     """Largest learning rate."""
+    scale_rate: Scaling = "none"
+    """What a batch other than base_batch does to all learning rates: nothing, or they are
+    multiplied by the root of batch / base_batch, or by batch / base_batch itself. The factor grows
+    from 1 over the first epoch.
+    """
+    base_batch: Count | None = None
+    """Batch that the rates and all warmups are meant for. With another batch, warmups take as many
+    rows. null: `batch`, or the batch of the recipe where scale_rate is set.
+    """
     schedule: Literal["constant", "cosine", "cyclical"] = "cosine"
     """Course of the learning rate after the warmup."""
     warmup: Whole = 500
@@ -45,6 +57,10 @@ class Train:
     With 0 all workers take every step together and the result equals that of one worker. Otherwise
     the result depends on the number of workers.
     """
+    val_rows: Count | None = 65536
+    """The most rows that are looked at after each epoch: a sample, fixed by the seed, of the
+    validation rows, or of the training rows where states are kept for them. null looks at all.
+    """
     patience: Count | None = None
     """Stop after this many epochs without a better validation objective; null never stops early."""
     seed: Whole = 0
@@ -59,10 +75,25 @@ class Train:
     """Library for matrix products on the CPU: torch's BLAS (MKL on x86), oneDNN, or the one that
     suits the processor.
     """
+    gradients: Literal["auto", "autograd"] = "auto"
+    """`auto` computes gradients by hand where the model can; `autograd` never does.
+    """
+    graphs: bool = False
+    """Record a step on a GPU once and replay it after that, which costs the processor one launch
+    instead of one for each operation. Several workers do without.
+    """
     bits: Literal["same", "any"] = "same"
     """Resume a run, and let workers train together, only on machines that compute the same bits, or
     on any machines.
     """
+
+    def __post_init__(self) -> None:
+        """Refuse to scale rates from a batch that nobody named."""
+        if self.scale_rate != "none" and self.base_batch is None:
+            raise Refusal(
+                f"train.base_batch: null with train.scale_rate = '{self.scale_rate}'; the batch"
+                " that train.rate is meant for expected"
+            )
 
 
 @family("eval")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.files.refusal import Refusal
+from distvae.numerics.facts import Facts
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -67,12 +68,16 @@ class LazyRows(ABC):
 class Stacked(LazyRows):
     """Tables of one width, one below the other, used as one. Only the rows asked for are copied."""
 
-    def __init__(self, parts: Sequence[Rows]) -> None:
+    def __init__(self, parts: Sequence[Rows], facts: Facts | None = None) -> None:
         self.parts = parts
+        self.facts = facts
+        """What was recorded of all rows, if anything was."""
         self.starts = np.cumsum([0, *map(len, parts)])
         self.shape = (int(self.starts[-1]), parts[0].shape[1])
 
     def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
+        if len(self.parts) == 1:
+            return self.parts[0][rows]
         numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"rows {numbers.min()} to {numbers.max()} of {len(self)}")
@@ -82,6 +87,11 @@ class Stacked(LazyRows):
             k = part[places[0]]
             found[places] = self.parts[k][numbers[places] - self.starts[k]]
         return found
+
+
+def recorded_facts(rows: Rows) -> Facts | None:
+    """Return what was recorded of some rows when they were ingested, or None."""
+    return rows.facts if isinstance(rows, Stacked) else None
 
 
 def stack(parts: Sequence[Rows]) -> Rows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from distvae.interface import Batch
 from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
 from distvae.models.vae import VAE
+from distvae.numerics.facts import FLOOR, Facts
 from distvae.numerics.lanes import HeldRows
 
 MIN_DEVIATION = 1e-6  # a value that varies less is not rescaled
@@ -45,7 +47,21 @@ class Amortised(nn.Module):
             count = count + (~u.isnan()).sum(0)
             total = total + torch.stack([u.nansum(0), u.square().nansum(0)])
         mean, square = total / count.clamp_min(1)
-        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        self._standardise(mean, square - mean.square())
+
+    def prepare_from(self, facts: Facts) -> bool:
+        """Take mean and deviation as `prepare` does, from what is recorded of the logarithms."""
+        if self.config.input != "log_standard":
+            return True
+        if facts.logarithms is None or self.config.floor != FLOOR:
+            return False
+        moments = facts.logarithms
+        observed = [np.nan_to_num(values) for values in (moments.mean, moments.variance)]
+        self._standardise(*map(torch.from_numpy, observed))
+        return True
+
+    def _standardise(self, mean: Tensor, variance: Tensor) -> None:
+        deviation = variance.clamp_min(0).sqrt()
         self.shift.copy_(mean)
         self.scale.copy_(torch.where(deviation > MIN_DEVIATION, deviation, 1.0))
 
@@ -54,6 +70,8 @@ class Amortised(nn.Module):
 
         A missing value is zero, which is the mean where inputs are standardised.
         """
+        if batch.seen is not None:
+            return batch.seen
         u = batch.x
         if self.config.input != "raw":
             u = (u + self.config.floor).log()

@@ -5,6 +5,7 @@ al. 2018, and the TVAE paper's supplement). States are words (B, S, W).
 """
 
 import math
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -71,16 +72,13 @@ def distinct(words: Tensor, among: int) -> Tensor:
 
     All sets of places are equally likely.
     """
-    chosen: list[Tensor] = []
     count = words.shape[-1]
-    for i, word in enumerate(words.unbind(-1)):
-        last = among - count + i
-        place = _place(word, last + 1)
-        taken = torch.zeros_like(place, dtype=torch.bool)
-        for earlier in chosen:
-            taken |= earlier == place
-        chosen.append(place.masked_fill(taken, last))
-    return torch.stack(chosen, -1)
+    last = torch.arange(among - count, among, device=words.device)
+    chosen = _place(words, last + 1)
+    for i in range(1, count):
+        taken = (chosen[..., :i] == chosen[..., i : i + 1]).any(-1)
+        chosen[..., i].masked_fill_(taken, among - count + i)
+    return chosen
 
 
 def _place(word: Tensor, among: Tensor | int) -> Tensor:
@@ -102,16 +100,8 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
 
     The number of active bits is drawn first, then their places.
     """
-    most = min(latent, MOST_ACTIVE)
-    chance = [
-        math.comb(latent, k) * (1 / latent) ** k * (1 - 1 / latent) ** (latent - k)
-        for k in range(most)
-    ]
-    ladder = torch.tensor(chance, device=noise.row.device).cumsum(0)
-    words = noise.bits(stream, count, most + 1)
-    active = torch.searchsorted(ladder, unit(words[..., 0]))
-    states = torch.zeros(*words.shape[:2], words_of(latent), dtype=torch.int64, device=words.device)
-    for k in range(most):  # Floyd's algorithm again, on those that have more than k
+    words, active, states = _counts_of_bits(count, latent, noise, stream)
+    for k in range(words.shape[-1] - 1):  # Floyd's algorithm again, on those that have more than k
         more = active > k
         state, last = states[more], latent - active[more] + k
         place = _place(words[..., k + 1][more], last + 1)
@@ -119,10 +109,43 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
     return states
 
 
+def bernoulli_masked(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
+    """Return the same states, by operations of a fixed shape."""
+    words, active, states = _counts_of_bits(count, latent, noise, stream)
+    for k in range(words.shape[-1] - 1):
+        last = latent - active + k
+        place = _place(words[..., k + 1], last + 1)
+        flipped = flip(states, place.where(~holds(states, place), last))
+        states = flipped.where((active > k).unsqueeze(-1), states)
+    return states
+
+
+def _counts_of_bits(
+    count: int, latent: int, noise: Noise, stream: Stream
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return random words (B, K, 9), numbers of active bits (B, K), and empty states (B, K, W)."""
+    words = noise.bits(stream, count, min(latent, MOST_ACTIVE) + 1)
+    ladder = _ladder(latent, torch.get_default_dtype(), words.device)
+    active = torch.searchsorted(ladder, unit(words[..., 0]))
+    shape = (*words.shape[:2], words_of(latent))
+    return words, active, torch.zeros(shape, dtype=torch.int64, device=words.device)
+
+
+@lru_cache
+def _ladder(latent: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the probabilities that at most so many bits are active."""
+    rate = 1 / latent
+    chance = [
+        math.comb(latent, k) * rate**k * (1 - rate) ** (latent - k)
+        for k in range(min(latent, MOST_ACTIVE))
+    ]
+    return torch.tensor(chance, dtype=dtype, device=device).cumsum(0)
+
+
 class SparseFlips(NamedTuple):
     """The flips of a sparse mutation."""
 
-    active: float
+    active: float | Tensor
     """The number of active bits of the states that the flips favour."""
     rate: float
     """The share of bits that are flipped, on average."""

@@ -5,22 +5,23 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from distvae.files.arrow import rows_column
 from distvae.files.memory import available_memory, gigabytes
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.interface import Persistent
+from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import HeldRows, Lanes
 
 VERSION = 2
-PART = 65536  # rows written at a time
+PART = 4096  # rows written at a time
 DRAWN = 1024  # rows whose first states are drawn at a time
 
 UNABLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -32,11 +33,13 @@ Draw = Callable[[Tensor], Tensor]
 
 class Layout(TypedDict):
     """Which populations a file holds, in the order of their rows: part `rank` of `size` of so many
-    rows in lanes.
+    rows in lanes or bands.
     """
 
     rows: int
     lanes: int
+    bands: NotRequired[bool]
+    """True if lanes are bands of consecutive rows."""
     rank: int
     size: int
     states: int
@@ -52,65 +55,52 @@ class PopulationFile(TypedDict):
     layout: Layout
 
 
-class PopulationStore(Persistent[PopulationFile], Protocol):
-    """A store of the states that are kept for every row, which travel in blocks.
-
-    Row numbers are on the host. Words are put from any device, and returned on that of the store.
-    """
-
-    def initialise(self, draw: Draw) -> None:
-        """Draw the first states of all rows."""
-
-    def get(self, rows: Tensor) -> Tensor:
-        """Return the words (B, S, W) of these rows."""
-
-    def put(self, rows: Tensor, words: Tensor) -> None:
-        """Replace the words of these rows."""
-
-
 @runtime_checkable
 class KeepsPopulations(Protocol):
     """An E-step that keeps its states in a store of populations."""
 
-    def use_store(self, store: PopulationStore) -> None:
-        """Keep the populations in a store that other workers see."""
+    def populations(self) -> "HeldPopulations":
+        """Return the store."""
 
     def allocate(self, held: HeldRows) -> None:
-        """Reserve memory for the states of these rows, unless a store was given."""
+        """Reserve memory for the states of these rows."""
 
 
-class LocalStore(nn.Module):
-    """The rows of one holder in memory, which goes to the model's device, or in a mapped file,
-    which stays.
-    """
+Places = Tensor | slice
+"""Where rows stand among those of a holder."""
 
-    words: Tensor
 
-    def __init__(self, words: Tensor, held: HeldRows, stays: bool = False) -> None:
+class HeldPopulations(nn.Module):
+    """The rows of one holder, in memory of some kind."""
+
+    def __init__(self, held: HeldRows, shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.held = held
-        if stays:
-            self.words = words
-        else:
-            self.register_buffer("words", words, persistent=False)
+        self.held, self.shape = held, shape
+        self.mirror: Callable[[Tensor, Tensor], None] | None = None
+        """Is told of rows and words that are put."""
+
+    def read(self, places: Places) -> Tensor:
+        """Return the words (B, S, W) at these places."""
+        raise NotImplementedError
+
+    def write(self, places: Places, words: Tensor) -> None:
+        """Replace the words at these places."""
+        raise NotImplementedError
 
     def initialise(self, draw: Draw) -> None:
         """Fill it with the first states of all rows."""
-        rows = torch.from_numpy(self.held.rows())
-        for first in range(0, len(rows), DRAWN):
-            self.words[first : first + DRAWN] = draw(rows[first : first + DRAWN])
+        for part in parts_of(len(self.held), DRAWN):
+            self.write(part, draw(torch.from_numpy(self.held.part(part))))
 
     def get(self, rows: Tensor) -> Tensor:
         """Return the words (B, S, W) of these rows."""
-        return self.words[self._index(rows)]
+        return self.read(self.held.index(rows))
 
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows."""
-        self.words[self._index(rows)] = words.to(self.words.device)
-
-    def _index(self, rows: Tensor) -> Tensor:
-        """Return where each of these rows stands, beside the words."""
-        return self.held.index(rows).to(self.words.device, non_blocking=True)
+        self.write(self.held.index(rows), words)
+        if self.mirror:
+            self.mirror(rows, words)
 
     def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
         """Write all rows to a new Arrow file; return how a checkpoint names it."""
@@ -123,9 +113,8 @@ class LocalStore(nn.Module):
         token = secrets.token_hex(4)
         name = f"population-{generation}-{layout['rank']}of{layout['size']}-{token}.arrow"
         with Folder(folder).create(name) as sink, pa.ipc.new_file(sink, schema) as writer:
-            for part in self.words.split(PART):
-                values = pa.array(part.cpu().numpy().ravel())
-                column = pa.FixedSizeListArray.from_arrays(values, length)
+            for part in parts_of(self.shape[0], PART):
+                column = rows_column(self.read(part).cpu().numpy(), length)
                 writer.write_batch(pa.record_batch([column], schema=schema))
         return [
             {"file": name, "sha256": sink.digest.hexdigest(), "bytes": sink.count, "layout": layout}
@@ -133,9 +122,9 @@ class LocalStore(nn.Module):
 
     def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
         """Fill it from the files of a generation that hold rows of its own."""
-        place, missing = Folder(folder), torch.ones(len(self.words), dtype=torch.bool)
+        place, missing = Folder(folder), torch.ones(self.shape[0], dtype=torch.bool)
         for kept in files:
-            if _overlap(self.held, _held(self._fitting(kept))):
+            if self.held.overlaps(_held(self._fitting(kept))):
                 self._fill(place, kept, missing)
         if missing.any():
             raise Refusal(
@@ -144,8 +133,8 @@ class LocalStore(nn.Module):
 
     def layout(self) -> Layout:
         """Return which populations it holds."""
-        lanes, (_, states, width) = self.held.lanes, self.words.shape
-        return {
+        lanes, (_, states, width) = self.held.lanes, self.shape
+        layout: Layout = {
             "rows": lanes.rows,
             "lanes": lanes.count,
             "rank": self.held.rank,
@@ -153,6 +142,7 @@ class LocalStore(nn.Module):
             "states": states,
             "words": width,
         }
+        return {**layout, "bands": True} if isinstance(lanes, Bands) else layout
 
     def _fitting(self, kept: PopulationFile) -> Layout:
         """Return the layout of a file, or refuse states of another kind."""
@@ -174,26 +164,57 @@ class LocalStore(nn.Module):
             pa.ipc.open_file(file) as reader,
         ):
             _check_metadata(kept, reader.schema.metadata)
-            rows = _held(kept["layout"]).rows()
+            theirs, start = _held(kept["layout"]), 0
             for i in range(reader.num_record_batches):
                 column = reader.get_batch(i).column(0)
-                in_batch, rows = rows[: len(column)], rows[len(column) :]
+                in_batch = theirs.part(slice(start, start + len(column)))
+                start += len(column)
                 is_held = self.held.contains(in_batch)
                 held_rows = torch.from_numpy(in_batch[is_held])
                 flat = column.flatten().to_numpy(zero_copy_only=True)
-                values = flat.reshape(-1, *self.words.shape[1:])
+                values = flat.reshape(-1, *self.shape[1:])
                 self.put(held_rows, torch.from_numpy(values[is_held]))
                 missing[self.held.index(held_rows)] = False
 
 
+class LocalStore(HeldPopulations):
+    """The rows of one holder in memory, which goes to the model's device, or in a mapped file,
+    which stays.
+    """
+
+    words: Tensor
+
+    def __init__(self, words: Tensor, held: HeldRows, stays: bool = False) -> None:
+        rows, states, width = words.shape
+        super().__init__(held, (rows, states, width))
+        if stays:
+            self.words = words
+        else:
+            self.register_buffer("words", words, persistent=False)
+
+    def read(self, places: Places) -> Tensor:
+        """Return the words (B, S, W) at these places: of a slice as a view."""
+        return self.words[self._beside(places)]
+
+    def write(self, places: Places, words: Tensor) -> None:
+        """Replace the words at these places."""
+        self.words[self._beside(places)] = words.to(self.words.device)
+
+    def _beside(self, places: Places) -> Places:
+        if isinstance(places, slice):
+            return places
+        return places.to(self.words.device, non_blocking=True)
+
+
+def parts_of(rows: int, count: int) -> Iterator[slice]:
+    """Yield parts of some rows, of so many each."""
+    for first in range(0, rows, count):
+        yield slice(first, min(first + count, rows))
+
+
 def _held(layout: Layout) -> HeldRows:
-    return Lanes(layout["rows"], layout["lanes"]).held(layout["rank"], layout["size"])
-
-
-def _overlap(one: HeldRows, other: HeldRows) -> bool:
-    """Return whether two parts of the same rows have any in common."""
-    lanes, others = (range(held.rank, held.lanes.count, held.size) for held in (one, other))
-    return one.lanes != other.lanes or not set(lanes).isdisjoint(others)
+    kind = Bands if layout.get("bands") else Lanes
+    return kind(layout["rows"], layout["lanes"]).held(layout["rank"], layout["size"])
 
 
 def _metadata(layout: Layout) -> dict[str, str]:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from distvae import config
 from distvae.estep.block import Block
+from distvae.estep.compact_store import as_words, new_store
+from distvae.estep.device_search import DeviceSearch, rows_beside
+from distvae.estep.first_states import FIRST, common_states, first_states
 from distvae.estep.operators import (
     SparseFlips,
     bernoulli,
@@ -23,34 +26,31 @@ from distvae.estep.operators import (
     sparsely_flipped,
 )
 from distvae.estep.registry import register
-from distvae.estep.store import (
-    Draw,
-    LocalStore,
-    PopulationFile,
-    PopulationStore,
-    empty_populations,
-)
-from distvae.interface import Asynchronous, Batch, Sums
-from distvae.models.population import keep_best, pack, repeated, tabulate, take, words_of
-from distvae.models.truncated import Truncated
+from distvae.estep.store import Draw, HeldPopulations, PopulationFile
+from distvae.estep.survivors import Improved, best_states, compiled_search, parts_in_training
+from distvae.interface import Batch, Sums
+from distvae.models.population import pack, repeated
+from distvae.models.truncated import KeptStates, Truncated
 from distvae.models.tvae import TVAE
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
+from distvae.numerics.threads import in_parts
 
-SAMPLED = 256  # rows of a block whose distinct states are counted
-FIRST = -3  # the epoch whose draws make the first states
+COUNTED = 256  # rows of a block whose distinct states are counted
+COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation and crossover in loops
 
 
 class Search(nn.Module):
     """A search that keeps a population of states for each row."""
 
-    store: PopulationStore
+    store: HeldPopulations
 
     def __init__(self, config: config.Truncation, model: TVAE) -> None:
         super().__init__()
         self.config, self.latent = config, model.code_size
-        self.uses_given_store = False
         self.last_block: Block | None = None
+        self.shown: KeptStates | None = None
+        self.device_search = DeviceSearch(config, self.latent, self.ranked)
 
     @property
     def ranked(self) -> bool:
@@ -62,17 +62,13 @@ class Search(nn.Module):
         """The number of rows that are searched together."""
         return self.config.block
 
-    def use_store(self, store: PopulationStore) -> None:
-        """Keep the populations in a store that other workers see, not in this process."""
-        self.store, self.uses_given_store = store, True
+    def populations(self) -> HeldPopulations:
+        """Return the store of the populations that this worker holds."""
+        return self.store
 
     def allocate(self, held: HeldRows) -> None:
-        """Reserve memory for the states of these rows, unless a store was given."""
-        if self.uses_given_store:
-            return
-        width = words_of(self.latent)
-        words = empty_populations(len(held.rows()), self.config.states, width, self.config.mapped)
-        self.store = LocalStore(words, held, stays=self.config.mapped is not None)
+        """Reserve memory for the states of these rows."""
+        self.store = new_store(self.latent, self.config.states, held, self.config.mapped)
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Draw the first states of every row that this worker holds."""
@@ -85,51 +81,60 @@ class Search(nn.Module):
         draw = common_states if self.config.first == "common" else first_states
         return partial(draw, self.config.states, self.latent, seed)
 
-    def prefetch(self, rows: Tensor) -> None:
-        """Start to read the states of these rows: the next block."""
-        if isinstance(self.store, Asynchronous):
-            self.store.prefetch(rows)
-
-    def drain(self) -> None:
-        """Wait until all improved states are in the store."""
-        if isinstance(self.store, Asynchronous):
-            self.store.drain()
-
-    def timings(self) -> dict[str, float]:
-        """Return the seconds that this worker waited for the store."""
-        return self.store.timings() if isinstance(self.store, Asynchronous) else {}
-
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Return new states (B, C, W) and their log-joints, given the kept ones and theirs."""
         raise NotImplementedError
 
+    def improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Improved:
+        """Return the best distinct states of the kept and the new; the kept may be overwritten."""
+        if compiled_search(words) is None:
+            return self._improve(model, batch, words, noise)
+
+        def improve_part(rows: slice) -> Improved:
+            return self._improve(model, batch.part(rows), words[rows], noise.part(rows))
+
+        return Improved.together(in_parts(len(words), improve_part))
+
     @torch.no_grad()
-    def improve(
-        self, model: TVAE, batch: Batch, words: Tensor, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
-        """Return the best distinct states of the kept and the new, and how many are new."""
+    def _improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Improved:
         value = model.score(batch, words)
         new, new_value = self.candidates(model, batch, words, value, noise)
-        states, values = torch.cat([words, new], 1), torch.cat([value, new_value], 1)
-        better, place = keep_best(states, values, words.shape[1], self.ranked)
-        return better, (place >= words.shape[1]).sum()
+        return best_states((words, value), (new, new_value), self.ranked)
 
     def search_block(self, model: TVAE, batch: Batch, noise: Noise) -> Sums:
         """Improve the states of a block of rows.
 
-        Return how many states were replaced, and how many of a sample are distinct.
+        Return how many states were replaced, how many of a sample are distinct, and in how many
+        rows all states take part so that what is left out of others can be measured.
         """
-        better, replaced = self.improve(model, batch, self._kept_states(batch), noise)
+        if self.device_search.suits(model, batch):
+            return self._search_on_device(model, batch, noise)
+        words = self._stored_states(batch)
+        self.last_block = None  # its memory serves the search
+        better, gap, replaced = self.improve(model, batch, words, noise)
         self.store.put(batch.row, better)
-        self.last_block = Block.of(batch.row, better)
-        distinct, place = tabulate(better[:SAMPLED])
-        return {
+        again = repeated(better[:COUNTED].reshape(1, -1, better.shape[2]))
+        sums = {
             "substitutions": replaced,
-            "distinct": replaced.new_full((), len(distinct)),
-            "looked_at": replaced.new_full((), place.numel()),
+            "distinct": (~again).sum(),
+            "looked_at": replaced.new_full((), again.numel()),
         }
+        part = None
+        if model.config.horizon is not None:
+            part, sums["sampled_rows"] = parts_in_training(gap, model.horizon, noise)
+        self.last_block = Block.of(batch.row, KeptStates(better, part))
+        return sums
+
+    def _search_on_device(self, model: TVAE, batch: Batch, noise: Noise) -> Sums:
+        self.store = as_words(self.store, batch.x.device)
+        rows = rows_beside(self.store, batch, noise)
+        words = self.store.get(rows).to(batch.x.device, non_blocking=True)
+        found = self.device_search(model, batch, words, noise)
+        self.store.put(rows, found.words)
+        self.last_block = Block.of(batch.row, found.kept)
+        return found.sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
         """Return the states replaced in each row, and the share of distinct states."""
@@ -142,23 +147,35 @@ class Search(nn.Module):
 
     def __call__(self, model: TVAE, batch: Batch) -> Truncated:
         """Return the posteriors of rows in training, on their kept states."""
-        return model.posterior(batch, self._kept_states(batch))
+        kept = self.kept_states(batch)
+        return model.posterior(batch, kept.words, kept.part)
 
-    def _kept_states(self, batch: Batch) -> Tensor:
-        """Return the states of these rows, on their device: from the last block or the store."""
+    def kept_states(self, batch: Batch) -> KeptStates:
+        """Return the states of these rows, and which of them take part in training."""
+        if self.shown is not None:
+            return self.shown
         found = self.last_block.find(batch.row) if self.last_block else None
-        if found is None:
-            found = self.store.get(batch.row).to(batch.x.device, non_blocking=True)
-        return found
+        return found or KeptStates(self._stored_states(batch))
+
+    def show(self, states: KeptStates | None) -> None:
+        """Return these from `kept_states` whatever the rows, until told to show none."""
+        self.shown = states
+
+    def _stored_states(self, batch: Batch) -> Tensor:
+        """Return the states of these rows, (B, S, W), on their device."""
+        found = self.last_block.find(batch.row) if self.last_block else None
+        if found is not None:
+            return found.words
+        return self.store.get(batch.row).to(batch.x.device, non_blocking=True)
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Return the posteriors of new data; with no sweeps, of rows in training."""
         if sweeps == 0:
-            return self(model, batch)
+            return model.posterior(batch, self._stored_states(batch))
         row = batch.row.to(batch.x.device)
         words = self._first_states(0)(row)
         for sweep in range(self.config.sweeps if sweeps is None else sweeps):
-            words, _ = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, row))
+            words = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, row)).words
         return model.posterior(batch, words)
 
     def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
@@ -188,11 +205,28 @@ class Evolution(Search):
         """Return the children of all generations; each generation's parents are from the last."""
         found: list[tuple[Tensor, Tensor]] = [(words, value)]
         for stage in range(self.config.generations):
-            parents = select(*found[-1], self.config.parents, self.config.selection, noise, stage)
-            children = self._children(model, parents, noise, stage)
+            children = self._next_generation(model, *found[-1], noise, stage)
             found.append((children, model.score(batch, children)))
         states, values = zip(*found[1:], strict=True)
         return torch.cat(states, 1), torch.cat(values, 1)
+
+    def _next_generation(
+        self, model: TVAE, words: Tensor, value: Tensor, noise: Noise, stage: int
+    ) -> Tensor:
+        """Return the children (B, C, W) of the fit ones of states (B, S, W)."""
+        config = self.config
+        loops = compiled_search(words)
+        if loops and (config.selection, config.mutation, config.crossover) == COMPILED:
+            parents = torch.empty(len(words), config.parents, dtype=torch.int64)
+            siblings = config.parents * config.children
+            children = words.new_empty(len(words), siblings, words.shape[2])
+            row = noise.row.numpy()
+            loops.nearly_best(value.numpy(), row, noise.key("parent"), stage, parents.numpy())
+            operands = (words.numpy(), parents.numpy(), row, noise.key("child"), stage)
+            loops.flip_children(*operands, self.latent, children.numpy())
+            return children
+        parents = select(words, value, config.parents, config.selection, noise, stage)
+        return self._children(model, parents, noise, stage)
 
     def _children(self, model: TVAE, parents: Tensor, noise: Noise, stage: int) -> Tensor:
         siblings = self.config.children
@@ -229,39 +263,14 @@ class Exact(nn.Module):
 
     def __call__(self, model: TVAE, batch: Batch) -> Truncated:
         """Return the posterior of every row."""
-        return model.posterior(batch, self.words.to(batch.x.device).expand(len(batch.x), -1, -1))
+        return model.posterior(batch, self.kept_states(batch).words)
+
+    def kept_states(self, batch: Batch) -> KeptStates:
+        """Return all states for every row."""
+        if batch.x.device.type == "cpu":
+            return KeptStates(self.words.repeat(len(batch.x), 1, 1))
+        return KeptStates(self.words.to(batch.x.device).expand(len(batch.x), -1, -1))
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Return the posterior of new data, which is as exact."""
         return self(model, batch)
-
-
-def common_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
-    """Return distinct states (B, S, W), common to all rows, drawn from Bernoulli(1 / H)."""
-    return first_states(count, latent, seed, torch.zeros_like(rows[:1])).expand(len(rows), -1, -1)
-
-
-def first_states(count: int, latent: int, seed: int, rows: Tensor) -> Tensor:
-    """Return distinct states (B, S, W) for each row, drawn from Bernoulli(1 / H).
-
-    If these are too few, changed copies of the states drawn before are added until all rows have
-    enough.
-    """
-    pool = bernoulli(3 * count, latent, Noise(seed, FIRST, rows), "state")
-    for draw in range(1, 1000):
-        if int((~repeated(pool)).sum(1).min()) >= count:
-            break
-        noise = Noise(seed, FIRST - 1_000_000 * draw, rows)
-        parent = noise.uniform("parent", count).mul(pool.shape[1]).long()
-        pool = torch.cat([pool, take(pool, parent) ^ bernoulli(count, latent, noise, "state")], 1)
-        pool = _earliest(pool, min(pool.shape[1], 2 * count))
-    return _earliest(pool, count)
-
-
-def _earliest(pool: Tensor, count: int) -> Tensor:
-    """Return the first distinct states of each row, (B, count, W), in the order of the pool.
-
-    Later draws therefore change no row that had enough.
-    """
-    age = torch.arange(pool.shape[1], dtype=torch.float32, device=pool.device).expand(len(pool), -1)
-    return take(pool, keep_best(pool, -age, count)[1].sort(1).values)

@@ -44,12 +44,12 @@ def provenance() -> Provenance:
     return {"commit": commit(), "versions": versions, "machine": machine}
 
 
-def commit() -> str | None:
-    """Return the commit of the checkout that holds this package, or None outside one.
+def commit(file: Path = Path(__file__)) -> str | None:
+    """Return the commit of the checkout that holds a file, or None outside one.
 
-    It ends in `-dirty` if the checkout was changed since.
+    The file is one of this package by default. The commit ends in `-dirty` if the checkout was
+    changed since.
     """
-    file = Path(__file__)
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
     return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

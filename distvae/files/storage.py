@@ -203,6 +203,10 @@ class Folder:
             raise Refusal(f"{self}/{name}: a folder; a file, or none, expected")
         return bool(kind == FileType.File)
 
+    def size(self, name: str) -> int:
+        """Return the bytes of a file; 0 if there is none."""
+        return int(self.system.get_file_info(self.path_of(name)).size or 0)
+
     def delete(self, name: str) -> None:
         """Delete a file, if it exists."""
         if self.has(name):

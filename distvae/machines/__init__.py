@@ -1,1 +1,1 @@
-"""Ray outside sweeps: local and shared clusters, workers, shards in actors, the doctor."""
+"""Ray outside sweeps: local and shared clusters, workers, keepers of copies, the doctor."""

@@ -9,13 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distvae.config import Config, Truncation, to_dict
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.machines.keeper_moves import KeeperMoves
+from distvae.machines.news import RunFolderNews
 from distvae.machines.node_watch import NodeWatch
-from distvae.machines.nodes import node_addresses
+from distvae.machines.nodes import live_machines
+from distvae.machines.outlook import TrainingOutlook, declaration_seconds, in_background
+from distvae.machines.pings import Pings
+from distvae.machines.ray_api import RayApi
+from distvae.machines.ray_messages import losses_in_a_file
+from distvae.machines.ray_reports import report_seconds
 from distvae.machines.stop_files import (
     cancel_stop,
     delete_stop_files,
@@ -27,19 +34,16 @@ from distvae.machines.worker import Job, work
 from distvae.machines.worker_group import WorkerGroup, describe_shortage, wait_for_workers
 from distvae.numerics.lanes import Lanes
 from distvae.train.epoch import Epoch
-from distvae.train.events import EVENTS, describe_event, read_events, starts_of
+from distvae.train.events import EVENTS, read_events
 from distvae.train.loop import Interrupted
-from distvae.train.run import read_epochs, read_info
+from distvae.train.run import read_info
 from distvae.train.run_folder import take_ownership
 from distvae.train.team import WorkerLost
-
-if TYPE_CHECKING:
-    from distvae.machines.shards import Shards
 
 RESIZE_INTERVAL = 20.0
 """Seconds between two looks at whether more workers fit."""
 BLOCK_BYTES = 50 * 2**20
-"""Bytes of blocks that a worker may have on their way to shards and back."""
+"""Bytes that a worker may have on their way to its keeper."""
 MAX_RESTARTS = 100
 """Restarts of the workers before a training gives up."""
 STOP_SECONDS = 60.0
@@ -59,8 +63,9 @@ def train_with_workers(
     `open_folder` is called once Ray has room for the workers, so that a refusal before that leaves
     nothing in the folder.
     """
+    from distvae.files.processors import available_cores
     from distvae.machines.cluster_check import check_cluster
-    from distvae.machines.ray_session import available_cores, ray_session
+    from distvae.machines.ray_session import ray_session
 
     memory = object_store_bytes(group.max_workers)
     with ray_session(group.address, available_cores(), memory, stop) as ray:
@@ -83,26 +88,29 @@ def lead_workers(
     group = limit_to_rows(config, rows, group)
     folder.delete(EVENTS)
     delete_stop_files(folder)
+    owner = take_ownership(folder)
+    moves = keeper_moves(ray, config, folder, owner, group)
     job = Job(
         config=to_dict(with_absolute_paths(config)),
         recipe=recipe,
         place=folder.place,
-        owner=take_ownership(folder),
-        shards=_launch_shards(config, _lanes(config, rows, group), group),
+        owner=owner,
+        keepers=group.max_workers,
+        report_seconds=report_seconds(),
     )
     threads = config.train.threads or 1
     outcome: list[Exception | bool] = []
     training = threading.Thread(
         target=lambda: outcome.append(_fit(job, folder, group, threads)), daemon=True
     )
-    node_watch = NodeWatch(
-        lambda: node_addresses(ray),
-        lambda: describe_shortage(ray.cluster_resources(), group, threads),
-    )
     news = RunFolderNews(folder, config.train.epochs)
     training.start()
     try:
-        with node_watch:
+        with (
+            moves,
+            losses_in_a_file() as report,
+            watch_nodes(ray, folder, group, threads, report) as node_watch,
+        ):
             for _ in _polls(training, folder, job.owner, stop):
                 yield from news.read()
                 yield from node_watch.take_messages()
@@ -110,6 +118,22 @@ def lead_workers(
     finally:
         _stop_workers(training, folder, job.owner)
     _raise_outcome(outcome[0], folder, job.owner)
+
+
+def watch_nodes(
+    ray: RayApi, folder: Folder, group: WorkerGroup, threads: int, report: Path
+) -> NodeWatch:
+    """Return a watch over the machines that a training may use."""
+    outlook = TrainingOutlook(
+        group,
+        threads,
+        events=lambda: read_events(folder),
+        shortage=lambda: describe_shortage(ray.cluster_resources(), group, threads),
+        declared_within=in_background(lambda: declaration_seconds(live_machines(ray))),
+        report=str(report),
+    )
+    is_private = group.address is None
+    return NodeWatch(lambda: live_machines(ray), outlook, None if is_private else Pings())
 
 
 def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
@@ -123,7 +147,7 @@ def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
 
 def _lanes(config: Config, rows: int, group: WorkerGroup) -> Lanes:
     """Return the lanes in which the workers share the rows of a run."""
-    from distvae.train.session import split_rows
+    from distvae.train.batches import split_rows
 
     return split_rows(config, rows, group.min_workers)
 
@@ -143,16 +167,14 @@ def with_absolute_paths(config: Config) -> Config:
     return config.with_("data", path=str(path.absolute()))
 
 
-def _launch_shards(config: Config, lanes: Lanes, group: WorkerGroup) -> "Shards | None":
-    """Launch a shard for each worker, if the E-step keeps populations."""
-    from distvae.machines.shards import launch_shards
-    from distvae.models.population import words_of
-
-    estep = config.estep
-    if not isinstance(estep, Truncation):
-        return None
-    count = min(group.max_workers, lanes.count)
-    return launch_shards(lanes, count, estep.states, words_of(config.model.latent), estep.mapped)
+def keeper_moves(
+    ray: RayApi, config: Config, folder: Folder, owner: str, group: WorkerGroup
+) -> KeeperMoves:
+    """Start a keeper for each worker; return what moves them."""
+    mapped = config.estep.mapped if isinstance(config.estep, Truncation) else None
+    moves = KeeperMoves(ray, owner, mapped, lambda: read_events(folder))
+    moves.launch(group.max_workers)
+    return moves
 
 
 def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exception | bool:
@@ -208,30 +230,6 @@ def _polls(
             requested = True
         yield
         training.join(poll_seconds(folder))
-
-
-class RunFolderNews:
-    """The epochs and events in a run folder that were not reported."""
-
-    def __init__(self, folder: Folder, epochs: int) -> None:
-        self.folder, self.epochs = folder, epochs
-        self.last_epoch = len(read_epochs(folder))
-        self.reported_events = 0
-
-    def read(self) -> Iterator[Epoch | str]:
-        """Yield what was written since the last call."""
-        events = read_events(self.folder)
-        for event in events[self.reported_events :]:
-            self.reported_events += 1
-            starts = starts_of(events[: self.reported_events])
-            yield describe_event(event, len(starts))
-        for record in read_epochs(self.folder):
-            if record["epoch"] > self.last_epoch:
-                self.last_epoch = int(record["epoch"])
-                workers = events[-1]["workers"]
-                restarts = len(starts_of(events)) - 1
-                details = {"workers": workers, "restarts": restarts}
-                yield Epoch.read(record | details, self.epochs)
 
 
 def _stop_workers(training: threading.Thread, folder: Folder, owner: str) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from distvae.files.refusal import Refusal
 
@@ -131,4 +131,15 @@ def _end(program: "subprocess.Popen[bytes]") -> None:
             os.killpg(program.pid, signal.SIGKILL)
         program.wait()
     finally:
+        _wait_for_end_of_output(program.stdout)
         program.stdout.close()
+
+
+def _wait_for_end_of_output(pipe: IO[bytes]) -> None:
+    """Wait until the program's child, which removes Ray's folder, has closed a pipe."""
+    deadline = time.monotonic() + END_SECONDS
+    while (seconds := deadline - time.monotonic()) > 0 and select.select([pipe], [], [], seconds)[
+        0
+    ]:
+        if not os.read(pipe.fileno(), 4096):
+            return

@@ -1,7 +1,7 @@
 """The machines of a Ray cluster, and functions run on each of them."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from distvae.files.refusal import Refusal
 from distvae.machines.ray_api import NodeInfo, ObjectRef, RayApi
@@ -9,11 +9,39 @@ from distvae.machines.ray_api import NodeInfo, ObjectRef, RayApi
 ANSWER_SECONDS = 120.0
 """Seconds in which a machine has to answer."""
 T = TypeVar("T")
+HEAD = "node:__internal_head__"
+"""A resource that Ray counts on the machine of its head alone."""
+
+
+class Machine(NamedTuple):
+    """A machine of a Ray cluster."""
+
+    address: str
+    port: int
+    """The port on which Ray's own process there listens."""
+    cpus: float = 0.0
+    gpus: float = 0.0
+    is_head: bool = False
 
 
 def live_nodes(ray: RayApi) -> dict[str, NodeInfo]:
     """Return the machines that are alive, by id."""
     return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+
+def live_machines(ray: RayApi) -> dict[str, Machine]:
+    """Return the machines that are alive, by id."""
+    machines = {}
+    for name, node in live_nodes(ray).items():
+        resources = node["Resources"]
+        machines[name] = Machine(
+            node["NodeManagerAddress"],
+            node["NodeManagerPort"],
+            resources.get("CPU", 0.0),
+            resources.get("GPU", 0.0),
+            HEAD in resources,
+        )
+    return machines
 
 
 def node_addresses(ray: RayApi) -> dict[str, str]:

@@ -34,6 +34,8 @@ most.
 """
 POLL_SECONDS = 0.1
 """Seconds between two looks at what has ended."""
+REMOVAL_SECONDS = 10.0
+"""Seconds in which the private folder can be removed after Ray's processes were killed."""
 TIMEOUTS = {
     "RAY_raylet_start_wait_time_s": "3600",
     "RAY_gcs_server_port_wait_time_s": "3600",
@@ -158,15 +160,30 @@ class RayHolder:
         return ""
 
     def end(self, reason: str) -> NoReturn:
-        """End all processes of Ray and this one, which share a session, and remove the folder."""
+        """End all processes of Ray and this one, which are a group, and remove the folder."""
         with self.ending:
             if reason:
                 _report(failed=reason)
             with contextlib.suppress(Exception):
                 self.node.kill_all_processes(check_alive=False, allow_graceful=not reason)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-            os._exit(1)
+            end_group_and_remove(self.folder)
+
+
+def end_group_and_remove(folder: Path) -> NoReturn:
+    """Kill this process and all others of its group, then remove a folder they may write into.
+
+    A child outside the group does so. Standard output is closed when it has finished.
+    """
+    group = os.getpgrp()
+    if os.fork():
+        threading.Event().wait()
+    os.setsid()
+    os.killpg(group, signal.SIGKILL)
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(POLL_SECONDS)
+    os._exit(0)
 
 
 def _local_node_class() -> Any:

@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SETTINGS = {
     "RAY_worker_niceness": "0",  # training workers are not background processes
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that requests no GPU sees none
-    # Each epoch waits for a health check, however short it is.
+    # A report of workers waits for a health check.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay valid
@@ -29,6 +29,14 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # trials are asked to stop, and keep their progress
 }
 """Environment variables of every process that uses Ray."""
+WITHOUT_DASHBOARD = {
+    # Ray Train asks the dashboard at its end; without an address it waits 10 s for one.
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+"""Variables for a Ray that has no dashboard."""
+ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""Variables for a Ray that has one machine, which nobody takes away."""
 CONNECT_SECONDS = 10.0
 """Seconds in which the address of a Ray has to answer."""
 OBJECT_STORE_BYTES = 150 * 2**20
@@ -60,10 +68,23 @@ def ray_session(
         return
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with (
+        _environment(WITHOUT_DASHBOARD | ON_ONE_MACHINE),
         local_ray(cpus, object_store_bytes, stop) as local,
         _connection(lambda: _connect_locally(local), stop, local.has_ended) as ray,
     ):
         yield ray
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set, and delete them at the end."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -149,10 +170,3 @@ def _refuse_silent_address(address: str, expected: str) -> None:
 def _one_line(error: Exception) -> str:
     """Return an error's message on one line of limited length."""
     return " ".join(str(error).split())[:300]
-
-
-def available_cores() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

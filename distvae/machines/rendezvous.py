@@ -4,7 +4,6 @@ Such an actor asks for Ray's token, as all of Ray does. The store that torch wou
 every address of a machine and lets anybody read, set and delete its keys.
 """
 
-import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,57 +17,12 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig
 from torch._C._distributed_c10d import Store as TorchStore
 
+from distvae.machines.key_values import KeyValueActor
 from distvae.machines.ray_api import ActorHandle
 from distvae.train.loopback import HOST, stay_on_loopback
 
-POLL_SECONDS = 0.01
-"""Seconds between two looks for a key that somebody waits for."""
 TIMEOUT = timedelta(minutes=30)
 """How long workers wait for each other."""
-
-
-class KeyValueActor:
-    """The keys and values of a store, in an actor of Ray."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    async def set(self, key: str, value: bytes) -> None:
-        """Set a key."""
-        self.values[key] = value
-
-    async def get(self, key: str) -> bytes:
-        """Wait until a key has a value, and return it."""
-        while key not in self.values:
-            await asyncio.sleep(POLL_SECONDS)
-        return self.values[key]
-
-    async def add(self, key: str, amount: int) -> int:
-        """Add to the number that a key has; return the sum."""
-        total = int(self.values.get(key, b"0")) + amount
-        self.values[key] = str(total).encode()
-        return total
-
-    async def compare_set(self, key: str, expected: bytes, desired: bytes) -> bytes:
-        """Set a key that has the expected value; return its value afterwards.
-
-        A key without a value is set if an empty value is expected.
-        """
-        if self.values.get(key, b"") == expected:
-            self.values[key] = desired
-        return self.values.get(key, expected)
-
-    async def has_all(self, keys: list[str]) -> bool:
-        """Return whether all keys have values."""
-        return all(key in self.values for key in keys)
-
-    async def delete(self, key: str) -> bool:
-        """Delete a key; return whether it had a value."""
-        return self.values.pop(key, None) is not None
-
-    async def count(self) -> int:
-        """Return the number of keys."""
-        return len(self.values)
 
 
 class ActorStore(TorchStore):

@@ -1,8 +1,9 @@
 """One worker of a training under Ray Train: the same loop as in one process, in every worker.
 
-Populations are in shards beside the workers.
+Keepers on other machines have copies of what it needs to go on.
 """
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 from distvae.config import from_dict
 from distvae.files.storage import Folder
 from distvae.machines.preemption import PreemptionNotices, preempted_nodes
+from distvae.machines.ray_reports import REPORT_SECONDS, RayReports
 from distvae.machines.stop_files import has_worker_error, stop_requested, write_worker_error
+from distvae.train.documents import Event
 from distvae.train.events import record_event
 from distvae.train.loop import Interrupted
-from distvae.train.run_folder import check_ownership
+from distvae.train.run_folder import check_ownership, has_saved_state
 from distvae.train.team import ALONE, Team, WorkerLost
 
 if TYPE_CHECKING:
     import torch
 
     from distvae.config import Config
-    from distvae.machines.shards import ShardedStore, Shards
+    from distvae.machines.copies import WorkerCopies
+    from distvae.train.loop import Trainer
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,10 @@ class Job:
     """The run folder: a path or a URI."""
     owner: str
     """The training that owns the run folder."""
-    shards: "Shards | None"
-    """The shards with the populations, if the E-step keeps any."""
+    keepers: int
+    """The number of keepers, beside the second ones: one for each worker."""
+    report_seconds: float = REPORT_SECONDS
+    """Seconds between two reports to Ray."""
 
 
 def work(settings: Mapping[str, Job]) -> bool:
@@ -62,7 +68,7 @@ def _train(job: Job) -> bool:
     """
     from ray.exceptions import RayError
 
-    from distvae.estep.shard import StaleShard
+    from distvae.machines.keeper import LostCopy
     from distvae.machines.placement import assigned_gpus
     from distvae.train.devices import select_device
     from distvae.train.team import join_team
@@ -76,7 +82,7 @@ def _train(job: Job) -> bool:
         _run_epochs(job, config, folder, team, device)
     except Interrupted:
         return True
-    except (WorkerLost, StaleShard, RayError, OSError):  # a restart may go better
+    except (WorkerLost, LostCopy, RayError, OSError):  # a restart may go better
         raise
     except Exception as error:
         write_worker_error(folder, job.owner, error)
@@ -89,39 +95,68 @@ def _train(job: Job) -> bool:
 def _run_epochs(
     job: Job, config: "Config", folder: Folder, team: Team, device: "torch.device"
 ) -> None:
-    """Train as one worker of a team, and report each epoch to Ray."""
+    """Train as one worker of a team, and report to Ray now and then."""
     import ray.train
 
     from distvae.data import open_dataset
-    from distvae.machines.shards import ShardedStore
+    from distvae.machines.copies import WorkerCopies
+    from distvae.machines.keepers import KeeperRoll
     from distvae.train.bits import agree_on_arithmetic
+    from distvae.train.cost import COPIES_OF_A_WORKER
     from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
-    store = ShardedStore(job.shards, team.rank == 0) if job.shards else None
     dataset = open_dataset(config.data, quiet=True)
     agree_on_arithmetic(config.train, device, team, folder).apply()
-    trainer = build_trainer(config, dataset, team, store, device)
-    record = partial(_record_event, folder, job.owner, team, store)
-    record()
+    copies = WorkerCopies((), team, KeeperRoll(job.owner), job.keepers)
+    resumes = copies.find() or has_saved_state(folder)
+    trainer = build_trainer(config, dataset, team, device, COPIES_OF_A_WORKER, resumes)
+    record = partial(_record_event, folder, job.owner, copies, trainer)
+
+    def ask() -> frozenset[str]:
+        """Look for new keepers now and then, when all workers ask for notices."""
+        if moved := copies.look_for_keepers():
+            record(moved=moved)
+        return preempted_nodes()
+
     options = RunOptions(
         recipe=job.recipe,
         resume=True,
         stop=stop_requested(folder, job.owner),
-        must_save=PreemptionNotices(team, preempted_nodes, record),
+        must_save=PreemptionNotices(team, ask, record),
         owner=job.owner,
+        copies=copies,
+        begun=lambda _: record(),
     )
+    reports = RayReports(team, lambda epoch: ray.train.report({"epoch": epoch}), job.report_seconds)
     for epoch in train_in_folder(trainer, config, dataset, folder, options):
-        ray.train.report({"epoch": epoch.epoch})
+        reports.epoch_ended(epoch.epoch)
+    reports.training_ended(trainer.position.epoch)
 
 
 def _record_event(
     folder: Folder,
     owner: str,
-    team: Team,
-    store: "ShardedStore | None",
+    copies: "WorkerCopies",
+    trainer: "Trainer",
     preempted: Collection[str] = (),
+    moved: int = 0,
 ) -> None:
-    """Record that the team trains, or that machines will be taken away from it."""
+    """Record that the team trains, that machines will be taken away, or that copies have moved."""
+    team, position = trainer.team, trainer.position
+    extents = team.gather(copies.extent())
     if team.rank == 0:
         check_ownership(folder, owner)
-        record_event(folder, team.size, store.status() if store else [], len(preempted))
+        event: Event = {
+            "epoch": position.epoch,
+            "batch": position.batch,
+            "workers": team.size,
+            "leaving": len(preempted),
+            "time": time.time(),
+            "rows": [rows for _, _, rows, _, _ in extents],
+            "bytes": [8 * rows * states * words for _, _, rows, states, words in extents],
+            "machines": copies.machines,
+            "copies": [own[0] if own else None for own in copies.kept_on],
+            "second_copies": [own[1] if len(own) > 1 else None for own in copies.kept_on],
+            "moved": moved,
+        }
+        record_event(folder, event)

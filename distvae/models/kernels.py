@@ -4,35 +4,18 @@
 without numba.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from distvae.models.compiling import compiled, inlined
 
 Integers = NDArray[np.int64]
 Slots = NDArray[np.int32]
 Floats = NDArray[np.floating]
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def compiled(function: F) -> F:
-    """Machine code for the types of the first call, kept on disk; sums are taken in any order, so
-    side by side.
-    """
-    made: Any = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function)
-    return cast(F, made)
-
-
-def inlined(function: F) -> F:
-    """A part of such loops, compiled into each."""
-    made: Any = njit(inline="always")(function)
-    return cast(F, made)
 
 
 @inlined
-def _ones(word: np.uint64) -> np.uint64:
+def count_ones(word: np.uint64) -> np.uint64:
     """Return the number of active bits of a word."""
     word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + (
@@ -43,13 +26,13 @@ def _ones(word: np.uint64) -> np.uint64:
 
 
 @inlined
-def _lowest(word: np.uint64) -> np.int64:
+def lowest(word: np.uint64) -> np.int64:
     """The place of the lowest active bit."""
-    return np.int64(_ones((word & (~word + np.uint64(1))) - np.uint64(1)))
+    return np.int64(count_ones((word & (~word + np.uint64(1))) - np.uint64(1)))
 
 
 @inlined
-def _hash(words: Integers, n: int) -> np.uint64:
+def hash_state(words: Integers, n: int) -> np.uint64:
     """Return a hash of the n-th state."""
     key = np.uint64(0)
     for w in range(words.shape[1]):
@@ -59,7 +42,7 @@ def _hash(words: Integers, n: int) -> np.uint64:
 
 
 @inlined
-def _same(words: Integers, n: int, known: Integers, place: int) -> bool:
+def same_state(words: Integers, n: int, known: Integers, place: int) -> bool:
     """Return whether the n-th state equals the one at a place among known ones."""
     same = True
     for w in range(words.shape[1]):
@@ -68,7 +51,7 @@ def _same(words: Integers, n: int, known: Integers, place: int) -> bool:
 
 
 @compiled
-def _slots(count: int) -> Slots:
+def empty_slots(count: int) -> Slots:
     """Room for so many states and as many more, empty."""
     size = 4
     while size < 2 * count:
@@ -77,73 +60,21 @@ def _slots(count: int) -> Slots:
 
 
 @compiled
-def tabulate(words: Integers) -> tuple[Integers, Integers]:
-    """(U, W) the distinct ones of the states (N, W), and (N,) which of these every state is."""
-    slots, known, place = _slots(len(words)), np.empty_like(words), np.empty(len(words), np.int64)
-    count, last = 0, np.uint64(len(slots) - 1)
-    for n in range(len(words)):
-        slot = _hash(words, n) & last
-        while slots[slot] >= 0 and not _same(words, n, known, slots[slot]):
-            slot = (slot + np.uint64(1)) & last
-        if slots[slot] < 0:
-            slots[slot] = count
-            for w in range(words.shape[1]):
-                known[count, w] = words[n, w]
-            count += 1
-        place[n] = slots[slot]
-    return known[:count].copy(), place
-
-
-@compiled
-def heaviest(
-    place: Integers, weight: Floats, count: int, least: float
-) -> tuple[Integers, Integers, Floats]:
-    """Those of so many states whose weight exceeds the least in any row, in order; rows' places (B,
-    S) among them.
-    """
-    moved, kept, used = np.zeros_like(place), np.zeros_like(weight), np.zeros(count, np.int64)
-    for b in range(place.shape[0]):
-        for s in range(place.shape[1]):
-            if weight[b, s] > least:
-                used[place[b, s]] = 1
-    # weights that are no numbers: places point at the first state, which therefore has to be there
-    if not used.any():
-        used[:1] = 1
-    heavy = np.flatnonzero(used)
-    used[heavy] = np.arange(len(heavy))
-    for b in range(place.shape[0]):
-        for s in range(place.shape[1]):
-            if weight[b, s] > least:
-                moved[b, s], kept[b, s] = used[place[b, s]], weight[b, s]
-    return heavy, moved, kept
-
-
-@compiled
 def repeated(words: Integers) -> NDArray[np.bool_]:
     """(B, C) whether an equal state stands earlier in the row of (B, C, W)."""
-    again, slots = np.empty(words.shape[:2], np.bool_), _slots(words.shape[1])
+    again, slots = np.empty(words.shape[:2], np.bool_), empty_slots(words.shape[1])
     last = np.uint64(len(slots) - 1)
     for b in range(words.shape[0]):
         row = words[b]
         slots[:] = -1
         for c in range(words.shape[1]):
-            slot = _hash(row, c) & last
-            while slots[slot] >= 0 and not _same(row, c, row, slots[slot]):
+            slot = hash_state(row, c) & last
+            while slots[slot] >= 0 and not same_state(row, c, row, slots[slot]):
                 slot = (slot + np.uint64(1)) & last
             again[b, c] = slots[slot] >= 0
             if not again[b, c]:
                 slots[slot] = c
     return again
-
-
-@compiled
-def active(words: Integers) -> np.int64:
-    """Return the number of active bits of all states (U, W)."""
-    count = np.int64(0)
-    for u in range(words.shape[0]):
-        for w in range(words.shape[1]):
-            count += np.int64(_ones(np.uint64(words[u, w])))
-    return count
 
 
 @compiled
@@ -157,40 +88,6 @@ def dense(words: Integers, table: Floats) -> None:
 
 
 @compiled
-def gather(rows: Floats, shift: Floats, words: Integers) -> Floats:
-    """(U, K) the sum of the rows (H, K) at the active bits of each state (U, W), and the shift."""
-    width = rows.shape[1]
-    sums = np.empty((len(words), width), rows.dtype)
-    for u in range(words.shape[0]):
-        total = sums[u]
-        for k in range(width):
-            total[k] = shift[k]
-        for w in range(words.shape[1]):
-            left = np.uint64(words[u, w])
-            while left:
-                row = rows[64 * w + _lowest(left)]
-                left &= left - np.uint64(1)
-                for k in range(width):
-                    total[k] += row[k]
-    return sums
-
-
-@compiled
-def scatter(gradient: Floats, words: Integers, latent: int) -> Floats:
-    """(H, K) the sum of the gradients (U, K) of the states (U, W) where each bit is active."""
-    total = np.zeros((latent, gradient.shape[1]), gradient.dtype)
-    for u in range(words.shape[0]):
-        for w in range(words.shape[1]):
-            left = np.uint64(words[u, w])
-            while left:
-                bit = 64 * w + _lowest(left)
-                left &= left - np.uint64(1)
-                for k in range(gradient.shape[1]):
-                    total[bit, k] += gradient[u, k]
-    return total
-
-
-@compiled
 def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Floats:
     """(B, H) for each bit the weights (B, S) of the states (U, W) at places (B, S) where it is
     active.
@@ -201,39 +98,65 @@ def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Float
             for w in range(words.shape[1]):
                 left = np.uint64(words[place[b, s], w])
                 while left:
-                    bit = 64 * w + _lowest(left)
+                    bit = 64 * w + lowest(left)
                     left &= left - np.uint64(1)
                     total[b, bit] += weight[b, s]
     return total
 
 
 @compiled
-def squared_distance(x: Floats, seen: Floats, output: Floats, place: Integers) -> Floats:
-    """(B, S) between the seen values of row b of x (B, D) and the output (U, D) of its s-th
-    state.
+def gaussian_densities(
+    x: Floats, observed: Floats, output: Floats, place: Integers, scale: float, shift: float
+) -> Floats:
+    """Return (B, S) the scaled squared distance of each row to the output (U, D) of its states, and
+    a shift for each value.
+
+    With no rows in `observed` all values were observed. States without a place are passed over.
     """
-    distance = np.empty(place.shape, x.dtype)
+    density = np.empty(place.shape, x.dtype)
+    masked = len(observed) > 0
     for b in range(place.shape[0]):
+        values = float(x.shape[1])
+        if masked:
+            values = 0.0
+            for d in range(x.shape[1]):
+                values += observed[b, d]
         for s in range(place.shape[1]):
             u, total = place[b, s], x.dtype.type(0)
-            for d in range(x.shape[1]):
-                error = (x[b, d] - output[u, d]) * seen[b, d]
-                total += error * error
-            distance[b, s] = total
-    return distance
+            if u < 0:
+                continue
+            if masked:
+                for d in range(x.shape[1]):
+                    error = (x[b, d] - output[u, d]) * observed[b, d]
+                    total += error * error
+            else:
+                for d in range(x.shape[1]):
+                    error = x[b, d] - output[u, d]
+                    total += error * error
+            density[b, s] = scale * total + shift * values
+    return density
 
 
 @compiled
-def pull(x: Floats, seen: Floats, output: Floats, place: Integers, weight: Floats) -> Floats:
-    """(U, D) the gradient by the output of half the weighted sum of these distances; many weights
-    are zero.
+def bernoulli_densities(
+    x: Floats, observed: Floats, output: Floats, log_none: Floats, place: Integers
+) -> Floats:
+    """Return (B, S) the sum of x times the logit (U, D) and of the log-probability of zero (U, D).
+
+    With no rows in `observed` all values were observed. States without a place are passed over.
     """
-    gradient = np.zeros_like(output)
+    density = np.empty(place.shape, x.dtype)
+    masked = len(observed) > 0
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
-            u, pull = place[b, s], weight[b, s]
-            if pull == 0:
+            u, total = place[b, s], x.dtype.type(0)
+            if u < 0:
                 continue
-            for d in range(x.shape[1]):
-                gradient[u, d] += pull * (output[u, d] - x[b, d]) * seen[b, d]
-    return gradient
+            if masked:
+                for d in range(x.shape[1]):
+                    total += (x[b, d] * output[u, d] + log_none[u, d]) * observed[b, d]
+            else:
+                for d in range(x.shape[1]):
+                    total += x[b, d] * output[u, d] + log_none[u, d]
+            density[b, s] = total
+    return density

@@ -2,11 +2,17 @@
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distvae.models.gradients import distance_gradient, kernels
+from distvae.interface import Batch
+from distvae.models.compiled import kernels
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.int64]
 
 
 class Likelihood(nn.Module):
@@ -17,6 +23,14 @@ class Likelihood(nn.Module):
     support = (-math.inf, math.inf)
     """The least and the largest value that it is a density of, infinite ones themselves left out.
     """
+
+    @property
+    def error_scale(self) -> float:
+        """The derivative of a log-density by the output, divided by x minus its mean.
+
+        It is the same for all values, or there is none.
+        """
+        return math.nan
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return log p(x_d | z), elementwise."""
@@ -40,6 +54,13 @@ class Likelihood(nn.Module):
         density: Tensor = self(x, output[place], mask)
         return density
 
+    def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
+        """Return log p(x | z), (B, S), as `pairs` does, by compiled loops.
+
+        A place may be -1; the density there means nothing.
+        """
+        raise NotImplementedError
+
     def with_gradient(
         self,
         value: Tensor,
@@ -50,7 +71,8 @@ class Likelihood(nn.Module):
         mask: Tensor | None,
     ) -> Tensor:
         """Return the values (B,), with the gradient of the weighted sum of densities."""
-        pull = (weight * self.pairs(x, output, place, mask)).sum(1)
+        density: Tensor = self(x, output[place], mask)
+        pull = (weight * density).sum(1)
         return value + (pull - pull.detach())
 
     def statistics(
@@ -87,6 +109,11 @@ class Bernoulli(Likelihood):
 
     support = (0.0, 1.0)
 
+    @property
+    def error_scale(self) -> float:
+        """One: the derivative by the logit is the error."""
+        return 1.0
+
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return x log p + (1 - x) log(1 - p)."""
         return x * output - functional.softplus(output)
@@ -94,6 +121,13 @@ class Bernoulli(Likelihood):
     def mean(self, output: Tensor) -> Tensor:
         """Return p."""
         return output.sigmoid()
+
+    def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
+        """Return the densities, with log(1 - p) taken once for each state."""
+        values = (batch.x.numpy(), observed_numbers(batch), output.numpy())
+        log_none = -functional.softplus(output)
+        found: Floats = kernels(output).bernoulli_densities(*values, log_none.numpy(), place)
+        return found
 
 
 class Gaussian(Likelihood):
@@ -105,6 +139,11 @@ class Gaussian(Likelihood):
         super().__init__()
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(()))
+
+    @property
+    def error_scale(self) -> float:
+        """The reciprocal of the variance."""
+        return 1 / float(self.variance)
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return log N(x; output, variance)."""
@@ -118,31 +157,17 @@ class Gaussian(Likelihood):
         """Return densities from squared distances, exact even far from zero."""
         if not kernels(x):
             return super().pairs(x, output, place, mask)
-        observed = _observed_mask(x, mask)
-        distance = kernels(x).squared_distance(
-            x.numpy(), observed.numpy(), output.detach().numpy(), place.numpy()
-        )
-        scale, shift = (
-            -0.5 / self.variance,
-            -0.5 * observed.sum(-1, keepdim=True) * (2 * math.pi * self.variance).log(),
-        )
-        return torch.addcmul(shift, torch.from_numpy(distance), scale)
+        batch = Batch(x, place, mask)
+        return torch.from_numpy(self.table_densities(batch, output.detach(), place.numpy()))
 
-    def with_gradient(
-        self,
-        value: Tensor,
-        x: Tensor,
-        output: Tensor,
-        place: Tensor,
-        weight: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """Return the values, with a gradient by compiled loops, which need no densities."""
-        if not kernels(x):
-            return super().with_gradient(value, x, output, place, weight, mask)
-        return distance_gradient(
-            output, value, x, _observed_mask(x, mask), place, weight / self.variance
-        )
+    def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
+        """Return densities from squared distances."""
+        values = (batch.x.numpy(), observed_numbers(batch), output.numpy())
+        variance = float(self.variance)
+        shift = -0.5 * math.log(2 * math.pi * variance)
+        operands = (*values, place, -0.5 / variance, shift)
+        found: Floats = kernels(output).gaussian_densities(*operands)
+        return found
 
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
@@ -157,9 +182,17 @@ class Gaussian(Likelihood):
         self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
 
 
-def _observed_mask(x: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.ones_like(x) if mask is None else mask.to(x.dtype)
+def observed_numbers(batch: Batch) -> Floats:
+    """Return 1 for each value (B, D) that was observed and 0 for others; no rows if all were."""
+    if batch.mask is None:
+        return _NO_ROWS[batch.x.dtype]
+    return batch.mask.to(batch.x.dtype).numpy()
 
+
+_NO_ROWS: dict[torch.dtype, Floats] = {
+    torch.float32: np.empty((0, 0), np.float32),
+    torch.float64: np.empty((0, 0), np.float64),
+}
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "itakura_saito": ItakuraSaito,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distvae.models.gradients import kernels, row_sums
-from distvae.numerics.noise import mix
+from distvae.models.compiled import kernels
+from distvae.numerics.noise import mix, weyl_sequence
 
 BITS = 64
-FEW = 0.25  # share of active bits up to which adding up rows beats a matrix product
+MULTIPLE = 16  # tables are padded to a multiple of so many states: products then have few shapes
 
 
 @lru_cache
@@ -43,15 +43,30 @@ def pack(states: Tensor) -> Tensor:
 
 def unpack(words: Tensor, latent: int) -> Tensor:
     """Unpack words (..., W) into booleans (..., H)."""
-    bits = words.unsqueeze(-1).bitwise_and(_places(words.device)) != 0
-    return bits.flatten(-2)[..., :latent]
+    return _masked(words, latent) != 0
+
+
+def unpack_numbers(words: Tensor, latent: int, dtype: torch.dtype) -> Tensor:
+    """Unpack words (..., W) into zeros and ones (..., H), by one operation less."""
+    masked = _masked(words, latent)
+    return torch.ne(masked, 0, out=torch.empty(masked.shape, dtype=dtype, device=words.device))
+
+
+def _masked(words: Tensor, latent: int) -> Tensor:
+    """Return numbers (..., H) that differ from zero where a bit is active."""
+    return words.unsqueeze(-1).bitwise_and(_places(words.device)).flatten(-2)[..., :latent]
 
 
 def flip(words: Tensor, bit: Tensor) -> Tensor:
     """Return the states with one bit flipped, of which the place is given for each state."""
-    place = torch.arange(words.shape[-1], device=words.device)
-    mask = _places(words.device)[bit.remainder(BITS)].unsqueeze(-1)
-    return words ^ mask.where(place == bit.div(BITS, rounding_mode="floor").unsqueeze(-1), 0)
+    return words ^ one_bit(bit, words.shape[-1])
+
+
+def one_bit(bit: Tensor, words: int) -> Tensor:
+    """Return states (..., W) with one bit active, of which the place is given."""
+    word = torch.arange(words, device=bit.device)
+    mask = _places(bit.device)[bit.remainder(BITS)].unsqueeze(-1)
+    return mask.where(word == bit.div(BITS, rounding_mode="floor").unsqueeze(-1), 0)
 
 
 def holds(words: Tensor, bit: Tensor) -> Tensor:
@@ -70,10 +85,7 @@ def below(cut: Tensor, words: int) -> Tensor:
 
 def keys(words: Tensor) -> Tensor:
     """Return a hash (...) of each state."""
-    key = torch.zeros(words.shape[:-1], dtype=torch.int64, device=words.device)
-    for word in words.unbind(-1):
-        key = mix(key + word)
-    return key
+    return mix(words + weyl_sequence(words.shape[-1], words.device)).sum(-1)
 
 
 def repeated(words: Tensor) -> Tensor:
@@ -81,9 +93,8 @@ def repeated(words: Tensor) -> Tensor:
     if loops := kernels(words):
         return torch.from_numpy(loops.repeated(words.numpy()))
     ordered, place = keys(words).sort(dim=1, stable=True)
-    again = torch.zeros_like(place, dtype=torch.bool)
-    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    return torch.zeros_like(again).scatter_(1, place, again)
+    again = functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+    return again.scatter(1, place, again)
 
 
 def keep_best(
@@ -92,10 +103,12 @@ def keep_best(
     """Return the `count` distinct states of largest value in each row of (B, C, W), and their
     places.
 
-    Of equal states the earliest is kept. With `ranked` the best comes first; otherwise the order is
-    arbitrary.
+    Of equal states the earliest is kept. With `ranked` the best comes first; otherwise they stay in
+    order.
     """
     place = value.masked_fill(repeated(words), -torch.inf).topk(count, dim=1, sorted=ranked).indices
+    if not ranked:
+        place = place.sort(1).values
     return take(words, place), place
 
 
@@ -106,19 +119,30 @@ def take(words: Tensor, place: Tensor) -> Tensor:
 
 def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct states (U, W) of (B, S, W), and the place (B, S) of each there."""
-    flat = words.flatten(0, 1)
-    if loops := kernels(words):
-        distinct, place = map(torch.from_numpy, loops.tabulate(flat.numpy()))
-        return distinct, place.view(words.shape[:2])
+    if words.device.type != "cpu":
+        return _listed(words)
     key, place = keys(words).unique(return_inverse=True)
     distinct = words.new_zeros(len(key), words.shape[-1])
-    distinct[place.flatten()] = flat
+    distinct[place.flatten()] = words.flatten(0, 1)
     return distinct, place
 
 
+def _listed(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the states of (B, S, W) one after the other, and their places.
+
+    On a device they are listed once for each row, because the host would have to wait for the
+    number of distinct ones. States that all rows share, as views of one set, are listed once.
+    """
+    rows, states = words.shape[:2]
+    if words.stride(0) == 0:
+        place = torch.arange(states, device=words.device)
+        return words[0], place.expand(rows, -1)
+    return words.flatten(0, 1), torch.arange(rows * states, device=words.device).view(rows, states)
+
+
 def padded(rows: Tensor) -> Tensor:
-    """Append rows of zeros up to a multiple of 64, so that products on them have few shapes."""
-    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % BITS))
+    """Append rows of zeros up to the next multiple."""
+    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % MULTIPLE))
 
 
 def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,10 +152,6 @@ def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor,
     row among them, and its weight, which is zero for the states left out.
     """
     least = torch.finfo(weight.dtype).eps
-    if loops := kernels(weight):
-        found = loops.heaviest(place.numpy(), weight.numpy(), count, least)
-        heavy, moved, kept = map(torch.from_numpy, found)
-        return heavy, moved, kept
     counts = weight > least
     used = torch.zeros(count, dtype=torch.bool, device=place.device).index_fill_(
         0, place[counts], True
@@ -143,9 +163,7 @@ def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor,
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Binary states, on which a linear layer adds up those rows of its weights whose bits are
-    active.
-    """
+    """Binary states, as a linear layer takes them."""
 
     words: Tensor
     """(U, W)"""
@@ -160,9 +178,6 @@ class States:
 
     def linear(self, rows: Tensor, shift: Tensor) -> Tensor:
         """Return the sum (U, K) of the rows (H, K) at active bits, and a shift (K,)."""
-        loops = kernels(rows)
-        if loops and loops.active(self.words.numpy()) < FEW * len(self) * self.latent:
-            return row_sums(rows, shift, self.words)
         return torch.addmm(shift, self.dense(rows.dtype), rows)
 
     def mean(self, place: Tensor, weight: Tensor) -> Tensor:

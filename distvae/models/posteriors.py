@@ -252,5 +252,9 @@ class GaussianHead(nn.Module):
 
     def forward(self, features: Tensor) -> Gaussian:
         """Return the posterior."""
-        mean, log_variance = self.linear(features).chunk(2, -1)
+        return self.split(self.linear(features))
+
+    def split(self, output: Tensor) -> Gaussian:
+        """Return the posterior that the output of the linear layer says."""
+        mean, log_variance = output.chunk(2, -1)
         return self.kind(mean, log_variance.clamp(*LOG_VARIANCE))

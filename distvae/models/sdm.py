@@ -45,11 +45,25 @@ def initial_dictionary(config: SDMModel) -> Tensor:
 
 def coherence(dictionary: Tensor) -> Tensor:
     """Return the mean squared cosine between two different atoms."""
+    return _excess(dictionary).square().sum() / _pairs(dictionary)
+
+
+def coherence_gradient(dictionary: Tensor) -> tuple[float, Tensor]:
+    """Return the coherence, and its gradient by hand."""
+    excess = _excess(dictionary)
+    value = float(excess.square().sum()) / _pairs(dictionary)
+    return value, dictionary @ excess * (4 / _pairs(dictionary))
+
+
+def _excess(dictionary: Tensor) -> Tensor:
+    """Return the products of all atoms, less those of orthogonal unit vectors."""
     gram = dictionary.T @ dictionary
-    atoms = len(gram)
-    return (gram - torch.eye(atoms, device=gram.device)).square().sum() / max(
-        atoms * (atoms - 1), 1
-    )
+    return gram - torch.eye(len(gram), device=gram.device)
+
+
+def _pairs(dictionary: Tensor) -> int:
+    atoms = dictionary.shape[1]
+    return max(atoms * (atoms - 1), 1)
 
 
 @register(SDMModel)

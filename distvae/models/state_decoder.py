@@ -1,14 +1,41 @@
 """The decoder of a binary model, which decodes each distinct state once."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from distvae.config import TVAEModel
-from distvae.models.gradients import known_linear
 from distvae.models.nets import mlp
 from distvae.models.population import States
 
 CACHED = 2**18  # numbers of a layer's activations on the CPU that stay in its cache
+
+
+class Context(Protocol):
+    """The part of autograd's context that carries tensors from forward to backward."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep tensors for the backward pass."""
+
+
+class _KnownLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, output: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        return gradient @ weight, gradient.T @ x, gradient.sum(0), None
+
+
+known_linear: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _KnownLinear.apply
+"""A linear layer (x, weight, bias) of which the output is known: only its gradient is computed."""
 
 
 class FromBits(nn.Module):
@@ -48,12 +75,6 @@ class StateDecoder(nn.Sequential):
     def hidden(self) -> list[nn.Linear | FromBits]:
         """The linear layers before the last."""
         return [layer for layer in self if isinstance(layer, nn.Linear | FromBits)][:-1]
-
-    def decode_table(self, table: States) -> Tensor:
-        """Return the output (U, D) for the states of a table, in parts that stay in the cache."""
-        on_cpu = table.words.device.type == "cpu"
-        count = max(1, CACHED // self.widest) if on_cpu else len(table)
-        return torch.cat([self(part) for part in table.split(count)])
 
     def with_gradient(self, states: States, output: Tensor) -> Tensor:
         """Return the output for states, of which the value is known, with its gradient."""

@@ -3,15 +3,71 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from distvae.interface import Batch
 from distvae.models.population import States
 from distvae.numerics.noise import Noise
 
+LEFT_OUT, NEAR, SAMPLED = 0, 1, 2
+"""What becomes of a state in training: it is left out because it was improbable when its row was
+searched; it takes part; or it takes part although it was improbable, because its row is sampled to
+measure how much is left out of others.
+"""
+
 Decode = Callable[[Tensor], Tensor]
+
+
+class KeptStates(NamedTuple):
+    """The states that an E-step keeps for the rows of a batch."""
+
+    words: Tensor
+    """(B, S, W)"""
+    part: Tensor | None = None
+    """(B, S) whether each takes part in training; None if all do."""
+    empty: Tensor | None = None
+    """(B, S) the log-probability of no active bits under the prior of the present epoch, or minus
+    infinity for states left out. Only a search on a device makes this and the next, so that no step
+    has to.
+    """
+    sampled: Tensor | None = None
+    """(B, S) one for states that take part because their row is sampled, zero for others."""
+
+    def of_rows(self, rows: slice | Tensor) -> "KeptStates":
+        """Return the states of some of the rows."""
+        others = (None if field is None else field[rows] for field in self[1:])
+        return KeptStates(self.words[rows], *others)
+
+    def cloned(self) -> "KeptStates":
+        """Return the same in memory of their own."""
+        others = (None if field is None else field.clone() for field in self[1:])
+        return KeptStates(self.words.clone(), *others)
+
+
+def with_numbers(words: Tensor, part: Tensor, none: Tensor) -> KeptStates:
+    """Return states of which numbers say whether they take part, given log p of no active bits."""
+    empty = none.expand(part.shape).masked_fill(part == LEFT_OUT, -torch.inf)
+    return KeptStates(words, part, empty, (part == SAMPLED).to(none.dtype))
+
+
+@runtime_checkable
+class KeepsStates(Protocol):
+    """An E-step whose posteriors are truncated to states that it keeps for each row."""
+
+    def kept_states(self, batch: Batch) -> KeptStates:
+        """Return the states of these rows, and which of them take part in training."""
+
+
+@runtime_checkable
+class ShowsStates(KeepsStates, Protocol):
+    """Such an E-step that can be told what to show."""
+
+    def show(self, states: KeptStates | None) -> None:
+        """Return these from `kept_states` whatever the rows, until told to show none."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +92,15 @@ class Truncated:
     """The function that decoded the states."""
     mean: Decode
     """The mean of the likelihood, given the decoder's output."""
+    part: Tensor | None = None
+    """(B, S) whether each state takes part in training; None if all do."""
+
+    @property
+    def sampled_weight(self) -> Tensor:
+        """The weight of all states that take part because their row is sampled."""
+        if self.part is None:
+            return self.weight.new_zeros(())
+        return self.weight.where(self.part == SAMPLED, 0).sum()
 
     @property
     def states(self) -> Tensor:
@@ -52,7 +117,7 @@ class Truncated:
         """(B, S) q."""
         return self.log_joint.softmax(1)
 
-    @property
+    @cached_property
     def code(self) -> Tensor:
         """(B, H) E_q[z]."""
         return self.table.mean(self.place, self.weight)

@@ -9,22 +9,33 @@ hidden layer the model is binary sparse coding. A deep one may begin as that: `m
 hidden layers be the identity, which bits pass through a rectifier unchanged.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from distvae.config import TVAEModel
-from distvae.interface import AnyEStep, Batch, Sums
+from distvae.interface import AnyEStep, Batch, Engine, Sums
+from distvae.models.compiled import kernels
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian
 from distvae.models.population import States, heaviest, padded, tabulate
 from distvae.models.registry import register
 from distvae.models.state_decoder import StateDecoder
-from distvae.models.truncated import Truncated
+from distvae.models.truncated import LEFT_OUT, NEAR, KeepsStates, Truncated
+from distvae.numerics.facts import Facts
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
+if TYPE_CHECKING:
+    from distvae.models.table_decoder import TableDecoder
+
+MAX_LEFT_OUT = 1e-5  # of the weight of a row's states, on average, that training leaves out
+WIDER = 1.5  # the factor by which the horizon grows when more is left out
 MIN_PI = 1e-5  # the probability, at least, that a latent is active, or that it is not
 MIN_ACTIVE_ROWS = 1.0  # rows of an epoch in which a latent that is not dead is active
 
@@ -34,19 +45,34 @@ class TVAE(nn.Module):
     """A model p(x, z) with binary latents."""
 
     pi: Tensor
+    horizon: Tensor
+    """States take part in training whose log-joint is so close to the best of their row, in nats,
+    when the row is searched.
+    """
 
     def __init__(self, config: TVAEModel, dims: int) -> None:
         super().__init__()
         self.config, self.dims = config, dims
         self.decoder = StateDecoder(config, dims)
+        self.hidden_learn: bool | None = None
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
+        horizon = math.inf if config.horizon is None else config.horizon
+        self.register_buffer("horizon", torch.tensor(horizon, dtype=torch.float64))
+        self._table_decoders: dict[int, TableDecoder] = {}
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Set sigma^2 to its first value: the configured one, or that of the data."""
         if isinstance(self.likelihood, Gaussian):
             given = self.config.variance
             self.likelihood.variance.fill_(_variance(blocks) if given is None else given)
+
+    def prepare_from(self, facts: Facts) -> bool:
+        """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
+        if isinstance(self.likelihood, Gaussian):
+            given, recorded = self.config.variance, float(np.nanmean(facts.values.variance))
+            self.likelihood.variance.fill_(recorded if given is None else given)
+        return True
 
     @property
     def code_size(self) -> int:
@@ -66,9 +92,13 @@ class TVAE(nn.Module):
         """Return E[x | z]."""
         return self.likelihood.mean(self.output(z))
 
+    def log_odds(self) -> Tensor:
+        """Return the log-odds (H,) of active bits under the prior."""
+        return self.pi.logit(MIN_PI)
+
     def log_prior(self, z: Tensor | States) -> Tensor:
         """Return log p(z), (...)."""
-        odds = self.pi.logit(MIN_PI)
+        odds = self.log_odds()
         rows, none = odds.unsqueeze(1), -functional.softplus(odds).sum(0, keepdim=True)
         density = z @ rows + none if isinstance(z, Tensor) else z.linear(rows, none)
         return density.squeeze(-1)
@@ -78,19 +108,73 @@ class TVAE(nn.Module):
         density: Tensor = self.likelihood(batch.x, self.output(z), batch.mask)
         return density
 
-    @torch.no_grad()
-    def posterior(self, batch: Batch, words: Tensor) -> Truncated:
-        """Return the posterior on the states of words (B, S, W), under the present parameters."""
-        distinct, place = tabulate(words)
-        table = States(padded(distinct), self.code_size)
-        output = self.decoder.decode_table(table)
-        density = self.likelihood.pairs(batch.x, output, place, batch.mask)
-        prior = self.log_prior(table)[place]
-        return Truncated(table, place, output, density, prior, self.decode, self.likelihood.mean)
+    def table_decoder(self) -> "TableDecoder | None":
+        """Return this thread's compiled decoder of states; None without numba, or on another
+        device.
+        """
+        if not kernels(self.pi):
+            return None
+        thread = get_ident()
+        if thread not in self._table_decoders:
+            from distvae.models.table_decoder import TableDecoder
 
+            self._table_decoders[thread] = TableDecoder(self.decoder)
+        return self._table_decoders[thread]
+
+    def engine(self, estep: AnyEStep) -> Engine | None:
+        """Return the engine for an E-step that keeps states: on a device, or by compiled loops."""
+        if self.pi.device.type != "cpu":
+            from distvae.models.device_engine import device_engine
+
+            return device_engine(self, estep)
+        decoder = self.table_decoder()
+        if decoder is None or not isinstance(estep, KeepsStates):
+            return None
+        from distvae.models.tvae_engine import TVAEEngine
+
+        return TVAEEngine(self, decoder, estep)
+
+    @torch.no_grad()
+    def posterior(self, batch: Batch, words: Tensor, part: Tensor | None = None) -> Truncated:
+        """Return the posterior on the states of words (B, S, W), under the present parameters.
+
+        States whose part is 0 have no weight.
+        """
+        if part is not None:
+            words = _without_left_out(words, part)
+        table, place, output, log_prior = self._decode_distinct(words)
+        density = self.likelihood.pairs(batch.x, output, place, batch.mask)
+        prior = log_prior[place]
+        if part is not None:
+            prior = prior.masked_fill(part == LEFT_OUT, -torch.inf)
+        mean = self.likelihood.mean
+        return Truncated(table, place, output, density, prior, self.decode, mean, part)
+
+    def _decode_distinct(self, words: Tensor) -> tuple[States, Tensor, Tensor, Tensor]:
+        """Return the distinct states of words (B, S, W), the place of each, and the output and log
+        p(z) of the distinct ones.
+        """
+        if self.table_decoder() is None:
+            distinct, place = tabulate(words)
+            table = States(padded(distinct), self.code_size)
+            return table, place, self.output(table), self.log_prior(table)
+        from distvae.models.table_decoder import TableDecoder
+
+        decoder = TableDecoder(self.decoder)  # whose memory the posterior keeps
+        decoded = decoder(words.contiguous().numpy())
+        table = States(torch.from_numpy(decoded.words), self.code_size)
+        prior = torch.from_numpy(decoder.log_prior(decoded, self))
+        return table, torch.from_numpy(decoded.place), decoded.output, prior
+
+    @torch.no_grad()
     def score(self, batch: Batch, words: Tensor) -> Tensor:
         """Return log p(x, z), (B, S), of the states of words (B, S, W)."""
-        return self.posterior(batch, words).log_joint
+        decoder = self.table_decoder()
+        if decoder is None:
+            return self.posterior(batch, words).log_joint
+        table = decoder(words.numpy())
+        density = self.likelihood.table_densities(batch, table.output, table.place)
+        return torch.from_numpy(decoder.add_log_prior(table, self, density))
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """Return the logarithm of the sum of p(x, z) over the kept states, (B,)."""
@@ -112,8 +196,11 @@ class TVAE(nn.Module):
 
     def at(self, step: float) -> None:
         """Let the hidden layers learn once the decoder was linear for the configured steps."""
-        for layer in self.decoder.hidden:
-            layer.requires_grad_(step >= self.config.linear)
+        learn = step >= self.config.linear
+        if learn != self.hidden_learn:
+            self.hidden_learn = learn
+            for layer in self.decoder.hidden:
+                layer.requires_grad_(learn)
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> Sums:
         """Return the sums for pi and sigma^2, and the number of rows by their active latents."""
@@ -122,12 +209,15 @@ class TVAE(nn.Module):
         active = code.sum(1).round().nan_to_num(0).long().clamp(0, self.code_size)
         sums = self.likelihood.statistics(batch.x, q.log_likelihood, q.weight, batch.mask)
         sums["active"] = code.sum(0)
+        sums["sampled_weight"] = q.sampled_weight
         sums["counts"] = active.bincount(minlength=self.code_size + 1)
         return sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
         """Return the mean and the deciles of active latents, the number of dead ones, and sigma."""
         figures = {"active": float(self.pi.sum())} | _deciles(total["counts"])
+        if "sampled_rows" in total:
+            figures["left_out"] = _weight_left_out(total)
         figures["dead"] = float((self.pi * rows < MIN_ACTIVE_ROWS).sum())
         if isinstance(self.likelihood, Gaussian):
             figures["sigma"] = float(self.likelihood.variance.sqrt())
@@ -137,6 +227,40 @@ class TVAE(nn.Module):
         """Set pi to the mean activity, and sigma^2 to the mean squared error."""
         self.pi.copy_(total["active"] / total["counts"].sum())
         self.likelihood.maximise(total)
+        if "sampled_rows" in total:
+            self.horizon.copy_(self._horizon_after(_weight_left_out(total)))
+
+    def _horizon_after(self, left_out: float) -> Tensor:
+        """Return the horizon of the next epoch, given the weight that this one's left out.
+
+        It widens if that was too much. It narrows, down to the configured one, if little enough
+        was left out that the narrower one would do: weights fall as exp(-gap).
+        """
+        if left_out > MAX_LEFT_OUT:
+            return self.horizon * WIDER
+        assert self.config.horizon is not None
+        narrower = (self.horizon / WIDER).clamp(min=self.config.horizon)
+        if left_out * float((self.horizon - narrower).exp()) < MAX_LEFT_OUT:
+            return narrower
+        return self.horizon
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Set parameters and buffers; runs of version 0.1.0 have no horizon."""
+        return super().load_state_dict({"horizon": self.horizon, **state_dict}, strict, assign)
+
+
+def _weight_left_out(total: Sums) -> float:
+    """Return the weight of the states that training leaves out, as measured on sampled rows."""
+    return float(total["sampled_weight"] / total["sampled_rows"].clamp(min=1))
+
+
+def _without_left_out(words: Tensor, part: Tensor) -> Tensor:
+    """Return states (B, S, W) with a state that takes part in place of those that are left out."""
+    near = (part == NEAR).byte().argmax(1)
+    taking_part = words[torch.arange(len(words), device=words.device), near]
+    return words.where((part != LEFT_OUT).unsqueeze(-1), taking_part.unsqueeze(1))
 
 
 def _deciles(counts: Tensor) -> dict[str, float]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from distvae.config import Decoder, VAEModel
-from distvae.interface import AnyEStep, Batch, Sums
+from distvae.interface import AnyEStep, Batch, Engine, Sums
+from distvae.models.compiled import kernels
 from distvae.models.likelihoods import LIKELIHOODS
 from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
@@ -74,10 +75,30 @@ class VAE(nn.Module):
         """Return nats per row, (B,) or one for all, that are subtracted in the objective alone."""
         return torch.zeros(())
 
+    def engine(self, estep: AnyEStep) -> Engine | None:
+        """Return gradients by hand: on a device, or by compiled loops. None for other nets."""
+        parameter = next(self.parameters())
+        if parameter.device.type != "cpu":
+            from distvae.models.device_encoder import find_device_engine
+
+            return find_device_engine(self, estep)
+        if kernels(parameter) is None:
+            return None
+        from distvae.models.encoder_engine import find_engine
+
+        return find_engine(self, estep)
+
     def at(self, step: float) -> None:
         """Set beta, which rises over its warm-up."""
         warm = self.config.beta_warmup
-        self.beta = self.config.beta * min(1.0, step / warm if warm else 1.0)
+        beta = self.config.beta * min(1.0, step / warm if warm else 1.0)
+        if beta != self.beta:  # an assignment to a module takes 20 us
+            self.beta = beta
+
+    @property
+    def is_warm(self) -> bool:
+        """True once all warm-ups have ended, and the objective stays the same."""
+        return self.beta == self.config.beta
 
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
         """Return the divergence, and the sums for the likelihood's closed form."""

@@ -48,7 +48,11 @@ class SpikeAndSlabHead(nn.Module):
 
     def forward(self, features: Tensor) -> SpikeAndSlab:
         """Return the posterior against the fixed prior."""
-        mean, log_variance, f = self.linear(features).chunk(3, -1)
+        return self.split(self.linear(features))
+
+    def split(self, output: Tensor) -> SpikeAndSlab:
+        """Return the posterior that the output of the linear layer says."""
+        mean, log_variance, f = output.chunk(3, -1)
         gamma = nn.functional.relu(-f).neg().exp().clamp(*SPIKE)
         zero, alpha = torch.zeros_like(mean), torch.full_like(mean, self.config.alpha)
         return SpikeAndSlab(
@@ -125,4 +129,11 @@ class VSC(VAE):
         """Set beta, and the share of information that the slabs carry."""
         super().at(step)
         begin, end = self.config.slab_warmup
-        self.warmth = 1.0 if step >= end else max(0.0, (step - begin) / max(1, end - begin))
+        warmth = 1.0 if step >= end else max(0.0, (step - begin) / max(1, end - begin))
+        if warmth != self.warmth:
+            self.warmth = warmth
+
+    @property
+    def is_warm(self) -> bool:
+        """True once all warm-ups have ended, and the objective stays the same."""
+        return super().is_warm and self.warmth == 1

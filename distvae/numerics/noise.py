@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child"]
+Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child", "sample"]
 STREAMS = {name: i for i, name in enumerate(get_args(Stream), 1)}
 VALIDATION = -1  # stands for an epoch: validation uses the same draws every time
 EVALUATION = -2  # stands for an epoch in encoding, sampling and resynthesis
+SHORT = 65536  # draws of a row whose counters are kept
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX = (-4658895280553007687, -7723592293110705685)  # SplitMix64's finaliser
@@ -44,6 +45,22 @@ def _key(*words: int) -> int:
     return int(state[0].astype(np.int64))
 
 
+def weyl_sequence(count: int, device: torch.device) -> Tensor:
+    """Return the multiples of SplitMix64's odd constant, which count the draws of a row.
+
+    Short ones are made once and shared: nobody may change them.
+    """
+    make = _short_sequence if count <= SHORT else _sequence
+    return make(count, device)
+
+
+def _sequence(count: int, device: torch.device) -> Tensor:
+    return torch.arange(1, count + 1, device=device).mul_(_GOLDEN)
+
+
+_short_sequence = lru_cache(maxsize=16)(_sequence)
+
+
 @dataclass(frozen=True, slots=True)
 class Noise:
     """The random draws of some rows in one epoch."""
@@ -53,11 +70,18 @@ class Noise:
     row: Tensor
     """(B,) the index of each row in its dataset."""
 
+    def part(self, rows: slice) -> "Noise":
+        """Return the draws of consecutive rows."""
+        return Noise(self.seed, self.epoch, self.row[rows])
+
+    def key(self, stream: Stream) -> int:
+        """Return the number that is added to the number of a row before it is mixed."""
+        return _key(self.seed, self.epoch, STREAMS[stream])
+
     def bits(self, stream: Stream, *shape: int) -> Tensor:
         """Return (B, *shape) independent uniform 64-bit words."""
-        device = self.row.device
-        start = mix(self.row.long() + _key(self.seed, self.epoch, STREAMS[stream]))
-        counter = torch.arange(1, math.prod(shape) + 1, device=device).mul_(_GOLDEN)
+        start = mix(self.row.long() + self.key(stream))
+        counter = weyl_sequence(math.prod(shape), self.row.device)
         return mix(start[:, None] + counter).view(-1, *shape)
 
     def uniform(self, stream: Stream, *shape: int) -> Tensor:
@@ -83,6 +107,11 @@ def unit(words: Tensor) -> Tensor:
 def _middle(word: Tensor) -> Tensor:
     """Map a 23-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
     return word.float().add_(0.5).mul_(2.0**-23)
+
+
+def order_key(seed: int, epoch: int) -> int:
+    """Return the key of an order of rows that is computed place by place."""
+    return _key(seed, epoch, STREAMS["order"])
 
 
 def order(seed: int, epoch: int, rows: int, *lane: int) -> np.ndarray:

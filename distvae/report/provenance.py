@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from distvae.files.plain import Plain
 from distvae.report import repeat
@@ -51,9 +52,7 @@ def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
     recorded = sweep.facts
     runs = f"{counted(recorded['seeds'], 'run')} of each trial"
     yield "search", f"{recorded['search']}, seed {recorded['seed']}, {runs}"
-    stops_early = recorded["scheduler"] != "none"
-    policy = f"stopped by {recorded['scheduler']}" if stops_early else "none is stopped early"
-    yield "poor trials", policy
+    yield "poor trials", _policy(recorded)
     begun = [trial.datetime_start for trial in sweep.sampled if trial.datetime_start]
     ended = [trial.datetime_complete for trial in sweep.sampled if trial.datetime_complete]
     if begun and ended:
@@ -65,6 +64,16 @@ def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
         span = f"{format_duration(min(seconds))} to {format_duration(max(seconds))} each"
         parallel = f"{recorded['concurrent']} side by side"
         yield "time of trials", f"{format_duration(sum(seconds))} together, {span}, {parallel}"
+
+
+def _policy(recorded: Mapping[str, Any]) -> str:
+    """Return what happened to poor trials, in words."""
+    scheduler, judge = recorded["scheduler"], recorded.get("judge")
+    if scheduler == "none":
+        return "none is stopped early"
+    deed = "replaced by branches of better ones" if scheduler == "population" else "stopped"
+    by = f"{judge['metric']} every {judge['interval']} epochs" if judge else "their bounds"
+    return f"{deed} ({scheduler}), by {by}"
 
 
 def pairs(part: Mapping[str, Plain]) -> str:

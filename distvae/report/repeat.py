@@ -61,6 +61,8 @@ def space(facts: Mapping[str, Any]) -> str:
     tree = {"base": facts["recipe"], "fixed": fixed, "metrics": facts["metrics"]}
     for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler"):
         tree[name] = facts[name]
+    if "judge" in facts:
+        tree["judge"] = facts["judge"]
     tree["axes"] = [_axis(axis) for axis in facts["axes"]]
     return yaml.safe_dump(tree, sort_keys=False)
 

@@ -14,7 +14,7 @@ from distvae.report.question import question
 from distvae.report.reading import RunResults, Sweep, Trial
 from distvae.report.tradeoffs import against, tradeoffs
 from distvae.report.trials import STATES, tables
-from distvae.tune.validation import CHANGE_THE_BOUND
+from distvae.tune.scheduler_check import CHANGE_THE_BOUND
 
 MAX_BARS = 40
 MAX_LABEL = 44

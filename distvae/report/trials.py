@@ -19,6 +19,8 @@ STATES = {
 }
 """The states of trials, in words."""
 UNBEATEN = "\N{BLACK STAR}"
+ORIGIN = "continues"
+"""The heading of the column that says which trial of a population a trial continues."""
 CAUSE = "cause"
 """The heading of the column that says why a trial failed."""
 
@@ -32,6 +34,8 @@ class Layout:
     figures: list[str]
     causes: bool
     """Whether some trial has a cause of failure."""
+    origins: bool = False
+    """Whether some trial continues another."""
 
 
 def better(mode: str) -> str:
@@ -44,7 +48,8 @@ def tables(sweep: Sweep) -> Iterator[Table]:
     results = [trial.result for trial in sweep.trials]
     figures, constant = _split_figures(sweep)
     keys = dict.fromkeys(key for result in results for key in result.values)
-    layout = Layout(list(keys), figures, any(result.cause for result in results))
+    failed, branched = any(each.cause for each in results), any(each.origin for each in results)
+    layout = Layout(list(keys), figures, failed, branched)
     rows = [Row(list(_cells(result, layout)), _tone(result)) for result in results]
     yield Table(_columns(sweep, layout), rows, _caption(sweep), sortable=True)
     if layout.causes:
@@ -59,6 +64,7 @@ def _columns(sweep: Sweep, layout: Layout) -> list[Column]:
     for key in layout.keys:
         values = [trial.result.values.get(key, 0) for trial in sweep.trials]
         columns.append(Column(key, all(_is_number(value) for value in values)))
+    columns += [Column(ORIGIN)] * layout.origins
     for name in layout.figures:
         columns.append(Column(name, True, _order(sweep, name)))
     columns += [Column("epochs", True), Column("last bound", True), Column("time", True)]
@@ -124,6 +130,8 @@ def _cells(result: Result, layout: Layout) -> Iterator[Cell]:
     yield Cell(STATES[result.state])
     for key in layout.keys:
         yield _setting_cell(result, key)
+    if layout.origins:
+        yield Cell(result.origin)
     for name in layout.figures:
         yield _figure_cell(result.figures, name)
     yield Cell(str(result.epoch) if result.epoch else "", result.epoch or None)

@@ -20,7 +20,7 @@ from distvae.tune.preparation import DEFAULT_RESOURCES
 from distvae.tune.resources import TrialResources
 from distvae.tune.results import Findings
 from distvae.tune.space import ROW, Row, Space
-from distvae.tune.sweep import SweepOptions, run_sweep
+from distvae.tune.sweep import DEFAULT_OPTIONS, SweepOptions, run_sweep
 from distvae.tune.sweep_file import SWEEP_FILE
 from distvae.tune.trial import Trials
 
@@ -122,10 +122,7 @@ class Reproduction:
     rows: Path
     """Folder with a file for each finished row."""
     resources: TrialResources = DEFAULT_RESOURCES
-    concurrent: int | None = None
-    resume: bool = False
-    force: bool = False
-    quiet: bool = False
+    options: SweepOptions = DEFAULT_OPTIONS
 
     def run(self) -> Findings | None:
         """Train and evaluate the rows, and keep a file for each that is finished."""
@@ -142,13 +139,7 @@ class Reproduction:
         space = self.work.space()
         is_refused = False
         try:
-            options = SweepOptions(
-                concurrent=self.concurrent,
-                resume=self.resume,
-                force=self.force,
-                quiet=self.quiet,
-            )
-            return run_sweep(space, self.out, options, self.resources)
+            return run_sweep(space, self.out, self.options, self.resources)
         except Refusal:
             is_refused = True
             raise
@@ -167,7 +158,7 @@ class Reproduction:
         not_kept = []
         for name, entry, run in self._finished(space):
             kept = find_row(self.rows, table.name, name)
-            if kept and kept.scale != table.scale and not self.force:
+            if kept and kept.scale != table.scale and not self.options.force:
                 not_kept.append(name)
                 continue
             extra = _table_fields(table, entry, read_info(run)["rows"])
@@ -196,7 +187,7 @@ class Reproduction:
         table = self.work.table
         for entry in table.peers:
             file = self.rows / table.name / f"{entry.name}.json"
-            if file.exists() and not self.force:
+            if file.exists() and not self.options.force:
                 continue
             make_folder(file.parent)
             config, extra = self.work.config(entry), _table_fields(table, entry)
@@ -204,7 +195,7 @@ class Reproduction:
             self._say(f"{entry.name}: evaluated")
 
     def _say(self, line: str) -> None:
-        if not self.quiet:
+        if not self.options.quiet:
             print(line, file=sys.stderr, flush=True)
 
 

@@ -10,6 +10,7 @@ from distvae.config import DataConfig
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.data.family import recordings_of
+from distvae.files.arrow import rows_column
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.tasks import pictures
@@ -136,5 +137,4 @@ def _codes_table(columns: Columns, codes: Array, schema: "pa.Schema") -> "pa.Tab
     for name, values in columns.items():
         column = [values] * len(codes) if isinstance(values, str) else values
         arrays.append(pa.array(column).cast(schema.field(name).type))
-    code = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
-    return pa.table([*arrays, code], schema=schema)
+    return pa.table([*arrays, rows_column(codes, codes.shape[1])], schema=schema)

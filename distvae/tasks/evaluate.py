@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from distvae.models.tvae import TVAE
 from distvae.numerics.measures import live_atoms
 from distvae.numerics.noise import order
 from distvae.tasks import pictures
+from distvae.tasks.drawing import DrawingProcess
 from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.images import as_images, load_rows
 from distvae.tasks.latents import draw_latents
@@ -44,54 +47,110 @@ def evaluate(
     split: str = "test",
     force: bool = False,
     progress: bool = True,
+    with_pictures: bool = True,
 ) -> Evaluation:
-    """Score a run on a split, and write tables, pictures and sounds.
+    """Score a run on a split, and write tables, sounds and, unless they are not wanted, pictures.
 
     They go into `evaluation/SPLIT` of the run folder unless another folder is given.
     """
     folder = target or run.path / "evaluation" / split
     prepare_folder(folder, force)
-    with run_arithmetic(run.info):
-        evaluation = score_run(run, split, progress)
-        evaluation.save(folder)
-        for name, figure in draw(run, split, folder):
-            pictures.save(figure, folder / f"{name}.png")
+    evaluation = _score_into(folder, run, split, progress)
+    if with_pictures:
+        write_pictures(run, split, folder)
     return evaluation
 
 
-def draw(run: Run, split: str, sounds: Path) -> Iterator[pictures.Picture]:
-    """Yield the pictures of a run by name, and write a resynthesised recording into a folder."""
+def evaluate_while_drawing(
+    run: Run, folder: Path, split: str, drawing: DrawingProcess, progress: bool = True
+) -> Evaluation:
+    """Do the same, but let another process draw the pictures while this one scores."""
+    prepare_folder(folder, force=True)
+    with run_arithmetic(run.info):
+        # its largest picture first, because what that shows is known already
+        for name, picture in chain(_draw_training(run), _draw_model(run, split)):
+            drawing.draw(picture, folder / f"{name}.png")
+    evaluation = _score_into(folder, run, split, progress)
+    drawing.finish()
+    return evaluation
+
+
+def _score_into(folder: Path, run: Run, split: str, progress: bool) -> Evaluation:
+    """Score a run on a split, and write tables and sounds."""
+    with run_arithmetic(run.info):
+        evaluation = score_run(run, split, progress)
+        evaluation.save(folder)
+        write_sounds(run, split, folder)
+    return evaluation
+
+
+def write_sounds(run: Run, split: str, folder: Path) -> None:
+    """Write the first recording of a split and its resynthesis, if the data are recordings."""
+    data = recordings_of(run.config.data)
+    if data is None:
+        return
+    root, chosen = recordings_of_split(data, split)
+    signal = data.load(root / chosen[0].file)
+    result = resynthesise(run_coder(run, run.config.eval.latent), signal, data)
+    write_sound(folder / "original.wav", signal, data.rate)
+    write_sound(folder / "reconstruction.wav", result.signal, data.rate)
+
+
+def write_pictures(run: Run, split: str, folder: Path) -> list[Path]:
+    """Draw the pictures of a run into a folder, and return the files."""
+    files = []
+    with run_arithmetic(run.info):
+        for name, drawing in draw(run, split):
+            files.append(folder / f"{name}.png")
+            pictures.draw_now(drawing, files[-1])
+    return files
+
+
+def draw(run: Run, split: str) -> Iterator[pictures.Picture]:
+    """Yield the pictures of a run by name."""
+    yield from _draw_model(run, split)
+    yield from _draw_training(run)
+
+
+def _draw_model(run: Run, split: str) -> Iterator[pictures.Picture]:
     title = run_title(run)
     recordings = recordings_of(run.config.data)
     if recordings is None:
         yield from _draw_rows(run, split, title)
     else:
-        yield from _draw_recordings(run, recordings, split, title, sounds)
-    model = run.config.model
+        yield from _draw_recordings(run, recordings, split, title)
     if isinstance(run.model, SDM) and run.model.config.dictionary != "identity":
-        yield (
-            "dictionary",
-            pictures.dictionary(run.model.dictionary.numpy(force=True), f"{title}: dictionary"),
-        )
+        atoms = run.model.dictionary.numpy(force=True)
+        yield "dictionary", partial(pictures.dictionary, atoms, f"{title}: dictionary")
+
+
+def _draw_training(run: Run) -> Iterator[pictures.Picture]:
     if epochs := run.epochs():
-        course = pictures.telemetry if isinstance(model, TVAEModel) else pictures.learning_curves
-        yield "learning", course(epochs, str(run.info["unit"]), f"{title}: training")
+        searched = isinstance(run.config.model, TVAEModel)
+        course = pictures.telemetry if searched else pictures.learning_curves
+        title = f"{run_title(run)}: training"
+        yield "learning", partial(course, epochs, str(run.info["unit"]), title)
 
 
 def _draw_recordings(
-    run: Run, data: HasRecordings, split: str, title: str, sounds: Path
+    run: Run, data: HasRecordings, split: str, title: str
 ) -> Iterator[pictures.Picture]:
     code = run_coder(run, run.config.eval.latent)
     root, chosen = recordings_of_split(data, split)
     signals = [data.load(root / r.file) for r in chosen[:: math.ceil(len(chosen) / RECORDINGS)]]
     results = [resynthesise(code, signal, data) for signal in signals]
-    write_sound(sounds / "original.wav", signals[0], data.rate)
-    write_sound(sounds / "reconstruction.wav", results[0].signal, data.rate)
     first = slice(0, SECONDS * data.rate // data.hop)
     before, after = results[0].power[first], results[0].coded.power[first].numpy()
     yield (
         "spectrogram",
-        pictures.spectrograms(before, after, data.rate, data.hop, f"{title}: {chosen[0].file}"),
+        partial(
+            pictures.spectrograms,
+            before,
+            after,
+            data.rate,
+            data.hop,
+            f"{title}: {chosen[0].file}",
+        ),
     )
     yield from _draw_codes(run, np.concatenate([run.encode(each.power) for each in results]), title)
 
@@ -102,7 +161,7 @@ def _draw_rows(run: Run, split: str, title: str) -> Iterator[pictures.Picture]:
     shown = images[:RECONSTRUCTED_ROWS]
     with torch.no_grad():
         decoded = expect(run.posterior(torch.tensor(shown)), run.model.decode).numpy()
-    yield "images", pictures.pairs(as_images(shown, run), as_images(decoded, run), title)
+    yield "images", partial(pictures.pairs, as_images(shown, run), as_images(decoded, run), title)
     codes = run.encode(images)
     yield from _draw_codes(run, codes, title)
     if not isinstance(run.estep, Searches) and as_images(shown, run).ndim == 4:
@@ -115,7 +174,7 @@ def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture
         yield from _draw_bits(run, run.model, codes, title)
         return
     live = live_atoms(torch.from_numpy(codes)).numpy()
-    yield "codes", pictures.code_histograms(codes, live, f"{title}: {len(codes)} codes")
+    yield "codes", partial(pictures.code_histograms, codes, live, f"{title}: {len(codes)} codes")
     strength = np.sqrt(np.mean(codes**2, axis=0))
     strongest = np.argsort(-strength)[:ATOMS]
     alone = run.decode(np.diag(strength)[strongest])
@@ -125,23 +184,21 @@ def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture
     if recordings is not None:
         change = pictures.decibel(alone) - pictures.decibel(nothing)
         rate, names = recordings.rate, [str(atom) for atom in strongest]
-        yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
+        yield "atoms", partial(pictures.responses, change, names, live[strongest], rate, name)
     else:
         names = [f"{strength[atom]:.2g}" for atom in strongest]
-        yield "atoms", pictures.fields(as_images(alone - nothing, run), names, name)
+        yield "atoms", partial(pictures.fields, as_images(alone - nothing, run), names, name)
 
 
 def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictures.Picture]:
     """Draw how many latents are active, and what each adds to the output of no latent."""
     pi = model.pi.numpy(force=True)
-    yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")
+    yield "codes", partial(pictures.active_latents, codes, pi, f"{title}: {len(codes)} codes")
     frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
     changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)
     each = "each latent"
     if len(pi) > ATOMS:
         each = f"each of the {ATOMS} most frequent of {len(pi)} latents"
     name = f"{title}: what {each} alone adds, under its prior $\\pi_h$"
-    yield (
-        "atoms",
-        pictures.fields(as_images(changes, run), [f"{pi[h]:.2g}" for h in frequent], name),
-    )
+    names = [f"{pi[h]:.2g}" for h in frequent]
+    yield "atoms", partial(pictures.fields, as_images(changes, run), names, name)

@@ -40,10 +40,10 @@ class Evaluation:
 
     def save(self, folder: Path) -> None:
         """Write the tables (CSV, Parquet) and the summary (JSON) into an existing folder."""
-        import pandas
-
         tables = {"files": self.files, "speakers": self.speakers}
         if self.files is not None:
+            import pandas
+
             tables["refused"] = pandas.DataFrame(self.refused, columns=list(Refused._fields))
         for name, table in tables.items():
             if table is not None:

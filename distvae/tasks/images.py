@@ -11,7 +11,7 @@ from distvae.data.family import windows_of
 from distvae.interface import Batch, Posterior, Sums, expect
 from distvae.models.tvae import TVAE
 from distvae.numerics.measures import effective_atoms
-from distvae.numerics.noise import EVALUATION, VALIDATION, Noise
+from distvae.numerics.noise import EVALUATION, VALIDATION, Noise, order
 from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.restoration import score_restored_run
 from distvae.tasks.sparsity import CodeStrength
@@ -20,14 +20,18 @@ from distvae.train.batches import BLOCK
 from distvae.train.run import Array, Run
 from distvae.train.step import add, assess
 
+SAMPLED = 0
+"""The seed that decides which rows are in a sample, whatever the seed of the run."""
+
 
 @torch.inference_mode()
-def score_rows(run: Run, split: str) -> Evaluation:
+def score_rows(run: Run, split: str, sample: int | None = None) -> Evaluation:
     """Return means over the rows of a split: bound, objective (nats) and squared error per value.
 
-    A run that restores what it corrupted itself is also compared with the clean reference.
+    With a sample, they are means over so many rows, always the same. A run that restores what it
+    corrupted itself is also compared with the clean reference.
     """
-    rows = load_rows(run, split)
+    rows = _sampled(load_rows(run, split), sample)
     total: Sums = {}
     strength = CodeStrength()
     for start in range(0, len(rows), BLOCK):
@@ -47,6 +51,13 @@ def score_rows(run: Run, split: str) -> Evaluation:
     summary |= strength.count_atoms() | _active(run) | restoration
     summary |= compare_with_truth(run, rows[:])
     return Evaluation(split, summary, notes=notes)
+
+
+def _sampled(rows: Rows, sample: int | None) -> Rows:
+    """Return a sample of rows, or all of them where they are no more."""
+    if sample is None or len(rows) <= sample:
+        return rows
+    return rows[np.sort(order(SAMPLED, 0, len(rows))[:sample])]
 
 
 def _active(run: Run) -> dict[str, float]:

@@ -7,7 +7,7 @@ Murray-Smith, UAI 2020; ReScience 2019).
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,10 +19,8 @@ from distvae.numerics.measures import live_atoms
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks import pictures
 from distvae.tasks.images import as_images
+from distvae.tasks.pictures.canvas import Drawing
 from distvae.train.run import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FRAMES = 9
 """Steps of a traversal or an interpolation."""
@@ -43,16 +41,10 @@ def draw_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[
         q = run.posterior(torch.tensor(few))
     if isinstance(q, Redrawable):
         noise = Noise(run.config.train.seed, EVALUATION, torch.arange(len(few)))
-        yield (
-            "conditional",
-            _conditional(run, few, codes[:ROWS], q.redrawn(DRAWS, noise).numpy(), title),
-        )
-    yield (
-        "encodings",
-        pictures.encodings(
-            as_images(few, run), codes[:ROWS], f"{title}: images and the values of their codes"
-        ),
-    )
+        states = q.redrawn(DRAWS, noise).numpy()
+        yield "conditional", _conditional(run, few, codes[:ROWS], states, title)
+    name = f"{title}: images and the values of their codes"
+    yield "encodings", partial(pictures.encodings, as_images(few, run), codes[:ROWS], name)
 
 
 def traversed(code: Array, latents: NDArray[np.intp], low: Array, high: Array) -> Array:
@@ -75,7 +67,7 @@ def interpolated(first: Array, last: Array) -> Array:
     return (1 - share) * first[:, None] + share * last[:, None]
 
 
-def _traversal(run: Run, codes: Array, title: str) -> "Figure":
+def _traversal(run: Run, codes: Array, title: str) -> Drawing:
     code, low, high = codes[0], codes.min(0), codes.max(0)
     latents = strongest(code, live_atoms(torch.from_numpy(codes)).numpy())[:VARIED]
     frames = np.concatenate(
@@ -87,21 +79,20 @@ def _traversal(run: Run, codes: Array, title: str) -> "Figure":
         f"{title}: one latent of an image from its least to its greatest value in {len(codes)}"
         " codes"
     )
-    return pictures.strips(_decode_images(run, frames), names, headings, name)
+    return partial(pictures.strips, _decode_images(run, frames), names, headings, name)
 
 
-def _interpolation(run: Run, images: Array, codes: Array, title: str) -> "Figure":
+def _interpolation(run: Run, images: Array, codes: Array, title: str) -> Drawing:
     half = len(images) // 2
     ends = as_images(images, run)[:, None]
     frames = _decode_images(run, interpolated(codes[:half], codes[half : 2 * half]))
     shown = np.concatenate([ends[:half], frames, ends[half : 2 * half]], 1)
     headings = ["image", *(str(Fraction(k, FRAMES - 1)) for k in range(FRAMES)), "image"]
-    return pictures.strips(
-        shown, [""] * half, headings, f"{title}: from the code of an image to that of another"
-    )
+    name = f"{title}: from the code of an image to that of another"
+    return partial(pictures.strips, shown, [""] * half, headings, name)
 
 
-def _conditional(run: Run, images: Array, codes: Array, states: Array, title: str) -> "Figure":
+def _conditional(run: Run, images: Array, codes: Array, states: Array, title: str) -> Drawing:
     frames = _decode_images(run, np.concatenate([codes[:, None], states], 1))
     names = [f"{int(active)}" for active in states.any(1).sum(-1)]
     headings = ["image", "coded", *(f"draw {k + 1}" for k in range(DRAWS))]
@@ -109,9 +100,8 @@ def _conditional(run: Run, images: Array, codes: Array, states: Array, title: st
         f"{title}: what is active in an image, so many values of {codes.shape[1]}, drawn anew from"
         " the prior"
     )
-    return pictures.strips(
-        np.concatenate([as_images(images, run)[:, None], frames], 1), names, headings, name
-    )
+    shown = np.concatenate([as_images(images, run)[:, None], frames], 1)
+    return partial(pictures.strips, shown, names, headings, name)
 
 
 def _decode_images(run: Run, codes: Array) -> Array:

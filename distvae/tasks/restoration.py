@@ -21,10 +21,11 @@ from distvae.data.windows.missing import keep_observed
 from distvae.data.windows.patches import Patches, distinct_channels, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.interface import AnyEStep, AnyModel, Batch, expect
+from distvae.interface import AnyEStep, AnyModel, Batch, Posterior, expect
 from distvae.models.population import words_of
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import corrupted_windows, restored_windows
+from distvae.train.batches import Numbers
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
@@ -95,12 +96,20 @@ class Restoration:
         self.arithmetic = agree_on_arithmetic(config.train, folder=resumed)
         with self.arithmetic.applied():
             self.trainer = build_trainer(config, self.dataset)
+        self.trainer.watch = self._restore_windows
+        self._restored = np.empty_like(self.patches.rows)
+        self._restored_at: tuple[int, int] | None = None
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Stage]:
         """Train, and yield the state after each epoch."""
         with self.arithmetic.applied():
             for epoch in self._epochs(stop):
+                self._restored_at = self._place
                 yield self.stage(epoch)
+
+    def _restore_windows(self, rows: Numbers, q: Posterior) -> None:
+        """Restore some windows at the end of an epoch, when validation has decoded their states."""
+        self._restored[rows] = expect(q, self.trainer.model.decode).cpu().numpy()
 
     def _epochs(self, stop: Callable[[], object]) -> Iterator[Epoch]:
         if self.destination is None:
@@ -133,10 +142,15 @@ class Restoration:
         )
 
     @property
+    def _place(self) -> tuple[int, int]:
+        """The epochs and the batches that the model has been trained on."""
+        position = self.trainer.position
+        return position.epoch, position.batch
+
+    @property
     def has_started(self) -> bool:
         """True if the model has been trained on any batch."""
-        position = self.trainer.position
-        return position.epoch > 0 or position.batch > 0
+        return self._place > (0, 0)
 
     @property
     def progress(self) -> str:
@@ -148,6 +162,8 @@ class Restoration:
 
     def restored(self) -> NDArray[np.float64]:
         """Return the array as the model restores it now, missing values included."""
+        if self._restored_at == self._place:
+            return self.patches.merged(self._restored)
         trainer = self.trainer
         with self.arithmetic.applied():
             return restore_array(self.patches, trainer.model, trainer.estep, trainer.device)

@@ -1,5 +1,6 @@
 """Scores of a run on a split; every recording is resynthesised, and scored in other processes."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,27 +43,35 @@ one, which imports the measures, and 0.013 s to score a second of audio by one m
 """
 
 
-def score_run(run: Run, split: str = "test", progress: bool = True) -> Evaluation:
+def score_run(
+    run: Run, split: str = "test", progress: bool = True, sample: int | None = None
+) -> Evaluation:
     """Return the scores of a run on a split of the data that its configuration names.
 
+    With a sample, only so many rows or recordings of the split are scored, always the same; the
+    measures in `MEASURES` and the comparison of a restoration take what they need all the same.
     A script that calls this needs `if __name__ == "__main__"`, unless eval.processes is 1.
     """
     refuse_impossible_measures(run.config)
     if recordings_of(run.config.data) is None:
-        evaluation = score_rows(run, split)
+        evaluation = score_rows(run, split, sample)
     else:
         code = run_coder(run, run.config.eval.latent)
-        evaluation = score_recordings(code, run.config, split, progress)
+        evaluation = score_recordings(code, run.config, split, progress, sample)
     figures, notes = measure_run(run, split)
     summary, notes = evaluation.summary | figures, [*evaluation.notes, *notes]
     return replace(evaluation, summary=summary, notes=notes)
 
 
-def score_recordings(code: Coder, config: Config, split: str, progress: bool = True) -> Evaluation:
-    """Return the scores of a coder on the recordings of a split."""
+def score_recordings(
+    code: Coder, config: Config, split: str, progress: bool = True, sample: int | None = None
+) -> Evaluation:
+    """Return the scores of a coder on the recordings of a split, or on so many of them."""
     data = recordings_of(config.data)
     assert data is not None, "only recordings are resynthesised"
     root, chosen = recordings_of_split(data, split)
+    if sample is not None:
+        chosen = chosen[:: math.ceil(len(chosen) / sample)]
     resynthesiser = Resynthesiser(code, config, data, root)
     files = [root / recording.file for recording in chosen]
     processes = count_processes(config, resynthesiser.scored, files)

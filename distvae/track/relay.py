@@ -5,6 +5,7 @@ The trials run anywhere and write journals into their folders.
 
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +17,10 @@ from distvae.track.retries import Retries
 from distvae.track.sender import Sender
 from distvae.track.store import Store, error_summary, without_secrets
 
-INTERVAL = 0.5
+LEAST, MOST = 0.5, 5.0
 """Seconds between two rounds of sending."""
+SHARE = 0.05
+"""The share of the time that sending takes while trials train, if no pause is the longest."""
 
 
 class Relay:
@@ -63,7 +66,9 @@ class Relay:
             self._changed.add(folder)
 
     def _run(self) -> None:
-        while not self._over.wait(INTERVAL):
+        pause = LEAST
+        while not self._over.wait(pause):
+            began = time.monotonic()
             with self._lock:
                 changed, self._changed = sorted(self._changed), set()
             for folder in changed:
@@ -71,6 +76,8 @@ class Relay:
                     self.notify(folder)
                 else:
                     self._send(folder)
+            took = time.monotonic() - began
+            pause = min(max(LEAST, took / SHARE), MOST)
 
     def _send(self, root: Path) -> None:
         """Send the journals of a folder and of those below it, until MLflow fails."""

@@ -3,8 +3,10 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Self
 
-from distvae.track.store import error_summary
+from distvae.track.store import Store, error_summary, without_secrets
 
 PAUSE = 20
 """The pause after a failure, as a multiple of the time that the attempt took."""
@@ -18,6 +20,17 @@ class Retries:
         self.failing = False
         """Whether the last attempt failed."""
         self._next_attempt = 0.0
+
+    @classmethod
+    def sending(cls, folder: Path, store: Store | None) -> Self:
+        """Return the attempts to send the journal of a folder."""
+        uri = without_secrets(store.uri) if store else ""
+        return cls(
+            f"{folder.name}: recording in MLflow at {uri} fails",
+            f"Everything is kept in {folder}, and 'distvae sync' sends it; nothing else is"
+            " affected.",
+            f"{folder.name}: MLflow has everything now.",
+        )
 
     @property
     def resting(self) -> bool:

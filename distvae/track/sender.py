@@ -30,7 +30,7 @@ EPOCH = "epoch"
 """The figure of an epoch that is sent last. If MLflow has it, it has the others."""
 ALIAS = "best"
 """The registry's alias for the best run of a sweep."""
-AFTERWARDS = ("report",)
+AFTERWARDS = ("report", "files")
 """Kinds of entries that may follow the end of a run or sweep without making it run again."""
 
 

@@ -3,6 +3,7 @@
 Logged models name this module, so it has to keep its name.
 """
 
+import json
 import platform
 import shutil
 from importlib.metadata import version
@@ -75,9 +76,8 @@ def _signature(run: Path) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-    from distvae.train.run import read_info
-
-    rows = TensorSpec(np.dtype(np.float32), (-1, int(read_info(run)["dims"])))
+    width = int(json.loads((run / "run.json").read_bytes())["dims"])
+    rows = TensorSpec(np.dtype(np.float32), (-1, width))
     out = TensorSpec(np.dtype(np.float32), (-1, -1))
     give = ParamSpec("give", DataType.string, "codes")
     return ModelSignature(Schema([rows]), Schema([out]), ParamSchema([give]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal
+from distvae.track.blank import copy_empty_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,6 +36,12 @@ def without_secrets(text: str) -> str:
     """Return a URI, or a message with URIs, without user names, passwords and tokens."""
     text = re.sub(r"(?<=://)[^/\s]*@", "", text)
     return re.sub(r"(?i)((?:password|passwd|pwd|token|secret|key)=)[^&\s]+", r"\1...", text)
+
+
+def _quieten() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
 def error_summary(error: Exception) -> str:
@@ -73,15 +80,24 @@ class Store:
 
     def client(self) -> "MlflowClient":
         """Return a client, without checking that the store exists."""
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        _quieten()
         from mlflow import MlflowClient
 
-        logging.getLogger("alembic").setLevel(logging.ERROR)
         return MlflowClient(tracking_uri=self.uri)
+
+    def import_early(self) -> None:
+        """Import what a sender needs; create and open nothing."""
+        _quieten()
+        import mlflow.models
+        import mlflow.types
+
+        if self.file is not None:
+            import mlflow.store.model_registry.sqlalchemy_store
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     def connect(self, experiment: str) -> "tuple[MlflowClient, str]":
         """Return a client, and the id of an experiment, which is created if necessary."""
+        _quieten()
         with self._locked():
             client = self.client()
             found = client.get_experiment_by_name(experiment)
@@ -100,6 +116,8 @@ class Store:
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_suffix(".lock")):
+            if not self.file.exists():
+                copy_empty_database(self.file)
             # a damaged file fails here at once; MLflow would try for 100 s
             with closing(sqlite3.connect(self.file)) as database:
                 database.execute("pragma journal_mode=wal")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config, flatten
 from distvae.track.journal import HEAD, Entry, Head, Journal
+from distvae.track.process import FAILED, SENT, SendingProcess
 from distvae.track.retries import Retries
 from distvae.track.sender import Sender
 from distvae.track.store import Store, without_secrets
@@ -34,6 +35,9 @@ class Tracker:
     tags: Mapping[str, str]
     parent: Path | None = None
     """The folder of the sweep that it belongs to."""
+    process: SendingProcess | None = None
+    """The process that sends the journal; None to send it from here."""
+    _process_failed: bool = False
     _sender: Sender | None = None
     _began: int = field(default_factory=lambda: _now())
 
@@ -44,13 +48,7 @@ class Tracker:
             "Training continues, but MLflow will lack this.",
             f"{self.name}: writing works again.",
         )
-        uri = without_secrets(self.store.uri) if self.store else ""
-        self._retries = Retries(
-            f"{self.name}: recording in MLflow at {uri} fails",
-            f"Everything is kept in {self.folder}, and 'distvae sync' sends it; nothing else is"
-            " affected.",
-            f"{self.name}: MLflow has everything now.",
-        )
+        self._retries = Retries.sending(self.folder, self.store)
 
     @classmethod
     def open(
@@ -91,12 +89,16 @@ class Tracker:
     @property
     def complete(self) -> bool:
         """True if MLflow has everything."""
-        return not (self._disk.failing or self._retries.failing)
+        return not (self._disk.failing or self._retries.failing or self._process_failed)
 
     @property
     def viewer(self) -> str:
         """The address, or the command, by which a person can look at the record."""
         return self.store.viewer if self.store else ""
+
+    def begin(self) -> None:
+        """Write down what the record is. What is sent first creates it, also if a trial's is."""
+        self._disk.attempt(self._write_head)
 
     def create(self) -> None:
         """Create the record, or find the one to continue."""
@@ -137,6 +139,7 @@ class Tracker:
     def close(self, status: Status = "FINISHED") -> None:
         """Log the end. A run that fails before its first epoch is recorded by this alone."""
         self._log({"is": "end", "status": status, "when": _now()}, at_once=True)
+        self._finish_process()
 
     def _log(self, entry: Entry, at_once: bool = False) -> None:
         """Write an entry to the journal, and send the journal. Do nothing without a folder."""
@@ -161,10 +164,22 @@ class Tracker:
         Journal(self.folder).write_head(head)
 
     def _send(self, at_once: bool = False) -> None:
+        if self.process and self.process.notify():
+            return
         if self.store is None or (self._retries.resting and not at_once):
             return
         self._sender = self._sender or Sender(self.store, self.folder)
         self._retries.attempt(self._sender.send)
+
+    def _finish_process(self) -> None:
+        """Wait for the process that sends; if it has died, send what is left from here."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        code = process.finish()
+        self._process_failed = code == FAILED
+        if code not in (SENT, FAILED):
+            self._send(at_once=True)
 
 
 def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str, str]:

@@ -2,12 +2,15 @@
 surrounds it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from distvae.train.team import Team
+
+fused_adam: Callable[..., None] = torch._fused_adam_
+"""Torch's step; the rate may be a number or a tensor."""
 
 FIRST, SECOND, FLOOR = 0.9, 0.999, 1e-8
 TINY = 1e-6  # as torch has it, so that a gradient of zero has a share
@@ -20,7 +23,8 @@ class Adam:
         self, parameters: Sequence[nn.Parameter], team: Team, clip: float | None = None
     ) -> None:
         self.parameters, self.team, self.clip = parameters, team, clip
-        self.rate = 0.0
+        self.rate: float | Tensor = 0.0
+        """A number, or a scalar where the parameters are."""
         self.moments = [_none(parameter) for parameter in parameters]
 
     def forget(self) -> None:
@@ -46,7 +50,7 @@ class Adam:
             torch._foreach_mul_(gradients, share.clamp(max=1.0))
         steps = [moments["step"] for _, moments in learning]
         torch._foreach_add_(steps, 1)
-        torch._fused_adam_(
+        fused_adam(
             [p for p, _ in learning],
             gradients,
             [moments["exp_avg"] for _, moments in learning],
@@ -62,10 +66,28 @@ class Adam:
             maximize=False,
         )
 
-    def restore(self, parameter: int, moments: Mapping[str, Tensor]) -> None:
-        """Set the moments of a parameter; one that has not learned has none."""
-        for name, value in moments.items():
-            self.moments[parameter][name].copy_(value)
+    @torch.no_grad()
+    def average(self, team: Team) -> None:
+        """Replace the parameters of all workers, and their moments, by their mean."""
+        moments = [value for moments in self.moments for value in moments.values()]
+        averaged = [*self.parameters, *moments]
+        team.sum(averaged)
+        for tensor in averaged:
+            tensor /= team.size
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the moments of all parameters, by the names that checkpoints give them."""
+        found = {}
+        for place, moments in enumerate(self.moments):
+            for name, value in moments.items():
+                found[f"optimizer.{place}.{name}"] = value
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the moments by these names; a parameter that has not learned has none."""
+        for name, value in self.state().items():
+            if name in tensors:
+                value.copy_(tensors[name])
 
 
 def _none(parameter: nn.Parameter) -> dict[str, Tensor]:

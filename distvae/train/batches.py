@@ -1,11 +1,17 @@
 """Batches of rows on the device of training, with the draws that belong to them."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distvae.data.dataset import Rows
+from distvae.config import Config
+from distvae.data.dataset import Rows, recorded_facts
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
+from distvae.numerics.bands import divide
+from distvae.numerics.lanes import Lanes, Order
 from distvae.numerics.noise import Noise
 
 BLOCK = 1024
@@ -13,6 +19,38 @@ BLOCK = 1024
 
 Numbers = NDArray[np.int64]
 """Numbers of rows."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of an epoch, and one worker's part of each."""
+
+    order: Order
+    rows: int
+    """Rows of an epoch, of all workers."""
+    size: int
+    """Rows of a batch, of all workers."""
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.size)
+
+    def count(self, batch: int) -> int:
+        """Return the rows of a batch, of all workers."""
+        return min(self.size, self.rows - batch * self.size)
+
+    def part(self, first: int, last: int) -> Numbers:
+        """Return the worker's rows of some batches, one batch after the other."""
+        return self.order.rows(first * self.size, min(last * self.size, self.rows))
+
+
+def split_rows(config: Config, rows: int, size: int) -> Lanes:
+    """Return the lanes in which so many workers share the rows."""
+    lanes, batch = divide(rows, config.train.batch), config.train.batch
+    if size > lanes.count:
+        raise Refusal(
+            f"train.batch: {batch} can be shared by {lanes.count} workers at most, not by {size}"
+        )
+    return lanes
 
 
 class BatchReader:
@@ -27,8 +65,21 @@ class BatchReader:
         batch = self._values(data, row)
         return batch, Noise(self.seed, epoch, row.to(self.device, non_blocking=True))
 
+    def keep(self, train: Rows, together: int, estep: object) -> None:
+        """Prepare for training on these rows, so many batches in a row: nothing on the host."""
+
+    def begin_epoch(self, epoch: int, batches: Batches) -> None:
+        """Prepare for the batches of an epoch: nothing on the host."""
+
+    def advance(self, batch: int) -> None:
+        """Prepare for the batches from this one on: nothing on the host."""
+
     def _values(self, data: Rows, row: torch.Tensor) -> Batch:
         x = torch.from_numpy(data[row.numpy()]).to(self.device, non_blocking=True)
+        return self._observed(x, row)
+
+    def _observed(self, x: torch.Tensor, row: torch.Tensor) -> Batch:
+        """Return rows with zeros in the place of missing values, and where they are."""
         if not self.may_be_missing:
             return Batch(x, row)
         observed = ~x.isnan()
@@ -37,4 +88,6 @@ class BatchReader:
 
 def has_missing(rows: Rows) -> bool:
     """Return whether any value of some rows is missing."""
+    if facts := recorded_facts(rows):
+        return facts.missing > 0
     return any(np.isnan(rows[i : i + BLOCK]).any() for i in range(0, len(rows), BLOCK))

@@ -59,13 +59,14 @@ def save_last(folder: Folder, tensors: dict[str, Tensor], facts: CheckpointFacts
     manifest = _write_tensors(folder, "last", tensors, {**facts, "best": best})
     if folder.has("last.json"):
         old = read_manifest(folder, "last.json")
-        if _epoch_and_batch(old["facts"]) != _epoch_and_batch(facts):
+        if epoch_and_batch(old["facts"]) != epoch_and_batch(facts):
             folder.write("previous.json", folder.read("last.json"))
     folder.write("last.json", manifest)
     delete_unreferenced(folder)
 
 
-def _epoch_and_batch(facts: CheckpointFacts) -> tuple[int, int]:
+def epoch_and_batch(facts: CheckpointFacts) -> tuple[int, int]:
+    """Return the epoch and the batch of a state."""
     return facts["position"]["epoch"], facts["position"]["batch"]
 
 
@@ -75,7 +76,7 @@ def previous_epoch(folder: Folder) -> int | None:
     was_restored = folder.has("last.json") and folder.read("last.json") == content
     if not content or was_restored:
         return None
-    epoch, _ = _epoch_and_batch(read_manifest(folder, "previous.json")["facts"])
+    epoch, _ = epoch_and_batch(read_manifest(folder, "previous.json")["facts"])
     return epoch
 
 

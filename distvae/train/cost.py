@@ -33,6 +33,8 @@ NUMBERS_A_PARAMETER = 4
 """Numbers for each parameter: itself, its gradient, and two moments."""
 DATA_VALUES = "data (values of a data point)"
 """The name in messages for the width of the data."""
+COPIES_OF_A_WORKER = 2
+"""Copies of the populations of a worker under Ray: its own, and that of its keeper."""
 DRAWS_A_STATE = 3
 """First states drawn for each that is kept."""
 
@@ -70,11 +72,11 @@ class MemoryCost:
 
 
 def check_fits_in_memory(
-    config: Config, data: DataSize, workers: int = 1, holds: bool = True, free: int | None = None
+    config: Config, data: DataSize, workers: int = 1, copies: int = 1, free: int | None = None
 ) -> None:
     """Raise `Refusal` if a training needs more memory than this machine has free.
 
-    `holds` says whether the process holds the populations itself.
+    The machine has so many copies of the populations of each of its workers.
     """
     if free is None:
         free = available_memory()
@@ -88,8 +90,8 @@ def check_fits_in_memory(
             " expected"
         )
     estep = config.estep
-    if holds and isinstance(estep, Truncation) and estep.mapped is None:
-        rows, words = data.rows // workers, words_of(config.model.latent)
+    if isinstance(estep, Truncation) and estep.mapped is None:
+        rows, words = copies * data.rows // workers, words_of(config.model.latent)
         check_populations_fit(free, rows, estep.states, words)
 
 

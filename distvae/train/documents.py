@@ -1,7 +1,7 @@
 """The JSON documents of a run folder, as types."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from distvae.estep.store import PopulationFile
 from distvae.files.plain import Plain
@@ -37,6 +37,17 @@ class Manifest(TypedDict):
     facts: CheckpointFacts
 
 
+class Lineage(TypedDict):
+    """Where a trial of a population continues from."""
+
+    parent: int
+    """The number of the trial whose state it took."""
+    epoch: int
+    """The epochs after which it did."""
+    replaces: int
+    """The number of the trial whose place it took."""
+
+
 class RunInfo(TypedDict, total=False):
     """The facts about a run in its `run.json`."""
 
@@ -48,10 +59,13 @@ class RunInfo(TypedDict, total=False):
     data: str
     data_digest: str
     rows: Mapping[str, int]
+    val_rows: int
+    """The rows that validation looks at after each epoch."""
     recordings: Sequence[Plain]
     config_sha256: str
     config_sha256_before: str
     begun: str
+    lineage: Lineage
     commit: str | None
     versions: Mapping[str, str]
     machine: Mapping[str, Plain]
@@ -64,14 +78,25 @@ class RunInfo(TypedDict, total=False):
 
 
 class Event(TypedDict):
-    """A line of `events.jsonl`: training started or went on, or machines will be taken away."""
+    """A line of `events.jsonl`: training started or went on, machines will be taken away, or
+    copies have got other keepers.
+    """
 
     epoch: int
+    batch: int
     workers: int
     leaving: int
     """Machines that will be taken away; 0 for a start."""
     time: float
     rows: Sequence[float]
-    """The rows of each shard."""
+    """The rows whose populations each worker holds; 0 without populations."""
     bytes: Sequence[float]
-    """The bytes of each shard."""
+    """The bytes of these populations."""
+    machines: Sequence[str]
+    """The machine of each worker."""
+    copies: Sequence[str | None]
+    """The machine with the copy of each worker."""
+    second_copies: NotRequired[Sequence[str | None]]
+    """The machine with the second copy of each worker; None for those with one."""
+    moved: NotRequired[int]
+    """Workers whose copies have got other keepers; 0 or missing for the other events."""

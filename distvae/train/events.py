@@ -1,12 +1,11 @@
 """The events of a run: starts with some number of workers, and machines that will be lost."""
 
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from distvae.files.storage import Folder
-from distvae.train.checkpoint import Place, read_manifest
+from distvae.train.checkpoint import Place
 from distvae.train.documents import Event
 from distvae.train.run import read_records
 
@@ -14,24 +13,8 @@ EVENTS = "events.jsonl"
 """The file of a run folder with its events, one a line."""
 
 
-def record_event(
-    folder: Folder, workers: int, shards: Sequence[Mapping[str, float]], leaving: int = 0
-) -> None:
-    """Record that training starts or goes on, with what each shard holds.
-
-    With `leaving`, record that so many machines will be taken away.
-    """
-    epoch = 0
-    if folder.has("last.json"):
-        epoch = int(read_manifest(folder, "last.json")["facts"]["position"]["epoch"])
-    event: Event = {
-        "epoch": epoch,
-        "workers": workers,
-        "leaving": leaving,
-        "time": time.time(),
-        "rows": [shard["rows"] for shard in shards],
-        "bytes": [shard["bytes"] for shard in shards],
-    }
+def record_event(folder: Folder, event: Event) -> None:
+    """Add an event to those of a run."""
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
 
@@ -42,16 +25,20 @@ def read_events(place: Place) -> list[Event]:
 
 def starts_of(events: Sequence[Event]) -> list[Event]:
     """Return the events at which training started or went on."""
-    return [event for event in events if not event.get("leaving")]
+    return [event for event in events if not event.get("leaving") and not event.get("moved")]
 
 
 def describe_event(event: Event, start: int) -> str:
     """Return an event in words; `start` counts the starts until then."""
     if event["leaving"]:
-        machines = _count(event["leaving"], "machine")
+        machines = count_of(event["leaving"], "machine")
         return f"{machines} will be taken away; what was trained is saved"
-    workers = _count(event["workers"], "worker")
+    if moved := event.get("moved"):
+        return f"new copies for {count_of(moved, 'worker')}{_placement(event)}"
+    workers = count_of(event["workers"], "worker") + _placement(event)
     epoch = f"from epoch {event['epoch']:.0f}"
+    if event.get("batch"):
+        epoch += f", batch {event['batch']:.0f}"
     return (
         f"{workers}, {epoch}"
         if start == 1
@@ -59,5 +46,19 @@ def describe_event(event: Event, start: int) -> str:
     )
 
 
-def _count(count: float, noun: str) -> str:
+def _placement(event: Event) -> str:
+    """Return where workers and copies are, if there are several machines."""
+    count = len({*event["machines"], *event["copies"]} - {None})
+    if count < 2:
+        return ""
+    pairs = zip(event["machines"], event["copies"], strict=True)
+    if beside := sum(worker == keeper for worker, keeper in pairs):
+        return f" on {count} machines (copies: {beside} beside the worker)"
+    if None in event.get("second_copies", [None]):
+        return f" on {count} machines (copies: none beside its worker)"
+    return f" on {count} machines (copies: one beside each worker, one elsewhere)"
+
+
+def count_of(count: float, noun: str) -> str:
+    """Return a number with its noun."""
     return f"{count:.0f} {noun}" + ("s" if count > 1 else "")

@@ -101,15 +101,22 @@ def describe_epoch(record: "Epoch", unit: str, left: float) -> str:
     return f"epoch {record.epoch}/{record.epochs}  {figures}  {format_duration(left)} left{best}"
 
 
+def _sample(record: "Epoch") -> str:
+    """Return the rows that a bound was taken over, if they are a sample."""
+    rows = record.details.get("val_rows")
+    return f" ({rows:,.0f} rows)" if rows else ""
+
+
 def _encoder_figures(record: "Epoch", unit: str) -> str:
+    bound = f"{record.val_bound:.1f}{_sample(record)}"
     return (
-        f"nats/{unit} train {record.train_objective:.1f} val {record.val_bound:.1f}  "
+        f"nats/{unit} train {record.train_objective:.1f} val {bound}  "
         f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s"
     )
 
 
 def _search_figures(record: "Epoch") -> str:
-    figures = [f"bound {record.val_bound:.2f}"]
+    figures = [f"bound {record.val_bound:.2f}{_sample(record)}"]
     for name, digits in SEARCH_FIGURES.items():
         if name in record.details:
             figures.append(f"{name} {record.details[name]:{digits}}")

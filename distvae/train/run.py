@@ -19,13 +19,15 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Persistent, Posterior, Scheduled
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.checkpoint import Place, load, read_document
 from distvae.train.documents import RunInfo
 from distvae.train.inputs import InputFormat
 from distvae.train.weights import load_weights
 
+EPOCHS = "epochs.jsonl"
+"""The file of a run folder with a record of each epoch, one a line."""
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
 Array = NDArray[np.float32]
@@ -68,7 +70,8 @@ class Run:
         """
         run = cls.open(path, "last")
         if isinstance(run.estep, KeepsPopulations):
-            run.estep.allocate(Lanes.of(run.info["rows"]["train"], run.config.train.batch).held())
+            lanes = divide(run.info["rows"]["train"], run.config.train.batch)
+            run.estep.allocate(lanes.held())
         if isinstance(run.estep, Persistent):
             run.estep.load(run.info.get("storage", path), run.facts["populations"])
         return run
@@ -170,20 +173,23 @@ def read_config(place: Place, info: RunInfo) -> Config:
     return from_stored(tree)
 
 
-def read_epochs(place: Place) -> list[dict[str, float]]:
-    """Return the records in epochs.jsonl, if there are any."""
-    return read_records(place, "epochs.jsonl", ("epoch", "val_objective", "val_bound"))
+def read_epochs(place: Place, first: int = 1) -> list[dict[str, float]]:
+    """Return the records in epochs.jsonl, if there are any, from some line on."""
+    return read_records(place, EPOCHS, ("epoch", "val_objective", "val_bound"), first)
 
 
 def read_records(
-    place: Place, name: str, fields: tuple[str, ...] = ("epoch",)
+    place: Place, name: str, fields: tuple[str, ...] = ("epoch",), first: int = 1
 ) -> list[dict[str, Any]]:
-    """One JSON object with some fields a line; a line that a crash cut short is none."""
+    """One JSON object with some fields a line, from the first line or a later one.
+
+    A line that a crash cut short is none.
+    """
     folder = Folder.of(place)
     lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []
     return [
         _record(f"{folder}/{name}", n, line, fields)
-        for n, line in enumerate(lines, 1)
+        for n, line in enumerate(lines[first - 1 :], first)
         if line.endswith(b"\n")
     ]
 

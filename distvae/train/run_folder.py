@@ -46,11 +46,16 @@ def open_folder(
     check_run_folder(config, dataset, folder, recipe, resume, force)
     if resume and folder.has("run.json"):
         _update_epochs(config, folder)
-        return folder.has("last.json")
+        return has_saved_state(folder)
     if not folder.is_empty():
         delete_run(folder, force)
     _write_config(config, dataset, folder, recipe)
     return False
+
+
+def has_saved_state(folder: Folder) -> bool:
+    """Return whether a folder holds a run with a state to resume from."""
+    return folder.has("run.json") and folder.has("last.json")
 
 
 def check_run_folder(
@@ -155,7 +160,7 @@ def _update_epochs(config: Config, folder: Folder) -> None:
     stored = read_config(folder, info)
     if config.train.epochs == stored.train.epochs:
         return
-    text = _to_yaml(stored.with_("train", epochs=config.train.epochs))
+    text = config_yaml(stored.with_("train", epochs=config.train.epochs))
     update_info(
         folder,
         config_sha256=hashlib.sha256(text).hexdigest(),
@@ -164,14 +169,15 @@ def _update_epochs(config: Config, folder: Folder) -> None:
     folder.write("config.yaml", text)
 
 
-def _to_yaml(config: Config) -> bytes:
+def config_yaml(config: Config) -> bytes:
+    """Return a configuration as a run folder keeps it."""
     import yaml
 
     return yaml.safe_dump(to_dict(config), sort_keys=False).encode()
 
 
 def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
-    text = _to_yaml(config)
+    text = config_yaml(config)
     folder.write("config.yaml", text)
     program = provenance()
     info: RunInfo = {

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from distvae.files.storage import Folder
-from distvae.interface import Asynchronous, Persistent
+from distvae.interface import Persistent
 from distvae.train import checkpoint
 from distvae.train.documents import CheckpointFacts
 from distvae.train.epoch import Epoch
@@ -20,14 +20,17 @@ class Savings:
 
     share = 0.05
     """The share of the time, at most, that saving takes."""
+    pause = 2.0
+    """Seconds from one save to the next, at least."""
 
     def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
         self.folder, self.trainer, self.owner = folder, trainer, owner
         self.due = 0.0
 
-    def after(self, epoch: Epoch) -> None:
-        """Save after an epoch, if it is the last or enough time went by since."""
+    def after(self, epoch: Epoch, every: int = 0) -> None:
+        """Save after an epoch, if it is the last, or one in so many, or enough time went by."""
         over = epoch.epoch == epoch.epochs or self.trainer.out_of_patience()
+        over = over or bool(every and epoch.epoch % every == 0)
         if over or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
             self.save()
 
@@ -35,9 +38,7 @@ class Savings:
         """Save the populations first, then the checkpoint that names them."""
         began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
         tensors, position = trainer.state()
-        if isinstance(trainer.estep, Asynchronous):
-            trainer.estep.drain()
-        team.barrier()
+        team.barrier()  # the first worker may still delete files that no checkpoint names
         generation = f"{position['epoch']:05}-{position['batch']:05}"
         files = []
         if isinstance(trainer.estep, Persistent):
@@ -53,7 +54,7 @@ class Savings:
             }
             checkpoint.save_last(self.folder, tensors, facts)
         now = time.monotonic()
-        self.due = now + (now - began) / self.share
+        self.due = now + max(self.pause, (now - began) / self.share)
 
 
 def save_when_asked(

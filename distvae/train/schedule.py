@@ -1,14 +1,61 @@
-"""The learning rate, a function of the step alone."""
+"""The learning rate, a function of the step alone, and the steps that warmups are counted in."""
 
 import math
+
+import torch
+from torch import Tensor
 
 from distvae.config import Train
 
 
+class Rates:
+    """The learning rates of a training, where its parameters are."""
+
+    def __init__(self, config: Train, batches: int, device: torch.device) -> None:
+        self.config, self.batches, self.device = config, batches, device
+        self.last = 0.0
+        """The rate of the last step, as a number."""
+        self.epoch: Tensor | None = None
+        """The rates of an epoch on the device, if that is not the host."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Copy the rates of an epoch to the device."""
+        if self.device.type == "cpu":
+            return
+        steps = range(epoch * self.batches, (epoch + 1) * self.batches)
+        rates = torch.tensor([rate(self.config, step, self.batches) for step in steps])
+        self.epoch = rates.to(self.device, non_blocking=True)
+
+    def at(self, step: int) -> float | Tensor:
+        """Return the rate of a step: a number, or a scalar on the device."""
+        self.last = rate(self.config, step, self.batches)
+        return self.last if self.epoch is None else self.epoch[step % self.batches]
+
+
+EXPONENTS = {"none": 0.0, "root": 0.5, "linear": 1.0}
+"""Exponents of the batch in the factor of the rates."""
+
+
 def rate(config: Train, step: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step, counted from zero."""
-    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    return warm * _scheduled(config, step, steps_per_epoch)
+    warm = min(1.0, base_steps(config, step + 1) / config.warmup) if config.warmup else 1.0
+    grown = min(1.0, (step + 1) / steps_per_epoch)
+    scale = 1.0 + grown * (largest_factor(config) - 1.0)
+    return scale * warm * _scheduled(config, step, steps_per_epoch)
+
+
+def largest_factor(config: Train) -> float:
+    """Return what the rates of a schedule are multiplied by after the first epoch."""
+    if config.base_batch is None:
+        return 1.0
+    return float((config.batch / config.base_batch) ** EXPONENTS[config.scale_rate])
+
+
+def base_steps(config: Train, steps: int) -> float:
+    """Return how many steps of `base_batch` have as many rows as so many steps."""
+    if config.base_batch is None:
+        return steps
+    return steps * config.batch / config.base_batch
 
 
 def _scheduled(config: Train, step: int, steps_per_epoch: int) -> float:

@@ -4,25 +4,25 @@ last state.
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from distvae.config import Config
-from distvae.data.dataset import Dataset, Rows
+from distvae.data.dataset import Dataset, Rows, recorded_facts
 from distvae.estep import assemble
-from distvae.estep.store import KeepsPopulations, PopulationStore
+from distvae.estep.store import KeepsPopulations
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Persistent, Searches, prepare
 from distvae.models.likelihoods import support_of
-from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
-from distvae.train.batches import BLOCK
+from distvae.train.batches import BLOCK, split_rows
 from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
 from distvae.train.checkpoint import Place
+from distvae.train.copies import Copies
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Interrupted, Trainer
@@ -30,12 +30,14 @@ from distvae.train.run import read_info
 from distvae.train.run_folder import (
     check_ownership,
     drop_later_epochs,
+    has_saved_state,
     is_owner,
     open_folder,
     take_ownership,
     update_info,
 )
 from distvae.train.saving import Savings, save_when_asked
+from distvae.train.step import Step, take_steps
 from distvae.train.team import ALONE, Team
 from distvae.train.weights import weights
 
@@ -53,6 +55,12 @@ class RunOptions:
     """Asked between batches by all workers, which get one answer; if true they save at once."""
     owner: str = ""
     """The owner of the run folder, if it is not this process."""
+    copies: Copies | None = None
+    """Copies of the workers' states, from which training goes on rather than from the folder."""
+    save_every: int = 0
+    """Epochs after each of which the state is saved whatever it costs; 0 for none."""
+    begun: Callable[[Trainer], None] = lambda trainer: None
+    """Called when training starts or goes on."""
 
 
 def fit(
@@ -71,34 +79,66 @@ def fit(
 
     Training runs on the device, by default that of `train.device`.
     """
-    agree_on_arithmetic(config.train, device, team, Folder.of(out) if resume else None).apply()
-    trainer = build_trainer(config, dataset, team, device=device)
-    return train_in_folder(trainer, config, dataset, out, RunOptions(recipe, resume, force, stop))
+    options = RunOptions(recipe, resume, force, stop)
+    return take_steps(fit_in_steps(config, dataset, out, options, team=team, device=device))
+
+
+def fit_in_steps(
+    config: Config,
+    dataset: Dataset,
+    out: Place,
+    options: RunOptions,
+    *,
+    team: Team = ALONE,
+    device: torch.device | None = None,
+) -> Generator[Epoch | Step, None, None]:
+    """Train as `fit` does, and yield each step too, which is to be taken then."""
+    folder = Folder.of(out)
+    agree_on_arithmetic(config.train, device, team, folder if options.resume else None).apply()
+    resumes = options.resume and has_saved_state(folder)
+    trainer = build_trainer(config, dataset, team, device, resumes=resumes)
+    return _steps_in_folder(trainer, config, dataset, out, options)
 
 
 def train_in_folder(
     trainer: Trainer, config: Config, dataset: Dataset, out: Place, options: RunOptions
 ) -> Iterator[Epoch]:
     """Train with an untrained trainer of that configuration, as `fit` does."""
+    return take_steps(_steps_in_folder(trainer, config, dataset, out, options))
+
+
+def _steps_in_folder(
+    trainer: Trainer, config: Config, dataset: Dataset, out: Place, options: RunOptions
+) -> Generator[Epoch | Step, None, None]:
+    """Train, and yield each step, which is to be taken then, and each epoch."""
     team, folder = trainer.team, Folder.of(out)
     is_chief = team.rank == 0
-    if _on_first_worker(team, lambda: _open(config, dataset, folder, options)):
+    saved = _on_first_worker(team, lambda: _open(config, dataset, folder, options))
+    copies = options.copies
+    recalled = copies is not None and copies.recall(trainer, _saved_point(folder, saved))
+    if saved and not recalled:
         _restore(trainer, folder)
     owner = options.owner
     if is_chief:
         owner = owner or take_ownership(folder)
         check_ownership(folder, owner)
         _note_arithmetic(folder, trainer)
+        update_info(folder, val_rows=trainer.val_rows)
         drop_later_epochs(folder, trainer.position.epoch)
-        checkpoint.restore_best(folder)
+        if not recalled:
+            checkpoint.restore_best(folder)
     team.barrier()
+    if copies:
+        copies.begin(trainer)
+    options.begun(trainer)
     savings = Savings(folder, trainer, owner)
     try:
-        for epoch in trainer.run(save_when_asked(savings, options.must_save, options.stop)):
-            if is_chief:
-                _record_epoch(folder, trainer, epoch, owner)
-            savings.after(epoch)
-            yield epoch
+        for event in trainer.events(save_when_asked(savings, options.must_save, options.stop)):
+            if isinstance(event, Epoch):
+                if is_chief:
+                    _record_epoch(folder, trainer, event, owner)
+                savings.after(event, options.save_every)
+            yield event
     except Interrupted:
         savings.save()
         raise
@@ -111,6 +151,13 @@ def train_in_folder(
 def _open(config: Config, dataset: Dataset, folder: Folder, options: RunOptions) -> bool:
     """Open the run folder; return whether it holds a state to resume from."""
     return open_folder(config, dataset, folder, options.recipe, options.resume, options.force)
+
+
+def _saved_point(folder: Folder, saved: bool) -> tuple[int, int] | None:
+    """Return the epoch and the batch of the last state in a folder."""
+    if not saved:
+        return None
+    return checkpoint.epoch_and_batch(checkpoint.read_manifest(folder, "last.json")["facts"])
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:
@@ -158,24 +205,26 @@ def build_trainer(
     config: Config,
     dataset: Dataset,
     team: Team = ALONE,
-    store: PopulationStore | None = None,
     device: torch.device | None = None,
+    copies: int = 1,
+    resumes: bool = False,
 ) -> Trainer:
     """Return an untrained trainer that has seen its data.
 
-    Populations go to the store, if one is given. Training runs on the device, by default that of
-    `train.device`.
+    Training runs on the device, by default that of `train.device`. The machine has so many copies
+    of the populations. With `resumes`, populations are not drawn, because they will be read.
     """
     ranges = _refuse_unfit(config, dataset)
-    check_fits_in_memory(config, DataSize.of(dataset), team.size, holds=store is None)
+    check_fits_in_memory(config, DataSize.of(dataset), team.size, copies)
     model, estep = assemble(config, dataset.dims, dataset.shape)
-    if store is not None:
-        assert isinstance(estep, KeepsPopulations)
-        estep.use_store(store)
     train = dataset.splits["train"]
     held = split_rows(config, len(train), team.size).held(team.rank, team.size)
-    for part in (model, estep):
-        prepare(part, _blocks(train), held, config.train.seed)
+    facts = recorded_facts(train)
+    prepare(model, _blocks(train), held, config.train.seed, facts)
+    if resumes and isinstance(estep, KeepsPopulations):
+        estep.allocate(held)
+    else:
+        prepare(estep, _blocks(train), held, config.train.seed, facts)
     # Populations are kept for rows in training alone.
     val = train if isinstance(estep, Searches) else dataset.splits["val"]
     trainer = Trainer(config.train, model, estep, train, val, team, device)
@@ -220,22 +269,14 @@ def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
 
 def _range(rows: Rows) -> tuple[float, float]:
     """Return the smallest and the largest observed value, or NaN if none is observed."""
+    if facts := recorded_facts(rows):
+        return facts.range
     low = high = math.nan
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         low = float(np.fmin.reduce(block, axis=None, initial=low))
         high = float(np.fmax.reduce(block, axis=None, initial=high))
     return low, high
-
-
-def split_rows(config: Config, rows: int, size: int) -> Lanes:
-    """Return the lanes in which so many workers share the rows."""
-    lanes, batch = Lanes.of(rows, config.train.batch), config.train.batch
-    if size > lanes.count:
-        raise Refusal(
-            f"train.batch: {batch} can be shared by {lanes.count} workers at most, not by {size}"
-        )
-    return lanes
 
 
 def _blocks(rows: Rows) -> Iterator[torch.Tensor]:

@@ -8,6 +8,7 @@ import os
 import platform
 import select
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -34,13 +35,52 @@ class WorkerLost(RuntimeError):
     """Another worker has ended, or cannot be reached."""
 
 
-def share_memory(rank: int, gather: Gather, length: int) -> mmap.mmap | None:
-    """Return zeros that all workers share, or None if one of them cannot."""
-    created = _create(length) if rank == 0 else None
+@dataclass(frozen=True)
+class Neighbours:
+    """The workers of one machine, among those of several."""
+
+    rank: int
+    """The rank of this worker among all."""
+    size: int
+    """The number of workers of all machines."""
+    ranks: tuple[int, ...]
+    """The ranks of the workers of this machine, itself included."""
+    firsts: tuple[int, ...]
+    """The first worker of each machine."""
+    gather: Gather
+    """Gathers values of the workers of all machines."""
+
+    @property
+    def place(self) -> int:
+        """Return the place of this worker among those of its machine."""
+        return self.ranks.index(self.rank)
+
+    def gather_here(self, value: T) -> list[T]:
+        """Return the values of the workers of this machine. Those of all machines must call it."""
+        values = self.gather(value)
+        return [values[rank] for rank in self.ranks]
+
+
+def find_neighbours(rank: int, gather: Gather) -> Neighbours | None:
+    """Return the workers of this machine.
+
+    Return None if no machine has two workers, or one does not tell what it is.
+    """
+    machines = gather(machine_id())
+    if None in machines or len(set(machines)) == len(machines):
+        return None
+    here = [other for other, machine in enumerate(machines) if machine == machines[rank]]
+    firsts = {machines.index(machine) for machine in machines}
+    return Neighbours(rank, len(machines), tuple(here), tuple(sorted(firsts)), gather)
+
+
+def share_memory(neighbours: Neighbours, length: int) -> mmap.mmap | None:
+    """Return zeros that the workers of a machine share, or None if a worker of any cannot."""
+    created = _create(length) if neighbours.place == 0 else None
     try:
-        pid, file = gather((os.getpid(), created))[0]
+        pid, file = neighbours.gather_here((os.getpid(), created))[0]
         memory = None if file is None else _attach(pid, file, length)
-        return memory if all(gather(memory is not None)) else None
+        return memory if all(neighbours.gather(memory is not None)) else None
     finally:
         if created is not None:
             os.close(created)
@@ -93,8 +133,8 @@ class Barrier:
     patience = 1800.0
     """Seconds to wait for a worker that neither arrives nor ends."""
 
-    def __init__(self, rank: int, memory: mmap.mmap, watches: list[int]) -> None:
-        self.rank, self.count = rank, 0
+    def __init__(self, neighbours: Neighbours, memory: mmap.mmap, watches: list[int]) -> None:
+        self.neighbours, self.place, self.count = neighbours, neighbours.place, 0
         cells = memoryview(memory).cast("q")
         self.counts = cells[:: LINE // 8]
         self.closed = cells[1 :: LINE // 8]
@@ -103,25 +143,20 @@ class Barrier:
             self.ended.register(watch, select.POLLIN)
 
     @classmethod
-    def among(cls, rank: int, gather: Gather) -> "Barrier | None":
-        """Return a barrier for the workers of one machine.
-
-        Return None if they are on several machines, or if the machine lacks what it takes.
-        """
-        machines = gather(machine_id())
-        if machines[0] is None or len(set(machines)) > 1:
+    def among(cls, neighbours: Neighbours) -> "Barrier | None":
+        """Return a barrier for the workers of one machine, or None if any machine lacks a means."""
+        pids = neighbours.gather_here(os.getpid())
+        watches = [watch for pid in pids if (watch := _watch(pid)) is not None]
+        if not all(neighbours.gather(len(watches) == len(pids))):
             return None
-        watches = [watch for pid in gather(os.getpid()) if (watch := _watch(pid)) is not None]
-        if not all(gather(len(watches) == len(machines))):
-            return None
-        memory = share_memory(rank, gather, LINE * len(machines))
-        return None if memory is None else cls(rank, memory, watches)
+        memory = share_memory(neighbours, LINE * len(pids))
+        return None if memory is None else cls(neighbours, memory, watches)
 
     def wait(self) -> None:
         """Wait until all workers have arrived."""
         self.count += 1
         _fence()
-        self.counts[self.rank] = self.count
+        self.counts[self.place] = self.count
         for peer in range(len(self.counts)):
             self._wait_for(peer)
         _fence()
@@ -145,15 +180,16 @@ class Barrier:
         # a worker may well end after it has arrived
         lost = sorted(other for other in ended if self.counts[other] < self.count)
         if lost:
-            raise WorkerLost(f"worker {lost[0]} of {len(self.counts)} has ended")
+            raise WorkerLost(f"{self._name(lost[0])} has ended")
         if waited > self.patience:
-            raise WorkerLost(
-                f"worker {peer} of {len(self.counts)} has not answered for {waited:.0f} s"
-            )
+            raise WorkerLost(f"{self._name(peer)} has not answered for {waited:.0f} s")
+
+    def _name(self, place: int) -> str:
+        return f"worker {self.neighbours.ranks[place]} of {self.neighbours.size}"
 
     def close(self) -> None:
         """Tell the others not to wait for this worker any more."""
-        self.closed[self.rank] = 1
+        self.closed[self.place] = 1
         for watch in self.watches:
             os.close(watch)
         self.watches = []

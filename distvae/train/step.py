@@ -1,47 +1,142 @@
 """One step: posterior, objective, gradient, update; for any model, on any number of workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
-from distvae.interface import AnyModel, Batch, ClosedForm, Posterior, Projects, Sums
+from distvae.interface import (
+    AnyEStep,
+    AnyModel,
+    Batch,
+    ClosedForm,
+    Engine,
+    HasEngine,
+    Posterior,
+    Projects,
+    Sums,
+)
+from distvae.models.engines import Request, SumsLater
 from distvae.numerics.measures import hoyer
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
+from distvae.train.team import Team
 
 Inference = Callable[[AnyModel, Batch], Posterior]
 """The part of an E-step that a step needs."""
 
 
+def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | None:
+    """Return the model's own way to its gradients, or None for autograd."""
+    if gradients == "autograd" or not isinstance(model, HasEngine):
+        return None
+    return model.engine(estep)
+
+
 class Ascent:
     """A model, its E-step and their optimiser, which step along the gradient of the objective."""
 
-    def __init__(self, model: AnyModel, estep: Inference, adam: Adam) -> None:
-        self.model, self.estep, self.adam = model, estep, adam
+    def __init__(
+        self, model: AnyModel, estep: Inference, adam: Adam, engine: Engine | None = None
+    ) -> None:
+        self.model, self.estep, self.adam, self.engine = model, estep, adam, engine
         self.closed_form = model if isinstance(model, ClosedForm) else None
         self.projects = model if isinstance(model, Projects) else None
+        self.sums_later = engine if isinstance(engine, SumsLater) else None
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
         """Take a step along the gradient of the mean objective over so many rows of all workers.
 
-        Return sums over this worker's batch, under the parameters before the step.
+        Return sums over this worker's batch, under the parameters before the step. An engine that
+        `SumsLater` returns those of several steps, or none.
         """
         self.adam.forget()
         sums = self._differentiate(batch, noise, rows) if len(batch.row) else {}
+        self.move()
+        return sums
+
+    def step_with_sums(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Take a step and return its sums, in double precision, even if others would wait."""
+        sums = self.step(batch, noise, rows) | self.later_sums()
+        return {name: value.double() for name, value in sums.items()}
+
+    def later_sums(self) -> Sums:
+        """Return the sums of steps that have not returned any."""
+        return self.sums_later.sums() if self.sums_later else {}
+
+    def move(self) -> None:
+        """Move along the gradients that the parameters have."""
         self.adam.step()
         if self.projects:
             self.projects.project()
-        return sums
+
+    def average(self, team: Team) -> None:
+        """Replace the parameters and moments of all workers by their mean."""
+        self.adam.average(team)
+        if self.projects:
+            self.projects.project()
 
     def _differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        if self.engine:
+            return self.engine.differentiate(batch, noise, rows)
         q = self.estep(self.model, batch)
         objective = self.model.objective(batch, q, noise)
-        objective.backward(torch.full_like(objective, -1 / rows))
+        start_backward(objective, torch.full_like(objective, -1 / rows))
         sums = {"objective": objective.detach().sum()}
         if self.closed_form:
             with torch.no_grad():
                 sums |= self.closed_form.statistics(batch, q, noise)
         return sums
+
+
+class Steps(Protocol):
+    """What takes the steps of a training."""
+
+    def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Take a step on a batch, which is part of so many rows of all workers."""
+
+
+@dataclass
+class Step:
+    """A step that a training is about to take, by itself or together with other trainings."""
+
+    ascent: Ascent
+    steps: Steps
+    request: Request
+    sums: Sums = field(default_factory=dict)
+    """Sums over this worker's batch, once the step was taken."""
+
+    def take(self) -> None:
+        """Take the step by itself."""
+        self.sums = self.steps.step(*self.request)
+
+
+Event = TypeVar("Event")
+
+
+def take_steps(events: Generator[Event | Step, None, None]) -> Iterator[Event]:
+    """Yield the events of a training beside its steps, each of which is taken by itself."""
+    with closing(events):
+        for event in events:
+            if isinstance(event, Step):
+                event.take()
+            else:
+                yield event
+
+
+def start_backward(objective: Tensor, gradient: Tensor) -> None:
+    """Add to the gradients of all parameters what `objective.backward(gradient)` adds, to the bit.
+
+    That call imports SymPy, for half a second of the processor. On a GPU the other one launches
+    more kernels.
+    """
+    if objective.device.type == "cpu":
+        torch.dot(objective, gradient).backward()
+    else:
+        objective.backward(gradient)
 
 
 @torch.no_grad()
@@ -62,9 +157,20 @@ def assess(model: AnyModel, q: Posterior, batch: Batch, noise: Noise) -> Sums:
 
 
 def add(total: Sums, sums: Sums) -> None:
-    """Add sums to a total, in double precision."""
+    """Add sums to a total, in double precision; those that have it already in one operation."""
+    known = [name for name in sums if name in total]
+    double = [name for name in known if sums[name].dtype == torch.float64]
+    if double:
+        torch._foreach_add_([total[name] for name in double], [sums[name] for name in double])
     for name, value in sums.items():
-        if name in total:
-            total[name] += value
-        else:
+        if name not in known:
             total[name] = value.to(torch.float64, copy=True)
+        elif name not in double:
+            total[name] += value
+
+
+def sum_over(team: Team, sums: Sums) -> Sums:
+    """Return the sums over all workers of a team, in double precision."""
+    totals = {name: sums[name].double().clone() for name in sorted(sums)}
+    team.sum(list(totals.values()))
+    return totals

@@ -10,6 +10,7 @@ from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class Choice:
             return self.values[0]
         return texts[trial.suggest_categorical(name, list(texts))]
 
+    def distribution(self) -> "BaseDistribution":
+        """Return what Optuna takes for the axis."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution([str(value) for value in self.values])
+
+    def parameter(self, value: Plain) -> str:
+        """Return a value as Optuna knows it."""
+        return str(value)
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -62,6 +73,18 @@ class Interval:
         else:
             number = trial.suggest_float(name, self.low, self.high, log=self.log)
         return number
+
+    def distribution(self) -> "BaseDistribution":
+        """Return what Optuna takes for the axis."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if isinstance(self.low, int):
+            return IntDistribution(self.low, int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def parameter(self, value: Plain) -> Plain:
+        """Return a value as Optuna knows it."""
+        return value
 
 
 @dataclass(frozen=True)

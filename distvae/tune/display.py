@@ -16,22 +16,26 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
+    from distvae.train.documents import Lineage
+
 
 class SweepDisplay:
     """The results of the trials so far, shown as they change; a quiet one shows nothing."""
 
-    def __init__(self, space: Space, quiet: bool) -> None:
-        self.space, self.quiet = space, quiet
+    def __init__(self, space: Space, quiet: bool, stack: int | None = None) -> None:
+        self.space, self.quiet, self.stack = space, quiet, stack
         self.results: dict[int, Result] = {}
         self._start_times: dict[int, float] = {}
+        self._alone: set[int] = set()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         """Say how many trials will run, and show the table on a terminal."""
         space = self.space
-        self._say(
-            f"{space.trials} trial{'s' * (space.trials != 1)}, {space.concurrent} side by side"
-        )
+        beside = f"{space.concurrent} side by side"
+        if self.stack is not None:
+            beside = f"{space.concurrent} stacks side by side of up to {self.stack} trials each"
+        self._say(f"{space.count} trial{'s' * (space.count != 1)}, {beside}")
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -63,11 +67,13 @@ class SweepDisplay:
             f"joining the Ray at {address}" if address else "starting Ray, which takes some seconds"
         )
 
-    def trial_started(self, number: int, values: Mapping[str, Plain]) -> None:
-        """Show a trial that starts."""
-        self.results[number] = Result(number, dict(values))
+    def trial_started(
+        self, number: int, values: Mapping[str, Plain], lineage: "Lineage | None" = None
+    ) -> None:
+        """Show a trial that starts, or that continues another."""
+        result = self.results[number] = Result.of(number, values, lineage)
         self._start_times[number] = time.monotonic()
-        self._say_of_trial(number, "")
+        self._say_of_trial(number, f", continues {result.origin}" if result.origin else "")
 
     def epoch_finished(self, number: int, epoch: int, bound: float) -> None:
         """Show an epoch of a trial."""
@@ -79,6 +85,12 @@ class SweepDisplay:
         """Say that the process of a trial died, and that another continues from its checkpoint."""
         epoch = self.results[number].epoch
         self._say_of_trial(number, f": its process died at epoch {epoch}; another continues it")
+
+    def trains_alone(self, number: int) -> None:
+        """Say once that the model of a trial has no stacked form."""
+        if number not in self._alone:
+            self._alone.add(number)
+            self._say_of_trial(number, ": its model has no stacked form; it trains alone")
 
     def ended_before(self, results: Iterable[Result]) -> None:
         """Take in trials that ended before the sweep was interrupted."""
@@ -93,6 +105,11 @@ class SweepDisplay:
         result.state, result.cause = "halted", f"worse than others at epoch {result.epoch}"
         self._set_seconds(number)
         self._say_of_trial(number, f": halted, {result.cause}")
+
+    def trial_replaced(self, result: Result) -> None:
+        """Show a trial of a population that another has replaced."""
+        self.results[result.number] = result
+        self._say_of_trial(result.number, f": {result.cause}")
 
     def trial_stopped(self, number: int) -> None:
         """Note that a trial was interrupted and can be resumed."""
@@ -118,7 +135,7 @@ class SweepDisplay:
         """Say that all trials so far failed, and that the others were therefore not started."""
         count = len(self.results)
         self._say(
-            f"the first {count} trials failed, and the other {self.space.trials - count} were not"
+            f"the first {count} trials failed, and the other {self.space.count - count} were not"
             " started"
         )
 
@@ -134,7 +151,7 @@ class SweepDisplay:
         self.results[number].seconds = time.monotonic() - self._start_times[number]
 
     def _say_of_trial(self, number: int, text: str) -> None:
-        self._say(f"trial {number}/{self.space.trials}: {self.results[number].label}{text}")
+        self._say(f"trial {number}/{self.space.count}: {self.results[number].label}{text}")
 
     def _say(self, line: str) -> None:
         if not (self.quiet or self._live):

@@ -5,7 +5,6 @@ were running come first, under their old numbers and with their old values. Each
 a seed of its own, so that trials after a pause are the same as without one.
 """
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,21 +13,23 @@ from urllib.parse import quote
 
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.tune.early_stopping import below_median, halves
+from distvae.tune.generations import ENDED, Generations
+from distvae.tune.judgments import is_judged, read_judgments, worth
 from distvae.tune.results import Result
+from distvae.tune.samplers import make_pruner, make_sampler, sampler_of_rest
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
     from optuna import Trial
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
+
+    from distvae.train.documents import Lineage
 
 FILE = "optuna.db"
 """The file of a sweep's folder that holds the trials."""
 STUDY = "sweep"
 """Optuna's name for the trials in that file."""
-SEEDS = 2**32
-"""The number of seeds that a sampler takes."""
 FAILURES_TO_GIVE_UP = 3
 """A sweep ends if so many trials failed and none succeeded: the others would fail as well."""
 
@@ -40,6 +41,8 @@ class NextTrial(NamedTuple):
     """Counted from one."""
     values: dict[str, Plain]
     """The varied settings, by dotted key."""
+    until: int | None = None
+    """The epoch after which it pauses; None for none."""
 
 
 class OptunaStudy:
@@ -53,27 +56,79 @@ class OptunaStudy:
         directions = [
             "maximize" if mode == "max" else "minimize" for mode in space.metrics.values()
         ]
-        self.space = space
+        self.space, self.folder = space, folder
         self.study = optuna.create_study(
             storage=storage,
             study_name=STUDY,
             directions=directions,
-            pruner=_pruner(space),
+            pruner=make_pruner(space),
             load_if_exists=True,
         )
         for values in space.combinations() if space.search == "grid" else space.branches():
             self.study.enqueue_trial(space.preset_parameters(values), skip_if_exists=True)
         self.interrupted = [trial.number for trial in self._trials("RUNNING")]
+        self.generations = self._generations()
+
+    @property
+    def waits(self) -> bool:
+        """True if there is no trial to begin before one that trains has paused or ended."""
+        return self.generations is not None and self.generations.waits
 
     def next_trial(self) -> NextTrial | None:
-        """Return an interrupted trial, or else a new one; None if all have begun or all failed."""
+        """Return an interrupted trial, or else a new one; None if all have begun or all failed.
+
+        In a population, return a trial that has not finished its generation.
+        """
+        if self.generations is not None:
+            return self._next_of(self.generations)
         if self.interrupted:
-            return self._with_values(self._trial(self.interrupted.pop(0)))
+            return self._begun_before(self.interrupted.pop(0))
         begun = len(self._trials("RUNNING", "COMPLETE", "PRUNED", "FAIL"))
         if begun >= self.space.trials or self.all_failed:
             return None
         self.study.sampler = make_sampler(self.space, begun)
         return self._with_values(self.study.ask())
+
+    def _next_of(self, generations: Generations) -> NextTrial | None:
+        """Return the next trial of a population."""
+        number = None if self.all_failed else generations.take()
+        if number is None:
+            return None
+        return NextTrial(number, generations.values(number), generations.until)
+
+    def _generations(self) -> Generations | None:
+        """Return the ledger of the population, after drawing its first generation."""
+        if self.space.scheduler != "population" or self.space.judge is None:
+            return None
+        while (begun := len(self._trials("RUNNING", *ENDED))) < self.space.trials:
+            self.study.sampler = make_sampler(self.space, begun)
+            self._with_values(self.study.ask())
+        for trial in self._trials("RUNNING")[: self.space.trials]:
+            self._begun_before(trial.number)
+        return Generations(self.space, self.space.judge, self.study, self.folder / "trials")
+
+    def pause(self, number: int) -> None:
+        """Note that a trial has reached the epoch after which it pauses."""
+        if self.generations is not None:
+            self.generations.running.discard(number)
+
+    def lineage(self, number: int) -> "Lineage | None":
+        """Return where a trial continues from, if it does."""
+        return self.generations.lineage(number) if self.generations is not None else None
+
+    def losers(self) -> list[tuple[int, int]]:
+        """Return trials that were replaced and whose end is not recorded, with their successors."""
+        return self.generations.losers() if self.generations is not None else []
+
+    def values(self, number: int) -> dict[str, Plain]:
+        """Return the settings of a trial that has begun."""
+        return dict(self.study.get_trials(deepcopy=False)[number - 1].user_attrs["values"])
+
+    def _begun_before(self, index: int) -> NextTrial:
+        """Return a trial that began before a pause, which may have interrupted its drawing."""
+        if "values" not in self._trials()[index].user_attrs:
+            self.study.sampler = sampler_of_rest(self.space, self.study, index)
+        return self._with_values(self._trial(index))
 
     def _with_values(self, trial: "Trial") -> NextTrial:
         """Return a trial with the values recorded for it, after recording them if it is new."""
@@ -92,8 +147,10 @@ class OptunaStudy:
 
     def should_stop(self, number: int, bounds: Iterable[tuple[int, float]]) -> bool:
         """Return whether the scheduler stops a trial early, after epochs with such bounds."""
-        if self.space.scheduler == "none":
+        if self.space.scheduler in ("none", "population"):
             return False
+        if self.space.judge is not None:
+            return any(self._is_poor(number, epoch) for epoch, _ in bounds)
         trial = self._trial(number - 1)
         (mode,) = self.space.metrics.values()
         known = self.study.get_trials(deepcopy=False)[number - 1].intermediate_values
@@ -102,10 +159,29 @@ class OptunaStudy:
                 trial.report(bound if mode == "max" else -bound, epoch)
         return bool(trial.should_prune())
 
+    def _is_poor(self, number: int, epoch: int) -> bool:
+        """Return whether the scheduler stops a trial by its judgment after an epoch."""
+        judge = self.space.judge
+        if judge is None or not is_judged(judge, epoch):
+            return False
+        worths = {trial.number + 1: self.worths(trial.number + 1) for trial in self._trials()}
+        own = worths.pop(number)
+        if self.space.scheduler == "asha":
+            return halves(own, worths, epoch, judge.interval)
+        complete = {trial.number + 1 for trial in self._trials("COMPLETE")}
+        finished = {other: worths[other] for other in worths if other in complete}
+        return below_median(own, finished, epoch)
+
+    def worths(self, number: int) -> dict[int, float]:
+        """Return what a trial was worth whenever it was judged, the more the better."""
+        judgments = read_judgments(self.folder / "trials" / str(number))
+        return {epoch: worth(self.space, value) for epoch, value in judgments.items()}
+
     def record_result(self, result: Result) -> None:
         """Record how a trial ended."""
         from optuna.trial import TrialState
 
+        self.pause(result.number)
         trial = self._trial(result.number - 1)
         trial.set_user_attr("result", asdict(result))
         if result.state == "finished":
@@ -131,7 +207,7 @@ class OptunaStudy:
 
     def _trials(self, *states: str) -> "list[FrozenTrial]":
         trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.state.name in states]
+        return [trial for trial in trials if not states or trial.state.name in states]
 
     def _trial(self, index: int) -> "Trial":
         import optuna
@@ -160,30 +236,3 @@ def read_trials(folder: Path) -> "list[FrozenTrial]":
         raise Refusal(
             f"{folder / FILE}: cannot be read: {' '.join(str(error).split())[:200]}"
         ) from error
-
-
-def make_sampler(space: Space, begun: int) -> "BaseSampler":
-    """Return the sampler of the next trial, after so many have begun."""
-    import optuna
-
-    samplers = optuna.samplers
-    seed = (1_000_003 * space.seed + begun) % SEEDS
-    if space.search in ("grid", "random"):  # all trials of a grid are enqueued already
-        return samplers.RandomSampler(seed)
-    if space.search == "nsga2":
-        return samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, space.trials // 5)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def _pruner(space: Space) -> "BasePruner":
-    """Return Optuna's pruner for the scheduler of a space."""
-    import optuna
-
-    pruners = optuna.pruners
-    if space.scheduler == "median":
-        return pruners.MedianPruner()
-    if space.scheduler == "asha":
-        return pruners.SuccessiveHalvingPruner()
-    return pruners.NopPruner()

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from distvae.files.plain import Plain
+from distvae.files.processors import available_cores
 from distvae.files.refusal import Refusal
 from distvae.machines.driver import with_absolute_paths
-from distvae.machines.ray_session import available_cores
 from distvae.tune.resources import MachineResources, TrialResources
 from distvae.tune.space import Space
 
@@ -93,7 +93,7 @@ def open_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
     Refuse a device, data, or a lack of memory that every trial would refuse.
     """
     from distvae.data import open_dataset
-    from distvae.train.cost import DataSize
+    from distvae.train.cost import COPIES_OF_A_WORKER, DataSize
     from distvae.train.devices import select_device
     from distvae.tune.validation import check_memory
 
@@ -105,7 +105,8 @@ def open_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
     data_varies = any(key.startswith("data.") for key in space.varied)
     if on_this_machine and not data_varies:
         size = DataSize.of(dataset)
-        check_memory(space, size, resources.max_workers, holds=resources.group is None)
+        copies = 1 if resources.group is None else COPIES_OF_A_WORKER
+        check_memory(space, size, resources.max_workers, copies)
     if "data.path" in space.varied:
         return space
     config = with_absolute_paths(space.config({"data.path": dataset.origin}))

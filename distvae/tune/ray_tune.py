@@ -7,8 +7,8 @@ imports Ray, so it is imported where a sweep runs and nowhere else.
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, TypedDict, cast
 
 import ray
@@ -19,19 +19,14 @@ from ray.tune.search.searcher import Searcher
 from ray.tune.trainable.trainable import Trainable
 
 from distvae.files.plain import Plain
-from distvae.files.storage import Folder
 from distvae.machines.placement import assigned_gpus
-from distvae.machines.stop_files import request_stop
-from distvae.track import Relay
-from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import NOTES
 from distvae.tune.optuna_study import OptunaStudy
+from distvae.tune.recorder import MAX_PROCESSES, Recorder
 from distvae.tune.trial import Report, Trials, run_trial
 
 REPORT_SECONDS = 0.3
 """Epochs of this time are reported together, because each report takes some milliseconds."""
-MAX_PROCESSES = 4
-"""Processes of a trial, each started after the one before died; an error ends it at once."""
 
 
 class TrialConfig(TypedDict):
@@ -39,6 +34,7 @@ class TrialConfig(TypedDict):
 
     number: int
     values: Mapping[str, Plain]
+    until: int | None
 
 
 class TuneReport(Report, total=False):
@@ -58,25 +54,14 @@ class TuneTrial(Protocol):
     last_result: TuneReport
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """The objects that Tune's callback passes events on to."""
-
-    trials: Trials
-    study: OptunaStudy
-    display: SweepDisplay
-    relay: Relay
-    stop: Callable[[], object]
-
-
-def run_trials(hooks: Hooks, request: Mapping[str, float]) -> None:
+def run_trials(recorder: Recorder, request: Mapping[str, float]) -> None:
     """Run trials until all have ended or were asked to stop; each process has such resources."""
-    trials, study = hooks.trials, hooks.study
+    trials, study = recorder.trials, recorder.study
     notes = trials.folder.parent / NOTES
     tune_config = tune.TuneConfig(
         num_samples=-1,
         max_concurrent_trials=trials.space.concurrent,
-        search_alg=StudySearcher(study, hooks.stop),
+        search_alg=StudySearcher(recorder),
         scheduler=EarlyStopping(study),
         reuse_actors=True,
     )
@@ -84,7 +69,7 @@ def run_trials(hooks: Hooks, request: Mapping[str, float]) -> None:
         name=trials.space.name,
         storage_path=str(notes),
         verbose=0,
-        callbacks=[SweepCallback(hooks)],
+        callbacks=[SweepCallback(recorder)],
         failure_config=tune.FailureConfig(max_failures=MAX_PROCESSES - 1),
         # trials are runs, which have checkpoints of their own
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -112,7 +97,7 @@ class TrialProcess(Trainable):
         """Close the trial before, and open another."""
         self.cleanup()
         config = cast(TrialConfig, new_config)
-        self.reports = run_trial(self.trials, config["number"], config["values"])
+        self.reports = run_trial(self.trials, config["number"], config["values"], config["until"])
         return True
 
     def step(self) -> dict[str, object]:
@@ -158,13 +143,17 @@ def collect_reports(reports: Iterator[Report]) -> dict[str, object]:
 class StudySearcher(Searcher):
     """Gives Tune the trials of the study, until asked to stop."""
 
-    def __init__(self, study: OptunaStudy, stop: Callable[[], object]) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         super().__init__()
-        self.study, self.stop = study, stop
+        self.recorder = recorder
 
     def suggest(self, trial_id: str) -> dict[str, object] | None:
-        """Return the next trial, or say that there is none."""
-        trial = None if self.stop() else self.study.next_trial()
+        """Return the next trial, nothing where it is to be asked again, or say that it was all."""
+        recorder = self.recorder
+        stops = bool(recorder.stop())
+        trial = None if stops else recorder.next_trial()
+        if trial is None and recorder.study.waits and not stops:
+            return None
         if trial is None:
             return cast(None, Searcher.FINISHED)  # a string, which Ray's annotation leaves out
         return trial._asdict()
@@ -201,32 +190,24 @@ class EarlyStopping(FIFOScheduler):
 class SweepCallback(Callback):
     """Records how trials end, shows and sends what happens, and asks trials to stop."""
 
-    def __init__(self, hooks: Hooks) -> None:
-        self.hooks = hooks
-        self.display = hooks.display
-        self.stop_requested = False
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
 
     def on_step_begin(self, iteration: int, trials: Sequence[TuneTrial], **info: object) -> None:
         """Ask the trials to stop if the sweep was asked to."""
-        if self.hooks.stop() and not self.stop_requested:
-            shared = self.hooks.trials
-            request_stop(Folder(shared.folder), shared.owner)
-            self.stop_requested = True
+        self.recorder.pass_on_stop()
 
     def on_trial_start(
         self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
         """Show a trial that starts for the first time."""
-        number = trial.config["number"]
-        if number not in self.display.results:
-            self.display.trial_started(number, trial.config["values"])
+        self.recorder.started(trial.config["number"], trial.config["values"])
 
     def on_trial_recover(
         self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
         """Show a trial that continues in another process."""
-        self.on_trial_start(iteration, trials, trial)
-        self.display.trial_recovered(trial.config["number"])
+        self.recorder.recovered(trial.config["number"], trial.config["values"])
 
     def on_trial_result(
         self,
@@ -237,36 +218,20 @@ class SweepCallback(Callback):
         **info: object,
     ) -> None:
         """Show epochs, and have MLflow told."""
-        number = trial.config["number"]
-        for epoch, bound in cast(TuneReport, result)["epochs"]:
-            self.display.epoch_finished(number, epoch, bound)
-        self.hooks.relay.notify(self.hooks.trials.folder_of(number))
+        self.recorder.trained(trial.config["number"], cast(TuneReport, result)["epochs"])
 
     def on_trial_complete(
         self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
         """Record how a trial ended, unless it was asked to stop and can be resumed."""
-        number, last = trial.config["number"], trial.last_result
-        self.display.results[number].node = last.get("node", "")
-        if "stopped" in last:
-            self.display.trial_stopped(number)
-            return
-        if "figures" in last:
-            self.display.trial_finished(number, last["figures"])
-        elif "failure" in last:
-            self.display.trial_failed(number, last["failure"])
-        else:
-            self.display.trial_halted(number)
-        self.hooks.study.record_result(self.display.results[number])
+        last = trial.last_result
+        self.recorder.ended(trial.config["number"], last, last.get("node", ""))
 
     def on_trial_error(
         self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
         """Record a trial whose last process died."""
-        number = trial.config["number"]
-        cause = f"its process died {MAX_PROCESSES} times; too little memory?"
-        self.display.trial_failed(number, cause)
-        self.hooks.study.record_result(self.display.results[number])
+        self.recorder.died(trial.config["number"])
 
     def __getstate__(self) -> dict[str, object]:
         """Leave everything out of the pickle that Tune writes and never reads."""

@@ -5,11 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distvae.config.recipes import describe
 from distvae.files.output import atomic_file
 from distvae.tasks import pictures
+
+if TYPE_CHECKING:
+    from distvae.train.documents import Lineage
 
 Directions = Mapping[str, Literal["max", "min"]]
 """The figures that trials are ranked by, and which direction is better."""
@@ -37,10 +40,30 @@ class Result:
     unbeaten: bool = False
     """Whether no other trial is better in one figure and no worse in the others."""
 
+    parent: int | None = None
+    """The trial of a population that it continues from."""
+    parent_epoch: int = 0
+    """The epoch of that trial after which it does."""
+
     @property
     def label(self) -> str:
         """The varied settings in a few words."""
         return describe(self.values)
+
+    @classmethod
+    def of(
+        cls, number: int, values: Mapping[str, Any], lineage: "Lineage | None" = None
+    ) -> "Result":
+        """Return the result of a trial that begins anew, or that continues another."""
+        if lineage is None:
+            return cls(number, dict(values))
+        parent, epoch = lineage["parent"], lineage["epoch"]
+        return cls(number, dict(values), parent=parent, parent_epoch=epoch)
+
+    @property
+    def origin(self) -> str:
+        """Where it continues from, in a few words; empty for a trial that began anew."""
+        return "" if self.parent is None else f"trial {self.parent} at epoch {self.parent_epoch}"
 
     @property
     def group(self) -> str:
@@ -117,7 +140,9 @@ def write_findings(findings: Findings) -> list[Path]:
     }
     with atomic_file(findings.folder / "results.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
-    rows = [_row(result) for result in findings.results]
+    branched = any(result.parent is not None for result in findings.results)
+    names = COLUMNS + LINEAGE * branched
+    rows = [_row(result, names) for result in findings.results]
     columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_file(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(columns))
@@ -128,10 +153,12 @@ def write_findings(findings: Findings) -> list[Path]:
 
 
 COLUMNS = ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
+LINEAGE = ("parent", "parent_epoch")
+"""Columns of a population."""
 
 
-def _row(result: Result) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(result, name) for name in COLUMNS}
+def _row(result: Result, names: Sequence[str]) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(result, name) for name in names}
     return row | result.values | result.figures
 
 

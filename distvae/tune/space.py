@@ -1,5 +1,6 @@
 """A search space: a recipe, the settings that vary around it, and the figures to rank trials by."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,9 +16,23 @@ if TYPE_CHECKING:
 
 
 Search = Literal["tpe", "nsga2", "grid", "random"]
-Scheduler = Literal["none", "asha", "median"]
+Scheduler = Literal["none", "asha", "median", "population"]
+SHARE = 4
+"""One in so many trials of a population is replaced at once."""
 ROW = "row"
 """The key of the axis that chooses among named rows."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the scheduler compares trials by while they train, if not by their bounds."""
+
+    metric: str
+    """One of the metrics of the space."""
+    interval: int
+    """Epochs from one judgment of a trial to the next."""
+    sample: int = 1000
+    """Rows, or recordings, of the split on which a trial is judged, at most."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +64,10 @@ class Space:
     seeds: int
     """Runs of each trial, whose figures are averaged."""
     scheduler: Scheduler
-    """Which rule stops trials early, by their bounds."""
+    """Which rule stops poor trials early, or replaces them."""
     axes: tuple[Axis, ...]
+    judge: Judge | None = None
+    """What that rule compares; None for bounds."""
     rows: Mapping[str, Row] = field(default_factory=dict)
     """The rows that the axis `row` chooses from and whose data is available.
 
@@ -63,6 +80,14 @@ class Space:
 
     Choosing among trials must not see the test data; a table of rows does not choose.
     """
+
+    @property
+    def count(self) -> int:
+        """The number of trials, those of a population that replace others included."""
+        if self.scheduler != "population" or self.judge is None:
+            return self.trials
+        turns = count_turns(self.base.train.epochs, self.judge.interval)
+        return self.trials + turns * count_replaced(self.trials)
 
     @cached_property
     def fixed(self) -> dict[str, Plain]:
@@ -172,3 +197,13 @@ def vary(base: Config, values: Mapping[str, Plain]) -> Config:
     A changed kind starts from the defaults of its family.
     """
     return from_dict(override(to_dict(base), values))
+
+
+def count_replaced(size: int) -> int:
+    """Return how many trials of a population of such a size are replaced at once."""
+    return size // SHARE
+
+
+def count_turns(epochs: int, interval: int) -> int:
+    """Return how often trials are replaced in so many epochs: after each interval but the last."""
+    return math.ceil(epochs / interval) - 1

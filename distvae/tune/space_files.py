@@ -12,7 +12,7 @@ from distvae.config.values import Count, Repeats, Trials, Whole
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tune.axes import read_axes
-from distvae.tune.space import Scheduler, Search, Space
+from distvae.tune.space import Judge, Scheduler, Search, Space
 from distvae.tune.validation import count_combinations, validate_space
 
 PACKAGE = Path(__file__).parents[1]
@@ -22,8 +22,9 @@ in the checkout.
 """
 FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
-    *("seed", "seeds", "search", "scheduler", "axes"),
+    *("seed", "seeds", "search", "scheduler", "judge", "axes"),
 )
+FIELDS_OF_JUDGE = ("metric", "interval", "sample")
 
 
 def space_names() -> dict[str, str]:
@@ -78,6 +79,7 @@ def read_space(name: str, tree: Mapping[str, Plain]) -> Space:
         seeds=check_value("seeds", Repeats, tree.get("seeds", 1)),
         scheduler=check_value("scheduler", Scheduler, tree.get("scheduler", "none")),
         axes=read_axes(tree.get("axes")),
+        judge=_read_judge(tree.get("judge"), tree.get("metrics")),
     )
     if search == "grid":
         count = count_combinations(
@@ -103,6 +105,26 @@ def _read_base(tree: Mapping[str, Plain], recipe: str) -> Config:
         return load(recipe, {str(key): value for key, value in fixed.items()})
     except Refusal as error:
         raise Refusal(f"base and fixed: {error}") from error
+
+
+def _read_judge(tree: object, metrics: object) -> Judge | None:
+    """Return what the scheduler compares; its metric is the first of the space unless named."""
+    if tree is None:
+        return None
+    if not isinstance(tree, Mapping) or "interval" not in tree:
+        raise Refusal(
+            f"judge: {shown(tree)}; an interval in epochs expected, and a metric if not the first"
+            " of the space, such as {interval: 5, metric: hoyer}"
+        )
+    for key in tree:
+        if key not in FIELDS_OF_JUDGE:
+            raise Refusal(f"judge.{key}: no such field; {nearest(key, FIELDS_OF_JUDGE)}")
+    known = [*_read_metrics(metrics)]
+    metric = check_value("judge.metric", str, tree.get("metric", known[0]))
+    if metric not in known:
+        raise Refusal(f"judge.metric: {metric} is not among the metrics; {nearest(metric, known)}")
+    interval = check_value("judge.interval", Count, tree["interval"])
+    return Judge(metric, interval, check_value("judge.sample", Count, tree.get("sample", 1000)))
 
 
 def _read_metrics(tree: object) -> dict[str, Literal["max", "min"]]:

@@ -8,28 +8,22 @@ from pathlib import Path
 from distvae.config.recipes import refuse_place
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
-from distvae.files.storage import Folder
-from distvae.machines.cluster_check import check_cluster
-from distvae.machines.driver import object_store_bytes
-from distvae.machines.ray_api import RayApi
-from distvae.machines.ray_session import available_cores, ray_session
 from distvae.machines.stop_files import STOP_FILE
 from distvae.track import Relay, Status, Store, Tracker
 from distvae.train.progress import stop_signals
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
+from distvae.tune.forked import import_early
 from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.preparation import (
-    DEFAULT_RESOURCES,
-    concurrent_trials,
-    limit_concurrency,
-    open_data,
-    prepare_space,
-    threads_per_trial,
-)
-from distvae.tune.resources import TrialResources, wait_for_capacity
+from distvae.tune.pictures import draw_pictures
+from distvae.tune.plan import Plan, plan_on_ray, plan_stacks
+from distvae.tune.preparation import DEFAULT_RESOURCES, open_data, prepare_space
+from distvae.tune.recorder import Recorder
+from distvae.tune.resources import TrialResources
 from distvae.tune.results import Findings, rank, write_findings
+from distvae.tune.scheduler_check import check_scheduler, refuse_workers
 from distvae.tune.space import Space
+from distvae.tune.stacked import resources_of_stacks
 from distvae.tune.sweep_file import SWEEP_FILE, recorded_settings
 from distvae.tune.trial import FAILURE, Trials
 
@@ -53,6 +47,8 @@ class SweepOptions:
     resume: bool = False
     force: bool = False
     """Replace an earlier sweep."""
+    stack: int | None = None
+    """Trials that a process trains at once; None for trials in processes of their own."""
     quiet: bool = False
     root: Path = Path("runs")
     """The folder of the MLflow records, where no server is set."""
@@ -69,32 +65,58 @@ def run_sweep(
 ) -> Findings:
     """Run the trials of a space into the folder `out`, and return what they found."""
     check_writable_folder(out)
+    if options.stack is not None:
+        import_early()
+        resources = resources_of_stacks(space, resources)
     space = _prepared(space, out, options, resources)
     refuse_folder(space, out, options.force, options.resume, resources)
-    display = SweepDisplay(space, options.quiet)
-    store = Store.find(options.root)
+    display = SweepDisplay(space, options.quiet, options.stack)
+    with (
+        stop_signals() as stop,
+        locked_folder(out),
+        _plan(space, out, options, resources, stop, display) as plan,
+    ):
+        return _run_in_folder(plan, out, options, display, stop)
+
+
+def _plan(
+    space: Space,
+    out: Path,
+    options: SweepOptions,
+    resources: TrialResources,
+    stop: Callable[[], int],
+    display: SweepDisplay,
+) -> AbstractContextManager[Plan]:
+    """Return where the trials run, as the options say."""
+    if options.stack is not None:
+        return plan_stacks(space, resources, options.stack, options.concurrent)
     display.ray_starts(resources.address)
-    with stop_signals() as stop, locked_folder(out), _ray(space, resources, stop) as ray:
-        device, threads = space.base.train.device, threads_per_trial(space)
-        wanted = concurrent_trials(space)
-        machines = wait_for_capacity(ray, resources, threads, stop, wanted, device)
-        resources = resources.with_gpus(machines, device)
-        space = limit_concurrency(space, resources, machines, options.concurrent)
-        check_cluster(ray, Folder(out), "--out with a path on a shared disk")
-        prepare_sweep_folder(space, out, options.resume, resources)
-        display.space = space
-        study = OptunaStudy(space, out)
-        record = _sweep_record(space, out, store)
-        record.create()
-        trials = Trials(space, out.absolute() / "trials", resources.group)
-        request = resources.tune_request(machines, threads, concurrent_trials(space))
-        try:
-            with Relay(store, trials.folder) as relay:
-                _run_trials(trials, study, display, relay, stop, request)
-            if study.all_failed:
-                display.gave_up()
-        finally:
-            findings = _conclude(trials, out, display, record, stop())
+    return plan_on_ray(space, resources, out, options.concurrent, stop)
+
+
+def _run_in_folder(
+    plan: Plan,
+    out: Path,
+    options: SweepOptions,
+    display: SweepDisplay,
+    stop: Callable[[], int],
+) -> Findings:
+    """Run the trials, and return what they found."""
+    space = display.space = plan.space
+    prepare_sweep_folder(space, out, options.resume, plan.resources)
+    study, store = OptunaStudy(space, out), Store.find(options.root)
+    record = _sweep_record(space, out, store)
+    record.begin()
+    trials = Trials(space, out.absolute() / "trials", plan.resources.group)
+    try:
+        with Relay(store, trials.folder) as relay:
+            _run_trials(plan, Recorder(trials, study, display, relay, stop))
+            ranked = rank(list(display.results.values()), space.metrics)
+            draw_pictures(trials, ranked, stop)
+        if study.all_failed:
+            display.gave_up()
+    finally:
+        findings = _conclude(trials, out, display, record, stop())
     return findings
 
 
@@ -105,21 +127,12 @@ def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialRe
         pinned["data.path"] = options.data
     path = pinned.get("data.path")
     refuse_place(space.base, str(path) if path else None)
+    refuse_workers(space, resources.group is not None)
     if options.resume:
         pinned = recorded_settings(out) | pinned
     space = prepare_space(space, pinned, options.trials, options.concurrent, resources)
+    check_scheduler(space)
     return open_data(space, options.quiet, resources)
-
-
-def _ray(
-    space: Space, resources: TrialResources, stop: Callable[[], object]
-) -> AbstractContextManager[RayApi]:
-    """Join the Ray at an address, or start one on this machine with enough cores for all trials."""
-    if resources.group:
-        cpus = workers = available_cores()
-    else:
-        cpus, workers = concurrent_trials(space) * threads_per_trial(space), 0
-    return ray_session(resources.address, cpus, object_store_bytes(workers), stop)
 
 
 def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
@@ -139,23 +152,14 @@ def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
     return Tracker(store, space.name, out.name, out, params, tags)
 
 
-def _run_trials(
-    trials: Trials,
-    study: OptunaStudy,
-    display: SweepDisplay,
-    relay: Relay,
-    stop: Callable[[], object],
-    request: Mapping[str, float],
-) -> None:
+def _run_trials(plan: Plan, recorder: Recorder) -> None:
     """Run trials until all have ended or were asked to stop, and show how they go."""
-    from distvae.tune.ray_tune import Hooks, run_trials
-
     try:
-        with display:
-            display.ended_before(study.results)
-            run_trials(Hooks(trials, study, display, relay, stop), request)
+        with recorder.display as display:
+            display.ended_before(recorder.study.results)
+            plan.run(recorder)
     finally:
-        _close_records(trials, display)
+        _close_records(recorder.trials, recorder.display)
 
 
 def _close_records(trials: Trials, display: SweepDisplay) -> None:

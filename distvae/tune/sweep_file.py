@@ -24,7 +24,7 @@ SWEEP_FILE = "sweep.json"
 DECIDED_BY_MACHINE = ("train.threads", "train.products")
 """Settings that the machine decides when a sweep begins; a resume keeps them."""
 MAY_GROW = ("trials", "concurrent")
-"""Facts that may differ in a resume."""
+"""Facts that may differ in a resume; a population keeps its trials."""
 
 
 def recorded_settings(out: Path) -> dict[str, Plain]:
@@ -77,6 +77,8 @@ def describe_sweep(space: Space) -> Facts:
         "scheduler": space.scheduler,
         "axes": [asdict(axis) for axis in space.axes],
     }
+    if space.judge:
+        facts["judge"] = asdict(space.judge)
     if space.rows:
         rows: Facts = {}
         for name, row in space.rows.items():
@@ -102,8 +104,9 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
             )
     then = _facts_to_keep(before, rows)
     now = _facts_to_keep(after, rows)
+    may_grow = ("concurrent",) if space.scheduler == "population" else MAY_GROW
     for name in ("command", *then, *now):
-        if name not in MAY_GROW and then.get(name) != now.get(name):
+        if name not in may_grow and then.get(name) != now.get(name):
             raise Refusal(
                 f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume"
                 " needs the same"

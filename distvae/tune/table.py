@@ -15,7 +15,9 @@ SPARSITY_COLUMNS = ("effective_atoms", "live_atoms")
 WIDTH = 200
 """Characters of the ranking, so that no figure is cut off; a narrow terminal wraps it."""
 STOPPED = "stopped; the same command with --resume continues"
-TEXT_COLUMNS = ("what varies", "state", "")
+ORIGIN = "continues"
+"""The heading of the column that says which trial a trial continues."""
+TEXT_COLUMNS = ("what varies", ORIGIN, "state", "")
 
 
 def progress_table(results: Iterable[Result], space: Space) -> "Table":
@@ -27,7 +29,7 @@ def progress_table(results: Iterable[Result], space: Space) -> "Table":
         training_done = result.state == "training" and result.epoch == epochs
         state = "evaluating" if training_done else result.state
         table.add_row(
-            f"{result.number}/{space.trials}",
+            f"{result.number}/{space.count}",
             result.label,
             f"{result.epoch}/{epochs}",
             "" if result.bound is None else f"{result.bound:.1f}",
@@ -64,11 +66,13 @@ def ranking_table(finished: Sequence[Result], metrics: Sequence[str]) -> "Table"
     for name in SPARSITY_COLUMNS:
         if name not in metrics and name in finished[0].figures:
             columns.append(name)
-    table = _empty_table(["trial", "what varies", *columns, "time", ""])
+    origin = [ORIGIN] * any(result.origin for result in finished)
+    table = _empty_table(["trial", "what varies", *origin, *columns, "time", ""])
     for result in finished:
         table.add_row(
             str(result.number),
             result.label,
+            *[result.origin for _ in origin],
             *_figures(result, columns),
             format_duration(result.seconds),
             "*" if result.unbeaten else "",

@@ -6,6 +6,7 @@ import shutil
 import statistics
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,14 @@ from distvae.config.recipes import describe
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.track import Tracker, run_tags
+from distvae.tune.branching import lineage_tags, saved_epoch
+from distvae.tune.judgments import judge_if_due
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
     from distvae.machines.worker_group import WorkerGroup
     from distvae.train.epoch import Epoch
+    from distvae.train.step import Step
 
 FAILURE = "failure.txt"
 """The file of a trial's folder that says why it failed: the cause in a line, then a traceback."""
@@ -38,6 +42,8 @@ class Report(TypedDict, total=False):
     figures: dict[str, float]
     stopped: bool
     """Whether the trial was interrupted and can be resumed."""
+    paused: bool
+    """Whether the trial has reached the epoch until which it was to train."""
     failure: str
 
 
@@ -63,10 +69,15 @@ class Trials:
         """Return the folder of a trial."""
         return self.folder / str(number)
 
-    def runs(self, number: int, values: Mapping[str, Plain]) -> list["TrialRun"]:
-        """Return the runs of a trial: the trial itself, or one below it for each seed."""
+    def runs(
+        self, number: int, values: Mapping[str, Plain], until: int | None = None
+    ) -> list["TrialRun"]:
+        """Return the runs of a trial: the trial itself, or one below it for each seed.
+
+        They train until an epoch, or to their end.
+        """
         if self.space.seeds == 1:
-            return [TrialRun(self, self.folder_of(number), str(number), dict(values))]
+            return [TrialRun(self, self.folder_of(number), str(number), dict(values), until)]
         first = int(cast(int, values.get("train.seed", self.space.base.train.seed)))
         runs = []
         for index in range(self.space.seeds):
@@ -85,6 +96,8 @@ class TrialRun:
     folder: Path
     name: str
     values: dict[str, Plain]
+    until: int | None = None
+    """The epoch after which it pauses; None for none."""
 
     def tracker(self) -> Tracker:
         """Return the run's record in MLflow, below that of the sweep, whose process sends it."""
@@ -96,7 +109,7 @@ class TrialRun:
             params = self.values
         sweep_folder = self.trials.folder.parent
         tags = run_tags(space.recipe_of(self.values), self.folder, sweep_folder)
-        tags |= dict(self.trials.place)
+        tags |= dict(self.trials.place) | lineage_tags(self.folder)
         name = f"{self.name} {describe(self.values)}"
         return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder)
 
@@ -110,13 +123,16 @@ class TrialRun:
         """True if the run has been evaluated."""
         return (self.evaluation / "summary.json").exists()
 
-    def run(self) -> Iterator[Report]:
-        """Train and evaluate; the last report has the figures."""
+    def run(self) -> "Iterator[Report | Step]":
+        """Train and evaluate; the last report has the figures. Steps are taken elsewhere."""
         from distvae.train.loop import Interrupted
 
         tracker = self.tracker()
         try:
             yield from self._train(tracker)
+            if self.until is not None:
+                yield {"paused": True}
+                return
             yield {"figures": self._evaluate(tracker)}
         except Interrupted:
             tracker.close("KILLED")
@@ -126,26 +142,44 @@ class TrialRun:
             raise
         tracker.close("FINISHED")
 
-    def _train(self, tracker: Tracker) -> Iterator[Report]:
-        """Train, or resume training, and report each epoch."""
+    def _train(self, tracker: Tracker) -> "Iterator[Report | Step]":
+        """Train, or resume training, and report each epoch; judge those that are judged."""
+        from distvae.train.epoch import Epoch
+        from distvae.train.run import read_epochs
+        from distvae.train.step import Step
+
         if not (self.folder / "run.json").exists():
             # a run that was killed before this file exists has nothing to resume
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-        for event in self._epochs():
-            if isinstance(event, str):
-                continue  # workers were restarted, which the run folder records
-            tracker.epoch(event)
-            yield {"epoch": event.epoch, "bound": event.val_bound}
+        space, finished = self.trials.space, saved_epoch(self.folder)
+        if judge_if_due(self.folder, space, finished):
+            last = read_epochs(self.folder)[-1]
+            yield {"epoch": int(last["epoch"]), "bound": last["val_bound"]}
+        if finished == self.until:
+            return
+        with closing(self._events()) as events:
+            for event in events:
+                if isinstance(event, Step):
+                    yield event
+                elif isinstance(event, Epoch):  # else workers were restarted, as it is recorded
+                    tracker.epoch(event)
+                    judge_if_due(self.folder, space, event.epoch)
+                    yield {"epoch": event.epoch, "bound": event.val_bound}
+                    if event.epoch == self.until:
+                        return
 
-    def _epochs(self) -> "Generator[Epoch | str, None, None]":
-        """Yield the epochs of a training in this process or in workers, until asked to stop."""
+    def _events(self) -> "Generator[Epoch | Step | str, None, None]":
+        """Yield the epochs of a training in this process or in workers, until asked to stop.
+
+        A training in this process also yields its steps.
+        """
         from distvae.data import open_dataset
         from distvae.files.storage import Folder
         from distvae.machines import driver, stop_files
         from distvae.train.devices import select_device
         from distvae.train.run_folder import open_folder
-        from distvae.train.session import fit
+        from distvae.train.session import RunOptions, fit_in_steps
 
         trials, folder = self.trials, Folder(self.folder)
         config = trials.space.config(self.values)
@@ -154,9 +188,9 @@ class TrialRun:
         stop = stop_files.stop_requested(Folder(trials.folder), trials.owner)
         if trials.group is None:
             device = select_device(config.train.device, trials.gpus)
-            yield from fit(
-                config, dataset, folder, recipe=recipe, resume=True, stop=stop, device=device
-            )
+            every = trials.space.judge.interval if trials.space.judge else 0
+            options = RunOptions(recipe, resume=True, stop=stop, save_every=every)
+            yield from fit_in_steps(config, dataset, folder, options, device=device)
         else:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
             yield from driver.lead_workers(config, recipe, folder, trials.group, stop)
@@ -167,7 +201,11 @@ class TrialRun:
         from distvae.train.run import Run
 
         run, space = Run.open(self.folder), self.trials.space
-        summary = evaluate(run, split=space.split, force=True, progress=False).summary
+        # the rows of a table are all shown; of other trials only those that the report shows
+        evaluation = evaluate(
+            run, split=space.split, force=True, progress=False, with_pictures=bool(space.rows)
+        )
+        summary = evaluation.summary
         figures = _best_epoch(run.epochs()) | summary
         comparison = compare_with_published(figures, space.published(self.values))
         tracker.evaluation(summary | comparison, self.evaluation)
@@ -180,25 +218,40 @@ class TrialRun:
 
 
 def run_trial(
-    trials: Trials, number: int, values: Mapping[str, Plain]
+    trials: Trials, number: int, values: Mapping[str, Plain], until: int | None = None
 ) -> Generator[Report, None, None]:
     """Report each epoch of the first seed, and in the end how the trial ended.
 
+    It ends early after an epoch until which it is to train.
     The figures are means over all seeds. An epoch of another seed gives an empty report, so that a
     trial can be stopped there. A file in the folder of the trials asks all of them to stop.
     """
+    from distvae.train.step import take_steps
+
+    yield from take_steps(run_trial_in_steps(trials, number, values, until))
+
+
+def run_trial_in_steps(
+    trials: Trials, number: int, values: Mapping[str, Plain], until: int | None = None
+) -> "Generator[Report | Step, None, None]":
+    """Do so, and yield each step too, which is to be taken then."""
     from distvae.train.loop import Interrupted
 
     folder = trials.folder_of(number)
     folder.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, float]] = []
     try:
-        for run in trials.runs(number, values):
-            for report in run.run():
-                if "figures" in report:
-                    found.append(report["figures"])
+        for run in trials.runs(number, values, until):
+            for event in run.run():
+                if isinstance(event, dict) and "paused" in event:
+                    yield event
+                    return
+                if isinstance(event, dict) and "figures" in event:
+                    found.append(event["figures"])
+                elif isinstance(event, dict) and found:
+                    yield {}
                 else:
-                    yield {} if found else report
+                    yield event
     except Interrupted:
         yield {"stopped": True}
     except Exception as error:

@@ -19,6 +19,7 @@ from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.recording_scores import recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.tune.axes import Axis, Choice
+from distvae.tune.scheduler_check import CHANGE_THE_BOUND, check_scheduler
 from distvae.tune.space import ROW, Space
 
 FIGURES_OF_TRAINING = ("val_bound", "val_objective")
@@ -28,8 +29,6 @@ MAX_COMBINATIONS = 10_000
 """Combinations of values, each of which is checked before a sweep starts."""
 SET_BY_SWEEP = ("train.threads", "eval.processes")
 """Settings that a sweep sets itself, because its trials share the processors."""
-CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
-"""Keys that decide the prior, the likelihood or the data: bounds do not compare across them."""
 
 
 def validate_space(space: Space) -> None:
@@ -51,6 +50,7 @@ def validate_space(space: Space) -> None:
             raise Refusal(f"{axis.path}.when: its conditions never hold together")
     _check_ranking(space)
     _check_search(space)
+    check_scheduler(space)
 
 
 def count_combinations(combinations: Iterator[dict[str, Plain]], message: str) -> int:
@@ -61,23 +61,23 @@ def count_combinations(combinations: Iterator[dict[str, Plain]], message: str) -
     return count
 
 
-def check_memory(space: Space, data: DataSize, workers: int = 1, holds: bool = True) -> None:
+def check_memory(space: Space, data: DataSize, workers: int = 1, copies: int = 1) -> None:
     """Refuse a space in which some trial takes more memory than this machine has free.
 
-    `holds` says whether populations are kept in this process.
+    The machine has so many copies of the populations of each worker.
     """
     for values in space.branches():
         for axis, tried in _corners(space, values, space.active_axes(values)):
             if tried.get(ROW, "") not in {"", *space.rows}:
                 continue  # a row that is left out because its data is missing
             try:
-                check_fits_in_memory(space.config(tried), data, workers, holds)
+                check_fits_in_memory(space.config(tried), data, workers, copies)
             except Refusal as error:
                 raise Refusal(f"{axis.path}: {error}") from error
 
 
 def _check_search(space: Space) -> None:
-    """Refuse axes that do not suit the search, repeated seeds, or the scheduler."""
+    """Refuse axes that do not suit the search or repeated seeds."""
     for axis in space.axes:
         if space.search == "grid" and not isinstance(axis.span, Choice):
             raise Refusal(
@@ -88,16 +88,6 @@ def _check_search(space: Space) -> None:
                 f"{axis.path}: varies, and seeds: {space.seeds} repeats every trial; one of the two"
                 " expected"
             )
-        if space.scheduler != "none" and axis.key.startswith(CHANGE_THE_BOUND):
-            raise Refusal(
-                f"scheduler: {space.scheduler} compares bounds, which do not compare where"
-                f" {axis.key} varies"
-            )
-    if space.scheduler != "none" and len(space.metrics) > 1:
-        raise Refusal(
-            f"scheduler: {space.scheduler} serves one figure; metrics names"
-            f" {', '.join(space.metrics)}"
-        )
 
 
 def _check_conditions(space: Space, axis: Axis, earlier: Sequence[Axis]) -> None:

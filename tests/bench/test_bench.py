@@ -1,24 +1,42 @@
 """Benchmarks count the operations that torch really does."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from distvae.bench import counting, gpu, steps, store, tvae, workers
+from distvae.bench import (
+    batches,
+    copies,
+    counting,
+    gpu,
+    order,
+    rows,
+    stack,
+    steps,
+    sweep,
+    tvae,
+    workers,
+)
 from distvae.bench.output import Output
 from distvae.config.recipes import load
+from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.train.run import read_epochs
+from distvae.train.session import build_trainer
 from tests.called import Called
 
 
+@pytest.mark.parametrize("gradients", ["auto", "autograd"])
 @pytest.mark.parametrize("recipe", ["speech-vae", "speech-vsc", "mnist-vsc"])
-def test_the_products_are_those_that_torch_counts_in_a_step(recipe: str) -> None:
-    config = load(recipe, {"train.device": "cpu"})
+def test_the_products_are_those_that_torch_counts_in_a_step(recipe: str, gradients: str) -> None:
+    config = load(recipe, {"train.device": "cpu", "train.gradients": gradients})
     trainer = steps.trainer_on_noise(config)
     with FlopCounterMode(display=False) as counter:
         trainer.step(np.arange(config.train.batch))
@@ -39,6 +57,33 @@ def test_a_kept_benchmark_is_a_row_of_the_results(
     kept = json.loads((tmp_path / "bench" / "speech-vae.json").read_text())
     assert kept["figures"]["step_us"] == printed["step_us"] > 0
     assert kept["figures"]["ratio"] == pytest.approx(printed["step_us"] / printed["products_us"])
+    both = printed["products_us"] + printed["adam_us"]
+    assert kept["figures"]["share"] == pytest.approx(both / printed["step_us"])
+    assert printed["autograd_us"] > 0
+
+
+def test_an_order_is_timed_as_a_list_and_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order.bench_order(order.Work(5000, 64, 10), False, Output(True, tmp_path))
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    cases = ["listed", "computed-1", "computed-2", "computed-64"]
+    assert [record["case"] for record in printed] == cases
+    assert all(record["ns_a_row"] > 0 and record["mb"] > 0 for record in printed)
+    assert len(list((tmp_path / "bench").iterdir())) == len(cases)
+
+
+def test_trainings_in_a_stack_are_timed_beside_those_alone_and_end_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = stack.StackSize(trainings=2, batch=32, steps=10, turns=1)
+    stack.bench_stack("speech-vae", size, Output(True, tmp_path))
+    printed = json.loads(capsys.readouterr().out)
+    kept = json.loads((tmp_path / "bench" / "stack-speech-vae-32-2.json").read_text())["figures"]
+    assert kept["same_bits"] == printed["same_bits"] == 1.0
+    assert kept["stacked_times"] == pytest.approx(kept["alone_us"] / kept["stacked_us"])
+    with pytest.raises(Refusal, match="has a stacked form"):
+        stack.bench_stack("mnist-gumbel", size, Output())
 
 
 def dense_step(case: tvae.Case) -> None:
@@ -88,29 +133,36 @@ def test_a_benchmark_of_tvae_tells_its_parts(
 
 @pytest.mark.long
 def test_a_benchmark_of_workers_goes_on_from_one_trained_state(tmp_path: Path) -> None:
-    workers.prepare_run(tvae.SIZES["s64"], None, 1024, 2, tmp_path)
+    data = tvae.noisy_patches(tvae.SIZES["s64"], None)[:1024]
+    workers.prepare_run(data, tvae.SIZES["s64"], epochs=2, turns=2, folder=tmp_path)
     assert len(read_epochs(tmp_path / "run")) == 2
-    turns = [workers.take_turn(way, tmp_path, 1024) for way in ("plain", "apart", "torchrun")]
-    plain, apart, together = (turn.objective for turn in turns)
-    assert plain == apart == pytest.approx(together, rel=1e-5)
-    assert len(read_epochs(tmp_path / "torchrun-0")) == 3 + workers.TIMED
-    for turn in turns:
-        assert turn.epoch > 0
-        assert turn.start > 0
-        assert turn.waits == 0
+    figures = workers.measure_workers(2, tmp_path)
+    assert figures["differ"] < 1e-5
+    for way in workers.WAYS:
+        assert len(read_epochs(tmp_path / f"{way}-0")) == 5
+        assert 0 < figures[f"{way}_s_min"] <= figures[f"{way}_s"] <= figures[f"{way}_s_max"]
+        assert figures[f"{way}_processor_s"] > 0
 
 
 @pytest.mark.slow
-def test_a_benchmark_of_shards_tells_what_they_hold_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "storage").mkdir()
-    store.bench_store(4096, 2, 10, tmp_path / "storage", Output(True, tmp_path))
-    printed = json.loads(capsys.readouterr().out)
-    kept = json.loads((tmp_path / "bench" / "store-4096.json").read_text())["figures"]
-    assert kept["held_gb"] * 1e9 == 4096 * 64 * 64 == pytest.approx(2e9 * printed["own_gb"])
-    assert kept["saved_gb"] > kept["held_gb"]
-    assert not list((tmp_path / "storage").iterdir())
+def test_a_benchmark_of_copies_tells_how_long_they_take(tmp_path: Path) -> None:
+    copies.bench_copies(2048, 10, Output(True, tmp_path))
+    kept = json.loads((tmp_path / "bench" / "copies-2048.json").read_text())["figures"]
+    assert kept["gb"] == 2048 * copies.STATES * 64 / 1e9
+    assert 0 < kept["send_ms"] < kept["block_ms"]
+    assert 0 < kept["fill_s"] < 1e-3 * kept["point_ms"] * 2048
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_rows_tells_what_ingest_and_training_take(tmp_path: Path) -> None:
+    rows.bench_rows(rows.RowsCase(6000, 8, 1, 1), tmp_path, Output(True, tmp_path))
+    kept = json.loads((tmp_path / "bench" / "rows-6000.json").read_text())["figures"]
+    assert kept["ingest_processes"] == kept["train_processes"] == 1
+    # Each row is written to a slab and to a file, and read from the slab.
+    assert kept["ingest_row_written"] > 2 * 4 * 8
+    assert kept["ingest_row_read"] > 4 * 8
+    assert 0 < kept["ingest_held_gb"] < kept["ingest_peak_gb"]
+    assert 0 < kept["train_block_row_ms"] < 1e3 * kept["train_s"]
 
 
 @pytest.mark.parametrize("case", ["vsc-32", "sdm-128"])
@@ -138,6 +190,7 @@ def test_what_a_step_asks_of_cuda_is_told_by_the_names_of_events() -> None:
         "cudaLaunchKernel": 5,
         "cuLaunchKernelEx": 2,
         "cudaLaunchCooperativeKernel": 1,
+        "cudaGraphLaunch": 4,
         "aten::mm": 9,
     }
     counts |= {
@@ -145,7 +198,7 @@ def test_what_a_step_asks_of_cuda_is_told_by_the_names_of_events() -> None:
         "Memcpy DtoH (Device -> Pinned)": 4,
         "Memcpy DtoD": 8,
     }
-    assert counting.count_events(counts) == {"launches": 8, "copies": 7}
+    assert counting.count_events(counts) == {"launches": 12, "copies": 7}
 
 
 def test_a_benchmark_of_a_device_tells_an_epoch_and_its_products(
@@ -160,7 +213,7 @@ def test_a_benchmark_of_a_device_tells_an_epoch_and_its_products(
         == pytest.approx(printed["ratio"] * printed["products_s"])
     )
     assert kept["config"]["device"] == printed["device"] == "cpu"
-    gpu.bench_gpu(["sdm-1024"], gpu.GpuSettings("cpu", 1024, 1), Output())
+    gpu.bench_gpu(["sdm-1024"], gpu.GpuSettings("cpu", 1024, 1, graphs=True), Output())
     heading, row = capsys.readouterr().out.splitlines()[1:]
     assert len(heading) == len(row)
     assert row.split()[:2] == ["sdm-1024", "1024"]
@@ -183,3 +236,63 @@ def test_a_benchmark_of_what_there_is_not_is_refused(
 def test_every_case_is_timed(case: str) -> None:
     figures = gpu.measure_case(case, torch.device("cpu"), gpu.GpuSettings("cpu", 2048, 1))
     assert all(np.isfinite(value) and value > 0 for value in figures.values())
+
+
+def test_the_seconds_of_busy_processors_leave_out_those_of_waiting(tmp_path: Path) -> None:
+    stat, ticks = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
+    times = (4 * ticks, 3 * ticks, 2 * ticks, 1000 * ticks, 100 * ticks, ticks, 0)
+    stat.write_text(f"cpu  {' '.join(map(str, times))} 9 9\ncpu0 1 2 3 4\n")
+    assert sweep.busy_seconds(stat) == 10
+    assert sweep.busy_seconds(tmp_path / "none") == 0
+
+
+def kept_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """The figures of each kept row, by its name."""
+    files = (folder / "batches").glob("*.json")
+    return {file.stem: json.loads(file.read_text())["figures"] for file in files}
+
+
+@pytest.mark.slow
+def test_batches_are_compared_and_finished_trainings_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = load("bars", {"train.epochs": 2, "train.device": "cpu"})
+    batches.bench_batches("bars", base, batches.Sizes((32, 64)), Output(True, tmp_path))
+    rows = kept_rows(tmp_path)
+    assert set(rows) == {f"bars-{of}-2-s0" for of in ("32-held", "64-held", "64-root", "64-linear")}
+    own = [epoch.val_bound for epoch in build_trainer(base, open_dataset(base.data)).run()]
+    bounds = rows["bars-32-held-2-s0"]["bound_by_epoch"]
+    assert bounds == pytest.approx(own, abs=1e-3)  # the base is the recipe
+    assert len({row["val_bound"] for row in rows.values()}) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    monkeypatch.setattr(batches, "train_case", None)
+    batches.bench_batches("bars", base, batches.Sizes((32, 64)), Output(folder=tmp_path))
+    told = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[1] for line in told] == ["held", "held", "root", "linear"]
+
+
+def test_a_batch_that_is_faster_gets_the_epochs_that_fit_the_time_of_the_base() -> None:
+    case = batches.Case("bars", load("bars", {"train.epochs": 4}), 64)
+    slow, fast = (batches.Result([1.0] * 4, [], seconds, False) for seconds in (8.0, 3.0))
+    longer = batches.lengthen(case, fast, slow)
+    assert longer is not None
+    assert longer.config.train.epochs == 11  # 4 * 8 / 3
+    assert batches.lengthen(case, slow, fast) is None
+
+
+def test_a_picture_is_judged_by_what_is_restored(tmp_path: Path) -> None:
+    picture = np.tile(np.arange(0, 240, 10), (24, 1)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    settings = {"data.noise": 25, "data.path": str(tmp_path / "a.png"), "train.epochs": 2}
+    light = {"estep.states": 16, "model.latent": 9, "model.hidden": [4], "train.device": "cpu"}
+    config = load("house-25", settings | light)
+    result = batches.train_case(batches.Case("house-25", config, 32))
+    assert len(result.psnrs) == len(result.bounds) == 2
+    assert result.quality == result.figures()["psnr"] == result.psnrs[-1]
+    assert result.bound == result.bounds[-1]
+
+
+def test_a_part_of_the_data_is_every_so_many_th_row() -> None:
+    config = load("bars")
+    whole, part = (batches.open_part(config, rows) for rows in (None, 100))
+    assert np.array_equal(part.splits["train"][:], whole.splits["train"][::5])

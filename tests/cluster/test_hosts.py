@@ -215,8 +215,8 @@ def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happen
 def test_a_lost_host_is_made_up_for_in_mid_epoch(
     cluster: Lab, undisturbed: Callable[[], Path]
 ) -> None:
-    """It held a shard of the populations; the bound is that of a training which nothing happened
-    to.
+    """It had a worker, and the copy of the other one; the bound is that of a training which nothing
+    happened to.
     """
     folder, said = cluster.shared_file("runs/bars"), list[subprocess.CompletedProcess[str]]()
     training = threading.Thread(
@@ -229,7 +229,7 @@ def test_a_lost_host_is_made_up_for_in_mid_epoch(
     victim = next(
         name
         for name in ("two", "one")
-        if "ShardActor" in cluster.hosts[name].does("ps axww -o args")
+        if "KeeperActor" in cluster.hosts[name].does("ps axww -o args")
     )
     committed = json.loads((folder / "last.json").read_text())["facts"]["position"]["epoch"]
     cluster.hosts[victim].cut_off()

@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 
 import distvae
-from distvae.commands.train import follow
+from distvae.commands.following import follow
 from distvae.config.recipes import recipe_names
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
@@ -144,6 +144,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
     """Pictures with such a name are read; the sound library cannot read it."""
     stem = os.fsdecode(b"caf\xe9")

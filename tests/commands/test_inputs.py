@@ -208,14 +208,14 @@ def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
     def started(*_: object) -> None:
         raise AssertionError("Ray is started")
 
-    monkeypatch.setattr("distvae.tune.sweep.ray_session", started)
+    monkeypatch.setattr("distvae.tune.plan.ray_session", started)
     change, named = SPACES[name]
     Path("space.yaml").write_text(yaml.safe_dump(SPACE | change))
     assert named in refused(call, "tune", "space.yaml", "--quiet")
 
 
 def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave() -> None:
-    from distvae.tune.optuna_study import make_sampler
+    from distvae.tune.samplers import make_sampler
     from distvae.tune.space_files import read_space
 
     for search in ("tpe", "nsga2", "random"):

@@ -20,6 +20,7 @@ from distvae.config.recipes import (
 from distvae.config.registry import FAMILIES, SECTIONS
 from distvae.config.schema import field_types
 from distvae.files.refusal import Refusal
+from distvae.tune.space import vary
 
 KNOWN = [
     (section, kind, name)
@@ -197,3 +198,20 @@ def test_a_setting_that_decided_nothing_is_read_over(
     read: Callable[[dict[str, Any]], Config],
 ) -> None:
     assert read({"follows": "paper", "train": {"seed": 3}}) == from_dict({"train": {"seed": 3}})
+
+
+@pytest.mark.parametrize("scale", ["root", "linear"])
+def test_scaled_rates_are_meant_for_the_batch_of_the_recipe(scale: str) -> None:
+    own: dict[str, Any] = {"train.batch": 512, "train.scale_rate": scale}
+    for recipe, batch in {"mnist-vae": 32, "speech-vae": 128}.items():
+        assert load(recipe, own).train.base_batch == batch
+        assert vary(load(recipe), own).train.base_batch == batch  # a trial of a sweep
+        assert load(recipe, own | {"train.base_batch": 64}).train.base_batch == 64
+    again = to_dict(load("mnist-vae", own))
+    assert vary(from_dict(again), {"train.batch": 1024}).train.base_batch == 32
+    assert load("mnist-vae", {"train.batch": 512}).train.base_batch is None
+
+
+def test_rates_that_are_scaled_from_no_batch_are_refused() -> None:
+    with pytest.raises(Refusal, match=r"train\.base_batch: null with train\.scale_rate = 'root'"):
+        from_dict({"train": {"batch": 512, "scale_rate": "root"}})

@@ -375,7 +375,7 @@ def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(
 def test_rows_are_read_for_their_checksums_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, seen = ingested(tmp_path), list[Path]()
+    made, seen = ingested(tmp_path).rename(tmp_path / "moved"), list[Path]()
     digest = files.digest
 
     def counted(path: Path) -> str:
@@ -386,6 +386,23 @@ def test_rows_are_read_for_their_checksums_once(
     for _ in range(3):
         open_dataset(RowsData(path=str(made)))
     assert len(seen) == len(list(made.glob("*.arrow")))
+
+
+def test_rows_are_not_read_for_their_checksums_where_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ingested(tmp_path)
+    monkeypatch.setattr(files, "digest", pytest.fail)
+    open_dataset(RowsData(path=str(made)))
+
+
+@pytest.mark.parametrize("facts", [{}, {"rows": "of others"}, {"splits": {}}])
+def test_damaged_facts_are_refused(tmp_path: Path, facts: dict[str, object]) -> None:
+    made = ingested(tmp_path)
+    content = json.loads((made / "facts.json").read_bytes())
+    (made / "facts.json").write_text(json.dumps(content | facts) if facts else "{}")
+    with pytest.raises(Refusal, match=r"facts\.json: altered or damaged, or of other rows"):
+        open_dataset(RowsData(path=str(made)))
 
 
 WRONG: dict[str, object] = {
@@ -416,12 +433,12 @@ def test_a_damaged_file_of_the_cache_is_refused_by_name(tmp_path: Path) -> None:
         arrow.read_arrow(tmp_path / "train.arrow")
 
 
-def test_more_places_than_memory_are_refused_before_a_file_is_made(
+def test_more_rows_than_memory_are_refused_before_a_file_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.save(tmp_path / "a.npy", np.zeros((1000, 3), np.float32))
     small_machine(monkeypatch, 10_000)
-    with pytest.raises(Refusal, match=r"a\.npy: places of 1,000 rows need"):
+    with pytest.raises(Refusal, match=r"a\.npy: rows of 3 values in one process need"):
         ingest.ingest([tmp_path / "a.npy"], tmp_path / "made")
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 

@@ -97,6 +97,7 @@ def test_a_recording_that_is_cut_short_is_named(root: Path, write: Write) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_what_to_do_next_with_the_built_in_data_is_a_command(tmp_path: Path) -> None:
     for name in ("built-in picture", "built-in sound"):
         output = CliRunner().invoke(app, ["data", "check", name]).stdout

@@ -58,6 +58,8 @@ SEARCHED: dict[str, Sections] = {
     "bsc": searched(hidden=[]),
     "two layers, linear first": searched(hidden=[7, 7], linear=3),
     "two words of bits": searched(latent=70),
+    "narrow horizon": searched(horizon=0.5),
+    "no horizon": searched(horizon=None),
     "bernoulli": searched(likelihood="bernoulli"),
 }
 CASES = ENCODED | SEARCHED

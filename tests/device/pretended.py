@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch._ops import OpOverload
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -57,7 +57,7 @@ WAITED_FOR = frozenset(
 """What answers, or knows the size of its result, only when all that was launched before is done."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Counts:
     """What was asked of the device, by operation."""
 
@@ -132,15 +132,15 @@ class _Hook(backend_registration._DummyPrivateUse1Hook):
 
 
 @lru_cache
-def _registered() -> torch.library.Library:
+def _registered() -> library.Library:
     """Make the device known to torch, once in a process."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Module(), _Hook())
-    library = torch.library.Library("aten", "IMPL")
+    overrides = library.Library("aten", "IMPL")
     for name in (*MADE, *OTHERS):
         packet, _, overload = name.partition(".")
         op = getattr(getattr(torch.ops.aten, packet), overload or "default")
-        library.impl(name, partial(_run, op), "PrivateUse1")
-    return library
+        overrides.impl(name, partial(_run, op), "PrivateUse1")
+    return overrides
 
 
 @contextmanager
@@ -167,8 +167,33 @@ def counted() -> Iterator[Counts]:
         _counting.remove(counts)
 
 
+class Witness(Protocol):
+    """What sees each operation before and after it is done."""
+
+    def before(self, op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See what is asked."""
+
+    def after(
+        self, op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], out: object
+    ) -> None:
+        """See the result."""
+
+
+witnesses: list[Witness] = []
+"""Those who look on now."""
+
+
 def _run(op: OpOverload, *args: Any, **kwargs: Any) -> Any:
-    """Do what is asked, on the values that are held."""
+    """Do what is asked, on the values that are held, before witnesses."""
+    for witness in witnesses:
+        witness.before(op, args, kwargs)
+    out = _answer(op, args, kwargs)
+    for witness in witnesses:
+        witness.after(op, args, kwargs, out)
+    return out
+
+
+def _answer(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = op.overloadpacket.__name__
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if name in COPIED:
@@ -176,11 +201,16 @@ def _run(op: OpOverload, *args: Any, **kwargs: Any) -> Any:
     else:
         _refuse_mixed(op, name, args, tensors)
         _note(op, name, args)
-    options = _on_host(kwargs)
-    out = op(*tree_map_only(Pretended, _held, args), **tree_map_only(Pretended, _held, options))
+    options = on_host(kwargs)
+    out = run_on_host(op, args, options)
     if _to_host(kwargs):
         return out
     return _wrapped(out, tensors)
+
+
+def run_on_host(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation on the values that are held."""
+    return op(*tree_map_only(Pretended, _held, args), **tree_map_only(Pretended, _held, kwargs))
 
 
 def _held(tensor: Pretended) -> Tensor:
@@ -192,7 +222,7 @@ def _to_host(kwargs: dict[str, Any]) -> bool:
     return kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cpu"
 
 
-def _on_host(kwargs: dict[str, Any]) -> dict[str, Any]:
+def on_host(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what asks for the host where the device is asked for."""
     options = kwargs | ({"device": CPU} if kwargs.get("device") is not None else {})
     return {name: value for name, value in options.items() if name != "pin_memory"}
@@ -243,34 +273,34 @@ def _note_copy(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
     if not isinstance(source, Pretended):
         _transfer("to_device", name, source)
         if not (kwargs.get("non_blocking") or any(args[2:])):
-            _add("waits", name)
+            add("waits", name)
     elif to_host:
         _transfer("to_host", name, source)
-        _add("waits", name)
+        add("waits", name)
     else:
-        _add("kernels", name)
+        add("kernels", name)
 
 
 def _note(op: OpOverload, name: str, args: Sequence[Any]) -> None:
     """Count what is launched and what is waited for."""
     if op.is_view or name in ("empty", "empty_strided", "lift_fresh"):
         return
-    _add("kernels", name)
+    add("kernels", name)
     indices = [index for index in args[1] if index is not None] if name in INDEXED else []
     for index in indices:
         if not isinstance(index, Pretended):
             _transfer("to_device", name, index)
-            _add("waits", name)
+            add("waits", name)
     if name in WAITED_FOR or any(index.dtype == torch.bool for index in indices):
-        _add("waits", name)
+        add("waits", name)
 
 
 def _transfer(way: str, name: str, tensor: Tensor) -> None:
-    _add(way, name)
-    _add("bytes", way, tensor.numel() * tensor.element_size())
+    add(way, name)
+    add("bytes", way, tensor.numel() * tensor.element_size())
 
 
-def _add(what: str, name: str, count: int = 1) -> None:
+def add(what: str, name: str, count: int = 1) -> None:
     for counts in _counting:
         getattr(counts, what)[name] += count
 

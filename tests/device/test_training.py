@@ -33,6 +33,8 @@ QUICK = {
     "random",
     "exact",
     "bsc",
+    "narrow horizon",
+    "two layers, linear first",
 }
 """One case of each model and of each E-step; the others are variants of these."""
 
@@ -97,6 +99,22 @@ def test_any_device_goes_on_with_what_another_began(
     agree(found, trained(name, "cpu", tmp_path / "at once", train={"epochs": 4, "bits": "any"}))
 
 
+def saved_meanwhile(name: str, device: str) -> list[dict[str, Tensor]]:
+    """The states of a training whenever it may stop."""
+    trainer = build_trainer(config_of(name, device), dataset(name))
+    states: list[dict[str, Tensor]] = []
+    next(trainer.run(stop=lambda: states.append(trainer.state()[0])))
+    return states
+
+
+@pytest.mark.parametrize("name", ["vae", "fitness"])
+def test_a_state_has_the_sums_of_all_steps_before_it(machine: Machine, name: str) -> None:
+    states = saved_meanwhile(name, "auto")
+    assert "total.objective" in states[-1]
+    for found, expected in zip(states, saved_meanwhile(name, "cpu"), strict=True):
+        agree({key: value.cpu() for key, value in found.items()}, expected)
+
+
 @pytest.mark.parametrize("name", ["fitness_batch", "random", "bsc"])
 def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(
     machine: Machine, tmp_path: Path, name: str
@@ -128,9 +146,9 @@ def test_a_step_with_an_encoder_waits_for_nothing(machine: Machine, name: str) -
 
 def test_a_step_with_populations_brings_nothing_to_the_host(machine: Machine) -> None:
     trainer = build_trainer(config_of("fitness"), dataset("fitness"))
-    rows = trainer.held.lanes.schedule(0, 0)
+    rows = trainer.share.order(0, 0).rows(0, 32)
     with machine.counted() as counts:
-        batch, noise = trainer._batch(rows[:32])
+        batch, noise = trainer._batch(rows)
         assert isinstance(trainer.estep, Searches)
         trainer.estep.search_block(trainer.model, batch, noise)
         trainer.step(rows[:16])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from distvae.estep.first_states import first_states
 from distvae.estep.operators import (
     Selection,
     SparseFlips,
@@ -20,7 +21,6 @@ from distvae.estep.operators import (
     select,
     sparsely_flipped,
 )
-from distvae.estep.truncated import first_states
 from distvae.models.population import pack, unpack
 from distvae.numerics.noise import Noise
 

@@ -115,6 +115,21 @@ def test_what_is_kept_is_the_best_of_parents_and_children_and_all_different(
 
 
 @searches
+def test_two_threads_find_the_states_that_one_finds(fields: dict[str, Any]) -> None:
+    model = dense.model(latent=70, hidden=(9,))
+    batch = dense.rows(300, model, missing=0.2)
+    found = []
+    for threads in (1, 2):
+        estep = begun(fields, model, batch)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        sums = estep.search_block(model, batch, dense.noise(batch, 1))
+        torch.set_num_threads(before)
+        found.append((estep.store.get(batch.row).tolist(), sums["substitutions"].item()))
+    assert found[0] == found[1]
+
+
+@searches
 @pytest.mark.parametrize("cut", [pytest.param(1, marks=pytest.mark.slow), 7, 64])
 def test_the_size_of_a_block_changes_no_population(fields: dict[str, Any], cut: int) -> None:
     model = dense.model(latent=70, hidden=(9,))
@@ -162,7 +177,7 @@ def reproducible_metrics(record: Epoch) -> dict[str, float]:
 
 
 @searches
-@pytest.mark.parametrize("visits", [2, 6])
+@pytest.mark.parametrize("visits", [pytest.param(2, marks=pytest.mark.slow), 6])
 def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
     tmp_path: Path, fields: dict[str, Any], visits: int
 ) -> None:

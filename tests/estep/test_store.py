@@ -38,7 +38,7 @@ def whole() -> LocalStore:
 
 def empty(rank: int = 0, size: int = 1, mapped: str | None = None) -> LocalStore:
     here = held(rank, size)
-    return LocalStore(empty_populations(len(here.rows()), 4, 3, mapped), here)
+    return LocalStore(empty_populations(len(here), 4, 3, mapped), here)
 
 
 def test_rows_come_back_as_they_were_put() -> None:

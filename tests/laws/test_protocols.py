@@ -11,13 +11,13 @@ import pytest
 from distvae.config.registry import FAMILIES
 from distvae.estep.amortised import Amortised
 from distvae.estep.registry import ESTEPS
-from distvae.estep.store import KeepsPopulations, LocalStore, PopulationFile, PopulationStore
+from distvae.estep.store import KeepsPopulations, LocalStore, PopulationFile
 from distvae.estep.truncated import Evolution, Exact, RandomSearch
 from distvae.interface import (
-    Asynchronous,
     ClosedForm,
     EStep,
     Expects,
+    HasEngine,
     HasOutput,
     LatentModel,
     Persistent,
@@ -28,7 +28,7 @@ from distvae.interface import (
     Scheduled,
     Searches,
 )
-from distvae.machines.shards import ShardedStore
+from distvae.machines.copies import WorkerCopies
 from distvae.models.gumbel import Gumbel
 from distvae.models.posteriors import Binary, Encoded, Gaussian, LearnedVariance, SpikeAndSlab
 from distvae.models.registry import MODELS
@@ -37,6 +37,7 @@ from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC
+from distvae.train.copies import Copies
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +49,7 @@ TRUNCATED_CLOSED_FORM: list[Callable[..., ClosedForm[Truncated]]] = [TVAE]
 SCHEDULED: list[Callable[..., Scheduled]] = [VAE, SDM, VSC, Gumbel, TVAE]
 HAVE_OUTPUT: list[Callable[..., HasOutput]] = [VAE, SDM, VSC, Gumbel, TVAE]
 PROJECT: list[Callable[..., Projects]] = [SDM]
+HAVE_ENGINES: list[Callable[..., HasEngine]] = [VAE, SDM, VSC, Gumbel]
 
 ENCODING: list[Callable[..., EStep[VAE, Encoded]]] = [Amortised]
 TRUNCATING: list[Callable[..., EStep[TVAE, Truncated]]] = [Evolution, RandomSearch, Exact]
@@ -57,8 +59,7 @@ KEEP_POPULATIONS: list[Callable[..., KeepsPopulations]] = [Evolution, RandomSear
 PREPARE: list[Callable[..., Prepares]] = [TVAE, Amortised, Evolution, RandomSearch]
 REPORT: list[Callable[..., Reports]] = [Gumbel, TVAE, Evolution, RandomSearch]
 PERSISTENT: list[Callable[..., Persistent[PopulationFile]]] = [Evolution, RandomSearch, LocalStore]
-ASYNCHRONOUS: list[Callable[..., Asynchronous]] = [Evolution, RandomSearch, ShardedStore]
-STORES: list[Callable[..., PopulationStore]] = [LocalStore, ShardedStore]
+COPIES: list[Callable[..., Copies]] = [WorkerCopies]
 
 ENCODED: list[Callable[..., Encoded]] = [Gaussian, LearnedVariance, SpikeAndSlab, Binary]
 POSTERIORS: list[Callable[..., Posterior]] = [

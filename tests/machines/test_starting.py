@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,7 +54,10 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     yield folder
-    assert list(folder.glob("distvae-ray-*")) == [], "folders of Rays that have ended"
+    deadline = time.monotonic() + ray_head.REMOVAL_SECONDS
+    while list(folder.glob("distvae-ray-*")):
+        assert time.monotonic() < deadline, "folders of Rays that have ended"
+        time.sleep(0.1)
     shutil.rmtree(folder)
 
 
@@ -121,6 +125,26 @@ def test_ray_ends_with_a_process_that_is_killed(place: Path, tmp_path: Path) -> 
 def test_a_stop_that_was_asked_for_before_is_heeded(place: Path) -> None:
     with pytest.raises(KeyboardInterrupt), local_ray(1, OBJECT_STORE_BYTES, lambda: signal.SIGTERM):
         pass
+
+
+WRITER = "import os, sys\nwhile True: os.makedirs(sys.argv[1] + '/logs', exist_ok=True)"
+"""A process that makes a folder again whenever it is removed."""
+
+
+def test_a_folder_is_removed_though_processes_of_the_group_write_into_it(tmp_path: Path) -> None:
+    folder = tmp_path / "ray"
+    program = f"""
+import pathlib, subprocess, sys
+from distvae.machines.ray_head import end_group_and_remove
+subprocess.Popen([sys.executable, "-c", {WRITER!r}, {str(folder)!r}], stdout=subprocess.DEVNULL)
+while not pathlib.Path({str(folder)!r}).exists(): pass
+end_group_and_remove(pathlib.Path({str(folder)!r}))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, start_new_session=True, timeout=60
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not folder.exists()
 
 
 def test_what_a_killed_ray_left_is_removed_by_the_next_one_and_nothing_else(tmp_path: Path) -> None:

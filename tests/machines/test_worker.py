@@ -12,8 +12,6 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
 from distvae.machines.driver import _raise_outcome, _stop_workers
-from distvae.machines.node_watch import NodeWatch
-from distvae.machines.ray_messages import print_shortened
 from distvae.machines.ray_session import ray_session
 from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
 from distvae.machines.worker_group import WorkerGroup
@@ -126,28 +124,3 @@ def test_workers_that_do_not_stop_hide_no_error(
     (tmp_path / "file").write_bytes(b"so that nothing can be written below it")
     with pytest.raises(InterruptedError):
         left_by_an_error(busy, Folder(tmp_path / place))
-
-
-def test_machines_that_are_lost_and_what_is_waited_for_are_told_once() -> None:
-    machines, shortage = {"a": "10.0.0.1", "b": "10.0.0.2"}, [""]
-    watch = NodeWatch(lambda: machines, lambda: shortage[0])
-    assert watch.describe_changes() == []
-    del machines["b"]
-    shortage[0] = "--workers: 4 workers need 4 CPUs, and Ray has 2"
-    assert watch.describe_changes() == [
-        "machine 10.0.0.2 is lost",
-        "--workers: 4 workers need 4 CPUs, and Ray has 2; training continues when they fit",
-    ]
-    assert watch.describe_changes() == []
-    machines["c"], shortage[0] = "10.0.0.3", ""
-    assert watch.describe_changes() == ["machine 10.0.0.3 has joined"]
-
-
-def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])
-    print_shortened(text, tmp_path / "told.txt")
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'told.txt'})\n")
-    assert (tmp_path / "told.txt").read_text() == f"{text}\n"

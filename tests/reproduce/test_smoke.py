@@ -15,6 +15,7 @@ from distvae.reproduce.compare import compare_rows
 from distvae.reproduce.run import Reproduction, Work
 from distvae.reproduce.table import read_table, table_names
 from distvae.tasks.recording_scores import available_metrics
+from distvae.tune.sweep import SweepOptions
 from distvae.tune.table import STOPPED
 from distvae.tune.trial import Trials, run_trial
 
@@ -39,7 +40,8 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
         assert set(space.metrics) <= last["figures"].keys()
         for figure in space.rows[row].published:
             assert f"{figure}_difference" in last["figures"]
-    Reproduction(work, tmp_path, tmp_path / "rows", quiet=True).evaluate_baselines()
+    options = SweepOptions(quiet=True)
+    Reproduction(work, tmp_path, tmp_path / "rows", options=options).evaluate_baselines()
     lines = compare_rows(work.table, tmp_path / "rows")
     judged = {line.row for line in lines if line.obtained is not None}
     assert judged == {entry.name for entry in work.table.peers}
@@ -97,8 +99,8 @@ def test_the_command_ends_with_a_comparison_and_goes_on_where_it_was(tmp_path: P
 
 
 def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
-    command(tmp_path)
-    added = command(tmp_path, "--resume", row="fitness")
+    command(tmp_path, "--stack", "1")
+    added = command(tmp_path, "--stack", "1", "--resume", row="fitness")
     assert "1 ended earlier" in added.stderr
     rows = {
         json.loads(file.read_text())["row"]
@@ -107,7 +109,7 @@ def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
     assert rows == {"exact", "fitness"}
     lines = json.loads((tmp_path / "bars" / "comparison.json").read_text())
     assert {line["row"] for line in lines if line["obtained"] is not None} == {"exact", "fitness"}
-    refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
+    refused = command(tmp_path, "--stack", "1", "--resume", "--seeds", "2", code=2)
     assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
     assert {
         json.loads(file.read_text())["row"]
@@ -116,9 +118,9 @@ def test_rows_are_added_to_a_folder_that_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = begun(tmp_path, "--concurrent", "1", row="*")
+    process = begun(tmp_path, "--concurrent", "1", "--stack", "1", row="*")
     assert process.stderr is not None
-    assert any(line.startswith("trial 1/2: fitness:") for line in process.stderr)
+    assert any(line.startswith("trial 1/2: fitness: recovered") for line in process.stderr)
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate()
     assert process.returncode == 130, errors
@@ -126,7 +128,7 @@ def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_
     rows = tmp_path / "bars" / "rows" / "bars"
     assert [file.name for file in rows.iterdir()] == ["fitness.json"]
     before = (rows / "fitness.json").read_text()
-    resumed = command(tmp_path, "--resume", row="exact")
+    resumed = command(tmp_path, "--stack", "1", "--resume", row="exact")
     assert "1 ended earlier" in resumed.stderr
     assert sorted(file.name for file in rows.iterdir()) == ["exact.json", "fitness.json"]
     assert (rows / "fitness.json").read_text() == before

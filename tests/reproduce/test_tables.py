@@ -27,6 +27,7 @@ from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, ta
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result, rank
 from distvae.tune.space import ROW, Space
+from distvae.tune.sweep import SweepOptions
 from distvae.tune.sweep_file import SWEEP_FILE, describe_sweep, refuse_other_sweep
 from distvae.tune.trial import Trials, run_trial
 
@@ -292,7 +293,9 @@ def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(
     left = Reproduction(smoke, out, tmp_path).keep_finished(smoke.space())
     assert sorted(left) == ["exact-s0", "exact-s1", "fitness-s0", "fitness-s1"]
     assert path.read_bytes() == before
-    assert not Reproduction(smoke, out, tmp_path, force=True).keep_finished(smoke.space())
+    assert not Reproduction(smoke, out, tmp_path, options=SweepOptions(force=True)).keep_finished(
+        smoke.space()
+    )
     assert json.loads(path.read_text())["scale"] == "smoke"
 
 

@@ -45,13 +45,13 @@ def colour_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.open(folder / "run")
 
 
-def test_originals_are_drawn_in_their_colours(colour_run: Run, tmp_path: Path) -> None:
+def test_originals_are_drawn_in_their_colours(colour_run: Run) -> None:
     with np.load(colour_run.config.data.path) as archive:
         images = archive["x_test"] / 255
-    drawn = dict(draw(colour_run, "test", tmp_path))
+    drawn = dict(draw(colour_run, "test"))
     draw_latents = {"traversal", "interpolation", "conditional", "encodings"}
     assert set(drawn) == {"images", "codes", "atoms", "learning"} | draw_latents
-    (canvas,) = drawn["images"].axes[0].images
+    (canvas,) = drawn["images"]().axes[0].images
     pixels = np.asarray(canvas.get_array())
     height, width = SIDES
     for place, row in enumerate(order(0, 0, len(images))):
@@ -59,7 +59,7 @@ def test_originals_are_drawn_in_their_colours(colour_run: Run, tmp_path: Path) -
         np.testing.assert_allclose(
             pixels[1 : 1 + height, left : left + width], images[row], atol=1e-6
         )
-    (fields,) = drawn["atoms"].axes[0].images
+    (fields,) = drawn["atoms"]().axes[0].images
     assert np.asarray(fields.get_array()).shape[-1] == 3
 
 

@@ -86,9 +86,9 @@ def test_latents_that_live_come_first_and_of_each_kind_the_strongest(
     assert ranking == sorted(ranking)
 
 
-def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run, tmp_path: Path) -> None:
-    drawn = dict(draw(image_run, "test", tmp_path))
-    canvas = shown(drawn["interpolation"])
+def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run) -> None:
+    drawn = dict(draw(image_run, "test"))
+    canvas = shown(drawn["interpolation"]())
     originals = [
         frame(canvas, row, column)
         for column in (0, latents.FRAMES + 1)
@@ -102,7 +102,7 @@ def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run, tmp_path: Pa
             frame(canvas, row, latents.FRAMES), restored[latents.ROWS + row], atol=1e-5
         )
     for name, column in {"conditional": 1, "traversal": 0}.items():
-        np.testing.assert_allclose(frame(shown(drawn[name]), 0, column), restored[0], atol=1e-5)
+        np.testing.assert_allclose(frame(shown(drawn[name]()), 0, column), restored[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run, tmp_path: Pa
 def test_models_with_an_encoder_have_all_four_pictures(
     images: Path, tmp_path: Path, model: dict[str, Any]
 ) -> None:
-    drawn = dict(draw(run_of(images, tmp_path / "run", **model), "test", tmp_path))
+    drawn = dict(draw(run_of(images, tmp_path / "run", **model), "test"))
     assert {"traversal", "interpolation", "conditional", "encodings"} <= drawn.keys()
     headings = {
-        name: [label.get_text() for label in drawn[name].axes[0].get_xticklabels()]
+        name: [label.get_text() for label in drawn[name]().axes[0].get_xticklabels()]
         for name in drawn
     }
     assert headings["traversal"][:2] == ["coded", "least"]
@@ -123,6 +123,6 @@ def test_models_with_an_encoder_have_all_four_pictures(
 
 
 def test_binary_latents_have_no_values_to_draw_anew(images: Path, tmp_path: Path) -> None:
-    drawn = dict(draw(run_of(images, tmp_path / "run", kind="gumbel"), "test", tmp_path))
+    drawn = dict(draw(run_of(images, tmp_path / "run", kind="gumbel"), "test"))
     assert "traversal" in drawn
     assert "conditional" not in drawn

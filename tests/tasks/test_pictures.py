@@ -256,3 +256,22 @@ def test_a_tradeoff_shows_every_row_in_the_colour_of_its_group() -> None:
         np.testing.assert_allclose(points, expected)
     assert set(drawn) == {"vae", "sdm"}
     assert len({tuple(np.asarray(group.get_facecolor())[0]) for group in axes.collections}) == 2
+
+
+def test_the_quality_of_batches_is_a_line_for_each_way_and_a_panel_for_each_length() -> None:
+    batches = {32: 5.0, 128: 4.0, 512: float("nan")}
+    points = [
+        pictures.QualityPoint(way, lasting, batch, quality)
+        for lasting in ("the same epochs", "the same time")
+        for way in ("held", "root")
+        for batch, quality in batches.items()
+    ]
+    panels = pictures.quality_by_batch(points, "vae", "bound").axes
+    assert [axes.get_title() for axes in panels] == [
+        "vae, after the same epochs",
+        "vae, after the same time",
+    ]
+    for axes in panels:
+        assert [line.get_label() for line in axes.lines] == ["held", "root"]
+        for line in axes.lines:  # a training that diverged has no point
+            assert np.asarray(line.get_xydata()).tolist() == [[32, 5], [128, 4]]

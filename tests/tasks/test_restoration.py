@@ -14,7 +14,12 @@ from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
 from distvae.models.truncated import Truncated
 from distvae.tasks.presets import estimate_noise, preset_recipe
-from distvae.tasks.restoration import Restoration, RunDestination, batch_of_windows
+from distvae.tasks.restoration import (
+    Restoration,
+    RunDestination,
+    batch_of_windows,
+    restore_array,
+)
 from distvae.train.loop import Interrupted
 
 Floats = NDArray[np.float64]
@@ -75,6 +80,23 @@ def test_a_stopped_restoration_knows_whether_it_is_within_an_epoch() -> None:
     with pytest.raises(Interrupted):
         next(restoration.run(lambda: next(asked)))
     assert restoration.progress == "in epoch 2"
+
+
+def test_what_validation_restores_is_what_the_model_restores() -> None:
+    restoration = Restoration(config(**{"estep.block": 64}), noisy())
+    trainer = restoration.trainer
+
+    def decoded() -> Floats:
+        return restore_array(restoration.patches, trainer.model, trainer.estep)
+
+    stages = restoration.run()
+    for _ in range(3):
+        next(stages)
+        np.testing.assert_allclose(restoration.restored(), decoded(), rtol=1e-6, atol=1e-4)
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        next(restoration.run(lambda: next(asked)))
+    np.testing.assert_allclose(restoration.restored(), decoded(), rtol=1e-6, atol=1e-4)
 
 
 def test_noise_goes_and_its_strength_is_found() -> None:

@@ -41,6 +41,7 @@ def test_a_title_says_what_the_recipe_does_not(
 
 def test_every_picture_has_it(speech_run: Run, tmp_path: Path) -> None:
     """The recipe is not one of the package's, and so says nothing of the model."""
-    for name, figure in draw(speech_run, "test", tmp_path):
+    for name, drawing in draw(speech_run, "test"):
+        figure = drawing()
         texts = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
         assert any(text.startswith("sdm latent 6, from tiny") for text in texts), name

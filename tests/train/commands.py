@@ -10,7 +10,7 @@ import pytest
 
 from distvae.train.run import read_epochs
 
-OWN = {"rows_per_second", "seconds", "shard_restarts", "distinct_states"}
+OWN = {"rows_per_second", "seconds", "copy_seconds", "lost_keepers", "distinct_states"}
 """What is of the process, not of the training; of distinct states a sample of each worker's rows is
 counted.
 """

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from distvae.train import shared_memory
-from distvae.train.team import NetworkTeam, Team, WorkerLost, join_team
+from distvae.train.team import MachinesTeam, NetworkTeam, Team, WorkerLost, join_team
+
+PER_MACHINE: dict[type[Team], int] = {NetworkTeam: 1, MachinesTeam: 2}
+"""Workers of a machine; workers that are not here are all on one."""
 
 
 def free_port() -> int:
@@ -29,8 +32,8 @@ def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) ->
         "MASTER_PORT": f"{port}",
     }
     torch.set_num_threads(1)
-    if way is NetworkTeam:
-        shared_memory.machine_id = lambda: f"machine {rank}"
+    if way in PER_MACHINE:
+        shared_memory.machine_id = lambda: f"machine {rank // PER_MACHINE[way]}"
     team = join_team()
     pipe.send(type(team) is way)
     while (order := pipe.recv()) is not None:

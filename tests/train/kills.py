@@ -1,4 +1,4 @@
-"""Kill a worker, a shard, the driver or a raylet at a random moment.
+"""Kill a worker, a keeper, the driver or a raylet at a random moment.
 
 A worker is stopped, its stack tells from outside in which phase it is, the victim is killed, and
 the worker continues if it lives.
@@ -15,11 +15,12 @@ from pathlib import Path
 from subprocess import STDOUT, Popen, TimeoutExpired
 from typing import Any
 
+from distvae.machines.ray_reports import VARIABLE
 from distvae.train.events import EVENTS
 from distvae.train.run import read_epochs, read_records
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, bits, command, same
-from tests.train.processes import NONE, SHARD, WORKER, below, phase, remaining, stopped, titled
+from tests.train.processes import KEEPER, NONE, WORKER, below, phase, remaining, stopped, titled
 
 EPOCHS = 60
 RECIPE = [
@@ -29,13 +30,14 @@ RECIPE = [
         "train.schedule=constant",
     ),  # with which other orders of addition change little
 ]
-KINDS = ("worker", "shard", "driver", "raylet")
-WANTED = ("E-step", "put", "snapshot", "report")
+KINDS = ("worker", "keeper", "driver", "raylet")
+WANTED = ("E-step", "copy", "snapshot", "report")
 BOUNDS = {"train_objective", "val_objective", "val_bound"}
 PACE = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
-"""So many seconds a report takes at least, and with it an epoch."""
-SETTINGS = {"OMP_NUM_THREADS": "1", PACE: "0.2"}
-ELASTIC = {PACE: "1.5", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+"""So many seconds a report takes at least, and with it an epoch, if each is reported."""
+EACH_EPOCH = {VARIABLE: "0"}
+SETTINGS = {"OMP_NUM_THREADS": "1", PACE: "0.2", **EACH_EPOCH}
+ELASTIC = {PACE: "1.5", **EACH_EPOCH, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
 """Slow enough for another machine to come in time."""
 LINGER = 90.0  # seconds; Ray's agents try for a minute to tell a Ray that is gone of it
 PATIENCE = 400.0
@@ -99,7 +101,7 @@ class Ordeal:
         else:
             self._on_this_machine()
         if self.hit and self.hit.counts:
-            self.resumed = self._resumed(self.hit.time)
+            self._check_starts(self.hit.time)
 
     def _on_this_machine(self) -> None:
         words = command(PLAIN, RECIPE, self.out, "--workers", "2")
@@ -115,8 +117,8 @@ class Ordeal:
         assert not left, left
 
     def _victim(self, worker: int, driver: Popen[bytes]) -> int:
-        shard = self.chance.choice(titled(SHARD, below(driver.pid)))
-        return {"worker": worker, "shard": shard, "driver": driver.pid}[self.plan.kind]
+        keeper = self.chance.choice(titled(KEEPER, below(driver.pid)))
+        return {"worker": worker, "keeper": keeper, "driver": driver.pid}[self.plan.kind]
 
     def _on_a_cluster(self) -> None:
         with cluster(1, 1) as machines:
@@ -187,14 +189,19 @@ class Ordeal:
         """Return the number of workers at each start."""
         return [event["workers"] for event in read_records(self.out, EVENTS)]
 
-    def _resumed(self, killed: float) -> float:
+    def _check_starts(self, killed: float) -> None:
+        """Check that training began again, or did not notice that a keeper was lost."""
         later = [
             event["time"] - killed
             for event in read_records(self.out, EVENTS)
             if event["time"] > killed
         ]
-        assert later, "training has not begun again"
-        return float(later[0])
+        if self.plan.kind == "keeper":
+            assert not later, "training has begun again without a keeper"
+            assert read_epochs(self.out)[-1]["lost_keepers"] == 1
+        else:
+            assert later, "training has not begun again"
+            self.resumed = float(later[0])
 
     def compare(self, undisturbed: Path) -> None:
         """Check that it ended as if nothing had happened, bit for bit if the summation order was

@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-WORKER, SHARD = "ray::RayTrainWorker", "ray::ShardActor"
+WORKER, KEEPER = "ray::RayTrainWorker", "ray::KeeperActor"
 SPY = Path(sysconfig.get_path("scripts")) / "py-spy"
 
 PHASES = {
     "report": ("ray/train/v2/api/train_fn_utils.py", {"report"}),
     "snapshot": ("distvae/train/saving.py", {"save"}),
     "record": ("distvae/train/session.py", {"_record_epoch"}),
-    "put": ("distvae/machines/shards.py", {"put", "drain", "_wait_for_puts"}),
+    "copy": ("distvae/machines/copies.py", {"_put", "reach"}),
     "E-step": ("distvae/train/loop.py", {"_search_block"}),
     "M-step": ("distvae/train/loop.py", {"step"}),
     "validation": ("distvae/train/loop.py", {"validate"}),

@@ -180,11 +180,15 @@ def trained(out: Path, *settings: str) -> tuple[str, ...]:
     return tuple(bits(out))
 
 
-@pytest.mark.slow
-def test_twenty_fresh_processes_on_a_busy_machine_end_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "processes", [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.long)]
+)
+def test_fresh_processes_on_a_busy_machine_end_with_the_same_bits(
+    processes: int, tmp_path: Path
+) -> None:
     trained(tmp_path / "first")  # also prepares the data
     with busy(2), ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(trained, [tmp_path / str(n) for n in range(20)]))
+        found = set(pool.map(trained, [tmp_path / str(n) for n in range(processes)]))
     assert len(found) == 1
     assert found == {tuple(bits(tmp_path / "first"))}
 

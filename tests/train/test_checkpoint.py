@@ -32,6 +32,7 @@ TVAE: dict[str, Any] = {
 def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save after every epoch, however long that takes."""
     monkeypatch.setattr(Savings, "share", 1e9)
+    monkeypatch.setattr(Savings, "pause", 0.0)
 
 
 def advance(folder: Folder, epoch: int, batch: int = 0) -> None:

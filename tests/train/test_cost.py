@@ -47,9 +47,9 @@ def test_so_are_those_of_families_that_no_recipe_has(tree: dict[str, Any]) -> No
 def test_exactly_what_is_needed_is_enough(recipe: str) -> None:
     config = load(recipe).with_("train", device="cpu")
     needed = sum(demand.count for demand in estimate_cost(config, IMAGES))
-    check_fits_in_memory(config, IMAGES, holds=False, free=needed)
+    check_fits_in_memory(config, IMAGES, free=needed)
     with pytest.raises(Refusal, match="GB"):
-        check_fits_in_memory(config, IMAGES, holds=False, free=needed - 1)
+        check_fits_in_memory(config, IMAGES, free=needed - 1)
 
 
 def test_workers_share_a_batch_and_a_block() -> None:

@@ -11,10 +11,10 @@ from tests.train.kills import KINDS, RECIPE, WANTED, Ordeal, Plan, recorded
 from tests.train.processes import spied
 
 FEW = [19, 26, 5]
-"""Seeds that kill a worker, a shard and the driver, when there is a checkpoint to go on from; that
+"""Seeds that kill a worker, a keeper and the driver; that
 a machine goes is in `test_notices`.
 """
-MANY = 50
+MANY = 100
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def test_training_ends_as_if_nobody_had_been_killed(
 
 
 @pytest.mark.long
-def test_fifty_kills_in_all_phases(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_hundred_kills_in_all_phases(undisturbed: Path, tmp_path: Path) -> None:
     """Continue with the file that DISTVAE_KILLS names, if it has some kills already."""
     file = Path(os.environ.get("DISTVAE_KILLS", tmp_path / "kills.jsonl"))
     file.touch()

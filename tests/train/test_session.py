@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from distvae.config.recipes import load
+from distvae.estep import truncated
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
@@ -81,6 +82,7 @@ def test_what_is_saved_in_a_hurry_is_saved_at_that_batch_and_changes_nothing(
     tmp_path: Path, sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Savings, "share", 1e9)  # after every epoch, however long that takes
+    monkeypatch.setattr(Savings, "pause", 0.0)
     config, data = tiny.config(**sections), tiny.dataset()
     whole = [reproducible_metrics(record) for record in fit(config, data, tmp_path / "whole")]
     hurried, taken = iter([False, True]), tmp_path / "taken"
@@ -220,3 +222,19 @@ def test_the_stored_configuration_starts_the_same_run_again(tmp_path: Path) -> N
     again = load(str(tmp_path / "one" / "config.yaml"))
     assert again == config
     assert first == [reproducible_metrics(record) for record in fit(again, data, tmp_path / "two")]
+
+
+def test_a_resumed_run_draws_no_first_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, data = tiny.config(**KINDS[-1]), tiny.dataset()
+    with pytest.raises(Interrupted):
+        list(fit(config, data, tmp_path / "run", stop=after(2)))
+
+    def refuse(*_: object) -> torch.Tensor:
+        raise AssertionError("states are drawn")
+
+    monkeypatch.setattr(truncated, "common_states", refuse)
+    assert list(fit(config, data, tmp_path / "run", resume=True))
+    with pytest.raises(AssertionError, match="states are drawn"):
+        build_trainer(config, data)

@@ -16,7 +16,7 @@ from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.schedule import rate
 from distvae.train.session import build_trainer
-from distvae.train.step import Ascent
+from distvae.train.step import Ascent, choose_engine
 from distvae.train.team import ALONE
 from tests import tiny
 
@@ -24,27 +24,30 @@ KINDS: list[dict[str, Any]] = [
     {"kind": "vae"},
     {"kind": "vae", "likelihood": "gaussian"},
     {"kind": "sdm", "dictionary": "learned", "atoms": 6, "coherence": 0.5},
+    {"kind": "vsc"},
     {"kind": "vsc", "prior": "pseudo"},
 ]
 
 
 def gradients(
-    model: dict[str, Any], rows: Tensor, of: int
+    model: dict[str, Any], kind: str, rows: Tensor, of: int
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Return the gradients and sums of a worker that has some of the rows."""
     trainer = build_trainer(tiny.config(model=model), tiny.dataset())
+    engine = choose_engine(kind, trainer.model, trainer.estep)
     x = torch.from_numpy(trainer.train[rows.numpy()])
     still = Adam(trainer.parameters, ALONE)  # at a rate of zero
-    ascent = Ascent(trainer.model, trainer.estep, still)
+    ascent = Ascent(trainer.model, trainer.estep, still, engine)
     sums = ascent.step(Batch(x, rows), Noise(0, 0, rows), of)
     return [p.grad for p in trainer.parameters if p.grad is not None], sums
 
 
+@pytest.mark.parametrize("kind", ["auto", "autograd"])
 @pytest.mark.parametrize("model", KINDS)
-def test_two_workers_with_half_the_rows_each_equal_one(model: dict[str, Any]) -> None:
+def test_two_workers_with_half_the_rows_each_equal_one(model: dict[str, Any], kind: str) -> None:
     rows = torch.arange(16)
-    whole, sums = gradients(model, rows, 16)
-    halves = [gradients(model, part, 16) for part in (rows[:5], rows[5:])]
+    whole, sums = gradients(model, kind, rows, 16)
+    halves = [gradients(model, kind, part, 16) for part in (rows[:5], rows[5:])]
     for one, *two in zip(whole, *(gradient for gradient, _ in halves), strict=True):
         torch.testing.assert_close(one, two[0] + two[1])
     for name, value in sums.items():

@@ -19,11 +19,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distvae.files.refusal import Refusal
-from distvae.train.team import ALONE, LocalTeam, NetworkTeam, Team, WorkerLost, join_team
+from distvae.train.team import (
+    ALONE,
+    LocalTeam,
+    MachinesTeam,
+    NetworkTeam,
+    Team,
+    WorkerLost,
+    join_team,
+)
 from tests.train.crew import Crew, crew_of
 
 Arrays = list[NDArray[Any]]
-WAYS = (LocalTeam, NetworkTeam)
+WAYS = (LocalTeam, NetworkTeam, MachinesTeam)
 
 
 Hire = Callable[[int, type[Team]], Crew]
@@ -37,7 +45,13 @@ def hire() -> Iterator[Hire]:
 
 @pytest.fixture(
     scope="module",
-    params=[(2, LocalTeam), (3, LocalTeam), (3, NetworkTeam)],
+    params=[
+        (2, LocalTeam),
+        (3, LocalTeam),
+        (3, NetworkTeam),
+        (4, MachinesTeam),
+        pytest.param((5, MachinesTeam), marks=pytest.mark.slow),
+    ],
     ids=lambda p: f"{p[0]}{p[1].__name__}",
 )
 def crew(request: pytest.FixtureRequest, hire: Hire) -> Crew:
@@ -112,6 +126,18 @@ def test_other_processes_get_the_same_bits(way: type[Team]) -> None:
     given = draws(1, 3, LARGE)
     with crew_of(3, way) as one, crew_of(3, way) as other:
         assert bits(one.all(summed, given)[0]) == bits(other.all(summed, given)[0])
+
+
+@settings(max_examples=20)
+@given(shapes=shapes, seed=st.integers(0, 999))
+def test_two_machines_add_the_sums_of_their_workers_to_the_last_bit(
+    hire: Hire, shapes: list[tuple[int, ...]], seed: int
+) -> None:
+    crew = hire(4, MachinesTeam)
+    given = draws(seed, crew.size, shapes)
+    machines = [in_order(given[:2]), in_order(given[2:])]
+    for total_of_rank in crew.all(summed, given):
+        assert bits(total_of_rank) == bits(in_order(machines))
 
 
 def test_counts_are_summed_as_integers(crew: Crew) -> None:
@@ -217,6 +243,16 @@ def test_a_worker_that_ends_is_missed_by_the_others(way: type[Team], how: str) -
         assert all(isinstance(error, WorkerLost) for error in errors)
         if way is LocalTeam:
             assert "worker 1 of 3 has ended" in [str(error) for error in errors]
+        crew.processes[1].kill()
+
+
+def test_a_worker_that_ends_is_missed_on_its_machine_and_then_on_others() -> None:
+    with crew_of(3, MachinesTeam) as crew:
+        crew.all(gathered, [0, 1, 2])
+        crew.tell(stopped, ["SIGKILL"] * 3)
+        assert "worker 1 of 3 has ended" in str(crew.answers([0])[0])
+        crew.processes[0].kill()  # as its error ends it
+        assert isinstance(crew.answers([2])[0], WorkerLost)
         crew.processes[1].kill()
 
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from distvae.config import Config
+from distvae.numerics import bands
 from distvae.train.session import build_trainer
 from distvae.train.team import ALONE, LocalTeam, Team
 from tests import tiny
@@ -38,19 +39,31 @@ def config_of(kind: str, **train: Any) -> Config:
     return tiny.config(**KINDS[kind], train={"batch": BATCH, "epochs": 1} | train)
 
 
-def train(team: Team, config: Config, together: bool) -> Found:
-    """Return the parameters after an epoch of some steps, in double precision."""
-    data = tiny.dataset(2 * STEPS * BATCH)
+def train_in_bands(team: Team, config: Config, together: bool) -> Found:
+    """Return what `train` does, for rows that are visited as if they were many."""
+    listed, bands.LISTED = bands.LISTED, 10
+    try:
+        return train(team, config, together, 2 * STEPS * BATCH - 11)
+    finally:
+        bands.LISTED = listed
+
+
+def train(team: Team, config: Config, together: bool, rows: int = 2 * STEPS * BATCH) -> Found:
+    """Return the parameters after an epoch of some steps, in double precision, and the figures of
+    validation.
+    """
+    data = tiny.dataset(rows)
     data = replace(
         data, splits={name: rows[:].astype(np.float64) for name, rows in data.splits.items()}
     )
     torch.set_default_dtype(torch.float64)
     try:
         trainer = build_trainer(config, data, team if together else ALONE)
-        next(trainer.run())
+        epoch = next(trainer.run())
     finally:
         torch.set_default_dtype(torch.float32)
-    return {f"{i}": p.detach().numpy().copy() for i, p in enumerate(trainer.parameters)}
+    found = {f"{i}": p.detach().numpy().copy() for i, p in enumerate(trainer.parameters)}
+    return {**found, "bound": np.array(epoch.val_bound), "rows": np.array(trainer.val_rows)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,6 +73,30 @@ def test_any_number_of_workers_takes_the_steps_of_one(crew: Crew, kind: str) -> 
     for found in crew.all(train, [config] * size, [True] * size):
         for name in one:
             np.testing.assert_allclose(found[name], one[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("val_rows", [None, 50])
+@pytest.mark.parametrize("kind", ["vae", "tvae"])
+def test_any_number_of_workers_takes_the_steps_of_one_for_many_rows(
+    crew: Crew, kind: str, val_rows: int | None
+) -> None:
+    size, config = crew.size, config_of(kind, val_rows=val_rows)
+    one = crew.all(train_in_bands, [config] * size, [False] * size)[0]
+    for found in crew.all(train_in_bands, [config] * size, [True] * size):
+        assert found["rows"] == one["rows"] == (val_rows or one["rows"])
+        for name in one:
+            np.testing.assert_allclose(found[name], one[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["vae", "tvae"])
+def test_a_sample_for_validation_is_the_same_for_any_number_of_workers(
+    crew: Crew, kind: str
+) -> None:
+    size, config = crew.size, config_of(kind, val_rows=50)
+    one = crew.all(train, [config] * size, [False] * size)[0]
+    for found in crew.all(train, [config] * size, [True] * size):
+        assert found["rows"] == one["rows"] == 50
+        np.testing.assert_allclose(found["bound"], one["bound"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["sdm", "tvae"])

@@ -1,10 +1,14 @@
 """What a sweep tries: by each way to search, after a pause, and never twice."""
 
+import multiprocessing
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Engine, event
 
 from distvae.files.refusal import Refusal
 from distvae.tune.optuna_study import FAILURES_TO_GIVE_UP, OptunaStudy
@@ -26,6 +30,9 @@ TREE: dict[str, Any] = {
 WITHIN = {"axes": [{"key": "model.latent", "int": [2, 64]}], "metrics": {"val_bound": "max"}}
 """Trials of one model, ranked by their bounds."""
 
+KILLED = 9
+"""How a process ended that was killed."""
+
 
 def space(**fields: Any) -> Space:
     read = read_space("space", TREE | fields)
@@ -46,8 +53,8 @@ def end(study: OptunaStudy, number: int, values: dict[str, Any]) -> None:
 def tried(study: OptunaStudy) -> Iterator[tuple[int, dict[str, Any]]]:
     """Run a sweep to its end, one trial after the other."""
     while setting := study.next_trial():
-        yield setting
-        end(study, *setting)
+        yield setting.number, setting.values
+        end(study, setting.number, setting.values)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +77,58 @@ def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(
     assert [number for number, _ in expected] == list(range(1, 10))
     assert [result.number for result in OptunaStudy(explored, parts).results] == list(range(1, 10))
     assert OptunaStudy(explored, parts).next_trial() is None
+
+
+def killed_after(transactions: int, explored: Space, folder: Path) -> bool:
+    """Run a sweep in a process that ends before it writes to the database once more.
+
+    Return whether it ended so.
+    """
+    process = multiprocessing.get_context("fork").Process(
+        target=run_until, args=(transactions, explored, folder)
+    )
+    process.start()
+    process.join()
+    return process.exitcode == KILLED
+
+
+def run_until(transactions: int, explored: Space, folder: Path) -> None:
+    """Run a sweep, and end this process after so many transactions."""
+    left = transactions
+
+    def count(_: Connection) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os._exit(KILLED)
+
+    study = OptunaStudy(explored, folder)
+    event.listen(Engine, "commit", count)
+    list(tried(study))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "search",
+    ["random", "tpe", *(pytest.param(name, marks=pytest.mark.long) for name in ("nsga2", "grid"))],
+)
+def test_a_sweep_that_was_killed_at_any_moment_tries_what_one_that_was_not_tries(
+    search: str, tmp_path: Path
+) -> None:
+    explored = space(search=search, trials=2, seed=2)
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    begun.mkdir()
+    OptunaStudy(explored, begun)
+    shutil.copytree(begun, whole)
+    expected = dict(tried(OptunaStudy(explored, whole)))
+    crashes = 0
+    while killed_after(crashes, explored, shutil.copytree(begun, tmp_path / str(crashes))):
+        study = OptunaStudy(explored, tmp_path / str(crashes))
+        list(tried(study))
+        found = {result.number: result.values for result in study.results}
+        assert found == expected, f"after {crashes} transactions"
+        crashes += 1
+    assert crashes > 10, "a trial takes several transactions"
 
 
 def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
@@ -113,7 +172,9 @@ def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
     study, begun = OptunaStudy(space(), tmp_path), 0
     while setting := study.next_trial():
         begun += 1
-        study.record_result(Result(*setting, state="failed", cause="no memory"))
+        study.record_result(
+            Result(setting.number, setting.values, state="failed", cause="no memory")
+        )
     assert begun == FAILURES_TO_GIVE_UP
     assert study.all_failed
 
@@ -128,10 +189,10 @@ def test_what_does_worse_than_others_is_halted_and_known_as_such(
         if any(
             study.should_stop(setting.number, [(epoch, bound - 1 / epoch)]) for epoch in range(1, 6)
         ):
-            study.record_result(Result(*setting, state="halted"))
+            study.record_result(Result(setting.number, setting.values, state="halted"))
             halted += 1
         else:
-            end(study, *setting)
+            end(study, setting.number, setting.values)
     states = [trial.state.name for trial in study.study.get_trials()]
     assert 0 < halted < 12
     assert (states.count("PRUNED"), states.count("COMPLETE")) == (halted, 12 - halted)

@@ -23,10 +23,10 @@ TREE: dict[str, Any] = {
     "base": "speech-vae",
     "fixed": {"train.epochs": 2, "train.device": "cpu", "eval.metrics": ["estoi", "stoi", "isd"]},
     "metrics": {"stoi": "max", "hoyer": "max"},
-    "trials": 3,
+    "trials": 2,
     "concurrent": 2,
     "search": "grid",
-    "axes": [{"key": "model.kind", "choice": ["vae", "sdm", "vsc"]}],
+    "axes": [{"key": "model.kind", "choice": ["vae", "vsc"]}],
 }
 
 
@@ -50,9 +50,9 @@ def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(
     file: Path, tmp_path: Path
 ) -> None:
     first = swept(file, tmp_path / "first")
-    assert set(first) == {"vae", "sdm", "vsc"}
+    assert set(first) == {"vae", "vsc"}
     assert all(figures["stoi"] > 0 for figures in first.values())
-    with busy(3):
+    with busy(2):
         assert swept(file, tmp_path / "second") == first
 
 

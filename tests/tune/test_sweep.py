@@ -7,17 +7,12 @@ import os
 import random
 import shutil
 import signal
-import struct
-import subprocess
-import sys
 import time
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import yaml
 
@@ -25,44 +20,18 @@ from distvae.config import from_dict
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.machines.stop_files import STOP_FILE
+from distvae.track.journal import Journal
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.optuna_study import OptunaStudy
+from distvae.tune.pictures import draw_pictures, shown_in_report
 from distvae.tune.preparation import prepare_space
+from distvae.tune.results import Result, rank
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space
 from distvae.tune.sweep import SweepOptions, run_sweep
 from distvae.tune.trial import Trials, run_trial
-
-TREE = {
-    "base": "mnist-vae",
-    "fixed": {
-        "train.epochs": 2,
-        "train.batch": 16,
-        "model.hidden": [8],
-        "estep.hidden": [8],
-        "train.device": "cpu",
-    },
-    "metrics": {"squared_error": "min", "hoyer": "max"},
-    "trials": 4,
-    "concurrent": 2,
-    "axes": [
-        {"key": "model.kind", "choice": ["vae", "vsc", "sdm"]},
-        {"key": "model.latent", "choice": [2, 4]},
-        {"key": "train.rate", "choice": [1e30], "when": {"model.kind": "vsc"}},
-    ],
-}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few small random images in MNIST's format."""
-    folder = tmp_path_factory.mktemp("images")
-    for name, count in (("train", 64), ("t10k", 32)):
-        pixels = np.random.default_rng(count).integers(0, 256, (count, 5, 5), np.uint8)
-        header = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
-    return folder
+from tests.tune.sweeps import TREE, Sweep, assert_whole, study_states
 
 
 @pytest.fixture
@@ -191,6 +160,38 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     assert (tmp_path / "trials" / "2" / "failure.txt").read_text().startswith(last["failure"])
 
 
+def result(number: int, error: float, hoyer: float) -> Result:
+    figures = {"squared_error": error, "hoyer": hoyer}
+    return Result(number, {"model.kind": "sdm"}, state="finished", figures=figures)
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
+    space: Space, images: Path, tmp_path: Path
+) -> None:
+    """The front and the worst; a trial of which there are pictures is not drawn again."""
+    space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1})
+    trials = Trials(space, tmp_path / "trials")
+    for number in (1, 2, 3):
+        list(run_trial(trials, number, {"model.kind": "sdm"}))
+    assert not list(tmp_path.rglob("*.png"))
+    results = [result(1, 0.1, 0.9), result(2, 0.2, 0.8), result(3, 0.3, 0.7)]
+    ranked = rank(results, {"squared_error": "min", "hoyer": "max"})
+    assert [each.number for each in shown_in_report(ranked)] == [1, 3]
+    draw_pictures(trials, ranked, stop=lambda: True)
+    assert not list(tmp_path.rglob("*.png"))
+    draw_pictures(trials, ranked)
+    drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    names = {path.name for path in drawn}
+    assert {"images.png", "codes.png", "learning.png"} <= names
+    assert {path.relative_to(trials.folder).parts[0] for path in drawn} == {"1", "3"}
+    logged = [entry for entry in Journal(trials.folder_of(1)).pending() if entry["is"] == "files"]
+    assert {Path(path).name for path in logged[-1]["paths"]} == names
+    assert logged[-1]["below"] == "evaluation"
+    draw_pictures(trials, ranked)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == drawn
+
+
 @pytest.mark.usefixtures("nowhere")
 def test_a_file_asks_a_trial_to_stop_and_it_goes_on_from_there(
     space: Space, images: Path, tmp_path: Path
@@ -254,57 +255,6 @@ def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == ""
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from distvae.tune.space_files import load_space
-from distvae.tune.sweep import SweepOptions, run_sweep
-file, images, out, *pairs = sys.argv[1:]
-given = dict(pair.split("=") for pair in pairs if "=" in pair)
-given = {key: int(value) for key, value in given.items()}
-go_on = "--resume" in pairs
-root = Path(out).parent
-found = run_sweep(
-    load_space(file),
-    Path(out),
-    SweepOptions(given, images, force=not go_on, resume=go_on, root=root),
-)
-sys.exit(found.exit_code)
-"""
-
-
-class Sweep:
-    """A sweep in a process, found again by a mark in the environment of all that it starts."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.mark = f"DISTVAE_TEST={uuid.uuid4()}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            env=os.environ | dict([self.mark.split("=")]) | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def left(self) -> list[str]:
-        """The processes that outlived it."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (path / "environ").read_bytes():
-                    found.append((path / "cmdline").read_text())
-            except OSError:
-                continue
-        return found
-
-    def ends_alone(self) -> bool:
-        """Whether nothing outlives it by more than some seconds."""
-        patience = time.monotonic() + 20
-        while self.left() and time.monotonic() < patience:
-            time.sleep(0.2)
-        return not self.left()
-
-
 def recorded(root: Path, experiment: str) -> tuple[Any, list[Any]]:
     """The sweep's record and its children's."""
     from mlflow import MlflowClient
@@ -317,16 +267,6 @@ def recorded(root: Path, experiment: str) -> tuple[Any, list[Any]]:
     ]
 
 
-def study_states(out: Path) -> list[str]:
-    """What the sampler was told of its trials."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{out / 'optuna.db'}")
-    study = optuna.load_study(
-        study_name=summary.study_name, storage=f"sqlite:///{out / 'optuna.db'}"
-    )
-    return [trial.state.name for trial in study.get_trials()]
-
-
 @pytest.mark.slow
 def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -336,9 +276,7 @@ def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     (out / "trials" / "9").mkdir(parents=True)  # an earlier sweep, which is replaced
     (out / "sweep.json").write_text("{}")
     running = Sweep(str(file), str(images), str(out))
-    said = running.process.communicate(timeout=300)[1]
-    assert running.process.returncode == 0, said
-    assert running.ends_alone()
+    said = running.finish()
     trials = json.loads((out / "results.json").read_text())["trials"]
     assert {trial["number"] for trial in trials} == {1, 2, 3, 4}
     for trial in trials:
@@ -358,6 +296,12 @@ def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     assert sorted(study_states(out)) == sorted(
         {"FINISHED": "COMPLETE", "FAILED": "FAIL"}[end] for end in ends
     )
+    finished = [trial for trial in trials if trial["state"] == "finished"]
+    shown = {trial["number"] for trial in finished if trial["unbeaten"] or trial is finished[-1]}
+    drawn = list((out / "trials").glob("*/evaluation/val/learning.png"))
+    assert {int(path.relative_to(out / "trials").parts[0]) for path in drawn} == shown
+    logged = list((tmp_path / "mlartifacts").rglob("artifacts/evaluation/learning.png"))
+    assert len(logged) == len(shown)
 
 
 @pytest.mark.slow
@@ -369,49 +313,13 @@ def test_ctrl_c_ends_a_sweep_cleanly_and_keeps_what_there_is(
     running = Sweep(str(file), str(images), str(out), "train.epochs=1000000")
     while not list(out.glob("trials/*/mlflow.json")) and running.process.poll() is None:
         time.sleep(0.2)
-    os.killpg(running.process.pid, signal.SIGINT)
-    said = running.process.communicate(timeout=120)[1]
-    assert running.process.returncode == 130, said
-    assert running.ends_alone()
-    assert "Traceback" not in said
+    running.interrupt()
     trials = json.loads((out / "results.json").read_text())["trials"]
     assert "stopped" in {trial["state"] for trial in trials}
     parent, children = recorded(tmp_path, "tiny")
     assert parent.info.status == "KILLED"
     assert {child.info.status for child in children} <= {"KILLED", "FAILED"}
     assert "RUNNING" in study_states(out)  # for --resume
-
-
-STEADY = TREE | {
-    "search": "random",
-    "trials": 5,
-    "axes": [
-        {"key": "model.latent", "int": [2, 6]},
-        {"key": "train.rate", "float": [1e-4, 1e-2], "log": True},
-        {"key": "train.warmup", "choice": [0, 5]},
-    ],
-}
-
-
-def figures(out: Path) -> dict[int, Any]:
-    """What every trial of a sweep tried, and what came of it."""
-    trials = json.loads((out / "results.json").read_text())["trials"]
-    assert len({trial["number"] for trial in trials}) == len(trials)
-    return {trial["number"]: (trial["values"], trial["figures"]) for trial in trials}
-
-
-@pytest.fixture(scope="module")
-def steady(
-    images: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[list[str], dict[int, Any]]:
-    """A sweep's words without its folder, and what it comes to when nothing disturbs it."""
-    folder = tmp_path_factory.mktemp("steady")
-    (folder / "steady.yaml").write_text(yaml.safe_dump(STEADY, sort_keys=False))
-    words = [str(folder / "steady.yaml"), str(images)]
-    undisturbed = Sweep(*words, str(folder / "whole"), "train.epochs=40")
-    said = undisturbed.process.communicate(timeout=300)[1]
-    assert undisturbed.process.returncode == 0, said
-    return words, figures(folder / "whole")
 
 
 @pytest.mark.parametrize(
@@ -424,22 +332,12 @@ def test_a_killed_sweep_goes_on_with_no_trial_lost_or_run_twice(
     out, chance = tmp_path / "sweep", random.Random(seed)
     begun = chance.randint(1, 4)
     killed = Sweep(*words, str(out), "train.epochs=40")
-    while len(list(out.glob("trials/*/epochs.jsonl"))) < begun:
-        assert killed.process.poll() is None, killed.process.communicate()
-        time.sleep(0.05)
+    killed.wait_for("trials/*/epochs.jsonl", out, begun)
     time.sleep(chance.uniform(0, 1))
-    killed.process.kill()
-    killed.process.communicate(timeout=100)
-    before = study_states(out)
+    killed.kill()
     resumed = Sweep(*words, str(out), "train.epochs=40", "--resume")
-    said = resumed.process.communicate(timeout=300)[1]
-    assert resumed.process.returncode == 0, said
-    assert resumed.ends_alone()
-    assert study_states(out) == ["COMPLETE"] * 5
-    assert figures(out) == whole, before
-    for trial in range(1, 6):
-        epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
+    resumed.finish()
+    assert_whole(out, whole)
 
 
 def trial_processes(running: Sweep) -> list[int]:
@@ -463,22 +361,14 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another(
     words, whole = steady
     out = tmp_path / "sweep"
     running = Sweep(*words, str(out), "train.epochs=40")
-    while not list(out.glob("trials/*/last.json")):
-        assert running.process.poll() is None, running.process.communicate()
-        time.sleep(0.05)
+    running.wait_for("trials/*/last.json", out)
     killed = trial_processes(running)
     assert killed
     for process in killed:
         os.kill(process, signal.SIGKILL)
-    said = running.process.communicate(timeout=300)[1]
-    assert running.process.returncode == 0, said
-    assert running.ends_alone()
+    said = running.finish()
     assert "; another continues it" in said
-    assert study_states(out) == ["COMPLETE"] * 5
-    assert figures(out) == whole
-    for trial in range(1, 6):
-        epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
+    assert_whole(out, whole)
 
 
 @pytest.mark.slow
@@ -489,9 +379,7 @@ def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kep
     endless = Sweep(
         file, data, str(out), "train.epochs=1000000", "train.warmup=5", "model.latent=2"
     )
-    while not list(out.glob("trials/*/epochs.jsonl")):
-        assert endless.process.poll() is None, endless.process.communicate()
-        time.sleep(0.05)
+    endless.wait_for("trials/*/epochs.jsonl", out)
     with pytest.raises(Refusal, match="sweep: another sweep is running in it"):
         run_sweep(
             load_space(file), out, SweepOptions(data=data, quiet=True, force=True, root=tmp_path)

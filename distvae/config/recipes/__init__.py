@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distvae.config import Config, Generated, from_dict
+from distvae.config import Config, Generated, Train, from_dict
 from distvae.config.registry import SECTIONS, find_family
 from distvae.config.schema import field_types, fields_of
 from distvae.files.refusal import Refusal, nearest
@@ -69,9 +69,12 @@ def refuse_place(config: Config, path: object) -> None:
 
 
 def override(tree: Mapping[str, object], assignments: Mapping[str, object]) -> dict[str, Any]:
-    """Return a copy of a nested mapping with dotted keys set. A new `kind` drops the fields that it
-    does not have.
+    """Return a copy of a nested mapping with dotted keys set.
+
+    A new `kind` drops the fields that it does not have. Rates that are scaled are meant for the
+    batch of the mapping, unless a batch is named for them.
     """
+    assignments = _base_batch(tree, assignments) | dict(assignments)
     result = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()
     }
@@ -82,6 +85,16 @@ def override(tree: Mapping[str, object], assignments: Mapping[str, object]) -> d
         else:
             result[section] = value
     return result
+
+
+def _base_batch(tree: Mapping[str, object], assignments: Mapping[str, object]) -> dict[str, object]:
+    """Return the batch that rates are meant for, where they are scaled and none is named."""
+    if assignments.get("train.scale_rate", "none") == "none":
+        return {}
+    train = fields_of("train", tree.get("train"))
+    if train.get("base_batch") is not None:
+        return {}
+    return {"train.base_batch": train.get("batch", Train.batch)}
 
 
 def _assign(section: str, tree: dict[str, object], name: str, value: object) -> dict[str, object]:

@@ -6,7 +6,9 @@ from typing import BinaryIO
 import numpy as np
 
 from distvae.data.dataset import Array
-from distvae.files.storage import Folder, Sink
+from distvae.files.arrow import rows_column
+from distvae.files.atomic import replaced_file
+from distvae.files.storage import Sink
 from distvae.files.untrusted import decoding
 
 
@@ -20,11 +22,12 @@ def wrap(raw: Path, path: Path, width: int) -> None:
     raw.unlink()
 
 
-def save(folder: Path, name: str, rows: Array) -> tuple[int, str]:
+def save(path: Path, rows: Array) -> tuple[int, str]:
     """Write rows to an Arrow file that outlasts a power cut; how many bytes it has, and their
     SHA-256.
     """
-    with Folder(folder).create(name) as sink:
+    with replaced_file(path) as partial, partial.open("wb") as stream:
+        sink = Sink(stream)
         _write_record_batch(sink, rows.ravel(), rows.shape[1], "row")
     return sink.count, sink.digest.hexdigest()
 
@@ -32,8 +35,7 @@ def save(folder: Path, name: str, rows: Array) -> tuple[int, str]:
 def _write_record_batch(stream: BinaryIO | Sink, values: Array, width: int, name: str) -> None:
     import pyarrow as pa
 
-    column = pa.FixedSizeListArray.from_arrays(pa.array(values), width)
-    batch = pa.record_batch([column], names=[name])
+    batch = pa.record_batch([rows_column(values, width)], names=[name])
     options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2^31 values
     with pa.ipc.new_file(stream, batch.schema, options=options) as writer:
         writer.write_batch(batch)

@@ -1,6 +1,10 @@
-"""Tables of numbers in .npy, .parquet, .arrow and .feather files, read in blocks of rows."""
+"""Tables of numbers in .npy, .parquet, .arrow and .feather files, read in blocks of rows.
 
-from collections.abc import Callable, Iterator
+A table consists of groups of rows, each of which can be read without those before it: the row
+groups of Parquet, the record batches of Arrow, and any rows of an array.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +20,15 @@ from distvae.files.untrusted import decoding, require_regular_file
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Blocks = Callable[[int], Iterator[Array]]
-"""From the most rows that a block may have to all blocks."""
-Batches = Callable[[int], "Iterator[pa.RecordBatch]"]
+Blocks = Callable[[range, int], Iterator[Array]]
+"""From the numbers of some groups, and the most rows that a block may have, to their blocks."""
+Batches = Callable[[range, int], "Iterator[pa.RecordBatch]"]
 """The same before they are arrays."""
+Starts = NDArray[np.int64]
+Shape = tuple[int, Sequence[int], Blocks]
+"""The values of a row, the rows of each group, and how they are read."""
+GROUP = 2**25
+"""Bytes of the rows of a group of an array."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +36,10 @@ class Table:
     """A file of rows of numbers."""
 
     path: Path
-    rows: int
     values: int
     """Of a row."""
+    starts: Starts
+    """The first row of each group, and the number of rows."""
     read: Blocks
 
     @classmethod
@@ -41,45 +51,73 @@ class Table:
             )
         require_regular_file(path, "a table of numbers")
         with decoding(path, f"a whole {path.suffix} file"):
-            rows, values, read = _OPENERS[path.suffix.lower()](path)
-        if not rows or not values:
-            raise Refusal(f"{path}: {rows} rows of {values} values; one of each at least expected")
-        return cls(path, rows, values, read)
+            values, groups, read = _OPENERS[path.suffix.lower()](path)
+        starts = _starts(groups)
+        if not starts[-1] or not values:
+            raise Refusal(
+                f"{path}: {starts[-1]} rows of {values} values; one of each at least expected"
+            )
+        return cls(path, values, starts, read)
 
-    def blocks(self, max_rows: int) -> Iterator[Array]:
-        """Yield all rows in order, at most so many at a time. Values are finite, or NaN if
-        missing.
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return int(self.starts[-1])
+
+    @property
+    def groups(self) -> range:
+        """Return the numbers of all groups."""
+        return range(len(self.starts) - 1)
+
+    def blocks(self, max_rows: int, groups: range | None = None) -> Iterator[Array]:
+        """Yield the rows of some groups, or of all, in order and at most so many at a time.
+
+        Values are finite, or NaN if missing.
         """
-        first = 0
+        groups = self.groups if groups is None else groups
+        start = first = int(self.starts[groups.start])
         with decoding(self.path, f"a whole {self.path.suffix} file"):
-            for block in self.read(max_rows):
-                if np.isinf(block).any():
-                    row = first + int(np.isinf(block).any(1).argmax())
-                    raise Refusal(
-                        f"{self.path}: row {row} is infinite, or too large for 32 bits; finite"
-                        " values expected"
-                    )
+            for block in self.read(groups, max_rows):
+                self._refuse_infinite(block, first)
                 yield block
                 first += len(block)
-        if first != self.rows:
+        rows = int(self.starts[groups.stop]) - start
+        if first - start != rows:
             raise Refusal(
-                f"{self.path}: {self.rows:,} rows at first, {first:,} when read; a file that"
+                f"{self.path}: {rows:,} rows at first, {first - start:,} when read; a file that"
                 " does not change expected"
             )
 
+    def _refuse_infinite(self, block: Array, first: int) -> None:
+        infinite = np.isinf(block)
+        if infinite.any():
+            row = first + int(infinite.any(1).argmax())
+            raise Refusal(
+                f"{self.path}: row {row} is infinite, or too large for 32 bits; finite"
+                " values expected"
+            )
 
-def _npy(path: Path) -> tuple[int, int, Blocks]:
+
+def _starts(groups: Sequence[int]) -> Starts:
+    return np.cumsum([0, *groups])
+
+
+def _npy(path: Path) -> Shape:
     array = _map(path)
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise Refusal(
             f"{path}: {array.dtype} of shape {array.shape}; (rows, values) of real numbers expected"
         )
     rows, values = array.shape
-    return (
-        rows,
-        values,
-        lambda max_rows: (_narrow(_map(path)[i : i + max_rows]) for i in range(0, rows, max_rows)),
-    )
+    step = max(1, GROUP // (4 * max(values, 1)))
+    groups = [min(step, rows - first) for first in range(0, rows, step)]
+
+    def read(numbers: range, max_rows: int) -> Iterator[Array]:
+        last = min(numbers.stop * step, rows)
+        for first in range(numbers.start * step, last, max_rows):
+            yield _narrow(_map(path)[first : min(first + max_rows, last)])
+
+    return values, groups, read
 
 
 def _map(path: Path) -> NDArray[np.generic]:
@@ -92,38 +130,38 @@ def _narrow(values: NDArray[np.generic]) -> Array:
         return np.ascontiguousarray(values, np.float32)
 
 
-def _parquet(path: Path) -> tuple[int, int, Blocks]:
+def _parquet(path: Path) -> Shape:
     import pyarrow.parquet as pq
 
     def opened() -> pq.ParquetFile:
         return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
 
-    facts = opened()
-    return _columns(
-        path,
-        facts.schema_arrow,
-        facts.metadata.num_rows,
-        lambda max_rows: map(_whole, opened().iter_batches(max_rows)),
-    )
+    def read(numbers: range, max_rows: int) -> "Iterator[pa.RecordBatch]":
+        return map(_whole, opened().iter_batches(max_rows, row_groups=list(numbers)))
+
+    file = opened()
+    facts = file.metadata
+    groups = [facts.row_group(number).num_rows for number in range(facts.num_row_groups)]
+    return _columns(path, file.schema_arrow, groups, read)
 
 
-def _arrow(path: Path) -> tuple[int, int, Blocks]:
+def _arrow(path: Path) -> Shape:
     import pyarrow as pa
 
     schema = pa.ipc.open_file(pa.memory_map(str(path))).schema
     # Counting rows decompresses no other column.
     first = pa.ipc.IpcReadOptions(included_fields=[0])
     file = pa.ipc.open_file(pa.memory_map(str(path)), options=first)
-    rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
-    return _columns(path, schema, rows, partial(_cut, path))
+    groups = [file.get_batch(number).num_rows for number in range(file.num_record_batches)]
+    return _columns(path, schema, groups, partial(_cut, path))
 
 
-def _cut(path: Path, max_rows: int) -> "Iterator[pa.RecordBatch]":
+def _cut(path: Path, numbers: range, max_rows: int) -> "Iterator[pa.RecordBatch]":
     """Yield record batches, large ones in parts."""
     import pyarrow as pa
 
     file = pa.ipc.open_file(pa.memory_map(str(path)))
-    for whole in map(_whole, map(file.get_batch, range(file.num_record_batches))):
+    for whole in map(_whole, map(file.get_batch, numbers)):
         yield from (whole.slice(start, max_rows) for start in range(0, len(whole), max_rows))
 
 
@@ -139,26 +177,34 @@ _OPENERS = {".npy": _npy, ".parquet": _parquet, ".arrow": _arrow, ".feather": _a
 SUFFIXES = tuple(_OPENERS)
 
 
-def _columns(
-    path: Path, schema: "pa.Schema", rows: int, batches: Batches
-) -> tuple[int, int, Blocks]:
-    """Return rows, width and reader of columns of numbers, or of one column of lists of numbers."""
+def _columns(path: Path, schema: "pa.Schema", groups: Sequence[int], batches: Batches) -> Shape:
+    """Return width, groups and reader of columns of numbers, or of one column of lists of
+    numbers.
+    """
     kinds = [field.type for field in schema]
     if len(kinds) == 1 and _is_list(kinds[0]):
         _refuse_words(path, schema.names, [kinds[0].value_type])
-        values = len(next(batches(1)).column(0).flatten()) if rows else 0
-        if rows and not values:
+        filled = next((number for number, rows in enumerate(groups) if rows), None)
+        if filled is None:
+            return 0, groups, _none
+        values = len(next(batches(range(filled, filled + 1), 1)).column(0).flatten())
+        if not values:
             raise Refusal(f"{path}: row 0 is an empty list, or null; lists of one length expected")
-        return rows, values, lambda max_rows: _lists(path, values, batches(max_rows))
+        return values, groups, partial(_lists, path, (values, _starts(groups)), batches)
     _refuse_words(path, schema.names, kinds)
     _refuse_twice(path, schema.names)
-    return (
-        rows,
-        len(kinds),
-        lambda max_rows: (
-            np.stack([_floats(c) for c in batch.columns], 1) for batch in batches(max_rows)
-        ),
-    )
+    return len(kinds), groups, partial(_stacked, batches)
+
+
+def _none(numbers: range, max_rows: int) -> Iterator[Array]:
+    """Yield nothing, of a table without rows."""
+    return iter(())
+
+
+def _stacked(batches: Batches, numbers: range, max_rows: int) -> Iterator[Array]:
+    """Yield columns as arrays of rows."""
+    for batch in batches(numbers, max_rows):
+        yield np.stack([_floats(column) for column in batch.columns], 1)
 
 
 def _is_list(kind: "pa.DataType") -> bool:
@@ -185,12 +231,14 @@ def _refuse_twice(path: Path, names: list[str]) -> None:
         raise Refusal(f"{path}: two columns are called {shown(twice)}; a name for each expected")
 
 
-def _lists(path: Path, values: int, batches: "Iterator[pa.RecordBatch]") -> Iterator[Array]:
+def _lists(
+    path: Path, shape: tuple[int, Starts], batches: Batches, numbers: range, max_rows: int
+) -> Iterator[Array]:
     """Yield lists of one length as arrays; refuse a list of another length, and null."""
     from pyarrow import compute
 
-    first = 0
-    for column in (batch.column(0) for batch in batches):
+    values, first = shape[0], int(shape[1][numbers.start])
+    for column in (batch.column(0) for batch in batches(numbers, max_rows)):
         lengths = compute.list_value_length(column).fill_null(0).to_numpy()
         if (lengths != values).any():
             row = int((lengths != values).argmax())

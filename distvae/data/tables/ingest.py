@@ -1,8 +1,8 @@
 """Write tables of any size to Arrow files in which every row has a random place.
 
-The data is read twice. First, every row is appended to a bucket, one for each future file; then one
-bucket after another is put in order in memory. The place of a row depends only on the seed and the
-number of rows.
+The data is read once and written twice. First, stretches of the sources are sorted into slabs;
+then each file is put together from all slabs. Both are done by several processes, in memory that
+does not grow with the data. The place of a row depends only on the seed and the number of rows.
 """
 
 import json
@@ -14,52 +14,43 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from distvae.data.dataset import Array, positions_by_label
-from distvae.data.tables import arrow
 from distvae.data.tables.formats import SUFFIXES, Table
-from distvae.data.tables.rows import MANIFEST, VERSION, FileEntry, digest
-from distvae.files.memory import require_memory
+from distvae.data.tables.plan import Division, Plan
+from distvae.data.tables.processes import KeptRefusal, start_processes
+from distvae.data.tables.rows import (
+    FACTS,
+    MANIFEST,
+    VERSION,
+    FileEntry,
+    digest,
+    note_checked,
+    read_manifest,
+)
+from distvae.data.tables.work import Work
+from distvae.files.memory import available_memory, gigabytes, require_memory
 from distvae.files.output import check_writable_folder
+from distvae.files.processors import available_cores
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.numerics.noise import order
+from distvae.numerics.facts import Facts, add_facts
 
-PLACING = -3  # the epoch whose order places rows: that of none in training, which would undo it
-BLOCK = 2**25  # bytes of rows looked at together
-FILE = 2**28  # bytes of the rows of a file
+__all__ = ["Division", "Execution", "ingest"]
 
-PLACE = 2 * 8
-"""Bytes of memory that a row takes by its place, twice while places are drawn."""
-COPIES = 3
-"""Of some rows that are held together."""
-
-Places = NDArray[np.int64]
+WORTH_A_PROCESS = 2**26
+"""Bytes of rows for which a process is started."""
+Splits = dict[str, list[FileEntry]]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file to write, with the rows whose places begin at the first."""
+class Execution:
+    """How an ingest is carried out. The files do not depend on it."""
 
-    split: str
-    name: str
-    first: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class Division:
-    """The splits, the order and the files that rows are divided into."""
-
-    val: float = 0.05
-    """Share of the rows for validation; `test` likewise."""
-    test: float = 0.05
-    seed: int = 0
-    """Seed of the order of the rows."""
-    rows_per_file: int | None = None
-    """None for files of 256 MB."""
+    processes: int | None = None
+    """None for one on each core, if there is work and memory for them."""
+    resume: bool = False
+    """Go on with an ingest that was killed, if there is one."""
+    rows_per_slab: int | None = None
+    """Rows that are sorted together; None for 256 MB of them."""
 
 
 def ingest(
@@ -68,32 +59,49 @@ def ingest(
     division: Division | None = None,
     force: bool = False,
     quiet: bool = False,
+    execution: Execution | None = None,
 ) -> str:
     """Place the rows of all sources in a new folder; return a sentence on what it holds."""
-    division = division or Division()
-    _claim(out, force)
+    execution = execution or Execution()
+    resume = execution.resume
+    _claim(out, force or resume)
     tables = [Table.open(path) for path in sources]
-    rows, values = sum(table.rows for table in tables), _width(tables)
-    require_memory(tables[0].path, PLACE * rows, f"places of {rows:,} rows")
-    require_memory(tables[0].path, 4 * COPIES * values, f"rows of {values:,} values")
-    counts = _counts(rows, division.val, division.test)
-    rows_per_file = division.rows_per_file or max(1, FILE // (4 * values))
-    parts = list(_parts(counts, rows_per_file))
-    with _whole(out.resolve()) as folder, _progress(2 * rows, quiet) as advance:
-        buckets = Buckets(folder, parts, values)
-        places = order(division.seed, PLACING, rows)
-        missing = _scatter(tables, places, buckets, advance)
-        splits = _gather(folder, buckets, advance)
-        named = [{"name": table.path.name, "rows": table.rows} for table in tables]
-        facts = {
-            "version": VERSION,
-            "values": values,
-            "seed": division.seed,
-            "sources": named,
-            "missing": missing,
-        }
-        _write_manifest(folder, facts | {"splits": splits})
-    return _summary(out, splits, values, missing)
+    plan = Plan.of(tables, division or Division(), execution.rows_per_slab)
+    if resume and (out / MANIFEST).is_file() and _is_made(out, plan):
+        return _summary(out, read_manifest(out))
+    _claim(out, force)
+    processes = _count_processes(plan, execution.processes)
+    with _whole(out.resolve(), plan, resume) as work:
+        _carry_out(work, processes, quiet)
+        splits = _write_manifest(work)
+    note_checked(out.resolve(), [entry for files in splits.values() for entry in files])
+    return _summary(out, read_manifest(out))
+
+
+def _carry_out(work: Work, processes: int, quiet: bool) -> None:
+    """Sort all stretches and write all files, other than those that are there."""
+    unsorted, ungathered = work.unsorted(), work.ungathered()
+    plan = work.plan
+    left = sum(plan.stretches[number].rows for number in unsorted)
+    left += sum(plan.parts[number].rows for number in ungathered)
+    processes = min(processes, max(len(unsorted), len(ungathered)))
+    with _progress(2 * plan.rows, quiet) as advance:
+        advance(2 * plan.rows - left)
+        with start_processes(work.do, processes) as pool:
+            for rows in pool.results([("sort", number) for number in unsorted]):
+                advance(rows)
+            for rows in pool.results([("gather", number) for number in ungathered]):
+                advance(rows)
+
+
+def _count_processes(plan: Plan, processes: int | None) -> int:
+    """Return how many processes there will be; refuse more than there is memory for."""
+    needed, count = plan.memory, processes or 1
+    where = "one process" if count == 1 else f"{count} processes"
+    what = f"rows of {plan.values:,} values in {where}"
+    require_memory(plan.sources[0].path, count * needed, what)
+    worth = max(1, 4 * plan.values * plan.rows // WORTH_A_PROCESS)
+    return processes or min(available_cores(), available_memory() // needed, worth)
 
 
 def _claim(out: Path, force: bool) -> None:
@@ -116,112 +124,49 @@ def _claim(out: Path, force: bool) -> None:
         raise Refusal(f"{out}: exists; --force replaces it; or another name")
 
 
-def _width(tables: Sequence[Table]) -> int:
-    first = tables[0]
-    for table in tables:
-        if table.values != first.values:
-            raise Refusal(
-                f"{table.path}: rows of {table.values} values; {first.values} expected, as"
-                f" {first.path} has"
-            )
-    return first.values
+def _is_made(out: Path, plan: Plan) -> bool:
+    """Return whether a folder is what a plan would make."""
+    manifest = read_manifest(out)
+    files = [entry["file"] for entries in manifest["splits"].values() for entry in entries]
+    names = [part.name for part in plan.parts]
+    facts = {name: manifest[name] for name in ("values", "seed", "sources")}
+    return facts == _described(plan) and files == names
 
 
-def _counts(rows: int, val: float, test: float) -> dict[str, int]:
-    """Return the number of rows of every split that has any."""
-    for name, share in {"--val": val, "--test": test, "--val + --test": val + test}.items():
-        if not 0 <= share < 1:
-            raise Refusal(f"{name}: {share:g}; at least 0 and less than 1 expected")
-    aside = {
-        split: max(1, round(share * rows))
-        for split, share in {"val": val, "test": test}.items()
-        if share
-    }
-    train = rows - sum(aside.values())
-    if train < 1:
-        raise Refusal(
-            f"--val, --test: nothing is left to train on of {rows} rows; more rows or smaller"
-            " shares expected"
-        )
-    return {"train": train} | aside
+def _described(plan: Plan) -> dict[str, object]:
+    """Return what a manifest says of a plan."""
+    named = [{"name": source.path.name, "rows": source.rows} for source in plan.sources]
+    return {"values": plan.values, "seed": plan.seed, "sources": named}
 
 
-def _parts(counts: dict[str, int], max_rows: int) -> Iterator[Part]:
-    first = 0
-    for split, count in counts.items():
-        for k, start in enumerate(range(0, count, max_rows)):
-            yield Part(split, f"{split}-{k:05}.arrow", first + start, min(max_rows, count - start))
-        first += count
-
-
-class Buckets:
-    """The rows of every part in the order in which they came, each with its place."""
-
-    def __init__(self, folder: Path, parts: Sequence[Part], values: int) -> None:
-        self.folder, self.parts, self.values = folder, parts, values
-        self.firsts = np.array([part.first for part in parts])
-        self.record = np.dtype([("place", np.int64), ("row", np.float32, (values,))])
-
-    def add(self, places: Places, rows: Array) -> None:
-        """Append rows to the buckets of their places."""
-        owner = np.searchsorted(self.firsts, places, "right") - 1
-        for chosen in positions_by_label(owner):
-            part = self.parts[owner[chosen[0]]]
-            records = np.empty(len(chosen), self.record)
-            records["place"], records["row"] = places[chosen] - part.first, rows[chosen]
-            with self._path(part).open("ab") as stream:
-                stream.write(records.data)
-
-    def take(self, part: Part) -> Array:
-        """Return the rows of a part in their places, and delete its bucket."""
-        records = np.memmap(self._path(part), self.record, "r")
-        assert len(records) == part.rows, "places are a permutation"
-        rows = np.empty((part.rows, self.values), np.float32)
-        rows[records["place"]] = records["row"]
-        self._path(part).unlink()
-        return rows
-
-    def _path(self, part: Part) -> Path:
-        return self.folder / f"{part.name}.bucket"
-
-
-def _scatter(
-    tables: Sequence[Table], places: Places, buckets: Buckets, advance: Callable[[int], None]
-) -> bool:
-    """Append every row to its bucket; return True if any value is missing."""
-    first, missing = 0, False
-    for table in tables:
-        for rows in table.blocks(max(1, BLOCK // (4 * table.values))):
-            buckets.add(places[first : first + len(rows)], rows)
-            first, missing = first + len(rows), missing or bool(np.isnan(rows).any())
-            advance(len(rows))
-    return missing
-
-
-def _gather(
-    folder: Path, buckets: Buckets, advance: Callable[[int], None]
-) -> dict[str, list[FileEntry]]:
-    """Write every bucket to its file; return the files by split."""
-    splits: dict[str, list[FileEntry]] = {}
-    for part in buckets.parts:
-        size, checksum = arrow.save(folder, part.name, buckets.take(part))
-        entry: FileEntry = {"file": part.name, "rows": part.rows, "bytes": size, "sha256": checksum}
-        splits.setdefault(part.split, []).append(entry)
-        advance(part.rows)
+def _write_manifest(work: Work) -> Splits:
+    """Write what the files are, and the facts about their rows; return the files by split."""
+    plan, splits = work.plan, Splits()
+    facts: dict[str, list[Facts]] = {}
+    for part, written in zip(plan.parts, work.written(), strict=True):
+        splits.setdefault(part.split, []).append(written["entry"])
+        facts.setdefault(part.split, []).append(Facts.read(written["facts"]))
+    totals = {split: add_facts(parts) for split, parts in facts.items()}
+    missing = any(total.missing for total in totals.values())
+    content = {"version": VERSION, **_described(plan), "missing": missing, "splits": splits}
+    manifest = content | {"digest": digest(content)}
+    records = {split: total.record() for split, total in totals.items()}
+    about = {"version": VERSION, "rows": manifest["digest"], "splits": records}
+    folder = Folder(work.folder)
+    folder.write(FACTS, json.dumps(about | {"digest": digest(about)}).encode())
+    folder.write(MANIFEST, json.dumps(manifest, indent=1).encode())
     return splits
 
 
-def _write_manifest(folder: Path, facts: dict[str, object]) -> None:
-    with Folder(folder).create(MANIFEST) as sink:
-        sink.write(json.dumps(facts | {"digest": digest(facts)}, indent=1).encode())
-
-
-def _summary(out: Path, splits: dict[str, list[FileEntry]], values: int, missing: bool) -> str:
+def _summary(out: Path, manifest: dict[str, object]) -> str:
+    splits = manifest["splits"]
+    assert isinstance(splits, dict)
     counts = {split: sum(entry["rows"] for entry in files) for split, files in splits.items()}
     each = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     size = sum(entry["bytes"] for files in splits.values() for entry in files)
+    missing = ", some missing" * bool(manifest["missing"])
     what = (
-        f"{sum(counts.values()):,} rows ({each}) of {values:,} values{', some missing' * missing},"
+        f"{sum(counts.values()):,} rows ({each}) of {manifest['values']:,} values{missing},"
         f" {size:,} bytes"
     )
     command = (
@@ -232,24 +177,29 @@ def _summary(out: Path, splits: dict[str, list[FileEntry]], values: int, missing
 
 
 @contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """Yield a partial folder beside `out` that takes its name when the block ends without an error.
-    The remains of an interrupted ingest are deleted.
+def _whole(out: Path, plan: Plan, resume: bool) -> Iterator[Work]:
+    """Yield partial folders beside `out`; the files take its name when the block ends without an
+    error. The remains of an interrupted ingest are deleted, or with `resume` gone on from.
     """
     from filelock import FileLock, Timeout
 
     partial, replaced = (out.with_name(f".{out.name}.{word}") for word in ("partial", "replaced"))
     lock = out.with_name(f".{out.name}.lock")
+    # Processes of a killed ingest may still write for a moment: into folders of its own name.
+    work = Work(plan, partial / plan.digest, partial / f"{plan.digest}.scratch")
+    remains = False
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
             try:
-                _remove(partial, replaced)
-                partial.mkdir()
-                yield partial
-                _settle(partial, out, replaced)
+                _begin(work, out, resume)
+                yield work
+                _settle(work.folder, out, replaced)
+            except KeptRefusal:
+                remains = True
+                raise
             finally:
-                _remove(partial, replaced)
+                _remove(replaced, *([] if remains else [partial]))
                 lock.unlink(missing_ok=True)
     except Timeout as error:
         raise Refusal(
@@ -259,6 +209,32 @@ def _whole(out: Path) -> Iterator[Path]:
         raise Refusal(
             f"{out}: {error.strerror or error}; a disk with room and a writable folder expected"
         ) from error
+
+
+def _begin(work: Work, out: Path, resume: bool) -> None:
+    """Make the folders of an ingest, or go on with those of one that was killed."""
+    partial = work.folder.parent
+    if not resume:
+        _remove(partial)
+    elif partial.is_dir() and not work.scratch.is_dir():
+        raise KeptRefusal(
+            f"--resume: the ingest into {out} that was killed had other sources or settings; those"
+            " expected, or no --resume, to begin anew"
+        )
+    work.make_folders()
+    work.remove_torn()
+    _require_room(out, work)
+
+
+def _require_room(out: Path, work: Work) -> None:
+    """Raise `Refusal` if what is still to be written does not fit on the disk."""
+    rows, free = work.plan.rows, shutil.disk_usage(work.folder).free
+    needed = 2 * 4 * work.plan.values * rows - work.written_bytes()
+    if needed > free:
+        raise KeptRefusal(
+            f"{out}: {rows:,} rows need {gigabytes(needed)} of disk until they are in their places,"
+            f" but {gigabytes(free)} are free"
+        )
 
 
 def _remove(*folders: Path) -> None:

@@ -2,19 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distvae.config import RowsData
 from distvae.data import files, folders
-from distvae.data.dataset import Array, Dataset, Rows, stack
+from distvae.data.dataset import Array, Dataset, LazyRows, Rows, Stacked
 from distvae.data.tables import arrow
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import read_json
+from distvae.numerics.facts import Facts
 
 MANIFEST = "rows.json"
+FACTS = "facts.json"
 VERSION = 1
+CHECKED_AT_ONCE = 2**32
+"""Bytes of all files that are checked before training begins. Of more, each worker checks those
+that it reads.
+"""
 
 
 class FileEntry(TypedDict):
@@ -30,7 +39,7 @@ def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
     """Return the rows of a folder by split.
 
     Names and sizes of the files are checked every time, checksums once per machine and whenever a
-    file has changed.
+    file has changed. If the files are large, each is opened and checked when a row of it is read.
     """
     root = folders.find_data_folder(config.path, "rows")
     if root is None:
@@ -38,16 +47,94 @@ def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
             "data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest' made"
             " expected"
         )
-    manifest = _read(root)
+    manifest = read_manifest(root)
     named: dict[str, list[FileEntry]] = manifest["splits"]
     every = [entry for part in named.values() for entry in part]
     _refuse_others(root, {entry["file"] for entry in every})
-    splits = {
-        split: stack([_mapped(root, entry, manifest["values"]) for entry in part])
-        for split, part in named.items()
+    values: int = manifest["values"]
+    parts = {
+        split: [FileRows(root / entry["file"], entry, values) for entry in entries]
+        for split, entries in named.items()
     }
-    _verify(root, every, quiet)
+    if sum(entry["bytes"] for entry in every) <= CHECKED_AT_ONCE:
+        _check_all([file for files in parts.values() for file in files], quiet)
+    facts = _read_facts(root, manifest["digest"])
+    splits = {split: Stacked(files, facts.get(split)) for split, files in parts.items()}
     return Dataset(root.name, "row", manifest["digest"], _filled(splits), root)
+
+
+class FileRows(LazyRows):
+    """The rows of a file, which is opened when one of them is read."""
+
+    def __init__(self, path: Path, entry: FileEntry, values: int) -> None:
+        _refuse_size(path, entry)
+        self.path, self.entry = path, entry
+        self.shape = (entry["rows"], values)
+        self.mapped: Array | None = None
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> Array:
+        if self.mapped is None:
+            self.mapped = self.open()
+        return self.mapped[rows]
+
+    def open(self) -> Array:
+        """Return the rows, mapped into memory.
+
+        They are compared with their checksum, unless this machine did since they were written.
+        """
+        mapped = self.map()
+        folders.build_once(_checked(self.path, self.entry), lambda _: self._refuse_altered())
+        return mapped
+
+    def map(self) -> Array:
+        """Return the rows, mapped into memory, of a file that may be damaged."""
+        rows = arrow.read_arrow(self.path)
+        if rows.shape != self.shape:
+            raise Refusal(f"{self.path}: {rows.shape} rows and values; {self.shape} expected")
+        return rows
+
+    def _refuse_altered(self) -> None:
+        if files.digest(self.path) != self.entry["sha256"]:
+            raise Refusal(
+                f"{self.path}: altered or damaged: its checksum is not the one in {MANIFEST}"
+            )
+
+
+def _check_all(parts: Sequence[FileRows], quiet: bool) -> None:
+    """Open and check all files before training begins."""
+    for part in parts:
+        part.map()  # which says what is wrong, if anything
+    opened = files.map_in_order(FileRows.open, parts)
+    found = files.with_progress(opened, "Checksums of rows", len(parts), quiet)
+    for part, rows in zip(parts, found, strict=True):
+        part.mapped = rows
+
+
+def note_checked(root: Path, entries: Sequence[FileEntry]) -> None:
+    """Record that files are as they should be, which this machine has just written."""
+    for entry in entries:
+        folders.build_once(_checked(root / entry["file"], entry), lambda _: None)
+
+
+def _checked(path: Path, entry: FileEntry) -> Path:
+    """Return the folder of the cache that is there once the file was checked."""
+    facts = [str(path), path.stat().st_mtime_ns, entry]
+    known = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return folders.cache_folder() / "checked" / known
+
+
+def _read_facts(root: Path, rows: str) -> dict[str, Facts]:
+    """Return what is known of each split, nothing in folders that are older than such facts."""
+    path = root / FACTS
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if (content.get("digest"), content.get("rows")) != (digest(content), rows):
+        raise Refusal(
+            f"{path}: altered or damaged, or of other rows; as 'distvae ingest' wrote it expected,"
+            " or none"
+        )
+    return {split: Facts.read(record) for split, record in content["splits"].items()}
 
 
 def digest(manifest: Mapping[str, object]) -> str:
@@ -56,7 +143,8 @@ def digest(manifest: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _read(root: Path) -> dict[str, Any]:
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return what 'distvae ingest' wrote about a folder; refuse what it did not write."""
     path = root / MANIFEST
     if not path.is_file():
         raise Refusal(
@@ -100,30 +188,6 @@ def _is_kept(entry: object) -> bool:
     return False
 
 
-def _verify(root: Path, named: list[FileEntry], quiet: bool) -> None:
-    """Compare each file with its checksum, unless this machine has done so since it was last
-    written.
-    """
-    paths = [root / entry["file"] for entry in named]
-    facts = [
-        (str(path), path.stat().st_mtime_ns, entry)
-        for path, entry in zip(paths, named, strict=True)
-    ]
-    known = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    folders.build_once(
-        folders.cache_folder() / "checked" / known, lambda _: _refuse_altered(paths, named, quiet)
-    )
-
-
-def _refuse_altered(paths: list[Path], named: list[FileEntry], quiet: bool) -> None:
-    found = files.with_progress(
-        files.map_in_order(files.digest, paths), "Checksums of rows", len(paths), quiet
-    )
-    for path, entry, checksum in zip(paths, named, found, strict=True):
-        if checksum != entry["sha256"]:
-            raise Refusal(f"{path}: altered or damaged: its checksum is not the one in {MANIFEST}")
-
-
 def _refuse_others(root: Path, named: set[str]) -> None:
     others = sorted({path.name for path in root.glob("*.arrow")} - named)
     if others:
@@ -132,8 +196,7 @@ def _refuse_others(root: Path, named: set[str]) -> None:
         )
 
 
-def _mapped(root: Path, entry: FileEntry, values: int) -> Array:
-    path = root / entry["file"]
+def _refuse_size(path: Path, entry: FileEntry) -> None:
     if not path.is_file():
         raise Refusal(f"{path}: missing; {MANIFEST} names it")
     size = path.stat().st_size
@@ -141,13 +204,9 @@ def _mapped(root: Path, entry: FileEntry, values: int) -> Array:
         raise Refusal(
             f"{path}: altered, or not copied whole: {size:,} bytes; {entry['bytes']:,} expected"
         )
-    rows = arrow.read_arrow(path)
-    if rows.shape != (entry["rows"], values):
-        raise Refusal(f"{path}: {rows.shape} rows and values; {(entry['rows'], values)} expected")
-    return rows
 
 
-def _filled(splits: dict[str, Rows]) -> dict[str, Rows]:
+def _filled(splits: Mapping[str, Rows]) -> dict[str, Rows]:
     """Fill in missing splits: training rows validate, and validation rows test."""
     val = splits.get("val", splits["train"])
     return {"train": splits["train"], "val": val, "test": splits.get("test", val)}

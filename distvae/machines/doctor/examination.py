@@ -12,6 +12,7 @@ import distvae
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.cluster_check import round_trip_on_nodes
+from distvae.machines.doctor.copies_check import check_copies
 from distvae.machines.doctor.diagnosis import Diagnosis, merge_machines
 from distvae.machines.doctor.facts import Facts, disk_space, disk_space_at, gather_facts, read_clock
 from distvae.machines.doctor.hardware_checks import (
@@ -116,6 +117,7 @@ def _examine_nodes(ray: RayApi, root: Path, folder: Folder | None) -> list[Diagn
         diagnoses += _check_lock(local)
         diagnoses += _check_nodes(examined, local, several=len(nodes) > 1)
         diagnoses += _check_clocks(examined)
+        diagnoses += check_copies({names[node]: cpus(nodes[node]) for node in examined.facts})
         diagnoses += _check_run_disk(root)
         diagnoses += check_tracking(root)
         if folder:
@@ -123,6 +125,11 @@ def _examine_nodes(ray: RayApi, root: Path, folder: Folder | None) -> list[Diagn
     finally:
         cloudpickle.unregister_pickle_by_value(distvae)
     return merge_machines(diagnoses, list(names.values()))
+
+
+def cpus(node: NodeInfo) -> float:
+    """Return the processors that Ray counts on a machine."""
+    return node["Resources"].get("CPU", 0.0)
 
 
 def _check_nodes(examined: Examined, local: Facts, several: bool) -> Iterator[Diagnosis]:

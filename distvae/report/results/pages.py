@@ -19,9 +19,11 @@ from distvae.report.results.rows import ResultRow, RowGroup
 ABOUT = "about.md"
 """The hand-written beginning of a page, in the folder of the table's rows."""
 CSV = "rows.csv"
+TRAINING = ("seeds", "epochs", "seconds")
+"""The last columns of a table of trained models, before the commit."""
 DESCRIPTION = (
     *("row", "scale", "seconds", "epochs", "commit"),
-    *("judged_by", "recipe", "peer", "machine", "note"),
+    *("judged_by", "recipe", "section", "peer", "machine", "note"),
 )
 """The first columns of the CSV."""
 
@@ -40,7 +42,11 @@ def page_lines(folder: Path, table: str, groups: list[RowGroup], index: str) -> 
     yield from ("", "## Rows", "")
     links = f"All figures as CSV: [{CSV}]({table}/{CSV})."
     yield f"{links} Back to the [index]({index})." if index else links
-    yield from ("", *_rows_table(sorted(groups, key=_natural_order)))
+    ordered = sorted(groups, key=_natural_order)
+    for section in sorted({group.section for group in groups}):
+        if section:
+            yield from ("", f"### {section}")
+        yield from ("", *_rows_table([group for group in ordered if group.section == section]))
     notes = sorted(f"`{group.name}`: {group.note}." for group in groups if group.note)
     if notes:
         yield from ("", *(f"- {note}" for note in notes))
@@ -62,7 +68,8 @@ def _rows_table(groups: list[RowGroup]) -> list[str]:
     for figure in compared:
         head += [FIGURES[figure], "published", "difference"]
     head += [FIGURES[figure] for figure in others]
-    head += [*["scale"] * scaled, "seeds", "epochs", "seconds", "commit"]
+    trained = any(row.epochs is not None or row.seed is not None for g in groups for row in g.rows)
+    head += [*["scale"] * scaled, *TRAINING * trained, "commit"]
     rows = []
     for group in groups:
         cells = [group.name]
@@ -70,7 +77,7 @@ def _rows_table(groups: list[RowGroup]) -> list[str]:
             cells += _compared_cells(group, figure)
         cells += [with_spread(group.values(figure), figure=figure) for figure in others]
         cells += [group.scale or "-"] * scaled
-        cells += _training_cells(group)
+        cells += [*_training_cells(group) * trained, group.commits]
         rows.append(cells)
     return markdown_table(head, rows)
 
@@ -95,14 +102,13 @@ def _compared_cells(group: RowGroup, figure: str) -> list[str]:
 
 
 def _training_cells(group: RowGroup) -> list[str]:
-    """Return the number of seeds, epochs, seconds and commits."""
+    """Return the number of seeds, epochs and seconds."""
     epochs = [float(row.epochs) for row in group.rows if row.epochs is not None]
     seconds = [row.seconds for row in group.rows if row.seconds is not None]
     return [
         str(len(group.rows)),
         with_spread(epochs, 0),
         with_spread(seconds, 0),
-        group.commits,
     ]
 
 

@@ -63,6 +63,12 @@ class RowGroup:
         return self.rows[0].note
 
     @property
+    def section(self) -> str:
+        """The heading of the table that shows the row, '' if that is the first of its page."""
+        section = self.rows[0].content.get("section", "")
+        return section if isinstance(section, str) else ""
+
+    @property
     def commits(self) -> str:
         """The commits that made the seeds."""
         return " ".join(sorted({row.commit for row in self.rows}))

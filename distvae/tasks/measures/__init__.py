@@ -47,6 +47,11 @@ def figure_names(names: Iterable[str]) -> list[str]:
     return figures
 
 
+def measures_for(figure: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some measures that give a figure."""
+    return tuple(name for name in names if figure in figure_names([name]))
+
+
 def refuse_impossible_measures(config: Config) -> None:
     """Refuse the first measure that a configuration can never give."""
     for name in config.eval.metrics:

@@ -4,7 +4,8 @@ Colours are those of Okabe and Ito, and colour maps are perceptually uniform, so
 depends on telling red from green.
 """
 
-from distvae.tasks.pictures.canvas import Picture, save
+from distvae.tasks.pictures.batches import QualityPoint, quality_by_batch
+from distvae.tasks.pictures.canvas import Picture, draw_now, save
 from distvae.tasks.pictures.codes import (
     active_latents,
     code_histograms,
@@ -20,15 +21,18 @@ from distvae.tasks.pictures.training import learning_curves, telemetry
 __all__ = [
     "RANGE_DB",
     "Picture",
+    "QualityPoint",
     "active_latents",
     "code_histograms",
     "decibel",
     "dictionary",
+    "draw_now",
     "encodings",
     "fields",
     "grid",
     "learning_curves",
     "pairs",
+    "quality_by_batch",
     "responses",
     "sampled_frames",
     "save",

@@ -1,7 +1,7 @@
 """Figures, panels, colours and scales that all pictures share."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating]
 
-Picture = tuple[str, "Figure"]
-"""A name and a figure."""
+Drawing = Callable[[], "Figure"]
+"""A function of this package with its arguments (`functools.partial`), so that another process can
+be asked to call it.
+"""
+Picture = tuple[str, Drawing]
+"""A name and how to draw it."""
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 GREY = "#8c8c8c"
@@ -29,6 +33,11 @@ def save(figure: "Figure", path: Path) -> None:
     """Write a figure in the format of the suffix."""
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=130)
+
+
+def draw_now(drawing: Drawing, path: Path) -> None:
+    """Draw a picture into a file."""
+    save(drawing(), path)
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distvae.files.refusal import Refusal
 from distvae.machines.doctor import hardware_checks, network_checks, program_checks
+from distvae.machines.doctor.copies_check import check_copies
 from distvae.machines.doctor.diagnosis import Diagnosis, count_states, merge_machines
 from distvae.machines.doctor.examination import clock_offset, machine_names
 from distvae.machines.doctor.facts import Facts, gather_facts
@@ -249,3 +250,18 @@ def test_machines_that_share_an_address_have_names_of_their_own() -> None:
         for key, address, port in (("a", "10.0.0.1", 1), ("b", "10.0.0.1", 2), ("c", "10.0.0.2", 1))
     }
     assert machine_names(nodes) == {"a": "10.0.0.1:1", "b": "10.0.0.1:2", "c": "10.0.0.2"}
+
+
+def test_the_doctor_says_where_workers_and_copies_would_be() -> None:
+    (several,) = check_copies({"head": 0.0, "a": 2.0, "b": 1.0})
+    assert several.state == "ok"
+    assert several.found == (
+        "room for 3 workers on 2 machines; copies: one beside each worker, one elsewhere"
+    )
+    (one,) = check_copies({"a": 4.0})
+    assert (one.state, one.found) == (
+        "info",
+        "room for 4 workers, all on a, and their copies beside them",
+    )
+    (none,) = check_copies({"head": 0.0})
+    assert none.state == "bad"

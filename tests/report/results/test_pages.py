@@ -58,6 +58,21 @@ def test_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert list(page_rows(tmp_path)) == ["sdm-0.05", "sdm-0.5", "vae-m8", "vae-m16", "vae-m200"]
 
 
+def test_rows_of_a_section_have_a_table_of_their_own(tmp_path: Path) -> None:
+    write_finished(tmp_path, "vae-s0", 0, hoyer=0.2)
+    timed = finished_row("vae-beside", 0, speedup=2.5) | {"section": "Speed", "config": {}}
+    write_row(tmp_path, timed | {"epochs": None}, force=False)
+    build(tmp_path, tmp_path / "index.md")
+    first, second = (tmp_path / "speech.md").read_text().split("### Speed")
+    assert "| row | Hoyer | seeds | epochs | seconds | commit |" in first
+    assert "beside" not in first
+    assert second.splitlines()[2:] == [
+        "| row | times as fast, median | commit |",
+        "| --- | --- | --- |",
+        "| vae-beside | 2.50 | 01234567 |",
+    ]
+
+
 def test_a_page_begins_with_its_text_and_links_as_seen_from_the_page(tmp_path: Path) -> None:
     write_finished(tmp_path, "vae-s0", 0, hoyer=0.2)
     (tmp_path / "speech" / "about.md").write_text("# Speech\n\nSee [the log](../../log.md).\n")

@@ -1,0 +1,80 @@
+"""Drive tvo, by the authors of TVAE: its own loop over an epoch, on blocks of rows."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from distvae.bench.beside.turns import Trained, Turn
+from distvae.bench.tvae import BATCH, RATE, Case
+from distvae.models.population import unpack
+
+WARM_UP = 64
+"""Rows of an E-step that is not timed."""
+
+
+class EpochLoop(Protocol):
+    """What is used of `tvo.trainer.Trainer`."""
+
+    def em_step(self) -> Mapping[str, float]:
+        """Train for an epoch. Return the free energy as `train_F`."""
+
+    def e_step(self) -> Mapping[str, float]:
+        """Improve the states alone."""
+
+
+def start(case: Case, threads: int, file: Path, rows: int) -> Turn:
+    """Return the training of turns of so many rows, from the state in a file."""
+    torch.set_num_threads(threads)
+    state = load_file(file)
+    model = new_model(state)
+    count = len(state["rows"]) // rows * rows
+    blocks = torch.arange(count).split(rows)
+    loops = [new_loop(case, model, state, block) for block in blocks]
+    new_loop(case, model, state, torch.arange(WARM_UP)).e_step()
+
+    def turn(number: int) -> Trained:
+        bound = loops[number % len(loops)].em_step()["train_F"]
+        return Trained(rows, bound)
+
+    return turn
+
+
+def new_model(state: Mapping[str, Tensor]) -> object:
+    """Return tvo's model with the parameters of a state."""
+    layers = sum(name.startswith("weight.") for name in state)
+    model: object = import_module("tvo.models").GaussianTVAE(
+        W_init=[state[f"weight.{k}"] for k in range(layers)],
+        b_init=[state[f"bias.{k}"] for k in range(layers)],
+        pi_init=state["pi"],
+        sigma2_init=float(state["variance"]),
+        precision=torch.float32,
+        min_lr=RATE,
+        max_lr=RATE,
+    )
+    return model
+
+
+def new_loop(case: Case, model: object, state: Mapping[str, Tensor], rows: Tensor) -> EpochLoop:
+    """Return tvo's loop over some rows, with their kept states."""
+    states = import_module("tvo.variational").EVOVariationalStates(
+        N=len(rows),
+        H=case.widths[0],
+        S=case.states,
+        precision=torch.float32,
+        parent_selection="batch_fitparents",
+        mutation="randflip",
+        n_parents=case.parents,
+        n_children=case.children,
+        n_generations=case.generations,
+    )
+    states.K[:] = unpack(state["words"][rows], case.widths[0])
+    data = import_module("tvo.utils.data").TVODataLoader(
+        state["rows"][rows], batch_size=BATCH, shuffle=True
+    )
+    loop: EpochLoop = import_module("tvo.trainer").Trainer(model, data, states)
+    return loop

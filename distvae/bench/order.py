@@ -1,0 +1,161 @@
+"""Time the order of rows of an epoch, and measure what a training on many rows keeps in memory.
+
+The order is a list of all rows, or computed for the next batches alone. The rows to train on are
+a file of zeros that is mapped into memory and takes no room on the disk.
+"""
+
+import os
+import socket
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from distvae.bench.counting import train_steps
+from distvae.bench.output import Output
+from distvae.bench.timing import timed_call
+from distvae.config import Config, from_dict
+from distvae.data.dataset import Dataset
+from distvae.numerics.bands import Bands
+from distvae.numerics.lanes import Lanes
+from distvae.train.session import build_trainer
+from distvae.train.team import join_team
+
+VALUES, STATES, LATENT = 144, 16, 64
+WORKERS = (1, 2)
+MOST_LISTED = 2 * 10**7
+"""The most rows that are listed."""
+TURNS = 5
+
+
+class Work(NamedTuple):
+    """The size of a training, and how much of it is done."""
+
+    rows: int
+    batch: int
+    steps: int
+
+
+def bench_order(work: Work, train: bool, output: Output) -> None:
+    """Time the order of an epoch for some numbers of workers; train a few steps, if wanted."""
+    if work.rows <= MOST_LISTED:
+        _show("listed", work, measure_list(work), output)
+    for workers in (*WORKERS, 64):
+        _show(f"computed-{workers}", work, measure_computed(work, workers), output)
+    if train:
+        for workers in WORKERS:
+            _show(f"trained-{workers}", work, measure_training(work, workers), output)
+
+
+def _show(case: str, work: Work, figures: Mapping[str, float], output: Output) -> None:
+    found = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    text = f"{work.rows:,} rows in batches of {work.batch}, {case}: {found}"
+    output.show({"case": case, **work._asdict(), **figures}, text)
+    output.keep(f"order-{work.rows}-{case}", figures, work._asdict())
+
+
+def measure_list(work: Work) -> dict[str, float]:
+    """Return nanoseconds of processor time and bytes for each row of a list of all rows."""
+    lanes = Lanes.of(work.rows, work.batch)
+    seconds = [
+        timed_call(lanes.schedule, 0, turn, clock=time.thread_time)[1] for turn in range(TURNS)
+    ]
+    peak = _peak_bytes(lambda: lanes.schedule(0, 0))
+    return {"ns_a_row": 1e9 * median(seconds) / work.rows, "mb": peak / 1e6}
+
+
+def measure_computed(work: Work, workers: int) -> dict[str, float]:
+    """Return nanoseconds of processor time for each row of one of several workers, and megabytes.
+
+    As many steps are computed as are taken in training.
+    """
+    held = Bands(work.rows, work.batch).held(0, workers)
+    steps = min(work.steps, work.rows // work.batch)
+
+    def compute(epoch: int = 0) -> int:
+        order = held.order(0, epoch)
+        places = range(0, steps * work.batch, work.batch)
+        return sum(len(order.rows(place, place + work.batch)) for place in places)
+
+    found = [timed_call(compute, turn, clock=time.thread_time) for turn in range(TURNS)]
+    seconds = median(seconds / rows for rows, seconds in found)
+    return {"ns_a_row": 1e9 * seconds, "mb": _peak_bytes(compute) / 1e6}
+
+
+def _peak_bytes(function: Callable[[], object]) -> int:
+    """Return the most bytes that a call has of Python's and NumPy's memory."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def measure_training(work: Work, workers: int) -> dict[str, float]:
+    """Return the means over workers of what each measures in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with TemporaryDirectory() as folder, (path := Path(folder) / "rows").open("wb") as file:
+        file.truncate(work.rows * VALUES * 4)
+        with ProcessPoolExecutor(workers, get_context("spawn")) as processes:
+            waiting = [
+                processes.submit(train_worker, work, path, (rank, workers, port))
+                for rank in range(workers)
+            ]
+            found = [future.result() for future in waiting]
+    return {name: sum(part[name] for part in found) / workers for name in found[0]}
+
+
+def train_worker(work: Work, path: Path, place: tuple[int, int, int]) -> dict[str, float]:
+    """Return the seconds and gigabytes of one worker: its rank, their number and a free port."""
+    names = ("RANK", "WORLD_SIZE", "MASTER_PORT")
+    os.environ |= {name: str(value) for name, value in zip(names, place, strict=True)}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    torch.set_num_threads(1)
+    team = join_team()
+    rows = np.memmap(path, np.float32, "r", shape=(work.rows, VALUES))
+    data = Dataset("zeros", "row", "", dict.fromkeys(("train", "val", "test"), rows), path)
+    config = training_config(work)
+    before = _private_bytes()
+    trainer, resumed = timed_call(build_trainer, config, data, team, None, 1, True)
+    del trainer
+    trainer, begun = timed_call(build_trainer, config, data, team)
+    held = _private_bytes() - before
+    done, seconds = timed_call(train_steps, trainer, work.steps)
+    _, validated = timed_call(trainer.validate)
+    peak = _private_bytes() - before
+    team.close()
+    return {
+        "resume_s": resumed,
+        "begin_s": begun,
+        "step_ms": 1e3 * seconds / done,
+        "validate_s": validated,
+        "begun_gb": held / 1e9,
+        "gb": peak / 1e9,
+    }
+
+
+def training_config(work: Work) -> Config:
+    """Return a training with populations whose first states are the same for all rows."""
+    estep = {"kind": "evolution", "states": STATES, "parents": 2, "children": 2, "first": "common"}
+    model = {"kind": "tvae", "latent": LATENT, "hidden": [64], "variance": 1.0}
+    train = {"batch": work.batch, "epochs": 1, "device": "cpu"}
+    return from_dict({"model": model, "estep": estep, "train": train})
+
+
+def _private_bytes() -> int:
+    """Return the memory of this process that is no mapped file."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    return 0

@@ -1,0 +1,96 @@
+"""What a command takes: seconds, memory of each of its processes, and bytes read and written."""
+
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from distvae.files.refusal import Refusal
+
+MARK = "DISTVAE_BENCH_MARK"
+"""The variable that marks the processes of a command."""
+POLL_SECONDS = 0.05
+LEAST_MEMORY = 2**24
+"""Bytes that a process holds at least whose memory is told."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a command and all its processes took."""
+
+    seconds: float
+    processor_seconds: float
+    peaks: tuple[int, ...]
+    """The most memory in bytes of each process, the largest first; mapped files count."""
+    held: tuple[int, ...]
+    """The same without mapped files, which the system takes back when it needs memory."""
+    read: int
+    """Bytes read by calls. What is read through memory maps is counted only from the disk."""
+    written: int
+    disk_read: int
+    """Bytes that came from the disk and not from the system's cache."""
+    output: str
+
+
+def measure_command(words: Sequence[str]) -> Usage:
+    """Run a command to its end, and return what it took; refuse one that fails."""
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    environment = os.environ | {MARK: mark}
+    before, processor, began = _bytes_counted(), _processor_seconds(), time.perf_counter()
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+    peaks, held = dict[int, int](), dict[int, int]()
+    while process.poll() is None:
+        _look(mark, peaks, held)
+        time.sleep(POLL_SECONDS)
+    output = process.communicate()[0]
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        raise Refusal(f"bench rows: '{' '.join(words[:5])} ...' ended with {process.returncode}")
+    after = _bytes_counted()
+    counted = {name: after[name] - before[name] for name in after}
+    return Usage(
+        seconds,
+        _processor_seconds() - processor,
+        _largest(peaks),
+        _largest(held),
+        counted["rchar"],
+        counted["wchar"],
+        counted["read_bytes"],
+        output,
+    )
+
+
+def _largest(memory: dict[int, int]) -> tuple[int, ...]:
+    return tuple(sorted((size for size in memory.values() if size >= LEAST_MEMORY), reverse=True))
+
+
+def _look(mark: str, peaks: dict[int, int], held: dict[int, int]) -> None:
+    """Note the memory of all processes that are marked."""
+    sought = f"{MARK}={mark}\0".encode()
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if sought in file.read_bytes():
+                pid, lines = int(file.parent.name), (file.parent / "status").read_text()
+                fields = dict(line.split(":", 1) for line in lines.splitlines())
+                peaks[pid] = max(peaks.get(pid, 0), _kilobytes(fields, "VmHWM"))
+                own = _kilobytes(fields, "RssAnon") + _kilobytes(fields, "RssShmem")
+                held[pid] = max(held.get(pid, 0), own)
+
+
+def _kilobytes(fields: dict[str, str], name: str) -> int:
+    return 1024 * int(fields[name].split()[0]) if name in fields else 0
+
+
+def _bytes_counted() -> dict[str, int]:
+    """Return what this process and those that it has waited for read and wrote."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {name: int(count) for name, _, count in (line.partition(":") for line in lines)}
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

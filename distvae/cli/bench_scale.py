@@ -1,0 +1,127 @@
+"""Benchmarks of many workers, many rows and many trials."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distvae.cli.bench import Epochs, OutputOptions, Picture, Rows, Steps
+from distvae.cli.command import command
+
+app = typer.Typer()
+
+
+@command(app)
+def team(steps: Steps = 200, *, output: OutputOptions) -> None:
+    """Time the sum of a gradient over two workers of one machine, in each way."""
+    from distvae.bench.team import bench_team
+
+    bench_team(steps, output.output())
+
+
+@command(app)
+def workers(
+    picture: Picture = None,
+    rows: Rows = 6000,
+    epochs: Epochs = 20,
+    turns: Annotated[int, typer.Option(min=1, help="Times that each way is run.")] = 3,
+    batch: Annotated[int, typer.Option(min=2, help="Rows of a step, of all workers.")] = 32,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Time two workers beside one, by torchrun and under Ray, all from one trained run."""
+    from distvae.bench.workers import Extent, bench_workers
+
+    bench_workers(picture, Extent(rows, epochs, turns, batch), output.output())
+
+
+@command(app)
+def copies(
+    rows: Annotated[int, typer.Option(min=1024, help="Number of rows.")] = 6000,
+    blocks: Annotated[int, typer.Option(min=10, help="Number of blocks to send.")] = 50,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Time the copy of a worker in a keeper: filling it, a block, a point, reading it back."""
+    from distvae.bench.copies import bench_copies
+
+    bench_copies(rows, blocks, output.output())
+
+
+@command(app)
+def rows(
+    rows: Annotated[int, typer.Option(min=2048, help="Number of rows to make.")] = 100_000,
+    values: Annotated[int, typer.Option(min=1, help="Values of a row.")] = 144,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the ingest; default: one on each core.")
+    ] = None,
+    blocks: Annotated[
+        int, typer.Option(min=0, help="Blocks of 1024 rows to train on; 0: only ingest.")
+    ] = 8,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to put the data meanwhile; default: the system's.")
+    ] = None,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Ingest a table that is made for it and train on it, with seconds, memory of each process
+    and bytes per row.
+    """
+    from distvae.bench.rows import RowsCase, bench_rows
+
+    bench_rows(RowsCase(rows, values, processes, blocks), folder, output.output())
+
+
+@command(app)
+def order(
+    rows: Annotated[int, typer.Option(min=1024, help="Number of rows.")] = 10**6,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a step, of all workers.")] = 1024,
+    steps: Annotated[int, typer.Option(min=10, help="Steps of a turn.")] = 200,
+    train: Annotated[
+        bool, typer.Option(help="Also train so many steps with one worker and with two.")
+    ] = False,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Time the order of an epoch as a list and computed, and measure the memory of training."""
+    from distvae.bench.order import Work, bench_order
+
+    bench_order(Work(rows, batch, steps), train, output.output())
+
+
+@command(app)
+def sweep(
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")
+    ] = "demo",
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials, in each way.")] = 8,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs per trial; default: as the space says.")
+    ] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 2,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of each way; the medians count.")] = 1,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Time the same trials in reused processes, each as a run of Ray Train, and in stacks."""
+    from distvae.bench.sweep import bench_sweep
+
+    bench_sweep(space, (trials, epochs, concurrent), turns, output.output())
+
+
+@command(app)
+def population(
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE|FILE.yaml", help="A space with a population.")
+    ] = "bars-population",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the search.")] = 3,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs per trial; default: as the space says.")
+    ] = None,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Compare population-based training with random search after as many epochs."""
+    from distvae.bench.population import bench_population
+
+    bench_population(space, seeds, epochs, output.output())

@@ -1,0 +1,196 @@
+"""Compiled loops of the evolutionary search: children of the fittest states, and who survives.
+
+`operators` and `population` say the same in plain torch, for other devices and without numba.
+"""
+
+import numpy as np
+
+from distvae.models.compiling import compiled, inlined
+from distvae.models.kernels import (
+    Floats,
+    Integers,
+    Slots,
+    empty_slots,
+    hash_state,
+    same_state,
+)
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+RARELY = 1 / 32
+"""How often a parent is drawn in proportion to its fitness (`operators.RELEASE_BATCH`)."""
+
+
+@inlined
+def mix(z: np.uint64) -> np.uint64:
+    """Apply SplitMix64's finaliser, as `numerics.noise.mix` does."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@inlined
+def unit(word: np.uint64) -> np.float32:
+    """Return a uniform number in (0, 1) from the high bits of a random word."""
+    return (np.float32(word >> np.uint64(41)) + np.float32(0.5)) * np.float32(2.0**-23)
+
+
+@compiled
+def nearly_best(value: Floats, rows: Integers, key: int, stage: int, parents: Integers) -> None:
+    """Fill (B, P) with the places of parents, as `operators` selects by `fitness_batch`."""
+    states, count = value.shape[1], parents.shape[1]
+    ladder = np.empty(states, value.dtype)
+    for b in range(value.shape[0]):
+        fitness = value[b]
+        best, lowest = 0, fitness[0]
+        for s in range(1, states):
+            if fitness[s] > fitness[best]:
+                best = s
+            lowest = min(lowest, fitness[s])
+        start = mix(np.uint64(rows[b]) + np.uint64(key))
+        first = np.uint64(stage * 2 * count + 1)
+        has_ladder = False
+        for p in range(count):
+            parents[b, p] = best
+            chance = unit(mix(start + (first + np.uint64(count + p)) * GOLDEN))
+            if chance >= np.float32(RARELY):
+                continue
+            if not has_ladder:
+                spread = fitness[best] - lowest
+                floor = value.dtype.type(1e-6) * (value.dtype.type(1) + spread)
+                total = 0.0
+                for s in range(states):
+                    total += np.float64((fitness[s] - lowest) + floor)
+                    ladder[s] = total
+                has_ladder = True
+            drawn = unit(mix(start + (first + np.uint64(p)) * GOLDEN)) * ladder[-1]
+            place = 0
+            while place < states - 1 and ladder[place] < drawn:
+                place += 1
+            parents[b, p] = place
+
+
+@compiled
+def flip_children(
+    words: Integers,
+    parents: Integers,
+    rows: Integers,
+    key: int,
+    stage: int,
+    latent: int,
+    children: Integers,
+) -> None:
+    """Fill (B, P * C, W) with the children of parents (B, P), one bit flipped in each.
+
+    Siblings have different bits flipped: those of `operators.flipped`.
+    """
+    count = parents.shape[1]
+    siblings = children.shape[1] // count
+    bits = np.empty(siblings, np.int64)
+    for b in range(parents.shape[0]):
+        start = mix(np.uint64(rows[b]) + np.uint64(key))
+        for p in range(count):
+            first = (stage * count + p) * siblings + 1
+            for c in range(siblings):
+                word = mix(start + np.uint64(first + c) * GOLDEN)
+                last = latent - siblings + c
+                half = (word >> np.uint64(1)) & np.uint64((1 << 62) - 1)
+                bit = np.int64(half % np.uint64(last + 1))
+                for earlier in range(c):
+                    if bits[earlier] == bit:
+                        bit = last
+                        break
+                bits[c] = bit
+                child = children[b, p * siblings + c]
+                for w in range(words.shape[2]):
+                    child[w] = words[b, parents[b, p], w]
+                child[bit >> 6] ^= np.int64(1) << (bit & 63)
+
+
+@compiled
+def survivors(
+    words: Integers,
+    value: Floats,
+    new: Integers,
+    new_value: Floats,
+    better: Integers,
+    gap: Floats,
+) -> int:
+    """Fill (B, S, W) with the best distinct states of the kept (B, S, W) and the new (B, C, W).
+
+    Fill (B, S) with how far the value of each is below the best of its row. Of equal states the
+    first survives, and of equal values. Return how many survivors are new. The memory to fill may
+    be that of the kept states.
+    """
+    kept, count = words.shape[1], words.shape[1] + new.shape[1]
+    slots = empty_slots(count)
+    replaced = 0
+    row, score = np.empty((count, words.shape[2]), np.int64), np.empty(count, value.dtype)
+    distinct, heap = np.empty(count, np.int64), np.empty(kept, value.dtype)
+    for b in range(words.shape[0]):
+        for c in range(count):
+            source, place = (words, c) if c < kept else (new, c - kept)
+            for w in range(words.shape[2]):
+                row[c, w] = source[b, place, w]
+            found = value[b, c] if c < kept else new_value[b, c - kept]
+            score[c] = found if found == found else -np.inf  # a diverged row has no numbers
+        among = list_distinct(row, slots, distinct)
+        threshold = nth_highest(score, distinct, among, heap)
+        ties, best = kept, -np.inf
+        for i in range(among):
+            ties -= score[distinct[i]] > threshold
+            best = max(best, score[distinct[i]])
+        s = 0
+        for i in range(among):
+            c = distinct[i]
+            if score[c] < threshold or (score[c] == threshold and ties == 0):
+                continue
+            ties -= score[c] == threshold
+            replaced += c >= kept
+            gap[b, s] = best - score[c]
+            for w in range(words.shape[2]):
+                better[b, s, w] = row[c, w]
+            s += 1
+    return replaced
+
+
+@inlined
+def list_distinct(row: Integers, slots: Slots, distinct: Integers) -> int:
+    """Fill in the places of states (C, W) that no earlier one equals, and return how many."""
+    last, among = np.uint64(len(slots) - 1), 0
+    slots[:] = -1
+    for c in range(row.shape[0]):
+        slot = hash_state(row, c) & last
+        while slots[slot] >= 0 and not same_state(row, c, row, slots[slot]):
+            slot = (slot + np.uint64(1)) & last
+        if slots[slot] < 0:
+            slots[slot] = c
+            distinct[among] = c
+            among += 1
+    return among
+
+
+@inlined
+def nth_highest(score: Floats, distinct: Integers, among: int, heap: Floats) -> float:
+    """Return the n-th highest of the scores at some places, where n is the size of the heap."""
+    size = len(heap)
+    for i in range(size):  # sift up: the lowest score is on top
+        child = i
+        heap[child] = score[distinct[i]]
+        while child > 0 and heap[(child - 1) // 2] > heap[child]:
+            parent = (child - 1) // 2
+            heap[child], heap[parent] = heap[parent], heap[child]
+            child = parent
+    for i in range(size, among):
+        found = score[distinct[i]]
+        if found <= heap[0]:
+            continue
+        parent, child = 0, 1
+        while child < size:  # sift down
+            if child + 1 < size and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= found:
+                break
+            heap[parent] = heap[child]
+            parent, child = child, 2 * child + 1
+        heap[parent] = found
+    return float(heap[0])

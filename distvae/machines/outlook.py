@@ -1,0 +1,126 @@
+"""What a training waits for when a machine is lost, in words."""
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from distvae.machines.node_watch import Machines
+from distvae.machines.nodes import Machine, run_on_nodes
+from distvae.machines.worker_group import WorkerGroup
+from distvae.train.documents import Event
+from distvae.train.events import count_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingOutlook:
+    """What the loss of machines means for a training."""
+
+    group: WorkerGroup
+    threads: int
+    events: Callable[[], Sequence[Event]]
+    """The events of the run so far."""
+    shortage: Callable[[], str]
+    """What workers need that Ray does not have; '' if they fit."""
+    declared_within: Callable[[], float | None]
+    """Seconds within which Ray declares a silent machine lost, if they are known."""
+    report: str = ""
+    """The file with Ray's own report of a loss."""
+
+    def after_loss(self, name: str, machine: Machine, left: Machines) -> str:
+        """Return what is waited for when Ray has declared a machine lost."""
+        report = f" (Ray's own report: {self.report})" if self.report else ""
+        used = self._use_of(name)
+        if used == "workers":
+            return f"{report}; training {self._next(left)}"
+        if used == "copies":
+            return f"{report}; the copies that it had are made anew elsewhere"
+        return report
+
+    def while_silent(self, name: str, machine: Machine, left: Machines) -> str:
+        """Return what is waited for while a machine does not answer."""
+        if machine.is_head:
+            return (
+                "; Ray's head is there: if it stays away, training ends, and the same command with"
+                " --resume continues from what was saved"
+            )
+        used = self._use_of(name)
+        if not used:
+            return "; training does not use it"
+        seconds = self.declared_within()
+        limit = f" (within {seconds:.0f} s)" if seconds else ""
+        waits = f"; training waits until it answers or Ray declares it lost{limit}, and then"
+        if used == "copies":
+            return f"{waits} goes on; the copies that it had are made anew elsewhere"
+        return f"{waits} {self._next(left)}"
+
+    def _use_of(self, name: str) -> str:
+        """Return what a machine has of this training: workers, only copies of some, or nothing."""
+        events = self.events()
+        if not events:
+            return ""
+        last = events[-1]
+        for use, machines in (("workers", last["machines"]), ("copies", last["copies"])):
+            if any(_is_named(name, machine) for machine in machines):
+                return use
+        return ""
+
+    def _next(self, left: Machines) -> str:
+        """Return how training goes on with the machines that are left."""
+        workers = workers_that_fit(left.values(), self.group, self.threads)
+        if workers >= self.group.min_workers:
+            return f"goes on with {count_of(workers, 'worker')}"
+        missing = self.group.min_workers - workers
+        gpus = self.group.gpus or 0.0
+        needed = count_of(missing * self.threads, "more CPU")
+        if gpus:
+            needed += f" and {missing * gpus:g} GPUs"
+        verb = "needs" if missing == 1 else "need"
+        return f"waits for machines with {needed}, which {count_of(missing, 'worker')} {verb}"
+
+
+def _is_named(name: str, machine: str | None) -> bool:
+    """Return whether events mean a machine, whose id is given: they have the beginning of it."""
+    return machine is not None and name.startswith(machine.rpartition("-")[2])
+
+
+def workers_that_fit(machines: Iterable[Machine], group: WorkerGroup, threads: int) -> int:
+    """Return how many workers of a group some machines have room for."""
+    count = 0
+    for machine in machines:
+        fit = machine.cpus / threads
+        if group.gpus:
+            fit = min(fit, machine.gpus / group.gpus)
+        count += math.floor(fit + 1e-6)
+    return min(count, group.max_workers)
+
+
+def in_background(function: Callable[[], T]) -> Callable[[], T | None]:
+    """Call a function in a thread; return another that returns its result, or None before."""
+    results: list[T] = []
+    threading.Thread(target=lambda: results.append(function()), daemon=True).start()
+    return lambda: results[0] if results else None
+
+
+def declaration_seconds(machines: Mapping[str, Machine]) -> float | None:
+    """Return the seconds within which Ray declares a silent machine lost; None if unknown.
+
+    The settings of Ray's head count, which processes on its machine inherit.
+    """
+    heads = [name for name, machine in machines.items() if machine.is_head]
+    for answer in run_on_nodes(heads, _declaration_seconds_here).values():
+        if isinstance(answer, float):
+            return answer
+    return None
+
+
+def _declaration_seconds_here() -> float:
+    """Return the seconds by the settings of Ray in this process."""
+    import importlib
+
+    config = importlib.import_module("ray._raylet").Config
+    milliseconds = config.health_check_timeout_ms() + config.health_check_period_ms()
+    return float(config.health_check_failure_threshold() * milliseconds / 1000)

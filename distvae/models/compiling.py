@@ -1,0 +1,51 @@
+"""Compile loops over arrays when they are first called, and say so."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+from numba.core import event
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """Machine code for the types of the first call, kept on disk. A division by zero is infinite.
+
+    Sums are taken in any order, so side by side.
+    """
+    options: Any = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
+    made: Any = njit(cache=True, nogil=True, **options)(function)
+    return cast(F, made)
+
+
+def inlined(function: F) -> F:
+    """A part of such loops, compiled into each."""
+    made: Any = njit(inline="always", error_model="numpy")(function)
+    return cast(F, made)
+
+
+class _Compilation(event.Listener):
+    """Says once that loops of this package are compiled, which the user would wait for."""
+
+    said = False
+
+    def on_start(self, event: event.Event) -> None:
+        """Tell it when the first of them begins."""
+        function = event.data["dispatcher"].py_func
+        if self.said or not function.__module__.startswith("distvae."):
+            return
+        self.said = True
+        print(
+            "distvae: compiling loops for this processor; it takes up to ten seconds, once",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def on_end(self, event: event.Event) -> None:
+        """Say nothing."""
+
+
+_listen: Callable[[str, event.Listener], None] = event.register
+_listen("numba:compile", _Compilation())

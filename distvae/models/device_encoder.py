@@ -1,0 +1,163 @@
+"""The gradients of models with an encoder on a device, by hand: a third of autograd's operations.
+
+Autograd computes the same, up to rounding. Sums over rows, which no gradient needs, are taken by
+the functions of autograd, of many steps at once.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from distvae import config
+from distvae.interface import AnyEStep, Batch, Sums, TransformsInput
+from distvae.models.latent_gradients import can_draw, draw_codes
+from distvae.models.layer_gradients import Errors, backward, can_differentiate, forward
+from distvae.models.likelihoods import Bernoulli, ItakuraSaito, Likelihood
+from distvae.models.posteriors import Encoded
+from distvae.models.sdm import SDM
+from distvae.models.vae import VAE
+from distvae.models.waiting import Waiting, finite_steps
+from distvae.numerics.noise import Noise
+
+
+class Head(Protocol):
+    """A linear layer whose output says a posterior."""
+
+    linear: nn.Linear
+
+    def split(self, output: Tensor) -> Encoded:
+        """Return the posterior."""
+
+
+@runtime_checkable
+class HasEncoder(TransformsInput, Protocol):
+    """An E-step with an encoder, as far as the engine uses it."""
+
+    config: config.Amortised
+    trunk: nn.Module
+    head: Head
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Yield what is learned."""
+
+
+def _pull_powers(batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
+    """Fill in the gradient for powers, exponential with mean exp(output)."""
+    share = one_over(rows, output.dtype, output.device)
+    torch.addcdiv(share, batch.x, output.exp(), value=-1 / rows, out=out)
+
+
+def _pull_bits(batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
+    """Fill in the gradient for values in [0, 1], given logits."""
+    torch.sub(output.sigmoid(), batch.x, out=out).div_(rows)
+
+
+@cache
+def one_over(rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a scalar, which is made once, and kept because recorded steps read it."""
+    return torch.full((), 1 / rows, dtype=dtype, device=device)
+
+
+Pull = Callable[[Batch, Tensor, int, Tensor], None]
+"""Fill in the gradient of minus the sum of log p(x | z) over so many rows, given the output."""
+
+PULLS: dict[type[Likelihood], Pull] = {ItakuraSaito: _pull_powers, Bernoulli: _pull_bits}
+
+
+class Left(NamedTuple):
+    """What a step leaves to be summed up."""
+
+    x: Tensor
+    row: Tensor
+    mask: Tensor | None
+    heads: Tensor
+    """(B, K H) the output of the encoder."""
+    output: Tensor
+    """(B, D) that of the decoder."""
+
+
+class DeviceEncoderEngine:
+    """Gradients by hand. The sums over rows of many steps are taken at once."""
+
+    def __init__(self, model: VAE, estep: HasEncoder) -> None:
+        self.model, self.estep = model, estep
+        self.encoder = [*_layers(estep.trunk), estep.head.linear]
+        self.decoder = _layers(model.decoder)
+        self.pull = PULLS[type(model.likelihood)]
+        self.dictionary: nn.Parameter | None = None
+        if isinstance(model, SDM) and model.config.dictionary != "identity":
+            self.dictionary = model.dictionary
+        self.waiting = Waiting(Left)
+
+    @torch.no_grad()
+    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Set the gradients of minus the mean objective over so many rows of all workers.
+
+        Return the sums of this and some steps before, or nothing until they are taken.
+        """
+        values = forward(self.encoder, self.estep.transform(batch))
+        codes = draw_codes(self.model, values[-1], noise)
+        latent = codes.z if self.dictionary is None else codes.z @ self.dictionary.T
+        shown = forward(self.decoder, latent)
+        errors = Errors([*self.encoder, *self.decoder], batch.x)
+        self._pull_observed(batch, shown[-1], rows, errors.last)
+        gradient = backward(self.decoder, shown, errors, to_input=True)
+        gradient = self._below_dictionary(gradient, codes.z)
+        codes.pull(gradient, self.model.beta / rows, errors.of[self.encoder[-1]])
+        backward(self.encoder, values, errors)
+        errors.sum_rows()
+        self.waiting.add(Left(*batch[:3], values[-1], shown[-1]))
+        has_other_objective_next = not self.model.is_warm
+        return self.sums() if has_other_objective_next or self.waiting.is_full else {}
+
+    def _pull_observed(self, batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
+        """Fill in the gradient by the output of the decoder."""
+        self.pull(batch, output, rows, out)
+        if batch.mask is not None:
+            out.mul_(batch.mask)
+
+    def _below_dictionary(self, gradient: Tensor, code: Tensor) -> Tensor:
+        """Return the gradient by the code; set that of the dictionary if it learns."""
+        if self.dictionary is None:
+            return gradient
+        if self.dictionary.requires_grad:
+            self.dictionary.grad = gradient.T @ code
+        return gradient @ self.dictionary
+
+    @torch.no_grad()
+    def sums(self) -> Sums:
+        """Return the sums over the batches of all steps that were not summed up yet.
+
+        They are taken in double precision, so that it does not matter which steps wait together.
+        """
+        taken = self.waiting.take()
+        if taken is None:
+            return {}
+        (x, row, mask, heads, output), rows = taken
+        batch = Batch(x.double(), row, mask)
+        q = self.model.posterior(lambda u: self.estep.head.split(heads.double()), batch.x)
+        fit = self.model.likelihood(batch.x, output.double()[:, None], mask)[:, 0]
+        objective = fit - self.model.beta * q.kl()
+        sums = self.model.statistics(batch, q, Noise(0, 0, row))
+        return sums | {"objective": objective.sum(), "finite": finite_steps(objective, rows)}
+
+
+def _layers(net: nn.Module) -> list[nn.Module]:
+    assert isinstance(net, nn.Sequential)
+    return list(net)
+
+
+def find_device_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | None:
+    """Return an engine for dense nets of known models; None leaves gradients to autograd."""
+    if not isinstance(estep, HasEncoder) or type(estep.config) is not config.Amortised:
+        return None
+    penalised = isinstance(model, SDM) and model.config.coherence
+    if not can_draw(model) or type(model.likelihood) not in PULLS or penalised:
+        return None
+    nets = (estep.trunk, model.decoder)
+    if not all(type(net) is nn.Sequential and can_differentiate(list(net)) for net in nets):
+        return None
+    return DeviceEncoderEngine(model, estep)

@@ -1,0 +1,120 @@
+"""The gradient of a TVAE's objective on a device: fixed shapes, few operations, nothing read back.
+
+All kept states of each row are decoded. Those that do not take part have no weight. Objective and
+gradient are those of `TVAE.objective`, to rounding.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from distvae.interface import Batch, Searches, Sums
+from distvae.models.layer_gradients import Errors, backward, can_differentiate
+from distvae.models.pair_densities import has_pair_density
+from distvae.models.state_scores import Scores
+from distvae.models.truncated import KeepsStates, with_numbers
+from distvae.models.tvae import TVAE
+from distvae.models.waiting import Waiting, finite_steps
+from distvae.numerics.noise import Noise
+
+
+class Left(NamedTuple):
+    """What a step leaves to be summed up."""
+
+    code: Tensor
+    """(B, H) the expected bits."""
+    bound: Tensor
+    """(B, 1) the objective."""
+    weight: Tensor
+    """(B, K) of the states."""
+    sampled: Tensor
+    """(B, K) one for states that take part because their row is sampled, zero for others."""
+    density: Tensor
+    """(B, K) log p(x | z)."""
+    mask: Tensor | None
+
+
+class DeviceEngine:
+    """Gradients by hand. The sums over rows of many steps are taken at once."""
+
+    def __init__(self, model: TVAE, estep: KeepsStates) -> None:
+        self.model, self.estep, self.scores = model, estep, Scores(model)
+        self.layers = list(model.decoder)
+        self.ladder: Tensor | None = None
+        self.waiting = Waiting(Left)
+
+    @torch.no_grad()
+    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Set the gradients of minus the mean objective over so many rows of all workers.
+
+        Return the sums of this and some steps before, or nothing until they are taken.
+        """
+        scorer = self.scores.present()
+        kept = self.estep.kept_states(batch)
+        if kept.part is not None and kept.empty is None:
+            kept = with_numbers(kept.words, kept.part, scorer.prior.none)
+        decoded = scorer.decode(batch, kept.words, kept.empty)
+        log_joint = decoded.density + decoded.prior
+        bound = log_joint.logsumexp(1, keepdim=True)
+        weight = (log_joint - bound).exp_()
+        # As on the CPU: Adam would take large steps along gradients however small.
+        heavy = torch.threshold(weight, torch.finfo(weight.dtype).eps, 0)
+        errors = Errors(self.layers, decoded.values[0])
+        out = errors.last.unflatten(0, weight.shape)
+        scorer.density.gradient(batch, decoded.kept, heavy, rows, out)
+        backward(self.layers, decoded.values, errors)
+        errors.sum_rows()
+        bits = decoded.values[0].unflatten(0, weight.shape)
+        code = torch.bmm(weight.unsqueeze(1), bits).squeeze(1)
+        sampled = torch.zeros_like(weight) if kept.sampled is None else kept.sampled
+        self.waiting.add(Left(code, bound, weight, sampled, decoded.density, batch.mask))
+        return self.sums() if self.waiting.is_full else {}
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take pi and the variance of this moment, in place."""
+        self.scores.present()
+
+    @torch.no_grad()
+    def sums(self) -> Sums:
+        """Return the sums over the batches of all steps that were not summed up yet."""
+        taken = self.waiting.take()
+        if taken is None:
+            return {}
+        left, rows = taken
+        active = left.code.sum(1, keepdim=True).round_()
+        sums = {
+            "objective": left.bound.sum(dtype=torch.float64),
+            "finite": finite_steps(left.bound[:, 0], rows),
+            "active": left.code.sum(0, dtype=torch.float64),
+            "counts": (active == self._ladder(active)).sum(0, dtype=torch.float64),
+            "sampled_weight": (left.weight * left.sampled).sum(dtype=torch.float64),
+        }
+        expected = (left.weight * left.density).sum(1)
+        return sums | self.scores.present().density.statistics(expected, self._values(left))
+
+    def _values(self, left: Left) -> Tensor:
+        """Return the number of values that were observed."""
+        if left.mask is not None:
+            return left.mask.sum(dtype=torch.float64)
+        return left.bound.new_full((), len(left.bound) * self.model.dims, dtype=torch.float64)
+
+    def _ladder(self, active: Tensor) -> Tensor:
+        """Return 0 to H, made once."""
+        if self.ladder is None or self.ladder.device != active.device:
+            self.ladder = torch.arange(
+                self.model.code_size + 1, dtype=active.dtype, device=active.device
+            )
+        return self.ladder
+
+
+def device_engine(model: TVAE, estep: object) -> DeviceEngine | None:
+    """Return the engine of a model on a device, if it suits model and E-step."""
+    if model.pi.device.type == "cpu" or not isinstance(estep, Searches):
+        return None
+    if not isinstance(estep, KeepsStates):
+        return None
+    if not can_differentiate(list(model.decoder)) or not has_pair_density(model.likelihood):
+        return None
+    return DeviceEngine(model, estep)

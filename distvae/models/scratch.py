@@ -1,0 +1,59 @@
+"""Memory that is used again and again, so that the system need not clear it for each step."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+VIEWS = 1024
+"""How many views are kept: more than the sizes of a training's steps are."""
+
+
+class Memory(NamedTuple):
+    """The same numbers for compiled loops and for torch."""
+
+    array: NDArray[Any]
+    tensor: Tensor
+
+
+class Scratch:
+    """Buffers by name, which grow when more is asked for."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NDArray[Any]] = {}
+        self._views: dict[tuple[str, DTypeLike, tuple[int, ...]], Memory] = {}
+
+    def take(self, name: str, dtype: DTypeLike, *shape: int) -> NDArray[Any]:
+        """Return an array whose values are left over from its last use."""
+        return self.share(name, dtype, *shape).array
+
+    def share(self, name: str, dtype: DTypeLike, *shape: int) -> Memory:
+        """Return such an array, and as a tensor."""
+        key = (name, dtype, shape)
+        found = self._views.get(key)
+        if found is None:
+            array = self._cut(name, dtype, shape)
+            # a tensor made in inference mode could not be written outside it
+            with torch.inference_mode(False):
+                found = self._views[key] = Memory(array, torch.from_numpy(array))
+        return found
+
+    def _cut(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return the first part of a buffer, which is made anew if it is too small."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        is_new = buffer is None or buffer.dtype != dtype or buffer.size < size
+        if is_new or len(self._views) >= VIEWS:
+            self._views.clear()  # those of the former buffer must not stay
+        if buffer is None or is_new:
+            buffer = self._buffers[name] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
+
+    def __deepcopy__(self, memo: object) -> "Scratch":
+        return Scratch()
+
+    def __reduce__(self) -> tuple[type["Scratch"], tuple[()]]:
+        return Scratch, ()

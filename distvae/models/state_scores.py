@@ -1,0 +1,114 @@
+"""log p(x, z) of a TVAE in fixed shapes: each state of each row is decoded, and nothing is read.
+
+A table of the distinct states, as on the CPU, has a size that the host must wait for. On a GPU the
+arithmetic that it saves costs less than that wait.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distvae.interface import Batch
+from distvae.models.layer_gradients import forward
+from distvae.models.pair_densities import PairDensity, pair_density
+from distvae.models.population import unpack_numbers
+from distvae.models.tvae import MIN_PI, TVAE
+
+DECODED = 2**28
+"""Numbers of a layer's activations that are in memory at one time."""
+
+
+class Prior(NamedTuple):
+    """log p(z), a linear function of the bits."""
+
+    odds: Tensor
+    """(H,)"""
+    none: Tensor
+    """() of the state without active bits."""
+
+    @classmethod
+    def of(cls, pi: Tensor) -> "Prior":
+        """Return the prior in which bits are active with these probabilities."""
+        odds = pi.logit(MIN_PI)
+        return cls(odds, functional.softplus(odds).sum().neg())
+
+
+class Decoded(NamedTuple):
+    """States of rows, decoded."""
+
+    values: list[Tensor]
+    """(B K, H) the bits, and the result of each layer."""
+    prior: Tensor
+    """(B, K) log p(z)."""
+    density: Tensor
+    """(B, K) log p(x | z)."""
+    kept: Tensor
+    """What the gradient of the density needs."""
+
+
+class Scorer:
+    """A TVAE with its present parameters."""
+
+    def __init__(self, model: TVAE, density: PairDensity) -> None:
+        self.latent, self.dims, self.density = model.code_size, model.dims, density
+        self.layers: Sequence[nn.Module] = list(model.decoder)
+        self.width = max(model.decoder.widest, self.latent)
+        self.model = model
+        self.prior = Prior.of(model.pi)
+
+    def refresh(self) -> None:
+        """Take pi and the likelihood's parameters of this moment, in place."""
+        self.density.refresh()
+        for kept, present in zip(self.prior, Prior.of(self.model.pi), strict=True):
+            kept.copy_(present)
+
+    def decode(self, batch: Batch, words: Tensor, empty: Tensor | None = None) -> Decoded:
+        """Decode the states of words (B, K, W) and compare them with the rows.
+
+        The log-probability of no active bits may be given for each state, (B, K).
+        """
+        bits = unpack_numbers(words.flatten(0, 1), self.latent, batch.x.dtype)
+        values = forward(self.layers, bits)
+        none = self.prior.none if empty is None else empty.flatten()
+        prior = torch.addmv(none, bits, self.prior.odds).view(words.shape[:2])
+        output = values[-1].view(*words.shape[:2], self.dims)
+        return Decoded(values, prior, *self.density.compare(batch, output))
+
+    def score(self, batch: Batch, words: Tensor) -> Tensor:
+        """Return log p(x, z), (B, K), in parts of a fixed shape."""
+        found = []
+        for part, states in self._parts(batch, words):
+            decoded = self.decode(part, states)
+            found.append(decoded.density.add_(decoded.prior))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _parts(self, batch: Batch, words: Tensor) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield parts of the rows whose activations fit in memory."""
+        count = max(1, DECODED // (words.shape[1] * self.width))
+        for first in range(0, len(words), count):
+            rows = slice(first, first + count)
+            mask = None if batch.mask is None else batch.mask[rows]
+            yield Batch(batch.x[rows], batch.row[rows], mask), words[rows]
+
+
+class Scores:
+    """The scorer of a model, refreshed only when pi or the variance has changed."""
+
+    def __init__(self, model: TVAE) -> None:
+        self.model = model
+        self.scorer: Scorer | None = None
+        self.versions: tuple[int, ...] = ()
+
+    def present(self) -> Scorer:
+        """Return the model with its present parameters."""
+        buffers = list(self.model.buffers())
+        versions = tuple(number for b in buffers for number in (id(b), b._version))
+        if self.scorer is None or self.scorer.prior.odds.device != self.model.pi.device:
+            self.scorer = Scorer(self.model, pair_density(self.model.likelihood))
+        elif versions != self.versions:
+            self.scorer.refresh()
+        self.versions = versions
+        return self.scorer

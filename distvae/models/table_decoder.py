@@ -1,0 +1,212 @@
+"""Decode each distinct state of some rows once, by compiled loops and matrix products."""
+
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distvae.models import table_kernels
+from distvae.models.kernels import Floats, Integers, dense
+from distvae.models.population import MULTIPLE
+from distvae.models.scratch import Scratch
+from distvae.models.state_decoder import CACHED, FromBits, StateDecoder
+from distvae.models.table_kernels import Parts
+from distvae.models.truncated import NEAR
+
+FEW = 0.25  # share of active bits up to which adding up rows beats a matrix product
+
+
+Weights = tuple[Tensor, Tensor]
+"""The weight (inputs, K) and the bias (K,) of a layer."""
+
+
+class DecodedTable(NamedTuple):
+    """Distinct states, decoded. Its arrays are overwritten when the next table is decoded."""
+
+    words: Integers
+    """(U, W) the distinct states, then zeros up to a multiple."""
+    place: Integers
+    """(B, S) the place of each state of each row in the table, -1 for those left out."""
+    part: Parts
+    """(B, S) whether each state takes part (`truncated.LEFT_OUT` and so on)."""
+    few: bool
+    """Whether so few bits are active that rows of weights are added up, and not multiplied."""
+    weights: list[Weights]
+    """The layers that decoded them."""
+    hidden: list[Tensor]
+    """(U, K) the value of each hidden layer; nothing if it was not asked for."""
+    output: Tensor
+    """(U, D)"""
+
+
+class Layer:
+    """A linear layer of the decoder, and the function behind it."""
+
+    def __init__(self, linear: FromBits | nn.Linear, function: nn.Module | None) -> None:
+        self.linear, self.function = linear, function
+        self.slope = _slope(function)
+
+    @property
+    def weights(self) -> Weights:
+        """The weight and the bias of this moment, without gradients."""
+        weight, bias = self.linear.weight.detach(), self.linear.bias.detach()
+        return (weight if isinstance(self.linear, FromBits) else weight.T), bias
+
+    def apply_function(self, value: Tensor) -> None:
+        """Replace the values of the linear layer by those of the function behind it."""
+        if isinstance(self.function, nn.Tanh):
+            value.tanh_()
+        elif isinstance(self.function, nn.Sigmoid):
+            value.sigmoid_()
+        elif self.slope == 0:
+            value.relu_()
+        elif self.slope != 1:
+            functional.leaky_relu_(value, self.slope)
+
+    def pull_back(self, value: Tensor, gradient: Tensor) -> None:
+        """Turn the gradient by the function's value into that by the linear layer's."""
+        if isinstance(self.function, nn.Tanh):
+            gradient.mul_(1 - value.square())
+        elif isinstance(self.function, nn.Sigmoid):
+            gradient.mul_(value * (1 - value))
+        elif self.slope != 1:
+            table_kernels.scale_negative(self.slope, value.numpy(), gradient.numpy())
+
+
+def _slope(function: nn.Module | None) -> float:
+    """Return the slope of a rectifier below zero, and 1 for other functions."""
+    if isinstance(function, nn.ReLU):
+        return 0.0
+    return function.negative_slope if isinstance(function, nn.LeakyReLU) else 1.0
+
+
+class BinaryPrior(Protocol):
+    """A model whose bits are independent under the prior."""
+
+    pi: Tensor
+    """(H,) the probability of each active bit."""
+
+    def log_odds(self) -> Tensor:
+        """Return the log-odds (H,) of active bits."""
+
+
+class KnownOdds:
+    """The log-odds of active bits, computed when the probabilities are others than before."""
+
+    def __init__(self) -> None:
+        self.pi: Floats = np.empty(0)
+        self.known: tuple[Floats, float] = np.empty(0), 0.0
+
+    def of(self, model: BinaryPrior) -> tuple[Floats, float]:
+        """Return the log-odds (H,), and log p(z) of the state without active bits."""
+        pi = model.pi.numpy()
+        if pi.tobytes() != self.pi.tobytes():
+            odds = model.log_odds()
+            self.pi = pi.copy()
+            self.known = odds.numpy(), -float(functional.softplus(odds.double()).sum())
+        return self.known
+
+
+class TableDecoder:
+    """Decodes the distinct states of some rows into memory that it uses again."""
+
+    def __init__(self, decoder: StateDecoder) -> None:
+        self.scratch, self.odds = Scratch(), KnownOdds()
+        self.layers = [
+            Layer(module, None if isinstance(after, nn.Linear) else after)
+            for module, after in pairwise([*decoder, None])
+            if isinstance(module, FromBits | nn.Linear)
+        ]
+        self.widths = [layer.linear.bias.shape[0] for layer in self.layers]
+        self.latent = self.layers[0].linear.weight.shape[0]
+        self.rows_in_cache = max(MULTIPLE, CACHED // decoder.widest // MULTIPLE * MULTIPLE)
+
+    def __call__(
+        self, words: Integers, part: Parts | None = None, with_hidden: bool = False
+    ) -> DecodedTable:
+        """Decode the states of words (B, S, W) that take part."""
+        if part is None:
+            part = self.scratch.take("part", np.uint8, *words.shape[:2])
+            part.fill(NEAR)
+        known, place, few = self._tabulate(words, part)
+        size = len(known)
+        values = [self._layer_memory(i, size, with_hidden) for i in range(len(self.layers))]
+        weights = [layer.weights for layer in self.layers]
+        for first in range(0, size, self.rows_in_cache):
+            last = min(size, first + self.rows_in_cache)
+            cut = [v[first:last] if v.shape[0] == size else v[: last - first] for v in values]
+            self._decode(weights, known[first:last], cut, few)
+        *hidden, output = values
+        kept = hidden if with_hidden else []
+        return DecodedTable(known, place, part, few, weights, kept, output)
+
+    def _tabulate(self, words: Integers, part: Parts) -> tuple[Integers, Integers, bool]:
+        """Return the distinct states, the place of each state there, and whether few bits are
+        active.
+        """
+        rows, states, width = words.shape
+        total = rows * states
+        slots = self.scratch.take("slots", np.int32, 1 << (2 * total).bit_length())
+        slots.fill(-1)
+        known = self.scratch.take("known", np.int64, total + MULTIPLE, width)
+        place = self.scratch.take("place", np.int64, rows, states)
+        count, active = table_kernels.fill_table(words, part, slots, known, place)
+        size = -(-count // MULTIPLE) * MULTIPLE  # products on tables have few shapes
+        known[count:size] = 0
+        return known[:size], place, active < FEW * count * self.latent
+
+    def _layer_memory(self, layer: int, size: int, with_hidden: bool) -> Tensor:
+        """Return memory for a layer's values: of all states, or of a part of a hidden layer."""
+        is_last = layer == len(self.layers) - 1
+        rows = size if is_last or with_hidden else min(size, self.rows_in_cache)
+        return self.take_tensor(f"layer {layer}", rows, self.widths[layer])
+
+    def take_tensor(self, name: str, *shape: int) -> Tensor:
+        """Return memory of the type of the weights."""
+        dtype = _NUMPY[self.layers[0].linear.bias.dtype]
+        return self.scratch.share(name, dtype, *shape).tensor
+
+    def _decode(
+        self, weights: list[Weights], words: Integers, values: list[Tensor], few: bool
+    ) -> None:
+        """Fill the values of each layer for a part of the table."""
+        self._decode_bits(weights[0], words, values[0], few)
+        for i in range(1, len(self.layers)):
+            weight, bias = weights[i]
+            torch.addmm(bias, values[i - 1], weight, out=values[i])
+            self.layers[i].apply_function(values[i])
+
+    def _decode_bits(self, weights: Weights, words: Integers, value: Tensor, few: bool) -> None:
+        layer, (weight, bias) = self.layers[0], weights
+        if few:
+            slope = layer.slope
+            table_kernels.add_rows(weight.numpy(), bias.numpy(), slope, words, value.numpy())
+            if slope == 1:  # the loop applied a rectifier, and no other function
+                layer.apply_function(value)
+            return
+        torch.addmm(bias, self.bits(words), weight, out=value)
+        layer.apply_function(value)
+
+    def bits(self, words: Integers) -> Tensor:
+        """Return the zeros and ones (U, H) of states."""
+        bits = self.take_tensor("bits", len(words), self.latent)
+        dense(words, bits.numpy())
+        return bits
+
+    def log_prior(self, table: DecodedTable, model: BinaryPrior) -> Floats:
+        """Return log p(z), (U,)."""
+        odds, none = self.odds.of(model)
+        prior: Floats = self.scratch.take("prior", odds.dtype, len(table.words))
+        table_kernels.add_odds(odds, none, table.words, prior)
+        return prior
+
+    def add_log_prior(self, table: DecodedTable, model: BinaryPrior, density: Floats) -> Floats:
+        """Add log p(z) to log p(x | z), (B, S), of states that all take part; return the sums."""
+        table_kernels.add_prior(self.log_prior(table, model), table.place, density)
+        return density
+
+
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}

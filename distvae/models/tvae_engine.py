@@ -1,0 +1,153 @@
+"""The gradient of a TVAE by hand, on the CPU.
+
+The gradient by autograd in `tvae.py` is the reference that it is tested against.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distvae.interface import Batch, Sums
+from distvae.models import table_kernels
+from distvae.models.kernels import Floats, Integers
+from distvae.models.likelihoods import Likelihood, observed_numbers
+from distvae.models.population import MULTIPLE
+from distvae.models.table_decoder import BinaryPrior, DecodedTable, Layer, TableDecoder
+from distvae.models.table_kernels import FIGURES, VALUES
+from distvae.models.truncated import KeepsStates
+from distvae.numerics.noise import Noise
+
+
+class TableModel(BinaryPrior, Protocol):
+    """The part of a TVAE that its engine needs."""
+
+    likelihood: Likelihood
+
+    @property
+    def code_size(self) -> int:
+        """The number of bits of a state."""
+
+
+def _by_name(sums: Floats, bits: int, learns: bool) -> Sums:
+    """Return the sums of a batch by their names, as views."""
+    figures, active, counts = torch.from_numpy(sums).split([FIGURES, bits, bits + 1])
+    objective, sampled, density, values = figures.unbind()
+    found = {"objective": objective, "sampled_weight": sampled, "active": active, "counts": counts}
+    return found | {"density": density, "values": values} if learns else found
+
+
+class LayerGradient(NamedTuple):
+    """Memory for the gradient of a linear layer."""
+
+    bias: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, layer: Layer) -> "LayerGradient":
+        """Return memory for the gradient of this layer."""
+        return cls(torch.zeros_like(layer.linear.bias), torch.zeros_like(layer.linear.weight))
+
+
+class TVAEEngine:
+    """Decodes the kept states of a batch, and sends their weighted errors back to the weights."""
+
+    def __init__(self, model: TableModel, decoder: TableDecoder, estep: KeepsStates) -> None:
+        self.model, self.decoder, self.estep = model, decoder, estep
+        self.gradients = [LayerGradient.of(layer) for layer in decoder.layers]
+
+    @torch.no_grad()
+    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Set the gradients of minus the mean objective; return the sums over the batch."""
+        kept = self.estep.kept_states(batch)
+        part_numbers = None if kept.part is None else kept.part.numpy()
+        table = self.decoder(kept.words.numpy(), part_numbers, with_hidden=True)
+        weight, sums = self._weigh(batch, table)
+        heavy, gradient = self._errors(batch, table, weight, rows)
+        self._send_back(table, heavy, gradient)
+        return sums
+
+    def _weigh(self, batch: Batch, table: DecodedTable) -> tuple[Floats, Sums]:
+        """Return the weights (B, S) of the states, and the sums over the batch."""
+        likelihood, bits = self.model.likelihood, self.model.code_size
+        density = likelihood.table_densities(batch, table.output, table.place)
+        prior = self.decoder.log_prior(table, self.model)
+        weight = self.decoder.scratch.take("weight", density.dtype, *density.shape)
+        sums = np.zeros(FIGURES + bits + bits + 1)
+        states = (table.place, table.part, table.words)
+        table_kernels.weigh(density, prior, states, weight, sums)
+        if likelihood.learns:
+            sums[VALUES] = batch.x.numel() if batch.mask is None else int(batch.mask.sum())
+        return weight, _by_name(sums, bits, likelihood.learns)
+
+    def _errors(
+        self, batch: Batch, table: DecodedTable, weight: Floats, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the places (N,) of states that carry weight, and the gradient (N, D) by what their
+        last linear layer puts out: the weighted error, or that through the function behind.
+
+        They end with the first place up to a multiple, where the gradient is zero.
+        """
+        heavy, number = self._number_heavy(table, weight)
+        taken = self._take("output", table.output, heavy)
+        mean = self.model.likelihood.mean(taken)
+        gradient = self.decoder.take_tensor("error", *taken.shape).zero_()
+        scale = self.model.likelihood.error_scale / rows
+        values = (batch.x.numpy(), observed_numbers(batch), mean.numpy())
+        states = (table.place, weight, number)
+        table_kernels.add_errors(values, states, scale, gradient.numpy())
+        self.decoder.layers[-1].pull_back(taken, gradient)
+        return heavy, gradient
+
+    def _number_heavy(self, table: DecodedTable, weight: Floats) -> tuple[Tensor, Integers]:
+        """Return the places of states that carry weight, with zeros up to a multiple, and the
+        number of each state of the table among them, from 1.
+        """
+        scratch, size = self.decoder.scratch, len(table.words)
+        number, heavy = (
+            scratch.take("number", np.int64, size),
+            scratch.take("heavy", np.int64, size),
+        )
+        least = float(np.finfo(weight.dtype).eps)
+        count = table_kernels.number_heavy(table.place, weight, least, number, heavy)
+        padded = -(-count // MULTIPLE) * MULTIPLE  # which the table's own size is at least
+        heavy[count:padded] = 0
+        return torch.from_numpy(heavy[:padded]), number
+
+    def _send_back(self, table: DecodedTable, heavy: Tensor, gradient: Tensor) -> None:
+        """Set the gradients of all layers that learn, given that by the last linear layer."""
+        layers = self.decoder.layers
+        for i in range(len(layers) - 1, -1, -1):
+            linear, found = layers[i].linear, self.gradients[i]
+            torch.sum(gradient, 0, out=found.bias)
+            linear.bias.grad, linear.weight.grad = found
+            if i == 0:
+                self._differentiate_bits(table, heavy, gradient, found.weight)
+                return
+            value = self._take(f"value {i - 1}", table.hidden[i - 1], heavy)
+            torch.mm(gradient.T, value, out=found.weight)
+            if not layers[i - 1].linear.bias.requires_grad:
+                return
+            gradient = self._through(i, table.weights[i][0], gradient)
+            layers[i - 1].pull_back(value, gradient)
+
+    def _through(self, i: int, weight: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient by the input of the i-th linear layer, given that by its output."""
+        below = self.decoder.take_tensor(f"error {i}", gradient.shape[0], weight.shape[0])
+        return torch.mm(gradient, weight.T, out=below)
+
+    def _differentiate_bits(
+        self, table: DecodedTable, heavy: Tensor, gradient: Tensor, weight: Tensor
+    ) -> None:
+        """Fill the gradient (H, K) of the rows of weights that belong to bits."""
+        words = table.words[heavy.numpy()]
+        if table.few:
+            table_kernels.scatter_rows(gradient.numpy(), words, weight.numpy())
+        else:
+            torch.mm(self.decoder.bits(words).T, gradient, out=weight)
+
+    def _take(self, name: str, values: Tensor, heavy: Tensor) -> Tensor:
+        """Return the values (N, K) at places in the table."""
+        taken = self.decoder.take_tensor(name, heavy.shape[0], values.shape[1])
+        return torch.index_select(values, 0, heavy, out=taken)

@@ -1,0 +1,63 @@
+"""Draws that lie in memory, for a step that is recorded once and replayed with others' values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from distvae.numerics.noise import Noise, Stream
+
+Kind = Literal["bits", "uniform", "normal"]
+Draw = tuple[Kind, Stream, tuple[int, ...]]
+"""What is asked of `Noise`: the method, the stream and the shape."""
+
+
+def draw(noise: Noise, wanted: Draw) -> Tensor:
+    """Return one of the draws of some rows."""
+    kind, stream, shape = wanted
+    values: Tensor = getattr(noise, kind)(stream, *shape)
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Noise):
+    """The draws of rows, with a note of each that is asked for."""
+
+    whole: Noise
+    asked: dict[Draw, None] = field(default_factory=dict)
+
+    def bits(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) independent uniform 64-bit words."""
+        return self._note(("bits", stream, shape))
+
+    def uniform(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) uniform numbers in the open interval (0, 1)."""
+        return self._note(("uniform", stream, shape))
+
+    def normal(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) standard normal numbers."""
+        return self._note(("normal", stream, shape))
+
+    def _note(self, wanted: Draw) -> Tensor:
+        self.asked[wanted] = None
+        return draw(self.whole, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Given(Noise):
+    """Draws that are read from memory; no others can be asked for."""
+
+    values: Mapping[Draw, Tensor]
+
+    def bits(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) independent uniform 64-bit words."""
+        return self.values["bits", stream, shape]
+
+    def uniform(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) uniform numbers in the open interval (0, 1)."""
+        return self.values["uniform", stream, shape]
+
+    def normal(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) standard normal numbers."""
+        return self.values["normal", stream, shape]

@@ -1,0 +1,139 @@
+"""A process that draws pictures while this one does something else.
+
+matplotlib takes half a second to import, and the pictures of a run a second to draw. A training
+starts the process at its beginning, and scores the model while the pictures are drawn.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+
+from distvae.tasks.pictures.canvas import Drawing, draw_now
+
+PROGRAM = """
+import sys
+sys.path.append(sys.argv[1])
+from distvae.tasks.drawing import main
+main(int(sys.argv[2]))
+"""
+"""The program of the process; -P keeps it from importing files of the current folder."""
+PACKAGES = Path(__file__).parents[2]
+"""The folder that contains this package."""
+NICENESS = 5
+"""How far the process stands back behind the training beside which it starts."""
+
+Request = tuple[Drawing, Path]
+
+
+@dataclass
+class DrawingProcess:
+    """A process that draws one picture after the other.
+
+    It has a session of its own, so that Ctrl-C reaches the training alone, and ends when this
+    process does.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    connection: "Connection[Request, bool]"
+    asked: list[Request] = field(default_factory=list)
+
+    @classmethod
+    def start(cls) -> "DrawingProcess | None":
+        """Start a process; return None where no process can be started."""
+        ours, theirs = Pipe()
+        handle = theirs.fileno()
+        command = [sys.executable, "-P", "-c", PROGRAM, str(PACKAGES), str(handle)]
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[handle], start_new_session=True
+            )
+        except OSError:
+            ours.close()
+            return None
+        finally:
+            theirs.close()
+        return cls(process, ours)
+
+    def draw(self, drawing: Drawing, file: Path) -> None:
+        """Ask for a picture in a file."""
+        self.asked.append((drawing, file))
+        with suppress(OSError):  # `finish` draws what a process that has died did not
+            self.connection.send((drawing, file))
+
+    def finish(self) -> None:
+        """Wait for all pictures. One that failed is drawn here, where its error is raised."""
+        for drawing, file in self.asked:
+            if not self._is_drawn():
+                draw_now(drawing, file)
+        self.asked = []
+
+    def _is_drawn(self) -> bool:
+        """Wait for the next picture, and return whether it was drawn."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return False
+
+    def release(self) -> None:
+        """End the process."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def drawing_process(wanted: bool) -> Iterator[DrawingProcess | None]:
+    """Start a process that draws pictures, if one is wanted, and end it."""
+    process = DrawingProcess.start() if wanted else None
+    try:
+        yield process
+    finally:
+        if process:
+            process.release()
+
+
+def main(handle: int) -> None:
+    """Draw what is asked for until the other process has ended."""
+    os.nice(NICENESS)
+    connection: Connection[bool, Request] = Connection(handle)
+    waiting: SimpleQueue[Request | None] = SimpleQueue()
+    # it goes on reading while a picture is drawn, so that asking does not take as long
+    Thread(target=_receive, args=(connection, waiting), daemon=True).start()
+    _import_early()
+    while request := waiting.get():
+        connection.send(_try_to_draw(*request))
+
+
+def _receive(
+    connection: "Connection[bool, Request]", waiting: "SimpleQueue[Request | None]"
+) -> None:
+    """Pass on what is asked for; the end of the connection is passed on as None."""
+    with suppress(EOFError, OSError):
+        while True:
+            waiting.put(connection.recv())
+    waiting.put(None)
+
+
+def _import_early() -> None:
+    """Import what drawing needs, while there is nothing to draw."""
+    # an error will be met again, and reported, when something is drawn
+    with suppress(Exception):
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
+
+
+def _try_to_draw(drawing: Drawing, file: Path) -> bool:
+    """Draw a picture, and return whether that succeeded."""
+    try:
+        draw_now(drawing, file)
+    except Exception:
+        return False
+    return True

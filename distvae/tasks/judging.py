@@ -1,0 +1,23 @@
+"""One figure of a run while it trains, at a cost that is bounded: on a sample of a split."""
+
+import math
+from pathlib import Path
+
+from distvae.tasks.measures import measures_for
+from distvae.tasks.scoring import score_run
+from distvae.train.bits import run_arithmetic
+from distvae.train.run import Run, read_epochs
+
+FIGURES_OF_TRAINING = ("val_bound", "val_objective")
+"""Figures that the record of each epoch has."""
+
+
+def judge_run(folder: Path, figure: str, split: str, sample: int) -> float:
+    """Return a figure of a run's last state, on a sample of a split."""
+    if figure in FIGURES_OF_TRAINING:
+        return float(read_epochs(folder)[-1][figure])
+    run = Run.open(folder, "last")
+    measures = measures_for(figure, run.config.eval.metrics)
+    run.config = run.config.with_("eval", metrics=measures, processes=1)
+    with run_arithmetic(run.info):
+        return score_run(run, split, progress=False, sample=sample).summary.get(figure, math.nan)

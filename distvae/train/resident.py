@@ -1,0 +1,157 @@
+"""Rows on a device: the data where it fits, and the next few batches in their order, read at once.
+
+A step then takes its rows as a view, and copies nothing. What an encoder sees of these rows, and
+their draws when they are first asked for, are made at once as well.
+"""
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distvae.data.dataset import Rows
+from distvae.interface import Batch, TransformsInput
+from distvae.numerics.drawn import Known, Part
+from distvae.numerics.lanes import find_in_order
+from distvae.numerics.noise import Noise
+from distvae.train.batches import BLOCK, Batches, BatchReader, Numbers
+
+SHARE = 0.5
+"""The share of a device's free memory that data may take."""
+READ_TOGETHER = 8192
+"""Rows that are read at once where they are not searched in blocks; at least one batch."""
+NUMBERED = 2**20
+"""Rows of all workers whose numbers are copied to the device at once."""
+
+
+class Chunk(NamedTuple):
+    """Some batches that were read at once."""
+
+    first: int
+    """The number of the first batch."""
+    last: int
+    """The number of the batch after the last."""
+    rows: Numbers
+    batch: Batch
+    noise: Noise
+    known: Known
+
+    def find(self, rows: Numbers) -> tuple[Batch, Noise] | None:
+        """Return some of the rows as views, if they are here one after the other."""
+        part = find_in_order(self.rows, rows)
+        return None if part is None else self._part(part)
+
+    def _part(self, part: slice) -> tuple[Batch, Noise]:
+        whole = self.noise
+        numbers = whole.row[part]
+        noise = Part(whole.seed, whole.epoch, numbers, whole, part.start, self.known)
+        return self.batch.part(part), noise
+
+
+class Numbered(NamedTuple):
+    """The numbers of some rows."""
+
+    rows: Numbers
+    on_device: Tensor
+
+
+class DeviceReader(BatchReader):
+    """Reads rows onto a device that is not the host."""
+
+    def __init__(self, seed: int, device: torch.device, may_be_missing: bool) -> None:
+        super().__init__(seed, device, may_be_missing)
+        self.train: Rows | None = None
+        self.estep: object = None
+        self.resident: Tensor | None = None
+        self.together, self.epoch = 1, 0
+        self.batches: Batches | None = None
+        self.numbered: dict[int, Numbered] = {}
+        """By the first of the batches that are read together."""
+        self.chunks: list[Chunk] = []
+
+    def keep(self, train: Rows, together: int, estep: object) -> None:
+        """Keep the rows to train on: all of them on the device, if they fit."""
+        self.train, self.together, self.estep = train, together, estep
+        size = math.prod(train.shape) * train.dtype.itemsize
+        if size <= SHARE * free_memory(self.device):
+            parts = np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK))
+            self.resident = torch.cat([self._to_device(train[rows]) for rows in parts])
+
+    def begin_epoch(self, epoch: int, batches: Batches) -> None:
+        """Prepare for the batches of an epoch."""
+        self.epoch, self.batches, self.chunks, self.numbered = epoch, batches, [], {}
+
+    def advance(self, batch: int) -> None:
+        """Have the batches from this one on, and those read together after them."""
+        if any(chunk.first <= batch < chunk.last for chunk in self.chunks[:1]):
+            return
+        assert self.batches is not None
+        self.chunks = [chunk for chunk in self.chunks if chunk.last > batch]
+        while len(self.chunks) < 2 and batch < len(self.batches):
+            last = min(batch - batch % self.together + self.together, len(self.batches))
+            if not any(chunk.first <= batch < chunk.last for chunk in self.chunks):
+                self.chunks.append(self._chunk(self.batches, batch, last))
+            batch = last
+
+    def _chunk(self, batches: Batches, first: int, last: int) -> Chunk:
+        assert self.train is not None
+        rows, numbers = self._numbered(batches, first)
+        if self.resident is None:
+            x = self._to_device(self.train[rows])
+        else:
+            x = self.resident.index_select(0, numbers)
+        batch = self._observed(x, torch.from_numpy(rows))
+        if isinstance(self.estep, TransformsInput):
+            batch = batch._replace(seen=self.estep.transform(batch))
+        return Chunk(first, last, rows, batch, Noise(self.seed, self.epoch, numbers), {})
+
+    def _numbered(self, batches: Batches, first: int) -> Numbered:
+        """Return the numbers of this worker's rows in the batches that are read together from the
+        first on. They are copied for many batches at once.
+        """
+        if first not in self.numbered:
+            self.numbered = self._copy_numbers(batches, first)
+        return self.numbered[first]
+
+    def _copy_numbers(self, batches: Batches, first: int) -> dict[int, Numbered]:
+        """Return the numbers of the rows from a batch on, as they are read together."""
+        together = self.together
+        begin = first - first % together
+        groups = max(NUMBERED // (together * batches.size), 1)
+        end = min(begin + groups * together, len(batches))
+        bounds = [first, *range(begin + together, end, together), end]
+        rows = [batches.part(*pair) for pair in pairwise(bounds)]
+        on_device = self._to_device(np.concatenate(rows)).split([len(part) for part in rows])
+        both = map(Numbered, rows, on_device)
+        return dict(zip(bounds, both, strict=False))
+
+    def read(self, data: Rows, rows: Numbers, epoch: int) -> tuple[Batch, Noise]:
+        """Return some rows on the device, and the draws that belong to them in an epoch."""
+        if data is self.train and epoch == self.epoch:
+            for chunk in self.chunks:
+                if found := chunk.find(rows):
+                    return found
+        return super().read(data, rows, epoch)
+
+    def _to_device(self, values: NDArray[np.generic]) -> Tensor:
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the free bytes of a device, or infinity if it does not say."""
+    if device.type != "cuda":
+        return float("inf")
+    return float(torch.cuda.mem_get_info(device)[0])
+
+
+def batch_reader(seed: int, device: torch.device, may_be_missing: bool) -> BatchReader:
+    """Return the reader of batches for a device."""
+    kind = BatchReader if device.type == "cpu" else DeviceReader
+    return kind(seed, device, may_be_missing)

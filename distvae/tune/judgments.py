@@ -1,0 +1,76 @@
+"""What trials are compared by while they train: a metric at intervals, kept in each run's folder.
+
+A trial is judged once at each epoch, so that one that is trained again after a crash compares as
+before.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from distvae.tune.space import Judge, Space
+
+FILE = "judged.jsonl"
+"""The file of a trial's folder with a line for each judgment."""
+LEAST = -sys.float_info.max
+"""What a trial is worth whose judgment is not finite: less than any other that did not fail."""
+
+
+def is_judged(judge: Judge | None, epoch: int) -> bool:
+    """Return whether trials are judged after an epoch."""
+    return judge is not None and epoch > 0 and epoch % judge.interval == 0
+
+
+def read_judgments(folder: Path) -> dict[int, float]:
+    """Return the judgments of a trial by epoch. A line that a crash cut short is none."""
+    file = folder / FILE
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {record["epoch"]: record["value"] for record in records}
+
+
+def judge_if_due(folder: Path, space: Space, epoch: int) -> bool:
+    """Judge a trial after an epoch that it has just trained, if trials are judged after it.
+
+    Return whether they are. What was judged before stays as it was.
+    """
+    judge = space.judge
+    if judge is None or not is_judged(judge, epoch) or _last_epoch(folder) != epoch:
+        return False
+    if epoch not in (known := read_judgments(folder)):
+        _write(folder, judge.metric, known | {epoch: _judge(folder, judge, space.split)})
+    return True
+
+
+def _last_epoch(folder: Path) -> int | None:
+    """Return the last epoch that a trial trained itself."""
+    from distvae.train.run import read_epochs
+
+    records = read_epochs(folder)
+    return int(records[-1]["epoch"]) if records else None
+
+
+def _judge(folder: Path, judge: Judge, split: str) -> float:
+    from distvae.tasks.judging import judge_run
+
+    return judge_run(folder, judge.metric, split, judge.sample)
+
+
+def _write(folder: Path, metric: str, values: Mapping[int, float]) -> None:
+    from distvae.files.output import atomic_file
+
+    lines = [
+        json.dumps({"epoch": epoch, "metric": metric, "value": value}) + "\n"
+        for epoch, value in values.items()
+    ]
+    with atomic_file(folder / FILE) as path:
+        path.write_text("".join(lines))
+
+
+def worth(space: Space, value: float) -> float:
+    """Return a judgment as a number of which more is better, the least if it is not finite."""
+    assert space.judge is not None
+    sign = 1 if space.metrics[space.judge.metric] == "max" else -1
+    return sign * value if math.isfinite(value) else LEAST

@@ -1,0 +1,50 @@
+"""Draw the pictures of the trials that a sweep's report shows, once it is known which they are."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from distvae.tune.results import Result
+from distvae.tune.trial import TrialRun, Trials
+
+LAST = "learning.png"
+"""The picture that is drawn last: a run that has it has all of them."""
+
+
+def shown_in_report(ranked: Sequence[Result]) -> list[Result]:
+    """Return the trials that no other beats, and the one that is worst in the first figure."""
+    finished = [result for result in ranked if result.state == "finished"]
+    return [result for result in finished if result.unbeaten or result is finished[-1]]
+
+
+def draw_pictures(
+    trials: Trials, ranked: Sequence[Result], stop: Callable[[], object] = lambda: False
+) -> None:
+    """Draw the trials that the report shows, until asked to stop; those drawn before are kept."""
+    for run in undrawn_runs(trials, ranked):
+        if not stop():
+            draw(run)
+
+
+def undrawn_runs(trials: Trials, ranked: Sequence[Result]) -> list[TrialRun]:
+    """Return the runs of trials that the report shows which have no pictures yet."""
+    found = []
+    for result in shown_in_report(ranked):
+        for run in trials.runs(result.number, result.values):
+            if run.evaluated and not (run.evaluation / LAST).exists():
+                found.append(run)
+    return found
+
+
+def draw(trial_run: TrialRun) -> None:
+    """Draw the pictures of a run and log them. A failure is printed; the figures stand."""
+    from distvae.tasks.evaluate import write_pictures
+    from distvae.train.run import Run
+
+    split = trial_run.trials.space.split
+    try:
+        files = write_pictures(Run.open(trial_run.folder), split, trial_run.evaluation)
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        print(f"{trial_run.folder}: its pictures could not be drawn: {cause}", file=sys.stderr)
+        return
+    trial_run.tracker().files(files, "evaluation")

@@ -1,0 +1,96 @@
+"""Record what happens to trials: in the ledger of the sweep, on the screen, and for MLflow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from distvae.files.plain import Plain
+from distvae.files.storage import Folder
+from distvae.machines.stop_files import request_stop
+from distvae.track import Relay
+from distvae.tune.display import SweepDisplay
+from distvae.tune.optuna_study import NextTrial, OptunaStudy
+from distvae.tune.trial import Report, Trials
+
+MAX_PROCESSES = 4
+"""Processes of a trial, each started after the one before died; an error ends it at once."""
+Epochs = Sequence[tuple[int, float]]
+"""Epochs and their bounds."""
+
+
+@dataclass
+class Recorder:
+    """The trials of a sweep, and everything that is told about them."""
+
+    trials: Trials
+    study: OptunaStudy
+    display: SweepDisplay
+    relay: Relay
+    stop: Callable[[], object]
+    stop_requested: bool = False
+
+    def pass_on_stop(self) -> None:
+        """Ask the trials to stop if the sweep was asked to."""
+        if self.stop() and not self.stop_requested:
+            request_stop(Folder(self.trials.folder), self.trials.owner)
+            self.stop_requested = True
+
+    def next_trial(self) -> NextTrial | None:
+        """Return the next trial, if there is one now, and record those that were replaced."""
+        trial = self.study.next_trial()
+        for loser, branch in self.study.losers():
+            self._replaced(loser, branch)
+        return trial
+
+    def _replaced(self, number: int, branch: int) -> None:
+        """Record that a branch of a better trial takes the place of a trial."""
+        lineage = self.study.lineage(branch)
+        assert lineage is not None
+        self.started(number, self.study.values(number))
+        result = self.display.results[number]
+        result.state, result.epoch = "halted", lineage["epoch"]
+        result.cause = f"replaced at epoch {lineage['epoch']} by {branch}, of {lineage['parent']}"
+        self.display.trial_replaced(result)
+        self.study.record_result(result)
+
+    def started(self, number: int, values: Mapping[str, Plain]) -> None:
+        """Show a trial that starts for the first time."""
+        if number not in self.display.results:
+            self.display.trial_started(number, values, self.study.lineage(number))
+
+    def recovered(self, number: int, values: Mapping[str, Plain]) -> None:
+        """Show a trial that continues in another process."""
+        self.started(number, values)
+        self.display.trial_recovered(number)
+
+    def trained(self, number: int, epochs: Epochs) -> None:
+        """Show epochs, and have MLflow told."""
+        for epoch, bound in epochs:
+            self.display.epoch_finished(number, epoch, bound)
+        self.relay.notify(self.trials.folder_of(number))
+
+    def ended(self, number: int, last: Report, node: str) -> None:
+        """Record how a trial ended, unless it was asked to stop and can be resumed."""
+        self.display.results[number].node = node
+        if "stopped" in last:
+            self.display.trial_stopped(number)
+            return
+        if "paused" in last:
+            self.study.pause(number)
+            return
+        if "figures" in last:
+            self.display.trial_finished(number, last["figures"])
+        elif "failure" in last:
+            self.display.trial_failed(number, last["failure"])
+        else:
+            self.display.trial_halted(number)
+        self.study.record_result(self.display.results[number])
+
+    def died(self, number: int) -> None:
+        """Record a trial whose last process died."""
+        cause = f"its process died {MAX_PROCESSES} times; too little memory?"
+        self.display.trial_failed(number, cause)
+        self.study.record_result(self.display.results[number])
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave everything out of the pickle that Tune writes and never reads."""
+        return {}

@@ -1,0 +1,156 @@
+"""What training asks of a device for each step and for each search of a block: a budget for each
+kind of model, and neither copies nor waits.
+
+An operation of torch counts as one, although some, such as a sort, are several kernels on a GPU.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+
+from distvae.train import graphs
+from distvae.train.loop import FINITE_EVERY, Trainer
+from distvae.train.session import build_trainer
+from tests import tiny
+from tests.device.cases import CASES, Sections, encoded, evolved, searched
+from tests.device.pretended import Counts, Machine, counted
+from tests.device.tape import record
+
+BATCH, BLOCK, ROWS = 16, 64, 416
+
+
+class Budget(NamedTuple):
+    """The most operations."""
+
+    step: int
+    visit: int = 0
+    look: int = 6
+    """Every 64 steps: the sums of these, and whether the objective is finite."""
+
+
+MORE: dict[str, Sections] = {
+    "four generations": evolved(generations=4),
+    "two hidden layers": searched(hidden=[8, 8]),
+    "vae of bits": encoded("vae", likelihood="bernoulli"),
+    "vsc of bits": encoded("vsc", likelihood="bernoulli"),
+    "vae of two layers": encoded("vae", hidden=[8, 8]),
+}
+BUDGETS = {
+    "fitness_batch": Budget(step=25, visit=138, look=37),
+    "bernoulli": Budget(step=27, visit=138, look=34),
+    "bsc": Budget(step=20, visit=134, look=37),
+    "two words of bits": Budget(step=25, visit=138, look=37),
+    "two hidden layers": Budget(step=30, visit=142, look=37),
+    "four generations": Budget(step=25, visit=233, look=37),
+    "random": Budget(step=25, visit=276, look=37),
+    "vae": Budget(step=29, look=46),
+    "vae of bits": Budget(step=30, look=45),
+    "vsc of bits": Budget(step=50, look=86),
+    "vae of two layers": Budget(step=34, look=46),
+    "vsc": Budget(step=49, look=87),
+    "sdm identity": Budget(step=31, look=55),
+    "sdm dct": Budget(step=33, look=55),
+}
+
+
+RECORDED = {
+    "vae": 6,
+    "vae of raw data": 9,
+    "vsc": 7,
+    "vsc pseudo": 10,
+    "gumbel": 9,
+    "sdm dct": 6,
+    "sdm learned": 9,
+    "convolutions": 9,
+    "fitness_batch": 8,
+    "bernoulli": 8,
+}
+"""The most operations of a step that is replayed: copies of its inputs, the replay, and sums."""
+
+
+def trainer_of(name: str, graphs_too: bool = False) -> Trainer:
+    sections = MORE.get(name) or CASES[name]
+    estep = sections.get("estep", {})
+    estep = estep | ({"block": BLOCK} if "states" in estep else {})
+    train = {"batch": BATCH, "device": "auto", "epochs": 3, "graphs": graphs_too}
+    config = tiny.config(**sections | {"train": train, "estep": estep})
+    data = tiny.dataset(ROWS)
+    if sections["model"].get("likelihood") == "bernoulli":
+        splits = {split: rows[:] / (1 + rows[:]) for split, rows in data.splits.items()}
+        data = replace(data, splits=splits)
+    return build_trainer(config, data)
+
+
+def recorded(function: Callable[..., Any], found: list[Counts]) -> Callable[..., Any]:
+    """The same function, of which each call is counted."""
+
+    def call(*arguments: Any) -> Any:
+        with counted() as counts:
+            result = function(*arguments)
+        found.append(counts)
+        return result
+
+    return call
+
+
+class Epoch(NamedTuple):
+    """The operations of each step, of each visit of a block, and of each look at the objective."""
+
+    steps: list[Counter[str]]
+    visits: list[Counter[str]]
+    looks: list[Counter[str]]
+
+
+def counted_epoch(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Epoch:
+    """Train an epoch, of which steps and visits copy nothing and wait for nothing."""
+    before: list[Counts] = []
+    taken: list[Counts] = []
+    after: list[Counts] = []
+    visits: list[Counts] = []
+    looks: list[Counts] = []
+    monkeypatch.setattr(trainer, "_next_step", recorded(trainer._next_step, before))
+    monkeypatch.setattr(trainer, "_add", recorded(trainer._add, after))
+    monkeypatch.setattr(trainer, "_search_block", recorded(trainer._search_block, visits))
+    monkeypatch.setattr(trainer, "_refuse_to_diverge", recorded(trainer._refuse_to_diverge, looks))
+    for step in trainer._finish_epoch(lambda: False):
+        recorded(step.take, taken)()
+    for counts in (*before, *taken, *after, *visits):
+        assert not counts.to_device + counts.to_host + counts.waits
+    parts = zip(before, taken, after, strict=True)
+    steps = [sum((part.kernels for part in step), Counter[str]()) for step in parts]
+    return Epoch(steps, *([counts.kernels for counts in found] for found in (visits, looks)))
+
+
+def keeps_to_budget(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, budget: Budget) -> None:
+    """An epoch neither copies nor waits, but for the order, the rates and one look at the end."""
+    with counted() as epoch:
+        found = counted_epoch(trainer, monkeypatch)
+    assert len(found.steps) == trainer.batches < FINITE_EVERY
+    for most, counts in zip(budget, (found.steps[1:], found.visits[1:], found.looks), strict=True):
+        for operations in counts:
+            assert operations.total() <= most, operations
+    assert epoch.to_device == {"copy_": 2}, "the order of the rows and the learning rates"
+    assert epoch.to_host.total() == epoch.waits.total() == 1, "whether the objective is finite"
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_training_keeps_to_its_budget(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trainer = trainer_of(name)
+    next(trainer.run())
+    keeps_to_budget(trainer, monkeypatch, BUDGETS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recorded_step_keeps_to_its_budget(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(graphs, "recorder_of", lambda device: record)
+    trainer = trainer_of(name, graphs_too=True)
+    next(trainer.run())
+    keeps_to_budget(trainer, monkeypatch, Budget(RECORDED[name], visit=140))

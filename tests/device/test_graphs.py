@@ -1,0 +1,83 @@
+"""A step that is recorded once and replayed is the step that is taken as usual."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distvae.train import graphs
+from distvae.train.loop import Interrupted
+from distvae.train.session import build_trainer, fit
+from tests.device.cases import config_of, dataset
+from tests.device.pretended import Machine
+from tests.device.tape import record
+from tests.device.test_training import agree, trained
+
+PLAIN = {"epochs": 7, "batch": 16}
+GRAPHS = PLAIN | {"graphs": True}
+SLOW = ("vae of raw data", "convolutions", "gumbel", "fitness", "bernoulli")
+NAMES = [
+    "vae warm",
+    "vsc pseudo",
+    "sdm learned",
+    "released",
+    "narrow horizon",
+    "two layers, linear first",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+]
+
+
+@pytest.fixture(autouse=True)
+def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pretended device records steps."""
+    monkeypatch.setattr(graphs, "recorder_of", lambda device: record)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    "missing", [pytest.param(False, marks=pytest.mark.slow), True], ids=["whole", "missing"]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_training_is_that_of_the_cpu(
+    machine: Machine, tmp_path: Path, name: str, missing: bool
+) -> None:
+    with machine.counted() as counts:
+        found = trained(name, "auto", tmp_path / "there", missing, train=GRAPHS)
+    assert counts.kernels["replay"] >= 4
+    agree(found, trained(name, "cpu", tmp_path / "here", missing, train=PLAIN))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", ["vae", "released"])
+def test_a_training_goes_on_where_it_stopped(machine: Machine, tmp_path: Path, name: str) -> None:
+    config, data, begun = config_of(name, train=GRAPHS), dataset(name), tmp_path / "begun"
+    stops = iter([False, True])
+    with pytest.raises(Interrupted):
+        list(fit(config, data, begun, stop=lambda: next(stops)))
+    found = trained(name, "auto", begun, train=GRAPHS)
+    agree(found, trained(name, "auto", tmp_path / "at once", train=GRAPHS))
+
+
+@pytest.mark.parametrize("name", ["exact", "fitness"])
+def test_steps_that_wait_are_not_recorded(machine: Machine, name: str) -> None:
+    train = {"graphs": True, "gradients": "autograd"}
+    trainer = build_trainer(config_of(name, train=train), dataset(name))
+    assert trainer.steps is trainer.ascent
+
+
+def test_a_recording_does_nothing_until_it_is_replayed(machine: Machine) -> None:
+    value = torch.arange(3.0, device=machine.device)
+    replay, results = record(lambda: {"sum": value.add_(1).sum()})
+    assert value.cpu().tolist() == [0, 1, 2]
+    assert results["sum"].isnan().item()
+    for total in (6, 9):
+        replay.replay()
+        assert results["sum"].item() == total
+    assert value.cpu().tolist() == [2, 3, 4]
+
+
+def test_a_recording_that_waits_is_refused(machine: Machine) -> None:
+    value = torch.arange(3, device=machine.device)
+    with pytest.raises(RuntimeError, match="capturing"):
+        record(lambda: {"places": value.nonzero()})

@@ -1,0 +1,216 @@
+"""The TVAE's engine against the dense model, and against autograd in training."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distvae.config import Evolution as EvolutionConfig
+from distvae.config import Train
+from distvae.estep.compact_store import CompactStore, as_words
+from distvae.estep.truncated import Evolution
+from distvae.interface import Batch
+from distvae.models.population import pack
+from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
+from distvae.models.tvae import TVAE
+from distvae.models.tvae_engine import TVAEEngine
+from distvae.numerics.lanes import Lanes
+from distvae.train.devices import CPU
+from distvae.train.loop import Trainer
+from tests import dense
+
+ROWS, KEPT = 40, 9
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"hidden": ()},
+    {"hidden": (8, 4), "activation": "leaky_relu"},
+    {"hidden": (8, 5, 4)},
+    {"activation": "tanh", "output": "sigmoid"},
+    {"likelihood": "bernoulli"},
+    {"hidden": (), "likelihood": "bernoulli"},
+    {"latent": 10, "hidden": (300,), "activation": "tanh"},
+    {"latent": 70, "hidden": (9,)},
+]
+Sums = dict[str, Tensor]
+
+
+class Keeps:
+    """An E-step that keeps given states."""
+
+    def __init__(self, kept: KeptStates) -> None:
+        self.kept = kept
+
+    def kept_states(self, batch: Batch) -> KeptStates:
+        """Return the given states."""
+        return self.kept
+
+
+def engine_of(model: TVAE, kept: KeptStates) -> TVAEEngine:
+    decoder = model.table_decoder()
+    assert decoder is not None
+    return TVAEEngine(model, decoder, Keeps(kept))
+
+
+def some_states(model: TVAE) -> Tensor:
+    """(B, S, H) distinct in each row, with few active bits if there are many."""
+    if model.code_size <= 10:
+        return dense.some_states(ROWS, KEPT, model.code_size)
+    z = torch.zeros(ROWS, KEPT, model.code_size, dtype=torch.float64)
+    for state in range(KEPT):
+        z[:, state, state * 7 : state * 7 + 1 + state % 3] = 1
+    return z
+
+
+def parts(seed: int = 0) -> Tensor:
+    """(B, S) whether states take part; the first one of each row does."""
+    generator = torch.Generator().manual_seed(seed)
+    part = torch.randint(0, 3, (ROWS, KEPT), generator=generator, dtype=torch.uint8)
+    part[:, 0] = NEAR
+    return part
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("leaves_out", [False, True])
+def test_gradients_and_sums_are_those_of_the_dense_model(
+    variant: dict[str, Any], missing: float, dtype: torch.dtype, leaves_out: bool
+) -> None:
+    model = dense.model(**variant).to(dtype)
+    rows = dense.rows(ROWS, model, missing=missing)
+    batch = rows._replace(x=rows.x.to(dtype))
+    z, part = some_states(model), parts() if leaves_out else torch.full((ROWS, KEPT), NEAR)
+    engine = engine_of(model, KeptStates(pack(z), part.byte() if leaves_out else None))
+    sums = engine.differentiate(batch, dense.noise(batch), ROWS)
+    joint = dense.log_joint(model, batch, z).masked_fill(part == LEFT_OUT, -torch.inf)
+    bound = joint.logsumexp(1).sum()
+    expected = torch.autograd.grad(-bound / ROWS, list(model.parameters()))
+    near = {torch.float32: 1e-5, torch.float64: 1e-10}[dtype]
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        assert (parameter.grad - gradient).abs().max() <= near * gradient.abs().max()
+    weight = joint.softmax(1).detach()
+    code = (weight.unsqueeze(-1) * z).sum(1)
+    assert sums["objective"].item() == pytest.approx(bound.item(), rel=near)
+    assert torch.allclose(sums["active"], code.sum(0), rtol=near, atol=near)
+    counts = code.sum(1).round().long().bincount(minlength=z.shape[2] + 1)
+    assert torch.equal(sums["counts"], counts.double())
+    sampled = weight.where(part == SAMPLED, 0).sum()
+    assert sums["sampled_weight"].item() == pytest.approx(sampled.item(), rel=near, abs=near)
+
+
+def test_layers_that_do_not_learn_yet_have_no_gradient() -> None:
+    model = dense.model(hidden=(8, 5))
+    batch, z = dense.rows(ROWS, model), some_states(model)
+    for layer in model.decoder.hidden:
+        layer.requires_grad_(False)
+    engine_of(model, KeptStates(pack(z))).differentiate(batch, dense.noise(batch), ROWS)
+    with_gradient = [parameter.grad is not None for parameter in model.parameters()]
+    assert with_gradient == [parameter.requires_grad for parameter in model.parameters()]
+    assert sum(with_gradient) == 2
+
+
+def test_a_diverged_model_has_no_number_for_its_objective() -> None:
+    model = dense.model()
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    batch, z = dense.rows(ROWS, model), some_states(model)
+    engine = engine_of(model, KeptStates(pack(z)))
+    assert engine.differentiate(batch, dense.noise(batch), ROWS)["objective"].isnan()
+
+
+def trained(gradients: str, horizon: float | None, compact: bool = True, **fields: Any) -> Trainer:
+    """Train a small model for two epochs."""
+    model = dense.model(latent=70, hidden=(9,), horizon=horizon, **fields)
+    rows = dense.rows(300, model).x.numpy()
+    estep = Evolution(EvolutionConfig(states=12, block=64, parents=4, children=3), model)
+    held = Lanes(len(rows), 1).held()
+    estep.prepare([torch.from_numpy(rows)], held, 0)
+    if not compact:
+        estep.store = as_words(estep.store, CPU)
+    assert isinstance(estep.store, CompactStore) == compact
+    config = Train(epochs=2, batch=32, rate=0.01, warmup=0, device="cpu", gradients=gradients)  # type: ignore[arg-type]
+    trainer = Trainer(config, model, estep, rows, rows)
+    records = list(trainer.run())
+    assert len(records) == 2
+    return trainer
+
+
+@pytest.mark.parametrize("fields", [{}, {"likelihood": "bernoulli"}], ids=str)
+@pytest.mark.parametrize("horizon", [None, 3.0])
+def test_training_ends_where_autograd_ends(fields: dict[str, Any], horizon: float | None) -> None:
+    by_hand, by_autograd = (trained(way, horizon, **fields) for way in ("auto", "autograd"))
+    assert by_hand.ascent.engine is not None
+    assert by_autograd.ascent.engine is None
+    assert torch.equal(by_hand.model.get_buffer("horizon"), by_autograd.model.get_buffer("horizon"))  # type: ignore[attr-defined]
+    for one, other in zip(by_hand.parameters, by_autograd.parameters, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * other.abs().max()
+
+
+def test_training_with_states_as_words_ends_at_the_same_bits() -> None:
+    compact, by_words = (trained("auto", 3.0, compact=compact) for compact in (True, False))
+    for one, other in zip(compact.parameters, by_words.parameters, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_horizon_grows_when_more_than_a_trace_is_left_out() -> None:
+    narrow, wide = (trained("auto", horizon).model for horizon in (0.5, 500.0))
+    assert narrow.state_dict()["horizon"] > 0.5
+    assert wide.state_dict()["horizon"] == 500.0
+
+
+@pytest.mark.parametrize(
+    ("horizon", "left_out", "then"),
+    [
+        (24.0, 2e-5, 36.0),
+        (24.0, 0.0, 24.0),
+        (36.0, 1e-5 * math.exp(-13), 24.0),
+        (36.0, 1e-5 * math.exp(-11), 36.0),
+        (30.0, 0.0, 24.0),
+        (54.0, 0.0, 36.0),
+    ],
+)
+def test_the_horizon_shrinks_when_less_than_a_trace_would_be_left_out(
+    horizon: float, left_out: float, then: float
+) -> None:
+    model = dense.model(horizon=24.0)
+    model.horizon.fill_(horizon)
+    rows = 50.0
+    sums = {"sampled_weight": left_out * rows, "sampled_rows": rows, "values": 1.0, "density": -1.0}
+    total = {name: torch.tensor(value, dtype=torch.float64) for name, value in sums.items()}
+    total |= {"active": model.pi.double(), "counts": torch.ones(model.code_size + 1)}
+    model.maximise(total)
+    assert model.horizon.item() == pytest.approx(then)
+
+
+def test_what_is_left_out_is_what_states_beyond_the_horizon_weigh() -> None:
+    """With all rows sampled, by the weights of the kept states before the first step."""
+    trainer = trained("auto", 1.0)
+    model, estep = trainer.model, trainer.estep
+    assert isinstance(model, TVAE)
+    assert isinstance(estep, Evolution)
+    batch = dense.rows(300, model)
+    noise = dense.noise(batch, 7)
+    estep.search_block(model, batch, noise)
+    kept = estep.kept_states(batch)
+    assert kept.part is not None
+    exact = model.posterior(batch, kept.words)
+    gap = exact.log_joint.amax(1, keepdim=True) - exact.log_joint
+    sampled = (noise.uniform("sample", 1) < 1 / 64).expand_as(gap)
+    beyond = gap > model.horizon
+    assert torch.equal(kept.part == LEFT_OUT, beyond & ~sampled)
+    assert torch.equal(kept.part == SAMPLED, beyond & sampled)
+    sums = engine_of(model, kept).differentiate(batch, noise, 300)
+    expected = exact.weight.where(beyond & sampled, 0).sum()
+    assert sums["sampled_weight"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_weights_of_a_model_without_a_horizon_are_read() -> None:
+    old = dense.model(horizon=3.0).state_dict()
+    del old["horizon"]
+    model = dense.model(seed=1, horizon=5.0)
+    model.load_state_dict(old)
+    assert model.horizon == 5.0
+    assert torch.equal(model.pi, old["pi"])

@@ -1,0 +1,62 @@
+"""Rows that are read at once are those that are read one batch after the other."""
+
+import numpy as np
+import pytest
+import torch
+
+from distvae.numerics.lanes import FreeInList, FreeRows
+from distvae.train import resident
+from distvae.train.batches import Batches, BatchReader, Numbers
+from distvae.train.resident import DeviceReader
+
+CPU = torch.device("cpu")
+
+
+def batches_of(rows: Numbers, size: int) -> Batches:
+    """Return the batches of one worker, of rows in this order."""
+    return Batches(FreeInList(rows, FreeRows(len(rows), size, 0, 1)), len(rows), size)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("numbered", [1, 30, 2**20])
+def test_batches_and_their_draws(
+    monkeypatch: pytest.MonkeyPatch, share: float, missing: bool, numbered: int
+) -> None:
+    monkeypatch.setattr(resident, "SHARE", share)
+    monkeypatch.setattr(resident, "NUMBERED", numbered)
+    monkeypatch.setattr(resident, "free_memory", lambda device: 1e9)
+    chance = np.random.default_rng(0)
+    data = chance.random((50, 3), dtype=np.float32)
+    data[chance.random(data.shape) < 0.2 * missing] = np.nan
+    reader, plain = DeviceReader(1, CPU, missing), BatchReader(1, CPU, missing)
+    reader.keep(data, 3, None)
+    assert (reader.resident is None) == (share == 0)
+    order = chance.permutation(50)
+    batches = np.split(order, range(8, 50, 8))
+    reader.begin_epoch(4, batches_of(order, 8))
+    for number, rows in enumerate(batches):
+        reader.advance(number)
+        together = np.concatenate(batches[number : number - number % 3 + 3])
+        for wanted in (rows, together):
+            (found, noise), (expected, alone) = (r.read(data, wanted, 4) for r in (reader, plain))
+            assert torch.equal(found.x, expected.x)
+            assert torch.equal(found.row, expected.row)
+            assert (found.mask is None) == (expected.mask is None) == (not missing)
+            if found.mask is not None and expected.mask is not None:
+                assert torch.equal(found.mask, expected.mask)
+            assert torch.equal(noise.normal("slab", 2), alone.normal("slab", 2))
+        assert len(reader.chunks) <= 2
+
+
+def test_other_rows_and_epochs_are_read_as_usual() -> None:
+    data = np.random.default_rng(0).random((20, 3), dtype=np.float32)
+    reader = DeviceReader(1, CPU, False)
+    reader.keep(data, 2, None)
+    reader.begin_epoch(0, batches_of(np.arange(20), 4))
+    reader.advance(0)
+    for rows, epoch in ((np.array([9, 3]), 0), (np.arange(4), 1), (np.arange(0), 0)):
+        batch, noise = reader.read(data, rows, epoch)
+        np.testing.assert_array_equal(batch.x.numpy(), data[rows])
+        assert noise.epoch == epoch
+        assert torch.equal(noise.row, torch.from_numpy(rows))

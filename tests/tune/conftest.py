@@ -1,0 +1,36 @@
+"""Data and a sweep that tests of sweeps share."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.tune.sweeps import STEADY, Sweep, figures
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few small random images in MNIST's format."""
+    folder = tmp_path_factory.mktemp("images")
+    for name, count in (("train", 64), ("t10k", 32)):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 5, 5), np.uint8)
+        header = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def steady(
+    images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], dict[int, Any]]:
+    """A sweep's words without its folder, and what it comes to when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("steady")
+    (folder / "steady.yaml").write_text(yaml.safe_dump(STEADY, sort_keys=False))
+    words = [str(folder / "steady.yaml"), str(images)]
+    undisturbed = Sweep(*words, str(folder / "whole"), "train.epochs=40")
+    said = undisturbed.process.communicate(timeout=300)[1]
+    assert undisturbed.process.returncode == 0, said
+    return words, figures(folder / "whole")
