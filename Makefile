@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow test-cluster test-cluster-short check bench clean
 
 demo: $(READY)
-	$(BIN)/distvae tune demo --out runs/demo --force
+	$(BIN)/distvae tune demo --out runs/demo --force --stack auto
 
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow and not long and not cluster"
