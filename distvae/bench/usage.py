@@ -4,7 +4,7 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,24 @@ MARK = "DISTVAE_BENCH_MARK"
 POLL_SECONDS = 0.05
 LEAST_MEMORY = 2**24
 """Bytes that a process holds at least whose memory is told."""
+LEAST_SECONDS = 0.25
+"""Seconds that a process lives at least whose memory is told. A program that is being started
+shares the memory of its starter for a moment.
+"""
+
+
+@dataclass
+class Seen:
+    """What was seen of a process: when it was first and last seen, and its memory in bytes."""
+
+    first: float
+    last: float = 0.0
+    peak: int = 0
+    held: int = 0
+
+    def counts(self) -> bool:
+        """Tell whether the process was more than the start of another program."""
+        return self.last - self.first >= LEAST_SECONDS
 
 
 @dataclass(frozen=True)
@@ -42,9 +60,9 @@ def measure_command(words: Sequence[str]) -> Usage:
     environment = os.environ | {MARK: mark}
     before, processor, began = _bytes_counted(), _processor_seconds(), time.perf_counter()
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
-    peaks, held = dict[int, int](), dict[int, int]()
+    processes = dict[int, Seen]()
     while process.poll() is None:
-        _look(mark, peaks, held)
+        _look(mark, processes)
         time.sleep(POLL_SECONDS)
     output = process.communicate()[0]
     seconds = time.perf_counter() - began
@@ -52,11 +70,12 @@ def measure_command(words: Sequence[str]) -> Usage:
         raise Refusal(f"bench rows: '{' '.join(words[:5])} ...' ended with {process.returncode}")
     after = _bytes_counted()
     counted = {name: after[name] - before[name] for name in after}
+    lasting = [seen for seen in processes.values() if seen.counts()]
     return Usage(
         seconds,
         _processor_seconds() - processor,
-        _largest(peaks),
-        _largest(held),
+        _largest(seen.peak for seen in lasting),
+        _largest(seen.held for seen in lasting),
         counted["rchar"],
         counted["wchar"],
         counted["read_bytes"],
@@ -64,21 +83,24 @@ def measure_command(words: Sequence[str]) -> Usage:
     )
 
 
-def _largest(memory: dict[int, int]) -> tuple[int, ...]:
-    return tuple(sorted((size for size in memory.values() if size >= LEAST_MEMORY), reverse=True))
+def _largest(memory: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted((size for size in memory if size >= LEAST_MEMORY), reverse=True))
 
 
-def _look(mark: str, peaks: dict[int, int], held: dict[int, int]) -> None:
+def _look(mark: str, processes: dict[int, Seen]) -> None:
     """Note the memory of all processes that are marked."""
+    now = time.monotonic()
     sought = f"{MARK}={mark}\0".encode()
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
             if sought in file.read_bytes():
                 pid, lines = int(file.parent.name), (file.parent / "status").read_text()
                 fields = dict(line.split(":", 1) for line in lines.splitlines())
-                peaks[pid] = max(peaks.get(pid, 0), _kilobytes(fields, "VmHWM"))
+                seen = processes.setdefault(pid, Seen(now))
+                seen.last = now
+                seen.peak = max(seen.peak, _kilobytes(fields, "VmHWM"))
                 own = _kilobytes(fields, "RssAnon") + _kilobytes(fields, "RssShmem")
-                held[pid] = max(held.get(pid, 0), own)
+                seen.held = max(seen.held, own)
 
 
 def _kilobytes(fields: dict[str, str], name: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from distvae.bench import (
     workers,
 )
 from distvae.bench.output import Output
+from distvae.bench.usage import measure_command
 from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
@@ -151,6 +153,20 @@ def test_a_benchmark_of_copies_tells_how_long_they_take(tmp_path: Path) -> None:
     assert kept["gb"] == 2048 * copies.STATES * 64 / 1e9
     assert 0 < kept["send_ms"] < kept["block_ms"]
     assert 0 < kept["fill_s"] < 1e-3 * kept["point_ms"] * 2048
+
+
+@pytest.mark.parametrize(("seconds", "counted"), [(0.0, 1), (1.0, 2)])
+def test_a_process_that_is_only_starting_a_program_is_not_counted(
+    seconds: float, counted: int
+) -> None:
+    lines = [
+        "import os, time",
+        "held = bytearray(2**25)",
+        f"os.fork() or (time.sleep({seconds}), os._exit(0))",
+        "os.wait(), time.sleep(0.5)",
+    ]
+    used = measure_command([sys.executable, "-c", "\n".join(lines)])
+    assert len(used.held) == counted
 
 
 @pytest.mark.slow

@@ -630,7 +630,7 @@ def test_data_larger_than_memory_is_ingested_and_trained_on(tmp_path: Path) -> N
     """A quarter of the data's size is all that the process may take; half of it is refused to
     it.
     """
-    for name, rows in {"small": 2000, "large": 250_000}.items():
+    for name, rows in {"small": 100_000, "large": 1_000_000}.items():
         array = np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.float32, (rows, 128))
         for block in np.split(array, 10):
             block[:] = np.random.default_rng(rows).exponential(size=block.shape)
