@@ -1,4 +1,4 @@
-"""Time two workers beside one, by torchrun and under Ray.
+"""Time two workers beside one, by torchrun and under Ray, for TVAE and for a speech model.
 
 Each way of training is a command with one thread per worker, and all of them resume copies of one
 trained run. They take turns of one epoch, so that all meet the same load. Two independent
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from distvae.bench.output import Output
 from distvae.bench.paused import PausedTraining, Turn, take_turn
-from distvae.bench.tvae import SIZES, Case, noisy_patches, tvae_config
-from distvae.config import from_dict, to_dict
+from distvae.bench.tvae import SIZES, noisy_patches, tvae_config
+from distvae.config import Config, from_dict, to_dict
+from distvae.config.recipes import load
 from distvae.data import open_dataset
+from distvae.data.dataset import Array
 from distvae.data.tables.ingest import Division, ingest
 from distvae.numerics.noise import order
 from distvae.train.loop import Interrupted
@@ -32,6 +34,9 @@ from distvae.train.session import fit
 
 QUIET = 0.9
 """The share of two processors that two independent processes have on a quiet machine, at least."""
+SPEECH = "speech-sdm"
+BINS = 513
+"""Bins of a spectrum of speech."""
 PYTHON_MODULE = ("-m", "distvae")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -66,20 +71,42 @@ class Extent(NamedTuple):
     batch: int
 
 
+class Subject(NamedTuple):
+    """What is trained."""
+
+    data: Array
+    """Rows to train on."""
+    config: Config
+    """Its data are replaced by these rows."""
+
+
 def bench_workers(picture: Path | None, extent: Extent, output: Output) -> None:
-    """Time each way of training, for each size of TVAE."""
-    rows, epochs, turns, batch = extent
+    """Time each way of training, for each size of TVAE and for a speech model."""
     settings = extent._asdict()
-    for name, size in SIZES.items():
-        case = replace(size, batch=batch)
+    for name, subject in subjects(picture, extent):
         with TemporaryDirectory(prefix="distvae-bench-") as folder:
-            patches = noisy_patches(case, picture)
-            chosen = patches[order(0, 0, len(patches))[:rows]]
-            prepare_run(chosen, case, epochs, turns, Path(folder))
-            figures = measure_workers(turns, Path(folder))
+            prepare_run(subject, extent.epochs, Path(folder))
+            figures = measure_workers(extent.turns, Path(folder))
         output.show({"case": name, **settings, **figures}, describe(name, figures))
         facts = {"section": "Two workers"}
-        output.keep(f"workers-{name}-batch-{batch}", figures, settings, facts)
+        output.keep(f"workers-{name}-batch-{extent.batch}", figures, settings, facts)
+
+
+def subjects(picture: Path | None, extent: Extent) -> Iterator[tuple[str, Subject]]:
+    """Yield what is trained, and its name."""
+    epochs = extent.epochs + extent.turns + 2  # more than each way takes
+    for name, size in SIZES.items():
+        case = replace(size, batch=extent.batch)
+        patches = noisy_patches(case, picture)
+        chosen = patches[order(0, 0, len(patches))[: extent.rows]]
+        yield name, Subject(chosen, tvae_config(case, epochs))
+    settings = {"train.epochs": epochs, "train.batch": extent.batch, "train.device": "cpu"}
+    yield SPEECH, Subject(_spectra(extent.rows), load(SPEECH, settings))
+
+
+def _spectra(rows: int) -> Array:
+    """Return random power spectra, (rows, BINS)."""
+    return np.random.default_rng(0).exponential(size=(rows, BINS)).astype(np.float32)
 
 
 def describe(name: str, f: dict[str, float]) -> str:
@@ -165,17 +192,11 @@ def objectives_of(runs: list[Path]) -> NDArray[np.float64]:
     return np.array([objectives[:common] for objectives in found])
 
 
-def prepare_run(
-    data: NDArray[np.float32], case: Case, epochs: int, turns: int, folder: Path
-) -> None:
-    """Write rows and a run into a folder, and train the run for some epochs.
-
-    More epochs remain than each way of training takes.
-    """
-    np.save(folder / "rows.npy", data)
+def prepare_run(subject: Subject, epochs: int, folder: Path) -> None:
+    """Write rows and a run into a folder, and train the run for some epochs."""
+    np.save(folder / "rows.npy", subject.data)
     ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
-    tree = to_dict(tvae_config(case, epochs + turns + 2))
-    tree["data"] = {"kind": "rows", "path": str(folder / "rows")}
+    tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
     (folder / "bench.yaml").write_text(yaml.safe_dump(tree))
     config, run = from_dict(tree), folder / "run"
     dataset = open_dataset(config.data, quiet=True)

@@ -134,9 +134,10 @@ def test_a_benchmark_of_tvae_tells_its_parts(
 
 
 @pytest.mark.long
-def test_a_benchmark_of_workers_goes_on_from_one_trained_state(tmp_path: Path) -> None:
-    data = tvae.noisy_patches(tvae.SIZES["s64"], None)[:1024]
-    workers.prepare_run(data, tvae.SIZES["s64"], epochs=2, turns=2, folder=tmp_path)
+@pytest.mark.parametrize("name", ["s64", "speech-sdm"])
+def test_a_benchmark_of_workers_goes_on_from_one_trained_state(name: str, tmp_path: Path) -> None:
+    extent = workers.Extent(rows=1024, epochs=2, turns=2, batch=32)
+    workers.prepare_run(dict(workers.subjects(None, extent))[name], extent.epochs, tmp_path)
     assert len(read_epochs(tmp_path / "run")) == 2
     figures = workers.measure_workers(2, tmp_path)
     assert figures["differ"] < 1e-5
