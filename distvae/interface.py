@@ -46,6 +46,11 @@ class Batch(NamedTuple):
             return cls(x, row)
         return cls(x.where(observed, 0.0), row, observed)
 
+    def completed(self, values: Tensor) -> "Batch":
+        """Return the batch with these (B, D) in the place of missing values."""
+        assert self.mask is not None
+        return Batch(self.x.where(self.mask, values), self.row)
+
     def part(self, rows: slice) -> "Batch":
         """Return consecutive rows of the batch."""
         mask = None if self.mask is None else self.mask[rows]

@@ -85,18 +85,36 @@ def decode(model: TVAE, z: Tensor) -> Tensor:
     return z.sigmoid() if model.config.output == "sigmoid" else z
 
 
+def likelihood(model: TVAE, z: Tensor, sigma2: Tensor | None = None) -> Any:
+    """p(x | z), by torch."""
+    output = decode(model, z)
+    if model.config.likelihood == "gaussian":
+        sigma2 = variance(model).double() if sigma2 is None else sigma2
+        return distributions.Normal(output, sigma2.sqrt())
+    return distributions.Bernoulli(logits=output, validate_args=False)
+
+
+def log_densities(model: TVAE, x: Tensor, z: Tensor, sigma2: Tensor | None = None) -> Tensor:
+    """(B, S, D) log p(x_d | z)."""
+    densities: Tensor = likelihood(model, z, sigma2).log_prob(x.double()[:, None])
+    return densities
+
+
+def completed_log_likelihood(model: TVAE, batch: Batch, z: Tensor, weight: Tensor) -> Tensor:
+    """The weighted log-likelihood (B,) of rows whose missing values are those that the weighted
+    states expect.
+    """
+    with torch.no_grad():
+        expected = (weight.unsqueeze(-1) * likelihood(model, z).mean).sum(1)
+    x = batch.x.double() if batch.mask is None else batch.x.double().where(batch.mask, expected)
+    return (weight * log_densities(model, x, z).sum(-1)).sum(1)
+
+
 def log_joint(
     model: TVAE, batch: Batch, z: Tensor, pi: Tensor | None = None, sigma2: Tensor | None = None
 ) -> Tensor:
     """(B, S) log p(x, z) of states (B, S, H), by the densities of torch."""
-    output = decode(model, z)
-    p: Any
-    if model.config.likelihood == "gaussian":
-        sigma2 = variance(model).double() if sigma2 is None else sigma2
-        p = distributions.Normal(output, sigma2.sqrt())
-    else:
-        p = distributions.Bernoulli(logits=output)
-    density: Tensor = p.log_prob(batch.x.double()[:, None])
+    density = log_densities(model, batch.x, z, sigma2)
     if batch.mask is not None:
         density = density * batch.mask[:, None]
     prior: Tensor = (

@@ -163,6 +163,10 @@ class TVAEModel:
     best one when the row was searched; null takes all. The weight left out is measured on sampled
     rows. Where it exceeds 1e-5 the horizon widens, and it narrows again when it may.
     """
+    missing: Literal["masked", "completed"] = "masked"
+    """How a step takes missing values. `masked`: it leaves them out. `completed`: it takes those
+    that the model expects, as the paper and the released code do.
+    """
     linear: Whole = 0
     """Steps for which the hidden layers pass states on unchanged, so that the decoder is linear.
     After that they learn too.

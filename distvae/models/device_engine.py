@@ -12,7 +12,7 @@ from torch import Tensor
 from distvae.interface import Batch, Searches, Sums
 from distvae.models.layer_gradients import Errors, backward, can_differentiate
 from distvae.models.pair_densities import has_pair_density
-from distvae.models.state_scores import Scores
+from distvae.models.state_scores import Decoded, Scores
 from distvae.models.truncated import KeepsStates, with_numbers
 from distvae.models.tvae import TVAE
 from distvae.models.waiting import Waiting, finite_steps
@@ -60,6 +60,8 @@ class DeviceEngine:
         weight = (log_joint - bound).exp_()
         # As on the CPU: Adam would take large steps along gradients however small.
         heavy = torch.threshold(weight, torch.finfo(weight.dtype).eps, 0)
+        if batch.mask is not None and self.model.completes:
+            batch, decoded = self._complete(batch, decoded, weight)
         errors = Errors(self.layers, decoded.values[0])
         out = errors.last.unflatten(0, weight.shape)
         scorer.density.gradient(batch, decoded.kept, heavy, rows, out)
@@ -70,6 +72,14 @@ class DeviceEngine:
         sampled = torch.zeros_like(weight) if kept.sampled is None else kept.sampled
         self.waiting.add(Left(code, bound, weight, sampled, decoded.density, batch.mask))
         return self.sums() if self.waiting.is_full else {}
+
+    def _complete(self, batch: Batch, decoded: Decoded, weight: Tensor) -> tuple[Batch, Decoded]:
+        """Return the batch with the expected values for missing ones, compared with its states."""
+        output = decoded.values[-1].view(*weight.shape, self.model.dims)
+        mean = self.model.likelihood.mean(output)
+        completed = batch.completed(torch.bmm(weight.unsqueeze(1), mean).squeeze(1))
+        compared = self.scores.present().density.compare(completed, output)
+        return completed, decoded._replace(density=compared.density, kept=compared.kept)
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -166,6 +166,17 @@ class TVAE(nn.Module):
         prior = torch.from_numpy(decoder.log_prior(decoded, self))
         return table, torch.from_numpy(decoded.place), decoded.output, prior
 
+    @property
+    def completes(self) -> bool:
+        """Whether training takes the values that the model expects for missing ones."""
+        return self.config.missing == "completed"
+
+    def _explained(self, batch: Batch, q: Truncated) -> Batch:
+        """Return the values that training explains."""
+        if batch.mask is None or not self.completes:
+            return batch
+        return batch.completed(q.expect(self.decode))
+
     @torch.no_grad()
     def score(self, batch: Batch, words: Tensor) -> Tensor:
         """Return log p(x, z), (B, S), of the states of words (B, S, W)."""
@@ -183,7 +194,8 @@ class TVAE(nn.Module):
     def objective(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """Return the bound, (B,), with the gradient of the q-weighted log-likelihood.
 
-        The gradient leaves out states whose weight is below the precision of numbers.
+        The gradient leaves out states whose weight is below the precision of numbers. With
+        completed values it is not that of the bound, which is of the observed ones.
         """
         bound = self.bound(batch, q, noise)
         if not torch.is_grad_enabled():
@@ -192,7 +204,8 @@ class TVAE(nn.Module):
         heavy = padded(heavy)
         states = States(q.table.words[heavy], self.code_size)
         output = self.decoder.with_gradient(states, q.output[heavy])
-        return self.likelihood.with_gradient(bound, batch.x, output, place, weight, batch.mask)
+        x, _, mask, _ = self._explained(batch, q)
+        return self.likelihood.with_gradient(bound, x, output, place, weight, mask)
 
     def at(self, step: float) -> None:
         """Let the hidden layers learn once the decoder was linear for the configured steps."""
@@ -207,7 +220,10 @@ class TVAE(nn.Module):
         code = q.code
         # A diverged run has NaN here until it is refused.
         active = code.sum(1).round().nan_to_num(0).long().clamp(0, self.code_size)
-        sums = self.likelihood.statistics(batch.x, q.log_likelihood, q.weight, batch.mask)
+        explained, density = self._explained(batch, q), q.log_likelihood
+        if explained is not batch:
+            density = self.likelihood.pairs(explained.x, q.output, q.place, None)
+        sums = self.likelihood.statistics(explained.x, density, q.weight, explained.mask)
         sums["active"] = code.sum(0)
         sums["sampled_weight"] = q.sampled_weight
         sums["counts"] = active.bincount(minlength=self.code_size + 1)

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from distvae.interface import Batch, Sums
 from distvae.models import table_kernels
@@ -24,6 +25,8 @@ class TableModel(BinaryPrior, Protocol):
     """The part of a TVAE that its engine needs."""
 
     likelihood: Likelihood
+    completes: bool
+    """Whether training takes the values that the model expects for missing ones."""
 
     @property
     def code_size(self) -> int:
@@ -64,6 +67,8 @@ class TVAEEngine:
         part_numbers = None if kept.part is None else kept.part.numpy()
         table = self.decoder(kept.words.numpy(), part_numbers, with_hidden=True)
         weight, sums = self._weigh(batch, table)
+        if batch.mask is not None and self.model.completes:
+            batch = self._complete(batch, table, weight, sums)
         heavy, gradient = self._errors(batch, table, weight, rows)
         self._send_back(table, heavy, gradient)
         return sums
@@ -80,6 +85,21 @@ class TVAEEngine:
         if likelihood.learns:
             sums[VALUES] = batch.x.numel() if batch.mask is None else int(batch.mask.sum())
         return weight, _by_name(sums, bits, likelihood.learns)
+
+    def _complete(self, batch: Batch, table: DecodedTable, weight: Floats, sums: Sums) -> Batch:
+        """Return the batch with the expected values for missing ones, and count them in the sums
+        for sigma^2.
+        """
+        likelihood, taken = self.model.likelihood, table.place >= 0
+        place = torch.from_numpy(np.where(taken, table.place, 0))
+        mean, weights = likelihood.mean(table.output), torch.from_numpy(weight)
+        expected = functional.embedding_bag(place, mean, per_sample_weights=weights, mode="sum")
+        completed = batch.completed(expected)
+        if likelihood.learns:
+            density = likelihood.table_densities(completed, table.output, table.place)
+            sums["density"].fill_(float((weight * density).sum(where=taken, dtype=np.float64)))
+            sums["values"].fill_(completed.x.numel())
+        return completed
 
     def _errors(
         self, batch: Batch, table: DecodedTable, weight: Floats, rows: int

@@ -12,6 +12,7 @@ from distvae.config import Train
 from distvae.estep.compact_store import CompactStore, as_words
 from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
+from distvae.models.device_engine import DeviceEngine
 from distvae.models.population import pack
 from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
 from distvae.models.tvae import TVAE
@@ -99,6 +100,50 @@ def test_gradients_and_sums_are_those_of_the_dense_model(
     assert torch.equal(sums["counts"], counts.double())
     sampled = weight.where(part == SAMPLED, 0).sum()
     assert sums["sampled_weight"].item() == pytest.approx(sampled.item(), rel=near, abs=near)
+
+
+COMPLETING = [fields for fields in VARIANTS if "hidden" in fields or "likelihood" in fields]
+
+
+@pytest.mark.parametrize("variant", COMPLETING, ids=str)
+@pytest.mark.parametrize("leaves_out", [False, True])
+@pytest.mark.parametrize("gradients", ["compiled", "on a device", "autograd"])
+def test_completed_values_are_explained_like_observed_ones(
+    variant: dict[str, Any], leaves_out: bool, gradients: str
+) -> None:
+    """The posterior is that given the observed values alone."""
+    model = dense.model(**variant, missing="completed").double()
+    rows = dense.rows(ROWS, model, missing=0.3)
+    batch = rows._replace(x=rows.x.double())
+    z, part = some_states(model), parts() if leaves_out else torch.full((ROWS, KEPT), NEAR)
+    words, part_words = pack(z), part.byte() if leaves_out else None
+    joint = dense.log_joint(model, batch, z).masked_fill(part == LEFT_OUT, -torch.inf)
+    explained = dense.completed_log_likelihood(model, batch, z, joint.softmax(1).detach()).sum()
+    expected = torch.autograd.grad(-explained, list(model.parameters()))
+    if gradients == "autograd":
+        q = model.posterior(batch, words, part_words)
+        model.objective(batch, q, dense.noise(batch)).sum().neg().backward()
+        sums = model.statistics(batch, q, dense.noise(batch))
+    elif gradients == "compiled":
+        engine = engine_of(model, KeptStates(words, part_words))
+        sums = engine.differentiate(batch, dense.noise(batch), 1)
+    else:
+        device_engine = DeviceEngine(model, Keeps(KeptStates(words, part_words)))
+        device_engine.differentiate(batch, dense.noise(batch), 1)
+        sums = device_engine.sums()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        assert (parameter.grad - gradient).abs().max() <= 1e-9 * gradient.abs().max()
+    if model.likelihood.learns:
+        assert sums["values"] == batch.x.numel()
+        assert sums["density"].item() == pytest.approx(explained.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("gradients", ["auto", "autograd"])
+def test_nothing_is_completed_where_nothing_is_missing(gradients: str) -> None:
+    masked, completed = (trained(gradients, 3.0, missing=m) for m in ("masked", "completed"))
+    for one, other in zip(masked.parameters, completed.parameters, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_layers_that_do_not_learn_yet_have_no_gradient() -> None:
