@@ -2,7 +2,8 @@
 
 Each way of training is a command with one thread per worker, and all of them resume copies of one
 trained run. They take turns of one epoch, so that all meet the same load. Two independent
-processes, each with an epoch of its own, show what the machine allows at best.
+processes, each with an epoch of its own, show what the machine allows at best. Two ways double the
+batch, so that each worker has as many rows a step as one process has alone.
 """
 
 import shutil
@@ -41,6 +42,9 @@ PYTHON_MODULE = ("-m", "distvae")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
+CONFIG = "config.yaml"
+
+
 class Way(NamedTuple):
     """A way of training a run: the words of its command."""
 
@@ -50,6 +54,8 @@ class Way(NamedTuple):
     """Options of `distvae train`."""
     copies: int = 1
     """Number of independent processes at once, each with a run of its own."""
+    doubles: bool = False
+    """Whether a batch has twice the rows, with learning rates scaled by the root of two."""
 
 
 WAYS = {
@@ -58,7 +64,10 @@ WAYS = {
     "torchrun": Way(launcher=TORCHRUN),
     "ray1": Way(options=("--workers", "1")),
     "ray2": Way(options=("--workers", "2")),
+    "torchrun_double": Way(launcher=TORCHRUN, doubles=True),
+    "ray2_double": Way(options=("--workers", "2"), doubles=True),
 }
+TWO_WORKERS = ("torchrun", "ray2", "torchrun_double", "ray2_double")
 
 
 class Extent(NamedTuple):
@@ -115,9 +124,9 @@ def describe(name: str, f: dict[str, float]) -> str:
     for way in WAYS:
         wall = f"{f[f'{way}_s']:6.2f} ({f[f'{way}_s_min']:.2f} to {f[f'{way}_s_max']:.2f})"
         processor = f"{f[f'{way}_processor_s']:6.2f}"
-        lines.append(f"  {way:8} {wall:24} {processor}; started in {f[f'{way}_start_s']:.0f} s")
+        lines.append(f"  {way:15} {wall:24} {processor}; started in {f[f'{way}_start_s']:.0f} s")
     lines.append(f"  two independent processes do {f['apart_gain']:.2f} times what one does")
-    for way in ("torchrun", "ray2"):
+    for way in TWO_WORKERS:
         gain, share = f[f"{way}_gain"], f[f"{way}_share"]
         lines.append(f"  {way}: {gain:.2f} times, {share:.0%} of that")
     lines.append(f"  ray1: {f['ray1_gain']:.2f} times what one process does")
@@ -139,7 +148,8 @@ def measure_workers(turns: int, folder: Path) -> dict[str, float]:
         for _ in range(turns):
             for way, group in groups.items():
                 results[way].append(take_turn(group))
-        objectives = objectives_of([group[0].run for group in groups.values()])
+        exact = [group[0].run for way, group in groups.items() if not WAYS[way].doubles]
+        objectives = objectives_of(exact)
     figures: dict[str, float] = {}
     for way, taken in results.items():
         walls = [turn.wall for turn in taken]
@@ -158,23 +168,33 @@ def measure_workers(turns: int, folder: Path) -> dict[str, float]:
 def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[PausedTraining]:
     """Start a way of training on copies of the run, and stop it after its first epoch."""
     way = WAYS[name]
-    train = ["train", str(folder / "bench.yaml"), "--resume"]
-    quiet = ["--quiet", "--no-track", "--no-evaluate"]
     for k in range(way.copies):
         run = folder / f"{name}-{k}"
         shutil.copytree(folder / "run", run)
-        words = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, "--out", str(run)]
-        training = PausedTraining([*words, *quiet, *way.options], run)
+        if way.doubles:
+            _double_batch(run / CONFIG)
+        train = ["train", str(run / CONFIG), "--resume", "--out", str(run), *way.options]
+        quiet = ["--quiet", "--no-track", "--no-evaluate"]
+        words = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, *quiet]
+        training = PausedTraining(words, run)
         stack.callback(training.end)
         training.start()
         yield training
+
+
+def _double_batch(file: Path) -> None:
+    """Double the batch of a configuration, and scale its rates by the root of two."""
+    tree = yaml.safe_load(file.read_text())
+    batch = tree["train"]["batch"]
+    tree["train"] |= {"batch": 2 * batch, "base_batch": batch, "scale_rate": "root"}
+    file.write_text(yaml.safe_dump(tree))
 
 
 def compare(results: dict[str, list[Turn]]) -> dict[str, float]:
     """Return medians of ratios of epochs of the same turn."""
     found: dict[str, float] = {}
     plain, apart = results["plain"], results["apart"]
-    for way in ("torchrun", "ray1", "ray2"):
+    for way in ("ray1", *TWO_WORKERS):
         pairs = list(zip(plain, apart, results[way], strict=True))
         found[f"{way}_gain"] = median(one.wall / turn.wall for one, _, turn in pairs)
         found[f"{way}_share"] = median(both.wall / 2 / turn.wall for _, both, turn in pairs)
@@ -197,7 +217,6 @@ def prepare_run(subject: Subject, epochs: int, folder: Path) -> None:
     np.save(folder / "rows.npy", subject.data)
     ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
     tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
-    (folder / "bench.yaml").write_text(yaml.safe_dump(tree))
     config, run = from_dict(tree), folder / "run"
     dataset = open_dataset(config.data, quiet=True)
 

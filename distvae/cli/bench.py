@@ -19,6 +19,8 @@ app = typer.Typer(
 
 TURNS = 5
 """Turns of each program beside another, unless told."""
+PEER_EPOCHS = 100
+"""Epochs that another program may take to reach a quality."""
 Steps = Annotated[int, typer.Option(min=10, help="Number of steps to time.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the process.")]
 Rows = Annotated[
@@ -116,12 +118,34 @@ def steps(
     return bench_steps_beside(checkout, contest, output.output())
 
 
+def _reach(
+    checkout: Path | None, picture: Path | None, psnr: float, threads: int, output: "Output"
+) -> None:
+    """Time how long two programs take to restore a picture."""
+    from distvae.files.refusal import Refusal
+
+    if checkout is None or picture is None:
+        raise Refusal("--reach: --beside and --picture expected too")
+    from distvae.bench.beside.reach import Goal, bench_reach
+
+    bench_reach(checkout, picture, Goal(psnr, PEER_EPOCHS, threads), output)
+
+
 @command(app)
 def tvae(
     picture: Picture = None,
     rows: Rows = 8192,
     epochs: Epochs = 20,
     threads: Threads = 1,
+    reach: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            min=0.0,
+            help="With --beside: train both from nothing until the picture, restored from noise"
+            " of 25, has this PSNR.",
+        ),
+    ] = None,
     *,
     beside: BesideOptions,
     output: OutputOptions,
@@ -132,6 +156,8 @@ def tvae(
     from distvae.bench.tvae import bench_tvae
 
     checkout = beside.checkout()
+    if reach is not None:
+        return _reach(checkout, picture, reach, threads, output.output())
     if checkout is None:
         return bench_tvae(picture, rows, epochs, threads, output.output())
     from distvae.bench.beside.tvae import TvaeContest, bench_tvae_beside

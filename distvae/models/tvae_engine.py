@@ -25,8 +25,10 @@ class TableModel(BinaryPrior, Protocol):
     """The part of a TVAE that its engine needs."""
 
     likelihood: Likelihood
-    completes: bool
-    """Whether training takes the values that the model expects for missing ones."""
+
+    @property
+    def completes(self) -> bool:
+        """Whether training takes the values that the model expects for missing ones."""
 
     @property
     def code_size(self) -> int:

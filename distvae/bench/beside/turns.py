@@ -17,6 +17,8 @@ import torch
 from distvae.bench.tvae import PRODUCT, fastest_product
 from distvae.files.refusal import Refusal
 
+SCORE = -1
+"""The number of a turn that scores what was trained, and does not train."""
 PATIENCE = 5
 """Seconds that a process has to end by itself."""
 
@@ -27,7 +29,7 @@ class Trained(NamedTuple):
     rows: int
     """Rows that it trained on."""
     bound: float = math.nan
-    """Mean lower bound of their log-likelihood in nats, where it is known."""
+    """Mean lower bound of their log-likelihood in nats, where it is known; or the score."""
 
 
 Turn = Callable[[int], Trained]
