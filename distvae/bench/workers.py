@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from distvae.bench.output import Output
@@ -42,7 +41,8 @@ PYTHON_MODULE = ("-m", "distvae")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-CONFIG = "config.yaml"
+RUN, DOUBLE_RUN = "run", "run-double"
+"""The trained runs that all ways go on with copies of."""
 
 
 class Way(NamedTuple):
@@ -170,24 +170,14 @@ def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[PausedTraining
     way = WAYS[name]
     for k in range(way.copies):
         run = folder / f"{name}-{k}"
-        shutil.copytree(folder / "run", run)
-        if way.doubles:
-            _double_batch(run / CONFIG)
-        train = ["train", str(run / CONFIG), "--resume", "--out", str(run), *way.options]
+        shutil.copytree(folder / (DOUBLE_RUN if way.doubles else RUN), run)
+        train = ["train", str(run / "config.yaml"), "--resume", "--out", str(run), *way.options]
         quiet = ["--quiet", "--no-track", "--no-evaluate"]
         words = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, *quiet]
         training = PausedTraining(words, run)
         stack.callback(training.end)
         training.start()
         yield training
-
-
-def _double_batch(file: Path) -> None:
-    """Double the batch of a configuration, and scale its rates by the root of two."""
-    tree = yaml.safe_load(file.read_text())
-    batch = tree["train"]["batch"]
-    tree["train"] |= {"batch": 2 * batch, "base_batch": batch, "scale_rate": "root"}
-    file.write_text(yaml.safe_dump(tree))
 
 
 def compare(results: dict[str, list[Turn]]) -> dict[str, float]:
@@ -213,16 +203,25 @@ def objectives_of(runs: list[Path]) -> NDArray[np.float64]:
 
 
 def prepare_run(subject: Subject, epochs: int, folder: Path) -> None:
-    """Write rows and a run into a folder, and train the run for some epochs."""
+    """Write rows and two runs into a folder, and train the runs for some epochs.
+
+    The second run has batches of twice the rows.
+    """
     np.save(folder / "rows.npy", subject.data)
     ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
     tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
-    config, run = from_dict(tree), folder / "run"
-    dataset = open_dataset(config.data, quiet=True)
+    config = from_dict(tree)
+    batch = config.train.batch
+    double = config.with_("train", batch=2 * batch, base_batch=batch, scale_rate="root")
+    for name, of_run in ((RUN, config), (DOUBLE_RUN, double)):
+        _train_run(of_run, epochs, folder / name)
 
+
+def _train_run(config: Config, epochs: int, run: Path) -> None:
     def has_trained() -> bool:
         return len(read_epochs(run)) >= epochs
 
+    dataset = open_dataset(config.data, quiet=True)
     with suppress(Interrupted):
         for _ in fit(config, dataset, run, recipe="bench", stop=has_trained):
             pass
