@@ -5,10 +5,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from distvae.bench.beside import peers, steps, turns, tvae
+from distvae.bench.beside import peers, reach, steps, turns, tvae
 from distvae.bench.beside.turns import Timed, Trained, Turn, Turns
 from distvae.bench.output import Output
 from distvae.bench.tvae import CASES, new_trainer, noisy_patches
@@ -75,6 +77,7 @@ def test_a_program_that_is_not_compiled_is_refused_with_the_command(tmp_path: Pa
     [
         (["steps", "--turns", "3"], "--beside PATH expected"),
         (["tvae", "--turns", "3"], "--beside PATH expected"),
+        (["tvae", "--reach", "30"], "--beside and --picture expected too"),
         (["steps", "mnist-vae", "--beside", "."], "the other program says what is trained"),
     ],
 )
@@ -184,6 +187,70 @@ def test_epochs_of_tvae_beside_another_program_become_rows(
         assert row["config"] == {"rows": 1024, "epochs": 1, "threads": 1, "turns": 2}
         assert row["figures"]["peer_bound"] == -1024, "the whole turn is one block of its rows"
         assert row["figures"]["ours_s"] == printed["ours_s"] > 0
+
+
+def drawn_picture(folder: Path) -> Path:
+    """Write a grey picture with an edge."""
+    levels = np.full((16, 20), 60, np.uint8)
+    levels[4:, 6:] = 190
+    Image.fromarray(levels).save(folder / "edge.png")
+    return folder / "edge.png"
+
+
+def test_restored_patches_are_scored_as_a_picture_in_grey_levels(tmp_path: Path) -> None:
+    picture = drawn_picture(tmp_path)
+    clean = reach.clean_picture(picture)
+    noisy = reach.noisy_picture(clean)
+    assert reach.score_patches(picture, noisy_patches(CASES["small"], picture)) == pytest.approx(
+        10 * np.log10(255**2 / np.square(noisy - clean).mean()), abs=1e-4
+    )
+    standard = (clean - noisy.mean()) / noisy.std()
+    patches = np.lib.stride_tricks.sliding_window_view(standard[..., 0], (8, 8)).reshape(-1, 64)
+    assert reach.score_patches(picture, patches) > 200
+
+
+class Seat:
+    """A training whose picture is better by some decibels after each epoch of two seconds."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain, self.epochs = gain, 0
+
+    def take_turn(self, number: int) -> Timed:
+        if number == turns.SCORE:
+            return Timed(0, self.gain * self.epochs, 100.0, 100.0)
+        assert number == self.epochs, "epochs are numbered"
+        self.epochs += 1
+        return Timed(10, 0.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(("gain", "epochs", "psnr"), [(6.0, 5, 30.0), (1.0, 8, 8.0)])
+def test_a_race_ends_when_both_have_the_quality_or_no_epochs_left(
+    gain: float, epochs: int, psnr: float
+) -> None:
+    ours, peer = reach.Runner(Seat(10.0), 10), reach.Runner(Seat(gain), 8)
+    figures = reach.race(ours, peer, 30.0)
+    assert (figures["ours_epochs"], figures["peer_epochs"]) == (3, epochs)
+    assert (figures["ours_s"], figures["peer_s"]) == (6.0, 2.0 * epochs), "scoring is not timed"
+    assert figures["peer_psnr"] == psnr
+    assert figures["speedup"] == epochs / 3
+    text = reach.describe("tvo", reach.Goal(30.0, 8, 1), figures)
+    assert ("at least" in text) == ("not enough" in text) == (psnr < 30)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_packages")
+def test_the_time_to_a_quality_becomes_a_row(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkout = make_checkout("tvo", tmp_path / "peer")
+    goal = reach.Goal(psnr=15.0, peer_epochs=2, threads=1)
+    reach.bench_reach(checkout, drawn_picture(tmp_path), goal, Output(True, tmp_path))
+    printed = json.loads(capfd.readouterr().out)
+    row = json.loads((tmp_path / "bench" / "reach-15-beside-tvo.json").read_text())
+    assert row["section"] == "Beside other programs"
+    assert row["figures"]["ours_psnr"] == printed["ours_psnr"] >= 15
+    assert row["figures"]["ours_s"] > 0
+    assert row["figures"]["peer_epochs"] == 1, "which returns the noisy picture"
 
 
 def test_the_layers_that_a_peer_is_given_decode_as_ours_do(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -82,11 +82,18 @@ def start_ours(picture: Path, threads: int) -> Turn:
     return turn
 
 
+class TakesTurns(Protocol):
+    """A training in a process of its own."""
+
+    def take_turn(self, number: int) -> Timed:
+        """Take a turn, and return how long it took."""
+
+
 @dataclass
 class Runner:
     """A training on its way to the goal."""
 
-    seat: Seat
+    seat: TakesTurns
     most: int
     """Epochs that it may take."""
     epochs: int = 0
@@ -97,7 +104,7 @@ class Runner:
 
     def run_epoch(self) -> None:
         """Train an epoch, and score the picture."""
-        timed: Timed = self.seat.take_turn(self.epochs)
+        timed = self.seat.take_turn(self.epochs)
         self.epochs += 1
         self.cpu += timed.cpu
         self.wall += timed.wall
