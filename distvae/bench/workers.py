@@ -8,7 +8,7 @@ batch, so that each worker has as many rows a step as one process has alone.
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.data.dataset import Array
 from distvae.data.tables.ingest import Division, ingest
+from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
 from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
@@ -89,10 +90,16 @@ class Subject(NamedTuple):
     """Its data are replaced by these rows."""
 
 
-def bench_workers(picture: Path | None, extent: Extent, output: Output) -> None:
+def bench_workers(
+    cases: Sequence[str], picture: Path | None, extent: Extent, output: Output
+) -> None:
     """Time each way of training, for each size of TVAE and for a speech model."""
+    for unknown in {*cases} - {*SIZES, SPEECH}:
+        raise Refusal(f"{unknown}: no such case; {', '.join([*SIZES, SPEECH])} expected")
     settings = extent._asdict()
     for name, subject in subjects(picture, extent):
+        if cases and name not in cases:
+            continue
         with TemporaryDirectory(prefix="distvae-bench-") as folder:
             prepare_run(subject, extent.epochs, Path(folder))
             figures = measure_workers(extent.turns, Path(folder))

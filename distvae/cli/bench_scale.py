@@ -21,6 +21,10 @@ def team(steps: Steps = 200, *, output: OutputOptions) -> None:
 
 @command(app)
 def workers(
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CASE]...", help="big, s64, speech-sdm; default: all of them."),
+    ] = None,
     picture: Picture = None,
     rows: Rows = 6000,
     epochs: Epochs = 20,
@@ -32,7 +36,7 @@ def workers(
     """Time two workers beside one, by torchrun and under Ray, all from one trained run."""
     from distvae.bench.workers import Extent, bench_workers
 
-    bench_workers(picture, Extent(rows, epochs, turns, batch), output.output())
+    bench_workers(cases or [], picture, Extent(rows, epochs, turns, batch), output.output())
 
 
 @command(app)

@@ -231,11 +231,12 @@ class WorkerCopies:
         return Extent(rank, size, *self.store.shape)
 
     def _put(self, rows: Tensor, words: Tensor) -> None:
-        """Send the states of some rows that have changed."""
+        """Keep the states of some rows that have changed, to be sent with the next point."""
         if self.store is None or not any(copy.filled for copy in self.sent.values()):
             return
         began = time.perf_counter()
-        places, values = self.store.held.index(rows).cpu().numpy(), words.cpu().numpy()
+        places = self.store.held.index(rows).cpu().numpy()
+        values = words.to("cpu", copy=True).numpy()
         for copy in self.sent.values():
             copy.put(places, values)
         self.seconds += time.perf_counter() - began

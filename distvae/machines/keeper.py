@@ -62,11 +62,20 @@ class KnownCopy(NamedTuple):
     has_tensors: bool
 
 
-class Replaced(NamedTuple):
-    """Some rows' states from before they were replaced."""
+class RowStates(NamedTuple):
+    """The states of some rows."""
 
     places: Places
     words: Words
+
+
+class Update(NamedTuple):
+    """What a worker sends at a point, in one message: several would take as long each."""
+
+    point: Point
+    state: WorkerState
+    changed: Sequence[RowStates]
+    """The states that were replaced since the last point, in order."""
 
 
 class Copy:
@@ -77,14 +86,14 @@ class Copy:
         """Whose copy it is, and the incarnation that may change it; '' if none may."""
         self.words = _empty(extent, mapped)
         self.points: dict[Point, WorkerState] = {}
-        self.replaced: dict[Point, list[Replaced]] = {}
+        self.replaced: dict[Point, list[RowStates]] = {}
         """The states that were replaced since each point and before the next, in order."""
 
     def put(self, places: Places, words: Words) -> None:
         """Replace the states of some rows."""
         if self.points:
             newest = next(reversed(self.points))
-            self.replaced[newest].append(Replaced(places, self.words[places].copy()))
+            self.replaced[newest].append(RowStates(places, self.words[places].copy()))
         self.words[places] = words
 
     def reach(self, point: Point, state: WorkerState) -> None:
@@ -130,6 +139,12 @@ class Keeper:
     def reach(self, incarnation: str, point: Point, state: WorkerState) -> None:
         """Remember a point of the training."""
         self._own_copy(incarnation).reach(point, state)
+
+    def update(self, incarnation: str, update: Update) -> None:
+        """Replace the states that have changed, and remember the point."""
+        for places, words in update.changed:
+            self.put(incarnation, places, words)
+        self.reach(incarnation, update.point, update.state)
 
     def known(self) -> list[KnownCopy]:
         """Return the copies that are held here and have points."""

@@ -8,7 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from distvae.machines.keeper import Arrays, Extent, LostCopy, Places, Point, Words, WorkerState
+from distvae.machines.keeper import (
+    Arrays,
+    Extent,
+    LostCopy,
+    Places,
+    Point,
+    RowStates,
+    Update,
+    Words,
+    WorkerState,
+)
 from distvae.machines.ray_api import ActorHandle, ObjectRef, RemoteMethod
 
 MOST_SENT = 4
@@ -23,6 +33,8 @@ class SentCopy:
         self.filled = False
         self.pending: list[ObjectRef] = []
         """Answers to what was sent since the last point."""
+        self.changed: list[RowStates] = []
+        """States that have changed and are not sent yet."""
 
     def adopt(self, former: str) -> None:
         """Go on with a copy that the keeper has from a former incarnation."""
@@ -30,9 +42,12 @@ class SentCopy:
         self.filled = True
 
     def put(self, places: Places, words: Words) -> None:
-        """Send the states of some rows that have changed, if the keeper has the others."""
+        """Send the states of some rows with the next point, if the keeper has the others.
+
+        The arrays must not change until then.
+        """
         if self.filled:
-            self._send(self.keeper.put, places, words)
+            self.changed.append(RowStates(places, words))
 
     def is_lost(self) -> bool:
         """Wait for the answers to what was sent; return whether the copy was there and is not."""
@@ -43,6 +58,7 @@ class SentCopy:
 
     def fill(self, extent: Extent, parts: Iterable[tuple[slice, Words]]) -> None:
         """Send the states of all rows, and wait until they have arrived."""
+        self.changed = []
         self._send(self.keeper.begin, extent)
         self.filled = self._has_arrived()
         for part, words in parts:
@@ -54,9 +70,10 @@ class SentCopy:
         self.filled = self.filled and self._has_arrived()
 
     def reach(self, point: Point, state: WorkerState) -> None:
-        """Send the state of a point, if the keeper has the rows."""
+        """Send the state of a point and what has changed, if the keeper has the other rows."""
+        changed, self.changed = self.changed, []
         if self.filled:
-            self._send(self.keeper.reach, point, state)
+            self._send(self.keeper.update, Update(point, state, changed))
 
     def _send(self, method: RemoteMethod, *arguments: object) -> None:
         """Call a method of the keeper; its answer is looked at later."""
