@@ -40,6 +40,8 @@ UNREAD = (
 SOUNDS = audio.SUFFIXES
 WRITTEN = (".wav", ".flac")
 """The kinds of sound that are written: those that keep every sample."""
+PEAK = 255.0
+"""The largest value of a picture, of any depth."""
 MAX_PIXELS = 2**27
 """Of a picture: a small file may stand for any number of them."""
 COPIES = 3 * 8
@@ -76,12 +78,12 @@ class Signal:
     @property
     def peak(self) -> float:
         """The largest value there can be."""
-        return 255.0 if self.rate is None else 1.0
+        return PEAK if self.rate is None else 1.0
 
     @property
     def step(self) -> float:
         """The difference between neighbouring values of a picture's file."""
-        return 255.0 / ((1 << self.bits) - 1)
+        return PEAK / ((1 << self.bits) - 1)
 
     def with_values(self, values: NDArray[np.floating]) -> "Signal":
         """Return this signal with other values."""

@@ -1,5 +1,6 @@
 """Cutting and merging are each other's inverse."""
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_gaussian_window_is_the_product_of_its_sides_and_highest_in_the_middle
     np.testing.assert_allclose(window[2, 4 + 2] / window[2, 4], np.exp(-0.5 * (2 / (9 / 4)) ** 2))
 
 
-@pytest.mark.parametrize("scale", ["standard", "keep"])
+@pytest.mark.parametrize("scale", ["standard", "unit", "keep"])
 @pytest.mark.parametrize("level", ["remove", "keep"])
 @pytest.mark.parametrize(("count", "channels"), [(1, "joint"), (3, "joint"), (3, "separate")])
 def test_what_was_scaled_and_levelled_comes_back(
@@ -109,6 +110,16 @@ def test_standardised_data_has_the_mean_and_deviation_of_the_observed_values_rem
     np.testing.assert_allclose([seen.mean(), seen.std()], [0, 1], atol=1e-5)
 
 
+@pytest.mark.parametrize(("shape", "largest"), [((9, 9, 1), 255.0), ((9, 1), 1.0)])
+def test_values_in_units_of_the_largest_possible_one_are_from_0_to_1(
+    shape: tuple[int, ...], largest: float
+) -> None:
+    array = np.linspace(0, largest, 9).repeat(math.prod(shape) // 9).reshape(shape)
+    window = (3,) * (len(shape) - 1)
+    rows = Patches.of(array, PatchData(window=window, scale="unit", level="keep")).rows
+    assert (rows.min(), rows.max()) == (0, 1)
+
+
 def test_the_level_of_a_window_is_the_mean_of_what_was_observed_in_it() -> None:
     array = values((12, 1))
     array[[0, 3, 4]] = np.nan
@@ -117,9 +128,9 @@ def test_the_level_of_a_window_is_the_mean_of_what_was_observed_in_it() -> None:
     np.testing.assert_allclose(patches.shift[0], array[[1, 2]].mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", ["standard", "keep"])
+@pytest.mark.parametrize("scale", ["standard", "unit", "keep"])
 def test_a_window_of_which_nothing_was_observed_takes_the_mean_of_everything(
-    scale: Literal["standard", "keep"],
+    scale: Literal["standard", "unit", "keep"],
 ) -> None:
     array = values((8, 1))
     array[:4] = np.nan

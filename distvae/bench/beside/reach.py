@@ -26,14 +26,13 @@ from distvae.bench.beside.tvae import write_state
 from distvae.bench.output import Output
 from distvae.bench.tvae import CASES, new_trainer, noisy_patches
 from distvae.config.recipes import load
-from distvae.data.signals import read_signal
+from distvae.data.signals import PEAK, read_signal
 from distvae.data.windows.patches import Grid
 from distvae.tasks.fidelity import psnr
 from distvae.tasks.restoration import Restoration
 
 CASE = CASES["small"]
 RECIPE = "picture-fast"
-PEAK = 255.0
 
 
 class Goal(NamedTuple):

@@ -39,9 +39,9 @@ class PatchData:
     """One window spans all colours of a picture or channels of a sound, or each channel has windows
     of its own.
     """
-    scale: Literal["standard", "keep"] = "standard"
-    """Subtract one mean from all values and divide by one standard deviation, or keep the values, 0
-    to 255.
+    scale: Literal["standard", "unit", "keep"] = "standard"
+    """`standard`: subtract one mean from all values and divide by one standard deviation. `unit`:
+    divide the values of a picture by 255, so that they are from 0 to 1. `keep`: keep them.
     """
     level: Literal["remove", "keep"] = "remove"
     """Subtract each window's mean before training and add it back afterwards, or keep it."""

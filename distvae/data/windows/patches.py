@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
 from distvae.data.examples import PICTURE, SOUND, example
-from distvae.data.signals import Signal, read_signal
+from distvae.data.signals import PEAK, Signal, read_signal
 from distvae.data.windows.missing import drop_at_random
 from distvae.files.refusal import Refusal
 
@@ -138,7 +138,9 @@ class Patches:
         array = distinct_channels(array.astype(np.float64))
         grid = Grid.of(array.shape, config)
         standard, remove = config.scale == "standard", config.level == "remove"
-        scale = float(np.nanstd(array)) if standard else 1.0
+        picture = len(config.window) == 2
+        units = {"standard": float(np.nanstd(array)), "unit": PEAK if picture else 1.0, "keep": 1.0}
+        scale = units[config.scale]
         rows = grid.cut(array)
         shift = np.full((len(rows), 1), np.nanmean(array) if standard or remove else 0.0)
         if remove:
