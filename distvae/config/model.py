@@ -45,11 +45,24 @@ class Decoder(Net):
     codes: ClassVar[tuple[str, ...]] = ("mean",)
     latent: Count = 32
     """Values of the latent state."""
-    likelihood: Literal["itakura_saito", "gaussian", "bernoulli"] = "itakura_saito"
+    likelihood: Literal["itakura_saito", "gaussian", "gaussian_learned", "bernoulli"] = (
+        "itakura_saito"
+    )
+    """The density of a value. `gaussian` has one variance for all values, and `gaussian_learned` has
+    one for each, by the decoder.
+    """
     beta: NonNegative = 1.0
     """Weight of the KL divergence in the objective. The reported bound always has weight one."""
     beta_warmup: Whole = 0
     """Steps over which beta rises from zero."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that do not fit each other."""
+        if self.likelihood == "gaussian_learned" and self.net == "conv":
+            raise Refusal(
+                "model.likelihood: 'gaussian_learned' with model.net = 'conv', which puts out one"
+                " number for each value; flat expected"
+            )
 
 
 @family("model")
@@ -74,6 +87,7 @@ class SDMModel(Decoder):
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
+        super().__post_init__()
         if self.dictionary == "identity" and self.atoms not in (None, self.latent):
             raise Refusal(
                 f"model.atoms: {self.atoms} with the identity; model.latent = {self.latent} or null"
@@ -112,6 +126,7 @@ class VSCModel(Decoder):
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
+        super().__post_init__()
         if self.slab_warmup[0] > self.slab_warmup[1]:
             raise Refusal(
                 f"model.slab_warmup: {list(self.slab_warmup)} falls; two rising steps expected"

@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from distvae.interface import Batch
 from distvae.models.compiled import kernels
+from distvae.models.posteriors import LOG_VARIANCE
 
+LOG_TWO_PI = math.log(2 * math.pi)
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
@@ -20,6 +22,8 @@ class Likelihood(nn.Module):
 
     learns = False
     """True if it has a closed-form update."""
+    outputs = 1
+    """Numbers that the decoder puts out for each value: all of one kind, then all of the next."""
     support = (-math.inf, math.inf)
     """The least and the largest value that it is a density of, infinite ones themselves left out.
     """
@@ -182,6 +186,25 @@ class Gaussian(Likelihood):
         self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
 
 
+class GaussianLearned(Likelihood):
+    """Values with a mean and a variance each, both by the decoder (Kingma and Welling, appendix
+    C.2). The output is the means and then the log variances, which are limited.
+    """
+
+    outputs = 2
+
+    def log_density(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return log N(x; mean, variance)."""
+        mean, raw = output.chunk(2, -1)
+        log_variance = raw.clamp(*LOG_VARIANCE)
+        square = (x - mean).square() * log_variance.neg().exp()
+        return -0.5 * (square + log_variance + LOG_TWO_PI)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Return the means."""
+        return output.chunk(2, -1)[0]
+
+
 def observed_numbers(batch: Batch) -> Floats:
     """Return 1 for each value (B, D) that was observed and 0 for others; no rows if all were."""
     if batch.mask is None:
@@ -198,6 +221,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "itakura_saito": ItakuraSaito,
     "bernoulli": Bernoulli,
     "gaussian": Gaussian,
+    "gaussian_learned": GaussianLearned,
 }
 
 

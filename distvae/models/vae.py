@@ -27,8 +27,9 @@ class VAE(nn.Module):
     def __init__(self, config: Decoder, dims: int, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.config, self.dims, self.shape = config, dims, shape
-        self.decoder = decoder(config, config.latent, dims, shape)
         self.likelihood = LIKELIHOODS[config.likelihood]()
+        width = self.likelihood.outputs * dims
+        self.decoder = decoder(config, config.latent, width, shape)
         self.beta = config.beta
 
     @property

@@ -15,7 +15,11 @@ from tests import tiny
 
 AMORTISED: list[dict[str, Any]] = [
     {"kind": "vae"},
-    *({"kind": "vae", "likelihood": likelihood} for likelihood in ("gaussian", "bernoulli")),
+    *(
+        {"kind": "vae", "likelihood": likelihood}
+        for likelihood in ("gaussian", "gaussian_learned", "bernoulli")
+    ),
+    {"kind": "vsc", "likelihood": "gaussian_learned"},
     {"kind": "sdm"},
     {"kind": "sdm", "dictionary": "dct", "atoms": 7},
     {"kind": "sdm", "dictionary": "learned", "atoms": 7, "coherence": 0.1},

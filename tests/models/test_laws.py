@@ -13,7 +13,13 @@ from torch import Tensor, distributions
 
 from distvae.config import SDMModel, VAEModel, VSCModel
 from distvae.interface import Batch
-from distvae.models.likelihoods import Bernoulli, Gaussian, ItakuraSaito
+from distvae.models.likelihoods import (
+    Bernoulli,
+    Gaussian,
+    GaussianLearned,
+    ItakuraSaito,
+    Likelihood,
+)
 from distvae.models.posteriors import Gaussian as GaussianPosterior
 from distvae.models.posteriors import LearnedVariance, SpikeAndSlab, bernoulli_kl
 from distvae.models.sdm import SDM, dct
@@ -158,6 +164,36 @@ def test_bernoulli_and_gaussian_densities_are_those_of_torch(seed: int) -> None:
     torch.testing.assert_close(gaussian.log_density(x, output), expected)
 
 
+@given(SEED)
+def test_the_density_with_variances_by_the_decoder_is_that_of_torch(seed: int) -> None:
+    x, mean = moments(seed)
+    log_variance = moments(seed + 1)[0]
+    expected = distributions.Normal(mean, (0.5 * log_variance).exp())
+    output = torch.cat([mean, log_variance], -1)
+    likelihood = GaussianLearned().double()
+    torch.testing.assert_close(likelihood.log_density(x, output), expected.log_prob(x))
+    torch.testing.assert_close(likelihood.mean(output), mean)
+
+
+def test_variances_by_the_decoder_find_the_noise_of_each_value() -> None:
+    """A decoder without inputs to tell rows apart has the variances of the data as its best."""
+    noise = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
+    x = noise * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).double()
+    output = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
+    best = torch.optim.LBFGS([output], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-15)
+
+    def loss() -> Tensor:
+        best.zero_grad()
+        value = -GaussianLearned().log_density(x, output.expand(len(x), -1)).mean()
+        value.backward()
+        return value
+
+    best.step(loss)
+    torch.testing.assert_close(output[0, :3].detach(), x.mean(0), atol=1e-4, rtol=0)
+    variance = x.var(0, correction=0)
+    torch.testing.assert_close(output[0, 3:].detach().exp(), variance, rtol=1e-3, atol=0)
+
+
 def test_the_closed_form_variance_maximises_the_expected_log_likelihood() -> None:
     x, output = moments(5)
     gaussian = Gaussian().double()
@@ -170,9 +206,10 @@ def test_the_closed_form_variance_maximises_the_expected_log_likelihood() -> Non
         assert other(x, output[:, None], None).sum() < best
 
 
-@pytest.mark.parametrize("likelihood", [ItakuraSaito(), Bernoulli(), Gaussian()])
-def test_what_is_missing_says_nothing(likelihood: ItakuraSaito | Bernoulli | Gaussian) -> None:
+@pytest.mark.parametrize("likelihood", [ItakuraSaito(), Bernoulli(), Gaussian(), GaussianLearned()])
+def test_what_is_missing_says_nothing(likelihood: Likelihood) -> None:
     x, output = (t.float().abs() for t in moments(3))
+    output = output.repeat(1, likelihood.outputs)
     mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     altered = x.where(mask, 123.0)
     masked = [likelihood(data, output[:, None], mask) for data in (x, altered)]
