@@ -75,6 +75,21 @@ class BesideOptions:
 
 
 @dataclass(frozen=True)
+class ReachOptions(BesideOptions):
+    """Another program, and what both may have to reach."""
+
+    reach: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            min=0.0,
+            help="With --beside: train both from nothing until the picture, restored from noise"
+            " of 25, has this PSNR.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class GpuOptions:
     """The device of `distvae bench gpu`, and how long to train on it."""
 
@@ -137,17 +152,8 @@ def tvae(
     rows: Rows = 8192,
     epochs: Epochs = 20,
     threads: Threads = 1,
-    reach: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DB",
-            min=0.0,
-            help="With --beside: train both from nothing until the picture, restored from noise"
-            " of 25, has this PSNR.",
-        ),
-    ] = None,
     *,
-    beside: BesideOptions,
+    beside: ReachOptions,
     output: OutputOptions,
 ) -> None:
     """Time an epoch of TVAE beside the matrix products of the dense algorithm, or with --beside
@@ -156,8 +162,8 @@ def tvae(
     from distvae.bench.tvae import bench_tvae
 
     checkout = beside.checkout()
-    if reach is not None:
-        return _reach(checkout, picture, reach, threads, output.output())
+    if beside.reach is not None:
+        return _reach(checkout, picture, beside.reach, threads, output.output())
     if checkout is None:
         return bench_tvae(picture, rows, epochs, threads, output.output())
     from distvae.bench.beside.tvae import TvaeContest, bench_tvae_beside

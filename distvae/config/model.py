@@ -48,8 +48,8 @@ class Decoder(Net):
     likelihood: Literal["itakura_saito", "gaussian", "gaussian_learned", "bernoulli"] = (
         "itakura_saito"
     )
-    """The density of a value. `gaussian` has one variance for all values. With `gaussian_learned` the
-    decoder puts out a variance for each value too.
+    """The density of a value. `gaussian` has one variance for all values. With `gaussian_learned`
+    the decoder puts out a variance for each value too.
     """
     beta: NonNegative = 1.0
     """Weight of the KL divergence in the objective. The reported bound always has weight one."""
