@@ -1,6 +1,7 @@
 """p(x | z) per value of x, given what the decoder puts out."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -232,3 +233,17 @@ def support_of(model: object) -> tuple[float, float]:
     """
     likelihood = getattr(model, "likelihood", None)
     return LIKELIHOODS[likelihood].support if likelihood in LIKELIHOODS else Likelihood.support
+
+
+def mean_variance(blocks: Iterable[Tensor]) -> float:
+    """Return the mean over values of their variance over rows.
+
+    Missing values, which are NaN, are left out.
+    """
+    counts, totals, squares = [], [], []
+    for block in blocks:
+        counts.append(block.isfinite().sum(0))
+        totals.append(block.double().nansum(0))
+        squares.append(block.double().square().nansum(0))
+    count, total, square = (torch.stack(sums).sum(0) for sums in (counts, totals, squares))
+    return float((square / count - (total / count).square()).nanmean())

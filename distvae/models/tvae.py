@@ -22,7 +22,7 @@ from torch.nn import functional
 from distvae.config import TVAEModel
 from distvae.interface import AnyEStep, Batch, Engine, Sums
 from distvae.models.compiled import kernels
-from distvae.models.likelihoods import LIKELIHOODS, Gaussian
+from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
 from distvae.models.population import States, heaviest, padded, tabulate
 from distvae.models.registry import register
 from distvae.models.state_decoder import StateDecoder
@@ -65,7 +65,7 @@ class TVAE(nn.Module):
         """Set sigma^2 to its first value: the configured one, or that of the data."""
         if isinstance(self.likelihood, Gaussian):
             given = self.config.variance
-            self.likelihood.variance.fill_(_variance(blocks) if given is None else given)
+            self.likelihood.variance.fill_(mean_variance(blocks) if given is None else given)
 
     def prepare_from(self, facts: Facts) -> bool:
         """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
@@ -286,17 +286,3 @@ def _deciles(counts: Tensor) -> dict[str, float]:
     for share in (10, 50, 90):
         percentiles[f"active_p{share}"] = float((100 * ladder < share * ladder[-1]).sum())
     return percentiles
-
-
-def _variance(blocks: Iterable[Tensor]) -> float:
-    """Return the mean over values of their variance over rows.
-
-    Missing values, which are NaN, are left out.
-    """
-    counts, totals, squares = [], [], []
-    for block in blocks:
-        counts.append(block.isfinite().sum(0))
-        totals.append(block.double().nansum(0))
-        squares.append(block.double().square().nansum(0))
-    count, total, square = (torch.stack(sums).sum(0) for sums in (counts, totals, squares))
-    return float((square / count - (total / count).square()).nanmean())
