@@ -9,7 +9,6 @@ They take turns of one epoch until both have the quality or no epochs are left.
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol
@@ -117,10 +116,8 @@ class Runner:
 
 def race(ours: Runner, peer: Runner, goal: float) -> dict[str, float]:
     """Train both until they have the quality, or have no epochs left; return what it took."""
-    for _ in count():
-        behind = [r for r in (ours, peer) if r.psnr < goal and r.epochs < r.most]
-        if not behind:
-            break
+    runners = (ours, peer)
+    while behind := [r for r in runners if r.psnr < goal and r.epochs < r.most]:
         for runner in behind:
             runner.run_epoch()
     figures = ours.figures("ours") | peer.figures("peer")
