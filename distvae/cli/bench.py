@@ -88,6 +88,13 @@ class ReachOptions(BesideOptions):
         ),
     ] = None
 
+    def refuse_turns(self) -> None:
+        """Refuse a number of turns, which is what it takes to reach the quality."""
+        if self.turns is not None:
+            from distvae.files.refusal import Refusal
+
+            raise Refusal("--turns: both train as long as --reach takes; omit --turns")
+
 
 @dataclass(frozen=True)
 class GpuOptions:
@@ -163,6 +170,7 @@ def tvae(
 
     checkout = beside.checkout()
     if beside.reach is not None:
+        beside.refuse_turns()
         return _reach(checkout, picture, beside.reach, threads, output.output())
     if checkout is None:
         return bench_tvae(picture, rows, epochs, threads, output.output())

@@ -78,6 +78,7 @@ def test_a_program_that_is_not_compiled_is_refused_with_the_command(tmp_path: Pa
         (["steps", "--turns", "3"], "--beside PATH expected"),
         (["tvae", "--turns", "3"], "--beside PATH expected"),
         (["tvae", "--reach", "30"], "--beside and --picture expected too"),
+        (["tvae", "--reach", "30", "--beside", ".", "--turns", "3"], "omit --turns"),
         (["steps", "mnist-vae", "--beside", "."], "the other program says what is trained"),
     ],
 )

@@ -1,6 +1,7 @@
 """Time several programs that take turns, each in a process of its own with its own settings."""
 
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,11 @@ class Seat:
 
 
 def _serve(connection: Connection, start: Start) -> None:
-    """Prepare the training and take turns, until the connection is closed."""
+    """Prepare the training and take turns, until the connection is closed.
+
+    Ctrl-C is for the process at the other end, which closes the connection then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with redirect_stdout(sys.stderr):
             turn = start()
