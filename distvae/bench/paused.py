@@ -1,7 +1,9 @@
-"""A training in processes of its own that runs for an epoch at a time.
+"""A training in processes of its own that runs for two epochs at a time.
 
-Between its turns its processes are stopped, so that several trainings can take turns. They are
-found by a mark in their environment, as Ray's processes are no descendants of the command.
+Between its turns its processes are stopped, so that several trainings can take turns. Only the
+second epoch of a turn is timed: in the first one, the memory of a process that was stopped comes
+back into the caches of the processor, or from the disk. Processes are found by a mark in their
+environment, as Ray's processes are no descendants of the command.
 """
 
 import os
@@ -18,8 +20,6 @@ from distvae.train.run import read_epochs
 
 MARK = "DISTVAE_BENCH_MARK"
 """The variable that marks the processes of a training."""
-TITLES = ("ray::RayTrainWorker", "ray::KeeperActor")
-"""Titles of the processes of Ray that are stopped; those that watch over others are not."""
 POLL_SECONDS = 0.002
 PATIENCE = 600.0
 """Seconds in which an epoch has to end."""
@@ -93,11 +93,10 @@ class PausedTraining:
             time.sleep(POLL_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the processes that train; SIGKILL goes to all."""
+        """Signal all its processes: those of Ray take a seventh of a processor while they wait."""
         for pid in self._processes():
-            if number == signal.SIGKILL or _trains(pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _processes(self) -> list[int]:
         mark = f"{MARK}={self.mark}\0".encode()
@@ -109,33 +108,45 @@ class PausedTraining:
         return found
 
 
-def _trains(pid: int) -> bool:
-    """Return whether a process trains or keeps copies, or waits for such processes."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return False
-    return words.startswith(TITLES) or "\0train\0" in words
+class EpochTimer:
+    """Times the second epoch of a training that was just resumed."""
+
+    def __init__(self, training: PausedTraining) -> None:
+        self.training = training
+        self.began: Turn | None = None
+        """Both clocks when the first epoch ended."""
+        self.turn: Turn | None = None
+        """The second epoch, once it has ended."""
+
+    def look(self) -> None:
+        """Notice the end of an epoch."""
+        if self.turn or not self.training.has_new_epoch():
+            return
+        now = Turn(time.perf_counter(), self.training.processor_seconds())
+        if self.began is None:
+            self.began = now
+        else:
+            wall, processor = now.wall - self.began.wall, now.processor - self.began.processor
+            self.turn = Turn(wall, processor)
 
 
 def take_turn(trainings: Sequence[PausedTraining]) -> Turn:
-    """Let trainings run side by side until each has ended an epoch.
+    """Let trainings run side by side until an epoch of each was timed.
 
     Return the harmonic mean of their seconds, and the processor time of all.
     """
-    before = sum(training.processor_seconds() for training in trainings)
+    timers = [EpochTimer(training) for training in trainings]
     began = time.perf_counter()
     for training in trainings:
         training.resume()
-    running, walls = list(trainings), []
-    while running:
-        for training in list(running):
-            if training.has_new_epoch():
-                walls.append(time.perf_counter() - began)
-                training.stop()
-                running.remove(training)
+    while not all(timer.turn for timer in timers):
+        for timer in timers:
+            timer.look()
         if time.perf_counter() - began > PATIENCE:
-            raise Refusal(f"bench workers: {running[0].run.name}: no epoch in {PATIENCE:.0f} s")
+            raise Refusal(f"bench workers: no two epochs in {PATIENCE:.0f} s")
         time.sleep(POLL_SECONDS)
-    processor = sum(training.processor_seconds() for training in trainings) - before
-    return Turn(len(walls) / sum(1 / wall for wall in walls), processor)
+    for training in trainings:
+        training.stop()
+    turns = [timer.turn for timer in timers if timer.turn]
+    wall = len(turns) / sum(1 / turn.wall for turn in turns)
+    return Turn(wall, sum(turn.processor for turn in turns))

@@ -1,9 +1,10 @@
 """Time two workers beside one, by torchrun and under Ray, for TVAE and for a speech model.
 
 Each way of training is a command with one thread per worker, and all of them resume copies of one
-trained run. They take turns of one epoch, so that all meet the same load. Two independent
-processes, each with an epoch of its own, show what the machine allows at best. Two ways double the
-batch, so that each worker has as many rows a step as one process has alone.
+trained run. They take turns of two epochs, of which the second is timed, so that all meet the same
+load. Two independent processes, each with an epoch of its own, show what the machine allows at
+best. Some ways have twice the batch, so that each worker has as many rows a step as one process has
+alone, or four times.
 """
 
 import shutil
@@ -42,10 +43,6 @@ PYTHON_MODULE = ("-m", "distvae")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-RUN, DOUBLE_RUN = "run", "run-double"
-"""The trained runs that all ways go on with copies of."""
-
-
 class Way(NamedTuple):
     """A way of training a run: the words of its command."""
 
@@ -55,8 +52,8 @@ class Way(NamedTuple):
     """Options of `distvae train`."""
     copies: int = 1
     """Number of independent processes at once, each with a run of its own."""
-    doubles: bool = False
-    """Whether a batch has twice the rows, with learning rates scaled by the root of two."""
+    larger: int = 1
+    """The batch is so many times as large, and learning rates are scaled by the root of that."""
 
 
 WAYS = {
@@ -65,10 +62,12 @@ WAYS = {
     "torchrun": Way(launcher=TORCHRUN),
     "ray1": Way(options=("--workers", "1")),
     "ray2": Way(options=("--workers", "2")),
-    "torchrun_double": Way(launcher=TORCHRUN, doubles=True),
-    "ray2_double": Way(options=("--workers", "2"), doubles=True),
+    "torchrun_double": Way(launcher=TORCHRUN, larger=2),
+    "ray2_double": Way(options=("--workers", "2"), larger=2),
+    "torchrun_fourfold": Way(launcher=TORCHRUN, larger=4),
+    "ray2_fourfold": Way(options=("--workers", "2"), larger=4),
 }
-TWO_WORKERS = ("torchrun", "ray2", "torchrun_double", "ray2_double")
+TWO_WORKERS = tuple(way for way in WAYS if way.startswith(("torchrun", "ray2")))
 
 
 class Extent(NamedTuple):
@@ -110,7 +109,7 @@ def bench_workers(
 
 def subjects(picture: Path | None, extent: Extent) -> Iterator[tuple[str, Subject]]:
     """Yield what is trained, and its name."""
-    epochs = extent.epochs + extent.turns + 2  # more than each way takes
+    epochs = extent.epochs + 4 * extent.turns + 4  # more than each way takes
     for name, size in SIZES.items():
         case = replace(size, batch=extent.batch)
         patches = noisy_patches(case, picture)
@@ -155,7 +154,7 @@ def measure_workers(turns: int, folder: Path) -> dict[str, float]:
         for _ in range(turns):
             for way, group in groups.items():
                 results[way].append(take_turn(group))
-        exact = [group[0].run for way, group in groups.items() if not WAYS[way].doubles]
+        exact = [group[0].run for way, group in groups.items() if WAYS[way].larger == 1]
         objectives = objectives_of(exact)
     figures: dict[str, float] = {}
     for way, taken in results.items():
@@ -177,7 +176,7 @@ def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[PausedTraining
     way = WAYS[name]
     for k in range(way.copies):
         run = folder / f"{name}-{k}"
-        shutil.copytree(folder / (DOUBLE_RUN if way.doubles else RUN), run)
+        shutil.copytree(folder / run_name(way.larger), run)
         train = ["train", str(run / "config.yaml"), "--resume", "--out", str(run), *way.options]
         quiet = ["--quiet", "--no-track", "--no-evaluate"]
         words = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, *quiet]
@@ -210,18 +209,24 @@ def objectives_of(runs: list[Path]) -> NDArray[np.float64]:
 
 
 def prepare_run(subject: Subject, epochs: int, folder: Path) -> None:
-    """Write rows and two runs into a folder, and train the runs for some epochs.
-
-    The second run has batches of twice the rows.
-    """
+    """Write rows into a folder, and a run for each size of batch, trained for some epochs."""
     np.save(folder / "rows.npy", subject.data)
     ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
     tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
     config = from_dict(tree)
     batch = config.train.batch
-    double = config.with_("train", batch=2 * batch, base_batch=batch, scale_rate="root")
-    for name, of_run in ((RUN, config), (DOUBLE_RUN, double)):
-        _train_run(of_run, epochs, folder / name)
+    for larger in sorted({way.larger for way in WAYS.values()}):
+        scaled = config
+        if larger > 1:
+            scaled = config.with_(
+                "train", batch=larger * batch, base_batch=batch, scale_rate="root"
+            )
+        _train_run(scaled, epochs, folder / run_name(larger))
+
+
+def run_name(larger: int) -> str:
+    """Return the name of the trained run that ways with such a batch continue copies of."""
+    return f"run-{larger}"
 
 
 def _train_run(config: Config, epochs: int, run: Path) -> None:

@@ -19,6 +19,7 @@ from distvae.interface import Persistent
 from distvae.machines.assignment import FormerCopies, assign_keepers, find_former_copies
 from distvae.machines.keeper import Arrays, Extent, Point, Words, WorkerState
 from distvae.machines.keepers import Roll, ask_all, machine_name, rows_sent_together
+from distvae.machines.pace import Pace
 from distvae.machines.ray_api import ActorHandle
 from distvae.machines.sent_copy import SentCopy, answer, arrays
 from distvae.train.documents import PositionFacts
@@ -52,6 +53,7 @@ class WorkerCopies:
         self.holders: list[list[int]] = []
         """The keepers of each worker, one or two."""
         self.trainer: Trainer | None = None
+        self.pace = Pace(team)
         self.sent: dict[str, SentCopy] = {}
         """The copies of this worker, by the names of their keepers."""
         self.points = self.lost = 0
@@ -136,6 +138,7 @@ class WorkerCopies:
         before = self.former.holders if self.former else ()
         self._assign(before)
         self.trainer, trainer.copies = trainer, self
+        self.pace = Pace(self.team)
         if self.store is not None:
             self.store.mirror = self._put
         if self.former and len(before) == self.team.size:
@@ -196,7 +199,9 @@ class WorkerCopies:
                 self.roll.end(name)
 
     def reach(self, trainer: Trainer) -> None:
-        """Send the state of a point, after what was sent before it has arrived."""
+        """Send the state of a point, if this is one, after what was sent before it has arrived."""
+        if not self.pace.is_point():
+            return
         began = time.perf_counter()
         position = trainer.position
         point, state = (position.epoch, position.batch), self._worker_state(trainer)
