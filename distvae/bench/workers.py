@@ -181,7 +181,7 @@ def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[PausedTraining
         train = ["train", str(run / "config.yaml"), "--resume", "--out", str(run), *way.options]
         quiet = ["--quiet", "--no-track", "--no-evaluate"]
         words = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, *quiet]
-        training = PausedTraining(words, run)
+        training = PausedTraining(run, words)
         stack.callback(training.end)
         training.start()
         yield training
@@ -214,17 +214,30 @@ def prepare_run(subject: Subject, epochs: int, folder: Path) -> None:
 
     The second run has batches of twice the rows.
     """
+    config = write_rows(subject, folder)
+    for name, factor in ((RUN, 1), (DOUBLE_RUN, 2)):
+        train_run(with_batch(config, factor), epochs, folder / name)
+
+
+def write_rows(subject: Subject, folder: Path) -> Config:
+    """Write rows into a folder; return the configuration that trains on them."""
     np.save(folder / "rows.npy", subject.data)
     ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
     tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
-    config = from_dict(tree)
+    return from_dict(tree)
+
+
+def with_batch(config: Config, factor: int) -> Config:
+    """Return the configuration with a larger batch, and learning rates scaled by the root."""
+    if factor == 1:
+        return config
     batch = config.train.batch
-    double = config.with_("train", batch=2 * batch, base_batch=batch, scale_rate="root")
-    for name, of_run in ((RUN, config), (DOUBLE_RUN, double)):
-        _train_run(of_run, epochs, folder / name)
+    return config.with_("train", batch=factor * batch, base_batch=batch, scale_rate="root")
 
 
-def _train_run(config: Config, epochs: int, run: Path) -> None:
+def train_run(config: Config, epochs: int, run: Path) -> None:
+    """Train a run for some epochs of those that it is configured for."""
+
     def has_trained() -> bool:
         return len(read_epochs(run)) >= epochs
 
