@@ -21,6 +21,8 @@ from distvae.train.run import read_epochs
 MARK = "DISTVAE_BENCH_MARK"
 """The variable that marks the processes of a training."""
 POLL_SECONDS = 0.002
+EPOCHS_OF_TURN = 2
+"""Epochs of a turn, of which the last is timed."""
 PATIENCE = 600.0
 """Seconds in which an epoch has to end."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -36,15 +38,15 @@ class Turn(NamedTuple):
 
 
 class PausedTraining:
-    """A command that trains into a run folder."""
+    """A command that trains into a run folder, or one for each machine."""
 
-    def __init__(self, words: Sequence[str], run: Path) -> None:
+    def __init__(self, run: Path, *commands: Sequence[str]) -> None:
         self.run, self.mark = run, f"{os.getpid()}-{run.name}"
         self.seconds_to_start = 0.0
         """Seconds from the command to the end of its first epoch."""
         self.epochs = len(read_epochs(run))
         environment = os.environ | {"OMP_NUM_THREADS": "1", MARK: self.mark}
-        self.command = subprocess.Popen(words, env=environment)
+        self.commands = [subprocess.Popen(words, env=environment) for words in commands]
 
     def start(self) -> None:
         """Wait for its first epoch, and stop it."""
@@ -72,8 +74,9 @@ class PausedTraining:
 
     def has_new_epoch(self) -> bool:
         """Return whether an epoch ended since the last time that one had."""
-        if self.command.poll() is not None:
-            raise Refusal(f"bench workers: {self.run.name} has ended with {self.command.poll()}")
+        for command in self.commands:
+            if command.poll() is not None:
+                raise Refusal(f"bench: {self.run.name} has ended with {command.returncode}")
         found = len(read_epochs(self.run))
         is_new = found > self.epochs
         self.epochs = found
@@ -82,14 +85,15 @@ class PausedTraining:
     def end(self) -> None:
         """End all its processes."""
         self._signal(signal.SIGKILL)
-        self.command.kill()
-        self.command.wait()
+        for command in self.commands:
+            command.kill()
+            command.wait()
 
     def _await_epoch(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while not self.has_new_epoch():
             if time.monotonic() > deadline:
-                raise Refusal(f"bench workers: {self.run.name} had no epoch in {PATIENCE:.0f} s")
+                raise Refusal(f"bench: {self.run.name} had no epoch in {PATIENCE:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -143,7 +147,7 @@ def take_turn(trainings: Sequence[PausedTraining]) -> Turn:
         for timer in timers:
             timer.look()
         if time.perf_counter() - began > PATIENCE:
-            raise Refusal(f"bench workers: no two epochs in {PATIENCE:.0f} s")
+            raise Refusal(f"bench: no two epochs in {PATIENCE:.0f} s")
         time.sleep(POLL_SECONDS)
     for training in trainings:
         training.stop()

@@ -180,7 +180,7 @@ def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[PausedTraining
         train = ["train", str(run / "config.yaml"), "--resume", "--out", str(run), *way.options]
         quiet = ["--quiet", "--no-track", "--no-evaluate"]
         words = [sys.executable, *way.launcher, *PYTHON_MODULE, *train, *quiet]
-        training = PausedTraining(words, run)
+        training = PausedTraining(run, words)
         stack.callback(training.end)
         training.start()
         yield training
@@ -210,18 +210,9 @@ def objectives_of(runs: list[Path]) -> NDArray[np.float64]:
 
 def prepare_run(subject: Subject, epochs: int, folder: Path) -> None:
     """Write rows into a folder, and a run for each size of batch, trained for some epochs."""
-    np.save(folder / "rows.npy", subject.data)
-    ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
-    tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
-    config = from_dict(tree)
-    batch = config.train.batch
+    config = write_rows(subject, folder)
     for larger in sorted({way.larger for way in WAYS.values()}):
-        scaled = config
-        if larger > 1:
-            scaled = config.with_(
-                "train", batch=larger * batch, base_batch=batch, scale_rate="root"
-            )
-        _train_run(scaled, epochs, folder / run_name(larger))
+        train_run(with_batch(config, larger), epochs, folder / run_name(larger))
 
 
 def run_name(larger: int) -> str:
@@ -229,7 +220,25 @@ def run_name(larger: int) -> str:
     return f"run-{larger}"
 
 
-def _train_run(config: Config, epochs: int, run: Path) -> None:
+def write_rows(subject: Subject, folder: Path) -> Config:
+    """Write rows into a folder; return the configuration that trains on them."""
+    np.save(folder / "rows.npy", subject.data)
+    ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
+    tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
+    return from_dict(tree)
+
+
+def with_batch(config: Config, factor: int) -> Config:
+    """Return the configuration with a larger batch, and learning rates scaled by the root."""
+    if factor == 1:
+        return config
+    batch = config.train.batch
+    return config.with_("train", batch=factor * batch, base_batch=batch, scale_rate="root")
+
+
+def train_run(config: Config, epochs: int, run: Path) -> None:
+    """Train a run for some epochs of those that it is configured for."""
+
     def has_trained() -> bool:
         return len(read_epochs(run)) >= epochs
 

@@ -1,5 +1,6 @@
 """Benchmarks of many workers, many rows and many trials."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,45 @@ def workers(
     from distvae.bench.workers import Extent, bench_workers
 
     bench_workers(cases or [], picture, Extent(rows, epochs, turns, batch), output.output())
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """The link between two machines of `distvae bench network`, and the workers on each."""
+
+    mbits: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Megabits per second, in each direction; default: no limit."),
+    ] = None
+    delay: Annotated[
+        float, typer.Option(metavar="MS", min=0.0, help="Milliseconds that a packet travels.")
+    ] = 0.0
+    workers: Annotated[int, typer.Option(min=1, help="Workers on each machine.")] = 1
+
+
+@command(app)
+def network(
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CASE]...", help="big, s64, speech-sdm; default: all of them."),
+    ] = None,
+    picture: Picture = None,
+    steps: Annotated[int, typer.Option(min=16, help="Steps of an epoch.")] = 256,
+    epochs: Epochs = 4,
+    turns: Annotated[int, typer.Option(min=1, help="Times that each way is run.")] = 3,
+    *,
+    link: LinkOptions,
+    output: OutputOptions,
+) -> None:
+    """Time two machines beside one process: a sum at each step, larger batches, and averages every
+    so many steps. The machines are namespaces with a link between them; needs root.
+    """
+    from distvae.bench.namespaces import Link
+    from distvae.bench.network import NetworkExtent, bench_network
+
+    between = Link(link.mbits, link.delay)
+    extent = NetworkExtent(between, link.workers, steps, epochs, turns)
+    bench_network(cases or [], picture, extent, output.output())
 
 
 @command(app)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from distvae.train.network_team import NetworkTeam, network_errors
+from distvae.train.network_team import NetworkTeam, add_over_network
 from distvae.train.shared_memory import LINE, Barrier, share_memory
 from distvae.train.tensor_groups import copy_tensors, group_by_type, split_flat
 
@@ -113,8 +113,7 @@ class MachinesTeam(LocalTeam):
 
     def _exchange(self, flat: Tensor) -> None:
         if self.place == 0:
-            with network_errors():
-                dist.all_reduce(flat, group=self.firsts)
+            add_over_network(flat, self.meeting.neighbours.firsts, self.firsts)
         self.meeting.wait()
 
     def barrier(self) -> None:

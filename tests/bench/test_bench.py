@@ -138,11 +138,11 @@ def test_a_benchmark_of_tvae_tells_its_parts(
 def test_a_benchmark_of_workers_goes_on_from_one_trained_state(name: str, tmp_path: Path) -> None:
     extent = workers.Extent(rows=1024, epochs=2, turns=2, batch=32)
     workers.prepare_run(dict(workers.subjects(None, extent))[name], extent.epochs, tmp_path)
-    assert len(read_epochs(tmp_path / "run")) == 2
+    assert len(read_epochs(tmp_path / "run-1")) == 2
     figures = workers.measure_workers(2, tmp_path)
     assert figures["differ"] < 1e-5
     for way in workers.WAYS:
-        assert len(read_epochs(tmp_path / f"{way}-0")) == 5
+        assert len(read_epochs(tmp_path / f"{way}-0")) >= 7
         assert 0 < figures[f"{way}_s_min"] <= figures[f"{way}_s"] <= figures[f"{way}_s_max"]
         assert figures[f"{way}_processor_s"] > 0
 

@@ -48,6 +48,7 @@ def hire() -> Iterator[Hire]:
     params=[
         (2, LocalTeam),
         (3, LocalTeam),
+        (2, NetworkTeam),
         (3, NetworkTeam),
         (4, MachinesTeam),
         pytest.param((5, MachinesTeam), marks=pytest.mark.slow),
@@ -244,6 +245,13 @@ def test_a_worker_that_ends_is_missed_by_the_others(way: type[Team], how: str) -
         if way is LocalTeam:
             assert "worker 1 of 3 has ended" in [str(error) for error in errors]
         crew.processes[1].kill()
+
+
+def test_the_other_of_two_over_a_network_misses_a_worker_that_ends() -> None:
+    with crew_of(2, NetworkTeam) as crew:
+        crew.all(gathered, [0, 1])
+        crew.tell(stopped, ["SIGKILL"] * 2)
+        assert isinstance(crew.answers([0])[0], WorkerLost)
 
 
 def test_a_worker_that_ends_is_missed_on_its_machine_and_then_on_others() -> None:
