@@ -1,8 +1,9 @@
 """Time training on two machines beside one process, over a link of any rate and delay.
 
 The machines are network namespaces. All ways go on with copies of trained runs and take turns of
-two epochs, of which the second is timed. Some ways have larger batches, with learning rates scaled by the root; others average
-parameters every so many steps. Bytes are those that a machine sends, packets' heads included.
+two epochs, of which the second is timed. Some ways have larger batches, with learning rates scaled
+by the root; others average parameters every so many steps. Bytes are those that a machine sends,
+packets' heads included.
 """
 
 import shutil
