@@ -25,6 +25,7 @@ from distvae.data.tables import arrow, formats, rows
 from distvae.data.tables.ingest import Division, Execution, ingest
 from distvae.data.tables.processes import KeptRefusal, start_processes
 from distvae.data.tables.work import Work
+from distvae.data.tables.workers import LocalProcesses
 from distvae.files.refusal import Refusal
 from distvae.numerics.facts import Facts
 from distvae.train.session import build_trainer
@@ -86,7 +87,7 @@ def test_what_was_done_before_a_kill_is_not_done_again(
 ) -> None:
     monkeypatch.setattr(formats, "GROUP", 4 * 3 * 20)
     source, out = stored(tmp_path, made(100)), tmp_path / "out"
-    execution = Execution(1, rows_per_slab=20)
+    execution = Execution(LocalProcesses(1), rows_per_slab=20)
     division = Division(rows_per_file=17)
     ingest([source], tmp_path / "undisturbed", division, execution=execution)
     tasks, do = list[object](), Work.do
@@ -168,8 +169,9 @@ KILLED = """
 import sys
 from pathlib import Path
 from distvae.data.tables.ingest import Division, Execution, ingest
+from distvae.data.tables.workers import LocalProcesses
 if __name__ == "__main__":
-    processes, resume = int(sys.argv[3]), "resume" in sys.argv
+    processes, resume = LocalProcesses(int(sys.argv[3])), "resume" in sys.argv
     execution = Execution(processes, resume, rows_per_slab=20_000)
     folder = Path(sys.argv[1])
     ingest([folder / "a.npy"], folder / sys.argv[2], Division(rows_per_file=9000),
