@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from distvae.config import RowsData
 from distvae.data import open_dataset
 from distvae.data.dataset import Dataset, LazyRows, Stacked, recorded_facts
-from distvae.data.tables import arrow, formats, rows
+from distvae.data.tables import arrow, formats, rows, slabs
 from distvae.data.tables.ingest import Division, Execution, ingest
 from distvae.data.tables.processes import KeptRefusal, start_processes
 from distvae.data.tables.work import Work
@@ -79,6 +80,36 @@ def test_files_do_not_depend_on_how_the_rows_are_read(
             facts = recorded_facts(table)
             assert facts is not None
             assert facts.record() == Facts.of(table[:]).record() or len(table) > per_file, split
+
+
+@pytest.mark.parametrize("count", [200, 1600])
+def test_each_row_is_read_once_from_its_source_and_once_from_a_slab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Of every slab a file also reads 16 bytes, which say where its rows are."""
+    blocks, read = formats.Table.blocks, slabs._read
+    from_sources, from_slabs = list[int](), list[int]()
+
+    def count_rows(table: formats.Table, rows: int, groups: range) -> Iterator[Array]:
+        for block in blocks(table, rows, groups):
+            from_sources.append(len(block))
+            yield block
+
+    def count_bytes(stream: FileIO, place: int, array: NDArray[np.generic]) -> None:
+        from_slabs.append(array.nbytes)
+        read(stream, place, array)
+
+    monkeypatch.setattr(formats.Table, "blocks", count_rows)
+    monkeypatch.setattr(slabs, "_read", count_bytes)
+    execution = Execution(LocalProcesses(1), rows_per_slab=40)
+    ingest(
+        [stored(tmp_path, made(count))],
+        tmp_path / "out",
+        Division(0, 0, rows_per_file=50),
+        execution=execution,
+    )
+    assert sum(from_sources) == count
+    assert sum(from_slabs) == count * (4 * 3 + 4) + 16 * (count // 40) * (count // 50)
 
 
 @pytest.mark.parametrize("done", [0, 1, 3, 5, 9, 11])
