@@ -1,36 +1,61 @@
-"""Train a TVAE on ingested rows for a few blocks, in a process of its own.
+"""Train a TVAE on ingested rows for a few blocks, as one worker alone or of those of torchrun.
 
-`python -m distvae.bench.blocks DATA RUN BLOCKS` prints one JSON object.
+`python -m distvae.bench.blocks DATA RUN BLOCKS` prints one JSON object. With BLOCKS below zero the
+last worker is killed in the middle of the block after so many.
 """
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from distvae.config import RowsData, from_dict
+from distvae.config import Config, RowsData, from_dict
 from distvae.data import open_dataset
+from distvae.files.storage import Folder
 from distvae.train.loop import Interrupted
-from distvae.train.session import fit
+from distvae.train.run_folder import has_saved_state
+from distvae.train.session import RunOptions, fit_in_steps
+from distvae.train.step import take_steps
+from distvae.train.team import join_team
 
-LATENT, HIDDEN, STATES = 64, 64, 64
-BLOCK = 1024
+LATENT, HIDDEN, STATES = 64, 64, 16
+BATCH, BLOCK = 64, 1024
+
+
+class Mark(NamedTuple):
+    """What the clocks and counters of this process said between two blocks."""
+
+    seconds: float
+    processor: float
+    disk_read: int
+
+
+def mark() -> Mark:
+    """Return what they say now."""
+    return Mark(time.perf_counter(), time.process_time(), bytes_from_disk())
 
 
 class BlockClock:
     """Asked between blocks whether to stop: after so many, of which the first is not timed."""
 
-    def __init__(self, blocks: int) -> None:
-        self.blocks = blocks
-        self.times: list[float] = []
-        self.read: list[int] = []
+    def __init__(self, blocks: int, is_victim: bool) -> None:
+        self.blocks, self.is_victim = abs(blocks), is_victim and blocks < 0
+        self.marks: list[Mark] = []
+        self.began = 0.0
 
     def __call__(self) -> bool:
         """Note the time, and return whether all blocks are over."""
-        self.times.append(time.perf_counter())
-        self.read.append(bytes_from_disk())
-        return len(self.times) > self.blocks + 1
+        self.began = self.began or time.time()
+        self.marks.append(mark())
+        if self.is_victim and len(self.marks) == self.blocks + 1:
+            half = (self.marks[-1].seconds - self.marks[-2].seconds) / 2
+            threading.Timer(half, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return len(self.marks) > self.blocks + 1
 
 
 def bytes_from_disk() -> int:
@@ -39,29 +64,57 @@ def bytes_from_disk() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
-def train_blocks(data: Path, run: Path, blocks: int) -> dict[str, float]:
-    """Return the seconds and bytes before training begins, and of its blocks."""
-    began, read = time.perf_counter(), bytes_from_disk()
-    config = from_dict(
+def training_config(data: Path) -> Config:
+    """Return a training with populations whose first states are the same for all rows."""
+    return from_dict(
         {
             "data": {"kind": "rows", "path": str(data)},
             "model": {"kind": "tvae", "latent": LATENT, "hidden": [HIDDEN]},
-            "estep": {"kind": "evolution", "states": STATES, "block": BLOCK},
-            "train": {"epochs": 1, "batch": 32, "device": "cpu", "threads": 1},
+            "estep": {
+                "kind": "evolution",
+                "states": STATES,
+                "parents": 2,
+                "children": 2,
+                "block": BLOCK,
+                "first": "common",
+            },
+            "train": {"epochs": 1, "batch": BATCH, "device": "cpu", "threads": 1},
         }
     )
-    clock = BlockClock(blocks)
+
+
+def train_blocks(data: Path, run: Path, blocks: int) -> dict[str, float]:
+    """Begin or resume a run; return what came before training, and what the blocks took."""
+    before, team = mark(), join_team()
+    config, dataset = training_config(data), open_dataset(RowsData(path=str(data)), quiet=True)
+    clock = BlockClock(blocks, team.rank == team.size - 1)
+    batches: list[int] = []
+    options = RunOptions(
+        resume=has_saved_state(Folder(run)),
+        stop=clock,
+        begun=lambda trainer: batches.append(trainer.position.batch),
+    )
     with suppress(Interrupted):
-        for _ in fit(config, open_dataset(RowsData(path=str(data)), quiet=True), run, stop=clock):
+        for _ in take_steps(fit_in_steps(config, dataset, run, options, team=team)):
             pass
-    rows = BLOCK * (len(clock.times) - 2)
-    return {
-        "start_s": clock.times[0] - began,
-        "start_disk_read": clock.read[0] - read,
-        "block_row_ms": 1e3 * (clock.times[-1] - clock.times[1]) / rows,
-        "block_row_disk_read": (clock.read[-1] - clock.read[1]) / rows,
+    first, start, end = clock.marks[0], clock.marks[1], clock.marks[-1]
+    rows = BLOCK * (len(clock.marks) - 2)
+    found = {
+        "began": clock.began,
+        "batch": float(batches[0]),
+        "start_disk_read": float(first.disk_read - before.disk_read),
+        "block_row_ms": 1e3 * (end.seconds - start.seconds) / rows,
+        "block_row_processor_ms": 1e3 * (end.processor - start.processor) / rows,
+        "block_row_disk_read": (end.disk_read - start.disk_read) / rows,
     }
+    means = {name: sum(team.gather(value)) / team.size for name, value in found.items()}
+    means["block_row_processor_ms"] *= team.size
+    means["rank"] = float(team.rank)
+    team.close()
+    return means
 
 
 if __name__ == "__main__":
-    print(json.dumps(train_blocks(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))))
+    done = train_blocks(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    if not done.pop("rank"):
+        print(json.dumps(done))

@@ -1,9 +1,8 @@
-"""Measure how ingest and training scale with the number of rows.
+"""Measure how ingest, training, a kill and a resume scale with the number of rows.
 
 Each stage is a command of its own, of which seconds, memory and bytes are measured.
 """
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distvae.bench.output import Output
+from distvae.bench.recovery import Trained, measure_recovery
 from distvae.bench.usage import Usage, measure_command
 
 PYTHON = (sys.executable, "-m")
@@ -41,7 +41,7 @@ def bench_rows(case: RowsCase, folder: Path | None, output: Output) -> None:
     processes = case.processes or os.cpu_count() or 1
     settings = {**case._asdict(), "processes": processes}
     output.show({**settings, **figures}, describe(case, figures))
-    output.keep(f"rows-{case.rows}", figures, settings)
+    output.keep(f"rows-{case.rows}", figures, settings, {"section": "A billion rows"})
 
 
 def measure_rows(case: RowsCase, folder: Path) -> dict[str, float]:
@@ -56,11 +56,7 @@ def measure_rows(case: RowsCase, folder: Path) -> dict[str, float]:
     figures |= figures_of("ingest", measure_command(words), case.rows)
     source.unlink()
     if case.blocks:
-        run = [str(rows), str(folder / "run"), str(case.blocks)]
-        training = measure_command([*PYTHON, "distvae.bench.blocks", *run])
-        found: dict[str, float] = json.loads(training.output)
-        figures |= figures_of("train", training, case.rows)
-        figures |= {f"train_{name}": value for name, value in found.items()}
+        figures |= measure_recovery(Trained(rows, folder, case.blocks))
     return figures
 
 
@@ -70,9 +66,9 @@ def figures_of(stage: str, usage: Usage, rows: int) -> dict[str, float]:
         f"{stage}_s": usage.seconds,
         f"{stage}_processor_s": usage.processor_seconds,
         f"{stage}_row_us": 1e6 * usage.processor_seconds / rows,
-        f"{stage}_processes": float(len(usage.peaks)),
-        f"{stage}_peak_gb": max(usage.peaks, default=0) / 1e9,
-        f"{stage}_held_gb": max(usage.held, default=0) / 1e9,
+        f"{stage}_processes": float(len(usage.peaks())),
+        f"{stage}_peak_gb": max(usage.peaks(), default=0) / 1e9,
+        f"{stage}_held_gb": max(usage.held(), default=0) / 1e9,
         f"{stage}_row_read": usage.read / rows,
         f"{stage}_row_disk_read": usage.disk_read / rows,
         f"{stage}_row_written": usage.written / rows,
@@ -96,14 +92,24 @@ def describe(case: RowsCase, f: Mapping[str, float]) -> str:
     lines = [f"{case.rows:,} rows of {case.values} values, {f['source_gb']:.2f} GB"]
     lines += _stage("ingest", f)
     if case.blocks:
-        lines += _stage("train", f)
+        lines += _trained("one", "one worker", f) + _trained("torchrun", "two by torchrun", f)
+        lines += _trained("ray", "two under Ray", f)
         lines += [
-            f"  training began after {f['train_start_s']:.1f} s, in which"
-            f" {f['train_start_disk_read'] / 1e6:.1f} MB were read from the disk",
-            f"  a row of a block: {f['train_block_row_ms']:.3f} ms,"
-            f" {f['train_block_row_disk_read']:.0f} bytes read from the disk",
+            f"    a keeper of at most {f['ray_keeper_gb']:.2f} GB; {f['ray_recovery_s']:.1f} s from"
+            " the kill of a worker until training went on",
         ]
     return "\n".join(lines)
+
+
+def _trained(way: str, name: str, f: Mapping[str, float]) -> list[str]:
+    return [
+        f"  {name}: began after {f[f'{way}_start_s']:.1f} s; a worker of at most"
+        f" {f[f'{way}_worker_gb']:.2f} GB",
+        f"    a row {f[f'{way}_block_row_ms']:.3f} ms, {f[f'{way}_block_row_processor_ms']:.3f} ms"
+        " of processors",
+        f"    resumed after {f[f'{way}_resume_s']:.1f} s; {f[f'{way}_loopback_mb']:.1f} MB through"
+        " the loopback interface",
+    ]
 
 
 def _stage(name: str, f: Mapping[str, float]) -> list[str]:

@@ -2,11 +2,12 @@
 
 import os
 import resource
+import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distvae.files.refusal import Refusal
@@ -14,22 +15,33 @@ from distvae.files.refusal import Refusal
 MARK = "DISTVAE_BENCH_MARK"
 """The variable that marks the processes of a command."""
 POLL_SECONDS = 0.05
+PATIENCE = 600.0
+"""Seconds in which what is waited for has to happen."""
 LEAST_MEMORY = 2**24
 """Bytes that a process holds at least whose memory is told."""
 LEAST_SECONDS = 0.25
 """Seconds that a process lives at least whose memory is told. A program that is being started
 shares the memory of its starter for a moment.
 """
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Seen:
-    """What was seen of a process: when it was first and last seen, and its memory in bytes."""
+    """What was seen of a process."""
 
     first: float
+    """When it was seen first, and then last."""
     last: float = 0.0
+    title: str = ""
+    """The beginning of its command line, or what Ray calls it."""
     peak: int = 0
+    """The most memory in bytes; mapped files count."""
     held: int = 0
+    """The same without mapped files, which the system takes back when it needs memory."""
+    processor: float = 0.0
+    """Seconds of processors."""
+    disk_read: int = 0
 
     def counts(self) -> bool:
         """Tell whether the process was more than the start of another program."""
@@ -42,43 +54,124 @@ class Usage:
 
     seconds: float
     processor_seconds: float
-    peaks: tuple[int, ...]
-    """The most memory in bytes of each process, the largest first; mapped files count."""
-    held: tuple[int, ...]
-    """The same without mapped files, which the system takes back when it needs memory."""
+    processes: tuple[Seen, ...]
     read: int
     """Bytes read by calls. What is read through memory maps is counted only from the disk."""
     written: int
     disk_read: int
     """Bytes that came from the disk and not from the system's cache."""
+    loopback: int
+    """Bytes through this machine's own network meanwhile, those of other programs too."""
     output: str
 
+    def peaks(self) -> tuple[int, ...]:
+        """Return the most memory of each process, the largest first; mapped files count."""
+        return _largest(seen.peak for seen in self.processes)
 
-def measure_command(words: Sequence[str]) -> Usage:
-    """Run a command to its end, and return what it took; refuse one that fails."""
-    mark = f"{os.getpid()}-{time.monotonic_ns()}"
-    environment = os.environ | {MARK: mark}
-    before, processor, began = _bytes_counted(), _processor_seconds(), time.perf_counter()
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
-    processes = dict[int, Seen]()
-    while process.poll() is None:
-        _look(mark, processes)
-        time.sleep(POLL_SECONDS)
-    output = process.communicate()[0]
+    def held(self, title: str = "") -> tuple[int, ...]:
+        """Return the same without mapped files, of processes with such a title."""
+        return _largest(seen.held for seen in self.processes if title in seen.title)
+
+
+@dataclass
+class Running:
+    """A command that runs, with all processes that it started."""
+
+    process: "subprocess.Popen[str]"
+    mark: str
+    began: float = field(default_factory=time.time)
+    seen: dict[int, Seen] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, words: Sequence[str]) -> "Running":
+        """Start a command, whose processes are marked."""
+        mark = f"{os.getpid()}-{time.monotonic_ns()}"
+        environment = os.environ | {MARK: mark, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+        return cls(process, mark)
+
+    def wait(self, happened: Callable[[], bool], seconds: float = PATIENCE) -> None:
+        """Watch the processes until something has happened, or refuse."""
+        deadline = time.monotonic() + seconds
+        while not happened():
+            if time.monotonic() > deadline:
+                raise Refusal(f"bench rows: nothing happened within {seconds:.0f} s")
+            self.look()
+            time.sleep(POLL_SECONDS)
+
+    def watch(self, seconds: float) -> None:
+        """Watch the processes for some seconds."""
+        deadline = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() >= deadline, 2 * seconds)
+
+    def has_ended(self) -> bool:
+        """Return whether the command has ended."""
+        return self.process.poll() is not None
+
+    def processor_seconds(self) -> float:
+        """Return what all processes that were seen have taken of processors."""
+        self.look()
+        return sum(seen.processor for seen in self.seen.values())
+
+    def kill(self, title: str = "") -> float:
+        """Kill the first process with such a title, or all of them; return when that was."""
+        found = [pid for pid in self._marked() if title in _title(pid)]
+        for pid in found[:1] if title else found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return time.time()
+
+    def look(self) -> None:
+        """Note what all processes have taken so far."""
+        now = time.monotonic()
+        for pid in self._marked():
+            with suppress(OSError):
+                _note(self.seen.setdefault(pid, Seen(now)), Path(f"/proc/{pid}"), now)
+
+    def _marked(self) -> list[int]:
+        sought, found = f"{MARK}={self.mark}\0".encode(), []
+        for file in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if sought in file.read_bytes():
+                    found.append(int(file.parent.name))
+        return found
+
+
+def let_it_run(running: Running) -> None:
+    """Wait until a command has ended of itself."""
+    running.wait(running.has_ended)
+
+
+def measure_command(
+    words: Sequence[str], drive: Callable[[Running], None] = let_it_run, fails: bool = False
+) -> Usage:
+    """Run a command to its end, and return what it took; refuse one that fails, unless it should.
+
+    `drive` is what happens to it meanwhile.
+    """
+    before, processor, network = _bytes_counted(), _processor_seconds(), _loopback_bytes()
+    began, running = time.perf_counter(), Running.start(words)
+    try:
+        drive(running)
+    finally:
+        running.kill()
+    output = running.process.communicate()[0]
     seconds = time.perf_counter() - began
-    if process.returncode:
-        raise Refusal(f"bench rows: '{' '.join(words[:5])} ...' ended with {process.returncode}")
-    after = _bytes_counted()
-    counted = {name: after[name] - before[name] for name in after}
-    lasting = [seen for seen in processes.values() if seen.counts()]
+    if running.process.returncode and not fails:
+        raise Refusal(
+            f"bench rows: '{' '.join(words[:5])} ...' ended with {running.process.returncode}"
+        )
+    after, seen = _bytes_counted(), [*running.seen.values()]
+    # This process learns what children took that were waited for, of which Ray's are not all.
+    counted = _processor_seconds() - processor
     return Usage(
         seconds,
-        _processor_seconds() - processor,
-        _largest(seen.peak for seen in lasting),
-        _largest(seen.held for seen in lasting),
-        counted["rchar"],
-        counted["wchar"],
-        counted["read_bytes"],
+        max(counted, running.processor_seconds()),
+        tuple(of for of in seen if of.counts()),
+        after["rchar"] - before["rchar"],
+        after["wchar"] - before["wchar"],
+        max(after["read_bytes"] - before["read_bytes"], sum(of.disk_read for of in seen)),
+        _loopback_bytes() - network,
         output,
     )
 
@@ -87,20 +180,24 @@ def _largest(memory: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted((size for size in memory if size >= LEAST_MEMORY), reverse=True))
 
 
-def _look(mark: str, processes: dict[int, Seen]) -> None:
-    """Note the memory of all processes that are marked."""
-    now = time.monotonic()
-    sought = f"{MARK}={mark}\0".encode()
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if sought in file.read_bytes():
-                pid, lines = int(file.parent.name), (file.parent / "status").read_text()
-                fields = dict(line.split(":", 1) for line in lines.splitlines())
-                seen = processes.setdefault(pid, Seen(now))
-                seen.last = now
-                seen.peak = max(seen.peak, _kilobytes(fields, "VmHWM"))
-                own = _kilobytes(fields, "RssAnon") + _kilobytes(fields, "RssShmem")
-                seen.held = max(seen.held, own)
+def _note(seen: Seen, process: Path, now: float) -> None:
+    """Note what a process has taken so far."""
+    lines = (process / "status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    seen.last, seen.title = now, _title(int(process.name)) or seen.title
+    seen.peak = max(seen.peak, _kilobytes(fields, "VmHWM"))
+    own = _kilobytes(fields, "RssAnon") + _kilobytes(fields, "RssShmem")
+    seen.held = max(seen.held, own)
+    numbers = (process / "stat").read_text().rpartition(")")[2].split()
+    seen.processor = (int(numbers[11]) + int(numbers[12])) / TICKS
+    seen.disk_read = _counted(process / "io")["read_bytes"]
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def _kilobytes(fields: dict[str, str], name: str) -> int:
@@ -109,8 +206,21 @@ def _kilobytes(fields: dict[str, str], name: str) -> int:
 
 def _bytes_counted() -> dict[str, int]:
     """Return what this process and those that it has waited for read and wrote."""
-    lines = Path("/proc/self/io").read_text().splitlines()
+    return _counted(Path("/proc/self/io"))
+
+
+def _counted(file: Path) -> dict[str, int]:
+    lines = file.read_text().splitlines()
     return {name: int(count) for name, _, count in (line.partition(":") for line in lines)}
+
+
+def _loopback_bytes() -> int:
+    """Return how many bytes were received through the loopback interface so far."""
+    for line in Path("/proc/net/dev").read_text().splitlines():
+        name, _, counts = line.partition(":")
+        if name.strip() == "lo":
+            return int(counts.split()[0])
+    return 0
 
 
 def _processor_seconds() -> float:

@@ -14,10 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distvae.bench import (
     batches,
+    blocks,
     copies,
     counting,
     gpu,
     order,
+    recovery,
     rows,
     stack,
     steps,
@@ -167,19 +169,28 @@ def test_a_process_that_is_only_starting_a_program_is_not_counted(
         "os.wait(), time.sleep(0.5)",
     ]
     used = measure_command([sys.executable, "-c", "\n".join(lines)])
-    assert len(used.held) == counted
+    assert len(used.held()) == counted
 
 
 @pytest.mark.slow
-def test_a_benchmark_of_rows_tells_what_ingest_and_training_take(tmp_path: Path) -> None:
-    rows.bench_rows(rows.RowsCase(6000, 8, 1, 1), tmp_path, Output(True, tmp_path))
-    kept = json.loads((tmp_path / "bench" / "rows-6000.json").read_text())["figures"]
-    assert kept["ingest_processes"] == kept["train_processes"] == 1
+def test_a_benchmark_of_rows_tells_what_ingest_and_training_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "TRAINED_SECONDS", 2.0)
+    rows.bench_rows(rows.RowsCase(400_000, 8, 1, 1), tmp_path, Output(True, tmp_path))
+    kept = json.loads((tmp_path / "bench" / "rows-400000.json").read_text())["figures"]
+    assert kept["ingest_processes"] == 1
     # Each row is written to a slab and to a file, and read from the slab.
     assert kept["ingest_row_written"] > 2 * 4 * 8
     assert kept["ingest_row_read"] > 4 * 8
     assert 0 < kept["ingest_held_gb"] < kept["ingest_peak_gb"]
-    assert 0 < kept["train_block_row_ms"] < 1e3 * kept["train_s"]
+    for way in ("one", "torchrun"):
+        assert 0 < kept[f"{way}_block_row_ms"] < 1e3
+        # Two blocks were saved, and what came after them was killed.
+        assert kept[f"{way}_resumed_at_batch"] == 2 * blocks.BLOCK / blocks.BATCH
+    assert 0 < kept["ray_recovery_s"] < 600
+    assert kept["ray_resumed_at_batch"] == kept["ray_stopped_at_batch"]
+    assert kept["ray_stopped_at_batch"] >= kept["ray_killed_at_batch"]
 
 
 @pytest.mark.parametrize("case", ["vsc-32", "sdm-128"])

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from distvae.config import RowsData
 from distvae.data import open_dataset
 from distvae.data.dataset import Dataset, LazyRows, Stacked, recorded_facts
-from distvae.data.tables import arrow, formats, rows
+from distvae.data.tables import arrow, formats, rows, slabs
 from distvae.data.tables.ingest import Division, Execution, ingest
 from distvae.data.tables.processes import KeptRefusal, start_processes
 from distvae.data.tables.work import Work
+from distvae.data.tables.workers import LocalProcesses
 from distvae.files.refusal import Refusal
 from distvae.numerics.facts import Facts
 from distvae.train.session import build_trainer
@@ -80,13 +82,43 @@ def test_files_do_not_depend_on_how_the_rows_are_read(
             assert facts.record() == Facts.of(table[:]).record() or len(table) > per_file, split
 
 
+@pytest.mark.parametrize("count", [200, 1600])
+def test_each_row_is_read_once_from_its_source_and_once_from_a_slab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Of every slab a file also reads 16 bytes, which say where its rows are."""
+    blocks, read = formats.Table.blocks, slabs._read
+    from_sources, from_slabs = list[int](), list[int]()
+
+    def count_rows(table: formats.Table, rows: int, groups: range) -> Iterator[Array]:
+        for block in blocks(table, rows, groups):
+            from_sources.append(len(block))
+            yield block
+
+    def count_bytes(stream: FileIO, place: int, array: NDArray[np.generic]) -> None:
+        from_slabs.append(array.nbytes)
+        read(stream, place, array)
+
+    monkeypatch.setattr(formats.Table, "blocks", count_rows)
+    monkeypatch.setattr(slabs, "_read", count_bytes)
+    execution = Execution(LocalProcesses(1), rows_per_slab=40)
+    ingest(
+        [stored(tmp_path, made(count))],
+        tmp_path / "out",
+        Division(0, 0, rows_per_file=50),
+        execution=execution,
+    )
+    assert sum(from_sources) == count
+    assert sum(from_slabs) == count * (4 * 3 + 4) + 16 * (count // 40) * (count // 50)
+
+
 @pytest.mark.parametrize("done", [0, 1, 3, 5, 9, 11])
 def test_what_was_done_before_a_kill_is_not_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     monkeypatch.setattr(formats, "GROUP", 4 * 3 * 20)
     source, out = stored(tmp_path, made(100)), tmp_path / "out"
-    execution = Execution(1, rows_per_slab=20)
+    execution = Execution(LocalProcesses(1), rows_per_slab=20)
     division = Division(rows_per_file=17)
     ingest([source], tmp_path / "undisturbed", division, execution=execution)
     tasks, do = list[object](), Work.do
@@ -168,8 +200,9 @@ KILLED = """
 import sys
 from pathlib import Path
 from distvae.data.tables.ingest import Division, Execution, ingest
+from distvae.data.tables.workers import LocalProcesses
 if __name__ == "__main__":
-    processes, resume = int(sys.argv[3]), "resume" in sys.argv
+    processes, resume = LocalProcesses(int(sys.argv[3])), "resume" in sys.argv
     execution = Execution(processes, resume, rows_per_slab=20_000)
     folder = Path(sys.argv[1])
     ingest([folder / "a.npy"], folder / sys.argv[2], Division(rows_per_file=9000),

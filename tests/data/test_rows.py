@@ -596,11 +596,12 @@ import numpy as np
 from distvae.config import RowsData
 from distvae.data import open_dataset
 from distvae.data.tables.ingest import Division, Execution, ingest
+from distvae.data.tables.workers import LocalProcesses
 from distvae.train.session import fit
 from tests import tiny
 
 def whole(source, out, run):
-    slabs = Execution(processes=1, rows_per_slab=10_000)
+    slabs = Execution(LocalProcesses(1), rows_per_slab=10_000)
     ingest([source], out, Division(rows_per_file=10_000), execution=slabs)
     dataset = open_dataset(RowsData(path=str(out)))
     epochs = fit(tiny.config(train={"epochs": 1, "batch": 1000}), dataset, run)

@@ -11,12 +11,12 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distvae.data.tables.formats import SUFFIXES, Table
 from distvae.data.tables.plan import Division, Plan
-from distvae.data.tables.processes import KeptRefusal, start_processes
+from distvae.data.tables.processes import KeptRefusal
 from distvae.data.tables.rows import (
     FACTS,
     MANIFEST,
@@ -27,17 +27,15 @@ from distvae.data.tables.rows import (
     read_manifest,
 )
 from distvae.data.tables.work import Work
-from distvae.files.memory import available_memory, gigabytes, require_memory
+from distvae.data.tables.workers import LocalProcesses, Workers
+from distvae.files.memory import gigabytes
 from distvae.files.output import check_writable_folder
-from distvae.files.processors import available_cores
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.numerics.facts import Facts, add_facts
 
 __all__ = ["Division", "Execution", "ingest"]
 
-WORTH_A_PROCESS = 2**26
-"""Bytes of rows for which a process is started."""
 Splits = dict[str, list[FileEntry]]
 
 
@@ -45,8 +43,7 @@ Splits = dict[str, list[FileEntry]]
 class Execution:
     """How an ingest is carried out. The files do not depend on it."""
 
-    processes: int | None = None
-    """None for one on each core, if there is work and memory for them."""
+    workers: Workers = field(default_factory=LocalProcesses)
     resume: bool = False
     """Go on with an ingest that was killed, if there is one."""
     rows_per_slab: int | None = None
@@ -70,38 +67,29 @@ def ingest(
     if resume and (out / MANIFEST).is_file() and _is_made(out, plan):
         return _summary(out, read_manifest(out))
     _claim(out, force)
-    processes = _count_processes(plan, execution.processes)
+    execution.workers.check(plan, out.resolve())
     with _whole(out.resolve(), plan, resume) as work:
-        _carry_out(work, processes, quiet)
+        _carry_out(work, execution.workers, quiet)
         splits = _write_manifest(work)
     note_checked(out.resolve(), [entry for files in splits.values() for entry in files])
     return _summary(out, read_manifest(out))
 
 
-def _carry_out(work: Work, processes: int, quiet: bool) -> None:
+def _carry_out(work: Work, workers: Workers, quiet: bool) -> None:
     """Sort all stretches and write all files, other than those that are there."""
     unsorted, ungathered = work.unsorted(), work.ungathered()
     plan = work.plan
     left = sum(plan.stretches[number].rows for number in unsorted)
     left += sum(plan.parts[number].rows for number in ungathered)
-    processes = min(processes, max(len(unsorted), len(ungathered)))
+    tasks = max(len(unsorted), len(ungathered))
     with _progress(2 * plan.rows, quiet) as advance:
         advance(2 * plan.rows - left)
-        with start_processes(work.do, processes) as pool:
+        with workers.start(work, tasks) as pool:
             for rows in pool.results([("sort", number) for number in unsorted]):
                 advance(rows)
             for rows in pool.results([("gather", number) for number in ungathered]):
                 advance(rows)
-
-
-def _count_processes(plan: Plan, processes: int | None) -> int:
-    """Return how many processes there will be; refuse more than there is memory for."""
-    needed, count = plan.memory, processes or 1
-    where = "one process" if count == 1 else f"{count} processes"
-    what = f"rows of {plan.values:,} values in {where}"
-    require_memory(plan.sources[0].path, count * needed, what)
-    worth = max(1, 4 * plan.values * plan.rows // WORTH_A_PROCESS)
-    return processes or min(available_cores(), available_memory() // needed, worth)
+    work.remove_torn()  # what a process that was lost has left behind
 
 
 def _claim(out: Path, force: bool) -> None:

@@ -92,14 +92,15 @@ def _serve(connection: Connection, function: Callable[[Task], Result]) -> None:
             task = connection.recv()
         except (EOFError, OSError):
             return
-        answer = _answered(function, task)
+        answer = answered(function, task)
         try:
             connection.send(answer)
         except OSError:
             return
 
 
-def _answered(function: Callable[[Task], Result], task: Task) -> Result | Exception:
+def answered(function: Callable[[Task], Result], task: Task) -> Result | Exception:
+    """Return what a function returns or raises, as something that another process can be sent."""
     try:
         return function(task)
     except (Refusal, OSError, MemoryError) as error:

@@ -34,9 +34,9 @@ class Slabs:
     folder: Path
     plan: Plan
 
-    def have(self, stretch: Stretch) -> bool:
-        """Return whether all slabs of a stretch were written."""
-        return all(self._path(first).is_file() for first, _ in self.plan.slabs(stretch))
+    def names(self, stretch: Stretch) -> set[str]:
+        """Return the names of the slabs of a stretch."""
+        return {self._path(first).name for first, _ in self.plan.slabs(stretch)}
 
     def write(self, stretch: Stretch) -> None:
         """Read a stretch of the sources, and write its slabs."""

@@ -60,12 +60,13 @@ class Work:
         """Return the stretches that are still to be sorted, none of them if no file needs any."""
         if not self.ungathered():
             return []
-        stretches = enumerate(self.plan.stretches)
-        return [number for number, stretch in stretches if not self._slabs.have(stretch)]
+        made, stretches = self._made(), enumerate(self.plan.stretches)
+        return [number for number, stretch in stretches if not self._slabs.names(stretch) <= made]
 
     def ungathered(self) -> list[int]:
         """Return the files that are still to be written."""
-        return [n for n in range(len(self.plan.parts)) if not self._note(n).is_file()]
+        made = self._made()
+        return [n for n in range(len(self.plan.parts)) if self._note(n).name not in made]
 
     def written(self) -> list[Written]:
         """Return what is known of all files, in their order."""
@@ -88,6 +89,13 @@ class Work:
             for path in folder.glob(".*"):
                 with suppress(FileNotFoundError):
                     path.unlink()
+
+    def _made(self) -> set[str]:
+        """Return the names in the scratch folder.
+
+        They are listed, because network storage remembers for a while that a name was not there.
+        """
+        return {path.name for path in self.scratch.iterdir()}
 
     @property
     def _slabs(self) -> Slabs:
