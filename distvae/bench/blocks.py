@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distvae.config import RowsData, from_dict
 from distvae.data import open_dataset
+from distvae.system.processes import bytes_counted
 from distvae.train.loop import Interrupted
 from distvae.train.session import fit
 
@@ -29,19 +30,13 @@ class BlockClock:
     def __call__(self) -> bool:
         """Note the time, and return whether all blocks are over."""
         self.times.append(time.perf_counter())
-        self.read.append(bytes_from_disk())
+        self.read.append(bytes_counted().get("read_bytes", 0))
         return len(self.times) > self.blocks + 1
-
-
-def bytes_from_disk() -> int:
-    """Return how many bytes this process has had read from the disk."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 def train_blocks(data: Path, run: Path, blocks: int) -> dict[str, float]:
     """Return the seconds and bytes before training begins, and of its blocks."""
-    began, read = time.perf_counter(), bytes_from_disk()
+    began, read = time.perf_counter(), bytes_counted().get("read_bytes", 0)
     config = from_dict(
         {
             "data": {"kind": "rows", "path": str(data)},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distvae.files.refusal import Refusal
+from distvae.system.processes import marked_processes, processor_seconds, words_of
 from distvae.train.run import read_epochs
 
 MARK = "DISTVAE_BENCH_MARK"
@@ -23,7 +24,6 @@ TITLES = ("ray::RayTrainWorker", "ray::KeeperActor")
 POLL_SECONDS = 0.002
 PATIENCE = 600.0
 """Seconds in which an epoch has to end."""
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Turn(NamedTuple):
@@ -55,12 +55,7 @@ class PausedTraining:
 
     def processor_seconds(self) -> float:
         """Return the processor time of all its processes."""
-        ticks = 0
-        for pid in self._processes():
-            with suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
+        return sum(map(processor_seconds, marked_processes(MARK, self.mark)))
 
     def resume(self) -> None:
         """Let it continue."""
@@ -94,28 +89,16 @@ class PausedTraining:
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the processes that train; SIGKILL goes to all."""
-        for pid in self._processes():
+        for pid in list(marked_processes(MARK, self.mark)):
             if number == signal.SIGKILL or _trains(pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
 
-    def _processes(self) -> list[int]:
-        mark = f"{MARK}={self.mark}\0".encode()
-        found = []
-        for file in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if mark in file.read_bytes():
-                    found.append(int(file.parent.name))
-        return found
-
 
 def _trains(pid: int) -> bool:
     """Return whether a process trains or keeps copies, or waits for such processes."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return False
-    return words.startswith(TITLES) or "\0train\0" in words
+    words = words_of(pid)
+    return words[0].startswith(TITLES) or "train" in words[1:]
 
 
 def take_turn(trainings: Sequence[PausedTraining]) -> Turn:

@@ -5,11 +5,10 @@ import resource
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from distvae.files.refusal import Refusal
+from distvae.system.processes import bytes_counted, marked_processes, memory_of
 
 MARK = "DISTVAE_BENCH_MARK"
 """The variable that marks the processes of a command."""
@@ -58,7 +57,7 @@ def measure_command(words: Sequence[str]) -> Usage:
     """Run a command to its end, and return what it took; refuse one that fails."""
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     environment = os.environ | {MARK: mark}
-    before, processor, began = _bytes_counted(), _processor_seconds(), time.perf_counter()
+    before, processor, began = bytes_counted(), _processor_seconds(), time.perf_counter()
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
     processes = dict[int, Seen]()
     while process.poll() is None:
@@ -68,7 +67,7 @@ def measure_command(words: Sequence[str]) -> Usage:
     seconds = time.perf_counter() - began
     if process.returncode:
         raise Refusal(f"bench rows: '{' '.join(words[:5])} ...' ended with {process.returncode}")
-    after = _bytes_counted()
+    after = bytes_counted()
     counted = {name: after[name] - before[name] for name in after}
     lasting = [seen for seen in processes.values() if seen.counts()]
     return Usage(
@@ -76,9 +75,7 @@ def measure_command(words: Sequence[str]) -> Usage:
         _processor_seconds() - processor,
         _largest(seen.peak for seen in lasting),
         _largest(seen.held for seen in lasting),
-        counted["rchar"],
-        counted["wchar"],
-        counted["read_bytes"],
+        *(counted.get(name, 0) for name in ("rchar", "wchar", "read_bytes")),
         output,
     )
 
@@ -90,27 +87,12 @@ def _largest(memory: Iterable[int]) -> tuple[int, ...]:
 def _look(mark: str, processes: dict[int, Seen]) -> None:
     """Note the memory of all processes that are marked."""
     now = time.monotonic()
-    sought = f"{MARK}={mark}\0".encode()
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if sought in file.read_bytes():
-                pid, lines = int(file.parent.name), (file.parent / "status").read_text()
-                fields = dict(line.split(":", 1) for line in lines.splitlines())
-                seen = processes.setdefault(pid, Seen(now))
-                seen.last = now
-                seen.peak = max(seen.peak, _kilobytes(fields, "VmHWM"))
-                own = _kilobytes(fields, "RssAnon") + _kilobytes(fields, "RssShmem")
-                seen.held = max(seen.held, own)
-
-
-def _kilobytes(fields: dict[str, str], name: str) -> int:
-    return 1024 * int(fields[name].split()[0]) if name in fields else 0
-
-
-def _bytes_counted() -> dict[str, int]:
-    """Return what this process and those that it has waited for read and wrote."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return {name: int(count) for name, _, count in (line.partition(":") for line in lines)}
+    for pid in marked_processes(MARK, mark):
+        memory = memory_of(pid)
+        seen = processes.setdefault(pid, Seen(now))
+        seen.last = now
+        seen.peak = max(seen.peak, memory.get("VmHWM", 0))
+        seen.held = max(seen.held, memory.get("RssAnon", 0) + memory.get("RssShmem", 0))
 
 
 def _processor_seconds() -> float:

@@ -27,12 +27,13 @@ from distvae.data.tables.rows import (
     read_manifest,
 )
 from distvae.data.tables.work import Work
-from distvae.files.memory import available_memory, gigabytes, require_memory
+from distvae.files.memory import gigabytes, require_memory
 from distvae.files.output import check_writable_folder
-from distvae.files.processors import available_cores
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.numerics.facts import Facts, add_facts
+from distvae.system.memory import available_memory
+from distvae.system.processors import available_cores
 
 __all__ = ["Division", "Execution", "ingest"]
 
