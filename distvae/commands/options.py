@@ -36,9 +36,12 @@ def find_run(run: Path | str) -> Path:
     return find_folder(str(run), Store.find(RUNS))
 
 
-def run_callback(run: Path | None) -> Path | None:
-    """Return the folder of a run that was named on the command line."""
-    return None if run is None else find_run(run)
+def run_callback(context: typer.Context, run: Path | None) -> Path | None:
+    """Return the folder of a run that was named on the command line.
+
+    While the shell completes a later word, it is not looked for.
+    """
+    return run if run is None or context.resilient_parsing else find_run(run)
 
 
 Assignments = Annotated[

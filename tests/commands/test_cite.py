@@ -25,9 +25,7 @@ def entries(text: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", [*FAMILIES["model"], *recipe_names()])
-def test_every_model_and_recipe_has_papers(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_model_and_recipe_has_papers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_citation(name, "bibtex")
     printed = capsys.readouterr().out
     found = entries(printed)
