@@ -1,4 +1,4 @@
-# make demo: run a small sweep on built-in speech and write runs/demo/report.html.  make test: run the quick suite.
+# make demo: run a small sweep on built-in speech and write runs/demo/report.html; it says how long it will take.  make test: run the quick suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

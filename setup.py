@@ -1,8 +1,14 @@
-"""Package setup: installs the search spaces of tune_spaces/ as distvae/spaces, which pyproject.toml cannot express."""
+"""Package setup: installs what a checkout has beside the package as distvae/checkout.
+
+pyproject.toml cannot express it, and names the files.
+"""
 
 from setuptools import find_packages, setup
 
-setup(
-    packages=[*find_packages(include=["distvae*"]), "distvae.spaces"],
-    package_dir={"distvae.spaces": "tune_spaces"},
-)
+FOLDERS = {
+    "distvae.checkout": ".",
+    "distvae.checkout.cluster": "cluster",
+    "distvae.checkout.tune_spaces": "tune_spaces",
+}
+
+setup(packages=[*find_packages(include=["distvae*"]), *FOLDERS], package_dir=FOLDERS)

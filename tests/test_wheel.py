@@ -1,20 +1,26 @@
-"""The wheel has the right files, and works in an empty environment without the checkout."""
+"""The wheel and the sdist have the right files, and work in an empty environment without the
+checkout.
+"""
 
 import os
 import shutil
 import subprocess
-import sys
+import tomllib
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from distvae.files.checkout import PARTS
+
 ROOT = Path(__file__).parents[1]
-SOURCES = ("distvae", "tune_spaces", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+QUICK = ("--quiet", "--disable-pip-version-check", "--no-compile")
+"""Options of pip: only a few of the modules are used."""
 
 pytestmark = pytest.mark.slow
 
@@ -34,79 +40,133 @@ def run_outside(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of its sources, as `pip install` does."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, folder / "sources" / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        else:
-            shutil.copy(ROOT / name, folder / "sources" / name)
-    run_outside(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--wheel-dir",
-        ".",
-        "./sources",
-        cwd=folder,
-    )
-    return next(folder.glob("*.whl"))
+def new_environment(folder: Path) -> Path:
+    """Make an environment with pip alone, and return the folder of its commands."""
+    venv.create(folder, with_pip=True)
+    return folder / "bin"
+
+
+class Archives(NamedTuple):
+    """What a release consists of."""
+
+    wheel: Path
+    sdist: Path
+
+
+def copy_part(source: Path, target: Path) -> None:
+    """Copy a file or a folder, without what Python keeps there."""
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
 
 
 @pytest.fixture(scope="module")
-def empty(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
+    """Build the wheel and the sdist from a copy of the sources."""
+    folder = tmp_path_factory.mktemp("archives")
+    commands = new_environment(folder / "environment")
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    run_outside(commands / "pip", "install", *QUICK, *needed, cwd=folder)
+    for name in ("distvae", *PARTS):
+        copy_part(ROOT / name, folder / "sources" / name)
+    return Archives(*(build(commands, folder / "sources", kind) for kind in ("wheel", "sdist")))
+
+
+def build(commands: Path, sources: Path, kind: str) -> Path:
+    """Build an archive as pip does, and return its file."""
+    out = sources.parent / f"{sources.name}-{kind}"
+    out.mkdir()
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(out)!r}))"
+    run_outside(commands / "python", "-c", code, cwd=sources)
+    (archive,) = out.iterdir()
+    return archive
+
+
+@pytest.fixture(scope="module")
+def empty(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the commands of an environment with only the wheel and its locked requirements."""
     folder = tmp_path_factory.mktemp("empty")
-    venv.create(folder / "environment", with_pip=True)
-    commands = folder / "environment" / "bin"
-    # Only a few of the modules are used.
-    quick = (
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-compile",
-    )
-    install = (commands / "pip", "install", *quick, "-c", ROOT / "requirements.lock")
+    commands = new_environment(folder / "environment")
+    install = (commands / "pip", "install", *QUICK, "-c", ROOT / "requirements.lock")
     # Installed first, so that pip finds the pinned torch.
     run_outside(*install, "torch", "numpy", cwd=folder)
-    run_outside(*install, wheel, cwd=folder)
+    run_outside(*install, archives.wheel, cwd=folder)
     yield commands
     shutil.rmtree(folder)  # two gigabytes
 
 
-def test_the_wheel_has_every_file_of_the_package_and_every_space(wheel: Path) -> None:
-    package = {
+@pytest.fixture(scope="module", params=Archives._fields)
+def installed(empty: Path, archives: Archives, request: pytest.FixtureRequest) -> Path:
+    """Return the commands of the environment with the package from the wheel, or from the sdist."""
+    archive = getattr(archives, request.param)
+    replace = ("install", *QUICK, "--force-reinstall", "--no-deps", archive)
+    run_outside(empty / "pip", *replace, cwd=archive.parent)
+    return empty
+
+
+def test_the_wheel_has_every_file_of_the_package_and_what_a_checkout_has_beside_it(
+    archives: Archives,
+) -> None:
+    files = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "distvae").rglob("*")
-        if path.is_file()
+        for part in ("distvae", *PARTS)
+        for path in (ROOT / part, *(ROOT / part).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
     }
-    wanted = {name for name in package if "__pycache__" not in name}
-    wanted |= {f"distvae/spaces/{path.name}" for path in (ROOT / "tune_spaces").iterdir()}
-    assert {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name} == wanted
+    wanted = {name if name.startswith("distvae/") else f"distvae/checkout/{name}" for name in files}
+    assert members(archives.wheel) == wanted
 
 
-def test_what_is_installed_sweeps_and_restores(empty: Path, tmp_path: Path) -> None:
-    imported = run_outside(
-        empty / "python", "-c", "import distvae; print(distvae.__file__)", cwd=tmp_path
-    )
-    assert Path(imported).is_relative_to(empty.parent)
-    named = {
-        line.split()[0]
-        for line in run_outside(empty / "distvae", "spaces", cwd=tmp_path).splitlines()
+def members(wheel: Path) -> set[str]:
+    """The files of a wheel that are installed for the package."""
+    return {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
+def test_the_package_is_imported_from_where_it_was_installed(
+    installed: Path, tmp_path: Path
+) -> None:
+    code = "import distvae; print(distvae.__file__)"
+    imported = run_outside(installed / "python", "-c", code, cwd=tmp_path)
+    assert Path(imported).is_relative_to(installed.parent)
+
+
+def test_spaces_travel(installed: Path, tmp_path: Path) -> None:
+    listed = run_outside(installed / "distvae", "spaces", cwd=tmp_path).splitlines()
+    assert {line.split()[0] for line in listed} == {
+        path.stem for path in (ROOT / "tune_spaces").glob("*.yaml")
     }
-    assert named == {path.stem for path in (ROOT / "tune_spaces").glob("*.yaml")}
-    run_outside(empty / "distvae", "tune", "demo", "--trials", "2", "train.epochs=1", cwd=tmp_path)
+
+
+def test_the_folder_of_a_cluster_is_a_checkout(
+    installed: Path, archives: Archives, tmp_path: Path
+) -> None:
+    run_outside(installed / "distvae", "cluster", "init", "mine", cwd=tmp_path)
+    for part in PARTS:
+        for path in (ROOT / part, *(ROOT / part).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert (
+                    tmp_path / "mine" / path.relative_to(ROOT)
+                ).read_bytes() == path.read_bytes()
+    wheel = build(archives.wheel.parents[1] / "environment" / "bin", tmp_path / "mine", "wheel")
+    assert members(wheel) == members(archives.wheel)
+
+
+def test_the_demo_is_swept(installed: Path, tmp_path: Path) -> None:
+    demo = ("tune", "demo", "--trials", "2", "train.epochs=1")
+    run_outside(installed / "distvae", *demo, cwd=tmp_path)
     assert "best" in (tmp_path / "runs" / "demo" / "report.html").read_text()
+
+
+def test_a_picture_is_restored(installed: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noisy.png")
-    run_outside(
-        empty / "distvae", "denoise", "noisy.png", "clean.png", "train.epochs=1", cwd=tmp_path
-    )
+    restore = ("denoise", "noisy.png", "clean.png", "train.epochs=1")
+    run_outside(installed / "distvae", *restore, cwd=tmp_path)
     with Image.open(tmp_path / "clean.png") as restored:
         assert restored.size == (24, 24)
+
+
+def test_a_model_keeps_the_laws(installed: Path, tmp_path: Path) -> None:
+    code = "from distvae.testing import check_model; check_model({'model': {'kind': 'vsc'}})"
+    run_outside(installed / "python", "-c", code, cwd=tmp_path)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from distvae.config import Config, RowsData, from_dict
 from distvae.data import open_dataset
 from distvae.files.storage import Folder
+from distvae.system.processes import bytes_counted
 from distvae.train.loop import Interrupted
 from distvae.train.run_folder import has_saved_state
 from distvae.train.session import RunOptions, fit_in_steps
@@ -37,7 +38,7 @@ class Mark(NamedTuple):
 
 def mark() -> Mark:
     """Return what they say now."""
-    return Mark(time.perf_counter(), time.process_time(), bytes_from_disk())
+    return Mark(time.perf_counter(), time.process_time(), bytes_counted().get("read_bytes", 0))
 
 
 class BlockClock:
@@ -56,12 +57,6 @@ class BlockClock:
             half = (self.marks[-1].seconds - self.marks[-2].seconds) / 2
             threading.Timer(half, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return len(self.marks) > self.blocks + 1
-
-
-def bytes_from_disk() -> int:
-    """Return how many bytes this process has had read from the disk."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
 def training_config(data: Path) -> Config:

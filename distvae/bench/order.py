@@ -26,6 +26,7 @@ from distvae.config import Config, from_dict
 from distvae.data.dataset import Dataset
 from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import Lanes
+from distvae.system.processes import memory_of
 from distvae.train.session import build_trainer
 from distvae.train.team import join_team
 
@@ -126,14 +127,14 @@ def train_worker(work: Work, path: Path, place: tuple[int, int, int]) -> dict[st
     rows = np.memmap(path, np.float32, "r", shape=(work.rows, VALUES))
     data = Dataset("zeros", "row", "", dict.fromkeys(("train", "val", "test"), rows), path)
     config = training_config(work)
-    before = _private_bytes()
+    before = memory_of("self").get("RssAnon", 0)
     trainer, resumed = timed_call(build_trainer, config, data, team, None, 1, True)
     del trainer
     trainer, begun = timed_call(build_trainer, config, data, team)
-    held = _private_bytes() - before
+    held = memory_of("self").get("RssAnon", 0) - before
     done, seconds = timed_call(train_steps, trainer, work.steps)
     _, validated = timed_call(trainer.validate)
-    peak = _private_bytes() - before
+    peak = memory_of("self").get("RssAnon", 0) - before
     team.close()
     return {
         "resume_s": resumed,
@@ -151,11 +152,3 @@ def training_config(work: Work) -> Config:
     model = {"kind": "tvae", "latent": LATENT, "hidden": [64], "variance": 1.0}
     train = {"batch": work.batch, "epochs": 1, "device": "cpu"}
     return from_dict({"model": model, "estep": estep, "train": train})
-
-
-def _private_bytes() -> int:
-    """Return the memory of this process that is no mapped file."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    return 0

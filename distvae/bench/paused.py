@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distvae.files.refusal import Refusal
+from distvae.system.processes import marked_processes, processor_seconds
 from distvae.train.run import read_epochs
 
 MARK = "DISTVAE_BENCH_MARK"
@@ -25,7 +26,6 @@ EPOCHS_OF_TURN = 2
 """Epochs of a turn, of which the last is timed."""
 PATIENCE = 600.0
 """Seconds in which an epoch has to end."""
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Turn(NamedTuple):
@@ -57,12 +57,7 @@ class PausedTraining:
 
     def processor_seconds(self) -> float:
         """Return the processor time of all its processes."""
-        ticks = 0
-        for pid in self._processes():
-            with suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
+        return sum(map(processor_seconds, marked_processes(MARK, self.mark)))
 
     def resume(self) -> None:
         """Let it continue."""
@@ -98,18 +93,9 @@ class PausedTraining:
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal all its processes: those of Ray take a seventh of a processor while they wait."""
-        for pid in self._processes():
+        for pid in list(marked_processes(MARK, self.mark)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-
-    def _processes(self) -> list[int]:
-        mark = f"{MARK}={self.mark}\0".encode()
-        found = []
-        for file in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if mark in file.read_bytes():
-                    found.append(int(file.parent.name))
-        return found
 
 
 class EpochTimer:

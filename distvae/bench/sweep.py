@@ -22,6 +22,7 @@ from distvae.config.recipes import read_tree
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
+from distvae.system.processors import busy_seconds
 from distvae.tune.space_files import load_space, space_path
 
 WAYS: dict[str, list[str]] = {
@@ -130,11 +131,3 @@ def run_sweep_command(file: Path, out: Path, words: list[str]) -> TimedSweep:
     seconds, busy = time.perf_counter() - began, busy_seconds() - busy
     trials = read_json(out / "results.json")["trials"]
     return TimedSweep(seconds, busy, {trial["number"]: trial for trial in trials})
-
-
-def busy_seconds(stat: Path = Path("/proc/stat")) -> float:
-    """Return how long all processors of the machine were busy; 0 where the system does not say."""
-    if not stat.exists():
-        return 0.0
-    user, nice, system, _idle, _wait, *interrupts = map(int, stat.read_text().split()[1:8])
-    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")

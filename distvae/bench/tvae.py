@@ -30,12 +30,12 @@ from distvae.data.signals import read_signal
 from distvae.data.windows.patches import Grid
 from distvae.estep import assemble
 from distvae.estep.truncated import Search
-from distvae.files.memory import peak_memory
 from distvae.interface import Batch, prepare
 from distvae.models.population import tabulate
 from distvae.models.truncated import NEAR
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise, order
+from distvae.system.memory import peak_memory
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
 

@@ -8,9 +8,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from distvae.files.refusal import Refusal
+from distvae.system.processes import (
+    bytes_counted,
+    loopback_bytes,
+    marked_processes,
+    memory_of,
+    processor_seconds,
+    words_of,
+)
 
 MARK = "DISTVAE_BENCH_MARK"
 """The variable that marks the processes of a command."""
@@ -23,7 +30,6 @@ LEAST_SECONDS = 0.25
 """Seconds that a process lives at least whose memory is told. A program that is being started
 shares the memory of its starter for a moment.
 """
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -115,7 +121,7 @@ class Running:
 
     def kill(self, title: str = "") -> float:
         """Kill the first process with such a title, or all of them; return when that was."""
-        found = [pid for pid in self._marked() if title in _title(pid)]
+        found = [pid for pid in marked_processes(MARK, self.mark) if title in _title(pid)]
         for pid in found[:1] if title else found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -124,17 +130,8 @@ class Running:
     def look(self) -> None:
         """Note what all processes have taken so far."""
         now = time.monotonic()
-        for pid in self._marked():
-            with suppress(OSError):
-                _note(self.seen.setdefault(pid, Seen(now)), Path(f"/proc/{pid}"), now)
-
-    def _marked(self) -> list[int]:
-        sought, found = f"{MARK}={self.mark}\0".encode(), []
-        for file in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if sought in file.read_bytes():
-                    found.append(int(file.parent.name))
-        return found
+        for pid in marked_processes(MARK, self.mark):
+            _note(self.seen.setdefault(pid, Seen(now)), pid, now)
 
 
 def let_it_run(running: Running) -> None:
@@ -149,7 +146,7 @@ def measure_command(
 
     `drive` is what happens to it meanwhile.
     """
-    before, processor, network = _bytes_counted(), _processor_seconds(), _loopback_bytes()
+    before, processor, network = bytes_counted(), _children_seconds(), loopback_bytes()
     began, running = time.perf_counter(), Running.start(words)
     try:
         drive(running)
@@ -161,17 +158,18 @@ def measure_command(
         raise Refusal(
             f"bench rows: '{' '.join(words[:5])} ...' ended with {running.process.returncode}"
         )
-    after, seen = _bytes_counted(), [*running.seen.values()]
+    after, seen = bytes_counted(), [*running.seen.values()]
+    counted = {name: after[name] - before[name] for name in after}
     # This process learns what children took that were waited for, of which Ray's are not all.
-    counted = _processor_seconds() - processor
+    waited = _children_seconds() - processor
     return Usage(
         seconds,
-        max(counted, running.processor_seconds()),
+        max(waited, running.processor_seconds()),
         tuple(of for of in seen if of.counts()),
-        after["rchar"] - before["rchar"],
-        after["wchar"] - before["wchar"],
-        max(after["read_bytes"] - before["read_bytes"], sum(of.disk_read for of in seen)),
-        _loopback_bytes() - network,
+        counted.get("rchar", 0),
+        counted.get("wchar", 0),
+        max(counted.get("read_bytes", 0), sum(of.disk_read for of in seen)),
+        loopback_bytes() - network,
         output,
     )
 
@@ -180,49 +178,20 @@ def _largest(memory: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted((size for size in memory if size >= LEAST_MEMORY), reverse=True))
 
 
-def _note(seen: Seen, process: Path, now: float) -> None:
+def _note(seen: Seen, pid: int, now: float) -> None:
     """Note what a process has taken so far."""
-    lines = (process / "status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    seen.last, seen.title = now, _title(int(process.name)) or seen.title
-    seen.peak = max(seen.peak, _kilobytes(fields, "VmHWM"))
-    own = _kilobytes(fields, "RssAnon") + _kilobytes(fields, "RssShmem")
-    seen.held = max(seen.held, own)
-    numbers = (process / "stat").read_text().rpartition(")")[2].split()
-    seen.processor = (int(numbers[11]) + int(numbers[12])) / TICKS
-    seen.disk_read = _counted(process / "io")["read_bytes"]
+    memory = memory_of(pid)
+    seen.last, seen.title = now, _title(pid) or seen.title
+    seen.peak = max(seen.peak, memory.get("VmHWM", 0))
+    seen.held = max(seen.held, memory.get("RssAnon", 0) + memory.get("RssShmem", 0))
+    seen.processor = max(seen.processor, processor_seconds(pid))
+    seen.disk_read = max(seen.disk_read, bytes_counted(pid).get("read_bytes", 0))
 
 
 def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
+    return " ".join(words_of(pid))
 
 
-def _kilobytes(fields: dict[str, str], name: str) -> int:
-    return 1024 * int(fields[name].split()[0]) if name in fields else 0
-
-
-def _bytes_counted() -> dict[str, int]:
-    """Return what this process and those that it has waited for read and wrote."""
-    return _counted(Path("/proc/self/io"))
-
-
-def _counted(file: Path) -> dict[str, int]:
-    lines = file.read_text().splitlines()
-    return {name: int(count) for name, _, count in (line.partition(":") for line in lines)}
-
-
-def _loopback_bytes() -> int:
-    """Return how many bytes were received through the loopback interface so far."""
-    for line in Path("/proc/net/dev").read_text().splitlines():
-        name, _, counts = line.partition(":")
-        if name.strip() == "lo":
-            return int(counts.split()[0])
-    return 0
-
-
-def _processor_seconds() -> float:
+def _children_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

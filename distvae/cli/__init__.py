@@ -15,7 +15,6 @@ from distvae.files.refusal import Refusal, refusing_full_disk
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for part in (models, restoration, sweeps, records, machines):

@@ -7,6 +7,7 @@ import typer
 
 from distvae.cli.command import command
 from distvae.commands.check import check_run
+from distvae.commands.completion import complete_setting
 from distvae.commands.encode import encode_data, resynthesize_recording, sample_prior
 from distvae.commands.evaluate import EvaluateOptions, evaluate_run
 from distvae.commands.options import (
@@ -43,6 +44,7 @@ def evaluate(
         typer.Argument(
             metavar="[KEY=VALUE]...",
             help="Settings of eval. or data. to change, such as 'eval.metrics=[effects]'.",
+            autocompletion=complete_setting,
         ),
     ] = None,
     *,

@@ -65,9 +65,9 @@ def _expected_machines() -> int:
 
 def _wait_for_machines(count: int) -> None:
     """Wait until this many machines have joined: a sweep uses only those that it finds."""
-    from distvae.files.processors import available_cores
     from distvae.machines.nodes import node_addresses
     from distvae.machines.ray_session import ray_session
+    from distvae.system.processors import available_cores
 
     deadline = time.monotonic() + WAIT
     with ray_session("auto", available_cores()) as ray:

@@ -6,6 +6,15 @@ from typing import Annotated
 import typer
 
 from distvae.cli.command import command
+from distvae.commands.cite import Format, print_citation
+from distvae.commands.completion import (
+    complete_citable,
+    complete_recipe,
+    complete_run,
+    complete_setting,
+    complete_space,
+    complete_table,
+)
 from distvae.commands.ingest import IngestOptions, ingest_tables
 from distvae.commands.options import RUN_HELP, Assignments, Recipe, TrialOptions, run_callback
 from distvae.commands.recipes import print_recipes, print_spaces
@@ -20,7 +29,11 @@ app = typer.Typer()
 @app.command()
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Print this recipe and all settings it resolves to.")
+        str | None,
+        typer.Argument(
+            help="Print this recipe and all settings it resolves to.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
 ) -> None:
     """List the recipes, or show one."""
@@ -33,9 +46,30 @@ def spaces() -> None:
     print_spaces()
 
 
+@app.command()
+def cite(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL|RECIPE",
+            help="Cite the papers of this model, or of a recipe's; default: this package.",
+            autocompletion=complete_citable,
+        ),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="BibTeX, or a line of text.")] = "bibtex",
+) -> None:
+    """Print how to cite this package, or the papers behind a model."""
+    print_citation(name, form)
+
+
 @command(app)
 def tune(
-    space: Annotated[str, typer.Argument(metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.")],
+    space: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.", autocompletion=complete_space
+        ),
+    ],
     assignments: Assignments = None,
     *,
     options: TuneOptions,
@@ -48,7 +82,13 @@ def tune(
 @command(app)
 def report(
     source: Annotated[
-        Path, typer.Argument(metavar="SWEEP|RUN", callback=run_callback, help=RUN_HELP)
+        Path,
+        typer.Argument(
+            metavar="SWEEP|RUN",
+            callback=run_callback,
+            help=RUN_HELP,
+            autocompletion=complete_run,
+        ),
     ],
     *,
     options: ReportOptions,
@@ -60,7 +100,11 @@ def report(
 @command(app)
 def reproduce(
     table: Annotated[
-        str | None, typer.Argument(help="Name of a table; without one, the tables are listed.")
+        str | None,
+        typer.Argument(
+            help="Name of a table; without one, the tables are listed.",
+            autocompletion=complete_table,
+        ),
     ] = None,
     *,
     options: ReproduceOptions,
@@ -100,7 +144,11 @@ def peer(
     recipe: Recipe,
     assignments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as data.noise=25."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings to change, such as data.noise=25.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
     *,
     options: PeerOptions,

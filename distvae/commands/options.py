@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from distvae.commands.completion import complete_recipe, complete_run, complete_setting
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 
@@ -35,17 +36,34 @@ def find_run(run: Path | str) -> Path:
     return find_folder(str(run), Store.find(RUNS))
 
 
-def run_callback(run: Path | None) -> Path | None:
-    """Return the folder of a run that was named on the command line."""
-    return None if run is None else find_run(run)
+def run_callback(context: typer.Context, run: Path | None) -> Path | None:
+    """Return the folder of a run that was named on the command line.
+
+    While the shell completes a later word, it is not looked for.
+    """
+    return run if run is None or context.resilient_parsing else find_run(run)
 
 
 Assignments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.epochs=3."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings to change, such as train.epochs=3.",
+        autocompletion=complete_setting,
+    ),
 ]
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=run_callback, help=RUN_HELP)]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.", autocompletion=complete_recipe
+    ),
+]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", callback=run_callback, help=RUN_HELP, autocompletion=complete_run
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(help="Where the data is; default $DISTVAE_DATA, for speech the built-in corpus."),

@@ -17,10 +17,11 @@ from distvae.config import Config
 from distvae.data import signals
 from distvae.data.signals import Signal
 from distvae.data.windows.missing import Missing, keep_observed
-from distvae.files.memory import available_memory, gigabytes
+from distvae.files.memory import gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.system.memory import available_memory
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import corrupted_windows, preset_config
 from distvae.train.progress import Progress, format_duration, stop_signals

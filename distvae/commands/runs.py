@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from distvae.commands.completion import complete_metric
 from distvae.commands.options import AsJson
 from distvae.files.refusal import Refusal, nearest
 
@@ -41,15 +42,18 @@ class RunsOptions:
     sort: Annotated[
         str | None,
         typer.Option(
-            metavar="METRIC", help="Sort by a metric, largest first; default: latest first."
+            metavar="METRIC",
+            help="Sort by a metric, largest first; default: latest first.",
+            autocompletion=complete_metric,
         ),
     ] = None
     ascending: Annotated[
         bool, typer.Option("--ascending", help="Sort by --sort smallest first.")
     ] = False
-    metric: Annotated[list[str] | None, typer.Option(help="Show this metric; may be repeated.")] = (
-        None
-    )
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Show this metric; may be repeated.", autocompletion=complete_metric),
+    ] = None
     limit: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 30
     json: AsJson = False
 

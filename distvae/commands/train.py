@@ -83,10 +83,18 @@ class Training:
     team: "Team"
     options: TrainOptions
 
+    def check_folder(self) -> None:
+        """Refuse a folder in which the run can neither start nor resume. Change nothing."""
+        from distvae.train.run_folder import check_run_folder
+
+        resume, force = self.options.resumes, self.options.force
+        run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
+        check_run_folder(*run)
+
     def epochs(self, stop: Callable[[], object]) -> "Iterator[Epoch | str]":
         """Train, here or in workers under Ray, and yield epochs and messages as they come."""
         from distvae.machines import driver
-        from distvae.train.run_folder import check_run_folder, open_folder
+        from distvae.train.run_folder import open_folder
         from distvae.train.session import fit
 
         resume, force = self.options.resumes, self.options.force
@@ -102,7 +110,6 @@ class Training:
                 team=self.team,
             )
         run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
-        check_run_folder(*run)
         group = driver.limit_to_rows(self.config, len(self.dataset.splits["train"]), self.group)
         open_run = partial(open_folder, *run)
         return driver.train_with_workers(
@@ -154,6 +161,8 @@ def train_configured(
     if options.previous and is_chief:
         go_back(folder, progress)
     training = Training(config, name, dataset, folder, group, team, options)
+    if team.size == 1:
+        training.check_folder()
     announce(training, local, progress)
     tracker = None
     if options.track and is_chief:

@@ -5,7 +5,14 @@ from typing import Annotated, ClassVar, Literal
 
 from distvae.config.registry import family
 from distvae.config.schema import Range
-from distvae.config.values import Count, NonNegative, Positive, Processes, Whole
+from distvae.config.values import (
+    Count,
+    FrequencyScale,
+    NonNegative,
+    Positive,
+    Processes,
+    Whole,
+)
 from distvae.files.refusal import Refusal
 
 RecordingMeasure = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
@@ -121,6 +128,8 @@ class Eval:
     """Codes that probes and measures of factors use: means, means times gate probabilities, or the
     active values.
     """
+    frequencies: FrequencyScale = "linear"
+    """The scale of frequencies in spectrograms."""
     labels: Count = 5000
     """The most training rows whose classes probes may use."""
     processes: Processes | None = None

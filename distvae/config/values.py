@@ -22,3 +22,4 @@ POWER_FLOOR = 1e-10
 falls.
 """
 Activation = Literal["tanh", "relu", "leaky_relu"]
+FrequencyScale = Literal["linear", "log", "mel"]

@@ -2,7 +2,10 @@
 refused.
 """
 
+import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,10 @@ from distvae.files.untrusted import decoding, require_regular_file
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
+STANDARD_ERROR = 2
+"""The descriptor that libraries in C print to."""
+SILENCE = threading.RLock()
+"""Held by the thread that has turned that descriptor away."""
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_CHANNELS = 64
 """Of a recording; a damaged or hostile header may announce a thousand."""
@@ -107,6 +114,12 @@ def decode(path: Path) -> tuple[Array, int]:
     return signal, rate
 
 
+def encoding(path: Path) -> str:
+    """Return how the samples of a file are encoded, in libsndfile's words."""
+    with _opened(path) as sound:
+        return str(sound.subtype)
+
+
 def head(path: Path) -> tuple[int, float]:
     """Return the rate and the duration in seconds that a file announces, without decoding it.
     Refuse a truncated file.
@@ -131,7 +144,7 @@ def _opened(path: Path) -> Iterator["SoundFile"]:
             raise Refusal(
                 f"{path}: holds no MPEG audio, whatever its name says; {expected} expected"
             )
-        with soundfile.SoundFile(path) as sound:
+        with _decoder_silent(path), soundfile.SoundFile(path) as sound:
             if sound.channels > MAX_CHANNELS:
                 raise Refusal(f"{path}: {sound.channels} channels; {MAX_CHANNELS} at most expected")
             if not RATES[0] <= sound.samplerate <= RATES[1]:
@@ -140,6 +153,27 @@ def _opened(path: Path) -> Iterator["SoundFile"]:
                     f"{path}: a sampling rate of {sound.samplerate:,} Hz; {wanted} expected"
                 )
             yield sound
+
+
+@contextmanager
+def _decoder_silent(path: Path) -> Iterator[None]:
+    """Keep what the decoder of MP3 prints about a file from the terminal: faults are refused here.
+
+    It writes to the descriptor of standard error, so nothing else may be written meanwhile.
+    """
+    if path.suffix.lower() != ".mp3":
+        yield
+        return
+    with SILENCE:
+        sys.stderr.flush()
+        kept = os.dup(STANDARD_ERROR)
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), STANDARD_ERROR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, STANDARD_ERROR)
+            os.close(kept)
 
 
 def _is_mpeg(path: Path) -> bool:

@@ -139,12 +139,10 @@ def write(path: Path, signal: Signal) -> None:
 
 def read_sound(path: Path) -> Signal:
     """Return all channels of a sound, at its own rate."""
-    import soundfile
-
     values, rate = audio.decode(path)
     if not len(values):
         raise Refusal(f"{path}: holds no samples")
-    return Signal(values.astype(np.float64), rate=rate, encoding=soundfile.info(path).subtype)
+    return Signal(values.astype(np.float64), rate=rate, encoding=audio.encoding(path))
 
 
 def write_sound(path: Path, signal: Signal) -> None:

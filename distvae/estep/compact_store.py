@@ -13,10 +13,10 @@ from distvae.estep.store import (
     check_populations_fit,
     empty_populations,
 )
-from distvae.files.memory import available_memory
 from distvae.models.compiled import kernels
 from distvae.models.population import words_of
 from distvae.numerics.lanes import HeldRows
+from distvae.system.memory import available_memory
 
 MOST = 2**16
 """The bits of a state at most, so that two bytes tell the place of each."""

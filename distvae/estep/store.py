@@ -6,7 +6,6 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
@@ -14,18 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from distvae.files.arrow import rows_column
-from distvae.files.memory import available_memory, gigabytes
+from distvae.files.memory import gigabytes
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import HeldRows, Lanes
+from distvae.system.disk import reserve_space
+from distvae.system.memory import available_memory
 
 VERSION = 2
 PART = 4096  # rows written at a time
 DRAWN = 1024  # rows whose first states are drawn at a time
-
-UNABLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""Errors of file systems that cannot reserve space."""
 
 Draw = Callable[[Tensor], Tensor]
 """The first words (B, S, W) of these rows."""
@@ -266,15 +264,8 @@ def check_populations_fit(free: int, rows: int, states: int, words: int) -> None
 def _reserve(file: int, needed: int, free: int) -> None:
     """Make a file so long, and reserve its space on the disk.
 
-    A process that maps a file is killed if the disk is full later. Where a system cannot reserve
-    space, only the space at the start is checked.
+    Where a system cannot reserve space, only the space at the start is checked.
     """
     if needed > free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.truncate(file, needed)
-    with suppress(AttributeError):  # macOS has no such call
-        try:
-            os.posix_fallocate(file, 0, needed)
-        except OSError as error:
-            if error.errno not in UNABLE:
-                raise
+    reserve_space(file, needed)

@@ -63,9 +63,9 @@ def train_with_workers(
     `open_folder` is called once Ray has room for the workers, so that a refusal before that leaves
     nothing in the folder.
     """
-    from distvae.files.processors import available_cores
     from distvae.machines.cluster_check import check_cluster
     from distvae.machines.ray_session import ray_session
+    from distvae.system.processors import available_cores
 
     memory = object_store_bytes(group.max_workers)
     with ray_session(group.address, available_cores(), memory, stop) as ray:

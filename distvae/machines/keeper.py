@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.files.memory import peak_memory
+from distvae.system.memory import peak_memory
 
 KEPT_POINTS = 4
 """Points that a copy can be taken back to. Workers are never further apart."""

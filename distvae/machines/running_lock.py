@@ -3,12 +3,12 @@
 `ray up` restarts Ray, which would end that command.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from distvae.files.refusal import Refusal
+from distvae.system.disk import is_locked, lock
 
 LOCK_FILE = "~/.distvae/running"
 """The file that running commands lock; it holds the words of the one started last.
@@ -23,7 +23,7 @@ def mark_running(command: str) -> Iterator[None]:
     path = Path(LOCK_FILE).expanduser()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        lock(file.fileno(), shared=True)
         file.truncate(0)
         file.write(f"{command}\n")
         file.flush()
@@ -36,11 +36,9 @@ def refuse_if_running() -> None:
     if not path.exists():
         return
     with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if is_locked(file.fileno()):
             raise Refusal(
                 f"'{file.read().strip()}' runs on this head, and 'ray up' restarts Ray, which ends"
                 " it. End it first where it was submitted (Ctrl-C saves its state; the same"
                 f" command resumes it), or to restart all the same: rm {LOCK_FILE}"
-            ) from None
+            )

@@ -5,18 +5,18 @@ choice. A process that resumes it, or trains beside it, makes the same choice or
 """
 
 import os
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from distvae.system.processors import processor_kind
 
 Library = Literal["blas", "onednn"]
 """The library that multiplies matrices on the CPU: torch's BLAS (MKL on x86), or oneDNN."""
@@ -151,25 +151,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 @lru_cache
 def processor_name() -> str:
     """Return the kind of processor, and the instructions of it that torch uses."""
-    return f"{_processor_kind()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _processor_kind() -> str:
-    """Return vendor, family and model, or the system's name for a processor without these."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        fields[key.strip()] = value.strip()
-    if "vendor_id" in fields:
-        return (
-            f"{fields['vendor_id']} family {fields.get('cpu family')} model {fields.get('model')}"
-        )
-    arm = " ".join(fields.get(name, "") for name in ("CPU implementer", "CPU part"))
-    return arm.strip() or platform.machine()
+    return f"{processor_kind()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _device_name(device: torch.device) -> str:

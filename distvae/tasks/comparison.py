@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.tasks.pictures import RANGE_DB, decibel
+from distvae.tasks.pictures import Spectrum, levels, show_levels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,28 +47,21 @@ def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
 
     figure = Figure(figsize=(9, 2.6 * len(panels)), layout="constrained")
     window = min(512, min(map(len, panels.values())))
-    levels = {title: decibel(_power(values.mean(-1), window)) for title, values in panels.items()}
-    high = max(float(level.max()) for level in levels.values())
-    seconds = len(next(iter(panels.values()))) / rate
+    spectrum = Spectrum(rate, hop=max(1, window // 4))
+    shown = {
+        title: levels(_power(values.mean(-1), window, spectrum.hop), spectrum)
+        for title, values in panels.items()
+    }
+    high = max(float(level.max()) for level in shown.values())
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, level) in zip(column, levels.items(), strict=True):
-        mesh = axes.imshow(
-            level.T,
-            cmap="magma",
-            origin="lower",
-            aspect="auto",
-            extent=(0.0, seconds, 0.0, rate / 2000),
-            vmin=high - RANGE_DB,
-            vmax=high,
-        )
-        axes.set(title=title, ylabel="frequency, kHz")
-        figure.colorbar(mesh, ax=axes, label="dB")
-    column[-1].set_xlabel("time, s")
+    for axes, (title, level) in zip(column, shown.items(), strict=True):
+        show_levels(axes, level, spectrum, high)
+        axes.set_title(title)
+        axes.label_outer()
     return figure
 
 
-def _power(signal: Floats, window: int) -> Floats:
+def _power(signal: Floats, window: int, hop: int) -> Floats:
     """Return the power (frames, bins) of a signal."""
-    hop = max(1, window // 4)
     frames = np.lib.stride_tricks.sliding_window_view(signal, window)[::hop]
     return np.square(np.abs(np.fft.rfft(frames * np.hanning(window))))

@@ -26,6 +26,7 @@ from distvae.tasks.latents import draw_latents
 from distvae.tasks.resynthesis import resynthesise, run_coder, write_sound
 from distvae.tasks.scoring import recordings_of_split, score_run
 from distvae.tasks.titles import run_title
+from distvae.tasks.waiting import announce
 from distvae.train.bits import run_arithmetic
 from distvae.train.run import Run
 
@@ -57,6 +58,7 @@ def evaluate(
     prepare_folder(folder, force)
     evaluation = _score_into(folder, run, split, progress)
     if with_pictures:
+        announce("drawing pictures", progress)
         write_pictures(run, split, folder)
     return evaluation
 
@@ -147,8 +149,7 @@ def _draw_recordings(
             pictures.spectrograms,
             before,
             after,
-            data.rate,
-            data.hop,
+            pictures.Spectrum(data.rate, data.hop, run.config.eval.frequencies),
             f"{title}: {chosen[0].file}",
         ),
     )

@@ -16,6 +16,7 @@ from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.restoration import score_restored_run
 from distvae.tasks.sparsity import CodeStrength
 from distvae.tasks.truth import compare_with_truth
+from distvae.tasks.waiting import with_progress
 from distvae.train.batches import BLOCK
 from distvae.train.run import Array, Run
 from distvae.train.step import add, assess
@@ -25,7 +26,9 @@ SAMPLED = 0
 
 
 @torch.inference_mode()
-def score_rows(run: Run, split: str, sample: int | None = None) -> Evaluation:
+def score_rows(
+    run: Run, split: str, sample: int | None = None, progress: bool = False
+) -> Evaluation:
     """Return means over the rows of a split: bound, objective (nats) and squared error per value.
 
     With a sample, they are means over so many rows, always the same. A run that restores what it
@@ -34,7 +37,8 @@ def score_rows(run: Run, split: str, sample: int | None = None) -> Evaluation:
     rows = _sampled(load_rows(run, split), sample)
     total: Sums = {}
     strength = CodeStrength()
-    for start in range(0, len(rows), BLOCK):
+    starts = range(0, len(rows), BLOCK)
+    for start in with_progress(starts, len(starts), "scoring blocks of rows", progress):
         x = torch.tensor(rows[start : start + BLOCK])
         row = torch.arange(start, start + len(x))
         noise = Noise(run.config.train.seed, VALIDATION, row)

@@ -29,12 +29,15 @@ from distvae.train.batches import Numbers
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
+from distvae.train.run_folder import check_run_folder
 from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
 Floats = NDArray[np.floating]
 BLOCK = 1024
 """Rows that are restored together; each of their distinct states is decoded once."""
 
+RECIPE = "restoration"
+"""The name of the recipe of a restoration, in its run folder."""
 STAGES = "stages.jsonl"
 """The file of a run folder with a line for each epoch of a restoration."""
 
@@ -92,6 +95,9 @@ class Restoration:
         self.config, self.destination = config, destination
         self.patches = windows.cut(array)
         self.dataset = windows.dataset(name, self.patches)
+        if destination:
+            run = (self.dataset, Folder(destination.folder), RECIPE)
+            check_run_folder(config, *run, destination.resume, destination.force)
         resumed = Folder(destination.folder) if destination and destination.resume else None
         self.arithmetic = agree_on_arithmetic(config.train, folder=resumed)
         with self.arithmetic.applied():
@@ -115,7 +121,7 @@ class Restoration:
         if self.destination is None:
             return self.trainer.run(stop)
         out, resume, force = self.destination
-        options = RunOptions("restoration", resume, force, stop)
+        options = RunOptions(RECIPE, resume, force, stop)
         return train_in_folder(self.trainer, self.config, self.dataset, out, options)
 
     def seconds_per_epoch(self) -> float:

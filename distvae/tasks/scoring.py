@@ -31,6 +31,7 @@ from distvae.tasks.recording_scores import (
 )
 from distvae.tasks.resynthesis import Coder, Resynthesis, resynthesise, run_coder
 from distvae.tasks.sparsity import CodeStrength, frame_means
+from distvae.tasks.waiting import with_progress
 from distvae.train.run import Run
 
 Job = tuple[Array, Array, int, list[str]]
@@ -54,11 +55,11 @@ def score_run(
     """
     refuse_impossible_measures(run.config)
     if recordings_of(run.config.data) is None:
-        evaluation = score_rows(run, split, sample)
+        evaluation = score_rows(run, split, sample, progress)
     else:
         code = run_coder(run, run.config.eval.latent)
         evaluation = score_recordings(code, run.config, split, progress, sample)
-    figures, notes = measure_run(run, split)
+    figures, notes = measure_run(run, split, progress)
     summary, notes = evaluation.summary | figures, [*evaluation.notes, *notes]
     return replace(evaluation, summary=summary, notes=notes)
 
@@ -76,7 +77,9 @@ def score_recordings(
     files = [root / recording.file for recording in chosen]
     processes = count_processes(config, resynthesiser.scored, files)
     jobs = map(resynthesiser.job_for, chosen)
-    scores = list(_with_progress(score_in_order(jobs, processes), len(chosen), progress))
+    scores = list(
+        with_progress(score_in_order(jobs, processes), len(chosen), "scoring recordings", progress)
+    )
     rows = []
     refused = []
     for row, score in zip(resynthesiser.rows, scores, strict=True):
@@ -166,13 +169,3 @@ def score_in_order(jobs: Iterable[Job], processes: int) -> Iterator[Scores]:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _with_progress(scores: Iterable[Scores], count: int, progress: bool) -> Iterable[Scores]:
-    """Return the scores, and show a progress bar on a terminal while they come."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = not (progress and console.is_terminal)
-    return track(scores, "evaluating", total=count, console=console, transient=True, disable=hidden)

@@ -22,10 +22,11 @@ from distvae.config import (
 )
 from distvae.data.dataset import Dataset
 from distvae.estep.store import check_populations_fit
-from distvae.files.memory import available_memory, gigabytes
+from distvae.files.memory import gigabytes
 from distvae.files.refusal import Refusal, shown
 from distvae.models.nets import Pyramid
 from distvae.models.population import words_of
+from distvae.system.memory import available_memory
 
 NUMBER, WORD = 4, 8
 """Bytes of a float32, and of 64 bits of a state."""

@@ -5,7 +5,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from distvae.train.epoch import Epoch
 
 Style = Literal["line", "quiet", "json"]
+LEAST_SECONDS = 60.0
+"""Seconds at least over which a pace is measured, once there are as many."""
 
 
 class ProgressRecord(Protocol):
@@ -82,11 +85,20 @@ class Progress:
     def _seconds_left(self, record: ProgressRecord) -> float:
         """Return the seconds left at the pace of this process."""
         times = self.seconds_of_records
-        if len(times) < 2:
-            pace = record.seconds / record.epoch
-        else:
-            pace = (times[-1] - times[0]) / (len(times) - 1)
+        pace = record.seconds / record.epoch if len(times) < 2 else recent_pace(times)
         return pace * (record.epochs - record.epoch)
+
+
+def recent_pace(times: Sequence[float]) -> float:
+    """Return the seconds between two records in the later half of the time, or the last minute if
+    that is longer.
+
+    A pace that changes, because a machine becomes busy or a search harder, is thus noticed soon,
+    and a single slow epoch matters little.
+    """
+    begin = times[-1] - max((times[-1] - times[0]) / 2, LEAST_SECONDS)
+    first = max(bisect_right(times, begin) - 1, 0)
+    return (times[-1] - times[first]) / (len(times) - 1 - first)
 
 
 SEARCH_FIGURES = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f"}

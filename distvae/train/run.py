@@ -87,19 +87,26 @@ class Run:
         return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()
-    def encode(self, x: ArrayLike | Rows | Tensor, name: str = "x") -> Array:
+    def encode(
+        self, x: ArrayLike | Rows | Tensor, name: str = "x", *, bins_first: bool = False
+    ) -> Array:
         """Return the codes of new data: (N, D) -> (N, H).
 
-        Data that cannot be of this kind are refused by their name.
+        Data that cannot be of this kind are refused by their name. With `bins_first` data and codes
+        are as librosa has spectra, bins or values before frames: (D, N) -> (H, N).
         """
+        if bins_first:
+            return self.encode(np.transpose(x), name).T
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
         return self.in_blocks(
             expected.check_table(x), lambda block: self.posterior(block).code, expected
         )
 
     @torch.no_grad()
-    def decode(self, z: ArrayLike | Tensor) -> Array:
-        """Return E[x | z]: (N, H) -> (N, D)."""
+    def decode(self, z: ArrayLike | Tensor, *, bins_first: bool = False) -> Array:
+        """Return E[x | z]: (N, H) -> (N, D), or (H, N) -> (D, N) with `bins_first`."""
+        if bins_first:
+            return self.decode(np.transpose(z)).T
         expected = InputFormat("z", self.model.code_size, unit="code")
         return self.in_blocks(
             expected.check_table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected

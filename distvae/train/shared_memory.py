@@ -9,8 +9,9 @@ import platform
 import select
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
+
+from distvae.system.sharing import create_memory, machine_id, map_memory, watch_process
 
 T = TypeVar("T")
 
@@ -76,55 +77,14 @@ def find_neighbours(rank: int, gather: Gather) -> Neighbours | None:
 
 def share_memory(neighbours: Neighbours, length: int) -> mmap.mmap | None:
     """Return zeros that the workers of a machine share, or None if a worker of any cannot."""
-    created = _create(length) if neighbours.place == 0 else None
+    created = create_memory(length) if neighbours.place == 0 else None
     try:
         pid, file = neighbours.gather_here((os.getpid(), created))[0]
-        memory = None if file is None else _attach(pid, file, length)
+        memory = None if file is None else map_memory(pid, file, length)
         return memory if all(neighbours.gather(memory is not None)) else None
     finally:
         if created is not None:
             os.close(created)
-
-
-def _create(length: int) -> int | None:
-    try:
-        file = os.memfd_create("distvae")
-    except (AttributeError, OSError):  # the system is not Linux, or forbids it
-        return None
-    try:
-        os.posix_fallocate(file, 0, length)
-    except OSError:
-        os.close(file)
-        return None
-    return file
-
-
-def _attach(pid: int, file: int, length: int) -> mmap.mmap | None:
-    try:
-        with Path(f"/proc/{pid}/fd/{file}").open("r+b", buffering=0) as opened:
-            return mmap.mmap(opened.fileno(), length)
-    except OSError:
-        return None
-
-
-def machine_id() -> str | None:
-    """Return an id that is equal for processes that can find each other by process number.
-
-    Return None if the system does not tell.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None
-
-
-def _watch(pid: int) -> int | None:
-    """Return a handle that tells when a process has ended, even if its number is used again."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
 
 
 class Barrier:
@@ -146,7 +106,7 @@ class Barrier:
     def among(cls, neighbours: Neighbours) -> "Barrier | None":
         """Return a barrier for the workers of one machine, or None if any machine lacks a means."""
         pids = neighbours.gather_here(os.getpid())
-        watches = [watch for pid in pids if (watch := _watch(pid)) is not None]
+        watches = [watch for pid in pids if (watch := watch_process(pid)) is not None]
         if not all(neighbours.gather(len(watches) == len(pids))):
             return None
         memory = share_memory(neighbours, LINE * len(pids))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from distvae.train.documents import Lineage
 
 
+LINE_SECONDS = 30.0
+"""Seconds between two lines that say how far a sweep is, where there is no terminal."""
+
+
 class SweepDisplay:
     """The results of the trials so far, shown as they change; a quiet one shows nothing."""
 
@@ -27,6 +31,10 @@ class SweepDisplay:
         self.results: dict[int, Result] = {}
         self._start_times: dict[int, float] = {}
         self._alone: set[int] = set()
+        self._earlier = 0
+        """Epochs of trials that ended before this sweep was resumed."""
+        self._told = -LINE_SECONDS
+        """When it was last said how far the sweep is."""
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -80,6 +88,9 @@ class SweepDisplay:
         result = self.results[number]
         result.epoch, result.bound = epoch, bound
         self._set_seconds(number)
+        if (now := time.monotonic()) - self._told >= LINE_SECONDS:
+            self._told = now
+            self._say_of_trial(number, f": epoch {epoch}, bound {bound:.1f}; {self.progress()}")
 
     def trial_recovered(self, number: int) -> None:
         """Say that the process of a trial died, and that another continues from its checkpoint."""
@@ -96,6 +107,7 @@ class SweepDisplay:
         """Take in trials that ended before the sweep was interrupted."""
         for result in results:
             self.results[result.number] = result
+        self._earlier = self._epochs_done()
         if self.results:
             self._say(f"{len(self.results)} ended earlier")
 
@@ -139,13 +151,42 @@ class SweepDisplay:
             " started"
         )
 
+    def progress(self) -> str:
+        """Return how many epochs of all trials are done, and how long the others will take here.
+
+        The seconds of an epoch include the start and the evaluation of trials.
+        """
+        done, total = self._epochs_done(), self._epochs_in_all()
+        text = f"{done:,} of {total:,} epochs in all"
+        if done == self._earlier:
+            return text
+        seconds = time.monotonic() - min(self._start_times.values())
+        left = seconds / (done - self._earlier) * (total - done)
+        return f"{text}, about {format_duration(left)} left"
+
+    def _epochs_done(self) -> int:
+        ended = ("finished", "halted", "failed")
+        return sum(
+            self._epochs_of(result) if result.state in ended else result.epoch
+            for result in self.results.values()
+        )
+
+    def _epochs_in_all(self) -> int:
+        known = sum(map(self._epochs_of, self.results.values()))
+        return known + (self.space.count - len(self.results)) * self.space.base.train.epochs
+
+    def _epochs_of(self, result: Result) -> int:
+        return self.space.config(result.values).train.epochs
+
     def table(self) -> "Table":
-        """Return the table of the trials so far."""
+        """Return the table of the trials so far, with the progress of all below it."""
         results = list(self.results.values())
         for result in results:
             if result.state == "training":
                 self._set_seconds(result.number)
-        return progress_table(results, self.space)
+        table = progress_table(results, self.space)
+        table.caption = self.progress()
+        return table
 
     def _set_seconds(self, number: int) -> None:
         self.results[number].seconds = time.monotonic() - self._start_times[number]

@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distvae.files.processors import available_cores
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.cluster_check import check_cluster
 from distvae.machines.driver import object_store_bytes
 from distvae.machines.ray_api import RayApi
 from distvae.machines.ray_session import ray_session
+from distvae.system.processors import available_cores
 from distvae.tune.preparation import concurrent_trials, limit_concurrency, threads_per_trial
 from distvae.tune.recorder import Recorder
 from distvae.tune.resources import TrialResources, wait_for_capacity

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from distvae.files.plain import Plain
-from distvae.files.processors import available_cores
 from distvae.files.refusal import Refusal
 from distvae.machines.driver import with_absolute_paths
+from distvae.system.processors import available_cores
 from distvae.tune.resources import MachineResources, TrialResources
 from distvae.tune.space import Space
 

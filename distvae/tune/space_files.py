@@ -9,17 +9,15 @@ from distvae.config import Config
 from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check_value
 from distvae.config.values import Count, Repeats, Trials, Whole
+from distvae.files.checkout import SPACES
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.tune.axes import read_axes
 from distvae.tune.space import Judge, Scheduler, Search, Space
 from distvae.tune.validation import count_combinations, validate_space
 
-PACKAGE = Path(__file__).parents[1]
-FOLDERS = (Path("tune_spaces"), PACKAGE / "spaces", PACKAGE.parent / "tune_spaces")
-"""The folders that spaces are found in by name: below the working folder, in the installed package,
-in the checkout.
-"""
+FOLDERS = (Path("tune_spaces"), SPACES)
+"""The folders that spaces are found in by name: below the working folder, and with the package."""
 FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
     *("seed", "seeds", "search", "scheduler", "judge", "axes"),

@@ -1,7 +1,7 @@
 """Which trials train as one stack, and how many have room in memory."""
 
 from distvae.config import Config, flatten
-from distvae.files.memory import available_memory
+from distvae.system.memory import available_memory
 
 Shape = tuple[tuple[str, str], ...]
 FREE = (

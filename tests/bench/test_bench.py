@@ -1,7 +1,6 @@
 """Benchmarks count the operations that torch really does."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from distvae.bench import (
     rows,
     stack,
     steps,
-    sweep,
     tvae,
     workers,
 )
@@ -264,14 +262,6 @@ def test_a_benchmark_of_what_there_is_not_is_refused(
 def test_every_case_is_timed(case: str) -> None:
     figures = gpu.measure_case(case, torch.device("cpu"), gpu.GpuSettings("cpu", 2048, 1))
     assert all(np.isfinite(value) and value > 0 for value in figures.values())
-
-
-def test_the_seconds_of_busy_processors_leave_out_those_of_waiting(tmp_path: Path) -> None:
-    stat, ticks = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
-    times = (4 * ticks, 3 * ticks, 2 * ticks, 1000 * ticks, 100 * ticks, ticks, 0)
-    stat.write_text(f"cpu  {' '.join(map(str, times))} 9 9\ncpu0 1 2 3 4\n")
-    assert sweep.busy_seconds(stat) == 10
-    assert sweep.busy_seconds(tmp_path / "none") == 0
 
 
 def kept_rows(folder: Path) -> dict[str, dict[str, Any]]:

@@ -146,6 +146,16 @@ def test_a_model_that_diverged_writes_nothing(call: Called) -> None:
     assert not Path("out.png").exists()
 
 
+def test_a_run_that_would_be_replaced_is_refused_before_the_time_is_estimated(call: Called) -> None:
+    words = ("denoise", "grey.png", "out.png", *BRIEF, "--run", "kept")
+    assert call(*words)[0] == 0
+    code, _, err = call(*words[:2], "other.png", *words[3:])
+    assert code == 2
+    assert err.splitlines() == [
+        "distvae: kept: exists; --resume continues it, --force replaces it; or name another folder"
+    ]
+
+
 def prepare_bad_files() -> None:
     save("flat.png", np.full((20, 24), 7))
     save("small.png", pixels(3, 24, 1))

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import os
 import struct
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from distvae.config import SpeechData
 from distvae.data import audio
 from distvae.data.dataset import Array
+from distvae.data.signals import read_sound
 from distvae.files.refusal import Refusal
 
 Write = Callable[..., Path]
@@ -174,3 +176,19 @@ def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, ra
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"gone\.wav"):
         audio.read_mono(tmp_path / "gone.wav", 16000)
+
+
+def test_the_decoder_of_mp3_prints_nothing_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A file that ends in the middle of a frame, which the decoder tells of in C."""
+    whole = tmp_path / "whole.mp3"
+    soundfile.write(whole, np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
+    content = whole.read_bytes()
+    for end in (200, 700, len(content) // 2, len(content) - 50):
+        (tmp_path / "cut.mp3").write_bytes(content[:end])
+        with contextlib.suppress(Refusal):
+            read_sound(tmp_path / "cut.mp3")
+    assert capfd.readouterr() == ("", "")
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"

@@ -15,6 +15,7 @@ import distvae
 
 PACKAGE = Path(distvae.__file__).parent
 LAYERS = [
+    ("system",),
     ("numerics", "files"),
     ("interface",),
     ("config",),
@@ -131,6 +132,9 @@ COMMANDS = [
     "show",
     "recipes",
     "spaces",
+    "cite",
+    "cluster",
+    "cluster init",
     "tune",
     "bench",
     "bench sweep",
@@ -187,7 +191,17 @@ BARE = [
 BARE += ["matplotlib", "optuna", "ray", "mlflow", "scipy", "sklearn"]
 
 
-LIGHT = ["interface", "numerics", "files", "config", "data", "models", "estep", "train"]
+LIGHT = [
+    "system",
+    "interface",
+    "numerics",
+    "files",
+    "config",
+    "data",
+    "models",
+    "estep",
+    "train",
+]
 WITH_COMPILER = {
     "distvae.estep.compact_kernels",
     "distvae.estep.kernels",

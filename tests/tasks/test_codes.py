@@ -28,6 +28,22 @@ def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path:
     )
 
 
+def test_spectra_may_be_as_librosa_has_them(speech_run: Run) -> None:
+    """Power (bins, frames) of a wave; that of its frames one by one has the codes to expect."""
+    import librosa
+
+    wave = np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    spectra = np.square(np.abs(librosa.stft(wave, n_fft=512, hop_length=128)))
+    codes = speech_run.encode(spectra, bins_first=True)
+    assert codes.shape == (speech_run.model.code_size, spectra.shape[1])
+    power = speech_run.decode(codes, bins_first=True)
+    assert power.shape == spectra.shape
+    for frame in (0, 7, spectra.shape[1] - 1):
+        code = speech_run.encode(spectra[:, frame][None])
+        np.testing.assert_allclose(codes[:, frame], code[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(power[:, frame], speech_run.decode(code)[0], rtol=1e-4)
+
+
 def test_the_file_says_which_run_coded_it(speech_run: Run, tmp_path: Path) -> None:
     encode(speech_run, speech_run.config.data, tmp_path / "codes.parquet", split="val")
     metadata = pq.read_schema(tmp_path / "codes.parquet").metadata

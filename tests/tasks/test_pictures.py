@@ -5,13 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from distvae.config.values import FrequencyScale
 from distvae.files.refusal import Refusal
 from distvae.tasks import pictures
+from distvae.tasks.pictures import Spectrum
 
 Values = NDArray[np.floating]
 TOLD = [
@@ -51,7 +53,7 @@ def test_every_picture_can_be_written(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     power, live = random.exponential(size=(20, 9)), np.array([True, False, True])
     figures = [
-        pictures.spectrograms(power, power, 8000, 64, "a"),
+        pictures.spectrograms(power, power, Spectrum(8000, 64), "a"),
         pictures.sampled_frames(power, 8000, "a"),
         pictures.dictionary(random.normal(size=(4, 3)), "a"),
         pictures.responses(random.normal(size=(3, 9)), ["a", "b", "c"], live, 8000, "a"),
@@ -89,13 +91,38 @@ def test_digital_silence_has_a_floor() -> None:
     assert pictures.decibel(np.zeros(1)) == -100
 
 
-def test_a_spectrogram_spans_its_seconds_and_kilohertz_and_shows_differences_in_decibels() -> None:
+def mesh(axes: Axes) -> tuple[Values, Values, Values]:
+    """The edges in time and in frequency of the one mesh of some axes, and its values."""
+    (found,) = axes.collections
+    assert isinstance(found, QuadMesh)
+    corners, values = found.get_coordinates(), found.get_array()
+    assert values is not None
+    return corners[0, :, 0], corners[:, 0, 1], np.ma.getdata(values)
+
+
+def test_a_spectrogram_spans_its_seconds_and_hertz_and_shows_differences_in_decibels() -> None:
     power = np.random.default_rng(0).uniform(1, 2, (50, 9))
-    figure = pictures.spectrograms(power, power / 10, 16000, 160, "a")
+    figure = pictures.spectrograms(power, power / 10, Spectrum(16000, 160), "a")
     original, _, difference = figure.axes[:3]
-    assert tuple(original.images[0].get_extent()) == (0, 0.5, 0, 8)
-    np.testing.assert_allclose(canvas(difference), -10)
-    np.testing.assert_allclose(canvas(original), 10 * np.log10(power).T)
+    seconds, hertz, values = mesh(original)
+    np.testing.assert_allclose(values, 10 * np.log10(power).T)
+    np.testing.assert_allclose((seconds[1:] + seconds[:-1]) / 2, np.arange(50) * 0.01, atol=1e-9)
+    np.testing.assert_allclose((hertz[1:] + hertz[:-1]) / 2, np.arange(9) * 1000.0, atol=1e-9)
+    np.testing.assert_allclose(mesh(difference)[2], -10)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "mel"])
+@given(pitch=st.floats(300, 7000))
+def test_a_tone_is_drawn_at_its_frequency(scale: FrequencyScale, pitch: float) -> None:
+    rate, window = 16000, 1024
+    wave = np.sin(2 * np.pi * pitch / rate * np.arange(window)) * np.hanning(window)
+    power = np.tile(np.square(np.abs(np.fft.rfft(wave))), (4, 1))
+    figure = pictures.spectrograms(power, power, Spectrum(rate, 256, scale), "a")
+    _, hertz, values = mesh(figure.axes[0])
+    band = int(values[:, 0].argmax())
+    width = hertz[band + 1] - hertz[band]
+    assert hertz[band] - width <= pitch <= hertz[band + 1] + width
+    assert figure.axes[0].get_yscale() == ("linear" if scale == "linear" else "symlog")
 
 
 def test_each_picture_stands_above_its_reconstruction() -> None:

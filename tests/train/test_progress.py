@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.train.epoch import Epoch
-from distvae.train.progress import Progress, format_duration, stop_signals
+from distvae.train.progress import Progress, format_duration, recent_pace, stop_signals
 
 
 def record(epoch: int, seconds: float) -> Epoch:
@@ -72,6 +72,28 @@ def test_programs_get_json_and_nobody_gets_nothing(capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert json.loads(out) == record(1, 2.0).metrics()
     assert err == ""
+
+
+@given(st.integers(1, 50), st.floats(0.1, 100.0))
+def test_a_steady_pace_is_that_of_every_epoch(count: int, seconds: float) -> None:
+    times = [seconds * epoch for epoch in range(count + 1)]
+    assert recent_pace(times) == pytest.approx(seconds)
+
+
+@given(st.floats(0.5, 100.0), st.floats(0.5, 100.0), st.integers(1, 20))
+def test_a_pace_that_changed_counts_once_it_has_lasted_as_long_as_the_one_before(
+    before: float, after: float, count: int
+) -> None:
+    times = [before * epoch for epoch in range(count + 1)]
+    changed = times[-1]
+    while times[-1] - changed < max(changed, 60.0):
+        times.append(times[-1] + after)
+    assert recent_pace(times) == pytest.approx(after, rel=1e-6)
+
+
+def test_one_slow_epoch_of_many_matters_little() -> None:
+    times = [10.0 * epoch for epoch in range(60)]
+    assert recent_pace([*times, times[-1] + 60.0]) < 1.25 * 10.0
 
 
 @given(st.integers(0, 10**6))

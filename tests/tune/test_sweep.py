@@ -21,6 +21,7 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.machines.stop_files import STOP_FILE
 from distvae.track.journal import Journal
+from distvae.tune import display as display_module
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.optuna_study import OptunaStudy
@@ -246,6 +247,27 @@ def test_without_a_terminal_every_trial_is_told_in_plain_lines(
     assert "trial 1/4: sdm latent 4 alpha 0.123: squared_error 0.250, hoyer 0.500" in said
     assert "trial 2/4: vsc: failed: no memory" in said
     assert "\033" not in said
+
+
+def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
+    space: Space, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four trials of two epochs; each epoch takes 25 seconds, by a clock of this test."""
+    space = replace(space, base=space.base.with_("train", epochs=2), trials=4)
+    seconds = [0.0]
+    monkeypatch.setattr(display_module.time, "monotonic", lambda: seconds[0])
+    with SweepDisplay(space, quiet=False) as display:
+        for number in (1, 2):
+            display.trial_started(number, {"model.kind": "sdm"})
+            for epoch in (1, 2):
+                seconds[0] += 25.0
+                display.epoch_finished(number, epoch, -3.5)
+            display.trial_finished(number, {"squared_error": 0.25, "hoyer": 0.5})
+    told = [line for line in capsys.readouterr().err.splitlines() if "in all" in line]
+    assert [line.partition("; ")[2] for line in told] == [
+        "1 of 8 epochs in all, about 2:55 left",
+        "3 of 8 epochs in all, about 2:05 left",
+    ]
 
 
 def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ from typing import Protocol
 from distvae.data.tables.plan import Plan
 from distvae.data.tables.processes import start_processes
 from distvae.data.tables.work import Task, Work
-from distvae.files.memory import available_memory, require_memory
-from distvae.files.processors import available_cores
+from distvae.files.memory import require_memory
+from distvae.system.memory import available_memory
+from distvae.system.processors import available_cores
 
 WORTH_A_PROCESS = 2**26
 """Bytes of rows for which a process is started."""

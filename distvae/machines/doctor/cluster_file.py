@@ -117,7 +117,7 @@ def _schema_faults(config: ClusterConfig) -> list[Diagnosis]:
 def _refused_by_ray(why: str) -> Diagnosis:
     """Return the diagnosis of a file that Ray refuses."""
     found = f"Ray refuses it: {' '.join(why.split())[:300]}"
-    return Diagnosis("bad", "file", HERE, found, "as in the checkout's cluster/")
+    return Diagnosis("bad", "file", HERE, found, "as 'distvae cluster init' writes it")
 
 
 def check_traps(config: ClusterConfig) -> Iterator[Diagnosis]:
@@ -128,7 +128,7 @@ def check_traps(config: ClusterConfig) -> Iterator[Diagnosis]:
             "no command sets RAY_AUTH_MODE=token: whether Ray asks for a token depends on what lies"
             " on the machines"
         )
-        remedy = "as in the checkout's cluster/, for the head and for the workers"
+        remedy = "as 'distvae cluster init' writes it, for the head and for the workers"
         yield Diagnosis("note", "tokens", HERE, found, remedy)
     if "--dashboard-host=0.0.0.0" in head:
         found = "the head's commands open Ray's dashboard to the network"

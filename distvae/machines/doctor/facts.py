@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from distvae.files import memory
 from distvae.machines.doctor.sockets import list_listeners
+from distvae.system import memory
+from distvae.system.processors import available_cores
 
 Facts = dict[str, Any]
 """Plain data, as JSON has it."""
@@ -96,11 +97,11 @@ def installed_source() -> Facts | None:
 def source_digest(folder: Path) -> str:
     """Return a digest of the source files below a folder, wherever the folder lies.
 
-    Search spaces do not count: an installed package contains them, a checkout has them beside it.
+    What a checkout has beside the package does not count: an installed package contains it.
     """
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        left_out = "__pycache__" in path.parts or path.parent == folder / "spaces"
+        left_out = "__pycache__" in path.parts or folder / "checkout" in path.parents
         if path.is_file() and not left_out and not path.name.startswith("."):
             total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
             total.update(hashlib.sha256(path.read_bytes()).digest())
@@ -127,9 +128,8 @@ def _source_folder() -> Path | None:
 def cpu_facts() -> Facts:
     """Return the machine's processors, those that this process may use, and the load."""
     machine = os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"machine": machine, "allowed": allowed, "quota": cpu_quota(), "load": load}
+    return {"machine": machine, "allowed": available_cores(), "quota": cpu_quota(), "load": load}
 
 
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -12,6 +12,7 @@ from distvae.files.refusal import Refusal
 from distvae.tasks.measures import effects, factors, importance, probes
 from distvae.tasks.measures.needs import needs_classes, needs_encoder, needs_factors, needs_nothing
 from distvae.tasks.measures.subject import Subject, require_labels
+from distvae.tasks.waiting import announce
 from distvae.train.run import Run
 
 Figures = dict[str, float]
@@ -67,12 +68,13 @@ def refuse_missing_labels(config: Config) -> None:
             require_labels(config.data)
 
 
-def measure_run(run: Run, split: str) -> tuple[Figures, list[str]]:
+def measure_run(run: Run, split: str, progress: bool = False) -> tuple[Figures, list[str]]:
     """Return the figures of a run's measures on a split, and notes on what they left out."""
     refuse_impossible_measures(run.config)
     subject = Subject(run, split)
     figures: Figures = {}
     for name in run.config.eval.metrics:
         if name in MEASURES:
+            announce(f"measuring {name}", progress)
             figures |= MEASURES[name].measure(subject)
     return figures, subject.notes

@@ -14,14 +14,21 @@ from distvae.tasks.pictures.codes import (
     responses,
 )
 from distvae.tasks.pictures.data import fields, grid, pairs, strips
-from distvae.tasks.pictures.spectra import RANGE_DB, decibel, sampled_frames, spectrograms
+from distvae.tasks.pictures.spectra import (
+    Spectrum,
+    decibel,
+    levels,
+    sampled_frames,
+    show_levels,
+    spectrograms,
+)
 from distvae.tasks.pictures.tradeoff import tradeoff
 from distvae.tasks.pictures.training import learning_curves, telemetry
 
 __all__ = [
-    "RANGE_DB",
     "Picture",
     "QualityPoint",
+    "Spectrum",
     "active_latents",
     "code_histograms",
     "decibel",
@@ -31,11 +38,13 @@ __all__ = [
     "fields",
     "grid",
     "learning_curves",
+    "levels",
     "pairs",
     "quality_by_batch",
     "responses",
     "sampled_frames",
     "save",
+    "show_levels",
     "spectrograms",
     "strips",
     "telemetry",

@@ -12,6 +12,7 @@ from distvae.files.output import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -56,7 +57,9 @@ def panels(figure: "Figure", count: int, columns: int) -> list["Axes"]:
     return list(axes.flat[:count])
 
 
-def colour_bar(axes: "Axes | Sequence[Axes]", mesh: "AxesImage", label: str) -> "Colorbar":
+def colour_bar(
+    axes: "Axes | Sequence[Axes]", mesh: "AxesImage | QuadMesh", label: str
+) -> "Colorbar":
     """Draw the scale of the colours of an image."""
     figure = mesh.get_figure()
     assert figure is not None

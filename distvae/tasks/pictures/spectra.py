@@ -1,19 +1,30 @@
-"""Spectrograms of speech."""
+"""Spectrograms of speech, drawn by librosa, which is imported only here and only when drawing."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from distvae.config.values import POWER_FLOOR
+from distvae.config.values import POWER_FLOOR, FrequencyScale
 from distvae.tasks.pictures.canvas import Array, colour_bar, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Extent = tuple[float, float, float, float]
 RANGE_DB = 80.0
 """The range of a spectrogram below the loudest bin."""
+DIFFERENCE_DB = 30.0
+"""The range of a difference, to either side."""
+MEL_BANDS = 80
+"""Bands of a spectrogram on the mel scale, where there are four times as many bins."""
+
+
+class Spectrum(NamedTuple):
+    """What the places of a spectrogram mean: sampling rate, samples between frames, frequencies."""
+
+    rate: int
+    hop: int
+    scale: FrequencyScale = "linear"
 
 
 def decibel(power: Array) -> Array:
@@ -21,24 +32,32 @@ def decibel(power: Array) -> Array:
     return 10 * np.log10(np.maximum(power, POWER_FLOOR))
 
 
+def levels(power: Array, spectrum: Spectrum) -> Array:
+    """Return the levels in dB of power (frames, bins), as librosa has them: (bins, frames)."""
+    if spectrum.scale != "mel":
+        return decibel(power).T
+    from librosa.feature import melspectrogram
+
+    bands = min(MEL_BANDS, power.shape[1] // 4)
+    return decibel(melspectrogram(S=power.T, sr=spectrum.rate, n_mels=bands))
+
+
 def spectrograms(
-    original: Array, reconstruction: Array, rate: int, hop: int, title: str
+    original: Array, reconstruction: Array, spectrum: Spectrum, title: str
 ) -> "Figure":
     """Draw power (frames, bins) of a recording, of its reconstruction, and their difference."""
     figure = new_figure(9.0, 8.0)
     rows = figure.subplots(3, 1, sharex=True, sharey=True)
-    high = float(decibel(original).max())
-    above, below = (
-        np.clip(decibel(power), high - RANGE_DB, high) for power in (original, reconstruction)
-    )
-    extent = (0.0, len(original) * hop / rate, 0.0, rate / 2000)
-    _spectrogram(rows[0], above, extent, "magma", (high - RANGE_DB, high))
-    _spectrogram(rows[1], below, extent, "magma", (high - RANGE_DB, high))
-    _spectrogram(rows[2], below - above, extent, "RdBu_r", (-30.0, 30.0))
+    above, below = levels(original, spectrum), levels(reconstruction, spectrum)
+    high = float(above.max())
+    above, below = (np.clip(level, high - RANGE_DB, high) for level in (above, below))
+    show_levels(rows[0], above, spectrum, high)
+    show_levels(rows[1], below, spectrum, high)
+    _show(rows[2], below - above, spectrum, "RdBu_r", (-DIFFERENCE_DB, DIFFERENCE_DB))
     names = ("original", "reconstruction", "reconstruction less original")
     for axes, name in zip(rows, names, strict=True):
         axes.set_title(name)
-    rows[2].set_xlabel("time, s")
+        axes.label_outer()
     figure.suptitle(title)
     return figure
 
@@ -47,21 +66,32 @@ def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
     """Draw decoded frames (count, bins) side by side; they have no order in time."""
     figure = new_figure(8.0, 4.0)
     axes = figure.subplots()
-    high = float(decibel(power).max())
-    extent = (-0.5, len(power) - 0.5, 0.0, rate / 2000)
-    _spectrogram(axes, decibel(power), extent, "magma", (high - RANGE_DB, high))
+    level = decibel(power).T
+    show_levels(axes, level, Spectrum(rate, hop=0), float(level.max()))
     axes.set(xlabel="sample", title=title)
     return figure
 
 
-def _spectrogram(
-    axes: "Axes", shown: Array, extent: Extent, colours: str, limits: tuple[float, float]
+def show_levels(axes: "Axes", level: Array, spectrum: Spectrum, high: float) -> None:
+    """Draw levels (bins or bands, frames) up to the highest, with a colour bar in dB."""
+    _show(axes, level, spectrum, "magma", (high - RANGE_DB, high))
+
+
+def _show(
+    axes: "Axes", shown: Array, spectrum: Spectrum, colours: str, limits: tuple[float, float]
 ) -> None:
-    """Draw frames (count, bins) over frequency in kHz, with a colour bar in dB."""
-    low, high = limits
-    mesh = axes.imshow(
-        shown.T, cmap=colours, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent
+    """Draw values over frequency, and over time where frames follow each other."""
+    from librosa.display import specshow
+
+    mesh = specshow(
+        shown,
+        sr=spectrum.rate,
+        hop_length=spectrum.hop,
+        x_axis="time" if spectrum.hop else None,
+        y_axis=spectrum.scale,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        ax=axes,
     )
-    mesh.set_interpolation("nearest" if len(shown) < axes.figure.bbox.width / 4 else "antialiased")
-    axes.set_ylabel("frequency, kHz")
     colour_bar(axes, mesh, "dB")

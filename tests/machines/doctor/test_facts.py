@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import distvae
-from distvae.files.memory import memory_limit
 from distvae.machines.doctor.facts import cpu_quota, disk_space, gather_facts, source_digest
 from distvae.machines.doctor.sockets import is_open, list_listeners
 
@@ -132,13 +131,9 @@ def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
 def test_the_limits_of_a_container(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    (tmp_path / "memory.max").write_text(f"{2**20}\n")
     assert cpu_quota(tmp_path) == 1.5
-    assert memory_limit(tmp_path) == 2**20
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
     assert cpu_quota(tmp_path) is None
-    assert memory_limit(tmp_path) is None
 
 
 def test_a_digest_is_of_the_source_alone(tmp_path: Path) -> None:
@@ -147,8 +142,8 @@ def test_a_digest_is_of_the_source_alone(tmp_path: Path) -> None:
         (tmp_path / name / "part" / "a.py").write_text("a = 1\n")
     (tmp_path / "one" / "__pycache__").mkdir()
     (tmp_path / "one" / "__pycache__" / "a.pyc").write_bytes(os.urandom(8))
-    (tmp_path / "one" / "spaces").mkdir()  # as in an installed package
-    (tmp_path / "one" / "spaces" / "demo.yaml").write_text("trials: 8\n")
+    (tmp_path / "one" / "checkout" / "cluster").mkdir(parents=True)  # as in an installed package
+    (tmp_path / "one" / "checkout" / "cluster" / "aws.yaml").write_text("max_workers: 8\n")
     assert source_digest(tmp_path / "one") == source_digest(tmp_path / "other")
     (tmp_path / "one" / "part" / "a.py").write_text("a = 2\n")
     assert source_digest(tmp_path / "one") != source_digest(tmp_path / "other")

@@ -1,0 +1,41 @@
+"""What is shown of work that follows training: a bar on a terminal, elsewhere a line at times."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from distvae.train.progress import format_duration
+
+T = TypeVar("T")
+LINE_SECONDS = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+def announce(what: str, wanted: bool) -> None:
+    """Say what is done now."""
+    if wanted:
+        print(what, file=sys.stderr, flush=True)
+
+
+def with_progress(items: Iterable[T], count: int, what: str, wanted: bool) -> Iterable[T]:
+    """Return items, and show how many of them have been dealt with and how long the rest takes."""
+    if not wanted:
+        return items
+    if not sys.stderr.isatty():
+        return _in_lines(items, count, what)
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, total=count, console=Console(stderr=True), transient=True)
+
+
+def _in_lines(items: Iterable[T], count: int, what: str) -> Iterator[T]:
+    began = told = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - told >= LINE_SECONDS and done < count:
+            told = now
+            left = format_duration((now - began) / done * (count - done))
+            announce(f"{what}: {done:,} of {count:,}, {left} left", wanted=True)

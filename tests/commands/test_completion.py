@@ -1,0 +1,83 @@
+"""The shell completes names and settings that exist, and loads nothing heavy for it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distvae.config import flatten
+from distvae.config.recipes import RECIPES, load, recipe_names
+
+ROOT = Path(__file__).parents[2]
+CODE = "import sys; sys.argv = ['distvae']; from distvae.cli import app; app(prog_name='distvae')"
+LOADED = """
+import atexit, sys
+from tests.laws.test_imports import HEAVY
+sys.argv = ["distvae"]
+atexit.register(lambda: print(sorted(set(sys.modules) & set(HEAVY))))
+from distvae.cli import app
+app(prog_name="distvae")
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run and a sweep."""
+    (tmp_path / "runs" / "one" / "evaluation" / "test").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "run.json").write_text("{}")
+    scores = {"stoi": 0.9, "hoyer": 0.4}
+    (tmp_path / "runs" / "one" / "evaluation" / "test" / "summary.json").write_text(
+        json.dumps(scores)
+    )
+    (tmp_path / "runs" / "demo").mkdir()
+    metrics = {"metrics": {"pesq_wb": "max", "hoyer": "max"}}
+    (tmp_path / "runs" / "demo" / "sweep.json").write_text(json.dumps(metrics))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def completed(*words: str, code: str = CODE) -> list[str]:
+    """What typer offers for the last of these words."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "_DISTVAE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(["distvae", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    start = [sys.executable, "-c", code]
+    done = subprocess.run(start, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
+def stems(folder: str) -> list[str]:
+    return sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
+
+
+def test_names_of_files_are_completed(here: Path) -> None:
+    assert completed("train", "") == sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    assert completed("train", "sprites-v") == ["sprites-vae", "sprites-vsc"]
+    assert completed("tune", "") == stems("tune_spaces")
+    assert completed("reproduce", "") == stems("distvae/reproduce/tables")
+
+
+def test_the_settings_of_every_recipe_are_completed(here: Path) -> None:
+    offered = set(completed("train", "bars", ""))
+    wanted = {f"{key}=" for name in recipe_names() for key in flatten(load(name))}
+    assert wanted - {"train.kind=", "eval.kind="} <= offered  # of these there is one kind each
+    assert completed("denoise", "in.png", "out.png", "model.lat") == ["model.latent="]
+
+
+def test_runs_and_metrics_of_this_folder_are_completed(here: Path) -> None:
+    assert completed("show", "runs/") == ["runs/demo", "runs/one"]
+    assert completed("show", "best:") == ["best:hoyer@demo", "best:pesq_wb@demo"]
+    assert completed("runs", "--sort", "") == ["hoyer", "pesq_wb", "stoi"]
+
+
+def test_nothing_heavy_is_loaded_for_it(here: Path) -> None:
+    """Neither is a run looked for in MLflow that was named before."""
+    offered = completed("evaluate", "best:hoyer@demo", "train.", code=LOADED)
+    assert offered[-1] == "[]"
+    assert "train.epochs=" in offered

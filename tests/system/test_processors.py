@@ -1,0 +1,35 @@
+"""What the kernel writes about processors is read as it means it."""
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from distvae.system import kernel
+from distvae.system.processors import busy_seconds, processor_kind
+
+
+@pytest.fixture(autouse=True)
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the system tells about itself."""
+    monkeypatch.setattr(kernel, "PROC", tmp_path)
+    return tmp_path
+
+
+def test_the_seconds_of_busy_processors_leave_out_those_of_waiting(told: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    times = (4 * ticks, 3 * ticks, 2 * ticks, 1000 * ticks, 100 * ticks, ticks, 0)
+    assert busy_seconds() == 0
+    (told / "stat").write_text(f"cpu  {' '.join(map(str, times))} 9 9\ncpu0 1 2 3 4\n")
+    assert busy_seconds() == 10
+
+
+def test_an_arm_processor_is_known_by_its_numbers(told: Path) -> None:
+    core = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+    (told / "cpuinfo").write_text(core.format(0) + "\n" + core.format(1))
+    assert processor_kind() == "0x41 0xd0c"
+
+
+def test_a_system_that_does_not_tell_names_its_processor() -> None:
+    assert processor_kind() == (platform.processor() or platform.machine())
