@@ -41,6 +41,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     """The kind of the model in a configuration."""
     estep: ClassVar[str]
     """The kind of its E-step."""
+    least_rows: ClassVar[int] = 1
+    """The fewest rows that it can be fitted to."""
 
     latent: int = 32
     """Values of the latent state."""
@@ -145,7 +147,10 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self.n_features_in_ = X.shape[1] if reset else self.n_features_in_
             return X
         array = X.numpy(force=True) if isinstance(X, Tensor) else X
-        checked = validate_data(self, array, reset=reset, ensure_all_finite="allow-nan")
+        least = self.least_rows if reset else 1
+        checked = validate_data(
+            self, array, reset=reset, ensure_all_finite="allow-nan", ensure_min_samples=least
+        )
         return ChosenRows(checked, np.arange(len(checked)))
 
     def _train(self, dataset: Dataset, options: RunOptions, changes: Tree | None = None) -> Self:

@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 from distvae.data.tables.arrays import dataset_of_rows
 from distvae.estimators.base import Estimator, Table
+from distvae.files.plain import Plain
 from distvae.train.session import RunOptions
 
 
@@ -29,7 +30,7 @@ class Encoded(Estimator):
         rows = self._rows(X, reset=before is None)
         done = int(before.epochs[-1]["epoch"]) if before else 0
         options = RunOptions(begun=before.give_state) if before else RunOptions()
-        once = {"epochs": done + 1, "schedule": "constant", "warmup": 0, "patience": None}
+        once: dict[str, Plain] = {"epochs": done + 1, "schedule": "constant", "warmup": 0}
         dataset = dataset_of_rows(rows, rows, shape=self._shape)
         return self._train(dataset, options, {"train": once})
 
@@ -96,6 +97,7 @@ class TVAE(Estimator):
 
     kind: ClassVar[str] = "tvae"
     estep: ClassVar[str] = "evolution"
+    least_rows: ClassVar[int] = 2
 
     latent: int = 64
     """Bits of the latent state."""

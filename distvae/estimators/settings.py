@@ -15,6 +15,8 @@ from distvae.files.plain import Plain
 Tree = dict[str, dict[str, Plain]]
 SECTIONS = ("model", "estep", "train")
 """The sections that parameters of estimators set."""
+OF_TRAINING = ("rate",)
+"""Parameters that set a field of training alone; the one of an E-step means something else."""
 
 
 def configuration(
@@ -28,6 +30,8 @@ def configuration(
     whole: dict[str, object] = {**tree}
     for section in SECTIONS:
         known = field_types(FAMILIES[section][str(tree[section]["kind"])])
+        if section == "estep":
+            known = {key: hint for key, hint in known.items() if key not in OF_TRAINING}
         named = {key: _plain(value) for key, value in parameters.items() if key in known}
         whole[section] = named | tree[section]
     return from_dict(override(whole, settings or {}))

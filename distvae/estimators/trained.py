@@ -79,8 +79,7 @@ class Trained:
         with self._unpacked() as path:
             tensors, facts = checkpoint.load(path, "last")
         position = facts["position"]
-        anew = {"batch": 0, "best": -math.inf, "best_epoch": position["epoch"]}
-        trainer.restore(tensors, position | anew)
+        trainer.restore(tensors, {**position, "best": -math.inf, "best_epoch": position["epoch"]})
 
 
 @contextmanager

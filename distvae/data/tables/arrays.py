@@ -37,7 +37,10 @@ def split_rows(
     rows = len(array)
     drawn = np.random.default_rng(seed).permutation(rows)
     count = min(round(val_share * rows), rows - 1)
-    train, val = ChosenRows(array, np.sort(drawn[count:])), ChosenRows(array, np.sort(drawn[:count]))
+    train, val = (
+        ChosenRows(array, np.sort(drawn[count:])),
+        ChosenRows(array, np.sort(drawn[:count])),
+    )
     return train, val if count else train
 
 
