@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         GumbelVAE,
         SpeechCoder,
     )
+    from distvae.interactive import train, tune
     from distvae.tasks.arrays import denoise, inpaint
     from distvae.train.run import Run
 
@@ -34,9 +35,16 @@ __all__ = [
     "denoise",
     "inpaint",
     "load",
+    "train",
+    "tune",
 ]
 
-_MODULES = {"denoise": "distvae.tasks.arrays", "inpaint": "distvae.tasks.arrays"}
+_MODULES = {
+    "denoise": "distvae.tasks.arrays",
+    "inpaint": "distvae.tasks.arrays",
+    "train": "distvae.interactive",
+    "tune": "distvae.interactive",
+}
 """Where names are imported from when they are asked for; the others are estimators."""
 
 

@@ -97,6 +97,8 @@ def checked_signal(signal: NDArray[np.generic], config: SpeechData) -> Array:
         )
     if not np.isfinite(signal).all():
         raise Refusal("signal: holds values that are not finite; finite ones expected")
+    if not signal.any():
+        raise Refusal("signal: silent; leave it out")
     return signal.astype(np.float32)
 
 
@@ -105,7 +107,6 @@ def scaled(signal: Array, config: SpeechData) -> tuple[Array, float]:
     again.
     """
     level = float(np.abs(signal).max()) if config.level == "peak" else 1.0
-    level = level or 1.0  # of silence
     return signal / np.float32(level), level
 
 

@@ -30,6 +30,7 @@ def rows_of(config: DataConfig, media: Media, shape: tuple[int, ...]) -> ArrayLi
 
 def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ...]) -> Array:
     """Return rows in the form of the media that they were made of; those of a folder as rows."""
+    given: Path | NDArray[Any] | None
     if isinstance(media, str | Path):
         given = Path(media) if Path(media).is_file() else None
     else:

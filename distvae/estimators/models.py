@@ -105,6 +105,8 @@ class TVAE(Estimator):
     """Widths of the hidden layers."""
     activation: str = "relu"
     """Nonlinearity of the hidden layers: tanh, relu or leaky_relu."""
+    validation_fraction: float = 0.0
+    """Share of the rows that are not trained on. The best epoch is chosen by those that are."""
     variance: float | None = None
     """sigma^2 at the start of training; None takes the variance of the data."""
     states: int = 64

@@ -22,7 +22,7 @@ from distvae.files.refusal import Refusal
 
 Signal = NDArray[np.floating] | Tensor
 Signals = Signal | Sequence[Signal]
-"""One signal (samples,), or several of any lengths."""
+"""Signals of any lengths, as a list or as the rows of an array, or one signal (samples,)."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -54,27 +54,22 @@ class SpeechCoder(BaseEstimator):
         self.model_ = model.fit_dataset(dataset, {"kind": settings.kind, **asdict(settings)})
         return self
 
-    def transform(self, X: Signals) -> Array | list[Array]:
-        """Return the codes (frames, codes) of a signal, or of each of several."""
+    def transform(self, X: Signals) -> list[Array]:
+        """Return the codes of each signal, (frames, codes)."""
         check_is_fitted(self)
-        found = [self.model_.transform(self._power(signal)) for signal in _listed(X)]
-        return found[0] if _is_one(X) else found
+        return [self.model_.transform(self._power(signal)) for signal in _listed(X)]
 
-    def inverse_transform(
-        self, X: Array | Sequence[Array], signals: Signals
-    ) -> Array | list[Array]:
+    def inverse_transform(self, X: Sequence[Array], signals: Signals) -> list[Array]:
         """Return signals with the power that codes stand for and the phase of these signals."""
         check_is_fitted(self)
-        codes = [np.asarray(X)] if _is_one(signals) else X
-        pairs = zip(codes, _listed(signals), strict=True)
-        found = [self._decoded(code, signal) for code, signal in pairs]
-        return found[0] if _is_one(signals) else found
+        pairs = zip(X, _listed(signals), strict=True)
+        return [self._decoded(code, signal) for code, signal in pairs]
 
-    def reconstruct(self, X: Signals) -> Array | list[Array]:
+    def reconstruct(self, X: Signals) -> list[Array]:
         """Return signals that were coded and decoded, with their own phase."""
         return self.inverse_transform(self.transform(X), X)
 
-    def fit_transform(self, X: Signals, y: object = None) -> Array | list[Array]:
+    def fit_transform(self, X: Signals, y: object = None) -> list[Array]:
         """Train on signals, and return their codes."""
         return self.fit(X).transform(X)
 
@@ -121,11 +116,6 @@ class SpeechCoder(BaseEstimator):
 def default_model() -> Estimator:
     """Return a sparse dictionary model of power spectra."""
     return SDMVAE(likelihood="itakura_saito", input="log_standard")
-
-
-def _is_one(X: Signals) -> bool:
-    """Return whether this is one signal, not several."""
-    return isinstance(X, np.ndarray | Tensor) and X.ndim == 1
 
 
 def _listed(X: Signals) -> list[Signal]:

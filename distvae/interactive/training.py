@@ -57,8 +57,13 @@ def train(
     folder = Path(out) if out is not None else RUNS / name
     check_writable_folder(folder)
     options = TrainOptions(out=folder, resume=resume, force=force)
-    with helpers(folder, recorded=True, evaluated=True) as beside:
-        train_configured(chosen, name, folder, options, None, beside)
+    try:
+        with helpers(folder, recorded=True, evaluated=True) as beside:
+            train_configured(chosen, name, folder, options, None, beside)
+    except SystemExit as early:
+        raise RuntimeError(
+            f"{folder}: training ended before its last epoch; the line above says why"
+        ) from early
     return Training(Run.open(folder), evaluated(folder))
 
 

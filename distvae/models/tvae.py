@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distvae.config import TVAEModel
-from distvae.files.refusal import Refusal
 from distvae.interface import AnyEStep, Batch, Engine, Sums
 from distvae.models.compiled import kernels
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
@@ -66,23 +65,14 @@ class TVAE(nn.Module):
         """Set sigma^2 to its first value: the configured one, or that of the data."""
         if isinstance(self.likelihood, Gaussian):
             given = self.config.variance
-            self._start_with(mean_variance(blocks) if given is None else given)
+            self.likelihood.start(mean_variance(blocks) if given is None else given)
 
     def prepare_from(self, facts: Facts) -> bool:
         """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
         if isinstance(self.likelihood, Gaussian):
             given, recorded = self.config.variance, float(np.nanmean(facts.values.variance))
-            self._start_with(recorded if given is None else given)
+            self.likelihood.start(recorded if given is None else given)
         return True
-
-    def _start_with(self, variance: float) -> None:
-        """Set sigma^2; refuse that of data which does not vary."""
-        if not variance > 0:
-            raise Refusal(
-                "model.variance: null, but no value of the data varies from row to row; a first"
-                " variance above 0 expected"
-            )
-        self.likelihood.variance.fill_(variance)
 
     @property
     def code_size(self) -> int:

@@ -4,6 +4,7 @@ import pickle
 import pickletools
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -25,7 +26,7 @@ from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, Gumbe
 from distvae.estimators.base import Estimator
 from distvae.files.refusal import Refusal
 
-CPU = {"device": "cpu"}
+CPU: dict[str, Any] = {"device": "cpu"}
 MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding)
 
 
@@ -36,13 +37,13 @@ def rows(count: int = 60, values: int = 5, seed: int = 0) -> NDArray[np.float64]
     )
 
 
-def small(**parameters: object) -> VAE:
-    chosen = {"latent": 3, "hidden": (8,), "epochs": 2, "batch": 16, "device": "cpu", **parameters}
-    return VAE(**chosen)
+def small(**parameters: Any) -> VAE:
+    chosen: dict[str, Any] = {"latent": 3, "hidden": (8,), "epochs": 2, "batch": 16, **CPU}
+    return VAE(**chosen | parameters)
 
 
 def tiny(model: type[Estimator]) -> Estimator:
-    searches = {"states": 8, "sweeps": 3} if issubclass(model, TVAE) else {}
+    searches: dict[str, Any] = {"states": 8, "sweeps": 3} if issubclass(model, TVAE) else {}
     return model(latent=4, epochs=1, batch=16, **CPU, **searches)
 
 
@@ -122,9 +123,9 @@ class TestDraws:
 
     def test_random_states_of_scikit_learn_are_seeds(self, fitted: VAE) -> None:
         x = rows()
-        same = [small(random_state=np.random.RandomState(4)).fit(x).transform(x) for _ in range(2)]
-        np.testing.assert_array_equal(*same)
-        assert not np.array_equal(same[0], fitted.transform(x))
+        one, other = (small(random_state=np.random.RandomState(4)).fit(x) for _ in range(2))
+        np.testing.assert_array_equal(one.transform(x), other.transform(x))
+        assert not np.array_equal(one.transform(x), fitted.transform(x))
 
     def test_a_fit_leaves_the_program_around_it_as_it_was(self) -> None:
         before = torch.get_num_threads(), torch.get_float32_matmul_precision()
@@ -220,7 +221,8 @@ def enumerated(model: BinarySparseCoding, x: NDArray[np.float64]) -> NDArray[np.
     prior = (states * np.log(pi) + (1 - states) * np.log1p(-pi)).sum(1)
     mean = states @ tensors["decoder.0.weight"] + tensors["decoder.0.bias"]
     spread = np.sqrt(tensors["likelihood.variance"])
-    return logsumexp(prior + norm(mean, spread).logpdf(x[:, None]).sum(-1), axis=1)
+    densities = prior + norm(mean, spread).logpdf(x[:, None]).sum(-1)
+    return np.asarray(logsumexp(densities, axis=1))
 
 
 @settings(max_examples=5, deadline=None)
