@@ -2,17 +2,50 @@
 cluster.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from distvae.estimators import (
+        SDMVAE,
+        TVAE,
+        VAE,
+        VSC,
+        BinarySparseCoding,
+        GumbelVAE,
+        SpeechCoder,
+    )
+    from distvae.interactive import train, tune
     from distvae.tasks.arrays import denoise, inpaint
     from distvae.train.run import Run
 
     __version__: str
 
-__all__ = ["__version__", "denoise", "inpaint", "load"]
+__all__ = [
+    "SDMVAE",
+    "TVAE",
+    "VAE",
+    "VSC",
+    "BinarySparseCoding",
+    "GumbelVAE",
+    "SpeechCoder",
+    "__version__",
+    "denoise",
+    "inpaint",
+    "load",
+    "train",
+    "tune",
+]
+
+_MODULES = {
+    "denoise": "distvae.tasks.arrays",
+    "inpaint": "distvae.tasks.arrays",
+    "train": "distvae.interactive",
+    "tune": "distvae.interactive",
+}
+"""Where names are imported from when they are asked for; the others are estimators."""
 
 
 def load(run: "Path | str") -> "Run":
@@ -28,13 +61,16 @@ def load(run: "Path | str") -> "Run":
 
 
 def __getattr__(name: str) -> Any:
-    """Find the version, or import what restores, when it is asked for."""
+    """Find the version, or import what restores or estimates, when it is asked for."""
     if name == "__version__":
         from distvae.files.provenance import program_version
 
         return program_version()
-    if name not in ("denoise", "inpaint"):
+    if name not in __all__:
         raise AttributeError(f"module 'distvae' has no attribute '{name}'")
-    from distvae.tasks import arrays
+    return getattr(import_module(_MODULES.get(name, "distvae.estimators")), name)
 
-    return getattr(arrays, name)
+
+def __dir__() -> list[str]:
+    """Return the names that can be asked for, which an interpreter completes."""
+    return sorted({*globals(), *__all__})

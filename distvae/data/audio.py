@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distvae.config import SpeechData
 from distvae.data.dataset import Array
@@ -89,6 +90,31 @@ def prepare(signal: Array, config: SpeechData) -> Array:
     if config.level == "peak" and signal.any():
         signal = signal / np.abs(signal).max()
     return signal if config.trim_db is None else trim(signal, config.trim_db)
+
+
+def checked_signal(signal: NDArray[np.generic], config: SpeechData) -> Array:
+    """Return a caller's signal (samples,) at the rate of the configuration, or refuse it."""
+    if signal.ndim != 1 or signal.dtype.kind not in "fiu":
+        raise Refusal(
+            f"signal: {signal.dtype} of shape {signal.shape}; real numbers (samples,) expected"
+        )
+    if len(signal) < config.window:
+        raise Refusal(
+            f"signal: {len(signal)} samples; {config.window} or more expected, which is a window"
+        )
+    if not np.isfinite(signal).all():
+        raise Refusal("signal: holds values that are not finite; finite ones expected")
+    if not signal.any():
+        raise Refusal("signal: silent; leave it out")
+    return signal.astype(np.float32)
+
+
+def scaled(signal: Array, config: SpeechData) -> tuple[Array, float]:
+    """Return a signal scaled as the configuration asks, and the factor that gives its own level
+    again.
+    """
+    level = float(np.abs(signal).max()) if config.level == "peak" else 1.0
+    return signal / np.float32(level), level
 
 
 def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Array:

@@ -2,8 +2,8 @@
 
 Every kind of data is a subclass of `DataFamily`, registered for its settings. It says how the data
 is opened. What else is possible depends on small protocols that it may satisfy: `HasLabels`,
-`HasFactors`, `HasRecordings`, `HasWindows` and `HasCauses`. Evaluating, encoding and drawing ask
-for these and never for a particular kind.
+`HasFactors`, `HasRecordings`, `HasWindows`, `HasCauses` and `ReadsMedia`. Evaluating, encoding and
+drawing ask for these and never for a particular kind.
 """
 
 import math
@@ -180,6 +180,20 @@ class HasWindows(Protocol):
 
     def dataset(self, name: str, patches: "Patches") -> Dataset:
         """Return windows as a dataset."""
+
+
+@runtime_checkable
+class ReadsMedia(Protocol):
+    """Data whose rows can be made of a single file, or of arrays that hold signals or images."""
+
+    def rows_of(self, media: "Path | NDArray[Any]", shape: tuple[int, ...]) -> "NDArray[Any]":
+        """Return the rows of a file, or of an array, which may hold rows already.
+
+        `shape` is that of the images of a run.
+        """
+
+    def media_of(self, rows: Array, media: "Path | NDArray[Any]", shape: tuple[int, ...]) -> Array:
+        """Return rows in the form of the file or the array that they were made of."""
 
 
 class Combinations(NamedTuple):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.compiled import kernels
 from distvae.models.posteriors import LOG_VARIANCE
@@ -144,6 +145,15 @@ class Gaussian(Likelihood):
         super().__init__()
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(()))
+
+    def start(self, variance: float) -> None:
+        """Set the first variance, for example that of the data, which has to vary."""
+        if not variance > 0:
+            raise Refusal(
+                "model.variance: null, but no value of the data varies from row to row; a first"
+                " variance above 0 expected"
+            )
+        self.variance.fill_(variance)
 
     @property
     def error_scale(self) -> float:

@@ -65,13 +65,13 @@ class TVAE(nn.Module):
         """Set sigma^2 to its first value: the configured one, or that of the data."""
         if isinstance(self.likelihood, Gaussian):
             given = self.config.variance
-            self.likelihood.variance.fill_(mean_variance(blocks) if given is None else given)
+            self.likelihood.start(mean_variance(blocks) if given is None else given)
 
     def prepare_from(self, facts: Facts) -> bool:
         """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
         if isinstance(self.likelihood, Gaussian):
             given, recorded = self.config.variance, float(np.nanmean(facts.values.variance))
-            self.likelihood.variance.fill_(recorded if given is None else given)
+            self.likelihood.start(recorded if given is None else given)
         return True
 
     @property

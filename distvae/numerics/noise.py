@@ -109,6 +109,15 @@ def _middle(word: Tensor) -> Tensor:
     return word.float().add_(0.5).mul_(2.0**-23)
 
 
+def row_keys(x: Tensor) -> Tensor:
+    """Return a number for each row of float32 values, (B,), that depends on these values alone.
+
+    With it in the place of a row's number, draws do not depend on where the row stands.
+    """
+    bits = x.contiguous().view(torch.int32).long()
+    return mix((bits * weyl_sequence(x.shape[1], x.device)).sum(1))
+
+
 def order_key(seed: int, epoch: int) -> int:
     """Return the key of an order of rows that is computed place by place."""
     return _key(seed, epoch, STREAMS["order"])

@@ -1,11 +1,13 @@
-"""Restoration of NumPy arrays, with an interface like scikit-image's."""
+"""Restoration of NumPy arrays and of files, with an interface like scikit-image's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distvae.data.signals import read_signal
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.tasks.presets import Preset, preset_config, refuse_corruption
@@ -28,7 +30,7 @@ class _Options:
 
 
 def denoise(
-    image: ArrayLike,
+    image: ArrayLike | str | Path,
     *,
     preset: Preset = "fast",
     recipe: str | None = None,
@@ -39,10 +41,12 @@ def denoise(
 ) -> Floats:
     """Remove the noise of an image (2-D) or a sound (1-D); its level need not be known.
 
-    A channel axis may come beside these dimensions. The result is in the units of the input.
+    It is an array or the path of a file. A channel axis may come beside these dimensions, and is
+    the last one of a file with several channels. The result is in the units of the input.
     `settings` sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after
     each epoch. The recipes of preset 'paper' expect values from 0 to 255.
     """
+    image, channel_axis = _opened(image, channel_axis)
     array = _channels_last(image, channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
@@ -51,8 +55,8 @@ def denoise(
 
 
 def inpaint(
-    image: ArrayLike,
-    mask: ArrayLike | None = None,
+    image: ArrayLike | str | Path,
+    mask: ArrayLike | str | Path | None = None,
     *,
     preset: Preset = "fast",
     recipe: str | None = None,
@@ -63,10 +67,14 @@ def inpaint(
 ) -> Floats:
     """Fill in the missing values of an image: where the mask is true, or else where it is NaN.
 
-    The mask has the image's shape, with or without the channel axis. Observed values stay as they
-    are. The options are those of `denoise`.
+    The mask has the image's shape, with or without the channel axis, or is a picture whose pixels
+    are black where the image was observed. Observed values stay as they are. The options are those
+    of `denoise`.
     """
+    image, channel_axis = _opened(image, channel_axis)
     array = _channels_last(image, channel_axis)
+    if isinstance(mask, str | Path):
+        mask = read_signal(Path(mask)).values.any(-1)
     if mask is None:
         missing = np.isnan(array)
     else:
@@ -90,6 +98,14 @@ def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
         if options.watch is not None:
             options.watch(stage)
     return restoration.restored()
+
+
+def _opened(image: ArrayLike | str | Path, axis: int | None) -> tuple[ArrayLike, int | None]:
+    """Return an array with its channel axis; that of a file if a path was given."""
+    if not isinstance(image, str | Path):
+        return image, axis
+    values = read_signal(Path(image)).values
+    return (values[..., 0], None) if values.shape[-1] == 1 else (values, -1)
 
 
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:

@@ -61,7 +61,7 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     values = target.with_suffix(".npy")
     check_new_file(target, (".png", ".pdf", ".svg"), force)
     check_new_file(values, (".npy",), force)
-    decoded = run.decode(run.sample(count, seed))
+    decoded = run.sample(count, seed)
     title = f"{run_title(run)}: {count} draws from the prior"
     recordings = recordings_of(run.config.data)
     if recordings is not None:

@@ -1,4 +1,6 @@
-"""Show progress: a live line on a terminal, plain lines, JSON for programs, or nothing."""
+"""Show progress: a live line on a terminal, a bar in a notebook, plain lines, JSON for programs, or
+nothing.
+"""
 
 import json
 import os
@@ -10,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from distvae.train.notebook import NotebookOutput, in_notebook, progress_bar
 
 if TYPE_CHECKING:
     from distvae.train.epoch import Epoch
@@ -44,6 +48,7 @@ class Progress:
     def __init__(self, style: Style, unit: str) -> None:
         self.style, self.unit = style, unit
         self.live = style == "line" and sys.stderr.isatty()
+        self.output = NotebookOutput() if style == "line" and in_notebook() else None
         self.seconds_of_records: list[float] = []
 
     @property
@@ -60,6 +65,9 @@ class Progress:
         self.seconds_of_records.append(record.seconds)
         if self.style == "json":
             print(json.dumps(record.metrics()), flush=True)
+        elif self.output is not None:
+            text = line(self._seconds_left(record))
+            self.output.show(progress_bar(record.epoch, record.epochs, text))
         elif self.style == "line":
             self._write(line(self._seconds_left(record)), stay=self.live)
 

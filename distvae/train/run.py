@@ -13,12 +13,13 @@ from torch import Tensor
 
 from distvae.config import Config, from_stored
 from distvae.data.dataset import Rows
+from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
-from distvae.interface import Batch, Persistent, Posterior, Scheduled
+from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.checkpoint import Place, load, read_document
@@ -87,33 +88,49 @@ class Run:
         return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()
-    def encode(
-        self, x: ArrayLike | Rows | Tensor, name: str = "x", *, bins_first: bool = False
-    ) -> Array:
+    def encode(self, x: Media, name: str = "x", *, bins_first: bool = False) -> Array:
         """Return the codes of new data: (N, D) -> (N, H).
 
-        Data that cannot be of this kind are refused by their name. With `bins_first` data and codes
-        are as librosa has spectra, bins or values before frames: (D, N) -> (H, N).
+        It may also be the path of a file or a folder, a signal, or images, of the kind that the
+        run was trained on. Data that cannot be of this kind are refused by their name. With
+        `bins_first` data and codes are as librosa has spectra, bins or values before frames:
+        (D, N) -> (H, N).
         """
         if bins_first:
-            return self.encode(np.transpose(x), name).T
+            return self.encode(np.asarray(x).T, name).T
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
-        return self.in_blocks(
-            expected.check_table(x), lambda block: self.posterior(block).code, expected
+        rows = expected.check_table(rows_of(self.config.data, x, self.shape))
+        return self.in_blocks(rows, lambda block: self.posterior(block).code, expected)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Media, name: str = "x") -> Array:
+        """Return E[x | z] under the posterior of new data, in the form of that data.
+
+        A sound is returned as a signal with the phase of the input, a picture as an image.
+        """
+        expected = InputFormat.of_run(self.config, self.dims, self.info, name)
+        rows = expected.check_table(rows_of(self.config.data, x, self.shape))
+        decoded = self.in_blocks(
+            rows, lambda block: expect(self.posterior(block), self.model.decode), expected
         )
+        return media_of(self.config.data, decoded, x, self.shape)
 
     @torch.no_grad()
     def decode(self, z: ArrayLike | Tensor, *, bins_first: bool = False) -> Array:
         """Return E[x | z]: (N, H) -> (N, D), or (H, N) -> (D, N) with `bins_first`."""
         if bins_first:
-            return self.decode(np.transpose(z)).T
+            return self.decode(np.asarray(z).T).T
         expected = InputFormat("z", self.model.code_size, unit="code")
         return self.in_blocks(
             expected.check_table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
         )
 
-    @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Array:
+        """Return E[x | z] (count, D) of draws from the prior, which `sample_codes` returns."""
+        return self.decode(self.sample_codes(count, seed))
+
+    @torch.no_grad()
+    def sample_codes(self, count: int, seed: int = 0) -> Array:
         """Return codes (count, H) drawn from the prior."""
         noise = Noise(seed, EVALUATION, torch.arange(count))
         states: Array = self.model.prior(noise, self.estep)[:, 0].numpy()

@@ -1,4 +1,6 @@
-"""The progress of a sweep for a person: a live table on a terminal, plain lines elsewhere."""
+"""The progress of a sweep for a person: a live table on a terminal or in a notebook, plain lines
+elsewhere.
+"""
 
 import sys
 import time
@@ -7,16 +9,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from distvae.files.plain import Plain
+from distvae.train.notebook import NotebookOutput, in_notebook
 from distvae.train.progress import format_duration
 from distvae.tune.results import Result
 from distvae.tune.space import Space
-from distvae.tune.table import progress_table
+from distvae.tune.table import html_table, progress_table
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
     from distvae.train.documents import Lineage
+
+REFRESH_SECONDS = 0.5
+"""Between two looks of the table in a notebook."""
 
 
 LINE_SECONDS = 30.0
@@ -36,6 +42,8 @@ class SweepDisplay:
         self._told = -LINE_SECONDS
         """When it was last said how far the sweep is."""
         self._live: Live | None = None
+        self._output = NotebookOutput() if not quiet and in_notebook() else None
+        self._shown_at = 0.0
 
     def __enter__(self) -> Self:
         """Say how many trials will run, and show the table on a terminal."""
@@ -88,6 +96,7 @@ class SweepDisplay:
         result = self.results[number]
         result.epoch, result.bound = epoch, bound
         self._set_seconds(number)
+        self._refresh()
         if (now := time.monotonic()) - self._told >= LINE_SECONDS:
             self._told = now
             self._say_of_trial(number, f": epoch {epoch}, bound {bound:.1f}; {self.progress()}")
@@ -194,6 +203,14 @@ class SweepDisplay:
     def _say_of_trial(self, number: int, text: str) -> None:
         self._say(f"trial {number}/{self.space.count}: {self.results[number].label}{text}")
 
+    def _refresh(self) -> None:
+        """Show the table in a notebook, where it does not refresh itself."""
+        now = time.monotonic()
+        if self._output is not None and now - self._shown_at > REFRESH_SECONDS:
+            self._output.show(html_table(self.table()))
+            self._shown_at = now
+
     def _say(self, line: str) -> None:
-        if not (self.quiet or self._live):
+        self._refresh()
+        if not (self.quiet or self._live or self._output):
             print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Tables of trials: while a sweep runs, and ranked at its end."""
 
+import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,15 @@ def ranking_table(finished: Sequence[Result], metrics: Sequence[str]) -> "Table"
             "*" if result.unbeaten else "",
         )
     return table
+
+
+def html_table(table: "Table") -> str:
+    """Return a table as HTML, as a terminal would show it."""
+    from rich.console import Console
+
+    console = Console(width=WIDTH, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
 def _empty_table(columns: Iterable[str]) -> "Table":

@@ -26,12 +26,12 @@ LAYERS = [
     ("track",),
     ("machines",),
     ("tasks",),
-    ("tune",),
+    ("tune", "estimators"),
     ("report",),
     ("bench", "reproduce"),
     ("testing",),
     ("commands",),
-    ("cli",),
+    ("cli", "interactive"),
     ("__main__",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from PIL import Image
 
 import distvae
 from distvae.config import ImageData
+from distvae.data import open_dataset
+from distvae.data.speech.stft import Stft, power
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode
+from distvae.tasks.resynthesis import resynthesize_file
 from distvae.train.inputs import InputFormat
 from distvae.train.run import Run
 
@@ -29,10 +34,12 @@ SPEECH: dict[str, tuple[Any, str]] = {
     "infinite": (spoilt(POWERS, np.inf), "x: holds an infinite value"),
     "huge": (spoilt(POWERS.astype(np.float64), 1e300), "x: holds an infinite value"),
     "negative": (spoilt(POWERS, -0.5), "x: holds -0.5; at least 0 expected, as in training"),
-    "a signal": (
-        np.zeros(4096),
-        "x: 4,096 values in a row, as of a signal; an array (power spectra, 257) expected",
+    "a short signal": (
+        np.ones(500),
+        "x: 500 values in a row, as of a signal; an array (power spectra, 257) expected",
     ),
+    "a silent signal": (np.zeros(4096), "signal: silent; leave it out"),
+    "a signal with gaps": (np.full(4096, np.nan), "signal: holds values that are not finite"),
     "too wide": (
         np.zeros((2, 513)),
         "x: rows of 513 values; an array (power spectra, 257) expected",
@@ -51,9 +58,9 @@ IMAGES: dict[str, tuple[Any, str]] = {
         (255 * PIXELS).astype(np.uint8),
         "x: holds 25.; at least 0 and at most 1 expected",
     ),
-    "as images": (
-        PIXELS.reshape(3, 6, 6),
-        "x: 3 axes, (3, 6, 6); an array (images, 36) expected, such as x.reshape(",
+    "as higher images": (
+        PIXELS.reshape(3, 9, 4),
+        "x: 3 axes, (3, 9, 4); an array (images, 36) expected, such as x.reshape(",
     ),
     "one image": (
         PIXELS[0],
@@ -128,6 +135,70 @@ def test_arrays_tensors_and_lists_are_the_same_data(image_run: Run) -> None:
     binary = (PIXELS > 0.5).astype(np.uint8)
     np.testing.assert_array_equal(
         image_run.encode(binary), image_run.encode(binary.astype(np.float32))
+    )
+
+
+def test_a_recording_is_coded_as_its_frames_and_heard_again(
+    speech_run: Run, speech: Path, tmp_path: Path
+) -> None:
+    file = speech / "test/dan/0.wav"
+    signal, rate = soundfile.read(file, dtype="float32")
+    frames = signal / np.abs(signal).max()
+    codes = speech_run.encode(power(Stft(512, 128).spectrum(torch.from_numpy(frames))))
+    for given in (file, str(file), signal, torch.from_numpy(signal), signal / 8):
+        np.testing.assert_allclose(speech_run.encode(given), codes, rtol=1e-3, atol=1e-4)
+    resynthesize_file(speech_run, file, tmp_path / "heard.wav")
+    heard, _ = soundfile.read(tmp_path / "heard.wav")
+    for given in (file, signal):
+        np.testing.assert_allclose(speech_run.reconstruct(given), heard, atol=2e-4)
+    np.testing.assert_allclose(speech_run.reconstruct(signal / 8) * 8, heard, atol=2e-4)
+
+
+def test_a_folder_is_coded_as_all_its_rows(speech_run: Run, image_run: Run, speech: Path) -> None:
+    for run, path in ((speech_run, speech), (image_run, Path(image_run.config.data.path))):
+        dataset = open_dataset(run.config.data, quiet=True)
+        rows = np.concatenate([dataset.splits[name][:] for name in dataset.split_names("all")])
+        assert len(run.encode(path)) == len(rows)
+        np.testing.assert_array_equal(np.sort(run.encode(path), 0), np.sort(run.encode(rows), 0))
+
+
+def test_images_are_coded_as_rows_and_come_back_as_images(image_run: Run, tmp_path: Path) -> None:
+    bytes_ = np.random.default_rng(0).integers(0, 256, (3, 6, 6), np.uint8)
+    rows = bytes_.reshape(3, 36) / np.float32(255)
+    codes, decoded = image_run.encode(rows), image_run.reconstruct(rows)
+    for given in (bytes_, rows.reshape(3, 6, 6), rows.reshape(3, 6, 6, 1)):
+        np.testing.assert_array_equal(image_run.encode(given), codes)
+        again = image_run.reconstruct(given)
+        assert again.shape == given.shape
+        np.testing.assert_array_equal(again.reshape(3, 36), decoded)
+    Image.fromarray(bytes_[1]).save(tmp_path / "one.png")
+    for one in (bytes_[1], tmp_path / "one.png"):
+        np.testing.assert_allclose(image_run.encode(one), codes[1:2], rtol=1e-5, atol=1e-6)
+        assert image_run.reconstruct(one).shape == (6, 6)
+
+
+def test_samples_are_what_drawn_codes_stand_for(image_run: Run) -> None:
+    drawn = image_run.sample_codes(6, seed=3)
+    np.testing.assert_array_equal(image_run.sample(6, seed=3), image_run.decode(drawn))
+
+
+def test_a_file_is_refused_where_rows_come_from_folders(bars_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("1,2\n")
+    refused(bars_run.encode, tmp_path / "x.csv", "x.csv: a file, but data of kind 'bars'")
+
+
+def test_files_are_restored_as_arrays_are(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (14, 12), np.uint8)
+    mask = np.random.default_rng(1).random((14, 12)) < 0.2
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    short: dict[str, Any] = {"settings": {"train.epochs": 1, "train.device": "cpu"}}
+    np.testing.assert_array_equal(
+        distvae.denoise(tmp_path / "in.png", **short), distvae.denoise(picture, **short)
+    )
+    np.testing.assert_array_equal(
+        distvae.inpaint(str(tmp_path / "in.png"), tmp_path / "mask.png", **short),
+        distvae.inpaint(picture, mask, **short),
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from distvae.config import BarsData, IdxData, ImageData, SpritesData
 from distvae.data.dataset import Array, Dataset, Factors, Labels
 from distvae.data.family import Combinations, DataFamily, Values, register
+from distvae.data.images.media import ReadsImages
 
 if TYPE_CHECKING:
     from distvae.data.survey import Survey
@@ -15,7 +16,7 @@ RECIPES = {"CIFAR-10": "cifar10-vae", "CelebA": "celeba-vsc"}
 
 
 @register(IdxData)
-class IdxFamily(DataFamily[IdxData]):
+class IdxFamily(ReadsImages, DataFamily[IdxData]):
     """Images in idx files."""
 
     values = UNIT_INTERVAL
@@ -46,7 +47,7 @@ class IdxFamily(DataFamily[IdxData]):
 
 
 @register(ImageData)
-class ImageFamily(DataFamily[ImageData]):
+class ImageFamily(ReadsImages, DataFamily[ImageData]):
     """Images from CIFAR-10's files, an archive, or a folder of pictures."""
 
     values = UNIT_INTERVAL
@@ -82,7 +83,7 @@ class ImageFamily(DataFamily[ImageData]):
 
 
 @register(SpritesData)
-class SpritesFamily(DataFamily[SpritesData]):
+class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
     """Generated pictures of one shape each."""
 
     values = UNIT_INTERVAL

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distvae.config import DataConfig, SpeechData
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
@@ -63,8 +64,36 @@ class SpeechFamily(DataFamily[SpeechData]):
         from distvae.data import audio
 
         signal = audio.load_recording(path, replace(self.config, trim_db=None, level="keep"))
-        level = float(np.abs(signal).max()) if self.config.level == "peak" else 1.0
-        return signal / np.float32(level), level
+        return audio.scaled(signal, self.config)
+
+    def rows_of(self, media: Path | NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return the power spectra of a recording or a signal (samples,); of others, the array."""
+        from distvae.data.speech.frames import power_of_signal
+
+        if not self._is_signal(media):
+            return np.asarray(media)
+        return power_of_signal(self._scaled(media)[0], self.config)
+
+    def media_of(self, rows: Array, media: Path | NDArray[Any], shape: tuple[int, ...]) -> Array:
+        """Return a signal with the power of rows and the phase of a recording or a signal."""
+        from distvae.data.speech.frames import with_power
+
+        if not self._is_signal(media):
+            return rows
+        signal, level = self._scaled(media)
+        return with_power(rows, signal, self.config) * np.float32(level)
+
+    def _is_signal(self, media: Path | NDArray[Any]) -> bool:
+        """Return whether this is a recording, or an array that holds a signal."""
+        return isinstance(media, Path) or (media.ndim == 1 and len(media) >= self.window)
+
+    def _scaled(self, media: Path | NDArray[Any]) -> tuple[Array, float]:
+        """Return a signal scaled as in training, and the factor that gives its own level again."""
+        from distvae.data import audio
+
+        if isinstance(media, Path):
+            return self.load_whole(media)
+        return audio.scaled(audio.checked_signal(media, self.config), self.config)
 
     def settings_for(self, path: str) -> dict[str, Plain]:
         """Return the settings to change in order to use the recordings at another path, which may

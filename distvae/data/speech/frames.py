@@ -37,9 +37,21 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
 
 def power(path: Path, config: SpeechData) -> Array:
     """Return the power spectrum (frames, bins) of one recording."""
-    signal = torch.from_numpy(audio.load_recording(path, config))
-    spectrum = stft.Stft(config.window, config.hop).spectrum(signal)
+    return power_of_signal(audio.load_recording(path, config), config)
+
+
+def power_of_signal(signal: Array, config: SpeechData) -> Array:
+    """Return the power spectrum (frames, bins) of a signal."""
+    spectrum = stft.Stft(config.window, config.hop).spectrum(torch.from_numpy(signal))
     return np.asarray(stft.power(spectrum).contiguous().numpy())
+
+
+def with_power(power: Array, signal: Array, config: SpeechData) -> Array:
+    """Return a signal with this power (frames, bins) and the phase of a signal."""
+    transform = stft.Stft(config.window, config.hop)
+    phase = transform.spectrum(torch.from_numpy(signal)).angle()
+    found = torch.polar(torch.from_numpy(power).clamp_min(0).sqrt(), phase)
+    return np.asarray(transform.signal(found, len(signal)).numpy())
 
 
 def _power(root: Path, recording: Recording, config: SpeechData) -> Array:

@@ -1,0 +1,53 @@
+"""Single pictures and arrays of images as rows, and rows as images again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.data.dataset import Array
+from distvae.data.images.folder import read_to_form
+from distvae.data.signals import Form
+
+Shape = tuple[int, ...]
+"""(channels, height, width)."""
+
+
+class ReadsImages:
+    """The part of a family of images that takes single pictures, and arrays of images."""
+
+    def rows_of(self, media: Path | NDArray[Any], shape: Shape) -> NDArray[Any]:
+        """Return a picture, one image or several as rows; an array of rows as it is.
+
+        A picture is cropped and resized as in training. Images have their channels last, or none.
+        """
+        if isinstance(media, Path):
+            channels, height, width = shape
+            media = read_to_form(media, Form(height, width, "L" if channels == 1 else "RGB"))
+            return media.reshape(1, -1) / np.float32(255)
+        if not _holds_images(media, shape):
+            return media
+        values = media / np.float32(255) if media.dtype == np.uint8 else media
+        channels, height, width = shape
+        return np.moveaxis(values.reshape(-1, height, width, channels), -1, 1).reshape(
+            -1, channels * height * width
+        )
+
+    def media_of(self, rows: Array, media: Path | NDArray[Any], shape: Shape) -> Array:
+        """Return rows as images, with the axes of those that they were made of."""
+        if not isinstance(media, Path) and not _holds_images(media, shape):
+            return rows
+        images = np.moveaxis(rows.reshape(-1, *shape), 1, -1)
+        if isinstance(media, Path):
+            return images[0] if shape[0] > 1 else images[0, ..., 0]
+        return images.reshape(media.shape)
+
+
+def _holds_images(array: NDArray[Any], shape: Shape) -> bool:
+    """Return whether an array has one image or several, and not rows."""
+    if len(shape) != 3:
+        return False
+    channels, *size = shape
+    forms = [(*size, channels), *([tuple(size)] if channels == 1 else [])]
+    return array.shape in forms or array.shape[1:] in forms

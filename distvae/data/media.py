@@ -1,0 +1,65 @@
+"""The rows of what a caller has: files, folders, signals, images, or rows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from distvae.config import DataConfig
+from distvae.config.schema import read_section
+from distvae.data import open_dataset
+from distvae.data.dataset import Array, LazyRows, Rows, stack
+from distvae.data.family import ReadsMedia, family_of
+from distvae.files.refusal import Refusal
+
+Media = ArrayLike | Rows | Tensor | str | Path
+"""A table of rows, an array of signals or images, or a path."""
+
+
+def rows_of(config: DataConfig, media: Media, shape: tuple[int, ...]) -> ArrayLike | Rows | Tensor:
+    """Return the rows of media, with the settings of some data and the shape of its images."""
+    if isinstance(media, str | Path):
+        return _rows_of_path(config, str(media), shape)
+    family, array = family_of(config), _as_array(media)
+    if array is None or not isinstance(family, ReadsMedia):
+        return media
+    return family.rows_of(array, shape)
+
+
+def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ...]) -> Array:
+    """Return rows in the form of the media that they were made of; those of a folder as rows."""
+    given: Path | NDArray[Any] | None
+    if isinstance(media, str | Path):
+        given = Path(media) if Path(media).is_file() else None
+    else:
+        given = _as_array(media)
+    family = family_of(config)
+    if given is None or not isinstance(family, ReadsMedia):
+        return rows
+    return family.media_of(rows, given, shape)
+
+
+def _as_array(media: ArrayLike | Rows | Tensor) -> NDArray[Any] | None:
+    """Return an array in memory, or None for rows that are read when they are needed."""
+    if isinstance(media, LazyRows):
+        return None
+    if isinstance(media, Tensor):
+        return media.numpy(force=True)
+    try:
+        return np.asarray(media)
+    except ValueError:  # of rows of different lengths, which are refused later
+        return None
+
+
+def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...]) -> ArrayLike | Rows:
+    """Return the rows of a file, or all rows of a folder, split after split."""
+    family = family_of(config)
+    if not Path(path).is_file():
+        settings = {"kind": config.kind, **vars(config), **family.settings_for(path)}
+        dataset = open_dataset(read_section("data", settings), quiet=True)
+        return stack([dataset.splits[name] for name in dataset.split_names("all")])
+    if not isinstance(family, ReadsMedia):
+        raise Refusal(f"{path}: a file, but data of kind '{config.kind}'; a folder of it expected")
+    return family.rows_of(Path(path), shape)

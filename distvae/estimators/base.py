@@ -1,0 +1,176 @@
+"""What all estimators have in common: parameters, fitting, codes, bounds and samples."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from distvae.config import Train
+from distvae.data.dataset import Array, Dataset, LazyRows, Rows
+from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
+from distvae.estimators.settings import Tree, configuration, seed_of
+from distvae.estimators.trained import Trained, bounds, codes, train
+from distvae.files.plain import Plain
+from distvae.train.progress import Progress
+from distvae.train.session import RunOptions
+
+Table = ArrayLike | Rows | Tensor
+"""An array, also one mapped into memory, a tensor, a data frame, or the rows of a dataset."""
+WARMUP = 0.1
+"""The share of the steps over which the learning rate rises, unless those are many."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A latent variable model of rows of numbers.
+
+    `transform` returns codes and `inverse_transform` decodes them. `score` is a lower bound of
+    log p(x) in nats per row. NaN stands for a missing value.
+    """
+
+    kind: ClassVar[str]
+    """The kind of the model in a configuration."""
+    estep: ClassVar[str]
+    """The kind of its E-step."""
+    least_rows: ClassVar[int] = 1
+    """The fewest rows that it can be fitted to."""
+
+    latent: int = 32
+    """Values of the latent state."""
+    hidden: tuple[int, ...] = (128,)
+    """Widths of the hidden layers."""
+    activation: str = "tanh"
+    """Nonlinearity of the hidden layers: tanh, relu or leaky_relu."""
+    likelihood: str = "gaussian"
+    """The density of a value."""
+    epochs: int = 30
+    """Passes over the rows."""
+    batch: int = 128
+    """Rows of a step."""
+    rate: float = 3e-3
+    """Largest learning rate."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation objective; None never does."""
+    validation_fraction: float = 0.1
+    """Share of the rows that are not trained on, but choose the best epoch."""
+    warm_start: bool = False
+    """Let `fit` start with the weights of the `fit` before it."""
+    random_state: int | RandomState | None = 0
+    """Seed of weights, order and noise."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU if there is one."""
+    settings: Mapping[str, Plain] | None = None
+    """Further settings by dotted key, such as {"train.clip": 1.0}. They go before parameters."""
+    folder: str | Path | None = None
+    """Keep the run in this folder, where an earlier one is replaced; None for a temporary one."""
+    verbose: bool = False
+    """Report every epoch."""
+
+    def fit(self, X: Table, y: object = None) -> Self:
+        """Train on rows; y is ignored."""
+        before = getattr(self, "trained_", None) if self.warm_start else None
+        split = split_rows(self._rows(X, reset=True), self.validation_fraction, self._seed)
+        dataset = dataset_of_rows(*split, shape=self._shape)
+        options = RunOptions(begun=before.give_weights) if before else RunOptions()
+        return self._train(dataset, options)
+
+    def fit_dataset(self, dataset: Dataset, data: Mapping[str, Plain]) -> Self:
+        """Train on a dataset whose data has these settings."""
+        self.n_features_in_ = dataset.dims
+        return self._train(dataset, RunOptions(), {"data": {**data}})
+
+    def transform(self, X: Table) -> Array:
+        """Return the codes of rows, (N, codes)."""
+        return codes(self._fitted.run, self._rows(X))
+
+    def inverse_transform(self, X: ArrayLike | Tensor) -> Array:
+        """Return the rows that codes stand for, (N, values)."""
+        return self._fitted.run.decode(X)
+
+    def score_samples(self, X: Table) -> Array:
+        """Return a lower bound of log p(x) of each row, (N,) nats."""
+        return bounds(self._fitted.run, self._rows(X))
+
+    def score(self, X: Table, y: object = None) -> float:
+        """Return the mean of the bounds of rows, in nats; y is ignored."""
+        return float(self.score_samples(X).mean(dtype=np.float64))
+
+    def sample(self, n_samples: int = 1, seed: int = 0) -> Array:
+        """Return rows that draws from the prior stand for, (n_samples, values)."""
+        return self._fitted.run.sample(n_samples, seed)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the run into a new folder, which commands and `distvae.load` open."""
+        self._fitted.save(Path(folder))
+
+    @property
+    def _fitted(self) -> Trained:
+        """The trained run, or scikit-learn's error if there is none."""
+        check_is_fitted(self)
+        return self.trained_
+
+    @property
+    def _n_features_out(self) -> int:
+        """The number of columns that scikit-learn names."""
+        return self._fitted.run.model.code_size
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of rows that are images; empty for others."""
+        return ()
+
+    @property
+    def _seed(self) -> int:
+        return seed_of(self.random_state)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.positive_only = self.likelihood == "itakura_saito"
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def _rows(self, X: Table, reset: bool = False) -> Rows:
+        """Return checked rows, which become float32 when they are read."""
+        if not reset:
+            check_is_fitted(self)
+        if isinstance(X, LazyRows):
+            self.n_features_in_ = X.shape[1] if reset else self.n_features_in_
+            return X
+        array = X.numpy(force=True) if isinstance(X, Tensor) else X
+        least = self.least_rows if reset else 1
+        checked = validate_data(
+            self, array, reset=reset, ensure_all_finite="allow-nan", ensure_min_samples=least
+        )
+        return ChosenRows(checked, np.arange(len(checked)))
+
+    def _train(self, dataset: Dataset, options: RunOptions, changes: Tree | None = None) -> Self:
+        """Train on a dataset, with the settings of some sections changed."""
+        steps = self.epochs * math.ceil(len(dataset.splits["train"]) / self.batch)
+        tree: Tree = {
+            "data": {"kind": "rows", "path": IN_MEMORY},
+            "model": {"kind": self.kind},
+            "estep": {"kind": self.estep},
+            "train": {
+                "kind": "adam",
+                "seed": self._seed,
+                "warmup": min(Train.warmup, round(WARMUP * steps)),
+            },
+        }
+        for section, settings in (changes or {}).items():
+            tree[section] |= settings
+        parameters = {field.name: getattr(self, field.name) for field in fields(self)}
+        config = configuration(tree, parameters, self.settings)
+        options = replace(options, recipe=type(self).__name__, force=True)
+        progress = Progress("line" if self.verbose else "quiet", dataset.unit)
+        self.trained_ = train(config, dataset, self.folder, options, progress)
+        return self

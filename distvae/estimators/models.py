@@ -1,0 +1,123 @@
+"""An estimator for each model."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from distvae.data.tables.arrays import dataset_of_rows
+from distvae.estimators.base import Estimator, Table
+from distvae.files.plain import Plain
+from distvae.train.session import RunOptions
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Encoded(Estimator):
+    """A model whose codes come from an encoder."""
+
+    estep: ClassVar[str] = "amortised"
+
+    beta: float = 1.0
+    """Weight of the KL divergence in the objective."""
+    input: str = "raw"
+    """What the encoder sees: raw, log or log_standard."""
+    net: str = "flat"
+    """conv puts convolutions before the hidden layers, for images of some `shape`."""
+    shape: tuple[int, int, int] | None = None
+    """(channels, height, width) of rows that are images."""
+
+    def partial_fit(self, X: Table, y: object = None) -> Self:
+        """Train one epoch on rows, all at once, and go on from there in the next call."""
+        before = getattr(self, "trained_", None)
+        rows = self._rows(X, reset=before is None)
+        done = int(before.epochs[-1]["epoch"]) if before else 0
+        options = RunOptions(begun=before.give_state) if before else RunOptions()
+        once: dict[str, Plain] = {"epochs": done + 1, "schedule": "constant", "warmup": 0}
+        dataset = dataset_of_rows(rows, rows, shape=self._shape)
+        return self._train(dataset, options, {"train": once})
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of rows that are images; empty for others."""
+        return self.shape or ()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VAE(Encoded):
+    """Variational autoencoder with a diagonal Gaussian posterior (Kingma and Welling, 2014)."""
+
+    kind: ClassVar[str] = "vae"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SDMVAE(Encoded):
+    """Sparse dictionary model (Sadeghi and Magron, 2022): codes are coefficients of atoms."""
+
+    kind: ClassVar[str] = "sdm"
+
+    dictionary: str = "identity"
+    """identity, dct or learned."""
+    atoms: int | None = None
+    """Columns of the dictionary, which a code has values for; None for as many as `latent`."""
+    coherence: float = 0.0
+    """Weight of the penalty on the coherence of a learned dictionary."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VSC(Encoded):
+    """Variational sparse coding (Tonolini, Jensen and Murray-Smith, 2020): spike and slab."""
+
+    kind: ClassVar[str] = "vsc"
+
+    alpha: float = 0.5
+    """Prior probability that a latent is active."""
+    sharpness: float = 50.0
+    """Slope of the relaxed gate."""
+    prior: str = "fixed"
+    """fixed, or pseudo for a mixture of posteriors at learned pseudo-inputs."""
+    pseudo_inputs: int = 10
+    """Number of pseudo-inputs."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GumbelVAE(Encoded):
+    """Binary latents with an encoder, relaxed in training (Jang, Gu and Poole, 2017)."""
+
+    kind: ClassVar[str] = "gumbel"
+
+    alpha: float = 0.5
+    """Prior probability that a latent is active."""
+    prior: str = "fixed"
+    """fixed, or learned for a probability of each latent."""
+    temperature: float = 0.5
+    """Temperature of the relaxed latents."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TVAE(Estimator):
+    """Binary latents without an encoder, found by evolutionary search (Drefs et al., 2022)."""
+
+    kind: ClassVar[str] = "tvae"
+    estep: ClassVar[str] = "evolution"
+    least_rows: ClassVar[int] = 2
+
+    latent: int = 64
+    """Bits of the latent state."""
+    hidden: tuple[int, ...] = (64,)
+    """Widths of the hidden layers."""
+    activation: str = "relu"
+    """Nonlinearity of the hidden layers: tanh, relu or leaky_relu."""
+    validation_fraction: float = 0.0
+    """Share of the rows that are not trained on. The best epoch is chosen by those that are."""
+    variance: float | None = None
+    """sigma^2 at the start of training; None takes the variance of the data."""
+    states: int = 64
+    """States kept for each row."""
+    sweeps: int = 50
+    """Searches for the states of new rows."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinarySparseCoding(TVAE):
+    """Binary sparse coding: a TVAE whose decoder is linear."""
+
+    hidden: tuple[int, ...] = ()
+    """Widths of the hidden layers."""

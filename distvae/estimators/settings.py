@@ -1,0 +1,49 @@
+"""From the parameters of an estimator to a configuration."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.random import RandomState
+from sklearn.utils import check_random_state
+
+from distvae.config import Config, from_dict
+from distvae.config.recipes import override
+from distvae.config.registry import FAMILIES
+from distvae.config.schema import field_types
+from distvae.files.plain import Plain
+
+Tree = dict[str, dict[str, Plain]]
+SECTIONS = ("model", "estep", "train")
+"""The sections that parameters of estimators set."""
+OF_TRAINING = ("rate",)
+"""Parameters that set a field of training alone; the one of an E-step means something else."""
+
+
+def configuration(
+    tree: Tree, parameters: Mapping[str, object], settings: Mapping[str, Plain] | None
+) -> Config:
+    """Return a configuration in which each parameter sets the fields of its name.
+
+    Every section of the tree names its kind. Its other fields go before parameters, and settings
+    by dotted key before both.
+    """
+    whole: dict[str, object] = {**tree}
+    for section in SECTIONS:
+        known = field_types(FAMILIES[section][str(tree[section]["kind"])])
+        if section == "estep":
+            known = {key: hint for key, hint in known.items() if key not in OF_TRAINING}
+        named = {key: _plain(value) for key, value in parameters.items() if key in known}
+        whole[section] = named | tree[section]
+    return from_dict(override(whole, settings or {}))
+
+
+def _plain(value: object) -> object:
+    """Return a number of NumPy's, such as a grid of parameters has, as one of Python's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def seed_of(random_state: int | RandomState | None) -> int:
+    """Return the seed that a random state of scikit-learn's stands for."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))

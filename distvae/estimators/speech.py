@@ -1,0 +1,123 @@
+"""An estimator of signals: they are coded frame by frame, and heard again."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from distvae.config import SpeechData
+from distvae.config.schema import read_section
+from distvae.data import audio
+from distvae.data.dataset import Array
+from distvae.data.speech.frames import power_of_signal, with_power
+from distvae.data.tables.arrays import IN_MEMORY, dataset_of_rows
+from distvae.estimators.base import Estimator
+from distvae.estimators.models import SDMVAE
+from distvae.files.refusal import Refusal
+
+Signal = NDArray[np.floating] | Tensor
+Signals = Signal | Sequence[Signal]
+"""Signals of any lengths, as a list or as the rows of an array, or one signal (samples,)."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SpeechCoder(BaseEstimator):
+    """A model of the power spectra of signals.
+
+    `transform` returns the codes of frames. `inverse_transform` returns signals from codes and the
+    phase of other signals. A signal is divided by its largest sample before it is coded, and gets
+    its own level again.
+    """
+
+    model: Estimator | None = None
+    """The estimator of frames. None takes a sparse dictionary model."""
+    sample_rate: int = 16000
+    """Samples a second of all signals. They are not resampled."""
+    window: int = 1024
+    """Samples of a frame."""
+    hop: int = 256
+    """Samples from one frame to the next."""
+
+    def fit(self, X: Signals, y: object = None) -> Self:
+        """Train on the frames of signals, of which the last ones validate; y is ignored."""
+        settings = self._settings()
+        model = default_model() if self.model is None else clone(self.model)
+        frames = self._frames(X)
+        count = round(model.validation_fraction * len(frames))
+        train, val = np.split(frames, [len(frames) - count])
+        dataset = dataset_of_rows(train, val if count else train, "frame")
+        self.model_ = model.fit_dataset(dataset, {"kind": settings.kind, **asdict(settings)})
+        return self
+
+    def transform(self, X: Signals) -> list[Array]:
+        """Return the codes of each signal, (frames, codes)."""
+        check_is_fitted(self)
+        return [self.model_.transform(self._power(signal)) for signal in _listed(X)]
+
+    def inverse_transform(self, X: Sequence[Array], signals: Signals) -> list[Array]:
+        """Return signals with the power that codes stand for and the phase of these signals."""
+        check_is_fitted(self)
+        pairs = zip(X, _listed(signals), strict=True)
+        return [self._decoded(code, signal) for code, signal in pairs]
+
+    def reconstruct(self, X: Signals) -> list[Array]:
+        """Return signals that were coded and decoded, with their own phase."""
+        return self.inverse_transform(self.transform(X), X)
+
+    def fit_transform(self, X: Signals, y: object = None) -> list[Array]:
+        """Train on signals, and return their codes."""
+        return self.fit(X).transform(X)
+
+    def score(self, X: Signals, y: object = None) -> float:
+        """Return the mean bound of log p(x) over all frames, in nats; y is ignored."""
+        check_is_fitted(self)
+        return self.model_.score(self._frames(X))
+
+    def _settings(self) -> SpeechData:
+        """Return the settings by which commands read recordings as this estimator reads signals."""
+        framing = {"rate": self.sample_rate, "window": self.window, "hop": self.hop}
+        settings: SpeechData = read_section(
+            "data", {"kind": SpeechData.kind, "path": IN_MEMORY, "trim_db": None, **framing}
+        )
+        return settings
+
+    def _frames(self, X: Signals) -> Array:
+        """Return the power spectra of the frames of all signals."""
+        return np.concatenate([self._power(signal) for signal in _listed(X)])
+
+    def _power(self, signal: Signal) -> Array:
+        """Return the power spectra of the frames of a signal."""
+        scaled, _ = self._scaled(signal)
+        return power_of_signal(scaled, self._settings())
+
+    def _decoded(self, code: Array, signal: Signal) -> Array:
+        """Return a signal with the power of codes and the phase of a signal."""
+        decoded = self.model_.inverse_transform(code)
+        scaled, level = self._scaled(signal)
+        frames = len(scaled) // self.hop + 1
+        if len(decoded) != frames:
+            raise Refusal(
+                f"X: codes of {len(decoded)} frames; {frames} expected, as the signal has"
+            )
+        return with_power(decoded, scaled, self._settings()) * np.float32(level)
+
+    def _scaled(self, signal: Signal) -> tuple[Array, float]:
+        """Return a checked signal divided by its largest sample, and that sample."""
+        values = signal.numpy(force=True) if isinstance(signal, Tensor) else np.asarray(signal)
+        settings = self._settings()
+        return audio.scaled(audio.checked_signal(values, settings), settings)
+
+
+def default_model() -> Estimator:
+    """Return a sparse dictionary model of power spectra."""
+    return SDMVAE(likelihood="itakura_saito", input="log_standard")
+
+
+def _listed(X: Signals) -> list[Signal]:
+    """Return signals as a list."""
+    return [X] if isinstance(X, np.ndarray | Tensor) and X.ndim == 1 else list(X)

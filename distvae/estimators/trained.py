@@ -1,0 +1,136 @@
+"""A trained run in memory, and what an estimator computes with it."""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distvae.config import Config
+from distvae.data.dataset import Array, Dataset, Rows
+from distvae.files.output import check_writable_folder
+from distvae.files.storage import Folder
+from distvae.interface import Batch
+from distvae.numerics.noise import VALIDATION, Noise, row_keys
+from distvae.train import checkpoint
+from distvae.train.bits import agree_on_arithmetic, run_arithmetic
+from distvae.train.inputs import InputFormat
+from distvae.train.loop import Trainer
+from distvae.train.progress import Progress
+from distvae.train.run import EPOCHS, Run
+from distvae.train.session import RunOptions, fit_in_steps
+from distvae.train.step import take_steps
+from distvae.train.weights import load_weights
+
+DOCUMENTS = ("run.json", "config.yaml", EPOCHS)
+"""The files of a run folder that are kept beside its checkpoints."""
+CHECKPOINTS = ("best.json", "last.json")
+"""The checkpoints that are kept. The populations of the rows in training are not."""
+
+
+class Trained:
+    """A trained run, whose folder may be gone. It is pickled as the files of that folder."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = files
+        """The content of each file, by name."""
+        with self._unpacked() as path:
+            self.run = Run.open(path)
+            self.epochs = self.run.epochs()
+            """The records of the epochs."""
+
+    @classmethod
+    def in_folder(cls, path: Path) -> "Trained":
+        """Return the run in a folder."""
+        folder = Folder(path)
+        names = [*DOCUMENTS]
+        for name in CHECKPOINTS:
+            names += [name, checkpoint.read_manifest(folder, name)["tensors"]]
+        return cls({name: folder.read(name) for name in names})
+
+    def __reduce__(self) -> tuple[type["Trained"], tuple[Mapping[str, bytes]]]:
+        return Trained, (self.files,)
+
+    def save(self, path: Path) -> None:
+        """Write the files into a new folder, which opens as a run."""
+        check_writable_folder(path)
+        path.mkdir(parents=True)
+        for name, content in self.files.items():
+            (path / Path(name).name).write_bytes(content)
+
+    @contextmanager
+    def _unpacked(self) -> Iterator[Path]:
+        """Yield a temporary folder with the files."""
+        with temporary_folder() as path:
+            self.save(path)
+            yield path
+
+    def give_weights(self, trainer: Trainer) -> None:
+        """Let a training start with these weights."""
+        with self._unpacked() as path:
+            tensors, _ = checkpoint.load(path, "best")
+        load_weights(trainer.model, trainer.estep, tensors)
+
+    def give_state(self, trainer: Trainer) -> None:
+        """Let a training continue this one, on other rows."""
+        with self._unpacked() as path:
+            tensors, facts = checkpoint.load(path, "last")
+        position = facts["position"]
+        trainer.restore(tensors, {**position, "best": -math.inf, "best_epoch": position["epoch"]})
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield the path of a new folder in a temporary one."""
+    with tempfile.TemporaryDirectory(prefix="distvae-") as path:
+        yield Path(path) / "run"
+
+
+def train(
+    config: Config,
+    dataset: Dataset,
+    folder: str | Path | None,
+    options: RunOptions,
+    progress: Progress,
+) -> Trained:
+    """Train into a folder, or into a temporary one, and return the run.
+
+    How torch computes is afterwards as it was before.
+    """
+    if folder is None:
+        with temporary_folder() as path:
+            return train(config, dataset, path, options, progress)
+    with agree_on_arithmetic(config.train).applied():
+        for epoch in take_steps(fit_in_steps(config, dataset, folder, options)):
+            progress.epoch(epoch)
+    progress.end()
+    return Trained.in_folder(Path(folder))
+
+
+def codes(run: Run, rows: Rows) -> Array:
+    """Return the codes of rows, (N, H). The code of a row depends on its values alone."""
+    return _in_blocks(run, rows, lambda x, row: run.posterior(x, row).code)
+
+
+def bounds(run: Run, rows: Rows) -> Array:
+    """Return lower bounds of log p(x) of rows, (N,) nats, each by one draw.
+
+    The bound of a row depends on its values alone.
+    """
+
+    def bound(x: Tensor, row: Tensor) -> Tensor:
+        noise = Noise(run.config.train.seed, VALIDATION, row)
+        return run.model.bound(Batch.of(x, row), run.posterior(x, row), noise)
+
+    return _in_blocks(run, rows, bound)
+
+
+@torch.no_grad()
+def _in_blocks(run: Run, rows: Rows, f: Callable[[Tensor, Tensor], Tensor]) -> Array:
+    """Return the values of a function of rows and of the numbers that key their draws."""
+    expected = InputFormat.of_run(run.config, run.dims, run.info, "X")
+    with run_arithmetic(run.info):
+        return run.in_blocks(expected.check_table(rows), lambda x: f(x, row_keys(x)), expected)

@@ -1,0 +1,6 @@
+"""Trainings and sweeps from Python, with results that a notebook shows."""
+
+from distvae.interactive.sweeping import Sweep, tune
+from distvae.interactive.training import Training, train
+
+__all__ = ["Sweep", "Training", "train", "tune"]

@@ -1,0 +1,54 @@
+"""The settings that a caller's data stands for: a path, or an array, which is kept on disk."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from distvae.config import Config
+from distvae.data import folders
+from distvae.data.remote import is_remote
+from distvae.data.survey import survey
+from distvae.data.tables.ingest import Division, ingest
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
+
+Data = str | Path | ArrayLike | Tensor
+DIVISION = Division(val=0.1, test=0.1)
+"""How the rows of an array are split."""
+
+
+def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
+    """Return the settings of a configuration's data to change, by dotted key."""
+    if data is None:
+        return {}
+    if not isinstance(data, str | Path):
+        return {"data.kind": "rows", "data.path": str(kept_rows(data))}
+    changes: dict[str, Plain] = {"data.path": str(data)}
+    kind = config.data.kind if is_remote(str(data)) else survey(str(data)).kind
+    if kind != config.data.kind:
+        changes["data.kind"] = kind
+    return changes
+
+
+def kept_rows(data: ArrayLike | Tensor) -> Path:
+    """Return a folder of the cache with these rows, where they are kept by their content."""
+    array = np.asarray(data.numpy(force=True) if isinstance(data, Tensor) else data)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
+        raise Refusal(
+            f"data: {array.dtype} of shape {array.shape}; (rows, values) of real numbers expected"
+        )
+    rows = np.ascontiguousarray(array, np.float32)
+    digest = hashlib.sha256(repr((DIVISION, rows.shape)).encode() + rows.tobytes()).hexdigest()
+    folder = folders.cache_folder() / "arrays" / digest
+    folders.build_once(folder, lambda part: _write_rows(part, rows))
+    return folder / "array"
+
+
+def _write_rows(part: Path, rows: NDArray[np.float32]) -> None:
+    source = part / "array.npy"
+    np.save(source, rows)
+    ingest([source], part / "array", DIVISION, quiet=True)
+    source.unlink()

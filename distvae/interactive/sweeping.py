@@ -1,0 +1,91 @@
+"""`distvae.tune`: a sweep from Python."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distvae.commands.options import RUNS
+from distvae.files.plain import Plain
+from distvae.interactive.given import Data, data_settings
+from distvae.report.logged import write_and_log
+from distvae.report.page import picture
+from distvae.train.run import Run
+from distvae.tune.results import Findings, Result
+from distvae.tune.space import Space
+from distvae.tune.space_files import load_space, read_space
+from distvae.tune.stacked import AUTOMATIC
+from distvae.tune.sweep import SweepOptions, run_sweep
+from distvae.tune.table import html_table, ranking_table
+from distvae.tune.validation import validate_space
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The results of a sweep. A notebook shows its table, and its front if there is one."""
+
+    findings: Findings
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep, with `report.html`."""
+        return self.findings.folder
+
+    @property
+    def trials(self) -> list[Result]:
+        """The trials that finished, the best in the first figure first."""
+        return [result for result in self.findings.results if result.state == "finished"]
+
+    @property
+    def front(self) -> list[Result]:
+        """Those that no other trial beats in one figure without being worse in another."""
+        return [result for result in self.trials if result.unbeaten]
+
+    def run(self, trial: Result) -> Run:
+        """Return the run of a trial, that of the first seed if there are several."""
+        return Run.open(min((self.folder / "trials" / str(trial.number)).rglob("run.json")).parent)
+
+    def _repr_html_(self) -> str:
+        table = html_table(ranking_table(self.trials, list(self.findings.metrics)))
+        front = self.folder / "tradeoff.png"
+        shown = f'<img src="{picture(front)}" alt="the front">' if front.is_file() else ""
+        return f"<p>{self.folder / 'report.html'}</p>{table}{shown}"
+
+
+def tune(
+    space: str | Path | Mapping[str, Plain],
+    data: Data | None = None,
+    *,
+    trials: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> Sweep:
+    """Sweep a space, given by its name, its file or its fields, on this machine.
+
+    Trials train in processes that take several at a time; with a GPU, under Ray.
+    """
+    explored = _space(space)
+    folder = Path(out) if out is not None else RUNS / explored.name
+    options = SweepOptions(
+        assignments=data_settings(explored.base, data),
+        trials=trials,
+        resume=resume,
+        force=force,
+        stack=None if torch.cuda.is_available() else AUTOMATIC,
+    )
+    findings = run_sweep(explored, folder, options)
+    if findings.interrupted:
+        raise KeyboardInterrupt(f"{folder}: stopped; resume=True continues")
+    write_and_log(folder, RUNS, quiet=True)
+    return Sweep(findings)
+
+
+def _space(space: str | Path | Mapping[str, Plain]) -> Space:
+    """Return a validated space."""
+    if not isinstance(space, Mapping):
+        return load_space(str(space))
+    read = read_space("sweep", space)
+    validate_space(read)
+    return read

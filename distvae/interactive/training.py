@@ -1,0 +1,86 @@
+"""`distvae.train`: what the command does, from Python."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distvae.commands.beside import helpers
+from distvae.commands.following import judged_folder
+from distvae.commands.options import RUNS
+from distvae.commands.train import TrainOptions, run_name, train_configured
+from distvae.config import Config, from_dict, to_dict
+from distvae.config.recipes import load, override
+from distvae.files.output import check_writable_folder
+from distvae.files.plain import Plain
+from distvae.interactive.given import Data, data_settings
+from distvae.interactive.pages import exhibits, figures_table
+from distvae.train.run import Run
+
+Recipe = str | Path | Mapping[str, object] | Config
+"""The name of a recipe, the file of one, its sections, or a configuration."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained and evaluated run. A notebook shows its figures, pictures and sounds."""
+
+    run: Run
+    figures: Mapping[str, float]
+    """The evaluation on test data."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.run.path
+
+    def _repr_html_(self) -> str:
+        table = figures_table(self.figures)
+        return f"<p>{self.folder}</p>{table}{exhibits(judged_folder(self.folder))}"
+
+
+def train(
+    config: Recipe,
+    data: Data | None = None,
+    *,
+    settings: Mapping[str, Plain] | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> Training:
+    """Train a model into a folder, by default runs/RECIPE, evaluate it, and return both.
+
+    The data is a path, whose kind is recognised, or an array of rows. `settings` sets dotted keys.
+    The run is recorded as by `distvae train`.
+    """
+    name, chosen = configured(config, data, settings or {})
+    folder = Path(out) if out is not None else RUNS / name
+    check_writable_folder(folder)
+    options = TrainOptions(out=folder, resume=resume, force=force)
+    try:
+        with helpers(folder, recorded=True, evaluated=True) as beside:
+            train_configured(chosen, name, folder, options, None, beside)
+    except SystemExit as early:
+        raise RuntimeError(
+            f"{folder}: training ended before its last epoch; the line above says why"
+        ) from early
+    return Training(Run.open(folder), evaluated(folder))
+
+
+def configured(
+    config: Recipe, data: Data | None, settings: Mapping[str, Plain]
+) -> tuple[str, Config]:
+    """Return the name of a recipe and its configuration with other data and settings."""
+    if isinstance(config, str | Path):
+        base = load(str(config))
+        return run_name(str(config)), load(str(config), data_settings(base, data) | {**settings})
+    tree = to_dict(config) if isinstance(config, Config) else config
+    base = from_dict(tree)
+    changes = data_settings(base, data) | {**settings}
+    return base.model.kind, from_dict(override(tree, changes))
+
+
+def evaluated(folder: Path) -> dict[str, float]:
+    """Return the figures of a run's evaluation on test data."""
+    text = (judged_folder(folder) / "summary.json").read_text()
+    return {name: value for name, value in json.loads(text).items() if value is not None}

@@ -1,0 +1,233 @@
+"""Estimators of rows: inputs, persistence, selection, training that goes on, and the bound."""
+
+import pickle
+import pickletools
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+from scipy.stats import norm
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import distvae
+from distvae.data.dataset import Stacked
+from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
+from distvae.estimators.base import Estimator
+from distvae.files.refusal import Refusal
+
+CPU: dict[str, Any] = {"device": "cpu"}
+MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding)
+
+
+def rows(count: int = 60, values: int = 5, seed: int = 0) -> NDArray[np.float64]:
+    chance = np.random.default_rng(seed)
+    return chance.normal(size=(count, 2)) @ chance.normal(size=(2, values)) + chance.normal(
+        size=(count, values), scale=0.1
+    )
+
+
+def small(**parameters: Any) -> VAE:
+    chosen: dict[str, Any] = {"latent": 3, "hidden": (8,), "epochs": 2, "batch": 16, **CPU}
+    return VAE(**chosen | parameters)
+
+
+def tiny(model: type[Estimator]) -> Estimator:
+    searches: dict[str, Any] = {"states": 8, "sweeps": 3} if issubclass(model, TVAE) else {}
+    return model(latent=4, epochs=1, batch=16, **CPU, **searches)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> VAE:
+    return small().fit(rows())
+
+
+class TestInputs:
+    def test_arrays_of_every_sort_give_the_same_codes(self, fitted: VAE, tmp_path: Path) -> None:
+        x = rows().astype(np.float32)
+        np.save(tmp_path / "x.npy", x)
+        inputs = {
+            "float64": x.astype(np.float64),
+            "a list": x.tolist(),
+            "a tensor": torch.from_numpy(x),
+            "a tensor with a gradient": torch.from_numpy(x).requires_grad_(),
+            "a memory map": np.load(tmp_path / "x.npy", mmap_mode="r"),
+            "columns first": np.asfortranarray(x),
+            "a dataset's rows": Stacked([x[:20], x[20:]]),
+        }
+        expected = fitted.transform(x)
+        for name, same in inputs.items():
+            np.testing.assert_array_equal(fitted.transform(same), expected, err_msg=name)
+
+    @pytest.mark.parametrize("sort", ["frame", "tensor", "map", "dataset"])
+    def test_fits_of_the_same_rows_are_the_same(
+        self, fitted: VAE, tmp_path: Path, sort: str
+    ) -> None:
+        x = rows()
+        np.save(tmp_path / "x.npy", x)
+        same = {
+            "frame": pandas.DataFrame(x, columns=list("abcde")),
+            "tensor": torch.from_numpy(x),
+            "map": np.load(tmp_path / "x.npy", mmap_mode="r"),
+            "dataset": Stacked([x.astype(np.float32)]),
+        }[sort]
+        codes = small().fit(same).transform(same)
+        np.testing.assert_array_equal(codes, fitted.transform(x))
+
+    def test_a_row_may_have_missing_values(self) -> None:
+        x = rows()
+        x[::3, 1] = np.nan
+        assert np.isfinite(small().fit(x).transform(x)).all()
+
+    def test_names_of_columns_come_out_of_a_pipeline(self) -> None:
+        pipeline = make_pipeline(StandardScaler(), small()).set_output(transform="pandas")
+        codes = pipeline.fit_transform(pandas.DataFrame(rows(), columns=list("abcde")))
+        assert list(codes.columns) == ["vae0", "vae1", "vae2"]
+
+    @pytest.mark.parametrize(
+        ("parameters", "message"),
+        [
+            ({"likelihood": "gausian"}, "model.likelihood: no choice 'gausian'"),
+            ({"latent": 0}, "model.latent: 0 is out of range"),
+            ({"settings": {"train.batches": 3}}, "train.batches: no such field"),
+            ({"likelihood": "bernoulli"}, "model.likelihood: 'bernoulli' with a value of"),
+        ],
+    )
+    def test_bad_parameters_are_refused_by_their_key(
+        self, parameters: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(Refusal, match=message):
+            small(**parameters).fit(rows())
+
+
+class TestDraws:
+    @pytest.mark.parametrize("model", MODELS)
+    def test_codes_and_bounds_do_not_depend_on_where_a_row_stands(
+        self, model: type[Estimator]
+    ) -> None:
+        x = rows(40)
+        estimator = tiny(model).fit(x)
+        order = np.random.default_rng(1).permutation(len(x))
+        for method in (estimator.transform, estimator.score_samples):
+            np.testing.assert_allclose(method(x[order]), method(x)[order], rtol=1e-4, atol=1e-5)
+
+    def test_random_states_of_scikit_learn_are_seeds(self, fitted: VAE) -> None:
+        x = rows()
+        one, other = (small(random_state=np.random.RandomState(4)).fit(x) for _ in range(2))
+        np.testing.assert_array_equal(one.transform(x), other.transform(x))
+        assert not np.array_equal(one.transform(x), fitted.transform(x))
+
+    def test_a_fit_leaves_the_program_around_it_as_it_was(self) -> None:
+        before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        states = torch.get_rng_state(), random.getstate()
+        torch.set_num_threads(2)
+        try:
+            small().fit(rows()).score(rows())
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before[0])
+        assert torch.get_float32_matmul_precision() == before[1]
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert random.getstate() == states[1]
+
+
+class TestPersistence:
+    @pytest.mark.parametrize("model", MODELS)
+    def test_a_pickle_gives_the_same_codes_and_holds_plain_bytes(
+        self, model: type[Estimator]
+    ) -> None:
+        x = rows(30)
+        estimator = tiny(model).fit(x)
+        content = pickle.dumps(estimator, protocol=2)
+        np.testing.assert_array_equal(pickle.loads(content).transform(x), estimator.transform(x))
+        modules = {
+            str(argument).partition(" ")[0]
+            for opcode, argument, _ in pickletools.genops(content)
+            if opcode.name == "GLOBAL"
+        }
+        ours = {"distvae.estimators.models", "distvae.estimators.trained"}
+        assert modules <= ours | {"copyreg", "copy_reg", "__builtin__", "_codecs"}
+
+    def test_a_saved_estimator_opens_as_a_run(self, fitted: VAE, tmp_path: Path) -> None:
+        fitted.save(tmp_path / "run")
+        codes = distvae.load(tmp_path / "run").encode(rows())
+        np.testing.assert_allclose(codes, fitted.transform(rows()), rtol=1e-5, atol=1e-6)
+
+    def test_a_run_is_kept_in_the_folder_of_the_estimator(self, tmp_path: Path) -> None:
+        estimator = small(folder=tmp_path / "run").fit(rows()).fit(rows())
+        kept = distvae.load(tmp_path / "run")
+        assert [record["epoch"] for record in kept.epochs()] == [1, 2]
+        np.testing.assert_allclose(
+            kept.decode(kept.encode(rows())),
+            estimator.inverse_transform(estimator.transform(rows())),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+class TestTrainingThatGoesOn:
+    def test_epochs_of_partial_fit_are_those_of_one_fit(self) -> None:
+        constant = {"train.schedule": "constant", "train.warmup": 0}
+        x = rows()
+        whole = small(epochs=3, validation_fraction=0.0, settings=constant).fit(x)
+        objectives = [record["val_objective"] for record in whole.trained_.epochs]
+        assert objectives[-1] == max(objectives), "fit keeps the weights of another epoch"
+        parts = small()
+        for _ in range(3):
+            parts.partial_fit(x)
+        np.testing.assert_array_equal(parts.transform(x), whole.transform(x))
+
+    def test_a_warm_start_begins_with_the_weights_before_it(self, fitted: VAE) -> None:
+        still = clone(fitted).set_params(warm_start=True, epochs=1)
+        still.fit(rows()).set_params(rate=1e-30, settings={"model.likelihood": "bernoulli"})
+        x = rows()
+        before = still.transform(x)
+        still.set_params(settings=None).fit(x)
+        np.testing.assert_allclose(still.transform(x), before, rtol=1e-5, atol=1e-6)
+
+
+class TestSelection:
+    def test_a_grid_search_scores_by_the_bound_of_rows_left_out(self) -> None:
+        x, folds = rows(), KFold(2)
+        search = GridSearchCV(small(), {"latent": [1, 2]}, cv=folds, refit=False).fit(x)
+        for latent, found in zip([1, 2], search.cv_results_["mean_test_score"], strict=True):
+            scores = [
+                small(latent=latent).fit(x[train]).score(x[test]) for train, test in folds.split(x)
+            ]
+            assert found == pytest.approx(np.mean(scores), rel=1e-6)
+
+    def test_a_grid_of_numpys_numbers_is_searched(self) -> None:
+        grid = {"latent": np.arange(1, 3), "beta": np.array([0.5])}
+        search = GridSearchCV(small(), grid, cv=2, error_score="raise").fit(rows())
+        assert search.best_estimator_.transform(rows()).shape[1] == search.best_params_["latent"]
+
+
+def enumerated(model: BinarySparseCoding, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log p(x) of binary sparse coding, summed over all states."""
+    tensors = {k: v.double().numpy() for k, v in model.trained_.run.model.state_dict().items()}
+    bits = model.latent
+    states = (np.arange(2**bits)[:, None] >> np.arange(bits)) & 1
+    pi = tensors["pi"].clip(1e-5, 1 - 1e-5)
+    prior = (states * np.log(pi) + (1 - states) * np.log1p(-pi)).sum(1)
+    mean = states @ tensors["decoder.0.weight"] + tensors["decoder.0.bias"]
+    spread = np.sqrt(tensors["likelihood.variance"])
+    densities = prior + norm(mean, spread).logpdf(x[:, None]).sum(-1)
+    return np.asarray(logsumexp(densities, axis=1))
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_the_score_with_all_states_kept_is_the_likelihood(seed: int) -> None:
+    x = rows(30, 4, seed)
+    model = BinarySparseCoding(latent=4, states=16, sweeps=1, epochs=2, batch=16, **CPU).fit(x)
+    np.testing.assert_allclose(model.score_samples(x), enumerated(model, x), rtol=1e-4)
