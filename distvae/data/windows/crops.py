@@ -3,9 +3,10 @@ and Sejnowski 1997).
 
 The grey levels of each picture are brought to one standard deviation first (data.contrast), so that
 dim pictures count as much as bright ones. What is taken out of a window is its mean (unless
-data.level=keep), and then the mean of each value over the windows to train on. Whitening turns into the principal directions of
-those windows, keeps as few of them as have the wanted share of the variance, divides each by its
-deviation, and turns back (ZCA). The rest is cut off: every window is zero along it.
+data.level=keep), and then the mean of each value over the windows to train on. Whitening turns into
+the principal directions of those windows, keeps as few of them as have the wanted share of the
+variance, divides each by its deviation, and turns back (ZCA). The rest is cut off: every window is
+zero along it.
 """
 
 import hashlib
