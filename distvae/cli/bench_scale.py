@@ -117,6 +117,16 @@ def rows(
 
 
 @command(app)
+def growth(picture: Picture = None, epochs: Epochs = 5, *, output: OutputOptions) -> None:
+    """Time an epoch of a TVAE with twice as many rows, latents, values or states, and measure its
+    memory.
+    """
+    from distvae.bench.growth import bench_growth
+
+    bench_growth(picture, epochs, output.output())
+
+
+@command(app)
 def order(
     rows: Annotated[int, typer.Option(min=1024, help="Number of rows.")] = 10**6,
     batch: Annotated[int, typer.Option(min=1, help="Rows of a step, of all workers.")] = 1024,

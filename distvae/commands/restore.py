@@ -1,6 +1,7 @@
 """Restore one file: what `distvae denoise` and `distvae inpaint` have in common."""
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Mapping
@@ -235,10 +236,16 @@ def draw_comparison(path: Path, task: Task, result: Floats) -> None:
 def describe_stage(stage: "Stage", seconds_left: float) -> str:
     """Return one line about the progress of a restoration."""
     return (
-        f"epoch {stage.epoch}/{stage.epochs}  nats/window {stage.bound:.2f}  sigma"
-        f" {stage.sigma:.4g}  active {stage.active:.2f}{format_scores(stage.close)}"
-        f"  {format_duration(seconds_left)} left"
+        f"epoch {stage.epoch}/{stage.epochs}  nats/window {stage.bound:.2f}{format_found(stage)}"
+        f"{format_scores(stage.close)}  {format_duration(seconds_left)} left"
     )
+
+
+def format_found(stage: "Stage") -> str:
+    """Return the noise level and the number of active latents that a TVAE has found."""
+    if math.isnan(stage.sigma):
+        return ""
+    return f"  sigma {stage.sigma:.4g}  active {stage.active:.2f}"
 
 
 def format_scores(scores: Mapping[str, float]) -> str:

@@ -186,9 +186,15 @@ class TVAEModel:
     """Steps for which the hidden layers pass states on unchanged, so that the decoder is linear.
     After that they learn too.
     """
+    linear_fit: Literal["gradient", "closed_form"] = "gradient"
+    """How the weights of a decoder are fitted while it is linear: in each step along their
+    gradient, or once an epoch by least squares, given the posteriors. The released code does the
+    latter for binary sparse coding.
+    """
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
+        self._refuse_closed_form()
         if self.linear and (self.activation == "tanh" or {*self.hidden} - {self.latent}):
             layers = f"{self.activation} and model.hidden = {list(self.hidden)}"
             wanted = f"relu or leaky_relu, and layers as wide as model.latent = {self.latent}"
@@ -200,4 +206,22 @@ class TVAEModel:
             raise Refusal(
                 "model.output: 'sigmoid' with the Bernoulli likelihood, which has one of its own;"
                 " use linear"
+            )
+
+    def _refuse_closed_form(self) -> None:
+        """Refuse least squares for a decoder that is never linear, or for other than Gaussian
+        values.
+        """
+        if self.linear_fit == "gradient":
+            return
+        if self.hidden and not self.linear:
+            raise Refusal(
+                f"model.linear_fit: 'closed_form' with model.hidden = {list(self.hidden)} and"
+                " model.linear = 0, so that the decoder is never linear; no hidden layer, or some"
+                " steps with a linear decoder, expected"
+            )
+        if self.likelihood != "gaussian" or self.output != "linear":
+            raise Refusal(
+                "model.linear_fit: 'closed_form' with other than Gaussian values or with a sigmoid"
+                " output; model.likelihood = 'gaussian' and model.output = 'linear' expected"
             )

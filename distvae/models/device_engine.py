@@ -123,6 +123,8 @@ def device_engine(model: TVAE, estep: object) -> DeviceEngine | None:
     """Return the engine of a model on a device, if it suits model and E-step."""
     if model.pi.device.type == "cpu" or not isinstance(estep, Searches):
         return None
+    if model.config.linear_fit == "closed_form":
+        return None
     if not isinstance(estep, KeepsStates):
         return None
     if not can_differentiate(list(model.decoder)) or not has_pair_density(model.likelihood):

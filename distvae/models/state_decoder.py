@@ -72,9 +72,14 @@ class StateDecoder(nn.Sequential):
                 nn.init.eye_(layer.weight)
 
     @property
+    def linear(self) -> list[nn.Linear | FromBits]:
+        """The linear layers."""
+        return [layer for layer in self if isinstance(layer, nn.Linear | FromBits)]
+
+    @property
     def hidden(self) -> list[nn.Linear | FromBits]:
         """The linear layers before the last."""
-        return [layer for layer in self if isinstance(layer, nn.Linear | FromBits)][:-1]
+        return self.linear[:-1]
 
     def with_gradient(self, states: States, output: Tensor) -> Tensor:
         """Return the output for states, of which the value is known, with its gradient."""

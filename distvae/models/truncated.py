@@ -54,6 +54,13 @@ def with_numbers(words: Tensor, part: Tensor, none: Tensor) -> KeptStates:
     return KeptStates(words, part, empty, (part == SAMPLED).to(none.dtype))
 
 
+def without_left_out(words: Tensor, part: Tensor) -> Tensor:
+    """Return states (B, S, W) with a state that takes part in place of those that are left out."""
+    near = (part == NEAR).byte().argmax(1)
+    taking_part = words[torch.arange(len(words), device=words.device), near]
+    return words.where((part != LEFT_OUT).unsqueeze(-1), taking_part.unsqueeze(1))
+
+
 @runtime_checkable
 class KeepsStates(Protocol):
     """An E-step whose posteriors are truncated to states that it keeps for each row."""

@@ -21,12 +21,13 @@ from torch.nn import functional
 
 from distvae.config import TVAEModel
 from distvae.interface import AnyEStep, Batch, Engine, Sums
+from distvae.models import least_squares
 from distvae.models.compiled import kernels
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
 from distvae.models.population import States, heaviest, padded, tabulate
 from distvae.models.registry import register
 from distvae.models.state_decoder import StateDecoder
-from distvae.models.truncated import LEFT_OUT, NEAR, KeepsStates, Truncated
+from distvae.models.truncated import LEFT_OUT, KeepsStates, Truncated, without_left_out
 from distvae.numerics.facts import Facts
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
@@ -54,7 +55,8 @@ class TVAE(nn.Module):
         super().__init__()
         self.config, self.dims = config, dims
         self.decoder = StateDecoder(config, dims)
-        self.hidden_learn: bool | None = None
+        self.learn: tuple[bool, bool] | None = None
+        """Whether the hidden layers and the last one have gradients."""
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
         horizon = math.inf if config.horizon is None else config.horizon
@@ -141,7 +143,7 @@ class TVAE(nn.Module):
         States whose part is 0 have no weight.
         """
         if part is not None:
-            words = _without_left_out(words, part)
+            words = without_left_out(words, part)
         table, place, output, log_prior = self._decode_distinct(words)
         density = self.likelihood.pairs(batch.x, output, place, batch.mask)
         prior = log_prior[place]
@@ -208,12 +210,21 @@ class TVAE(nn.Module):
         return self.likelihood.with_gradient(bound, x, output, place, weight, mask)
 
     def at(self, step: float) -> None:
-        """Let the hidden layers learn once the decoder was linear for the configured steps."""
-        learn = step >= self.config.linear
-        if learn != self.hidden_learn:
-            self.hidden_learn = learn
-            for layer in self.decoder.hidden:
-                layer.requires_grad_(learn)
+        """Let the hidden layers learn once the decoder was linear for the configured steps.
+
+        Meanwhile the last layer has no gradient if it is fitted in closed form.
+        """
+        is_linear = step < (self.config.linear if self.config.hidden else math.inf)
+        learn = not is_linear, not (is_linear and self.config.linear_fit == "closed_form")
+        if learn != self.learn:
+            self.learn = learn
+            self.decoder.requires_grad_(learn[0])
+            self.decoder.linear[-1].requires_grad_(learn[1])
+
+    @property
+    def fits_in_closed_form(self) -> bool:
+        """Whether the decoder is linear now, and is fitted once an epoch."""
+        return self.learn is not None and not self.learn[1]
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> Sums:
         """Return the sums for pi and sigma^2, and the number of rows by their active latents."""
@@ -227,6 +238,8 @@ class TVAE(nn.Module):
         sums["active"] = code.sum(0)
         sums["sampled_weight"] = q.sampled_weight
         sums["counts"] = active.bincount(minlength=self.code_size + 1)
+        if self.fits_in_closed_form:
+            sums["moments"] = least_squares.moments(explained, q)
         return sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
@@ -240,8 +253,12 @@ class TVAE(nn.Module):
         return figures
 
     def maximise(self, total: Sums) -> None:
-        """Set pi to the mean activity, and sigma^2 to the mean squared error."""
+        """Set pi to the mean activity, and sigma^2 to the mean squared error; before that the
+        weights, if they are fitted in closed form.
+        """
         self.pi.copy_(total["active"] / total["counts"].sum())
+        if isinstance(self.likelihood, Gaussian) and "moments" in total:
+            total = least_squares.fit(self.decoder.linear[-1], self.likelihood.variance, total)
         self.likelihood.maximise(total)
         if "sampled_rows" in total:
             self.horizon.copy_(self._horizon_after(_weight_left_out(total)))
@@ -270,13 +287,6 @@ class TVAE(nn.Module):
 def _weight_left_out(total: Sums) -> float:
     """Return the weight of the states that training leaves out, as measured on sampled rows."""
     return float(total["sampled_weight"] / total["sampled_rows"].clamp(min=1))
-
-
-def _without_left_out(words: Tensor, part: Tensor) -> Tensor:
-    """Return states (B, S, W) with a state that takes part in place of those that are left out."""
-    near = (part == NEAR).byte().argmax(1)
-    taking_part = words[torch.arange(len(words), device=words.device), near]
-    return words.where((part != LEFT_OUT).unsqueeze(-1), taking_part.unsqueeze(1))
 
 
 def _deciles(counts: Tensor) -> dict[str, float]:

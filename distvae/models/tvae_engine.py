@@ -13,6 +13,7 @@ from torch.nn import functional
 from distvae.interface import Batch, Sums
 from distvae.models import table_kernels
 from distvae.models.kernels import Floats, Integers
+from distvae.models.least_squares import refuse_masked
 from distvae.models.likelihoods import Likelihood, observed_numbers
 from distvae.models.population import MULTIPLE
 from distvae.models.table_decoder import BinaryPrior, DecodedTable, Layer, TableDecoder
@@ -31,6 +32,10 @@ class TableModel(BinaryPrior, Protocol):
         """Whether training takes the values that the model expects for missing ones."""
 
     @property
+    def fits_in_closed_form(self) -> bool:
+        """Whether the decoder is linear now, and is fitted once an epoch."""
+
+    @property
     def code_size(self) -> int:
         """The number of bits of a state."""
 
@@ -41,6 +46,12 @@ def _by_name(sums: Floats, bits: int, learns: bool) -> Sums:
     objective, sampled, density, values = figures.unbind()
     found = {"objective": objective, "sampled_weight": sampled, "active": active, "counts": counts}
     return found | {"density": density, "values": values} if learns else found
+
+
+def _mass(place: Integers, weight: Floats, number: Integers, count: int) -> Tensor:
+    """Return the weight (N,) of each heavy state in all rows."""
+    taken = weight > 0
+    return torch.from_numpy(np.bincount(number[place[taken]] - 1, weight[taken], count))
 
 
 class LayerGradient(NamedTuple):
@@ -71,8 +82,15 @@ class TVAEEngine:
         weight, sums = self._weigh(batch, table)
         if batch.mask is not None and self.model.completes:
             batch = self._complete(batch, table, weight, sums)
-        heavy, gradient = self._errors(batch, table, weight, rows)
-        self._send_back(table, heavy, gradient)
+        heavy, number = self._number_heavy(table, weight)
+        scale = self.model.likelihood.error_scale / rows
+        gradient = self._errors(batch, table, weight, (heavy, number), scale)
+        if self.model.fits_in_closed_form:
+            refuse_masked(batch)
+            mass = _mass(table.place, weight, number, len(heavy))
+            sums["moments"] = self._moments(table, heavy, mass, gradient.div_(-scale))
+        else:
+            self._send_back(table, heavy, gradient)
         return sums
 
     def _weigh(self, batch: Batch, table: DecodedTable) -> tuple[Floats, Sums]:
@@ -104,23 +122,39 @@ class TVAEEngine:
         return completed
 
     def _errors(
-        self, batch: Batch, table: DecodedTable, weight: Floats, rows: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return the places (N,) of states that carry weight, and the gradient (N, D) by what their
-        last linear layer puts out: the weighted error, or that through the function behind.
+        self,
+        batch: Batch,
+        table: DecodedTable,
+        weight: Floats,
+        numbered: tuple[Tensor, Integers],
+        scale: float,
+    ) -> Tensor:
+        """Return the gradient (N, D) by what the last linear layer puts out for the states that
+        carry weight: the weighted error times a scale, or that through the function behind.
 
-        They end with the first place up to a multiple, where the gradient is zero.
+        It ends with zeros, up to a multiple.
         """
-        heavy, number = self._number_heavy(table, weight)
+        heavy, number = numbered
         taken = self._take("output", table.output, heavy)
         mean = self.model.likelihood.mean(taken)
         gradient = self.decoder.take_tensor("error", *taken.shape).zero_()
-        scale = self.model.likelihood.error_scale / rows
         values = (batch.x.numpy(), observed_numbers(batch), mean.numpy())
         states = (table.place, weight, number)
         table_kernels.add_errors(values, states, scale, gradient.numpy())
         self.decoder.layers[-1].pull_back(taken, gradient)
-        return heavy, gradient
+        return gradient
+
+    def _moments(self, table: DecodedTable, heavy: Tensor, mass: Tensor, errors: Tensor) -> Tensor:
+        """Return the sums of E[u u^T] and of E[u (x - V u)^T] beside each other
+        (`least_squares.py`), given the weights (N,) of states and their weighted errors (N, D).
+        """
+        bits = self.decoder.bits(table.words[heavy.numpy()])
+        mass = mass.to(bits.dtype).unsqueeze(1)
+        columns = torch.cat([bits * mass, mass, errors], 1)
+        found = columns.new_empty(self.model.code_size + 1, columns.shape[1])
+        self._differentiate_bits(table, heavy, columns, found[:-1])
+        torch.sum(columns, 0, out=found[-1])
+        return found
 
     def _number_heavy(self, table: DecodedTable, weight: Floats) -> tuple[Tensor, Integers]:
         """Return the places of states that carry weight, with zeros up to a multiple, and the

@@ -183,7 +183,9 @@ class Reproduction:
                 yield f"{entry.name}{seed}", entry, run.folder
 
     def evaluate_baselines(self) -> None:
-        """Evaluate the baselines that have no file yet, or with `force` all of them."""
+        """Evaluate the baselines that have no file yet, or with `force` all of them. One whose
+        package is not installed is left out.
+        """
         table = self.work.table
         for entry in table.peers:
             file = self.rows / table.name / f"{entry.name}.json"
@@ -191,8 +193,12 @@ class Reproduction:
                 continue
             make_folder(file.parent)
             config, extra = self.work.config(entry), _table_fields(table, entry)
-            judge_baseline(entry.peer, config, file, force=True, extra=extra)
-            self._say(f"{entry.name}: evaluated")
+            try:
+                judge_baseline(entry.peer, config, file, force=True, extra=extra)
+            except Refusal as error:
+                self._say(f"left out: {entry.name}: {error}")
+            else:
+                self._say(f"{entry.name}: evaluated")
 
     def _say(self, line: str) -> None:
         if not self.options.quiet:

@@ -15,6 +15,8 @@ from distvae.files.refusal import Refusal
 
 Preset = Literal["fast", "balanced", "paper"]
 Floats = NDArray[np.floating]
+RESTORING = ("gaussian", "gaussian_learned")
+"""Likelihoods of any real values. The mean of one restores what was damaged."""
 STRONG = 37.0
 """The noise level, of values up to 255, above which the paper's setting for sigma = 50 is better
 than that for 25.
@@ -34,10 +36,7 @@ def preset_config(
 
 def restored_windows(config: Config) -> HasWindows | None:
     """Return the windows that a configuration restores; None if it is not one for restoration."""
-    model = config.model
-    if model.kind != "tvae" or model.likelihood != "gaussian":
-        return None
-    return windows_of(config.data)
+    return windows_of(config.data) if config.model.likelihood in RESTORING else None
 
 
 def corrupted_windows(config: Config) -> HasWindows | None:

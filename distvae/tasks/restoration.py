@@ -24,7 +24,7 @@ from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Posterior, expect
 from distvae.models.population import words_of
 from distvae.tasks.fidelity import fidelity, fidelity_gains
-from distvae.tasks.presets import corrupted_windows, restored_windows
+from distvae.tasks.presets import RESTORING, corrupted_windows, restored_windows
 from distvae.train.batches import Numbers
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
@@ -54,12 +54,12 @@ class Stage:
     epochs: int
     bound: float
     """Nats per window in the units of the data, under the parameters at the end of the epoch."""
-    sigma: float
-    """Standard deviation of the noise that the model has found, in the units of the data."""
-    active: float
-    """Mean number of active latents of a window."""
     seconds: float
     """Since training began."""
+    sigma: float = math.nan
+    """Standard deviation of the noise that a TVAE has found, in the units of the data."""
+    active: float = math.nan
+    """Mean number of active latents of a window, where latents are binary."""
     close: Mapping[str, float] = field(default_factory=dict)
     """Scores against a reference, if there is one."""
 
@@ -67,7 +67,8 @@ class Stage:
         """Return the numbers to log."""
         numbers = asdict(self)
         del numbers["epochs"], numbers["close"]
-        return {name: float(value) for name, value in numbers.items()} | dict(self.close)
+        known = {name: float(value) for name, value in numbers.items() if not math.isnan(value)}
+        return known | dict(self.close)
 
 
 class RunDestination(NamedTuple):
@@ -142,9 +143,9 @@ class Restoration:
             epoch=epoch.epoch,
             epochs=epoch.epochs,
             bound=epoch.val_bound - observed * math.log(scale),
-            sigma=scale * epoch.details["sigma"],
-            active=epoch.details["active"],
             seconds=epoch.seconds,
+            sigma=scale * epoch.details.get("sigma", math.nan),
+            active=epoch.details.get("active", math.nan),
         )
 
     @property
@@ -219,8 +220,8 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
     windows = restored_windows(config)
     if windows is None:
         raise Refusal(
-            "the recipe is not one for restoration; data.kind 'patches' and a Gaussian 'tvae'"
-            " expected"
+            "the recipe is not one for restoration; data.kind 'patches' and model.likelihood"
+            f" {' or '.join(RESTORING)} expected"
         )
     if np.isinf(array).any():
         raise Refusal(f"{name}: holds infinite values; finite ones expected")

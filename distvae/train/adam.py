@@ -43,6 +43,8 @@ class Adam:
             for p, moments in zip(self.parameters, self.moments, strict=True)
             if p.requires_grad
         ]
+        if not learning:
+            return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p, _ in learning]
         self.team.sum(gradients)
         if self.clip is not None:

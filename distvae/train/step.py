@@ -84,7 +84,8 @@ class Ascent:
             return self.engine.differentiate(batch, noise, rows)
         q = self.estep(self.model, batch)
         objective = self.model.objective(batch, q, noise)
-        start_backward(objective, torch.full_like(objective, -1 / rows))
+        if objective.requires_grad:  # not if all parameters are fitted in closed form
+            start_backward(objective, torch.full_like(objective, -1 / rows))
         sums = {"objective": objective.detach().sum()}
         if self.closed_form:
             with torch.no_grad():

@@ -95,6 +95,14 @@ def test_every_window_is_one_of_a_picture_and_none_is_there_twice(tmp_path: Path
     np.testing.assert_allclose(drawn.sum(0), wanted.sum(0), atol=1e-6)
 
 
+def test_windows_may_keep_their_means(pictures: Path) -> None:
+    paths = crops.find_pictures(str(pictures))[1]
+    kept = crops.draw_windows(paths, replace(SMALL, level="keep"))
+    without = crops.draw_windows(paths, SMALL)
+    np.testing.assert_allclose(kept - kept.mean(1, keepdims=True), without)
+    assert np.abs(kept.mean(1)).min() > 10
+
+
 def test_the_seed_and_the_pictures_decide_alone(pictures: Path, tmp_path: Path) -> None:
     config = replace(SMALL, path=str(pictures))
     first, moved = (

@@ -18,8 +18,9 @@ from distvae.tasks.baselines import pictures, score_baseline
 from distvae.tasks.baselines.pictures import DENOISERS
 
 SIDE = 40
-HERE = [name for name in DENOISERS if name != "wavelet"]
-"""Methods that need scikit-image alone."""
+NEEDS = {"wavelet": "pywt", "bm3d": "bm3d"}
+"""Modules that methods need beside scikit-image."""
+HERE = [name for name in DENOISERS if name not in NEEDS]
 
 
 def blocks(channels: int = 1) -> np.ndarray:
@@ -39,11 +40,11 @@ def noisy(sigma: float, channels: int = 1, seed: int = 0) -> Signal:
     return Signal(blocks(channels)).noisy(sigma, seed)
 
 
-@pytest.mark.parametrize("name", [*HERE, "wavelet"])
+@pytest.mark.parametrize("name", [*HERE, *NEEDS])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_most_of_the_noise_is_removed(name: str, channels: int) -> None:
-    if name == "wavelet":
-        pytest.importorskip("pywt", reason="PyWavelets is not installed")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is not installed")
     given = noisy(20, channels)
     found = pictures.restore(name, given)
     assert found.shape == given.values.shape
@@ -89,9 +90,9 @@ def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_k
     ("name", "worse", "message"),
     [
         (
-            "bm3d",
+            "wnnm",
             {"noise": 9.0},
-            "bm3d: no method for a picture under noise; nlm, tv, wavelet expected",
+            "wnnm: no method for a picture under noise; nlm, tv, wavelet, bm3d expected",
         ),
         (
             "nlm",
@@ -106,6 +107,14 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(Refusal, match=message):
         score_baseline(name, config(tmp_path, **worse))
+
+
+def test_a_method_whose_package_is_missing_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "find_spec", {"skimage": True}.get)
+    with pytest.raises(Refusal, match=r"bm3d: needs .*'pip install distvae\[bm3d\]' expected"):
+        score_baseline("bm3d", config(tmp_path, noise=9.0))
 
 
 def test_a_row_says_what_was_done_and_is_not_replaced_unasked(tmp_path: Path) -> None:

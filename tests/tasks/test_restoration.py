@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 import distvae
-from distvae.config import Config
+from distvae.config import Config, from_dict
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
 from distvae.models.truncated import Truncated
@@ -273,6 +273,33 @@ def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:
         np.stack([image] * 2, 2), mask, settings=SMALL | {"train.epochs": 1}, channel_axis=2
     )
     np.testing.assert_array_equal(colour[~mask], np.stack([image] * 2, 2)[~mask])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "vae", "likelihood": "gaussian"},
+        {"kind": "vae", "likelihood": "gaussian_learned"},
+        {"kind": "vsc", "likelihood": "gaussian"},
+        {"kind": "gumbel", "likelihood": "gaussian"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("drop", [0.0, 0.3])
+def test_other_models_of_real_values_restore_too(model: dict[str, str], drop: float) -> None:
+    tree: dict[str, Any] = {
+        "data": {"kind": "patches", "window": [4, 4]},
+        "model": model | {"latent": 8, "hidden": [32], "beta_warmup": 100},
+        "estep": {"kind": "amortised", "input": "raw", "hidden": [32]},
+        "train": {"epochs": 12, "batch": 16, "rate": 0.01, "threads": 1, "device": "cpu"},
+    }
+    clean, given = stripes(), noisy()
+    given[np.random.default_rng(2).random(given.shape) < drop] = np.nan
+    restoration = Restoration(from_dict(tree), given)
+    *_, last = restoration.run()
+    assert "sigma" not in last.metrics()
+    flat = np.where(np.isnan(given), np.nanmean(given), given)
+    assert rmse(restoration.restored(), clean) < 0.7 * rmse(flat, clean)
 
 
 HOLED = np.where(np.arange(25).reshape(5, 5) == 3, np.nan, 1.0)

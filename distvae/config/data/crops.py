@@ -12,9 +12,7 @@ from distvae.config.values import Count, Whole
 @family("data")
 @dataclass(frozen=True)
 class CropData(ImageShaped):
-    """Windows drawn at random from pictures, one row per window. Their means are removed and their
-    values whitened.
-    """
+    """Windows drawn at random from pictures, one row per window. Their values are whitened."""
 
     kind: ClassVar[str] = "crops"
     path: str = ""
@@ -36,10 +34,12 @@ class CropData(ImageShaped):
     With `common`, a 16-bit picture that fills little of its range gives windows that are nearly
     blank beside those of others.
     """
-    kept: Annotated[float, Range(0, 0.9999, above=True)] = 0.95
-    """Share of the variance to keep. Whitening drops the directions of least variance, the mean
-    first.
+    level: Literal["remove", "keep"] = "remove"
+    """Remove the mean of each window before whitening, or keep it, as the released code of TVAE
+    does. The level is then most of the variance, so that fewer other directions are kept.
     """
+    kept: Annotated[float, Range(0, 0.9999, above=True)] = 0.95
+    """Share of the variance to keep. Whitening drops the directions of least variance."""
     seed: Whole = 0
     """Seed that chooses the windows."""
 

@@ -2,10 +2,11 @@
 and Sejnowski 1997).
 
 The grey levels of each picture are brought to one standard deviation first (data.contrast), so that
-dim pictures count as much as bright ones. What is taken out of a window is its mean, and then the
-mean of each value over the windows to train on. Whitening turns into the principal directions of
-those windows, keeps as few of them as have the wanted share of the variance, divides each by its
-deviation, and turns back (ZCA). The rest is cut off: every window is zero along it.
+dim pictures count as much as bright ones. What is taken out of a window is its mean (unless
+data.level=keep), and then the mean of each value over the windows to train on. Whitening turns into
+the principal directions of those windows, keeps as few of them as have the wanted share of the
+variance, divides each by its deviation, and turns back (ZCA). The rest is cut off: every window is
+zero along it.
 """
 
 import hashlib
@@ -42,12 +43,13 @@ def open_crops(config: CropData) -> Dataset:
 
 
 def _digest(config: CropData, paths: list[Path]) -> str:
-    """Return what the windows are known by; without a contrast of their own, as before there was a
-    choice.
+    """Return what the windows are known by, as before there was a choice of contrast or level where
+    these are what they were.
     """
     settings = asdict(config) | {"path": ""}
-    if config.contrast == "common":
-        del settings["contrast"]
+    for name, former in (("contrast", "common"), ("level", "remove")):
+        if settings[name] == former:
+            del settings[name]
     return hashlib.sha256(json.dumps([FORMAT, settings, files.digests(paths)]).encode()).hexdigest()
 
 
@@ -80,8 +82,8 @@ def find_pictures(path: str) -> tuple[Path, list[Path]]:
 
 
 def draw_windows(paths: list[Path], config: CropData) -> Floats:
-    """Return (N, D): the windows of all splits, each without its mean. Pictures are read one after
-    another.
+    """Return (N, D): the windows of all splits, each without its mean unless that is kept.
+    Pictures are read one after another.
     """
     height, width = config.window
     spans = [
@@ -109,7 +111,8 @@ def draw_windows(paths: list[Path], config: CropData) -> Floats:
         )
         windows = np.lib.stride_tricks.sliding_window_view(picture, config.window)
         rows[mine] = windows[down, across].reshape(-1, config.dims)
-    rows -= rows.mean(1, keepdims=True)
+    if config.level == "remove":
+        rows -= rows.mean(1, keepdims=True)
     return rows
 
 

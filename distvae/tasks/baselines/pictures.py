@@ -1,7 +1,8 @@
-"""Baselines for pictures from scikit-image, which estimate the noise level themselves.
+"""Baselines for pictures from scikit-image, and BM3D. They are given a noise level that is
+estimated on the noisy picture.
 
-Their strength is chosen on the noisy picture alone, by the prediction of held-out pixels (Batson
-and Royer, 2019; scikit-image's `calibrate_denoiser`).
+The strength of non-local means and total variation is chosen on that picture alone, by the
+prediction of held-out pixels (Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
 """
 
 from collections.abc import Callable, Mapping
@@ -66,6 +67,17 @@ def wavelet(noisy: Floats, sigma: float, axis: int | None) -> Floats:
     )
 
 
+def bm3d(noisy: Floats, sigma: float, axis: int | None) -> Floats:
+    """Denoise by block matching and 3D filtering (Dabov, Foi, Katkovnik and Egiazarian, 2007), as
+    its authors' package does it; colours by way of luminance.
+    """
+    _need("bm3d", "distvae[bm3d]", "bm3d")
+    from bm3d import bm3d, bm3d_rgb
+
+    denoise = bm3d if axis is None else bm3d_rgb
+    return np.asarray(denoise(noisy, sigma)) if sigma else noisy
+
+
 def _calibrated(
     denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[str, object], **strengths: Floats
 ) -> Floats:
@@ -91,7 +103,7 @@ def biharmonic(corrupted: Floats, missing: NDArray[np.bool_]) -> Floats:
     return np.stack(filled, axis=-1)
 
 
-DENOISERS: dict[str, Denoiser] = {"nlm": nlm, "tv": tv, "wavelet": wavelet}
+DENOISERS: dict[str, Denoiser] = {"nlm": nlm, "tv": tv, "wavelet": wavelet, "bm3d": bm3d}
 INPAINTERS: dict[str, Callable[[Floats, NDArray[np.bool_]], Floats]] = {"biharmonic": biharmonic}
 
 

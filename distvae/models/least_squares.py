@@ -1,0 +1,54 @@
+"""The weights of a linear decoder in closed form, as binary sparse coding has them.
+
+Given the posteriors of all rows, the expected log-likelihood is highest where
+sum E[u (x - V u)^T] = 0 with u = (z, 1) and V = (W, b). V therefore changes by the solution of
+(sum E[u u^T]) change^T = sum E[u (x - V u)^T].
+"""
+
+import torch
+from torch import Tensor, nn
+
+from distvae.files.refusal import Refusal
+from distvae.interface import Batch, Sums
+from distvae.models.state_decoder import FromBits
+from distvae.models.truncated import Truncated
+
+RANK = 1e-7  # of the largest eigenvalue of sum E[u u^T]; sums in single precision tell no more
+
+
+def refuse_masked(batch: Batch) -> None:
+    """Refuse rows whose missing values are left out: each value would have sums of its own."""
+    if batch.mask is not None:
+        raise Refusal(
+            "model.linear_fit: 'closed_form' with missing values that are left out; gradient, or"
+            " model.missing = 'completed', expected"
+        )
+
+
+def moments(batch: Batch, q: Truncated) -> Tensor:
+    """Return (H + 1, H + 1 + D): the sums of E[u u^T] and of E[u (x - V u)^T] beside each other."""
+    refuse_masked(batch)
+    weight = q.weight.new_zeros(len(q.place), len(q.table)).scatter_add_(1, q.place, q.weight)
+    states = nn.functional.pad(q.table.dense(weight.dtype), (0, 1), value=1.0)
+    mass = weight.sum(0).unsqueeze(1)
+    errors = weight.T @ batch.x - mass * q.output
+    return states.T @ torch.cat([mass * states, errors], 1)
+
+
+@torch.no_grad()
+def fit(layer: nn.Linear | FromBits, variance: Tensor, total: Sums) -> Sums:
+    """Give a layer the weights and the bias of the least squared error; return the sums of an epoch
+    with the log-likelihood under them.
+
+    Nothing changes if the moments are of a part of the rows. Weights that the moments do not
+    determine, such as those of bits that were never active, keep their value.
+    """
+    size = len(total["moments"])
+    second, errors = total["moments"].tensor_split([size], 1)
+    if second[-1, -1].round() != total["counts"].sum():
+        return total
+    change = torch.linalg.pinv(second, rtol=RANK, hermitian=True) @ errors
+    layer.weight.add_(change[:-1] if isinstance(layer, FromBits) else change[:-1].T)
+    layer.bias.add_(change[-1])
+    gain = 0.5 * (change * errors).sum() / variance
+    return total | {"density": total["density"] + gain}

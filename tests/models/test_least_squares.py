@@ -1,0 +1,172 @@
+"""The closed-form weights of a linear decoder against least squares by NumPy."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distvae.config import Evolution as EvolutionConfig
+from distvae.config import Train, TVAEModel
+from distvae.estep.truncated import Evolution
+from distvae.files.refusal import Refusal
+from distvae.models.population import pack
+from distvae.models.truncated import KeptStates
+from distvae.models.tvae import TVAE
+from distvae.models.tvae_engine import TVAEEngine
+from distvae.numerics.lanes import Lanes
+from distvae.train.loop import Trainer
+from tests import dense
+from tests.models.test_tvae_engine import Keeps
+
+ROWS, KEPT, LATENT = 60, 9, 6
+WAYS = ["compiled", "autograd"]
+LINEAR: list[dict[str, Any]] = [
+    {"hidden": ()},
+    {"hidden": (LATENT,), "linear": 10},
+    {"hidden": (), "missing": "completed"},
+]
+
+
+def linear_model(**fields: Any) -> TVAE:
+    """A model with a linear decoder whose weights are random, in its linear phase."""
+    model = dense.model(linear_fit="closed_form", **fields).double()
+    with torch.no_grad():
+        for layer in model.decoder.hidden:
+            layer.weight.copy_(torch.eye(LATENT))
+            layer.bias.zero_()
+    model.at(0)
+    return model
+
+
+def sums_of(model: TVAE, batch: Any, words: Tensor, way: str) -> dict[str, Tensor]:
+    """The sums of a step, by compiled loops or by what autograd uses."""
+    if way == "autograd":
+        q = model.posterior(batch, words)
+        return model.statistics(batch, q, dense.noise(batch))
+    decoder = model.table_decoder()
+    assert decoder is not None
+    engine = TVAEEngine(model, decoder, Keeps(KeptStates(words)))
+    return engine.differentiate(batch, dense.noise(batch), 3)
+
+
+def weighted_rows(model: TVAE, batch: Any, z: Tensor) -> tuple[Any, Any, Any]:
+    """Each kept state of each row with a one at its end, the row, and the weight of the state."""
+    weight = dense.log_joint(model, batch, z).softmax(1).detach()
+    x = batch.x
+    if batch.mask is not None:
+        expected = (weight.unsqueeze(-1) * dense.decode(model, z).detach()).sum(1)
+        x = x.where(batch.mask, expected)
+    states = torch.nn.functional.pad(z, (0, 1), value=1.0).flatten(0, 1)
+    rows = x.repeat_interleave(KEPT, 0)
+    return states.numpy(), rows.numpy(), weight.flatten().numpy()
+
+
+@pytest.mark.parametrize("fields", LINEAR, ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_and_variance_are_those_of_least_squares(fields: dict[str, Any], way: str) -> None:
+    model = linear_model(**fields)
+    rows = dense.rows(ROWS, model, missing=0.3 if "missing" in fields else 0.0)
+    batch = rows._replace(x=rows.x.double())
+    z = dense.some_states(ROWS, KEPT, LATENT)
+    states, x, weight = weighted_rows(model, batch, z)
+    total = sums_of(model, batch, pack(z), way)
+    model.maximise({name: value.double() for name, value in total.items()})
+    root = np.sqrt(weight)[:, None]
+    found, *_ = np.linalg.lstsq(root * states, root * x, rcond=None)
+    last_weight, last_bias = dense.layers(model)[-1]
+    np.testing.assert_allclose(last_weight.detach(), found[:-1], atol=1e-8)
+    np.testing.assert_allclose(last_bias.detach(), found[-1], atol=1e-8)
+    error = (weight[:, None] * (x - states @ found) ** 2).sum() / batch.x.numel()
+    assert dense.variance(model).item() == pytest.approx(error, rel=1e-8)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_bits_that_are_never_active_keep_their_weights(way: str) -> None:
+    model = linear_model(hidden=())
+    rows = dense.rows(ROWS, model)
+    batch = rows._replace(x=rows.x.double())
+    z = dense.some_states(ROWS, KEPT, LATENT)
+    z[..., 2] = 0
+    before = dense.layers(model)[-1][0].detach().clone()
+    model.maximise(sums_of(model, batch, pack(z), way))
+    after = dense.layers(model)[-1][0].detach()
+    torch.testing.assert_close(after[2], before[2])
+    assert (after[3] - before[3]).abs().max() > 1e-2
+
+
+def trainer_of(epochs: int, gradients: str, **fields: Any) -> Trainer:
+    """A training that has not begun."""
+    rows = some_rows()
+    model = dense.model(latent=10, dims=rows.shape[1], linear_fit="closed_form", **fields)
+    estep = Evolution(EvolutionConfig(states=12, block=64, parents=4, children=3), model)
+    estep.prepare([rows], Lanes(len(rows), 1).held(), 0)
+    config = Train(epochs=epochs, batch=32, rate=0.01, warmup=0, device="cpu", gradients=gradients)  # type: ignore[arg-type]
+    return Trainer(config, model, estep, rows.numpy(), rows.numpy())
+
+
+def some_rows() -> Tensor:
+    """Sums of random fields, and noise."""
+    generator = torch.Generator().manual_seed(3)
+    z = (torch.rand(320, 8, generator=generator) < 0.2).float()
+    fields = torch.randn(8, 12, generator=generator)
+    return z @ fields + 0.1 * torch.randn(320, 12, generator=generator)
+
+
+def test_the_bound_never_falls() -> None:
+    """An epoch is a step of expectation-maximisation: search, and the best parameters for it."""
+    trainer = trainer_of(12, "auto", hidden=(), horizon=None)
+    bounds = [epoch.val_bound for epoch in trainer.run()]
+    assert len(bounds) == 12
+    assert all(later >= earlier - 1e-4 for earlier, later in pairwise(bounds))
+    assert bounds[-1] > bounds[0] + 1
+
+
+def test_autograd_and_compiled_loops_end_alike() -> None:
+    one, other = (trainer_of(3, way, hidden=()) for way in ("auto", "autograd"))
+    assert one.ascent.engine is not None
+    assert other.ascent.engine is None
+    assert len(list(one.run())) == len(list(other.run())) == 3
+    for ours, theirs in zip(one.parameters, other.parameters, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+def test_an_epoch_in_which_the_decoder_ceases_to_be_linear_has_no_closed_form() -> None:
+    """Of its weights, those after the change follow the gradient."""
+    model = linear_model(hidden=(LATENT,), linear=10)
+    rows = dense.rows(ROWS, model)
+    batch = rows._replace(x=rows.x.double())
+    words = pack(dense.some_states(ROWS, KEPT, LATENT))
+    total = sums_of(model, batch, words, "compiled")
+    model.at(10)
+    later = sums_of(model, batch, words, "compiled")
+    assert "moments" not in later
+    total = {name: value + later.get(name, 0) for name, value in total.items()}
+    before = dense.layers(model)[-1][0].detach().clone()
+    model.maximise(total)
+    assert torch.equal(dense.layers(model)[-1][0].detach(), before)
+
+
+def test_missing_values_that_are_left_out_are_refused() -> None:
+    model = linear_model(hidden=())
+    rows = dense.rows(ROWS, model, missing=0.3)
+    batch = rows._replace(x=rows.x.double())
+    words = pack(dense.some_states(ROWS, KEPT, LATENT))
+    for way in WAYS:
+        with pytest.raises(Refusal, match="missing values"):
+            sums_of(model, batch, words, way)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden": (64,)},
+        {"hidden": (), "likelihood": "bernoulli"},
+        {"hidden": (), "output": "sigmoid"},
+    ],
+)
+def test_a_decoder_without_a_closed_form_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match="linear_fit"):
+        TVAEModel(linear_fit="closed_form", **fields)
