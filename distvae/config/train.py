@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from distvae.config.registry import family
 from distvae.config.schema import Range
-from distvae.config.values import Count, NonNegative, Positive, Processes, Whole
+from distvae.config.values import Count, NonNegative, Positive, Processes, Whole, Widths
 from distvae.files.refusal import Refusal
 
 RecordingMeasure = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
@@ -104,6 +104,8 @@ class Eval:
     kind: ClassVar[str] = "standard"
     latent: Literal["mean", "sample"] = "mean"
     """Resynthesise from the posterior mean (VSC: gamma * mu) or from a sample of the posterior."""
+    recordings: Literal["trimmed", "whole"] = "trimmed"
+    """Score recordings as training sees them, or with the ends that `data.trim_db` cuts off."""
     metrics: tuple[Literal[RecordingMeasure, ModelMeasure], ...] = (
         "pesq_wb",
         "pesq_nb",
@@ -123,6 +125,8 @@ class Eval:
     """
     labels: Count = 5000
     """The most training rows whose classes probes may use."""
+    probe_hidden: Widths = ()
+    """Widths of the hidden layers of `probe_sgd`; an empty list makes it linear."""
     processes: Processes | None = None
     """Processes that score files in parallel; null starts as many as have enough to do, at most one
     per core.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distvae.config import Config, PatchData
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.tasks.presets import Preset, preset_config, refuse_corruption
@@ -85,11 +86,20 @@ def inpaint(
 def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
     settings = {"train.seed": options.seed, **(options.settings or {})}
     config = preset_config(array, options.preset, options.recipe, settings, inpainting)
-    restoration = Restoration(refuse_corruption(config, "noise", "drop"), array)
+    restoration = Restoration(_used_as_it_is(config), array)
     for stage in restoration.run():
         if options.watch is not None:
             options.watch(stage)
     return restoration.restored()
+
+
+def _used_as_it_is(config: Config) -> Config:
+    """Return the configuration; refuse one that corrupts or cuts the data first."""
+    if isinstance(config.data, PatchData):
+        for name in ("rate", "excerpt"):
+            if (value := getattr(config.data, name)) is not None:
+                raise Refusal(f"data.{name}: {value}, but the array is used as it is; omit it")
+    return refuse_corruption(config, "noise", "snr", "drop")
 
 
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
