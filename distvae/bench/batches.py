@@ -256,7 +256,7 @@ def train_epochs(case: Case) -> Iterator[Callable[[], Scores]]:
         for epoch in build_trainer(config, dataset).run():
             yield partial(dict, val_bound=epoch.val_bound)
         return
-    clean = windows.clean().levelled()
+    clean = windows.clean()
     restoration = Restoration(config, windows.corrupt(clean).values)
     for stage in restoration.run():
         yield partial(_score_stage, stage, clean, restoration)

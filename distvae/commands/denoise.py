@@ -19,8 +19,18 @@ class NoiseOptions:
         typer.Option(
             min=0,
             help=(
-                "First add white noise of this standard deviation, for pixel values up to 255 or as"
-                " a share of a sound's largest sample; the same as data.noise."
+                "First add white noise of this standard deviation, for pixel values up to 255 or"
+                " samples from -1 to 1; the same as data.noise."
+            ),
+        ),
+    ] = None
+    snr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            help=(
+                "First add white noise to a sound, of this signal-to-noise ratio in dB; the same as"
+                " data.snr."
             ),
         ),
     ] = None
@@ -34,17 +44,19 @@ def denoise_file(
     """
     from distvae.commands.restore import Task, find_reference, restore
     from distvae.data import signals
-    from distvae.tasks.presets import corrupted_windows, preset_config, refuse_corruption
+    from distvae.tasks.presets import preset_config, refuse_corruption, restored_windows
 
-    overrides = options.overrides("data.noise", noise.noise) | parse_assignments(assignments)
+    overrides = options.overrides(noise=noise.noise, snr=noise.snr) | parse_assignments(assignments)
     signal = signals.read_signal(source)
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
-    config = refuse_corruption(config, "drop")
-    windows = corrupted_windows(config)
-    if windows is None:
+    config = refuse_corruption(config, "drop").with_("data", path=str(source))
+    windows = restored_windows(config)
+    if windows is not None:
+        signal = windows.clean()
+    if windows is None or not windows.corruption:
         restore(Task(source, target, "", signal, find_reference(options), options, overrides))
     else:
-        reference = find_reference(options, signal.levelled())
-        noisy = windows.corrupt(signal)
-        damage = f" under noise of {windows.noise:g}, seed {windows.noise_seed}"
+        reference, noisy = find_reference(options, signal), windows.corrupt(signal)
+        level, seed = windows.noise_level(signal), windows.noise_seed
+        damage = f" under noise of {level:.4g}, seed {seed}"
         restore(Task(source, target, damage, noisy, reference, options, overrides))

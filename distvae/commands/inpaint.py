@@ -72,13 +72,13 @@ def inpaint_file(
     from distvae.data import signals
     from distvae.tasks.presets import corrupted_windows, preset_config, refuse_corruption
 
-    overrides = options.overrides("data.drop", missing_options.drop)
+    overrides = options.overrides(drop=missing_options.drop)
     overrides |= parse_assignments(assignments)
     signal = signals.read_signal(source)
     if signal.rate is not None:
         raise Refusal(f"{source}: a sound; a picture expected")
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)
-    config = refuse_corruption(config, "noise")
+    config = refuse_corruption(config, "noise", "snr")
     missing = missing_options.finder(config)(signal)
     if missing.all() or not missing.any():
         amount = "everything" if missing.any() else "nothing"

@@ -223,11 +223,14 @@ class RestoreOptions:
         """Return how progress is reported."""
         return progress_style(self.quiet, self.json)
 
-    def overrides(self, damage: str, amount: float | None) -> "dict[str, Plain]":
-        """Return the settings that these options stand for, and those of the damage done first."""
+    def overrides(self, **damage: float | None) -> "dict[str, Plain]":
+        """Return the settings that these options stand for, and those of the damage done first,
+        such as `noise`.
+        """
         settings: dict[str, Plain] = {"train.seed": self.seed}
         if self.stride is not None:
             settings["data.stride"] = self.stride
-        if amount is not None:
-            settings |= {damage: amount, "data.noise_seed": self.seed}
+        for name, amount in damage.items():
+            if amount is not None:
+                settings |= {f"data.{name}": amount, "data.noise_seed": self.seed}
         return settings

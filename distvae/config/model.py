@@ -1,10 +1,11 @@
 """Settings of each family of models."""
 
 from dataclasses import Field, dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from distvae.config.net import Net
 from distvae.config.registry import family
+from distvae.config.schema import Range
 from distvae.config.values import (
     Activation,
     Count,
@@ -64,6 +65,16 @@ class Decoder(Net):
                 " number for each value; flat expected"
             )
 
+    @property
+    def code_size(self) -> int:
+        """Values of a code, which the encoder finds."""
+        return self.latent
+
+    @property
+    def inputs(self) -> int:
+        """Values that the decoder takes."""
+        return self.latent
+
 
 @family("model")
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class SDMModel(Decoder):
             )
 
     @property
-    def columns(self) -> int:
+    def code_size(self) -> int:
         """Number of atoms of the dictionary."""
         return self.atoms or self.latent
 
@@ -136,20 +147,43 @@ class VSCModel(Decoder):
 @family("model")
 @dataclass(frozen=True)
 class GumbelModel(Decoder):
-    """Binary latents with an encoder, relaxed in training (Gumbel-softmax)."""
+    """Binary or categorical latents with an encoder, relaxed in training (Gumbel-softmax)."""
 
     kind: ClassVar[str] = "gumbel"
     codes: ClassVar[tuple[str, ...]] = ("mean", "binary")
+    categories: Annotated[int, Range(2)] | None = None
+    """Categories of each latent, of which exactly one is active: a code then has as many values for
+    each latent. null makes each latent a bit.
+    """
     alpha: Probability = 0.5
-    """Prior probability that a latent is active."""
+    """Prior probability that a bit is active."""
     prior: Literal["fixed", "learned"] = "fixed"
-    """Keep alpha, or start with it and learn a probability for each latent."""
+    """Keep alpha, or all categories as probable, or start so and learn a probability for each."""
     temperature: Positive = 0.5
     """Temperature of the relaxed latents. Towards zero they become binary and gradients noisy."""
     hot: Positive = 1.0
     """Temperature at the start of cooling."""
     cooling: Whole = 0
     """Steps over which the temperature falls; 0 keeps it constant."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that do not fit each other."""
+        super().__post_init__()
+        if self.categories and self.alpha != 0.5:
+            raise Refusal(
+                f"model.alpha: {self.alpha:g} with model.categories = {self.categories}, which are"
+                " equally probable; alpha is for bits, omit it"
+            )
+
+    @property
+    def code_size(self) -> int:
+        """Bits, or the categories of all latents."""
+        return self.latent * (self.categories or 1)
+
+    @property
+    def inputs(self) -> int:
+        """Values that the decoder takes, which are those of a code."""
+        return self.code_size
 
 
 @family("model")

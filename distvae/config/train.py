@@ -12,6 +12,7 @@ from distvae.config.values import (
     Positive,
     Processes,
     Whole,
+    Widths,
 )
 from distvae.files.refusal import Refusal
 
@@ -111,6 +112,8 @@ class Eval:
     kind: ClassVar[str] = "standard"
     latent: Literal["mean", "sample"] = "mean"
     """Resynthesise from the posterior mean (VSC: gamma * mu) or from a sample of the posterior."""
+    recordings: Literal["trimmed", "whole"] = "trimmed"
+    """Score recordings as training sees them, or with the ends that `data.trim_db` cuts off."""
     metrics: tuple[Literal[RecordingMeasure, ModelMeasure], ...] = (
         "pesq_wb",
         "pesq_nb",
@@ -132,6 +135,8 @@ class Eval:
     """The scale of frequencies in spectrograms."""
     labels: Count = 5000
     """The most training rows whose classes probes may use."""
+    probe_hidden: Widths = ()
+    """Widths of the hidden layers of `probe_sgd`; an empty list makes it linear."""
     processes: Processes | None = None
     """Processes that score files in parallel; null starts as many as have enough to do, at most one
     per core.

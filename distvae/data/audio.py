@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ STANDARD_ERROR = 2
 """The descriptor that libraries in C print to."""
 SILENCE = threading.RLock()
 """Held by the thread that has turned that descriptor away."""
+Real = TypeVar("Real", np.float32, np.float64)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_CHANNELS = 64
 """Of a recording; a damaged or hostile header may announce a thousand."""
@@ -77,12 +78,17 @@ def read_mono(path: Path, rate: int) -> Array:
     file.
     """
     channels, file_rate = decode(path)
-    signal: Array = channels.mean(axis=1)
-    if file_rate == rate or not len(signal):
+    return resample(channels.mean(axis=1), file_rate, rate)
+
+
+def resample(signal: NDArray[Real], rate: int, wanted: int) -> NDArray[Real]:
+    """Return a signal (samples, ...) at another sampling rate."""
+    if rate == wanted or not len(signal):
         return signal
     import soxr
 
-    return np.asarray(soxr.resample(signal, file_rate, rate, quality="VHQ"))
+    resampled: NDArray[Real] = soxr.resample(signal, rate, wanted, quality="VHQ")
+    return resampled
 
 
 def prepare(signal: Array, config: SpeechData) -> Array:

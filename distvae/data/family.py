@@ -9,7 +9,7 @@ drawing ask for these and never for a particular kind.
 import math
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -148,12 +148,8 @@ class HasWindows(Protocol):
         """(height, width) of a patch or (samples,) of a chunk."""
 
     @property
-    def noise(self) -> float:
-        """Standard deviation of the noise that `corrupt` adds."""
-
-    @property
-    def drop(self) -> float:
-        """Share of the pixels that `corrupt` drops."""
+    def corruption(self) -> Mapping[str, float]:
+        """The settings that `corrupt` follows, by name; empty if it changes nothing."""
 
     @property
     def noise_seed(self) -> int:
@@ -168,6 +164,9 @@ class HasWindows(Protocol):
 
     def corrupt(self, signal: "Signal") -> "Signal":
         """Return a signal with the noise or the missing values that the settings ask for."""
+
+    def noise_level(self, signal: "Signal") -> float:
+        """Return the standard deviation of the noise that `corrupt` adds to a signal."""
 
     def find_dropped(self, signal: "Signal") -> "NDArray[np.bool_]":
         """Return which values of a signal `corrupt` drops."""

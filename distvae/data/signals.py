@@ -85,14 +85,10 @@ class Signal:
         """The difference between neighbouring values of a picture's file."""
         return PEAK / ((1 << self.bits) - 1)
 
-    def with_values(self, values: NDArray[np.floating]) -> "Signal":
-        """Return this signal with other values."""
-        return dataclasses.replace(self, values=np.asarray(values, np.float64))
-
-    def levelled(self) -> "Signal":
-        """Return a sound scaled to a largest sample of one; a picture as it is."""
-        largest = 1.0 if self.rate is None else float(np.abs(self.values).max()) or 1.0
-        return self.with_values(self.values / largest)
+    def with_values(self, values: NDArray[np.floating], rate: int | None = None) -> "Signal":
+        """Return this signal with other values, at another rate if one is given."""
+        rate = self.rate if rate is None else rate
+        return dataclasses.replace(self, values=np.asarray(values, np.float64), rate=rate)
 
     def noisy(self, sigma: float, seed: int) -> "Signal":
         """Return this signal with white noise added, unclipped."""

@@ -1,12 +1,16 @@
-"""Binary latents with an encoder: Gumbel-softmax (Jang, Gu and Poole, ICLR 2017; Maddison, Mnih and
-Teh, ICLR 2017).
+"""Binary or categorical latents with an encoder: Gumbel-softmax (Jang, Gu and Poole, ICLR 2017;
+Maddison, Mnih and Teh, ICLR 2017).
 
     z_h ~ Bern(pi_h),    x | z ~ likelihood(decoder(z)),    q(z_h | x) = Bern(sigmoid(l_h(x)))
 
-Objective: z relaxed to sigmoid((l + logit u) / temperature), u uniform, under the divergence of the
-binary latents in closed form, as Jang et al. have it; so it bounds nothing. The bound that is
-reported draws binary z. With `prior: learned`, pi is the mean activity of an epoch, which has the
-least divergence. While it cools, the temperature falls from `hot` by the same factor each step.
+With `categories` each z_h is one of so many unit vectors, pi_h and softmax(l_h) are their
+probabilities, and the decoder takes all vectors side by side.
+
+Objective: z relaxed to sigmoid((l + logit u) / temperature), or to softmax((l - log(-log u)) /
+temperature), u uniform, under the divergence of the discrete latents in closed form, as Jang et al.
+have it; so it bounds nothing. The bound that is reported draws discrete z. With `prior: learned`,
+pi is the mean activity of an epoch, which has the least divergence. While it cools, the temperature
+falls from `hot` by the same factor each step.
 """
 
 import math
@@ -17,7 +21,8 @@ from torch import Tensor, nn
 
 from distvae.config import GumbelModel
 from distvae.interface import AnyEStep, Batch, Sums
-from distvae.models.posteriors import Binary, Encoded, Encoder
+from distvae.models.discrete import Binary, Categorical
+from distvae.models.posteriors import Encoded, Encoder
 from distvae.models.registry import register
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
@@ -38,33 +43,59 @@ class BinaryHead(nn.Module):
         return Binary(logits, torch.zeros_like(logits), 1.0)
 
 
+class CategoricalHead(nn.Module):
+    """From features to categorical latents."""
+
+    def __init__(self, width: int, latent: int, categories: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, latent * categories)
+        self.shape = (latent, categories)
+
+    def forward(self, features: Tensor) -> Categorical:
+        """Return the posterior, against equally probable categories."""
+        logits = self.linear(features).unflatten(-1, self.shape)
+        return Categorical(logits, torch.zeros_like(logits), 1.0)
+
+
 @register(GumbelModel)
 class Gumbel(VAE):
-    """A VAE with binary latents."""
+    """A VAE with binary or categorical latents."""
 
     config: GumbelModel
 
     def __init__(self, config: GumbelModel, dims: int, shape: tuple[int, ...] = ()) -> None:
         super().__init__(config, dims, shape)
         self.pi: Tensor
-        self.register_buffer("pi", torch.full((config.latent,), config.alpha))
+        probability = 1 / config.categories if config.categories else config.alpha
+        self.register_buffer("pi", torch.full((config.code_size,), probability))
         self.temperature = config.temperature
 
     def head(self, width: int) -> nn.Module:
         """Return the layer of logits."""
-        return BinaryHead(width, self.code_size)
+        config = self.config
+        if config.categories:
+            return CategoricalHead(width, config.latent, config.categories)
+        return BinaryHead(width, config.latent)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
         """Return the encoder's posterior, against pi and at the present temperature."""
         q = encode(u)
-        assert isinstance(q, Binary)
-        return replace(
-            q, prior_logits=self.pi.logit().expand_as(q.logits), temperature=self.temperature
-        )
+        assert isinstance(q, Binary | Categorical)
+        prior_logits = self.prior_logits.expand_as(q.logits)
+        return replace(q, prior_logits=prior_logits, temperature=self.temperature)
+
+    @property
+    def prior_logits(self) -> Tensor:
+        """(H,) of bits, or (H, K) of categories."""
+        if self.config.categories is None:
+            return self.pi.logit()
+        return self.pi.log().unflatten(-1, (-1, self.config.categories))
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
-        """Return binary states (B, 1, H) drawn from pi."""
-        return (noise.uniform("spike", 1, self.code_size) < self.pi).to(self.pi.dtype)
+        """Return discrete states (B, 1, H) drawn from pi."""
+        logits = self.prior_logits.expand(len(noise.row), *self.prior_logits.shape)
+        kind = Categorical if self.config.categories else Binary
+        return kind(logits, logits, self.temperature).points(1, noise)[0]
 
     def at(self, step: float) -> None:
         """Set beta and the temperature."""
@@ -88,5 +119,5 @@ class Gumbel(VAE):
             self.pi.copy_((total["active"] / total["rows"]).clamp(*PI))
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
-        """Return the mean number of active latents."""
+        """Return the mean number of active values of a code."""
         return {"active": float(total["active"].sum() / total["rows"])}

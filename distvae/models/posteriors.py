@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from distvae.interface import Posterior
 from distvae.numerics.noise import Noise
@@ -194,52 +193,6 @@ class SpikeAndSlab:
         shift, scale = self.mean - self.prior_mean, self.prior_log_variance
         slab = gaussian_kl(shift * (-0.5 * scale).exp(), self.log_variance - scale)
         return (self.gamma * slab + bernoulli_kl(self.gamma, self.prior_gamma)).sum(-1)
-
-
-@dataclass(frozen=True, slots=True)
-class Binary:
-    """Each value is one with probability sigmoid(logits), else zero; so is each of the prior."""
-
-    logits: Tensor
-    prior_logits: Tensor
-    temperature: float
-
-    @property
-    def code(self) -> Tensor:
-        """(B, H) the probability of each one."""
-        return self.logits.sigmoid()
-
-    def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Return binary draws with equal weights, or the mean."""
-        z = (
-            self.code[:, None]
-            if draws == 0 or noise is None
-            else self._gate(draws, noise).gt(0).to(self.logits.dtype)
-        )
-        return z, equal_weights(z)
-
-    def sample(self, noise: Noise) -> Tensor:
-        """Return one relaxed draw (B, 1, H).
-
-        It tends to the binary draw of the same noise as the temperature falls.
-        """
-        return (self._gate(1, noise) / self.temperature).sigmoid()
-
-    def _gate(self, draws: int, noise: Noise) -> Tensor:
-        """Return a number for each value that is positive with the probability of a one."""
-        return self.logits[:, None] + noise.uniform("spike", draws, self.logits.shape[-1]).logit()
-
-    def log_ratio(self, z: Tensor) -> Tensor:
-        """Return log p(z) - log q(z), (B, S)."""
-        return (z * (self.prior_logits - self.logits)[:, None] - self._excess()[:, None]).sum(-1)
-
-    def kl(self) -> Tensor:
-        """Return the divergence from the prior, (B,), in closed form."""
-        return (self.code * (self.logits - self.prior_logits) + self._excess()).sum(-1)
-
-    def _excess(self) -> Tensor:
-        """Return log q(0) - log p(0), (B, H)."""
-        return functional.softplus(self.prior_logits) - functional.softplus(self.logits)
 
 
 class GaussianHead(nn.Module):

@@ -39,8 +39,8 @@ def initial_dictionary(config: SDMModel) -> Tensor:
     if config.dictionary == "identity":
         return torch.eye(config.latent)
     if config.dictionary == "dct":
-        return dct(config.latent, config.columns)
-    return nn.functional.normalize(torch.randn(config.latent, config.columns), dim=0)
+        return dct(config.latent, config.code_size)
+    return nn.functional.normalize(torch.randn(config.latent, config.code_size), dim=0)
 
 
 def coherence(dictionary: Tensor) -> Tensor:
@@ -78,12 +78,7 @@ class SDM(VAE):
             initial_dictionary(config), requires_grad=config.dictionary == "learned"
         )
         self.variance: Tensor
-        self.register_buffer("variance", torch.ones(config.columns))
-
-    @property
-    def code_size(self) -> int:
-        """The number of values of a code: the dictionary's atoms."""
-        return self.config.columns
+        self.register_buffer("variance", torch.ones(config.code_size))
 
     def head(self, width: int) -> nn.Module:
         """Return the layer of the posterior of `a`."""

@@ -29,13 +29,13 @@ class VAE(nn.Module):
         self.config, self.dims, self.shape = config, dims, shape
         self.likelihood = LIKELIHOODS[config.likelihood]()
         width = self.likelihood.outputs * dims
-        self.decoder = decoder(config, config.latent, width, shape)
+        self.decoder = decoder(config, config.inputs, width, shape)
         self.beta = config.beta
 
     @property
     def code_size(self) -> int:
         """The number of values of a code."""
-        return self.config.latent
+        return self.config.code_size
 
     def head(self, width: int) -> nn.Module:
         """Return the layer from an encoder's features to this model's posterior."""

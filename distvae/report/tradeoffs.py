@@ -212,12 +212,13 @@ def _refuse_incomparable(sweep: Sweep, other: Sweep) -> None:
             f"--against: {other.folder}: found on other data ({other_data}) than {sweep.folder} "
             f"({data}); a sweep on the same data expected"
         )
-    latent, other_latent = (each.facts["config"].get("eval.latent") for each in (sweep, other))
-    if latent != other_latent:
-        raise Refusal(
-            f"--against: {other.folder}: evaluated with eval.latent {other_latent}, not {latent}; "
-            "the same value expected"
-        )
+    for key in ("eval.latent", "eval.recordings"):
+        own, others = (each.facts["config"].get(key) for each in (sweep, other))
+        if own != others:
+            raise Refusal(
+                f"--against: {other.folder}: evaluated with {key} {others}, not {own}; the same"
+                " value expected"
+            )
 
 
 def _missing_figure(sweep: Sweep, plane: Plane) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distvae.config import Config, PatchData
 from distvae.data.signals import read_signal
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -93,7 +94,7 @@ def inpaint(
 def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
     settings = {"train.seed": options.seed, **(options.settings or {})}
     config = preset_config(array, options.preset, options.recipe, settings, inpainting)
-    restoration = Restoration(refuse_corruption(config, "noise", "drop"), array)
+    restoration = Restoration(_used_as_it_is(config), array)
     for stage in restoration.run():
         if options.watch is not None:
             options.watch(stage)
@@ -106,6 +107,15 @@ def _opened(image: ArrayLike | str | Path, axis: int | None) -> tuple[ArrayLike,
         return image, axis
     values = read_signal(Path(image)).values
     return (values[..., 0], None) if values.shape[-1] == 1 else (values, -1)
+
+
+def _used_as_it_is(config: Config) -> Config:
+    """Return the configuration; refuse one that corrupts or cuts the data first."""
+    if isinstance(config.data, PatchData):
+        for name in ("rate", "excerpt"):
+            if (value := getattr(config.data, name)) is not None:
+                raise Refusal(f"data.{name}: {value}, but the array is used as it is; omit it")
+    return refuse_corruption(config, "noise", "snr", "drop")
 
 
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:

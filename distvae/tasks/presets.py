@@ -45,17 +45,16 @@ def corrupted_windows(config: Config) -> HasWindows | None:
     There is a clean reference for them.
     """
     windows = restored_windows(config)
-    return windows if windows is not None and (windows.noise or windows.drop) else None
+    return windows if windows is not None and windows.corruption else None
 
 
-def refuse_corruption(config: Config, *ways: Literal["noise", "drop"]) -> Config:
+def refuse_corruption(config: Config, *ways: Literal["noise", "snr", "drop"]) -> Config:
     """Return the configuration; refuse one that corrupts the data in one of these ways."""
-    for way in ways:
-        windows = corrupted_windows(config)
-        asked = 0.0 if windows is None else {"noise": windows.noise, "drop": windows.drop}[way]
-        if asked:
-            done = {"noise": "none is added", "drop": "nothing is dropped"}[way]
-            raise Refusal(f"data.{way}: {asked:g}, but {done} here; 0 expected")
+    windows = corrupted_windows(config)
+    for way, amount in ({} if windows is None else windows.corruption).items():
+        if way in ways:
+            done = "nothing is dropped" if way == "drop" else "no noise is added"
+            raise Refusal(f"data.{way}: {amount:g}, but {done} here; omit it")
     return config
 
 

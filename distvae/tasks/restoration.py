@@ -200,7 +200,7 @@ def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
     windows = corrupted_windows(run.config)
     if windows is None:
         return {}, []
-    clean = windows.clean().levelled()
+    clean = windows.clean()
     if clean.rate is not None and not clean.values.any():
         return {}, ["the clean sound is silent: a restoration of it has no scores"]
     corrupted = windows.corrupt(clean).values

@@ -104,6 +104,7 @@ class Resynthesiser:
 
     def __init__(self, code: Coder, config: Config, data: HasRecordings, root: Path) -> None:
         self.code, self.data, self.root = code, data, root
+        self.whole = config.eval.recordings == "whole"
         measures = recording_metrics(config.eval.metrics)
         self.measures = available_metrics(measures)
         self.scored = [name for name in self.measures if name != "isd"]
@@ -113,7 +114,7 @@ class Resynthesiser:
 
     def job_for(self, recording: Recording) -> Job:
         """Resynthesise a recording, and return the job of scoring its waveform."""
-        signal = self.data.load(self.root / recording.file)
+        signal = self._load(self.root / recording.file)
         result = resynthesise(self.code, signal, self.data, self.frames)
         row: dict[str, Plain] = {
             "file": recording.file,
@@ -123,6 +124,9 @@ class Resynthesiser:
         self.rows.append({**row, **self._score_spectrum(result)})
         self.frames += len(result.power)
         return signal, result.signal, self.data.rate, self.scored
+
+    def _load(self, path: Path) -> Array:
+        return self.data.load_whole(path)[0] if self.whole else self.data.load(path)
 
     def _score_spectrum(self, result: Resynthesis) -> dict[str, float]:
         """Return the scores of power and code."""

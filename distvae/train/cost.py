@@ -117,17 +117,16 @@ def count_parameters(config: Config, data: DataSize) -> int:
         return _linear((model.latent, *model.hidden, data.dims))
     if not (isinstance(model, Decoder) and isinstance(estep, Amortised)):
         return 0
-    states = config.model.columns if isinstance(config.model, SDMModel) else model.latent
     heads = {VSCModel: 3, GumbelModel: 1}.get(type(model), 2)
     encoder, features = _encoder(estep, data)
-    head = _linear((features, heads * states))
+    head = _linear((features, heads * model.code_size))
     return encoder + head + _decoder(model, data) + _other_parameters(model, data.dims)
 
 
 def _other_parameters(model: Decoder, dims: int) -> int:
     """Return how many numbers a model learns beside its networks."""
     if isinstance(model, SDMModel):
-        return model.latent * model.columns
+        return model.latent * model.code_size
     if isinstance(model, VSCModel) and model.prior == "pseudo":
         return 2 * model.pseudo_inputs * dims + model.pseudo_inputs
     return 0
@@ -146,9 +145,9 @@ def _encoder(net: Net, data: DataSize) -> tuple[int, int]:
 def _decoder(model: Decoder, data: DataSize) -> int:
     """Return how many numbers a decoder learns."""
     if model.net == "flat":
-        return _linear((model.latent, *model.hidden, data.dims))
+        return _linear((model.inputs, *model.hidden, data.dims))
     pyramid = Pyramid(model, data.shape, "model")
-    dense = _linear((model.latent, *model.hidden, pyramid.dims))
+    dense = _linear((model.inputs, *model.hidden, pyramid.dims))
     return _convolutions(model, pyramid.channels[::-1]) + dense
 
 

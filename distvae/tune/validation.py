@@ -223,7 +223,8 @@ def _check_clean_reference(space: Space, name: str) -> None:
         *fidelity_figures(False),
     ):
         return
-    kinds = [axis for axis in space.axes if axis.key in ("model.kind", "data.noise", "data.drop")]
+    deciding = ("model.kind", "data.noise", "data.snr", "data.drop")
+    kinds = [axis for axis in space.axes if axis.key in deciding]
     varied = [{axis.key: value} for axis in kinds for value in axis.span.corners]
     for values in [{}, *space.branches(), *varied]:
         if corrupted_windows(space.config(values)) is None:

@@ -94,6 +94,18 @@ def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
     assert Path("f.png").stat().st_size > 1000
 
 
+def test_noise_of_an_snr_is_added_to_an_excerpt_at_another_rate(call: Called) -> None:
+    excerpt = ["data.rate=11025", "data.excerpt=[0.01, 0.005]"]
+    code, out, _ = call(
+        "denoise", "stereo.wav", "out.flac", "--snr", "6", "--json", *excerpt, *SOUND
+    )
+    assert code == 0
+    scores = json.loads(out.splitlines()[-1])
+    assert scores["snr"] - scores["snr_gain"] == pytest.approx(6, abs=1.5)
+    restored = signals.read_signal(Path("out.flac"))
+    assert (restored.values.shape, restored.rate) == ((55, 2), 11025)
+
+
 def test_samples_that_are_clipped_are_told(call: Called) -> None:
     soundfile.write("loud.wav", 10 * (pixels(1, 400, 2)[0] / 255 - 0.5), 22050, subtype="FLOAT")
     _, _, err = call("denoise", "loud.wav", "held.wav", *SOUND)
@@ -220,8 +232,10 @@ REFUSED = {
         "data.drop: 0.5 with data.noise = 5; one of the two expected"
     ),
     "inpaint grey.png out.png --mask mask-none.png data.noise=5": (
-        "data.noise: 5, but none is added here"
+        "data.noise: 5, but no noise is added here"
     ),
+    "denoise stereo.wav out.wav data.window=[16] --noise 0.1 --snr 5": "one of the two expected",
+    "denoise grey.png out.png --snr 5": "data.snr: 5.0 with windows of a picture",
     "denoise grey.png out.png data.drop=0.5": "data.drop: 0.5, but nothing is dropped here",
     "denoise stereo.wav out.wav data.window=[16] data.drop=0.5": (
         "data.drop: 0.5 with windows of a sound"

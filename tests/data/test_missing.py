@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distvae.config import PatchData
 from distvae.data.signals import Signal
 from distvae.data.windows.missing import drop_at_random
-from distvae.data.windows.patches import corrupt
+from distvae.data.windows.source import corrupt
 
 WAYS: tuple[Literal["pixels", "values"], ...] = ("pixels", "values")
 

@@ -27,6 +27,7 @@ AMORTISED: list[dict[str, Any]] = [
     {"kind": "vsc", "prior": "pseudo"},
     {"kind": "gumbel"},
     {"kind": "gumbel", "prior": "learned", "alpha": 0.2, "cooling": 100},
+    {"kind": "gumbel", "categories": 3, "prior": "learned"},
     {"kind": "vae", "hidden": []},
     {"kind": "vae", "hidden": [9, 8, 7], "activation": "relu"},
 ]

@@ -29,8 +29,9 @@ from distvae.interface import (
     Searches,
 )
 from distvae.machines.copies import WorkerCopies
+from distvae.models.discrete import Binary, Categorical
 from distvae.models.gumbel import Gumbel
-from distvae.models.posteriors import Binary, Encoded, Gaussian, LearnedVariance, SpikeAndSlab
+from distvae.models.posteriors import Encoded, Gaussian, LearnedVariance, SpikeAndSlab
 from distvae.models.registry import MODELS
 from distvae.models.sdm import SDM
 from distvae.models.truncated import Truncated
@@ -61,12 +62,19 @@ REPORT: list[Callable[..., Reports]] = [Gumbel, TVAE, Evolution, RandomSearch]
 PERSISTENT: list[Callable[..., Persistent[PopulationFile]]] = [Evolution, RandomSearch, LocalStore]
 COPIES: list[Callable[..., Copies]] = [WorkerCopies]
 
-ENCODED: list[Callable[..., Encoded]] = [Gaussian, LearnedVariance, SpikeAndSlab, Binary]
+ENCODED: list[Callable[..., Encoded]] = [
+    Gaussian,
+    LearnedVariance,
+    SpikeAndSlab,
+    Binary,
+    Categorical,
+]
 POSTERIORS: list[Callable[..., Posterior]] = [
     Gaussian,
     LearnedVariance,
     SpikeAndSlab,
     Binary,
+    Categorical,
     Truncated,
 ]
 EXPECT: list[Callable[..., Expects]] = [Truncated]

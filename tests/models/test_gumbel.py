@@ -12,8 +12,8 @@ from torch import Tensor, distributions
 
 from distvae.config import GumbelModel
 from distvae.interface import Batch
+from distvae.models.discrete import Binary
 from distvae.models.gumbel import Gumbel
-from distvae.models.posteriors import Binary
 from distvae.numerics.noise import Noise
 from tests import dense
 

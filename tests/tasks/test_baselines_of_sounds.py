@@ -94,8 +94,20 @@ def test_silence_has_an_snr_of_zero_and_loses_what_there_was(tmp_path: Path) -> 
     soundfile.write(tmp_path / "tone.wav", sound, RATE, subtype="FLOAT")
     figures = score_baseline("zero", config(tmp_path / "tone.wav", sigma))
     assert figures["snr"] == pytest.approx(0)
-    before = 10 * np.log10(0.5 / sigma**2)  # its largest sample becomes one
+    before = 10 * np.log10(np.square(sound).mean() / sigma**2)
     assert figures["snr_gain"] == pytest.approx(-before, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("recording", "gain"),
+    [("harpsichord_16k.flac", 13.30), ("ljspeech_LJ050-0131_16k.flac", 9.04)],
+)
+def test_stsa_gains_on_real_sounds_about_what_was_published(
+    real_data: Path, recording: str, gain: float
+) -> None:
+    """The published gains are means over other clips of the same kinds of sound."""
+    sound = PatchData(path=str(real_data / "audio" / recording), window=(16,), noise=0.1)
+    assert score_baseline("stsa", Config(data=sound))["snr_gain"] == pytest.approx(gain, abs=1.5)
 
 
 def test_the_channels_of_a_sound_are_estimated_one_by_one(tmp_path: Path) -> None:

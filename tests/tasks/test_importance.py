@@ -14,8 +14,9 @@ from torch.distributions import MultivariateNormal
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import Batch
+from distvae.models.discrete import Binary
 from distvae.models.likelihoods import Gaussian
-from distvae.models.posteriors import Binary, LearnedVariance
+from distvae.models.posteriors import LearnedVariance
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise

@@ -312,7 +312,10 @@ BAD = [
     (lambda: distvae.denoise(noisy()[..., 0], recipe="bars"), "not one for restoration"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"model.latent": 5}), "only 32 states"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"estep.parents": 65}), "at most as many"),
-    (lambda: distvae.denoise(noisy()[..., 0], settings={"data.noise": 5}), "none is added here"),
+    (
+        lambda: distvae.denoise(noisy()[..., 0], settings={"data.noise": 5}),
+        "no noise is added here",
+    ),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.zeros((9, 9))), "nothing is missing"),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 9))), "every value is missing"),
     (

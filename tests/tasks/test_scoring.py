@@ -59,6 +59,24 @@ def test_judging_again_gives_the_same(judgement: Evaluation, speech_run: Run) ->
     assert score_run(speech_run, "test").summary == judgement.summary
 
 
+def test_whole_recordings_are_scored_with_the_ends_that_training_does_not_see(
+    speech_run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "test" / "eve" / "0.wav"
+    path.parent.mkdir(parents=True)
+    speech, silence = utterance(0, 0), np.zeros(RATE // 2, np.float32)
+    soundfile.write(path, np.concatenate([silence, speech, silence]), RATE)
+    config = speech_run.config.with_("data", path=str(tmp_path), split="loose")
+    seconds = {}
+    for recordings in ("trimmed", "whole"):
+        asked = config.with_("eval", recordings=recordings)
+        files = score_recordings(run_coder(speech_run, "mean"), asked, "test").files
+        assert files is not None
+        seconds[recordings] = float(files["seconds"][0])
+    assert seconds["whole"] == len(speech) / RATE + 1
+    assert seconds["trimmed"] < len(speech) / RATE + 0.2
+
+
 def test_every_recording_can_be_judged_at_once(speech_run: Run) -> None:
     assert score_run(speech_run, "all").summary["files"] == 5
 

@@ -21,8 +21,12 @@ class PatchData:
     path: str = ""
     """The picture or sound file, or `built-in picture` or `built-in sound`."""
     noise: NonNegative = 0.0
-    """Standard deviation of white noise that is added first, to measure how well it is removed. Its
-    unit: 255 is the full range of a picture, 1 a sound's largest sample.
+    """Standard deviation of white noise that is added first, to measure how well it is removed: of
+    the values of a picture, which reach 255, or of the samples of a sound, which reach 1.
+    """
+    snr: Annotated[float, Range(-100, 200)] | None = None
+    """Instead of `noise`: the signal-to-noise ratio in dB of a sound under the white noise that is
+    added first.
     """
     drop: Annotated[float, Range(0, 1)] = 0.0
     """Share of a picture's pixels that are dropped first, to measure how well they are filled in.
@@ -31,6 +35,10 @@ class PatchData:
     """Drop whole pixels of a colour picture, or each colour value by itself."""
     noise_seed: Whole = 0
     """Seed of the noise and of the choice of dropped pixels."""
+    rate: Count | None = None
+    """Sampling rate in Hz that a sound is resampled to first; null keeps its own."""
+    excerpt: tuple[NonNegative, NonNegative] | None = None
+    """Start and length in seconds of the part of a sound that is used; null uses all of it."""
     window: Widths = (8, 8)
     """Height and width of a patch, or samples of a chunk of sound."""
     stride: Count = 1
@@ -41,7 +49,8 @@ class PatchData:
     """
     scale: Literal["standard", "unit", "keep"] = "standard"
     """`standard`: subtract one mean from all values and divide by one standard deviation. `unit`:
-    divide the values of a picture by 255, so that they are from 0 to 1. `keep`: keep them.
+    divide the values of a picture by 255, so that they are from 0 to 1, and those of a sound by its
+    largest sample. `keep`: keep them.
     """
     level: Literal["remove", "keep"] = "remove"
     """Subtract each window's mean before training and add it back afterwards, or keep it."""
@@ -54,15 +63,30 @@ class PatchData:
             raise Refusal(
                 f"data.window: {list(self.window)}; [height, width] or [samples] expected"
             )
-        if self.drop and self.noise:
+        if len(self.corruption) > 1:
+            (first, one), (second, other) = list(self.corruption.items())[:2]
             raise Refusal(
-                f"data.drop: {self.drop:g} with data.noise = {self.noise:g}; one of the two"
-                " expected"
+                f"data.{second}: {other:g} with data.{first} = {one:g}; one of the two expected"
             )
         if self.drop and len(self.window) == 1:
             raise Refusal(
                 f"data.drop: {self.drop:g} with windows of a sound; 0, or [height, width] expected"
             )
+        if len(self.window) == 2:
+            self._refuse_fields_of_sounds()
+
+    def _refuse_fields_of_sounds(self) -> None:
+        for name in ("snr", "rate", "excerpt"):
+            if (value := getattr(self, name)) is not None:
+                raise Refusal(
+                    f"data.{name}: {value} with windows of a picture; null, or [samples] expected"
+                )
+
+    @property
+    def corruption(self) -> dict[str, float]:
+        """How the values are corrupted first: by `noise`, `snr` or `drop`, or not at all."""
+        settings = {"noise": self.noise or None, "snr": self.snr, "drop": self.drop or None}
+        return {name: amount for name, amount in settings.items() if amount is not None}
 
     @property
     def dims(self) -> int:

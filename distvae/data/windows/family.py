@@ -31,14 +31,9 @@ class PatchFamily(DataFamily[PatchData]):
         return self.config.window
 
     @property
-    def noise(self) -> float:
-        """Standard deviation of the noise that `corrupt` adds."""
-        return self.config.noise
-
-    @property
-    def drop(self) -> float:
-        """Share of the pixels that `corrupt` drops."""
-        return self.config.drop
+    def corruption(self) -> dict[str, float]:
+        """The settings that `corrupt` follows, by name; empty if it changes nothing."""
+        return self.config.corruption
 
     @property
     def noise_seed(self) -> int:
@@ -58,21 +53,27 @@ class PatchFamily(DataFamily[PatchData]):
 
     def clean(self) -> "Signal":
         """Return the picture or sound before it is corrupted."""
-        from distvae.data.windows.patches import read_source
+        from distvae.data.windows.source import read_source
 
         return read_source(fetch(self.config))
 
     def corrupt(self, signal: "Signal") -> "Signal":
         """Return a signal with the noise or the missing values that the settings ask for."""
-        from distvae.data.windows.patches import corrupt
+        from distvae.data.windows.source import corrupt
 
         return corrupt(signal, self.config)
+
+    def noise_level(self, signal: "Signal") -> float:
+        """Return the standard deviation of the noise that `corrupt` adds to a signal."""
+        from distvae.data.windows.source import noise_level
+
+        return noise_level(signal, self.config)
 
     def find_dropped(self, signal: "Signal") -> "NDArray[np.bool_]":
         """Return which values of a signal `corrupt` drops."""
         from distvae.data.windows.missing import drop_at_random
 
-        return drop_at_random(self.drop, self.noise_seed, self.config.dropped)(signal)
+        return drop_at_random(self.config.drop, self.noise_seed, self.config.dropped)(signal)
 
     def grid(self, shape: tuple[int, ...]) -> "Grid":
         """Return the places of the windows on an array (..., channels)."""

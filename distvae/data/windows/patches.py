@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
-from distvae.data.examples import PICTURE, SOUND, example
-from distvae.data.signals import PEAK, Signal, read_signal
-from distvae.data.windows.missing import drop_at_random
+from distvae.data.signals import PEAK
+from distvae.data.windows.source import corrupt, read_source
 from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.floating]
-WORSENING = ("noise", "drop", "dropped", "noise_seed")
-"""Fields of a configuration that say how the values are made worse first."""
+BEFORE_CUTTING = ("noise", "snr", "drop", "dropped", "noise_seed", "rate", "excerpt")
+"""Fields of a configuration that change the values before they are cut, so that the rows tell."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +137,7 @@ class Patches:
         array = distinct_channels(array.astype(np.float64))
         grid = Grid.of(array.shape, config)
         standard, remove = config.scale == "standard", config.level == "remove"
-        picture = len(config.window) == 2
-        units = {"standard": float(np.nanstd(array)), "unit": PEAK if picture else 1.0, "keep": 1.0}
-        scale = units[config.scale]
+        scale = _scale(array, config)
         rows = grid.cut(array)
         shift = np.full((len(rows), 1), np.nanmean(array) if standard or remove else 0.0)
         if remove:
@@ -174,13 +171,21 @@ class Patches:
 
     def dataset(self, name: str, config: PatchData) -> Dataset:
         """Return the rows as a dataset. The same rows validate and test."""
-        # The rows have it.
-        how = {key: value for key, value in asdict(config).items() if key not in WORSENING}
+        how = {key: value for key, value in asdict(config).items() if key not in BEFORE_CUTTING}
         facts = json.dumps([how | {"path": ""}, self.grid.shape])
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
         splits = dict.fromkeys(("train", "val", "test"), self.rows)
         shape = (self.grid.channels, *self.grid.window)
         return Dataset(name, "window", digest, splits, Path(config.path), shape=shape)
+
+
+def _scale(array: Floats, config: PatchData) -> float:
+    """Return the units of an array in one of the model's."""
+    if config.scale == "standard":
+        return float(np.nanstd(array))
+    if config.scale == "keep":
+        return 1.0
+    return PEAK if len(config.window) == 2 else float(np.nanmax(np.abs(array)))
 
 
 def distinct_channels(array: Floats) -> Floats:
@@ -212,20 +217,3 @@ def refuse_constant(array: Floats, name: str) -> None:
             f"{name}: all values are {observed.min():g}; there is nothing to learn from"
             " constant data"
         )
-
-
-def read_source(config: PatchData) -> Signal:
-    """Return the picture or sound that a configuration names."""
-    if not config.path:
-        raise Refusal(f"data.path: empty; a picture or a sound, '{PICTURE}' or '{SOUND}' expected")
-    return example(config.path) or read_signal(Path(config.path))
-
-
-def corrupt(signal: Signal, config: PatchData) -> Signal:
-    """Return a signal as a model sees it: levelled and with noise, or without some pixels, if the
-    configuration asks for it.
-    """
-    if config.drop:
-        gone = drop_at_random(config.drop, config.noise_seed, config.dropped)(signal)
-        return signal.with_values(np.where(gone, np.nan, signal.values))
-    return signal.levelled().noisy(config.noise, config.noise_seed) if config.noise else signal

@@ -31,14 +31,14 @@ def score_baseline(name: str, config: Config, progress: bool = False) -> dict[st
 
 def _restored(name: str, windows: HasWindows) -> dict[str, float]:
     """Return the scores against the clean reference; of a sound also the gains."""
-    if not windows.noise and not windows.drop:
+    if not windows.corruption:
         raise Refusal(
-            "data.noise, data.drop: the data is not damaged, so there is nothing to restore;"
-            " one of them above 0 expected"
+            "data.noise, data.snr, data.drop: the data is not damaged, so there is nothing to"
+            " restore; one of them expected"
         )
-    clean = windows.clean().levelled()
+    clean = windows.clean()
     corrupted = windows.corrupt(clean)
     if corrupted.rate is None:
         return fidelity(clean, pictures.restore(name, corrupted))
-    after = fidelity(clean, sounds.restore(name, corrupted, windows.noise))
+    after = fidelity(clean, sounds.restore(name, corrupted, windows.noise_level(clean)))
     return after | fidelity_gains(fidelity(clean, corrupted.values), after)

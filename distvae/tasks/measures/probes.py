@@ -36,14 +36,15 @@ def linear(subject: Subject) -> dict[str, float]:
 
 
 def sgd(subject: Subject) -> dict[str, float]:
-    """Return the accuracy of a linear layer on plain codes after 20 epochs of gradient descent.
+    """Return the accuracy of a net on plain codes after 20 epochs of gradient descent.
 
-    This is the probe of [Re] Variational Sparse Coding.
+    Without hidden layers this is the probe of the code of [Re] Variational Sparse Coding; its
+    report says that there are two layers.
     """
     from sklearn.neural_network import MLPClassifier
 
-    layer = MLPClassifier(
-        (),
+    net = MLPClassifier(
+        subject.run.config.eval.probe_hidden,
         solver="sgd",
         alpha=0.0,
         batch_size=BATCH,
@@ -55,7 +56,7 @@ def sgd(subject: Subject) -> dict[str, float]:
         n_iter_no_change=20,
         random_state=0,
     )
-    return {"probe_sgd": _accuracy(subject, layer)}
+    return {"probe_sgd": _accuracy(subject, net)}
 
 
 def mlp(subject: Subject) -> dict[str, float]:
