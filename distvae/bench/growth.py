@@ -13,8 +13,8 @@ import torch
 
 from distvae.bench.output import Output
 from distvae.bench.tvae import CASES, Case, new_trainer, noisy_patches
-from distvae.files.memory import peak_memory
 from distvae.numerics.noise import order
+from distvae.system.memory import peak_memory
 
 ROWS = 8192
 TIMED = 3
