@@ -13,9 +13,10 @@ from typing import NamedTuple
 from distvae.bench.blocks import BATCH, training_config
 from distvae.bench.usage import Running, Usage, let_it_run, measure_command
 from distvae.config import to_dict
+from distvae.files.refusal import Refusal
 from distvae.train.checkpoint import epoch_and_batch, read_manifest
 from distvae.train.documents import Event
-from distvae.train.events import read_events
+from distvae.train.events import read_events, starts_of
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PROGRAM = "distvae.bench.blocks"
@@ -133,8 +134,10 @@ class RayTraining:
             return len(events) >= number or running.has_ended()
 
         running.wait(has_begun)
+        if len(events) < number:
+            raise Refusal("bench rows: two workers under Ray have ended before they had begun")
         return events[number - 1]
 
     def _events(self, since: float) -> list[Event]:
         """Return the events of the command that was started then."""
-        return [event for event in read_events(self.run) if event["time"] >= since]
+        return [event for event in starts_of(read_events(self.run)) if event["time"] >= since]
