@@ -111,11 +111,13 @@ class RayTraining:
         seconds = TRAINED_SECONDS
         processor = running.processor_seconds() - processor
         running.wait(running.has_ended)
-        _, batch = epoch_and_batch(read_manifest(self.run, "last.json")["facts"])
-        rows = BATCH * (batch - again["batch"])
+        stopped = epoch_and_batch(read_manifest(self.run, "last.json")["facts"])
         self.figures |= {
-            "killed_at_batch": float(again["batch"]),
-            "stopped_at_batch": float(batch),
+            "killed_at_row": _rows_until(again, again["epoch"], again["batch"]),
+            "stopped_at_row": _rows_until(again, *stopped),
+        }
+        rows = self.figures["stopped_at_row"] - self.figures["killed_at_row"]
+        self.figures |= {
             "block_row_ms": 1e3 * seconds / rows,
             "block_row_processor_ms": 1e3 * processor / rows,
         }
@@ -123,7 +125,7 @@ class RayTraining:
     def _resume(self, running: Running) -> None:
         event = self._start(running, 1)
         self.figures["resume_s"] = event["time"] - running.began
-        self.figures["resumed_at_batch"] = float(event["batch"])
+        self.figures["resumed_at_row"] = _rows_until(event, event["epoch"], event["batch"])
 
     def _start(self, running: Running, number: int) -> Event:
         """Wait until the workers have begun so many times."""
@@ -141,3 +143,8 @@ class RayTraining:
     def _events(self, since: float) -> list[Event]:
         """Return the events of the command that was started then."""
         return [event for event in starts_of(read_events(self.run)) if event["time"] >= since]
+
+
+def _rows_until(start: Event, epoch: int, batch: int) -> float:
+    """Return how many rows were trained on before a batch, in all epochs."""
+    return epoch * sum(start["rows"]) + BATCH * batch
