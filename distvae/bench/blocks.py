@@ -73,7 +73,7 @@ def training_config(data: Path) -> Config:
                 "block": BLOCK,
                 "first": "common",
             },
-            "train": {"epochs": 1, "batch": BATCH, "device": "cpu", "threads": 1},
+            "train": {"epochs": 1000, "batch": BATCH, "device": "cpu", "threads": 1},
         }
     )
 

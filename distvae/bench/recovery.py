@@ -13,9 +13,10 @@ from typing import NamedTuple
 from distvae.bench.blocks import BATCH, training_config
 from distvae.bench.usage import Running, Usage, let_it_run, measure_command
 from distvae.config import to_dict
+from distvae.files.refusal import Refusal
 from distvae.train.checkpoint import epoch_and_batch, read_manifest
 from distvae.train.documents import Event
-from distvae.train.events import read_events
+from distvae.train.events import read_events, starts_of
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PROGRAM = "distvae.bench.blocks"
@@ -110,11 +111,13 @@ class RayTraining:
         seconds = TRAINED_SECONDS
         processor = running.processor_seconds() - processor
         running.wait(running.has_ended)
-        _, batch = epoch_and_batch(read_manifest(self.run, "last.json")["facts"])
-        rows = BATCH * (batch - again["batch"])
+        stopped = epoch_and_batch(read_manifest(self.run, "last.json")["facts"])
         self.figures |= {
-            "killed_at_batch": float(again["batch"]),
-            "stopped_at_batch": float(batch),
+            "killed_at_row": _rows_until(again, again["epoch"], again["batch"]),
+            "stopped_at_row": _rows_until(again, *stopped),
+        }
+        rows = self.figures["stopped_at_row"] - self.figures["killed_at_row"]
+        self.figures |= {
             "block_row_ms": 1e3 * seconds / rows,
             "block_row_processor_ms": 1e3 * processor / rows,
         }
@@ -122,7 +125,7 @@ class RayTraining:
     def _resume(self, running: Running) -> None:
         event = self._start(running, 1)
         self.figures["resume_s"] = event["time"] - running.began
-        self.figures["resumed_at_batch"] = float(event["batch"])
+        self.figures["resumed_at_row"] = _rows_until(event, event["epoch"], event["batch"])
 
     def _start(self, running: Running, number: int) -> Event:
         """Wait until the workers have begun so many times."""
@@ -133,8 +136,15 @@ class RayTraining:
             return len(events) >= number or running.has_ended()
 
         running.wait(has_begun)
+        if len(events) < number:
+            raise Refusal("bench rows: two workers under Ray have ended before they had begun")
         return events[number - 1]
 
     def _events(self, since: float) -> list[Event]:
         """Return the events of the command that was started then."""
-        return [event for event in read_events(self.run) if event["time"] >= since]
+        return [event for event in starts_of(read_events(self.run)) if event["time"] >= since]
+
+
+def _rows_until(start: Event, epoch: int, batch: int) -> float:
+    """Return how many rows were trained on before a batch, in all epochs."""
+    return epoch * sum(start["rows"]) + BATCH * batch

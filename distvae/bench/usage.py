@@ -89,11 +89,13 @@ class Running:
     seen: dict[int, Seen] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, words: Sequence[str]) -> "Running":
-        """Start a command, whose processes are marked."""
+    def start(cls, words: Sequence[str], errors: int | None = None) -> "Running":
+        """Start a command, whose processes are marked; `errors` is for what they say of errors."""
         mark = f"{os.getpid()}-{time.monotonic_ns()}"
         environment = os.environ | {MARK: mark, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
         return cls(process, mark)
 
     def wait(self, happened: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -147,7 +149,8 @@ def measure_command(
     `drive` is what happens to it meanwhile.
     """
     before, processor, network = bytes_counted(), _children_seconds(), loopback_bytes()
-    began, running = time.perf_counter(), Running.start(words)
+    began = time.perf_counter()
+    running = Running.start(words, subprocess.DEVNULL if fails else None)
     try:
         drive(running)
     finally:
