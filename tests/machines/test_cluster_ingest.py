@@ -60,10 +60,7 @@ def test_a_lost_machine_changes_no_byte(
     done = list[int]()
 
     def lose_a_machine() -> None:
-        found: list[Path] = []
-        wait_for(
-            lambda: bool(found.extend(tmp_path.glob(f".out.partial/*.scratch/{until}")) or found)
-        )
+        wait_for(lambda: any(tmp_path.glob(f".out.partial/*.scratch/{until}")))
         machines.worker_nodes.copy().pop().kill_raylet()
         done.append(len(list(tmp_path.glob(".out.partial/*.scratch/*.json"))))
 
