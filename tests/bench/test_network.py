@@ -14,6 +14,7 @@ from distvae.bench.namespaces import Link, two_machines
 from distvae.bench.network import NetworkExtent, NetworkTurn
 from distvae.bench.output import Output
 from distvae.bench.relay import carry
+from distvae.bench.workers import SPEECH
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
 
@@ -57,9 +58,9 @@ def test_ratios_are_those_of_the_same_turn() -> None:
 
 @pytest.mark.parametrize(("name", "factor"), [("sum", 1), ("x4", 4), ("x16", 16)])
 def test_a_larger_batch_has_its_rates_scaled_by_the_root(name: str, factor: int) -> None:
-    base = load(network.SPEECH)
+    base = load(SPEECH)
     train = network.WAYS[name].config(base).train
-    assert base.train.batch == network.CASES[network.SPEECH]
+    assert base.train.batch == network.CASES[SPEECH]
     assert train.batch == factor * base.train.batch
     assert (train.scale_rate, train.local_steps) == ("none" if factor == 1 else "root", 0)
 
