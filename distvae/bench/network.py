@@ -65,6 +65,8 @@ WAYS = {
 }
 CASES = {**dict.fromkeys(SIZES, BATCH), SPEECH: 128}
 """The batch of each case's recipe."""
+SPARE = 1000
+"""Epochs beside those that are timed: short ones go by before a training is stopped."""
 
 
 class NetworkExtent(NamedTuple):
@@ -119,7 +121,7 @@ def _settings(case: str, extent: NetworkExtent) -> dict[str, int | str]:
 def prepare_runs(case: str, picture: Path | None, extent: NetworkExtent, folder: Path) -> None:
     """Write rows and a run of each configuration into a folder, and train the runs."""
     batch = CASES[case]
-    size = Extent(batch * extent.steps, extent.epochs, extent.turns, batch)
+    size = Extent(batch * extent.steps, extent.epochs, extent.turns + SPARE, batch)
     base = write_rows(dict(subjects(picture, size))[case], folder)
     for run, way in {way.run: way for way in WAYS.values()}.items():
         train_run(way.config(base), extent.epochs, folder / run)
