@@ -44,9 +44,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def epoch(number: int) -> Epoch:
-    figures = {"train_objective": -1.0, "val_objective": -2.0, "val_bound": -3.0, "val_kl": 0.5}
-    rest = {"val_hoyer": 0.3, "rate": 0.1, "rows_per_second": 9.0, "seconds": float(number)}
-    return Epoch(epoch=number, epochs=4, best=False, **figures, **rest)
+    figures = {"train_objective": -1.0, "val_objective": -2.0, "val_bound": -3.0}
+    return Epoch.read({"epoch": number, "seconds": number, **figures}, epochs=4)
 
 
 def test_a_bar_is_replaced_and_nothing_is_printed(
