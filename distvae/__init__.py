@@ -2,7 +2,9 @@
 cluster.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,13 +41,10 @@ __all__ = [
     "tune",
 ]
 
-_MODULES = {
-    "denoise": "distvae.tasks.arrays",
-    "inpaint": "distvae.tasks.arrays",
-    "train": "distvae.interactive",
-    "tune": "distvae.interactive",
-}
+_MODULES = {"denoise": "distvae.tasks.arrays", "inpaint": "distvae.tasks.arrays"}
 """Where names are imported from when they are asked for; the others are estimators."""
+_ROOMS = ("train", "tune")
+"""The rooms of this package that can be called."""
 
 
 def load(run: "Path | str") -> "Run":
@@ -66,6 +65,8 @@ def __getattr__(name: str) -> Any:
         from distvae.files.provenance import program_version
 
         return program_version()
+    if name in _ROOMS:
+        return import_module(f"distvae.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'distvae' has no attribute '{name}'")
     return getattr(import_module(_MODULES.get(name, "distvae.estimators")), name)
@@ -74,3 +75,24 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Return the names that can be asked for, which an interpreter completes."""
     return sorted({*globals(), *__all__})
+
+
+class _Room(ModuleType):
+    """A room that is called as the function of its name, as in `distvae.train("bars")`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call that function of `distvae.interactive`, which describes it."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module("distvae.interactive"), name)(*args, **options)
+
+
+class _Package(ModuleType):
+    """This package. Python sets its rooms as attributes when it imports them."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _ROOMS and isinstance(value, ModuleType):
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

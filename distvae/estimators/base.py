@@ -1,6 +1,5 @@
 """What all estimators have in common: parameters, fitting, codes, bounds and samples."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,10 +13,9 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from distvae.config import Train
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows
 from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
-from distvae.estimators.settings import Tree, configuration, seed_of
+from distvae.estimators.settings import Tree, configuration, seed_of, with_short_warmup
 from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.plain import Plain
 from distvae.train.progress import Progress
@@ -25,8 +23,6 @@ from distvae.train.session import RunOptions
 
 Table = ArrayLike | Rows | Tensor
 """An array, also one mapped into memory, a tensor, a data frame, or the rows of a dataset."""
-WARMUP = 0.1
-"""The share of the steps over which the learning rate rises, unless those are many."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -144,7 +140,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if not reset:
             check_is_fitted(self)
         if isinstance(X, LazyRows):
-            self.n_features_in_ = X.shape[1] if reset else self.n_features_in_
+            if reset:
+                self.n_features_in_ = X.shape[1]
             return X
         array = X.numpy(force=True) if isinstance(X, Tensor) else X
         least = self.least_rows if reset else 1
@@ -155,21 +152,17 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _train(self, dataset: Dataset, options: RunOptions, changes: Tree | None = None) -> Self:
         """Train on a dataset, with the settings of some sections changed."""
-        steps = self.epochs * math.ceil(len(dataset.splits["train"]) / self.batch)
         tree: Tree = {
             "data": {"kind": "rows", "path": IN_MEMORY},
             "model": {"kind": self.kind},
             "estep": {"kind": self.estep},
-            "train": {
-                "kind": "adam",
-                "seed": self._seed,
-                "warmup": min(Train.warmup, round(WARMUP * steps)),
-            },
+            "train": {"kind": "adam", "seed": self._seed},
         }
         for section, settings in (changes or {}).items():
             tree[section] |= settings
         parameters = {field.name: getattr(self, field.name) for field in fields(self)}
         config = configuration(tree, parameters, self.settings)
+        config = with_short_warmup(config, len(dataset.splits["train"]))
         options = replace(options, recipe=type(self).__name__, force=True)
         progress = Progress("line" if self.verbose else "quiet", dataset.unit)
         self.trained_ = train(config, dataset, self.folder, options, progress)

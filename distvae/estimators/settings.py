@@ -1,12 +1,13 @@
 """From the parameters of an estimator to a configuration."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
-from distvae.config import Config, from_dict
+from distvae.config import Config, Train, from_dict
 from distvae.config.recipes import override
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
@@ -15,6 +16,8 @@ from distvae.files.plain import Plain
 Tree = dict[str, dict[str, Plain]]
 SECTIONS = ("model", "estep", "train")
 """The sections that parameters of estimators set."""
+WARMUP = 0.1
+"""The share of the steps over which the learning rate rises, unless a warmup was named."""
 OF_TRAINING = ("rate",)
 """Parameters that set a field of training alone; the one of an E-step means something else."""
 
@@ -35,6 +38,14 @@ def configuration(
         named = {key: _plain(value) for key, value in parameters.items() if key in known}
         whole[section] = named | tree[section]
     return from_dict(override(whole, settings or {}))
+
+
+def with_short_warmup(config: Config, rows: int) -> Config:
+    """Return a configuration whose default warmup takes a share of the steps at most."""
+    if config.train.warmup != Train.warmup:
+        return config
+    steps = config.train.epochs * math.ceil(rows / config.train.batch)
+    return config.with_("train", warmup=min(Train.warmup, round(WARMUP * steps)))
 
 
 def _plain(value: object) -> object:

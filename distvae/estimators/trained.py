@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.dataset import Array, Dataset, Rows
-from distvae.files.output import check_writable_folder
+from distvae.files.output import prepare_folder
 from distvae.files.storage import Folder
 from distvae.interface import Batch
 from distvae.numerics.noise import VALIDATION, Noise, row_keys
@@ -56,8 +56,7 @@ class Trained:
 
     def save(self, path: Path) -> None:
         """Write the files into a new folder, which opens as a run."""
-        check_writable_folder(path)
-        path.mkdir(parents=True)
+        prepare_folder(path, force=False)
         for name, content in self.files.items():
             (path / Path(name).name).write_bytes(content)
 

@@ -99,6 +99,7 @@ class TestInputs:
         [
             ({"likelihood": "gausian"}, "model.likelihood: no choice 'gausian'"),
             ({"latent": 0}, "model.latent: 0 is out of range"),
+            ({"batch": 0}, "train.batch: 0 is out of range"),
             ({"settings": {"train.batches": 3}}, "train.batches: no such field"),
             ({"likelihood": "bernoulli"}, "model.likelihood: 'bernoulli' with a value of"),
         ],
@@ -162,6 +163,8 @@ class TestPersistence:
         fitted.save(tmp_path / "run")
         codes = distvae.load(tmp_path / "run").encode(rows())
         np.testing.assert_allclose(codes, fitted.transform(rows()), rtol=1e-5, atol=1e-6)
+        with pytest.raises(Refusal, match="exists and is not empty"):
+            fitted.save(tmp_path / "run")
 
     def test_a_run_is_kept_in_the_folder_of_the_estimator(self, tmp_path: Path) -> None:
         estimator = small(folder=tmp_path / "run").fit(rows()).fit(rows())

@@ -47,7 +47,7 @@ def test_an_array_is_kept_once_with_all_its_rows() -> None:
 
 @pytest.mark.parametrize("data", [np.zeros(3), np.zeros((0, 3)), np.array([["a"]])])
 def test_what_is_no_table_is_refused(data: NDArray[np.generic]) -> None:
-    with pytest.raises(Refusal, match="data: .* real numbers expected"):
+    with pytest.raises(Refusal, match=r"data: .* real numbers expected"):
         kept_rows(data)
 
 
