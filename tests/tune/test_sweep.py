@@ -265,8 +265,10 @@ def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
             display.trial_finished(number, {"squared_error": 0.25, "hoyer": 0.5})
     told = [line for line in capsys.readouterr().err.splitlines() if "in all" in line]
     assert [line.partition("; ")[2] for line in told] == [
-        "1 of 8 epochs in all, about 2:55 left",
+        "1 of 8 epochs in all",
+        "2 of 8 epochs in all, about 2:30 left",
         "3 of 8 epochs in all, about 2:05 left",
+        "4 of 8 epochs in all, about 1:40 left",
     ]
 
 
