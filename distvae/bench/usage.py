@@ -75,7 +75,9 @@ def measure_command(words: Sequence[str]) -> Usage:
         _processor_seconds() - processor,
         _largest(seen.peak for seen in lasting),
         _largest(seen.held for seen in lasting),
-        *(counted.get(name, 0) for name in ("rchar", "wchar", "read_bytes")),
+        counted.get("rchar", 0),
+        counted.get("wchar", 0),
+        counted.get("read_bytes", 0),
         output,
     )
 

@@ -96,7 +96,7 @@ class Run:
         are as librosa has spectra, bins or values before frames: (D, N) -> (H, N).
         """
         if bins_first:
-            return self.encode(np.transpose(x), name).T
+            return self.encode(np.asarray(x).T, name).T
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
         return self.in_blocks(
             expected.check_table(x), lambda block: self.posterior(block).code, expected
@@ -106,7 +106,7 @@ class Run:
     def decode(self, z: ArrayLike | Tensor, *, bins_first: bool = False) -> Array:
         """Return E[x | z]: (N, H) -> (N, D), or (H, N) -> (D, N) with `bins_first`."""
         if bins_first:
-            return self.decode(np.transpose(z)).T
+            return self.decode(np.asarray(z).T).T
         expected = InputFormat("z", self.model.code_size, unit="code")
         return self.in_blocks(
             expected.check_table(z), lambda block: self.model.decode(block[:, None])[:, 0], expected
