@@ -25,8 +25,10 @@ REFRESH_SECONDS = 0.5
 """Between two looks of the table in a notebook."""
 
 
-LINE_SECONDS = 30.0
+LINE_SECONDS = 15.0
 """Seconds between two lines that say how far a sweep is, where there is no terminal."""
+LEAST_SECONDS = 5.0
+"""Seconds after the first epoch until the pace of a sweep says how long the rest takes."""
 
 
 class SweepDisplay:
@@ -37,8 +39,8 @@ class SweepDisplay:
         self.results: dict[int, Result] = {}
         self._start_times: dict[int, float] = {}
         self._alone: set[int] = set()
-        self._earlier = 0
-        """Epochs of trials that ended before this sweep was resumed."""
+        self._first: tuple[float, int] | None = None
+        """When the first epoch ended, and how many had ended then."""
         self._told = -LINE_SECONDS
         """When it was last said how far the sweep is."""
         self._live: Live | None = None
@@ -97,7 +99,9 @@ class SweepDisplay:
         result.epoch, result.bound = epoch, bound
         self._set_seconds(number)
         self._refresh()
-        if (now := time.monotonic()) - self._told >= LINE_SECONDS:
+        now = time.monotonic()
+        self._first = self._first or (now, self._epochs_done())
+        if now - self._told >= LINE_SECONDS:
             self._told = now
             self._say_of_trial(number, f": epoch {epoch}, bound {bound:.1f}; {self.progress()}")
 
@@ -116,7 +120,6 @@ class SweepDisplay:
         """Take in trials that ended before the sweep was interrupted."""
         for result in results:
             self.results[result.number] = result
-        self._earlier = self._epochs_done()
         if self.results:
             self._say(f"{len(self.results)} ended earlier")
 
@@ -163,14 +166,15 @@ class SweepDisplay:
     def progress(self) -> str:
         """Return how many epochs of all trials are done, and how long the others will take here.
 
-        The seconds of an epoch include the start and the evaluation of trials.
+        The time of an epoch includes the evaluation of trials.
         """
         done, total = self._epochs_done(), self._epochs_in_all()
         text = f"{done:,} of {total:,} epochs in all"
-        if done == self._earlier:
+        began, before = self._first or (time.monotonic(), done)
+        seconds = time.monotonic() - began
+        if seconds < LEAST_SECONDS or done == before:
             return text
-        seconds = time.monotonic() - min(self._start_times.values())
-        left = seconds / (done - self._earlier) * (total - done)
+        left = seconds / (done - before) * (total - done)
         return f"{text}, about {format_duration(left)} left"
 
     def _epochs_done(self) -> int:

@@ -95,7 +95,7 @@ def mesh(axes: Axes) -> tuple[Values, Values, Values]:
     """The edges in time and in frequency of the one mesh of some axes, and its values."""
     (found,) = axes.collections
     assert isinstance(found, QuadMesh)
-    corners, values = found.get_coordinates(), found.get_array()
+    corners, values = np.asarray(found.get_coordinates()), found.get_array()
     assert values is not None
     return corners[0, :, 0], corners[:, 0, 1], np.ma.getdata(values)
 

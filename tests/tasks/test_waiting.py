@@ -1,6 +1,7 @@
 """Work that takes long says how far it is, also where nobody sees a bar."""
 
 import re
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ def test_lines_tell_how_much_is_done_and_how_long_the_rest_takes(
 ) -> None:
     """Each item takes four seconds by this clock, and a line comes every ten."""
     seconds = iter(range(0, 1000, 4))
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
     assert list(with_progress("abcdefgh", 8, "scoring", wanted=True)) == list("abcdefgh")
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["scoring: 3 of 8, 0:20 left", "scoring: 6 of 8, 0:08 left"]

@@ -21,7 +21,6 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.machines.stop_files import STOP_FILE
 from distvae.track.journal import Journal
-from distvae.tune import display as display_module
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.optuna_study import OptunaStudy
@@ -255,7 +254,7 @@ def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
     """Four trials of two epochs; each epoch takes 25 seconds, by a clock of this test."""
     space = replace(space, base=space.base.with_("train", epochs=2), trials=4)
     seconds = [0.0]
-    monkeypatch.setattr(display_module.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
     with SweepDisplay(space, quiet=False) as display:
         for number in (1, 2):
             display.trial_started(number, {"model.kind": "sdm"})
@@ -265,8 +264,10 @@ def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
             display.trial_finished(number, {"squared_error": 0.25, "hoyer": 0.5})
     told = [line for line in capsys.readouterr().err.splitlines() if "in all" in line]
     assert [line.partition("; ")[2] for line in told] == [
-        "1 of 8 epochs in all, about 2:55 left",
+        "1 of 8 epochs in all",
+        "2 of 8 epochs in all, about 2:30 left",
         "3 of 8 epochs in all, about 2:05 left",
+        "4 of 8 epochs in all, about 1:40 left",
     ]
 
 

@@ -38,7 +38,7 @@ def levels(power: Array, spectrum: Spectrum) -> Array:
         return decibel(power).T
     from librosa.feature import melspectrogram
 
-    bands = min(MEL_BANDS, power.shape[1] // 4)
+    bands = max(1, min(MEL_BANDS, power.shape[1] // 4))
     return decibel(melspectrogram(S=power.T, sr=spectrum.rate, n_mels=bands))
 
 
