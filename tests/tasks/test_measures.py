@@ -132,7 +132,7 @@ def test_the_probe_of_gradient_descent_is_that_of_torch(
 ) -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, CLASSES, 900)
-    codes = 2 * np.eye(CLASSES)[labels] + random.normal(size=(900, CLASSES))
+    codes: Any = 2 * np.eye(CLASSES)[labels] + random.normal(size=(900, CLASSES))
     parts = Labelled(codes[:600], labels[:600]), Labelled(codes[600:], labels[600:])
     subject = Subject(asking(image_run, probe_hidden=list(hidden)), "test")
     vars(subject)["probed"] = parts
