@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -75,8 +76,9 @@ class Categorical:
         """Return draws of unit vectors with equal weights, or the mean."""
         if draws == 0 or noise is None:
             return self.code[:, None], equal_weights(self.code[:, None])
-        categories = self._perturbed(draws, noise).argmax(-1)
-        z = functional.one_hot(categories, self.logits.shape[-1]).to(self.logits.dtype).flatten(2)
+        perturbed = self._perturbed(draws, noise)
+        largest = perturbed.argmax(-1, keepdim=True)
+        z = torch.zeros_like(perturbed).scatter_(-1, largest, 1.0).flatten(2)
         return z, equal_weights(z)
 
     def sample(self, noise: Noise) -> Tensor:
@@ -90,8 +92,8 @@ class Categorical:
         """Return numbers (B, S, H, K), of which each category's is the largest of its latent with
         the category's probability: logits with Gumbel noise.
         """
-        size = self.logits.shape[1:]
-        uniform = noise.uniform("spike", draws, size.numel()).unflatten(-1, size)
+        latent, categories = self.logits.shape[1:]
+        uniform = noise.uniform("spike", draws, latent, categories)
         return self.logits[:, None] - (-uniform.log()).log()
 
     def log_ratio(self, z: Tensor) -> Tensor:

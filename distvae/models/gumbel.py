@@ -89,7 +89,7 @@ class Gumbel(VAE):
         """(H,) of bits, or (H, K) of categories."""
         if self.config.categories is None:
             return self.pi.logit()
-        return self.pi.log().unflatten(-1, (-1, self.config.categories))
+        return self.pi.log().view(-1, self.config.categories)
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
         """Return discrete states (B, 1, H) drawn from pi."""

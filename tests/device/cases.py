@@ -39,6 +39,7 @@ ENCODED: dict[str, Sections] = {
     "vsc": encoded("vsc"),
     "vsc pseudo": encoded("vsc", prior="pseudo", slab_warmup=[2, 8]),
     "gumbel": encoded("gumbel", prior="learned", cooling=5),
+    "categories": encoded("gumbel", categories=3, prior="learned"),
     "sdm identity": encoded("sdm", dictionary="identity"),
     "sdm dct": encoded("sdm", dictionary="dct", atoms=6),
     "sdm learned": encoded("sdm", dictionary="learned", atoms=6, coherence=0.1),
