@@ -17,6 +17,7 @@ from distvae.report.blocks import (
     Document,
     Drawing,
     Drawings,
+    Gallery,
     Row,
     Table,
     Text,
@@ -156,7 +157,7 @@ def _figure_cell(figures: Mapping[str, float | None], name: str) -> Cell:
 def _exhibits(run: RunResults) -> Iterator[Block]:
     for split in run.evaluated_splits[:1]:
         names = ("spectrogram", "images", "codes", "atoms", "dictionary")
-        yield exhibit(run, split, f"Evaluation on {split}", names)
+        yield Gallery([exhibit(run, split, f"Evaluation on {split}", names)])
 
 
 def _provenance(run: RunResults) -> Iterator[Block]:

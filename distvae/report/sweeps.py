@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from distvae.report import drawing
-from distvae.report.blocks import Block, Document, Drawing, Drawings, Exhibit, Text, document
-from distvae.report.exhibits import exhibit
+from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
+from distvae.report.exhibits import Exhibits, exhibits, gallery
 from distvae.report.importance import RESAMPLES, Group, groups, shares
-from distvae.report.numbers import capitalise, counted, listed, setting, shown
+from distvae.report.numbers import capitalise, counted, listed, setting
 from distvae.report.provenance import provenance
 from distvae.report.published import is_table, published
 from distvae.report.question import question
@@ -23,15 +23,16 @@ MAX_LABEL = 44
 
 def sweep_report(sweep: Sweep, other: Sweep | None = None) -> Document:
     """Build the report on a sweep, and on how its front compares with that of another."""
+    chosen = exhibits(sweep)
     sections: dict[str, Iterable[Block]] = {
         "Question and answer": question(sweep),
         "Compared with published figures": published(sweep),
-        "Trials": _trials(sweep),
-        "Trade-offs": tradeoffs(sweep),
+        "Trials": _trials(sweep, chosen),
+        "Trade-offs": tradeoffs(sweep, chosen),
+        "See and hear": gallery(sweep, chosen),
         "Compared with another sweep": against(sweep, other) if other else (),
         "Which parameters matter": _importances(sweep),
         "Learning": _learning(sweep),
-        "The best and the worst": _exhibits(sweep),
         "Sparsity": _sparsity(sweep),
         "Provenance": provenance(sweep),
     }
@@ -46,9 +47,9 @@ def _subtitle(sweep: Sweep) -> str:
     return f"{total}: {listed(counts)}" if counts else total
 
 
-def _trials(sweep: Sweep) -> Iterator[Block]:
+def _trials(sweep: Sweep, chosen: Exhibits) -> Iterator[Block]:
     if sweep.trials:
-        yield from tables(sweep)
+        yield from tables(sweep, chosen)
     else:
         yield Text("None.")
 
@@ -157,21 +158,6 @@ def _curves(about: str, trials: Sequence[Trial], place: int) -> Drawing:
 
 def _curve(run: RunResults) -> tuple[list[float], list[float]]:
     return [epoch["epoch"] for epoch in run.epochs], [epoch["val_bound"] for epoch in run.epochs]
-
-
-def _exhibits(sweep: Sweep) -> Iterator[Exhibit]:
-    """Yield pictures and sounds of the best and the worst trial."""
-    metric = next(iter(sweep.metrics))
-    by_rank = {"best": sweep.finished[:1], "worst": sweep.finished[1:][-1:]}
-    for rank, trials in by_rank.items():
-        for trial in trials:
-            runs = [run for run in trial.runs if sweep.split in run.figures]
-            if runs:
-                result = trial.result
-                figure = f"{metric} {shown(result.figures[metric])}"
-                title = f"Trial {result.number}, the {rank} in {metric}: {result.label} ({figure})"
-                names = ("spectrogram", "images", "codes", "dictionary")
-                yield exhibit(runs[0], sweep.split, title, names)
 
 
 def _sparsity(sweep: Sweep) -> Iterator[Block]:

@@ -71,7 +71,7 @@ def test_a_public_page_has_no_recording_no_original_and_no_path(
 
 def test_the_page_at_home_keeps_all_of_it(sweep: Path, tmp_path: Path) -> None:
     page = report.write(sweep)
-    assert "data:audio/flac" in page.read_text()
+    assert "data:audio/ogg" in page.read_text()
     assert (
         len([each for each in Page(page.read_text()).addresses if each.startswith("data:image")])
         == 2
