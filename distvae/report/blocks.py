@@ -25,6 +25,8 @@ class Column:
     numeric: bool = False
     order: Order = ""
     """The order that the rows arrive in, if they are sorted by this column."""
+    about: str = ""
+    """What its values mean."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Cell:
     text: str
     value: float | None = None
     """The number that the cell is sorted by."""
+    about: str = ""
+    """What the text means, if it names something."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The pictures and sounds of evaluated runs, and which trials of a sweep have a place on its page."""
+"""Pictures and sounds of evaluated runs, and the choice of the trials that a page shows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -22,7 +22,7 @@ OF_TRIALS = ("spectrogram", "images", "codes", "dictionary")
 MAX_TRIALS = 16
 """The number of trials that a page shows, so that it can be mailed.
 
-At most, each adds 0.13 MB of sound and 0.2 MB for each picture.
+A trial of speech adds 0.13 MB of sound at most, and one with pictures 0.3 MB more.
 """
 Exhibits = Mapping[int, Exhibit]
 """Exhibits by the number of their trial, in the order of rank."""

@@ -9,10 +9,12 @@ import soundfile
 
 from distvae.files.refusal import Refusal
 
-MAX_PICTURE_BYTES = 150_000
-"""Larger pictures are embedded with fewer colours and pixels."""
+MAX_PICTURE_BYTES = 50_000
+"""Larger pictures are embedded with fewer pixels, compressed by WebP."""
 MAX_WIDTH = 1200
 """The width in pixels that larger pictures are reduced to."""
+QUALITY = 85
+"""The quality of WebP, from 0 to 100."""
 MAX_SECONDS = 15
 """The length of the excerpt embedded of a recording."""
 COMPRESSION = 0.3
@@ -43,21 +45,21 @@ class Sounds:
 
 
 def picture(path: Path) -> str:
-    """Return a PNG as a data URL."""
+    """Return a PNG as a data URL; a large one is compressed."""
     content = path.read_bytes()
     if len(content) > MAX_PICTURE_BYTES:
-        content = _reduce(content)
+        return _data_url("image/webp", _reduce(content))
     return _data_url("image/png", content)
 
 
 def _reduce(content: bytes) -> bytes:
-    """Return the picture with 256 colours, no wider than a page."""
+    """Return the picture as WebP, no wider than a page."""
     from PIL import Image
 
     stream = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
         image.thumbnail((MAX_WIDTH, 10 * MAX_WIDTH))
-        image.convert("RGB").quantize(256).save(stream, format="PNG", optimize=True)
+        image.convert("RGB").save(stream, format="WEBP", quality=QUALITY)
     return stream.getvalue()
 
 
@@ -76,7 +78,7 @@ def sound(path: Path) -> str:
 
 
 def _compress(file: soundfile.SoundFile, stream: io.BytesIO) -> None:
-    """Write the beginning of a recording, second by second: libsndfile keeps blocks on its stack."""
+    """Write the beginning of a recording. Long blocks would overflow the stack of libsndfile."""
     rate = file.samplerate
     with soundfile.SoundFile(
         stream, "w", rate, file.channels, "VORBIS", format="OGG", compression_level=COMPRESSION

@@ -8,8 +8,7 @@ if (player) {
 
   const show = () => {
     const playing = current && !current.paused;
-    button.textContent = playing ? "\u23f8" : "\u25b6";
-    button.setAttribute("aria-label", playing ? "Pause" : "Play");
+    button.textContent = playing ? "Pause" : "Play";
     sounds.forEach(({ audio }, at) => sides.children[at].setAttribute("aria-pressed", String(audio === current)));
     place.max = current?.duration || 1;
     place.value = current?.currentTime ?? 0;

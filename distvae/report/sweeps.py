@@ -6,6 +6,7 @@ from functools import partial
 from distvae.report import drawing
 from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
 from distvae.report.exhibits import Exhibits, exhibits, gallery
+from distvae.report.glossary import glossary
 from distvae.report.importance import RESAMPLES, Group, groups, shares
 from distvae.report.numbers import capitalise, counted, listed, setting
 from distvae.report.provenance import provenance
@@ -14,6 +15,7 @@ from distvae.report.question import question
 from distvae.report.reading import RunResults, Sweep, Trial
 from distvae.report.tradeoffs import against, tradeoffs
 from distvae.report.trials import STATES, tables
+from distvae.report.values import figures_by_value
 from distvae.tune.scheduler_check import CHANGE_THE_BOUND
 
 MAX_BARS = 40
@@ -34,10 +36,18 @@ def sweep_report(sweep: Sweep, other: Sweep | None = None) -> Document:
         "Which parameters matter": _importances(sweep),
         "Learning": _learning(sweep),
         "Sparsity": _sparsity(sweep),
+        "Figures": glossary(_figure_names(sweep)),
         "Provenance": provenance(sweep),
     }
     kind = "Table" if is_table(sweep) else "Sweep"
     return document(f"{kind} {sweep.facts['name']}", _subtitle(sweep), sections)
+
+
+def _figure_names(sweep: Sweep) -> Iterator[str]:
+    """Yield the figures of the trials, those that rank them first."""
+    yield from sweep.metrics
+    for trial in sweep.finished:
+        yield from trial.result.figures
 
 
 def _subtitle(sweep: Sweep) -> str:
@@ -74,6 +84,12 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
     for order, group in enumerate(drawn):
         yield Drawings(list(_importance_drawings(sweep, group, order)))
     yield from (Text(sentence) for sentence in _left_out(found))
+    if not drawn:
+        needed = max(group.needed for group in found[:1])
+        yield Text(
+            f"The same command with --resume --trials {needed} adds trials until there are enough."
+        )
+        yield from figures_by_value(sweep)
 
 
 def _is_large_enough(group: Group) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from distvae.files.plain import Plain
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
 from distvae.report.exhibits import Exhibits
+from distvae.report.glossary import meaning
 from distvae.report.numbers import setting, shown, with_spread
 from distvae.report.reading import Sweep
 from distvae.train.progress import format_duration
@@ -70,8 +71,9 @@ def _columns(sweep: Sweep, layout: Layout) -> list[Column]:
         columns.append(Column(key, all(_is_number(value) for value in values)))
     columns += [Column(ORIGIN)] * layout.origins
     for name in layout.figures:
-        columns.append(Column(name, True, _order(sweep, name)))
-    columns += [Column("epochs", True), Column("last bound", True), Column("time", True)]
+        columns.append(Column(name, True, _order(sweep, name), meaning(name)))
+    columns += [Column("epochs", True)]
+    columns += [Column("last bound", True, about=meaning("bound")), Column("time", True)]
     if layout.causes:
         columns.append(Column(CAUSE))
     return columns
