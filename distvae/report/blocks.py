@@ -25,6 +25,8 @@ class Column:
     numeric: bool = False
     order: Order = ""
     """The order that the rows arrive in, if they are sorted by this column."""
+    about: str = ""
+    """What its values mean."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Cell:
     text: str
     value: float | None = None
     """The number that the cell is sorted by."""
+    about: str = ""
+    """What the text means, if it names something."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Row:
     cells: Sequence[Cell]
     tone: str = ""
     """A style: 'unbeaten', or the state of a trial that did not finish."""
+    target: str = ""
+    """The anchor of an exhibit that belongs to the row."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Drawing:
     caption: str
     large: bool = False
     """Whether it has several panels, which need the full width of the page."""
+    links: bool = False
+    """Whether its points are links to exhibits."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,19 @@ class Exhibit:
     title: str
     sounds: Sequence[Sound]
     pictures: Sequence[Picture]
+    anchor: str = ""
+    """The target of links to it."""
+    label: str = ""
+    """A word or two in the list of exhibits."""
+    note: str = ""
+    """What it lacks."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Exhibits of which the page shows one at a time, that of the link that was followed last."""
+
+    exhibits: Sequence[Exhibit]
 
 
 @dataclass(frozen=True)
@@ -106,7 +127,7 @@ class Code:
     folded: bool = False
 
 
-Block = Text | Table | Drawing | Drawings | Exhibit | Code
+Block = Text | Table | Drawing | Drawings | Gallery | Code
 
 
 @dataclass(frozen=True)
@@ -120,6 +141,11 @@ class Section:
     def anchor(self) -> str:
         """The target of the link in the table of contents."""
         return self.title.lower().replace(" ", "-")
+
+    @property
+    def is_gallery(self) -> bool:
+        """Whether it has exhibits, which a wide page shows beside the other sections."""
+        return any(isinstance(block, Gallery) for block in self.blocks)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ THEME = {
     PAPER: "var(--paper)",
     PALETTE[0].lower(): "var(--first)",
 }
+LINK = r'<a xlink:href="#trial-(\d+)" target="_blank">'
 # Black is left out: it cannot be seen in dark mode.
 COLOURS = PALETTE[:6]
 MAX_POINTS = 200
@@ -62,7 +63,8 @@ def svg(draw: "Callable[[], Figure]", name: str) -> str:
     end = text.index(">")
     tag = re.sub(r'\s(width|height|xmlns(:xlink)?|version)="[^"]*"', "", text[:end])
     text = tag + text[end:]
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(\bid="|url\(#|href="#)(?!trial-)', rf"\g<1>{name}-", text)
+    text = re.sub(LINK, r'<a href="#trial-\1" aria-label="Trial \1">', text)
     for placeholder, colour in THEME.items():
         text = text.replace(placeholder, colour)
     return text.strip()

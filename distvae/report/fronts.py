@@ -1,6 +1,6 @@
 """Diagrams of trials in two figures, with their Pareto fronts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,8 +37,16 @@ class Style:
     marker: str
 
 
-def draw_front(dots: Sequence[Dot], names: Sequence[str], signs: Sequence[int]) -> "Figure":
-    """Draw two figures of each trial, the second across, with the front as a staircase."""
+def draw_front(
+    dots: Sequence[Dot],
+    names: Sequence[str],
+    signs: Sequence[int],
+    targets: Mapping[int, str] | None = None,
+) -> "Figure":
+    """Draw two figures of each trial, the second across, with the front as a staircase.
+
+    Trials with a target are links to it.
+    """
     figure, axes = _plane(names, signs)
     for group, members, style in _styled_groups(dots):
         _scatter(axes, members, style, group)
@@ -46,6 +54,7 @@ def draw_front(dots: Sequence[Dot], names: Sequence[str], signs: Sequence[int]) 
     _add_legend(figure, dots)
     labelled = [dot for dot in dots if len(dots) <= MAX_LABELS or dot.at in best]
     _label_dots(figure, axes, labelled, best)
+    _add_links(axes, dots, targets or {})
     return figure
 
 
@@ -113,6 +122,16 @@ def _scatter(
         label=label,
         zorder=3,
     )
+
+
+def _add_links(axes: "Axes", dots: Sequence[Dot], targets: Mapping[int, str]) -> None:
+    """Cover points by larger circles that cannot be seen, and are links."""
+    for dot in dots:
+        if dot.number in targets:
+            link = f"#{targets[dot.number]}"
+            axes.scatter(
+                dot.at[1], dot.at[0], 300, ["none"], zorder=5, urls=[link], gid=f"link-{dot.number}"
+            )
 
 
 def _draw_staircase(

@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from distvae.report.blocks import Block, Code, Document, Drawing, Drawings, Exhibit, Table, Text
+from distvae.report.blocks import (
+    Block,
+    Code,
+    Document,
+    Drawing,
+    Drawings,
+    Exhibit,
+    Gallery,
+    Table,
+    Text,
+)
 
 MARK = "<!-- distvae report -->"
 """The first line of every report in Markdown."""
@@ -37,20 +47,25 @@ def _block(block: Block, folder: Path | None) -> Iterator[str]:
             yield f"*Drawn on the page:* {plain(block.caption)}"
         case Drawings():
             yield from (f"- *drawn on the page:* {plain(each.caption)}" for each in block.each)
-        case Exhibit():
-            yield from (f"### {plain(block.title)}", "")
-            yield from _exhibit(block, folder)
+        case Gallery():
+            for exhibit in block.exhibits:
+                yield from (f"### {plain(exhibit.title)}", "")
+                yield from _exhibit(exhibit, folder)
         case Code():
             yield from _code(block)
 
 
 def _exhibit(block: Exhibit, folder: Path | None) -> Iterator[str]:
+    if block.note:
+        yield from (plain(block.note), "")
     if folder is None:
         yield from (f"- *seen on the page:* {plain(each.caption)}" for each in block.pictures)
+        yield ""
         return
     yield from (f"- [{plain(each.caption)}]({_link(each.file, folder)})" for each in block.sounds)
     yield ""
     yield from (f"![{plain(each.caption)}]({_link(each.file, folder)})" for each in block.pictures)
+    yield ""
 
 
 def _table_lines(table: Table) -> Iterator[str]:

@@ -1,21 +1,16 @@
 """A report as one self-contained HTML page, with pictures and sounds inside it."""
 
 import base64
-import io
+import hashlib
 from pathlib import Path
 
-from distvae.files.refusal import Refusal
-from distvae.report.blocks import Document, Sound
+from distvae.report.blocks import Document
+from distvae.report.media import Sounds, picture
 
 GENERATOR = '<meta name="generator" content="distvae report">'
 """The mark by which a report is recognised."""
 TEMPLATES = Path(__file__).parent
-MAX_PICTURE_BYTES = 500_000
-"""Larger pictures are embedded with fewer colours and pixels."""
-MAX_WIDTH = 1200
-"""The width in pixels that larger pictures are reduced to."""
-MAX_SECONDS = 15
-"""The length of the excerpt embedded of a recording."""
+SCRIPTS = ("sort.js", "gallery.js", "player.js", "overflow.js")
 
 
 def html(document: Document) -> str:
@@ -33,57 +28,30 @@ def html(document: Document) -> str:
     )
     jinja.filters |= {
         "picture": picture,
-        "sound": sound,
+        "sound": Sounds().embed,
         "kind": lambda block: type(block).__name__,
     }
-    style, script = (
-        (TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "sort.js")
-    )
+    script = _script()
     return jinja.get_template("page.html.j2").render(
         document=document,
         generator=GENERATOR,
-        style=style,
+        policy=_policy(script),
+        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=script,
         version=provenance()["versions"]["distvae"],
     )
 
 
-def picture(path: Path) -> str:
-    """Return a PNG as a data URL."""
-    content = path.read_bytes()
-    if len(content) > MAX_PICTURE_BYTES:
-        content = _reduce(content)
-    return _data_url("image/png", content)
+def _script() -> str:
+    """Return the scripts of the page as one; each has names of its own."""
+    parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    return '"use strict";\n' + "".join(f"{{\n{part}}}\n" for part in parts)
 
 
-def _reduce(content: bytes) -> bytes:
-    """Return the picture with 256 colours, no wider than a page."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as image:
-        image.thumbnail((MAX_WIDTH, 10 * MAX_WIDTH))
-        image.convert("RGB").quantize(256).save(stream, format="PNG", optimize=True)
-    return stream.getvalue()
-
-
-def sound(recording: Sound) -> str:
-    """Return the beginning of a recording, compressed without loss, as a data URL."""
-    import soundfile
-
-    stream = io.BytesIO()
-    try:
-        with soundfile.SoundFile(recording.file) as file:
-            rate = file.samplerate
-            samples = file.read(MAX_SECONDS * rate, dtype="int16")
-    except soundfile.LibsndfileError as error:
-        why = error.error_string.rstrip(".")
-        raise Refusal(
-            f"{recording.file}: cannot be read ({why}); a sound written by the evaluation expected"
-        ) from error
-    soundfile.write(stream, samples, rate, format="FLAC", subtype="PCM_16")
-    return _data_url("audio/flac", stream.getvalue())
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _policy(script: str) -> str:
+    """Return what a browser may load: data inside the page, and run: this script alone."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+    )

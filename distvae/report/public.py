@@ -13,6 +13,7 @@ PATH_START = r"(?<![\w/.)\]<+~])"
 """A place where a path may begin: not within a word, another path, or a fraction."""
 ANY_PATH = rf"""(?:[\w+.-]+:///+|{PATH_START}/(?!/))[^\s'"`,;:()<>|\[\]{{}}]+"""
 """An absolute path without blanks, or a URI of one."""
+UNHEARD = "Its recordings are left out here."
 SVG_TEXT = re.compile(r">[^<]+<")
 
 
@@ -53,7 +54,10 @@ def _redact(part: object, paths: re.Pattern[str]) -> object:
         return part
     if isinstance(part, Exhibit):
         pictures = [each for each in part.pictures if each.file.stem not in ORIGINALS]
-        return replace(part, title=_redact_text(part.title, paths), sounds=(), pictures=pictures)
+        title, note = _redact_text(part.title, paths), part.note
+        if part.sounds:
+            note = f"{note} {UNHEARD}".strip()
+        return replace(part, title=title, sounds=(), pictures=pictures, note=note)
     values = {field.name: _redact(getattr(part, field.name), paths) for field in fields(part)}
     if isinstance(part, Drawing):
         values["svg"] = SVG_TEXT.sub(lambda match: _redact_text(match[0], paths), part.svg)

@@ -17,6 +17,7 @@ from distvae.report.blocks import (
     Document,
     Drawing,
     Drawings,
+    Gallery,
     Row,
     Table,
     Text,
@@ -24,6 +25,7 @@ from distvae.report.blocks import (
     facts,
 )
 from distvae.report.exhibits import exhibit
+from distvae.report.glossary import glossary, meaning
 from distvae.report.numbers import counted, setting, shown, with_spread
 from distvae.report.provenance import pairs, row_counts
 from distvae.report.reading import RunResults
@@ -46,6 +48,7 @@ def run_report(run: RunResults) -> Document:
         "Learning": _learning(run),
         "Evaluation": _evaluation(run),
         "Pictures and sounds": _exhibits(run),
+        "Figures": glossary(name for figures in run.figures.values() for name in figures),
         "Provenance": _provenance(run),
     }
     recipe = str(run.info["recipe"]) or "a run"
@@ -137,7 +140,7 @@ def _evaluation(run: RunResults) -> Iterator[Block]:
     for name in names:
         if not name.endswith("_std"):
             cells = [_figure_cell(run.figures[split], name) for split in splits]
-            rows.append(Row([Cell(name), *cells]))
+            rows.append(Row([Cell(name, about=meaning(name)), *cells]))
     yield Table(
         columns,
         rows,
@@ -156,7 +159,7 @@ def _figure_cell(figures: Mapping[str, float | None], name: str) -> Cell:
 def _exhibits(run: RunResults) -> Iterator[Block]:
     for split in run.evaluated_splits[:1]:
         names = ("spectrogram", "images", "codes", "atoms", "dictionary")
-        yield exhibit(run, split, f"Evaluation on {split}", names)
+        yield Gallery([exhibit(run, split, f"Evaluation on {split}", names)])
 
 
 def _provenance(run: RunResults) -> Iterator[Block]:

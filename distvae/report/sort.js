@@ -1,4 +1,3 @@
-"use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
@@ -16,6 +15,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
+    if (head.title) button.setAttribute("aria-description", head.title);
     button.addEventListener("click", () => {
       const before = head.getAttribute("aria-sort");
       const first = head.classList.contains("number") && at > 0 ? "descending" : "ascending";

@@ -4,16 +4,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from distvae.report import drawing
-from distvae.report.blocks import Block, Document, Drawing, Drawings, Exhibit, Text, document
-from distvae.report.exhibits import exhibit
+from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
+from distvae.report.exhibits import Exhibits, exhibits, gallery
+from distvae.report.glossary import glossary
 from distvae.report.importance import RESAMPLES, Group, groups, shares
-from distvae.report.numbers import capitalise, counted, listed, setting, shown
+from distvae.report.numbers import capitalise, counted, listed, setting
 from distvae.report.provenance import provenance
 from distvae.report.published import is_table, published
 from distvae.report.question import question
 from distvae.report.reading import RunResults, Sweep, Trial
 from distvae.report.tradeoffs import against, tradeoffs
 from distvae.report.trials import STATES, tables
+from distvae.report.values import figures_by_value
 from distvae.tune.scheduler_check import CHANGE_THE_BOUND
 
 MAX_BARS = 40
@@ -23,20 +25,29 @@ MAX_LABEL = 44
 
 def sweep_report(sweep: Sweep, other: Sweep | None = None) -> Document:
     """Build the report on a sweep, and on how its front compares with that of another."""
+    chosen = exhibits(sweep)
     sections: dict[str, Iterable[Block]] = {
         "Question and answer": question(sweep),
         "Compared with published figures": published(sweep),
-        "Trials": _trials(sweep),
-        "Trade-offs": tradeoffs(sweep),
+        "Trials": _trials(sweep, chosen),
+        "Trade-offs": tradeoffs(sweep, chosen),
+        "See and hear": gallery(sweep, chosen),
         "Compared with another sweep": against(sweep, other) if other else (),
         "Which parameters matter": _importances(sweep),
         "Learning": _learning(sweep),
-        "The best and the worst": _exhibits(sweep),
         "Sparsity": _sparsity(sweep),
+        "Figures": glossary(_figure_names(sweep)),
         "Provenance": provenance(sweep),
     }
     kind = "Table" if is_table(sweep) else "Sweep"
     return document(f"{kind} {sweep.facts['name']}", _subtitle(sweep), sections)
+
+
+def _figure_names(sweep: Sweep) -> Iterator[str]:
+    """Yield the figures of the trials, those that rank them first."""
+    yield from sweep.metrics
+    for trial in sweep.finished:
+        yield from trial.result.figures
 
 
 def _subtitle(sweep: Sweep) -> str:
@@ -46,9 +57,9 @@ def _subtitle(sweep: Sweep) -> str:
     return f"{total}: {listed(counts)}" if counts else total
 
 
-def _trials(sweep: Sweep) -> Iterator[Block]:
+def _trials(sweep: Sweep, chosen: Exhibits) -> Iterator[Block]:
     if sweep.trials:
-        yield from tables(sweep)
+        yield from tables(sweep, chosen)
     else:
         yield Text("None.")
 
@@ -73,6 +84,12 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
     for order, group in enumerate(drawn):
         yield Drawings(list(_importance_drawings(sweep, group, order)))
     yield from (Text(sentence) for sentence in _left_out(found))
+    if not drawn:
+        needed = max(group.needed for group in found[:1])
+        yield Text(
+            f"The same command with --resume --trials {needed} adds trials until there are enough."
+        )
+        yield from figures_by_value(sweep)
 
 
 def _is_large_enough(group: Group) -> bool:
@@ -157,21 +174,6 @@ def _curves(about: str, trials: Sequence[Trial], place: int) -> Drawing:
 
 def _curve(run: RunResults) -> tuple[list[float], list[float]]:
     return [epoch["epoch"] for epoch in run.epochs], [epoch["val_bound"] for epoch in run.epochs]
-
-
-def _exhibits(sweep: Sweep) -> Iterator[Exhibit]:
-    """Yield pictures and sounds of the best and the worst trial."""
-    metric = next(iter(sweep.metrics))
-    by_rank = {"best": sweep.finished[:1], "worst": sweep.finished[1:][-1:]}
-    for rank, trials in by_rank.items():
-        for trial in trials:
-            runs = [run for run in trial.runs if sweep.split in run.figures]
-            if runs:
-                result = trial.result
-                figure = f"{metric} {shown(result.figures[metric])}"
-                title = f"Trial {result.number}, the {rank} in {metric}: {result.label} ({figure})"
-                names = ("spectrogram", "images", "codes", "dictionary")
-                yield exhibit(runs[0], sweep.split, title, names)
 
 
 def _sparsity(sweep: Sweep) -> Iterator[Block]:

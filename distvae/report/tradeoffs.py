@@ -7,6 +7,7 @@ from distvae.files.refusal import Refusal, nearest
 from distvae.report import fronts
 from distvae.report.blocks import Block, Cell, Column, Drawing, Row, Table, Text
 from distvae.report.drawing import svg
+from distvae.report.exhibits import Exhibits
 from distvae.report.fronts import Dot
 from distvae.report.numbers import counted, listed, shown
 from distvae.report.pareto import Point, front, hypervolume
@@ -97,7 +98,7 @@ def _beats(one: Point, other: Point) -> bool:
     return one != other and one[0] >= other[0] and one[1] >= other[1]
 
 
-def tradeoffs(sweep: Sweep) -> Iterator[Block]:
+def tradeoffs(sweep: Sweep, chosen: Exhibits) -> Iterator[Block]:
     """Draw the trials of a sweep in two figures, and give the hypervolume of their front."""
     if len(sweep.metrics) < 2 or len(sweep.finished) < 2:
         return
@@ -109,8 +110,9 @@ def tradeoffs(sweep: Sweep) -> Iterator[Block]:
     )
     if len(sweep.metrics) > 2:
         caption += f" The table ranks by all {len(sweep.metrics)} figures."
-    drawn = svg(lambda: fronts.draw_front(dots, plane.names, plane.signs), "front")
-    yield Drawing(drawn, caption)
+    targets = {dot.number: chosen[dot.number].anchor for dot in dots if dot.number in chosen}
+    drawn = svg(lambda: fronts.draw_front(dots, plane.names, plane.signs, targets), "front")
+    yield Drawing(drawn, caption, links=bool(targets))
     yield Text(_coverage(plane, dots))
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from distvae.files.plain import Plain
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
+from distvae.report.exhibits import Exhibits
+from distvae.report.glossary import meaning
 from distvae.report.numbers import setting, shown, with_spread
 from distvae.report.reading import Sweep
 from distvae.train.progress import format_duration
@@ -43,14 +45,17 @@ def better(mode: str) -> str:
     return "larger" if mode == "max" else "smaller"
 
 
-def tables(sweep: Sweep) -> Iterator[Table]:
+def tables(sweep: Sweep, chosen: Exhibits) -> Iterator[Table]:
     """Yield the table of all trials, the causes of failures, and the figures that never differ."""
     results = [trial.result for trial in sweep.trials]
     figures, constant = _split_figures(sweep)
     keys = dict.fromkeys(key for result in results for key in result.values)
     failed, branched = any(each.cause for each in results), any(each.origin for each in results)
     layout = Layout(list(keys), figures, failed, branched)
-    rows = [Row(list(_cells(result, layout)), _tone(result)) for result in results]
+    rows = []
+    for result in results:
+        target = chosen[result.number].anchor if result.number in chosen else ""
+        rows.append(Row(list(_cells(result, layout)), _tone(result), target))
     yield Table(_columns(sweep, layout), rows, _caption(sweep), sortable=True)
     if layout.causes:
         causes = [(f"trial {r.number}, {STATES[r.state]}", r.cause) for r in results]
@@ -66,8 +71,9 @@ def _columns(sweep: Sweep, layout: Layout) -> list[Column]:
         columns.append(Column(key, all(_is_number(value) for value in values)))
     columns += [Column(ORIGIN)] * layout.origins
     for name in layout.figures:
-        columns.append(Column(name, True, _order(sweep, name)))
-    columns += [Column("epochs", True), Column("last bound", True), Column("time", True)]
+        columns.append(Column(name, True, _order(sweep, name), meaning(name)))
+    columns += [Column("epochs", True)]
+    columns += [Column("last bound", True, about=meaning("bound")), Column("time", True)]
     if layout.causes:
         columns.append(Column(CAUSE))
     return columns

@@ -1,4 +1,4 @@
-"""Titles for pictures of a run: the recipe, or the model where it differs from the recipe's."""
+"""Titles for pictures of a run: its model, and the recipe that it is from."""
 
 import dataclasses
 from pathlib import Path
@@ -10,21 +10,17 @@ from distvae.train.run import Run
 
 
 def run_title(run: Run) -> str:
-    """Return the recipe's name, or how the run differs from it.
+    """Return the model, how it differs from the recipe's, and the recipe's name.
 
     For instance: `vsc latent 16 alpha 0.412, from speech-vae`.
     """
     if not run.recipe:
         return run.path.name
-    name = Path(run.recipe).stem
-    if run.recipe not in recipe_names():
-        model = run.config.model
-        described = describe({"model.kind": model.kind, "model.latent": model.latent})
-        return f"{described}, from {name}"
-    changed = _changed_settings(run.config, load(run.recipe))
-    if not changed:
-        return name
-    return f"{describe({'model.kind': run.config.model.kind, **changed})}, from {name}"
+    model = run.config.model
+    described: dict[str, Plain] = {"model.kind": model.kind, "model.latent": model.latent}
+    if run.recipe in recipe_names():
+        described |= _changed_settings(run.config, load(run.recipe))
+    return f"{describe(described)}, from {Path(run.recipe).stem}"
 
 
 def _changed_settings(config: Config, recipe: Config) -> dict[str, Plain]:
@@ -38,6 +34,4 @@ def _changed_settings(config: Config, recipe: Config) -> dict[str, Plain]:
         value = getattr(model, field.name)
         if value != getattr(usual, field.name, field.default):
             changed[f"model.{field.name}"] = value
-    if not changed and model.kind != usual.kind:
-        return {"model.kind": model.kind}
     return changed

@@ -19,9 +19,8 @@ from distvae.commands.options import RestoreOptions
 from distvae.config import Config, flatten
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
-from distvae.report.blocks import Sound
 from distvae.report.logged import write_and_log
-from distvae.report.page import MAX_PICTURE_BYTES, MAX_WIDTH, picture, sound
+from distvae.report.media import MAX_PICTURE_BYTES, MAX_SECONDS, MAX_WIDTH, Sounds, picture, sound
 from distvae.report.reading import RunResults, read_results
 from distvae.report.repeat import command, space
 from distvae.tune.space import Space
@@ -139,16 +138,32 @@ def test_large_pictures_are_made_smaller_and_small_ones_left_alone(tmp_path: Pat
     )
 
 
-def test_a_sound_is_packed_without_loss(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).integers(-9999, 9999, 8000 * 20).astype(np.int16)
-    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
-    content = base64.b64decode(sound(Sound(tmp_path / "a.wav", "")).partition(",")[2])
-    heard, rate = soundfile.read(io.BytesIO(content), dtype="int16")
-    assert rate == 8000
-    np.testing.assert_array_equal(heard, samples[: 15 * 8000])
+def test_a_sound_keeps_its_length_and_place_and_is_hardly_changed(tmp_path: Path) -> None:
+    rate, time = 8000, np.arange(8000 * 20) / 8000
+    tones = 0.3 * np.sin(2 * np.pi * 300 * time) + 0.2 * np.sin(2 * np.pi * 1200 * time**1.1)
+    samples = (20000 * tones).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="PCM_16")
+    content = base64.b64decode(sound(tmp_path / "a.wav").partition(",")[2])
+    heard, heard_rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    assert (heard_rate, len(heard)) == (rate, MAX_SECONDS * rate)
+    error = heard.astype(float) - samples[: len(heard)]
+    assert 10 * np.log10(np.mean(samples.astype(float) ** 2) / np.mean(error**2)) > 20
+    assert len(content) < len(heard)
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     with pytest.raises(Refusal, match=r"a\.wav: cannot be read"):
-        sound(Sound(tmp_path / "a.wav", ""))
+        sound(tmp_path / "a.wav")
+
+
+def test_sounds_with_the_same_content_are_embedded_once(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 1), ("c", 0)):
+        noise = np.random.default_rng(seed).uniform(-0.5, 0.5, 800)
+        soundfile.write(tmp_path / f"{name}.wav", noise, 8000)
+    sounds = Sounds()
+    first, second, again = (sounds.embed(tmp_path / f"{name}.wav") for name in "abc")
+    assert first.url.startswith("data:audio/ogg")
+    assert second.url != first.url
+    assert (again.name, again.url) == (first.name, "")
+    assert first.name != second.name
 
 
 def test_results_outlive_a_report_that_cannot_be_written(

@@ -13,9 +13,9 @@ from distvae.train.session import fit
 from tests import tiny
 
 RUNS = [
-    ("speech-vae", {}, "speech-vae"),
-    ("speech-vsc", {}, "speech-vsc"),
-    ("speech-vae", {"model.kind": "vsc"}, "vsc, from speech-vae"),
+    ("speech-vae", {}, "vae latent 32, from speech-vae"),
+    ("speech-vsc", {}, "vsc latent 32, from speech-vsc"),
+    ("speech-vae", {"model.kind": "vsc"}, "vsc latent 32, from speech-vae"),
     (
         "speech-vae",
         {"model.kind": "vsc", "model.latent": 4, "model.alpha": 0.4123},
@@ -25,13 +25,13 @@ RUNS = [
     (
         "speech-sdm",
         {"model.dictionary": "dct", "model.atoms": 8},
-        "sdm dct atoms 8, from speech-sdm",
+        "sdm latent 32 dct atoms 8, from speech-sdm",
     ),
 ]
 
 
 @pytest.mark.parametrize(("recipe", "settings", "title"), RUNS)
-def test_a_title_says_what_the_recipe_does_not(
+def test_a_title_says_the_model_and_how_it_differs_from_the_recipes(
     tmp_path: Path, recipe: str, settings: dict[str, Any], title: str
 ) -> None:
     config = load(recipe, {"train.epochs": 1, "train.device": "cpu"} | settings)
