@@ -20,8 +20,10 @@ from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.posteriors import Binary, Encoded, Encoder
 from distvae.models.registry import register
 from distvae.models.vae import VAE
+from distvae.numerics.figures import declare
 from distvae.numerics.noise import Noise
 
+declare("sparsity", "active")
 PI = (1e-6, 1 - 1e-6)
 
 
