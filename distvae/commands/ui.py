@@ -23,8 +23,6 @@ COMPARED = 8
 """Number of trials shown side by side, the best ones."""
 SWEEPS = 3
 """Number of sweeps that are listed, the latest ones."""
-TRAINING = "workflowType=machine_learning"
-"""The page of MLflow that is about training; it has another about language models."""
 
 
 def open_ui(root: Path, port: int) -> None:
@@ -50,6 +48,7 @@ def open_ui(root: Path, port: int) -> None:
 def _guide(store: "Store", address: str) -> str:
     """Return the addresses of the pages, and how to compare the trials of a sweep there."""
     from distvae.track.records import list_records, rank_trials
+    from distvae.track.view import TRAINING
 
     known = list_records(store)
     lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
@@ -57,7 +56,7 @@ def _guide(store: "Store", address: str) -> str:
     for sweep in sweeps[:SWEEPS]:
         trials = rank_trials(sweep, known)
         if len(trials) > 1:
-            lines.append(f"{sweep.name}, charts: {_charts(address, sweep)}")
+            lines.append(f"{sweep.name}, charts: {address}/{_charts(store, sweep)}")
             lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials)}")
     lines.append(
         "Or: open an experiment, unfold a sweep by its +, tick trials in the first column, press"
@@ -66,9 +65,13 @@ def _guide(store: "Store", address: str) -> str:
     return "\n".join(lines)
 
 
-def _charts(address: str, sweep: "Record") -> str:
-    """Return the page with a chart for each metric of the trials of a sweep, best first."""
+def _charts(store: "Store", sweep: "Record") -> str:
+    """Return the page with the charts of a sweep: its saved view, or one for each metric."""
     from distvae.track.records import sweep_metrics
+    from distvae.track.view import TRAINING, has_view, view_path
+
+    if has_view(store, sweep.experiment_id, sweep.id):
+        return view_path(sweep.experiment_id, sweep.id)
 
     metric, direction = next(iter(sweep_metrics(sweep).items()))
     view = {
@@ -78,11 +81,13 @@ def _charts(address: str, sweep: "Record") -> str:
         "orderByAsc": str(direction == "min").lower(),
     }
     options = "&".join(f"{name}={quote(value)}" for name, value in view.items())
-    return f"{address}/#/experiments/{sweep.experiment_id}/runs?{TRAINING}&{options}"
+    return f"#/experiments/{sweep.experiment_id}/runs?{TRAINING}&{options}"
 
 
 def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
     """Return the page with the parameters and metrics of the best trials in columns."""
+    from distvae.track.view import TRAINING
+
     runs = _quoted([trial.id for trial in trials[:COMPARED]])
     experiments = _quoted(sorted({trial.experiment_id for trial in trials}))
     return f"{address}/#/compare-runs?{TRAINING}&runs={runs}&experiments={experiments}"

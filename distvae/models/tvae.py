@@ -29,12 +29,14 @@ from distvae.models.registry import register
 from distvae.models.state_decoder import StateDecoder
 from distvae.models.truncated import LEFT_OUT, KeepsStates, Truncated, without_left_out
 from distvae.numerics.facts import Facts
+from distvae.numerics.figures import declare
 from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
 if TYPE_CHECKING:
     from distvae.models.table_decoder import TableDecoder
 
+declare("sparsity", "active", "dead")
 MAX_LEFT_OUT = 1e-5  # of the weight of a row's states, on average, that training leaves out
 WIDER = 1.5  # the factor by which the horizon grows when more is left out
 MIN_PI = 1e-5  # the probability, at least, that a latent is active, or that it is not

@@ -4,6 +4,11 @@ import math
 
 from torch import Tensor
 
+from distvae.numerics.figures import declare
+
+SPARSITY = declare("sparsity", "hoyer", "effective_atoms", "live_atoms")
+"""The figures of these measures."""
+
 
 def hoyer(code: Tensor) -> Tensor:
     """Return Hoyer's sparsity of each row, from 0 (all values equal) to 1 (a single value).

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
+from distvae.numerics.figures import declare
 from distvae.tasks.recording_scores import score_recording
 
 Floats = NDArray[np.floating]
+declare("quality", "psnr", "ssim", "snr")
 
 
 def psnr(clean: Floats, estimate: Floats, peak: float) -> float:

@@ -17,6 +17,7 @@ from numpy.random import mtrand
 from numpy.typing import NDArray
 
 from distvae.config.values import POWER_FLOOR
+from distvae.numerics.figures import declare
 
 Array = NDArray[np.floating]
 Measure = Callable[[Array, Array, int], float]
@@ -105,6 +106,7 @@ WAVEFORM: dict[str, Measure] = {
     "si_sdr": si_sdr,
 }
 """The measures of waveforms; `isd` compares spectra."""
+declare("quality", *WAVEFORM, "isd")
 
 
 def recording_metrics(names: Sequence[str]) -> tuple[str, ...]:

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from distvae.numerics.figures import declare
 from distvae.numerics.measures import effective_atoms, hoyer, live_atoms
 
+declare("sparsity", "dead_atoms")
 ACTIVE = 1e-3
 """Frames within 30 dB of the loudest of their file are active."""
 

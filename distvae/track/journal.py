@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,16 @@ Entry = TypedDict(
         "when": int,
         "step": int,
         "values": Mapping[str, float],
+        "groups": Mapping[str, str],
         "paths": list[str],
         "below": str,
         "path": str,
         "name": str,
         "folder": str,
         "status": str,
+        "text": str,
+        "varied": Sequence[str],
+        "ranked": Mapping[str, str],
     },
     total=False,
 )
@@ -49,6 +53,8 @@ class Head(TypedDict, total=False):
     told: int
     """Bytes of the entries that were sent."""
     model: str
+    grouped: bool
+    """Whether the names of metrics begin with their groups. False in old records."""
 
 
 @dataclass(frozen=True)

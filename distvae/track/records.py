@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from distvae.files.refusal import Refusal, nearest
 from distvae.track.journal import Journal
+from distvae.track.naming import METRIC, figure_name, grouped_filter
 from distvae.track.store import Store, error_summary, without_secrets
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.store.entities import PagedList
 
@@ -52,7 +54,7 @@ def list_records(
     for experiment in _all_pages(client.search_experiments):
         experiments[experiment.experiment_id] = experiment.name
     try:
-        runs = _all_pages(client.search_runs, list(experiments), where) if experiments else []
+        runs = _search(client, list(experiments), where) if experiments else []
     except MlflowException as error:
         raise Refusal(f"--where: {error_summary(error)}") from error
     found = []
@@ -60,6 +62,16 @@ def list_records(
         if run.data.tags.get("kind") in kinds:
             found.append(_record(run, experiments[run.info.experiment_id]))
     return sorted(found, key=lambda record: record.began, reverse=True)
+
+
+def _search(client: "MlflowClient", experiments: list[str], where: str) -> "list[Run]":
+    """Return the runs that a filter matches, with the groups of metrics or without."""
+    found = _all_pages(client.search_runs, experiments, where)
+    if METRIC.search(where):
+        every = _all_pages(client.search_runs, experiments)
+        metrics = {name for run in every for name in run.data.metrics}
+        found += _all_pages(client.search_runs, experiments, grouped_filter(where, metrics))
+    return list({run.info.run_id: run for run in found}.values())
 
 
 def _all_pages(search: "Callable[..., PagedList[Run]]", *arguments: object) -> "list[Run]":
@@ -85,7 +97,7 @@ def _record(run: "Run", experiment: str) -> Record:
         seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
         folder=Path(data.tags.get("folder", "")),
         parent=data.tags.get("mlflow.parentRunId"),
-        metrics=dict(data.metrics),
+        metrics={figure_name(name): value for name, value in data.metrics.items()},
         params=dict(data.params),
     )
 

@@ -3,24 +3,24 @@
 An entry that fails stays in the journal.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal
+from distvae.track.facts import dataset_input, provenance_tags, run_info
 from distvae.track.journal import HEAD, LINES, Entry, Head, Journal
+from distvae.track.naming import metric_name
 from distvae.track.served import pack
 from distvae.track.store import Store, without_secrets
+from distvae.track.view import TAG, view_path, view_state
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric
-
-    from distvae.train.documents import RunInfo
+    from mlflow.entities import Metric
 
 METRICS_AT_ONCE = 1000
 """Metrics that MLflow takes in one request."""
@@ -28,6 +28,8 @@ PARAMS_AT_ONCE = 100
 """Parameters that MLflow takes in one request."""
 EPOCH = "epoch"
 """The figure of an epoch that is sent last. If MLflow has it, it has the others."""
+NOTE = "mlflow.note.content"
+"""The tag with the description of a run, an experiment or a model."""
 ALIAS = "best"
 """The registry's alias for the best run of a sweep."""
 AFTERWARDS = ("report", "files")
@@ -139,8 +141,8 @@ class Sender:
     ) -> str:
         from mlflow.entities import Param
 
-        info = _run_info(self.folder)
-        tags = head["tags"] | _provenance_tags(info)
+        info = run_info(self.folder)
+        tags = head["tags"] | provenance_tags(info)
         if parent:
             tags["mlflow.parentRunId"] = parent
         run = client.create_run(experiment, head["began"], tags, head["name"])
@@ -149,19 +151,21 @@ class Sender:
         for start in range(0, len(params), PARAMS_AT_ONCE):
             client.log_batch(record, params=params[start : start + PARAMS_AT_ONCE])
         if info:
-            client.log_inputs(record, [_dataset_input(info, head["params"])])
-        self.journal.update_head(id=record, store=without_secrets(self.store.uri), told=0)
+            client.log_inputs(record, [dataset_input(info, head["params"])])
+        uri = without_secrets(self.store.uri)
+        self.journal.update_head(id=record, store=uri, told=0, grouped=True)
         return record
 
     def metrics(self, entries: Sequence[Entry]) -> None:
         """Send figures of epochs, each epoch once, and of evaluations."""
         metrics: list[Metric] = []
+        grouped = self.journal.head().get("grouped", False)
         for entry in entries:
             if _ends_an_epoch(entry):
                 if entry["step"] in self._logged_epochs:
                     continue
                 self._logged_epochs.add(entry["step"])
-            metrics += _to_metrics(entry)
+            metrics += _to_metrics(entry, entry.get("groups", {}) if grouped else {})
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self.client.log_batch(self.id, metrics[start : start + METRICS_AT_ONCE])
 
@@ -171,6 +175,23 @@ class Sender:
             for path in entry["paths"]:
                 if (self.folder / path).is_file():
                     self.client.log_artifact(self.id, str(self.folder / path), entry["below"])
+
+    def findings(self, entries: Sequence[Entry]) -> None:
+        """Send what a sweep found: its description, its data, and a view of its trials."""
+        entry, sweep = entries[-1], str(self.id)
+        experiment = self.client.get_run(sweep).info.experiment_id
+        self.client.set_experiment_tag(
+            experiment, f"{TAG}{sweep}", view_state(sweep, entry["varied"], entry["ranked"])
+        )
+        report = f"#/experiments/{experiment}/runs/{sweep}/artifacts/report/report.html"
+        links = f"[Report]({report}), [charts]({view_path(experiment, sweep)})"
+        text = f"{entry['text']}\n\n{links}"
+        self.client.set_tag(sweep, NOTE, text)
+        self.client.set_experiment_tag(experiment, NOTE, text)
+        best = self.folder / entry["folder"]
+        if entry["folder"] and (info := run_info(best)):
+            params = Journal(best).head().get("params", {})
+            self.client.log_inputs(sweep, [dataset_input(info, params)])
 
     def report(self, entries: Sequence[Entry]) -> None:
         """Send the report as it is now, if it still exists."""
@@ -227,6 +248,7 @@ class Sender:
 HANDLERS: Mapping[str, Callable[[Sender, Sequence[Entry]], None]] = {
     "metrics": Sender.metrics,
     "files": Sender.files,
+    "findings": Sender.findings,
     "model": Sender.model,
     "register": Sender.register,
     "report": Sender.report,
@@ -239,38 +261,10 @@ def _ends_an_epoch(entry: Entry) -> bool:
     return entry["is"] == "metrics" and EPOCH in entry["values"]
 
 
-def _to_metrics(entry: Entry) -> "list[Metric]":
+def _to_metrics(entry: Entry, groups: Mapping[str, str]) -> "list[Metric]":
     """Return the figures of an entry, the epoch last."""
     from mlflow.entities import Metric
 
     values = sorted(entry["values"].items(), key=lambda item: item[0] == EPOCH)
-    return [Metric(name, value, entry["when"], entry["step"]) for name, value in values]
-
-
-def _run_info(folder: Path) -> "RunInfo | None":
-    """Return the facts in run.json, or None in the folder of a sweep."""
-    file = folder / "run.json"
-    return cast("RunInfo", json.loads(file.read_bytes())) if file.exists() else None
-
-
-def _provenance_tags(info: "RunInfo | None") -> dict[str, str]:
-    """Return what a run recorded about the program and the machine, as tags."""
-    if not info:
-        return {}
-    tags = {}
-    for name, version in (info.get("versions") or {}).items():
-        tags[f"versions.{name}"] = str(version)
-    for name, value in (info.get("machine") or {}).items():
-        tags[f"machine.{name}"] = str(value)
-    return tags | {"commit": str(info.get("commit"))}
-
-
-def _dataset_input(info: "RunInfo", params: Mapping[str, str]) -> "DatasetInput":
-    """Return the data of a run, with its digest."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    source = json.dumps({"uri": str(params.get("data.path", ""))})
-    profile = json.dumps({"rows": info["rows"], "unit": info["unit"], "values": info["dims"]})
-    name, digest = info["data"][:500], info["data_digest"][:36]  # the lengths that MLflow allows
-    data = Dataset(name, digest, "local", source, profile=profile)
-    return DatasetInput(data, [InputTag("mlflow.data.context", "training")])
+    when, step = entry["when"], entry["step"]
+    return [Metric(metric_name(name, groups), value, when, step) for name, value in values]

@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config, flatten
+from distvae.numerics.figures import groups_of
 from distvae.track.journal import HEAD, Entry, Head, Journal
+from distvae.track.naming import metric_name
 from distvae.track.process import FAILED, SENT, SendingProcess
 from distvae.track.retries import Retries
 from distvae.track.sender import Sender
@@ -111,11 +113,30 @@ class Tracker:
 
     def evaluation(self, summary: Mapping[str, float], folder: Path) -> None:
         """Log final figures, and the pictures, sounds and tables in a folder."""
-        self._log(_metrics_entry(summary, 0))  # MLflow draws figures of one step as bars
+        self.figures(summary)
         files = sorted(path for path in folder.rglob("*") if path.suffix in LOGGED_SUFFIXES)
         for subfolder in sorted({path.parent for path in files}):
             beside = [path for path in files if path.parent == subfolder]
             self.files(beside, (Path("evaluation") / subfolder.relative_to(folder)).as_posix())
+
+    def figures(self, values: Mapping[str, float]) -> None:
+        """Log figures that belong to no epoch."""
+        self._log(_metrics_entry(values, 0))  # MLflow draws figures of one step as bars
+
+    def findings(
+        self, text: str, varied: Sequence[str], ranked: Mapping[str, str], best: Path | None
+    ) -> None:
+        """Log what a sweep found, in words, and what to draw: settings and figures.
+
+        `ranked` has the directions of the figures that rank trials, and `best` is the folder of a
+        run whose data is that of the sweep.
+        """
+        groups = groups_of(ranked)
+        metrics = {metric_name(name, groups): direction for name, direction in ranked.items()}
+        folder = self._relative(best) if best else ""
+        self._log(
+            {"is": "findings", "text": text, "varied": varied, "ranked": metrics, "folder": folder}
+        )
 
     def model(self) -> None:
         """Log the trained model, with everything that opens the run again."""
@@ -123,8 +144,7 @@ class Tracker:
 
     def files(self, paths: Iterable[Path], below: str) -> None:
         """Log files of the folder into a folder of the record."""
-        root = self.folder.absolute()
-        relative = [str(path.absolute().relative_to(root)) for path in paths]
+        relative = [self._relative(path) for path in paths]
         self._log({"is": "files", "paths": relative, "below": below})
 
     def report(self, page: Path) -> None:
@@ -133,8 +153,10 @@ class Tracker:
 
     def register(self, name: str, run: Path) -> None:
         """Register the model of a run below this sweep as the best under a name."""
-        relative = str(run.absolute().relative_to(self.folder.absolute()))
-        self._log({"is": "register", "name": name, "folder": relative})
+        self._log({"is": "register", "name": name, "folder": self._relative(run)})
+
+    def _relative(self, path: Path) -> str:
+        return str(path.absolute().relative_to(self.folder.absolute()))
 
     def close(self, status: Status = "FINISHED") -> None:
         """Log the end. A run that fails before its first epoch is recorded by this alone."""
@@ -193,7 +215,8 @@ def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str,
 
 def _metrics_entry(values: Mapping[str, float], step: int) -> Entry:
     finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-    return {"is": "metrics", "when": _now(), "step": step, "values": finite}
+    groups = groups_of(finite)
+    return {"is": "metrics", "when": _now(), "step": step, "values": finite, "groups": groups}
 
 
 def _now() -> int:

@@ -4,6 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
+from distvae.numerics.figures import declare
+
+declare("bound", "bound", "objective", "kl")
+declare("bound", "train_objective", "val_objective", "val_bound", "val_kl")
+declare("sparsity", "val_hoyer")
+declare("time", "seconds", "rows_per_second", "estep_seconds", "data_seconds", "mstep_seconds")
+
 
 @dataclass
 class Position:

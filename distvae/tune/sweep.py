@@ -22,8 +22,9 @@ from distvae.tune.recorder import Recorder
 from distvae.tune.resources import TrialResources
 from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.scheduler_check import check_scheduler, refuse_workers
-from distvae.tune.space import Space
+from distvae.tune.space import ROW, Space
 from distvae.tune.stacked import resources_of_stacks
+from distvae.tune.summary import describe_findings
 from distvae.tune.sweep_file import SWEEP_FILE, recorded_settings
 from distvae.tune.trial import FAILURE, Trials
 
@@ -147,6 +148,7 @@ def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
         "recipe": space.recipe,
         "folder": str(out.absolute()),
         "commit": str(commit()),
+        "mlflow.note.content": space.about,
     }
     params = {**counts, **metrics, **axes}
     return Tracker(store, space.name, out.name, out, params, tags)
@@ -184,8 +186,14 @@ def _conclude(
     ranked = rank(list(display.results.values()), space.metrics)
     findings = Findings(out, space.metrics, ranked, record.viewer, signal)
     record.files([out / SWEEP_FILE, *write_findings(findings)], "results")
-    if "finished" in findings.states and not space.rows:
-        best = ranked[0]
-        record.register(space.name, trials.runs(best.number, best.values)[0].folder)
+    best = next((result for result in ranked if result.state == "finished"), None)
+    folder = trials.runs(best.number, best.values)[0].folder if best else None
+    if best:
+        record.figures(best.figures)
+    record.findings(
+        describe_findings(space, ranked), sorted(space.varied - {ROW}), space.metrics, folder
+    )
+    if folder and not space.rows:
+        record.register(space.name, folder)
     record.close(STATUS.get(findings.exit_code, "KILLED"))
     return findings

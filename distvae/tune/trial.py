@@ -110,6 +110,7 @@ class TrialRun:
         sweep_folder = self.trials.folder.parent
         tags = run_tags(space.recipe_of(self.values), self.folder, sweep_folder)
         tags |= dict(self.trials.place) | lineage_tags(self.folder)
+        tags |= {f"varied.{key}": str(value) for key, value in self.values.items()}
         name = f"{self.name} {describe(self.values)}"
         return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder)
 

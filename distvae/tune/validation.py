@@ -13,6 +13,8 @@ from distvae.config.schema import field_types
 from distvae.data.family import recordings_of
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest, shown
+from distvae.numerics.figures import group_of
+from distvae.numerics.measures import SPARSITY
 from distvae.tasks.fidelity import fidelity_figures
 from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_measures
 from distvae.tasks.presets import corrupted_windows
@@ -23,8 +25,6 @@ from distvae.tune.scheduler_check import CHANGE_THE_BOUND, check_scheduler
 from distvae.tune.space import ROW, Space
 
 FIGURES_OF_TRAINING = ("val_bound", "val_objective")
-BOUNDS = (*FIGURES_OF_TRAINING, "bound", "objective", "iw_bound")
-SPARSITY = ("hoyer", "effective_atoms", "live_atoms")
 MAX_COMBINATIONS = 10_000
 """Combinations of values, each of which is checked before a sweep starts."""
 SET_BY_SWEEP = ("train.threads", "eval.processes")
@@ -177,7 +177,7 @@ def _check_ranking(space: Space) -> None:
                 f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}"
             )
         for axis in space.axes:
-            if name in BOUNDS and axis.key.startswith(CHANGE_THE_BOUND):
+            if group_of(name) == "bound" and axis.key.startswith(CHANGE_THE_BOUND):
                 raise Refusal(
                     f"metrics.{name}: bounds do not compare where {axis.key} varies; "
                     "a figure of quality or sparsity expected, such as pesq_wb or hoyer"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from distvae.config import Config
 from distvae.files.refusal import Refusal
+from distvae.numerics.figures import Group, declare
 from distvae.tasks.measures import effects, factors, importance, probes
 from distvae.tasks.measures.needs import needs_classes, needs_encoder, needs_factors, needs_nothing
 from distvae.tasks.measures.subject import Subject, require_labels
@@ -26,11 +27,15 @@ class Measure(NamedTuple):
     measure: Callable[[Subject], Figures]
     figures: tuple[str, ...]
     """The names of the figures."""
+    group: Group = "quality"
+    """The group of the figures."""
 
 
 MEASURES: dict[str, Measure] = {
-    "effects": Measure(needs_nothing, effects.effects, ("effective_effects",)),
-    "iw_bound": Measure(needs_encoder, importance.iw_bound, ("iw_bound", "iw_bound_row_std")),
+    "effects": Measure(needs_nothing, effects.effects, ("effective_effects",), "sparsity"),
+    "iw_bound": Measure(
+        needs_encoder, importance.iw_bound, ("iw_bound", "iw_bound_row_std"), "bound"
+    ),
     "probe_linear": Measure(needs_classes, probes.linear, ("probe_linear",)),
     "probe_sgd": Measure(needs_classes, probes.sgd, ("probe_sgd",)),
     "probe_mlp": Measure(needs_classes, probes.mlp, ("probe_mlp",)),
@@ -38,6 +43,8 @@ MEASURES: dict[str, Measure] = {
     "dci": Measure(needs_factors, factors.dci, ("dci", "dci_completeness", "dci_informativeness")),
     "sap": Measure(needs_factors, factors.sap, ("sap",)),
 }
+for measure in MEASURES.values():
+    declare(measure.group, *measure.figures)
 
 
 def figure_names(names: Iterable[str]) -> list[str]:

@@ -1,0 +1,40 @@
+"""What a run recorded about its data, the program and the machine, as MLflow keeps it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+    from distvae.train.documents import RunInfo
+
+
+def run_info(folder: Path) -> "RunInfo | None":
+    """Return the facts in run.json, or None in the folder of a sweep."""
+    file = folder / "run.json"
+    return cast("RunInfo", json.loads(file.read_bytes())) if file.exists() else None
+
+
+def provenance_tags(info: "RunInfo | None") -> dict[str, str]:
+    """Return what a run recorded about the program and the machine, as tags."""
+    if not info:
+        return {}
+    tags = {}
+    for name, version in (info.get("versions") or {}).items():
+        tags[f"versions.{name}"] = str(version)
+    for name, value in (info.get("machine") or {}).items():
+        tags[f"machine.{name}"] = str(value)
+    return tags | {"commit": str(info.get("commit"))}
+
+
+def dataset_input(info: "RunInfo", params: Mapping[str, str]) -> "DatasetInput":
+    """Return the data of a run, with its digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": str(params.get("data.path", ""))})
+    profile = json.dumps({"rows": info["rows"], "unit": info["unit"], "values": info["dims"]})
+    name, digest = info["data"][:500], info["data_digest"][:36]  # the lengths that MLflow allows
+    data = Dataset(name, digest, "local", source, profile=profile)
+    return DatasetInput(data, [InputTag("mlflow.data.context", "training")])
