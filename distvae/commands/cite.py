@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from distvae.config.recipes import load, recipe_names
 from distvae.config.registry import FAMILIES
@@ -33,7 +33,7 @@ def print_citation(name: str | None, form: Format) -> None:
 
 def find_works(name: str | None) -> list[Reference]:
     """Return this package, or the papers of a model or of the model of a recipe."""
-    package = read_yaml(CITATION)
+    package = cast(Reference, read_yaml(CITATION))
     if name is None:
         return [package]
     models = FAMILIES["model"]

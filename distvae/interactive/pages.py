@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
-from distvae.report.blocks import Sound
-from distvae.report.page import picture, sound
+from distvae.report.media import picture, sound
 
 
 def figures_table(figures: Mapping[str, float]) -> str:
@@ -31,4 +30,4 @@ def _pictures(files: Iterable[Path]) -> Iterator[str]:
 
 def _sounds(files: Iterable[Path]) -> Iterator[str]:
     for file in sorted(files):
-        yield f'<p>{file.stem} <audio controls src="{sound(Sound(file, file.stem))}"></audio></p>'
+        yield f'<p>{file.stem} <audio controls src="{sound(file)}"></audio></p>'

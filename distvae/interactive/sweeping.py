@@ -10,7 +10,7 @@ from distvae.commands.options import RUNS
 from distvae.files.plain import Plain
 from distvae.interactive.given import Data, data_settings
 from distvae.report.logged import write_and_log
-from distvae.report.page import picture
+from distvae.report.media import picture
 from distvae.train.run import Run
 from distvae.tune.results import Findings, Result
 from distvae.tune.space import Space

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from distvae.system.sharing import create_memory, machine_id, map_memory, watch_process
+from distvae.system import sharing
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ def find_neighbours(rank: int, gather: Gather) -> Neighbours | None:
 
     Return None if no machine has two workers, or one does not tell what it is.
     """
-    machines = gather(machine_id())
+    machines = gather(sharing.machine_id())
     if None in machines or len(set(machines)) == len(machines):
         return None
     here = [other for other, machine in enumerate(machines) if machine == machines[rank]]
@@ -77,10 +77,10 @@ def find_neighbours(rank: int, gather: Gather) -> Neighbours | None:
 
 def share_memory(neighbours: Neighbours, length: int) -> mmap.mmap | None:
     """Return zeros that the workers of a machine share, or None if a worker of any cannot."""
-    created = create_memory(length) if neighbours.place == 0 else None
+    created = sharing.create_memory(length) if neighbours.place == 0 else None
     try:
         pid, file = neighbours.gather_here((os.getpid(), created))[0]
-        memory = None if file is None else map_memory(pid, file, length)
+        memory = None if file is None else sharing.map_memory(pid, file, length)
         return memory if all(neighbours.gather(memory is not None)) else None
     finally:
         if created is not None:
@@ -106,7 +106,7 @@ class Barrier:
     def among(cls, neighbours: Neighbours) -> "Barrier | None":
         """Return a barrier for the workers of one machine, or None if any machine lacks a means."""
         pids = neighbours.gather_here(os.getpid())
-        watches = [watch for pid in pids if (watch := watch_process(pid)) is not None]
+        watches = [watch for pid in pids if (watch := sharing.watch_process(pid)) is not None]
         if not all(neighbours.gather(len(watches) == len(pids))):
             return None
         memory = share_memory(neighbours, LINE * len(pids))

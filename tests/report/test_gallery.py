@@ -3,7 +3,6 @@ in turn at the same place, on wide and narrow screens.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np

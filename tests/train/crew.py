@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distvae.train import shared_memory
+from distvae.system import sharing
 from distvae.train.team import MachinesTeam, NetworkTeam, Team, WorkerLost, join_team
 
 PER_MACHINE: dict[type[Team], int] = {NetworkTeam: 1, MachinesTeam: 2}
@@ -33,7 +33,7 @@ def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) ->
     }
     torch.set_num_threads(1)
     if way in PER_MACHINE:
-        shared_memory.machine_id = lambda: f"machine {rank // PER_MACHINE[way]}"
+        sharing.machine_id = lambda: f"machine {rank // PER_MACHINE[way]}"
     team = join_team()
     pipe.send(type(team) is way)
     while (order := pipe.recv()) is not None:

@@ -1,6 +1,9 @@
 from dataclasses import dataclass
+from typing import TypeVar
 
 from numpy.random import RandomState
+
+Array = TypeVar("Array")
 
 @dataclass
 class InputTags:
@@ -17,3 +20,4 @@ class Tags:
     transformer_tags: TransformerTags
 
 def check_random_state(seed: RandomState | None) -> RandomState: ...
+def shuffle(array: Array, *, random_state: RandomState) -> Array: ...
