@@ -142,12 +142,12 @@ def test_the_folder_of_a_cluster_is_a_checkout(
     installed: Path, archives: Archives, tmp_path: Path
 ) -> None:
     run_outside(installed / "distvae", "cluster", "init", "mine", cwd=tmp_path)
+    sources = archives.wheel.parents[1] / "sources"
     for part in PARTS:
-        for path in (ROOT / part, *(ROOT / part).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                assert (
-                    tmp_path / "mine" / path.relative_to(ROOT)
-                ).read_bytes() == path.read_bytes()
+        for path in (sources / part, *(sources / part).rglob("*")):
+            if path.is_file():
+                written = tmp_path / "mine" / path.relative_to(sources)
+                assert written.read_bytes() == path.read_bytes()
     wheel = build(archives.wheel.parents[1] / "environment" / "bin", tmp_path / "mine", "wheel")
     assert members(wheel) == members(archives.wheel)
 

@@ -189,7 +189,7 @@ class SweepDisplay:
         return known + (self.space.count - len(self.results)) * self.space.base.train.epochs
 
     def _epochs_of(self, result: Result) -> int:
-        return self.space.config(result.values).train.epochs
+        return int(result.values.get("train.epochs", self.space.base.train.epochs))
 
     def table(self) -> "Table":
         """Return the table of the trials so far, with the progress of all below it."""

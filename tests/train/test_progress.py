@@ -86,7 +86,7 @@ def test_a_pace_that_changed_counts_once_it_has_lasted_as_long_as_the_one_before
 ) -> None:
     times = [before * epoch for epoch in range(count + 1)]
     changed = times[-1]
-    while times[-1] - changed < max(changed, 60.0):
+    while times[-1] - changed < max(changed, 60.0) + after:
         times.append(times[-1] + after)
     assert recent_pace(times) == pytest.approx(after, rel=1e-6)
 
