@@ -129,9 +129,7 @@ def _add_links(axes: "Axes", dots: Sequence[Dot], targets: Mapping[int, str]) ->
     for dot in dots:
         if dot.number in targets:
             link = f"#{targets[dot.number]}"
-            axes.scatter(
-                dot.at[1], dot.at[0], 300, ["none"], zorder=5, urls=[link], gid=f"link-{dot.number}"
-            )
+            axes.scatter(dot.at[1], dot.at[0], 300, ["none"], zorder=5, urls=[link])
 
 
 def _draw_staircase(

@@ -3,11 +3,12 @@
 import base64
 import io
 from pathlib import Path
-from typing import NamedTuple
-
-import soundfile
+from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.files.refusal import Refusal
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
 
 MAX_PICTURE_BYTES = 50_000
 """Larger pictures are embedded with fewer pixels, compressed by WebP."""
@@ -65,6 +66,8 @@ def _reduce(content: bytes) -> bytes:
 
 def sound(path: Path) -> str:
     """Return the beginning of a recording as a data URL, compressed by Vorbis."""
+    import soundfile
+
     stream = io.BytesIO()
     try:
         with soundfile.SoundFile(path) as file:
@@ -77,8 +80,10 @@ def sound(path: Path) -> str:
     return _data_url("audio/ogg", stream.getvalue())
 
 
-def _compress(file: soundfile.SoundFile, stream: io.BytesIO) -> None:
-    """Write the beginning of a recording. Long blocks would overflow the stack of libsndfile."""
+def _compress(file: "SoundFile", stream: io.BytesIO) -> None:
+    """Write the beginning of a recording, a second at a time."""
+    import soundfile
+
     rate = file.samplerate
     with soundfile.SoundFile(
         stream, "w", rate, file.channels, "VORBIS", format="OGG", compression_level=COMPRESSION

@@ -96,5 +96,6 @@ def trials(tables: list[list[list[str]]]) -> Rows:
 
 
 def alike(tables: list[list[list[str]]]) -> dict[str, str]:
-    """Every pair that a table of two columns tells."""
-    return {row[0]: row[1] for table in tables for row in table if len(row) == 2}
+    """Every pair that a table of two columns tells; of several with one name the first."""
+    pairs = [row for table in tables for row in table if len(row) == 2]
+    return dict(reversed(pairs))

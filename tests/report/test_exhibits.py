@@ -1,41 +1,42 @@
 """Which trials a page shows, and what their exhibits say."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae import report
 from distvae.report.exhibits import MAX_TRIALS, exhibits
 from distvae.report.reading import RunResults, Sweep, Trial
-from distvae.tune.results import Result, rank
+from distvae.tune.results import Directions, Result, rank
 from tests.report import folders as sweeps
 from tests.report.reader import Page, trials
 
-METRICS = {"squared_error": "min", "hoyer": "max"}
+METRICS: Directions = {"squared_error": "min", "hoyer": "max"}
 FIGURES = st.fixed_dictionaries({name: st.integers(0, 9).map(float) for name in METRICS})
 
 
-class EveryFile(Path):
-    """A place where every file is."""
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunResults:
+    """An evaluated run with a picture and sounds."""
+    folder = tmp_path_factory.mktemp("run")
+    sweeps.put_evaluation(folder)
+    return RunResults(folder, {}, [], [], {"val": {}})
 
-    def is_file(self) -> bool:
-        return True
 
-
-def sweep_of(figures: list[dict[str, float]]) -> Sweep:
-    """A sweep whose trials ended with these figures, all of them evaluated with everything."""
+def sweep_of(figures: list[dict[str, float]], run: RunResults) -> Sweep:
+    """A sweep whose trials ended with these figures, all of them with the same run."""
     results = [Result(n, {}, "finished", figures=each) for n, each in enumerate(figures)]
-    split: Mapping[str, Mapping[str, float | None]] = {"val": {}}
-    run = RunResults(EveryFile("run"), {}, [], [], split)
     ranked = [Trial(result, [run]) for result in rank(results, METRICS)]
     return Sweep(Path("sweep"), {"metrics": METRICS}, ranked, True, [])
 
 
 @given(st.lists(FIGURES, min_size=1, max_size=40))
-def test_the_best_the_worst_and_the_front_come_first(figures: list[dict[str, float]]) -> None:
-    sweep = sweep_of(figures)
+def test_the_best_the_worst_and_the_front_come_first(
+    run: RunResults, figures: list[dict[str, float]]
+) -> None:
+    sweep = sweep_of(figures, run)
     order = [trial.result.number for trial in sweep.finished]
     shown = list(exhibits(sweep))
     front = {trial.result.number for trial in sweep.finished if trial.result.unbeaten}
