@@ -12,7 +12,7 @@ from distvae.numerics.figures import declare
 from distvae.tasks.recording_scores import score_recording
 
 Floats = NDArray[np.floating]
-declare("quality", "psnr", "ssim", "snr")
+declare("quality", "psnr", "ssim", "snr", "squared_error")
 
 
 def psnr(clean: Floats, estimate: Floats, peak: float) -> float:

@@ -10,7 +10,6 @@ from distvae.data.dataset import Rows, stack
 from distvae.data.family import windows_of
 from distvae.interface import Batch, Posterior, Sums, expect
 from distvae.models.tvae import TVAE
-from distvae.numerics.figures import declare
 from distvae.numerics.measures import effective_atoms
 from distvae.numerics.noise import EVALUATION, VALIDATION, Noise, order
 from distvae.tasks.evaluation import Evaluation
@@ -22,7 +21,6 @@ from distvae.train.batches import BLOCK
 from distvae.train.run import Array, Run
 from distvae.train.step import add, assess
 
-declare("quality", "squared_error")
 SAMPLED = 0
 """The seed that decides which rows are in a sample, whatever the seed of the run."""
 

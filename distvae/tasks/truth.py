@@ -12,10 +12,13 @@ from distvae.data.family import HasCauses, causes_of
 from distvae.estep.truncated import Exact
 from distvae.interface import Batch
 from distvae.models.tvae import TVAE
+from distvae.numerics.figures import declare
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.exactness import MAX_BITS
 from distvae.train.run import Run, read_config
 
+declare("bound", "true_log_likelihood")
+declare("quality", "reliability", "recovered")
 ENUMERABLE = 12
 """The most causes whose combinations are enumerated."""
 ALIKE = 0.3

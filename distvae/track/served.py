@@ -66,7 +66,9 @@ def pack(run: Path, folder: Path) -> Path:
         python_version=platform.python_version(),
     )
     model.save(str(folder / "MLmodel"))
-    requirements = "".join(f"{name}=={version(name)}\n" for name in PACKAGES)
+    # a build such as +cpu is in no public registry
+    versions = {name: version(name).partition("+")[0] for name in PACKAGES}
+    requirements = "".join(f"{name}=={number}\n" for name, number in versions.items())
     (folder / "requirements.txt").write_text(requirements)
     return folder
 

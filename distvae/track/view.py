@@ -36,7 +36,7 @@ def view_state(sweep: str, varied: Sequence[str], ranked: Mapping[str, str]) -> 
     """
     first, direction = next(iter(ranked.items()))
     columns = [f"metrics.`{name}`" for name in ranked] + [f"params.`{name}`" for name in varied]
-    section = {"uuid": SECTION, "name": "Ranked figures", "display": True, "isReordered": True}
+    section = {"uuid": SECTION, "name": "Ranked figures", "columns": 2, "display": True}
     state = {
         "searchFilter": f"tags.mlflow.parentRunId = '{sweep}'",
         "orderByKey": f"metrics.`{first}`",

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from distvae.numerics.figures import declare
 
 declare("bound", "bound", "objective", "kl")
-declare("bound", "train_objective", "val_objective", "val_bound", "val_kl")
+declare("bound", "train_objective", "val_kl")
+FIGURES_OF_TRAINING = declare("bound", "val_bound", "val_objective")
+"""The figures of epochs that trials may be ranked by."""
 declare("sparsity", "val_hoyer")
 declare("time", "seconds", "rows_per_second", "estep_seconds", "data_seconds", "mstep_seconds")
 

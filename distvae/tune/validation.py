@@ -20,11 +20,11 @@ from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_mea
 from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.recording_scores import recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
+from distvae.train.epoch import FIGURES_OF_TRAINING
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.scheduler_check import CHANGE_THE_BOUND, check_scheduler
 from distvae.tune.space import ROW, Space
 
-FIGURES_OF_TRAINING = ("val_bound", "val_objective")
 MAX_COMBINATIONS = 10_000
 """Combinations of values, each of which is checked before a sweep starts."""
 SET_BY_SWEEP = ("train.threads", "eval.processes")

@@ -256,7 +256,7 @@ def test_a_lost_host_is_made_up_for_in_mid_epoch(
     ]
     assert bounds[0] == pytest.approx(bounds[1], rel=1e-3, abs=1e-3)
     with recorded(cluster, "bars") as (client, (run,)):
-        history = client.get_metric_history(run.info.run_id, "val_bound")
+        history = client.get_metric_history(run.info.run_id, "bound/val_bound")
     assert [metric.step for metric in history] == [*range(1, EPOCHS + 1)]
 
 

@@ -78,7 +78,7 @@ def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
             row.locator("input.ag-checkbox-input").check()
         page.get_by_role("button", name="Compare").click()
         page.get_by_text("Comparing 2 Runs").wait_for()
-        for shown in ("model.latent", "val_bound", "0.31", "0.47"):
+        for shown in ("model.latent", "bound/val_bound", "0.31", "0.47"):
             expect(page.get_by_text(shown, exact=True).first).to_be_attached()
         page.locator("a[href*='/runs/']").first.click()
         page.get_by_role("tab", name="Artifacts").or_(

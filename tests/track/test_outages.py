@@ -30,7 +30,7 @@ def test_what_a_store_did_not_take_it_gets_when_it_is_back(
     record.epoch(replace(RECORD, epoch=2))
     record.close()
     (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2]
     assert capsys.readouterr().err.endswith("one: MLflow has everything now.\n")
     assert not Journal(root / "one").pending()
 
@@ -65,7 +65,7 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
     }
     trial = found["trial"]
     assert trial.data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
-    assert history(root, trial.info.run_id, "val_bound") == [
+    assert history(root, trial.info.run_id, "bound/val_bound") == [
         (1, -2.5),
         (2, -2.5),
         (3, -2.5),
@@ -102,7 +102,7 @@ def test_epochs_that_a_store_refused_are_sent_again_in_order(
     record.epoch(replace(RECORD, epoch=3))
     record.close()
     (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2, 3]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2, 3]
     assert found.info.status == "FINISHED"
     assert not Journal(root / "one").pending()
     assert "recording in MLflow at" in capsys.readouterr().err
@@ -120,7 +120,13 @@ def test_epochs_that_a_store_took_and_lost_are_sent_again(root: Path) -> None:
     again.epoch(replace(RECORD, epoch=5))
     again.close()
     (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     assert found.info.status == "FINISHED"
 
 
@@ -156,7 +162,7 @@ def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None
     back(root)
     assert sync_folders(root, [root / "one"]) == 0
     (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2]
 
 
 @settings(max_examples=25, deadline=None)

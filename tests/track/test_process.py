@@ -35,7 +35,13 @@ def test_it_sends_everything_before_the_record_is_closed(root: Path) -> None:
     assert record.complete
     (found,) = runs(root)
     assert found.info.status == "FINISHED"
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     assert not Journal(root / "one").pending()
 
 
@@ -50,7 +56,7 @@ def test_if_it_dies_the_training_sends_what_is_left(root: Path) -> None:
     record.close()
     (found,) = runs(root)
     assert found.info.status == "FINISHED"
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2]
 
 
 @pytest.mark.slow
@@ -91,7 +97,7 @@ def test_of_a_killed_training_every_epoch_is_sent(root: Path) -> None:
     while journal.pending() and time.monotonic() < end:
         time.sleep(0.1)
     (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2, 3]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2, 3]
 
 
 def test_it_ends_at_once_if_there_is_nothing_to_record(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Pat
         if path.suffix in (".pkl", ".pt", ".pth")
     ]
     assert not kept
+    (requirements,) = (root / "mlartifacts").rglob("requirements.txt")
+    assert "+" not in requirements.read_text()
 
 
 def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:

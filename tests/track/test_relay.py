@@ -41,7 +41,10 @@ def test_a_relay_sends_what_others_wrote_down_and_what_those_left_that_ended(roo
         "old": "KILLED",
         "new": "FINISHED",
     }
-    assert [step for step, _ in history(root, found["new"].info.run_id, "val_bound")] == [1, 2]
+    assert [step for step, _ in history(root, found["new"].info.run_id, "bound/val_bound")] == [
+        1,
+        2,
+    ]
     assert found["old"].data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
 
 
@@ -57,7 +60,7 @@ def test_a_relay_to_a_store_that_is_away_says_so_once_and_sends_all_when_it_is_b
             time.sleep(0.7)
         back(root)
     (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "val_bound")] == [1, 2]
+    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert "recording in MLflow at" in said[0]
@@ -114,7 +117,7 @@ def test_a_store_that_never_heard_of_a_run_gets_all_of_it(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere / 'mlflow.db'}")
     tracker(root).epoch(replace(RECORD, epoch=2))
     (found,) = runs(elsewhere)
-    assert [step for step, _ in history(elsewhere, found.info.run_id, "val_bound")] == [1, 2]
+    assert [step for step, _ in history(elsewhere, found.info.run_id, "bound/val_bound")] == [1, 2]
 
 
 def test_who_waits_for_a_sweep_does_not_keep_a_trial_of_it_from_others(root: Path) -> None:

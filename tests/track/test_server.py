@@ -72,6 +72,10 @@ def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
     )
     (found,) = runs(tmp_path, "bars")
     assert found.info.status == "FINISHED"
-    assert [step for step, _ in history(tmp_path, found.info.run_id, "val_bound")] == [1, 2, 3]
+    assert [step for step, _ in history(tmp_path, found.info.run_id, "bound/val_bound")] == [
+        1,
+        2,
+        3,
+    ]
     assert len(found.outputs.model_outputs) == 1
     assert "hunter2" not in said

@@ -31,9 +31,9 @@ def test_a_run_is_recorded_with_its_parameters_epochs_figures_and_files(root: Pa
     (found,) = runs(root)
     assert found.info.status == "FINISHED"
     assert found.data.params == {key: str(value) for key, value in flatten(Config()).items()}
-    assert found.data.metrics["val_bound"] == -2.5
-    assert found.data.metrics["hoyer"] == 0.5
-    assert not {"val_kl", "pesq_wb"} & found.data.metrics.keys()
+    assert found.data.metrics["bound/val_bound"] == -2.5
+    assert found.data.metrics["sparsity/hoyer"] == 0.5
+    assert not {"bound/val_kl", "quality/pesq_wb"} & found.data.metrics.keys()
     kept = root / "mlartifacts" / found.info.run_id / "artifacts"
     assert {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()} == {
         "evaluation/codes.png",
@@ -53,7 +53,7 @@ def test_a_resumed_run_goes_on_with_its_record_and_logs_no_epoch_twice(root: Pat
     again.close()
     (found,) = runs(root)
     assert found.info.status == "FINISHED"
-    assert history(root, found.info.run_id, "val_bound") == [
+    assert history(root, found.info.run_id, "bound/val_bound") == [
         (1, -2.5),
         (2, -2.5),
         (3, -2.5),
@@ -143,7 +143,7 @@ def test_first_users_side_by_side_lose_no_metric(
     assert sorted(run.info.run_name for run in found) == numbers
     for run in found:
         expected = [(n, -n / int(run.info.run_name)) for n in range(1, 31)]
-        assert history(tmp_path, run.info.run_id, "val_bound") == expected
+        assert history(tmp_path, run.info.run_id, "bound/val_bound") == expected
 
 
 @pytest.mark.parametrize(
