@@ -17,6 +17,7 @@ from distvae.bench import (
     copies,
     counting,
     gpu,
+    growth,
     order,
     recovery,
     rows,
@@ -112,6 +113,35 @@ def test_the_dense_bound_counts_what_torch_counts_in_the_dense_algorithm(case: t
 
 def test_the_published_cases_have_as_many_patches_as_published() -> None:
     assert [len(tvae.noisy_patches(case, None)) for case in tvae.CASES.values()] == [60025, 62001]
+
+
+def sizes(grown: growth.Growth) -> tuple[int, int, int, int]:
+    """The rows, latents, values and states."""
+    latents, _, values = grown.case.widths
+    return grown.rows, latents, values, grown.case.states
+
+
+def test_each_case_of_growth_has_twice_as_much_of_one_thing() -> None:
+    cases = growth.growths()
+    base = sizes(cases.pop("base"))
+    for place, grown in enumerate(cases.values()):
+        times = [now / before for now, before in zip(sizes(grown), base, strict=True)]
+        assert times.pop(place) == pytest.approx(2, rel=0.01)
+        assert times == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_the_growth_of_an_epoch_is_kept_as_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = growth.Growth(tvae.CASES["small"], 1024)
+    monkeypatch.setattr(growth, "growths", lambda: {"few": few})
+    growth.bench_growth(None, 1, Output(True, tmp_path))
+    row = json.loads((tmp_path / "bench" / "growth-few.json").read_text())
+    figures = row["figures"]
+    assert 0 < figures["least_s"] <= figures["epoch_s"] <= figures["most_s"]
+    assert figures["peak_gb"] > 0
+    assert row["config"]["rows"] == 1024
 
 
 @pytest.mark.slow
