@@ -291,7 +291,7 @@ def test_other_models_of_real_values_restore_too(model: dict[str, str], drop: fl
         "data": {"kind": "patches", "window": [4, 4]},
         "model": model | {"latent": 8, "hidden": [32], "beta_warmup": 100},
         "estep": {"kind": "amortised", "input": "raw", "hidden": [32]},
-        "train": {"epochs": 12, "batch": 16, "rate": 0.01, "threads": 1, "device": "cpu"},
+        "train": {"epochs": 30, "batch": 16, "rate": 0.01, "threads": 1, "device": "cpu"},
     }
     clean, given = stripes(), noisy()
     given[np.random.default_rng(2).random(given.shape) < drop] = np.nan
