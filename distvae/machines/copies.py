@@ -19,7 +19,7 @@ from distvae.interface import Persistent
 from distvae.machines.assignment import FormerCopies, assign_keepers, find_former_copies
 from distvae.machines.keeper import Arrays, Extent, Point, Words, WorkerState
 from distvae.machines.keepers import Roll, ask_all, machine_name, rows_sent_together
-from distvae.machines.pace import Pace
+from distvae.machines.pace import POINT_SECONDS, Pace
 from distvae.machines.ray_api import ActorHandle
 from distvae.machines.sent_copy import SentCopy, answer, arrays
 from distvae.train.documents import PositionFacts
@@ -53,7 +53,7 @@ class WorkerCopies:
         self.holders: list[list[int]] = []
         """The keepers of each worker, one or two."""
         self.trainer: Trainer | None = None
-        self.pace = Pace(team)
+        self.pace = Pace(team, POINT_SECONDS)
         self.sent: dict[str, SentCopy] = {}
         """The copies of this worker, by the names of their keepers."""
         self.points = self.lost = 0
@@ -138,7 +138,7 @@ class WorkerCopies:
         before = self.former.holders if self.former else ()
         self._assign(before)
         self.trainer, trainer.copies = trainer, self
-        self.pace = Pace(self.team)
+        self.pace = Pace(self.team, POINT_SECONDS)
         if self.store is not None:
             self.store.mirror = self._put
         if self.former and len(before) == self.team.size:

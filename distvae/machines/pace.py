@@ -18,7 +18,7 @@ class Pace:
     the points are has no influence on what is trained.
     """
 
-    def __init__(self, team: Team, seconds: float = POINT_SECONDS) -> None:
+    def __init__(self, team: Team, seconds: float) -> None:
         self.team, self.seconds = team, seconds
         self.blocks = self.blocks_left = 1
         """Blocks from the last point to the next, and those that are left of them."""

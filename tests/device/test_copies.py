@@ -37,11 +37,14 @@ NAMES = [
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers come from this process, not from Ray; a model without a search is copied often."""
+    """Answers come from this process, not from Ray; there is a point at the end of each block, and
+    a model without a search is copied often.
+    """
     for each in (module, sent_copy):
         monkeypatch.setattr(each, "answer", Promise.kept)
     monkeypatch.setattr(module, "ask_all", ask_all)
     monkeypatch.setattr(module, "machine_name", lambda: "here")
+    monkeypatch.setattr(module, "POINT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "COPY_EVERY", 1)
 
 
@@ -115,6 +118,21 @@ def test_a_training_that_is_lost_goes_on_from_its_last_point(
         assert (position.epoch, position.batch - 2) <= gone
         again.leave()
     Training(name, device, tmp_path / "lost", keepers).take()
+    assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
+
+
+def test_a_training_with_fewer_points_goes_on_from_the_last_of_them(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POINT_SECONDS", 1e9)  # one block to the next point, two, four ...
+    keepers = [Actor()]
+    Training("fitness", device, tmp_path / "whole", [Actor()]).take()
+    lost = Training("fitness", device, tmp_path / "lost", keepers)
+    lost.take(3)
+    lost.leave()
+    again = Training("fitness", device, tmp_path / "lost", keepers)
+    again.take()
+    assert again.copies.former
     assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
 
 
