@@ -200,7 +200,7 @@ def test_a_process_that_is_only_starting_a_program_is_not_counted(
     assert len(used.held()) == counted
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_benchmark_of_rows_tells_what_ingest_and_training_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
