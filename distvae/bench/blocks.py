@@ -45,7 +45,9 @@ class BlockClock:
     """Asked between blocks whether to stop: after so many, of which the first is not timed."""
 
     def __init__(self, blocks: int, is_victim: bool) -> None:
-        self.blocks, self.is_victim = abs(blocks), is_victim and blocks < 0
+        self.blocks, self.ends = abs(blocks), blocks > 0
+        """A training that is to be killed does not end before."""
+        self.is_victim = is_victim and not self.ends
         self.marks: list[Mark] = []
         self.began = 0.0
 
@@ -56,7 +58,7 @@ class BlockClock:
         if self.is_victim and len(self.marks) == self.blocks + 1:
             half = (self.marks[-1].seconds - self.marks[-2].seconds) / 2
             threading.Timer(half, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        return len(self.marks) > self.blocks + 1
+        return self.ends and len(self.marks) > self.blocks + 1
 
 
 def training_config(data: Path) -> Config:
