@@ -17,8 +17,8 @@ if (player) {
 
   const switchTo = (audio, play) => {
     if (current && audio !== current) {
-      audio.currentTime = current.ended ? 0 : current.currentTime;
       current.pause();
+      audio.currentTime = current.ended ? 0 : current.currentTime;
     }
     current = audio;
     if (play) audio.play().catch(() => undefined);
