@@ -235,7 +235,7 @@ REFUSED = {
         "data.noise: 5, but no noise is added here"
     ),
     "denoise stereo.wav out.wav data.window=[16] --noise 0.1 --snr 5": "one of the two expected",
-    "denoise grey.png out.png --snr 5": "data.snr: 5.0 with windows of a picture",
+    "denoise grey.png out.png --snr 5": "data.snr: 5.0 for a picture, but it is for sounds",
     "denoise grey.png out.png data.drop=0.5": "data.drop: 0.5, but nothing is dropped here",
     "denoise stereo.wav out.wav data.window=[16] data.drop=0.5": (
         "data.drop: 0.5 with windows of a sound"

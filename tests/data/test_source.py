@@ -82,5 +82,5 @@ def test_one_way_of_corrupting_is_expected() -> None:
 
 @pytest.mark.parametrize("settings", [{"snr": 3.0}, {"rate": 16000}, {"excerpt": (0.0, 1.0)}])
 def test_settings_of_sounds_are_refused_for_pictures(settings: dict[str, object]) -> None:
-    with pytest.raises(Refusal, match=r"with windows of a picture; null, or \[samples\]"):
+    with pytest.raises(Refusal, match=r"for a picture, but it is for sounds; null, or"):
         PatchData(**settings)  # type: ignore[arg-type]

@@ -79,7 +79,8 @@ class PatchData:
         for name in ("snr", "rate", "excerpt"):
             if (value := getattr(self, name)) is not None:
                 raise Refusal(
-                    f"data.{name}: {value} with windows of a picture; null, or [samples] expected"
+                    f"data.{name}: {value} for a picture, but it is for sounds; null, or a"
+                    " data.window of [samples] expected"
                 )
 
     @property
