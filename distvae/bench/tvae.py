@@ -144,7 +144,8 @@ def measure_epoch(
         pass
     memory = peak_memory()  # before the operands of the products add to it
     clock = time.process_time if threads == 1 else time.perf_counter
-    times = [block for _ in range(TIMED) for block in _time_blocks(trainer, clock)]
+    time_product = fastest_product(clock)
+    times = [block for _ in range(TIMED) for block in _time_blocks(trainer, clock, time_product)]
     estep = len(data) * median(t.estep / t.rows for t in times)
     mstep = len(data) * median(t.mstep / t.rows for t in times)
     rate = 2 * PRODUCT**3 / min(t.product for t in times)
@@ -218,9 +219,10 @@ def new_trainer(case: Case, rows: Array, epochs: int) -> Trainer:
     return Trainer(config.train, model, estep, rows, rows[:BATCH])
 
 
-def _time_blocks(trainer: Trainer, clock: Clock) -> Iterator[BlockTimes]:
+def _time_blocks(
+    trainer: Trainer, clock: Clock, time_product: Callable[[], float]
+) -> Iterator[BlockTimes]:
     """Train one epoch, and yield the times of each block."""
-    time_product = fastest_product(clock)
     assert isinstance(trainer.estep, Search)
     for rows in _split(np.arange(len(trainer.train)), trainer.estep.block_size):
         noise = Noise(0, trainer.position.epoch, torch.from_numpy(rows))

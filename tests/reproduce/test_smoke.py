@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
     Reproduction(work, tmp_path, tmp_path / "rows", options=options).evaluate_baselines()
     lines = compare_rows(work.table, tmp_path / "rows")
     judged = {line.row for line in lines if line.obtained is not None}
-    assert judged == {entry.name for entry in work.table.peers}
+    left_out = set() if find_spec("bm3d") else {"bm3d"}
+    assert judged == {entry.name for entry in work.table.peers if entry.peer not in left_out}
 
 
 def begun(folder: Path, *words: str, row: str = "exact") -> subprocess.Popen[str]:
