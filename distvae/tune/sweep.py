@@ -10,7 +10,7 @@ from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.machines.stop_files import STOP_FILE
-from distvae.track import Relay, Status, Store, Tracker
+from distvae.track import Relay, Status, Store, Tracker, refuse_missing_packages
 from distvae.train.progress import stop_signals
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
@@ -140,6 +140,7 @@ def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialRe
     if options.resume:
         pinned = recorded_settings(out) | pinned
     space = prepare_space(space, pinned, options.trials, options.concurrent, resources)
+    refuse_missing_packages(space.base.train.sinks)
     check_scheduler(space)
     return open_data(space, options.quiet, resources)
 

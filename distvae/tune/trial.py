@@ -105,8 +105,10 @@ class TrialRun:
         """Return the run's record in MLflow, below that of the sweep, whose process sends it."""
         space = self.trials.space
         params: Mapping[str, Plain]
+        sinks: Sequence[str] = ()
         try:
-            params = flatten(space.config(self.values))
+            config = space.config(self.values)
+            params, sinks = flatten(config), config.train.sinks
         except Refusal:  # training will raise it again
             params = self.values
         sweep_folder = self.trials.folder.parent
@@ -114,7 +116,7 @@ class TrialRun:
         tags |= dict(self.trials.place) | lineage_tags(self.folder)
         tags |= {f"varied.{key}": str(value) for key, value in self.values.items()}
         name = f"{self.name} {describe(self.values)}"
-        return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder)
+        return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder, sinks=sinks)
 
     @property
     def evaluation(self) -> Path:
