@@ -6,7 +6,7 @@ import shutil
 import statistics
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,13 +104,11 @@ class TrialRun:
     def tracker(self) -> Tracker:
         """Return the run's record in MLflow, below that of the sweep, whose process sends it."""
         space = self.trials.space
-        params: Mapping[str, Plain]
+        params: Mapping[str, Plain] = self.values
         sinks: Sequence[str] = ()
-        try:
+        with suppress(Refusal):  # training will raise it again
             config = space.config(self.values)
             params, sinks = flatten(config), config.train.sinks
-        except Refusal:  # training will raise it again
-            params = self.values
         sweep_folder = self.trials.folder.parent
         tags = run_tags(space.recipe_of(self.values), self.folder, sweep_folder)
         tags |= dict(self.trials.place) | lineage_tags(self.folder)
