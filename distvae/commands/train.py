@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
     from distvae.machines.worker_group import WorkerGroup
+    from distvae.track import Tracker
     from distvae.train.epoch import Epoch
     from distvae.train.team import Team
 
@@ -146,7 +147,6 @@ def train_configured(
 ) -> None:
     """Train into a run folder, record the run and evaluate it, with processes beside this one."""
     from distvae.machines.worker_group import refuse_hidden_gpus
-    from distvae.track import Tracker
     from distvae.train.devices import select_device
     from distvae.train.local_copy import state_folder, update_local_copy
     from distvae.train.loop import Diverged, Interrupted
@@ -168,10 +168,7 @@ def train_configured(
     if team.size == 1:
         training.check_folder()
     announce(training, local, progress)
-    tracker = None
-    if options.track and is_chief:
-        tracker = Tracker.open(config, name, local, name)
-        tracker.process = beside.sending
+    tracker = open_tracker(training, local, beside) if options.track and is_chief else None
     with stop_signals() as stop:
         try:
             news = training.epochs(stop)
@@ -186,6 +183,15 @@ def train_configured(
     if is_chief:
         judge = partial(evaluate_trained, local, beside.drawing, options.style != "line")
         finish(local, tracker, progress, options.style, judge if options.evaluate else None)
+
+
+def open_tracker(training: Training, local: Path, beside: Helpers) -> "Tracker":
+    """Return the tracker of a run, whose record is sent by a process beside this one."""
+    from distvae.track import Tracker
+
+    tracker = Tracker.open(training.config, training.recipe, local, training.recipe)
+    tracker.process = beside.sending
+    return tracker
 
 
 def run_name(recipe: str) -> str:
