@@ -49,31 +49,42 @@ def bars_of(axes: Axes) -> list[Rectangle]:
     return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
-def test_every_picture_can_be_written(tmp_path: Path) -> None:
+def all_figures(title: str) -> list[Figure]:
+    """A picture of each kind."""
     random = np.random.default_rng(0)
     power, live = random.exponential(size=(20, 9)), np.array([True, False, True])
-    figures = [
-        pictures.spectrograms(power, power, Spectrum(8000, 64), "a"),
-        pictures.sampled_frames(power, 8000, "a"),
-        pictures.dictionary(random.normal(size=(4, 3)), "a"),
-        pictures.responses(random.normal(size=(3, 9)), ["a", "b", "c"], live, 8000, "a"),
-        pictures.fields(random.normal(size=(3, 4, 2, 1)), ["a", "b", "c"], "a"),
-        pictures.fields(random.normal(size=(3, 4, 2, 3)), ["a", "b", "c"], "a"),
-        pictures.fields(random.normal(size=(3, 9, 2)), ["a", "b", "c"], "a"),
-        pictures.active_latents(random.uniform(size=(20, 3)), np.array([0.1, 0.9, 0.5]), "a"),
-        pictures.telemetry(TOLD, "image", "a"),
-        pictures.code_histograms(random.normal(size=(20, 3)), live, "a"),
-        pictures.learning_curves([{"epoch": 1.0, "val_bound": -2.0, "rate": 1e-3}], "frame", "a"),
+    return [
+        pictures.spectrograms(power, power, Spectrum(8000, 64), title),
+        pictures.sampled_frames(power, 8000, title),
+        pictures.dictionary(random.normal(size=(4, 3)), title),
+        pictures.responses(random.normal(size=(3, 9)), ["a", "b", "c"], live, 8000, title),
+        pictures.fields(random.normal(size=(3, 4, 2, 1)), ["a", "b", "c"], title),
+        pictures.fields(random.normal(size=(3, 4, 2, 3)), ["a", "b", "c"], title),
+        pictures.fields(random.normal(size=(3, 9, 2)), ["a", "b", "c"], title),
+        pictures.active_latents(random.uniform(size=(20, 3)), np.array([0.1, 0.9, 0.5]), title),
+        pictures.telemetry(TOLD, "image", title),
+        pictures.code_histograms(random.normal(size=(20, 3)), live, title),
+        pictures.learning_curves([{"epoch": 1.0, "val_bound": -2.0, "rate": 1e-3}], "frame", title),
         pictures.tradeoff([{"hoyer": 0.1, "stoi": 0.9, "model": "vae"}], "hoyer", "stoi", "model"),
-        pictures.pairs(random.uniform(size=(5, 9, 2)), random.uniform(size=(5, 9, 2)), "a"),
-        pictures.grid(random.uniform(size=(5, 3, 3, 3)), "a"),
-        pictures.grid(random.uniform(size=(5, 9, 1)), "a"),
-        pictures.strips(random.uniform(size=(2, 3, 4, 5, 3)), ["a", "b"], ["c", "d", "e"], "f"),
-        pictures.encodings(random.uniform(size=(2, 4, 5, 3)), random.normal(size=(2, 7)), "f"),
+        pictures.pairs(random.uniform(size=(5, 9, 2)), random.uniform(size=(5, 9, 2)), title),
+        pictures.grid(random.uniform(size=(5, 3, 3, 3)), title),
+        pictures.grid(random.uniform(size=(5, 9, 1)), title),
+        pictures.strips(random.uniform(size=(2, 3, 4, 5, 3)), ["a", "b"], ["c", "d", "e"], title),
+        pictures.encodings(random.uniform(size=(2, 4, 5, 3)), random.normal(size=(2, 7)), title),
     ]
+
+
+def test_every_picture_can_be_written_and_no_title_leaves_it(tmp_path: Path) -> None:
+    figures = all_figures("vae latent 32, from a recipe: " + "what each latent alone adds " * 5)
     for i, figure in enumerate(figures):
         pictures.save(figure, tmp_path / f"{i}.png")
         assert (tmp_path / f"{i}.png").read_bytes().startswith(b"\x89PNG")
+        if figure.get_suptitle():
+            extent = figure.texts[0].get_window_extent()
+            assert extent.x0 >= 0
+            assert extent.x1 <= figure.bbox.x1
+    untitled = [figure for figure in figures if not figure.get_suptitle()]
+    assert len(untitled) == 1, "the trade-off has no title"
     assert len(list(tmp_path.iterdir())) == len(figures)
 
 

@@ -25,7 +25,8 @@ def dictionary(matrix: Array, title: str) -> "Figure":
         matrix, aspect="auto", cmap="RdBu_r", vmin=-edge, vmax=edge, interpolation="nearest"
     )
     colour_bar(axes, mesh, "entry")
-    axes.set(xlabel="atom", ylabel="value of z", title=title)
+    axes.set(xlabel="atom", ylabel="value of z")
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -38,7 +39,8 @@ def responses(
     axes = figure.subplots()
     colours = [PALETTE[0] if lives else GREY for lives in live]
     cells.curves(axes, [change], [colours], columns, (0, rate / 2000), names)
-    axes.set(xlabel="frequency, kHz", ylabel="change, dB", title=title)
+    axes.set(xlabel="frequency, kHz", ylabel="change, dB")
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -53,7 +55,7 @@ def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figur
     left.set(xlabel="root mean square", ylabel="value of the code, strongest first")
     left.set_title(f"{int(live.sum())} live, {int((~live).sum())} dead")
     _distribution(right, codes[:, rank])
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -71,7 +73,7 @@ def encodings(images: Array, codes: Array, title: str) -> "Figure":
         right.tick_params(labelbottom=False, labelsize=7)
     drawn[-1, 1].tick_params(labelbottom=True)
     drawn[-1, 1].set(xlabel="latent")
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -120,7 +122,7 @@ def active_latents(codes: Array, pi: Array, title: str) -> "Figure":
     right.set(xlabel="latent, most frequent first", ylabel="active in a share of data points")
     right.set(yscale="log", ylim=(10 ** math.floor(math.log10(max(pi.min(), 1e-6))), 1))
     right.legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 

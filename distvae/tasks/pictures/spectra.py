@@ -58,7 +58,7 @@ def spectrograms(
     for axes, name in zip(rows, names, strict=True):
         axes.set_title(name)
         axes.label_outer()
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -68,7 +68,8 @@ def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
     axes = figure.subplots()
     level = decibel(power).T
     show_levels(axes, level, Spectrum(rate, hop=0), float(level.max()))
-    axes.set(xlabel="sample", title=title)
+    axes.set(xlabel="sample")
+    figure.suptitle(title, wrap=True)
     return figure
 
 

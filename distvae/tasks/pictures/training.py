@@ -36,7 +36,8 @@ def learning_curves(epochs: Records, unit: str, title: str) -> "Figure":
     for (name, values), (colour, style) in zip(curves.items(), styles, strict=True):
         axes.plot(number, values, color=colour, linestyle=style, linewidth=1.8, label=CURVES[name])
     limit_to_later_epochs(axes, curves.values())
-    axes.set(xlabel="epoch", ylabel=f"nats per {unit}", title=title)
+    axes.set(xlabel="epoch", ylabel=f"nats per {unit}")
+    figure.suptitle(title, wrap=True)
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     second_axis(axes, number, _curve(epochs, "rate"), "learning rate")
@@ -54,7 +55,7 @@ def telemetry(epochs: Records, unit: str, title: str) -> "Figure":
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.margins(x=0.02)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
