@@ -23,6 +23,7 @@ LAYERS = [
     ("models",),
     ("estep",),
     ("train",),
+    ("share",),
     ("track",),
     ("machines",),
     ("tasks",),
