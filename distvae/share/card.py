@@ -3,7 +3,7 @@
 It is made from the files of a run folder alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -106,9 +106,9 @@ class Card:
 
     def _purpose(self) -> Iterator[str]:
         unit, dims, size = self.info["unit"], self.info["dims"], code_size(self.config)
-        yield f"It turns {unit}s of {dims:,} values into codes of {size:,} values, and codes back into"
-        yield f"{unit}s. Codes can be compared and stored, and serve as features. It can also draw new"
-        yield f"{unit}s."
+        yield f"It turns {unit}s of {dims:,} values into codes of {size:,} values, and codes back."
+        yield "Codes can be compared and stored, and serve as features."
+        yield f"The model can also draw new {unit}s."
 
     def _training(self) -> Iterator[str]:
         facts = dict(self._facts())
@@ -143,28 +143,35 @@ class Card:
         return int(read_json(self.run / "best.json")["facts"]["epoch"])
 
     def _figures(self) -> Iterator[str]:
-        yield f"On validation data its bound is {self._bound()} nats per {self.info['unit']}."
+        yield f"Bound on validation data: {self._bound()} nats per {self.info['unit']}."
         if not self.figures:
             yield "It was not evaluated further."
         for split, figures in self.figures.items():
             yield from ("", f"On the split `{split}`:", "")
-            shown = [name for name in figures if not name.endswith(SPREAD)]
+            spreads = {name + SPREAD for name in figures} & figures.keys()
+            shown = [name for name in figures if name not in spreads]
             rows = [(name, _figure(figures, name), meaning(name)) for name in shown]
             yield from _table(("figure", "value", "meaning"), rows)
-            if len(shown) < len(figures):
+            if spreads:
                 yield from ("", "After ± is the standard deviation over speakers.")
 
     def _bound(self) -> str:
         """Return the validation bound of the weights that were kept."""
         best = self._best_epoch()
-        for line in (self.run / EPOCHS).read_text().splitlines():
+        for line in self._epoch_lines():
             record = parse_json(line, str(self.run / EPOCHS))
             if record["epoch"] == best:
                 return f"{record['val_bound']:.4g}"
-        return "not recorded"
+        return "unrecorded"
+
+    def _epoch_lines(self) -> list[str]:
+        """Return the records of epochs; a crash may have cut the last one short."""
+        file = self.run / EPOCHS
+        lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+        return [line for line in lines if line.endswith("\n")]
 
     def _limits(self) -> Iterator[str]:
-        yield "- The figures hold for the data above. Other data has not been tried."
+        yield "- The figures hold for the data above alone."
         yield "- They are those of one training. Another seed gives other figures."
         yield "- Rows need values in the units of the training data; others are refused or misread."
         if self.config.estep.kind != "amortised":
@@ -201,7 +208,7 @@ def _figure(figures: Mapping[str, float], name: str) -> str:
     return f"{figures[name]:.4g}" + (f" ± {spread:.2g}" if spread else "")
 
 
-def _table(head: tuple[str, ...], rows: Any) -> Iterator[str]:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table in Markdown."""
     for cells in (head, ["---"] * len(head), *rows):
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -15,8 +15,8 @@ from distvae.config import Config, to_dict
 from distvae.data.folders import build_once, cache_folder
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
-from distvae.share.card import Card, summaries
-from distvae.share.names import CARD, EPOCHS, LISTED, NEEDED, SUMS, WEIGHTS
+from distvae.share.card import Card
+from distvae.share.names import CARD, EPOCHS, LISTED, NEEDED, SUMMARIES, SUMS, WEIGHTS
 from distvae.share.places import Place, place_of
 from distvae.train.checkpoint import read_manifest
 from distvae.train.documents import Manifest, RunInfo
@@ -75,8 +75,9 @@ def export(run: Path) -> dict[str, bytes]:
         WEIGHTS: weights,
         "run.json": _json(_public_facts(info, settings)),
     }
-    for name in [EPOCHS, *summaries(run)]:
-        files[name] = (run / name).read_bytes()
+    for name in (EPOCHS, *SUMMARIES):
+        if (run / name).is_file():
+            files[name] = (run / name).read_bytes()
     sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
     return {CARD: str(Card(run)).encode(), **files, SUMS: "".join(sums).encode()}
 
