@@ -108,7 +108,6 @@ def _write_environment(folder: Path) -> None:
 def _described_model(info: "RunInfo") -> "Model":
     """Return the description of the model by which MLflow opens it."""
     from mlflow.models import Model
-    from mlflow.pyfunc import add_to_model
 
     example = {
         "artifact_path": EXAMPLE,
@@ -117,8 +116,13 @@ def _described_model(info: "RunInfo") -> "Model":
         "format": "tf-serving",
     }
     model = Model(signature=_signature(int(info["dims"])), saved_input_example_info=example)
-    environments = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
-    add_to_model(model, loader_module=__name__, data=DATA, **environments)
+    model.add_flavor(
+        "python_function",
+        loader_module=__name__,
+        data=DATA,
+        python_version=platform.python_version(),
+        env={"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+    )
     return model
 
 

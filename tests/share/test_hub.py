@@ -51,7 +51,7 @@ def test_a_model_is_replaced_by_force_alone_and_other_files_stay(run: Path, hub:
     files = hub.repositories["someone/model"]
     files["picture.png"] = b"kept"
     (run / "evaluation" / "test" / "summary.json").unlink()
-    with pytest.raises(Refusal, match="hf://someone/model: exists; .*--force"):
+    with pytest.raises(Refusal, match=r"model: exists; .*--force"):
         push(run, "hf://someone/model")
     push(run, "hf://someone/model", force=True)
     assert files["picture.png"] == b"kept"

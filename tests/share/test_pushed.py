@@ -103,7 +103,7 @@ def test_an_altered_file_is_refused_by_its_name(pushed: Path, tmp_path: Path, na
 def test_a_file_that_no_model_has_is_refused(pushed: Path, tmp_path: Path, name: str) -> None:
     with (pushed / "SHA256SUMS").open("a") as sums:
         sums.write(f"{hashlib.sha256(b'').hexdigest()}  {name}\n")
-    with pytest.raises(Refusal, match="SHA256SUMS: .*checksums of the files"):
+    with pytest.raises(Refusal, match=r"SHA256SUMS: .*checksums of the files"):
         load_into(str(pushed), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
@@ -125,7 +125,7 @@ def test_what_exists_is_replaced_by_force_alone_and_only_if_it_was_pushed(
 ) -> None:
     (pushed / "mine").write_text("kept")
     (run / "evaluation" / "test" / "summary.json").unlink()
-    with pytest.raises(Refusal, match="exists; .*--force"):
+    with pytest.raises(Refusal, match=r"exists; .*--force"):
         push(run, str(pushed))
     push(run, str(pushed), force=True)
     assert (pushed / "mine").read_text() == "kept"
