@@ -47,8 +47,8 @@ class Card:
 
     @cached_property
     def name(self) -> str:
-        """The recipe of the run, or else the kind of its model."""
-        return Path(self.info["recipe"]).stem or self.config.model.kind
+        """The model and its data, in a few words."""
+        return f"{self.config.model.kind} on {one_line(self.info['data'])}"
 
     @cached_property
     def figures(self) -> dict[str, dict[str, float]]:
@@ -101,8 +101,7 @@ class Card:
     def _summary(self) -> Iterator[str]:
         kind, program = type(self.config.model), self.info["versions"]["distvae"]
         first = " ".join((kind.__doc__ or kind.kind).split()).partition(". ")[0].rstrip(".")
-        yield f"{first} (`{kind.kind}`)."
-        yield f"It was trained by distvae {program} on {one_line(self.info['data'])}."
+        yield f"{first}. It was trained by distvae {program}."
 
     def _purpose(self) -> Iterator[str]:
         unit, dims, size = self.info["unit"], self.info["dims"], code_size(self.config)
@@ -123,6 +122,7 @@ class Card:
     def _facts(self) -> Iterator[tuple[str, str]]:
         info = self.info
         counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
+        yield "recipe", info["recipe"] or "none"
         yield "data", f"{one_line(info['data'])}, {counts} {info['unit']}s"
         yield "digest of the data", f"`{info['data_digest']}`"
         if shape := info.get("shape"):

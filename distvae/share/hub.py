@@ -38,9 +38,9 @@ class Repository:
 
     def write(self, files: Mapping[str, bytes], force: bool) -> None:
         """Write the files of a model in one commit. A new repository is private."""
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
         with self._reached() as api:
+            from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
             api.create_repo(self.name, private=True, exist_ok=True)
             former = {SUMS, CARD, *LISTED} & {
                 *api.list_repo_files(self.name, revision=self.revision)
@@ -68,7 +68,10 @@ class Repository:
         except Refusal:
             raise
         except ImportError as error:
-            raise Refusal(f"{named}: huggingface_hub, as in distvae[hub], expected") from error
+            raise Refusal(
+                f"{named}: the package huggingface_hub is missing; 'pip install huggingface_hub'"
+                " expected"
+            ) from error
         except Exception as error:  # it has errors of its own, and of the network
             raise Refusal(
                 f"{named}: {error_text(error)}; a repository that can be reached expected"

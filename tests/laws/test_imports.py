@@ -149,6 +149,8 @@ COMMANDS = [
     "inpaint",
     "runs",
     "sync",
+    "push",
+    "load",
     "ui",
     "doctor",
     "serve",
