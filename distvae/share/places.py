@@ -28,7 +28,11 @@ def place_of(text: str) -> Place:
 
 
 class ModelFolder:
-    """A folder of this machine or of a storage. The checksums mark that a model is complete."""
+    """A folder of this machine or of a storage.
+
+    The checksums are written first and deleted last. What was cut short is refused when it is
+    loaded, and can be replaced.
+    """
 
     def __init__(self, text: str) -> None:
         self.folder = Folder(text)
@@ -43,15 +47,15 @@ class ModelFolder:
             return folder.read(file)
 
     def write(self, files: Mapping[str, bytes], force: bool) -> None:
-        """Write the files of a model, the checksums last. Refuse a folder with anything else."""
+        """Write the files of a model. Refuse a folder with anything else in it."""
         if not self.folder.remote:
             check_writable_folder(Path(self.folder.address))
         with self._reached("a place that can be written expected"):
             if not self.folder.is_empty():
                 self._clear(force)
-            for name, content in files.items():
+            for name in sorted(files, key=lambda name: name != SUMS):
                 folder, file = self._holder(name)
-                folder.write(file, content)
+                folder.write(file, files[name])
 
     def _clear(self, force: bool) -> None:
         """Delete the files of the model that is there."""
@@ -61,7 +65,7 @@ class ModelFolder:
             raise Refusal(
                 f"{self}: holds no model that 'distvae push' wrote; another place expected"
             )
-        for name in (SUMS, CARD, *sorted(LISTED)):
+        for name in (CARD, *sorted(LISTED), SUMS):
             folder, file = self._holder(name)
             folder.delete(file)
 

@@ -61,7 +61,7 @@ def fetch(source: str) -> Path:
 
 
 def export(run: Path) -> dict[str, bytes]:
-    """Return the files of a pushed model, by name. The checksums are last."""
+    """Return the files of a pushed model, by name."""
     info = read_info(run)
     manifest = read_manifest(run, "best.json")
     config = _without_places(read_config(run, info))

@@ -17,6 +17,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
+        self.large: dict[str, bytes] = {}
         self.commits = 0
 
     @property
@@ -51,15 +52,29 @@ class Handler(BaseHTTPRequestHandler):
             self.create(json.loads(body))
         elif words == ["api", "validate-yaml"]:
             self.answer_json({"warnings": [], "errors": []})
+        elif words[2:] == ["info", "lfs", "objects", "batch"]:
+            self.offer_uploads(json.loads(body))
         elif words[4] == "preupload":
-            files = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for file in json.loads(body)["files"]
-            ]
+            files = []
+            for file in json.loads(body)["files"]:
+                mode = "lfs" if file["path"].endswith(".safetensors") else "regular"
+                files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
             self.answer_json({"files": files})
         else:
             assert words[4] == "commit"
             self.commit("/".join(words[2:4]), [json.loads(line) for line in body.splitlines()])
+
+    def offer_uploads(self, asked: dict[str, Any]) -> None:
+        objects = []
+        for each in asked["objects"]:
+            address = f"{self.server.address}/large/{each['oid']}"
+            objects.append({**each, "actions": {"upload": {"href": address}}})
+        self.answer_json({"transfer": "basic", "objects": objects})
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.large[hashlib.sha256(content).hexdigest()] = content
+        self.answer(200, b"")
 
     def create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"
@@ -77,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.large[value["oid"]]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
         self.server.commits += 1
@@ -92,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         words = self.path.partition("?")[0].strip("/").split("/")
-        if words[0] == "api":
+        if words[:2] == ["api", "models"]:
             self.list_files("/".join(words[2:4]))
         else:
             self.send_file("/".join(words[:2]), "/".join(words[4:]))

@@ -14,6 +14,8 @@ from tests.share.test_pushed import codes, contents
 HUB = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 CONSTANTS = pytest.importorskip("huggingface_hub.constants")
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'")  # its own use of httpx
+
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
@@ -37,6 +39,7 @@ def test_a_repository_holds_the_files_of_a_pushed_folder(
     assert hub.commits == 1
     push(run, str(tmp_path / "pushed"))
     files = hub.repositories["someone/model"]
+    assert list(hub.large.values()) == [files["model.safetensors"]]
     assert {**contents(tmp_path / "pushed"), ".gitattributes": b""} == files
     card = HUB.ModelCard(files["README.md"].decode())
     figures = {result.metric_type: result.metric_value for result in card.data.eval_results}

@@ -14,6 +14,7 @@ import pytest
 
 import distvae
 from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.share.pushed import fetch, load_into, push
 from tests.object_store import object_store
 
@@ -134,6 +135,29 @@ def test_what_exists_is_replaced_by_force_alone_and_only_if_it_was_pushed(
     with pytest.raises(Refusal, match="holds no model that 'distvae push' wrote"):
         push(pushed, str(run), force=True)
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("written", [1, 2, 5])
+def test_a_push_that_was_cut_short_is_refused_and_can_be_done_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    left = iter(range(written))
+    write = Folder.write
+
+    def write_until(folder: Folder, name: str, content: bytes) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(folder, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write", write_until)
+        with pytest.raises(KeyboardInterrupt):
+            push(run, str(tmp_path / "cut"))
+    with pytest.raises(Refusal, match="a model that 'distvae push' wrote expected"):
+        load_into(str(tmp_path / "cut"), tmp_path / "copy")
+    push(run, str(tmp_path / "cut"), force=True)
+    push(run, str(tmp_path / "pushed"))
+    assert contents(tmp_path / "cut") == contents(tmp_path / "pushed")
 
 
 def test_a_run_with_damaged_weights_is_not_pushed(run: Path, tmp_path: Path) -> None:
