@@ -13,7 +13,8 @@ FIGURES = {"pesq_wb": 2.5, "pesq_wb_std": 0.25, "hoyer": 0.5, "stoi": None}
 @pytest.fixture(params=["bars", "speech"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Return the folder of a run that was evaluated."""
-    folder = shutil.copytree(RUNS / request.param, tmp_path / "trained here" / request.param)
+    folder = tmp_path / "trained here" / str(request.param)
+    shutil.copytree(RUNS / folder.name, folder)
     (folder / "evaluation" / "test").mkdir(parents=True)
     (folder / "evaluation" / "test" / "summary.json").write_text(json.dumps(FIGURES))
     return folder

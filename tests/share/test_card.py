@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -57,7 +58,7 @@ def test_the_hub_reads_its_fields(run: Path) -> None:
 def test_the_program_in_it_gives_the_shapes_that_it_says(run: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", Card(run).text, re.DOTALL)
     x = np.ones((3, distvae.load(run).dims), np.float32)
-    names = {"PLACE": str(run), "x": x}
+    names: dict[str, Any] = {"PLACE": str(run), "x": x}
     exec(program, names)
     shapes = re.findall(r"\(rows, (\d+)\) -> \(rows, (\d+)\)", program)
     for name, (_, width) in zip(("codes", "again"), shapes, strict=True):

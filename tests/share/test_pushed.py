@@ -67,8 +67,8 @@ def test_it_names_no_place_and_no_machine(run: Path, tmp_path: Path) -> None:
     assert named != text
     (run / "config.yaml").write_text(named)
     info = (run / "run.json").read_text()
-    digests = [hashlib.sha256(each.encode()).hexdigest() for each in (text, named)]
-    (run / "run.json").write_text(info.replace(*digests))
+    before, after = (hashlib.sha256(each.encode()).hexdigest() for each in (text, named))
+    (run / "run.json").write_text(info.replace(before, after))
     push(run, str(tmp_path / "pushed"))
     everything = b"".join(contents(tmp_path / "pushed").values())
     assert distvae.load(tmp_path / "pushed").config.data.path == "corpus"
