@@ -61,7 +61,7 @@ def pack(run: Path, folder: Path) -> Path:
     It has weights, settings, history and figures, a card, an example, and the code that opens it.
     """
     _copy_run(run, folder / DATA)
-    (folder / CARD).write_text(str(Card(run)))
+    (folder / CARD).write_bytes(str(Card(run)).encode())
     info = run_info(run)
     assert info is not None
     _write_example(info, folder)
