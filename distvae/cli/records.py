@@ -1,4 +1,4 @@
-"""Commands for what MLflow has of runs and sweeps."""
+"""Commands for what MLflow has of runs and sweeps, and for models that others have."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from distvae.cli.command import command
-from distvae.commands.options import RUNS
+from distvae.commands.options import RUNS, Force, RunFolder
+from distvae.commands.push import load_model, push_run
 from distvae.commands.runs import RunsOptions, list_runs
 from distvae.commands.serve import serve_mlflow
 from distvae.commands.sync import sync_folders
@@ -66,3 +67,33 @@ def serve(
 ) -> None:
     """Serve MLflow on the head of a cluster, on this machine alone; 'ray up' starts it."""
     serve_mlflow(storage, port, database, beside)
+
+
+@app.command()
+def push(
+    run: RunFolder,
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEST", help="A new folder, s3://bucket/NAME, or hf://OWNER/NAME for the hub."
+        ),
+    ],
+    force: Force = False,
+) -> None:
+    """Write a trained model with a card to a folder, a storage or the Hugging Face hub."""
+    push_run(run, destination, force)
+
+
+@app.command()
+def load(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Where 'distvae push' wrote a model.")
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OUT]", help="The folder to make; default: one in the cache."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Copy a pushed model here, verify its files, and print its folder."""
+    load_model(source, folder, force)

@@ -4,6 +4,7 @@ The fields of the classes in this package are the options of the command line: `
 their types and help texts. Nothing here imports anything heavy.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 """The folder of runs and sweeps, and of MLflow's database."""
-RUN_HELP = "Its folder, its name or id in MLflow, or best:METRIC@SWEEP."
+RUN_HELP = "Its folder, its name or id in MLflow, best:METRIC@SWEEP, or the URI of a pushed model."
+URI = re.compile(r"(\w+):/+(?=[^/])")
+"""The beginning of a URI. One that became a path has lost one of its two slashes."""
 
 
 def find_run(run: Path | str) -> Path:
     """Return the folder of a run that is named by its folder, its name or id in MLflow, or as
-    best:METRIC@SWEEP.
+    best:METRIC@SWEEP. A pushed model is copied from its URI to the cache.
     """
     if Path(run).is_dir():  # MLflow is not asked
         return Path(run)
+    if URI.match(str(run)):
+        from distvae.share.pushed import fetch
+
+        return fetch(URI.sub(r"\1://", str(run), count=1))
     from distvae.track import Store
     from distvae.track.records import find_folder
 

@@ -68,6 +68,7 @@ __all__ = [
     "Truncation",
     "VAEModel",
     "VSCModel",
+    "changed_settings",
     "flatten",
     "from_dict",
     "from_stored",
@@ -130,6 +131,18 @@ def flatten(config: Config) -> dict[str, Any]:
         for name, value in fields.items():
             settings[f"{section}.{name}"] = value
     return settings
+
+
+def changed_settings(config: Config) -> dict[str, Any]:
+    """Return the kind of each section, and the settings that differ from that kind's defaults."""
+    changed = {}
+    for section, fields in to_dict(config).items():
+        kind = fields["kind"]
+        defaults = _plain(read_section(section, {"kind": kind}))
+        for name, value in fields.items():
+            if name == "kind" or value != defaults[name]:
+                changed[f"{section}.{name}"] = value
+    return changed
 
 
 IGNORED = ("follows",)

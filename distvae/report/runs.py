@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import partial
 
-from distvae.config import Config
-from distvae.config.registry import SECTIONS
-from distvae.config.schema import read_section
+from distvae.config import changed_settings
+from distvae.numerics.glossary import meaning
 from distvae.report import drawing, repeat
 from distvae.report.blocks import (
     Block,
@@ -25,7 +23,7 @@ from distvae.report.blocks import (
     facts,
 )
 from distvae.report.exhibits import exhibit
-from distvae.report.glossary import glossary, meaning
+from distvae.report.glossary import glossary
 from distvae.report.numbers import counted, setting, shown, with_spread
 from distvae.report.provenance import pairs, row_counts
 from distvae.report.reading import RunResults
@@ -67,7 +65,8 @@ def _summary(run: RunResults) -> Iterator[Block]:
             ("data", data),
         ]
     )
-    yield facts(list(_changed_settings(run.config)), "Settings that differ from the defaults.")
+    changed = [(name, setting(value)) for name, value in changed_settings(run.config).items()]
+    yield facts(changed, "Settings that differ from the defaults.")
 
 
 def _outcome(run: RunResults) -> str:
@@ -90,19 +89,6 @@ def _outcome(run: RunResults) -> str:
         f"{trained}; the best weights are those of epoch {best['epoch']:.0f}, with a validation "
         f"bound of {shown(best['val_bound'])} nats per {run.unit}."
     )
-
-
-def _changed_settings(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the kind of each section, and the settings that differ from that kind's defaults."""
-    for section in SECTIONS:
-        part = getattr(config, section)
-        yield f"{section}.kind", part.kind
-        defaults = asdict(read_section(section, {"kind": part.kind}))
-        for name, default in defaults.items():
-            value = getattr(part, name)
-            if value != default:
-                plain = list(value) if isinstance(value, tuple) else value
-                yield f"{section}.{name}", setting(plain)
 
 
 def _learning(run: RunResults) -> Iterator[Block]:

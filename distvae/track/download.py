@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal
+from distvae.share.card import summaries
 from distvae.track.served import DATA, HISTORY, NEEDED
 from distvae.track.store import Store, error_summary
 
@@ -60,4 +61,7 @@ def _download(store: Store, model: "LoggedModel", folder: Path) -> None:
     for name in names:
         if name in (*NEEDED, *HISTORY) or name.endswith(".safetensors"):
             (downloaded / name).replace(folder / name)
+    for name in summaries(downloaded):
+        (folder / name).parent.mkdir(parents=True)
+        (downloaded / name).replace(folder / name)
     shutil.rmtree(downloaded)

@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shortened
+from distvae.share.card import Card
 from distvae.track.facts import dataset_input, provenance_tags, run_info
 from distvae.track.journal import HEAD, LINES, Entry, Head, Journal
 from distvae.track.naming import metric_name
@@ -30,6 +31,8 @@ EPOCH = "epoch"
 """The figure of an epoch that is sent last. If MLflow has it, it has the others."""
 NOTE = "mlflow.note.content"
 """The tag with the description of a run, an experiment or a model."""
+DESCRIPTION = 5000
+"""Characters of a description that the registry takes."""
 ALIAS = "best"
 """The registry's alias for the best run of a sweep."""
 AFTERWARDS = ("report", "files")
@@ -208,7 +211,8 @@ class Sender:
 
         kind = str(self.journal.head()["params"].get("model.kind", "model"))
         experiment = self.client.get_run(self.id).info.experiment_id
-        model = self.client.create_logged_model(experiment, kind, source_run_id=self.id)
+        note = {NOTE: self.description()}
+        model = self.client.create_logged_model(experiment, kind, self.id, tags=note)
         with tempfile.TemporaryDirectory() as scratch:
             packed = pack(self.folder, Path(scratch))
             self.client.log_model_artifacts(model.model_id, str(packed))
@@ -218,7 +222,10 @@ class Sender:
         self.journal.update_head(model=model.model_id)
 
     def register(self, entries: Sequence[Entry]) -> None:
-        """Register the model of a run below this sweep, and move the alias to it."""
+        """Register the model of a run below this sweep, and move the alias to it.
+
+        The description of the registered model is that of its best version.
+        """
         from mlflow.exceptions import MlflowException
 
         name = entries[-1]["name"]
@@ -233,12 +240,22 @@ class Sender:
         if known:
             version = known[0].version
         else:
-            version = self._create_version(name, run, best.journal.head()["model"])
+            version = best.create_version(name, run)
         self.client.set_registered_model_alias(name, ALIAS, version)
+        self.client.update_registered_model(name, best.description())
 
-    def _create_version(self, name: str, run: str, model: str) -> str:
+    def create_version(self, name: str, run: str) -> str:
+        """Register the model of this run under a name, and return the number of the version."""
+        model = self.journal.head()["model"]
         source = self.client.get_logged_model(model).artifact_location
-        return str(self.client.create_model_version(name, source, run, model_id=model).version)
+        created = self.client.create_model_version(
+            name, source, run, description=self.description(), model_id=model
+        )
+        return str(created.version)
+
+    def description(self) -> str:
+        """Return the card of this run's model, as far as MLflow takes it."""
+        return shortened(Card(self.folder).text, DESCRIPTION)
 
     def end(self, entries: Sequence[Entry]) -> None:
         """Send how the run or sweep ended."""

@@ -17,6 +17,7 @@ from distvae.train.local_copy import state_folder, update_local_copy
 from distvae.train.run import Run, read_epochs, read_info
 from distvae.train.session import fit
 from tests import tiny
+from tests.object_store import object_store
 
 SECRET = "correct-horse"
 TVAE: dict[str, Any] = {
@@ -29,18 +30,8 @@ TVAE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """Return the URI of an empty bucket, on a server of this machine."""
-    pytest.importorskip("moto", reason="moto, which plays an object store, is not installed")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = (
-        f"scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
-    )
-    Folder(f"s3://key:{SECRET}@bucket?{options}").system.create_dir("bucket")
-    yield f"s3://key:{SECRET}@bucket/runs?{options}"
-    server.stop()
+    with object_store(SECRET) as uri:
+        yield uri
 
 
 def test_files_are_written_read_and_removed(store: str) -> None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from distvae.report.glossary import GLOSSARY
+from distvae.numerics.glossary import GLOSSARY
 from distvae.tasks.measures import MEASURES
 from distvae.tasks.recording_scores import WAVEFORM
 

@@ -1,7 +1,10 @@
 """Trained models in MLflow: what they open as, their data, and the registry."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,8 +12,10 @@ import numpy as np
 import pytest
 
 import distvae
+from distvae.share.card import Card
 from distvae.track import Store, Tracker
 from distvae.track.journal import Journal
+from distvae.track.served import pack
 from tests.track.records import RECORD, runs
 
 
@@ -39,8 +44,13 @@ def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Pat
         if path.suffix in (".pkl", ".pt", ".pth")
     ]
     assert not kept
-    (requirements,) = (root / "mlartifacts").rglob("requirements.txt")
-    assert "+" not in requirements.read_text()
+    example = model.input_example
+    assert example.shape == (2, run.dims)
+    np.testing.assert_array_equal(model.predict(example), run.encode(example))
+    description = Card(trained).text
+    assert mlflow.get_logged_model(output.model_id).tags["mlflow.note.content"] == description
+    (card,) = (root / "mlartifacts").rglob("README.md")
+    assert card.read_text() == str(Card(trained))
 
 
 def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:
@@ -66,6 +76,8 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
     ids = []
     for name in ("1", "2"):
         folder = shutil.copytree(trained, root / "sweep" / "trials" / name)
+        (folder / "evaluation" / "test").mkdir(parents=True)
+        (folder / "evaluation" / "test" / "summary.json").write_text(f'{{"bound": {name}}}')
         record = Tracker.open(config, "bars", folder, "here", root / "sweep", root)
         record.model()
         record.close()
@@ -75,6 +87,9 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
         sweep.register("bars", root / "sweep" / "trials" / best)
         assert client.get_model_version_by_alias("bars", "best").run_id == ids[int(best) - 1]
         assert len(client.search_model_versions("name = 'bars'")) == versions
+        described = Card(root / "sweep" / "trials" / best).text
+        assert client.get_model_version_by_alias("bars", "best").description == described
+        assert client.get_registered_model("bars").description == described
     assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
 
 
@@ -99,3 +114,29 @@ def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(
     assert not telling.is_alive()
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     assert client.get_model_version_by_alias("bars", "best").run_id == Journal(best).head()["id"]
+
+
+@pytest.mark.slow
+def test_a_model_folder_serves_itself_with_the_code_in_it(trained: Path, tmp_path: Path) -> None:
+    folder, code = tmp_path / "model", tmp_path / "code"
+    folder.mkdir()
+    pack(trained, folder)
+    (wheel,) = (folder / "wheels").iterdir()
+    shutil.unpack_archive(wheel, code, "zip")
+    program = f"""
+import json, mlflow, distvae
+model = mlflow.pyfunc.load_model({str(folder)!r})
+print(json.dumps([distvae.__file__, model.predict(model.input_example).tolist()]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(code)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    origin, codes = json.loads(done.stdout)
+    assert Path(origin).is_relative_to(code)
+    example = json.loads((folder / "input_example.json").read_text())
+    assert codes == distvae.load(trained).encode(example).tolist()
