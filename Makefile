@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-slow test-cluster test-cluster-short check docs bench clean
+.PHONY: demo test test-slow test-cluster test-cluster-short check docs notebooks bench clean
 
 demo: $(READY)
 	$(BIN)/distvae tune demo --out runs/demo --force --stack auto
@@ -27,14 +27,18 @@ test-cluster-short: $(READY)
 	$(BIN)/pytest -x -rs -m "cluster and not long" tests/cluster
 
 check: $(READY)
-	$(BIN)/ruff format --check distvae tests docs/site
-	$(BIN)/ruff check distvae tests docs/site
+	$(BIN)/ruff format --check distvae tests docs
+	$(BIN)/ruff check distvae tests docs
 	$(BIN)/mypy
 
 # Pages that need no network. A warning, such as one of a link that leads nowhere, is an error.
 docs: $(DOCS)
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs/site -d build/doctrees . build/site
 	@echo "open build/site/index.html in a browser"
+
+# Run the notebooks of docs/ anew and keep their outputs.
+notebooks: $(READY)
+	$(BIN)/python -m docs.site.execute
 
 bench: $(READY)
 	$(BIN)/distvae bench steps

@@ -27,6 +27,7 @@ def listed(lists: Path) -> set[str]:
 
 def test_the_navigation_lists_every_page_once() -> None:
     pages = [page for page in DOCS.rglob("*.md") if page.name != "about.md"]
+    pages += (DOCS / "notebooks").glob("*.ipynb")
     pages = [page for page in pages if not page.is_relative_to(DOCS / "site")]
     expected = {page.relative_to(ROOT).with_suffix("").as_posix() for page in pages}
     files = sorted(NAVIGATION.rglob("*.md"))

@@ -7,6 +7,7 @@ works here too.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docs.site.notebook_pages import page_of_notebook
 from docs.site.signatures import written_signature
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ exclude_patterns = [
     "docs/site",
     "docs/results/*/about.md",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "markdown", ".ipynb": "markdown"}
 
 myst_heading_anchors = 6
 myst_enable_extensions = ["html_image"]
@@ -48,6 +49,8 @@ toc_object_entries_show_parents = "hide"
 maximum_signature_line_length = 88
 
 html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_use_index = False
 html_domain_indices = False
@@ -56,10 +59,17 @@ html_show_copyright = False
 
 
 def setup(app: "Sphinx") -> None:
-    """Add the navigation, and signatures as they are written."""
+    """Add notebooks, the navigation, and signatures as they are written."""
+    app.connect("source-read", read_notebook)
     app.connect("source-read", add_navigation)
     app.connect("autodoc-process-signature", written_signature)
     app.connect("build-finished", add_index)
+
+
+def read_notebook(app: "Sphinx", name: str, source: list[str]) -> None:
+    """Put the page of a notebook in the place of its file."""
+    if app.env.doc2path(name).suffix == ".ipynb":
+        source[0] = page_of_notebook(source[0])
 
 
 def add_navigation(app: "Sphinx", name: str, source: list[str]) -> None:
