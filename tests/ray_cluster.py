@@ -4,10 +4,15 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from distvae.machines.ray_session import SETTINGS, WITHOUT_DASHBOARD
 
+HERE = Path("/proc/self/cwd")
+"""The folder that a process is in."""
 CHECKS = {"initial_delay_ms": 0, "period_ms": 500, "failure_threshold": 3}
 """How the head finds out, within two seconds, that a machine is gone."""
 
@@ -31,3 +36,21 @@ def cluster(*cpus: int) -> Iterator[Any]:
         yield machines
     finally:
         machines.shutdown()
+
+
+@contextmanager
+def cluster_in_two_folders(folder: Path, cpus: int = 1) -> Iterator[Any]:
+    """A head and a machine of so many processors, started in the folders `one` and `other`, so that
+    they see different things in `HERE`. This process is in `other`.
+    """
+    if not HERE.is_dir():
+        pytest.skip("machines in one see different folders by /proc, which this system has not")
+    one, other = folder / "one", folder / "other"
+    one.mkdir()
+    other.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(one)
+        with cluster() as machines:
+            patch.chdir(other)
+            machines.add_node(num_cpus=cpus)
+            yield machines

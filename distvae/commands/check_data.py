@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def check_data(path: str, as_json: bool) -> int:
     """Print what a path contains and what is wrong with it; return the exit code."""
-    from distvae.data.survey import survey
+    from distvae.data.survey import examine
 
-    found = survey(path)
+    found = examine(path)
     if as_json:
         print(json.dumps(asdict(found) | {"exit_code": found.exit_code}))
     else:

@@ -127,6 +127,10 @@ def train_recipe(
     local = options.out or RUNS / name
     check_writable_folder(local)
     is_first = os.environ.get("RANK", "0") == "0"
+    if options.track:
+        from distvae.track import refuse_missing_packages
+
+        refuse_missing_packages(config.train.sinks)
     recorded, evaluated = options.track and is_first, options.evaluate and is_first
     with collecting_later(), helpers(local, recorded, evaluated) as beside:
         train_configured(config, name, local, options, group, beside)

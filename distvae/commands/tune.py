@@ -35,6 +35,13 @@ class TuneOptions:
         False
     )
     force: Force = False
+    keep_tune: Annotated[
+        bool,
+        typer.Option(
+            "--keep-tune",
+            help="Keep the experiment of Ray Tune in OUT/tune, with a result for each epoch.",
+        ),
+    ] = False
     quiet: Quiet = False
 
 
@@ -62,6 +69,7 @@ def tune_space(
         stack=stack,
         resume=options.resume,
         force=options.force,
+        keep_tune=options.keep_tune,
         quiet=options.quiet,
     )
     findings = run_sweep(space, options.out or RUNS / space.name, sweep_options, resources)

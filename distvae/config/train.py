@@ -22,6 +22,8 @@ ModelMeasure = Literal[
     "effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"
 ]
 """Measures of a model on a split (`distvae/tasks/measures`)."""
+SinkName = Literal["tensorboard", "wandb"]
+"""Programs beside MLflow that show the figures of runs."""
 Scaling = Literal["none", "root", "linear"]
 """Ways in which learning rates grow with the batch."""
 
@@ -93,6 +95,11 @@ class Train:
     bits: Literal["same", "any"] = "same"
     """Resume a run, and let workers train together, only on machines that compute the same bits, or
     on any machines.
+    """
+
+    sinks: tuple[SinkName, ...] = ()
+    """Programs beside MLflow for which a run writes its figures into its folder: `tensorboard`, and
+    `wandb` (Weights & Biases, offline).
     """
 
     def __post_init__(self) -> None:

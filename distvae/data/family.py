@@ -87,6 +87,11 @@ class DataFamily(ABC, Generic[Settings]):
         return None
 
     @classmethod
+    def examine(cls, path: str) -> "Survey | None":
+        """Return the survey of a path after every file was decoded, where that finds more."""
+        return cls.survey(path)
+
+    @classmethod
     def next_command(cls, survey: "Survey") -> str:
         """Return a command to continue with after a survey."""
         unit_interval = cls.values.low >= 0 and cls.values.high <= 1

@@ -5,7 +5,7 @@ bar.
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -14,6 +14,8 @@ from distvae.files.refusal import Refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+SHOWN = 5
+"""Names that are told where there may be many."""
 
 
 def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
@@ -39,6 +41,12 @@ def describe_unread(root: Path, suffixes: Collection[str]) -> str:
     kinds = Counter(Path(name).suffix.lower() for name in list_files(root, suffixes))
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     return f"left out, of kinds that are not read here: {counts}" if kinds else ""
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Return the first few of some names, and how many more there are."""
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -3,6 +3,7 @@ is wrong with it.
 """
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,16 +63,28 @@ def survey(path: str) -> Survey:
     """Return what is at a path or a URI. Pictures and recordings in folders are opened but not
     decoded.
     """
+    return _ask(path, lambda family, place: family.survey(place))
+
+
+def examine(path: str) -> Survey:
+    """Return what is at a path or a URI. Pictures and recordings in folders are decoded to find
+    broken ones.
+    """
+    return _ask(path, lambda family, place: family.examine(place))
+
+
+def _ask(path: str, ask: Callable[[type[DataFamily[Any]], str], Survey | None]) -> Survey:
+    """Return the first answer of a family."""
     families = _families()
     for family in families:
-        if path in family.built_in and (found := family.survey(path)) is not None:
+        if path in family.built_in and (found := ask(family, path)) is not None:
             return found
     place = resolve_path(local_path(path))
     if not place.exists():
         built_in = [repr(name) for family in families for name in family.built_in]
         raise Refusal(f"{path}: no such file or folder; data, or {', '.join(built_in)}, expected")
     for family in families:
-        if (found := family.survey(str(place))) is not None:
+        if (found := ask(family, str(place))) is not None:
             return replace(found, path=path) if is_remote(path) else found
     raise Refusal(
         f"{place}: no data known here; recordings, idx files, rows of 'distvae ingest', {IMAGES}"

@@ -9,8 +9,12 @@ from distvae.files.refusal import Refusal
 from distvae.system.memory import available_memory
 
 
+class MemoryShortage(Refusal):
+    """More memory is needed than is free on this machine now."""
+
+
 def require_memory(source: str | Path, needed: int, what: str, expected: str = "") -> None:
-    """Raise `Refusal` if `what` needs more than the free bytes of memory.
+    """Raise `MemoryShortage` if `what` needs more than the free bytes of memory.
 
     The message names the source, a file or a setting, and what was expected instead.
     """
@@ -18,7 +22,7 @@ def require_memory(source: str | Path, needed: int, what: str, expected: str = "
     if needed <= free:
         return
     message = f"{source}: {what} need {gigabytes(needed)} of memory, but {gigabytes(free)} are free"
-    raise Refusal(f"{message}; {expected} expected" if expected else message)
+    raise MemoryShortage(f"{message}; {expected} expected" if expected else message)
 
 
 def gigabytes(count: int) -> str:

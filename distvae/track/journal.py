@@ -104,7 +104,7 @@ class Journal:
     def mark_unsent(self, is_lost: Callable[[Entry], bool]) -> None:
         """Mark the first lost entry as pending again, with all that came after it."""
         sent, start = self._sent_bytes(), 0
-        for entry, end in self._entries(0):
+        for entry, end in self.entries(0):
             if end > sent:
                 return
             if is_lost(entry):
@@ -117,9 +117,9 @@ class Journal:
 
     def _pending_with_ends(self) -> list[tuple[Entry, int]]:
         """Return the pending entries, each with the position where its line ends."""
-        return list(self._entries(self._sent_bytes()))
+        return list(self.entries(self._sent_bytes()))
 
-    def _entries(self, start: int) -> Iterator[tuple[Entry, int]]:
+    def entries(self, start: int) -> Iterator[tuple[Entry, int]]:
         """Yield the entries from a byte on, each with the position where its line ends.
 
         A line that was cut short is skipped.

@@ -14,6 +14,7 @@ from distvae.track.naming import metric_name
 from distvae.track.process import FAILED, SENT, SendingProcess
 from distvae.track.retries import Retries
 from distvae.track.sender import Sender
+from distvae.track.sinks import FileSinks
 from distvae.track.store import Store, without_secrets
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Tracker:
     """The folder of the sweep that it belongs to."""
     process: SendingProcess | None = None
     """The process that sends the journal; None to send it from here."""
+    sinks: Sequence[str] = ()
+    """The sinks beside MLflow."""
     _process_failed: bool = False
     _sender: Sender | None = None
     _began: int = field(default_factory=lambda: _now())
@@ -51,6 +54,7 @@ class Tracker:
             f"{self.name}: writing works again.",
         )
         self._retries = Retries.sending(self.folder, self.store)
+        self._file_sinks = FileSinks(self.sinks, self.folder)
 
     @classmethod
     def open(
@@ -64,7 +68,16 @@ class Tracker:
     ) -> "Tracker":
         """Return the tracker of a run. It writes nothing before the first epoch has ended."""
         tags = run_tags(recipe, folder, parent)
-        return cls(Store.find(root), experiment, folder.name, folder, flatten(config), tags, parent)
+        return cls(
+            Store.find(root),
+            experiment,
+            folder.name,
+            folder,
+            flatten(config),
+            tags,
+            parent,
+            sinks=config.train.sinks,
+        )
 
     @classmethod
     def of_folder(cls, folder: Path, store: Store) -> "Tracker | None":
@@ -161,11 +174,13 @@ class Tracker:
     def close(self, status: Status = "FINISHED") -> None:
         """Log the end. A run that fails before its first epoch is recorded by this alone."""
         self._log({"is": "end", "status": status, "when": _now()}, at_once=True)
+        self._file_sinks.close()
         self._finish_process()
 
     def _log(self, entry: Entry, at_once: bool = False) -> None:
         """Write an entry to the journal, and send the journal. Do nothing without a folder."""
         if self.folder.is_dir() and self._disk.attempt(lambda: self._append(entry)):
+            self._file_sinks.send()
             self._send(at_once)
 
     def _append(self, entry: Entry) -> None:

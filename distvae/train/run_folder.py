@@ -28,8 +28,10 @@ FREE_TO_CHANGE = {
     "train.threads",
     "train.products",
     "train.bits",
+    "train.sinks",
 }
-"""Settings that may change when a run is resumed, because they only say where it runs.
+"""Settings that may change when a run is resumed, because they only say where it runs and what is
+told of it.
 
 `bits.agree_on_arithmetic` checks that it still computes the same bits, and the digest of the data
 that they are the same.

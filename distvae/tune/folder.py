@@ -20,8 +20,10 @@ from distvae.tune.sweep_file import (
 
 LOCK = ".sweep.lock"
 """The file that is locked while a sweep runs."""
-NOTES = "tune"
+NOTES = ".tune"
 """The subfolder that Ray Tune writes into while a sweep runs."""
+KEPT = "tune"
+"""The subfolder of the experiments of Ray Tune that are kept."""
 
 
 @contextmanager
@@ -84,6 +86,18 @@ def refuse_folder(
             f"{out}: exists; --resume continues a sweep, --force replaces it; or name another"
             " folder"
         )
+
+
+def new_experiment(out: Path, space: Space, kept: bool) -> Path:
+    """Return the folder for Ray Tune to write into. Each part of a resumed sweep that is kept has
+    its own.
+    """
+    if not kept:
+        return out / NOTES / space.name
+    number = 1
+    while (folder := out / KEPT / f"{space.name}-{number}").exists():
+        number += 1
+    return folder
 
 
 def prepare_sweep_folder(space: Space, out: Path, resume: bool, resources: TrialResources) -> None:

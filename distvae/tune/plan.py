@@ -37,10 +37,12 @@ def plan_on_ray(
     out: Path,
     requested: int | None,
     stop: Callable[[], int],
+    keep_tune: bool = False,
 ) -> Iterator[Plan]:
     """Join or start Ray, and run each trial in a process of its own.
 
-    So many trials side by side were requested, if any number was.
+    So many trials side by side were requested, if any number was. The experiment of Ray Tune is
+    kept if wanted.
     """
     with _ray(space, resources, stop) as ray:
         device, threads = space.base.train.device, threads_per_trial(space)
@@ -54,7 +56,7 @@ def plan_on_ray(
         def run(recorder: Recorder) -> None:
             from distvae.tune.ray_tune import run_trials
 
-            run_trials(recorder, request)
+            run_trials(recorder, request, keep_tune)
 
         yield Plan(space, resources, run)
 

@@ -14,13 +14,14 @@ from typing import Protocol, TypedDict, cast
 import ray
 from ray import tune
 from ray.tune.callback import Callback
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers.trial_scheduler import FIFOScheduler, TrialScheduler
 from ray.tune.search.searcher import Searcher
 from ray.tune.trainable.trainable import Trainable
 
 from distvae.files.plain import Plain
 from distvae.machines.placement import assigned_gpus
-from distvae.tune.folder import NOTES
+from distvae.tune.folder import new_experiment
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
 from distvae.tune.trial import Report, Trials, run_trial
@@ -54,10 +55,14 @@ class TuneTrial(Protocol):
     last_result: TuneReport
 
 
-def run_trials(recorder: Recorder, request: Mapping[str, float]) -> None:
-    """Run trials until all have ended or were asked to stop; each process has such resources."""
+def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> None:
+    """Run trials until all have ended or were asked to stop; each process has such resources.
+
+    The experiment of Tune is deleted at the end, unless it is to be kept. A kept one has a result
+    for each epoch.
+    """
     trials, study = recorder.trials, recorder.study
-    notes = trials.folder.parent / NOTES
+    experiment = new_experiment(trials.folder.parent, trials.space, kept)
     tune_config = tune.TuneConfig(
         num_samples=-1,
         max_concurrent_trials=trials.space.concurrent,
@@ -66,25 +71,30 @@ def run_trials(recorder: Recorder, request: Mapping[str, float]) -> None:
         reuse_actors=True,
     )
     run_config = tune.RunConfig(
-        name=trials.space.name,
-        storage_path=str(notes),
+        name=experiment.name,
+        storage_path=str(experiment.parent),
         verbose=0,
-        callbacks=[SweepCallback(recorder)],
+        callbacks=[SweepCallback(recorder), *([JsonLoggerCallback()] if kept else [])],
         failure_config=tune.FailureConfig(max_failures=MAX_PROCESSES - 1),
         # trials are runs, which have checkpoints of their own
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
     )
-    process = tune.with_resources(trial_process(trials), dict(request))
+    process = tune.with_resources(
+        trial_process(trials, 0.0 if kept else REPORT_SECONDS), dict(request)
+    )
     try:
         tune.Tuner(process, tune_config=tune_config, run_config=run_config).fit()
     finally:
-        shutil.rmtree(notes, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(experiment.parent, ignore_errors=True)
 
 
 class TrialProcess(Trainable):
     """A process that runs one trial after the other."""
 
     trials: Trials
+    report_seconds: float
+    """Epochs within this time are reported together."""
     reports: Generator[Report, None, None] | None = None
 
     def setup(self, config: Mapping[str, object]) -> None:
@@ -102,7 +112,8 @@ class TrialProcess(Trainable):
 
     def step(self) -> dict[str, object]:
         """Train for a while."""
-        return collect_reports(self.reports or iter(())) | {"node": self.place["node"]}
+        found = collect_reports(self.reports or iter(()), self.report_seconds)
+        return found | {"node": self.place["node"]}
 
     def cleanup(self) -> None:
         """Close the trial."""
@@ -110,12 +121,17 @@ class TrialProcess(Trainable):
             self.reports.close()
 
 
-def trial_process(shared: Trials) -> type[TrialProcess]:
-    """Return the process for the trials of a sweep."""
+def trial_process(shared: Trials, seconds: float) -> type[TrialProcess]:
+    """Return the process for the trials of a sweep, which report so often.
+
+    It has the name of its base, by which `Tuner.restore` knows it.
+    """
 
     class ProcessOfSweep(TrialProcess):
         trials = shared
+        report_seconds = seconds
 
+    ProcessOfSweep.__name__ = TrialProcess.__name__
     return ProcessOfSweep
 
 
@@ -126,18 +142,23 @@ def place_of_process() -> dict[str, str]:
     return {"node": name, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 
 
-def collect_reports(reports: Iterator[Report]) -> dict[str, object]:
-    """Return the epochs reported within `REPORT_SECONDS`, or the trial's final result."""
-    deadline = time.monotonic() + REPORT_SECONDS
+def collect_reports(reports: Iterator[Report], seconds: float) -> dict[str, object]:
+    """Return the epochs reported within some seconds, or the trial's final result.
+
+    The metrics of the last epoch and the figures of the trial are names of their own beside them.
+    """
+    deadline = time.monotonic() + seconds
     epochs: list[tuple[int, float]] = []
+    metrics: dict[str, float] = {}
     for report in reports:
         if "epoch" in report:
             epochs.append((report["epoch"], report["bound"]))
+            metrics = report["metrics"]
         elif report:
-            return {"epochs": epochs, "done": True, **report}
+            return {**report.get("figures", {}), "epochs": epochs, "done": True, **report}
         if time.monotonic() > deadline:
             break
-    return {"epochs": epochs}
+    return {**metrics, "epochs": epochs}
 
 
 class StudySearcher(Searcher):

@@ -8,8 +8,9 @@ from pathlib import Path
 from distvae.config.recipes import refuse_place
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
 from distvae.machines.stop_files import STOP_FILE
-from distvae.track import Relay, Status, Store, Tracker
+from distvae.track import Relay, Status, Store, Tracker, refuse_missing_packages
 from distvae.train.progress import stop_signals
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
@@ -50,6 +51,8 @@ class SweepOptions:
     """Replace an earlier sweep."""
     stack: int | None = None
     """Trials that a process trains at once; None for trials in processes of their own."""
+    keep_tune: bool = False
+    """Keep the experiment of Ray Tune in the folder of the sweep."""
     quiet: bool = False
     root: Path = Path("runs")
     """The folder of the MLflow records, where no server is set."""
@@ -67,6 +70,11 @@ def run_sweep(
     """Run the trials of a space into the folder `out`, and return what they found."""
     check_writable_folder(out)
     if options.stack is not None:
+        if options.keep_tune:
+            raise Refusal(
+                "--keep-tune: stacks train without Ray Tune; one of --keep-tune and --stack"
+                " expected"
+            )
         import_early()
         resources = resources_of_stacks(space, resources)
     space = _prepared(space, out, options, resources)
@@ -92,7 +100,7 @@ def _plan(
     if options.stack is not None:
         return plan_stacks(space, resources, options.stack, options.concurrent)
     display.ray_starts(resources.address)
-    return plan_on_ray(space, resources, out, options.concurrent, stop)
+    return plan_on_ray(space, resources, out, options.concurrent, stop, options.keep_tune)
 
 
 def _run_in_folder(
@@ -132,6 +140,7 @@ def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialRe
     if options.resume:
         pinned = recorded_settings(out) | pinned
     space = prepare_space(space, pinned, options.trials, options.concurrent, resources)
+    refuse_missing_packages(space.base.train.sinks)
     check_scheduler(space)
     return open_data(space, options.quiet, resources)
 

@@ -6,7 +6,7 @@ import shutil
 import statistics
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ FAILURE = "failure.txt"
 
 
 class Report(TypedDict, total=False):
-    """An epoch of the first seed (`epoch`, `bound`), or how a trial ended.
+    """An epoch of the first seed (`epoch`, `bound`, `metrics`), or how a trial ended.
 
     An empty report says that an epoch of another seed has ended.
     """
@@ -39,6 +39,8 @@ class Report(TypedDict, total=False):
     epoch: int
     bound: float
     """On validation data, in nats per data point."""
+    metrics: dict[str, float]
+    """All figures of the epoch, as they are recorded."""
     figures: dict[str, float]
     stopped: bool
     """Whether the trial was interrupted and can be resumed."""
@@ -102,17 +104,17 @@ class TrialRun:
     def tracker(self) -> Tracker:
         """Return the run's record in MLflow, below that of the sweep, whose process sends it."""
         space = self.trials.space
-        params: Mapping[str, Plain]
-        try:
-            params = flatten(space.config(self.values))
-        except Refusal:  # training will raise it again
-            params = self.values
+        params: Mapping[str, Plain] = self.values
+        sinks: Sequence[str] = ()
+        with suppress(Refusal):  # training will raise it again
+            config = space.config(self.values)
+            params, sinks = flatten(config), config.train.sinks
         sweep_folder = self.trials.folder.parent
         tags = run_tags(space.recipe_of(self.values), self.folder, sweep_folder)
         tags |= dict(self.trials.place) | lineage_tags(self.folder)
         tags |= {f"varied.{key}": str(value) for key, value in self.values.items()}
         name = f"{self.name} {describe(self.values)}"
-        return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder)
+        return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder, sinks=sinks)
 
     @property
     def evaluation(self) -> Path:
@@ -156,7 +158,7 @@ class TrialRun:
         space, finished = self.trials.space, saved_epoch(self.folder)
         if judge_if_due(self.folder, space, finished):
             last = read_epochs(self.folder)[-1]
-            yield {"epoch": int(last["epoch"]), "bound": last["val_bound"]}
+            yield {"epoch": int(last["epoch"]), "bound": last["val_bound"], "metrics": last}
         if finished == self.until:
             return
         with closing(self._events()) as events:
@@ -166,7 +168,11 @@ class TrialRun:
                 elif isinstance(event, Epoch):  # else workers were restarted, as it is recorded
                     tracker.epoch(event)
                     judge_if_due(self.folder, space, event.epoch)
-                    yield {"epoch": event.epoch, "bound": event.val_bound}
+                    yield {
+                        "epoch": event.epoch,
+                        "bound": event.val_bound,
+                        "metrics": event.metrics(),
+                    }
                     if event.epoch == self.until:
                         return
 

@@ -18,14 +18,10 @@ from distvae.machines.cluster_ingest import ClusterMachines, IngestOutlook
 from distvae.machines.nodes import Machine
 from distvae.machines.ray_session import ray_session
 from tests.called import Called
-from tests.ray_cluster import cluster
+from tests.ray_cluster import HERE, cluster, cluster_in_two_folders
 
 DIVISION = Division(rows_per_file=9000)
 SLAB = 20_000
-HERE = Path("/proc/self/cwd")
-"""The folder that a process is in: another for each of two machines that were started in different
-ones.
-"""
 
 
 def stored(folder: Path, rows: int = 400_000) -> Path:
@@ -109,26 +105,18 @@ def test_after_the_end_of_the_driver_the_ingest_goes_on_or_nothing_is_left(
 
 
 @pytest.mark.slow
-def test_sources_and_places_that_a_machine_does_not_see_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not HERE.is_dir():
-        pytest.skip("machines in one see different folders by /proc, which this system has not")
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.mkdir()
-    other.mkdir()
-    monkeypatch.chdir(one)
-    with cluster() as machines:
-        monkeypatch.chdir(other)
-        machines.add_node(num_cpus=1)
-        stored(other, 100)
-        with ray_session(machines.address, 0) as ray:
-            execution = Execution(ClusterMachines(ray))
-            with pytest.raises(Refusal, match=r"a\.npy: missing on \S+; sources on storage that"):
-                ingest([HERE / "a.npy"], tmp_path / "out", execution=execution)
-            stored(one, 101)
-            with pytest.raises(Refusal, match=r"a\.npy: another on \S+; sources on storage that"):
-                ingest([HERE / "a.npy"], tmp_path / "out", execution=execution)
+def test_sources_and_places_that_a_machine_does_not_see_are_refused(tmp_path: Path) -> None:
+    with (
+        cluster_in_two_folders(tmp_path) as machines,
+        ray_session(machines.address, 0) as ray,
+    ):
+        stored(tmp_path / "other", 100)
+        execution = Execution(ClusterMachines(ray))
+        with pytest.raises(Refusal, match=r"a\.npy: missing on \S+; sources on storage that"):
+            ingest([HERE / "a.npy"], tmp_path / "out", execution=execution)
+        stored(tmp_path / "one", 101)
+        with pytest.raises(Refusal, match=r"a\.npy: another on \S+; sources on storage that"):
+            ingest([HERE / "a.npy"], tmp_path / "out", execution=execution)
     assert not list(tmp_path.glob("*out*"))
 
 

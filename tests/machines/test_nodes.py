@@ -11,33 +11,20 @@ from distvae.machines import autoscaler
 from distvae.machines.autoscaler import requested_resources
 from distvae.machines.cluster_check import check_cluster
 from distvae.machines.ray_session import ray_session
-from tests.ray_cluster import cluster
-
-HERE = Path("/proc/self/cwd")
-"""The folder that a process is in: another for each of two machines that were started in different
-ones.
-"""
+from tests.ray_cluster import HERE, cluster_in_two_folders
 
 
 @pytest.mark.slow
-def test_a_folder_that_a_machine_does_not_see_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not HERE.is_dir():
-        pytest.skip("machines in one see different folders by /proc, which this system has not")
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.mkdir()
-    other.mkdir()
-    monkeypatch.chdir(one)
-    with cluster() as machines:
-        monkeypatch.chdir(other)
-        machines.add_node(num_cpus=1)
-        with ray_session(machines.address, 0) as ray:
-            check_cluster(ray, Folder(tmp_path / "run"))
-            with pytest.raises(
-                Refusal, match=r"/run: what \S+ writes there is not seen by \S+; a place that all"
-            ):
-                check_cluster(ray, Folder(HERE / "run"))
+def test_a_folder_that_a_machine_does_not_see_is_refused(tmp_path: Path) -> None:
+    with (
+        cluster_in_two_folders(tmp_path) as machines,
+        ray_session(machines.address, 0) as ray,
+    ):
+        check_cluster(ray, Folder(tmp_path / "run"))
+        with pytest.raises(
+            Refusal, match=r"/run: what \S+ writes there is not seen by \S+; a place that all"
+        ):
+            check_cluster(ray, Folder(HERE / "run"))
     assert list((tmp_path / "run").iterdir()) == []
 
 

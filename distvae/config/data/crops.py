@@ -42,6 +42,8 @@ class CropData(ImageShaped):
     """Share of the variance to keep. Whitening drops the directions of least variance."""
     seed: Whole = 0
     """Seed that chooses the windows."""
+    skip_broken: bool = False
+    """Leave out pictures of a folder that cannot be decoded, instead of refusing the folder."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -40,6 +40,10 @@ class ImageData(ImageShaped):
     """
     split_seed: Whole = 0
     """Seed of a drawn split."""
+    skip_broken: bool = False
+    """Leave out pictures of a folder that cannot be decoded, instead of refusing the folder. The
+    split of the others does not change.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -52,6 +52,10 @@ class SpeechData:
     """Share of the speakers used for validation when the split is drawn."""
     test: Share = 0.15
     """Share of the speakers used for testing when the split is drawn."""
+    skip_broken: bool = False
+    """Leave out recordings that cannot be decoded, instead of refusing the folder. The split of the
+    others does not change.
+    """
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""

@@ -11,7 +11,7 @@ from distvae.config import ImageData
 from distvae.data import files, folders
 from distvae.data.dataset import Dataset, Labels
 from distvae.data.images import archive, cifar, folder
-from distvae.data.images.source import Scaled, Source, divide_images
+from distvae.data.images.source import Scaled, Source
 from distvae.data.signals import PICTURES
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
@@ -26,16 +26,25 @@ def open_images(config: ImageData, quiet: bool = False) -> Dataset:
     """Return images by split, flat and scaled to [0, 1] when they are indexed."""
     root = _root(config)
     source = read_collection(root, config, quiet)
-    parts = divide_images(source.counts, config)
+    parts = source.divide(config)
     distinct: dict[int, Scaled] = {}
     rows = {
         name: distinct.setdefault(id(places), Scaled(source.pixels, places))
         for name, places in parts.items()
     }
-    facts = json.dumps([FORMAT, asdict(config) | {"path": ""}, source.digest])
     name = f"{root.stem}: {source.note}" if source.note else root.stem
-    digest = hashlib.sha256(facts.encode()).hexdigest()
+    digest = _digest(source, config)
     return Dataset(name, "image", digest, rows, root, shape=source.pixels.shape[1:])
+
+
+def _digest(source: Source, config: ImageData) -> str:
+    """Return a digest of the images and their splits. That broken ones are left out is not a part
+    of it, unless it changes the split of the others.
+    """
+    settings = asdict(config) | {"path": ""}
+    del settings["skip_broken"]
+    facts = [FORMAT, settings, source.digest, *source.drawn_from(config)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def read_labels(config: ImageData) -> dict[str, Labels] | None:
@@ -45,9 +54,7 @@ def read_labels(config: ImageData) -> dict[str, Labels] | None:
     source = read_collection(_root(config), config, quiet=True)
     if source.labels is None:
         return None
-    return {
-        name: source.labels[places] for name, places in divide_images(source.counts, config).items()
-    }
+    return {name: source.labels[places] for name, places in source.divide(config).items()}
 
 
 def read_collection(root: Path, config: ImageData, quiet: bool = False) -> Source:

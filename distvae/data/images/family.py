@@ -69,7 +69,14 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         """Return what is at a path if it holds images in any of these forms."""
         from distvae.data.images.survey import survey_images
 
-        return survey_images(path)
+        return survey_images(path, decoded=False)
+
+    @classmethod
+    def examine(cls, path: str) -> "Survey | None":
+        """Return the same, with every picture of a folder decoded."""
+        from distvae.data.images.survey import survey_images
+
+        return survey_images(path, decoded=True)
 
     @classmethod
     def next_command(cls, survey: "Survey") -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,9 +14,23 @@ import numpy as np
 
 from distvae.config import ImageData
 from distvae.data import files, folders, splits
+from distvae.data.broken import (
+    describe_skipped,
+    find_broken,
+    hinting_at_broken,
+    refuse_lost_splits,
+)
 from distvae.data.dataset import Labels
 from distvae.data.images.source import Bytes, Published, Source
-from distvae.data.signals import PICTURES, UNREAD, Form, opened, plain_head, refuse_deep
+from distvae.data.signals import (
+    PICTURES,
+    UNREAD,
+    Form,
+    opened,
+    plain_head,
+    read_picture,
+    refuse_deep,
+)
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 
@@ -46,8 +60,33 @@ class Picture(NamedTuple):
 def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
+    broken = (
+        find_broken(root, [each.file for each in found], read_picture, quiet)
+        if config.skip_broken
+        else {}
+    )
+    kept = [each for each in found if each.file not in broken]
+    refuse_lost_splits(root, broken, count_by_split(found), count_by_split(kept))
+    key, pixels = _read_pixels(root, kept, config, quiet)
+    return Source(
+        layout,
+        pixels,
+        count_by_split(found),
+        _labels(kept),
+        hashlib.sha256(json.dumps([key, kept]).encode()).hexdigest(),
+        CELEBA if layout.startswith("CelebA") else None,
+        tuple(filter(None, (files.describe_unread(root, UNREAD), describe_skipped(broken)))),
+        tuple(place for place, each in enumerate(found) if each.file in broken),
+    )
+
+
+def _read_pixels(
+    root: Path, found: Sequence[Picture], config: ImageData, quiet: bool
+) -> tuple[str, Bytes]:
+    """Return what the pictures are cached by, and their pixels."""
     paths = [root / each.file for each in found]
-    form = _form(paths, config, quiet)
+    hinting = hinting_at_broken(root, config.skip_broken)
+    form = _form(paths, config, hinting(plain_head), quiet)
     at_once = min(len(paths), os.cpu_count() or 1)
     require_memory(
         f"data.size: {list(form[:2])}",
@@ -59,20 +98,9 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     facts = [FORMAT, form, list(zip(names, files.digests(paths), strict=True))]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = folders.cache_folder() / "pictures" / key
-    folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, quiet))
-    counts = count_by_split(found)
-    digest = hashlib.sha256(json.dumps([key, found]).encode()).hexdigest()
-    published = CELEBA if layout.startswith("CelebA") else None
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    return Source(
-        layout,
-        pixels,
-        counts,
-        _labels(found),
-        digest,
-        published,
-        files.describe_unread(root, UNREAD),
-    )
+    read = hinting(read_to_form)
+    folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, read, quiet))
+    return key, np.load(folder / "pixels.npy", mmap_mode="r")
 
 
 def count_by_split(found: Sequence[Picture]) -> dict[str, int]:
@@ -149,15 +177,15 @@ def _labels(found: Sequence[Picture]) -> Labels | None:
     return np.array([number[each.class_name] for each in found], np.int64)
 
 
-def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
+def _form(
+    paths: Sequence[Path], config: ImageData, head: Callable[[Path], Form], quiet: bool
+) -> Form:
     """Return the size and colour that are asked for, otherwise those that all pictures share."""
     asked = {"grey": "L", "rgb": "RGB"}.get(config.colour, "")
     if config.size and asked:
         return Form(*config.size, asked)
     heads = list(
-        files.with_progress(
-            files.map_in_order(plain_head, paths), "Sizes of pictures", len(paths), quiet
-        )
+        files.with_progress(files.map_in_order(head, paths), "Sizes of pictures", len(paths), quiet)
     )
     mode = asked or ("L" if all(form.mode == "L" for form in heads) else "RGB")
     if config.size:
@@ -173,12 +201,18 @@ def _form(paths: Sequence[Path], config: ImageData, quiet: bool) -> Form:
     return Form(first.height, first.width, mode)
 
 
-def _decode(target: Path, paths: Sequence[Path], form: Form, quiet: bool) -> None:
+def _decode(
+    target: Path,
+    paths: Sequence[Path],
+    form: Form,
+    read: Callable[[Path, Form], Bytes],
+    quiet: bool,
+) -> None:
     """Write all pictures to one array that can be mapped."""
     channels = len(form.mode) if form.mode == "RGB" else 1
     shape = (len(paths), channels, form.height, form.width)
     pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-    decoded = files.map_in_order(lambda path: read_to_form(path, form), paths)
+    decoded = files.map_in_order(lambda path: read(path, form), paths)
     for place, image in enumerate(files.with_progress(decoded, "Pictures", len(paths), quiet)):
         pixels[place] = image
     pixels.flush()

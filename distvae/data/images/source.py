@@ -43,8 +43,8 @@ class Source:
     pixels: Bytes
     """(N, channels, height, width), in memory or mapped."""
     counts: dict[str, int]
-    """The images of each split that the source names: train | val | test, or '' where it names
-    none.
+    """The images of each split that the source names, broken ones included: train | val | test, or
+    '' where it names none.
     """
     labels: Labels | None
     """(N,) the class of each, where the source has classes."""
@@ -52,14 +52,38 @@ class Source:
     """Changes with the content."""
     published: Published | None = None
     """What it should be all of."""
-    others: str = ""
-    """What to say of files beside the images that are not read."""
+    others: tuple[str, ...] = ()
+    """What to say of files that are not read."""
+    skipped: tuple[int, ...] = ()
+    """The places of broken images among all that the source names. Pixels and labels are those of
+    the others.
+    """
 
     @property
     def note(self) -> str:
         """Return a note on missing images and on files that are not read, otherwise ""."""
         short = self.published.short_of(self.counts) if self.published else ""
-        return "; ".join(filter(None, (short, self.others)))
+        return "; ".join(filter(None, (short, *self.others)))
+
+    def divide(self, config: ImageData) -> dict[str, Places]:
+        """Return which images belong to which split. Broken images are divided too and left out
+        then, so that the others stay in their splits.
+        """
+        parts = divide_images(self.counts, config)
+        if not self.skipped:
+            return parts
+        whole = np.ones(sum(self.counts.values()), bool)
+        whole[list(self.skipped)] = False
+        number = np.cumsum(whole) - 1
+        left = {id(part): number[part[whole[part]]] for part in parts.values()}
+        if lost := next((name for name, part in parts.items() if not len(left[id(part)])), None):
+            raise Refusal(f"data.skip_broken: leaves no image in {lost}; one or more expected")
+        return {name: left[id(part)] for name, part in parts.items()}
+
+    def drawn_from(self, config: ImageData) -> tuple[object, ...]:
+        """Return what else the split depends on, if broken images took part in drawing it."""
+        drawn = config.sizes or config.holdout or set(self.counts) <= {"", "train"}
+        return (self.counts, self.skipped) if self.skipped and drawn else ()
 
 
 class Scaled(LazyRows):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from distvae.config import IdxData, ImageData
 from distvae.data import audio, files
+from distvae.data.broken import find_broken
 from distvae.data.dataset import Labels
 from distvae.data.images import cifar, collection, folder
 from distvae.data.images.family import IdxFamily, ImageFamily
 from distvae.data.images.source import divide_images
-from distvae.data.signals import PICTURES, UNREAD, plain_head
+from distvae.data.signals import PICTURES, UNREAD, plain_head, read_picture
 from distvae.data.survey import Survey, count_rows
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -37,8 +38,9 @@ def survey_idx(path: str) -> Survey | None:
     return Survey(path, "idx files", "idx", counts, _shape(dataset.shape) | classes)
 
 
-def survey_images(path: str) -> Survey | None:
-    """Return what an archive, CIFAR-10's files or a folder of pictures holds.
+def survey_images(path: str, decoded: bool) -> Survey | None:
+    """Return what an archive, CIFAR-10's files or a folder of pictures holds. Decode every picture
+    to find broken ones, if wanted.
 
     A folder with at least as many recordings as pictures is left to speech.
     """
@@ -50,7 +52,7 @@ def survey_images(path: str) -> Survey | None:
     pictures = files.list_files(root, PICTURES)
     if len(pictures) <= len(files.list_files(root, audio.SUFFIXES)):
         return None
-    return _survey_pictures(path)
+    return _survey_pictures(path, decoded)
 
 
 def _survey_arrays(path: str) -> Survey:
@@ -63,14 +65,17 @@ def _survey_arrays(path: str) -> Survey:
     return Survey(path, source.layout, "images", counts, facts, _incomplete(source.note))
 
 
-def _survey_pictures(path: str) -> Survey:
+def _survey_pictures(path: str, decoded: bool) -> Survey:
     """Return what a folder of pictures holds, by their headers."""
     root = Path(path)
     found, layout = folder.find_pictures(root)
-    paths = [root / picture.file for picture in found]
+    names = [picture.file for picture in found]
+    broken = find_broken(root, names, read_picture, quiet=False) if decoded else {}
+    paths = [root / name for name in names if name not in broken]
     heads = list(files.map_in_order(files.or_refusal(plain_head), paths))
     readable = [head for head in heads if not isinstance(head, Refusal)]
-    unreadable = tuple(str(head) for head in heads if isinstance(head, Refusal))
+    refused = (str(head) for head in heads if isinstance(head, Refusal))
+    unreadable = (*broken.values(), *refused)
 
     counts = folder.count_by_split(found)
     sizes = Counter((head.height, head.width) for head in readable)

@@ -46,10 +46,13 @@ class SpeechFamily(DataFamily[SpeechData]):
         return open_speech(self.config, quiet)
 
     def recordings(self) -> tuple[Path, list[Recording]]:
-        """Return the root folder and the recordings in it."""
-        from distvae.data.speech.recordings import find_recordings
+        """Return the root folder and the recordings in it, without broken ones if these are to be
+        left out.
+        """
+        from distvae.data.speech.recordings import find_recordings, skip_broken
 
-        return find_recordings(fetch(self.config))
+        root, found = find_recordings(fetch(self.config))
+        return root, skip_broken(root, found, self.config)[0]
 
     def load(self, path: Path) -> Array:
         """Return the signal of a recording as training sees it."""
@@ -116,7 +119,14 @@ class SpeechFamily(DataFamily[SpeechData]):
         """Return what is at a path if it is the built-in speech or a folder of recordings."""
         from distvae.data.speech.survey import survey_recordings
 
-        return survey_recordings(path)
+        return survey_recordings(path, decoded=False)
+
+    @classmethod
+    def examine(cls, path: str) -> "Survey | None":
+        """Return the same, with every recording decoded."""
+        from distvae.data.speech.survey import survey_recordings
+
+        return survey_recordings(path, decoded=True)
 
     @classmethod
     def next_command(cls, survey: "Survey") -> str:

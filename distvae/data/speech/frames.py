@@ -12,11 +12,11 @@ import torch
 
 from distvae.config import SpeechData
 from distvae.data import audio, files, folders
+from distvae.data.broken import hinting_at_broken
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.speech import recordings, stft
 from distvae.data.splits import SPLITS
 from distvae.data.tables import arrow
-from distvae.files.refusal import Refusal
 from distvae.numerics.arithmetic import torch_threads
 
 FORMAT = 2  # of the cached files; a change makes old ones unknown
@@ -25,13 +25,14 @@ TABLE = "recordings.csv"
 
 def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     """The power spectra of a folder of recordings by split, from the cache or computed now."""
-    root, found = recordings.find_recordings(config)
+    root, everything = recordings.find_recordings(config)
+    found, skipped = recordings.skip_broken(root, everything, config, quiet)
     key = _key(root, found, config)
     folder = folders.cache_folder() / "frames" / key
     folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
     splits = {split: arrow.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
-    others = recordings.left_out(root, config)
-    name = f"{_name(root)}: {others}" if others else _name(root)
+    note = "; ".join(filter(None, (recordings.left_out(root, config), skipped)))
+    name = f"{_name(root)}: {note}" if note else _name(root)
     return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
 
 
@@ -55,12 +56,8 @@ def with_power(power: Array, signal: Array, config: SpeechData) -> Array:
 
 
 def _power(root: Path, recording: Recording, config: SpeechData) -> Array:
-    try:
+    with hinting_at_broken(root, config.skip_broken):
         return power(root / recording.file, config)
-    except Refusal as refusal:
-        raise Refusal(
-            f"{refusal}; 'distvae data check {root}' names every file that cannot be read"
-        ) from refusal
 
 
 def _name(root: Path) -> str:

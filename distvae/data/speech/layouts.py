@@ -12,10 +12,10 @@ from pathlib import Path
 
 from distvae.data import splits
 from distvae.data.dataset import Recording
+from distvae.data.files import some_names
 from distvae.files.refusal import Refusal
 
 MIN_SHARE = 0.9  # of the recordings must lie as a layout says for it to be recognised
-SHOWN = 5  # speakers or files that are named where there may be many
 SOUND = r"\.(?:wav|flac|ogg|mp3)$"
 Roster = Mapping[str, str]
 """The subset of each speaker that a corpus' own table lists."""
@@ -215,7 +215,7 @@ def departures(
     matches = {file: match for file in files if (match := layout.match(file)) is not None}
     stray = [file for file in files if file not in matches and not layout.is_beside(file)]
     if stray:
-        yield f"{len(stray)} files lie where {layout.name} has no recording: {_some(stray)}"
+        yield f"{len(stray)} files lie where {layout.name} has no recording: {some_names(stray)}"
     yield from _missing(layout, root, matches.values())
     if layout.recordings is not None and len(matches) != layout.recordings:
         yield f"{len(matches):,} recordings; {layout.recordings:,} expected"
@@ -250,12 +250,7 @@ def _missing(layout: Layout, root: Path, matches: "Iterable[re.Match[str]]") -> 
         if lost:
             yield (
                 f"{where}{len(found)} speakers; {len(found) + len(lost)} expected, without"
-                f" {_some(lost)}"
+                f" {some_names(lost)}"
             )
         elif expected is not None and len(found) != expected:
             yield f"{where}{len(found)} speakers; {expected} expected"
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from distvae.config import SpeechData
-from distvae.data import files, folders, splits
+from distvae.data import audio, broken, files, folders, splits
 from distvae.data.audio import SUFFIXES, UNREAD
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.speech import layouts
@@ -76,6 +76,22 @@ def left_out(root: Path, config: SpeechData) -> str:
         config.speakers == "auto" and (root / TABLE).is_file()
     )
     return "" if listed else files.describe_unread(root, UNREAD)
+
+
+def skip_broken(
+    root: Path, found: list[Recording], config: SpeechData, quiet: bool = True
+) -> tuple[list[Recording], str]:
+    """Return the recordings that can be decoded, if the others are to be left out, and a note on
+    these.
+    """
+    if not config.skip_broken:
+        return found, ""
+    lost = broken.find_broken(root, [each.file for each in found], audio.decode, quiet)
+    kept = [each for each in found if each.file not in lost]
+    broken.refuse_lost_splits(
+        root, lost, (each.split for each in found), (each.split for each in kept)
+    )
+    return kept, broken.describe_skipped(lost)
 
 
 def _foldered(file: str, speaker: str) -> Recording:

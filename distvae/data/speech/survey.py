@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from distvae.config import SpeechData
 from distvae.data import audio, files
+from distvae.data.broken import find_broken
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.speech import layouts, recordings, synthesiser
 from distvae.data.splits import SPLITS
@@ -24,17 +25,19 @@ class Readable(NamedTuple):
     seconds: float
 
 
-def survey_recordings(path: str) -> Survey | None:
-    """Return what the built-in speech or a folder of recordings holds, by their headers."""
+def survey_recordings(path: str, decoded: bool) -> Survey | None:
+    """Return what the built-in speech or a folder of recordings holds, by their headers. Decode
+    every recording to find broken ones, if wanted.
+    """
     if path == BUILT_IN:
-        return _survey(path, synthesiser.folder())
+        return _survey(path, synthesiser.folder(), decoded)
     root = Path(path)
     if not root.is_dir() or not files.list_files(root, audio.SUFFIXES):
         return None
-    return _survey(path, root)
+    return _survey(path, root, decoded)
 
 
-def _survey(path: str, root: Path) -> Survey:
+def _survey(path: str, root: Path, decoded: bool) -> Survey:
     config = SpeechData(path=path)
     names = recordings.sound_files(root)
     has_table = (root / recordings.TABLE).is_file()
@@ -53,7 +56,7 @@ def _survey(path: str, root: Path) -> Survey:
     except Refusal as refusal:
         wrong.append(str(refusal))
 
-    readable, unreadable = _read_heads(root, found)
+    readable, unreadable = _read_heads(root, found, decoded)
     if layout is not None:
         rates = {each.recording.file: each.rate for each in readable}
         wrong += layouts.departures(layout, root, names, rates)
@@ -73,12 +76,16 @@ def _survey(path: str, root: Path) -> Survey:
     return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable)
 
 
-def _read_heads(root: Path, found: Sequence[Recording]) -> tuple[list[Readable], tuple[str, ...]]:
+def _read_heads(
+    root: Path, found: Sequence[Recording], decoded: bool
+) -> tuple[list[Readable], tuple[str, ...]]:
     """Return the recordings that can be read, and why the others cannot."""
-    paths = [root / recording.file for recording in found]
-    heads = files.map_in_order(files.or_refusal(audio.head), paths)
-    readable, unreadable = [], []
-    for recording, head in zip(found, heads, strict=True):
+    names = [recording.file for recording in found]
+    broken = find_broken(root, names, audio.decode, quiet=False) if decoded else {}
+    whole = [recording for recording in found if recording.file not in broken]
+    heads = files.map_in_order(files.or_refusal(audio.head), [root / each.file for each in whole])
+    readable, unreadable = [], list(broken.values())
+    for recording, head in zip(whole, heads, strict=True):
         if isinstance(head, Refusal):
             unreadable.append(str(head))
         else:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import CropData
-from distvae.data import files
+from distvae.data import broken, files
+from distvae.data.broken import hinting_at_broken
 from distvae.data.dataset import Array, Dataset
 from distvae.data.signals import PICTURES, head, read_picture
 from distvae.files.memory import require_memory
@@ -30,16 +31,33 @@ FORMAT = 1  # of the preparation; a change gives another digest
 Floats = NDArray[np.float64]
 
 
-def open_crops(config: CropData) -> Dataset:
+def open_crops(config: CropData, quiet: bool = False) -> Dataset:
     """Return whitened windows by split, a function of the pictures' content and the configuration
     alone.
     """
     root, paths = find_pictures(config.path)
     _refuse_too_many(config)
+    paths, note = _skip_broken(root, paths, config, quiet)
     train, val, _ = config.sizes
     rows = whiten(draw_windows(paths, config), train, config.kept)
     splits = {"train": rows[:train], "val": rows[train : train + val], "test": rows[train + val :]}
-    return Dataset(root.stem, "window", _digest(config, paths), splits, root, shape=config.shape)
+    name = f"{root.stem}: {note}" if note else root.stem
+    return Dataset(name, "window", _digest(config, paths), splits, root, shape=config.shape)
+
+
+def _skip_broken(
+    root: Path, paths: list[Path], config: CropData, quiet: bool
+) -> tuple[list[Path], str]:
+    """Return the pictures that can be decoded, if the others are to be left out, and a note on
+    these.
+    """
+    if not config.skip_broken or root.is_file():
+        return paths, ""
+    names = [path.relative_to(root).as_posix() for path in paths]
+    lost = broken.find_broken(root, names, read_picture, quiet)
+    kept = [name for name in names if name not in lost]
+    broken.refuse_lost_splits(root, lost, [""], [""] if kept else [])
+    return [root / name for name in kept], broken.describe_skipped(lost)
 
 
 def _digest(config: CropData, paths: list[Path]) -> str:
@@ -47,6 +65,7 @@ def _digest(config: CropData, paths: list[Path]) -> str:
     these are what they were.
     """
     settings = asdict(config) | {"path": ""}
+    del settings["skip_broken"]
     for name, former in (("contrast", "common"), ("level", "remove")):
         if settings[name] == former:
             del settings[name]
@@ -86,9 +105,10 @@ def draw_windows(paths: list[Path], config: CropData) -> Floats:
     Pictures are read one after another.
     """
     height, width = config.window
+    hinting = hinting_at_broken(Path(config.path), config.skip_broken)
     spans = [
         (form.height - height + 1, form.width - width + 1)
-        for form in files.map_in_order(head, paths)
+        for form in files.map_in_order(hinting(head), paths)
     ]
     for path, span in zip(paths, spans, strict=True):
         if min(span) < 1:
@@ -121,8 +141,9 @@ def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Floats]:
     own.
     """
     first = None
+    hinting = hinting_at_broken(Path(config.path), config.skip_broken)
     for path in paths:
-        grey = _grey(path, config.clamped)
+        grey = hinting(_grey)(path, config.clamped)
         if config.contrast == "own":
             own = _contrast(path, grey)
             first = first or own

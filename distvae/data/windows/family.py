@@ -117,4 +117,4 @@ class CropFamily(DataFamily[CropData]):
         """Return the windows by split."""
         from distvae.data.windows.crops import open_crops
 
-        return open_crops(self.config)
+        return open_crops(self.config, quiet)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distvae.machines.doctor.examination import examine_cluster
-from tests.ray_cluster import cluster
+from tests.ray_cluster import HERE, cluster_in_two_folders
 
 
 def doctor(folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -71,20 +71,11 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    working_folder = Path("/proc/self/cwd")
-    if not working_folder.is_dir():
-        pytest.skip("machines in one see different folders by /proc, which this system has not")
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.mkdir()
-    other.mkdir()
-    monkeypatch.chdir(one)
-    with cluster() as machines:
-        monkeypatch.chdir(other)
-        machines.add_node(num_cpus=1000)
+    with cluster_in_two_folders(tmp_path, cpus=1000) as machines:
         together = examine_cluster(machines.address, tmp_path / "runs", str(tmp_path / "store"))
-        apart = examine_cluster(machines.address, tmp_path / "runs", str(working_folder / "store"))
+        apart = examine_cluster(machines.address, tmp_path / "runs", str(HERE / "store"))
     by_subject = {line.what: line for line in together if line.where == "all 2"}
     assert {"programs", "code", "tokens", "clock", "storage"} <= set(by_subject)
     # Free memory changes between two looks.
@@ -101,5 +92,5 @@ def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_tol
     assert counted.state == "note"
     blind = [line for line in apart if line.what == "storage" and line.state == "bad"]
     assert len({line.where for line in blind}) == 2
-    for folder in (tmp_path / "store", one / "store", other / "store"):
-        assert list(folder.iterdir()) == []
+    for folder in (tmp_path, tmp_path / "one", tmp_path / "other"):
+        assert list((folder / "store").iterdir()) == []

@@ -1,0 +1,344 @@
+"""Broken files of a folder: refused, or left out so that everything else stays as it was."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from distvae.config import CropData, DataConfig, ImageData, SpeechData
+from distvae.data import labels_of, open_dataset
+from distvae.data.broken import describe_skipped, find_broken
+from distvae.data.dataset import Dataset
+from distvae.data.family import recordings_of
+from distvae.data.survey import examine
+from distvae.files.memory import MemoryShortage
+from distvae.files.refusal import Refusal
+from tests.called import Called
+
+SPEAKERS = {"train": "ab", "val": "cd", "test": "ef"}
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "text": lambda content: b"these are words, whatever the name of the file says\n" * 9,
+    "another kind": lambda content: b"\x7fELF" + content[4:],
+}
+
+
+def write_speech(root: Path) -> None:
+    """Write two recordings of each of two speakers for every split, as WAV and as FLAC."""
+    for split, speakers in SPEAKERS.items():
+        for speaker in speakers:
+            (root / split / speaker).mkdir(parents=True)
+            for suffix in ("wav", "flac"):
+                signal = np.random.default_rng(ord(speaker)).uniform(-0.5, 0.5, 4000)
+                soundfile.write(root / split / speaker / f"1.{suffix}", signal, 16000)
+
+
+def write_pictures(root: Path) -> None:
+    """Write two pictures of each of two classes for every split, as PNG and as JPEG."""
+    for split in SPEAKERS:
+        for name in ("cats", "dogs"):
+            (root / split / name).mkdir(parents=True)
+            for seed, suffix in enumerate(("png", "jpg")):
+                chance = np.random.default_rng([seed, *split.encode(), *name.encode()])
+                pixels = chance.integers(0, 256, (20, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"1.{suffix}")
+
+
+KINDS: dict[str, tuple[Callable[[Path], None], DataConfig]] = {
+    "speech": (write_speech, SpeechData(window=256, hop=64, split="given")),
+    "images": (write_pictures, ImageData()),
+    "crops": (write_pictures, CropData(window=(4, 4), sizes=(200, 20, 20))),
+}
+
+
+def settings_of(config: DataConfig, path: Path, **changes: Any) -> DataConfig:
+    """Return settings with another path."""
+    return type(config)(**(vars(config) | {"path": str(path)} | changes))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder without fault for each kind of data."""
+    folders = {}
+    for kind, (write, _) in KINDS.items():
+        folders[kind] = tmp_path_factory.mktemp(kind) / "data"
+        write(folders[kind])
+    return folders
+
+
+@pytest.fixture
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Copies a folder to a new place, under the same name."""
+    return lambda source: shutil.copytree(source, tmp_path_factory.mktemp("copy") / source.name)
+
+
+def file_names(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*"))
+
+
+def damage(root: Path, damages: dict[str, str]) -> None:
+    """Damage files of a folder."""
+    for name, kind in damages.items():
+        path = root / name
+        path.write_bytes(DAMAGES[kind](path.read_bytes()))
+
+
+def assert_same_data(one: Dataset, other: Dataset) -> None:
+    """Assert that two data sets have the same rows by split and the same digest."""
+    assert one.digest == other.digest
+    assert (one.recordings, one.lengths, one.shape) == (
+        other.recordings,
+        other.lengths,
+        other.shape,
+    )
+    assert one.splits.keys() == other.splits.keys()
+    for name, rows in one.splits.items():
+        np.testing.assert_array_equal(rows[:], other.splits[name][:])
+
+
+some_damages = st.dictionaries(st.integers(0, 11), st.sampled_from(sorted(DAMAGES)), max_size=4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12)
+@given(places=some_damages)
+def test_a_folder_with_broken_files_is_the_folder_without_them(
+    kind: str,
+    places: dict[int, str],
+    whole: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    config, source = KINDS[kind][1], whole[kind]
+    names = file_names(source)
+    damages = {names[place]: how for place, how in places.items()}
+    lost = {
+        split for split in SPEAKERS if {n for n in names if n.startswith(split)} <= set(damages)
+    }
+    broken, good = (
+        shutil.copytree(source, tmp_path_factory.mktemp("copy") / "data") for _ in range(2)
+    )
+    damage(broken, damages)
+    for name in damages:
+        (good / name).unlink()
+    if lost and kind != "crops":
+        with pytest.raises(Refusal, match=r"every file of \w+ is broken, such as"):
+            open_dataset(settings_of(config, broken, skip_broken=True), quiet=True)
+        return
+    skipping = settings_of(config, broken, skip_broken=True)
+    found, expected = (
+        open_dataset(skipping, quiet=True),
+        open_dataset(settings_of(config, good), quiet=True),
+    )
+    assert_same_data(found, expected)
+    note = f": {describe_skipped(sorted(damages))}" if damages else ""
+    assert found.name == f"data{note}"
+    labels, expected_labels = labels_of(skipping), labels_of(settings_of(config, good))
+    np.testing.assert_equal(labels, expected_labels)
+    if (recordings := recordings_of(skipping)) is not None:
+        assert recordings.recordings()[1] == list(expected.recordings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_without_broken_files_is_known_by_the_same_digest(
+    kind: str, whole: dict[str, Path]
+) -> None:
+    config = KINDS[kind][1]
+    assert_same_data(
+        open_dataset(settings_of(config, whole[kind], skip_broken=True), quiet=True),
+        open_dataset(settings_of(config, whole[kind]), quiet=True),
+    )
+
+
+@settings(max_examples=20)
+@given(broken=st.sets(st.integers(0, 19), max_size=8), seed=st.integers(0, 9))
+def test_a_broken_picture_moves_no_other_to_another_split(
+    broken: set[int], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(20):
+        Image.new("L", (4, 4), number).save(root / f"{number:02}.png")
+    config = ImageData(path=str(root), sizes=(10, 5), split_seed=seed)
+    before = open_dataset(config, quiet=True)
+    names = [f"{number:02}.png" for number in broken]
+    damage(root, dict.fromkeys(names, "truncated"))
+    expected = {
+        split: [n for n in (rows[:, 0] * 255).round().astype(int) if n not in broken]
+        for split, rows in ((name, rows[:]) for name, rows in before.splits.items())
+    }
+    skipping = settings_of(config, root, skip_broken=True)
+    if not all(expected.values()):
+        with pytest.raises(Refusal, match=r"data\.skip_broken: leaves no image in"):
+            open_dataset(skipping, quiet=True)
+        return
+    after = open_dataset(skipping, quiet=True)
+    for split, numbers in expected.items():
+        assert (after.splits[split][:][:, 0] * 255).round().astype(int).tolist() == numbers
+    assert (after.digest == before.digest) == (not broken)
+
+
+def test_a_broken_recording_moves_no_other_to_another_split(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"speaker{number}").mkdir()
+        for take in "ab":
+            signal = np.random.default_rng(number).uniform(-0.5, 0.5, 4000)
+            soundfile.write(tmp_path / f"speaker{number}" / f"{take}.flac", signal, 16000)
+    config = SpeechData(path=str(tmp_path), window=256, hop=64, test=0.3)
+    before = open_dataset(config, quiet=True).recordings
+    # one speaker loses all recordings, and speakers are what is drawn
+    lost = [each.file for each in before if each.speaker == "speaker3"] + ["speaker5/a.flac"]
+    damage(tmp_path, dict.fromkeys(lost, "truncated"))
+    after = open_dataset(settings_of(config, tmp_path, skip_broken=True), quiet=True).recordings
+    assert list(after) == [each for each in before if each.file not in lost]
+
+
+def test_two_pictures_that_broke_give_another_split_and_so_another_digest(tmp_path: Path) -> None:
+    for number in range(30):
+        Image.new("L", (4, 4), number).save(tmp_path / f"{number:02}.png")
+    damage(tmp_path, {"00.png": "text", "01.png": "empty"})
+    skipped = open_dataset(ImageData(path=str(tmp_path), skip_broken=True), quiet=True)
+    for name in ("00.png", "01.png"):
+        (tmp_path / name).unlink()
+    removed = open_dataset(ImageData(path=str(tmp_path)), quiet=True)
+    same = all(
+        np.array_equal(skipped.splits[name][:], removed.splits[name][:]) for name in skipped.splits
+    )
+    assert not same
+    assert skipped.digest != removed.digest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refusal_says_what_finds_and_what_skips_broken_files(
+    kind: str, whole: dict[str, Path], new_folder: Callable[[Path], Path]
+) -> None:
+    root = new_folder(whole[kind])
+    name = file_names(root)[5]
+    damage(root, {name: "truncated"})
+    with pytest.raises(
+        Refusal,
+        match=rf"{name}: .*; 'distvae data check .*/data' names .* data"
+        r"\.skip_broken=true leaves them out",
+    ) as refusal:
+        open_dataset(settings_of(KINDS[kind][1], root), quiet=True)
+    assert str(root) in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_broken_files_alone_is_refused(
+    kind: str, whole: dict[str, Path], new_folder: Callable[[Path], Path]
+) -> None:
+    root = new_folder(whole[kind])
+    damage(root, dict.fromkeys(file_names(root), "truncated"))
+    with pytest.raises(Refusal, match=r"data: every file.* is broken, such as .*/1\.\w+: .*can be"):
+        open_dataset(settings_of(KINDS[kind][1], root, skip_broken=True), quiet=True)
+
+
+@pytest.mark.parametrize("kind", ["speech", "images"])
+def test_the_check_of_data_names_what_is_skipped(
+    kind: str, whole: dict[str, Path], new_folder: Callable[[Path], Path], call: Called
+) -> None:
+    root = new_folder(whole[kind])
+    damages = dict(zip(file_names(root)[1::3], sorted(DAMAGES), strict=True))
+    damage(root, damages)
+    named = [
+        line.partition(f"{root}/")[2].partition(":")[0] for line in examine(str(root)).unreadable
+    ]
+    assert sorted(named) == sorted(damages)
+    dataset = open_dataset(settings_of(KINDS[kind][1], root, skip_broken=True), quiet=True)
+    assert dataset.name == f"data: 4 broken files skipped: {', '.join(sorted(damages))}"
+    code, out, _ = call("data", "check", str(root))
+    assert code == 2
+    assert all(f"{root / name}: " in out for name in damages)
+
+
+def test_damage_behind_the_header_is_found_by_the_check(tmp_path: Path) -> None:
+    write_speech(tmp_path / "data")
+    path = tmp_path / "data/train/a/1.flac"
+    content = bytearray(path.read_bytes())
+    content[3000:3400] = bytes(400)
+    path.write_bytes(content)
+    (line,) = examine(str(tmp_path / "data")).unreadable
+    assert line.startswith(f"{path}: ")
+
+
+def test_each_content_is_decoded_once(tmp_path: Path, cache: Path) -> None:
+    for name in ("a.wav", "b.wav", "c.wav", "d.mp3"):
+        (tmp_path / name).write_bytes(b"good" if name == "c.wav" else b"bad")
+    decoded: list[str] = []
+
+    def decode(path: Path) -> None:
+        decoded.append(path.name)
+        if path.read_bytes() == b"bad":
+            raise Refusal(f"{path}: truncated")
+
+    names = ["a.wav", "b.wav", "c.wav", "d.mp3"]
+    first = find_broken(tmp_path, names, decode, quiet=True)
+    assert first == {n: f"{tmp_path / n}: truncated" for n in ("a.wav", "b.wav", "d.mp3")}
+    assert len(decoded) == 3  # a.wav and b.wav are the same bytes of the same kind
+    moved = shutil.copytree(tmp_path, tmp_path / "moved", ignore=shutil.ignore_patterns("cache"))
+    again = find_broken(moved, names, decode, quiet=True)
+    assert again == {n: f"{moved / n}: truncated" for n in ("a.wav", "b.wav", "d.mp3")}
+    assert len(decoded) == 3
+    (tmp_path / "a.wav").write_bytes(b"good")
+    assert "a.wav" not in find_broken(tmp_path, names, decode, quiet=True)
+
+
+def test_a_shortage_of_memory_is_no_fault_of_a_file(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"good")
+
+    def decode(path: Path) -> None:
+        raise MemoryShortage(f"{path}: its samples need 9 GB")
+
+    with pytest.raises(MemoryShortage):
+        find_broken(tmp_path, ["a.wav"], decode, quiet=True)
+    assert find_broken(tmp_path, ["a.wav"], lambda path: None, quiet=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "note"),
+    [
+        (0, ""),
+        (1, "1 broken file skipped: 0.wav"),
+        (2, "2 broken files skipped: 0.wav, 1.wav"),
+        (7, "7 broken files skipped: 0.wav, 1.wav, 2.wav, 3.wav, 4.wav and 2 more"),
+    ],
+)
+def test_the_note_names_the_first_files(count: int, note: str) -> None:
+    assert describe_skipped([f"{number}.wav" for number in range(count)]) == note
+
+
+def test_one_broken_picture_by_itself_is_refused_without_a_word_of_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"text")
+    for skip in (False, True):
+        with pytest.raises(Refusal, match=r"a\.png: not a picture") as refusal:
+            open_dataset(CropData(path=str(path), skip_broken=skip), quiet=True)
+        assert "skip_broken" not in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_out_broken_files(
+    whole: dict[str, Path], new_folder: Callable[[Path], Path], tmp_path: Path, call: Called
+) -> None:
+    root, run = new_folder(whole["images"]), tmp_path / "run"
+    damage(root, {"train/cats/1.png": "truncated", "test/dogs/1.jpg": "empty"})
+    words = ["train", "mnist-vae", "data.kind=images", "train.epochs=1", "--data", str(root)]
+    words += ["--out", str(run), "--no-track", "--quiet"]
+    code, _, err = call(*words)
+    assert (code, "data.skip_broken=true" in err) == (2, True)
+    assert call(*words, "data.skip_broken=true")[0] == 0
+    info = json.loads((run / "run.json").read_text())
+    assert info["data"] == "data: 2 broken files skipped: test/dogs/1.jpg, train/cats/1.png"
+    assert info["rows"] == {"train": 3, "val": 4, "test": 3}
+    codes = tmp_path / "codes.parquet"
+    assert call("encode", str(run), str(root), "-o", str(codes))[0] == 0
+    assert pq.read_metadata(codes).num_rows == 10

@@ -1,0 +1,82 @@
+"""The experiment of Ray Tune that a sweep keeps, read by Ray's own API."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.called import Called
+from tests.tune.sweeps import TREE
+
+
+@pytest.fixture(scope="module")
+def kept(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep of two trials that kept its experiment."""
+    root = tmp_path_factory.mktemp("kept")
+    tree = TREE | {"trials": 2, "axes": [{"key": "model.latent", "choice": [2, 4]}]}
+    (root / "small.yaml").write_text(yaml.safe_dump(tree | {"search": "grid"}))
+    words = ["tune", str(root / "small.yaml"), "--data", str(images), "--out", str(root / "sweep")]
+    command = [sys.executable, "-m", "distvae", *words, "--keep-tune", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return root / "sweep"
+
+
+def results(folder: Path) -> dict[int, Any]:
+    """The finished trials in results.json."""
+    trials = json.loads((folder / "results.json").read_text())["trials"]
+    return {trial["number"]: trial for trial in trials if trial["state"] == "finished"}
+
+
+@pytest.mark.slow
+def test_the_grid_of_results_has_the_metrics_of_the_trials(kept: Path) -> None:
+    from ray import tune
+
+    from distvae.tune.ray_tune import TrialProcess
+
+    grid = tune.Tuner.restore(str(kept / "tune/small-1"), trainable=TrialProcess).get_results()
+    expected = results(kept)
+    assert {result.config["number"]: result.config["values"] for result in grid} == {
+        number: trial["values"] for number, trial in expected.items()
+    }
+    for result in grid:
+        figures = expected[result.config["number"]]["figures"]
+        assert {name: result.metrics[name] for name in figures} == figures
+        records = (kept / "trials" / str(result.config["number"]) / "epochs.jsonl").read_text()
+        bounds = [json.loads(line)["val_bound"] for line in records.splitlines()]
+        frame = result.metrics_dataframe
+        assert frame[frame["epoch"].notna()]["epoch"].tolist() == [1, 2]
+        assert frame[frame["epoch"].notna()]["val_bound"].tolist() == bounds
+    best = grid.get_best_result("squared_error", "min")
+    errors = {number: trial["figures"]["squared_error"] for number, trial in expected.items()}
+    assert best.config["number"] == min(errors, key=lambda number: errors[number])
+
+
+@pytest.mark.slow
+def test_the_analysis_of_the_experiment_has_every_epoch(kept: Path) -> None:
+    from ray.tune import ExperimentAnalysis
+
+    analysis = ExperimentAnalysis(str(kept / "tune/small-1"))
+    expected = results(kept)
+    frame = analysis.dataframe().set_index("config/number")
+    assert sorted(frame.index) == sorted(expected)
+    for number, trial in expected.items():
+        assert frame.loc[number, "hoyer"] == trial["figures"]["hoyer"]
+        assert frame.loc[number, "config/values/model.latent"] == trial["values"]["model.latent"]
+    for trial_frame in analysis.trial_dataframes.values():
+        assert trial_frame["epoch"].dropna().tolist() == [1, 2]
+    assert not (kept / ".tune").exists()
+
+
+def test_stacks_have_no_experiment_to_keep(images: Path, tmp_path: Path, call: Called) -> None:
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(TREE))
+    words = ["tune", str(tmp_path / "small.yaml"), "--data", str(images), "--quiet"]
+    words += ["--out", str(tmp_path / "sweep")]
+    code, _, err = call(*words, "--stack", "2", "--keep-tune")
+    assert code == 2
+    assert "--keep-tune: stacks train without Ray Tune" in err
+    assert not (tmp_path / "sweep").exists()
