@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-slow test-cluster test-cluster-short check bench clean
+.PHONY: demo test test-slow test-cluster test-cluster-short check docs notebooks bench clean
 
 demo: $(READY)
 	$(BIN)/distvae tune demo --out runs/demo --force --stack auto
@@ -26,9 +27,18 @@ test-cluster-short: $(READY)
 	$(BIN)/pytest -x -rs -m "cluster and not long" tests/cluster
 
 check: $(READY)
-	$(BIN)/ruff format --check distvae tests
-	$(BIN)/ruff check distvae tests
+	$(BIN)/ruff format --check distvae tests docs
+	$(BIN)/ruff check distvae tests docs
 	$(BIN)/mypy
+
+# Pages that need no network. A warning, such as one of a link that leads nowhere, is an error.
+docs: $(DOCS)
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs/site -d build/doctrees . build/site
+	@echo "open build/site/index.html in a browser"
+
+# Run the notebooks of docs/ anew and keep their outputs.
+notebooks: $(READY)
+	$(BIN)/python -m docs.site.execute
 
 bench: $(READY)
 	$(BIN)/distvae bench steps
@@ -43,4 +53,8 @@ $(READY): pyproject.toml setup.py requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock pesq \
 		|| echo "PESQ could not be built (it needs a C compiler and Python's headers): its scores will be left out."
+	touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[docs]'
 	touch $@

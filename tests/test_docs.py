@@ -25,7 +25,7 @@ def programs_of(page: str) -> dict[str, str]:
     """The programs of a page, by the names it says to save them under, tests of them included."""
     found: dict[str, str] = {}
     text = (DOCS / page).read_text()
-    for section in re.split(r"^# ", text, flags=re.MULTILINE):
+    for section in re.split(r"^## ", text, flags=re.MULTILINE):
         blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
         if name := re.search(r"Save it as\s+`(\w+)\.py`", section):
             found[f"{name[1]}.py"], found[f"test_{name[1]}.py"] = blocks
@@ -96,6 +96,7 @@ ROOT = DOCS.parent
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(DOCS.glob("*.md")),
+    *sorted((DOCS / "api").glob("*.md")),
     *sorted((DOCS / "images").glob("*.md")),
     *sorted((DOCS / "reports").glob("*.md")),
     *sorted((DOCS / "results").rglob("*.md")),

@@ -1,7 +1,7 @@
 """Laws of data families, as functions without pytest.
 
 Each law takes the settings of some data and raises `AssertionError` if the family breaks it. Use
-them in the tests of a package with a data family of its own:
+them in the tests of a package with a data family of its own::
 
     @pytest.mark.parametrize("law", DATA_LAWS)
     def test_letters(law):

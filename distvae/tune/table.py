@@ -85,7 +85,7 @@ def html_table(table: "Table") -> str:
     """Return a table as HTML, as a terminal would show it."""
     from rich.console import Console
 
-    console = Console(width=WIDTH, record=True, file=io.StringIO())
+    console = Console(width=WIDTH, record=True, file=io.StringIO(), force_jupyter=False)
     console.print(table)
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 

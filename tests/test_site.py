@@ -1,0 +1,93 @@
+"""The documentation as a site: its navigation has every page, and its links lead somewhere."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+NAVIGATION = DOCS / "site" / "navigation"
+TARGETS = {"a": "href", "link": "href", "img": "src", "script": "src", "audio": "src"}
+
+
+def listed(lists: Path) -> set[str]:
+    """Return the pages that a file of the navigation lists."""
+    below = lists.read_text().split(":hidden:")[1:]
+    return {
+        line.lstrip("/") for part in below for line in re.findall(r"^/?[A-Za-z].*$", part, re.M)
+    }
+
+
+def test_the_navigation_lists_every_page_once() -> None:
+    pages = [page for page in DOCS.rglob("*.md") if page.name != "about.md"]
+    pages += (DOCS / "notebooks").glob("*.ipynb")
+    pages = [page for page in pages if not page.is_relative_to(DOCS / "site")]
+    expected = {page.relative_to(ROOT).with_suffix("").as_posix() for page in pages}
+    files = sorted(NAVIGATION.rglob("*.md"))
+    found = [name for file in files for name in listed(file)]
+    assert sorted(found) == sorted(expected | {"CHANGELOG", "CONTRIBUTING"})
+    above = {file.relative_to(NAVIGATION).with_suffix("").as_posix() for file in files}
+    assert above <= {*expected, "README"}
+
+
+class Page(HTMLParser):
+    """The links and the anchors of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[tuple[str, str]] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.anchors |= {value for name, value in attrs if name == "id" and value}
+        if tag in TARGETS and (link := values.get(TARGETS[tag])):
+            self.links.append((tag, link))
+
+
+class Link(NamedTuple):
+    """A link of a page, taken apart."""
+
+    tag: str
+    scheme: str
+    file: Path
+    anchor: str
+
+
+def links_of(file: Path, page: Page) -> list[Link]:
+    found = []
+    for tag, link in page.links:
+        parts = urlsplit(link)
+        target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
+        found.append(Link(tag, parts.scheme, target, unquote(parts.fragment)))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("furo") is None, reason="the extra docs is not installed: make docs")
+def test_the_site_has_no_broken_link_and_needs_no_network(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    command = ["-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs/site"]
+    places = ["-d", str(tmp_path / "doctrees"), ".", str(site)]
+    done = subprocess.run(
+        [sys.executable, *command, *places], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {file: Page(file.read_text()) for file in site.rglob("*.html")}
+    assert site / "docs" / "api" / "estimators.html" in pages
+    for file, page in pages.items():
+        for link in links_of(file, page):
+            if link.scheme:
+                assert link.tag == "a" or link.scheme == "data", f"{file.name}: {link}"
+                continue
+            assert link.file.exists(), f"{file.name}: {link}"
+            if link.anchor and link.file in pages:
+                assert link.anchor in pages[link.file].anchors, f"{file.name}: {link}"
