@@ -157,6 +157,24 @@ def test_commands_and_options_that_pages_show_exist(name: str) -> None:
             assert not option.startswith("-") or option in known, f"{name}: {' '.join(words)}"
 
 
+def test_every_cell_of_the_comparison_links_to_what_shows_it() -> None:
+    text = (DOCS / "comparison.md").read_text()
+    sources = dict(re.findall(r"^\[([\w-]+)\]: (https://\S+)$", text, re.MULTILINE))
+    lines = [line for line in text.splitlines() if line.startswith("| **")]
+    assert lines
+    used: set[str] = set()
+    for line in lines:
+        row, own, *peers = line.strip("| ").split(" | ")
+        local = [link for link, _ in LINK.findall(own) if not link.startswith("http")]
+        assert local, row
+        assert len(peers) == 4, row
+        for cell in peers:
+            named = set(re.findall(r"\]\[([\w-]+)\]", cell))
+            assert named, f"{row}: {cell}"
+            used |= named
+    assert used == set(sources)
+
+
 def test_the_rooms_of_the_design_are_those_of_the_import_law() -> None:
     text = (DOCS / "design.md").read_text().partition("\n## Rooms\n")[2].partition("\n## ")[0]
     rooms = []
