@@ -25,8 +25,10 @@ class Column:
     numeric: bool = False
     order: Order = ""
     """The order that the rows arrive in, if they are sorted by this column."""
-    about: str = ""
-    """What its values mean."""
+    measure: str = ""
+    """The figure that its values are, which the section on measures explains."""
+    minor: bool = False
+    """Whether it is hidden first where the table is wider than the page."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Cell:
     text: str
     value: float | None = None
     """The number that the cell is sorted by."""
-    about: str = ""
-    """What the text means, if it names something."""
+    measure: str = ""
+    """The figure that the text names, if it names one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Row:
     """A style: 'unbeaten', or the state of a trial that did not finish."""
     target: str = ""
     """The anchor of an exhibit that belongs to the row."""
+    anchor: str = ""
+    """The target of links to the row."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ import base64
 import hashlib
 from pathlib import Path
 
+from distvae.numerics.glossary import meaning
 from distvae.report.blocks import Document
 from distvae.report.media import Sounds, picture
 
 GENERATOR = '<meta name="generator" content="distvae report">'
 """The mark by which a report is recognised."""
 TEMPLATES = Path(__file__).parent
-SCRIPTS = ("sort.js", "gallery.js", "player.js", "overflow.js")
+SCRIPTS = ("sort.js", "columns.js", "gallery.js", "player.js", "overflow.js")
 
 
 def html(document: Document) -> str:
@@ -27,6 +28,7 @@ def html(document: Document) -> str:
         lstrip_blocks=True,
     )
     jinja.filters |= {
+        "meaning": meaning,
         "picture": picture,
         "sound": Sounds().embed,
         "kind": lambda block: type(block).__name__,

@@ -53,7 +53,7 @@ def _line(name: str, figure: str, trial: Trial) -> Row:
     return Row(
         [
             Cell(name),
-            Cell(figure),
+            Cell(figure, measure=figure),
             Cell(shown(expected), expected),
             Cell(with_spread(obtained, figures.get(f"{figure}_spread")), obtained),
             Cell(f"{difference:+.3g}", difference),

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from distvae.config import changed_settings
-from distvae.numerics.glossary import meaning
 from distvae.report import drawing, repeat
 from distvae.report.blocks import (
     Block,
@@ -23,7 +22,7 @@ from distvae.report.blocks import (
     facts,
 )
 from distvae.report.exhibits import exhibit
-from distvae.report.glossary import glossary
+from distvae.report.glossary import explain_measures
 from distvae.report.numbers import counted, setting, shown, with_spread
 from distvae.report.provenance import pairs, row_counts
 from distvae.report.reading import RunResults
@@ -46,12 +45,12 @@ def run_report(run: RunResults) -> Document:
         "Learning": _learning(run),
         "Evaluation": _evaluation(run),
         "Pictures and sounds": _exhibits(run),
-        "Figures": glossary(name for figures in run.figures.values() for name in figures),
         "Provenance": _provenance(run),
     }
     recipe = str(run.info["recipe"]) or "a run"
     name = run.folder.absolute().name
-    return document(f"Run {name}", f"{recipe} on {run.info['data']}", sections)
+    page = document(f"Run {name}", f"{recipe} on {run.info['data']}", sections)
+    return explain_measures(page)
 
 
 def _summary(run: RunResults) -> Iterator[Block]:
@@ -126,7 +125,7 @@ def _evaluation(run: RunResults) -> Iterator[Block]:
     for name in names:
         if not name.endswith("_std"):
             cells = [_figure_cell(run.figures[split], name) for split in splits]
-            rows.append(Row([Cell(name, about=meaning(name)), *cells]))
+            rows.append(Row([Cell(name, measure=name), *cells]))
     yield Table(
         columns,
         rows,

@@ -13,8 +13,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
   heads.forEach((head, at) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
+    button.append(head.firstChild);
+    head.prepend(button);
     if (head.title) button.setAttribute("aria-description", head.title);
     button.addEventListener("click", () => {
       const before = head.getAttribute("aria-sort");

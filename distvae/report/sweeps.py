@@ -6,7 +6,7 @@ from functools import partial
 from distvae.report import drawing
 from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
 from distvae.report.exhibits import Exhibits, exhibits, gallery
-from distvae.report.glossary import glossary
+from distvae.report.glossary import explain_measures
 from distvae.report.importance import RESAMPLES, Group, groups, shares
 from distvae.report.numbers import capitalise, counted, listed, setting
 from distvae.report.provenance import provenance
@@ -36,18 +36,11 @@ def sweep_report(sweep: Sweep, other: Sweep | None = None) -> Document:
         "Which parameters matter": _importances(sweep),
         "Learning": _learning(sweep),
         "Sparsity": _sparsity(sweep),
-        "Figures": glossary(_figure_names(sweep)),
         "Provenance": provenance(sweep),
     }
     kind = "Table" if is_table(sweep) else "Sweep"
-    return document(f"{kind} {sweep.facts['name']}", _subtitle(sweep), sections)
-
-
-def _figure_names(sweep: Sweep) -> Iterator[str]:
-    """Yield the figures of the trials, those that rank them first."""
-    yield from sweep.metrics
-    for trial in sweep.finished:
-        yield from trial.result.figures
+    page = document(f"{kind} {sweep.facts['name']}", _subtitle(sweep), sections)
+    return explain_measures(page)
 
 
 def _subtitle(sweep: Sweep) -> str:
@@ -85,11 +78,20 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
         yield Drawings(list(_importance_drawings(sweep, group, order)))
     yield from (Text(sentence) for sentence in _left_out(found))
     if not drawn:
-        needed = max(group.needed for group in found[:1])
-        yield Text(
-            f"The same command with --resume --trials {needed} adds trials until there are enough."
-        )
+        missing = found[0].needed - len(found[0].trials)
+        if missing > 0:
+            yield Text(_advice(sweep, len(sweep.trials) + missing))
         yield from figures_by_value(sweep)
+
+
+def _advice(sweep: Sweep, needed: int) -> str:
+    """Say how to get enough trials."""
+    if sweep.facts["search"] == "grid":
+        return "A grid has no more trials than these; a random search of the same space has."
+    return (
+        f"The same command with --trials {needed} --resume adds the trials that are missing. Until "
+        "then, compare the figures by value."
+    )
 
 
 def _is_large_enough(group: Group) -> bool:
@@ -116,8 +118,8 @@ def _left_out(found: Sequence[Group]) -> Iterator[str]:
         elif not _is_large_enough(group):
             count = counted(len(group.trials), "trial")
             yield (
-                f"{capitalise(group.about)}: {count}, too few to tell parameters apart "
-                f"({group.needed} or more expected)."
+                f"{capitalise(group.about)}: {count} finished. To tell parameters apart takes "
+                f"{group.needed} or more."
             )
         elif group.left_out:
             yield (

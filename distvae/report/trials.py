@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distvae.files.plain import Plain
-from distvae.numerics.glossary import meaning
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
 from distvae.report.exhibits import Exhibits
 from distvae.report.numbers import setting, shown, with_spread
@@ -31,9 +30,14 @@ CAUSE = "cause"
 class Layout:
     """The columns of the table that depend on the sweep."""
 
+    ranked: list[str]
+    """The figures that rank the trials."""
     keys: list[str]
     """The settings that some trial varies."""
-    figures: list[str]
+    others: list[str]
+    """The other figures."""
+    states: bool
+    """Whether some trial did not finish."""
     causes: bool
     """Whether some trial has a cause of failure."""
     origins: bool = False
@@ -48,10 +52,11 @@ def better(mode: str) -> str:
 def tables(sweep: Sweep, chosen: Exhibits) -> Iterator[Table]:
     """Yield the table of all trials, the causes of failures, and the figures that never differ."""
     results = [trial.result for trial in sweep.trials]
-    figures, constant = _split_figures(sweep)
+    others, constant = _split_figures(sweep)
     keys = dict.fromkeys(key for result in results for key in result.values)
+    ended = any(each.state != "finished" for each in results)
     failed, branched = any(each.cause for each in results), any(each.origin for each in results)
-    layout = Layout(list(keys), figures, failed, branched)
+    layout = Layout(list(sweep.metrics), list(keys), others, ended, failed, branched)
     rows = []
     for result in results:
         target = chosen[result.number].anchor if result.number in chosen else ""
@@ -61,21 +66,24 @@ def tables(sweep: Sweep, chosen: Exhibits) -> Iterator[Table]:
         causes = [(f"trial {r.number}, {STATES[r.state]}", r.cause) for r in results]
         yield facts(causes, "Why some trials did not finish.")
     if constant:
-        yield facts(constant, "Figures that are equal for every trial that finished.")
+        same = [Row((Cell(name, measure=name), Cell(text))) for name, text in constant]
+        caption = "Figures that are equal for every trial that finished."
+        yield Table((Column("what"), Column("value")), same, caption)
 
 
 def _columns(sweep: Sweep, layout: Layout) -> list[Column]:
-    columns = [Column("trial", numeric=True), Column(UNBEATEN), Column("state")]
+    state = Column("state", minor=not layout.states)
+    columns = [Column("trial", numeric=True), Column(UNBEATEN), state]
+    columns += [Column(name, True, _order(sweep, name), name) for name in layout.ranked]
     for key in layout.keys:
         values = [trial.result.values.get(key, 0) for trial in sweep.trials]
         columns.append(Column(key, all(_is_number(value) for value in values)))
     columns += [Column(ORIGIN)] * layout.origins
-    for name in layout.figures:
-        columns.append(Column(name, True, _order(sweep, name), meaning(name)))
-    columns += [Column("epochs", True)]
-    columns += [Column("last bound", True, about=meaning("bound")), Column("time", True)]
-    if layout.causes:
-        columns.append(Column(CAUSE))
+    columns += [Column(name, True, measure=name, minor=True) for name in layout.others]
+    columns += [Column("epochs", True, minor=True)]
+    columns += [Column("last bound", True, measure="bound", minor=True)]
+    columns += [Column("time", True, minor=True)]
+    columns += [Column(CAUSE, minor=True)] * layout.causes
     return columns
 
 
@@ -91,16 +99,13 @@ def _caption(sweep: Sweep) -> str:
 
 
 def _split_figures(sweep: Sweep) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the figures worth a column, ranking ones first, and the constant ones with values."""
+    """Return the figures worth a column beside the ranking ones, and the constant with values."""
     by_trial = [trial.result.figures for trial in sweep.finished]
-    names = dict.fromkeys(sweep.metrics)
-    for figures in by_trial:
-        names |= dict.fromkeys(figures)
     columns, constant = [], []
-    for name in names:
-        if name.endswith(("_std", "_spread")):
+    for name in dict.fromkeys(name for figures in by_trial for name in figures):
+        if name in sweep.metrics or name.endswith(("_std", "_spread")):
             continue
-        if name not in sweep.metrics and len(by_trial) > 1 and _is_constant(by_trial, name):
+        if len(by_trial) > 1 and _is_constant(by_trial, name):
             constant.append((name, shown(by_trial[0][name])))
         else:
             columns.append(name)
@@ -134,12 +139,11 @@ def _cells(result: Result, layout: Layout) -> Iterator[Cell]:
     yield Cell(str(result.number), result.number)
     yield Cell(UNBEATEN if result.unbeaten else "", float(result.unbeaten))
     yield Cell(STATES[result.state])
-    for key in layout.keys:
-        yield _setting_cell(result, key)
+    yield from (_figure_cell(result.figures, name) for name in layout.ranked)
+    yield from (_setting_cell(result, key) for key in layout.keys)
     if layout.origins:
         yield Cell(result.origin)
-    for name in layout.figures:
-        yield _figure_cell(result.figures, name)
+    yield from (_figure_cell(result.figures, name) for name in layout.others)
     yield Cell(str(result.epoch) if result.epoch else "", result.epoch or None)
     yield Cell("" if result.bound is None else shown(result.bound), result.bound)
     yield Cell(format_duration(result.seconds) if result.seconds else "", result.seconds or None)

@@ -18,7 +18,7 @@ def figures_by_value(sweep: Sweep) -> Iterator[Table]:
     rows = list(_rows(results, names))
     if rows:
         columns = [Column("setting"), Column("value"), Column("trials", numeric=True)]
-        columns += [Column(name, numeric=True) for name in names]
+        columns += [Column(name, numeric=True, measure=name) for name in names]
         yield Table(columns, rows, "Means of the trials with each value, and their ranges.")
 
 

@@ -1,21 +1,38 @@
-"""The glossary names what an evaluation gives, and points to where docs/measures.md defines it."""
+"""The glossary names what an evaluation gives, docs/measures.md has an anchor for each entry, and a
+report explains each figure that its tables name.
+"""
 
 import re
 from pathlib import Path
 
+from distvae import report
 from distvae.numerics.glossary import GLOSSARY
 from distvae.tasks.measures import MEASURES
 from distvae.tasks.recording_scores import WAVEFORM
+from tests.report import folders as sweeps
+from tests.report.reader import Page, alike
 
 PAGE = (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
 
 
-def test_every_entry_is_in_the_section_of_the_page_that_it_names() -> None:
-    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PAGE, re.MULTILINE))
-    for name, entry in GLOSSARY.items():
-        assert f"`{name}`" in sections[entry.section], name
+def test_every_entry_has_one_anchor_on_the_page_before_its_name() -> None:
+    assert sorted(re.findall(r'<a id="(\w+)"></a>`\1`', PAGE)) == sorted(GLOSSARY)
+    assert PAGE.count("<a id=") == len(GLOSSARY)
 
 
 def test_every_figure_that_can_be_requested_is_explained() -> None:
     figures = {name for measure in MEASURES.values() for name in measure.figures}
     assert {*figures, *WAVEFORM, "isd"} - {"iw_bound_row_std"} <= GLOSSARY.keys()
+
+
+def test_every_known_figure_of_a_report_is_a_link_to_its_entry(folder: Path) -> None:
+    results = sweeps.without_a_ledger(folder)
+    page = Page(report.write(folder).read_text())
+    figures = {name for result in results for name in result.figures}
+    links = {each for each in page.addresses if each.startswith("#measure-")}
+    assert links == {f"#measure-{name}" for name in {*figures, "bound"} & GLOSSARY.keys()}
+    anchors = [attributes.get("id") for _, attributes in page.tags]
+    for link in links:
+        assert anchors.count(link.removeprefix("#")) == 1
+        name = link.removeprefix("#measure-")
+        assert f"(docs/measures.md#{name})" in alike(page.tables[-1:])[name]

@@ -215,7 +215,8 @@ def test_without_the_ledger_there_are_results_and_no_importances(folder: Path) -
 def test_too_few_trials_are_said_and_not_drawn(folder: Path) -> None:
     sweeps.sweep(folder, trials=3)
     page, _ = read(folder)
-    assert "All trials: 3 trials, too few to tell parameters apart (10 or more expected)." in page
+    assert "All trials: 3 trials finished. To tell parameters apart takes 10 or more." in page
+    assert "The same command with --trials 10 --resume adds the trials that are missing." in page
     assert "share of the variance" not in page
 
 
