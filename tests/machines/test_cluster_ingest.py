@@ -89,7 +89,7 @@ if __name__ == "__main__":
 def test_after_the_end_of_the_driver_the_ingest_goes_on_or_nothing_is_left(
     tmp_path: Path, how: signal.Signals
 ) -> None:
-    source, script = stored(tmp_path), tmp_path / "script.py"
+    source, script = stored(tmp_path, 1_600_000), tmp_path / "script.py"
     script.write_text(DRIVER)
     with cluster(1, 1) as machines:
         command = [sys.executable, str(script), str(source), machines.address]
