@@ -13,9 +13,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow and not long and not cluster"
 
-# Most of these tests wait for processes to start, so five at once keep two cores busy.
+# Most of these tests wait for processes to start, so four at once keep two cores busy.
 test-slow: $(READY)
-	$(BIN)/pytest -n 5 --dist loadgroup -m "slow and not long and not cluster"
+	$(BIN)/pytest -n 4 --dist loadgroup -m "slow and not long and not cluster"
 
 # From `ray up` to `ray down` on three hosts that are namespaces of this machine. Skipped, with the reason, where
 # namespaces cannot be created.
