@@ -15,7 +15,7 @@ test: $(READY)
 
 # Most of these tests wait for processes to start, so four at once keep two cores busy.
 test-slow: $(READY)
-	$(BIN)/pytest -n 4 --dist loadgroup -m "slow and not long and not cluster"
+	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not long and not cluster"
 
 # From `ray up` to `ray down` on three hosts that are namespaces of this machine. Skipped, with the reason, where
 # namespaces cannot be created.

@@ -71,7 +71,7 @@ def links_of(file: Path, page: Page) -> list[Link]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("furo") is None, reason="the extra docs is not installed: make docs")
 def test_the_site_has_no_broken_link_and_needs_no_network(tmp_path: Path) -> None:
     site = tmp_path / "site"

@@ -25,8 +25,7 @@ ROOT = Path(__file__).parents[1]
 QUICK = ("--quiet", "--disable-pip-version-check", "--no-compile")
 """Options of pip: only a few of the modules are used."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
-"""One process runs all of them, as the environment takes minutes to install."""
+pytestmark = pytest.mark.slow
 
 
 def run_outside(*command: str | Path, cwd: Path) -> str:

@@ -85,7 +85,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_after_the_end_of_the_driver_the_ingest_goes_on_or_nothing_is_left(
     tmp_path: Path, how: signal.Signals
 ) -> None:
