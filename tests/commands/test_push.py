@@ -2,36 +2,25 @@
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from distvae import cli
+from tests.called import Called
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "runs-0.1.0" / "bars"
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Run commands in this process, in a folder with a run."""
+def call(call: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Runs commands in a folder with a run."""
     shutil.copytree(GOLDEN, tmp_path / "bars")
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-
-    def run_command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["distvae", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0), *capsys.readouterr()
-
-    return run_command
+    return call
 
 
-def test_a_model_is_pushed_loaded_and_shown(call: Call) -> None:
+def test_a_model_is_pushed_loaded_and_shown(call: Called) -> None:
     assert call("push", "bars", "pushed") == (0, "pushed\n", "")
     assert call("load", "pushed", "theirs") == (0, "theirs\n", "")
     code, cached, _ = call("load", "pushed")
@@ -42,7 +31,7 @@ def test_a_model_is_pushed_loaded_and_shown(call: Call) -> None:
     assert shown[0] == shown[1] == shown[2]
 
 
-def test_what_exists_is_refused_in_one_line(call: Call) -> None:
+def test_what_exists_is_refused_in_one_line(call: Called) -> None:
     call("push", "bars", "pushed")
     for words in (("push", "bars", "pushed"), ("load", "pushed", "bars", "--force")):
         code, said, error = call(*words)
@@ -50,7 +39,7 @@ def test_what_exists_is_refused_in_one_line(call: Call) -> None:
     assert call("push", "bars", "pushed", "--force")[0] == 0
 
 
-def test_the_hub_needs_its_package(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_needs_its_package(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     code, _, error = call("push", "bars", "hf://someone/bars")
     assert code == 2

@@ -1,8 +1,6 @@
 """Runs whose folder is on another machine: MLflow's copy does what the folder did."""
 
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +8,21 @@ import pyarrow.parquet as pq
 import pytest
 
 import distvae
-from distvae import cli
 from distvae.files.refusal import Refusal
 from distvae.track import Store, Tracker
 from distvae.track.records import find_folder, list_records
 from distvae.train.run import Run
+from tests.called import Called
 from tests.track.records import RECORD
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run commands in this process, with this store and an empty cache."""
+def call(call: Called, root: Path, monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Runs commands with this store and an empty cache."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     monkeypatch.setenv("DISTVAE_CACHE", str(root / "cache"))
     monkeypatch.chdir(root)
-
-    def run_command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["distvae", *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0), *capsys.readouterr()
-
-    return run_command
+    return call
 
 
 @pytest.fixture
@@ -46,7 +35,7 @@ def away(root: Path, trained: Path) -> Path:
     return trained.rename(root / "other machine")
 
 
-def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call: Call) -> None:
+def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call: Called) -> None:
     kept = Run.open(away)
     code, said, note = call("show", "small")
     assert code == 0, note
@@ -67,13 +56,13 @@ def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call:
     }
 
 
-def shown(call: Call, run: Path) -> list[str]:
+def shown(call: Called, run: Path) -> list[str]:
     return call("show", str(run))[1].splitlines()
 
 
 @pytest.mark.slow
 def test_what_is_fetched_encodes_and_is_judged_as_the_run_was(
-    root: Path, away: Path, call: Call
+    root: Path, away: Path, call: Called
 ) -> None:
     (record,) = list_records(Store.find(root))
     for name, run in (("theirs", str(away)), ("ours", record.id)):
@@ -86,7 +75,7 @@ def test_what_is_fetched_encodes_and_is_judged_as_the_run_was(
         assert (root / "ours" / name).read_bytes() == (root / "theirs" / name).read_bytes()
 
 
-def test_what_is_not_logged_is_refused_by_name(root: Path, away: Path, call: Call) -> None:
+def test_what_is_not_logged_is_refused_by_name(root: Path, away: Path, call: Called) -> None:
     code, _, said = call("check", "small", "--exact")
     assert code == 2
     assert "populations kept for its data (last.json) are not logged" in said
@@ -102,7 +91,7 @@ def test_a_run_without_a_logged_model_is_refused(root: Path, trained: Path) -> N
 
 
 def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
-    root: Path, away: Path, call: Call
+    root: Path, away: Path, call: Called
 ) -> None:
     (config,) = (root / "mlartifacts").rglob("config.yaml")
     config.unlink()
@@ -119,7 +108,7 @@ def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
 
 
 def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
-    root: Path, away: Path, call: Call
+    root: Path, away: Path, call: Called
 ) -> None:
     (first,) = list_records(Store.find(root))
     later = shutil.copytree(away, root / "small")
