@@ -128,10 +128,6 @@ def train_recipe(
     local = options.out or RUNS / name
     check_writable_folder(local)
     is_first = os.environ.get("RANK", "0") == "0"
-    if options.track:
-        from distvae.track import refuse_missing_packages
-
-        refuse_missing_packages(config.train.sinks)
     recorded, evaluated = options.track and is_first, options.evaluate and is_first
     with collecting_later(), helpers(local, recorded, evaluated) as beside:
         train_configured(config, name, local, options, group, beside)
@@ -225,10 +221,15 @@ def check_feasible(
     team: "Team",
     options: TrainOptions,
 ) -> None:
-    """Refuse a training that needs labels which the data lacks, or more memory than there is."""
+    """Refuse a training that needs packages or labels that are missing, or more memory than there
+    is.
+    """
     from distvae.tasks.measures import refuse_missing_labels
+    from distvae.track import refuse_missing_packages
     from distvae.train.cost import COPIES_OF_A_WORKER, DataSize, check_fits_in_memory
 
+    if options.track:
+        refuse_missing_packages(config.train.sinks)
     if options.evaluate:
         refuse_missing_labels(config)
     if group is None:

@@ -73,11 +73,14 @@ def test_a_recipe_has_the_settings_that_are_given() -> None:
 
 @pytest.mark.slow
 def test_a_training_gives_what_the_command_writes(tmp_path: Path) -> None:
-    training = distvae.train(TINY, settings={"train.epochs": 3}, out=tmp_path / "run")
+    settings: dict[str, Plain] = {"train.epochs": 3, "train.sinks": ["tensorboard"]}
+    training = distvae.train(TINY, settings=settings, out=tmp_path / "run")
     summary = json.loads((tmp_path / "run/evaluation/test/summary.json").read_text())
     assert training.figures == summary
     assert training.folder == tmp_path / "run"
     assert len(training.run.epochs()) == 3
+    assert (tmp_path / "run/mlflow.json").is_file()
+    assert list(tmp_path.glob("run/tensorboard/events.*"))
     page = training._repr_html_()
     assert page.count("data:image/") == len(list(tmp_path.glob("run/**/*.png")))
     for name in summary:
