@@ -117,7 +117,8 @@ class TVAEEngine:
         completed = batch.completed(expected)
         if likelihood.learns:
             density = likelihood.table_densities(completed, table.output, table.place)
-            sums["density"].fill_(float((weight * density).sum(where=taken, dtype=np.float64)))
+            explained = (weight[taken] * density[taken]).sum(dtype=np.float64)
+            sums["density"].fill_(float(explained))
             sums["values"].fill_(completed.x.numel())
         return completed
 
