@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from distvae.files.plain import Plain
 from distvae.train.notebook import NotebookOutput, in_notebook
 from distvae.train.progress import format_duration
-from distvae.tune.results import Result
+from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.table import html_table, progress_table
 
@@ -38,6 +38,8 @@ class SweepDisplay:
         self.space, self.quiet, self.stack = space, quiet, stack
         self.results: dict[int, Result] = {}
         self._start_times: dict[int, float] = {}
+        self._seeds: dict[int, int] = {}
+        """Which of its seeds each trial trains."""
         self._alone: set[int] = set()
         self._first: tuple[float, int] | None = None
         """When the first epoch ended, and how many had ended then."""
@@ -93,17 +95,19 @@ class SweepDisplay:
         self._start_times[number] = time.monotonic()
         self._say_of_trial(number, f", continues {result.origin}" if result.origin else "")
 
-    def epoch_finished(self, number: int, epoch: int, bound: float) -> None:
+    def epoch_finished(self, number: int, ended: EndedEpoch) -> None:
         """Show an epoch of a trial."""
         result = self.results[number]
-        result.epoch, result.bound = epoch, bound
+        result.epoch, result.bound, self._seeds[number] = ended
         self._set_seconds(number)
         self._refresh()
         now = time.monotonic()
         self._first = self._first or (now, self._epochs_done())
         if now - self._told >= LINE_SECONDS:
             self._told = now
-            self._say_of_trial(number, f": epoch {epoch}, bound {bound:.1f}; {self.progress()}")
+            seed = f"seed {ended.seed + 1}, " if self.space.seeds > 1 else ""
+            of_trial = f"{seed}epoch {ended.epoch}, bound {ended.bound:.1f}"
+            self._say_of_trial(number, f": {of_trial}; {self.progress()}")
 
     def trial_recovered(self, number: int) -> None:
         """Say that the process of a trial died, and that another continues from its checkpoint."""
@@ -180,15 +184,25 @@ class SweepDisplay:
     def _epochs_done(self) -> int:
         ended = ("finished", "halted", "failed")
         return sum(
-            self._epochs_of(result) if result.state in ended else result.epoch
+            self._epochs_in(result) if result.state in ended else self._epochs_until(result)
             for result in self.results.values()
         )
 
     def _epochs_in_all(self) -> int:
-        known = sum(map(self._epochs_of, self.results.values()))
-        return known + (self.space.count - len(self.results)) * self.space.base.train.epochs
+        known = sum(map(self._epochs_in, self.results.values()))
+        unknown = self.space.count - len(self.results)
+        return known + unknown * self.space.seeds * self.space.base.train.epochs
 
-    def _epochs_of(self, result: Result) -> int:
+    def _epochs_in(self, result: Result) -> int:
+        """Return the epochs of all seeds of a trial."""
+        return self.space.seeds * self._epochs_of_seed(result)
+
+    def _epochs_until(self, result: Result) -> int:
+        """Return the epochs that a trial has trained."""
+        seed = self._seeds.get(result.number, 0)
+        return seed * self._epochs_of_seed(result) + result.epoch
+
+    def _epochs_of_seed(self, result: Result) -> int:
         return int(result.values.get("train.epochs", self.space.base.train.epochs))
 
     def table(self) -> "Table":

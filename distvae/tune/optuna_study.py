@@ -16,7 +16,7 @@ from distvae.files.refusal import Refusal
 from distvae.tune.early_stopping import below_median, halves
 from distvae.tune.generations import ENDED, Generations
 from distvae.tune.judgments import is_judged, read_judgments, worth
-from distvae.tune.results import Result
+from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.samplers import make_pruner, make_sampler, sampler_of_rest
 from distvae.tune.space import Space
 
@@ -145,16 +145,16 @@ class OptunaStudy:
             values["train.seed"] = self.space.base.train.seed + repeats * self.space.seeds
         return values
 
-    def should_stop(self, number: int, bounds: Iterable[tuple[int, float]]) -> bool:
-        """Return whether the scheduler stops a trial early, after epochs with such bounds."""
+    def should_stop(self, number: int, epochs: Iterable[EndedEpoch]) -> bool:
+        """Return whether the scheduler stops a trial early, after these epochs."""
         if self.space.scheduler in ("none", "population"):
             return False
         if self.space.judge is not None:
-            return any(self._is_poor(number, epoch) for epoch, _ in bounds)
+            return any(self._is_poor(number, ended.epoch) for ended in epochs)
         trial = self._trial(number - 1)
         (mode,) = self.space.metrics.values()
         known = self.study.get_trials(deepcopy=False)[number - 1].intermediate_values
-        for epoch, bound in bounds:
+        for epoch, bound, _ in epochs:
             if epoch not in known:  # otherwise it was trained again after its process died
                 trial.report(bound if mode == "max" else -bound, epoch)
         return bool(trial.should_prune())

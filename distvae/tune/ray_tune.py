@@ -24,6 +24,7 @@ from distvae.machines.placement import assigned_gpus
 from distvae.tune.folder import new_experiment
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
+from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, Trials, run_trial
 
 REPORT_SECONDS = 0.3
@@ -41,8 +42,8 @@ class TrialConfig(TypedDict):
 class TuneReport(Report, total=False):
     """A report of a trial's process to Tune."""
 
-    epochs: list[tuple[int, float]]
-    """Epochs and their bounds, in pairs, because Tune takes dictionaries apart."""
+    epochs: list[EndedEpoch]
+    """They are no dictionaries, which Tune would take apart."""
     done: bool
     node: str
     """The machine of Ray that the process runs on."""
@@ -148,13 +149,13 @@ def collect_reports(reports: Iterator[Report], seconds: float) -> dict[str, obje
     The metrics of the last epoch and the figures of the trial are names of their own beside them.
     """
     deadline = time.monotonic() + seconds
-    epochs: list[tuple[int, float]] = []
+    epochs: list[EndedEpoch] = []
     metrics: dict[str, float] = {}
     for report in reports:
         if "epoch" in report:
-            epochs.append((report["epoch"], report["bound"]))
+            epochs.append(EndedEpoch(report["epoch"], report["bound"], report["seed"]))
             metrics = report["metrics"]
-        elif report:
+        else:
             return {**report.get("figures", {}), "epochs": epochs, "done": True, **report}
         if time.monotonic() > deadline:
             break

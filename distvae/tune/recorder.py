@@ -9,12 +9,11 @@ from distvae.machines.stop_files import request_stop
 from distvae.track import Relay
 from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import NextTrial, OptunaStudy
+from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, Trials
 
 MAX_PROCESSES = 4
 """Processes of a trial, each started after the one before died; an error ends it at once."""
-Epochs = Sequence[tuple[int, float]]
-"""Epochs and their bounds."""
 
 
 @dataclass
@@ -62,10 +61,10 @@ class Recorder:
         self.started(number, values)
         self.display.trial_recovered(number)
 
-    def trained(self, number: int, epochs: Epochs) -> None:
+    def trained(self, number: int, epochs: Sequence[EndedEpoch]) -> None:
         """Show epochs, and have MLflow told."""
-        for epoch, bound in epochs:
-            self.display.epoch_finished(number, epoch, bound)
+        for ended in epochs:
+            self.display.epoch_finished(number, ended)
         self.relay.notify(self.trials.folder_of(number))
 
     def ended(self, number: int, last: Report, node: str) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from distvae.config.recipes import describe
 from distvae.files.output import atomic_file
@@ -18,6 +18,16 @@ Directions = Mapping[str, Literal["max", "min"]]
 """The figures that trials are ranked by, and which direction is better."""
 
 
+class EndedEpoch(NamedTuple):
+    """An epoch of a trial that has ended."""
+
+    epoch: int
+    bound: float
+    """On validation data, in nats per data point."""
+    seed: int = 0
+    """Which of the trial's seeds was trained, from 0."""
+
+
 @dataclass
 class Result:
     """One trial: what it tried, how far it came, and its figures."""
@@ -27,7 +37,7 @@ class Result:
     """The varied settings, by dotted key."""
     state: Literal["training", "finished", "failed", "stopped", "halted"] = "training"
     epoch: int = 0
-    """Epochs finished so far."""
+    """Epochs finished so far, of the seed that is trained."""
     bound: float | None = None
     """On validation data after the last epoch."""
     figures: dict[str, float] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from distvae.tune.forked import SIGNALS
 from distvae.tune.optuna_study import NextTrial
 from distvae.tune.pictures import draw
+from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, TrialRun, Trials, run_trial_in_steps
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ REPORT_SECONDS = 0.3
 class StackReport(NamedTuple):
     """What happened to a trial since the last report."""
 
-    epochs: list[tuple[int, float]]
-    """Epochs and their bounds."""
+    epochs: list[EndedEpoch]
     last: Report | None = None
     """How the trial ended, if it has."""
     alone: bool = False
@@ -53,7 +53,7 @@ class Member:
     """The step that is to be taken next."""
     ascent: "Ascent | None" = None
     """What takes the steps of the training that goes on."""
-    epochs: list[tuple[int, float]] = field(default_factory=list)
+    epochs: list[EndedEpoch] = field(default_factory=list)
     """Epochs that are not reported yet."""
     last: Report | None = None
     alone: bool = False
@@ -67,8 +67,8 @@ class Member:
                 self._prepare(event)
                 return
             if "epoch" in event:
-                self.epochs.append((event["epoch"], event["bound"]))
-            elif event:
+                self.epochs.append(EndedEpoch(event["epoch"], event["bound"], event["seed"]))
+            else:
                 self.last = event
                 return
 

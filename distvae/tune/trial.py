@@ -31,12 +31,11 @@ FAILURE = "failure.txt"
 
 
 class Report(TypedDict, total=False):
-    """An epoch of the first seed (`epoch`, `bound`, `metrics`), or how a trial ended.
-
-    An empty report says that an epoch of another seed has ended.
-    """
+    """An epoch (`epoch`, `seed`, `bound`, `metrics`), or how a trial ended."""
 
     epoch: int
+    seed: int
+    """Which of the trial's seeds was trained, from 0."""
     bound: float
     """On validation data, in nats per data point."""
     metrics: dict[str, float]
@@ -227,11 +226,11 @@ class TrialRun:
 def run_trial(
     trials: Trials, number: int, values: Mapping[str, Plain], until: int | None = None
 ) -> Generator[Report, None, None]:
-    """Report each epoch of the first seed, and in the end how the trial ended.
+    """Report each epoch, and in the end how the trial ended.
 
     It ends early after an epoch until which it is to train.
-    The figures are means over all seeds. An epoch of another seed gives an empty report, so that a
-    trial can be stopped there. A file in the folder of the trials asks all of them to stop.
+    The figures are means over all seeds. A file in the folder of the trials asks all of them to
+    stop.
     """
     from distvae.train.step import take_steps
 
@@ -255,8 +254,8 @@ def run_trial_in_steps(
                     return
                 if isinstance(event, dict) and "figures" in event:
                     found.append(event["figures"])
-                elif isinstance(event, dict) and found:
-                    yield {}
+                elif isinstance(event, dict):
+                    yield {**event, "seed": len(found)}
                 else:
                     yield event
     except Interrupted:

@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from distvae.tune.optuna_study import NextTrial
+from distvae.tune.results import EndedEpoch
 from distvae.tune.stack_pictures import draw_in_processes
 from distvae.tune.stack_process import Conversation, Orders, StackReport, TrialStack
 from distvae.tune.trial import TrialRun, Trials
@@ -39,7 +40,9 @@ class Countdown:
     def reports(self) -> Mapping[int, StackReport]:
         found = {}
         for number, left in list(self.members.items()):
-            found[number] = StackReport([(number - left, 0.0)], None if left else {"figures": {}})
+            found[number] = StackReport(
+                [EndedEpoch(number - left, 0.0)], None if left else {"figures": {}}
+            )
             if not left:
                 del self.members[number]
         return found

@@ -17,7 +17,7 @@ from distvae.tune.display import SweepDisplay
 from distvae.tune.judgments import read_judgments
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import Recorder
-from distvae.tune.results import Result
+from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.space_files import read_space
 from distvae.tune.trial import Trials, run_trial
@@ -78,7 +78,7 @@ def reports(recorder: Recorder) -> Generator[None, None, None]:
         for report in run_trial(recorder.trials, *trial):
             yield
             if "epoch" in report:
-                recorder.trained(trial.number, [(report["epoch"], report["bound"])])
+                recorder.trained(trial.number, [EndedEpoch(report["epoch"], report["bound"])])
             else:
                 recorder.ended(trial.number, report, "")
 

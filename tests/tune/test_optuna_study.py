@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, event
 
 from distvae.files.refusal import Refusal
 from distvae.tune.optuna_study import FAILURES_TO_GIVE_UP, OptunaStudy
-from distvae.tune.results import Result
+from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space
 from distvae.tune.validation import validate_space
@@ -187,7 +187,8 @@ def test_what_does_worse_than_others_is_halted_and_known_as_such(
     while setting := study.next_trial():
         bound = figures(setting.values)["val_bound"]
         if any(
-            study.should_stop(setting.number, [(epoch, bound - 1 / epoch)]) for epoch in range(1, 6)
+            study.should_stop(setting.number, [EndedEpoch(epoch, bound - 1 / epoch)])
+            for epoch in range(1, 6)
         ):
             study.record_result(Result(setting.number, setting.values, state="halted"))
             halted += 1
@@ -205,8 +206,9 @@ def test_epochs_that_are_trained_again_are_not_told_twice(tmp_path: Path) -> Non
     study = OptunaStudy(space(scheduler="median", **WITHIN), tmp_path)
     setting = study.next_trial()
     assert setting
-    for bounds in ([(1, -3.0), (2, -2.0)], [(2, -2.0), (3, -1.0)]):
-        assert not study.should_stop(setting.number, bounds)
+    for pairs in ([(1, -3.0), (2, -2.0)], [(2, -2.0), (3, -1.0)]):
+        epochs = [EndedEpoch(epoch, bound) for epoch, bound in pairs]
+        assert not study.should_stop(setting.number, epochs)
     (trial,) = [trial for trial in study.study.get_trials() if trial.number == setting.number - 1]
     assert trial.intermediate_values == {1: -3.0, 2: -2.0, 3: -1.0}
 

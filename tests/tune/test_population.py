@@ -15,7 +15,7 @@ from distvae.tune.axes import Choice, Interval
 from distvae.tune.early_stopping import below_median, halves, is_rung
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.population import INHERITED, choose_replacements, perturb
-from distvae.tune.results import Result
+from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space, count_replaced, count_turns
 from distvae.tune.space_files import read_space
 from distvae.tune.validation import validate_space
@@ -182,8 +182,8 @@ def test_trials_are_halted_by_what_they_are_judged_by_and_not_by_bounds(
         folder.mkdir(parents=True)
         line = json.dumps({"epoch": 2, "metric": "squared_error", "value": error})
         (folder / "judged.jsonl").write_text(f"{line}\n")
-        assert not study.should_stop(trial.number, [(1, error)])
-        if study.should_stop(trial.number, [(1, 0.0), (2, error)]):
+        assert not study.should_stop(trial.number, [EndedEpoch(1, error)])
+        if study.should_stop(trial.number, [EndedEpoch(1, 0.0), EndedEpoch(2, error)]):
             halted.append(error)
             study.record_result(Result(trial.number, trial.values, "halted"))
         else:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.pictures import draw_pictures, shown_in_report
 from distvae.tune.preparation import prepare_space
-from distvae.tune.results import Result, rank
+from distvae.tune.results import EndedEpoch, Result, rank
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space
 from distvae.tune.sweep import SweepOptions, run_sweep
@@ -220,8 +221,8 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
     space = space.pinned({"data.path": str(images), "eval.processes": 1})
     values: dict[str, Plain] = {"model.kind": "sdm", "model.latent": 2}
     reports = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
-    assert [report.get("epoch") for report in reports] == [1, 2, None, None, None]
-    assert reports[2:4] == [{}, {}]
+    ended = [(report.get("seed"), report.get("epoch")) for report in reports]
+    assert ended == [(0, 1), (0, 2), (1, 1), (1, 2), (None, None)]
     alone = []
     for seed in (0, 1):
         trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}")
@@ -238,7 +239,7 @@ def test_without_a_terminal_every_trial_is_told_in_plain_lines(
 ) -> None:
     with SweepDisplay(space, quiet=False) as display:
         display.trial_started(1, {"model.kind": "sdm", "model.latent": 4, "model.alpha": 0.12345})
-        display.epoch_finished(1, 2, -3.5)
+        display.epoch_finished(1, EndedEpoch(2, -3.5))
         display.trial_finished(1, {"squared_error": 0.25, "hoyer": 0.5})
         display.trial_started(2, {"model.kind": "vsc"})
         display.trial_failed(2, "no memory")
@@ -260,7 +261,7 @@ def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
             display.trial_started(number, {"model.kind": "sdm"})
             for epoch in (1, 2):
                 seconds[0] += 25.0
-                display.epoch_finished(number, epoch, -3.5)
+                display.epoch_finished(number, EndedEpoch(epoch, -3.5))
             display.trial_finished(number, {"squared_error": 0.25, "hoyer": 0.5})
     told = [line for line in capsys.readouterr().err.splitlines() if "in all" in line]
     assert [line.partition("; ")[2] for line in told] == [
@@ -269,6 +270,19 @@ def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
         "3 of 8 epochs in all, about 2:05 left",
         "4 of 8 epochs in all, about 1:40 left",
     ]
+
+
+def test_all_seeds_of_a_trial_count(space: Space) -> None:
+    space = replace(space, base=space.base.with_("train", epochs=2), trials=2, seeds=3)
+    with SweepDisplay(space, quiet=True) as display:
+        told = [display.progress()]
+        for number in (1, 2):
+            display.trial_started(number, {"model.kind": "sdm"})
+            for seed, epoch in product(range(3), (1, 2)):
+                display.epoch_finished(number, EndedEpoch(epoch, -3.5, seed))
+                told.append(display.progress())
+            display.trial_finished(number, {"squared_error": 0.25, "hoyer": 0.5})
+    assert told == [f"{done} of 12 epochs in all" for done in range(13)]
 
 
 def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) -> None:
