@@ -6,7 +6,7 @@ the functions of autograd, of many steps at once.
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ class Head(Protocol):
         """Return the posterior."""
 
 
-@runtime_checkable
 class HasEncoder(TransformsInput, Protocol):
     """An E-step with an encoder, as far as the engine uses it."""
 
@@ -152,7 +151,7 @@ def _layers(net: nn.Module) -> list[nn.Module]:
 
 def find_device_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | None:
     """Return an engine for dense nets of known models; None leaves gradients to autograd."""
-    if not isinstance(estep, HasEncoder) or type(estep.config) is not config.Amortised:
+    if not _has_encoder(estep) or type(estep.config) is not config.Amortised:
         return None
     penalised = isinstance(model, SDM) and model.config.coherence
     if not can_draw(model) or type(model.likelihood) not in PULLS or penalised:
@@ -161,3 +160,11 @@ def find_device_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | Non
     if not all(type(net) is nn.Sequential and can_differentiate(list(net)) for net in nets):
         return None
     return DeviceEncoderEngine(model, estep)
+
+
+def _has_encoder(estep: AnyEStep) -> TypeGuard[HasEncoder]:
+    """Return whether an E-step has what the engine uses. From Python 3.12 on `isinstance` does not
+    find modules.
+    """
+    has_parts = all(hasattr(estep, name) for name in HasEncoder.__annotations__)
+    return has_parts and isinstance(estep, TransformsInput)

@@ -7,7 +7,7 @@ buffers for a number of rows; batches of the same size share it.
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,6 @@ class Head(Protocol):
         """Return the posterior."""
 
 
-@runtime_checkable
 class DenseEncoder(Protocol):
     """An E-step with an encoder, as far as an engine uses it."""
 
@@ -188,12 +187,19 @@ class Pass:
 
 def find_engine(model: VAE, estep: AnyEStep) -> EncoderEngine | None:
     """Return an engine for dense nets of known models; None leaves gradients to autograd."""
-    if not isinstance(estep, DenseEncoder) or not _serves(model, estep):
+    if not _is_dense_encoder(estep) or not _serves(model, estep):
         return None
     encoder = find_weights(estep.trunk)
     if encoder is None or find_weights(model.decoder) is None:
         return None
     return EncoderEngine(Net(model, estep, encoder))
+
+
+def _is_dense_encoder(estep: AnyEStep) -> TypeGuard[DenseEncoder]:
+    """Return whether an E-step has what an engine uses. From Python 3.12 on `isinstance` does not
+    find modules and buffers.
+    """
+    return all(hasattr(estep, name) for name in DenseEncoder.__annotations__)
 
 
 def _serves(model: VAE, estep: DenseEncoder) -> bool:

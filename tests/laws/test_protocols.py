@@ -2,12 +2,14 @@
 refused.
 """
 
+import ast
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import distvae
 from distvae.config.registry import FAMILIES
 from distvae.estep.amortised import Amortised
 from distvae.estep.registry import ESTEPS
@@ -160,3 +162,19 @@ def test_mypy_refuses_classes_that_do_not_conform(tmp_path: Path) -> None:
         number for number, line in enumerate(FOREIGN.splitlines(), 1) if line.endswith("# refused")
     }
     assert errors == wanted, output
+
+
+def test_isinstance_is_asked_of_protocols_that_have_methods_alone() -> None:
+    """From Python 3.12 on it does not find an attribute that is a module or a buffer of torch."""
+    sources = {path: path.read_text() for path in Path(distvae.__file__).parent.rglob("*.py")}
+    classes = [
+        node
+        for source in sources.values()
+        if "@runtime_checkable" in source
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(decorator) == "runtime_checkable" for decorator in node.decorator_list)
+    ]
+    assert classes
+    for node in classes:
+        assert not any(isinstance(item, ast.AnnAssign) for item in node.body), node.name
