@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 
-# Images of CI often set this. Tests start hundreds of processes, and each would compile the package anew.
+# Some container images set this. Tests start hundreds of processes, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow test-cluster test-cluster-short check docs notebooks bench clean

@@ -4,43 +4,23 @@ Autograd computes the same, up to rounding. Sums over rows, which no gradient ne
 the functions of autograd, of many steps at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from distvae import config
-from distvae.interface import AnyEStep, Batch, Sums, TransformsInput
+from distvae.interface import AnyEStep, Batch, Sums
+from distvae.models.encoder_protocol import HasEncoder, has_encoder
 from distvae.models.latent_gradients import can_draw, draw_codes
 from distvae.models.layer_gradients import Errors, backward, can_differentiate, forward
 from distvae.models.likelihoods import Bernoulli, ItakuraSaito, Likelihood
-from distvae.models.posteriors import Encoded
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
 from distvae.models.waiting import Waiting, finite_steps
 from distvae.numerics.noise import Noise
-
-
-class Head(Protocol):
-    """A linear layer whose output says a posterior."""
-
-    linear: nn.Linear
-
-    def split(self, output: Tensor) -> Encoded:
-        """Return the posterior."""
-
-
-class HasEncoder(TransformsInput, Protocol):
-    """An E-step with an encoder, as far as the engine uses it."""
-
-    config: config.Amortised
-    trunk: nn.Module
-    head: Head
-
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """Yield what is learned."""
 
 
 def _pull_powers(batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
@@ -151,7 +131,7 @@ def _layers(net: nn.Module) -> list[nn.Module]:
 
 def find_device_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | None:
     """Return an engine for dense nets of known models; None leaves gradients to autograd."""
-    if not _has_encoder(estep) or type(estep.config) is not config.Amortised:
+    if not has_encoder(estep) or type(estep.config) is not config.Amortised:
         return None
     penalised = isinstance(model, SDM) and model.config.coherence
     if not can_draw(model) or type(model.likelihood) not in PULLS or penalised:
@@ -160,11 +140,3 @@ def find_device_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | Non
     if not all(type(net) is nn.Sequential and can_differentiate(list(net)) for net in nets):
         return None
     return DeviceEncoderEngine(model, estep)
-
-
-def _has_encoder(estep: AnyEStep) -> TypeGuard[HasEncoder]:
-    """Return whether an E-step has what the engine uses. From Python 3.12 on `isinstance` does not
-    find modules.
-    """
-    has_parts = all(hasattr(estep, name) for name in HasEncoder.__annotations__)
-    return has_parts and isinstance(estep, TransformsInput)

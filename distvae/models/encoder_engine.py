@@ -5,12 +5,11 @@ Autograd computes the same, up to rounding (`tests/models/test_encoder_engine.py
 buffers for a number of rows; batches of the same size share it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Protocol, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distvae import config
 from distvae.interface import AnyEStep, Batch, Engine, Sums
@@ -18,9 +17,9 @@ from distvae.models import density_kernels, encoder_kernels
 from distvae.models.dense_layers import Buffer, FlatGradients, Layers, Weights, find_weights
 from distvae.models.elementary import Mask
 from distvae.models.encoder_latents import Latents, make_latents
+from distvae.models.encoder_protocol import HasEncoder, has_encoder
 from distvae.models.engines import Stack
 from distvae.models.likelihoods import Bernoulli, Gaussian, ItakuraSaito, Likelihood
-from distvae.models.posteriors import Encoded
 from distvae.models.sdm import SDM, coherence_gradient
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
@@ -34,32 +33,10 @@ DENSITIES: dict[type[Likelihood], Callable[..., float]] = {
 }
 
 
-class Head(Protocol):
-    """A linear layer whose output says a posterior."""
-
-    linear: nn.Linear
-
-    def split(self, output: Tensor) -> Encoded:
-        """Return the posterior."""
-
-
-class DenseEncoder(Protocol):
-    """An E-step with an encoder, as far as an engine uses it."""
-
-    config: config.Amortised
-    trunk: nn.Module
-    head: Head
-    shift: Tensor
-    scale: Tensor
-
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """Yield what is learned."""
-
-
 class Net:
     """A model and its encoder, as dense layers."""
 
-    def __init__(self, model: VAE, estep: DenseEncoder, encoder: list[Weights]) -> None:
+    def __init__(self, model: VAE, estep: HasEncoder, encoder: list[Weights]) -> None:
         self.model, self.estep = model, estep
         linear = estep.head.linear
         self.encoder = [*encoder, Weights(linear.weight, linear.bias)]
@@ -187,7 +164,7 @@ class Pass:
 
 def find_engine(model: VAE, estep: AnyEStep) -> EncoderEngine | None:
     """Return an engine for dense nets of known models; None leaves gradients to autograd."""
-    if not _is_dense_encoder(estep) or not _serves(model, estep):
+    if not has_encoder(estep) or not _serves(model, estep):
         return None
     encoder = find_weights(estep.trunk)
     if encoder is None or find_weights(model.decoder) is None:
@@ -195,14 +172,7 @@ def find_engine(model: VAE, estep: AnyEStep) -> EncoderEngine | None:
     return EncoderEngine(Net(model, estep, encoder))
 
 
-def _is_dense_encoder(estep: AnyEStep) -> TypeGuard[DenseEncoder]:
-    """Return whether an E-step has what an engine uses. From Python 3.12 on `isinstance` does not
-    find modules and buffers.
-    """
-    return all(hasattr(estep, name) for name in DenseEncoder.__annotations__)
-
-
-def _serves(model: VAE, estep: DenseEncoder) -> bool:
+def _serves(model: VAE, estep: HasEncoder) -> bool:
     """Return whether loops know the model, its likelihood, its numbers and its encoder's inputs."""
     dtypes = {parameter.dtype for parameter in chain(model.parameters(), estep.parameters())}
     if dtypes not in ({torch.float32}, {torch.float64}):
