@@ -32,8 +32,6 @@ SMALL = {
     "estep.parents": 4,
     "estep.children": 2,
     "estep.generations": 1,
-}
-SMALL |= {
     "train.epochs": 4,
     "train.batch": 32,
     "train.cycle": 4,
