@@ -41,7 +41,7 @@ def test_the_index_begins_with_how_far_rows_are_from_what_was_published(folder: 
         "table": "[speech](speech.md)",
         "figure": "PESQ wb",
         "scale": "day",
-        "reached": "2 of 3",
+        "at or above": "2 of 3",
         "lowest": "-0.40 (a)",
         "median": "+0.00",
         "highest": "+2.00 (b)",
