@@ -29,7 +29,7 @@ BATCH, BLOCK = 64, 1024
 
 
 class Mark(NamedTuple):
-    """What the clocks and counters of this process said between two blocks."""
+    """Clocks and counters of this process, read between two blocks."""
 
     seconds: float
     processor: float
@@ -37,7 +37,7 @@ class Mark(NamedTuple):
 
 
 def mark() -> Mark:
-    """Return what they say now."""
+    """Read them now."""
     return Mark(time.perf_counter(), time.process_time(), bytes_counted().get("read_bytes", 0))
 
 

@@ -30,7 +30,7 @@ still counts in packets of 1500 bytes.
 
 
 class Link(NamedTuple):
-    """What a link can carry, in each direction."""
+    """Rate and delay of a link, in each direction."""
 
     mbits: float | None = None
     """Megabits per second; None sets no limit."""

@@ -70,7 +70,7 @@ SPARE = 1000
 
 
 class NetworkExtent(NamedTuple):
-    """How much is trained, and where."""
+    """Size of the training and its machines."""
 
     link: Link
     workers: int

@@ -28,7 +28,7 @@ FOR_EVER = 1_000_000
 
 
 class StackSize(NamedTuple):
-    """What is timed."""
+    """Size of the timed stack."""
 
     trainings: int
     batch: int

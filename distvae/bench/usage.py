@@ -1,4 +1,4 @@
-"""What a command takes: seconds, memory of each of its processes, and bytes read and written."""
+"""Resources of a command: seconds, memory of each of its processes, bytes read and written."""
 
 import os
 import resource
@@ -34,7 +34,7 @@ shares the memory of its starter for a moment.
 
 @dataclass
 class Seen:
-    """What was seen of a process."""
+    """Resources of one process, as sampled so far."""
 
     first: float
     """When it was seen first, and then last."""
@@ -56,7 +56,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command and all its processes took."""
+    """Resources of a command and all its processes."""
 
     seconds: float
     processor_seconds: float

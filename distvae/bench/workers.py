@@ -71,7 +71,7 @@ TWO_WORKERS = tuple(way for way in WAYS if way.startswith(("torchrun", "ray2")))
 
 
 class Extent(NamedTuple):
-    """How much is trained."""
+    """Size of the training."""
 
     rows: int
     epochs: int
@@ -81,7 +81,7 @@ class Extent(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is trained."""
+    """Model and data of the training."""
 
     data: Array
     """Rows to train on."""

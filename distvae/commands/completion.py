@@ -1,4 +1,4 @@
-"""What the shell completes: names of recipes, spaces, tables, settings, metrics and runs.
+"""Shell completion of recipes, spaces, tables, settings, metrics and runs.
 
 The shell starts the program at each press of Tab, so nothing heavy is imported.
 """

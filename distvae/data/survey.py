@@ -28,7 +28,7 @@ it recognised the path.
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found at a path."""
+    """The data found at a path, and what is wrong with them."""
 
     path: str
     layout: str

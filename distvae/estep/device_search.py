@@ -59,7 +59,7 @@ class Propose(Protocol):
 
 
 class Found(NamedTuple):
-    """What a search of a block found."""
+    """Result of the search of a block."""
 
     words: Tensor
     """(B, S, W) the states to keep, in the order of the store."""

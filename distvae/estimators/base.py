@@ -1,4 +1,4 @@
-"""What all estimators have in common: parameters, fitting, codes, bounds and samples."""
+"""Base class of all estimators: parameters, fitting, codes, bounds and samples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""Whether something fits into memory, and when to look for garbage."""
+"""Checks that data fit into memory, and garbage collection at chosen moments."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Who keeps whose copy, where more keepers are needed, and which copies a training goes on from."""
+"""Assignment of copies to keepers, and the choice of copies that a training goes on from."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -114,7 +114,7 @@ class ClusterPool:
 
 @dataclass(frozen=True)
 class IngestOutlook:
-    """What the loss of machines means for an ingest."""
+    """Effect of lost machines on an ingest."""
 
     report: str
     """The file with Ray's own report of a loss."""

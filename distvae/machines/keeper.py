@@ -33,7 +33,7 @@ class LostCopy(RuntimeError):
 
 
 class WorkerState(NamedTuple):
-    """What a worker needs beside the states of its rows to go on from a point."""
+    """State of a worker beside the states of its rows, needed to go on from a point."""
 
     position: Mapping[str, float]
     sums: Arrays
@@ -43,7 +43,7 @@ class WorkerState(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """Whose copy it is, and of how many populations."""
+    """The worker whose copy it is, and the size of its populations."""
 
     rank: int
     size: int
@@ -53,7 +53,7 @@ class Extent(NamedTuple):
 
 
 class KnownCopy(NamedTuple):
-    """What a keeper says of a copy."""
+    """Description of a copy by its keeper."""
 
     incarnation: str
     rank: int
@@ -70,7 +70,7 @@ class RowStates(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What a worker sends at a point, in one message: several would take as long each."""
+    """Message of a worker at a point. It is one message because several would take as long each."""
 
     point: Point
     state: WorkerState

@@ -1,4 +1,4 @@
-"""What workers have written into a run folder since the driver looked last."""
+"""News of a run folder: what workers have written since the driver looked last."""
 
 from collections.abc import Iterator
 

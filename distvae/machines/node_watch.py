@@ -21,7 +21,7 @@ Machines = Mapping[str, Machine]
 
 
 class Outlook(Protocol):
-    """What the loss of machines means for a training."""
+    """Effect of lost machines on a job."""
 
     def shortage(self) -> str:
         """Return what workers need that Ray does not have; '' if they fit."""

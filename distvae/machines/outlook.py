@@ -1,4 +1,4 @@
-"""What a training waits for when a machine is lost, in words."""
+"""Messages about what a training waits for when a machine is lost."""
 
 import math
 import threading
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingOutlook:
-    """What the loss of machines means for a training."""
+    """Effect of lost machines on a training."""
 
     group: WorkerGroup
     threads: int

@@ -1,4 +1,4 @@
-"""How many blocks there are from one point of the copies to the next."""
+"""Choice of the number of blocks from one point of the copies to the next."""
 
 import time
 

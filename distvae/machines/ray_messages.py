@@ -15,7 +15,7 @@ LOSSES = ("Raylet is terminated", "The node with node id")
 
 
 class RayMessages:
-    """Where Ray's messages go: all of them to a file, and a line of each to standard error."""
+    """Destination of Ray's messages: all of them to a file, a line of each to standard error."""
 
     def __init__(self, log_file: Path) -> None:
         self.log_file = log_file

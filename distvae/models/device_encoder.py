@@ -47,7 +47,7 @@ PULLS: dict[type[Likelihood], Pull] = {ItakuraSaito: _pull_powers, Bernoulli: _p
 
 
 class Left(NamedTuple):
-    """What a step leaves to be summed up."""
+    """Quantities of a step that are summed over rows later."""
 
     x: Tensor
     row: Tensor

@@ -20,7 +20,7 @@ from distvae.numerics.noise import Noise
 
 
 class Left(NamedTuple):
-    """What a step leaves to be summed up."""
+    """Quantities of a step that are summed over rows later."""
 
     code: Tensor
     """(B, H) the expected bits."""

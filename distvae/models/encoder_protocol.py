@@ -1,4 +1,4 @@
-"""What engines use of an E-step with an encoder."""
+"""Protocol of an E-step with an encoder, as engines use it."""
 
 from collections.abc import Iterable
 from typing import Protocol, TypeGuard

@@ -1,4 +1,4 @@
-"""What training asks of engines beside a gradient, as protocols."""
+"""Protocols of engines: what training asks of them beside a gradient."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable

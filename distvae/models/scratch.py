@@ -13,7 +13,7 @@ VIEWS = 1024
 
 
 class Memory(NamedTuple):
-    """The same numbers for compiled loops and for torch."""
+    """A buffer, as an array for compiled loops and as a tensor for torch."""
 
     array: NDArray[Any]
     tensor: Tensor

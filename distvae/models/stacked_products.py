@@ -66,7 +66,7 @@ def multiply_one_by_one(parts: Sequence[Operands], addends: Sequence[Tensor]) ->
 
 
 class MatrixLayout(NamedTuple):
-    """How matrices lie in memory."""
+    """Layout of matrices in memory."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -82,7 +82,7 @@ class MatrixLayout(NamedTuple):
 
 
 class Precision(NamedTuple):
-    """What decides the bits of a product beside its layout."""
+    """Settings that decide the bits of a product beside its layout."""
 
     dtype: torch.dtype
     of_products: str

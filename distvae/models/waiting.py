@@ -1,4 +1,4 @@
-"""What steps leave to be summed up over rows, for many steps at once: no gradient needs these sums.
+"""Quantities of many steps that are summed over rows at once: no gradient needs these sums.
 
 On a device every operation has a price, whatever the number of rows.
 """
@@ -17,7 +17,7 @@ Left = TypeVar("Left", bound=tuple[Tensor | None, ...])
 
 
 class Waiting(Generic[Left]):
-    """What steps have left since the last sums."""
+    """Quantities of the steps since the last sums."""
 
     def __init__(self, kind: Callable[..., Left]) -> None:
         self.kind = kind

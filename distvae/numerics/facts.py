@@ -39,7 +39,7 @@ class FactsRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Moments:
-    """How many values of each column were observed, their mean, and their variance over rows."""
+    """Number of observed values of each column, their mean, and their variance over rows."""
 
     count: Counts
     mean: Doubles
@@ -93,7 +93,7 @@ def _zeroed(moments: Moments) -> Moments:
 
 @dataclass(frozen=True)
 class Facts:
-    """What training needs to know about the rows of a table before it begins."""
+    """Statistics of the rows of a table that training needs before it begins."""
 
     rows: int
     low: Doubles

@@ -1,4 +1,4 @@
-"""What figures mean, in a sentence each. docs/measures.md says more, at the anchor of each name."""
+"""Definitions of figures, a sentence each. docs/measures.md says more, at each name."""
 
 GLOSSARY = {
     "pesq_wb": (

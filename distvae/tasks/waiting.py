@@ -1,4 +1,4 @@
-"""What is shown of work that follows training: a bar on a terminal, elsewhere a line at times."""
+"""Progress of work that follows training: a bar on a terminal, elsewhere a line at times."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What a run recorded about its data, the program and the machine, as MLflow keeps it."""
+"""Records of a run about its data, the program and the machine, as MLflow keeps them."""
 
 import json
 from collections.abc import Mapping

@@ -26,7 +26,7 @@ class Sink(Protocol):
 
 
 class State(TypedDict):
-    """What a sink has of a journal."""
+    """How far a sink has read a journal."""
 
     read: int
     """Bytes."""

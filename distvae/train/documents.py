@@ -38,7 +38,7 @@ class Manifest(TypedDict):
 
 
 class Lineage(TypedDict):
-    """Where a trial of a population continues from."""
+    """Origin of a trial of a population: the trial and epoch that it continues from."""
 
     parent: int
     """The number of the trial whose state it took."""

@@ -54,7 +54,7 @@ def recorder_of(device: torch.device) -> Recorder | None:
 
 
 class Inputs(NamedTuple):
-    """What changes from step to step."""
+    """Inputs that change from step to step."""
 
     batch: Batch
     draws: dict[Draw, Tensor]

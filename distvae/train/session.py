@@ -44,7 +44,7 @@ from distvae.train.weights import weights
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a training in a run folder starts and stops."""
+    """Options of how a training in a run folder starts and stops."""
 
     recipe: str = ""
     resume: bool = False

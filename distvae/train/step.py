@@ -94,7 +94,7 @@ class Ascent:
 
 
 class Steps(Protocol):
-    """What takes the steps of a training."""
+    """Protocol of an object that takes the steps of a training."""
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
         """Take a step on a batch, which is part of so many rows of all workers."""

@@ -1,4 +1,4 @@
-"""What trials are compared by while they train: a metric at intervals, kept in each run's folder.
+"""Judgments of trials while they train: a metric at intervals, kept in each run's folder.
 
 A trial is judged once at each epoch, so that one that is trained again after a crash compares as
 before.

@@ -1,4 +1,4 @@
-"""Where the trials of a sweep run: in processes of Ray, or in stacks on this machine."""
+"""Plan of a sweep: its trials run in processes of Ray, or in stacks on this machine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +21,7 @@ from distvae.tune.stacked import StackedSweep
 
 @dataclass(frozen=True)
 class Plan:
-    """How the trials of a sweep are run."""
+    """Plan of how the trials of a sweep are run."""
 
     space: Space
     """The space, with as many trials side by side as fit."""

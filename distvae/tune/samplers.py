@@ -1,4 +1,4 @@
-"""What Optuna draws the trials of a space with, and stops poor ones by."""
+"""Optuna's samplers, which draw the trials of a space, and pruners, which stop poor ones."""
 
 import warnings
 from typing import TYPE_CHECKING

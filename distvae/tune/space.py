@@ -25,7 +25,7 @@ ROW = "row"
 
 @dataclass(frozen=True)
 class Judge:
-    """What the scheduler compares trials by while they train, if not by their bounds."""
+    """Metric by which the scheduler compares trials while they train, instead of their bounds."""
 
     metric: str
     """One of the metrics of the space."""

@@ -26,7 +26,7 @@ REPORT_SECONDS = 0.3
 
 
 class StackReport(NamedTuple):
-    """What happened to a trial since the last report."""
+    """Events of a trial since the last report."""
 
     epochs: list[EndedEpoch]
     last: Report | None = None
@@ -36,7 +36,7 @@ class StackReport(NamedTuple):
 
 
 class Orders(NamedTuple):
-    """What a process shall do next, in answer to a report. It ends when it has nothing to do."""
+    """Orders to a process, in answer to a report. It ends when it has nothing to do."""
 
     begin: Sequence[NextTrial] = ()
     halt: Sequence[int] = ()
@@ -152,7 +152,7 @@ class TrialStack:
 
 
 class Conversation:
-    """What this process and that of the sweep say to each other: every report has an answer.
+    """Conversation of this process with that of the sweep: every report has an answer.
 
     This process waits for one only if a trial has ended, or if it has none.
     """

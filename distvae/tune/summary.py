@@ -1,4 +1,4 @@
-"""What a sweep found, as Markdown for MLflow's pages."""
+"""Summary of a sweep, as Markdown for MLflow's pages."""
 
 from collections.abc import Sequence
 

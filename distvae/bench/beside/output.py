@@ -1,4 +1,4 @@
-"""What a contest prints, and the row of results that it becomes."""
+"""Printed output of a contest, and its row of results."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ SECTION = "Beside other programs"
 
 
 class Contestants(NamedTuple):
-    """What is trained, and by whom."""
+    """The two programs of a contest and their training."""
 
     case: str
     peer: str

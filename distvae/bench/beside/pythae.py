@@ -20,7 +20,7 @@ Output = Callable[..., object]
 
 
 class EpochLoop(Protocol):
-    """What is used of `pythae.trainers.BaseTrainer`."""
+    """The methods of `pythae.trainers.BaseTrainer` that are used here."""
 
     def prepare_training(self) -> None:
         """Make the optimiser."""

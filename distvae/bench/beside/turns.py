@@ -25,7 +25,7 @@ PATIENCE = 5
 
 
 class Trained(NamedTuple):
-    """What a program did in a turn."""
+    """Time and figures of one program in one turn."""
 
     rows: int
     """Rows that it trained on."""

@@ -23,14 +23,14 @@ SCORED_ROWS = 1024
 
 
 class Decodes(Protocol):
-    """What is used of `tvo.models.GaussianTVAE`."""
+    """The methods of `tvo.models.GaussianTVAE` that are used here."""
 
     def data_estimator(self, rows: Tensor, data: Tensor, states: object) -> Tensor:
         """Return the values (B, D) that rows with these numbers have in expectation."""
 
 
 class EpochLoop(Protocol):
-    """What is used of `tvo.trainer.Trainer`."""
+    """The methods of `tvo.trainer.Trainer` that are used here."""
 
     train_states: object
 

@@ -22,7 +22,7 @@ UNUSED = ("tensorflow", "torchvision", "torchvision.utils", "scipy", "scipy.misc
 
 
 class Steps(Protocol):
-    """What is used of the release's model."""
+    """The methods of the release's model that are used here."""
 
     def step(self, data: Tensor, train: bool) -> float:
         """Take a step on a batch, and return its loss."""

@@ -1,4 +1,4 @@
-"""What the settings of every kind of data have in common."""
+"""Settings that every kind of data has."""
 
 import math
 from dataclasses import Field

@@ -85,7 +85,7 @@ class PatchData:
 
     @property
     def corruption(self) -> dict[str, float]:
-        """How the values are corrupted first: by `noise`, `snr` or `drop`, or not at all."""
+        """The setting that corrupts the values first: `noise`, `snr`, `drop`, or none."""
         settings = {"noise": self.noise or None, "snr": self.snr, "drop": self.drop or None}
         return {name: amount for name, amount in settings.items() if amount is not None}
 

@@ -41,7 +41,7 @@ Splits = dict[str, list[FileEntry]]
 
 @dataclass(frozen=True)
 class Execution:
-    """How an ingest is carried out. The files do not depend on it."""
+    """Options of how an ingest is carried out. The files do not depend on them."""
 
     workers: Workers = field(default_factory=LocalProcesses)
     resume: bool = False

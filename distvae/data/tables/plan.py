@@ -1,4 +1,4 @@
-"""What an ingest will do, decided before it begins: which rows go into which file.
+"""The plan of an ingest, made before it begins: which rows go into which file.
 
 It depends on the sources and on the settings, and not on the number of processes.
 """

@@ -1,4 +1,4 @@
-"""What carries out the tasks of an ingest: processes of this machine, or others like them."""
+"""Workers that carry out the tasks of an ingest: processes of this machine, or others like them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +25,7 @@ class Pool(Protocol):
 
 
 class Workers(Protocol):
-    """Where an ingest is carried out. The files do not depend on it."""
+    """Processes that carry out an ingest. The files do not depend on them."""
 
     def check(self, plan: Plan, out: Path) -> None:
         """Refuse what cannot be carried out, before anything is written."""

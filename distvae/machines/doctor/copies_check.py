@@ -1,4 +1,4 @@
-"""Where the workers of a training would be, and the copies that they go on from after a loss."""
+"""Places of the workers of a training, and of the copies that they go on from after a loss."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What the index of results says of each paper: `claims.yaml` beside the rows."""
+"""Claims of the index of results about each paper: `claims.yaml` beside the rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

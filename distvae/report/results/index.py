@@ -22,7 +22,7 @@ Tables = Mapping[str, list[RowGroup]]
 
 @dataclass(frozen=True)
 class Index:
-    """What the index is made of."""
+    """The index of results, as Markdown."""
 
     tables: Tables
     contents: Contents

@@ -20,7 +20,7 @@ MEL_BANDS = 80
 
 
 class Spectrum(NamedTuple):
-    """What the places of a spectrogram mean: sampling rate, samples between frames, frequencies."""
+    """Axes of a spectrogram: sampling rate, samples between frames, frequencies."""
 
     rate: int
     hop: int
