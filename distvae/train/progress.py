@@ -7,11 +7,11 @@ import os
 import shutil
 import signal
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from distvae.train.notebook import NotebookOutput, in_notebook, progress_bar
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 Style = Literal["line", "quiet", "json"]
 LEAST_SECONDS = 60.0
 """Seconds at least over which a pace is measured, once there are as many."""
+
+
+class Mark(NamedTuple):
+    """How much was done at a time."""
+
+    seconds: float
+    done: int
+    """Epochs, for instance."""
 
 
 class ProgressRecord(Protocol):
@@ -49,12 +57,12 @@ class Progress:
         self.style, self.unit = style, unit
         self.live = style == "line" and sys.stderr.isatty()
         self.output = NotebookOutput() if style == "line" and in_notebook() else None
-        self.seconds_of_records: list[float] = []
+        self.marks: list[Mark] = []
 
     @property
     def has_shown(self) -> bool:
         """True once a record has been shown."""
-        return bool(self.seconds_of_records)
+        return bool(self.marks)
 
     def epoch(self, record: "Epoch") -> None:
         """Show an epoch of training."""
@@ -62,7 +70,7 @@ class Progress:
 
     def show(self, record: ProgressRecord, line: Callable[[float], str]) -> None:
         """Show a record. `line` returns it in words, given the seconds that are left."""
-        self.seconds_of_records.append(record.seconds)
+        self.marks.append(Mark(record.seconds, record.epoch))
         if self.style == "json":
             print(json.dumps(record.metrics()), flush=True)
         elif self.output is not None:
@@ -92,21 +100,24 @@ class Progress:
 
     def _seconds_left(self, record: ProgressRecord) -> float:
         """Return the seconds left at the pace of this process."""
-        times = self.seconds_of_records
-        pace = record.seconds / record.epoch if len(times) < 2 else recent_pace(times)
+        alone = len(self.marks) < 2
+        pace = record.seconds / record.epoch if alone else recent_pace(self.marks)
         return pace * (record.epochs - record.epoch)
 
 
-def recent_pace(times: Sequence[float]) -> float:
-    """Return the seconds between two records in the later half of the time, or the last minute if
-    that is longer.
+def recent_pace(marks: Sequence[Mark]) -> float:
+    """Return the seconds of a unit in the later half of the time, or in the last minute if that is
+    longer. The first mark is the begin, and the last one has more done.
 
     A pace that changes, because a machine becomes busy or a search harder, is thus noticed soon,
     and a single slow epoch matters little.
     """
-    begin = times[-1] - max((times[-1] - times[0]) / 2, LEAST_SECONDS)
-    first = max(bisect_right(times, begin) - 1, 0)
-    return (times[-1] - times[first]) / (len(times) - 1 - first)
+    end = marks[-1]
+    begin = end.seconds - max((end.seconds - marks[0].seconds) / 2, LEAST_SECONDS)
+    later = bisect_right(marks, begin, key=lambda mark: mark.seconds)
+    more = bisect_left(marks, end.done, key=lambda mark: mark.done)
+    since = marks[max(min(later, more) - 1, 0)]
+    return (end.seconds - since.seconds) / (end.done - since.done)
 
 
 SEARCH_FIGURES = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f"}

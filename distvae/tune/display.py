@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from distvae.files.plain import Plain
 from distvae.train.notebook import NotebookOutput, in_notebook
-from distvae.train.progress import format_duration
+from distvae.train.progress import Mark, format_duration, recent_pace
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.table import html_table, progress_table
@@ -41,8 +41,8 @@ class SweepDisplay:
         self._seeds: dict[int, int] = {}
         """Which of its seeds each trial trains."""
         self._alone: set[int] = set()
-        self._first: tuple[float, int] | None = None
-        """When the first epoch ended, and how many had ended then."""
+        self._marks: list[Mark] = []
+        """Epochs done of all trials, and when."""
         self._told = -LINE_SECONDS
         """When it was last said how far the sweep is."""
         self._live: Live | None = None
@@ -101,8 +101,9 @@ class SweepDisplay:
         result.epoch, result.bound, self._seeds[number] = ended
         self._set_seconds(number)
         self._refresh()
-        now = time.monotonic()
-        self._first = self._first or (now, self._epochs_done())
+        now, done = time.monotonic(), self._epochs_done()
+        if not self._marks or done > self._marks[-1].done:
+            self._marks.append(Mark(now, done))
         if now - self._told >= LINE_SECONDS:
             self._told = now
             seed = f"seed {ended.seed + 1}, " if self.space.seeds > 1 else ""
@@ -174,11 +175,10 @@ class SweepDisplay:
         """
         done, total = self._epochs_done(), self._epochs_in_all()
         text = f"{done:,} of {total:,} epochs in all"
-        began, before = self._first or (time.monotonic(), done)
-        seconds = time.monotonic() - began
-        if seconds < LEAST_SECONDS or done == before:
+        if len(self._marks) < 2 or time.monotonic() - self._marks[0].seconds < LEAST_SECONDS:
             return text
-        left = seconds / (done - before) * (total - done)
+        now = Mark(time.monotonic(), self._marks[-1].done)
+        left = recent_pace([*self._marks, now]) * (total - done)
         return f"{text}, about {format_duration(left)} left"
 
     def _epochs_done(self) -> int:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.train.epoch import Epoch
-from distvae.train.progress import Progress, format_duration, recent_pace, stop_signals
+from distvae.train.progress import Mark, Progress, format_duration, recent_pace, stop_signals
 
 
 def record(epoch: int, seconds: float) -> Epoch:
@@ -74,10 +74,15 @@ def test_programs_get_json_and_nobody_gets_nothing(capsys: pytest.CaptureFixture
     assert err == ""
 
 
+def marks(times: list[float]) -> list[Mark]:
+    """An epoch ends at each time but the first."""
+    return [Mark(seconds, epoch) for epoch, seconds in enumerate(times)]
+
+
 @given(st.integers(1, 50), st.floats(0.1, 100.0))
 def test_a_steady_pace_is_that_of_every_epoch(count: int, seconds: float) -> None:
     times = [seconds * epoch for epoch in range(count + 1)]
-    assert recent_pace(times) == pytest.approx(seconds)
+    assert recent_pace(marks(times)) == pytest.approx(seconds)
 
 
 @given(st.floats(0.5, 100.0), st.floats(0.5, 100.0), st.integers(1, 20))
@@ -88,12 +93,17 @@ def test_a_pace_that_changed_counts_once_it_has_lasted_as_long_as_the_one_before
     changed = times[-1]
     while times[-1] - changed < max(changed, 60.0) + after:
         times.append(times[-1] + after)
-    assert recent_pace(times) == pytest.approx(after, rel=1e-6)
+    assert recent_pace(marks(times)) == pytest.approx(after, rel=1e-6)
 
 
 def test_one_slow_epoch_of_many_matters_little() -> None:
     times = [10.0 * epoch for epoch in range(60)]
-    assert recent_pace([*times, times[-1] + 60.0]) < 1.25 * 10.0
+    assert recent_pace(marks([*times, times[-1] + 60.0])) < 1.25 * 10.0
+
+
+def test_time_since_the_last_epoch_counts() -> None:
+    """Epochs of 100 seconds, the next of which has lasted as long and has not ended."""
+    assert recent_pace([*marks([0.0, 100.0, 200.0]), Mark(300.0, 2)]) == 200.0
 
 
 @given(st.integers(0, 10**6))

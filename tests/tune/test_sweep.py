@@ -272,6 +272,21 @@ def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
     ]
 
 
+def test_the_rest_is_told_at_the_pace_of_late(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs of 10 seconds, then as long again epochs of 40, by a clock of this test."""
+    space = replace(space, base=space.base.with_("train", epochs=100), trials=1)
+    seconds = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    with SweepDisplay(space, quiet=True) as display:
+        display.trial_started(1, {"model.kind": "sdm"})
+        for epoch in range(1, 42):
+            seconds[0] += 10.0 if epoch <= 33 else 40.0
+            display.epoch_finished(1, EndedEpoch(epoch, -3.5))
+    assert display.progress() == "41 of 100 epochs in all, about 39:20 left"
+
+
 def test_all_seeds_of_a_trial_count(space: Space) -> None:
     space = replace(space, base=space.base.with_("train", epochs=2), trials=2, seeds=3)
     with SweepDisplay(space, quiet=True) as display:
