@@ -188,7 +188,7 @@ def finish(case: Case, output: Output) -> Result:
     if row is not None:
         return Result.read(row.all_figures)
     result, train = train_case(case), case.config.train
-    settings: dict[str, int | str] = {
+    settings: dict[str, Plain] = {
         "recipe": case.recipe,
         "train.batch": train.batch,
         "train.scale_rate": train.scale_rate,
@@ -210,7 +210,7 @@ def finish(case: Case, output: Output) -> Result:
     return result
 
 
-def _window_settings(config: Config) -> dict[str, int | str]:
+def _window_settings(config: Config) -> dict[str, Plain]:
     """Return what decides how many windows of a picture there are, and how noisy it is."""
     windows = corrupted_windows(config)
     if windows is None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from distvae.files.plain import Plain
 from distvae.files.provenance import commit
 from distvae.numerics.arithmetic import processor_name
 from distvae.report.results.rows import write_row
 
-Settings = Mapping[str, int | str]
+Settings = Mapping[str, Plain]
 Figures = Mapping[str, float | list[float]]
 Facts = Mapping[str, str | float]
 NONE: Facts = MappingProxyType({})
@@ -26,7 +27,7 @@ class Output:
     folder: Path | None = None
     """Keeps the figures as rows of the results."""
 
-    def show(self, record: Mapping[str, int | float | str], text: str) -> None:
+    def show(self, record: Mapping[str, Plain], text: str) -> None:
         """Print a record as JSON, or as text for a person."""
         print(json.dumps(record) if self.json else text, flush=True)
 

@@ -35,6 +35,7 @@ from distvae.config.net import Net
 from distvae.config.registry import SECTIONS
 from distvae.config.schema import fields_of, read_section
 from distvae.config.train import Eval, Train
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest
 
 if TYPE_CHECKING:
@@ -107,11 +108,10 @@ class Config:
     def with_(self, section: str, **changes: object) -> "Config":
         """Return a copy with some fields of one section changed and validated again."""
         tree = to_dict(self)
-        tree[section] |= changes
-        return from_dict(tree)
+        return from_dict(tree | {section: tree[section] | changes})
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Config) -> dict[str, dict[str, Plain]]:
     """Return a configuration as nested plain values, as in a YAML file."""
     tree = {}
     for section in SECTIONS:
@@ -124,7 +124,7 @@ def _plain(part: "DataclassInstance") -> dict[str, object]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(part).items()}
 
 
-def flatten(config: Config) -> dict[str, Any]:
+def flatten(config: Config) -> dict[str, Plain]:
     """Return a configuration by dotted key, as on the command line."""
     settings = {}
     for section, fields in to_dict(config).items():
@@ -133,7 +133,7 @@ def flatten(config: Config) -> dict[str, Any]:
     return settings
 
 
-def changed_settings(config: Config) -> dict[str, Any]:
+def changed_settings(config: Config) -> dict[str, Plain]:
     """Return the kind of each section, and the settings that differ from that kind's defaults."""
     changed = {}
     for section, fields in to_dict(config).items():
@@ -147,7 +147,7 @@ def changed_settings(config: Config) -> dict[str, Any]:
 
 IGNORED = ("follows",)
 """Settings of earlier versions that had no effect. They are ignored in files that have them."""
-EARLIER: dict[str, dict[str, dict[str, Any]]] = {"data": {"crops": {"contrast": "common"}}}
+EARLIER: dict[str, dict[str, dict[str, Plain]]] = {"data": {"crops": {"contrast": "common"}}}
 """By section and kind: the values of settings that did not exist when older runs were made, where
 the present default differs from what those runs did.
 """

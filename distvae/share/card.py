@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from distvae.config import Config, changed_settings, from_stored
+from distvae.files.plain import Plain
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
 from distvae.numerics.glossary import meaning
 from distvae.share.names import EPOCHS, SUMMARIES
@@ -60,10 +61,10 @@ class Card:
         return found
 
     @property
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Plain]:
         """The fields of the hub. The licence is left to whoever publishes the model."""
         config = self.config
-        fields: dict[str, Any] = {
+        fields: dict[str, Plain] = {
             "library_name": "distvae",
             "pipeline_tag": "feature-extraction",
             "tags": ["variational-autoencoder", config.model.kind, config.data.kind],
@@ -72,7 +73,7 @@ class Card:
             fields["model-index"] = [{"name": self.name, "results": list(self._results())}]
         return fields
 
-    def _results(self) -> Iterator[dict[str, Any]]:
+    def _results(self) -> Iterator[dict[str, Plain]]:
         """Yield the figures of each split, as the hub has them."""
         data = {"name": one_line(self.info["data"]), "type": self.config.data.kind}
         for split, figures in self.figures.items():
