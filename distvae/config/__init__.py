@@ -7,7 +7,7 @@ A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per fami
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distvae.config.data import (
     BarsData,

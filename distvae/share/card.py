@@ -6,7 +6,7 @@ It is made from the files of a run folder alone.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from distvae.config import Config, changed_settings, from_stored
 from distvae.files.plain import Plain
