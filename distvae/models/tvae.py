@@ -172,7 +172,7 @@ class TVAE(nn.Module):
 
     @property
     def completes(self) -> bool:
-        """Whether training takes the values that the model expects for missing ones."""
+        """True if training takes the values that the model expects for missing ones."""
         return self.config.missing == "completed"
 
     def _explained(self, batch: Batch, q: Truncated) -> Batch:
@@ -225,7 +225,7 @@ class TVAE(nn.Module):
 
     @property
     def fits_in_closed_form(self) -> bool:
-        """Whether the decoder is linear now, and is fitted once an epoch."""
+        """True if the decoder is linear now, and is fitted once an epoch."""
         return self.learn is not None and not self.learn[1]
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> Sums:

@@ -29,11 +29,11 @@ class TableModel(BinaryPrior, Protocol):
 
     @property
     def completes(self) -> bool:
-        """Whether training takes the values that the model expects for missing ones."""
+        """True if training takes the values that the model expects for missing ones."""
 
     @property
     def fits_in_closed_form(self) -> bool:
-        """Whether the decoder is linear now, and is fitted once an epoch."""
+        """True if the decoder is linear now, and is fitted once an epoch."""
 
     @property
     def code_size(self) -> int:

@@ -148,7 +148,7 @@ class Section:
 
     @property
     def is_gallery(self) -> bool:
-        """Whether it has exhibits, which a wide page shows beside the other sections."""
+        """True if it has exhibits, which a wide page shows beside the other sections."""
         return any(isinstance(block, Gallery) for block in self.blocks)
 
 
