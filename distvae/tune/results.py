@@ -72,7 +72,7 @@ class Result:
 
     @property
     def origin(self) -> str:
-        """The trial and epoch that it continues, in a few words; empty for a trial that began anew."""
+        """The trial and epoch that it continues, in words; empty for a trial that began anew."""
         return "" if self.parent is None else f"trial {self.parent} at epoch {self.parent_epoch}"
 
     @property
