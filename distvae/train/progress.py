@@ -70,7 +70,8 @@ class Progress:
 
     def show(self, record: ProgressRecord, line: Callable[[float], str]) -> None:
         """Show a record. `line` returns it in words, given the seconds that are left."""
-        self.marks.append(Mark(record.seconds, record.epoch))
+        if not self.marks or record.epoch > self.marks[-1].done:  # a lost machine repeats some
+            self.marks.append(Mark(record.seconds, record.epoch))
         if self.style == "json":
             print(json.dumps(record.metrics()), flush=True)
         elif self.output is not None:
@@ -107,7 +108,7 @@ class Progress:
 
 def recent_pace(marks: Sequence[Mark]) -> float:
     """Return the seconds of a unit in the later half of the time, or in the last minute if that is
-    longer. The first mark is the begin, and the last one has more done.
+    longer. The first mark is the begin, and the last one has more done than that.
 
     A pace that changes, because a machine becomes busy or a search harder, is thus noticed soon,
     and a single slow epoch matters little.

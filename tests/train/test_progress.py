@@ -101,6 +101,13 @@ def test_one_slow_epoch_of_many_matters_little() -> None:
     assert recent_pace(marks([*times, times[-1] + 60.0])) < 1.25 * 10.0
 
 
+def test_epochs_may_be_repeated_after_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("line", "frame")
+    for epoch in (1, 2, 1, 2, 2):
+        progress.epoch(record(epoch, 2.0))
+    assert len(capsys.readouterr().err.splitlines()) == 5
+
+
 def test_time_since_the_last_epoch_counts() -> None:
     """Epochs of 100 seconds, the next of which has lasted as long and has not ended."""
     assert recent_pace([*marks([0.0, 100.0, 200.0]), Mark(300.0, 2)]) == 200.0
