@@ -70,8 +70,7 @@ class Progress:
 
     def show(self, record: ProgressRecord, line: Callable[[float], str]) -> None:
         """Show a record. `line` returns it in words, given the seconds that are left."""
-        if not self.marks or record.epoch > self.marks[-1].done:  # a lost machine repeats some
-            self.marks.append(Mark(record.seconds, record.epoch))
+        add_mark(self.marks, Mark(record.seconds, record.epoch))
         if self.style == "json":
             print(json.dumps(record.metrics()), flush=True)
         elif self.output is not None:
@@ -101,14 +100,20 @@ class Progress:
 
     def _seconds_left(self, record: ProgressRecord) -> float:
         """Return the seconds left at the pace of this process."""
-        alone = len(self.marks) < 2
-        pace = record.seconds / record.epoch if alone else recent_pace(self.marks)
+        few = len(self.marks) < 2
+        pace = record.seconds / record.epoch if few else recent_pace(self.marks)
         return pace * (record.epochs - record.epoch)
+
+
+def add_mark(marks: list[Mark], mark: Mark) -> None:
+    """Add a mark if more is done. Epochs are repeated when a machine is lost, and do not count."""
+    if not marks or mark.done > marks[-1].done:
+        marks.append(mark)
 
 
 def recent_pace(marks: Sequence[Mark]) -> float:
     """Return the seconds of a unit in the later half of the time, or in the last minute if that is
-    longer. The first mark is the begin, and the last one has more done than that.
+    longer. The last mark must have more done than the first.
 
     A pace that changes, because a machine becomes busy or a search harder, is thus noticed soon,
     and a single slow epoch matters little.

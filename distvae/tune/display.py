@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from distvae.files.plain import Plain
 from distvae.train.notebook import NotebookOutput, in_notebook
-from distvae.train.progress import Mark, format_duration, recent_pace
+from distvae.train.progress import Mark, add_mark, format_duration, recent_pace
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.table import html_table, progress_table
@@ -101,9 +101,8 @@ class SweepDisplay:
         result.epoch, result.bound, self._seeds[number] = ended
         self._set_seconds(number)
         self._refresh()
-        now, done = time.monotonic(), self._epochs_done()
-        if not self._marks or done > self._marks[-1].done:
-            self._marks.append(Mark(now, done))
+        now = time.monotonic()
+        add_mark(self._marks, Mark(now, self._epochs_done()))
         if now - self._told >= LINE_SECONDS:
             self._told = now
             seed = f"seed {ended.seed + 1}, " if self.space.seeds > 1 else ""

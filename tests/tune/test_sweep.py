@@ -272,7 +272,7 @@ def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
     ]
 
 
-def test_the_rest_is_told_at_the_pace_of_late(
+def test_the_time_left_follows_the_recent_pace(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Epochs of 10 seconds, then as long again epochs of 40, by a clock of this test."""
