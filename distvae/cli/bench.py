@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distvae.bench.output import Output
 
 app = typer.Typer(
-    no_args_is_help=True, help="Time parts of the program beside the least that they must do."
+    no_args_is_help=True, help="Time parts of the program against the least work they must do."
 )
 
 TURNS = 5

@@ -132,7 +132,7 @@ def order(
     batch: Annotated[int, typer.Option(min=1, help="Rows of a step, of all workers.")] = 1024,
     steps: Annotated[int, typer.Option(min=10, help="Steps of a turn.")] = 200,
     train: Annotated[
-        bool, typer.Option(help="Also train so many steps with one worker and with two.")
+        bool, typer.Option(help="Also train for --steps steps, with one worker and with two.")
     ] = False,
     *,
     output: OutputOptions,

@@ -80,7 +80,7 @@ def push(
     ],
     force: Force = False,
 ) -> None:
-    """Write a trained model with a card to a folder, a storage or the Hugging Face hub."""
+    """Write a trained model with a card to a folder, an object store or the Hugging Face hub."""
     push_run(run, destination, force)
 
 

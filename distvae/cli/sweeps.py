@@ -52,7 +52,7 @@ def cite(
         str | None,
         typer.Argument(
             metavar="MODEL|RECIPE",
-            help="Cite the papers of this model, or of a recipe's; default: this package.",
+            help="Model or recipe whose papers to cite; default: this package.",
             autocompletion=complete_citable,
         ),
     ] = None,

@@ -18,7 +18,8 @@ def init_cluster(folder: Path, force: bool) -> None:
         content = source.read_bytes()
         with atomic_file(folder / place) as temporary:
             temporary.write_bytes(content)
-    print(f"{folder}: set machines and shared folder at the top of cluster/cluster.yaml, and there")
+    print(f"{folder}: set machines and shared folder at the top of cluster/cluster.yaml, then run")
+    print("in that folder:")
     print("  distvae doctor --file cluster/cluster.yaml && ray up cluster/cluster.yaml")
 
 

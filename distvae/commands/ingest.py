@@ -43,7 +43,7 @@ class IngestOptions:
     ] = None
     wait: Wait = 0.0
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the same ingest, which was killed.")
+        bool, typer.Option("--resume", help="Resume the same ingest after it was killed.")
     ] = False
     force: Force = False
     quiet: Quiet = False

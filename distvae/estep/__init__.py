@@ -14,9 +14,10 @@ __all__ = ["amortised", "assemble", "build", "register", "truncated"]
 def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[AnyModel, AnyEStep]:
     """Return the untrained model and E-step of a configuration.
 
-    Their first weights are a function of the seed.
+    Their first weights are a function of the seed. Only nets of convolutions need the shape.
     """
+    nets = [getattr(part, "net", "flat") for part in (config.model, config.estep)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        model = models.build(config.model, dims, shape)
+        model = models.build(config.model, dims, shape if "conv" in nets else ())
         return model, build(config.estep, model)

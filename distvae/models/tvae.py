@@ -242,6 +242,7 @@ class TVAE(nn.Module):
         sums["counts"] = active.bincount(minlength=self.code_size + 1)
         if self.fits_in_closed_form:
             sums["moments"] = least_squares.moments(explained, q)
+            sums["fitted_rows"] = batch.x.new_full((), len(batch.x), dtype=torch.float64)
         return sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:

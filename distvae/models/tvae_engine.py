@@ -89,6 +89,7 @@ class TVAEEngine:
             refuse_masked(batch)
             mass = _mass(table.place, weight, number, len(heavy))
             sums["moments"] = self._moments(table, heavy, mass, gradient.div_(-scale))
+            sums["fitted_rows"] = batch.x.new_full((), len(batch.x), dtype=torch.float64)
         else:
             self._send_back(table, heavy, gradient)
         return sums

@@ -28,7 +28,16 @@ from distvae.train.epoch import Epoch, Position
 from distvae.train.graphs import choose_steps
 from distvae.train.resident import READ_TOGETHER, batch_reader
 from distvae.train.schedule import Rates, base_steps
-from distvae.train.step import Ascent, Step, add, choose_engine, sum_over, take_steps
+from distvae.train.step import (
+    Ascent,
+    Step,
+    add,
+    choose_engine,
+    own_sums,
+    sum_over,
+    sums_by_worker,
+    take_steps,
+)
 from distvae.train.team import ALONE, Team
 from distvae.train.validation import Sample, Watch, assess_rows, means, telemetry
 from distvae.train.weights import load_weights, tensors_below, weights
@@ -259,8 +268,8 @@ class Trainer:
         """Return everything that a resumed run needs: tensors by name, and the position."""
         add(self.total, self.ascent.later_sums())
         tensors = weights(self.model, self.estep) | self.adam.state()
-        for name, value in sum_over(self.team, self.total).items():
-            tensors[f"total.{name}"] = value
+        for name, value in sums_by_worker(self.team, self.total).items():
+            tensors[f"totals.{name}"] = value
         return tensors, cast(PositionFacts, asdict(self.position))
 
     def restore(self, tensors: dict[str, Tensor], position: PositionFacts) -> None:
@@ -268,8 +277,7 @@ class Trainer:
         load_weights(self.model, self.estep, tensors)
         self.position = Position(**position)
         placed = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
-        self.total = tensors_below("total", placed)
-        if self.team.rank > 0:
-            for value in self.total.values():
-                value.zero_()
+        of_all = tensors_below("total", placed)  # as version 0.1.0 kept them
+        by_worker = {name: value.unsqueeze(0) for name, value in of_all.items()}
+        self.total = own_sums(self.team, by_worker | tensors_below("totals", placed))
         self.adam.load(placed)

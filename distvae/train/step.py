@@ -175,3 +175,23 @@ def sum_over(team: Team, sums: Sums) -> Sums:
     totals = {name: sums[name].double().clone() for name in sorted(sums)}
     team.sum(list(totals.values()))
     return totals
+
+
+def sums_by_worker(team: Team, sums: Sums) -> Sums:
+    """Return the sums of each worker of a team, (workers, ...), in double precision."""
+    rows = {}
+    for name, value in sums.items():
+        rows[name] = value.new_zeros(team.size, *value.shape, dtype=torch.float64)
+        rows[name][team.rank] = value
+    return sum_over(team, rows)
+
+
+def own_sums(team: Team, by_worker: Sums) -> Sums:
+    """Return the sums of this worker, or its part of them if there were more or fewer workers."""
+    own = {}
+    for name, rows in by_worker.items():
+        if len(rows) == team.size:
+            own[name] = rows[team.rank].clone()
+        else:
+            own[name] = rows.sum(0) if team.rank == 0 else torch.zeros_like(rows[0])
+    return own

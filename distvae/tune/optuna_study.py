@@ -22,6 +22,7 @@ from distvae.tune.space import Space
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
     from distvae.train.documents import Lineage
@@ -52,7 +53,7 @@ class OptunaStudy:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / FILE).absolute()}")
+        storage = _storage(f"sqlite:///{(folder / FILE).absolute()}")
         directions = [
             "maximize" if mode == "max" else "minimize" for mode in space.metrics.values()
         ]
@@ -215,6 +216,14 @@ class OptunaStudy:
         return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[index]._trial_id)
 
 
+def _storage(url: str, **options: bool) -> "RDBStorage":
+    """Return Optuna's view of a database. It leaves no connection open between operations."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
+
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool}, **options)
+
+
 def read_trials(folder: Path) -> "list[FrozenTrial]":
     """Return the trials recorded in a sweep's folder, without changing the file."""
     import optuna
@@ -225,9 +234,7 @@ def read_trials(folder: Path) -> "list[FrozenTrial]":
     # mode=rw lets SQLite roll back what a crash left
     uri = f"sqlite:///file:{quote(str((folder / FILE).absolute()))}?mode=rw&uri=true"
     try:
-        storage = optuna.storages.RDBStorage(
-            uri, skip_compatibility_check=True, skip_table_creation=True
-        )
+        storage = _storage(uri, skip_compatibility_check=True, skip_table_creation=True)
         study = optuna.load_study(study_name=STUDY, storage=storage)
         return list(study.get_trials())
     except KeyError:

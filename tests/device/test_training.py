@@ -110,7 +110,7 @@ def saved_meanwhile(name: str, device: str) -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("name", ["vae", "fitness"])
 def test_a_state_has_the_sums_of_all_steps_before_it(machine: Machine, name: str) -> None:
     states = saved_meanwhile(name, "auto")
-    assert "total.objective" in states[-1]
+    assert "totals.objective" in states[-1]
     for found, expected in zip(states, saved_meanwhile(name, "cpu"), strict=True):
         agree({key: value.cpu() for key, value in found.items()}, expected)
 

@@ -149,6 +149,19 @@ def test_an_epoch_in_which_the_decoder_ceases_to_be_linear_has_no_closed_form() 
     assert torch.equal(dense.layers(model)[-1][0].detach(), before)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_rounded_weights_of_many_rows_do_not_pass_for_a_part_of_the_rows(way: str) -> None:
+    """The weights of a million rows may add up to one row less."""
+    model = linear_model(hidden=())
+    rows = dense.rows(ROWS, model)
+    batch = rows._replace(x=rows.x.double())
+    total = sums_of(model, batch, pack(dense.some_states(ROWS, KEPT, LATENT)), way)
+    total["moments"] *= 1 - 0.6 / ROWS
+    before = dense.layers(model)[-1][0].detach().clone()
+    model.maximise(total)
+    assert (dense.layers(model)[-1][0].detach() - before).abs().max() > 1e-2
+
+
 def test_missing_values_that_are_left_out_are_refused() -> None:
     model = linear_model(hidden=())
     rows = dense.rows(ROWS, model, missing=0.3)

@@ -129,8 +129,9 @@ def test_a_model_without_an_encoder_refuses_them_by_name() -> None:
         from_dict({"model": {"kind": "tvae"}, "estep": {"net": "conv"}})
 
 
-def test_a_small_conv_net_learns(tmp_path: Any) -> None:
+@pytest.mark.parametrize("sides", [("model", "estep"), ("model",), ("estep",)])
+def test_a_small_conv_net_learns_on_either_side(sides: tuple[str, ...], tmp_path: Any) -> None:
     net = {"net": "conv", "channels": [6], "kernel": 3}
-    config = tiny.config(model=net, estep=net, train={"epochs": 30, "rate": 1e-2})
+    config = tiny.config(**dict.fromkeys(sides, net), train={"epochs": 30, "rate": 1e-2})
     epochs = list(fit(config, tiny.dataset(), tmp_path / "run"))
     assert epochs[-1].metrics()["val_objective"] > epochs[0].metrics()["val_objective"] + 1

@@ -1,4 +1,5 @@
-"""A step of several workers equals that of one. Local steps end with equal parameters."""
+"""A step of several workers equals that of one. Local steps end with equal parameters, and stopped
+workers with those of workers that were not stopped."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from distvae.config import Config
+from distvae.estep.truncated import Search
 from distvae.numerics import bands
+from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer
 from distvae.train.team import ALONE, LocalTeam, Team
+from distvae.train.weights import weights
 from tests import tiny
 from tests.train.crew import Crew, crew_of
 
@@ -109,3 +113,38 @@ def test_workers_that_step_alone_end_with_the_same_parameters_which_are_not_thos
         assert all(np.array_equal(first[name], other[name]) for name in first)
     exact = train(ALONE, config, False)
     assert any(not np.array_equal(first[name], exact[name]) for name in first)
+
+
+def train_with_a_stop(team: Team, config: Config, stop_at: int) -> tuple[Found, float]:
+    """Return the weights after an epoch that is stopped after so many steps and continued by new
+    trainers, and its objective.
+    """
+    data = tiny.dataset(2 * STEPS * BATCH)
+    trainer = build_trainer(config, data, team)
+    try:
+        epoch = next(trainer.run(lambda: trainer.position.batch >= stop_at))
+    except Interrupted:
+        tensors, position = trainer.state()
+        stopped, trainer = trainer, build_trainer(config, data, team)
+        trainer.restore({name: value.clone() for name, value in tensors.items()}, position)
+        if isinstance(stopped.estep, Search):
+            assert isinstance(trainer.estep, Search)
+            trainer.estep.store = stopped.estep.store
+        epoch = next(trainer.run())
+    tensors = weights(trainer.model, trainer.estep)
+    return {name: value.numpy().copy() for name, value in tensors.items()}, epoch.train_objective
+
+
+@pytest.mark.parametrize("kind", ["vae", "tvae"])
+def test_workers_that_were_stopped_end_with_every_digit_of_those_that_were_not(
+    crew: Crew, kind: str
+) -> None:
+    """Each goes on with its own sums: those of all, added in another order, have other digits."""
+    config = config_of(kind)
+    size, never = crew.size, 10 * STEPS
+    whole = crew.all(train_with_a_stop, [config] * size, [never] * size)
+    stopped = crew.all(train_with_a_stop, [config] * size, [STEPS // 2] * size)
+    for (ours, objective), (theirs, expected) in zip(stopped, whole, strict=True):
+        assert objective == expected
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name])

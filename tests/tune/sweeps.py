@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +126,18 @@ class Sweep:
 def study_states(out: Path) -> list[str]:
     """What the sampler was told of its trials."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{out / 'optuna.db'}")
-    study = optuna.load_study(
-        study_name=summary.study_name, storage=f"sqlite:///{out / 'optuna.db'}"
-    )
-    return [trial.state.name for trial in study.get_trials()]
+    with opened_study(f"sqlite:///{out / 'optuna.db'}") as study:
+        return [trial.state.name for trial in study.get_trials()]
+
+
+@contextmanager
+def opened_study(address: str) -> Iterator[optuna.Study]:
+    """Optuna's own view of a sweep's file."""
+    storage = optuna.storages.RDBStorage(address)
+    try:
+        yield optuna.load_study(study_name="sweep", storage=storage)
+    finally:
+        storage.engine.dispose()
 
 
 def figures(out: Path) -> dict[int, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import optuna
 import pytest
 
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result
+from tests.tune.sweeps import opened_study
 from tests.tune.test_optuna_study import end, space
 
 
@@ -44,17 +44,17 @@ def errors(settings: dict[int, dict[str, Any]]) -> dict[int, float]:
 
 def test_optuna_loads_the_study(ended: tuple[str, dict[int, dict[str, Any]]]) -> None:
     storage, settings = ended
-    study = optuna.load_study(study_name="sweep", storage=storage)
-    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + ["FAIL", "COMPLETE"]
-    found = {trial.number + 1: trial for trial in study.trials}
-    assert {number: trial.user_attrs["values"] for number, trial in found.items()} == settings
-    assert {number: found[number].values[0] for number in errors(settings)} == errors(settings)
-    assert found[3].user_attrs["result"]["cause"] == "diverged"
-    frame = study.trials_dataframe(attrs=("number", "params", "values", "state"))
-    assert list(frame["params_model.latent"]) == [
-        str(values["model.latent"]) for values in settings.values()
-    ]
+    with opened_study(storage) as study:
+        assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + ["FAIL", "COMPLETE"]
+        found = {trial.number + 1: trial for trial in study.trials}
+        assert {number: trial.user_attrs["values"] for number, trial in found.items()} == settings
+        assert {number: found[number].values[0] for number in errors(settings)} == errors(settings)
+        assert found[3].user_attrs["result"]["cause"] == "diverged"
+        frame = study.trials_dataframe(attrs=("number", "params", "values", "state"))
+        assert list(frame["params_model.latent"]) == [
+            str(values["model.latent"]) for values in settings.values()
+        ]
 
 
 @pytest.fixture
