@@ -10,6 +10,7 @@ import math
 
 from distvae.models.compiling import compiled
 from distvae.models.elementary import Floats, Mask, exp, log
+from distvae.models.likelihoods import LEAST_LOG_POWER
 
 
 @compiled
@@ -17,11 +18,14 @@ def itakura_saito(x: Floats, output: Floats, mask: Mask | None, weight: float) -
     """The density of powers, exponential with mean exp(output)."""
     real = output.dtype.type
     one, share, total = real(1), real(weight), 0.0
+    least = real(LEAST_LOG_POWER)
     for b in range(output.shape[0]):
         density = real(0)
         for d in range(output.shape[1]):
-            ratio = x[b, d] * exp(-output[b, d])
-            value, gradient = -output[b, d] - ratio, share * (ratio - one)
+            power = max(output[b, d], least)
+            ratio = x[b, d] * exp(-power)
+            value, gradient = -power - ratio, share * (ratio - one)
+            gradient = gradient if output[b, d] >= least else real(0)
             if mask is not None:
                 value = value if mask[b, d] else real(0)
                 gradient = gradient if mask[b, d] else real(0)

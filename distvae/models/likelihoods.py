@@ -15,6 +15,12 @@ from distvae.models.compiled import kernels
 from distvae.models.posteriors import LOG_VARIANCE
 
 LOG_TWO_PI = math.log(2 * math.pi)
+LEAST_LOG_POWER = -40.0
+"""The least logarithm of the mean of a power."""
+LEAST_RATIO = 1e-6
+"""The least factor by which an update changes a variance."""
+LEAST_VARIANCE = 1e-30
+"""Single precision holds it, its reciprocal, and squares of errors divided by it."""
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
@@ -96,18 +102,20 @@ class ItakuraSaito(Likelihood):
     exp(output).
 
     The density is that of the power, exponential with mean v. That of the coefficients is log(pi)
-    lower per value: 513 log(pi) = 587 nats for a frame of 513.
+    lower per value: 513 log(pi) = 587 nats for a frame of 513. Log variances are at least
+    `LEAST_LOG_POWER`, because the density of a power of 0 has no bound.
     """
 
     support = (0.0, math.inf)
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return -log v - x / v."""
+        output = output.clamp(min=LEAST_LOG_POWER)
         return torch.addcmul(-output, x, output.neg().exp(), value=-1)
 
     def mean(self, output: Tensor) -> Tensor:
         """Return v, with an exponent that float32 can hold."""
-        return output.clamp(-40, 25).exp()
+        return output.clamp(LEAST_LOG_POWER, 25).exp()
 
 
 class Bernoulli(Likelihood):
@@ -192,9 +200,14 @@ class Gaussian(Likelihood):
         return {"density": (weight * log_likelihood).sum(), "values": values}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
-        """Set the variance to the mean squared error, by way of the log-likelihood."""
+        """Set the variance to the mean squared error, by way of the log-likelihood.
+
+        Where the error is less than a millionth of the variance, rounding hides it. The variance
+        then becomes that millionth, and the next epoch finds what is left.
+        """
         density = total["density"] / total["values"]
-        self.variance.mul_(-2 * density - (2 * math.pi * self.variance).log())
+        ratio = -2 * density - (2 * math.pi * self.variance).log()
+        self.variance.mul_(ratio.clamp(min=LEAST_RATIO)).clamp_(min=LEAST_VARIANCE)
 
 
 class GaussianLearned(Likelihood):

@@ -74,14 +74,19 @@ def run_arithmetic(info: RunInfo) -> Iterator[None]:
 
 
 def _arithmetic_for(config: Train, device: torch.device, reference: Facts) -> Arithmetic:
-    """Return how this worker computes by its settings, and by the reference where they are open."""
+    """Return how this worker computes by its settings, and by the reference where they are open.
+
+    The library for products is one for the CPU. What selects oneDNN allows TF32 on a GPU.
+    """
+    threads = config.threads or _recorded_threads(reference) or torch.get_num_threads()
+    if device.type != "cpu":
+        return Arithmetic.of_process("blas", threads, device)
     products = choose_library(config.products, reference)
     if config.products == "onednn" and products != "onednn":
         raise Refusal(
             "train.products: 'onednn', which multiplies with less than float32's precision on this"
             " processor"
         )
-    threads = config.threads or _recorded_threads(reference) or torch.get_num_threads()
     return Arithmetic.of_process(products, threads, device)
 
 

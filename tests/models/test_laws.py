@@ -13,7 +13,10 @@ from torch import Tensor, distributions
 
 from distvae.config import SDMModel, VAEModel, VSCModel
 from distvae.interface import Batch
+from distvae.models import density_kernels
+from distvae.models.device_encoder import PULLS
 from distvae.models.likelihoods import (
+    LEAST_VARIANCE,
     Bernoulli,
     Gaussian,
     GaussianLearned,
@@ -206,6 +209,19 @@ def test_the_closed_form_variance_maximises_the_expected_log_likelihood() -> Non
         assert other(x, output[:, None], None).sum() < best
 
 
+@pytest.mark.parametrize("scale", [1e2, 1e-2, 1e-4, 1e-7, 0.0])
+def test_the_variance_finds_errors_far_smaller_than_itself(scale: float) -> None:
+    """In single precision as well: it approaches them in a few epochs, and never turns negative."""
+    x, output = (scale * t.float() for t in moments(5))
+    gaussian, weight = Gaussian(), x.new_ones(len(x), 1)
+    for _ in range(8):
+        density = gaussian(x, output[:, None], None)
+        sums = gaussian.statistics(x, density, weight, None)
+        gaussian.maximise({name: value.double() for name, value in sums.items()})
+    expected = (x.double() - output.double()).square().mean().item()
+    assert gaussian.variance.item() == pytest.approx(max(expected, LEAST_VARIANCE), rel=1e-5)
+
+
 @pytest.mark.parametrize("likelihood", [ItakuraSaito(), Bernoulli(), Gaussian(), GaussianLearned()])
 def test_what_is_missing_says_nothing(likelihood: Likelihood) -> None:
     x, output = (t.float().abs() for t in moments(3))
@@ -301,3 +317,26 @@ def test_relaxed_gates_approach_hard_ones_as_they_sharpen(gamma: float, seed: in
     far = [float((gated(c).sample(noise) - hard).abs().mean()) for c in (20.0, 200.0, 20000.0)]
     assert far[0] > far[1] > far[2]
     assert far[2] < 0.01
+
+
+@pytest.mark.parametrize("way", ["torch", "compiled", "device"])
+def test_powers_of_zero_pull_no_further_than_the_least_log_variance(way: str) -> None:
+    x = torch.tensor([[0.0, 1e-30, 2.0]]).double().repeat(5, 1)
+    output = torch.tensor([-1000.0, -41.0, -39.0, 0.0, 30.0]).double()[:, None].repeat(1, 3)
+    limited = output.clamp(min=-40.0)
+    expected = (x / limited.exp() - 1).where(output >= -40, 0.0)
+    if way == "torch":
+        output.requires_grad_()
+        density = ItakuraSaito()(x, output[:, None], None)
+        torch.testing.assert_close(density[:, 0], (-limited - x / limited.exp()).sum(1))
+        density.sum().backward()
+        found = output.grad
+    elif way == "compiled":
+        pulled = output.clone()
+        density_kernels.itakura_saito(x.numpy(), pulled.numpy(), None, 1.0)
+        found = pulled
+    else:
+        found = torch.empty_like(output)
+        PULLS[ItakuraSaito](Batch(x, torch.arange(5)), output, 1, found)
+        found = -found
+    torch.testing.assert_close(found, expected)

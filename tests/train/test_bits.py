@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,9 @@ def test_a_training_that_is_killed_on_a_busy_machine_ends_with_the_same_bits(
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert trained(tmp_path / "parts", "train.epochs=6", "--resume") == whole
+
+
+def test_a_library_for_the_cpu_is_not_selected_for_another_device() -> None:
+    """What makes torch take oneDNN lets a GPU multiply in TF32."""
+    config = replace(tiny.config().train, products="onednn")
+    assert agree_on_arithmetic(config, torch.device("meta")).products == "blas"

@@ -26,6 +26,7 @@ from distvae.train.team import (
     NetworkTeam,
     Team,
     WorkerLost,
+    _rendezvous,
     join_team,
 )
 from tests.train.crew import Crew, crew_of
@@ -293,6 +294,22 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(Refusal, match="not RANK, MASTER_ADDR, MASTER_PORT"):
         join_team()
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "127.0.1.1"], ids=["another", "this by its name"])
+def test_machines_listen_where_others_reach_them(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first worker is on the master's machine, which /etc/hosts may say is 127.0.1.1."""
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "1"}
+    for name, value in (environment | {"MASTER_ADDR": host}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "unset")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    with _rendezvous():
+        chosen = os.environ.get("GLOO_SOCKET_IFNAME")
+    route = Path("/proc/net/route").read_text().splitlines()[1:]
+    assert chosen == next((line.split()[0] for line in route if line.split()[1] == "00000000"), None)
 
 
 SCRIPT = """
