@@ -131,9 +131,9 @@ class VSCModel(Decoder):
     pseudo-inputs.
     """
     pseudo_inputs: Count = 10
-    """Number of learned pseudo-inputs."""
+    """Number of learned pseudo-inputs of the pseudo prior."""
     slab_warmup: tuple[Whole, Whole] = (0, 0)
-    """With the pseudo prior: the steps between which the slabs begin to carry information."""
+    """The steps between which the slabs begin to carry information."""
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
@@ -162,7 +162,7 @@ class GumbelModel(Decoder):
     temperature: Positive = 0.5
     """Temperature of the relaxed latents. Towards zero they become binary and gradients noisy."""
     hot: Positive = 1.0
-    """Temperature at the start of cooling."""
+    """Temperature at the start of cooling, if there is any."""
     cooling: Whole = 0
     """Steps over which the temperature falls; 0 keeps it constant."""
 

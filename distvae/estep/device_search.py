@@ -114,7 +114,7 @@ class DeviceSearch:
         """Return whether a block is searched here: on a device, by a known search and density."""
         if batch.x.device.type == "cpu" or self.propose is None:
             return False
-        return has_pair_density(model.likelihood)
+        return type(model).score is TVAE.score and has_pair_density(model.likelihood)
 
     @torch.no_grad()
     def __call__(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Found:
@@ -162,9 +162,9 @@ def rows_beside(store: HeldPopulations, batch: Batch, noise: Noise) -> Tensor:
 
 def proposer(config: Truncation, latent: int) -> Propose | None:
     """Return what makes new states, or None for a search that is not known here."""
-    if isinstance(config, Evolution):
+    if type(config) is Evolution:
         return Offspring(config, latent)
-    if isinstance(config, RandomSearch):
+    if type(config) is RandomSearch:
         return RandomDraws(config, latent)
     return None
 

@@ -256,10 +256,13 @@ class RandomSearch(Search):
 class Exact(nn.Module):
     """The exact posterior, on all 2^H states."""
 
+    words: Tensor
+
     def __init__(self, config: config.Exact, model: TVAE) -> None:
         super().__init__()
         place = torch.arange(model.code_size)
-        self.words = pack((torch.arange(2**model.code_size).unsqueeze(-1) >> place) & 1)
+        words = pack((torch.arange(2**model.code_size).unsqueeze(-1) >> place) & 1)
+        self.register_buffer("words", words, persistent=False)
 
     def __call__(self, model: TVAE, batch: Batch) -> Truncated:
         """Return the posterior of every row."""
@@ -269,7 +272,7 @@ class Exact(nn.Module):
         """Return all states for every row."""
         if batch.x.device.type == "cpu":
             return KeptStates(self.words.repeat(len(batch.x), 1, 1))
-        return KeptStates(self.words.to(batch.x.device).expand(len(batch.x), -1, -1))
+        return KeptStates(self.words.expand(len(batch.x), -1, -1))
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Return the posterior of new data, which is as exact."""

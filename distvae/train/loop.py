@@ -45,6 +45,7 @@ from distvae.train.weights import load_weights, tensors_below, weights
 FINITE_EVERY = 64  # batches between two checks that the objective is finite
 COPY_EVERY = 64  # batches between two copies of the state, without a search
 STOP_EVERY = 16  # batches between two votes on whether several workers stop
+REMEDY = "a smaller train.rate may help, or train.clip"
 
 
 class Interrupted(Exception):
@@ -205,7 +206,7 @@ class Trainer:
         batch, batches = int(sums["finite"] / self.team.size) + 1, self.batches
         raise Diverged(
             f"the objective is no longer finite at batch {batch} of {batches} in epoch"
-            f" {self.position.epoch + 1}; a smaller train.rate may help, or train.clip"
+            f" {self.position.epoch + 1}; {REMEDY}"
         )
 
     def validate(self) -> dict[str, float]:
@@ -230,6 +231,11 @@ class Trainer:
         trained = time.perf_counter() - start
         details = self._details(total, trained)
         val = self.validate()
+        if not math.isfinite(val["objective"]):
+            raise Diverged(
+                "the objective of the validation rows is no longer finite after epoch"
+                f" {position.epoch + 1}; {REMEDY}"
+            )
         best = val["objective"] > position.best
         position.epoch, position.batch = position.epoch + 1, 0
         self.total, self.search_seconds, self.data_seconds = {}, 0.0, 0.0

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from distvae.estep.device_search import DeviceSearch, count_distinct
+from distvae.config import Evolution, RandomSearch
+from distvae.estep.device_search import DeviceSearch, count_distinct, proposer
 from distvae.estep.operators import bernoulli, bernoulli_masked
 from distvae.models.population import keys
 from distvae.models.truncated import KeptStates
@@ -52,3 +53,17 @@ def test_draws_of_a_fixed_shape_are_the_same(latent: int) -> None:
 def test_distinct_states_are_counted() -> None:
     words = torch.randint(0, 3, (30, 4, 2))
     assert count_distinct(keys(words)) == len(words.flatten(0, 1).unique(dim=0))
+
+
+class OwnSearch(Evolution):
+    """A search of someone else, whose candidates may be others."""
+
+
+class OwnDraws(RandomSearch):
+    """Draws of someone else."""
+
+
+def test_a_search_of_someone_else_is_not_replaced_by_ours() -> None:
+    for ours, theirs in ((Evolution(), OwnSearch()), (RandomSearch(), OwnDraws())):
+        assert proposer(ours, 6) is not None
+        assert proposer(theirs, 6) is None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distvae.config import Evolution as EvolutionConfig
 from distvae.config import Train
+from distvae.estep import assemble
 from distvae.estep.compact_store import CompactStore, as_words
 from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
@@ -20,7 +21,8 @@ from distvae.models.tvae_engine import TVAEEngine
 from distvae.numerics.lanes import Lanes
 from distvae.train.devices import CPU
 from distvae.train.loop import Trainer
-from tests import dense
+from distvae.train.step import choose_engine
+from tests import dense, tiny
 
 ROWS, KEPT = 40, 9
 VARIANTS: list[dict[str, Any]] = [
@@ -259,3 +261,15 @@ def test_weights_of_a_model_without_a_horizon_are_read() -> None:
     model.load_state_dict(old)
     assert model.horizon == 5.0
     assert torch.equal(model.pi, old["pi"])
+
+
+class Derived(TVAE):
+    """A model of someone else, whose objective may be another."""
+
+
+def test_derived_models_are_left_to_autograd() -> None:
+    config = tiny.config(model={"kind": "tvae"}, estep={"kind": "evolution", "states": 6})
+    model, estep = assemble(config, tiny.DIMS)
+    derived = Derived(config.model, tiny.DIMS)  # type: ignore[arg-type]
+    assert choose_engine("auto", model, estep) is not None
+    assert choose_engine("auto", derived, estep) is None

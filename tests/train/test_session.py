@@ -18,7 +18,7 @@ from distvae.numerics.noise import Noise, order
 from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Diverged, Interrupted
-from distvae.train.run import Run
+from distvae.train.run import Run, read_epochs
 from distvae.train.saving import Savings
 from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
 from distvae.train.weights import load_weights
@@ -214,6 +214,20 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named_and_the_last_good_
     assert checkpoint.load(tmp_path / "run", "last")[1] == before[1]
     opened = Run.open(tmp_path / "run", "last")
     assert all(value.isfinite().all() for value in opened.model.state_dict().values())
+
+
+def test_a_run_whose_validation_is_not_finite_ends_there_and_its_epochs_are_read(
+    tmp_path: Path,
+) -> None:
+    data, folder = tiny.dataset(100), tmp_path / "run"
+    constant = {"schedule": "constant"}
+    list(fit(tiny.config(train={"epochs": 1} | constant), data, folder))
+    config = tiny.config(train={"epochs": 2} | constant)
+    trainer = build_trainer(config, data)
+    data.splits["val"][:][3] = math.inf
+    with pytest.raises(Diverged, match="validation rows is no longer finite after epoch 2"):
+        list(train_in_folder(trainer, config, data, folder, RunOptions(resume=True)))
+    assert [epoch.epoch for epoch in read_epochs(folder)] == [1]
 
 
 def test_the_stored_configuration_starts_the_same_run_again(tmp_path: Path) -> None:

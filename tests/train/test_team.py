@@ -309,7 +309,9 @@ def test_machines_listen_where_others_reach_them(
     with _rendezvous():
         chosen = os.environ.get("GLOO_SOCKET_IFNAME")
     route = Path("/proc/net/route").read_text().splitlines()[1:]
-    assert chosen == next((line.split()[0] for line in route if line.split()[1] == "00000000"), None)
+    assert chosen == next(
+        (line.split()[0] for line in route if line.split()[1] == "00000000"), None
+    )
 
 
 SCRIPT = """
