@@ -227,7 +227,7 @@ def test_a_run_whose_validation_is_not_finite_ends_there_and_its_epochs_are_read
     data.splits["val"][:][3] = math.inf
     with pytest.raises(Diverged, match="validation rows is no longer finite after epoch 2"):
         list(train_in_folder(trainer, config, data, folder, RunOptions(resume=True)))
-    assert [epoch.epoch for epoch in read_epochs(folder)] == [1]
+    assert [record["epoch"] for record in read_epochs(folder)] == [1]
 
 
 def test_the_stored_configuration_starts_the_same_run_again(tmp_path: Path) -> None:
