@@ -111,7 +111,7 @@ class DeviceEncoderEngine:
     def sums(self) -> Sums:
         """Return the sums over the batches of all steps that were not summed up yet.
 
-        They are taken in double precision, so that it does not matter which steps wait together.
+        They are taken in double precision. Which steps wait together changes their last digit.
         """
         taken = self.waiting.take()
         if taken is None:
