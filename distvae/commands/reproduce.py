@@ -148,7 +148,7 @@ def print_comparison(lines: "list[Line]", source: str, cut_short: bool) -> None:
     from distvae.tune.table import STOPPED
 
     if lines:
-        Console(width=WIDTH).print(comparison_table(lines))
+        Console(width=WIDTH, markup=False, emoji=False).print(comparison_table(lines))
     print(f"published: {source}")
     if cut_short:
         print(STOPPED)

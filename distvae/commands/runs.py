@@ -118,7 +118,7 @@ def _print_table(
         table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
     for record in found:
         table.add_row(*_cells(record, sweeps, metrics))
-    Console(width=WIDTH).print(table)
+    Console(width=WIDTH, markup=False, emoji=False).print(table)
 
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:

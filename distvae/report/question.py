@@ -58,7 +58,8 @@ def _answer(sweep: Sweep) -> Iterator[str]:
         )
     else:
         yield _best(sweep)
-    begun, planned = len(sweep.trials), sweep.facts["trials"]
+    begun = sum(trial.result.parent is None for trial in sweep.trials)
+    planned = sweep.facts["trials"]
     if not sweep.concluded:
         yield (
             f"The sweep was interrupted, or is still running: {begun} of {planned} trials had"

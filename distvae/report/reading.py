@@ -206,8 +206,9 @@ def _ledger_result(trial: "FrozenTrial") -> Result:
     """Return a trial's result from the ledger, or a result that says it only began."""
     if "result" in trial.user_attrs:
         return Result(**trial.user_attrs["result"])
-    values = dict(trial.user_attrs.get("values", {}))
-    return Result(trial.number + 1, values, cause=CUT_OFF)
+    known = trial.user_attrs
+    begun = Result.of(trial.number + 1, known.get("values", {}), known.get("lineage"))
+    return replace(begun, cause=CUT_OFF)
 
 
 def _read_trial(folder: Path, result: Result) -> Trial:

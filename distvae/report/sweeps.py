@@ -88,6 +88,11 @@ def _advice(sweep: Sweep, needed: int) -> str:
     """Say how to get enough trials."""
     if sweep.facts["search"] == "grid":
         return "A grid has no more trials than these; a random search of the same space has."
+    if sweep.facts["scheduler"] == "population":
+        return (
+            "A population keeps its size; a sweep of a larger one has more trials. Until then, "
+            "compare the figures by value."
+        )
     return (
         f"The same command with --trials {needed} --resume adds the trials that are missing. Until "
         "then, compare the figures by value."

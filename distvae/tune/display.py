@@ -12,7 +12,7 @@ from distvae.files.plain import Plain
 from distvae.train.notebook import NotebookOutput, in_notebook
 from distvae.train.progress import Mark, add_mark, format_duration, recent_pace
 from distvae.tune.results import EndedEpoch, Result
-from distvae.tune.space import Space
+from distvae.tune.space import ROW, Space
 from distvae.tune.table import html_table, progress_table
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SweepDisplay:
             from rich.console import Console
             from rich.live import Live
 
-            console = Console(stderr=True)
+            console = Console(stderr=True, markup=False, emoji=False)
             self._live = Live(
                 get_renderable=self.table, console=console, refresh_per_second=2, transient=True
             )
@@ -98,6 +98,8 @@ class SweepDisplay:
     def epoch_finished(self, number: int, ended: EndedEpoch) -> None:
         """Show an epoch of a trial."""
         result = self.results[number]
+        if number not in self._seeds:
+            self._begin_count(result, ended)
         result.epoch, result.bound, self._seeds[number] = ended
         self._set_seconds(number)
         self._refresh()
@@ -162,10 +164,9 @@ class SweepDisplay:
     def gave_up(self) -> None:
         """Say that all trials so far failed, and that the others were therefore not started."""
         count = len(self.results)
-        self._say(
-            f"the first {count} trials failed, and the other {self.space.count - count} were not"
-            " started"
-        )
+        rest = self.space.count - count
+        others = f", and the other {rest} were not started" if rest > 0 else ""
+        self._say(f"the first {count} trials failed{others}")
 
     def progress(self) -> str:
         """Return how many epochs of all trials are done, and how long the others will take here.
@@ -181,28 +182,44 @@ class SweepDisplay:
         return f"{text}, about {format_duration(left)} left"
 
     def _epochs_done(self) -> int:
-        ended = ("finished", "halted", "failed")
-        return sum(
-            self._epochs_in(result) if result.state in ended else self._epochs_until(result)
-            for result in self.results.values()
-        )
+        return sum(map(self._epochs_done_of, self.results.values()))
+
+    def _epochs_done_of(self, result: Result) -> int:
+        """Return the epochs of a trial that are done, or that nothing will train any more.
+
+        Branches train what is left of trials of a population that did not finish.
+        """
+        is_branched = self.space.scheduler == "population"
+        ended = ("finished",) if is_branched else ("finished", "halted", "failed")
+        if result.state in ended:
+            until = self._epochs_in(result)
+        else:
+            seed = self._seeds.get(result.number, 0)
+            until = seed * self.space.epochs(result.values) + result.epoch
+        return max(0, until - result.parent_epoch)
 
     def _epochs_in_all(self) -> int:
-        known = sum(map(self._epochs_in, self.results.values()))
-        unknown = self.space.count - len(self.results)
-        return known + unknown * self.space.seeds * self.space.base.train.epochs
+        space = self.space
+        if space.scheduler == "population":
+            return space.trials * space.base.train.epochs
+        if space.rows:
+            begun = {result.values[ROW] for result in self.results.values()}
+            rest = [row.config for name, row in space.rows.items() if name not in begun]
+        else:
+            rest = [space.base] * max(0, space.count - len(self.results))
+        unknown = space.seeds * sum(config.train.epochs for config in rest)
+        return sum(map(self._epochs_in, self.results.values())) + unknown
 
     def _epochs_in(self, result: Result) -> int:
         """Return the epochs of all seeds of a trial."""
-        return self.space.seeds * self._epochs_of_seed(result)
+        return self.space.seeds * self.space.epochs(result.values)
 
-    def _epochs_until(self, result: Result) -> int:
-        """Return the epochs that a trial has trained."""
-        seed = self._seeds.get(result.number, 0)
-        return seed * self._epochs_of_seed(result) + result.epoch
-
-    def _epochs_of_seed(self, result: Result) -> int:
-        return int(result.values.get("train.epochs", self.space.base.train.epochs))
+    def _begin_count(self, result: Result, first: EndedEpoch) -> None:
+        """Keep what a trial trained before the sweep was resumed out of the pace."""
+        known = self._epochs_done_of(result)
+        result.epoch, self._seeds[result.number] = first.epoch - 1, first.seed
+        earlier = self._epochs_done_of(result) - known
+        self._marks = [Mark(mark.seconds, mark.done + earlier) for mark in self._marks]
 
     def table(self) -> "Table":
         """Return the table of the trials so far, with the progress of all below it."""

@@ -65,10 +65,21 @@ class OptunaStudy:
             pruner=make_pruner(space),
             load_if_exists=True,
         )
-        for values in space.combinations() if space.search == "grid" else space.branches():
-            self.study.enqueue_trial(space.preset_parameters(values), skip_if_exists=True)
+        self._enqueue()
         self.interrupted = [trial.number for trial in self._trials("RUNNING")]
         self.generations = self._generations()
+
+    def _enqueue(self) -> None:
+        """Enqueue the trials of a grid, or one for each way that conditions hold, once."""
+        space = self.space
+        known = set()
+        for trial in self._trials():
+            known.add(frozenset(trial.system_attrs.get("fixed_params", trial.params).items()))
+        for values in space.combinations() if space.search == "grid" else space.branches():
+            parameters = space.preset_parameters(values)
+            if frozenset(parameters.items()) not in known:
+                known.add(frozenset(parameters.items()))
+                self.study.enqueue_trial(parameters)
 
     @property
     def waits(self) -> bool:
@@ -158,7 +169,9 @@ class OptunaStudy:
         for epoch, bound, _ in epochs:
             if epoch not in known:  # otherwise it was trained again after its process died
                 trial.report(bound if mode == "max" else -bound, epoch)
-        return bool(trial.should_prune())
+                if trial.should_prune():
+                    return True
+        return False
 
     def _is_poor(self, number: int, epoch: int) -> bool:
         """Return whether the scheduler stops a trial by its judgment after an epoch."""

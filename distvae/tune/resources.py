@@ -133,12 +133,13 @@ class TrialResources:
 
     def describe_shortage(self, machines: MachineResources, threads: int, trials: int = 1) -> str:
         """Say what so many trials need, and what the cluster has."""
-        processes = trials * self.min_workers
+        workers = self.min_workers if trials == 1 else self.max_workers
+        processes = trials * workers
         needs = {
             name: processes * count for name, count in self.per_process(threads).items() if count
         }
         has = {name: _total(machines, name) for name in ("CPU", "GPU")}
-        of_workers = f" of {_counted(self.min_workers, 'worker')}" if self.group else ""
+        of_workers = f" of {_counted(workers, 'worker')}" if self.group else ""
         if trials == 1:
             subject = f"a trial{of_workers} needs"
         else:

@@ -126,6 +126,13 @@ class Space:
         settings = {key: value for key, value in values.items() if key != ROW}
         return vary(row.config if row else self.base, settings)
 
+    def epochs(self, values: Mapping[str, Plain]) -> int:
+        """Return the epochs of each seed of a trial."""
+        row = self.row_of(values)
+        config = row.config if row else self.base
+        varied = values.get("train.epochs")
+        return varied if isinstance(varied, int) else config.train.epochs
+
     def recipe_of(self, values: Mapping[str, Plain]) -> str:
         """Return the recipe that a trial varies."""
         row = self.row_of(values)

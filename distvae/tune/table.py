@@ -26,7 +26,7 @@ def progress_table(results: Iterable[Result], space: Space) -> "Table":
     metrics = list(space.metrics)
     table = _empty_table(["trial", "what varies", "epoch", "bound", *metrics, "time", "state"])
     for result in sorted(results, key=lambda result: result.number):
-        epochs = space.config(result.values).train.epochs
+        epochs = space.epochs(result.values)
         training_done = result.state == "training" and result.epoch == epochs
         state = "evaluating" if training_done else result.state
         table.add_row(
@@ -47,7 +47,8 @@ def print_findings(findings: Findings) -> None:
 
     finished = [result for result in findings.results if result.state == "finished"]
     if finished:
-        Console(width=WIDTH).print(ranking_table(finished, list(findings.metrics)))
+        console = Console(width=WIDTH, markup=False, emoji=False)
+        console.print(ranking_table(finished, list(findings.metrics)))
         print(
             "* no other trial is better in one of the figures it is ranked by and no worse in the"
             " others"
@@ -85,7 +86,14 @@ def html_table(table: "Table") -> str:
     """Return a table as HTML, as a terminal would show it."""
     from rich.console import Console
 
-    console = Console(width=WIDTH, record=True, file=io.StringIO(), force_jupyter=False)
+    console = Console(
+        width=WIDTH,
+        record=True,
+        file=io.StringIO(),
+        force_jupyter=False,
+        markup=False,
+        emoji=False,
+    )
     console.print(table)
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 

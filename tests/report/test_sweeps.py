@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from distvae import report
 from distvae.files.refusal import Refusal
+from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result
 from tests.report import folders as sweeps
 from tests.report.reader import Page, alike, markdown_tables, trials
@@ -218,6 +220,22 @@ def test_too_few_trials_are_said_and_not_drawn(folder: Path) -> None:
     assert "All trials: 3 trials finished. To tell parameters apart takes 10 or more." in page
     assert "The same command with --trials 10 --resume adds the trials that are missing." in page
     assert "share of the variance" not in page
+
+
+def test_a_population_is_counted_without_its_branches_and_not_asked_to_grow(folder: Path) -> None:
+    fields: dict[str, Any] = {"scheduler": "population", "trials": 4}
+    ended = sweeps.sweep(folder, concluded=False, **fields)
+    lineage = {"parent": ended[0].number, "epoch": 2, "replaces": ended[-1].number}
+    attributes = {"values": ended[0].values, "lineage": lineage}
+    branch = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+    OptunaStudy(sweeps.make_space(**fields), folder).study.add_trial(branch)
+    page, twin = read(folder)
+    assert "4 of 4 trials had started" in page
+    origins = {row["trial"]: row["continues"] for row in trials(page.tables)}
+    assert origins["5"] == f"trial {ended[0].number} at epoch 2"
+    assert "To tell parameters apart takes 10 or more." in page
+    assert "A population keeps its size" in page
+    assert "--trials" not in twin
 
 
 def test_damaged_files_and_other_folders_are_refused_by_name(folder: Path, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna import Study
 from sqlalchemy import Connection, Engine, event
 
 from distvae.files.refusal import Refusal
@@ -142,6 +144,35 @@ def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
     ]
 
 
+def grid(latents: int) -> Space:
+    return space(search="grid", axes=[{"key": "model.latent", "choice": [*range(1, latents + 1)]}])
+
+
+def test_a_grid_that_was_enqueued_in_part_is_completed_and_nothing_is_enqueued_twice(
+    tmp_path: Path,
+) -> None:
+    for latents in (3, 5, 5):
+        study = OptunaStudy(grid(latents), tmp_path).study
+        fixed = [trial.system_attrs["fixed_params"] for trial in study.get_trials()]
+        assert fixed == [{"model.latent": str(latent)} for latent in range(1, latents + 1)]
+
+
+def test_a_grid_is_enqueued_with_as_many_looks_at_the_trials_however_large_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, read = Counter[int](), Study.get_trials
+    for size in (2, 12):
+
+        def looked(study: Study, *given: Any, size: int = size, **named: Any) -> Any:
+            looks[size] += 1
+            return read(study, *given, **named)
+
+        monkeypatch.setattr(Study, "get_trials", looked)
+        (tmp_path / str(size)).mkdir()
+        OptunaStudy(grid(size), tmp_path / str(size))
+    assert looks[2] == looks[12]
+
+
 def test_the_grid_of_the_table_has_its_rows() -> None:
     assert load_space("sdm-table").trials == 14
 
@@ -199,6 +230,26 @@ def test_what_does_worse_than_others_is_halted_and_known_as_such(
     assert (states.count("PRUNED"), states.count("COMPLETE")) == (halted, 12 - halted)
     best = max(study.results, key=lambda result: result.figures.get("val_bound", -1e9))
     assert best.number == study.study.best_trial.number + 1
+
+
+def test_halving_compares_the_same_epochs_however_many_are_told_of_at_once(tmp_path: Path) -> None:
+    """The third trial is worse than the second at each epoch, and both improve."""
+    found = []
+    for at_once in (1, 2):
+        (folder := tmp_path / str(at_once)).mkdir()
+        study = OptunaStudy(space(scheduler="asha", trials=3, **WITHIN), folder)
+        while trial := study.next_trial():
+            number = trial.number
+            curve = [EndedEpoch(epoch, -number - 9 / epoch) for epoch in (1, 2)]
+            parts = [curve[begin : begin + at_once] for begin in range(0, 2, at_once)]
+            if any(study.should_stop(number, part) for part in parts):
+                study.record_result(Result(number, trial.values, state="halted"))
+            else:
+                end(study, number, trial.values)
+        ended = study.study.get_trials()
+        found.append([(t.state.name, t.intermediate_values, t.system_attrs) for t in ended])
+    assert [state for state, *_ in found[0]] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    assert found[0] == found[1]
 
 
 def test_epochs_that_are_trained_again_are_not_told_twice(tmp_path: Path) -> None:

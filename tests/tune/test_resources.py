@@ -103,6 +103,15 @@ def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: 
         limit_concurrency(prepare_space(space, {}, concurrent=3, resources=given), given, there, 3)
 
 
+def test_trials_side_by_side_are_said_to_need_as_many_workers_as_they_may_have() -> None:
+    """A refusal by which they need no more than there is would contradict itself."""
+    given, there = resources("1:4"), [{"CPU": 4.0}]
+    assert given.max_concurrent(there, 1) == 1
+    said = given.describe_shortage(there, 1, trials=2)
+    assert said.startswith("2 trials side by side of 4 workers need 8 CPUs; Ray has 4 CPUs")
+    assert given.describe_shortage([{}], 1).startswith("a trial of 1 worker needs 1 CPU;")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     {

@@ -85,3 +85,11 @@ def test_the_last_table_tells_figures_causes_and_where_to_look(
     assert lines[2].split() == ["1", "vae", "latent", "8", "1.250", "5.000", "0:01"]
     assert "trial 2 failed: vsc: the objective is no longer finite" in lines
     assert [str(tmp_path), "ui"] == [line.split()[-1] for line in lines[-2:]]
+
+
+def test_the_last_table_shows_settings_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are neither markup nor names of pictures."""
+    print_findings(Findings(tmp_path, METRICS, [result(1, 1.0, 5.0, "[/vae]:100:")], ""))
+    assert "[/vae]:100: latent 8" in capsys.readouterr().out
