@@ -5,6 +5,7 @@ checkout.
 import os
 import shutil
 import subprocess
+import tarfile
 import tomllib
 import venv
 from collections.abc import Iterator
@@ -71,8 +72,10 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
     commands = new_environment(folder / "environment")
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     run_outside(commands / "pip", "install", *QUICK, *needed, cwd=folder)
-    for name in ("distvae", *PARTS):
+    for name in ("distvae", *PARTS, "MANIFEST.in"):
         copy_part(ROOT / name, folder / "sources" / name)
+    (folder / "sources" / "tests").mkdir()
+    copy_part(Path(__file__), folder / "sources" / "tests" / "test_wheel.py")
     return Archives(*(build(commands, folder / "sources", kind) for kind in ("wheel", "sdist")))
 
 
@@ -119,6 +122,13 @@ def test_the_wheel_has_every_file_of_the_package_and_what_a_checkout_has_beside_
     }
     wanted = {name if name.startswith("distvae/") else f"distvae/checkout/{name}" for name in files}
     assert members(archives.wheel) == wanted
+
+
+def test_the_sdist_has_no_tests_because_it_has_not_what_they_need(archives: Archives) -> None:
+    with tarfile.open(archives.sdist) as sdist:
+        places = [name.partition("/")[2] for name in sdist.getnames()]
+    assert "distvae/__init__.py" in places
+    assert not [place for place in places if place.startswith("tests")]
 
 
 def test_an_installed_package_writes_the_wheel_that_it_is_from(

@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ POLL = 5.0
 """Seconds between two looks at how many machines have joined."""
 WAIT = 600.0
 """Seconds to wait for machines that are still starting."""
+SPACE_FILES = (".yaml", ".yml")
+"""The ends of the names of files with search spaces."""
 SPACE_HINT = (
     "If an argument contains a space: 'ray submit' splits it. Quote it twice, \"$(printf %q 'a"
     " b')\", or use 'ray job submit', which does not split arguments."
@@ -126,8 +129,18 @@ def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
             f"{STORAGE}: {storage}; a sweep needs a folder on a disk that all machines see: --out"
             " expected"
         )
-    name = next((Path(word).stem for word in words if not word.startswith("-")), "sweep")
-    return ["--out", f"{runs}/{name}"]
+    return ["--out", f"{runs}/{_space_name(words)}"]
+
+
+def _space_name(words: Sequence[str]) -> str:
+    """Return the name of the first space among words, of which some are values of options."""
+    from distvae.tune.space_files import FOLDERS
+
+    for word in words:
+        is_known = any((folder / f"{word}.yaml").is_file() for folder in FOLDERS)
+        if is_known or word.endswith(SPACE_FILES):
+            return Path(word).stem
+    return "sweep"
 
 
 def _has_option(words: Sequence[str], *options: str) -> bool:
@@ -139,9 +152,10 @@ def _has_option(words: Sequence[str], *options: str) -> bool:
 def _refuse_missing_files(words: Sequence[str], folder: Path) -> None:
     """Refuse a file that exists where the command was typed, but not on the head."""
     for word in words:
-        if word.endswith((".yaml", ".yml")) and not Path(word).is_file():
-            copy = f"ray rsync-up cluster/cluster.yaml {word} {CHECKOUT}/{word}"
+        if word.endswith(SPACE_FILES) and not Path(word).is_file():
+            # Quoted, because `~` is the home folder on the head.
+            copy = f"ray rsync-up cluster/cluster.yaml {shlex.join([word, str(CHECKOUT / word)])}"
             raise Refusal(
-                f"{word}: not on the head, in {folder}; copy it with '{copy}', or copy everything"
-                " with 'ray job submit --working-dir .'"
+                f"{word}: not on the head, in {folder}; copy everything with 'ray job submit"
+                f" --working-dir .', or this file with: {copy}"
             )

@@ -4,6 +4,7 @@ The run folder is the checkpoint: workers that are restarted, as many as fit the
 The driver watches the folder and reports what the workers write there.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -201,7 +202,16 @@ def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exceptio
     except Exception as error:  # the thread that waits for this one raises it
         return error
     finally:
+        _remove(ray_folder)
+
+
+def _remove(ray_folder: Folder) -> None:
+    """Remove Ray Train's folder, or say that it stays; the outcome of the training counts."""
+    try:
         ray_folder.remove()
+    except OSError as error:  # such as one of NFS, while a worker that ends has a file open
+        message = f"distvae: {ray_folder}: could not be removed ({error}); it is no longer needed"
+        print(message, file=sys.stderr, flush=True)
 
 
 def scaling_config(group: WorkerGroup, threads: int) -> Any:

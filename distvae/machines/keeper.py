@@ -8,6 +8,7 @@ of the workers is an incarnation; copies of the one before are kept until the ne
 A keeper imports neither torch nor Ray, and so starts in half a second.
 """
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.system.disk import reserve_space
 from distvae.system.memory import peak_memory
 
 KEPT_POINTS = 4
@@ -29,7 +31,10 @@ Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class LostCopy(RuntimeError):
-    """The copy that was asked for is not here: the keeper's process has ended meanwhile."""
+    """The copy that was asked for is not here.
+
+    The keeper's process has ended meanwhile, or its disk has no room for the copy.
+    """
 
 
 class WorkerState(NamedTuple):
@@ -124,8 +129,14 @@ class Keeper:
         self.copies: dict[str, Copy] = {}
 
     def begin(self, incarnation: str, extent: Extent) -> None:
-        """Make an empty copy, to be filled before its first point."""
-        self.copies[incarnation] = Copy(extent, self.mapped, incarnation)
+        """Make an empty copy, to be filled before its first point.
+
+        Raise LostCopy if the disk has no room for it.
+        """
+        try:
+            self.copies[incarnation] = Copy(extent, self.mapped, incarnation)
+        except OSError as error:
+            raise LostCopy(f"no room for a copy in {self.mapped}: {error}") from error
 
     def adopt(self, incarnation: str, former: str) -> None:
         """Let a copy belong to a new incarnation, which goes on from its last point."""
@@ -199,4 +210,5 @@ def _empty(extent: Extent, mapped: str | None) -> Words:
     if mapped is None or not extent.rows:
         return np.empty(shape, np.int64)
     with tempfile.TemporaryFile(dir=mapped, prefix="distvae-copy-") as file:
-        return np.memmap(file, np.int64, "w+", shape=shape)
+        reserve_space(file.fileno(), 8 * math.prod(shape))
+        return np.memmap(file, np.int64, "r+", shape=shape)

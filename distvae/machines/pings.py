@@ -40,10 +40,6 @@ class Pings:
             options = [("grpc.max_reconnect_backoff_ms", 1000)]
             self.channels[name] = init_grpc_channel(f"{machine.address}:{machine.port}", options)
 
-    def close(self) -> None:
-        """Close all connections."""
-        self._connect({})
-
 
 def _is_answered(call: Any) -> bool:
     """Wait for the end of a call; return whether the other process has answered, if only by no."""

@@ -19,6 +19,7 @@ from torch._C._distributed_c10d import Store as TorchStore
 
 from distvae.machines.key_values import KeyValueActor
 from distvae.machines.ray_api import ActorHandle
+from distvae.system.interfaces import listen_on_interface_of
 from distvae.train.loopback import HOST, stay_on_loopback
 
 TIMEOUT = timedelta(minutes=30)
@@ -101,8 +102,11 @@ def process_group() -> Iterator[None]:
     if size == 1:
         yield
         return
-    if ray.util.get_node_ip_address() == HOST:  # Ray runs on this machine alone
+    address = ray.util.get_node_ip_address()
+    if address == HOST:  # Ray runs on this machine alone
         stay_on_loopback()
+    else:
+        listen_on_interface_of(address)
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
     actor = ray.remote(num_cpus=0)(KeyValueActor).remote() if rank == 0 else None
     store = ActorStore(broadcast_from_rank_zero(actor))

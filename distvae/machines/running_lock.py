@@ -35,7 +35,7 @@ def refuse_if_running() -> None:
     path = Path(LOCK_FILE).expanduser()
     if not path.exists():
         return
-    with path.open() as file:
+    with path.open("r+") as file:  # NFS locks alone only what is open for writing
         if is_locked(file.fileno()):
             raise Refusal(
                 f"'{file.read().strip()}' runs on this head, and 'ray up' restarts Ray, which ends"

@@ -3,6 +3,7 @@
 The database is on the head; a copy of it is on the storage that all machines share.
 """
 
+import http.client
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.error
+import time
 import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
@@ -37,12 +38,12 @@ DEFAULT_DRIVERS = {"postgresql": "psycopg2"}
 
 
 def serve(storage: str, port: int, database: str | None, beside: str | None = None) -> None:
-    """Serve until asked to stop, unless a server runs already.
+    """Serve until asked to stop, unless a server runs already, and stays.
 
     A database file that is missing is restored from its copy. With `beside`, the address of a
     companion such as Ray's head, the server ends a minute after its companion.
     """
-    if mlflow_answers(port):
+    if mlflow_answers(port) and (beside is None or _stays(port)):
         print(f"MLflow is served on {HOST}:{port} already")
         return
     file = None if database else DATABASE.expanduser()
@@ -68,6 +69,16 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
         raise Refusal(f"MLflow's server ended with {server.returncode}; its messages stand above")
 
 
+def _stays(port: int) -> bool:
+    """Return whether MLflow still answers once a server has ended that misses its companion."""
+    until = time.monotonic() + (MAX_MISSED + 1) * COPY_INTERVAL
+    while mlflow_answers(port):
+        if time.monotonic() >= until:
+            return True
+        time.sleep(COPY_INTERVAL / 20)
+    return False
+
+
 def _stop_event() -> threading.Event:
     """Return an event that is set when a signal asks this process to stop."""
     stopped = threading.Event()
@@ -85,7 +96,7 @@ def mlflow_answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5) as reply:
             return bool(reply.read() == b"OK")
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):  # nothing, or another program
         return False
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
 from distvae.files.refusal import Refusal
+from distvae.system.interfaces import listen_on_interface_of, own_address_towards
 from distvae.train.devices import CPU
 from distvae.train.local_team import LocalTeam, MachinesTeam
 from distvae.train.loopback import HOST, LOOPBACK, stay_on_loopback
@@ -135,6 +136,8 @@ def _rendezvous() -> Iterator[_Rendezvous]:
     is_local = host in LOOPBACK or os.environ.get("LOCAL_WORLD_SIZE") == str(size)
     if is_local:
         stay_on_loopback()
+    elif own_address := own_address_towards(host):
+        listen_on_interface_of(own_address)
     if host not in LOOPBACK or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         yield {}
         return

@@ -28,7 +28,7 @@ hostname "$name"
 if [ ! -e etc/lab ]; then # the first start: nothing of whoever started it
 	rm -rf root/.ssh root/.ray root/.bashrc root/.config root/.cache
 	mkdir -p -m 700 etc/lab root/.ssh root/.config/pip
-	printf '127.0.0.1 localhost\n%s\n' "$(cat "$shared/hosts")" >etc/hosts
+	printf '127.0.0.1 localhost\n127.0.1.1 %s\n%s\n' "$name" "$(cat "$shared/hosts")" >etc/hosts # as Debian's installer does
 	printf '[global]\nno-index = true\nfind-links = /mnt/shared/wheels\nno-compile = no\n' >root/.config/pip/pip.conf
 	printf 'export PATH=%s:$PATH\n' "$python" >etc/profile.d/python.sh
 	cp "$shared/key.pub" root/.ssh/authorized_keys

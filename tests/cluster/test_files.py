@@ -4,6 +4,8 @@ in them do not.
 
 import copy
 import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,62 @@ def test_bash_can_read_every_command(name: str) -> None:
         commands = launcher.run_on(LAUNCHED[name], role)
         assert launcher.unreadable(commands) == ""
         assert "syntax error" in launcher.unreadable(commands + "\n{ true")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("aws", "IamInstanceProfile"), ("gcp", "serviceAccounts")]
+)
+def test_a_file_in_which_workers_get_an_identity_is_whole(name: str, key: str) -> None:
+    text = (ROOT / "cluster" / f"{name}.yaml").read_text()
+    config = yaml.safe_load(text.replace(f"# {key}:", f"{key}:"))
+    types = config["available_node_types"]
+    assert {kind for kind in types if key in types[kind]["node_config"]} == {"cpu", "gpu"}
+    assert launcher.faults(config) == []
+
+
+def health_checks(text: str) -> dict[str, str]:
+    """Return how a head finds out that a machine is lost."""
+    return dict(re.findall(r"(RAY_health_check_\w+)=(\d+)", text))
+
+
+def test_every_head_finds_a_lost_machine_in_the_same_time() -> None:
+    [head] = [part for part in KUBERAY if part["kind"] == "RayCluster"]
+    containers = head["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    kept = {each["name"]: each.get("value") for each in containers[0]["env"]}
+    expected = health_checks("\n".join(LAUNCHED["aws"]["head_start_ray_commands"]))
+    assert len(expected) == 2
+    assert kept.items() >= expected.items()
+    for config in LAUNCHED.values():
+        assert health_checks("\n".join(config["head_start_ray_commands"])) == expected
+
+
+def programs(folder: Path, *names: str) -> None:
+    """Make programs that write down how they are called."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {folder}/calls\n')
+        (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_an_environment_that_was_cut_short_is_made_anew(name: str, tmp_path: Path) -> None:
+    """`ray up` may be interrupted at any moment, and then runs all commands again."""
+    commands = [line for line in LAUNCHED[name]["setup_commands"] if " venv " in line]
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+
+    def calls() -> list[str]:
+        (tmp_path / "calls").write_text("")
+        for command in commands:
+            subprocess.run(["bash", "-c", command], env=environment, check=True)
+        return (tmp_path / "calls").read_text().splitlines()
+
+    programs(tmp_path, "bin/python3", "bin/python3.11", "uv-env/bin/uv")
+    (tmp_path / "distvae-env").mkdir()
+    made = calls()
+    assert len(made) == len(commands) > 0
+    assert all(" venv --clear " in call for call in made)
+    programs(tmp_path, "uv-env/bin/pip", "distvae-env/bin/pip")
+    assert calls() == []
 
 
 def test_machines_of_ones_own_are_whole() -> None:

@@ -39,6 +39,22 @@ def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> N
     assert words.count("--wait") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--trials", "200", "speech"], "speech"),
+        (["--data", "/mnt/recordings", "tune_spaces/mine.yaml", "speech.yaml"], "mine"),
+        (["speech", "--trials", "200"], "speech"),
+        (["--trials", "200"], "sweep"),
+    ],
+)
+def test_a_sweep_is_kept_under_the_name_of_its_space(
+    words: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STORAGE, "/mnt/distvae")
+    assert values(complete_words("tune", words), "--out") == [f"/mnt/distvae/runs/{name}"]
+
+
 @pytest.mark.parametrize("said", [["--out", "/x"], ["--out=/x"], ["-o", "/x"], ["-o/x"]])
 def test_a_place_is_named_in_any_way_that_the_command_line_knows(said: list[str]) -> None:
     words = complete_words("tune", ["speech", *said])
@@ -95,6 +111,14 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
     absent = run("tune_spaces/mine.yaml")
     assert absent.returncode == 2
     assert "tune_spaces/mine.yaml: not on the head" in absent.stderr
+    copy = " ".join(absent.stderr.split()).partition(" with: ")[2].partition(" If an argument")[0]
+    typed = subprocess.run(
+        ["bash", "-c", f"printf '%s\n' {copy}"], capture_output=True, text=True, check=True
+    )
+    assert typed.stdout.split()[-2:] == [
+        "tune_spaces/mine.yaml",
+        "~/distvae-checkout/tune_spaces/mine.yaml",
+    ]
     assert "Traceback" not in absent.stderr
 
 

@@ -1,5 +1,7 @@
 """A copy is what was put, and goes back to each of its last points, whatever was put since."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,44 @@ def test_mapped_states_are_in_a_file_without_a_name(tmp_path: Path) -> None:
     assert isinstance(keeper.copies["a"].words, np.memmap)
     assert keeper.read("a", slice(0, 6)).sum() == 12
     assert list(tmp_path.iterdir()) == []
+
+
+SMALL_DISK = """
+import subprocess, sys
+import numpy as np
+from distvae.machines.keeper import Extent, Keeper, LostCopy
+mount = f"mount -t tmpfs -o size=8m small {sys.argv[1]}"
+if subprocess.run(mount.split(), check=False).returncode:
+    sys.exit(77)
+keeper = Keeper(sys.argv[1])
+halves = [Extent(rank, 2, 640, 1024, 1) for rank in range(2)]
+for name, extent in zip("ab", halves):
+    try:
+        keeper.begin(name, extent)
+        keeper.put(name, slice(0, 640), np.ones((640, 1024, 1), np.int64))
+        print(name, keeper.read(name, slice(0, 640)).sum())
+    except LostCopy as error:
+        print(error)
+"""
+"""A program that keeps two copies of 5 MiB on a disk of 8 MiB."""
+
+
+def test_a_copy_for_which_the_disk_has_no_room_is_lost_and_the_keeper_lives(tmp_path: Path) -> None:
+    """A process that writes into a mapped file is killed if the disk is full."""
+    words = ["unshare", "--map-root-user", "--mount", sys.executable, "-c", SMALL_DISK]
+    try:
+        done = subprocess.run([*words, str(tmp_path)], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if "unshare" in done.stderr or done.returncode == 77:
+        pytest.skip(f"no disk of its own: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == f"a {640 * 1024}"
+    assert second.startswith(f"no room for a copy in {tmp_path}: ")
+    assert "No space left on device" in second
+
+
+def test_a_copy_in_a_folder_that_is_missing_is_lost(tmp_path: Path) -> None:
+    with pytest.raises(LostCopy, match=f"no room for a copy in {tmp_path}/missing: "):
+        Keeper(str(tmp_path / "missing")).begin("a", EXTENT)

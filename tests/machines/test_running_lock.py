@@ -1,5 +1,7 @@
 """What runs on a head is seen by others, and no longer than it runs."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -37,6 +39,24 @@ def held(name: str) -> "subprocess.Popen[str]":
 def test_nothing_runs_on_a_head_that_never_ran_anything() -> None:
     refuse_if_running()
     assert not Path(LOCK_FILE).expanduser().exists()
+
+
+def test_a_home_on_nfs_is_idle_once_its_command_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, only a file that is open for writing is locked for one alone."""
+    flock = fcntl.flock
+
+    def flock_of_nfs(file: int, operation: int) -> None:
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    with held("one") as one:
+        with pytest.raises(Refusal, match="'distvae tune one' runs on this head"):
+            refuse_if_running()
+        one.communicate("\n", timeout=30)
+    refuse_if_running()
 
 
 def test_as_long_as_one_command_runs_whatever_its_end_ray_is_not_restarted() -> None:

@@ -1,5 +1,6 @@
 """Several workers train as one does, or say why they cannot."""
 
+import errno
 import json
 import subprocess
 import threading
@@ -11,9 +12,10 @@ import pytest
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
-from distvae.machines.driver import _raise_outcome, _stop_workers
+from distvae.machines.driver import _fit, _raise_outcome, _stop_workers
 from distvae.machines.ray_session import ray_session
 from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
+from distvae.machines.worker import Job
 from distvae.machines.worker_group import WorkerGroup
 from distvae.train.loop import Interrupted
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
@@ -124,3 +126,24 @@ def test_workers_that_do_not_stop_hide_no_error(
     (tmp_path / "file").write_bytes(b"so that nothing can be written below it")
     with pytest.raises(InterruptedError):
         left_by_an_error(busy, Folder(tmp_path / place))
+
+
+class Busy(Folder):
+    """A folder that cannot be removed, and neither can those in it."""
+
+    def subfolder(self, name: str) -> Folder:
+        return Busy(f"{self.address}/{name}")
+
+    def remove(self) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+
+def test_a_folder_of_ray_that_stays_hides_no_outcome(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray Train refuses two to one workers before it starts anything."""
+    job = Job(config={}, recipe="", place=str(tmp_path), owner="owner", keepers=1)
+    group = WorkerGroup(min_workers=2, max_workers=1)
+    assert isinstance(_fit(job, Busy(tmp_path), group, 1), ValueError)
+    told = f"distvae: {tmp_path}/ray-owner: could not be removed ([Errno 39] Directory not empty)"
+    assert capsys.readouterr().err.startswith(told)

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import pytest
 
 from distvae.files.refusal import Refusal, refusing_full_disk
 from distvae.files.storage import Folder
+from distvae.track import server
 from distvae.track.server import (
     _file_versions,
     copy_database,
@@ -144,6 +147,66 @@ def test_a_log_that_goes_with_mlflow_is_no_error(tmp_path: Path) -> None:
     finally:
         over.set()
         going.join()
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """What an MLflow answers."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"OK")
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def answering(seconds: float) -> Iterator[int]:
+    """Answer as MLflow does for so long; yield the port."""
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server, ThreadPoolExecutor() as threads:
+        threads.submit(server.serve_forever, poll_interval=0.01)
+
+        def end() -> None:
+            server.shutdown()
+            server.server_close()
+
+        ending = threading.Timer(seconds, end)
+        ending.start()
+        try:
+            yield server.server_port
+        finally:
+            ending.cancel()
+            server.shutdown()
+
+
+@pytest.mark.skipif(bool(find_spec("psycopg")), reason="the driver is here")
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_server_that_misses_its_companion_is_replaced_and_another_is_not(
+    ends: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After `ray down` and `ray up` the former server answers until it has missed Ray's head."""
+    monkeypatch.setattr(server, "COPY_INTERVAL", 0.2)
+    uri, beside = "postgresql+psycopg://host/db", f"127.0.0.1:{free_port()}"
+    refused = pytest.raises(Refusal, match="needs a driver")
+    with answering(0.4 if ends else 60) as port, refused if ends else nullcontext():
+        serve(str(tmp_path), port, uri, beside)
+    assert ("already" in capsys.readouterr().out) == (not ends)
+
+
+def test_another_program_on_the_port_is_no_mlflow() -> None:
+    def greet(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"220 mail.example.com ESMTP\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        threads.submit(greet, listener)
+        assert not mlflow_answers(listener.getsockname()[1])
 
 
 def test_nothing_answers_where_nothing_listens() -> None:

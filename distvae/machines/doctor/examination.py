@@ -79,12 +79,11 @@ def examine_cluster(address: str, root: Path, storage: str | None) -> list[Diagn
     try:
         with ray_session(address, 0) as ray:
             return _examine_nodes(ray, root, folder)
-    except RuntimeError as error:
-        message = " ".join(str(error).split())
-        if "Version mismatch" not in message:
+    except Refusal as error:
+        if "Version mismatch" not in str(error):
             raise
         remedy = f"the same Ray and Python here as there: {INSTALL}"
-        return [Diagnosis("bad", "Ray", address, message, remedy)]
+        return [Diagnosis("bad", "Ray", address, str(error), remedy)]
 
 
 @dataclass(frozen=True)

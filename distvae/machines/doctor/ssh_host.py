@@ -43,7 +43,7 @@ say python "$(PYTHON --version 2>&1 | head -n 1)"
 say venv "$(PYTHON -c 'import ensurepip, venv; print("yes")' 2>/dev/null)"
 say free "$(df -Pk "$HOME" | awk 'END {{ print $4 }}')"
 if [ -e {LOCK_FILE} ] && command -v flock >/dev/null; then
-  flock -n 9 9<{LOCK_FILE} || say running "$(head -c 200 {LOCK_FILE} | tr '\\n' ' ')"
+  flock -n 9 9<>{LOCK_FILE} || say running "$(head -c 200 {LOCK_FILE} | tr '\\n' ' ')"
 fi
 say time "$(date +%s.%N)"
 """

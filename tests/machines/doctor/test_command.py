@@ -69,6 +69,21 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     assert "nothing answers there" in nobody.stderr
 
 
+def test_a_ray_of_another_version_is_a_fault_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(*_: object, **__: object) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0")
+
+    monkeypatch.setattr(ray, "init", init)
+    [line] = examine_cluster("auto", tmp_path, None)
+    assert (line.state, line.what, line.where) == ("bad", "Ray", "auto")
+    assert "Ray: 2.59.0" in line.found
+    assert "the same Ray and Python here as there" in line.remedy
+
+
 @pytest.mark.slow
 def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_told(
     tmp_path: Path,
