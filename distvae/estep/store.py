@@ -1,9 +1,6 @@
 """Stores of populations: bit-packed states of every row, by row number."""
 
-import errno
-import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -240,7 +237,7 @@ def empty_populations(rows: int, states: int, words: int, mapped: str | None = N
     needed = 8 * rows * states * words
     try:
         with tempfile.NamedTemporaryFile(dir=mapped, prefix="distvae-population-") as file:
-            _reserve(file.fileno(), needed, shutil.disk_usage(mapped).free)
+            reserve_space(file.fileno(), needed)
             values = torch.from_file(file.name, shared=True, size=needed // 8, dtype=torch.int64)
     except OSError as error:
         raise Refusal(
@@ -259,13 +256,3 @@ def check_populations_fit(free: int, rows: int, states: int, words: int) -> None
             f" {gigabytes(free)} of memory are free; fewer expected, or estep.mapped=FOLDER on a"
             " large disk"
         )
-
-
-def _reserve(file: int, needed: int, free: int) -> None:
-    """Make a file so long, and reserve its space on the disk.
-
-    Where a system cannot reserve space, only the space at the start is checked.
-    """
-    if needed > free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    reserve_space(file, needed)

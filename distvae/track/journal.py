@@ -15,6 +15,8 @@ LINES = "mlflow.jsonl"
 """The file of a folder with its entries, one a line. Trackers append to it, and senders read it."""
 HEAD = "mlflow.json"
 """The file of a folder that says which record belongs to it and how many entries were sent."""
+AFTERWARDS = ("report", "files")
+"""Kinds of entries that may follow the end of a run or sweep without making it run again."""
 
 Entry = TypedDict(
     "Entry",
@@ -90,6 +92,12 @@ class Journal:
         """Append an entry, after ending a line that was cut short."""
         newline = b"\n" if self._ends_amid_a_line() else b""
         Folder(self.folder).append(LINES, newline + json.dumps(entry).encode() + b"\n")
+
+    @property
+    def ended(self) -> bool:
+        """True if the last entry is an end, or belongs to what had ended."""
+        kinds = [entry["is"] for entry, _ in self.entries(0) if entry["is"] not in AFTERWARDS]
+        return kinds[-1:] == ["end"]
 
     def pending(self) -> list[Entry]:
         """Return the entries that were not sent yet."""

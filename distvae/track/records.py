@@ -185,18 +185,19 @@ def _find_best(text: str, store: Store) -> Record:
         )
     trials = rank_trials(sweep, known, metric)
     if not trials:
-        raise Refusal(f"{text}: {sweep.name} has no trial with {metric}")
+        raise Refusal(f"{text}: {sweep.name} has no finished trial with {metric}")
     return trials[0]
 
 
 def rank_trials(sweep: Record, known: Sequence[Record], metric: str | None = None) -> list[Record]:
-    """Return the trials of a sweep that have a metric, the best first.
+    """Return the finished trials of a sweep that have a metric, the best first.
 
     The default is the first metric that the sweep was ranked by.
     """
     metrics = sweep_metrics(sweep)
     metric = metric or next(iter(metrics))
-    trials = [record for record in known if record.parent == sweep.id and metric in record.metrics]
+    finished = [r for r in known if r.parent == sweep.id and r.status == "finished"]
+    trials = [record for record in finished if metric in record.metrics]
     larger_is_better = metrics[metric] == "max"
     return sorted(trials, key=lambda record: record.metrics[metric], reverse=larger_is_better)
 

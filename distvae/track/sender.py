@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from distvae.files.refusal import Refusal, shortened
 from distvae.share.card import Card
 from distvae.track.facts import dataset_input, provenance_tags, run_info
-from distvae.track.journal import HEAD, LINES, Entry, Head, Journal
+from distvae.track.journal import AFTERWARDS, HEAD, LINES, Entry, Head, Journal
 from distvae.track.naming import metric_name
 from distvae.track.served import pack
 from distvae.track.store import Store, without_secrets
@@ -35,8 +35,6 @@ DESCRIPTION = 5000
 """Characters of a description that the registry takes."""
 ALIAS = "best"
 """The registry's alias for the best run of a sweep."""
-AFTERWARDS = ("report", "files")
-"""Kinds of entries that may follow the end of a run or sweep without making it run again."""
 
 
 class Sender:

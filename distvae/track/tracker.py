@@ -124,6 +124,10 @@ class Tracker:
         """Log an epoch, once."""
         self._log(_metrics_entry(record.metrics(), record.epoch))
 
+    def best_epoch(self, figures: Mapping[str, float], last: int) -> None:
+        """Log figures of the best epoch once more after the last one: MLflow shows what is last."""
+        self._log(_metrics_entry(figures, last))
+
     def evaluation(self, summary: Mapping[str, float], folder: Path) -> None:
         """Log final figures, and the pictures, sounds and tables in a folder."""
         self.figures(summary)
@@ -170,6 +174,10 @@ class Tracker:
 
     def _relative(self, path: Path) -> str:
         return str(path.absolute().relative_to(self.folder.absolute()))
+
+    def pause(self) -> None:
+        """Close the files of the sinks; the run goes on later, maybe in another process."""
+        self._file_sinks.close()
 
     def close(self, status: Status = "FINISHED") -> None:
         """Log the end. A run that fails before its first epoch is recorded by this alone."""

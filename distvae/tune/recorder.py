@@ -1,16 +1,17 @@
 """Record what happens to trials: in the ledger of the sweep, on the screen, and for MLflow."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distvae.files.plain import Plain
 from distvae.files.storage import Folder
 from distvae.machines.stop_files import request_stop
-from distvae.track import Relay
+from distvae.track import Relay, Status
+from distvae.track.journal import Journal
 from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import NextTrial, OptunaStudy
 from distvae.tune.results import EndedEpoch
-from distvae.tune.trial import Report, Trials
+from distvae.tune.trial import Report, TrialRun, Trials
 
 MAX_PROCESSES = 4
 """Processes of a trial, each started after the one before died; an error ends it at once."""
@@ -26,6 +27,8 @@ class Recorder:
     relay: Relay
     stop: Callable[[], object]
     stop_requested: bool = False
+    halting: set[int] = field(default_factory=set)
+    """Trials that were halted, and whose processes have yet to close their records."""
 
     def pass_on_stop(self) -> None:
         """Ask the trials to stop if the sweep was asked to."""
@@ -49,6 +52,8 @@ class Recorder:
         result.state, result.epoch = "halted", lineage["epoch"]
         result.cause = f"replaced at epoch {lineage['epoch']} by {branch}, of {lineage['parent']}"
         self.display.trial_replaced(result)
+        close_records(self.trials, number, result.values, "KILLED")
+        self.relay.notify(self.trials.folder_of(number))
         self.study.record_result(result)
 
     def started(self, number: int, values: Mapping[str, Plain]) -> None:
@@ -65,7 +70,14 @@ class Recorder:
         """Show epochs, and have MLflow told."""
         for ended in epochs:
             self.display.epoch_finished(number, ended)
-        self.relay.notify(self.trials.folder_of(number))
+        closed = {each for each in self.halting if self._is_closed(each)}
+        self.halting -= closed
+        for each in (number, *closed):
+            self.relay.notify(self.trials.folder_of(each))
+
+    def _is_closed(self, number: int) -> bool:
+        values = self.display.results[number].values
+        return not open_runs(self.trials, number, values)
 
     def ended(self, number: int, last: Report, node: str) -> None:
         """Record how a trial ended, unless it was asked to stop and can be resumed."""
@@ -82,6 +94,7 @@ class Recorder:
             self.display.trial_failed(number, last["failure"])
         else:
             self.display.trial_halted(number)
+            self.halting.add(number)
         self.study.record_result(self.display.results[number])
 
     def died(self, number: int) -> None:
@@ -93,3 +106,15 @@ class Recorder:
     def __getstate__(self) -> dict[str, object]:
         """Leave everything out of the pickle that Tune writes and never reads."""
         return {}
+
+
+def open_runs(trials: Trials, number: int, values: Mapping[str, Plain]) -> list[TrialRun]:
+    """Return the runs of a trial that have begun and whose records have not ended."""
+    runs = trials.runs(number, values)
+    return [run for run in runs if run.folder.exists() and not Journal(run.folder).ended]
+
+
+def close_records(trials: Trials, number: int, values: Mapping[str, Plain], status: Status) -> None:
+    """Close the records of a trial that its process has not closed."""
+    for run in open_runs(trials, number, values):
+        run.tracker().close(status)

@@ -36,7 +36,7 @@ class StackReport(NamedTuple):
 
 
 class Orders(NamedTuple):
-    """Orders to a process, in answer to a report. It ends when it has nothing to do."""
+    """Orders to a process, in answer to a report."""
 
     begin: Sequence[NextTrial] = ()
     halt: Sequence[int] = ()
@@ -154,7 +154,8 @@ class TrialStack:
 class Conversation:
     """Conversation of this process with that of the sweep: every report has an answer.
 
-    This process waits for one only if a trial has ended, or if it has none.
+    This process waits for one only if a trial has ended, or if it has none. One whose last trial is
+    halted by the answer to an earlier report says that it has none, and waits for the next.
     """
 
     def __init__(self, stack: TrialStack, connection: Connection) -> None:
@@ -163,14 +164,13 @@ class Conversation:
         self.drawn_next: TrialRun | None = None
 
     def go_on(self) -> None:
-        """Report and follow orders until there is nothing to do."""
-        self._report()
-        while self.stack.members or self.drawn_next:
+        """Report and follow orders until the sweep's process ends."""
+        while True:
+            self._report()
             if self.drawn_next:
                 draw(self.drawn_next)
-            else:
+            elif self.stack.members:
                 self.stack.train()
-            self._report()
 
     def _report(self) -> None:
         """Report, and follow the orders that have come."""
@@ -186,9 +186,9 @@ class Conversation:
 
 
 def run_stack(trials: Trials, connection: Connection) -> None:
-    """Train the trials that the sweep's process names, until it names no more.
+    """Train the trials that the sweep's process names, until it ends.
 
-    If that process ends, this one does too; what was trained is in the folders of the trials.
+    What was trained is in the folders of the trials.
     """
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # the sweep's process asks trials to stop

@@ -75,7 +75,7 @@ class Process:
     alone: bool = False
     """Whether it trains a trial whose process died, which gets no company."""
     waits: bool = False
-    """Whether it has nothing to do, and waits to be told."""
+    """Whether it has nothing to do, and waits for the answer to its last report."""
 
 
 class StackedSweep:
@@ -140,6 +140,7 @@ class StackedSweep:
         halted = [number for number, report in known.items() if self._record(number, report)]
         for number in [*halted, *(n for n, report in known.items() if report.last)]:
             del process.members[number]
+        process.waits = all(report.last for report in reports.values())
         self._answer(process, halted)
         if any(report.last for report in known.values()):
             self._wake()
@@ -151,12 +152,15 @@ class StackedSweep:
                 self._answer(process, [])
 
     def _answer(self, process: Process, halted: list[int]) -> None:
-        """Say which trials a process shall begin and halt, or let it wait."""
+        """Say which trials a process shall begin and halt, or let one wait that has none.
+
+        Others do not wait: their reports are answered even if there is nothing to say.
+        """
         begun = self.choose(process)
         for trial in begun:
             process.members[trial.number] = trial
             self._show_start(trial)
-        process.waits = not (process.members or halted)
+        process.waits = process.waits and not process.members
         if process.waits:
             return
         with suppress(BrokenPipeError, ConnectionResetError):  # its end is found next

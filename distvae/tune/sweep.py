@@ -19,7 +19,7 @@ from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.pictures import draw_pictures
 from distvae.tune.plan import Plan, plan_on_ray, plan_stacks
 from distvae.tune.preparation import DEFAULT_RESOURCES, open_data, prepare_space
-from distvae.tune.recorder import Recorder
+from distvae.tune.recorder import Recorder, close_records
 from distvae.tune.resources import TrialResources
 from distvae.tune.results import Findings, rank, write_findings
 from distvae.tune.scheduler_check import check_scheduler, refuse_workers
@@ -182,9 +182,7 @@ def _close_records(trials: Trials, display: SweepDisplay) -> None:
         failed_itself = (trials.folder_of(number) / FAILURE).exists()
         if result.state not in STATUS_OF_TRIAL or failed_itself:
             continue
-        for run in trials.runs(number, result.values):
-            if run.folder.exists() and not run.evaluated:
-                run.tracker().close(STATUS_OF_TRIAL[result.state])
+        close_records(trials, number, result.values, STATUS_OF_TRIAL[result.state])
 
 
 def _conclude(

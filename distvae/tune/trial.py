@@ -132,17 +132,19 @@ class TrialRun:
         tracker = self.tracker()
         try:
             yield from self._train(tracker)
-            if self.until is not None:
-                yield {"paused": True}
-                return
-            yield {"figures": self._evaluate(tracker)}
-        except Interrupted:
+            if self.until is None:
+                yield {"figures": self._evaluate(tracker)}
+        except (Interrupted, GeneratorExit):  # asked to stop, or halted
             tracker.close("KILLED")
             raise
         except Exception:
             tracker.close("FAILED")
             raise
-        tracker.close("FINISHED")
+        if self.until is None:
+            tracker.close("FINISHED")
+        else:
+            tracker.pause()
+            yield {"paused": True}
 
     def _train(self, tracker: Tracker) -> "Iterator[Report | Step]":
         """Train, or resume training, and report each epoch; judge those that are judged."""
@@ -208,12 +210,13 @@ class TrialRun:
 
         run, space = Run.open(self.folder), self.trials.space
         # the rows of a table are all shown; of other trials only those that the report shows
-        evaluation = evaluate(
+        summary = evaluate(
             run, split=space.split, force=True, progress=False, with_pictures=bool(space.rows)
-        )
-        summary = evaluation.summary
-        figures = _best_epoch(run.epochs()) | summary
+        ).summary
+        best = _best_epoch(epochs := run.epochs())
+        figures = best | summary
         comparison = compare_with_published(figures, space.published(self.values))
+        tracker.best_epoch(best, int(epochs[-1]["epoch"]))
         tracker.evaluation(summary | comparison, self.evaluation)
         tracker.model()
         figures |= comparison
@@ -228,9 +231,8 @@ def run_trial(
 ) -> Generator[Report, None, None]:
     """Report each epoch, and in the end how the trial ended.
 
-    It ends early after an epoch until which it is to train.
-    The figures are means over all seeds. A file in the folder of the trials asks all of them to
-    stop.
+    It ends early after an epoch until which it is to train. The figures are means over all seeds. A
+    file in the folder of the trials asks all of them to stop.
     """
     from distvae.train.step import take_steps
 

@@ -16,8 +16,8 @@ import distvae
 from distvae.commands.runs import RunsOptions, list_runs
 from distvae.commands.ui import open_ui
 from distvae.files.refusal import Refusal
-from distvae.track import Store, Tracker
-from distvae.track.records import find_folder, list_records
+from distvae.track import Status, Store, Tracker
+from distvae.track.records import find_folder, find_sweep, list_records, rank_trials
 from tests.track.records import RECORD, tracker
 
 WORTH = {"1": 0.2, "2": 0.7, "3": 0.5}
@@ -61,6 +61,19 @@ def test_the_best_is_the_least_or_the_largest_as_the_sweep_ranks_it(
     assert find_folder("best:hoyer@sweep", store) == sweep / "trials" / max(
         WORTH, key=WORTH.__getitem__
     )
+
+
+def test_the_best_is_a_trial_that_finished(root: Path, sweep: Path) -> None:
+    others: dict[str, Status | None] = {"halted": "KILLED", "failed": "FAILED", "training": None}
+    for name, status in others.items():
+        trial = tracker(root, f"sweep/trials/{name}", sweep)
+        trial.evaluation({"error": 0.0, "hoyer": 1.0}, root / "nothing")
+        if status:
+            trial.close(status)
+    known = list_records(Store.find(root))
+    ranked = rank_trials(find_sweep("sweep", known), known)
+    assert [record.name for record in ranked] == sorted(WORTH, key=WORTH.__getitem__)
+    assert find_folder("best:hoyer@sweep", Store.find(root)) == sweep / "trials" / "2"
 
 
 def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:

@@ -73,25 +73,49 @@ def test_a_process_goes_on_without_an_answer_until_a_trial_ends() -> None:
         assert not ours.poll()
         ours.send(Orders())
     assert [sorted(ours.recv()) for _ in range(2)] == [[5], [5]]
-    for _ in range(2):
-        ours.send(Orders())
+    ours.close()
     thread.join(20)
     assert not thread.is_alive()
 
 
 def test_a_trial_is_halted_by_an_answer_to_an_earlier_report() -> None:
-    stack, ours, thread = conversation()
+    stack, ours, _ = conversation()
     ours.recv()
     ours.send(Orders([NextTrial(1, {}), NextTrial(10**9, {})]))
     ours.recv()
     ours.send(Orders(halt=[1, 10**9]))  # one of them has ended
-    with suppress(EOFError, BrokenPipeError):  # it closes its end when it has ended
-        while ours.poll(20):
-            ours.recv()
-            ours.send(Orders())
-    thread.join(20)
+    while ours.recv():
+        ours.send(Orders())
     assert stack.halted == [1, 10**9]
     assert stack.members == {}
+
+
+def test_a_process_whose_last_trial_is_halted_waits_for_the_next() -> None:
+    _, ours, thread = conversation()
+    ours.recv()
+    ours.send(Orders([NextTrial(10**9, {})]))
+    unanswered = [ours.recv() for _ in range(3)]
+    ours.send(Orders(halt=[10**9]))
+    unanswered = unanswered[1:]
+    while report := ours.recv():
+        unanswered.append(report)
+    for _ in unanswered:
+        ours.send(Orders())
+    assert not ours.poll(0.1)
+    assert thread.is_alive()
+    ours.send(Orders([NextTrial(1, {})]))
+    assert ours.recv()[1].epochs
+
+
+def test_a_process_stays_when_one_trial_ends_and_the_other_is_halted() -> None:
+    _, ours, thread = conversation()
+    ours.recv()
+    ours.send(Orders([NextTrial(1, {}), NextTrial(10**9, {})]))
+    assert ours.recv()[1].last
+    ours.send(Orders(halt=[10**9]))
+    assert ours.recv() == {}
+    assert not ours.poll(0.1)
+    assert thread.is_alive()
 
 
 def test_what_a_dead_process_was_to_draw_is_left_out(

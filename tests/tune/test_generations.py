@@ -10,6 +10,7 @@ import pytest
 
 from distvae.data import open_dataset
 from distvae.track import Relay, Store
+from distvae.track.journal import Journal
 from distvae.train.run import Run, read_info
 from distvae.train.schedule import Rates
 from distvae.train.session import build_trainer, fit
@@ -165,6 +166,10 @@ def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
         assert len(worths) == 4
         assert worths[str(lineage["parent"])] == min(worths.values())
         assert worths[str(lineage["replaces"])] == max(worths.values())
+    for number, state in states.items():
+        entries = [entry for entry, _ in Journal(out / "trials" / str(number)).entries(0)]
+        ended = [entry["status"] for entry in entries if entry["is"] == "end"]
+        assert ended == ["KILLED" if state == "halted" else "FINISHED"]
 
 
 @pytest.mark.slow

@@ -46,7 +46,10 @@ def test_optuna_loads_the_study(ended: tuple[str, dict[int, dict[str, Any]]]) ->
     storage, settings = ended
     with opened_study(storage) as study:
         assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
-        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + ["FAIL", "COMPLETE"]
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + [
+            "FAIL",
+            "COMPLETE",
+        ]
         found = {trial.number + 1: trial for trial in study.trials}
         assert {number: trial.user_attrs["values"] for number, trial in found.items()} == settings
         assert {number: found[number].values[0] for number in errors(settings)} == errors(settings)

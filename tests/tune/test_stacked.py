@@ -5,10 +5,13 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +23,9 @@ from distvae.tune import stack_shape
 from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import NextTrial, OptunaStudy
 from distvae.tune.recorder import Recorder
+from distvae.tune.results import EndedEpoch
 from distvae.tune.space_files import read_space
+from distvae.tune.stack_process import Conversation, Orders, StackReport, TrialStack
 from distvae.tune.stacked import Process, StackedSweep
 from distvae.tune.trial import Trials
 from tests.tune.sweeps import TREE, Sweep, assert_whole, figures, study_states
@@ -117,6 +122,57 @@ def test_a_trial_whose_process_died_goes_on_without_company(
     assert chosen(sweep, one) == [9]
     one.members.clear()
     assert 9 not in chosen(sweep, one)
+
+
+class Endless:
+    """A stack that trains nothing, whose trials report an epoch each time and never end."""
+
+    def __init__(self) -> None:
+        self.members: dict[int, int] = {}
+
+    def follow(self, orders: Orders) -> None:
+        for number in orders.halt:
+            self.members.pop(number, None)
+        for trial in orders.begin:
+            self.members[trial.number] = 0
+
+    def train(self) -> None:
+        time.sleep(0.001)
+        self.members = {number: epoch + 1 for number, epoch in self.members.items()}
+
+    def reports(self) -> Mapping[int, StackReport]:
+        epochs = {number: [EndedEpoch(epoch, 0.0)] for number, epoch in self.members.items()}
+        return {number: StackReport(ended) for number, ended in epochs.items()}
+
+
+def converse(connection: Connection) -> None:
+    """Be a process of a sweep."""
+    with connection, suppress(EOFError, OSError):
+        Conversation(cast(TrialStack, Endless()), connection).go_on()
+
+
+def test_processes_stay_until_the_last_trial_is_halted(
+    sweep_of: Callable[..., StackedSweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = sweep_of(2, 2)
+    processes = sweep.processes
+    for process in processes:
+        process.connection, its = Pipe()
+        Thread(target=converse, args=(its,), daemon=True).start()
+
+    def judged(number: int, epochs: Sequence[EndedEpoch]) -> bool:
+        time.sleep(0.01)  # in which processes go on
+        return epochs[-1].epoch >= number
+
+    monkeypatch.setattr(sweep.recorder.study, "should_stop", judged)
+    monkeypatch.setattr(sweep, "_start_process", lambda: pytest.fail("a process ended"))
+    sweep._train()
+    states = {number: each.state for number, each in sweep.recorder.display.results.items()}
+    assert states == dict.fromkeys(range(1, 7), "halted")
+    for process in processes:  # each has one report that is not answered
+        assert not process.connection.poll(0.05)
+        process.connection.send(Orders([NextTrial(7, {})]))
+        assert list(process.connection.recv()) == [7]
 
 
 @pytest.mark.slow

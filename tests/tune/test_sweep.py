@@ -7,7 +7,9 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,16 +23,21 @@ from distvae.config import from_dict
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.machines.stop_files import STOP_FILE
+from distvae.track import Relay, Store
 from distvae.track.journal import Journal
+from distvae.track.records import list_records
+from distvae.track.sender import Sender
+from distvae.train.run import read_epochs
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.pictures import draw_pictures, shown_in_report
 from distvae.tune.preparation import prepare_space
+from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch, Result, rank
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space
-from distvae.tune.sweep import SweepOptions, run_sweep
+from distvae.tune.sweep import SweepOptions, _close_records, run_sweep
 from distvae.tune.trial import Trials, run_trial
 from tests.tune.sweeps import TREE, Sweep, assert_whole, study_states
 
@@ -138,6 +145,13 @@ def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def recorder_of(trials: Trials, out: Path) -> Recorder:
+    """What a sweep in a folder records."""
+    display = SweepDisplay(trials.space, quiet=True)
+    relay = Relay(Store.find(out), trials.folder)
+    return Recorder(trials, OptunaStudy(trials.space, out), display, relay, lambda: False)
+
+
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """An MLflow server that refuses at once."""
@@ -159,6 +173,107 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     *_, last = run_trial(trials, 2, {"model.kind": "vsc", "train.rate": 1e30})
     assert last["failure"].startswith("the objective is no longer finite")
     assert (tmp_path / "trials" / "2" / "failure.txt").read_text().startswith(last["failure"])
+
+
+def test_the_record_of_a_trial_has_the_bound_that_it_is_ranked_by(
+    space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the best epoch, after which this trial learns its images by heart."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    wide: dict[str, Plain] = {"model.hidden": [64], "estep.hidden": [64], "train.epochs": 8}
+    space = space.pinned({"data.path": str(images), "eval.processes": 1, **wide})
+    space = space.pinned({"train.rate": 0.03, "train.schedule": "constant"})
+    trials = Trials(space, tmp_path / "trials")
+    *_, last = run_trial(trials, 1, {"model.kind": "sdm", "model.latent": 4})
+    bounds = [epoch["val_bound"] for epoch in read_epochs(trials.folder_of(1))]
+    assert last["figures"]["val_bound"] in bounds[:-1]
+    store = Store.find(tmp_path)
+    Sender(store, trials.folder_of(1)).send()
+    (record,) = list_records(store, kinds=["trial"])
+    assert record.metrics["val_bound"] == last["figures"]["val_bound"]
+    assert record.metrics["val_objective"] == last["figures"]["val_objective"]
+
+
+def ends(trials: Trials, number: int) -> list[str]:
+    """The statuses with which the record of a trial ended, each time it did."""
+    entries = [entry for entry, _ in Journal(trials.folder_of(number)).entries(0)]
+    return [entry["status"] for entry in entries if entry["is"] == "end"]
+
+
+def open_files(below: Path) -> list[Path]:
+    """The files of a folder that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.append(link.readlink())
+    return [file for file in found if file.is_relative_to(below)]
+
+
+@pytest.fixture
+def watched(space: Space, images: Path, tmp_path: Path) -> Trials:
+    """Trials of many epochs that write for TensorBoard."""
+    pytest.importorskip("tensorboardX", reason="no tensorboardX here")
+    pinned: dict[str, Plain] = {"data.path": str(images), "eval.processes": 1, "train.epochs": 1000}
+    space = space.pinned({**pinned, "train.sinks": ["tensorboard"]})
+    return Trials(space, tmp_path / "trials")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere open files are not listed")
+@pytest.mark.usefixtures("nowhere")
+def test_a_halted_trial_closes_its_record_at_once_and_once(watched: Trials, tmp_path: Path) -> None:
+    values: dict[str, Plain] = {"model.kind": "sdm"}
+    recorder = recorder_of(watched, tmp_path)
+    for number in (1, 2):
+        reports = run_trial(watched, number, values)
+        next(reports)
+        assert open_files(watched.folder_of(number))
+        recorder.started(number, values)
+        recorder.display.trial_halted(number)
+        if number == 1:
+            reports.close()
+    assert not open_files(watched.folder_of(1))
+    assert [ends(watched, number) for number in (1, 2)] == [["KILLED"], []]
+    for _ in range(3):  # as at the end of the sweep, and of two that resume it
+        _close_records(watched, recorder.display)
+        assert [ends(watched, number) for number in (1, 2)] == [["KILLED"], ["KILLED"]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere open files are not listed")
+@pytest.mark.usefixtures("nowhere")
+def test_a_trial_that_pauses_closes_its_files_but_not_its_record(watched: Trials) -> None:
+    reports = run_trial(watched, 1, {"model.kind": "sdm"}, until=2)
+    assert [report.get("epoch") for report in reports] == [1, 2, None]
+    assert not open_files(watched.folder_of(1))
+    assert ends(watched, 1) == []
+    *_, last = run_trial(watched, 1, {"model.kind": "sdm"}, until=3)
+    assert last == {"paused": True}
+    assert ends(watched, 1) == []
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_mlflow_is_told_of_a_halted_trial_after_its_process_has_closed_its_record(
+    watched: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = recorder_of(watched, tmp_path)
+    told: list[Path] = []
+    monkeypatch.setattr(recorder.relay, "notify", told.append)
+    numbers = []
+    for _ in range(2):
+        trial = recorder.next_trial()
+        assert trial
+        recorder.started(trial.number, trial.values)
+        numbers.append(trial.number)
+    halted, other = numbers
+    reports = run_trial(watched, halted, {"model.kind": "sdm"})
+    recorder.trained(halted, [EndedEpoch(next(reports)["epoch"], 0.0)])
+    recorder.ended(halted, {}, "")
+    told.clear()
+    recorder.trained(other, [])
+    assert told == [watched.folder_of(other)]
+    reports.close()
+    for count in (1, 1):
+        recorder.trained(other, [])
+        assert told.count(watched.folder_of(halted)) == count
 
 
 def result(number: int, error: float, hoyer: float) -> Result:
