@@ -12,9 +12,10 @@ def print_recipes(name: str | None) -> None:
         for known in recipe_names():
             print(f"{known:18}{read_tree(recipe_path(known)).get('about', '')}")
         return
-    print(recipe_path(name).read_text().rstrip())
+    resolved = to_dict(load(name))
+    print(recipe_path(name).read_text(encoding="utf-8").rstrip())
     print("\n# which resolves to:")
-    print(yaml.safe_dump(to_dict(load(name)), sort_keys=False).rstrip())
+    print(yaml.safe_dump(resolved, sort_keys=False).rstrip())
 
 
 def print_spaces() -> None:

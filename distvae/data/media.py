@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import DataConfig
+from distvae.config import DataConfig, Generated
 from distvae.config.schema import read_section
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, LazyRows, Rows, stack
 from distvae.data.family import ReadsMedia, family_of
 from distvae.files.refusal import Refusal
 
+ARCHIVE = ".npz"
 Media = ArrayLike | Rows | Tensor | str | Path
 """A table of rows, an array of signals or images, or a path."""
 
@@ -54,12 +55,15 @@ def _as_array(media: ArrayLike | Rows | Tensor) -> NDArray[Any] | None:
 
 
 def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...]) -> ArrayLike | Rows:
-    """Return the rows of a file, or all rows of a folder, split after split."""
-    family = family_of(config)
-    if not Path(path).is_file():
-        settings = {"kind": config.kind, **vars(config), **family.settings_for(path)}
-        dataset = open_dataset(read_section("data", settings), quiet=True)
-        return stack([dataset.splits[name] for name in dataset.split_names("all")])
-    if not isinstance(family, ReadsMedia):
-        raise Refusal(f"{path}: a file, but data of kind '{config.kind}'; a folder of it expected")
-    return family.rows_of(Path(path), shape)
+    """Return the rows of a file, or all rows of a folder or an archive, split after split."""
+    if isinstance(config, Generated):
+        raise Refusal(
+            f"{path}: a path, but data of kind '{config.kind}' is made, not read; rows or images"
+            " expected"
+        )
+    family, file = family_of(config), Path(path)
+    if isinstance(family, ReadsMedia) and file.is_file() and file.suffix.lower() != ARCHIVE:
+        return family.rows_of(file, shape)
+    settings = {"kind": config.kind, **vars(config), **family.settings_for(path)}
+    dataset = open_dataset(read_section("data", settings), quiet=True)
+    return stack([dataset.splits[name] for name in dataset.split_names("all")])

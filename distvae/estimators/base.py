@@ -15,7 +15,13 @@ from torch import Tensor
 
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows
 from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
-from distvae.estimators.settings import Tree, configuration, seed_of, with_short_warmup
+from distvae.estimators.settings import (
+    Tree,
+    configuration,
+    seed_of,
+    validation_share,
+    with_short_warmup,
+)
 from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.plain import Plain
 from distvae.train.progress import Progress
@@ -74,7 +80,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def fit(self, X: Table, y: object = None) -> Self:
         """Train on rows; y is ignored."""
         before = getattr(self, "trained_", None) if self.warm_start else None
-        split = split_rows(self._rows(X, reset=True), self.validation_fraction, self._seed)
+        share = validation_share(self.validation_fraction)
+        split = split_rows(self._rows(X, reset=True), share, self._seed)
         dataset = dataset_of_rows(*split, shape=self._shape)
         options = RunOptions(begun=before.give_weights) if before else RunOptions()
         return self._train(dataset, options)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 from numpy.random import RandomState
@@ -10,7 +11,7 @@ from sklearn.utils import check_random_state
 from distvae.config import Config, Train, from_dict
 from distvae.config.recipes import override
 from distvae.config.registry import FAMILIES
-from distvae.config.schema import field_types
+from distvae.config.schema import Range, check_value, field_types
 from distvae.files.plain import Plain
 
 Tree = dict[str, dict[str, Plain]]
@@ -18,6 +19,8 @@ SECTIONS = ("model", "estep", "train")
 """The sections that parameters of estimators set."""
 WARMUP = 0.1
 """The share of the steps over which the learning rate rises, unless a warmup was named."""
+SHARE = Range(0.0, 0.99)
+"""Shares of the rows that may validate."""
 OF_TRAINING = ("rate",)
 """Parameters that set a field of training alone; the one of an E-step means something else."""
 
@@ -46,6 +49,12 @@ def with_short_warmup(config: Config, rows: int) -> Config:
         return config
     steps = config.train.epochs * math.ceil(rows / config.train.batch)
     return config.with_("train", warmup=min(Train.warmup, round(WARMUP * steps)))
+
+
+def validation_share(fraction: object) -> float:
+    """Return the share of rows that validate; refuse what leaves too little to train on."""
+    found: float = check_value("validation_fraction", Annotated[float, SHARE], _plain(fraction))
+    return found
 
 
 def _plain(value: object) -> object:

@@ -18,6 +18,7 @@ from distvae.data.speech.frames import power_of_signal, with_power
 from distvae.data.tables.arrays import IN_MEMORY, dataset_of_rows
 from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
+from distvae.estimators.settings import validation_share
 from distvae.files.refusal import Refusal
 
 Signal = NDArray[np.floating] | Tensor
@@ -48,7 +49,7 @@ class SpeechCoder(BaseEstimator):
         settings = self._settings()
         model = default_model() if self.model is None else clone(self.model)
         frames = self._frames(X)
-        count = round(model.validation_fraction * len(frames))
+        count = round(validation_share(model.validation_fraction) * len(frames))
         train, val = np.split(frames, [len(frames) - count])
         dataset = dataset_of_rows(train, val if count else train, "frame")
         self.model_ = model.fit_dataset(dataset, {"kind": settings.kind, **asdict(settings)})

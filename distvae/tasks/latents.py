@@ -36,7 +36,8 @@ def draw_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[
     """Yield pictures by name, given some images and their codes."""
     few = images[:ROWS]
     yield "traversal", _traversal(run, codes, title)
-    yield "interpolation", _interpolation(run, images[: 2 * ROWS], codes[: 2 * ROWS], title)
+    if len(images) > 1:
+        yield "interpolation", _interpolation(run, images[: 2 * ROWS], codes[: 2 * ROWS], title)
     with torch.no_grad():
         q = run.posterior(torch.tensor(few))
     if isinstance(q, Redrawable):

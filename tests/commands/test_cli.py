@@ -89,6 +89,14 @@ def test_recipes_are_listed_and_shown(call: Called) -> None:
     assert "dictionary: identity" in out
 
 
+def test_a_recipe_that_is_missing_or_no_text_is_refused(call: Called, tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"about: caf\xe9\n")
+    for name in ("missing.yaml", "latin.yaml"):
+        code, out, said = call("recipes", str(tmp_path / name))
+        assert (code, out) == (2, "")
+        assert name in said
+
+
 REFUSED = {
     "speech-vea": "did you mean 'speech-vae'",
     "speech-vae train.epocs=3": (

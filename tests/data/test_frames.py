@@ -190,3 +190,10 @@ def test_real_speech_has_as_many_frames_as_counted_elsewhere(
         "val": 16125,
         "test": 38559,
     }
+
+
+def test_recordings_below_the_cache_keep_their_own_name(
+    speech: SpeechData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTVAE_CACHE", str(Path(speech.path).parent))
+    assert open_dataset(speech).name == Path(speech.path).name

@@ -1,5 +1,6 @@
 """Estimators of rows: inputs, persistence, selection, training that goes on, and the bound."""
 
+import math
 import pickle
 import pickletools
 import random
@@ -234,3 +235,9 @@ def test_the_score_with_all_states_kept_is_the_likelihood(seed: int) -> None:
     x = rows(30, 4, seed)
     model = BinarySparseCoding(latent=4, states=16, sweeps=1, epochs=2, batch=16, **CPU).fit(x)
     np.testing.assert_allclose(model.score_samples(x), enumerated(model, x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("fraction", [-0.5, 1.0, 1.5, math.nan, "a", None])
+def test_a_share_of_validation_that_leaves_nothing_to_train_on_is_refused(fraction: Any) -> None:
+    with pytest.raises(Refusal, match="validation_fraction: "):
+        small(validation_fraction=fraction).fit(rows())

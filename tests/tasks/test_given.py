@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import distvae
-from distvae.config import ImageData
+from distvae.config import ImageData, from_dict
 from distvae.data import open_dataset
 from distvae.data.speech.stft import Stft, power
 from distvae.files.refusal import Refusal
@@ -20,6 +20,7 @@ from distvae.tasks.codes import encode
 from distvae.tasks.resynthesis import resynthesize_file
 from distvae.train.inputs import InputFormat
 from distvae.train.run import Run
+from distvae.train.session import fit
 
 POWERS = np.random.default_rng(0).exponential(size=(3, 257)).astype(np.float32)
 PIXELS = np.random.default_rng(0).random((3, 36), np.float32)
@@ -182,9 +183,22 @@ def test_samples_are_what_drawn_codes_stand_for(image_run: Run) -> None:
     np.testing.assert_array_equal(image_run.sample(6, seed=3), image_run.decode(drawn))
 
 
-def test_a_file_is_refused_where_rows_come_from_folders(bars_run: Run, tmp_path: Path) -> None:
+def test_a_path_is_refused_where_data_is_made(bars_run: Run, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("1,2\n")
-    refused(bars_run.encode, tmp_path / "x.csv", "x.csv: a file, but data of kind 'bars'")
+    for path in (tmp_path / "x.csv", tmp_path, tmp_path / "missing.png"):
+        refused(bars_run.encode, path, "a path, but data of kind 'bars' is made, not read")
+
+
+def test_an_archive_of_images_is_coded_as_all_its_rows(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 6, 6), np.uint8)
+    np.savez(tmp_path / "x.npz", x=pixels)
+    data = {"kind": "images", "path": str(tmp_path / "x.npz")}
+    model = {"latent": 2, "hidden": [4], "likelihood": "bernoulli"}
+    estep, train = {"hidden": [4], "input": "raw"}, {"epochs": 1, "batch": 4}
+    config = from_dict({"data": data, "model": model, "estep": estep, "train": train})
+    list(fit(config, open_dataset(config.data, quiet=True), tmp_path / "run"))
+    run = distvae.load(tmp_path / "run")
+    assert run.encode(tmp_path / "x.npz").shape == (20, 2)
 
 
 def test_files_are_restored_as_arrays_are(tmp_path: Path) -> None:

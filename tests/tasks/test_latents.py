@@ -122,6 +122,13 @@ def test_models_with_an_encoder_have_all_four_pictures(
     assert headings["conditional"][-1] == "draw 8"
 
 
+def test_one_image_alone_has_none_to_go_to(image_run: Run) -> None:
+    codes = np.zeros((1, image_run.model.code_size), np.float32)
+    drawn = dict(latents.draw_latents(image_run, np.full((1, 36), 0.5, np.float32), codes, "one"))
+    assert "traversal" in drawn
+    assert "interpolation" not in drawn
+
+
 def test_binary_latents_have_no_values_to_draw_anew(images: Path, tmp_path: Path) -> None:
     drawn = dict(draw(run_of(images, tmp_path / "run", kind="gumbel"), "test"))
     assert "traversal" in drawn

@@ -78,6 +78,7 @@ def test_records_without_groups_go_on_without_and_are_found_beside_others(root: 
         if name == "old":  # as it was recorded before there were groups
             Journal(trial.folder).update_head(grouped=False)
         trial.evaluation({"hoyer": value}, trial.folder)
+        trial.close()
     names = {run.info.run_name: set(run.data.metrics) for run in runs(root)}
     assert names["old"] == {"hoyer"}
     assert names["new"] == {"sparsity/hoyer"}

@@ -14,7 +14,7 @@ from distvae.config import SpeechData
 from distvae.data import audio, files, folders
 from distvae.data.broken import hinting_at_broken
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
-from distvae.data.speech import recordings, stft
+from distvae.data.speech import recordings, stft, synthesiser
 from distvae.data.splits import SPLITS
 from distvae.data.tables import arrow
 from distvae.numerics.arithmetic import torch_threads
@@ -61,7 +61,7 @@ def _power(root: Path, recording: Recording, config: SpeechData) -> Array:
 
 
 def _name(root: Path) -> str:
-    return BUILT_IN if root.is_relative_to(folders.cache_folder()) else root.name
+    return BUILT_IN if root == synthesiser.place() else root.name
 
 
 def _key(root: Path, found: list[Recording], config: SpeechData) -> str:

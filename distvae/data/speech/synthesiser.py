@@ -66,9 +66,13 @@ class Voice(NamedTuple):
 
 def folder() -> Path:
     """Return the folder of built-in recordings, one folder per speaker, written on first use."""
-    path = folders.cache_folder() / f"synthetic-speech-{FORMAT}"
-    folders.build_once(path, _write_corpus)
-    return path
+    folders.build_once(place(), _write_corpus)
+    return place()
+
+
+def place() -> Path:
+    """Return where that folder is, or will be."""
+    return folders.cache_folder() / f"synthetic-speech-{FORMAT}"
 
 
 def utterance(speaker: int, number: int) -> Array:
