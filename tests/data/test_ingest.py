@@ -159,8 +159,21 @@ def test_other_sources_or_settings_do_not_go_on_with_what_is_there(
     with pytest.raises(Refusal, match=r"--resume: the ingest into .*out that was killed had other"):
         ingest([source], out, Division(seed=1), execution=resumed)
     ingest([source], out, execution=resumed)
-    with pytest.raises(Refusal, match="out: exists; --force replaces it"):
-        ingest([source], out, Division(seed=1), execution=resumed)
+    before = content(out)
+    (tmp_path / "longer").mkdir()
+    other, longer = stored(tmp_path, made(50), "b.npy"), stored(tmp_path / "longer", made(51))
+    for sources, division in (
+        ([source], Division(val=0.4)),
+        ([source], Division(seed=1)),
+        ([source], Division(test=0.0)),
+        ([source], Division(rows_per_file=9)),
+        ([other], Division()),
+        ([source, other], Division()),
+        ([longer], Division()),
+    ):
+        with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources or"):
+            ingest(sources, out, division, execution=resumed)
+    assert content(out) == before
 
 
 def test_a_source_that_is_written_while_it_is_read_is_refused(

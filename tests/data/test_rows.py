@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
@@ -401,6 +402,37 @@ def test_a_table_that_cannot_be_used_is_refused_by_name(
     assert reason in err
     assert len(err.splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "feather"])
+def test_tables_whose_columns_differ_by_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    write = pq.write_table if suffix == "parquet" else feather.write_feather
+    content = columns(numbered(20))
+    paths = [tmp_path / f"{name}.{suffix}" for name in ("first", "same", "turned", "renamed")]
+    write(content, paths[0])
+    write(content, paths[1])
+    write(content.select(["c2", "c0", "c1"]), paths[2])
+    write(content.rename_columns(["c0", "other", "c2"]), paths[3])
+    array, out = stored(tmp_path, numbered(20)), tmp_path / "out"
+    ingest([array, *paths[:2], stored(tmp_path, numbered(20), "lists.parquet")], out)
+    assert len(in_places(out)) == 80
+    told = {
+        paths[2]: "columns ['c2', 'c0', 'c1']; ['c0', 'c1', 'c2'] expected",
+        paths[3]: "columns ['other']; ['c1'] expected",
+    }
+    for path, words in told.items():
+        with pytest.raises(Refusal) as refusal:
+            ingest([array, paths[0], path], tmp_path / "refused")
+        assert f"{path}: {words} in their places, as {paths[0]} has" in str(refusal.value)
+
+
+def test_an_index_that_pandas_wrote_is_refused(tmp_path: Path) -> None:
+    frame, path = pandas.DataFrame({"a": [0.5, 1.5, 2.5, 3.5]}), tmp_path / "a.parquet"
+    frame[frame["a"] != 2.5].to_parquet(path)
+    with pytest.raises(Refusal, match=r"a\.parquet: column '__index_level_0__' .*index=False"):
+        Table.open(path)
+    frame[frame["a"] != 2.5].to_parquet(path, index=False)
+    assert Table.open(path).values == 1
 
 
 def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A table consists of groups of rows, each of which can be read without those befo
 groups of Parquet, the record batches of Arrow, and any rows of an array.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +26,13 @@ Blocks = Callable[[range, int], Iterator[Array]]
 Batches = Callable[[range, int], "Iterator[pa.RecordBatch]"]
 """The same before they are arrays."""
 Starts = NDArray[np.int64]
-Shape = tuple[int, Sequence[int], Blocks]
-"""The values of a row, the rows of each group, and how they are read."""
+Names = tuple[str, ...]
+Shape = tuple[int, Sequence[int], Blocks, Names]
+"""The values of a row, the rows of each group, how they are read, and the names of the values."""
 GROUP = 2**25
 """Bytes of the rows of a group of an array."""
+INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls the column of an index without a name."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Table:
     starts: Starts
     """The first row of each group, and the number of rows."""
     read: Blocks
+    names: Names
+    """Of the values; none of an array or of lists."""
 
     @classmethod
     def open(cls, path: Path) -> "Table":
@@ -51,13 +57,13 @@ class Table:
             )
         require_regular_file(path, "a table of numbers")
         with decoding(path, f"a whole {path.suffix} file"):
-            values, groups, read = _OPENERS[path.suffix.lower()](path)
+            values, groups, read, names = _OPENERS[path.suffix.lower()](path)
         starts = _starts(groups)
         if not starts[-1] or not values:
             raise Refusal(
                 f"{path}: {starts[-1]} rows of {values} values; one of each at least expected"
             )
-        return cls(path, values, starts, read)
+        return cls(path, values, starts, read, names)
 
     @property
     def rows(self) -> int:
@@ -117,7 +123,7 @@ def _npy(path: Path) -> Shape:
         for first in range(numbers.start * step, last, max_rows):
             yield _narrow(_map(path)[first : min(first + max_rows, last)])
 
-    return values, groups, read
+    return values, groups, read, ()
 
 
 def _map(path: Path) -> NDArray[np.generic]:
@@ -178,22 +184,23 @@ SUFFIXES = tuple(_OPENERS)
 
 
 def _columns(path: Path, schema: "pa.Schema", groups: Sequence[int], batches: Batches) -> Shape:
-    """Return width, groups and reader of columns of numbers, or of one column of lists of
+    """Return width, groups, reader and names of columns of numbers, or of one column of lists of
     numbers.
     """
+    _refuse_index(path, schema.names)
     kinds = [field.type for field in schema]
     if len(kinds) == 1 and _is_list(kinds[0]):
         _refuse_words(path, schema.names, [kinds[0].value_type])
         filled = next((number for number, rows in enumerate(groups) if rows), None)
         if filled is None:
-            return 0, groups, _none
+            return 0, groups, _none, ()
         values = len(next(batches(range(filled, filled + 1), 1)).column(0).flatten())
         if not values:
             raise Refusal(f"{path}: row 0 is an empty list, or null; lists of one length expected")
-        return values, groups, partial(_lists, path, (values, _starts(groups)), batches)
+        return values, groups, partial(_lists, path, (values, _starts(groups)), batches), ()
     _refuse_words(path, schema.names, kinds)
     _refuse_twice(path, schema.names)
-    return len(kinds), groups, partial(_stacked, batches)
+    return len(kinds), groups, partial(_stacked, batches), tuple(schema.names)
 
 
 def _none(numbers: range, max_rows: int) -> Iterator[Array]:
@@ -223,6 +230,15 @@ def _refuse_words(path: Path, names: list[str], kinds: "list[pa.DataType]") -> N
                 f"{path}: column '{name}' holds {kind}; columns of numbers, or one column of lists"
                 " of numbers, expected"
             )
+
+
+def _refuse_index(path: Path, names: list[str]) -> None:
+    index = next((name for name in names if INDEX.fullmatch(name)), None)
+    if index is not None:
+        raise Refusal(
+            f"{path}: column '{index}' is an index that pandas wrote, and no value; a file without"
+            " it expected: df.to_parquet(..., index=False)"
+        )
 
 
 def _refuse_twice(path: Path, names: list[str]) -> None:

@@ -64,9 +64,14 @@ def ingest(
     _claim(out, force or resume)
     tables = [Table.open(path) for path in sources]
     plan = Plan.of(tables, division or Division(), execution.rows_per_slab)
-    if resume and (out / MANIFEST).is_file() and _is_made(out, plan):
-        return _summary(out, read_manifest(out))
-    _claim(out, force)
+    if resume and (out / MANIFEST).is_file():
+        if _is_made(out, plan):
+            return _summary(out, read_manifest(out))
+        if not force:
+            raise Refusal(
+                f"--resume: {out} was made from other sources or with other settings; those"
+                " expected, or --force, which replaces it"
+            )
     execution.workers.check(plan, out.resolve())
     with _whole(out.resolve(), plan, resume) as work:
         _carry_out(work, execution.workers, quiet)
@@ -115,10 +120,11 @@ def _claim(out: Path, force: bool) -> None:
 def _is_made(out: Path, plan: Plan) -> bool:
     """Return whether a folder is what a plan would make."""
     manifest = read_manifest(out)
-    files = [entry["file"] for entries in manifest["splits"].values() for entry in entries]
-    names = [part.name for part in plan.parts]
+    splits = manifest["splits"].values()
+    files = [(entry["file"], entry["rows"]) for entries in splits for entry in entries]
+    parts = [(part.name, part.rows) for part in plan.parts]
     facts = {name: manifest[name] for name in ("values", "seed", "sources")}
-    return facts == _described(plan) and files == names
+    return facts == _described(plan) and files == parts
 
 
 def _described(plan: Plan) -> dict[str, object]:

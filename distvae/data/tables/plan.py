@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.tables.formats import Table
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shown
 from distvae.numerics.permutations import Permutations
 
 PLACING = -3  # the epoch whose order places rows: that of none in training, which would undo it
@@ -135,8 +135,9 @@ class Plan:
 
     @classmethod
     def of(cls, tables: Sequence[Table], division: Division, rows_per_slab: int | None) -> "Plan":
-        """Return the plan for some tables; refuse those that differ in width."""
+        """Return the plan for some tables; refuse those that differ in their columns."""
         values = _width(tables)
+        _refuse_other_names(tables)
         slab = rows_per_slab or max(1, SLAB // (4 * values))
         return cls(
             sources=tuple(map(Source.of, tables)),
@@ -210,6 +211,20 @@ def _width(tables: Sequence[Table]) -> int:
                 f" {first.path} has"
             )
     return first.values
+
+
+def _refuse_other_names(tables: Sequence[Table]) -> None:
+    """Raise `Refusal` if columns differ by name from those of the first table that has names."""
+    named = [table for table in tables if table.names]
+    for table in named[1:]:
+        pairs = zip(table.names, named[0].names, strict=True)
+        differing = [(found, expected) for found, expected in pairs if found != expected]
+        if differing:
+            found, expected = map(list, zip(*differing, strict=True))
+            raise Refusal(
+                f"{table.path}: columns {shown(found)}; {shown(expected)} expected in their places,"
+                f" as {named[0].path} has"
+            )
 
 
 def _stretches(tables: Sequence[Table], rows: int) -> Iterator[Stretch]:
