@@ -1,14 +1,16 @@
 """The settings that a caller's data stands for: a path, or an array, which is kept on disk."""
 
 import hashlib
+from inspect import getattr_static
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config
+from distvae.config import Config, DataConfig, Generated
 from distvae.data import folders
+from distvae.data.family import DataFamily, family_of
 from distvae.data.remote import is_remote
 from distvae.data.survey import survey
 from distvae.data.tables.ingest import Division, ingest
@@ -27,10 +29,21 @@ def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
     if not isinstance(data, str | Path):
         return {"data.kind": "rows", "data.path": str(kept_rows(data))}
     changes: dict[str, Plain] = {"data.path": str(data)}
-    kind = config.data.kind if is_remote(str(data)) else survey(str(data)).kind
+    if is_remote(str(data)) or not _follows_path(config.data):
+        return changes
+    kind = survey(str(data)).kind
     if kind != config.data.kind:
         changes["data.kind"] = kind
     return changes
+
+
+def _follows_path(config: DataConfig) -> bool:
+    """Return whether the kind of data may be replaced by what is at a path.
+
+    A kind that no survey can find, such as windows of a folder of pictures, was chosen.
+    """
+    own, inherited = (getattr_static(each, "survey") for each in (family_of(config), DataFamily))
+    return isinstance(config, Generated) or own is not inherited
 
 
 def kept_rows(data: ArrayLike | Tensor) -> Path:

@@ -58,6 +58,10 @@ def test_the_kind_of_data_is_recognised(tmp_path: Path) -> None:
         Image.new("L", (8, 8), number * 50).save(tmp_path / f"{number}.png")
     speech = from_dict({})
     assert data_settings(speech, tmp_path) == {"data.kind": "images", "data.path": str(tmp_path)}
+    bars = from_dict({"data": {"kind": "bars"}})
+    assert data_settings(bars, tmp_path) == data_settings(speech, tmp_path)
+    windows = from_dict({"data": {"kind": "crops"}})
+    assert data_settings(windows, tmp_path) == {"data.path": str(tmp_path)}
     images = from_dict({"data": {"kind": "images"}})
     assert data_settings(images, str(tmp_path)) == {"data.path": str(tmp_path)}
     assert data_settings(speech, "built-in speech") == {"data.path": "built-in speech"}
