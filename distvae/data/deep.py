@@ -22,8 +22,8 @@ OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
 
 
 def read_deep(path: Path, opened: "Image") -> Pixels | None:
-    """Return the pixels of an opened file (height, width, channels) if it is 16-bit colour,
-    otherwise None.
+    """Return the pixels of an opened file (height, width, channels), turned as its camera
+    was held, if it is 16-bit colour, otherwise None.
     """
     order = _order(opened)
     if order not in OTHER_ORDER:
@@ -32,11 +32,12 @@ def read_deep(path: Path, opened: "Image") -> Pixels | None:
         raise Refusal(
             f"{path}: grey of 16 bits with transparency; colour, or grey without it, expected"
         )
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(path) as again:
         again.tile = [tile._replace(args=_swapped(tile.args, order)) for tile in again.tile]
-        return 256 * np.asarray(opened, np.uint16) + np.asarray(again, np.uint16)
+        high, low = (ImageOps.exif_transpose(half) for half in (opened, again))
+        return 256 * np.asarray(high, np.uint16) + np.asarray(low, np.uint16)
 
 
 def _order(opened: "Image") -> str:

@@ -51,6 +51,10 @@ LOSSY = ("MPEG_LAYER_III", "VORBIS")
 GREY = ("1", "L", "LA", "La")
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
+ORIENTATION = 0x0112
+"""The tag by which a camera notes how it was held."""
+QUARTERS = range(5, 9)
+"""Its values for pictures to be turned by a quarter."""
 
 Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """Values of pixels as files hold them."""
@@ -191,9 +195,10 @@ def opened(path: Path) -> Iterator["Image"]:
     require_regular_file(path, "an undamaged picture")
     # pictures that are too large are refused here
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    with decoding(path, "an undamaged picture"):
+    # from a stream: Pillow maps a named file to memory, and scrambles a TIFF that is to be turned
+    with decoding(path, "an undamaged picture"), path.open("rb") as stream:
         try:
-            file = Image.open(path)
+            file = Image.open(stream)
         except UnidentifiedImageError as error:
             raise Refusal(
                 f"{path}: not a picture, or its beginning is damaged; an undamaged file expected"
@@ -237,7 +242,9 @@ def plain_head(path: Path) -> Form:
 
 
 def _form_of(image: "Image") -> Form:
-    turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, as a camera notes
+    # Pillow gives the size of a TIFF with this tag as turned
+    upright = ORIENTATION in getattr(image, "tag_v2", ())
+    turned = not upright and image.getexif().get(ORIENTATION) in QUARTERS
     width, height = image.size[::-1] if turned else image.size
     return Form(height, width, "L" if image.mode in GREY else "RGB")
 
