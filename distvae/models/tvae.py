@@ -126,11 +126,8 @@ class TVAE(nn.Module):
         return self._table_decoders[thread]
 
     def engine(self, estep: AnyEStep) -> Engine | None:
-        """Return the engine for an E-step that keeps states: on a device, or by compiled loops.
-
-        A derived model may have another objective, and has none.
-        """
-        if type(self) is not TVAE:
+        """Return the engine for an E-step that keeps states: on a device, or by compiled loops."""
+        if type(self) is not TVAE:  # whose objective may be another
             return None
         if self.pi.device.type != "cpu":
             from distvae.models.device_engine import device_engine
