@@ -22,8 +22,8 @@ OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
 
 
 def read_deep(path: Path, opened: "Image") -> Pixels | None:
-    """Return the pixels of an opened file (height, width, channels), turned as its camera
-    was held, if it is 16-bit colour, otherwise None.
+    """Return the pixels of an opened file (height, width, channels), turned upright, if it is
+    16-bit colour, otherwise None.
     """
     order = _order(opened)
     if order not in OTHER_ORDER:

@@ -90,8 +90,8 @@ def _advice(sweep: Sweep, needed: int) -> str:
         return "A grid has no more trials than these; a random search of the same space has."
     if sweep.facts["scheduler"] == "population":
         return (
-            "A population keeps its size; a sweep of a larger one has more trials. Until then, "
-            "compare the figures by value."
+            "The size of a population is fixed: start a new sweep with more trials, or compare the "
+            "figures by value."
         )
     return (
         f"The same command with --trials {needed} --resume adds the trials that are missing. Until "

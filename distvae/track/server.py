@@ -38,7 +38,7 @@ DEFAULT_DRIVERS = {"postgresql": "psycopg2"}
 
 
 def serve(storage: str, port: int, database: str | None, beside: str | None = None) -> None:
-    """Serve until asked to stop, unless a server runs already, and stays.
+    """Serve until asked to stop, unless another server runs already and keeps running.
 
     A database file that is missing is restored from its copy. With `beside`, the address of a
     companion such as Ray's head, the server ends a minute after its companion.
@@ -70,7 +70,7 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
 
 
 def _stays(port: int) -> bool:
-    """Return whether MLflow still answers once a server has ended that misses its companion."""
+    """Return whether MLflow keeps answering for longer than a server outlives its companion."""
     until = time.monotonic() + (MAX_MISSED + 1) * COPY_INTERVAL
     while mlflow_answers(port):
         if time.monotonic() >= until:
