@@ -3,7 +3,6 @@ refused.
 """
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import SpeechData
+from distvae.data import endings
 from distvae.data.dataset import Array
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
@@ -37,40 +37,40 @@ length.
 """
 COPIES = 4
 """Of the samples that are held while a file is read, as numbers of 32 bits."""
-UNKNOWN = 2**63 - 1
-"""What libsndfile says of a length that was not written down."""
-SEARCHED = 2**16
-"""Bytes in which the first frame of an MP3 begins."""
-FRAME = rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]"
-"""How a frame of MPEG audio begins: eleven bits that are set, a version, a layer, and a bit rate.
-"""
 UNREAD = (
     *(".m4a", ".aac", ".mp4", ".wma", ".opus", ".oga", ".webm", ".amr", ".3gp", ".ape"),
     *(".aif", ".aiff", ".au", ".caf", ".sph"),
 )
 """Kinds of sound that are not read here; files of a folder that are left out are reported."""
-MPEG_HEAD = 4 + 2 + 32
-"""Bytes of a frame of MPEG audio before what its encoder says of the file: header, checksum, side
-information.
-"""
-WAV = ("WAV", "WAVEX")
-"""What libsndfile calls that format."""
 
 
 def load_recording(path: Path, config: SpeechData) -> Array:
     """Return the signal of a recording as training sees it. Refuse silence and signals shorter than
     a window.
     """
-    signal = read_mono(path, config.rate)
-    if len(signal) and not signal.any():
-        raise Refusal(f"{path}: silent; leave it out")
-    signal = prepare(signal, config)
+    return as_trained(path, *decode_audible(path), config)
+
+
+def as_trained(path: Path, signal: Array, rate: int, config: SpeechData) -> Array:
+    """Return the signal of a file as training sees it; refuse one shorter than a window."""
+    signal = prepare(resample(signal, rate, config.rate), config)
     if len(signal) < config.window:
         raise Refusal(
             f"{path}: {len(signal)} samples at {config.rate} Hz after trimming; {config.window} or"
             " more expected"
         )
     return signal
+
+
+def decode_audible(path: Path) -> tuple[Array, int]:
+    """Return a file's samples, averaged over its channels, and its rate. Refuse a damaged file and
+    one whose average is silent.
+    """
+    channels, rate = decode(path)
+    signal = channels.mean(axis=1)
+    if len(signal) and not signal.any():
+        raise Refusal(f"{path}: silent; leave it out")
+    return signal, rate
 
 
 def read_mono(path: Path, rate: int) -> Array:
@@ -137,7 +137,7 @@ def decode(path: Path) -> tuple[Array, int]:
     """Return the samples (N, channels) and the rate of a file; refuse a damaged one."""
     with _opened(path) as sound:
         signal = np.concatenate([np.empty((0, sound.channels), np.float32), *_blocks(path, sound)])
-        whole = _whole(path, sound, len(signal))
+        whole = endings.is_whole(path, sound, len(signal))
         rate = sound.samplerate
     if not whole:
         raise Refusal(f"{path}: truncated; the whole file expected")
@@ -157,7 +157,7 @@ def head(path: Path) -> tuple[int, float]:
     Refuse a truncated file.
     """
     with _opened(path) as sound:
-        if not _reaches_its_end(path, sound):
+        if not endings.reaches_its_end(path, sound):
             raise Refusal(f"{path}: truncated; the whole file expected")
         return sound.samplerate, sound.frames / sound.samplerate
 
@@ -172,7 +172,7 @@ def _opened(path: Path) -> Iterator["SoundFile"]:
     expected = "an undamaged sound file"
     require_regular_file(path, expected)
     with decoding(path, expected):
-        if path.suffix.lower() == ".mp3" and not _is_mpeg(path):
+        if path.suffix.lower() == ".mp3" and not endings.is_mpeg(path):
             raise Refusal(
                 f"{path}: holds no MPEG audio, whatever its name says; {expected} expected"
             )
@@ -208,19 +208,6 @@ def _decoder_silent(path: Path) -> Iterator[None]:
             os.close(kept)
 
 
-def _is_mpeg(path: Path) -> bool:
-    """Return True if a frame of MPEG audio follows the tags. Without one, the decoder searches and
-    complains.
-    """
-    with path.open("rb") as stream:
-        tag = stream.read(10)
-        size = sum(
-            (byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False)
-        )
-        stream.seek(10 + size if tag[:3] == b"ID3" else 0)
-        return re.search(FRAME, stream.read(SEARCHED)) is not None
-
-
 def _blocks(path: Path, sound: "SoundFile") -> Iterator[Array]:
     """Yield the samples in blocks. A damaged header may announce any length, and a small file may
     decode to a large one.
@@ -230,64 +217,3 @@ def _blocks(path: Path, sound: "SoundFile") -> Iterator[Array]:
         held += block.nbytes
         require_memory(path, COPIES * held, "its samples")
         yield block
-
-
-def _reaches_its_end(path: Path, sound: "SoundFile") -> bool:
-    """Return True if the last sample that a file announces is there. The others are not decoded."""
-    if sound.format in WAV:
-        return not _cut(sound.extra_info)
-    if sound.format == "OGG":
-        return _ends_ogg(path.read_bytes())
-    if sound.format == "MP3":
-        # Seeking the last sample would make the decoder complain about what is missing.
-        return _ends_mp3(path.read_bytes())
-    if sound.frames in (0, UNKNOWN):
-        return True
-    import soundfile
-
-    try:
-        sound.seek(sound.frames - 1)
-        return len(sound.read(1)) == 1
-    except soundfile.LibsndfileError:
-        return False
-
-
-def _whole(path: Path, sound: "SoundFile", samples: int) -> bool:
-    """Return True if a file holds all that it announces. libsndfile itself notices only in FLAC."""
-    if sound.format in WAV:
-        return not _cut(sound.extra_info)
-    if sound.format == "OGG" and not _ends_ogg(path.read_bytes()):
-        return False
-    return not _counts_frames(path, sound) or bool(samples >= sound.frames)
-
-
-def _counts_frames(path: Path, sound: "SoundFile") -> bool:
-    """Return True if the number of samples was written into the file. For an MP3 without it, the
-    announced number is a guess.
-    """
-    return bool(sound.format != "MP3" or re.search(b"Xing|Info", path.read_bytes()))
-
-
-def _ends_mp3(content: bytes) -> bool:
-    """Return True if a file has as many bytes as its first frame announces, or announces none."""
-    announced = re.search(b"(?:Xing|Info)(....)", content, re.DOTALL)
-    if announced is None or not (flags := int.from_bytes(announced[1])) & 2:
-        return True
-    place = announced.end() + 4 * (flags & 1)  # behind the number of frames, where there is one
-    return len(content) - announced.start() + MPEG_HEAD >= int.from_bytes(
-        content[place : place + 4]
-    )
-
-
-def _cut(announced: str) -> bool:
-    """Return True if libsndfile reports fewer bytes in a WAV file than its header announces."""
-    wrong = re.search(r"data : (\d+) \(should be (\d+)\)", announced)
-    pipe = 2**31 - 1  # or more is announced where the writer did not know
-    return wrong is not None and int(wrong[2]) < int(wrong[1]) < pipe
-
-
-def _ends_ogg(content: bytes) -> bool:
-    """Return True if the last page is complete and marked as the last."""
-    page = content[content.rfind(b"OggS") :]
-    lengths = page[27 : 27 + page[26]] if len(page) > 27 else b""
-    return len(page) >= 27 + len(lengths) + sum(lengths) and page[5] & 4 == 4

@@ -1,5 +1,5 @@
-"""Files of a folder that cannot be decoded. Each is decoded once, and what was found is kept in the
-cache by content.
+"""Files of a folder that cannot be decoded, or are silent. Each is decoded once, and what was found
+is kept in the cache by content.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from distvae.files.memory import MemoryShortage
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 
-FORMAT = 1  # of the kept file; a change makes old ones unknown
+FORMAT = 2  # of the kept file; a change makes old ones unknown
 REASONS = "broken.json"
 
 Decode = Callable[[Path], object]
-"""Decodes a whole file, and refuses a damaged one."""
+"""Decodes a whole file, and refuses a damaged or silent one."""
 
 
 def find_broken(root: Path, names: Sequence[str], decode: Decode, quiet: bool) -> dict[str, str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint16]
+OFFSET = 4
+"""Bytes of a field of a TIFF's directory that hold the value itself, or its place."""
 OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
 """Unpacked in the other order of bytes, what Pillow takes for the high bytes are the low ones."""
 
@@ -55,19 +57,20 @@ def _swapped(args: tuple[object, ...] | str | None, order: str) -> tuple[object,
     return (str(mode).replace(order, OTHER_ORDER[order]), *others)
 
 
-def write_deep(path: Path, pixels: Pixels) -> None:
-    """Write (height, width, 3 or 4 channels) as the suffix says."""
-    path.write_bytes(WRITERS[path.suffix.lower()](pixels))
+def write_deep(path: Path, pixels: Pixels, profile: bytes | None = None) -> None:
+    """Write (height, width, 3 or 4 channels) and the profile of the colours as the suffix says."""
+    path.write_bytes(WRITERS[path.suffix.lower()](pixels, profile))
 
 
-def png(pixels: Pixels) -> bytes:
-    """Return a PNG: a header, the deflated rows without filters, and an end."""
+def png(pixels: Pixels, profile: bytes | None = None) -> bytes:
+    """Return a PNG: a header, the profile, the deflated rows without filters, and an end."""
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(">u2"))
     return (
         b"\x89PNG\r\n\x1a\n"
         + _chunk(b"IHDR", header)
+        + (_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) if profile else b"")
         + _chunk(b"IDAT", zlib.compress(rows))
         + _chunk(b"IEND", b"")
     )
@@ -82,9 +85,9 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     )
 
 
-def tiff(pixels: Pixels) -> bytes:
-    """Return a baseline TIFF: one uncompressed strip, the depths of the channels, then the
-    directory.
+def tiff(pixels: Pixels, profile: bytes | None) -> bytes:
+    """Return a baseline TIFF: one uncompressed strip, the depths of the channels, the profile, then
+    the directory.
     """
     height, width, channels = pixels.shape
     strip = pixels.astype("<u2").tobytes()
@@ -103,9 +106,17 @@ def tiff(pixels: Pixels) -> bytes:
     ]
     if channels == 4:
         fields.append((338, 3, 1, 2))  # the fourth is transparency
+    colours, third = profile or b"", second + len(depths)
+    if len(colours) > OFFSET:  # a shorter one, which is no profile, would stand in the field
+        fields.append((34675, 7, len(colours), third))
+        colours += bytes(len(colours) % 2)  # the directory begins at an even place
     directory = b"".join(struct.pack("<HHII", *field) for field in fields)
-    start = struct.pack("<2sHI", b"II", 42, second + len(depths))
-    return start + strip + depths + struct.pack("<H", len(fields)) + directory + bytes(4)
+    start = struct.pack("<2sHI", b"II", 42, third + len(colours))
+    return start + strip + depths + colours + struct.pack("<H", len(fields)) + directory + bytes(4)
 
 
-WRITERS: dict[str, Callable[[Pixels], bytes]] = {".png": png, ".tif": tiff, ".tiff": tiff}
+WRITERS: dict[str, Callable[[Pixels, bytes | None], bytes]] = {
+    ".png": png,
+    ".tif": tiff,
+    ".tiff": tiff,
+}

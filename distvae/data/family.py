@@ -242,6 +242,13 @@ def family_of(config: DataConfig) -> DataFamily[Any]:
     return DATA.implementation(config)(config)
 
 
+def same_place(path: str, other: str) -> bool:
+    """Return True if a path names what the path of a run does, which is absolute or a name of
+    built-in data.
+    """
+    return path == other or Path(path).absolute() == Path(other)
+
+
 def recordings_of(config: DataConfig) -> HasRecordings | None:
     """Return the data as recordings, or None if it is something else."""
     family = family_of(config)

@@ -20,11 +20,15 @@ SHOWN = 5
 
 def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     """Return every file under a folder with one of some suffixes, relative to the folder and
-    sorted. Hidden files are left out.
+    sorted. Hidden files are left out. Symbolic links are followed.
     """
     found = []
-    for folder, folders, names in os.walk(root, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, folders, names in os.walk(root, onerror=_unreadable, followlinks=True):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not _is_loop(root, Path(folder, name))
+        ]
         paths = (Path(folder, name) for name in names if not name.startswith("."))
         found += [
             path.relative_to(root)
@@ -32,6 +36,15 @@ def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
             if path.suffix.lower() in suffixes and path.is_file()
         ]
     return sorted_names(path.as_posix() for path in found)
+
+
+def _is_loop(root: Path, folder: Path) -> bool:
+    """Return True if a folder under a root is a link to a folder that it lies in."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    above = folder.parents[: len(folder.relative_to(root).parts)]
+    return any(parent.resolve().is_relative_to(target) for parent in above)
 
 
 def describe_unread(root: Path, suffixes: Collection[str]) -> str:

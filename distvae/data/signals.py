@@ -23,17 +23,7 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 UNREAD = (
-    ".gif",
-    ".bmp",
-    ".webp",
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jp2",
-    ".tga",
-    ".psd",
-    ".pgm",
-    ".ppm",
+    *(".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pgm", ".ppm"),
     ".dng",
 )
 """Kinds of picture that are not read here; files of a folder that are left out are reported."""
@@ -55,6 +45,8 @@ ORIENTATION = 0x0112
 """The tag by which a camera notes how it was held."""
 QUARTERS = range(5, 9)
 """Its values for pictures to be turned by a quarter."""
+PHOTOGRAPH = "MPO"
+"""A JPEG that other pictures follow, as cameras add a preview; the first one is read."""
 
 Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """Values of pixels as files hold them."""
@@ -205,7 +197,8 @@ def opened(path: Path) -> Iterator["Image"]:
             ) from error
         with file as image:
             _refuse_vast(path, image)
-            if (frames := getattr(image, "n_frames", 1)) > 1:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != PHOTOGRAPH:
                 raise Refusal(f"{path}: holds {frames} pictures; one expected")
             yield image
 
@@ -284,7 +277,7 @@ def write_picture(path: Path, signal: Signal) -> None:
         values = np.concatenate([values, signal.alpha[..., None]], -1)
     with atomic_file(path) as temporary:
         if signal.bits == 16 and values.shape[-1] > 1:
-            write_deep(temporary, values)
+            write_deep(temporary, values, signal.profile)
         else:
             _save(temporary, values, signal)
 

@@ -232,6 +232,28 @@ def test_a_refusal_says_what_finds_and_what_skips_broken_files(
     assert str(root) in str(refusal.value)
 
 
+def test_a_silent_recording_is_found_and_skipped_as_a_broken_one_is(
+    whole: dict[str, Path], new_folder: Callable[[Path], Path]
+) -> None:
+    root = new_folder(whole["speech"])
+    name = file_names(root)[5]
+    soundfile.write(root / name, np.zeros(4000), 16000)
+    with pytest.raises(Refusal, match=rf"{name}: silent; .*skip_broken=true leaves them out"):
+        open_dataset(settings_of(KINDS["speech"][1], root), quiet=True)
+    assert examine(str(root)).unreadable == (f"{root / name}: silent; leave it out",)
+    skipped = open_dataset(settings_of(KINDS["speech"][1], root, skip_broken=True), quiet=True)
+    assert name not in [recording.file for recording in skipped.recordings]
+
+
+def test_a_recording_shorter_than_a_window_is_not_said_to_be_skipped_as_broken(
+    whole: dict[str, Path], new_folder: Callable[[Path], Path]
+) -> None:
+    root = new_folder(whole["speech"])
+    soundfile.write(root / file_names(root)[5], np.full(100, 0.5), 16000)
+    with pytest.raises(Refusal, match=r"100 samples .* 256 or more expected$"):
+        open_dataset(settings_of(KINDS["speech"][1], root), quiet=True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_of_broken_files_alone_is_refused(
     kind: str, whole: dict[str, Path], new_folder: Callable[[Path], Path]

@@ -260,6 +260,37 @@ def test_an_mp3_behind_a_long_tag_is_read(tmp_path: Path) -> None:
     assert len(audio.decode(path)[0]) == 40_000
 
 
+@pytest.mark.parametrize("read", [audio.head, audio.decode])
+@pytest.mark.parametrize("text", [b"Xing", b"Info"])
+def test_the_text_of_a_tag_announces_no_length(
+    tmp_path: Path, text: bytes, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 40_000), 16000)
+    content = text + b"\xff" * 16
+    tag = b"ID3\x03\x00\x00\x00\x00\x00" + bytes([len(content)]) + content
+    stream = path.read_bytes()
+    path.write_bytes(tag + stream)
+    read(path)
+    path.write_bytes(tag + stream[: len(stream) // 2])
+    with pytest.raises(Refusal, match=r"a\.mp3: truncated"):
+        read(path)
+
+
+@pytest.mark.parametrize("form", ["RF64", "NIST"])
+@pytest.mark.parametrize("read", [audio.head, audio.decode])
+def test_a_truncated_file_of_another_format_named_wav_is_refused(
+    tmp_path: Path, form: str, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "a.wav"
+    signal = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000)
+    soundfile.write(path, signal, 16000, format=form, subtype="PCM_16")
+    read(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(Refusal, match=r"a\.wav: truncated"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     "read",
     [

@@ -109,6 +109,30 @@ def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
     assert signals.read_signal(tmp_path / "b.png").profile == b"a profile"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("length", [9, 500])
+def test_a_colour_profile_of_16_bit_colour_is_kept(
+    suffix: str, length: int, tmp_path: Path
+) -> None:
+    path, pixels = tmp_path / f"a{suffix}", colours(16, 4)
+    deep.write_deep(path, pixels, b"p" * length)
+    with Image.open(path) as pillow:
+        assert pillow.info["icc_profile"] == b"p" * length
+    signals.write(tmp_path / f"b{suffix}", signals.read_signal(path))
+    again = signals.read_signal(tmp_path / f"b{suffix}")
+    assert (again.profile, again.bits) == (b"p" * length, 16)
+    np.testing.assert_allclose(again.values / again.step, pixels[..., :3], rtol=1e-14)
+
+
+def test_of_a_photograph_with_a_preview_the_photograph_is_read(tmp_path: Path) -> None:
+    first, preview = (Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (200, 10))
+    first.save(tmp_path / "a.mpo", save_all=True, append_images=[preview])
+    path = (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
+    with Image.open(path) as pillow:
+        assert pillow.n_frames == 2
+    np.testing.assert_allclose(signals.read_signal(path).values, 200, atol=2)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 def test_the_profile_of_colours_that_are_converted_is_dropped(tmp_path: Path, suffix: str) -> None:
     inks = Image.fromarray(colours(8, 3).astype(np.uint8)).convert("CMYK")

@@ -1,13 +1,18 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from distvae.commands.evaluate import with_data
+from distvae.config import from_dict
 from distvae.data import labels_of, open_dataset
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode, sample
 from distvae.train.run import Run
+from distvae.train.session import fit
 
 
 def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path: Path) -> None:
@@ -59,6 +64,46 @@ def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> N
     np.testing.assert_array_equal(frame["label"], labels["test"])
     images = open_dataset(image_run.config.data).splits["test"][:]
     np.testing.assert_array_equal(np.stack(frame["code"]), image_run.encode(images))
+
+
+@pytest.mark.parametrize("splits", [[""], ["test"], ["train", "val"]])
+def test_a_folder_of_pictures_needs_no_split_to_be_coded(splits: list[str], tmp_path: Path) -> None:
+    """Neither held out nor drawn as in training: even one picture is enough."""
+    random = np.random.default_rng(0)
+    trained, other = tmp_path / "trained", tmp_path / "other"
+    for name in "abcdefgh":
+        _save_noise(trained / f"{name}.png", random)
+    for split in splits:
+        _save_noise(other / split / "new.png", random)
+    tree = {
+        "data": {"kind": "images", "path": str(trained), "sizes": [5, 2], "holdout": 2},
+        "model": {"latent": 2, "hidden": [3], "likelihood": "bernoulli"},
+        "estep": {"hidden": [3], "input": "raw"},
+        "train": {"epochs": 1, "batch": 4, "device": "cpu"},
+    }
+    config = from_dict(tree)
+    for _ in fit(config, open_dataset(config.data, quiet=True), tmp_path / "run", recipe="tiny"):
+        pass
+    run = Run.open(tmp_path / "run")
+    target = tmp_path / "codes.parquet"
+    assert encode(run, with_data(run.config, str(other)).data, target) == len(splits)
+    table = pq.read_table(target)
+    assert table["split"].to_pylist() == [split or "test" for split in splits]
+    assert encode(run, with_data(run.config, str(trained)).data, target, force=True) == 7
+
+
+def test_idx_files_without_labels_are_coded(image_run: Run, images: Path, tmp_path: Path) -> None:
+    for file in images.glob("*-images-*"):
+        shutil.copy(file, tmp_path)
+    data = with_data(image_run.config, str(tmp_path)).data
+    rows = encode(image_run, data, tmp_path / "codes.parquet")
+    assert rows == 96 + 40
+    assert "label" not in pq.read_table(tmp_path / "codes.parquet").column_names
+
+
+def _save_noise(path: Path, random: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(random.integers(0, 256, (4, 5), np.uint8)).save(path)
 
 
 def test_rows_that_all_splits_share_are_coded_once(bars_run: Run, tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ class ImageData(ImageShaped):
     """
     colour: Literal["keep", "grey", "rgb"] = "keep"
     """Colour to convert pictures to; `keep` gives grey if all of them are grey."""
+    split: Literal["auto", "loose"] = "auto"
+    """`loose` draws no split: images without one count as test, and none is needed to train on. It
+    is meant for evaluating and encoding.
+    """
     sizes: tuple[Count, Count] | None = None
     """Number of training and test images, drawn with split_seed from all images; null uses the
     split of the source.

@@ -53,8 +53,8 @@ class SpeechData:
     test: Share = 0.15
     """Share of the speakers used for testing when the split is drawn."""
     skip_broken: bool = False
-    """Leave out recordings that cannot be decoded, instead of refusing the folder. The split of the
-    others does not change.
+    """Leave out recordings that cannot be decoded or are silent, instead of refusing the folder.
+    The split of the others does not change.
     """
 
     def __post_init__(self) -> None:

@@ -43,6 +43,8 @@ def _digest(source: Source, config: ImageData) -> str:
     """
     settings = asdict(config) | {"path": ""}
     del settings["skip_broken"]
+    if config.split == "auto":  # digests are older than this setting
+        del settings["split"]
     facts = [FORMAT, settings, source.digest, *source.drawn_from(config)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from distvae.config import BarsData, IdxData, ImageData, SpritesData
 from distvae.data.dataset import Array, Dataset, Factors, Labels
-from distvae.data.family import Combinations, DataFamily, Values, register
+from distvae.data.family import Combinations, DataFamily, Values, register, same_place
 from distvae.data.images.media import ReadsImages
+from distvae.files.plain import Plain
 
 if TYPE_CHECKING:
     from distvae.data.survey import Survey
@@ -28,10 +29,18 @@ class IdxFamily(ReadsImages, DataFamily[IdxData]):
         return open_images(self.config)
 
     def labels(self) -> dict[str, Labels] | None:
-        """Return the class of every image by split."""
+        """Return the class of every image by split; None if there are no files of labels."""
         from distvae.data.images.idx import read_labels
 
         return read_labels(self.config)
+
+    def settings_for(self, path: str) -> dict[str, Plain]:
+        """Return the settings to change in order to use the images at another path, of which none
+        are held out for validation.
+        """
+        if same_place(path, self.config.path):
+            return {"path": path}
+        return {"path": path, "holdout": 0}
 
     @classmethod
     def survey(cls, path: str) -> "Survey | None":
@@ -63,6 +72,14 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         from distvae.data.images.collection import read_labels
 
         return read_labels(self.config)
+
+    def settings_for(self, path: str) -> dict[str, Plain]:
+        """Return the settings to change in order to use the images at another path, which may have
+        no split.
+        """
+        if same_place(path, self.config.path):
+            return {"path": path}
+        return {"path": path, "split": "loose", "sizes": None, "holdout": 0}
 
     @classmethod
     def survey(cls, path: str) -> "Survey | None":

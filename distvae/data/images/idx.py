@@ -23,6 +23,8 @@ Value = TypeVar("Value", np.uint8, np.float32)
 FORMAT = 1  # of the preparation; a change gives another digest
 COPIES = 6
 """Bytes that a value takes, first as it is in the file and then as a number of 32 bits."""
+PARTS = ("train", "t10k")
+"""What the files of each half are named after."""
 _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
 
 
@@ -47,10 +49,14 @@ def open_images(config: IdxData) -> Dataset:
     )
 
 
-def read_labels(config: IdxData) -> dict[str, Labels]:
-    """Return the class of every image by split, in the order of the images."""
+def read_labels(config: IdxData) -> dict[str, Labels] | None:
+    """Return the class of every image by split, in the order of the images; None if there are no
+    files of labels.
+    """
     root = _root(config)
-    train, test = _classes(root, "train"), _classes(root, "t10k")
+    if not any(path.is_file() for part in PARTS for path in _paths(root, f"{part}-labels", 1)):
+        return None
+    train, test = (_classes(root, part) for part in PARTS)
     return {name: part.astype(np.int64) for name, part in _divided(train, test, config).items()}
 
 
@@ -106,11 +112,18 @@ def _root(config: IdxData) -> Path:
 
 
 def _file(root: Path, name: str, dims: int) -> Path:
-    names = [f"{name}{dot}idx{dims}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
-    for path in (root / name for name in names):
+    paths = _paths(root, name, dims)
+    for path in paths:
         if path.is_file():
             return path
-    raise Refusal(f"{root}: has none of {', '.join(names)}; {_elsewhere(root)}")
+    names = ", ".join(path.name for path in paths)
+    raise Refusal(f"{root}: has none of {names}; {_elsewhere(root)}")
+
+
+def _paths(root: Path, name: str, dims: int) -> list[Path]:
+    """Return where the file of an array may be."""
+    ends = [f"{dot}idx{dims}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
+    return [root / f"{name}{end}" for end in ends]
 
 
 def _elsewhere(root: Path) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from distvae.config import ImageData
 from distvae.data.dataset import Array, Labels, LazyRows
+from distvae.data.splits import SPLITS
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
 
@@ -76,13 +77,16 @@ class Source:
         whole[list(self.skipped)] = False
         number = np.cumsum(whole) - 1
         left = {id(part): number[part[whole[part]]] for part in parts.values()}
-        if lost := next((name for name, part in parts.items() if not len(left[id(part)])), None):
+        filled = [name for name, part in parts.items() if len(part)]
+        if lost := next((name for name in filled if not len(left[id(parts[name])])), None):
             raise Refusal(f"data.skip_broken: leaves no image in {lost}; one or more expected")
         return {name: left[id(part)] for name, part in parts.items()}
 
     def drawn_from(self, config: ImageData) -> tuple[object, ...]:
         """Return what else the split depends on, if broken images took part in drawing it."""
         drawn = config.sizes or config.holdout or set(self.counts) <= {"", "train"}
+        if config.split == "loose":
+            return ()
         return (self.counts, self.skipped) if self.skipped and drawn else ()
 
 
@@ -102,6 +106,8 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
     asks.
     """
     total = sum(counts.values())
+    if config.split == "loose":
+        return _loose(counts)
     whole = config.sizes or set(counts) <= {"", "train"}
     parts = _drawn(total, config) if whole else _assigned_splits(counts)
     if "train" not in parts:
@@ -120,6 +126,12 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
     if "val" not in parts:
         return {"train": parts["train"], "test": parts["test"], "val": parts["test"]}
     return {"train": parts["train"], "val": parts["val"], "test": parts.get("test", parts["val"])}
+
+
+def _loose(counts: Mapping[str, int]) -> dict[str, Places]:
+    """Return the splits that the source names, and as test what is in none."""
+    named = _assigned_splits({name or "test": count for name, count in counts.items()})
+    return {name: named.get(name, np.arange(0)) for name in SPLITS}
 
 
 def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:

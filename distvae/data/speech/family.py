@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distvae.config import DataConfig, SpeechData
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
-from distvae.data.family import DataFamily, Values, register
+from distvae.data.family import DataFamily, Values, register, same_place
 from distvae.data.remote import fetch
 from distvae.files.plain import Plain
 
@@ -102,7 +102,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         """Return the settings to change in order to use the recordings at another path, which may
         have no split.
         """
-        if _same_place(path, self.config.path):
+        if same_place(path, self.config.path):
             return {"path": path}
         return {"path": path, "split": "loose"}
 
@@ -111,7 +111,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         read, and how many values a row has. No spectra are computed.
         """
         same_settings = replace(self.config, path=trained_on.path) == trained_on
-        same = same_settings and _same_place(self.config.path, trained_on.path)
+        same = same_settings and same_place(self.config.path, trained_on.path)
         return same, self.config.dims
 
     @classmethod
@@ -132,7 +132,3 @@ class SpeechFamily(DataFamily[SpeechData]):
     def next_command(cls, survey: "Survey") -> str:
         """Return the command that trains on the recordings."""
         return f"distvae train speech-sdm --data {survey.quoted_path}"
-
-
-def _same_place(path: str, other: str) -> bool:
-    return path == other or Path(path).absolute() == Path(other)

@@ -36,11 +36,6 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
 
 
-def power(path: Path, config: SpeechData) -> Array:
-    """Return the power spectrum (frames, bins) of one recording."""
-    return power_of_signal(audio.load_recording(path, config), config)
-
-
 def power_of_signal(signal: Array, config: SpeechData) -> Array:
     """Return the power spectrum (frames, bins) of a signal."""
     spectrum = stft.Stft(config.window, config.hop).spectrum(torch.from_numpy(signal))
@@ -56,8 +51,10 @@ def with_power(power: Array, signal: Array, config: SpeechData) -> Array:
 
 
 def _power(root: Path, recording: Recording, config: SpeechData) -> Array:
+    path = root / recording.file
     with hinting_at_broken(root, config.skip_broken):
-        return power(root / recording.file, config)
+        signal, rate = audio.decode_audible(path)
+    return power_of_signal(audio.as_trained(path, signal, rate, config), config)
 
 
 def _name(root: Path) -> str:

@@ -81,12 +81,12 @@ def left_out(root: Path, config: SpeechData) -> str:
 def skip_broken(
     root: Path, found: list[Recording], config: SpeechData, quiet: bool = True
 ) -> tuple[list[Recording], str]:
-    """Return the recordings that can be decoded, if the others are to be left out, and a note on
-    these.
+    """Return the recordings that can be decoded and are not silent, if the others are to be left
+    out, and a note on these.
     """
     if not config.skip_broken:
         return found, ""
-    lost = broken.find_broken(root, [each.file for each in found], audio.decode, quiet)
+    lost = broken.find_broken(root, [each.file for each in found], audio.decode_audible, quiet)
     kept = [each for each in found if each.file not in lost]
     broken.refuse_lost_splits(
         root, lost, (each.split for each in found), (each.split for each in kept)

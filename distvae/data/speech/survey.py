@@ -81,7 +81,7 @@ def _read_heads(
 ) -> tuple[list[Readable], tuple[str, ...]]:
     """Return the recordings that can be read, and why the others cannot."""
     names = [recording.file for recording in found]
-    broken = find_broken(root, names, audio.decode, quiet=False) if decoded else {}
+    broken = find_broken(root, names, audio.decode_audible, quiet=False) if decoded else {}
     whole = [recording for recording in found if recording.file not in broken]
     heads = files.map_in_order(files.or_refusal(audio.head), [root / each.file for each in whole])
     readable, unreadable = [], list(broken.values())

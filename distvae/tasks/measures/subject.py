@@ -144,6 +144,7 @@ def require_labels(data: DataConfig) -> "dict[str, Labels]":
     if labels is None:
         raise Refusal(
             f"eval.metrics: a probe needs the class of every data point, and {data.path} has none;"
-            " folders named for classes, or an .npz with y_train and y_test, expected"
+            " folders named for classes, idx files of labels, or an .npz with y_train and y_test,"
+            " expected"
         )
     return labels
