@@ -12,6 +12,7 @@ from torch import Tensor
 from distvae.config import Config
 from distvae.data.dataset import Array, Dataset, Rows
 from distvae.files.output import prepare_folder
+from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
 from distvae.numerics.noise import VALIDATION, Noise, row_keys
@@ -23,7 +24,7 @@ from distvae.train.progress import Progress
 from distvae.train.run import EPOCHS, Run
 from distvae.train.session import RunOptions, fit_in_steps
 from distvae.train.step import take_steps
-from distvae.train.weights import load_weights
+from distvae.train.weights import load_weights, weights
 
 DOCUMENTS = ("run.json", "config.yaml", EPOCHS)
 """The files of a run folder that are kept beside its checkpoints."""
@@ -71,14 +72,35 @@ class Trained:
         """Let a training start with these weights."""
         with self._unpacked() as path:
             tensors, _ = checkpoint.load(path, "best")
+        _refuse_other_sizes(trainer, tensors)
         load_weights(trainer.model, trainer.estep, tensors)
 
     def give_state(self, trainer: Trainer) -> None:
         """Let a training continue this one, on other rows."""
         with self._unpacked() as path:
             tensors, facts = checkpoint.load(path, "last")
+        _refuse_other_sizes(trainer, tensors)
         position = facts["position"]
         trainer.restore(tensors, {**position, "best": -math.inf, "best_epoch": position["epoch"]})
+
+
+def _refuse_other_sizes(trainer: Trainer, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to continue with weights of other sizes than those of a trainer."""
+    wanted = {
+        name: tuple(value.shape) for name, value in weights(trainer.model, trainer.estep).items()
+    }
+    fitted = {
+        name: tuple(value.shape)
+        for name, value in tensors.items()
+        if name.startswith(("model.", "estep."))
+    }
+    for name in {**wanted, **fitted}:
+        if wanted.get(name) != fitted.get(name):
+            raise Refusal(
+                f"{name.partition('.')[2]}: {wanted.get(name, 'none')} by these parameters, and"
+                f" {fitted.get(name, 'none')} in the fitted model; a new fit, or parameters that"
+                " change no size, expected"
+            )
 
 
 @contextmanager

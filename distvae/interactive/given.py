@@ -48,7 +48,10 @@ def _follows_path(config: DataConfig) -> bool:
 
 def kept_rows(data: ArrayLike | Tensor) -> Path:
     """Return a folder of the cache with these rows, where they are kept by their content."""
-    array = np.asarray(data.numpy(force=True) if isinstance(data, Tensor) else data)
+    try:
+        array = np.asarray(data.numpy(force=True) if isinstance(data, Tensor) else data)
+    except ValueError as error:
+        raise Refusal("data: rows of different lengths; (rows, values) expected") from error
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
         raise Refusal(
             f"data: {array.dtype} of shape {array.shape}; (rows, values) of real numbers expected"

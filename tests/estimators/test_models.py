@@ -199,6 +199,27 @@ class TestTrainingThatGoesOn:
         still.set_params(settings=None).fit(x)
         np.testing.assert_allclose(still.transform(x), before, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.parametrize(
+        ("parameters", "message"),
+        [
+            (
+                {"latent": 3},
+                r"decoder\.0\.weight: \(\d+, 3\) .* and \(\d+, 2\) in the fitted model",
+            ),
+            ({"hidden": (4, 4)}, r"decoder\.0\.weight: \(4, 2\) by these parameters"),
+            ({"hidden": ()}, r"a new fit, or parameters that change no size, expected"),
+        ],
+    )
+    def test_weights_of_another_size_are_refused(
+        self, parameters: dict[str, object], message: str
+    ) -> None:
+        x, model = rows(), small(latent=2, warm_start=True).fit(rows())
+        model.set_params(**parameters)
+        with pytest.raises(Refusal, match=message):
+            model.fit(x)
+        with pytest.raises(Refusal, match=message):
+            model.partial_fit(x)
+
 
 class TestSelection:
     def test_a_grid_search_scores_by_the_bound_of_rows_left_out(self) -> None:

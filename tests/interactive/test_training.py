@@ -51,6 +51,11 @@ def test_what_is_no_table_is_refused(data: NDArray[np.generic]) -> None:
         kept_rows(data)
 
 
+def test_rows_of_different_lengths_are_refused() -> None:
+    with pytest.raises(Refusal, match="data: rows of different lengths"):
+        kept_rows([[1.0, 2.0], [3.0]])
+
+
 def test_the_kind_of_data_is_recognised(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -109,6 +109,21 @@ def test_what_does_not_fit_is_refused(
         score_baseline(name, config(tmp_path, **worse))
 
 
+@pytest.mark.parametrize("shape", [(1, 50, 1), (50, 1, 3), (1, 1, 1)])
+@pytest.mark.parametrize("name", ["nlm", "tv"])
+def test_a_line_of_pixels_is_refused(name: str, shape: tuple[int, ...]) -> None:
+    size = f"{shape[0]} x {shape[1]} pixels; 2 x 2 or more expected"
+    with pytest.raises(Refusal, match=f"{name}: a picture of {size}"):
+        pictures.restore(name, Signal(np.arange(np.prod(shape), dtype=float).reshape(shape)))
+
+
+def test_a_picture_without_an_observed_pixel_is_refused() -> None:
+    values = blocks(3)
+    values[..., 1] = np.nan
+    with pytest.raises(Refusal, match="biharmonic: a picture without a pixel to go by"):
+        pictures.restore("biharmonic", Signal(values))
+
+
 def test_a_method_whose_package_is_missing_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,12 @@ def test_an_unknown_name_is_refused(speech_config: Config, name: str) -> None:
         score_baseline(name, speech_config)
 
 
+def test_more_factors_than_frames_are_refused() -> None:
+    power = np.random.default_rng(0).uniform(1, 2, (5, 8)).astype(np.float32)
+    with pytest.raises(Refusal, match="nmf-6: more factors than the 5 training frames"):
+        nmf(power, 6)
+
+
 def test_images_are_compared_with_nothing() -> None:
     with pytest.raises(Refusal, match="speech or patches expected"):
         score_baseline("identity", Config(data=IdxData()))

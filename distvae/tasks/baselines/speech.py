@@ -59,6 +59,11 @@ def nmf(power: Rows, components: int) -> Coder:
     from sklearn.decomposition import NMF
 
     frames = np.sqrt(power[:: -(-len(power) // FRAMES)])
+    if components > len(frames):
+        raise Refusal(
+            f"nmf-{components}: more factors than the {len(frames)} training frames; no more"
+            " expected"
+        )
     model = NMF(
         components,
         init="nndsvda",
