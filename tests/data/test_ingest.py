@@ -173,6 +173,9 @@ def test_other_sources_or_settings_do_not_go_on_with_what_is_there(
     ):
         with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources or"):
             ingest(sources, out, division, execution=resumed)
+    np.save(source, np.load(source) + 1)  # as many bytes as before
+    with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources or"):
+        ingest([source], out, execution=resumed)
     assert content(out) == before
 
 

@@ -25,6 +25,7 @@ from distvae.data.tables.rows import (
     digest,
     note_checked,
     read_manifest,
+    read_record,
 )
 from distvae.data.tables.work import Work
 from distvae.data.tables.workers import LocalProcesses, Workers
@@ -124,7 +125,8 @@ def _is_made(out: Path, plan: Plan) -> bool:
     files = [(entry["file"], entry["rows"]) for entries in splits for entry in entries]
     parts = [(part.name, part.rows) for part in plan.parts]
     facts = {name: manifest[name] for name in ("values", "seed", "sources")}
-    return facts == _described(plan) and files == parts
+    sources = read_record(out, manifest["digest"]).get("sources", plan.sources_digest)
+    return (facts, files, sources) == (_described(plan), parts, plan.sources_digest)
 
 
 def _described(plan: Plan) -> dict[str, object]:
@@ -145,7 +147,12 @@ def _write_manifest(work: Work) -> Splits:
     content = {"version": VERSION, **_described(plan), "missing": missing, "splits": splits}
     manifest = content | {"digest": digest(content)}
     records = {split: total.record() for split, total in totals.items()}
-    about = {"version": VERSION, "rows": manifest["digest"], "splits": records}
+    about = {
+        "version": VERSION,
+        "rows": manifest["digest"],
+        "sources": plan.sources_digest,
+        "splits": records,
+    }
     folder = Folder(work.folder)
     folder.write(FACTS, json.dumps(about | {"digest": digest(about)}).encode())
     folder.write(MANIFEST, json.dumps(manifest, indent=1).encode())

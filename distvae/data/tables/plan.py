@@ -201,6 +201,12 @@ class Plan:
         facts = asdict(self)
         return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
 
+    @property
+    def sources_digest(self) -> str:
+        """Return a digest of the names, sizes and times of the sources."""
+        facts = [(source.path.name, source.size, source.written) for source in self.sources]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
 
 def _width(tables: Sequence[Table]) -> int:
     first = tables[0]
