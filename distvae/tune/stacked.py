@@ -137,6 +137,9 @@ class StackedSweep:
             self._bury(process)
             return
         known = {number: each for number, each in reports.items() if number in process.members}
+        for number in reports.keys() - known.keys():
+            if "figures" in (reports[number].last or {}):
+                self.recorder.ended_though_halted(number)
         halted = [number for number, report in known.items() if self._record(number, report)]
         for number in [*halted, *(n for n, report in known.items() if report.last)]:
             del process.members[number]

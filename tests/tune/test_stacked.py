@@ -18,6 +18,7 @@ import pytest
 from distvae.data import open_dataset
 from distvae.files.plain import Plain
 from distvae.track import Relay, Store
+from distvae.track.journal import Journal
 from distvae.train.cost import DataSize, estimate_cost
 from distvae.tune import stack_shape
 from distvae.tune.display import SweepDisplay
@@ -173,6 +174,29 @@ def test_processes_stay_until_the_last_trial_is_halted(
         assert not process.connection.poll(0.05)
         process.connection.send(Orders([NextTrial(7, {})]))
         assert list(process.connection.recv()) == [7]
+
+
+def test_a_halted_trial_that_ends_before_it_hears_of_it_is_recorded_as_killed(
+    sweep_of: Callable[..., StackedSweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = sweep_of(1, 1)
+    (process,) = sweep.processes
+    process.connection, its = Pipe()
+    monkeypatch.setattr(sweep.recorder.study, "should_stop", lambda number, epochs: True)
+    its.send({})
+    sweep._serve(process)
+    (trial,) = its.recv().begin
+    (run,) = sweep.recorder.trials.runs(trial.number, trial.values)
+    run.folder.mkdir(parents=True)
+    its.send({trial.number: StackReport([EndedEpoch(1, 0.0)])})
+    sweep._serve(process)
+    assert its.recv().halt == [trial.number]
+    run.tracker().close("FINISHED")
+    its.send({trial.number: StackReport([EndedEpoch(2, 0.0)], {"figures": {"loss": 0.0}})})
+    sweep._serve(process)
+    ends = [each["status"] for each, _ in Journal(run.folder).entries(0) if each["is"] == "end"]
+    assert ends == ["FINISHED", "KILLED"]
+    assert sweep.recorder.display.results[trial.number].state == "halted"
 
 
 @pytest.mark.slow
