@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 from distvae.config.registry import FAMILIES, load_extensions
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, nearest, shown
 
 V = TypeVar("V")
@@ -67,7 +68,7 @@ def kind_of(section: str, tree: Mapping[str, object]) -> str:
     return kind
 
 
-def fields_of(section: str, tree: object) -> dict[str, Any]:
+def fields_of(section: str, tree: object) -> Tree:
     """Return a copy of the fields of a section; null stands for no fields."""
     if tree is None:
         return {}

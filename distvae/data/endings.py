@@ -58,7 +58,7 @@ def is_whole(path: Path, sound: "SoundFile", samples: int) -> bool:
         return False
     if sound.format in WAV or not _counts_frames(path, sound):
         return True
-    return samples >= sound.frames
+    return bool(samples >= sound.frames)
 
 
 def is_mpeg(path: Path) -> bool:

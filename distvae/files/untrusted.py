@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, shortened
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _children(value: object) -> Iterable[object]:
     return value if isinstance(value, list | tuple | set) else ()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Tree:
     """Return the object in a JSON file that this program wrote. Refuse a damaged one."""
     require_regular_file(path, WRITTEN_FILE)
     with decoding(path, WRITTEN_FILE):
@@ -175,7 +176,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return parse_json(content, str(path))
 
 
-def parse_json(content: bytes | str, name: str) -> dict[str, Any]:
+def parse_json(content: bytes | str, name: str) -> Tree:
     """Return a JSON object that this program wrote. Refuse a damaged one by name."""
     message = f"{name}: altered or damaged: not the JSON that was written there"
     try:

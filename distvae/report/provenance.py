@@ -2,9 +2,8 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
-from distvae.files.plain import Plain
+from distvae.files.plain import Plain, Tree
 from distvae.report import repeat
 from distvae.report.blocks import Block, Code, Text, facts
 from distvae.report.numbers import counted
@@ -66,7 +65,7 @@ def _times(sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "time of trials", f"{format_duration(sum(seconds))} together, {span}, {parallel}"
 
 
-def _policy(recorded: Mapping[str, Any]) -> str:
+def _policy(recorded: Tree) -> str:
     """Return what happened to poor trials, in words."""
     scheduler, judge = recorded["scheduler"], recorded.get("judge")
     if scheduler == "none":

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from distvae.files.plain import Plain
+from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.tune.results import Directions, Result, rank
@@ -60,7 +60,7 @@ class RunResults:
     info: "RunInfo"
     """The contents of run.json: program, machine and data."""
     epochs: list[dict[str, float]]
-    stages: list[dict[str, Any]]
+    stages: list[Tree]
     """The records that a restoration writes after each epoch."""
     figures: Mapping[str, Mapping[str, float | None]]
     """The figures of each evaluated split."""
@@ -97,7 +97,7 @@ class RunResults:
         return self.folder / "evaluation" / split
 
 
-def _read_stages(folder: Path) -> list[dict[str, Any]]:
+def _read_stages(folder: Path) -> list[Tree]:
     """Return a restoration's records in the order of epochs.
 
     An epoch that was trained twice, after a crash, has two records; the later one counts.
@@ -123,7 +123,7 @@ class Sweep:
     """Everything that a sweep left in its folder."""
 
     folder: Path
-    facts: Mapping[str, Any]
+    facts: Tree
     """The contents of sweep.json."""
     trials: list[Trial]
     """The finished trials, best first, then the others."""

@@ -3,11 +3,10 @@
 import json
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from distvae.config import flatten
 from distvae.config.recipes import load, recipe_names
-from distvae.files.plain import Plain
+from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal
 from distvae.report.reading import AxisFacts, RunResults
 
@@ -48,7 +47,7 @@ def _assignments(settings: Mapping[str, Plain]) -> Iterable[str]:
         yield f"{key}={value if unquoted else json.dumps(value)}"
 
 
-def space(facts: Mapping[str, Any]) -> str:
+def space(facts: Tree) -> str:
     """Return the YAML of a space that explores the same; '' if the recipe is not known here."""
     import yaml
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from distvae.config import Config
 from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative, Repeats
 from distvae.data.family import windows_of
-from distvae.files.plain import Plain
+from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal, nearest
 from distvae.report.results.rows import SCALES, Scale
 
@@ -35,8 +35,6 @@ SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
 SOURCE_FIELDS = ("about", "find", "folder", "full")
 Settings = Mapping[str, Plain]
 """Settings of a configuration by dotted key."""
-Tree = Mapping[str, Any]
-"""A mapping from a YAML file, before it is checked."""
 Figures = Mapping[str, float]
 
 
@@ -215,7 +213,7 @@ def _parse_entries(tree: Tree, published: Mapping[str, Figures]) -> Iterator[tup
                 peer=row.get("peer", ""),
                 data=row.get("data", first_source if "recipe" in row else ""),
                 settings=row.get("set") or {},
-                epoch_seconds=row.get("epoch_seconds", tree.get("epoch_seconds", 0.0)),
+                epoch_seconds=row.get("epoch_seconds") or tree.get("epoch_seconds", 0.0),
                 published={**published.get(name, {}), **(row.get("published") or {})},
                 note=row.get("note", ""),
             )
@@ -236,7 +234,7 @@ def _expand(pattern: str, row: Tree) -> Iterator[tuple[str, Tree]]:
         yield pattern.format(**words), _fill_in(row, words) if words else row
 
 
-def _fill_in(row: Tree, words: Mapping[str, Plain]) -> Tree:
+def _fill_in(row: Mapping[str, Plain], words: Mapping[str, Plain]) -> Tree:
     return {key: _fill_in_value(value, words) for key, value in row.items() if key != "each"}
 
 

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from distvae.files.checkout import CHECKOUT, INSTALLED, PACKAGE, checkout_files
+from distvae.files.plain import Tree
 
 WHEELS = "wheels"
 """The folder of a model that holds the wheel."""
@@ -71,8 +72,8 @@ def requirements() -> list[str]:
     return [f"--find-links {WHEELS}", f"distvae=={build_wheel().version}", *pinned]
 
 
-def _project() -> dict[str, Any]:
-    project: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+def _project() -> Tree:
+    project: Tree = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     return project
 
 
@@ -86,7 +87,7 @@ def _package_files() -> dict[str, bytes]:
     return files
 
 
-def _metadata(project: Mapping[str, Any], number: str) -> Iterator[str]:
+def _metadata(project: Tree, number: str) -> Iterator[str]:
     yield from ("Metadata-Version: 2.1", "Name: distvae", f"Version: {number}")
     yield f"Summary: {project['description']}"
     yield f"Requires-Python: {project['requires-python']}"
@@ -99,7 +100,7 @@ def _metadata(project: Mapping[str, Any], number: str) -> Iterator[str]:
     yield ""
 
 
-def _scripts(project: Mapping[str, Any]) -> str:
+def _scripts(project: Tree) -> str:
     lines = [f"{name} = {target}" for name, target in project["scripts"].items()]
     return "\n".join(["[console_scripts]", *lines, ""])
 

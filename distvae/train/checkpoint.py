@@ -8,10 +8,11 @@ is lost.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json
@@ -159,7 +160,7 @@ def read_manifest(place: Place, name: str) -> Manifest:
     return cast(Manifest, document)
 
 
-def read_document(place: Place, name: str) -> dict[str, Any]:
+def read_document(place: Place, name: str) -> Tree:
     """Return a JSON file of a run folder, if its version is known."""
     folder = Folder.of(place)
     try:

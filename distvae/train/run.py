@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from distvae.data.dataset import Rows
 from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
@@ -204,7 +205,7 @@ def read_epochs(place: Place, first: int = 1) -> list[dict[str, float]]:
 
 def read_records(
     place: Place, name: str, fields: tuple[str, ...] = ("epoch",), first: int = 1
-) -> list[dict[str, Any]]:
+) -> list[Tree]:
     """One JSON object with some fields a line, from the first line or a later one.
 
     A line that a crash cut short is none.
@@ -218,7 +219,7 @@ def read_records(
     ]
 
 
-def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
+def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> Tree:
     record = parse_json(line, f"{file}: line {number}")
     for name in fields:
         if name not in record:

@@ -75,6 +75,7 @@ def test_labels_that_are_not_one_for_each_image_are_refused(folder: Path) -> Non
 
 def test_labels_follow_their_images(folder: Path) -> None:
     labels = idx.read_labels(IdxData(path=str(folder), holdout=3))
+    assert labels is not None
     assert labels["train"].dtype == np.int64
     assert labels["train"].tolist() == list(range(7))
     assert labels["val"].tolist() == [7, 8, 9]
@@ -166,4 +167,5 @@ def test_mnist_is_as_known(monkeypatch: pytest.MonkeyPatch, real_data: Path) -> 
         "test": (10000, 784),
     }
     assert dataset.splits["train"][:].mean() == pytest.approx(0.1307, abs=5e-5)
+    assert labels is not None
     assert labels["train"][:5].tolist() == [5, 0, 4, 1, 9]

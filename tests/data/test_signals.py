@@ -129,7 +129,7 @@ def test_of_a_photograph_with_a_preview_the_photograph_is_read(tmp_path: Path) -
     first.save(tmp_path / "a.mpo", save_all=True, append_images=[preview])
     path = (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
     with Image.open(path) as pillow:
-        assert pillow.n_frames == 2
+        assert getattr(pillow, "n_frames", 1) == 2
     np.testing.assert_allclose(signals.read_signal(path).values, 200, atol=2)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from distvae.config import Config, Generated, Train, from_dict
 from distvae.config.registry import SECTIONS, find_family
 from distvae.config.schema import field_types, fields_of
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import one_line, parse_yaml, read_yaml
 
@@ -28,7 +29,7 @@ def recipe_path(name: str) -> Path:
     return RECIPES / f"{name}.yaml"
 
 
-def read_tree(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> Tree:
     """Return the nested mapping in a YAML file."""
     tree = read_yaml(path)
     if not isinstance(tree, dict):
@@ -68,7 +69,7 @@ def refuse_place(config: Config, path: object) -> None:
         )
 
 
-def override(tree: Mapping[str, object], assignments: Mapping[str, object]) -> dict[str, Any]:
+def override(tree: Mapping[str, object], assignments: Mapping[str, object]) -> Tree:
     """Return a copy of a nested mapping with dotted keys set.
 
     A new `kind` drops the fields that it does not have. Rates that are scaled are meant for the
@@ -120,7 +121,7 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def parse_assignments(words: list[str]) -> dict[str, Any]:
+def parse_assignments(words: list[str]) -> Tree:
     """Return the dotted keys and values of words such as `train.epochs=3`; values are YAML."""
     return dict(_assignment(word) for word in words)
 

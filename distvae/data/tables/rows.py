@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from distvae.config import RowsData
 from distvae.data import files, folders
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows, Stacked
 from distvae.data.tables import arrow
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import read_json
 from distvae.numerics.facts import Facts
@@ -129,7 +130,7 @@ def _read_facts(root: Path, rows: str) -> dict[str, Facts]:
     return {split: Facts.read(record) for split, record in content.get("splits", {}).items()}
 
 
-def read_record(root: Path, rows: str) -> dict[str, Any]:
+def read_record(root: Path, rows: str) -> Tree:
     """Return what was recorded beside the rows of a digest, nothing in folders that are older."""
     path = root / FACTS
     if not path.is_file():
@@ -149,7 +150,7 @@ def digest(manifest: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: Path) -> Tree:
     """Return what 'distvae ingest' wrote about a folder; refuse what it did not write."""
     path = root / MANIFEST
     if not path.is_file():
