@@ -7,6 +7,7 @@ from pathlib import Path
 from distvae.config import Config, to_dict
 from distvae.files.plain import Plain
 from distvae.files.untrusted import read_json
+from distvae.report.numbers import shown
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """The figures shown for the best epoch of a model without an encoder."""
@@ -20,13 +21,14 @@ def show_run(run: Path) -> None:
 
     info, epochs = read_info(run), read_epochs(run)
     counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
-    print(f"{run}: {info['recipe'] or 'a run'}, commit {info['commit']}, started {info['begun']}")
+    commit = f"commit {info['commit']}" if info["commit"] else "not from a checkout"
+    print(f"{run}: {info['recipe'] or 'a run'}, {commit}, started {info['begun']}")
     print(f"data: {info['data']}, {counts} {info['unit']}s")
     changed = _changed_settings(read_config(run, info))
     print(yaml.safe_dump(changed, sort_keys=False).rstrip())
     if epochs:
         best = max(epochs, key=lambda epoch: epoch["val_objective"])
-        seconds = info.get("seconds", 0)
+        seconds = info.get("seconds") or epochs[-1]["seconds"]
         print(
             f"trained for {len(epochs)} epochs, {seconds:.0f} s; best at epoch {best['epoch']:.0f}:"
         )
@@ -97,5 +99,5 @@ def _describe_scores(run: Path) -> Iterator[str]:
         scores = []
         for name, value in read_json(file).items():
             if value is not None and "_std" not in name:
-                scores.append(f"{name} {value:.3f}")
+                scores.append(f"{name} {shown(value)}")
         yield f"evaluated on {file.parent.name}: {', '.join(scores)}"

@@ -132,7 +132,7 @@ def _label_ends(figure: "Figure", axes: "Axes", curves: Curves, best: int | None
     for number, runs in curves.items():
         epochs, values = runs[0]
         if len(curves) <= MAX_NAMED_CURVES or number == best:
-            ends.append((values[-1], epochs[-1], number))
+            ends.append((min(max(values[-1], low), high), epochs[-1], number))
     ends.sort()
     heights = spread_apart([value for value, _, _ in ends], (high - low) / 17)
     for (_, epoch, number), height in zip(ends, heights, strict=True):

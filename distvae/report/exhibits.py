@@ -100,12 +100,9 @@ def gallery(sweep: Sweep, chosen: Exhibits) -> Iterator[Block]:
     """Yield the exhibits of a sweep, and say which trials have one."""
     if not chosen:
         return
-    sentence = "Choose a trial here, by its row, or by its point in the diagram of trade-offs."
-    if any(each.sounds for each in chosen.values()):
-        sentence += (
-            " Its sound plays beside the original, and both keep their place when you switch."
-        )
-    yield Text(sentence)
+    has_diagram = len(sweep.metrics) > 1 and len(sweep.finished) > 1
+    by_point = ", or by its point in the diagram of trade-offs" if has_diagram else ""
+    yield Text(f"Choose a trial here, by its row{by_point}.")
     if len(chosen) < len(sweep.finished):
         yield Text(
             f"The page has {len(chosen)} of the {len(sweep.finished)} trials that finished: of "

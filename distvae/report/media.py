@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -49,7 +50,8 @@ def picture(path: Path) -> str:
     """Return a PNG as a data URL; a large one is compressed."""
     content = path.read_bytes()
     if len(content) > MAX_PICTURE_BYTES:
-        return _data_url("image/webp", _reduce(content))
+        with decoding(path, "a picture written by the evaluation"):
+            return _data_url("image/webp", _reduce(content))
     return _data_url("image/png", content)
 
 

@@ -1,6 +1,7 @@
 """Reports without recordings and without paths, to be committed or put on a web site."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -24,10 +25,16 @@ def redact(document: Document, paths: Iterable[str]) -> Document:
     """
     absolute = {path for path in paths if Path(path).is_absolute() and Path(path).name}
     longest_first = sorted(absolute, key=len, reverse=True)
-    exact = [rf"{PATH_START}{re.escape(path)}(?!\w)" for path in longest_first]
+    written = [form for path in longest_first for form in (_in_a_command(path), path)]
+    exact = [rf"{PATH_START}{re.escape(form)}(?!\w)" for form in dict.fromkeys(written)]
     redacted = _redact(document, re.compile("|".join([*exact, ANY_PATH])))
     assert isinstance(redacted, Document), "a part keeps its type"
     return redacted
+
+
+def _in_a_command(path: str) -> str:
+    """Return a path as a shell takes it, without the quotes around it."""
+    return shlex.quote(path).strip("'")
 
 
 def private_paths(subject: Sweep | RunResults) -> Iterator[str]:
@@ -35,8 +42,10 @@ def private_paths(subject: Sweep | RunResults) -> Iterator[str]:
     yield str(subject.folder.absolute())
     if isinstance(subject, RunResults):
         yield str(subject.config.data.path)
+        yield str(subject.info["recipe"] or "")
         return
     yield str(subject.facts["config"].get("data.path", ""))
+    yield str(subject.facts.get("recipe", ""))
     for trial in subject.trials:
         if "data.path" in trial.result.values:
             yield str(trial.result.values["data.path"])

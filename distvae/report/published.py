@@ -43,7 +43,8 @@ def _published_table(lines: list[Row], seeds: int) -> Table:
 
 def _published_figures(trial: Trial) -> list[str]:
     names = trial.result.figures
-    return [name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)]
+    figures = [name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)]
+    return [figure for figure in figures if figure in names]
 
 
 def _line(name: str, figure: str, trial: Trial) -> Row:

@@ -40,11 +40,19 @@ def changed_settings(settings: Mapping[str, Plain], recipe: str) -> dict[str, Pl
 
 def _assignments(settings: Mapping[str, Plain]) -> Iterable[str]:
     """Yield settings as the command line takes them, with values in YAML."""
+    for key, value in settings.items():
+        unquoted = isinstance(value, str) and _is_yaml_of_itself(value)
+        yield f"{key}={value if unquoted else json.dumps(value)}"
+
+
+def _is_yaml_of_itself(text: str) -> bool:
+    """Return whether a text without quotes is read from YAML as it stands."""
     import yaml
 
-    for key, value in settings.items():
-        unquoted = isinstance(value, str) and yaml.safe_load(value) == value
-        yield f"{key}={value if unquoted else json.dumps(value)}"
+    try:
+        return bool(yaml.safe_load(text) == text)
+    except yaml.YAMLError:
+        return False
 
 
 def space(facts: Tree) -> str:

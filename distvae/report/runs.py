@@ -81,8 +81,12 @@ def _outcome(run: RunResults) -> str:
             for name, value in last.items()
             if name not in STAGE_CAPTIONS and name not in NOT_DRAWN
         ]
+        if "sigma" in last:
+            found = f"the noise is estimated at sigma {shown(last['sigma'])}"
+        else:
+            found = f"a bound of {shown(last['bound'])} nats per window"
         suffix = f", {', '.join(closeness)} to the reference" if closeness else ""
-        return f"{trained}: the noise is estimated at sigma {shown(last['sigma'])}{suffix}."
+        return f"{trained}: {found}{suffix}."
     best = max(run.epochs, key=lambda epoch: epoch["val_objective"])
     return (
         f"{trained}; the best weights are those of epoch {best['epoch']:.0f}, with a validation "

@@ -86,6 +86,12 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
 
 def _advice(sweep: Sweep, needed: int) -> str:
     """Say how to get enough trials."""
+    planned = sweep.facts["trials"]
+    if len(sweep.trials) < planned:
+        return (
+            f"{len(sweep.trials)} of {planned} trials have begun: the same command with --resume "
+            "goes on. Until then, compare the figures by value."
+        )
     if sweep.facts["search"] == "grid":
         return "A grid has no more trials than these; a random search of the same space has."
     if sweep.facts["scheduler"] == "population":

@@ -208,6 +208,11 @@ def _refuse_incomparable(sweep: Sweep, other: Sweep) -> None:
                 f"--against: {each.folder}: {listed(list(plane.names))} are compared, and "
                 f"{_missing_figure(each, plane)}"
             )
+    if sweep.split != other.split:
+        raise Refusal(
+            f"--against: {other.folder}: its figures are of the split {other.split}, those of "
+            f"{sweep.folder} of {sweep.split}; one split expected"
+        )
     (digest, data), (other_digest, other_data) = _data(sweep), _data(other)
     if digest != other_digest:
         raise Refusal(

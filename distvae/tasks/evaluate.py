@@ -200,6 +200,6 @@ def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pict
     each = "each latent"
     if len(pi) > ATOMS:
         each = f"each of the {ATOMS} most frequent of {len(pi)} latents"
-    name = f"{title}: what {each} alone adds, under its prior $\\pi_h$"
+    name = f"{title}: what {each} alone adds, under its prior \N{GREEK SMALL LETTER PI}"
     names = [f"{pi[h]:.2g}" for h in frequent]
     yield "atoms", partial(pictures.fields, as_images(changes, run), names, name)

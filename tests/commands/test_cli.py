@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,27 @@ def test_a_run_is_shown_with_its_best_epoch(call: Called, run: Path) -> None:
     assert code == 0
     assert "best at epoch" in out
     assert "latent: 4" in out
+
+
+def test_a_run_that_still_trains_is_shown_with_its_time_so_far(
+    call: Called, run: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    info = json.loads((copy / "run.json").read_text())
+    del info["seconds"]
+    info["commit"] = None
+    (copy / "run.json").write_text(json.dumps(info))
+    *_, last = (copy / "epochs.jsonl").read_text().splitlines()
+    longer = json.loads(last) | {"epoch": 5, "seconds": 77.0}
+    with (copy / "epochs.jsonl").open("a") as lines:
+        lines.write(json.dumps(longer) + "\n")
+    (copy / "evaluation" / "test").mkdir(parents=True)
+    (copy / "evaluation" / "test" / "summary.json").write_text('{"squared_error": 0.000123}')
+    code, out, _ = call("show", str(copy))
+    assert code == 0
+    assert "not from a checkout" in out
+    assert "trained for 5 epochs, 77 s;" in out
+    assert "squared_error 0.000123" in out
 
 
 @pytest.mark.parametrize(

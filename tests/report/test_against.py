@@ -167,3 +167,9 @@ def test_what_does_not_compare_is_refused_by_name(two: Two, tmp_path: Path) -> N
         " tiny-100-0."
     )
     refused("ranked by hoyer alone; two figures expected", two.theirs)
+    other = tmp_path / "tested"
+    sweeps.without_a_ledger(other)
+    facts = json.loads((other / "sweep.json").read_text())
+    (other / "sweep.json").write_text(json.dumps(facts | {"split": "test"}))
+    on_data(other)
+    refused("tested: its figures are of the split test, those of .*ours of val; one split expected")

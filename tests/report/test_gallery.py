@@ -125,6 +125,17 @@ def test_keys_alone_choose_play_switch_and_stop(page: "Page") -> None:
     assert playing(page) == []
 
 
+def test_keys_switch_and_stop_after_a_click_on_a_row(page: "Page") -> None:
+    rows_with_links(page).first.locator("td").nth(1).click()
+    wait_until_heard(page)
+    (reconstruction,) = playing(page)
+    page.keyboard.press("x")
+    (original,) = playing(page)
+    assert original != reconstruction
+    page.keyboard.press("Escape")
+    assert playing(page) == []
+
+
 def test_every_control_has_a_name_for_screen_readers(page: "Page") -> None:
     snapshot = page.locator("main").aria_snapshot()
     for nameless in ("- button\n", "- link\n", "- slider\n", "- img\n"):

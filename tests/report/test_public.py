@@ -96,11 +96,13 @@ def test_a_run_is_published_by_names_too(sweep: Path, tmp_path: Path) -> None:
         ("see https://example.org/a/b", "see https://example.org/a/b"),
         ("nats / frame, 1/2 and/or (a)/b, ~/recordings, runs/speech", None),
         ("/known place/x and /known places", "known place/x and known places"),
+        ("data.path='/bob'\"'\"'s place/x'", "data.path='bob'\"'\"'s place/x'"),
     ],
 )
 def test_paths_become_names_and_nothing_else_changes(text: str, expected: str | None) -> None:
     page = redact(
-        Document("", "", [Section("", [Text(text)])]), ["/known place", "relative", "", "/"]
+        Document("", "", [Section("", [Text(text)])]),
+        ["/known place", "/bob's place", "relative", "", "/"],
     )
     (block,) = page.sections[0].blocks
     assert block == Text(text if expected is None else expected)

@@ -23,6 +23,7 @@ from distvae.report.logged import write_and_log
 from distvae.report.media import MAX_PICTURE_BYTES, MAX_SECONDS, MAX_WIDTH, Sounds, picture, sound
 from distvae.report.reading import RunResults, read_results
 from distvae.report.repeat import command, space
+from distvae.report.runs import _outcome
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space, space_names
 from distvae.tune.sweep_file import describe_sweep
@@ -77,6 +78,32 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     assert f"the noise is estimated at sigma {last.stages[-1]['sigma']:.2f}" in page
     assert "PSNR" in page
     assert "--recipe" in page
+
+
+def test_a_restoration_by_a_model_without_sigma_is_told_without_it(tmp_path: Path) -> None:
+    stages = [{"epoch": 1, "bound": -7.25, "seconds": 1.0}]
+    run = stored(tmp_path, load("mnist-vae"), "mnist-vae")
+    run.stages.extend(stages)
+    run.epochs.append({"epoch": 1.0})
+    assert _outcome(run).endswith(": a bound of -7.250 nats per window.")
+    run.stages[0]["psnr"] = 31.5
+    assert _outcome(run).endswith("-7.250 nats per window, PSNR 31.50 to the reference.")
+
+
+@pytest.mark.parametrize("text", ["[x", "@home", "{a", "*.wav", "a: b: c", "1", "null", "a b"])
+def test_the_command_of_a_run_quotes_what_yaml_would_not_read(text: str, tmp_path: Path) -> None:
+    config = load("mnist-vae", {"data.path": text})
+    words = shlex.split(command(stored(tmp_path, config, "mnist-vae")))[3:]
+    assert configure("mnist-vae", words).data.path == text
+
+
+def test_a_picture_that_is_cut_off_is_refused_by_name(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:-1000])
+    with pytest.raises(Refusal, match=r"a\.png: cannot be read .*; a picture written by the eval"):
+        picture(tmp_path / "a.png")
 
 
 def test_the_command_of_a_run_resolves_to_its_configuration(tmp_path: Path) -> None:

@@ -222,6 +222,18 @@ def test_too_few_trials_are_said_and_not_drawn(folder: Path) -> None:
     assert "share of the variance" not in page
 
 
+@pytest.mark.parametrize("search", ["random", "grid"])
+def test_a_sweep_that_has_begun_few_of_its_trials_is_to_go_on(search: str, folder: Path) -> None:
+    space: dict[str, Any] = {"search": search}
+    if search == "grid":
+        space |= {"axes": [{"key": "model.latent", "choice": [2, 4, 8, 16, 32, 64]}]}
+    sweeps.sweep(folder, trials=3, **space)
+    facts = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps(facts | {"trials": 6}))
+    page, _ = read(folder)
+    assert "3 of 6 trials have begun: the same command with --resume goes on." in page
+
+
 def test_a_population_is_counted_without_its_branches_and_not_asked_to_grow(folder: Path) -> None:
     fields: dict[str, Any] = {"scheduler": "population", "trials": 4}
     ended = sweeps.sweep(folder, concluded=False, **fields)

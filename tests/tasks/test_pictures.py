@@ -75,7 +75,7 @@ def all_figures(title: str) -> list[Figure]:
 
 
 def test_every_picture_can_be_written_and_no_title_leaves_it(tmp_path: Path) -> None:
-    figures = all_figures("vae latent 32, from a recipe: " + "what each latent alone adds " * 5)
+    figures = all_figures("vae latent 32, from $a_{ and $b: " + "what each latent alone adds " * 5)
     for i, figure in enumerate(figures):
         pictures.save(figure, tmp_path / f"{i}.png")
         assert (tmp_path / f"{i}.png").read_bytes().startswith(b"\x89PNG")

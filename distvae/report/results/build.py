@@ -26,10 +26,13 @@ def build(folder: Path, out: Path | None) -> None:
     back = os.path.relpath(out, folder)
     for table, groups in tables.items():
         _write_lines(folder / f"{table}.md", list(page_lines(folder, table, groups, back)))
-        _write_lines(folder / table / CSV, [csv_text(read_rows(folder, table)).rstrip("\n")])
+        _write_lines(
+            folder / table / CSV,
+            [csv_text(read_rows(folder, table)).rstrip("\n")],
+        )
     _write_lines(out, index)
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     with atomic_file(path) as partial:
-        partial.write_text("\n".join(lines) + "\n")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -109,5 +109,6 @@ def difference(group: RowGroup, figure: str) -> float | None:
 
 
 def markdown_table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    """Return the lines of a Markdown table. A cell may hold Markdown, but no other column."""
+    lines = (head, ["---"] * len(head), *rows)
+    return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in lines]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
+from urllib.parse import quote
 
 from distvae.files.refusal import Refusal, nearest
 from distvae.report.results.claims import FILE, Claim, Contents, Section
@@ -113,7 +114,7 @@ class Index:
         return ", ".join(self._link(table) for table in tables) + "."
 
     def _link(self, table: str, text: str = "") -> str:
-        return f"[{text or table}]({(Path(self.pages) / table).as_posix()}.md)"
+        return f"[{text or table}]({quote((Path(self.pages) / table).as_posix())}.md)"
 
 
 LEGEND = (

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from distvae.report.results.figures import (
     FIGURES,
@@ -33,14 +34,14 @@ def about_table(folder: Path, table: str) -> list[str]:
     path = folder / table / ABOUT
     if not path.exists():
         return [f"# {table}"]
-    return path.read_text().rstrip().replace("](../", "](").splitlines()
+    return path.read_text(encoding="utf-8").rstrip().replace("](../", "](").splitlines()
 
 
 def page_lines(folder: Path, table: str, groups: list[RowGroup], index: str) -> Iterator[str]:
     """Return the lines of a table's page; `index` is the path from it to the index."""
     yield from about_table(folder, table)
     yield from ("", "## Rows", "")
-    links = f"All figures as CSV: [{CSV}]({table}/{CSV})."
+    links = f"All figures as CSV: [{CSV}]({quote(table)}/{CSV})."
     yield f"{links} Back to the [index]({index})." if index else links
     ordered = sorted(groups, key=_natural_order)
     for section in sorted({group.section for group in groups}):

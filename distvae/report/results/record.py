@@ -35,7 +35,7 @@ def add_run(
             )
     row = {
         "table": table,
-        "row": name or run.name,
+        "row": name or run.absolute().name,
         "recipe": info["recipe"],
         "commit": info["commit"],
         "judged_by": commit(),

@@ -48,6 +48,11 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def entitle(figure: "Figure", title: str) -> None:
+    """Write a title over a figure. Names of files may stand in it, and are no formulas."""
+    figure.suptitle(title.replace("$", r"\$"), wrap=True)
+
+
 def panels(figure: "Figure", count: int, columns: int) -> list["Axes"]:
     """Return so many axes, in rows of `columns`."""
     axes = figure.subplots(math.ceil(count / columns), columns, squeeze=False)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.tasks.pictures import cells
-from distvae.tasks.pictures.canvas import GREY, PALETTE, Array, colour_bar, new_figure
+from distvae.tasks.pictures.canvas import GREY, PALETTE, Array, colour_bar, entitle, new_figure
 from distvae.tasks.pictures.data import limits
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def dictionary(matrix: Array, title: str) -> "Figure":
     )
     colour_bar(axes, mesh, "entry")
     axes.set(xlabel="atom", ylabel="value of z")
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
@@ -40,7 +40,7 @@ def responses(
     colours = [PALETTE[0] if lives else GREY for lives in live]
     cells.curves(axes, [change], [colours], columns, (0, rate / 2000), names)
     axes.set(xlabel="frequency, kHz", ylabel="change, dB")
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
@@ -55,7 +55,7 @@ def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figur
     left.set(xlabel="root mean square", ylabel="value of the code, strongest first")
     left.set_title(f"{int(live.sum())} live, {int((~live).sum())} dead")
     _distribution(right, codes[:, rank])
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
@@ -73,7 +73,7 @@ def encodings(images: Array, codes: Array, title: str) -> "Figure":
         right.tick_params(labelbottom=False, labelsize=7)
     drawn[-1, 1].tick_params(labelbottom=True)
     drawn[-1, 1].set(xlabel="latent")
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
@@ -122,7 +122,7 @@ def active_latents(codes: Array, pi: Array, title: str) -> "Figure":
     right.set(xlabel="latent, most frequent first", ylabel="active in a share of data points")
     right.set(yscale="log", ylim=(10 ** math.floor(math.log10(max(pi.min(), 1e-6))), 1))
     right.legend(frameon=False)
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distvae.tasks.pictures import cells
-from distvae.tasks.pictures.canvas import GREY, PALETTE, Array, new_figure
+from distvae.tasks.pictures.canvas import GREY, PALETTE, Array, entitle, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: st
     )
     axes.set_xticks(np.arange(across) * (width + 1) + (width + 1) / 2, columns)
     axes.set_yticks(np.arange(down) * (height + 1) + (height + 1) / 2, rows)
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
@@ -68,7 +68,7 @@ def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
         cells.images(
             axes, shown, columns, names, [f"\N{PLUS-MINUS SIGN}{edge:.2g}" for edge in edges]
         )
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
@@ -105,7 +105,7 @@ def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
     figure = new_figure(1.6 * columns + 0.6, 1.1 * math.ceil(len(points[0]) / columns) + 0.9)
     axes, colours = figure.subplots(), (GREY, PALETTE[0])[-len(layers) :]
     _curves(axes, points, colours, columns)
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     if len(layers) > 1:
         lines = [Line2D([], [], color=colour) for colour in colours]
         figure.legend(lines, list(layers), loc="outside lower right", ncols=2, frameon=False)
@@ -128,7 +128,7 @@ def _canvas(tiled: Array, span: tuple[float, float], title: str) -> "Figure":
     axes = figure.subplots()
     _show(axes, tiled, span)
     axes.set_axis_off()
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from distvae.config.values import POWER_FLOOR, FrequencyScale
-from distvae.tasks.pictures.canvas import Array, colour_bar, new_figure
+from distvae.tasks.pictures.canvas import Array, colour_bar, entitle, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def spectrograms(
     for axes, name in zip(rows, names, strict=True):
         axes.set_title(name)
         axes.label_outer()
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
@@ -69,7 +69,7 @@ def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
     level = decibel(power).T
     show_levels(axes, level, Spectrum(rate, hop=0), float(level.max()))
     axes.set(xlabel="sample")
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 

@@ -23,5 +23,7 @@ def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: s
     axes.set(xlabel=x, ylabel=y, title=f"{y} against {x}")
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside right upper", title=label, frameon=False)
+    legend = figure.legend(loc="outside right upper", title=label, frameon=False)
+    for text in (*legend.get_texts(), legend.get_title()):
+        text.set_parse_math(False)
     return figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from distvae.tasks.pictures.canvas import (
     PALETTE,
+    entitle,
     limit_to_later_epochs,
     new_figure,
     panels,
@@ -37,7 +38,7 @@ def learning_curves(epochs: Records, unit: str, title: str) -> "Figure":
         axes.plot(number, values, color=colour, linestyle=style, linewidth=1.8, label=CURVES[name])
     limit_to_later_epochs(axes, curves.values())
     axes.set(xlabel="epoch", ylabel=f"nats per {unit}")
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     second_axis(axes, number, _curve(epochs, "rate"), "learning rate")
@@ -55,7 +56,7 @@ def telemetry(epochs: Records, unit: str, title: str) -> "Figure":
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.margins(x=0.02)
-    figure.suptitle(title, wrap=True)
+    entitle(figure, title)
     return figure
 
 
