@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from distvae.commands.options import RestoreOptions
-from distvae.config.recipes import parse_assignments
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,19 @@ def denoise_file(
     from distvae.data import signals
     from distvae.tasks.presets import preset_config, refuse_corruption, restored_windows
 
-    overrides = options.overrides(noise=noise.noise, snr=noise.snr) | parse_assignments(assignments)
+    overrides = options.overrides(assignments, noise=noise.noise, snr=noise.snr)
     signal = signals.read_signal(source)
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
     config = refuse_corruption(config, "drop").with_("data", path=str(source))
-    windows = restored_windows(config)
-    if windows is not None:
-        signal = windows.clean()
+
+    def read(path: Path) -> signals.Signal:
+        windows = restored_windows(config.with_("data", path=str(path)))
+        return signals.read_signal(path) if windows is None else windows.clean()
+
+    windows, signal = restored_windows(config), read(source)
     if windows is None or not windows.corruption:
-        restore(Task(source, target, "", signal, find_reference(options), options, overrides))
+        reference = find_reference(options, read=read)
+        restore(Task(source, target, "", signal, reference, options, overrides))
     else:
         reference, noisy = find_reference(options, signal), windows.corrupt(signal)
         level, seed = windows.noise_level(signal), windows.noise_seed

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distvae.commands.options import RestoreOptions
-from distvae.config.recipes import parse_assignments
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -22,7 +21,10 @@ class MissingOptions:
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="A picture of the same size; pixels that are not black mark what is missing."
+            help=(
+                "A picture of the same size; pixels that are neither black nor transparent mark"
+                " what is missing, in a JPEG those brighter than half."
+            )
         ),
     ] = None
     missing_value: Annotated[
@@ -41,7 +43,7 @@ class MissingOptions:
         from distvae.tasks.presets import corrupted_windows
 
         windows = corrupted_windows(config)
-        ways = (self.mask, self.missing_value, windows)
+        ways = (self.mask, self.missing_value, self.drop if windows is None else windows)
         if sum(way is not None for way in ways) != 1:
             raise Refusal(
                 "--mask, --missing-value, --drop: exactly one of them expected, to know which"
@@ -51,7 +53,8 @@ class MissingOptions:
             return masked_by(self.mask)
         if self.missing_value is not None:
             return marked_by(self.missing_value)
-        assert windows is not None, "one of the three ways is given"
+        if windows is None:
+            raise Refusal("--drop: 0 drops nothing; a share above 0 expected")
         return windows.find_dropped
 
 
@@ -72,8 +75,7 @@ def inpaint_file(
     from distvae.data import signals
     from distvae.tasks.presets import corrupted_windows, preset_config, refuse_corruption
 
-    overrides = options.overrides(drop=missing_options.drop)
-    overrides |= parse_assignments(assignments)
+    overrides = options.overrides(assignments, drop=missing_options.drop)
     signal = signals.read_signal(source)
     if signal.rate is not None:
         raise Refusal(f"{source}: a sound; a picture expected")

@@ -230,14 +230,17 @@ class RestoreOptions:
         """Return how progress is reported."""
         return progress_style(self.quiet, self.json)
 
-    def overrides(self, **damage: float | None) -> "dict[str, Plain]":
-        """Return the settings that these options stand for, and those of the damage done first,
-        such as `noise`.
+    def overrides(self, assignments: list[str], **damage: float | None) -> "dict[str, Plain]":
+        """Return the settings that these options stand for, those of the damage done first, such as
+        `noise`, and those that were assigned. The damage has this seed unless another was assigned.
         """
+        from distvae.config.recipes import parse_assignments
+
         settings: dict[str, Plain] = {"train.seed": self.seed}
         if self.stride is not None:
             settings["data.stride"] = self.stride
-        for name, amount in damage.items():
-            if amount is not None:
-                settings |= {f"data.{name}": amount, "data.noise_seed": self.seed}
+        settings |= {f"data.{name}": each for name, each in damage.items() if each is not None}
+        settings |= parse_assignments(assignments)
+        if any(f"data.{name}" in settings for name in damage):
+            settings.setdefault("data.noise_seed", self.seed)
         return settings

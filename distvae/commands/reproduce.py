@@ -118,10 +118,19 @@ def select_rows(name: str, options: ReproduceOptions, out: Path) -> "Table":
 
     patterns = options.only or ["*"]
     complete = read_table(name, options.scale)
-    complete = replace(complete, seeds=options.seeds or complete.seeds)
+    seeds = options.seeds or complete.seeds
+    minutes = complete.minutes and complete.minutes * seeds / complete.seeds
+    complete = replace(complete, seeds=seeds, minutes=minutes)
     table = complete.only(patterns)
     if options.resume and table.trained:
-        table = complete.only([*patterns, *started_rows(out)])
+        started = started_rows(out)
+        for row in started:
+            if not any(entry.matches([row]) for entry in complete.entries):
+                raise Refusal(
+                    f"--resume: {out} was begun with a row {row}, which {name} does not have at"
+                    f" scale {options.scale}; the table and the scale of before expected"
+                )
+        table = complete.only([*patterns, *started])
     if not table.trained and not table.peers:
         raise Refusal(
             f"--only: {', '.join(patterns)}: nothing to obtain at scale {options.scale}; other rows"
@@ -144,11 +153,13 @@ def print_comparison(lines: "list[Line]", source: str, cut_short: bool) -> None:
     """Print the comparison as a table, and where the published figures come from."""
     from rich.console import Console
 
-    from distvae.reproduce.compare import comparison_table
+    from distvae.reproduce.compare import comparison_table, notes_on
     from distvae.tune.table import STOPPED
 
     if lines:
         Console(width=WIDTH, markup=False, emoji=False).print(comparison_table(lines))
+    for note in notes_on(lines):
+        print(note)
     print(f"published: {source}")
     if cut_short:
         print(STOPPED)

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -71,8 +71,8 @@ class Task:
         preset, recipe = self.options.preset, self.options.recipe
         inpainting = bool(self.missing.any())
         config = preset_config(self.observed.values, preset, recipe, self.overrides, inpainting)
-        if corrupted_windows(config) is None:
-            return config
+        if inpainting and corrupted_windows(config) is None:
+            return config  # the file alone is not what the model is trained on
         return config.with_("data", path=str(self.source.absolute()))
 
     def result(self, restored: Floats) -> Floats:
@@ -96,15 +96,21 @@ class Task:
         return fidelity(self.reference, self.observed.values)
 
 
-def find_reference(options: RestoreOptions, undamaged: Signal | None = None) -> Signal | None:
-    """Return the reference: the input itself if it was damaged first, or the file of `--clean`."""
+def find_reference(
+    options: RestoreOptions,
+    undamaged: Signal | None = None,
+    read: Callable[[Path], Signal] = signals.read_signal,
+) -> Signal | None:
+    """Return the reference: the input itself if it was damaged first, or the file of `--clean`,
+    read as the input was.
+    """
     if options.clean is None:
         return undamaged
     if undamaged is not None:
         raise Refusal(
             "--clean: with --noise or --drop, the input itself is the reference; omit --clean"
         )
-    return signals.read_signal(options.clean)
+    return read(options.clean)
 
 
 def restore(task: Task) -> None:
@@ -179,7 +185,7 @@ def refuse_unlike_reference(task: Task) -> None:
         found, expected = (
             " x ".join(map(str, signal.values.shape)) for signal in (reference, task.observed)
         )
-        raise Refusal(f"{file}: {found} values; {expected} expected, as {task.source} has")
+        raise Refusal(f"{file}: {found} values; {expected} expected, as what is restored has")
     if reference.rate is not None and not reference.values.any():
         raise Refusal(
             f"{file}: silent, so that nothing is close to it; a reference with sound expected"

@@ -36,6 +36,7 @@ MAX_PIXELS = 2**27
 """Of a picture: a small file may stand for any number of them."""
 COPIES = 3 * 8
 """Bytes that a pixel's values take while a picture is read: 64 bits each, and copies on the way."""
+LOSSY_PICTURES = (".jpg", ".jpeg")
 LOSSY = ("MPEG_LAYER_III", "VORBIS")
 """Encodings that a sound is not written in again: it would lose by it once more."""
 GREY = ("1", "L", "LA", "La")
@@ -287,7 +288,7 @@ def _save(path: Path, values: NDArray[np.uint16], signal: Signal) -> None:
 
     pixels = values if signal.bits == 16 else values.astype(np.uint8)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if path.suffix.lower() in LOSSY_PICTURES:
         image.save(path, icc_profile=signal.profile, quality=95)
     else:
         image.save(path, icc_profile=signal.profile)

@@ -109,6 +109,15 @@ def comparison_table(lines: list[Line]) -> "RichTable":
     return table
 
 
+def notes_on(lines: list[Line]) -> Iterator[str]:
+    """Yield the notes on rows, each once with the rows that it is on."""
+    rows: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if line.note:
+            rows.setdefault(line.note, {})[line.row] = None
+    yield from (f"{', '.join(names)}: {note}" for note, names in rows.items())
+
+
 def _cells(line: Line) -> list[str]:
     from distvae.train.progress import format_duration
 

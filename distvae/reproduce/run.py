@@ -146,7 +146,9 @@ class Reproduction:
         finally:
             if not is_refused:
                 for name in self.keep_finished(space):
-                    self._say(f"{name}: not kept, the row has another scale; --force replaces it")
+                    self._say(
+                        f"{name}: not kept, the row has another scale; --resume --force replaces it"
+                    )
 
     def keep_finished(self, space: Space) -> list[str]:
         """Write a file for each run that is finished; return the names of the rows that already

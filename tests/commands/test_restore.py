@@ -17,8 +17,10 @@ from distvae.commands.options import RestoreOptions
 from distvae.commands.restore import Task, write_result
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
+from distvae.data.windows.missing import masked_by
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.loop import Interrupted
+from distvae.train.run import Run
 from tests.called import Called
 
 SMALL = [
@@ -104,6 +106,44 @@ def test_noise_of_an_snr_is_added_to_an_excerpt_at_another_rate(call: Called) ->
     assert scores["snr"] - scores["snr_gain"] == pytest.approx(6, abs=1.5)
     restored = signals.read_signal(Path("out.flac"))
     assert (restored.values.shape, restored.rate) == ((55, 2), 11025)
+
+
+def test_a_clean_file_is_cut_and_resampled_as_the_noisy_one_is(call: Called) -> None:
+    settings = ["data.rate=11025", "data.excerpt=[0.01, 0.005]", *SOUND]
+    command = ["denoise", "stereo.wav", "out.flac", "--clean", "stereo.wav", "--json"]
+    code, out, _ = call(*command, *settings)
+    assert code == 0
+    assert "snr" in json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", ["denoise --noise 20", "inpaint --drop 0.3"])
+def test_damage_that_is_set_by_key_has_the_seed_too(call: Called, command: str) -> None:
+    task, option, amount = command.split()
+    by_key = f"data.{option.removeprefix('--')}={amount}"
+    for name, words in (("a.png", [option, amount]), ("b.png", [by_key])):
+        code, *_ = call(task, "grey.png", name, *words, "--seed", "3", "--quiet", *BRIEF)
+        assert code == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
+    assert call("denoise", "grey.png", "out.png", "--run", "kept", "--quiet", *BRIEF)[0] == 0
+    assert call("evaluate", "kept", "--quiet")[0] == 0
+    run = Run.open(Path("kept"))
+    assert run.config.data.path == str(Path("grey.png").absolute())
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(suffix: str) -> None:
+    drawn = np.zeros((32, 32, 3), np.uint8)
+    drawn[10:14, 10:14] = 255
+    if suffix == "png":
+        drawn = np.concatenate([np.full_like(drawn, 255), drawn[..., :1]], -1)
+    Image.fromarray(drawn).save(f"mask.{suffix}")
+    missing = masked_by(Path(f"mask.{suffix}"))(signals.Signal(np.zeros((32, 32, 1))))
+    expected = np.zeros((32, 32, 1), bool)
+    expected[10:14, 10:14] = True
+    np.testing.assert_array_equal(missing, expected)
 
 
 def test_samples_that_are_clipped_are_told(call: Called) -> None:
@@ -222,6 +262,8 @@ REFUSED = {
     "denoise grey.png out.png estep.states=256 model.latent=4000000000000": "GB",
     "inpaint grey.png out.png": "exactly one of them",
     "inpaint grey.png out.png --mask mask-none.png --drop 0.5": "exactly one of them",
+    "inpaint grey.png out.png --drop 0": "--drop: 0 drops nothing; a share above 0 expected",
+    "inpaint grey.png out.png --mask mask-none.png --drop 0": "exactly one of them",
     "inpaint grey.png out.png --mask mask-small.png": "8 x 8 pixels; 20 x 24 expected",
     "inpaint grey.png out.png --mask mask-none.png": "nothing is missing",
     "inpaint grey.png out.png --mask mask-all.png": "everything is missing",

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from distvae import report
 from distvae.cli import app
+from distvae.commands.reproduce import ReproduceOptions, select_rows
 from distvae.config import Amortised, VSCModel
 from distvae.files.refusal import Refusal
 from distvae.report.results.build import build
 from distvae.report.results.rows import SCALES, Scale, find_row, write_row
-from distvae.reproduce.compare import compare_rows, write_comparison
+from distvae.reproduce.compare import Line, compare_rows, notes_on, write_comparison
 from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Reproduction, Work, describe_plan, started_rows
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
@@ -330,6 +331,29 @@ def test_a_plan_says_what_it_takes() -> None:
     described = "\n".join(describe_plan(read_table("house", "full")))
     assert "7 models, 3 seeds each, 12 baselines" in described
     assert "on one core" in described
+
+
+def test_more_seeds_take_as_much_longer_where_the_minutes_are_fixed(tmp_path: Path) -> None:
+    one, five = (
+        select_rows("barbara", ReproduceOptions(scale="day", seeds=seeds), tmp_path).cost()
+        for seeds in (1, 5)
+    )
+    assert five == 5 * one > 0
+
+
+def test_a_folder_that_was_begun_at_another_scale_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(describe_sweep(of("exact", "random"))))
+    with pytest.raises(Refusal, match=r"--resume: .* was begun with a row random, which audio"):
+        select_rows("audio", ReproduceOptions(scale="smoke", resume=True), tmp_path)
+
+
+def test_notes_on_rows_are_told_once() -> None:
+    lines = [
+        Line(row, figure, None, 1.0, None, note=note)
+        for row, note in (("a", "less"), ("b", ""), ("c", "less"))
+        for figure in ("psnr", "ssim")
+    ]
+    assert list(notes_on(lines)) == ["a, c: less"]
 
 
 def test_a_plan_looks_for_no_data_and_writes_nothing(

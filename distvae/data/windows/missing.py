@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.signals import Signal, read_picture
+from distvae.data.signals import LOSSY_PICTURES, PEAK, Signal, read_picture
 from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.floating]
@@ -19,10 +19,17 @@ Finder = Callable[[Signal], Missing]
 
 
 def masked_by(path: Path) -> Finder:
-    """Return a finder of values where a mask, a picture of the same size, is not black."""
+    """Return a finder of values where a mask, a picture of the same size, is neither black nor
+    transparent. In a JPEG, whose compression brightens what is black, it is to be brighter than
+    half.
+    """
 
     def find(signal: Signal) -> Missing:
-        mask = read_picture(path).values.any(-1, keepdims=True)
+        picture = read_picture(path)
+        black = PEAK / 2 if path.suffix.lower() in LOSSY_PICTURES else 0.0
+        mask = (picture.values > black).any(-1, keepdims=True)
+        if picture.alpha is not None:
+            mask &= picture.alpha[..., None] > 0
         if mask.shape[:2] != signal.values.shape[:2]:
             sizes = [" x ".join(map(str, shape[:2])) for shape in (mask.shape, signal.values.shape)]
             raise Refusal(
