@@ -17,6 +17,13 @@ settings.register_profile("distvae", deadline=None, max_examples=50, derandomize
 settings.load_profile("distvae")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that share an environment of two gigabytes: workers that have nothing
+    left to do take tests of others from the end, and would make another one.
+    """
+    items.sort(key=lambda item: item.path.name != "test_wheel.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cuts() -> Iterator[None]:
     """Let nothing wait for the disk in this process: each wait takes milliseconds, and no test cuts

@@ -162,6 +162,13 @@ def members(wheel: Path) -> set[str]:
     return {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
+def test_wheel_and_sdist_install_the_same(installed: Path, archives: Archives) -> None:
+    (package,) = installed.parent.glob("lib/python*/site-packages/distvae")
+    with ZipFile(archives.wheel) as wheel:
+        for name in members(archives.wheel):
+            assert (package.parent / name).read_bytes() == wheel.read(name)
+
+
 def test_the_package_is_imported_from_where_it_was_installed(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +198,7 @@ def test_the_folder_of_a_cluster_is_a_checkout(
     assert members(wheel) == members(archives.wheel)
 
 
+@pytest.mark.parametrize("installed", ["wheel"], indirect=True)  # the sdist installs the same
 def test_the_demo_is_swept(installed: Path, tmp_path: Path) -> None:
     demo = ("tune", "demo", "--trials", "2", "train.epochs=1")
     run_outside(installed / "distvae", *demo, cwd=tmp_path)

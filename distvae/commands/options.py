@@ -24,7 +24,9 @@ RUNS = Path("runs")
 """The folder of runs and sweeps, and of MLflow's database."""
 RUN_HELP = "Its folder, its name or id in MLflow, best:METRIC@SWEEP, or the URI of a pushed model."
 URI = re.compile(r"(\w+):/+(?=[^/])")
-"""The beginning of a URI. One that became a path has lost one of its two slashes."""
+"""The beginning of a URI."""
+SHORTENED = re.compile(r"^(\w+):/(?!/)")
+"""The beginning of a URI that became a path, which has one slash left."""
 
 
 def find_run(run: Path | str) -> Path:
@@ -36,11 +38,17 @@ def find_run(run: Path | str) -> Path:
     if URI.match(str(run)):
         from distvae.share.pushed import fetch
 
-        return fetch(URI.sub(r"\1://", str(run), count=1))
+        return fetch(_with_all_slashes(str(run)))
     from distvae.track import Store
     from distvae.track.records import find_folder
 
     return find_folder(str(run), Store.find(RUNS))
+
+
+def _with_all_slashes(uri: str) -> str:
+    """Return a URI with the slashes that it had before it became a path: file:// names no host."""
+    slashes = "///" if uri.startswith("file:") else "//"
+    return SHORTENED.sub(rf"\1:{slashes}", uri)
 
 
 def run_callback(context: typer.Context, run: Path | None) -> Path | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from distvae.config import Config, to_dict
 from distvae.files.plain import Plain
 from distvae.files.untrusted import read_json
-from distvae.report.numbers import shown
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """The figures shown for the best epoch of a model without an encoder."""
@@ -95,6 +94,8 @@ def _describe_copies(epochs: list[dict[str, float]]) -> str:
 
 def _describe_scores(run: Path) -> Iterator[str]:
     """Yield the scores of each evaluation of a run."""
+    from distvae.report.numbers import shown
+
     for file in sorted(run.glob("evaluation/*/summary.json")):
         scores = []
         for name, value in read_json(file).items():

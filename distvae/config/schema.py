@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, SupportsIndex, TypeVar, cast
 
 from distvae.config.registry import FAMILIES, load_extensions
 from distvae.files.plain import Tree
@@ -111,6 +112,15 @@ def check_value(path: str, hint: object, value: object) -> Any:
     if origin is tuple:
         return tuple(_items(path, arguments, value))
     return _sane(path, _typed(path, cast("type[object]", hint), value))
+
+
+def whole_number(name: str, hint: object, value: object) -> int:
+    """Return an argument of a caller as a whole number of Python's; refuse it by its name."""
+    if isinstance(value, SupportsIndex):
+        with contextlib.suppress(TypeError):  # arrays of several numbers say that they have one
+            value = operator.index(value)
+    number: int = check_value(name, hint, value)
+    return number
 
 
 def _ranged(path: str, hint: type[float], bounds: Range, value: object) -> float:

@@ -13,6 +13,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from distvae.config.schema import whole_number
+from distvae.config.values import Count
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows
 from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
 from distvae.estimators.settings import (
@@ -24,6 +26,7 @@ from distvae.estimators.settings import (
 )
 from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.plain import Plain
+from distvae.numerics.masks import without_mask
 from distvae.train.progress import Progress
 from distvae.train.session import RunOptions
 
@@ -81,8 +84,9 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Train on rows; y is ignored."""
         before = getattr(self, "trained_", None) if self.warm_start else None
         share = validation_share(self.validation_fraction)
-        split = split_rows(self._rows(X, reset=True), share, self._seed)
-        dataset = dataset_of_rows(*split, shape=self._shape)
+        rows = self._rows(X, reset=True)
+        split = split_rows(rows, share, self._seed)
+        dataset = dataset_of_rows(*split, shape=self._shape(rows))
         options = RunOptions(begun=before.give_weights) if before else RunOptions()
         return self._train(dataset, options)
 
@@ -109,7 +113,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def sample(self, n_samples: int = 1, seed: int = 0) -> Array:
         """Return rows that draws from the prior stand for, (n_samples, values)."""
-        return self._fitted.run.sample(n_samples, seed)
+        count = whole_number("n_samples", Count, n_samples)
+        return self._fitted.run.sample(count, seed)
 
     def save(self, folder: str | Path) -> None:
         """Write the run into a new folder, which commands and `distvae.load` open."""
@@ -126,9 +131,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """The number of columns that scikit-learn names."""
         return self._fitted.run.model.code_size
 
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of rows that are images; empty for others."""
+    def _shape(self, rows: Rows) -> tuple[int, ...]:
+        """Return (channels, height, width) of rows that are images; empty for others."""
         return ()
 
     @property
@@ -150,7 +154,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             if reset:
                 self.n_features_in_ = X.shape[1]
             return X
-        array = X.numpy(force=True) if isinstance(X, Tensor) else X
+        array = X.numpy(force=True) if isinstance(X, Tensor) else without_mask(X)
         least = self.least_rows if reset else 1
         checked = validate_data(
             self, array, reset=reset, ensure_all_finite="allow-nan", ensure_min_samples=least
@@ -169,7 +173,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             tree[section] |= settings
         parameters = {field.name: getattr(self, field.name) for field in fields(self)}
         config = configuration(tree, parameters, self.settings)
-        config = with_short_warmup(config, len(dataset.splits["train"]))
+        if "train.warmup" not in (self.settings or {}):
+            config = with_short_warmup(config, len(dataset.splits["train"]))
         options = replace(options, recipe=type(self).__name__, force=True)
         progress = Progress("line" if self.verbose else "quiet", dataset.unit)
         self.trained_ = train(config, dataset, self.folder, options, progress)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from distvae.data.dataset import Rows
 from distvae.data.tables.arrays import dataset_of_rows
 from distvae.estimators.base import Estimator, Table
+from distvae.estimators.settings import image_shape, refuse_course
 from distvae.files.plain import Plain
 from distvae.train.session import RunOptions
 
@@ -27,17 +29,17 @@ class Encoded(Estimator):
     def partial_fit(self, X: Table, y: object = None) -> Self:
         """Train one epoch on rows, all at once, and go on from there in the next call."""
         before = getattr(self, "trained_", None)
-        rows = self._rows(X, reset=before is None)
         done = int(before.epochs[-1]["epoch"]) if before else 0
-        options = RunOptions(begun=before.give_state) if before else RunOptions()
         once: dict[str, Plain] = {"epochs": done + 1, "schedule": "constant", "warmup": 0}
-        dataset = dataset_of_rows(rows, rows, shape=self._shape)
+        refuse_course(self.settings, once)
+        rows = self._rows(X, reset=before is None)
+        options = RunOptions(begun=before.give_state) if before else RunOptions()
+        dataset = dataset_of_rows(rows, rows, shape=self._shape(rows))
         return self._train(dataset, options, {"train": once})
 
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of rows that are images; empty for others."""
-        return self.shape or ()
+    def _shape(self, rows: Rows) -> tuple[int, ...]:
+        """Return (channels, height, width) of rows that are images; empty for others."""
+        return image_shape(self.shape, rows.shape[1])
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

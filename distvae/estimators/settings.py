@@ -11,8 +11,10 @@ from sklearn.utils import check_random_state
 from distvae.config import Config, Train, from_dict
 from distvae.config.recipes import override
 from distvae.config.registry import FAMILIES
-from distvae.config.schema import Range, check_value, field_types
+from distvae.config.schema import Range, check_value, field_types, whole_number
+from distvae.config.values import Count, Whole
 from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal, shown
 
 Tree = dict[str, dict[str, Plain]]
 SECTIONS = ("model", "estep", "train")
@@ -23,6 +25,8 @@ SHARE = Range(0.0, 0.99)
 """Shares of the rows that may validate."""
 OF_TRAINING = ("rate",)
 """Parameters that set a field of training alone; the one of an E-step means something else."""
+Image = tuple[Count, Count, Count]
+"""(channels, height, width) of an image."""
 
 
 def configuration(
@@ -38,9 +42,33 @@ def configuration(
         known = field_types(FAMILIES[section][str(tree[section]["kind"])])
         if section == "estep":
             known = {key: hint for key, hint in known.items() if key not in OF_TRAINING}
-        named = {key: _plain(value) for key, value in parameters.items() if key in known}
+        named = {key: plain(value) for key, value in parameters.items() if key in known}
         whole[section] = named | tree[section]
-    return from_dict(override(whole, settings or {}))
+    return from_dict(override(whole, assignments(settings)))
+
+
+def assignments(settings: object) -> dict[str, object]:
+    """Return settings by dotted key, with numbers of Python's; None stands for no settings."""
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+        raise Refusal(
+            f"settings: {shown(settings)} is no mapping of dotted keys; such as"
+            ' {"train.clip": 1.0} expected'
+        )
+    return {key: plain(value) for key, value in settings.items()}
+
+
+def refuse_course(settings: object, once: Mapping[str, Plain]) -> None:
+    """Refuse settings of training by which one epoch would not be trained as partial_fit does."""
+    named = assignments(settings)
+    for name, value in once.items():
+        key = f"train.{name}"
+        if key in named and (name == "epochs" or named[key] != value):
+            raise Refusal(
+                f"settings: {key} with partial_fit, which trains one epoch at a constant rate;"
+                f" settings without {key} expected"
+            )
 
 
 def with_short_warmup(config: Config, rows: int) -> Config:
@@ -53,17 +81,29 @@ def with_short_warmup(config: Config, rows: int) -> Config:
 
 def validation_share(fraction: object) -> float:
     """Return the share of rows that validate; refuse what leaves too little to train on."""
-    found: float = check_value("validation_fraction", Annotated[float, SHARE], _plain(fraction))
+    found: float = check_value("validation_fraction", Annotated[float, SHARE], plain(fraction))
     return found
 
 
-def _plain(value: object) -> object:
-    """Return a number of NumPy's, such as a grid of parameters has, as one of Python's."""
-    return value.item() if isinstance(value, np.generic) else value
+def image_shape(shape: object, width: int) -> tuple[int, ...]:
+    """Return (channels, height, width) of rows that are images; empty for None, other rows."""
+    if shape is None:
+        return ()
+    found: tuple[int, ...] = check_value("shape", Image, plain(shape))
+    if math.prod(found) != width:
+        raise Refusal(f"shape: {found} of {math.prod(found)} values; {width} expected, as in X")
+    return found
+
+
+def plain(value: object) -> object:
+    """Return numbers of NumPy's, such as a grid of parameters has, as those of Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def seed_of(random_state: int | RandomState | None) -> int:
     """Return the seed that a random state of scikit-learn's stands for."""
     if isinstance(random_state, int | np.integer):
-        return int(random_state)
+        return whole_number("random_state", Whole, random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))

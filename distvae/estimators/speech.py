@@ -18,8 +18,9 @@ from distvae.data.speech.frames import power_of_signal, with_power
 from distvae.data.tables.arrays import IN_MEMORY, dataset_of_rows
 from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
-from distvae.estimators.settings import validation_share
+from distvae.estimators.settings import plain, validation_share
 from distvae.files.refusal import Refusal
+from distvae.numerics.masks import without_mask
 
 Signal = NDArray[np.floating] | Tensor
 Signals = Signal | Sequence[Signal]
@@ -49,7 +50,8 @@ class SpeechCoder(BaseEstimator):
         settings = self._settings()
         model = default_model() if self.model is None else clone(self.model)
         frames = self._frames(X)
-        count = round(validation_share(model.validation_fraction) * len(frames))
+        share = validation_share(model.validation_fraction)
+        count = min(round(share * len(frames)), len(frames) - 1)
         train, val = np.split(frames, [len(frames) - count])
         dataset = dataset_of_rows(train, val if count else train, "frame")
         self.model_ = model.fit_dataset(dataset, {"kind": settings.kind, **asdict(settings)})
@@ -63,7 +65,10 @@ class SpeechCoder(BaseEstimator):
     def inverse_transform(self, X: Sequence[Array], signals: Signals) -> list[Array]:
         """Return signals with the power that codes stand for and the phase of these signals."""
         check_is_fitted(self)
-        pairs = zip(X, _listed(signals), strict=True)
+        codes, phases = list(X), _listed(signals)
+        if len(codes) != len(phases):
+            raise Refusal(f"X: codes of {len(codes)} signals; {len(phases)} expected, as signals")
+        pairs = zip(codes, phases, strict=True)
         return [self._decoded(code, signal) for code, signal in pairs]
 
     def reconstruct(self, X: Signals) -> list[Array]:
@@ -82,14 +87,18 @@ class SpeechCoder(BaseEstimator):
     def _settings(self) -> SpeechData:
         """Return the settings by which commands read recordings as this estimator reads signals."""
         framing = {"rate": self.sample_rate, "window": self.window, "hop": self.hop}
+        numbers = {key: plain(value) for key, value in framing.items()}
         settings: SpeechData = read_section(
-            "data", {"kind": SpeechData.kind, "path": IN_MEMORY, "trim_db": None, **framing}
+            "data", {"kind": SpeechData.kind, "path": IN_MEMORY, "trim_db": None, **numbers}
         )
         return settings
 
     def _frames(self, X: Signals) -> Array:
         """Return the power spectra of the frames of all signals."""
-        return np.concatenate([self._power(signal) for signal in _listed(X)])
+        signals = _listed(X)
+        if not signals:
+            raise Refusal("X: no signals; one or more expected")
+        return np.concatenate([self._power(signal) for signal in signals])
 
     def _power(self, signal: Signal) -> Array:
         """Return the power spectra of the frames of a signal."""
@@ -109,7 +118,11 @@ class SpeechCoder(BaseEstimator):
 
     def _scaled(self, signal: Signal) -> tuple[Array, float]:
         """Return a checked signal divided by its largest sample, and that sample."""
-        values = signal.numpy(force=True) if isinstance(signal, Tensor) else np.asarray(signal)
+        values = (
+            signal.numpy(force=True)
+            if isinstance(signal, Tensor)
+            else np.asarray(without_mask(signal))
+        )
         settings = self._settings()
         return audio.scaled(audio.checked_signal(values, settings), settings)
 

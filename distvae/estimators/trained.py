@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.dataset import Array, Dataset, Rows
-from distvae.files.output import prepare_folder
+from distvae.files.output import check_writable_folder, prepare_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
@@ -76,12 +76,14 @@ class Trained:
         load_weights(trainer.model, trainer.estep, tensors)
 
     def give_state(self, trainer: Trainer) -> None:
-        """Let a training continue this one, on other rows."""
+        """Let a training continue this one, on other rows. Its range is that of both."""
         with self._unpacked() as path:
             tensors, facts = checkpoint.load(path, "last")
         _refuse_other_sizes(trainer, tensors)
         position = facts["position"]
         trainer.restore(tensors, {**position, "best": -math.inf, "best_epoch": position["epoch"]})
+        known = (*trainer.range, *self.run.info.get("range", ()))
+        trainer.range = (min(known), max(known))
 
 
 def _refuse_other_sizes(trainer: Trainer, tensors: Mapping[str, Tensor]) -> None:
@@ -124,6 +126,7 @@ def train(
     if folder is None:
         with temporary_folder() as path:
             return train(config, dataset, path, options, progress)
+    check_writable_folder(Path(folder))
     with agree_on_arithmetic(config.train).applied():
         for epoch in take_steps(fit_in_steps(config, dataset, folder, options)):
             progress.epoch(epoch)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from distvae.files.atomic import partial_name, replaced_file
 from distvae.files.refusal import Refusal, refusing_full_disk
+from distvae.files.untrusted import WRITTEN_FILE, require_regular_file
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -111,7 +112,7 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
-        with self.system.open_input_stream(self.path_of(name)) as stream:
+        with self.system.open_input_stream(self._path_to_read(name)) as stream:
             return bytes(stream.readall())
 
     def write(self, name: str, content: bytes) -> None:
@@ -175,7 +176,7 @@ class Folder:
 
     def open_verified(self, name: str, sha256: str) -> "NativeFile":
         """Open a file that a checkpoint names, after verifying its checksum."""
-        path = self.path_of(name)
+        path = self._path_to_read(name)
         try:
             with self.system.open_input_stream(path) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -224,6 +225,13 @@ class Folder:
         """Delete it with everything in it, if it exists."""
         if not self.is_empty():
             self.system.delete_dir(self.path)
+
+    def _path_to_read(self, name: str) -> str:
+        """Return the path of a file. Refuse what never ends, such as a named pipe or a device."""
+        path = self.path_of(name)
+        if self.system.type_name == "local" and Path(path).exists():
+            require_regular_file(Path(path), WRITTEN_FILE)
+        return path
 
     def path_of(self, name: str) -> str:
         """Return the path of a file in its file system."""

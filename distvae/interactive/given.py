@@ -16,10 +16,13 @@ from distvae.data.survey import survey
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.numerics.masks import without_mask
 
 Data = str | Path | ArrayLike | Tensor
 DIVISION = Division(val=0.1, test=0.1)
 """How the rows of an array are split."""
+LEAST_ROWS = 3
+"""One row for each split."""
 
 
 def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
@@ -49,14 +52,22 @@ def _follows_path(config: DataConfig) -> bool:
 def kept_rows(data: ArrayLike | Tensor) -> Path:
     """Return a folder of the cache with these rows, where they are kept by their content."""
     try:
-        array = np.asarray(data.numpy(force=True) if isinstance(data, Tensor) else data)
+        given = data.numpy(force=True) if isinstance(data, Tensor) else without_mask(data)
+        array = np.asarray(given)
     except ValueError as error:
         raise Refusal("data: rows of different lengths; (rows, values) expected") from error
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
         raise Refusal(
             f"data: {array.dtype} of shape {array.shape}; (rows, values) of real numbers expected"
         )
-    rows = np.ascontiguousarray(array, np.float32)
+    if len(array) < LEAST_ROWS:
+        raise Refusal(
+            f"data: {len(array)} rows; {LEAST_ROWS} or more expected, to train, validate and test"
+        )
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        rows = np.ascontiguousarray(array, np.float32)
+    if np.isinf(rows).any():
+        raise Refusal("data: holds an infinite value, or one beyond float32; finite ones expected")
     digest = hashlib.sha256(repr((DIVISION, rows.shape)).encode() + rows.tobytes()).hexdigest()
     folder = folders.cache_folder() / "arrays" / digest
     folders.build_once(folder, lambda part: _write_rows(part, rows))

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 
 from distvae.report.media import picture, sound
+from distvae.tune.results import Result
 
 
 def figures_table(figures: Mapping[str, float]) -> str:
@@ -15,6 +16,15 @@ def figures_table(figures: Mapping[str, float]) -> str:
     return f"<table>{rows}</table>"
 
 
+def states_table(results: Iterable[Result]) -> str:
+    """Return a table of trials that have no figures: their states, and the causes of these."""
+    rows = "".join(
+        f"<tr><td>{result.number}</td><td>{result.state}</td><td>{escape(result.cause)}</td></tr>"
+        for result in results
+    )
+    return f"<table><tr><th>trial</th><th>state</th><th>cause</th></tr>{rows}</table>"
+
+
 def exhibits(folder: Path) -> str:
     """Return the pictures and sounds in a folder."""
     return "".join([*_pictures(folder.glob("*.png")), *_sounds(folder.glob("*.wav"))])
@@ -22,12 +32,12 @@ def exhibits(folder: Path) -> str:
 
 def _pictures(files: Iterable[Path]) -> Iterator[str]:
     for file in sorted(files):
+        name = escape(file.stem)
         yield (
-            f"<details><summary>{file.stem}</summary>"
-            f'<img src="{picture(file)}" alt="{file.stem}"></details>'
+            f'<details><summary>{name}</summary><img src="{picture(file)}" alt="{name}"></details>'
         )
 
 
 def _sounds(files: Iterable[Path]) -> Iterator[str]:
     for file in sorted(files):
-        yield f'<p>{file.stem} <audio controls src="{sound(file)}"></audio></p>'
+        yield f'<p>{escape(file.stem)} <audio controls src="{sound(file)}"></audio></p>'

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import torch
 
 from distvae.commands.options import RUNS
 from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
 from distvae.interactive.given import Data, data_settings
+from distvae.interactive.pages import states_table
 from distvae.report.logged import write_and_log
 from distvae.report.media import picture
 from distvae.train.run import Run
@@ -44,13 +47,21 @@ class Sweep:
 
     def run(self, trial: Result) -> Run:
         """Return the run of a trial, that of the first seed if there are several."""
-        return Run.open(min((self.folder / "trials" / str(trial.number)).rglob("run.json")).parent)
+        folder = self.folder / "trials" / str(trial.number)
+        runs = [file.parent for file in folder.rglob("run.json")]
+        if not runs:
+            raise Refusal(f"{folder}: holds no run; a trial that was trained expected")
+        return Run.open(min(runs, key=lambda run: (len(run.name), run.name)))
 
     def _repr_html_(self) -> str:
-        table = html_table(ranking_table(self.trials, list(self.findings.metrics)))
+        finished = self.trials
+        if finished:
+            table = html_table(ranking_table(finished, list(self.findings.metrics)))
+        else:
+            table = states_table(self.findings.results)
         front = self.folder / "tradeoff.png"
         shown = f'<img src="{picture(front)}" alt="the front">' if front.is_file() else ""
-        return f"<p>{self.folder / 'report.html'}</p>{table}{shown}"
+        return f"<p>{escape(str(self.folder / 'report.html'))}</p>{table}{shown}"
 
 
 def tune(

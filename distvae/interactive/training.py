@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from distvae.commands.beside import helpers
@@ -36,7 +37,8 @@ class Training:
 
     def _repr_html_(self) -> str:
         table = figures_table(self.figures)
-        return f"<p>{self.folder}</p>{table}{exhibits(judged_folder(self.folder))}"
+        shown = exhibits(judged_folder(self.folder))
+        return f"<p>{escape(str(self.folder))}</p>{table}{shown}"
 
 
 def train(

@@ -112,9 +112,11 @@ def _middle(word: Tensor) -> Tensor:
 def row_keys(x: Tensor) -> Tensor:
     """Return a number for each row of float32 values, (B,), that depends on these values alone.
 
-    With it in the place of a row's number, draws do not depend on where the row stands.
+    With it in the place of a row's number, draws do not depend on where the row stands. Zeros of
+    either sign are one value, and so is NaN, whatever its bits.
     """
-    bits = x.contiguous().view(torch.int32).long()
+    values = torch.where(x.isnan(), math.nan, x + 0.0)
+    bits = values.contiguous().view(torch.int32).long()
     return mix((bits * weyl_sequence(x.shape[1], x.device)).sum(1))
 
 

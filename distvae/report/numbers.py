@@ -20,7 +20,7 @@ def shown(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e9:
-        return f"{value:.0f}"
+        return f"{value + 0.0:.0f}"  # of minus zero, zero
     if 1e-3 <= abs(value) < 1e9:
         return f"{value:.{decimals(value)}f}"
     return f"{value:.4g}"

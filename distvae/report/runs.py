@@ -148,7 +148,9 @@ def _figure_cell(figures: Mapping[str, float | None], name: str) -> Cell:
 def _exhibits(run: RunResults) -> Iterator[Block]:
     for split in run.evaluated_splits[:1]:
         names = ("spectrogram", "images", "codes", "atoms", "dictionary")
-        yield Gallery([exhibit(run, split, f"Evaluation on {split}", names)])
+        found = exhibit(run, split, f"Evaluation on {split}", names)
+        if found.pictures or found.sounds:
+            yield Gallery([found])
 
 
 def _provenance(run: RunResults) -> Iterator[Block]:

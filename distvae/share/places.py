@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from distvae.files.output import check_writable_folder
+from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.share.hub import HUB, Repository
@@ -44,6 +45,7 @@ class ModelFolder:
         """Return the content of a file."""
         folder, file = self._holder(name)
         with self._reached("a model that 'distvae push' wrote expected", name):
+            self._refuse_link(name)
             return folder.read(file)
 
     def write(self, files: Mapping[str, bytes], force: bool) -> None:
@@ -56,6 +58,14 @@ class ModelFolder:
             for name in sorted(files, key=lambda name: name != SUMS):
                 folder, file = self._holder(name)
                 folder.write(file, files[name])
+
+    def _refuse_link(self, name: str) -> None:
+        """Refuse a file of this machine that a symbolic link takes from outside of the folder."""
+        if self.folder.system.type_name != "local":
+            return
+        found = resolve_path(self.folder.path_of(name))
+        if not found.is_relative_to(resolve_path(self.folder.path)):
+            raise Refusal(f"{self}/{name}: a link out of the folder; a file in it expected")
 
     def _clear(self, force: bool) -> None:
         """Delete the files of the model that is there."""

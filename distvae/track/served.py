@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from distvae.config.schema import check_value
 from distvae.files.untrusted import read_json
 from distvae.share.card import Card, summaries
 from distvae.share.names import CARD
@@ -43,8 +44,8 @@ class Served:
 
     def predict(self, rows: ArrayLike, params: dict[str, Output] | None = None) -> "Array":
         """Return (N, H) codes of (N, D) rows, or with params={"give": "reconstruction"} (N, D)."""
+        output = check_value("give", Output, (params or {}).get("give", "codes"))
         codes = self.run.encode(np.asarray(rows, np.float32))
-        output = (params or {}).get("give", "codes")
         return self.run.decode(codes) if output == "reconstruction" else codes
 
 

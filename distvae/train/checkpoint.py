@@ -15,14 +15,14 @@ from torch import Tensor
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.files.untrusted import parse_json
+from distvae.files.untrusted import error_text, parse_json
 from distvae.train.documents import CheckpointFacts, Manifest
 
 VERSION = 1
 MANIFESTS = ("best.json", "last.json", "previous.json")
 """The checkpoints of a run: the best weights, the last state, and the state before that."""
-REQUIRED_KEYS = ("tensors", "sha256", "facts")
-"""The keys that each manifest has."""
+REQUIRED_KEYS = {"tensors": str, "sha256": str, "facts": dict}
+"""The keys that each manifest has, and the types of their values."""
 TENSOR_FILES = ("best-", "last-", "population-")
 """The beginnings of the names of files that manifests refer to."""
 
@@ -132,6 +132,7 @@ def _referenced_files(manifest: Manifest) -> set[str]:
 
 def load(place: Place, name: str) -> tuple[dict[str, Tensor], CheckpointFacts]:
     """Return the tensors and facts of a checkpoint, after verifying its checksum."""
+    from safetensors import SafetensorError
     from safetensors.torch import load as unpack
 
     folder = Folder.of(place)
@@ -145,14 +146,20 @@ def load(place: Place, name: str) -> tuple[dict[str, Tensor], CheckpointFacts]:
         raise Refusal(
             f"{folder}/{file}: altered or damaged: its checksum is not the one in {name}.json"
         )
-    return unpack(content), manifest["facts"]
+    try:
+        return unpack(content), manifest["facts"]
+    except SafetensorError as error:
+        raise Refusal(
+            f"{folder}/{file}: no safetensors ({error_text(error)}); the weights that training"
+            " wrote expected"
+        ) from error
 
 
 def read_manifest(place: Place, name: str) -> Manifest:
     """Return the manifest of a checkpoint."""
     document = read_document(place, name)
-    for key in REQUIRED_KEYS:
-        if key not in document:
+    for key, kind in REQUIRED_KEYS.items():
+        if not isinstance(document.get(key), kind):
             raise Refusal(
                 f"{Folder.of(place)}/{name}: altered or damaged: no '{key}' in it; the one that"
                 " training wrote expected"

@@ -12,6 +12,7 @@ from distvae.data.dataset import LazyRows, Rows
 from distvae.data.family import family_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import support_of
+from distvae.numerics.masks import without_mask
 from distvae.train.documents import RunInfo
 
 MAX_RATIO = 100
@@ -76,7 +77,7 @@ class InputFormat:
         if isinstance(array, LazyRows):
             return array
         try:
-            return np.asarray(array)
+            return np.asarray(without_mask(array))
         except ValueError as error:
             raise Refusal(
                 f"{self.name}: rows of different lengths; an array {self} expected"

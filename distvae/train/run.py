@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from distvae.config import Config, from_stored
+from distvae.config.schema import check_value, whole_number
+from distvae.config.values import Count, Widths
 from distvae.data.dataset import Rows
 from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
@@ -22,11 +24,13 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
+from distvae.numerics.masks import without_mask
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.checkpoint import Place, load, read_document
+from distvae.train.cost import DataSize
 from distvae.train.documents import RunInfo
 from distvae.train.inputs import InputFormat
-from distvae.train.weights import load_weights
+from distvae.train.weights import load_stored_weights, refuse_too_few
 
 EPOCHS = "epochs.jsonl"
 """The file of a run folder with a record of each epoch, one a line."""
@@ -40,10 +44,11 @@ class Run:
 
     def __init__(self, path: Path, config: Config, info: RunInfo, which: str) -> None:
         self.path, self.config, self.info = path, config, info
-        self.dims, self.shape = int(info["dims"]), tuple(info.get("shape", ()))
-        self.model, self.estep = assemble(config, self.dims, self.shape)
+        self.dims, self.shape = _size_of_rows(path, info)
         tensors, self.facts = load(path, which)
-        load_weights(self.model.eval(), self.estep.eval(), tensors)
+        refuse_too_few(path, config, DataSize(1, self.dims, self.shape), tensors)
+        self.model, self.estep = assemble(config, self.dims, self.shape)
+        load_stored_weights(path, self.model.eval(), self.estep.eval(), tensors)
         if isinstance(self.model, Scheduled):
             self.model.at(math.inf)
 
@@ -100,7 +105,7 @@ class Run:
         if bins_first:
             return self.encode(np.asarray(x).T, name).T
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
-        rows = expected.check_table(rows_of(self.config.data, x, self.shape))
+        rows = self._checked(x, expected)
         return self.in_blocks(rows, lambda block: self.posterior(block).code, expected)
 
     @torch.no_grad()
@@ -110,7 +115,7 @@ class Run:
         A sound is returned as a signal with the phase of the input, a picture as an image.
         """
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
-        rows = expected.check_table(rows_of(self.config.data, x, self.shape))
+        rows = self._checked(x, expected)
         decoded = self.in_blocks(
             rows, lambda block: expect(self.posterior(block), self.model.decode), expected
         )
@@ -133,9 +138,14 @@ class Run:
     @torch.no_grad()
     def sample_codes(self, count: int, seed: int = 0) -> Array:
         """Return codes (count, H) drawn from the prior."""
-        noise = Noise(seed, EVALUATION, torch.arange(count))
+        rows = torch.arange(whole_number("count", Count, count))
+        noise = Noise(whole_number("seed", int, seed), EVALUATION, rows)
         states: Array = self.model.prior(noise, self.estep)[:, 0].numpy()
         return states
+
+    def _checked(self, x: Media, expected: InputFormat) -> Rows:
+        """Return the rows of new data. Values that are masked are missing."""
+        return expected.check_table(rows_of(self.config.data, without_mask(x), self.shape))
 
     def epochs(self) -> list[dict[str, float]]:
         """Return the records of its epochs."""
@@ -157,6 +167,14 @@ class Run:
 def _narrow(rows: ArrayLike) -> Array:
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         return np.array(rows, np.float32, order="C")
+
+
+def _size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
+    """Return how many values a row has, and the shape of rows that are images."""
+    file = f"{place}/run.json"
+    dims: int = check_value(f"{file}: dims", Count, info.get("dims"))
+    shape: tuple[int, ...] = check_value(f"{file}: shape", Widths, info.get("shape", ()))
+    return dims, shape
 
 
 def read_info(place: Place) -> RunInfo:

@@ -1,8 +1,15 @@
 """The tensors of a model and its E-step by name, as checkpoints keep them."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from torch import Tensor
 
+from distvae.config import Config
+from distvae.files.refusal import Refusal, shown
+from distvae.files.untrusted import error_text
 from distvae.interface import AnyEStep, AnyModel
+from distvae.train.cost import DataSize, count_parameters
 
 
 def tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -27,3 +34,31 @@ def load_weights(model: AnyModel, estep: AnyEStep, tensors: dict[str, Tensor]) -
     """Set the parameters and buffers of both, by name."""
     model.load_state_dict(tensors_below("model", tensors))
     estep.load_state_dict(tensors_below("estep", tensors))
+
+
+def refuse_too_few(
+    place: Path, config: Config, data: DataSize, tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse weights of fewer values than a model of a configuration has, before it is made.
+
+    Nothing is allocated that a folder only claims to hold.
+    """
+    needed, found = count_parameters(config, data), sum(map(Tensor.numel, tensors.values()))
+    if found < needed:
+        raise Refusal(
+            f"{place}: weights of {found:,} values; {shown(needed)} expected by its config.yaml and"
+            " run.json"
+        )
+
+
+def load_stored_weights(
+    place: Path, model: AnyModel, estep: AnyEStep, tensors: dict[str, Tensor]
+) -> None:
+    """Set the parameters and buffers of both. Refuse those of another model."""
+    try:
+        load_weights(model, estep, tensors)
+    except RuntimeError as error:  # torch's, for other names and sizes
+        raise Refusal(
+            f"{place}: weights of another model ({error_text(error)}); those of its config.yaml"
+            " and run.json expected"
+        ) from error

@@ -22,6 +22,7 @@ from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.loop import Interrupted
 from distvae.train.run import Run
 from tests.called import Called
+from tests.processes import started
 
 SMALL = [
     "data.window=[4,4]",
@@ -310,7 +311,7 @@ def test_an_interrupted_restoration_is_written_and_resumed() -> None:
         "out.png",
         *words,
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout is not None
         for _ in range(3):
             running.stdout.readline()

@@ -32,6 +32,7 @@ from distvae.numerics.facts import Facts
 from distvae.train.session import build_trainer
 from tests import tiny
 from tests.data.tasks import end_at_zero
+from tests.processes import started
 
 Array = NDArray[np.float32]
 
@@ -233,7 +234,7 @@ def test_a_killed_ingest_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, 
     script = tmp_path / "script.py"
     script.write_text(KILLED)
     command = [sys.executable, str(script), str(tmp_path)]
-    with subprocess.Popen([*command, "out", "2"], stderr=subprocess.PIPE, text=True) as process:
+    with started([*command, "out", "2"], stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: len(list(tmp_path.glob(f".out.partial/*.scratch/{until}"))) > 2)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out").exists()

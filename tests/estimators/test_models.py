@@ -1,6 +1,5 @@
 """Estimators of rows: inputs, persistence, selection, training that goes on, and the bound."""
 
-import math
 import pickle
 import pickletools
 import random
@@ -95,21 +94,12 @@ class TestInputs:
         codes = pipeline.fit_transform(pandas.DataFrame(rows(), columns=list("abcde")))
         assert list(codes.columns) == ["vae0", "vae1", "vae2"]
 
-    @pytest.mark.parametrize(
-        ("parameters", "message"),
-        [
-            ({"likelihood": "gausian"}, "model.likelihood: no choice 'gausian'"),
-            ({"latent": 0}, "model.latent: 0 is out of range"),
-            ({"batch": 0}, "train.batch: 0 is out of range"),
-            ({"settings": {"train.batches": 3}}, "train.batches: no such field"),
-            ({"likelihood": "bernoulli"}, "model.likelihood: 'bernoulli' with a value of"),
-        ],
-    )
-    def test_bad_parameters_are_refused_by_their_key(
-        self, parameters: dict[str, object], message: str
-    ) -> None:
-        with pytest.raises(Refusal, match=message):
-            small(**parameters).fit(rows())
+    def test_masked_values_are_missing_ones(self) -> None:
+        missing = rows()
+        missing[::3, 1] = np.nan
+        masked = np.ma.masked_where(np.isnan(missing), rows())
+        codes = small().fit(masked).transform(masked)
+        np.testing.assert_array_equal(codes, small().fit(missing).transform(missing))
 
 
 class TestDraws:
@@ -191,6 +181,22 @@ class TestTrainingThatGoesOn:
             parts.partial_fit(x)
         np.testing.assert_array_equal(parts.transform(x), whole.transform(x))
 
+    def test_rows_of_an_earlier_part_stay_known(self) -> None:
+        x = rows()
+        model = small().partial_fit(x * 1000).partial_fit(x)
+        assert np.isfinite(model.transform(x * 1000)).all()
+        wide = (x * 1000).astype(np.float32)
+        assert [*model.trained_.run.info["range"]] == [float(wide.min()), float(wide.max())]
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("epochs", 1), ("schedule", "cosine"), ("warmup", 5)]
+    )
+    def test_a_course_of_its_own_is_refused_for_a_part(self, key: str, value: Any) -> None:
+        with pytest.raises(Refusal, match=f"settings: train.{key} with partial_fit"):
+            small(settings={f"train.{key}": value}).partial_fit(rows())
+        same: Any = {"train.schedule": "constant", "train.warmup": 0}
+        assert small(settings=same).partial_fit(rows()).partial_fit(rows()).trained_.epochs
+
     def test_a_warm_start_begins_with_the_weights_before_it(self, fitted: VAE) -> None:
         still = clone(fitted).set_params(warm_start=True, epochs=1)
         still.fit(rows()).set_params(rate=1e-30, settings={"model.likelihood": "bernoulli"})
@@ -256,9 +262,3 @@ def test_the_score_with_all_states_kept_is_the_likelihood(seed: int) -> None:
     x = rows(30, 4, seed)
     model = BinarySparseCoding(latent=4, states=16, sweeps=1, epochs=2, batch=16, **CPU).fit(x)
     np.testing.assert_allclose(model.score_samples(x), enumerated(model, x), rtol=1e-4)
-
-
-@pytest.mark.parametrize("fraction", [-0.5, 1.0, 1.5, math.nan, "a", None])
-def test_a_share_of_validation_that_leaves_nothing_to_train_on_is_refused(fraction: Any) -> None:
-    with pytest.raises(Refusal, match="validation_fraction: "):
-        small(validation_fraction=fraction).fit(rows())

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,31 @@ def test_what_is_no_signal_is_refused(
 ) -> None:
     with pytest.raises(Refusal, match=message):
         fitted.transform(signal)
+
+
+def test_no_signals_and_codes_of_others_are_refused(fitted: SpeechCoder) -> None:
+    for method in (fitted.score, coder().fit):
+        with pytest.raises(Refusal, match="X: no signals; one or more expected"):
+            method([])
+    with pytest.raises(Refusal, match="X: codes of 2 signals; 1 expected, as signals"):
+        fitted.inverse_transform(fitted.transform(SIGNALS), SIGNALS[:1])
+
+
+def test_frames_are_numpys_numbers_of_samples_too(fitted: SpeechCoder) -> None:
+    framing = {"hop": 256, "window": 1024, "sample_rate": RATE}
+    numbers: dict[str, Any] = {name: np.int64(value) for name, value in framing.items()}
+    found = coder(**numbers).fit(SIGNALS)
+    np.testing.assert_array_equal(found.transform(SIGNALS)[0], fitted.transform(SIGNALS)[0])
+
+
+def test_a_frame_is_left_to_train_on() -> None:
+    model = coder().set_params(model__validation_fraction=0.99)
+    assert len(model.fit(SIGNALS[0][:1024]).transform(SIGNALS[0])[0]) == 12_000 // 256 + 1
+
+
+def test_a_masked_signal_is_refused(fitted: SpeechCoder) -> None:
+    with pytest.raises(Refusal, match="not finite"):
+        fitted.transform(np.ma.masked_less(SIGNALS[0], 0))
 
 
 def test_a_coder_is_cloned_with_its_model() -> None:

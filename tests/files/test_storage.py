@@ -52,6 +52,17 @@ def test_an_error_while_writing_leaves_the_file_as_it_was(folder: Folder) -> Non
     assert folder.list_files() == ["a"]
 
 
+def test_what_never_ends_is_not_read(folder: Folder, tmp_path: Path) -> None:
+    folder.write("a", b"one")
+    os.mkfifo(tmp_path / "deep" / "pipe")
+    (tmp_path / "deep" / "zeros").symlink_to("/dev/zero")
+    for name, kind in {"pipe": "a named pipe", "zeros": "a device"}.items():
+        with pytest.raises(Refusal, match=f"{name}: {kind}; the file that was written there"):
+            folder.read(name)
+        with pytest.raises(Refusal, match=f"{name}: {kind}"):
+            folder.open_verified(name, "")
+
+
 def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"words")
     assert not Folder(tmp_path / "file").is_empty()

@@ -1,10 +1,12 @@
 """Trainings and sweeps from Python."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 import distvae
@@ -13,7 +15,12 @@ from distvae.data import open_dataset
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import data_settings, kept_rows
-from distvae.interactive.training import configured
+from distvae.interactive.pages import exhibits
+from distvae.interactive.sweeping import Sweep
+from distvae.interactive.training import Training, configured
+from distvae.train.run import Run
+from distvae.train.session import fit
+from distvae.tune.results import Findings, Result
 
 TINY = {
     "data": {"kind": "bars", "rows": 64},
@@ -54,6 +61,67 @@ def test_what_is_no_table_is_refused(data: NDArray[np.generic]) -> None:
 def test_rows_of_different_lengths_are_refused() -> None:
     with pytest.raises(Refusal, match="data: rows of different lengths"):
         kept_rows([[1.0, 2.0], [3.0]])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((2, 3)), "data: 2 rows; 3 or more expected, to train, validate and test"),
+        (np.full((9, 3), np.inf), "data: holds an infinite value, or one beyond float32"),
+        (np.full((9, 3), 1e300), "data: holds an infinite value, or one beyond float32"),
+    ],
+)
+def test_rows_that_no_model_can_be_trained_on_are_refused(
+    data: NDArray[np.float64], message: str
+) -> None:
+    with pytest.raises(Refusal, match=message):
+        kept_rows(data)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_masked_values_are_missing_ones(dtype: type[np.generic]) -> None:
+    x = np.arange(30).reshape(10, 3).astype(dtype)
+    missing = x.astype(np.float64)
+    missing[2] = np.nan
+    assert kept_rows(np.ma.masked_where(np.isnan(missing), x)) == kept_rows(missing)
+
+
+def findings(folder: Path, *results: Result) -> Findings:
+    return Findings(folder, {"bound": "max"}, list(results), "")
+
+
+def test_a_sweep_whose_trials_all_failed_is_shown_with_their_causes(tmp_path: Path) -> None:
+    failed = Result(7, {"train.rate": 1.0}, "failed", cause="train.rate: <nan>")
+    page = Sweep(findings(tmp_path / "<b>", failed))._repr_html_()
+    assert "<td>7</td><td>failed</td><td>train.rate: &lt;nan&gt;</td>" in page
+    assert "&lt;b&gt;/report.html" in page
+
+
+def test_the_run_of_a_trial_is_that_of_its_first_seed(tmp_path: Path) -> None:
+    trial = Result(1, {}, "finished")
+    for seed in (9, 10):
+        config = from_dict(TINY).with_("train", seed=seed, epochs=1)
+        folder = tmp_path / "trials" / "1" / f"seed-{seed}"
+        list(fit(config, open_dataset(config.data, quiet=True), folder))
+    sweep = Sweep(findings(tmp_path, trial))
+    assert sweep.run(trial).config.train.seed == 9
+    with pytest.raises(Refusal, match="trials/2: holds no run; a trial that was trained expected"):
+        sweep.run(Result(2, {}, "failed"))
+
+
+def test_names_of_folders_and_files_are_no_html(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder, config = tmp_path / "<i>", from_dict(TINY).with_("train", epochs=1)
+    list(fit(config, open_dataset(config.data, quiet=True), folder))
+    (folder / "evaluation" / "test").mkdir(parents=True)
+    Image.new("L", (2, 2)).save(folder / "evaluation" / "test" / "<u>.png")
+    soundfile.write(folder / "evaluation" / "test" / "<s>.wav", np.zeros(800), 8000)
+    page = exhibits(folder / "evaluation" / "test")
+    assert page.count("&lt;u&gt;") == 2
+    assert "&lt;s&gt;" in page
+    (shown,) = re.findall("<p>(.*?)</p>", Training(Run.open(folder), {})._repr_html_())[:1]
+    assert shown == f"{tmp_path}/&lt;i&gt;"
 
 
 def test_the_kind_of_data_is_recognised(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from distvae.machines.cluster_ingest import ClusterMachines, IngestOutlook
 from distvae.machines.nodes import Machine
 from distvae.machines.ray_session import ray_session
 from tests.called import Called
+from tests.processes import started
 from tests.ray_cluster import HERE, cluster, cluster_in_two_folders
 
 DIVISION = Division(rows_per_file=9000)
@@ -95,9 +96,10 @@ def test_after_the_end_of_the_driver_the_ingest_goes_on_or_nothing_is_left(
     script.write_text(DRIVER)
     with cluster(1, 1) as machines:
         command = [sys.executable, str(script), str(source), machines.address]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+        with started(command, stderr=subprocess.DEVNULL) as driver:
             wait_for(lambda: any(tmp_path.glob(".out.partial/*.scratch/slab-*")))
             driver.send_signal(how)
+            driver.wait(100)
         left = list(tmp_path.glob(".out.partial/*.scratch/slab-*"))
         assert not (tmp_path / "out").exists()
         assert bool(left) == (how == signal.SIGKILL)

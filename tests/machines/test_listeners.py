@@ -4,17 +4,17 @@ tables.
 
 import ipaddress
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import distvae
+from tests.processes import started
 from tests.train.commands import PLAIN, TORCHRUN, command
 from tests.train.crew import free_port
 from tests.train.processes import below
@@ -30,6 +30,8 @@ concurrent: 2
 axes:
   - {key: model.latent, choice: [8, 10]}
 """
+LOOK_SECONDS = 0.3
+"""From one look at what listens to the next; a look reads a table of every process."""
 LISTENS = "0A"
 """How the kernel's tables say so."""
 
@@ -89,36 +91,23 @@ def test_an_open_socket_is_seen() -> None:
         "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print(flush=True);"
         " time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+    with started([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
         found = listeners([process.pid])
-        process.kill()
     assert len(found) == 1
     assert all(map(reachable, found))
-
-
-@contextmanager
-def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        process.kill()
 
 
 def watched(words: list[str], enough: str = "") -> set[str]:
     """All that a command listens on until it ends, or listens on what is enough."""
     found: set[str] = set()
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process, ended(process):
+    with started(words, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not (
             enough and any(enough in listener for listener in found)
         ):
             found |= listeners([process.pid, *below(process.pid)])
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
         if not enough:
             assert process.stderr
             assert process.wait() == 0, process.stderr.read()

@@ -3,12 +3,13 @@
 import os
 import time
 from pathlib import Path
-from subprocess import STDOUT, Popen
+from subprocess import STDOUT
 
 import pytest
 
 from distvae.train.documents import Event
 from distvae.train.events import read_events, starts_of
+from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command
 from tests.train.kills import ELASTIC
@@ -27,7 +28,7 @@ def test_the_other_copy_of_a_worker_survives_the_loss_of_a_machine(tmp_path: Pat
     out, log = tmp_path / "run", tmp_path / "log"
     with cluster(1, 1) as machines, log.open("wb") as output:
         words = command(PLAIN, RECIPE, out, "--workers", "1:2", "--address", machines.address)
-        with Popen(words, stdout=output, stderr=STDOUT, env=os.environ | ELASTIC) as driver:
+        with started(words, stdout=output, stderr=STDOUT, env=os.environ | ELASTIC) as driver:
 
             def wait_for(workers: int, second: bool) -> Event:
                 deadline = time.monotonic() + PATIENCE

@@ -16,6 +16,7 @@ from distvae.train.documents import Event
 from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records
 from distvae.train.team import ALONE, LocalTeam, Team
+from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command
 from tests.train.crew import crew_of
@@ -89,7 +90,7 @@ def test_training_is_saved_before_a_machine_is_taken_away_and_goes_on_without_it
             | {"OMP_NUM_THREADS": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
         )
         words = command(PLAIN, recipe, out, "--workers", "1:2", "--address", machines.address)
-        with subprocess.Popen(
+        with started(
             words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as driver:
             wait_for(lambda: len(read_epochs(out)) >= 2, driver)

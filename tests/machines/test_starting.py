@@ -20,6 +20,7 @@ from distvae.files.refusal import Refusal
 from distvae.machines import ray_head
 from distvae.machines.local_ray import local_ray
 from distvae.machines.ray_session import OBJECT_STORE_BYTES, SETTINGS, never_stop
+from tests.processes import started
 from tests.train.commands import PLAIN, command
 from tests.train.processes import below, remaining
 
@@ -95,7 +96,7 @@ def test_a_ray_that_cannot_start_is_told_of_in_a_sentence(place: Path, tmp_path:
 def test_a_signal_is_heard_while_ray_starts(number: int, place: Path, tmp_path: Path) -> None:
     (place / "fate").write_text(f"{AGENTS[1]} 1000 9")
     words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as training:
+    with started(words, stderr=subprocess.PIPE, text=True) as training:
         while not list(place.glob("met-*")):
             assert training.poll() is None
             time.sleep(0.1)
@@ -112,7 +113,7 @@ def test_a_signal_is_heard_while_ray_starts(number: int, place: Path, tmp_path: 
 def test_ray_ends_with_a_process_that_is_killed(place: Path, tmp_path: Path) -> None:
     (place / "fate").write_text(f"{AGENTS[1]} 1000 9")
     words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
-    with subprocess.Popen(words, stderr=subprocess.PIPE) as training:
+    with started(words, stderr=subprocess.PIPE) as training:
         while not list(place.glob("met-*")):
             assert training.poll() is None
             time.sleep(0.1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distvae.numerics.noise import Noise, _middle, order
+from distvae.numerics.noise import Noise, _middle, order, row_keys
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -72,3 +72,11 @@ def test_an_epoch_visits_every_row_once(seed: int, epoch: int, rows: int) -> Non
 
 def test_epochs_differ_in_order() -> None:
     assert not np.array_equal(order(0, 0, 1000), order(0, 1, 1000))
+
+
+def test_equal_rows_have_equal_keys() -> None:
+    other_nan = torch.tensor([0x7FC00001], dtype=torch.int32).view(torch.float32)
+    same = torch.tensor([[0.0, 1.0, math.nan], [-0.0, 1.0, math.nan], [0.0, 1.0, math.nan]])
+    same[2, 2] = other_nan
+    assert len(set(row_keys(same).tolist())) == 1
+    assert len(set(row_keys(torch.eye(3)).tolist())) == 3

@@ -17,6 +17,7 @@ def test_what_is_shown_is_the_figure_to_four_digits(value: float) -> None:
     [
         (16.0, "16"),
         (0.0, "0"),
+        (-0.0, "0"),
         (-4123.456, "-4123.5"),
         (2.0711, "2.071"),
         (0.3079, "0.3079"),

@@ -168,6 +168,24 @@ def test_a_run_with_damaged_weights_is_not_pushed(run: Path, tmp_path: Path) -> 
     assert not (tmp_path / "pushed").exists()
 
 
+def test_a_uri_of_this_machine_opens_as_text_and_as_a_path(run: Path, tmp_path: Path) -> None:
+    place = f"file://{tmp_path}/uri"
+    push(run, place)
+    assert codes(place) == codes(Path(place)) == codes(run)  # typer makes a path of it
+
+
+def test_a_link_out_of_the_folder_is_refused(pushed: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key")
+    (pushed / "README.md").unlink()
+    (pushed / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(Refusal, match=r"README\.md: a link out of the folder; a file in it"):
+        load_into(str(pushed), tmp_path / "copy")
+    (pushed / "README.md").unlink()
+    (pushed / "README.md").symlink_to("README.md")
+    with pytest.raises(Refusal, match=r"README\.md"):
+        load_into(str(pushed), tmp_path / "copy")
+
+
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """Return the URI of a folder in a bucket."""

@@ -13,6 +13,7 @@ import pytest
 from distvae.tasks import pictures
 from distvae.track import Store, Tracker
 from tests.browser import needs_browser, opened
+from tests.processes import started
 from tests.track.ports import answers, free_port
 from tests.track.records import RECORD, tracker
 
@@ -50,10 +51,10 @@ def address(recorded: Path) -> Iterator[str]:
     """Return the address of a running `distvae ui`."""
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
-    with subprocess.Popen(
+    with started(
         command, cwd=recorded, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     ) as server:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not answers(port):
             assert server.poll() is None
             assert time.monotonic() < until

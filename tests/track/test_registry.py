@@ -7,15 +7,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import distvae
+from distvae.files.refusal import Refusal
 from distvae.share.card import Card
 from distvae.track import Store, Tracker
 from distvae.track.journal import Journal
-from distvae.track.served import pack
+from distvae.track.served import Served, pack
 from tests.track.records import RECORD, runs
 
 
@@ -51,6 +53,13 @@ def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Pat
     assert mlflow.get_logged_model(output.model_id).tags["mlflow.note.content"] == description
     (card,) = (root / "mlartifacts").rglob("README.md")
     assert card.read_text() == str(Card(trained))
+
+
+def test_another_output_is_refused_by_its_name(trained: Path) -> None:
+    run = distvae.load(trained)
+    wrong: dict[str, Any] = {"give": "reconstructions"}
+    with pytest.raises(Refusal, match="give: no choice 'reconstructions'; did you mean 'recon"):
+        Served(run).predict(np.zeros((1, run.dims)), wrong)
 
 
 def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:

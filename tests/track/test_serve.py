@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -28,6 +27,7 @@ from distvae.track.server import (
     restore_database,
     serve,
 )
+from tests.processes import started
 from tests.track.ports import free_port
 
 
@@ -43,19 +43,14 @@ def serving(home: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
         "--port",
         str(port),
     ]
-    with subprocess.Popen(
-        words, env=os.environ | {"HOME": str(home)}, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            until = time.monotonic() + 90
-            while not mlflow_answers(port):
-                assert process.poll() is None
-                assert time.monotonic() < until
-                time.sleep(0.2)
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    environment = os.environ | {"HOME": str(home)}
+    with started(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 90
+        while not mlflow_answers(port):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        yield process
 
 
 @pytest.mark.slow

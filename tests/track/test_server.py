@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.processes import started
 from tests.track.ports import answers, free_port
 from tests.track.records import history, runs
 
@@ -34,16 +35,13 @@ def server(port: int, root: Path) -> Iterator[None]:
         "--workers",
         "1",
     ]
-    with subprocess.Popen(
-        command + store, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    ) as process:
+    with started(command + store, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
         until = time.monotonic() + 120
         while not answers(port):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.2)
         yield
-        process.terminate()
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """The folder of a run: opened, replaced, damaged, resumed with something else."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ import distvae
 from distvae.files.refusal import Refusal
 from distvae.train import checkpoint
 from distvae.train.run import Run
+from distvae.train.run_folder import config_yaml
 from distvae.train.session import fit
 from tests import tiny
 
@@ -68,6 +71,88 @@ def spoil(run: Path, damage: str) -> str:
         (run / "run.json").unlink()
         return "not a run folder"
     return tensors.name
+
+
+def claim(run: Path, **facts: object) -> None:
+    """Set facts in run.json; None deletes one."""
+    info = json.loads((run / "run.json").read_text()) | facts
+    (run / "run.json").write_text(json.dumps({k: v for k, v in info.items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"dims": None}, r"run\.json: dims: None is not a whole number"),
+        ({"dims": "a"}, r"run\.json: dims: 'a' is not a whole number"),
+        ({"shape": 3}, r"run\.json: shape: 3 is not a list"),
+        ({"dims": 2**50}, r"weights of \d+ values; \d+ expected by its config\.yaml and run\.json"),
+        ({"dims": 11}, r"weights of another model \(.*\); those of its config\.yaml"),
+    ],
+)
+def test_facts_that_do_not_fit_the_weights_are_refused(
+    run: Path, facts: dict[str, object], message: str
+) -> None:
+    claim(run, **facts)
+    with pytest.raises(Refusal, match=f"{run}.*{message}"):
+        Run.open(run)
+
+
+@pytest.mark.parametrize("latent", [3, 5, 2**50])
+def test_a_configuration_of_another_size_is_refused_before_it_takes_memory(
+    run: Path, latent: int
+) -> None:
+    content = config_yaml(tiny.config(model={"latent": latent}))
+    (run / "config.yaml").write_bytes(content)
+    claim(run, config_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(Refusal, match=f"{run}: weights of .* expected"):
+        Run.open(run)
+
+
+@pytest.mark.parametrize("changes", [{"tensors": 3}, {"sha256": None}, {"facts": []}])
+def test_a_manifest_of_other_types_is_refused(run: Path, changes: dict[str, object]) -> None:
+    manifest = json.loads((run / "best.json").read_text())
+    (run / "best.json").write_text(json.dumps(manifest | changes))
+    with pytest.raises(Refusal, match=f"best.json: altered or damaged: no '{next(iter(changes))}'"):
+        Run.open(run)
+
+
+def test_weights_that_are_no_safetensors_are_refused(run: Path) -> None:
+    manifest = json.loads((run / "best.json").read_text())
+    (run / manifest["tensors"]).write_bytes(b"words")
+    sha256 = hashlib.sha256(b"words").hexdigest()
+    (run / "best.json").write_text(json.dumps(manifest | {"sha256": sha256}))
+    with pytest.raises(Refusal, match=r"best-\w+\.safetensors: no safetensors \(.*\); the weights"):
+        Run.open(run)
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "message"),
+    [
+        (0, 0, "count: 0 is out of range; at least 1"),
+        (-1, 0, "count: -1 is out of range"),
+        (2.5, 0, "count: 2.5 is not a whole number"),
+        ("3", 0, "count: '3' is not a whole number"),
+        (3, None, "seed: None is not a whole number"),
+    ],
+)
+def test_a_number_of_samples_that_is_none_is_refused(
+    run: Path, count: Any, seed: Any, message: str
+) -> None:
+    with pytest.raises(Refusal, match=message):
+        Run.open(run).sample(count, seed)
+
+
+def test_samples_are_counted_and_seeded_by_any_whole_numbers(run: Path) -> None:
+    opened = Run.open(run)
+    expected = opened.sample(2, 5)
+    for two, five in ((np.int64(2), np.int64(5)), (torch.tensor(2), np.array(5))):
+        np.testing.assert_array_equal(opened.sample(two, five), expected)  # type: ignore[arg-type]
+
+
+def test_masked_values_are_missing_ones(run: Path) -> None:
+    x = np.ma.masked_less(tiny.dataset().splits["test"][:], 0.1)
+    with pytest.raises(Refusal, match="x: holds NaN"):
+        Run.open(run).encode(x)
 
 
 def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:

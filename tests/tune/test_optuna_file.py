@@ -15,6 +15,7 @@ import pytest
 
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result
+from tests.processes import started
 from tests.tune.sweeps import opened_study
 from tests.tune.test_optuna_study import end, space
 
@@ -69,12 +70,9 @@ def served(ended: tuple[str, dict[int, dict[str, Any]]]) -> Iterator[str]:
         port = probe.getsockname()[1]
     program = Path(sys.executable).with_name("optuna-dashboard")
     words = [str(program), ended[0], "--port", str(port), "--server", "wsgiref", "--quiet"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        try:
-            wait_for(port, process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    with started(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:

@@ -32,6 +32,7 @@ from distvae.tune.preparation import limit_concurrency, prepare_space
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.space_files import load_space
 from distvae.tune.trial import Trials, run_trial
+from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.kills import PACE
 
@@ -289,7 +290,7 @@ def swept(file: Path, out: Path, *words: str) -> "Iterator[subprocess.Popen[str]
         "MLFLOW_TRACKING_URI": f"sqlite:///{out.parent / 'mlflow.db'}",
         "OMP_NUM_THREADS": "1",
     }
-    with subprocess.Popen(
+    with started(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as run:
         yield run

@@ -1,0 +1,76 @@
+"""Parameters, settings and arguments of estimators: those that are refused, and NumPy's numbers."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distvae.estimators import VAE
+from distvae.files.refusal import Refusal
+from tests.estimators.test_models import rows, small
+
+
+@pytest.fixture(scope="module")
+def fitted() -> VAE:
+    return small().fit(rows())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"likelihood": "gausian"}, "model.likelihood: no choice 'gausian'"),
+        ({"latent": 0}, "model.latent: 0 is out of range"),
+        ({"batch": 0}, "train.batch: 0 is out of range"),
+        ({"settings": {"train.batches": 3}}, "train.batches: no such field"),
+        ({"settings": ["train.clip"]}, "settings: .* is no mapping of dotted keys"),
+        ({"settings": {3: 1}}, "settings: {3: 1} is no mapping of dotted keys"),
+        ({"shape": "1x5"}, "shape: '1x5' is not a list"),
+        ({"shape": (1, -1, -5)}, r"shape\[1\]: -1 is out of range"),
+        ({"shape": (1, 5)}, "shape: 2 values; 3 expected"),
+        ({"shape": (1, 2, 3)}, r"shape: \(1, 2, 3\) of 6 values; 5 expected, as in X"),
+        ({"random_state": -1}, "random_state: -1 is out of range"),
+        ({"likelihood": "bernoulli"}, "model.likelihood: 'bernoulli' with a value of"),
+    ],
+)
+def test_bad_parameters_are_refused_by_their_key(
+    parameters: dict[str, object], message: str
+) -> None:
+    with pytest.raises(Refusal, match=message):
+        small(**parameters).fit(rows())
+
+
+def test_parameters_may_be_numpys_numbers(fitted: VAE) -> None:
+    clip: Any = {"train.clip": np.float32(1e9), "train.val_rows": np.int64(65536)}
+    found = small(hidden=(np.int64(8),), shape=np.array([1, 1, 5]), settings=clip)
+    np.testing.assert_allclose(found.fit(rows()).transform(rows()), fitted.transform(rows()))
+
+
+def test_a_warmup_that_is_named_is_kept() -> None:
+    model = small(settings={"train.warmup": 500}).fit(rows())
+    assert model.trained_.run.config.train.warmup == 500
+    assert small().fit(rows()).trained_.run.config.train.warmup == 1
+
+
+@pytest.mark.parametrize("folder", ["~/run", "file:///tmp/run", "s3://bucket/run"])
+def test_a_folder_that_takes_no_run_is_refused_before_training(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Refusal, match=r"a URI; a place|begins with '~'"):
+        small(folder=folder, verbose=True).fit(rows())
+    assert "epoch" not in capsys.readouterr().out
+    assert not Path("~").exists()
+
+
+def test_a_number_of_samples_that_is_none_is_refused(fitted: VAE) -> None:
+    wrong: Any
+    for wrong in (0, -1, 2.5, "3"):
+        with pytest.raises(Refusal, match="n_samples: "):
+            fitted.sample(wrong)
+
+
+@pytest.mark.parametrize("fraction", [-0.5, 1.0, 1.5, math.nan, "a", None])
+def test_a_share_of_validation_that_leaves_nothing_to_train_on_is_refused(fraction: Any) -> None:
+    with pytest.raises(Refusal, match="validation_fraction: "):
+        small(validation_fraction=fraction).fit(rows())
