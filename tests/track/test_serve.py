@@ -45,7 +45,7 @@ def serving(home: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
     ]
     environment = os.environ | {"HOME": str(home)}
     with started(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240
         while not mlflow_answers(port):
             assert process.poll() is None
             assert time.monotonic() < until

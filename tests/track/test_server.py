@@ -36,7 +36,7 @@ def server(port: int, root: Path) -> Iterator[None]:
         "1",
     ]
     with started(command + store, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not answers(port):
             assert process.poll() is None
             assert time.monotonic() < until
