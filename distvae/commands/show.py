@@ -87,9 +87,10 @@ def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str
 def _describe_copies(epochs: list[dict[str, float]]) -> str:
     copied = sum(epoch.get("copy_seconds", 0.0) for epoch in epochs)
     share = copied / max(epochs[-1]["seconds"], 1e-9)
-    again = epochs[-1]["lost_keepers"]
+    again, absent = epochs[-1]["lost_keepers"], epochs[-1].get("absent_copies", 0)
     time = f"{copied:.2f} s, {share:.1%} of the time"
-    return f"copies: {time}; {again:.0f} keepers lost and filled again"
+    missing = f"; {absent:.0f} not there, for which machines have no room" if absent else ""
+    return f"copies: {time}; {again:.0f} keepers lost and filled again{missing}"
 
 
 def _describe_scores(run: Path) -> Iterator[str]:

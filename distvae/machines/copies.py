@@ -252,9 +252,13 @@ class WorkerCopies:
         return store_of(self.trainer) if self.trainer else None
 
     def timings(self) -> dict[str, float]:
-        """Return this worker's seconds since the last call, and the keepers that all have lost."""
+        """Return this worker's seconds since the last call. Of all workers count the keepers that
+        were lost, and the copies that their machines have no room for.
+        """
         seconds, self.seconds = self.seconds, 0.0
-        return {"copy_seconds": seconds, "lost_keepers": sum(self.team.gather(self.lost))}
+        absent = sum(not copy.filled for copy in self.sent.values()) if self.points else 0
+        lost, absent = map(sum, zip(*self.team.gather((self.lost, absent)), strict=True))
+        return {"copy_seconds": seconds, "lost_keepers": lost, "absent_copies": absent}
 
 
 def _has_all_state(trainer: Trainer) -> bool:

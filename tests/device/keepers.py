@@ -46,8 +46,8 @@ class Remote:
 class Actor:
     """A keeper that answers as Ray's actors do. Its process may be lost, and start anew."""
 
-    def __init__(self, machine: str = "here") -> None:
-        self.keeper, self.name = Keeper(), machine
+    def __init__(self, machine: str = "here", mapped: str | None = None) -> None:
+        self.keeper, self.name = Keeper(mapped), machine
 
     def lose(self) -> None:
         """Forget everything."""

@@ -85,7 +85,7 @@ def outcome(folder: Path) -> list[Any]:
         {
             name: value
             for name, value in epoch.items()
-            if "second" not in name and "sent" not in name
+            if "second" not in name and "sent" not in name and name != "absent_copies"
         }
         for epoch in read_epochs(folder)
     ]
@@ -134,6 +134,16 @@ def test_a_training_with_fewer_points_goes_on_from_the_last_of_them(
     again.take()
     assert again.copies.former
     assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
+
+
+def test_copies_for_which_there_is_no_room_are_counted(device: str, tmp_path: Path) -> None:
+    Training("fitness", device, tmp_path / "whole", [Actor()]).take()
+    keepers = [Actor(mapped=str(tmp_path / "absent"))]
+    training = Training("fitness", device, tmp_path / "run", keepers)
+    training.take()
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert [epoch["absent_copies"] for epoch in read_epochs(tmp_path / "run")] == [1, 1, 1]
+    assert [epoch["absent_copies"] for epoch in read_epochs(tmp_path / "whole")] == [0, 0, 0]
 
 
 def test_a_keeper_that_is_lost_is_filled_again_and_training_does_not_notice(

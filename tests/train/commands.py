@@ -10,7 +10,10 @@ import pytest
 
 from distvae.train.run import read_epochs
 
-OWN = {"rows_per_second", "seconds", "copy_seconds", "lost_keepers", "distinct_states"}
+OWN = {
+    *("rows_per_second", "seconds", "distinct_states"),
+    *("copy_seconds", "lost_keepers", "absent_copies"),
+}
 """What is of the process, not of the training; of distinct states a sample of each worker's rows is
 counted.
 """
