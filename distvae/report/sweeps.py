@@ -65,7 +65,8 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
         yield Text("The sampler's study (optuna.db) is not in the folder, or no parameter varied.")
         return
     drawn = [group for group in found if _is_large_enough(group)]
-    if drawn:
+    drawings = [list(_importance_drawings(sweep, group, n)) for n, group in enumerate(drawn)]
+    if any(drawings):
         yield Text(
             "Bars are shares of a figure's variance: the part that a parameter accounts for, alone "
             "and with others, in a random forest fitted to the trials (functional analysis of "
@@ -74,8 +75,9 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
             "cannot be told apart. A sampler that seeks the best tries some values more often "
             "than others. The shares do not account for that."
         )
-    for order, group in enumerate(drawn):
-        yield Drawings(list(_importance_drawings(sweep, group, order)))
+    elif drawn:
+        yield Text("The trials have equal figures, so that no parameter matters.")
+    yield from (Drawings(each) for each in drawings if each)
     yield from (Text(sentence) for sentence in _left_out(found))
     if not drawn:
         missing = found[0].needed - len(found[0].trials)

@@ -222,6 +222,21 @@ def test_too_few_trials_are_said_and_not_drawn(folder: Path) -> None:
     assert "share of the variance" not in page
 
 
+def test_of_equal_figures_no_parameter_matters(folder: Path) -> None:
+    def equal(number: int, values: dict[str, Any]) -> Result:
+        result = sweeps.judged(number, values)
+        return replace(result, figures={**result.figures, "squared_error": 0.5, "hoyer": 0.5})
+
+    axes = [
+        {"key": "model.latent", "choice": [2, 4, 8]},
+        {"key": "train.rate", "float": [0.1, 1.0]},
+    ]
+    sweeps.sweep(folder, equal, trials=12, axes=axes)
+    page, _ = read(folder)
+    assert "The trials have equal figures, so that no parameter matters." in page
+    assert "Bars are shares" not in page
+
+
 @pytest.mark.parametrize("search", ["random", "grid"])
 def test_a_sweep_that_has_begun_few_of_its_trials_is_to_go_on(search: str, folder: Path) -> None:
     space: dict[str, Any] = {"search": search}
