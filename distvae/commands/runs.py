@@ -115,7 +115,9 @@ def _print_table(
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for name in ("id", "kind", "name", "of", "started", "time", "state", *metrics):
         is_number = name in metrics or name == "time"
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+        folds = name in ("name", "of")  # before a figure is cut off
+        justify = "right" if is_number else "left"
+        table.add_column(name, justify=justify, no_wrap=not folds, overflow="fold")
     for record in found:
         table.add_row(*_cells(record, sweeps, metrics))
     Console(width=WIDTH, markup=False, emoji=False).print(table)

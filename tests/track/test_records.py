@@ -76,6 +76,19 @@ def test_the_best_is_a_trial_that_finished(root: Path, sweep: Path) -> None:
     assert find_folder("best:hoyer@sweep", Store.find(root)) == sweep / "trials" / "2"
 
 
+def test_a_long_name_cuts_off_no_figure(
+    root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = tracker(root, f"sweep/trials/{'n' * 220}", sweep)
+    trial.evaluation({"error": 1234.567, "hoyer": 0.5}, root / "nothing")
+    trial.close()
+    list_runs(root, RunsOptions(of="sweep"))
+    table = capsys.readouterr().out
+    assert "1234.567" in table
+    assert table.count("n" * 100) >= 1
+    assert "\N{HORIZONTAL ELLIPSIS}" not in table
+
+
 def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:
     store = Store.find(root)
     found = list_records(store)
