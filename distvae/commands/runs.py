@@ -116,8 +116,12 @@ def _print_table(
     for name in ("id", "kind", "name", "of", "started", "time", "state", *metrics):
         is_number = name in metrics or name == "time"
         folds = name in ("name", "of")  # before a figure is cut off
-        justify = "right" if is_number else "left"
-        table.add_column(name, justify=justify, no_wrap=not folds, overflow="fold")
+        table.add_column(
+            name,
+            justify="right" if is_number else "left",
+            no_wrap=not folds,
+            overflow="fold",
+        )
     for record in found:
         table.add_row(*_cells(record, sweeps, metrics))
     Console(width=WIDTH, markup=False, emoji=False).print(table)
