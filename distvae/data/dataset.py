@@ -158,16 +158,22 @@ class Dataset:
         return BUILT_IN if self.name == BUILT_IN else self.uri or str(self.root)
 
     def split_names(self, split: str) -> list[str]:
-        """Return the splits that a name stands for. `all` leaves out splits that repeat another
-        one's rows.
+        """Return the splits that a name stands for. Refuse an empty one. `all` leaves out splits
+        that are empty or repeat another one's rows.
         """
+        filled = {name: rows for name, rows in self.splits.items() if len(rows)}
         if split == "all":
             first: dict[int, str] = {}
-            for name, rows in self.splits.items():
+            for name, rows in filled.items():
                 first.setdefault(id(rows), name)
             return list(first.values())
         if split not in self.splits:
             raise Refusal(f"no split '{split}'; {', '.join(self.splits)} or all expected")
+        if split not in filled:
+            raise Refusal(
+                f"{self.name}: no {self.unit} in split '{split}'; {', '.join(filled)} or all"
+                " expected"
+            )
         return [split]
 
     def rows(self, split: str) -> Iterator[tuple[Recording, slice]]:

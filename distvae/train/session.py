@@ -237,13 +237,12 @@ def _refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, fl
 
     Return the smallest and the largest value of each split. Missing values (NaN) are left out.
     """
+    dataset.split_names("train")  # refuses data without rows to train on
     ranges = {}
     for split in dataset.split_names("all"):
-        rows = dataset.splits[split]
-        if len(rows):
-            ranges[split] = _range(rows)
-            for value in ranges[split]:
-                _refuse_value(config, dataset.name, split, value)
+        ranges[split] = _range(dataset.splits[split])
+        for value in ranges[split]:
+            _refuse_value(config, dataset.name, split, value)
     return ranges
 
 

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from distvae.commands.evaluate import with_data
-from distvae.config import from_dict
+from distvae.config import ImageData, from_dict
 from distvae.data import labels_of, open_dataset
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode, sample
@@ -90,6 +91,21 @@ def test_a_folder_of_pictures_needs_no_split_to_be_coded(splits: list[str], tmp_
     table = pq.read_table(target)
     assert table["split"].to_pylist() == [split or "test" for split in splits]
     assert encode(run, with_data(run.config, str(trained)).data, target, force=True) == 7
+
+
+def test_an_empty_split_is_neither_judged_nor_trained_on(image_run: Run, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in "abc":
+        _save_noise(tmp_path / "val" / f"{name}.png", random)
+    data = ImageData(path=str(tmp_path), split="loose")
+    dataset = open_dataset(data)
+    assert dataset.split_names("all") == ["val"]
+    for split in ("test", "train"):
+        with pytest.raises(Refusal, match=f"no image in split '{split}'; val or all expected"):
+            dataset.split_names(split)
+    config = replace(image_run.config, data=data)
+    with pytest.raises(Refusal, match="no image in split 'train'"):
+        next(fit(config, dataset, tmp_path / "run", recipe="tiny"))
 
 
 def test_idx_files_without_labels_are_coded(image_run: Run, images: Path, tmp_path: Path) -> None:
