@@ -240,7 +240,8 @@ class RestoreOptions:
 
     def overrides(self, assignments: list[str], **damage: float | None) -> "dict[str, Plain]":
         """Return the settings that these options stand for, those of the damage done first, such as
-        `noise`, and those that were assigned. The damage has this seed unless another was assigned.
+        `noise`, and those that were assigned. Noise and gaps have --seed unless data.noise_seed
+        was assigned.
         """
         from distvae.config.recipes import parse_assignments
 

@@ -89,7 +89,7 @@ def _describe_copies(epochs: list[dict[str, float]]) -> str:
     share = copied / max(epochs[-1]["seconds"], 1e-9)
     again, absent = epochs[-1]["lost_keepers"], epochs[-1].get("absent_copies", 0)
     time = f"{copied:.2f} s, {share:.1%} of the time"
-    missing = f"; {absent:.0f} not there, for which machines have no room" if absent else ""
+    missing = f"; {absent:.0f} not there (full disk or lost machine)" if absent else ""
     return f"copies: {time}; {again:.0f} keepers lost and filled again{missing}"
 
 

@@ -253,7 +253,7 @@ class WorkerCopies:
 
     def timings(self) -> dict[str, float]:
         """Return this worker's seconds since the last call. Of all workers count the keepers that
-        were lost, and the copies that their machines have no room for.
+        were lost, and the copies that could not be made, as on a full disk.
         """
         seconds, self.seconds = self.seconds, 0.0
         absent = sum(not copy.filled for copy in self.sent.values()) if self.points else 0

@@ -108,6 +108,15 @@ def test_the_original_goes_on_where_the_reconstruction_was(page: "Page") -> None
     assert page.get_by_role("button", name="Original").get_attribute("aria-pressed") == "true"
 
 
+def assert_keys_switch_and_stop(page: "Page") -> None:
+    (reconstruction,) = playing(page)
+    page.keyboard.press("x")
+    (original,) = playing(page)
+    assert original != reconstruction
+    page.keyboard.press("Escape")
+    assert playing(page) == []
+
+
 def test_keys_alone_choose_play_switch_and_stop(page: "Page") -> None:
     trials = page.get_by_label("Trials to see and hear").get_by_role("link")
     first, second = (trials.nth(at).get_attribute("href") for at in (0, 1))
@@ -117,23 +126,13 @@ def test_keys_alone_choose_play_switch_and_stop(page: "Page") -> None:
     assert f"#{shown(page)}" == first
     page.keyboard.press("ArrowRight")
     assert f"#{shown(page)}" == second
-    (reconstruction,) = playing(page)
-    page.keyboard.press("x")
-    (original,) = playing(page)
-    assert original != reconstruction
-    page.keyboard.press("Escape")
-    assert playing(page) == []
+    assert_keys_switch_and_stop(page)
 
 
 def test_keys_switch_and_stop_after_a_click_on_a_row(page: "Page") -> None:
     rows_with_links(page).first.locator("td").nth(1).click()
     wait_until_heard(page)
-    (reconstruction,) = playing(page)
-    page.keyboard.press("x")
-    (original,) = playing(page)
-    assert original != reconstruction
-    page.keyboard.press("Escape")
-    assert playing(page) == []
+    assert_keys_switch_and_stop(page)
 
 
 def test_every_control_has_a_name_for_screen_readers(page: "Page") -> None:

@@ -84,9 +84,9 @@ class Source:
 
     def drawn_from(self, config: ImageData) -> tuple[object, ...]:
         """Return what else the split depends on, if broken images took part in drawing it."""
-        drawn = config.sizes or config.holdout or set(self.counts) <= {"", "train"}
         if config.split == "loose":
             return ()
+        drawn = config.sizes or config.holdout or set(self.counts) <= {"", "train"}
         return (self.counts, self.skipped) if self.skipped and drawn else ()
 
 
