@@ -10,7 +10,8 @@ def encode_data(run: Path, data: str, out: Path, split: str, force: bool) -> Non
     from distvae.train.run import Run
 
     trained = Run.open(run)
-    count = encode(trained, with_data(trained.config, data).data, out, split, force)
+    source = with_data(trained.config, data, trained.info).data
+    count = encode(trained, source, out, split, force)
     print(f"{out}: {count:,} codes of {trained.model.code_size} values")
 
 

@@ -56,7 +56,7 @@ def evaluate_run(run: Path, assignments: list[str], options: EvaluateOptions) ->
     config = from_dict(override(to_dict(trained_on), overrides))
     refuse_place(config, overrides.get("data.path"))
     if options.data is not None:
-        config = with_data(config, options.data)
+        config = with_data(config, options.data, info)
     folder: str = options.split
     if config.data != trained_on.data:
         other = foreign_dataset_name(trained_on, config, info)
@@ -103,12 +103,26 @@ def print_scores(summary: Mapping[str, float], style: Style) -> None:
         print(f"{name:20}{value:10.3f}{over_speakers}")
 
 
-def with_data(config: Config, path: str) -> Config:
-    """Return a configuration for other data of the same kind."""
+def with_data(config: Config, path: str, info: Mapping[str, object]) -> Config:
+    """Return a configuration for the data at a path: other data of the same kind, or the run's own
+    that were moved there, which keep their splits.
+    """
     from distvae.data import family_of
 
     refuse_place(config, path)
-    return config.with_("data", **family_of(config.data).settings_for(path))
+    moved = config.with_("data", path=path)
+    other = config.with_("data", **family_of(config.data).settings_for(path))
+    return moved if moved == other or _is_moved(config, moved, info) else other
+
+
+def _is_moved(config: Config, moved: Config, info: Mapping[str, object]) -> bool:
+    """Return whether data at another path have the content and the splits of a run's."""
+    from distvae.data import family_of
+
+    try:
+        return family_of(moved.data).is_same_data(config.data, str(info["data_digest"]))[0]
+    except Refusal:  # they cannot be split as the run's are
+        return False
 
 
 def foreign_dataset_name(trained_on: Config, config: Config, info: Mapping[str, object]) -> str:

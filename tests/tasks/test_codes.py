@@ -87,10 +87,13 @@ def test_a_folder_of_pictures_needs_no_split_to_be_coded(splits: list[str], tmp_
         pass
     run = Run.open(tmp_path / "run")
     target = tmp_path / "codes.parquet"
-    assert encode(run, with_data(run.config, str(other)).data, target) == len(splits)
+    assert encode(run, with_data(run.config, str(other), run.info).data, target) == len(splits)
     table = pq.read_table(target)
     assert table["split"].to_pylist() == [split or "test" for split in splits]
-    assert encode(run, with_data(run.config, str(trained)).data, target, force=True) == 7
+    assert encode(run, with_data(run.config, str(trained), run.info).data, target, force=True) == 7
+    moved = trained.rename(tmp_path / "moved")
+    data = with_data(run.config, str(moved), run.info).data
+    assert encode(run, data, target, split="test", force=True) == 2
 
 
 def test_an_empty_split_is_neither_judged_nor_trained_on(image_run: Run, tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_an_empty_split_is_neither_judged_nor_trained_on(image_run: Run, tmp_pat
 def test_idx_files_without_labels_are_coded(image_run: Run, images: Path, tmp_path: Path) -> None:
     for file in images.glob("*-images-*"):
         shutil.copy(file, tmp_path)
-    data = with_data(image_run.config, str(tmp_path)).data
+    data = with_data(image_run.config, str(tmp_path), image_run.info).data
     rows = encode(image_run, data, tmp_path / "codes.parquet")
     assert rows == 96 + 40
     assert "label" not in pq.read_table(tmp_path / "codes.parquet").column_names
