@@ -134,4 +134,6 @@ def default_model() -> Estimator:
 
 def _listed(X: Signals) -> list[Signal]:
     """Return signals as a list."""
+    if not isinstance(X, np.ndarray | Tensor | Sequence):
+        raise Refusal(f"X: {type(X).__name__}; a signal or a list of signals expected")
     return [X] if isinstance(X, np.ndarray | Tensor) and X.ndim == 1 else list(X)

@@ -23,6 +23,7 @@ from distvae.config import TVAEModel
 from distvae.interface import AnyEStep, Batch, Engine, Sums
 from distvae.models import least_squares
 from distvae.models.compiled import kernels
+from distvae.models.horizon import next_horizon, weight_left_out
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
 from distvae.models.population import States, heaviest, padded, tabulate
 from distvae.models.registry import register
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from distvae.models.table_decoder import TableDecoder
 
 declare("sparsity", "active", "dead")
-MAX_LEFT_OUT = 1e-5  # of the weight of a row's states, on average, that training leaves out
-WIDER = 1.5  # the factor by which the horizon grows when more is left out
 MIN_PI = 1e-5  # the probability, at least, that a latent is active, or that it is not
 MIN_ACTIVE_ROWS = 1.0  # rows of an epoch in which a latent that is not dead is active
 
@@ -251,7 +250,7 @@ class TVAE(nn.Module):
         """Return the mean and the deciles of active latents, the number of dead ones, and sigma."""
         figures = {"active": float(self.pi.sum())} | _deciles(total["counts"])
         if "sampled_rows" in total:
-            figures["left_out"] = _weight_left_out(total)
+            figures["left_out"] = weight_left_out(total)
         figures["dead"] = float((self.pi * rows < MIN_ACTIVE_ROWS).sum())
         if isinstance(self.likelihood, Gaussian):
             figures["sigma"] = float(self.likelihood.variance.sqrt())
@@ -266,32 +265,15 @@ class TVAE(nn.Module):
             total = least_squares.fit(self.decoder.linear[-1], self.likelihood.variance, total)
         self.likelihood.maximise(total)
         if "sampled_rows" in total:
-            self.horizon.copy_(self._horizon_after(_weight_left_out(total)))
-
-    def _horizon_after(self, left_out: float) -> Tensor:
-        """Return the horizon of the next epoch, given the weight that this one's left out.
-
-        It widens if that was too much. It narrows, down to the configured one, if little enough
-        was left out that the narrower one would do: weights fall as exp(-gap).
-        """
-        if left_out > MAX_LEFT_OUT:
-            return self.horizon * WIDER
-        assert self.config.horizon is not None
-        narrower = (self.horizon / WIDER).clamp(min=self.config.horizon)
-        if left_out * float((self.horizon - narrower).exp()) < MAX_LEFT_OUT:
-            return narrower
-        return self.horizon
+            assert self.config.horizon is not None
+            left_out = weight_left_out(total)
+            self.horizon.copy_(next_horizon(self.horizon, left_out, self.config.horizon))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Set parameters and buffers; runs of version 0.1.0 have no horizon."""
         return super().load_state_dict({"horizon": self.horizon, **state_dict}, strict, assign)
-
-
-def _weight_left_out(total: Sums) -> float:
-    """Return the weight of the states that training leaves out, as measured on sampled rows."""
-    return float(total["sampled_weight"] / total["sampled_rows"].clamp(min=1))
 
 
 def _deciles(counts: Tensor) -> dict[str, float]:

@@ -12,6 +12,9 @@ from distvae.files.storage import Folder
 from distvae.share.hub import HUB, Repository
 from distvae.share.names import CARD, LISTED, SUMS
 
+SNAPSHOTS, BLOBS = "snapshots", "blobs"
+"""Folders of the Hugging Face hub's cache: links for each revision, and the files they lead to."""
+
 
 class Place(Protocol):
     """A place that holds one pushed model."""
@@ -64,7 +67,9 @@ class ModelFolder:
         if self.folder.system.type_name != "local":
             return
         found = resolve_path(self.folder.path_of(name))
-        if not found.is_relative_to(resolve_path(self.folder.path)):
+        folder = resolve_path(self.folder.path)
+        in_hub = folder.parent.name == SNAPSHOTS and found.is_relative_to(folder.parents[1] / BLOBS)
+        if not in_hub and not found.is_relative_to(folder):
             raise Refusal(f"{self}/{name}: a link out of the folder; a file in it expected")
 
     def _clear(self, force: bool) -> None:

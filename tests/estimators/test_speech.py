@@ -115,6 +115,8 @@ def test_no_signals_and_codes_of_others_are_refused(fitted: SpeechCoder) -> None
     for method in (fitted.score, coder().fit):
         with pytest.raises(Refusal, match="X: no signals; one or more expected"):
             method([])
+        with pytest.raises(Refusal, match="X: NoneType; a signal or a list of signals expected"):
+            method(None)
     with pytest.raises(Refusal, match="X: codes of 2 signals; 1 expected, as signals"):
         fitted.inverse_transform(fitted.transform(SIGNALS), SIGNALS[:1])
 

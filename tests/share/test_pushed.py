@@ -3,6 +3,7 @@ is refused.
 """
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -172,6 +173,24 @@ def test_a_uri_of_this_machine_opens_as_text_and_as_a_path(run: Path, tmp_path: 
     place = f"file://{tmp_path}/uri"
     push(run, place)
     assert codes(place) == codes(Path(place)) == codes(run)  # typer makes a path of it
+
+
+def test_a_snapshot_in_the_hubs_cache_is_loaded(run: Path, pushed: Path, tmp_path: Path) -> None:
+    model = tmp_path / "models--someone--speech"
+    snapshot, blobs = model / "snapshots" / "0a1b", model / "blobs"
+    shutil.copytree(pushed, snapshot)
+    blobs.mkdir()
+    files = [file for file in snapshot.rglob("*") if file.is_file()]
+    for number, file in enumerate(files):
+        file.rename(blobs / str(number))
+        file.symlink_to(os.path.relpath(blobs / str(number), file.parent))
+    assert codes(snapshot) == codes(run)
+    load_into(str(snapshot), tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(pushed)
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refusal, match="a link out of the folder; a file in it"):
+        load_into(str(snapshot), tmp_path / "another")
 
 
 def test_a_link_out_of_the_folder_is_refused(pushed: Path, tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ def read_source(config: PatchData) -> Signal:
     for.
     """
     if not config.path:
-        raise Refusal(f"data.path: empty; a picture or a sound, '{PICTURE}' or '{SOUND}' expected")
+        raise Refusal(
+            f"data.path: empty; --data PATH expected: a picture, a sound, '{PICTURE}' or '{SOUND}'"
+        )
     signal = example(config.path) or read_signal(Path(config.path))
     if signal.rate is None:
         return signal
