@@ -8,7 +8,7 @@ DOCS := $(VENV)/.docs
 # Some container images set this. Tests start hundreds of processes, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-cluster test-cluster-short check docs notebooks bench clean
+.PHONY: demo test test-slow test-long test-cluster test-cluster-short check docs notebooks bench clean
 
 demo: $(READY)
 	$(BIN)/distvae tune demo --out runs/demo --force --stack auto
@@ -19,6 +19,10 @@ test: $(READY)
 # Most of these tests wait for processes to start, so four at once keep two cores busy.
 test-slow: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not long and not cluster"
+
+# Tests that repeat others with one more signal, seed or program, or that keep the machine busy.
+test-long: $(READY)
+	$(BIN)/pytest -n 2 -m "long and not cluster"
 
 # From `ray up` to `ray down` on three hosts that are namespaces of this machine. Skipped, with the reason, where
 # namespaces cannot be created.

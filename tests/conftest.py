@@ -35,6 +35,13 @@ def no_power_cuts() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real recordings and images, or a skip that says how to name one."""
     beside = Path(__file__).parents[2] / "shared" / "data"

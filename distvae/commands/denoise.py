@@ -54,9 +54,15 @@ def denoise_file(
         windows = restored_windows(config.with_("data", path=str(path)))
         return signals.read_signal(path) if windows is None else windows.clean()
 
+    def read_reference(path: Path) -> signals.Signal:
+        """Return a reference, which may be as long as the source, or have been cut already."""
+        whole = signals.read_signal(path)
+        is_cut = (whole.values.shape, whole.rate) == (signal.values.shape, signal.rate)
+        return whole if is_cut else read(path)
+
     windows, signal = restored_windows(config), read(source)
     if windows is None or not windows.corruption:
-        reference = find_reference(options, read=read)
+        reference = find_reference(options, read=read_reference)
         restore(Task(source, target, "", signal, reference, options, overrides))
     else:
         reference, noisy = find_reference(options, signal), windows.corrupt(signal)

@@ -3,8 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,10 +53,13 @@ def evaluate_run(run: Path, assignments: list[str], options: EvaluateOptions) ->
             raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
     info = read_info(run)
     trained_on = read_config(run, info)
-    config = from_dict(override(to_dict(trained_on), overrides))
-    refuse_place(config, overrides.get("data.path"))
+    refuse_place(trained_on, overrides.get("data.path"))
+    config = trained_on
     if options.data is not None:
-        config = with_data(config, options.data, info)
+        overrides.pop("data.path", None)
+        assigned = [key.removeprefix("data.") for key in overrides]
+        config = with_data(trained_on, options.data, info, assigned)
+    config = from_dict(override(to_dict(config), overrides))
     folder: str = options.split
     if config.data != trained_on.data:
         other = foreign_dataset_name(trained_on, config, info)
@@ -103,26 +106,16 @@ def print_scores(summary: Mapping[str, float], style: Style) -> None:
         print(f"{name:20}{value:10.3f}{over_speakers}")
 
 
-def with_data(config: Config, path: str, info: Mapping[str, object]) -> Config:
-    """Return a configuration for the data at a path: other data of the same kind, or the run's own
-    that were moved there, which keep their splits.
+def with_data(
+    config: Config, path: str, info: Mapping[str, object], assigned: Collection[str] = ()
+) -> Config:
+    """Return a configuration of a run for the data at a path; `assigned` are settings of the data
+    that the user names.
     """
-    from distvae.data import family_of
+    from distvae.data.elsewhere import data_at
 
     refuse_place(config, path)
-    moved = config.with_("data", path=path)
-    other = config.with_("data", **family_of(config.data).settings_for(path))
-    return moved if moved == other or _is_moved(config, moved, info) else other
-
-
-def _is_moved(config: Config, moved: Config, info: Mapping[str, object]) -> bool:
-    """Return whether data at another path have the content and the splits of a run's."""
-    from distvae.data import family_of
-
-    try:
-        return family_of(moved.data).is_same_data(config.data, str(info["data_digest"]))[0]
-    except Refusal:  # they cannot be split as the run's are
-        return False
+    return replace(config, data=data_at(path, config.data, str(info["data_digest"]), assigned))
 
 
 def foreign_dataset_name(trained_on: Config, config: Config, info: Mapping[str, object]) -> str:

@@ -240,8 +240,8 @@ class RestoreOptions:
 
     def overrides(self, assignments: list[str], **damage: float | None) -> "dict[str, Plain]":
         """Return the settings that these options stand for, those of the damage done first, such as
-        `noise`, and those that were assigned. Noise and gaps have --seed unless data.noise_seed
-        was assigned.
+        `noise`, and those that were assigned. Noise and gaps of these options have --seed unless
+        data.noise_seed was assigned; those of keys have it if it is given.
         """
         from distvae.config.recipes import parse_assignments
 
@@ -249,7 +249,8 @@ class RestoreOptions:
         if self.stride is not None:
             settings["data.stride"] = self.stride
         settings |= {f"data.{name}": each for name, each in damage.items() if each is not None}
-        settings |= parse_assignments(assignments)
-        if any(f"data.{name}" in settings for name in damage):
-            settings.setdefault("data.noise_seed", self.seed)
-        return settings
+        assigned = parse_assignments(assignments)
+        by_option = any(each is not None for each in damage.values())
+        if by_option or (self.seed and any(f"data.{name}" in assigned for name in damage)):
+            settings["data.noise_seed"] = self.seed
+        return settings | assigned

@@ -1,6 +1,7 @@
 """`distvae runs`: list runs, sweeps and trials from MLflow."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,8 +17,8 @@ from distvae.files.refusal import Refusal, nearest
 if TYPE_CHECKING:
     from distvae.track.records import Record
 
-WIDTH = 200
-"""Characters of a line, which is not wrapped at the width of the terminal."""
+FOLDED = 100
+"""Characters after which a name is folded."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,19 @@ def _print_table(
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for name in ("id", "kind", "name", "of", "started", "time", "state", *metrics):
         is_number = name in metrics or name == "time"
-        folds = name in ("name", "of")  # before a figure is cut off
+        folds = name in ("name", "of")
         table.add_column(
             name,
             justify="right" if is_number else "left",
             no_wrap=not folds,
             overflow="fold",
+            max_width=FOLDED if folds else None,
         )
     for record in found:
         table.add_row(*_cells(record, sweeps, metrics))
-    Console(width=WIDTH, markup=False, emoji=False).print(table)
+    console = Console(width=sys.maxsize, markup=False, emoji=False)
+    console.width = console.measure(table).maximum  # not that of the terminal: nothing is cut off
+    console.print(table)
 
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:

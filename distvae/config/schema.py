@@ -116,7 +116,7 @@ def check_value(path: str, hint: object, value: object) -> Any:
 
 def whole_number(name: str, hint: object, value: object) -> int:
     """Return an argument of a caller as a whole number of Python's; refuse it by its name."""
-    if isinstance(value, SupportsIndex):
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
         with contextlib.suppress(TypeError):  # arrays of several numbers say that they have one
             value = operator.index(value)
     number: int = check_value(name, hint, value)

@@ -25,7 +25,6 @@ from typing import (
 from distvae.config import DataConfig
 from distvae.config.registry import FAMILIES, Registry
 from distvae.data.dataset import Array, Dataset, Factors, Labels, Recording
-from distvae.files.plain import Plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +55,8 @@ class DataFamily(ABC, Generic[Settings]):
     values: ClassVar[Values] = Values()
     built_in: ClassVar[tuple[str, ...]] = ()
     """Names of data that comes with the package, which stand for a path."""
+    dividing: ClassVar[tuple[str, ...]] = ()
+    """Settings that say how rows are divided into splits. With `split`, `loose` draws none."""
 
     def __init__(self, config: Settings) -> None:
         self.config = config
@@ -63,10 +64,6 @@ class DataFamily(ABC, Generic[Settings]):
     @abstractmethod
     def open(self, quiet: bool = False) -> Dataset:
         """Return the rows by split. The path of the settings is on this machine."""
-
-    def settings_for(self, path: str) -> dict[str, Plain]:
-        """Return the settings to change in order to use the data at another path."""
-        return {"path": path}
 
     def is_same_data(self, trained_on: DataConfig, digest: str) -> tuple[bool, int]:
         """Tell whether this is the data of a run, and how many values a row has.
@@ -242,11 +239,11 @@ def family_of(config: DataConfig) -> DataFamily[Any]:
     return DATA.implementation(config)(config)
 
 
-def same_place(path: str, other: str) -> bool:
-    """Return True if a path names what the path of a run does, which is absolute or a name of
-    built-in data.
+def same_place(path: str, own: str) -> bool:
+    """Return True if a path names what a run's does, which is absolute or a name of built-in
+    data.
     """
-    return path == other or Path(path).absolute() == Path(other)
+    return path == own or Path(path).absolute() == Path(own)
 
 
 def recordings_of(config: DataConfig) -> HasRecordings | None:

@@ -20,15 +20,13 @@ SHOWN = 5
 
 def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     """Return every file under a folder with one of some suffixes, relative to the folder and
-    sorted. Hidden files are left out. Symbolic links are followed.
+    sorted. Hidden files are left out. Symbolic links are followed, and no folder is listed twice.
     """
-    found = []
+    found, real_root = [], root.resolve()
+    listed = {real_root}
     for folder, folders, names in os.walk(root, onerror=_unreadable, followlinks=True):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not _is_loop(root, Path(folder, name))
-        ]
+        visible = (Path(folder, name) for name in sorted(folders) if not name.startswith("."))
+        folders[:] = [path.name for path in visible if _is_new(path, real_root, listed)]
         paths = (Path(folder, name) for name in names if not name.startswith("."))
         found += [
             path.relative_to(root)
@@ -38,13 +36,20 @@ def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     return sorted_names(path.as_posix() for path in found)
 
 
-def _is_loop(root: Path, folder: Path) -> bool:
-    """Return True if a folder under a root is a link to a folder that it lies in."""
-    if not folder.is_symlink():
-        return False
+def _is_new(folder: Path, root: Path, listed: set[Path]) -> bool:
+    """Return whether the files of a folder are not listed under another name, and note it."""
     target = folder.resolve()
-    above = folder.parents[: len(folder.relative_to(root).parts)]
-    return any(parent.resolve().is_relative_to(target) for parent in above)
+    if target in listed or root.is_relative_to(target):
+        return False
+    if folder.is_symlink() and target.is_relative_to(root) and not _is_hidden(target, root):
+        return False
+    listed.add(target)
+    return True
+
+
+def _is_hidden(folder: Path, root: Path) -> bool:
+    """Return whether a folder or one that it lies in, up to a root, is hidden."""
+    return any(part.startswith(".") for part in folder.relative_to(root).parts)
 
 
 def describe_unread(root: Path, suffixes: Collection[str]) -> str:

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from distvae.config import DataConfig, Generated
-from distvae.config.schema import read_section
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, LazyRows, Rows, stack
+from distvae.data.elsewhere import data_at
 from distvae.data.family import ReadsMedia, family_of
 from distvae.files.refusal import Refusal
 
@@ -19,10 +19,14 @@ Media = ArrayLike | Rows | Tensor | str | Path
 """A table of rows, an array of signals or images, or a path."""
 
 
-def rows_of(config: DataConfig, media: Media, shape: tuple[int, ...]) -> ArrayLike | Rows | Tensor:
-    """Return the rows of media, with the settings of some data and the shape of its images."""
+def rows_of(
+    config: DataConfig, media: Media, shape: tuple[int, ...], digest: str
+) -> ArrayLike | Rows | Tensor:
+    """Return the rows of media, with the settings of a run's data, their digest, and the shape of
+    its images.
+    """
     if isinstance(media, str | Path):
-        return _rows_of_path(config, str(media), shape)
+        return _rows_of_path(config, str(media), shape, digest)
     family, array = family_of(config), _as_array(media)
     if array is None or not isinstance(family, ReadsMedia):
         return media
@@ -48,13 +52,17 @@ def _as_array(media: ArrayLike | Rows | Tensor) -> NDArray[Any] | None:
         return None
     if isinstance(media, Tensor):
         return media.numpy(force=True)
+    if isinstance(media, np.ma.MaskedArray):
+        return media
     try:
         return np.asarray(media)
     except ValueError:  # of rows of different lengths, which are refused later
         return None
 
 
-def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...]) -> ArrayLike | Rows:
+def _rows_of_path(
+    config: DataConfig, path: str, shape: tuple[int, ...], digest: str
+) -> ArrayLike | Rows:
     """Return the rows of a file, or all rows of a folder or an archive, split after split."""
     if isinstance(config, Generated):
         raise Refusal(
@@ -64,6 +72,5 @@ def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...]) -> Arra
     family, file = family_of(config), Path(path)
     if isinstance(family, ReadsMedia) and file.is_file() and file.suffix.lower() != ARCHIVE:
         return family.rows_of(file, shape)
-    settings = {"kind": config.kind, **vars(config), **family.settings_for(path)}
-    dataset = open_dataset(read_section("data", settings), quiet=True)
+    dataset = open_dataset(data_at(path, config, digest), quiet=True)
     return stack([dataset.splits[name] for name in dataset.split_names("all")])

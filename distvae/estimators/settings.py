@@ -56,7 +56,13 @@ def assignments(settings: object) -> dict[str, object]:
             f"settings: {shown(settings)} is no mapping of dotted keys; such as"
             ' {"train.clip": 1.0} expected'
         )
-    return {key: plain(value) for key, value in settings.items()}
+    found: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):  # a whole section
+            found |= {f"{key}.{name}": plain(each) for name, each in value.items()}
+        else:
+            found[key] = plain(value)
+    return found
 
 
 def refuse_course(settings: object, once: Mapping[str, Plain]) -> None:
@@ -87,7 +93,7 @@ def validation_share(fraction: object) -> float:
 
 def image_shape(shape: object, width: int) -> tuple[int, ...]:
     """Return (channels, height, width) of rows that are images; empty for None, other rows."""
-    if shape is None:
+    if shape is None or plain(shape) in ((), []):
         return ()
     found: tuple[int, ...] = check_value("shape", Image, plain(shape))
     if math.prod(found) != width:

@@ -1,6 +1,6 @@
 """An estimator of signals: they are coded frame by frame, and heard again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -23,8 +23,8 @@ from distvae.files.refusal import Refusal
 from distvae.numerics.masks import without_mask
 
 Signal = NDArray[np.floating] | Tensor
-Signals = Signal | Sequence[Signal]
-"""Signals of any lengths, as a list or as the rows of an array, or one signal (samples,)."""
+Signals = Signal | Iterable[Signal]
+"""Signals of any lengths, such as a list or the rows of an array, or one signal (samples,)."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -134,6 +134,6 @@ def default_model() -> Estimator:
 
 def _listed(X: Signals) -> list[Signal]:
     """Return signals as a list."""
-    if not isinstance(X, np.ndarray | Tensor | Sequence):
+    if isinstance(X, str | bytes | Mapping) or not isinstance(X, Iterable):
         raise Refusal(f"X: {type(X).__name__}; a signal or a list of signals expected")
     return [X] if isinstance(X, np.ndarray | Tensor) and X.ndim == 1 else list(X)

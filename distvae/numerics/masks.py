@@ -11,9 +11,11 @@ T = TypeVar("T")
 def without_mask(array: T) -> T | NDArray[Any]:
     """Return a masked array as a plain one, in which NaN stands for a masked value.
 
-    Anything else is returned as it is.
+    Anything else is returned as it is, and an array of other than numbers without its mask.
     """
     if not isinstance(array, np.ma.MaskedArray):
         return array
+    if array.dtype.kind not in "fiub":
+        return np.asarray(array)
     dtype = np.result_type(array.dtype, np.float32)
     return np.ma.filled(array.astype(dtype), np.nan)

@@ -57,7 +57,9 @@ if (player) {
 
   // Keys count only where sounds are chosen, so that they do not disturb a screen reader's own.
   document.addEventListener("keydown", (event) => {
-    const within = event.target.closest?.(".player, .gallery, .wide, .canvas");
+    const within = event.target.closest?.(
+      ".player, .gallery, .wide:has(a[href^='#trial-']), .canvas",
+    );
     if (!within || player.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") current.pause();
     if (event.key === "x") {

@@ -75,9 +75,11 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
             "cannot be told apart. A sampler that seeks the best tries some values more often "
             "than others. The shares do not account for that."
         )
-    elif drawn:
-        yield Text("The trials have equal figures, so that no parameter matters.")
-    yield from (Drawings(each) for each in drawings if each)
+    for group, each in zip(drawn, drawings, strict=True):
+        if each:
+            yield Drawings(each)
+        else:
+            yield Text(f"{capitalise(group.about)} have equal figures: no parameter matters there.")
     yield from (Text(sentence) for sentence in _left_out(found))
     if not drawn:
         missing = found[0].needed - len(found[0].trials)

@@ -24,7 +24,6 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
-from distvae.numerics.masks import without_mask
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.checkpoint import Place, load, read_document
 from distvae.train.cost import DataSize
@@ -103,7 +102,7 @@ class Run:
         (D, N) -> (H, N).
         """
         if bins_first:
-            return self.encode(np.asarray(x).T, name).T
+            return self.encode(np.asanyarray(x).T, name).T
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
         rows = self._checked(x, expected)
         return self.in_blocks(rows, lambda block: self.posterior(block).code, expected)
@@ -145,7 +144,8 @@ class Run:
 
     def _checked(self, x: Media, expected: InputFormat) -> Rows:
         """Return the rows of new data. Values that are masked are missing."""
-        return expected.check_table(rows_of(self.config.data, without_mask(x), self.shape))
+        digest = str(self.info["data_digest"])
+        return expected.check_table(rows_of(self.config.data, x, self.shape, digest))
 
     def epochs(self) -> list[dict[str, float]]:
         """Return the records of its epochs."""

@@ -143,8 +143,9 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
         if old == new or name in free:
             continue
         reason = ", on which its cosine schedule depends" if name == "train.epochs" else ""
-        # a word can be repeated in the hint as it is
-        hint = f": {name}={old}" if isinstance(old, str) and old.isidentifier() else ""
+        # a word or a number can be repeated in the hint as it is
+        is_plain = old.isidentifier() if isinstance(old, str) else isinstance(old, int | float)
+        hint = f": {name}={old if isinstance(old, str) else json.dumps(old)}" if is_plain else ""
         raise Refusal(
             f"{name}: {new!r}, but the run in {folder} has {old!r}{reason}; --resume needs the same"
             f" value{hint}"

@@ -217,6 +217,8 @@ def build_trainer(
     ranges = _refuse_unfit(config, dataset)
     check_fits_in_memory(config, DataSize.of(dataset), team.size, copies)
     model, estep = assemble(config, dataset.dims, dataset.shape)
+    if not isinstance(estep, Searches):
+        dataset.split_names("val")  # refuses data without rows to validate on
     train = dataset.splits["train"]
     held = split_rows(config, len(train), team.size).held(team.rank, team.size)
     facts = recorded_facts(train)

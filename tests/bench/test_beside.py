@@ -156,7 +156,13 @@ def test_what_a_program_fails_with_is_a_refusal_that_names_it(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_packages")
-@pytest.mark.parametrize(("name", "case"), [("pythae", "steps-vae"), ("vsc", "steps-vsc")])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("pythae", "steps-vae"),
+        pytest.param("vsc", "steps-vsc", marks=pytest.mark.long),
+    ],
+)
 def test_steps_beside_another_program_become_a_row(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, case: str
 ) -> None:
@@ -239,7 +245,7 @@ def test_a_race_ends_when_both_have_the_quality_or_no_epochs_left(
     assert ("at least" in text) == ("not enough" in text) == (psnr < 30)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("no_packages")
 def test_the_time_to_a_quality_becomes_a_row(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

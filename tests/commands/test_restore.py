@@ -115,6 +115,12 @@ def test_a_clean_file_is_cut_and_resampled_as_the_noisy_one_is(call: Called) -> 
     code, out, _ = call(*command, *settings)
     assert code == 0
     assert "snr" in json.loads(out.splitlines()[-1])
+    cut = signals.read_signal(Path("out.flac"))
+    soundfile.write("cut.wav", cut.values, 11025, subtype="FLOAT")
+    command[4] = "cut.wav"
+    code, again, _ = call(*command, "--force", *settings)
+    assert code == 0
+    assert json.loads(again.splitlines()[-1])["snr"] > 60  # the same restoration, but for rounding
 
 
 @pytest.mark.parametrize("command", ["denoise --noise 20", "inpaint --drop 0.3"])
@@ -127,6 +133,25 @@ def test_damage_that_is_set_by_key_has_the_seed_too(call: Called, command: str) 
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("words", "seed"),
+    [
+        (["data.noise=20"], None),
+        (["data.noise=20", "--seed", "3"], 3),
+        (["--noise", "20"], 0),
+        (["--noise", "20", "data.noise_seed=5"], 5),
+        (["--seed", "3"], None),
+    ],
+)
+def test_the_seed_of_noise_is_that_of_the_recipe_unless_one_is_given(
+    words: list[str], seed: int | None
+) -> None:
+    asked = RestoreOptions(seed=int(words[words.index("--seed") + 1]) if "--seed" in words else 0)
+    noise = float(words[1]) if words[0] == "--noise" else None
+    assigned = [word for word in words if "=" in word]
+    assert asked.overrides(assigned, noise=noise).get("data.noise_seed") == seed
+
+
 def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
     assert call("denoise", "grey.png", "out.png", "--run", "kept", "--quiet", *BRIEF)[0] == 0
     assert call("evaluate", "kept", "--quiet")[0] == 0
@@ -135,13 +160,18 @@ def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(suffix: str) -> None:
+@pytest.mark.parametrize("is_named_so", [True, False])
+def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(
+    suffix: str, is_named_so: bool
+) -> None:
+    """In a JPEG what is brighter than half, and in any other picture what is not black."""
     drawn = np.zeros((32, 32, 3), np.uint8)
-    drawn[10:14, 10:14] = 255
+    drawn[10:14, 10:14] = 255 if suffix == "jpg" else 90
     if suffix == "png":
         drawn = np.concatenate([np.full_like(drawn, 255), drawn[..., :1]], -1)
-    Image.fromarray(drawn).save(f"mask.{suffix}")
-    missing = masked_by(Path(f"mask.{suffix}"))(signals.Signal(np.zeros((32, 32, 1))))
+    name = f"mask.{suffix if is_named_so else 'jpg' if suffix == 'png' else 'png'}"
+    Image.fromarray(drawn).save(name, {"png": "png", "jpg": "jpeg"}[suffix])
+    missing = masked_by(Path(name))(signals.Signal(np.zeros((32, 32, 1))))
     expected = np.zeros((32, 32, 1), bool)
     expected[10:14, 10:14] = True
     np.testing.assert_array_equal(missing, expected)

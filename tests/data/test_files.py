@@ -30,23 +30,19 @@ def test_what_is_below_a_folder_is_sorted_without_what_is_hidden_or_of_another_k
     ]
 
 
-def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_and_no_folder_is_listed_twice(tmp_path: Path) -> None:
     root, disk = tmp_path / "root", tmp_path / "disk"
-    for name in ("root/a/1.wav", "root/b/2.wav", "disk/3.wav", "disk/.hidden/4.wav"):
+    for name in ("root/a/1.wav", "root/.b/2.wav", "disk/3.wav", "disk/.hidden/4.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (root / "train").symlink_to(disk)
     (root / "self").symlink_to(root)
     (root / "above").symlink_to(tmp_path)
-    (root / "a" / "beside").symlink_to(root / "b")
-    (root / "b" / "beside").symlink_to(root / "a")
-    assert files.list_files(root, (".wav",)) == [
-        "a/1.wav",
-        "a/beside/2.wav",
-        "b/2.wav",
-        "b/beside/1.wav",
-        "train/3.wav",
-    ]
+    (root / "train2").symlink_to(disk)
+    (root / "a" / "beside").symlink_to(root / ".b")
+    (root / ".b" / "beside").symlink_to(root / "a")
+    (root / "0").symlink_to(root / "a")
+    assert files.list_files(root, (".wav",)) == ["a/1.wav", "a/beside/2.wav", "train/3.wav"]
     (tmp_path / "linked").symlink_to(root)
     assert files.list_files(tmp_path / "linked", (".wav",)) == files.list_files(root, (".wav",))
 

@@ -172,11 +172,23 @@ def test_other_sources_or_settings_do_not_go_on_with_what_is_there(
         ([source, other], Division()),
         ([longer], Division()),
     ):
-        with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources or"):
+        with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources,"):
             ingest(sources, out, division, execution=resumed)
     np.save(source, np.load(source) + 1)  # as many bytes as before
-    with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources or"):
+    with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources,"):
         ingest([source], out, execution=resumed)
+    assert content(out) == before
+
+
+def test_a_finished_ingest_that_was_damaged_is_replaced_by_force_alone(tmp_path: Path) -> None:
+    source, out = stored(tmp_path, made(50)), tmp_path / "out"
+    resumed = Execution(resume=True)
+    ingest([source], out)
+    before = content(out)
+    (out / "facts.json").write_bytes((out / "facts.json").read_bytes()[:-20])
+    with pytest.raises(Refusal, match="or is damaged; --force replaces it"):
+        ingest([source], out, execution=resumed)
+    ingest([source], out, force=True, execution=resumed)
     assert content(out) == before
 
 
@@ -228,7 +240,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("until", ["slab-*", "*.json"])
+@pytest.mark.parametrize("until", ["slab-*", pytest.param("*.json", marks=pytest.mark.long)])
 def test_a_killed_ingest_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, until: str) -> None:
     stored(tmp_path, made(400_000, 16))
     script = tmp_path / "script.py"

@@ -194,6 +194,8 @@ class TestTrainingThatGoesOn:
     def test_a_course_of_its_own_is_refused_for_a_part(self, key: str, value: Any) -> None:
         with pytest.raises(Refusal, match=f"settings: train.{key} with partial_fit"):
             small(settings={f"train.{key}": value}).partial_fit(rows())
+        with pytest.raises(Refusal, match=f"settings: train.{key} with partial_fit"):
+            small(settings={"train": {key: value}}).partial_fit(rows())
         same: Any = {"train.schedule": "constant", "train.warmup": 0}
         assert small(settings=same).partial_fit(rows()).partial_fit(rows()).trained_.epochs
 

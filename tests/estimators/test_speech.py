@@ -111,12 +111,19 @@ def test_what_is_no_signal_is_refused(
         fitted.transform(signal)
 
 
+def test_signals_may_come_one_after_the_other(fitted: SpeechCoder) -> None:
+    expected = fitted.transform(SIGNALS)
+    found = fitted.transform(iter(SIGNALS))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_no_signals_and_codes_of_others_are_refused(fitted: SpeechCoder) -> None:
     for method in (fitted.score, coder().fit):
         with pytest.raises(Refusal, match="X: no signals; one or more expected"):
             method([])
         with pytest.raises(Refusal, match="X: NoneType; a signal or a list of signals expected"):
-            method(None)
+            method(None)  # type: ignore[arg-type]
     with pytest.raises(Refusal, match="X: codes of 2 signals; 1 expected, as signals"):
         fitted.inverse_transform(fitted.transform(SIGNALS), SIGNALS[:1])
 

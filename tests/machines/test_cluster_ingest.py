@@ -49,7 +49,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("until", ["slab-*", "*.json"])
+@pytest.mark.parametrize("until", ["slab-*", pytest.param("*.json", marks=pytest.mark.long)])
 def test_a_lost_machine_changes_no_byte(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], until: str
 ) -> None:

@@ -58,7 +58,9 @@ def test_what_the_system_does_not_tell_has_a_fallback(without_linux: dict[str, s
     run([sys.executable, "-c", ASK], without_linux)
 
 
-@pytest.mark.parametrize("start", [PLAIN, TORCHRUN], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "start", [PLAIN, pytest.param(TORCHRUN, marks=pytest.mark.long)], ids=["one", "two"]
+)
 def test_training_ends_with_the_same_bits(
     start: list[str], without_linux: dict[str, str], tmp_path: Path
 ) -> None:

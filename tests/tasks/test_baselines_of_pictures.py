@@ -117,6 +117,13 @@ def test_a_line_of_pixels_is_refused(name: str, shape: tuple[int, ...]) -> None:
         pictures.restore(name, Signal(np.arange(np.prod(shape), dtype=float).reshape(shape)))
 
 
+@pytest.mark.parametrize("shape", [(1, 40, 1), (40, 1, 3)])
+def test_a_line_of_pixels_is_filled_in(shape: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    values[np.random.default_rng(0).random(shape) < 0.3] = np.nan
+    assert np.isfinite(pictures.restore("biharmonic", Signal(values))).all()
+
+
 def test_a_picture_without_an_observed_pixel_is_refused() -> None:
     values = blocks(3)
     values[..., 1] = np.nan

@@ -1,3 +1,4 @@
+import gzip
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,14 @@ import pytest
 from PIL import Image
 
 from distvae.commands.evaluate import with_data
-from distvae.config import ImageData, from_dict
+from distvae.config import ImageData
 from distvae.data import labels_of, open_dataset
+from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode, sample
 from distvae.train.run import Run
 from distvae.train.session import fit
+from tests import tiny
 
 
 def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path: Path) -> None:
@@ -67,33 +70,31 @@ def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> N
     np.testing.assert_array_equal(np.stack(frame["code"]), image_run.encode(images))
 
 
-@pytest.mark.parametrize("splits", [[""], ["test"], ["train", "val"]])
-def test_a_folder_of_pictures_needs_no_split_to_be_coded(splits: list[str], tmp_path: Path) -> None:
-    """Neither held out nor drawn as in training: even one picture is enough."""
+@pytest.fixture
+def of_pictures(tmp_path: Path) -> Run:
+    """A run on eight pictures, of which it drew five to train on and two to test on."""
     random = np.random.default_rng(0)
-    trained, other = tmp_path / "trained", tmp_path / "other"
     for name in "abcdefgh":
-        _save_noise(trained / f"{name}.png", random)
+        _save_noise(tmp_path / "trained" / f"{name}.png", random)
+    data = {"kind": "images", "path": str(tmp_path / "trained"), "sizes": [5, 2], "holdout": 2}
+    config = tiny.config(data=data, model={"likelihood": "bernoulli"})
+    list(fit(config, open_dataset(config.data, quiet=True), tmp_path / "run"))
+    return Run.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize("splits", [[""], ["test"], ["train", "val"]])
+def test_a_folder_of_pictures_needs_no_split_to_be_coded(
+    of_pictures: Run, splits: list[str], tmp_path: Path
+) -> None:
+    """Neither held out nor drawn as in training: even one picture is enough."""
+    run, other, target = of_pictures, tmp_path / "other", tmp_path / "codes.parquet"
     for split in splits:
-        _save_noise(other / split / "new.png", random)
-    tree = {
-        "data": {"kind": "images", "path": str(trained), "sizes": [5, 2], "holdout": 2},
-        "model": {"latent": 2, "hidden": [3], "likelihood": "bernoulli"},
-        "estep": {"hidden": [3], "input": "raw"},
-        "train": {"epochs": 1, "batch": 4, "device": "cpu"},
-    }
-    config = from_dict(tree)
-    for _ in fit(config, open_dataset(config.data, quiet=True), tmp_path / "run", recipe="tiny"):
-        pass
-    run = Run.open(tmp_path / "run")
-    target = tmp_path / "codes.parquet"
+        _save_noise(other / split / "new.png", np.random.default_rng(1))
     assert encode(run, with_data(run.config, str(other), run.info).data, target) == len(splits)
     table = pq.read_table(target)
     assert table["split"].to_pylist() == [split or "test" for split in splits]
-    assert encode(run, with_data(run.config, str(trained), run.info).data, target, force=True) == 7
-    moved = trained.rename(tmp_path / "moved")
-    data = with_data(run.config, str(moved), run.info).data
-    assert encode(run, data, target, split="test", force=True) == 2
+    trained = with_data(run.config, str(tmp_path / "trained"), run.info).data
+    assert encode(run, trained, target, force=True) == 7
 
 
 def test_an_empty_split_is_neither_judged_nor_trained_on(image_run: Run, tmp_path: Path) -> None:
@@ -109,6 +110,60 @@ def test_an_empty_split_is_neither_judged_nor_trained_on(image_run: Run, tmp_pat
     config = replace(image_run.config, data=data)
     with pytest.raises(Refusal, match="no image in split 'train'"):
         next(fit(config, dataset, tmp_path / "run", recipe="tiny"))
+    (tmp_path / "val").rename(tmp_path / "train")
+    with pytest.raises(Refusal, match="no image in split 'val'"):
+        next(fit(config, open_dataset(data), tmp_path / "run", recipe="tiny"))
+
+
+@pytest.mark.parametrize(
+    ("assigned", "counts"),
+    [
+        ({}, [0, 0, 8]),
+        ({"colour": "grey"}, [0, 0, 8]),
+        ({"sizes": [4, 3]}, [2, 2, 3]),
+        ({"test": 0.5, "sizes": None}, [2, 2, 4]),
+        ({"split": "auto", "holdout": 1}, [4, 1, 2]),
+    ],
+)
+def test_other_data_are_divided_as_asked_and_not_at_all_unless_asked(
+    of_pictures: Run, tmp_path: Path, assigned: dict[str, Plain], counts: list[int]
+) -> None:
+    for name in "ijklmnop":
+        _save_noise(tmp_path / "other" / f"{name}.png", np.random.default_rng(ord(name)))
+    other = with_data(of_pictures.config, str(tmp_path / "other"), of_pictures.info, [*assigned])
+    splits = open_dataset(other.with_("data", **assigned).data, quiet=True).splits
+    assert [len(splits[name]) for name in ("train", "val", "test")] == counts
+
+
+def test_data_that_were_moved_are_read_in_the_order_of_before(
+    of_pictures: Run, tmp_path: Path
+) -> None:
+    run, target = of_pictures, tmp_path / "codes.parquet"
+    before = run.encode(str(tmp_path / "trained"))
+    moved = (tmp_path / "trained").rename(tmp_path / "moved")
+    np.testing.assert_array_equal(run.encode(str(moved)), before)
+    data = with_data(run.config, str(moved), run.info).data
+    assert encode(run, data, target, split="test") == 2
+
+
+def test_of_other_idx_files_none_are_held_out(image_run: Run, images: Path, tmp_path: Path) -> None:
+    for file in images.glob("*-images-*"):
+        content = bytearray(gzip.decompress(file.read_bytes()))
+        content[-1] ^= 1
+        (tmp_path / file.name).write_bytes(gzip.compress(content))
+    data = with_data(image_run.config, str(tmp_path), image_run.info).data
+    assert {name: len(rows) for name, rows in open_dataset(data).splits.items()} == {
+        "train": 96,
+        "val": 0,
+        "test": 40,
+    }
+
+
+def test_masked_images_of_bytes_are_scaled(of_pictures: Run) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
+    np.testing.assert_array_equal(
+        of_pictures.encode(np.ma.masked_array(images)), of_pictures.encode(images)
+    )
 
 
 def test_idx_files_without_labels_are_coded(image_run: Run, images: Path, tmp_path: Path) -> None:

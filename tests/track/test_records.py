@@ -89,6 +89,18 @@ def test_a_long_name_cuts_off_no_figure(
     assert "\N{HORIZONTAL ELLIPSIS}" not in table
 
 
+def test_many_figures_cut_off_neither_each_other_nor_a_name(
+    root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = tracker(root, "sweep/trials/wide", sweep)
+    names = [f"figure_{n}" for n in range(30)]
+    trial.evaluation(dict.fromkeys(names, -123456.789), root / "nothing")
+    trial.close()
+    list_runs(root, RunsOptions(of="sweep", metric=names))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if " wide " in line)
+    assert line.split().count("-123456.789") == 30
+
+
 def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:
     store = Store.find(root)
     found = list_records(store)

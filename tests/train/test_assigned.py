@@ -91,7 +91,11 @@ def last(news: Iterator[object]) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("gpus", "ids", "shown"),
-    [(None, [["0"], ["1"]], "0,1"), (0, [[], []], ""), (0.5, [["0"], ["0"]], "0")],
+    [
+        (None, [["0"], ["1"]], "0,1"),
+        pytest.param(0, [[], []], "", marks=pytest.mark.long),
+        pytest.param(0.5, [["0"], ["0"]], "0", marks=pytest.mark.long),
+    ],
     ids=["one each", "hidden", "shared"],
 )
 def test_a_worker_owns_what_ray_assigned_it(

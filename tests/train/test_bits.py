@@ -195,7 +195,7 @@ def test_fresh_processes_on_a_busy_machine_end_with_the_same_bits(
     assert found == {tuple(bits(tmp_path / "first"))}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_is_killed_on_a_busy_machine_ends_with_the_same_bits(
     tmp_path: Path,
 ) -> None:

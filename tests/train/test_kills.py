@@ -10,9 +10,9 @@ from tests.train.commands import TORCHRUN, run
 from tests.train.kills import KINDS, RECIPE, WANTED, Ordeal, Plan, recorded
 from tests.train.processes import spied
 
-FEW = [19, pytest.param(26, marks=pytest.mark.long), 5]
-"""Seeds that kill a worker, a keeper (at length only) and the driver; that
-a machine goes is in `test_notices`.
+FEW = [19, *(pytest.param(seed, marks=pytest.mark.long) for seed in (26, 5))]
+"""Seeds that kill a worker, a keeper and the driver, the latter two at length only. That a machine
+goes is in `test_notices`.
 """
 MANY = 100
 

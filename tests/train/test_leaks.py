@@ -101,7 +101,7 @@ def test_a_training_that_is_asked_to_stop_keeps_what_it_did_and_leaves_nothing_b
     nothing_is_left(out, temporary)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_is_refused_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
     out = tmp_path / "run"
     with start_training(out, temporary, "estep.mapped=nowhere") as driver:

@@ -153,6 +153,11 @@ def test_masked_values_are_missing_ones(run: Path) -> None:
     x = np.ma.masked_less(tiny.dataset().splits["test"][:], 0.1)
     with pytest.raises(Refusal, match="x: holds NaN"):
         Run.open(run).encode(x)
+    with pytest.raises(Refusal, match="x: holds NaN"):
+        Run.open(run).encode(x.T, bins_first=True)
+    dates = np.ma.array(np.zeros(x.shape, "M8[s]"))
+    with pytest.raises(Refusal, match=r"x: holds datetime64\[s\]; real numbers expected"):
+        Run.open(run).encode(dates)
 
 
 def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:

@@ -311,7 +311,7 @@ def tags(root: Path, experiment: str) -> list[dict[str, str]]:
     return [run.data.tags for run in runs if run.data.tags["kind"] == "trial"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def swept(file: Path, out: Path) -> dict[str, Any]:
     return {trial["values"]["model.kind"]: trial["figures"] for trial in trials}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(
     file: Path, tmp_path: Path
 ) -> None:

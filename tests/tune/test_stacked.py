@@ -209,8 +209,8 @@ def test_a_stacked_sweep_has_the_figures_of_one_that_is_not(
     assert figures(tmp_path / "sweep") == whole
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("begun", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("begun", [1, 3])
 def test_a_killed_sweep_of_stacks_goes_on(
     begun: int, steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:

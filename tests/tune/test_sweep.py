@@ -538,7 +538,7 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another(
     assert_whole(out, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kept_out(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:

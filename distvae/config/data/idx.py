@@ -1,7 +1,7 @@
 """Settings of images in idx files."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from distvae.config.data.base import ImageShaped
 from distvae.config.registry import family
@@ -17,6 +17,10 @@ class IdxData(ImageShaped):
     path: str = ""
     """The folder with train-images-idx3-ubyte and t10k-images-idx3-ubyte, gzipped or not. Empty:
     $DISTVAE_DATA.
+    """
+    split: Literal["auto", "loose"] = "auto"
+    """`loose` holds out no images for validation, and validates on none. It is meant for evaluating
+    and encoding.
     """
     holdout: Whole = 0
     """Training images used for validation. 0 validates on the test images, as published learning

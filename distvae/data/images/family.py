@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 from distvae.config import BarsData, IdxData, ImageData, SpritesData
 from distvae.data.dataset import Array, Dataset, Factors, Labels
-from distvae.data.family import Combinations, DataFamily, Values, register, same_place
+from distvae.data.family import Combinations, DataFamily, Values, register
 from distvae.data.images.media import ReadsImages
-from distvae.files.plain import Plain
 
 if TYPE_CHECKING:
     from distvae.data.survey import Survey
@@ -21,6 +20,7 @@ class IdxFamily(ReadsImages, DataFamily[IdxData]):
     """Images in idx files."""
 
     values = UNIT_INTERVAL
+    dividing = ("split", "holdout")
 
     def open(self, quiet: bool = False) -> Dataset:
         """Return the images by split."""
@@ -33,14 +33,6 @@ class IdxFamily(ReadsImages, DataFamily[IdxData]):
         from distvae.data.images.idx import read_labels
 
         return read_labels(self.config)
-
-    def settings_for(self, path: str) -> dict[str, Plain]:
-        """Return the settings to change in order to use the images at another path, of which none
-        are held out for validation.
-        """
-        if same_place(path, self.config.path):
-            return {"path": path}
-        return {"path": path, "holdout": 0}
 
     @classmethod
     def survey(cls, path: str) -> "Survey | None":
@@ -60,6 +52,7 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
     """Images from CIFAR-10's files, an archive, or a folder of pictures."""
 
     values = UNIT_INTERVAL
+    dividing = ("split", "sizes", "holdout", "test", "split_seed")
 
     def open(self, quiet: bool = False) -> Dataset:
         """Return the images by split."""
@@ -72,14 +65,6 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         from distvae.data.images.collection import read_labels
 
         return read_labels(self.config)
-
-    def settings_for(self, path: str) -> dict[str, Plain]:
-        """Return the settings to change in order to use the images at another path, which may have
-        no split.
-        """
-        if same_place(path, self.config.path):
-            return {"path": path}
-        return {"path": path, "split": "loose", "sizes": None, "holdout": 0}
 
     @classmethod
     def survey(cls, path: str) -> "Survey | None":

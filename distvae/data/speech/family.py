@@ -11,7 +11,7 @@ from distvae.config import DataConfig, SpeechData
 from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
 from distvae.data.family import DataFamily, Values, register, same_place
 from distvae.data.remote import fetch
-from distvae.files.plain import Plain
+from distvae.numerics.masks import without_mask
 
 if TYPE_CHECKING:
     from distvae.data.survey import Survey
@@ -74,7 +74,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         from distvae.data.speech.frames import power_of_signal
 
         if not self._is_signal(media):
-            return np.asarray(media)
+            return np.asanyarray(media)
         return power_of_signal(self._scaled(media)[0], self.config)
 
     def media_of(self, rows: Array, media: Path | NDArray[Any], shape: tuple[int, ...]) -> Array:
@@ -96,15 +96,9 @@ class SpeechFamily(DataFamily[SpeechData]):
 
         if isinstance(media, Path):
             return self.load_whole(media)
-        return audio.scaled(audio.checked_signal(media, self.config), self.config)
-
-    def settings_for(self, path: str) -> dict[str, Plain]:
-        """Return the settings to change in order to use the recordings at another path, which may
-        have no split.
-        """
-        if same_place(path, self.config.path):
-            return {"path": path}
-        return {"path": path, "split": "loose"}
+        return audio.scaled(
+            audio.checked_signal(np.asarray(without_mask(media)), self.config), self.config
+        )
 
     def is_same_data(self, trained_on: DataConfig, digest: str) -> tuple[bool, int]:
         """Tell whether these recordings are those of a run, by their place and by how they are

@@ -70,8 +70,8 @@ def ingest(
             return _summary(out, read_manifest(out))
         if not force:
             raise Refusal(
-                f"--resume: {out} was made from other sources or with other settings; those"
-                " expected, or --force, which replaces it"
+                f"--resume: {out} was made from other sources, from sources that were written"
+                " again since, or with other settings, or is damaged; --force replaces it"
             )
     execution.workers.check(plan, out.resolve())
     with _whole(out.resolve(), plan, resume) as work:
@@ -125,7 +125,11 @@ def _is_made(out: Path, plan: Plan) -> bool:
     files = [(entry["file"], entry["rows"]) for entries in splits for entry in entries]
     parts = [(part.name, part.rows) for part in plan.parts]
     facts = {name: manifest[name] for name in ("values", "seed", "sources")}
-    sources = read_record(out, manifest["digest"]).get("sources", plan.sources_digest)
+    try:
+        record = read_record(out, manifest["digest"])
+    except Refusal:  # damaged
+        return False
+    sources = record.get("sources", plan.sources_digest)
     return (facts, files, sources) == (_described(plan), parts, plan.sources_digest)
 
 

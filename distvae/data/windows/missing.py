@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.signals import LOSSY_PICTURES, PEAK, Signal, read_picture
+from distvae.data.signals import PEAK, PHOTOGRAPH, Signal, opened, read_picture
 from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.floating]
@@ -26,7 +26,7 @@ def masked_by(path: Path) -> Finder:
 
     def find(signal: Signal) -> Missing:
         picture = read_picture(path)
-        black = PEAK / 2 if path.suffix.lower() in LOSSY_PICTURES else 0.0
+        black = PEAK / 2 if _is_jpeg(path) else 0.0
         mask = (picture.values > black).any(-1, keepdims=True)
         if picture.alpha is not None:
             mask &= picture.alpha[..., None] > 0
@@ -38,6 +38,12 @@ def masked_by(path: Path) -> Finder:
         return np.broadcast_to(mask, signal.values.shape)
 
     return find
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Return whether a picture is compressed as a JPEG, whatever its name says."""
+    with opened(path) as image:
+        return image.format in ("JPEG", PHOTOGRAPH)
 
 
 def marked_by(value: float) -> Finder:

@@ -1,5 +1,6 @@
 """Names and decimals of the figures in a table of results, and Markdown tables of them."""
 
+import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
@@ -108,7 +109,12 @@ def difference(group: RowGroup, figure: str) -> float | None:
     return fmean(values) - published
 
 
+UNESCAPED = re.compile(r"(?<!\\)\|")
+"""A bar that would begin another column."""
+
+
 def markdown_table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
     """Return the lines of a Markdown table. A cell may hold Markdown, but no other column."""
     lines = (head, ["---"] * len(head), *rows)
-    return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in lines]
+    escaped = ([UNESCAPED.sub(r"\|", cell) for cell in cells] for cells in lines)
+    return [f"| {' | '.join(cells)} |" for cells in escaped]

@@ -29,13 +29,13 @@ def restore(name: str, corrupted: Signal) -> Floats:
     missing = np.isnan(corrupted.values)
     if missing.all((0, 1)).any():
         raise Refusal(f"{name}: a picture without a pixel to go by; one or more expected")
-    if min(corrupted.values.shape[:2]) < 2:
-        height, width = corrupted.values.shape[:2]
-        raise Refusal(f"{name}: a picture of {height} x {width} pixels; 2 x 2 or more expected")
     if missing.any():
         fill = find_method(name, INPAINTERS, "a picture without some pixels")
         return fill(corrupted.values, missing)
     denoise = find_method(name, DENOISERS, "a picture under noise")
+    if min(corrupted.values.shape[:2]) < 2:
+        height, width = corrupted.values.shape[:2]
+        raise Refusal(f"{name}: a picture of {height} x {width} pixels; 2 x 2 or more expected")
     values, peak = corrupted.values, corrupted.peak
     sigma = estimate_noise(values) / peak
     if values.shape[-1] > 1:

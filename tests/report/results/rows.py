@@ -1,5 +1,6 @@
 """Finished rows for the tests of results."""
 
+import re
 from pathlib import Path
 
 from distvae.report.results.rows import write_row
@@ -26,4 +27,4 @@ def write_finished(folder: Path, name: str, seed: int, **figures: float | None) 
 def cells(page: Path) -> list[list[str]]:
     """Return the cells of all tables of a page."""
     lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in lines]

@@ -55,7 +55,7 @@ def test_a_row_of_a_program_without_history_is_a_row(tmp_path: Path) -> None:
 def test_names_with_blanks_bars_and_brackets_stay_in_their_cell(tmp_path: Path) -> None:
     write_finished(tmp_path, "vae | small", 0, pesq_wb=2.5)
     rows = page_rows(tmp_path)
-    assert rows["vae &#124; small"]["PESQ wb"] == "2.50"
+    assert rows[r"vae \| small"]["PESQ wb"] == "2.50"
 
 
 def test_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
