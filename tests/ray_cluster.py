@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ HERE = Path("/proc/self/cwd")
 """The folder that a process is in."""
 CHECKS = {"initial_delay_ms": 0, "period_ms": 500, "failure_threshold": 3}
 """How the head finds out, within two seconds, that a machine is gone."""
+UNREAD_LOGS = {"include_log_monitor": False}
+"""No process that reads logs, which would outlive a machine that is killed."""
 
 
 @contextmanager
@@ -28,8 +31,9 @@ def cluster(*cpus: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     noticing = {f"health_check_{name}": value for name, value in CHECKS.items()}
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": noticing}
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": noticing} | UNREAD_LOGS
     machines = Cluster(initialize_head=True, head_node_args=head)
+    machines.add_node = partial(machines.add_node, **UNREAD_LOGS)
     try:
         for count in cpus:
             machines.add_node(num_cpus=count)
