@@ -135,6 +135,15 @@ def test_keys_switch_and_stop_after_a_click_on_a_row(page: "Page") -> None:
     assert_keys_switch_and_stop(page)
 
 
+def test_keys_do_nothing_in_tables_that_choose_no_sounds(page: "Page") -> None:
+    rows_with_links(page).first.locator("td").nth(1).click()
+    wait_until_heard(page)
+    page.keyboard.press("Escape")
+    page.locator(".wide:not(:has(a))").first.focus()
+    page.keyboard.press("x")
+    assert playing(page) == []
+
+
 def test_every_control_has_a_name_for_screen_readers(page: "Page") -> None:
     snapshot = page.locator("main").aria_snapshot()
     for nameless in ("- button\n", "- link\n", "- slider\n", "- img\n"):
