@@ -136,9 +136,9 @@ def _space_name(words: Sequence[str]) -> str:
     """Return the name of the first space among words, of which some are values of options."""
     from distvae.tune.space_files import FOLDERS
 
+    known = {file.stem for folder in FOLDERS for file in folder.glob("*.yaml")}
     for word in words:
-        is_known = any((folder / f"{word}.yaml").is_file() for folder in FOLDERS)
-        if is_known or word.endswith(SPACE_FILES):
+        if word in known or word.endswith(SPACE_FILES):
             return Path(word).stem
     return "sweep"
 

@@ -69,8 +69,9 @@ def print_tables() -> None:
     """Print the tables that can be reproduced."""
     from distvae.reproduce.table import read_table, table_names
 
+    width = max(map(len, table_names())) + 2
     for name in table_names():
-        print(f"{name:14}{read_table(name).about}")
+        print(f"{name:{width}}{read_table(name).about}")
 
 
 def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOptions) -> int:

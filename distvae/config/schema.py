@@ -183,7 +183,8 @@ def _sane(path: str, value: V, own: Range | None = None) -> V:
         wanted = own._replace(high=min(own.high, bounds.high)) if own else bounds
         raise Refusal(f"{path}: {shown(value)} is out of range; {wanted} expected")
     if isinstance(value, float) and 0 < abs(value) < TINY:
+        zero = "0, or " if own is None or own.holds(0) else ""
         raise Refusal(
-            f"{path}: {shown(value)} is out of range; 0, or a size of at least {TINY:g}, expected"
+            f"{path}: {shown(value)} is out of range; {zero}a size of at least {TINY:g} expected"
         )
     return value

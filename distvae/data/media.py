@@ -37,7 +37,7 @@ def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ..
     """Return rows in the form of the media that they were made of; those of a folder as rows."""
     given: Path | NDArray[Any] | None
     if isinstance(media, str | Path):
-        given = Path(media) if Path(media).is_file() else None
+        given = Path(media) if _is_single(Path(media)) else None
     else:
         given = _as_array(media)
     family = family_of(config)
@@ -69,8 +69,13 @@ def _rows_of_path(
             f"{path}: a path, but data of kind '{config.kind}' is made, not read; rows or images"
             " expected"
         )
-    family, file = family_of(config), Path(path)
-    if isinstance(family, ReadsMedia) and file.is_file() and file.suffix.lower() != ARCHIVE:
-        return family.rows_of(file, shape)
+    family = family_of(config)
+    if isinstance(family, ReadsMedia) and _is_single(Path(path)):
+        return family.rows_of(Path(path), shape)
     dataset = open_dataset(data_at(path, config, digest), quiet=True)
     return stack([dataset.splits[name] for name in dataset.split_names("all")])
+
+
+def _is_single(path: Path) -> bool:
+    """Return whether a path is that of one picture or recording, and not of an archive."""
+    return path.is_file() and path.suffix.lower() != ARCHIVE

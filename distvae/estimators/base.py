@@ -19,6 +19,7 @@ from distvae.data.dataset import Array, Dataset, LazyRows, Rows
 from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
 from distvae.estimators.settings import (
     Tree,
+    assignments,
     configuration,
     seed_of,
     validation_share,
@@ -173,7 +174,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             tree[section] |= settings
         parameters = {field.name: getattr(self, field.name) for field in fields(self)}
         config = configuration(tree, parameters, self.settings)
-        if "train.warmup" not in (self.settings or {}):
+        if "train.warmup" not in assignments(self.settings):
             config = with_short_warmup(config, len(dataset.splits["train"]))
         options = replace(options, recipe=type(self).__name__, force=True)
         progress = Progress("line" if self.verbose else "quiet", dataset.unit)

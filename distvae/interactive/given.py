@@ -21,6 +21,8 @@ from distvae.numerics.masks import without_mask
 Data = str | Path | ArrayLike | Tensor
 DIVISION = Division(val=0.1, test=0.1)
 """How the rows of an array are split."""
+PICTURES = ("images", "patches")
+"""Kinds of data that a survey finds in pictures."""
 LEAST_ROWS = 3
 """One row for each split."""
 
@@ -32,16 +34,16 @@ def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
     if not isinstance(data, str | Path):
         return {"data.kind": "rows", "data.path": str(kept_rows(data))}
     changes: dict[str, Plain] = {"data.path": str(data)}
-    if is_remote(str(data)) or not _follows_path(config.data):
+    if is_remote(str(data)):
         return changes
     kind = survey(str(data)).kind
-    if kind != config.data.kind:
+    if kind != config.data.kind and (_follows_path(config.data) or kind not in PICTURES):
         changes["data.kind"] = kind
     return changes
 
 
 def _follows_path(config: DataConfig) -> bool:
-    """Return whether the kind of data may be replaced by what is at a path.
+    """Return whether the kind of data may be replaced by the kind of pictures at a path.
 
     A kind that no survey can find, such as windows of a folder of pictures, was chosen.
     """

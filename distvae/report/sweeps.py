@@ -90,11 +90,12 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
 
 def _advice(sweep: Sweep, needed: int) -> str:
     """Say how to get enough trials."""
+    begun = sum(trial.result.parent is None for trial in sweep.trials)
     planned = sweep.facts["trials"]
-    if len(sweep.trials) < planned:
+    if begun < planned or not sweep.concluded:
         return (
-            f"{len(sweep.trials)} of {planned} trials have begun: the same command with --resume "
-            "goes on. Until then, compare the figures by value."
+            f"{begun} of {planned} trials have begun: the same command with --resume goes on. "
+            "Until then, compare the figures by value."
         )
     if sweep.facts["search"] == "grid":
         return "A grid has no more trials than these; a random search of the same space has."

@@ -13,10 +13,10 @@ def reserve_space(file: int, length: int) -> None:
     """Make an empty file so long, and reserve its space on the disk where the system can.
 
     A process that maps a file is killed if the disk is full later. Raise OSError if the disk has
-    no room, before anything fills it.
+    no room, before anything fills it. Some file systems do not tell their size.
     """
     disk = os.fstatvfs(file)
-    if length > disk.f_bavail * disk.f_frsize:
+    if disk.f_blocks and length > disk.f_bavail * disk.f_frsize:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.truncate(file, length)
     with suppress(AttributeError):  # macOS has no such call

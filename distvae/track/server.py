@@ -70,9 +70,11 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
 
 
 def _stays(port: int) -> bool:
-    """Return whether MLflow keeps answering for longer than a server outlives its companion."""
+    """Return whether a port is taken for longer than a server outlives its companion. An answer of
+    MLflow may be late.
+    """
     until = time.monotonic() + (MAX_MISSED + 1) * COPY_INTERVAL
-    while mlflow_answers(port):
+    while _is_listening(f"{HOST}:{port}"):
         if time.monotonic() >= until:
             return True
         time.sleep(COPY_INTERVAL / 20)

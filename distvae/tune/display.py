@@ -132,7 +132,7 @@ class SweepDisplay:
     def trial_halted(self, number: int) -> None:
         """Show a trial that the scheduler stopped early."""
         result = self.results[number]
-        result.state, result.cause = "halted", f"worse than others at epoch {result.epoch}"
+        result.state, result.cause = "halted", f"worse than others by epoch {result.epoch}"
         self._set_seconds(number)
         self._say_of_trial(number, f": halted, {result.cause}")
 
@@ -206,7 +206,8 @@ class SweepDisplay:
             begun = {result.values[ROW] for result in self.results.values()}
             rest = [row.config for name, row in space.rows.items() if name not in begun]
         else:
-            rest = [space.base] * max(0, space.count - len(self.results))
+            rest = [space.base] * space.count
+        rest = rest[: max(0, space.count - len(self.results))]
         unknown = space.seeds * sum(config.train.epochs for config in rest)
         return sum(map(self._epochs_in, self.results.values())) + unknown
 

@@ -107,9 +107,11 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
     may_grow = ("concurrent",) if space.scheduler == "population" else MAY_GROW
     for name in ("command", *then, *now):
         if name not in may_grow and then.get(name) != now.get(name):
+            wanted = "--resume needs the same"
+            if name.startswith("row "):
+                wanted = "the version of distvae that began it expected, or another folder"
             raise Refusal(
-                f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; --resume"
-                " needs the same"
+                f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; {wanted}"
             )
 
 

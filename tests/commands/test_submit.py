@@ -46,6 +46,7 @@ def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> N
         (["--data", "/mnt/recordings", "tune_spaces/mine.yaml", "speech.yaml"], "mine"),
         (["speech", "--trials", "200"], "speech"),
         (["--trials", "200"], "sweep"),
+        ([f"model.hidden=[{'128,' * 99}128]", "speech"], "speech"),
     ],
 )
 def test_a_sweep_is_kept_under_the_name_of_its_space(

@@ -48,8 +48,9 @@ def test_parameters_may_be_numpys_numbers(fitted: VAE) -> None:
 
 
 def test_a_warmup_that_is_named_is_kept() -> None:
-    model = small(settings={"train.warmup": 500}).fit(rows())
-    assert model.trained_.run.config.train.warmup == 500
+    for settings in ({"train.warmup": 500}, {"train": {"warmup": 500}}):
+        model = small(settings=settings).fit(rows())
+        assert model.trained_.run.config.train.warmup == 500
     assert small().fit(rows()).trained_.run.config.train.warmup == 1
 
 

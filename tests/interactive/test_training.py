@@ -135,6 +135,8 @@ def test_the_kind_of_data_is_recognised(tmp_path: Path) -> None:
     assert data_settings(bars, tmp_path) == data_settings(speech, tmp_path)
     windows = from_dict({"data": {"kind": "crops"}})
     assert data_settings(windows, tmp_path) == {"data.path": str(tmp_path)}
+    table = str(kept_rows(np.ones((4, 3))))
+    assert data_settings(windows, table) == {"data.kind": "rows", "data.path": table}
     images = from_dict({"data": {"kind": "images"}})
     assert data_settings(images, str(tmp_path)) == {"data.path": str(tmp_path)}
     assert data_settings(speech, "built-in speech") == {"data.path": "built-in speech"}

@@ -261,7 +261,7 @@ def test_a_population_is_counted_without_its_branches_and_not_asked_to_grow(fold
     origins = {row["trial"]: row["continues"] for row in trials(page.tables)}
     assert origins["5"] == f"trial {ended[0].number} at epoch 2"
     assert "To tell parameters apart takes 10 or more." in page
-    assert "The size of a population is fixed" in page
+    assert "4 of 4 trials have begun: the same command with --resume goes on." in page
     assert "--trials" not in twin
 
 

@@ -159,6 +159,15 @@ def test_of_other_idx_files_none_are_held_out(image_run: Run, images: Path, tmp_
     }
 
 
+def test_all_images_of_an_archive_are_reconstructed(of_pictures: Run, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 5), np.uint8)
+    np.savez(tmp_path / "other.npz", x_train=images[:4], x_test=images[4:])
+    np.testing.assert_array_equal(
+        of_pictures.reconstruct(str(tmp_path / "other.npz")),
+        of_pictures.reconstruct(images).reshape(7, -1),
+    )
+
+
 def test_masked_images_of_bytes_are_scaled(of_pictures: Run) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
     np.testing.assert_array_equal(

@@ -235,9 +235,12 @@ def _refuse_words(path: Path, names: list[str], kinds: "list[pa.DataType]") -> N
 def _refuse_index(path: Path, names: list[str]) -> None:
     index = next((name for name in names if INDEX.fullmatch(name)), None)
     if index is not None:
+        way = "df.to_parquet(..., index=False)"
+        if path.suffix.lower() != ".parquet":
+            way = "pa.Table.from_pandas(df, preserve_index=False)"
         raise Refusal(
             f"{path}: column '{index}' is an index that pandas wrote, and no value; a file without"
-            " it expected: df.to_parquet(..., index=False)"
+            f" it expected: {way}"
         )
 
 

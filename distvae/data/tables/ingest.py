@@ -124,7 +124,7 @@ def _is_made(out: Path, plan: Plan) -> bool:
     splits = manifest["splits"].values()
     files = [(entry["file"], entry["rows"]) for entries in splits for entry in entries]
     parts = [(part.name, part.rows) for part in plan.parts]
-    facts = {name: manifest[name] for name in ("values", "seed", "sources")}
+    facts = {name: manifest.get(name) for name in ("values", "seed", "sources")}
     try:
         record = read_record(out, manifest["digest"])
     except Refusal:  # damaged
