@@ -79,7 +79,9 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
         if each:
             yield Drawings(each)
         else:
-            yield Text(f"{capitalise(group.about)} have equal figures: no parameter matters there.")
+            yield Text(
+                f"{capitalise(group.about)} have equal figures, so no parameter matters among them."
+            )
     yield from (Text(sentence) for sentence in _left_out(found))
     if not drawn:
         missing = found[0].needed - len(found[0].trials)

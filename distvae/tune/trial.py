@@ -284,8 +284,7 @@ def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the means of the figures that all seeds have, with their standard deviations."""
     if len(found) == 1:
         return dict(found[0])
-    averages: dict[str, float] = {}
-    spread: dict[str, float] = {}
+    averages, spread = dict[str, float](), dict[str, float]()
     for name in found[0]:
         if all(name in figures for figures in found):
             values = [figures[name] for figures in found]

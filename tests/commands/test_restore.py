@@ -134,22 +134,20 @@ def test_damage_that_is_set_by_key_has_the_seed_too(call: Called, command: str) 
 
 
 @pytest.mark.parametrize(
-    ("words", "seed"),
+    ("given", "noise", "assigned", "expected"),
     [
-        (["data.noise=20"], None),
-        (["data.noise=20", "--seed", "3"], 3),
-        (["--noise", "20"], 0),
-        (["--noise", "20", "data.noise_seed=5"], 5),
-        (["--seed", "3"], None),
+        (0, None, ["data.noise=20"], None),
+        (3, None, ["data.noise=20"], 3),
+        (0, 20.0, [], 0),
+        (0, 20.0, ["data.noise_seed=5"], 5),
+        (3, None, [], None),
     ],
 )
 def test_the_seed_of_noise_is_that_of_the_recipe_unless_one_is_given(
-    words: list[str], seed: int | None
+    given: int, noise: float | None, assigned: list[str], expected: int | None
 ) -> None:
-    asked = RestoreOptions(seed=int(words[words.index("--seed") + 1]) if "--seed" in words else 0)
-    noise = float(words[1]) if words[0] == "--noise" else None
-    assigned = [word for word in words if "=" in word]
-    assert asked.overrides(assigned, noise=noise).get("data.noise_seed") == seed
+    found = RestoreOptions(seed=given).overrides(assigned, noise=noise)
+    assert found.get("data.noise_seed") == expected
 
 
 def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
@@ -159,18 +157,17 @@ def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
     assert run.config.data.path == str(Path("grey.png").absolute())
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-@pytest.mark.parametrize("is_named_so", [True, False])
-def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(
-    suffix: str, is_named_so: bool
-) -> None:
-    """In a JPEG what is brighter than half, and in any other picture what is not black."""
+@pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(name: str, kind: str) -> None:
+    """In a JPEG what is brighter than half, and in any other picture what is not black, whatever
+    its name says.
+    """
     drawn = np.zeros((32, 32, 3), np.uint8)
-    drawn[10:14, 10:14] = 255 if suffix == "jpg" else 90
-    if suffix == "png":
+    drawn[10:14, 10:14] = 255 if kind == "jpeg" else 90
+    if kind == "png":
         drawn = np.concatenate([np.full_like(drawn, 255), drawn[..., :1]], -1)
-    name = f"mask.{suffix if is_named_so else 'jpg' if suffix == 'png' else 'png'}"
-    Image.fromarray(drawn).save(name, {"png": "png", "jpg": "jpeg"}[suffix])
+    Image.fromarray(drawn).save(name, kind)
     missing = masked_by(Path(name))(signals.Signal(np.zeros((32, 32, 1))))
     expected = np.zeros((32, 32, 1), bool)
     expected[10:14, 10:14] = True
