@@ -1,7 +1,7 @@
 """p(x | z) per value of x, given what the decoder puts out."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -11,12 +11,14 @@ from torch.nn import functional
 
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
+from distvae.models.autograd_context import Context
 from distvae.models.compiled import kernels
 from distvae.models.posteriors import LOG_VARIANCE
 
 LOG_TWO_PI = math.log(2 * math.pi)
 LEAST_LOG_POWER = -40.0
 """The least logarithm of the mean of a power."""
+LEAST_POWER = math.exp(LEAST_LOG_POWER)
 LEAST_RATIO = 1e-6
 """The least factor by which an update changes a variance."""
 LEAST_VARIANCE = 1e-30
@@ -97,21 +99,38 @@ class Likelihood(nn.Module):
         """Update in closed form what the density itself learns."""
 
 
+class _LogPowerAtLeast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, output: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward((output < LEAST_LOG_POWER) & (x <= LEAST_POWER))
+        return output.clamp(min=LEAST_LOG_POWER)
+
+    @staticmethod
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
+        (lowered,) = ctx.saved_tensors
+        return gradient.masked_fill(lowered, 0), None
+
+
+log_power_at_least: Callable[[Tensor, Tensor], Tensor] = _LogPowerAtLeast.apply
+"""Log powers (output, x), limited from below; gradients pass unless they lower them further."""
+
+
 class ItakuraSaito(Likelihood):
     """Power spectra |c|^2 of circular complex Gaussian coefficients c with variance v =
     exp(output).
 
     The density is that of the power, exponential with mean v. That of the coefficients is log(pi)
     lower per value: 513 log(pi) = 587 nats for a frame of 513. Log variances are at least
-    `LEAST_LOG_POWER`, because the density of a power of 0 has no bound.
+    `LEAST_LOG_POWER`, because the density of a power of 0 has no bound. An output below it has a
+    gradient only where the power is larger, which raises it.
     """
 
     support = (0.0, math.inf)
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return -log v - x / v."""
-        output = output.clamp(min=LEAST_LOG_POWER)
-        return torch.addcmul(-output, x, output.neg().exp(), value=-1)
+        log_power = log_power_at_least(output, x)
+        return torch.addcmul(-log_power, x, log_power.neg().exp(), value=-1)
 
     def mean(self, output: Tensor) -> Tensor:
         """Return v, with an exponent that float32 can hold."""
