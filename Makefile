@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/distvae tune demo --out runs/demo --force --stack auto
 
 test: $(READY)
-	$(BIN)/pytest -n 2 -m "not slow and not long and not cluster"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not long and not cluster"
 
 # Most of these tests wait for processes to start, so four at once keep two cores busy.
 test-slow: $(READY)

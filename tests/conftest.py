@@ -1,11 +1,13 @@
 """What all tests share: where real data is, and how long hypothesis may take."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from sqlalchemy import Engine, event
 
 from tests.called import Called
 
@@ -31,7 +33,14 @@ def no_power_cuts() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
+        event.listen(Engine, "connect", without_waiting)
         yield
+        event.remove(Engine, "connect", without_waiting)
+
+
+def without_waiting(connection: sqlite3.Connection, record: object) -> None:
+    """Let databases of Optuna and MLflow leave it to the system when to write."""
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from distvae.files.refusal import Refusal
 from distvae.numerics.facts import Facts
 
 Array = NDArray[np.float32]
+AnyArray: TypeAlias = NDArray[Any]
+FileOrArray: TypeAlias = Path | AnyArray
+"""A picture, a recording, or an array of rows, images or a signal."""
 Labels = NDArray[np.int64]
 """(N,) the class of each row."""
 

@@ -24,7 +24,7 @@ from typing import (
 
 from distvae.config import DataConfig
 from distvae.config.registry import FAMILIES, Registry
-from distvae.data.dataset import Array, Dataset, Factors, Labels, Recording
+from distvae.data.dataset import AnyArray, Array, Dataset, Factors, FileOrArray, Labels, Recording
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,13 +187,13 @@ class HasWindows(Protocol):
 class ReadsMedia(Protocol):
     """Data whose rows can be made of a single file, or of arrays that hold signals or images."""
 
-    def rows_of(self, media: "Path | NDArray[Any]", shape: tuple[int, ...]) -> "NDArray[Any]":
+    def rows_of(self, media: FileOrArray, shape: tuple[int, ...]) -> AnyArray:
         """Return the rows of a file, or of an array, which may hold rows already.
 
         `shape` is that of the images of a run.
         """
 
-    def media_of(self, rows: Array, media: "Path | NDArray[Any]", shape: tuple[int, ...]) -> Array:
+    def media_of(self, rows: Array, media: FileOrArray, shape: tuple[int, ...]) -> Array:
         """Return rows in the form of the file or the array that they were made of."""
 
 

@@ -1,15 +1,14 @@
 """The rows of what a caller has: files, folders, signals, images, or rows."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from distvae.config import DataConfig, Generated
 from distvae.data import open_dataset
-from distvae.data.dataset import Array, LazyRows, Rows, stack
+from distvae.data.dataset import AnyArray, Array, FileOrArray, LazyRows, Rows, stack
 from distvae.data.elsewhere import data_at
 from distvae.data.family import ReadsMedia, family_of
 from distvae.files.refusal import Refusal
@@ -35,7 +34,7 @@ def rows_of(
 
 def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ...]) -> Array:
     """Return rows in the form of the media that they were made of; those of a folder as rows."""
-    given: Path | NDArray[Any] | None
+    given: FileOrArray | None
     if isinstance(media, str | Path):
         given = Path(media) if _is_single(Path(media)) else None
     else:
@@ -46,7 +45,7 @@ def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ..
     return family.media_of(rows, given, shape)
 
 
-def _as_array(media: ArrayLike | Rows | Tensor) -> NDArray[Any] | None:
+def _as_array(media: ArrayLike | Rows | Tensor) -> AnyArray | None:
     """Return an array in memory, or None for rows that are read when they are needed."""
     if isinstance(media, LazyRows):
         return None

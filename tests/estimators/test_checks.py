@@ -1,22 +1,28 @@
 """scikit-learn's own checks of estimators."""
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
-from distvae.estimators.base import Estimator
 
-ENCODED: list[Estimator] = [
-    model(latent=3, hidden=(4,), epochs=2, batch=16, device="cpu")
-    for model in (VAE, SDMVAE, VSC, GumbelVAE)
-]
-SEARCHED: list[Estimator] = [
-    TVAE(latent=6, hidden=(4,), states=8, sweeps=2, epochs=2, batch=16, device="cpu"),
-    BinarySparseCoding(latent=6, states=8, sweeps=2, epochs=2, batch=16, device="cpu"),
-]
+SMALL: dict[str, Any] = {"epochs": 2, "batch": 16, "device": "cpu"}
+ENCODED: dict[str, Any] = SMALL | {"latent": 3, "hidden": (4,)}
+SEARCHED: dict[str, Any] = SMALL | {"latent": 6, "states": 8, "sweeps": 2}
 
 
-@parametrize_with_checks(ENCODED + SEARCHED)
+@parametrize_with_checks([VAE(**ENCODED), TVAE(**SEARCHED, hidden=(4,))])
 def test_scikit_learn_checks_pass(estimator: object, check: Callable[[object], None]) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [*(model(**ENCODED) for model in (SDMVAE, VSC, GumbelVAE)), BinarySparseCoding(**SEARCHED)]
+)
+def test_scikit_learn_checks_of_other_models_pass(
+    estimator: object, check: Callable[[object], None]
+) -> None:
     check(estimator)

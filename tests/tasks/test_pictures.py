@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
@@ -123,6 +123,7 @@ def test_a_spectrogram_spans_its_seconds_and_hertz_and_shows_differences_in_deci
 
 
 @pytest.mark.parametrize("scale", ["linear", "log", "mel"])
+@settings(max_examples=10)
 @given(pitch=st.floats(300, 7000))
 def test_a_tone_is_drawn_at_its_frequency(scale: FrequencyScale, pitch: float) -> None:
     rate, window = 16000, 1024

@@ -285,7 +285,7 @@ def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("drop", [0.0, 0.3])
+@pytest.mark.parametrize("drop", [0.3, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_other_models_of_real_values_restore_too(model: dict[str, str], drop: float) -> None:
     tree: dict[str, Any] = {
         "data": {"kind": "patches", "window": [4, 4]},

@@ -48,8 +48,8 @@ def hire() -> Iterator[Hire]:
     scope="module",
     params=[
         (2, LocalTeam),
-        (3, LocalTeam),
-        (2, NetworkTeam),
+        pytest.param((3, LocalTeam), marks=pytest.mark.slow),
+        pytest.param((2, NetworkTeam), marks=pytest.mark.slow),
         (3, NetworkTeam),
         (4, MachinesTeam),
         pytest.param((5, MachinesTeam), marks=pytest.mark.slow),

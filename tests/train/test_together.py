@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
 Found = dict[str, NDArray[np.float64]]
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[3, pytest.param(2, marks=pytest.mark.slow)])
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
     with crew_of(request.param, LocalTeam) as crew:
         yield crew

@@ -1,12 +1,10 @@
 """Single pictures and arrays of images as rows, and rows as images again."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from distvae.data.dataset import Array
+from distvae.data.dataset import AnyArray, Array, FileOrArray
 from distvae.data.images.folder import read_to_form
 from distvae.data.signals import Form
 
@@ -17,7 +15,7 @@ Shape = tuple[int, ...]
 class ReadsImages:
     """The part of a family of images that takes single pictures, and arrays of images."""
 
-    def rows_of(self, media: Path | NDArray[Any], shape: Shape) -> NDArray[Any]:
+    def rows_of(self, media: FileOrArray, shape: Shape) -> AnyArray:
         """Return a picture, one image or several as rows; an array of rows as it is.
 
         A picture is cropped and resized as in training. Images have their channels last, or none.
@@ -34,7 +32,7 @@ class ReadsImages:
             -1, channels * height * width
         )
 
-    def media_of(self, rows: Array, media: Path | NDArray[Any], shape: Shape) -> Array:
+    def media_of(self, rows: Array, media: FileOrArray, shape: Shape) -> Array:
         """Return rows as images, with the axes of those that they were made of."""
         if not isinstance(media, Path) and not _holds_images(media, shape):
             return rows
@@ -44,7 +42,7 @@ class ReadsImages:
         return images.reshape(media.shape)
 
 
-def _holds_images(array: NDArray[Any], shape: Shape) -> bool:
+def _holds_images(array: AnyArray, shape: Shape) -> bool:
     """Return whether an array has one image or several, and not rows."""
     if len(shape) != 3:
         return False

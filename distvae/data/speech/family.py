@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.config import DataConfig, SpeechData
-from distvae.data.dataset import BUILT_IN, Array, Dataset, Recording
+from distvae.data.dataset import BUILT_IN, AnyArray, Array, Dataset, FileOrArray, Recording
 from distvae.data.family import DataFamily, Values, register, same_place
 from distvae.data.remote import fetch
 from distvae.numerics.masks import without_mask
@@ -69,7 +68,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         signal = audio.load_recording(path, replace(self.config, trim_db=None, level="keep"))
         return audio.scaled(signal, self.config)
 
-    def rows_of(self, media: Path | NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    def rows_of(self, media: FileOrArray, shape: tuple[int, ...]) -> AnyArray:
         """Return the power spectra of a recording or a signal (samples,); of others, the array."""
         from distvae.data.speech.frames import power_of_signal
 
@@ -77,7 +76,7 @@ class SpeechFamily(DataFamily[SpeechData]):
             return np.asanyarray(media)
         return power_of_signal(self._scaled(media)[0], self.config)
 
-    def media_of(self, rows: Array, media: Path | NDArray[Any], shape: tuple[int, ...]) -> Array:
+    def media_of(self, rows: Array, media: FileOrArray, shape: tuple[int, ...]) -> Array:
         """Return a signal with the power of rows and the phase of a recording or a signal."""
         from distvae.data.speech.frames import with_power
 
@@ -86,11 +85,11 @@ class SpeechFamily(DataFamily[SpeechData]):
         signal, level = self._scaled(media)
         return with_power(rows, signal, self.config) * np.float32(level)
 
-    def _is_signal(self, media: Path | NDArray[Any]) -> bool:
+    def _is_signal(self, media: FileOrArray) -> bool:
         """Return whether this is a recording, or an array that holds a signal."""
         return isinstance(media, Path) or (media.ndim == 1 and len(media) >= self.window)
 
-    def _scaled(self, media: Path | NDArray[Any]) -> tuple[Array, float]:
+    def _scaled(self, media: FileOrArray) -> tuple[Array, float]:
         """Return a signal scaled as in training, and the factor that gives its own level again."""
         from distvae.data import audio
 
