@@ -53,13 +53,14 @@ def evaluate_run(run: Path, assignments: list[str], options: EvaluateOptions) ->
             raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
     info = read_info(run)
     trained_on = read_config(run, info)
-    refuse_place(trained_on, overrides.get("data.path"))
-    config = trained_on
+    place = overrides.pop("data.path", None)
+    config = from_dict(override(to_dict(trained_on), overrides))
     if options.data is not None:
-        overrides.pop("data.path", None)
         assigned = [key.removeprefix("data.") for key in overrides]
-        config = with_data(trained_on, options.data, info, assigned)
-    config = from_dict(override(to_dict(config), overrides))
+        config = with_data(config, options.data, info, assigned)
+    elif place is not None:
+        refuse_place(config, place)
+        config = from_dict(override(to_dict(config), {"data.path": place}))
     folder: str = options.split
     if config.data != trained_on.data:
         other = foreign_dataset_name(trained_on, config, info)

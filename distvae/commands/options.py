@@ -241,7 +241,7 @@ class RestoreOptions:
     def overrides(self, assignments: list[str], **damage: float | None) -> "dict[str, Plain]":
         """Return the settings that these options stand for, those of the damage done first, such as
         `noise`, and those that were assigned. Noise and gaps of these options have --seed unless
-        data.noise_seed was assigned; those of keys have it if it is given.
+        data.noise_seed was assigned; those of keys have it if it is not 0.
         """
         from distvae.config.recipes import parse_assignments
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from distvae.data.splits import split_of_word
 from distvae.files.refusal import Refusal
 
 Item = TypeVar("Item")
@@ -22,11 +23,10 @@ def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     """Return every file under a folder with one of some suffixes, relative to the folder and
     sorted. Hidden files are left out. Symbolic links are followed, and no folder is listed twice.
     """
-    found, real_root = [], root.resolve()
-    listed = {real_root}
+    found, places = [], {root.resolve(): root}
     for folder, folders, names in os.walk(root, onerror=_unreadable, followlinks=True):
         visible = (Path(folder, name) for name in sorted(folders) if not name.startswith("."))
-        folders[:] = [path.name for path in visible if _is_new(path, real_root, listed)]
+        folders[:] = [path.name for path in visible if _is_new(path, root, places)]
         paths = (Path(folder, name) for name in names if not name.startswith("."))
         found += [
             path.relative_to(root)
@@ -36,15 +36,33 @@ def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     return sorted_names(path.as_posix() for path in found)
 
 
-def _is_new(folder: Path, root: Path, listed: set[Path]) -> bool:
-    """Return whether the files of a folder are not listed under another name, and note it."""
-    target = folder.resolve()
-    if target in listed or root.is_relative_to(target):
+def _is_new(folder: Path, root: Path, places: dict[Path, Path]) -> bool:
+    """Return whether the files of a folder are not listed under another name, and note its place.
+
+    Refuse a link that states another split of files that are listed.
+    """
+    real_root, target = root.resolve(), folder.resolve()
+    if folder.parent.resolve().is_relative_to(target):  # a loop
         return False
-    if folder.is_symlink() and target.is_relative_to(root) and not _is_hidden(target, root):
-        return False
-    listed.add(target)
-    return True
+    if (
+        folder.is_symlink()
+        and target.is_relative_to(real_root)
+        and not _is_hidden(target, real_root)
+    ):
+        places.setdefault(target, root / target.relative_to(real_root))
+    listed = places.setdefault(target, folder)
+    if listed != folder and _split(folder, root) not in (None, _split(listed, root)):
+        raise Refusal(
+            f"{folder}: a link to the files of {listed}, which would be in two splits; one split"
+            " for each file expected"
+        )
+    return listed == folder
+
+
+def _split(folder: Path, root: Path) -> str | None:
+    """Return the split that the names of a folder and of those above it state."""
+    words = map(split_of_word, folder.relative_to(root).parts)
+    return next((split for split in words if split), None)
 
 
 def _is_hidden(folder: Path, root: Path) -> bool:

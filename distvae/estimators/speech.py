@@ -73,11 +73,13 @@ class SpeechCoder(BaseEstimator):
 
     def reconstruct(self, X: Signals) -> list[Array]:
         """Return signals that were coded and decoded, with their own phase."""
-        return self.inverse_transform(self.transform(X), X)
+        signals = _listed(X)
+        return self.inverse_transform(self.transform(signals), signals)
 
     def fit_transform(self, X: Signals, y: object = None) -> list[Array]:
         """Train on signals, and return their codes."""
-        return self.fit(X).transform(X)
+        signals = _listed(X)
+        return self.fit(signals).transform(signals)
 
     def score(self, X: Signals, y: object = None) -> float:
         """Return the mean bound of log p(x) over all frames, in nats; y is ignored."""
@@ -134,6 +136,11 @@ def default_model() -> Estimator:
 
 def _listed(X: Signals) -> list[Signal]:
     """Return signals as a list."""
-    if isinstance(X, str | bytes | Mapping) or not isinstance(X, Iterable):
-        raise Refusal(f"X: {type(X).__name__}; a signal or a list of signals expected")
-    return [X] if isinstance(X, np.ndarray | Tensor) and X.ndim == 1 else list(X)
+    if isinstance(X, np.ndarray | Tensor) and X.ndim == 1:
+        return [X]
+    try:
+        if not isinstance(X, str | bytes | Mapping):
+            return list(X)
+    except TypeError:  # a number, or None
+        pass
+    raise Refusal(f"X: {type(X).__name__}; a signal or a list of signals expected")

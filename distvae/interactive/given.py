@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config, DataConfig, Generated
+from distvae.config import Config, DataConfig, Generated, RowsData
 from distvae.data import folders
 from distvae.data.family import DataFamily, family_of
 from distvae.data.remote import is_remote
 from distvae.data.survey import survey
+from distvae.data.tables.family import RowsFamily
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -21,8 +22,6 @@ from distvae.numerics.masks import without_mask
 Data = str | Path | ArrayLike | Tensor
 DIVISION = Division(val=0.1, test=0.1)
 """How the rows of an array are split."""
-PICTURES = ("images", "patches")
-"""Kinds of data that a survey finds in pictures."""
 LEAST_ROWS = 3
 """One row for each split."""
 
@@ -36,14 +35,21 @@ def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
     changes: dict[str, Plain] = {"data.path": str(data)}
     if is_remote(str(data)):
         return changes
-    kind = survey(str(data)).kind
-    if kind != config.data.kind and (_follows_path(config.data) or kind not in PICTURES):
-        changes["data.kind"] = kind
-    return changes
+    kind = _kind_at(str(data), config.data)
+    return changes if kind == config.data.kind else changes | {"data.kind": kind}
+
+
+def _kind_at(path: str, config: DataConfig) -> str:
+    """Return the kind of data at a path. The configured kind stays where it reads pictures or
+    sounds that no survey can find it in, such as windows of them.
+    """
+    if _follows_path(config):
+        return survey(path).kind
+    return RowsData.kind if RowsFamily.survey(path) else config.kind
 
 
 def _follows_path(config: DataConfig) -> bool:
-    """Return whether the kind of data may be replaced by the kind of pictures at a path.
+    """Return whether the kind of data may be replaced by what a survey finds at a path.
 
     A kind that no survey can find, such as windows of a folder of pictures, was chosen.
     """

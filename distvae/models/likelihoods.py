@@ -1,7 +1,7 @@
 """p(x | z) per value of x, given what the decoder puts out."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.autograd_context import Context
 from distvae.models.compiled import kernels
 from distvae.models.posteriors import LOG_VARIANCE
 
@@ -99,22 +98,6 @@ class Likelihood(nn.Module):
         """Update in closed form what the density itself learns."""
 
 
-class _LogPowerAtLeast(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Context, output: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward((output < LEAST_LOG_POWER) & (x <= LEAST_POWER))
-        return output.clamp(min=LEAST_LOG_POWER)
-
-    @staticmethod
-    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
-        (lowered,) = ctx.saved_tensors
-        return gradient.masked_fill(lowered, 0), None
-
-
-log_power_at_least: Callable[[Tensor, Tensor], Tensor] = _LogPowerAtLeast.apply
-"""Log powers (output, x), limited from below; gradients pass unless they lower them further."""
-
-
 class ItakuraSaito(Likelihood):
     """Power spectra |c|^2 of circular complex Gaussian coefficients c with variance v =
     exp(output).
@@ -129,7 +112,10 @@ class ItakuraSaito(Likelihood):
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return -log v - x / v."""
-        log_power = log_power_at_least(output, x)
+        log_power = output.clamp(min=LEAST_LOG_POWER)
+        if output.requires_grad:  # the difference adds 0, with the gradient that the limit took
+            raised = (output < LEAST_LOG_POWER) & (output > -math.inf) & (x > LEAST_POWER)
+            log_power = log_power + (output - output.detach()).where(raised, 0)
         return torch.addcmul(-log_power, x, log_power.neg().exp(), value=-1)
 
     def mean(self, output: Tensor) -> Tensor:

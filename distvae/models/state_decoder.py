@@ -1,16 +1,25 @@
 """The decoder of a binary model, which decodes each distinct state once."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from distvae.config import TVAEModel
-from distvae.models.autograd_context import Context
 from distvae.models.nets import mlp
 from distvae.models.population import States
 
 CACHED = 2**18  # numbers of a layer's activations on the CPU that stay in its cache
+
+
+class Context(Protocol):
+    """The part of autograd's context that carries tensors from forward to backward."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep tensors for the backward pass."""
 
 
 class _KnownLinear(torch.autograd.Function):

@@ -15,7 +15,7 @@ def without_mask(array: T) -> T | NDArray[Any]:
     """
     if not isinstance(array, np.ma.MaskedArray):
         return array
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiubcO":
         return np.asarray(array)
     dtype = np.result_type(array.dtype, np.float32)
     return np.ma.filled(array.astype(dtype), np.nan)

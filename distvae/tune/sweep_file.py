@@ -108,7 +108,9 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
     for name in ("command", *then, *now):
         if name not in may_grow and then.get(name) != now.get(name):
             wanted = "--resume needs the same"
-            if name.startswith("row "):
+            if name.startswith("row ") and ".data." in name:
+                wanted = "--data as before, and the version of distvae that began it, expected"
+            elif name.startswith("row "):
                 wanted = "the version of distvae that began it expected, or another folder"
             raise Refusal(
                 f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; {wanted}"

@@ -291,6 +291,30 @@ def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(
 
 
 @pytest.mark.slow
+def test_a_run_on_made_data_is_judged_on_images(call: Called, tmp_path: Path) -> None:
+    """All of them count as test: neither run nor command says how to divide them."""
+    bars = tiny.config(
+        data={"kind": "bars", "size": 2, "rows": 40},
+        model={"likelihood": "gaussian"},
+        estep={"input": "raw"},
+    )
+    list(fit(bars, open_dataset(bars.data), tmp_path / "run"))
+    (tmp_path / "drawn").mkdir()
+    judged = []
+    for number in range(9):
+        image = np.random.default_rng(number).integers(0, 255, (2, 2), np.uint8)
+        Image.fromarray(image).save(tmp_path / "drawn" / f"{number}.png")
+    code, _, err = call("evaluate", "run", "--data", "drawn", "--quiet")
+    assert (code, "is made, not read" in err) == (2, True)
+    for more in ([], ["data.split=loose", "--force"]):
+        words = ["--data", "drawn", "--quiet", "data.kind=images", "data.size=[2, 2]", *more]
+        assert call("evaluate", "run", *words) == (0, "", "")
+        (found,) = Path("run/evaluation").rglob("summary.json")
+        judged.append(found.read_text())
+    assert judged[0] == judged[1]
+
+
+@pytest.mark.slow
 def test_speech_read_in_another_way_is_not_a_runs_own(call: Called) -> None:
     assert call("train", "speech-vae", "--quiet", "--no-track", *SMALL, *LIGHT)[0] == 0
     for words in ([], ["data.split=seeded"]):

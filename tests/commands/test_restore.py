@@ -166,7 +166,7 @@ def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(name: str, kind
     drawn = np.zeros((32, 32, 3), np.uint8)
     drawn[10:14, 10:14] = 255 if kind == "jpeg" else 90
     if kind == "png":
-        drawn = np.concatenate([np.full_like(drawn, 255), drawn[..., :1]], -1)
+        drawn = np.concatenate([np.full_like(drawn, 90), drawn[..., :1]], -1)
     Image.fromarray(drawn).save(name, kind)
     missing = masked_by(Path(name))(signals.Signal(np.zeros((32, 32, 1))))
     expected = np.zeros((32, 32, 1), bool)

@@ -47,6 +47,35 @@ def test_links_to_folders_are_followed_and_no_folder_is_listed_twice(tmp_path: P
     assert files.list_files(tmp_path / "linked", (".wav",)) == files.list_files(root, (".wav",))
 
 
+@pytest.mark.parametrize(
+    ("link", "to", "is_refused"),
+    [
+        ("val", "root/test", True),
+        ("val/ann", "root/pool/ann", True),
+        ("val", "disk", True),
+        ("test/again", "root/test/ann", False),
+        ("more", "root/test", False),
+        ("test/ann/above", "root/test", False),
+    ],
+)
+def test_a_link_never_moves_files_to_another_split(
+    tmp_path: Path, link: str, to: str, is_refused: bool
+) -> None:
+    root = tmp_path / "root"
+    for name in ("root/test/ann/1.wav", "root/pool/ann/2.wav", "disk/3.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (root / "linked").symlink_to(tmp_path / "disk")
+    expected = ["linked/3.wav", "pool/ann/2.wav", "test/ann/1.wav"]
+    (root / link).parent.mkdir(exist_ok=True)
+    (root / link).symlink_to(tmp_path / to)
+    if is_refused:
+        with pytest.raises(Refusal, match=f"{link}: a link to the files of .*in two splits"):
+            files.list_files(root, (".wav",))
+    else:
+        assert len(files.list_files(root, (".wav",))) == len(expected)
+
+
 def test_a_folder_that_cannot_be_read_is_refused_instead_of_left_out() -> None:
     with (
         TemporaryDirectory() as name

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,9 @@ def test_the_kind_of_data_is_recognised(tmp_path: Path) -> None:
     assert data_settings(bars, tmp_path) == data_settings(speech, tmp_path)
     windows = from_dict({"data": {"kind": "crops"}})
     assert data_settings(windows, tmp_path) == {"data.path": str(tmp_path)}
+    one = tmp_path / "one.png"
+    shutil.copy(tmp_path / "0.png", one)
+    assert data_settings(windows, one) == {"data.path": str(one)}
     table = str(kept_rows(np.ones((4, 3))))
     assert data_settings(windows, table) == {"data.kind": "rows", "data.path": table}
     images = from_dict({"data": {"kind": "images"}})

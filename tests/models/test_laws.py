@@ -341,3 +341,15 @@ def test_powers_of_zero_pull_no_further_than_the_least_log_variance(way: str) ->
         PULLS[ItakuraSaito](Batch(x, torch.arange(5)), output, 1, found)
         found = -found
     torch.testing.assert_close(found, expected)
+
+
+def test_gradients_of_powers_are_per_output_wherever_these_are_shared() -> None:
+    x = torch.tensor([[0.0], [2.0]]).double()
+    output = torch.tensor([-50.0, -1.0, 3.0]).double()
+
+    def fit(output: Tensor) -> Tensor:
+        return ItakuraSaito().log_density(x, output).sum()
+
+    limited = output.clamp(min=-40.0)
+    expected = (x / limited.exp() - 1).where((output >= -40) | (x > 1), 0.0).sum(0)
+    torch.testing.assert_close(torch.func.grad(fit)(output), expected)

@@ -146,6 +146,20 @@ def test_data_that_were_moved_are_read_in_the_order_of_before(
     assert encode(run, data, target, split="test") == 2
 
 
+def test_other_recordings_need_no_split_and_none_is_drawn(
+    speech_run: Run, speech: Path, tmp_path: Path
+) -> None:
+    for number, file in enumerate(sorted(speech.rglob("*.wav"))):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "other" / f"{number}.wav")
+    data = with_data(speech_run.config, str(tmp_path / "other"), speech_run.info).data
+    rows = encode(speech_run, data, tmp_path / "codes.parquet")
+    assert {*pq.read_table(tmp_path / "codes.parquet")["split"].to_pylist()} == {"test"}
+    assert rows == len(speech_run.encode(str(tmp_path / "other")))
+    own = with_data(speech_run.config, str(speech), speech_run.info).data
+    assert own == speech_run.config.data
+
+
 def test_of_other_idx_files_none_are_held_out(image_run: Run, images: Path, tmp_path: Path) -> None:
     for file in images.glob("*-images-*"):
         content = bytearray(gzip.decompress(file.read_bytes()))

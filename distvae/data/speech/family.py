@@ -22,6 +22,7 @@ class SpeechFamily(DataFamily[SpeechData]):
 
     values = Values(row_name="power spectrum")
     built_in = (BUILT_IN,)
+    dividing = ("split", "split_seed", "val", "test")
 
     @property
     def rate(self) -> int:
