@@ -3,11 +3,13 @@ cluster.
 """
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inspect import Signature
     from pathlib import Path
 
     from distvae.estimators import (
@@ -96,8 +98,20 @@ class _Room(ModuleType):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call that function of `distvae.interactive`, which describes it."""
+        return self._function(*args, **options)
+
+    @property
+    def __signature__(self) -> "Signature":
+        """The parameters of that function."""
+        from inspect import signature
+
+        return signature(self._function)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
         name = self.__name__.rpartition(".")[2]
-        return getattr(import_module("distvae.interactive"), name)(*args, **options)
+        function: Callable[..., Any] = getattr(import_module("distvae.interactive"), name)
+        return function
 
 
 class _Package(ModuleType):

@@ -4,9 +4,11 @@ The shell starts the program at each press of Tab, so nothing heavy is imported.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from distvae.config.recipes import recipe_names
 from distvae.config.registry import FAMILIES
@@ -14,6 +16,8 @@ from distvae.config.schema import field_types
 from distvae.files.checkout import PACKAGE, SPACES
 
 RUNS = Path("runs")
+BREAKS = ("=", ":")
+"""Characters at which bash ends a word."""
 TABLES = PACKAGE / "reproduce" / "tables"
 
 
@@ -38,8 +42,18 @@ def complete_citable(incomplete: str) -> list[str]:
 
 
 def complete_setting(incomplete: str) -> list[str]:
-    """Return the settings that begin as a word does, each with the sign that a value follows."""
-    return _beginning(incomplete, _settings())
+    """Return the settings that begin as a word does, each with the sign that a value follows. If
+    there is one, return its values too, as far as they are known.
+    """
+    name, sign, _ = (_cut_off() + incomplete).partition("=")
+    values = _values()
+    if not sign:
+        named = [each for each in values if each.startswith(name)]
+        if len(named) != 1:
+            return _beginning(incomplete, (f"{each}=" for each in named))
+        name = named[0]
+    words = (f"{name}={value}" for value in values.get(name, ()))
+    return _beginning(incomplete, [*words, *([] if sign else [f"{name}="])])
 
 
 def complete_run(incomplete: str) -> list[str]:
@@ -56,19 +70,50 @@ def complete_metric(incomplete: str) -> list[str]:
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
-    return sorted({name for name in names if name.startswith(incomplete)})
+    """Return the names that begin as a word does, without what the shell takes for other words."""
+    before = _cut_off()
+    found = {name for name in names if name.startswith(before + incomplete)}
+    return sorted(name.removeprefix(before) for name in found)
+
+
+def _cut_off() -> str:
+    """Return the part of the word to complete that bash takes for words before it."""
+    if os.environ.get("_DISTVAE_COMPLETE") != "complete_bash":
+        return ""
+    words, place = os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"])
+    before = ""
+    while place > 1 and (words[place - 1] in BREAKS or before.startswith(BREAKS)):
+        place -= 1
+        before = words[place] + before
+    return before
 
 
 def _stems(folder: Path) -> Iterator[str]:
     return (path.stem for path in folder.glob("*.yaml"))
 
 
-def _settings() -> Iterator[str]:
+def _values() -> dict[str, set[str]]:
+    """Return the settings, each with what it may be, or else with its defaults."""
+    found: dict[str, set[str]] = {}
     for section, families in FAMILIES.items():
         if len(families) > 1:
-            yield f"{section}.kind="
+            found[f"{section}.kind"] = {*families}
         for config in families.values():
-            yield from (f"{section}.{name}=" for name in field_types(config))
+            defaults = {field.name: field.default for field in fields(config)}
+            for name, hint in field_types(config).items():
+                values = found.setdefault(f"{section}.{name}", set())
+                values |= _choices(hint, defaults[name])
+    return found
+
+
+def _choices(hint: object, default: object) -> set[str]:
+    """Return the values of a type that has few, or else a default that can be typed."""
+    if get_origin(hint) is Literal:
+        return {*map(str, get_args(hint))}
+    if isinstance(default, bool):
+        return {"false", "true"}
+    is_shown = default is not MISSING and isinstance(default, int | float | str) and default != ""
+    return {str(default)} if is_shown else set()
 
 
 def _sweeps() -> dict[Path, list[str]]:

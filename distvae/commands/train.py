@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distvae.commands.beside import Helpers, helpers
-from distvae.commands.configuration import configure
+from distvae.commands.configuration import configure_for, hinting_at_kind
 from distvae.commands.following import evaluate_trained, exit_early, finish, follow
 from distvae.commands.options import RUNS, AsJson, Data, Force, Quiet, WorkerOptions, progress_style
 from distvae.commands.stretching import suggest_batch
@@ -122,7 +122,7 @@ def train_recipe(
     recipe: str, assignments: list[str], options: TrainOptions, workers: WorkerOptions
 ) -> None:
     """Train a recipe into a run folder, record the run, and evaluate it."""
-    config = configure(recipe, assignments, options.data, options.seed)
+    config = configure_for(recipe, assignments, options.data, options.seed)
     group = workers.group()
     name = run_name(recipe)
     local = options.out or RUNS / name
@@ -153,7 +153,8 @@ def train_configured(
     team = ALONE if group else join_team(select_device(config.train.device))
     is_chief = team.rank == 0
     style: Style = options.style if is_chief else "quiet"
-    dataset = open_once(config, team, quiet=style != "line")
+    with hinting_at_kind(lambda: config.data, options.data):
+        dataset = open_once(config, team, quiet=style != "line")
     config = config.with_("data", path=dataset.origin)
     check_feasible(config, dataset, group, team, options)
     progress = Progress(style, dataset.unit)
@@ -255,7 +256,8 @@ def announce(training: Training, local: Path, progress: Progress) -> None:
 def describe_rows(dataset: "Dataset") -> str:
     """Return the name of a dataset and the number of rows in each split, in words."""
     counts = ", ".join(f"{len(rows):,} {split}" for split, rows in dataset.splits.items())
-    return f"{dataset.name}, {counts} {dataset.unit}s"
+    has_note = ": " in dataset.name
+    return f"{dataset.name}{';' if has_note else ','} {counts} {dataset.unit}s"
 
 
 def go_back(folder: "Folder", progress: Progress) -> None:

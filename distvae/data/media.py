@@ -11,6 +11,8 @@ from distvae.data import open_dataset
 from distvae.data.dataset import AnyArray, Array, FileOrArray, LazyRows, Rows, stack
 from distvae.data.elsewhere import data_at
 from distvae.data.family import ReadsMedia, family_of
+from distvae.data.remote import is_remote
+from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 ARCHIVE = ".npz"
@@ -71,6 +73,8 @@ def _rows_of_path(
     family = family_of(config)
     if isinstance(family, ReadsMedia) and _is_single(Path(path)):
         return family.rows_of(Path(path), shape)
+    if not (is_remote(path) or path in family.built_in or resolve_path(path).exists()):
+        raise Refusal(f"{path}: no such file or folder")
     dataset = open_dataset(data_at(path, config, digest), quiet=True)
     return stack([dataset.splits[name] for name in dataset.split_names("all")])
 

@@ -5,11 +5,13 @@ is wrong with it.
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from inspect import getattr_static
 from typing import Any
 
+from distvae.config import DataConfig, Generated, RowsData
 from distvae.config.registry import load_extensions
 from distvae.data.dataset import Dataset
-from distvae.data.family import DATA, DataFamily
+from distvae.data.family import DATA, DataFamily, family_of
 from distvae.data.images.collection import EXPECTED as IMAGES
 from distvae.data.images.family import IdxFamily, ImageFamily
 from distvae.data.remote import is_remote, local_path
@@ -96,6 +98,24 @@ def _families() -> list[type[DataFamily[Any]]]:
     load_extensions("data")
     others = [family for _, family in DATA.items() if family not in IN_THIS_ORDER]
     return [*others, *IN_THIS_ORDER]
+
+
+def kind_at(path: str, config: DataConfig) -> str:
+    """Return the kind of data at a path. The configured kind stays where it reads pictures or
+    sounds that no survey can find it in, such as windows of them.
+    """
+    if _follows_path(config):
+        return survey(path).kind
+    return RowsData.kind if RowsFamily.survey(path) else config.kind
+
+
+def _follows_path(config: DataConfig) -> bool:
+    """Return whether the kind of data may be replaced by what a survey finds at a path.
+
+    A kind that no survey can find, such as windows of a folder of pictures, was chosen.
+    """
+    own, inherited = (getattr_static(each, "survey") for each in (family_of(config), DataFamily))
+    return isinstance(config, Generated) or own is not inherited
 
 
 def count_rows(dataset: Dataset, unit: str) -> dict[str, dict[str, float]]:

@@ -162,6 +162,10 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         )
         return ChosenRows(checked, np.arange(len(checked)))
 
+    def _parameters(self) -> dict[str, object]:
+        """Return the values of all parameters, as settings have them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def _train(self, dataset: Dataset, options: RunOptions, changes: Tree | None = None) -> Self:
         """Train on a dataset, with the settings of some sections changed."""
         tree: Tree = {
@@ -172,8 +176,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         }
         for section, settings in (changes or {}).items():
             tree[section] |= settings
-        parameters = {field.name: getattr(self, field.name) for field in fields(self)}
-        config = configuration(tree, parameters, self.settings)
+        config = configuration(tree, self._parameters(), self.settings)
         if "train.warmup" not in assignments(self.settings):
             config = with_short_warmup(config, len(dataset.splits["train"]))
         options = replace(options, recipe=type(self).__name__, force=True)

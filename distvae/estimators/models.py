@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from distvae.config.schema import whole_number
+from distvae.config.values import Count
 from distvae.data.dataset import Rows
 from distvae.data.tables.arrays import dataset_of_rows
 from distvae.estimators.base import Estimator, Table
@@ -112,9 +114,15 @@ class TVAE(Estimator):
     variance: float | None = None
     """sigma^2 at the start of training; None takes the variance of the data."""
     states: int = 64
-    """States kept for each row."""
+    """States kept for each row, or all 2^latent if these are fewer."""
     sweeps: int = 50
     """Searches for the states of new rows."""
+
+    def _parameters(self) -> dict[str, object]:
+        named = super()._parameters()
+        latent = whole_number("latent", Count, self.latent)
+        states = whole_number("states", Count, self.states)
+        return named | {"states": min(states, 2**latent)}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -1,19 +1,16 @@
 """The settings that a caller's data stands for: a path, or an array, which is kept on disk."""
 
 import hashlib
-from inspect import getattr_static
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config, DataConfig, Generated, RowsData
+from distvae.config import Config
 from distvae.data import folders
-from distvae.data.family import DataFamily, family_of
 from distvae.data.remote import is_remote
-from distvae.data.survey import survey
-from distvae.data.tables.family import RowsFamily
+from distvae.data.survey import kind_at
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -35,26 +32,8 @@ def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
     changes: dict[str, Plain] = {"data.path": str(data)}
     if is_remote(str(data)):
         return changes
-    kind = _kind_at(str(data), config.data)
+    kind = kind_at(str(data), config.data)
     return changes if kind == config.data.kind else changes | {"data.kind": kind}
-
-
-def _kind_at(path: str, config: DataConfig) -> str:
-    """Return the kind of data at a path. The configured kind stays where it reads pictures or
-    sounds that no survey can find it in, such as windows of them.
-    """
-    if _follows_path(config):
-        return survey(path).kind
-    return RowsData.kind if RowsFamily.survey(path) else config.kind
-
-
-def _follows_path(config: DataConfig) -> bool:
-    """Return whether the kind of data may be replaced by what a survey finds at a path.
-
-    A kind that no survey can find, such as windows of a folder of pictures, was chosen.
-    """
-    own, inherited = (getattr_static(each, "survey") for each in (family_of(config), DataFamily))
-    return isinstance(config, Generated) or own is not inherited
 
 
 def kept_rows(data: ArrayLike | Tensor) -> Path:

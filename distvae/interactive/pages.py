@@ -9,11 +9,18 @@ from distvae.tune.results import Result
 
 
 def figures_table(figures: Mapping[str, float]) -> str:
-    """Return a table of figures."""
+    """Return a table of figures, each with its deviation if that is known."""
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{value:.4g}</td></tr>" for name, value in figures.items()
+        f"<tr><td>{escape(name)}</td><td>{value:.4g}{_deviation(figures, name)}</td></tr>"
+        for name, value in figures.items()
+        if name.removesuffix("_std") not in figures or not name.endswith("_std")
     )
     return f"<table>{rows}</table>"
+
+
+def _deviation(figures: Mapping[str, float], name: str) -> str:
+    spread = figures.get(f"{name}_std")
+    return "" if spread is None else f" &plusmn; {spread:.2g}"
 
 
 def states_table(results: Iterable[Result]) -> str:
@@ -31,10 +38,12 @@ def exhibits(folder: Path) -> str:
 
 
 def _pictures(files: Iterable[Path]) -> Iterator[str]:
-    for file in sorted(files):
-        name = escape(file.stem)
+    """Yield pictures to open and close; the first one is open."""
+    for number, file in enumerate(sorted(files)):
+        name, state = escape(file.stem), "" if number else " open"
         yield (
-            f'<details><summary>{name}</summary><img src="{picture(file)}" alt="{name}"></details>'
+            f"<details{state}><summary>{name}</summary>"
+            f'<img src="{picture(file)}" alt="{name}"></details>'
         )
 
 

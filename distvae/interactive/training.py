@@ -22,7 +22,7 @@ Recipe = str | Path | Mapping[str, object] | Config
 """The name of a recipe, the file of one, its sections, or a configuration."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Training:
     """A trained and evaluated run. A notebook shows its figures, pictures and sounds."""
 
@@ -34,6 +34,10 @@ class Training:
     def folder(self) -> Path:
         """The folder of the run."""
         return self.run.path
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+        return f"<Training {self.folder}: {figures}>"
 
     def _repr_html_(self) -> str:
         table = figures_table(self.figures)

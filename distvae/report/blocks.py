@@ -15,6 +15,8 @@ class Text:
     text: str
     strong: bool = False
     """Whether it is a main conclusion, printed in bold."""
+    on_page: bool = False
+    """Whether it is about the page itself, and left out elsewhere."""
 
 
 @dataclass(frozen=True)

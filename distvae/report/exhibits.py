@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from distvae.report.blocks import Block, Exhibit, Gallery, Picture, Sound, Text
 from distvae.report.numbers import listed, shown
 from distvae.report.reading import RunResults, Sweep, Trial
+from distvae.tune.pictures import FEW
 
 CAPTIONS = {
     "spectrogram": "The first recording: original, reconstruction, and their difference.",
@@ -19,7 +20,7 @@ ORIGINALS = ("images",)
 SOUNDS = {"original": "Original", "reconstruction": "Reconstruction"}
 OF_TRIALS = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that a sweep's page shows."""
-MAX_TRIALS = 16
+MAX_TRIALS = FEW
 """The number of trials that a page shows, so that it can be mailed.
 
 A trial of speech adds 0.13 MB of sound at most, and one with pictures 0.3 MB more.
@@ -102,7 +103,7 @@ def gallery(sweep: Sweep, chosen: Exhibits) -> Iterator[Block]:
         return
     has_diagram = len(sweep.metrics) > 1 and len(sweep.finished) > 1
     by_point = ", or by its point in the diagram of trade-offs" if has_diagram else ""
-    yield Text(f"Choose a trial here, by its row{by_point}.")
+    yield Text(f"Choose a trial here, by its row{by_point}.", on_page=True)
     if len(chosen) < len(sweep.finished):
         yield Text(
             f"The page has {len(chosen)} of the {len(sweep.finished)} trials that finished: of "

@@ -39,6 +39,8 @@ def plain(text: str) -> str:
 
 def _block(block: Block, folder: Path | None) -> Iterator[str]:
     match block:
+        case Text(on_page=True):
+            return
         case Text():
             yield f"**{plain(block.text)}**" if block.strong else plain(block.text)
         case Table():

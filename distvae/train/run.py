@@ -51,6 +51,9 @@ class Run:
         if isinstance(self.model, Scheduled):
             self.model.at(math.inf)
 
+    def __repr__(self) -> str:
+        return f"<Run {self.path}>"
+
     @classmethod
     def open(cls, path: Path | str, which: str = "best") -> "Run":
         """Open the run in a folder, with its best or its last weights."""

@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from distvae.tune.results import Result
 from distvae.tune.trial import TrialRun, Trials
 
+FEW = 16
+"""As many trials as a report has room for."""
 LAST = "learning.png"
 """The picture that is drawn last: a run that has it has all of them."""
 
 
 def shown_in_report(ranked: Sequence[Result]) -> list[Result]:
-    """Return the trials that no other beats, and the one that is worst in the first figure."""
+    """Return all trials if they are few, otherwise those that no other beats, and the worst."""
     finished = [result for result in ranked if result.state == "finished"]
+    if len(finished) <= FEW:
+        return finished
     return [result for result in finished if result.unbeaten or result is finished[-1]]
 
 

@@ -111,6 +111,8 @@ REFUSED = {
     "speech-vae train.patience=0": "train.patience",
     "speech-vae train.epochs": "KEY=VALUE expected",
     "speech-vae --data absent": "absent is not a folder",
+    "mnist-vae --data one data.size=[8,8]": "; data.kind=speech reads what is in one",
+    "mnist-vae --data one data.kind=idx data.size=[8,8]": "known: holdout, path, split\n",
     "speech-vae --data empty": "no recordings",
     "speech-vae --data one": "speaker",
     "mnist-vae": "a folder of idx files expected",

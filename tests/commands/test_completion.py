@@ -67,7 +67,23 @@ def test_the_settings_of_every_recipe_are_completed(here: Path) -> None:
     offered = set(completed("train", "bars", ""))
     wanted = {f"{key}=" for name in recipe_names() for key in flatten(load(name))}
     assert wanted - {"train.kind=", "eval.kind="} <= offered  # of these there is one kind each
-    assert completed("denoise", "in.png", "out.png", "model.lat") == ["model.latent="]
+
+
+def test_the_values_of_one_setting_are_completed_after_it(here: Path) -> None:
+    """With a value at hand, the shell leaves no space after the sign."""
+    name, *values = completed("denoise", "in.png", "out.png", "model.dictionar")
+    assert name == "model.dictionary="
+    assert values == [f"{name}{value}" for value in ("dct", "identity", "learned")]
+    assert completed("train", "bars", "model.latent")[0] == "model.latent="
+    assert completed("train", "bars", "train.graphs") == [
+        "train.graphs=",
+        "train.graphs=false",
+        "train.graphs=true",
+    ]
+
+
+def test_bash_takes_a_setting_and_its_value_for_three_words(here: Path) -> None:
+    assert completed("train", "bars", "model.dictionary", "=", "d") == ["dct"]
 
 
 def test_runs_and_metrics_of_this_folder_are_completed(here: Path) -> None:

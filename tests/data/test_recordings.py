@@ -1,12 +1,15 @@
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
 from distvae.data import SpeechFamily, folders, open_dataset
 from distvae.data.speech import recordings
+from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.survey import survey
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 
@@ -190,13 +193,32 @@ def test_without_data_the_built_in_speech_is_found() -> None:
     assert speakers == {"train": 8, "val": 2, "test": 2}
 
 
+@pytest.mark.parametrize("folders", [[""], ["train", "val", "test"]])
+def test_without_folders_of_speakers_each_recording_counts_as_one(
+    tmp_path: Path, folders: list[str]
+) -> None:
+    names = [PurePosixPath(folder, f"{n}.wav").as_posix() for folder in folders for n in range(5)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, utterance(0, 0), RATE)
+    config = SpeechData(path=str(tmp_path))
+    _, found = recordings.find_recordings(config)
+    assert [each.speaker for each in found] == [each.file for each in found] == sorted(names)
+    assert {each.split for each in found} == {"train", "val", "test"}
+    note = "each recording counts as one"
+    assert note in open_dataset(config, quiet=True).name
+    assert note in survey(str(tmp_path)).wrong[0]
+
+
 @pytest.mark.parametrize(
     ("files", "options", "words"),
     [
         ([], {}, "no recordings"),
         (["notes.txt"], {}, "no recordings"),
-        (["a.wav", "b.wav"], {}, "a.wav: in no speaker's folder"),
-        (["train/a.wav"], {}, "train/a.wav: in no speaker's folder"),
+        (["a.wav", "ann/1.wav"], {}, "a.wav: in no speaker's folder"),
+        (["train/a.wav", "test/bob/1.wav"], {}, "train/a.wav: in no speaker's folder"),
+        (["a.wav", "b.wav"], {"speakers": "folder"}, "a.wav: in no speaker's folder"),
+        (["a.wav"], {}, "one speaker, 'a.wav'"),
         (["ann/1.wav", "ann/2.wav"], {}, "one speaker, 'ann'"),
         (
             ["train/ann/1.wav", "test/ann/2.wav", "val/bob/1.wav"],

@@ -61,7 +61,7 @@ IMAGES: dict[str, tuple[Any, str]] = {
     ),
     "as higher images": (
         PIXELS.reshape(3, 9, 4),
-        "x: 3 axes, (3, 9, 4); an array (images, 36) expected, such as x.reshape(",
+        "x: an array of (3, 9, 4); images of (6, 6), as the run was trained on, or a path,",
     ),
     "one image": (
         PIXELS[0],

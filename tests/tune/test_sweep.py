@@ -283,9 +283,9 @@ def result(number: int, error: float, hoyer: float) -> Result:
 
 @pytest.mark.usefixtures("nowhere")
 def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
-    space: Space, images: Path, tmp_path: Path
+    space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The front and the worst; a trial of which there are pictures is not drawn again."""
+    """Of many, the front and the worst; a trial of which there are pictures is not drawn again."""
     space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1})
     trials = Trials(space, tmp_path / "trials")
     for number in (1, 2, 3):
@@ -293,6 +293,8 @@ def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     assert not list(tmp_path.rglob("*.png"))
     results = [result(1, 0.1, 0.9), result(2, 0.2, 0.8), result(3, 0.3, 0.7)]
     ranked = rank(results, {"squared_error": "min", "hoyer": "max"})
+    assert [each.number for each in shown_in_report(ranked)] == [1, 2, 3]
+    monkeypatch.setattr("distvae.tune.pictures.FEW", 2)
     assert [each.number for each in shown_in_report(ranked)] == [1, 3]
     draw_pictures(trials, ranked, stop=lambda: True)
     assert not list(tmp_path.rglob("*.png"))

@@ -7,6 +7,7 @@ import numpy as np
 from distvae.data.dataset import AnyArray, Array, FileOrArray
 from distvae.data.images.folder import read_to_form
 from distvae.data.signals import Form
+from distvae.files.refusal import Refusal
 
 Shape = tuple[int, ...]
 """(channels, height, width)."""
@@ -25,6 +26,8 @@ class ReadsImages:
             media = read_to_form(media, Form(height, width, "L" if channels == 1 else "RGB"))
             return media.reshape(1, -1) / np.float32(255)
         if not _holds_images(media, shape):
+            if media.ndim > 2:
+                raise Refusal(f"x: an array of {media.shape}; {_form(shape)}, or a path, expected")
             return media
         values = media / np.float32(255) if media.dtype == np.uint8 else media
         channels, height, width = shape
@@ -40,6 +43,13 @@ class ReadsImages:
         if isinstance(media, Path):
             return images[0] if shape[0] > 1 else images[0, ..., 0]
         return images.reshape(media.shape)
+
+
+def _form(shape: Shape) -> str:
+    """Return the shape of arrays of images in words."""
+    channels, height, width = shape
+    form = (height, width) if channels == 1 else (height, width, channels)
+    return f"images of {form}, as the run was trained on"
 
 
 def _holds_images(array: AnyArray, shape: Shape) -> bool:

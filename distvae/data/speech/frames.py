@@ -31,7 +31,8 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     folder = folders.cache_folder() / "frames" / key
     folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
     splits = {split: arrow.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
-    note = "; ".join(filter(None, (recordings.left_out(root, config), skipped)))
+    unnamed = recordings.without_speakers(everything)
+    note = "; ".join(filter(None, (recordings.left_out(root, config), unnamed, skipped)))
     name = f"{_name(root)}: {note}" if note else _name(root)
     return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
 

@@ -25,7 +25,8 @@ def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
 
     The speaker comes from the table or the pattern, otherwise from the layout of a published
     corpus, otherwise from the folder whose name begins the file's name
-    (103/1240/103-1240-0000.flac), otherwise from the folder of the file.
+    (103/1240/103-1240-0000.flac), otherwise from the folder of the file. If no recording is in a
+    speaker's folder, each counts as a speaker.
 
     The split comes from the table, the corpus or the top folders (train, val, test; TRAIN,
     dev-clean). A missing split is drawn from train's speakers; if none is given, all are drawn.
@@ -51,10 +52,12 @@ def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
     if rule == "pattern" and argument:
         return [_foldered(file, _matched(file, argument)) for file in sound_files(root)]
     if rule == "folder" and not argument:
+        names = sound_files(root)
         fallback = root.name if config.split == "loose" else ""
+        if config.speakers == "auto" and not fallback and not any(map(_nearest_folder, names)):
+            return [_foldered(file, file) for file in names]
         return [
-            _foldered(file, _nearest_folder(file) or fallback or _homeless(file))
-            for file in sound_files(root)
+            _foldered(file, _nearest_folder(file) or fallback or _homeless(file)) for file in names
         ]
     raise Refusal(
         f"data.speakers: '{config.speakers}'; auto, folder, pattern:REGEX or csv:FILE expected"
@@ -68,6 +71,16 @@ def sound_files(root: Path) -> list[str]:
         lead = f"no recordings ({others})" if others else "no recordings"
         raise Refusal(f"{root}: {lead}; {', '.join(SUFFIXES)} files expected in it or below it")
     return found
+
+
+def without_speakers(found: list[Recording]) -> str:
+    """Return a note on recordings of which no speaker is known, or ''."""
+    if any(each.speaker != each.file for each in found):
+        return ""
+    return (
+        "no folders of speakers, so each recording counts as one, and a person may be in several"
+        " splits; data.speakers=pattern:REGEX finds speakers in names"
+    )
 
 
 def left_out(root: Path, config: SpeechData) -> str:

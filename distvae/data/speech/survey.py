@@ -60,8 +60,7 @@ def _survey(path: str, root: Path, decoded: bool) -> Survey:
     if layout is not None:
         rates = {each.recording.file: each.rate for each in readable}
         wrong += layouts.departures(layout, root, names, rates)
-    if others := recordings.left_out(root, config):
-        wrong.append(others)
+    wrong += filter(None, (recordings.left_out(root, config), recordings.without_speakers(found)))
 
     splits = {}
     for split in ("", *SPLITS):

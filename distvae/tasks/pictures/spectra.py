@@ -95,4 +95,6 @@ def _show(
         vmax=limits[1],
         ax=axes,
     )
+    if spectrum.hop:
+        axes.set_xlabel("time (s)")
     colour_bar(axes, mesh, "dB")
