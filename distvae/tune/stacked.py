@@ -124,6 +124,7 @@ class StackedSweep:
         recorder = self.recorder
         ranked = rank([*recorder.display.results.values()], self.space.metrics)
         runs = undrawn_runs(recorder.trials, ranked)
+        recorder.display.draws(len(runs))
         draw_in_processes([each.connection for each in self.processes], runs, recorder.stop)
 
     def _start_process(self) -> None:

@@ -16,7 +16,7 @@ from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
 from distvae.tune.forked import import_early
 from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.pictures import draw_pictures
+from distvae.tune.pictures import draw_pictures, undrawn_runs
 from distvae.tune.plan import Plan, plan_on_ray, plan_stacks
 from distvae.tune.preparation import DEFAULT_RESOURCES, open_data, prepare_space
 from distvae.tune.recorder import Recorder, close_records
@@ -121,6 +121,7 @@ def _run_in_folder(
         with Relay(store, trials.folder) as relay:
             _run_trials(plan, Recorder(trials, study, display, relay, stop))
             ranked = rank(list(display.results.values()), space.metrics)
+            display.draws(0 if stop() else len(undrawn_runs(trials, ranked)))
             draw_pictures(trials, ranked, stop)
         if study.all_failed:
             display.gave_up()
