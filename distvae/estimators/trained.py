@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.dataset import Array, Dataset, Rows
-from distvae.files.output import check_writable_folder, prepare_folder
+from distvae.files.output import check_writable_folder, make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
@@ -57,7 +57,9 @@ class Trained:
 
     def save(self, path: Path) -> None:
         """Write the files into a new folder, which opens as a run."""
-        prepare_folder(path, force=False)
+        make_folder(path)
+        if any(path.iterdir()):
+            raise Refusal(f"{path}: exists and is not empty; a new folder expected")
         for name, content in self.files.items():
             (path / Path(name).name).write_bytes(content)
 

@@ -98,8 +98,8 @@ def _conditional(run: Run, images: Array, codes: Array, states: Array, title: st
     names = [f"{int(active)}" for active in states.any(1).sum(-1)]
     headings = ["image", "coded", *(f"draw {k + 1}" for k in range(DRAWS))]
     name = (
-        f"{title}: what is active in an image, so many values of {codes.shape[1]}, drawn anew from"
-        " the prior"
+        f"{title}: the active values of an image's code, drawn anew from the prior; on the left,"
+        f" how many of {codes.shape[1]} are active"
     )
     shown = np.concatenate([as_images(images, run)[:, None], frames], 1)
     return partial(pictures.strips, shown, names, headings, name)
