@@ -81,7 +81,7 @@ def _cut_off() -> str:
     if os.environ.get("_DISTVAE_COMPLETE") != "complete_bash":
         return ""
     words, place = os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"])
-    before = ""
+    before = "=" if words[place : place + 1] == ["="] else ""
     while place > 1 and (words[place - 1] in BREAKS or before.startswith(BREAKS)):
         place -= 1
         before = words[place] + before

@@ -26,23 +26,34 @@ def configure(
 def configure_for(
     recipe: str, assignments: list[str], data: str | None, seed: int | None
 ) -> "Config":
-    """Return the same for training, with a hint at the kind of the data in what is refused."""
+    """Return the same for training; a refusal of settings of the data says what would read it."""
     is_named = "data.kind" in parse_assignments(assignments)
-    with hinting_at_kind(lambda: load(recipe).data, None if is_named else data):
+    with hinting_at_kind(lambda: load(recipe).data, None if is_named else data, "data."):
         return configure(recipe, assignments, data, seed)
 
 
 @contextmanager
-def hinting_at_kind(read: Callable[[], "DataConfig"], data: str | None) -> Iterator[None]:
-    """Name the kind of the data at a path in a refusal, if another kind is read."""
-    from distvae.data.survey import kind_at
-
+def hinting_at_kind(
+    read: Callable[[], "DataConfig"], data: str | None, about: str = ""
+) -> Iterator[None]:
+    """Add to a refusal that begins so how to train on what is at a path, if it is of another kind."""
     try:
         yield
     except Refusal as refusal:
         hint = ""
-        if data is not None and "data.kind=" not in str(refusal):
+        if data is not None and str(refusal).startswith(about):
             with suppress(Refusal):
-                kind, expected = kind_at(data, read()), read().kind
-                hint = "" if kind == expected else f"; data.kind={kind} reads what is in {data}"
-        raise Refusal(f"{refusal}{hint}") from refusal
+                hint = _way_to_train(read(), data)
+        raise Refusal(f"{refusal}{hint}") from refusal if hint else None
+
+
+def _way_to_train(read: "DataConfig", data: str) -> str:
+    """Return the command for data on this machine, or "" if they are of the kind that is read."""
+    from distvae.data.family import family_of_kind
+    from distvae.data.remote import is_remote
+    from distvae.data.survey import kind_at, survey
+
+    if is_remote(data) or kind_at(data, read) == read.kind:
+        return ""
+    found = survey(data)
+    return f"; for what is in {data}: {family_of_kind(found.kind).next_command(found)}"

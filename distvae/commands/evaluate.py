@@ -53,12 +53,12 @@ def evaluate_run(run: Path, assignments: list[str], options: EvaluateOptions) ->
             raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
     info = read_info(run)
     trained_on = read_config(run, info)
-    place = overrides.pop("data.path", None)
+    names_place, place = "data.path" in overrides, overrides.pop("data.path", None)
     config = from_dict(override(to_dict(trained_on), overrides))
     if options.data is not None:
         assigned = [key.removeprefix("data.") for key in overrides]
         config = with_data(config, options.data, info, assigned)
-    elif place is not None:
+    elif names_place:
         refuse_place(config, place)
         config = from_dict(override(to_dict(config), {"data.path": place}))
     folder: str = options.split

@@ -23,10 +23,11 @@ def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     """Return every file under a folder with one of some suffixes, relative to the folder and
     sorted. Hidden files are left out. Symbolic links are followed, and no folder is listed twice.
     """
-    found, places = [], {root.resolve(): root}
+    found, real_root = [], root.resolve()
+    places = {real_root: root}
     for folder, folders, names in os.walk(root, onerror=_unreadable, followlinks=True):
         visible = (Path(folder, name) for name in sorted(folders) if not name.startswith("."))
-        folders[:] = [path.name for path in visible if _is_new(path, root, places)]
+        folders[:] = [path.name for path in visible if _is_new(path, root, real_root, places)]
         paths = (Path(folder, name) for name in names if not name.startswith("."))
         found += [
             path.relative_to(root)
@@ -36,13 +37,14 @@ def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
     return sorted_names(path.as_posix() for path in found)
 
 
-def _is_new(folder: Path, root: Path, places: dict[Path, Path]) -> bool:
+def _is_new(folder: Path, root: Path, real_root: Path, places: dict[Path, Path]) -> bool:
     """Return whether the files of a folder are not listed under another name, and note its place.
 
     Refuse a link that states another split of files that are listed.
     """
-    real_root, target = root.resolve(), folder.resolve()
-    if folder.parent.resolve().is_relative_to(target):  # a loop
+    target = folder.resolve()
+    is_loop = real_root.is_relative_to(target) or folder.parent.resolve().is_relative_to(target)
+    if folder.is_symlink() and is_loop:
         return False
     if (
         folder.is_symlink()
@@ -60,9 +62,9 @@ def _is_new(folder: Path, root: Path, places: dict[Path, Path]) -> bool:
 
 
 def _split(folder: Path, root: Path) -> str | None:
-    """Return the split that the names of a folder and of those above it state."""
-    words = map(split_of_word, folder.relative_to(root).parts)
-    return next((split for split in words if split), None)
+    """Return the split that the top folder states, of a folder below it."""
+    top, *_ = folder.relative_to(root).parts
+    return split_of_word(top)
 
 
 def _is_hidden(folder: Path, root: Path) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from distvae.config import Evolution
 from distvae.config.schema import whole_number
 from distvae.config.values import Count
 from distvae.data.dataset import Rows
@@ -119,10 +120,11 @@ class TVAE(Estimator):
     """Searches for the states of new rows."""
 
     def _parameters(self) -> dict[str, object]:
-        named = super()._parameters()
         latent = whole_number("latent", Count, self.latent)
-        states = whole_number("states", Count, self.states)
-        return named | {"states": min(states, 2**latent)}
+        states = min(whole_number("states", Count, self.states), 2**latent)
+        parents, children = min(Evolution.parents, states), min(Evolution.children, latent)
+        kept = {"states": states, "parents": parents, "children": children}
+        return super()._parameters() | kept
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

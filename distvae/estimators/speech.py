@@ -139,8 +139,9 @@ def _listed(X: Signals) -> list[Signal]:
     if isinstance(X, np.ndarray | Tensor) and X.ndim == 1:
         return [X]
     try:
-        if not isinstance(X, str | bytes | Mapping):
-            return list(X)
+        signals = None if isinstance(X, str | bytes | Mapping) else iter(X)
     except TypeError:  # a number, or None
-        pass
-    raise Refusal(f"X: {type(X).__name__}; a signal or a list of signals expected")
+        signals = None
+    if signals is None:
+        raise Refusal(f"X: {type(X).__name__}; a signal or a list of signals expected")
+    return list(signals)

@@ -25,7 +25,7 @@ def itakura_saito(x: Floats, output: Floats, mask: Mask | None, weight: float) -
             power = max(output[b, d], least)
             ratio = x[b, d] * exp(-power)
             value, gradient = -power - ratio, share * (ratio - one)
-            gradient = gradient if output[b, d] >= least or ratio > one else real(0)
+            gradient = gradient if output[b, d] >= least else real(0)
             if mask is not None:
                 value = value if mask[b, d] else real(0)
                 gradient = gradient if mask[b, d] else real(0)

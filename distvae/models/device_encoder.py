@@ -16,7 +16,7 @@ from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.encoder_protocol import HasEncoder, has_encoder
 from distvae.models.latent_gradients import can_draw, draw_codes
 from distvae.models.layer_gradients import Errors, backward, can_differentiate, forward
-from distvae.models.likelihoods import LEAST_POWER, Bernoulli, ItakuraSaito, Likelihood
+from distvae.models.likelihoods import LEAST_LOG_POWER, Bernoulli, ItakuraSaito, Likelihood
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
 from distvae.models.waiting import Waiting, finite_steps
@@ -26,10 +26,8 @@ from distvae.numerics.noise import Noise
 def _pull_powers(batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
     """Fill in the gradient for powers, exponential with mean exp(output)."""
     share = one_over(rows, output.dtype, output.device)
-    mean = output.exp().clamp_(min=LEAST_POWER)
-    torch.addcdiv(share, batch.x, mean, value=-1 / rows, out=out)
-    raised = torch.maximum(mean, batch.x, out=mean)
-    torch.ops.aten.threshold_backward(out, raised, LEAST_POWER, grad_input=out)
+    torch.addcdiv(share, batch.x, output.exp(), value=-1 / rows, out=out)
+    torch.ops.aten.threshold_backward(out, output, LEAST_LOG_POWER, grad_input=out)
 
 
 def _pull_bits(batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:

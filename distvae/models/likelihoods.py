@@ -17,7 +17,6 @@ from distvae.models.posteriors import LOG_VARIANCE
 LOG_TWO_PI = math.log(2 * math.pi)
 LEAST_LOG_POWER = -40.0
 """The least logarithm of the mean of a power."""
-LEAST_POWER = math.exp(LEAST_LOG_POWER)
 LEAST_RATIO = 1e-6
 """The least factor by which an update changes a variance."""
 LEAST_VARIANCE = 1e-30
@@ -104,19 +103,15 @@ class ItakuraSaito(Likelihood):
 
     The density is that of the power, exponential with mean v. That of the coefficients is log(pi)
     lower per value: 513 log(pi) = 587 nats for a frame of 513. Log variances are at least
-    `LEAST_LOG_POWER`, because the density of a power of 0 has no bound. An output below it has a
-    gradient only where the power is larger, which raises it.
+    `LEAST_LOG_POWER`, because the density of a power of 0 has no bound.
     """
 
     support = (0.0, math.inf)
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return -log v - x / v."""
-        log_power = output.clamp(min=LEAST_LOG_POWER)
-        if output.requires_grad:  # the difference adds 0, with the gradient that the limit took
-            raised = (output < LEAST_LOG_POWER) & (output > -math.inf) & (x > LEAST_POWER)
-            log_power = log_power + (output - output.detach()).where(raised, 0)
-        return torch.addcmul(-log_power, x, log_power.neg().exp(), value=-1)
+        output = output.clamp(min=LEAST_LOG_POWER)
+        return torch.addcmul(-output, x, output.neg().exp(), value=-1)
 
     def mean(self, output: Tensor) -> Tensor:
         """Return v, with an exponent that float32 can hold."""

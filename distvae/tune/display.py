@@ -162,9 +162,9 @@ class SweepDisplay:
         self._say_of_trial(number, f": failed: {cause}")
 
     def draws(self, count: int) -> None:
-        """Say that the pictures of so many trainings are drawn, and that the report follows."""
+        """Say that the pictures of so many runs are drawn, and that the report follows."""
         if count:
-            self._say(f"drawing pictures of {count} trial{'s' * (count != 1)}, then the report")
+            self._say(f"drawing pictures of {count} run{'s' * (count != 1)}, then the report")
 
     def gave_up(self) -> None:
         """Say that all trials so far failed, and that the others were therefore not started."""

@@ -124,7 +124,7 @@ class StackedSweep:
         recorder = self.recorder
         ranked = rank([*recorder.display.results.values()], self.space.metrics)
         runs = undrawn_runs(recorder.trials, ranked)
-        recorder.display.draws(len(runs))
+        recorder.display.draws(0 if recorder.stop() else len(runs))
         draw_in_processes([each.connection for each in self.processes], runs, recorder.stop)
 
     def _start_process(self) -> None:

@@ -84,6 +84,7 @@ def test_the_values_of_one_setting_are_completed_after_it(here: Path) -> None:
 
 def test_bash_takes_a_setting_and_its_value_for_three_words(here: Path) -> None:
     assert completed("train", "bars", "model.dictionary", "=", "d") == ["dct"]
+    assert completed("train", "bars", "model.dictionary", "=") == ["dct", "identity", "learned"]
 
 
 def test_runs_and_metrics_of_this_folder_are_completed(here: Path) -> None:

@@ -46,13 +46,13 @@ BUDGETS = {
     "two hidden layers": Budget(step=30, visit=142, look=37),
     "four generations": Budget(step=25, visit=233, look=37),
     "random": Budget(step=25, visit=276, look=37),
-    "vae": Budget(step=32, look=47),
+    "vae": Budget(step=30, look=47),
     "vae of bits": Budget(step=30, look=45),
     "vsc of bits": Budget(step=50, look=86),
-    "vae of two layers": Budget(step=37, look=47),
-    "vsc": Budget(step=52, look=88),
-    "sdm identity": Budget(step=34, look=56),
-    "sdm dct": Budget(step=36, look=56),
+    "vae of two layers": Budget(step=35, look=47),
+    "vsc": Budget(step=50, look=88),
+    "sdm identity": Budget(step=32, look=56),
+    "sdm dct": Budget(step=34, look=56),
 }
 
 

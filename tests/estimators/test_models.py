@@ -103,6 +103,14 @@ class TestInputs:
             np.testing.assert_array_equal(small().fit(x).transform(x), expected)
 
 
+class TestFewBits:
+    @pytest.mark.parametrize("latent", [1, 2, 3, 6])
+    def test_a_row_keeps_at_most_all_states(self, latent: int) -> None:
+        model = TVAE(latent=latent, hidden=(4,), epochs=1, sweeps=1, device="cpu").fit(rows())
+        assert model.get_params()["states"] == 64
+        assert model.transform(rows()).shape[1] == latent
+
+
 class TestDraws:
     @pytest.mark.parametrize("model", MODELS)
     def test_codes_and_bounds_do_not_depend_on_where_a_row_stands(

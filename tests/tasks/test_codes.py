@@ -158,6 +158,9 @@ def test_other_recordings_need_no_split_and_none_is_drawn(
     assert rows == len(speech_run.encode(str(tmp_path / "other")))
     own = with_data(speech_run.config, str(speech), speech_run.info).data
     assert own == speech_run.config.data
+    shutil.copytree(speech, tmp_path / "copy")
+    moved = with_data(speech_run.config, str(tmp_path / "copy"), speech_run.info).data
+    assert moved == replace(own, path=str(tmp_path / "copy"))
 
 
 def test_of_other_idx_files_none_are_held_out(image_run: Run, images: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class ReadsImages:
             media = read_to_form(media, Form(height, width, "L" if channels == 1 else "RGB"))
             return media.reshape(1, -1) / np.float32(255)
         if not _holds_images(media, shape):
-            if media.ndim > 2:
+            if media.ndim > 2 and len(shape) == 3:
                 raise Refusal(f"x: an array of {media.shape}; {_form(shape)}, or a path, expected")
             return media
         values = media / np.float32(255) if media.dtype == np.uint8 else media

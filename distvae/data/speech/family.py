@@ -101,11 +101,14 @@ class SpeechFamily(DataFamily[SpeechData]):
         )
 
     def is_same_data(self, trained_on: DataConfig, digest: str) -> tuple[bool, int]:
-        """Tell whether these recordings are those of a run, by their place and by how they are
-        read, and how many values a row has. No spectra are computed.
+        """Tell whether these recordings are those of a run, by how they are read, and by their
+        place or else their content, and how many values a row has. No spectra are computed.
         """
-        same_settings = replace(self.config, path=trained_on.path) == trained_on
-        same = same_settings and same_place(self.config.path, trained_on.path)
+        from distvae.data.speech.frames import digest_of
+
+        same = replace(self.config, path=trained_on.path) == trained_on and (
+            same_place(self.config.path, trained_on.path) or digest_of(self.config) == digest
+        )
         return same, self.config.dims
 
     @classmethod

@@ -31,10 +31,16 @@ def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
     folder = folders.cache_folder() / "frames" / key
     folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
     splits = {split: arrow.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
-    unnamed = recordings.without_speakers(everything)
+    unnamed = recordings.without_speakers(root, everything, config)
     note = "; ".join(filter(None, (recordings.left_out(root, config), unnamed, skipped)))
     name = f"{_name(root)}: {note}" if note else _name(root)
     return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
+
+
+def digest_of(config: SpeechData) -> str:
+    """Return the digest of the data, of which no spectra are computed."""
+    root, everything = recordings.find_recordings(config)
+    return _key(root, recordings.skip_broken(root, everything, config)[0], config)
 
 
 def power_of_signal(signal: Array, config: SpeechData) -> Array:

@@ -73,9 +73,10 @@ def sound_files(root: Path) -> list[str]:
     return found
 
 
-def without_speakers(found: list[Recording]) -> str:
+def without_speakers(root: Path, found: list[Recording], config: SpeechData) -> str:
     """Return a note on recordings of which no speaker is known, or ''."""
-    if any(each.speaker != each.file for each in found):
+    is_told = config.speakers != "auto" or (root / TABLE).is_file()
+    if is_told or any(each.speaker != each.file for each in found):
         return ""
     return (
         "no folders of speakers, so each recording counts as one, and a person may be in several"

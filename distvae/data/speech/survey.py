@@ -60,7 +60,8 @@ def _survey(path: str, root: Path, decoded: bool) -> Survey:
     if layout is not None:
         rates = {each.recording.file: each.rate for each in readable}
         wrong += layouts.departures(layout, root, names, rates)
-    wrong += filter(None, (recordings.left_out(root, config), recordings.without_speakers(found)))
+    unnamed = recordings.without_speakers(root, found, config)
+    wrong += filter(None, (recordings.left_out(root, config), unnamed))
 
     splits = {}
     for split in ("", *SPLITS):
