@@ -36,7 +36,7 @@ def configure_for(
 def hinting_at_kind(
     read: Callable[[], "DataConfig"], data: str | None, about: str = ""
 ) -> Iterator[None]:
-    """Add to a refusal that begins so how to train on what is at a path, if it is of another kind."""
+    """Add to a refusal that begins so how to train on data of another kind than the one read."""
     try:
         yield
     except Refusal as refusal:

@@ -114,7 +114,7 @@ REFUSED = {
     "mnist-vae --data one data.size=[8,8]": "; for what is in one: distvae train speech-sdm --data",
     "mnist-vae --data one": "; for what is in one: distvae train speech-sdm --data",
     "mnist-vae --data one data.kind=idx data.size=[8,8]": "known: holdout, path, split\n",
-    "mnist-vae --data one model.latent=a": "model.latent: 'a' is not a whole number; ",
+    "mnist-vae --data one model.latent=a": "model.latent: 'a' is not a whole number\n",
     "mnist-vae --data hf://datasets/x data.siz=3": "data.siz: no such field",
     "speech-vae --data empty": "no recordings",
     "speech-vae --data one": "speaker",
