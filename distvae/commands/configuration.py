@@ -44,7 +44,9 @@ def hinting_at_kind(
         if data is not None and str(refusal).startswith(about):
             with suppress(Refusal):
                 hint = _way_to_train(read(), data)
-        raise Refusal(f"{refusal}{hint}") from refusal if hint else None
+        if not hint:
+            raise
+        raise Refusal(f"{refusal}{hint}") from refusal
 
 
 def _way_to_train(read: "DataConfig", data: str) -> str:

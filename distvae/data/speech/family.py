@@ -107,7 +107,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         from distvae.data.speech.frames import digest_of
 
         same = replace(self.config, path=trained_on.path) == trained_on and (
-            same_place(self.config.path, trained_on.path) or digest_of(self.config) == digest
+            same_place(self.config.path, trained_on.path) or digest_of(fetch(self.config)) == digest
         )
         return same, self.config.dims
 
