@@ -15,6 +15,10 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tests run side by side, and their matrices are small
 
+os.environ.setdefault(
+    "RAY_AUTH_MODE", "token"
+)  # read when Ray is first imported, which an earlier test of the process may have done
+
 settings.register_profile("distvae", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("distvae")
 
