@@ -26,36 +26,39 @@ def configure(
 def configure_for(
     recipe: str, assignments: list[str], data: str | None, seed: int | None
 ) -> "Config":
-    """Return the same for training; a refusal of settings of the data says what would read it."""
+    """Return the configuration for training. If a setting of the data is refused, and the recipe
+    reads another kind of data, the refusal ends with a command that reads them.
+    """
     is_named = "data.kind" in parse_assignments(assignments)
-    with hinting_at_kind(lambda: load(recipe).data, None if is_named else data, "data."):
+    with naming_a_command(lambda: load(recipe).data, None if is_named else data, "data."):
         return configure(recipe, assignments, data, seed)
 
 
 @contextmanager
-def hinting_at_kind(
+def naming_a_command(
     read: Callable[[], "DataConfig"], data: str | None, about: str = ""
 ) -> Iterator[None]:
-    """Add to a refusal that begins so how to train on data of another kind than the one read."""
+    """End a refusal that begins with `about` with a command for the data at a path, if these
+    settings read another kind.
+    """
     try:
         yield
     except Refusal as refusal:
-        hint = ""
-        if data is not None and str(refusal).startswith(about):
-            with suppress(Refusal):
-                hint = _way_to_train(read(), data)
-        if not hint:
+        if data is None or not str(refusal).startswith(about):
             raise
-        raise Refusal(f"{refusal}{hint}") from refusal
+        command = ""
+        with suppress(Refusal):
+            command = _command_for(data, read())
+        if not command:
+            raise
+        raise Refusal(f"{refusal}; for what is in {data}: {command}") from refusal
 
 
-def _way_to_train(read: "DataConfig", data: str) -> str:
-    """Return the command for data on this machine, or "" if they are of the kind that is read."""
+def _command_for(data: str, read: "DataConfig") -> str:
+    """Return a command that trains on data on this machine, or "" if these settings read them."""
     from distvae.data.family import family_of_kind
     from distvae.data.remote import is_remote
-    from distvae.data.survey import kind_at, survey
+    from distvae.data.survey import survey_of_another_kind
 
-    if is_remote(data) or kind_at(data, read) == read.kind:
-        return ""
-    found = survey(data)
-    return f"; for what is in {data}: {family_of_kind(found.kind).next_command(found)}"
+    found = None if is_remote(data) else survey_of_another_kind(data, read)
+    return family_of_kind(found.kind).next_command(found) if found else ""

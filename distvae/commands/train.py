@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distvae.commands.beside import Helpers, helpers
-from distvae.commands.configuration import configure_for, hinting_at_kind
+from distvae.commands.configuration import configure_for, naming_a_command
 from distvae.commands.following import evaluate_trained, exit_early, finish, follow
 from distvae.commands.options import RUNS, AsJson, Data, Force, Quiet, WorkerOptions, progress_style
 from distvae.commands.stretching import suggest_batch
@@ -153,7 +153,7 @@ def train_configured(
     team = ALONE if group else join_team(select_device(config.train.device))
     is_chief = team.rank == 0
     style: Style = options.style if is_chief else "quiet"
-    with hinting_at_kind(lambda: config.data, options.data):
+    with naming_a_command(lambda: config.data, options.data):
         dataset = open_once(config, team, quiet=style != "line")
     config = config.with_("data", path=dataset.origin)
     check_feasible(config, dataset, group, team, options)

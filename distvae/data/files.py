@@ -43,15 +43,11 @@ def _is_new(folder: Path, root: Path, real_root: Path, places: dict[Path, Path])
     Refuse a link that states another split of files that are listed.
     """
     target = folder.resolve()
-    is_loop = real_root.is_relative_to(target) or folder.parent.resolve().is_relative_to(target)
-    if folder.is_symlink() and is_loop:
-        return False
-    if (
-        folder.is_symlink()
-        and target.is_relative_to(real_root)
-        and not _is_hidden(target, real_root)
-    ):
-        places.setdefault(target, root / target.relative_to(real_root))
+    if folder.is_symlink():
+        if any(place.is_relative_to(target) for place in (real_root, folder.parent.resolve())):
+            return False  # a loop
+        if target.is_relative_to(real_root) and not _is_hidden(target, real_root):
+            places.setdefault(target, root / target.relative_to(real_root))
     listed = places.setdefault(target, folder)
     if listed != folder and _split(folder, root) not in (None, _split(listed, root)):
         raise Refusal(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from inspect import getattr_static
 from typing import Any
 
-from distvae.config import DataConfig, Generated, RowsData
+from distvae.config import DataConfig, Generated
 from distvae.config.registry import load_extensions
 from distvae.data.dataset import Dataset
 from distvae.data.family import DATA, DataFamily, family_of
@@ -100,20 +100,17 @@ def _families() -> list[type[DataFamily[Any]]]:
     return [*others, *IN_THIS_ORDER]
 
 
-def kind_at(path: str, config: DataConfig) -> str:
-    """Return the kind of data at a path. The configured kind stays where it reads pictures or
-    sounds that no survey can find it in, such as windows of them.
+def survey_of_another_kind(path: str, config: DataConfig) -> Survey | None:
+    """Return what is at a path, or None if the configured kind of data is to read it.
+
+    A kind that no survey finds, such as windows of pictures, gives way to a folder of rows only.
     """
-    if _follows_path(config):
-        return survey(path).kind
-    return RowsData.kind if RowsFamily.survey(path) else config.kind
+    found = survey(path) if _follows_path(config) else RowsFamily.survey(path)
+    return found if found and found.kind != config.kind else None
 
 
 def _follows_path(config: DataConfig) -> bool:
-    """Return whether the kind of data may be replaced by what a survey finds at a path.
-
-    A kind that no survey can find, such as windows of a folder of pictures, was chosen.
-    """
+    """Return whether a survey can find the configured kind; one that it cannot find was chosen."""
     own, inherited = (getattr_static(each, "survey") for each in (family_of(config), DataFamily))
     return isinstance(config, Generated) or own is not inherited
 

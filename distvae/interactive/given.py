@@ -10,7 +10,7 @@ from torch import Tensor
 from distvae.config import Config
 from distvae.data import folders
 from distvae.data.remote import is_remote
-from distvae.data.survey import kind_at
+from distvae.data.survey import survey_of_another_kind
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -32,8 +32,8 @@ def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
     changes: dict[str, Plain] = {"data.path": str(data)}
     if is_remote(str(data)):
         return changes
-    kind = kind_at(str(data), config.data)
-    return changes if kind == config.data.kind else changes | {"data.kind": kind}
+    found = survey_of_another_kind(str(data), config.data)
+    return changes | {"data.kind": found.kind} if found else changes
 
 
 def kept_rows(data: ArrayLike | Tensor) -> Path:

@@ -32,7 +32,7 @@ GLOSSARY = {
         "mean squared error of the reconstruction, in the units of the data; smaller is better"
     ),
     "iw_bound": "importance-weighted bound of log p(x), nats per data point; larger is better",
-    "seconds": "mean length of a recording",
+    "seconds": "mean length of a recording, in seconds",
     "probe_linear": "accuracy of logistic regression on codes; larger is better",
     "probe_sgd": "accuracy of a linear layer on codes, by gradient descent; larger is better",
     "probe_mlp": "accuracy of a small net on codes; larger is better",

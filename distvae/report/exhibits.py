@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from distvae.report.blocks import Block, Exhibit, Gallery, Picture, Sound, Text
 from distvae.report.numbers import listed, shown
 from distvae.report.reading import RunResults, Sweep, Trial
-from distvae.tune.pictures import FEW
+from distvae.tune.pictures import MAX_TRIALS
 
 CAPTIONS = {
     "spectrogram": "The first recording: original, reconstruction, and their difference.",
@@ -20,11 +20,6 @@ ORIGINALS = ("images",)
 SOUNDS = {"original": "Original", "reconstruction": "Reconstruction"}
 OF_TRIALS = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that a sweep's page shows."""
-MAX_TRIALS = FEW
-"""The number of trials that a page shows, so that it can be mailed.
-
-A trial of speech adds 0.13 MB of sound at most, and one with pictures 0.3 MB more.
-"""
 Exhibits = Mapping[int, Exhibit]
 """Exhibits by the number of their trial, in the order of rank."""
 

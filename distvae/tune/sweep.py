@@ -121,8 +121,9 @@ def _run_in_folder(
         with Relay(store, trials.folder) as relay:
             _run_trials(plan, Recorder(trials, study, display, relay, stop))
             ranked = rank(list(display.results.values()), space.metrics)
-            display.draws(0 if stop() else len(undrawn_runs(trials, ranked)))
-            draw_pictures(trials, ranked, stop)
+            runs = [] if stop() else undrawn_runs(trials, ranked)
+            display.draws(len(runs))
+            draw_pictures(runs, stop)
         if study.all_failed:
             display.gave_up()
     finally:

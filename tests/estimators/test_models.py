@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import distvae
+from distvae.config import Evolution
 from distvae.data.dataset import Stacked
 from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
 from distvae.estimators.base import Estimator
@@ -108,6 +109,9 @@ class TestFewBits:
     def test_a_row_keeps_at_most_all_states(self, latent: int) -> None:
         model = TVAE(latent=latent, hidden=(4,), epochs=1, sweeps=1, device="cpu").fit(rows())
         assert model.get_params()["states"] == 64
+        estep = model.trained_.run.config.estep
+        assert isinstance(estep, Evolution)
+        assert estep.states == min(64, 2**latent)
         assert model.transform(rows()).shape[1] == latent
 
 

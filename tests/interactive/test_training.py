@@ -1,5 +1,6 @@
 """Trainings and sweeps from Python."""
 
+import inspect
 import json
 import re
 import shutil
@@ -11,12 +12,13 @@ import soundfile
 from numpy.typing import NDArray
 
 import distvae
+from distvae import interactive
 from distvae.config import from_dict
 from distvae.data import open_dataset
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import data_settings, kept_rows
-from distvae.interactive.pages import exhibits
+from distvae.interactive.pages import exhibits, figures_table
 from distvae.interactive.sweeping import Sweep
 from distvae.interactive.training import Training, configured
 from distvae.train.run import Run
@@ -121,7 +123,9 @@ def test_names_of_folders_and_files_are_no_html(tmp_path: Path) -> None:
     page = exhibits(folder / "evaluation" / "test")
     assert page.count("&lt;u&gt;") == 2
     assert "&lt;s&gt;" in page
-    (shown,) = re.findall("<p>(.*?)</p>", Training(Run.open(folder), {})._repr_html_())[:1]
+    training = Training(Run.open(folder), {"stoi": 0.91234})
+    assert repr(training) == f"<Training {folder}: stoi 0.9123>"
+    (shown,) = re.findall("<p>(.*?)</p>", training._repr_html_())[:1]
     assert shown == f"{tmp_path}/&lt;i&gt;"
 
 
@@ -198,3 +202,16 @@ def test_a_sweep_gives_trials_and_their_front(tmp_path: Path) -> None:
     assert best.model.code_size == sweep.trials[0].values["model.latent"]
     assert "data:image/" in sweep._repr_html_()
     assert (sweep.folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("room", [distvae.train, distvae.tune])
+def test_a_room_that_is_called_has_the_signature_of_its_function(room: object) -> None:
+    name = str(vars(room)["__name__"]).rpartition(".")[2]
+    described = getattr(interactive, name)
+    assert inspect.signature(room) == inspect.signature(described)  # type: ignore[arg-type]
+
+
+def test_deviations_stand_beside_their_figures() -> None:
+    table = figures_table({"stoi": 0.9, "stoi_std": 0.012, "alone_std": 1.0})
+    cells = re.findall("<td>(.*?)</td>", table)
+    assert cells == ["stoi", "0.9 &plusmn; 0.012", "alone_std", "1"]

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae import report
-from distvae.report.exhibits import MAX_TRIALS, exhibits
+from distvae.report.exhibits import exhibits
 from distvae.report.reading import RunResults, Sweep, Trial
+from distvae.tune.pictures import MAX_TRIALS
 from distvae.tune.results import Directions, Result, rank
 from tests.report import folders as sweeps
 from tests.report.reader import Page, trials

@@ -146,6 +146,11 @@ def test_data_that_were_moved_are_read_in_the_order_of_before(
     assert encode(run, data, target, split="test") == 2
 
 
+def test_a_path_that_does_not_exist_is_refused_as_such(of_pictures: Run) -> None:
+    with pytest.raises(Refusal, match="absent: no such file or folder"):
+        of_pictures.encode("absent")
+
+
 def test_other_recordings_need_no_split_and_none_is_drawn(
     speech_run: Run, speech: Path, tmp_path: Path
 ) -> None:

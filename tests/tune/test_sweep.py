@@ -31,7 +31,7 @@ from distvae.train.run import read_epochs
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.pictures import draw_pictures, shown_in_report
+from distvae.tune.pictures import draw_pictures, shown_in_report, undrawn_runs
 from distvae.tune.preparation import prepare_space
 from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch, Result, rank
@@ -294,11 +294,11 @@ def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     results = [result(1, 0.1, 0.9), result(2, 0.2, 0.8), result(3, 0.3, 0.7)]
     ranked = rank(results, {"squared_error": "min", "hoyer": "max"})
     assert [each.number for each in shown_in_report(ranked)] == [1, 2, 3]
-    monkeypatch.setattr("distvae.tune.pictures.FEW", 2)
+    monkeypatch.setattr("distvae.tune.pictures.MAX_TRIALS", 2)
     assert [each.number for each in shown_in_report(ranked)] == [1, 3]
-    draw_pictures(trials, ranked, stop=lambda: True)
+    draw_pictures(undrawn_runs(trials, ranked), stop=lambda: True)
     assert not list(tmp_path.rglob("*.png"))
-    draw_pictures(trials, ranked)
+    draw_pictures(undrawn_runs(trials, ranked))
     drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     names = {path.name for path in drawn}
     assert {"images.png", "codes.png", "learning.png"} <= names
@@ -306,7 +306,7 @@ def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     logged = [entry for entry in Journal(trials.folder_of(1)).pending() if entry["is"] == "files"]
     assert {Path(path).name for path in logged[-1]["paths"]} == names
     assert logged[-1]["below"] == "evaluation"
-    draw_pictures(trials, ranked)
+    draw_pictures(undrawn_runs(trials, ranked))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == drawn
 
 

@@ -37,7 +37,8 @@ class SpeechData:
     """Divide each recording by its largest sample, or keep its level."""
     speakers: str = "auto"
     """How speakers are found: `folder`, `pattern:REGEX` with one group, or `csv:FILE`. `auto` uses
-    speakers.csv if there is one, then the layout of a published corpus, then the folders.
+    speakers.csv if there is one, then the layout of a published corpus, then the folders; without
+    folders each recording counts as a speaker.
     """
     split: Literal["auto", "given", "seeded", "loose"] = "auto"
     """Where the split comes from. `given`: the table or the top folders (train, val, test).
