@@ -1,9 +1,11 @@
 """A session with Ray: with one that runs already, or with a private one on this machine."""
 
+import importlib
 import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +62,7 @@ def ray_session(
     A private Ray is closed to others and ends with the session. Raise KeyboardInterrupt if `stop`
     returns true before the connection stands.
     """
+    _refuse_connected_program()
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if address is not None:
@@ -73,6 +76,15 @@ def ray_session(
         _connection(lambda: _connect_locally(local), stop, local.has_ended) as ray,
     ):
         yield ray
+
+
+def _refuse_connected_program() -> None:
+    """Refuse a program that has connected to a Ray itself: it cannot use another one meanwhile."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        raise Refusal(
+            "Ray: this program is connected to one already; ray.shutdown() first expected"
+        )
 
 
 @contextmanager
@@ -94,6 +106,8 @@ def _connection(
     """Connect to Ray, and disconnect at the end."""
     import ray
 
+    # A program that imported Ray before had it read its variables without those of SETTINGS.
+    importlib.import_module("ray._raylet").Config.initialize("")
     with kept_signal_handlers(), exit_on_stop_signals(ray_ended):
         connect()
     shorten_ray_messages()

@@ -128,6 +128,27 @@ def test_a_stop_that_was_asked_for_before_is_heeded(place: Path) -> None:
         pass
 
 
+@pytest.mark.slow
+def test_a_program_may_import_ray_before_and_not_be_connected_to_another(place: Path) -> None:
+    program = """
+import os, ray
+from distvae.files.refusal import Refusal
+from distvae.machines.ray_session import ray_session
+with ray_session(None, 1) as session:
+    print(len(session.nodes()))
+    try:
+        with ray_session(None, 1): pass
+    except Refusal as refusal: print(refusal)
+    print(len(session.nodes()))
+"""
+    without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=without, capture_output=True, text=True, timeout=300
+    )
+    refused = "Ray: this program is connected to one already; ray.shutdown() first expected"
+    assert done.stdout.splitlines() == ["1", refused, "1"], done.stderr
+
+
 WRITER = "import os, sys\nwhile True: os.makedirs(sys.argv[1] + '/logs', exist_ok=True)"
 """A process that makes a folder again whenever it is removed."""
 
