@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distvae.cli.submit import STORAGE, Command, complete_words
 from distvae.files.refusal import Refusal
+from tests.slowly import slow
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
@@ -92,7 +93,7 @@ def test_without_a_storage_the_option_that_names_one_is_asked_for(
         complete_words(command, ["bars"])
 
 
-@pytest.mark.parametrize("script", ["sweep.py", "train.py"])
+@pytest.mark.parametrize("script", ["sweep.py", *slow("train.py")])
 def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_path: Path) -> None:
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {
@@ -123,6 +124,7 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
     assert "Traceback" not in absent.stderr
 
 
+@pytest.mark.slow
 def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
     """There is no checkout where `ray up` puts it, and no Ray here, or one with another token."""
 

@@ -18,6 +18,7 @@ from distvae.data.survey import survey
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 from tests.data.test_idx import encode
+from tests.slowly import slow
 
 
 def checked(path: Path | str) -> tuple[int, dict[str, Any]]:
@@ -26,7 +27,7 @@ def checked(path: Path | str) -> tuple[int, dict[str, Any]]:
     return done.exit_code, json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("path", [pytest.param(BUILT_IN, marks=pytest.mark.slow), PICTURE, SOUND])
+@pytest.mark.parametrize("path", [*slow(BUILT_IN), PICTURE, SOUND])
 def test_what_is_built_in_is_as_it_should_be(path: str) -> None:
     code, found = checked(path)
     assert code == found["exit_code"] == 0

@@ -18,6 +18,7 @@ from tests import tiny
 from tests.device.cases import CASES, Sections, encoded, evolved, searched
 from tests.device.pretended import Counts, Machine, counted
 from tests.device.tape import record
+from tests.slowly import slow
 
 BATCH, BLOCK, ROWS = 16, 64, 416
 
@@ -55,6 +56,9 @@ BUDGETS = {
     "sdm dct": Budget(step=34, look=56),
 }
 
+
+QUICK = ["fitness_batch", "bernoulli", "vae", "vsc", "sdm dct"]
+"""One case of each kind; the others are variants of these."""
 
 RECORDED = {
     "vae": 6,
@@ -136,7 +140,7 @@ def keeps_to_budget(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, budget: B
     assert epoch.to_host.total() == epoch.waits.total() == 1, "whether the objective is finite"
 
 
-@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in BUDGETS if name not in QUICK))])
 def test_training_keeps_to_its_budget(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -26,12 +26,13 @@ from distvae.train.weights import weights
 from tests.device.cases import config_of, dataset
 from tests.device.keepers import Actor, Promise, Roll, ask_all
 from tests.device.pretended import Machine
+from tests.slowly import slow
 
 pytestmark = pytest.mark.usefixtures("double", "in_process")
 NAMES = [
     "fitness",
     "vae",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("released", "bsc", "sdm learned")),
+    *slow("released", "bsc", "sdm learned"),
 ]
 
 
@@ -164,7 +165,7 @@ def test_a_keeper_that_is_lost_is_filled_again_and_training_does_not_notice(
     assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("steps", [0, 1, 9])
+@pytest.mark.parametrize("steps", [*slow(0, 9), 1])
 def test_a_copy_moves_to_another_machine_that_joins_and_training_does_not_notice(
     steps: int, device: str, tmp_path: Path
 ) -> None:
@@ -194,7 +195,7 @@ def test_a_copy_moves_to_another_machine_that_joins_and_training_does_not_notice
     assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("lost", [["here"], ["there"], ["here", "there"]])
+@pytest.mark.parametrize("lost", [["here"], *slow(["there"], ["here", "there"])])
 def test_either_machine_may_be_lost_with_its_copy(
     lost: list[str], device: str, tmp_path: Path
 ) -> None:

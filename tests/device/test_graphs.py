@@ -12,18 +12,15 @@ from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine
 from tests.device.tape import record
 from tests.device.test_training import agree, trained
+from tests.slowly import slow
 
 PLAIN = {"epochs": 7, "batch": 16}
 GRAPHS = PLAIN | {"graphs": True}
-SLOW = ("vae of raw data", "convolutions", "gumbel", "fitness", "bernoulli")
 NAMES = [
     "vae warm",
-    "vsc pseudo",
-    "sdm learned",
     "released",
-    "narrow horizon",
-    "two layers, linear first",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    *slow("vsc pseudo", "sdm learned", "narrow horizon", "two layers, linear first"),
+    *slow("vae of raw data", "convolutions", "gumbel", "fitness", "bernoulli"),
 ]
 
 
@@ -34,9 +31,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(
-    "missing", [pytest.param(False, marks=pytest.mark.slow), True], ids=["whole", "missing"]
-)
+@pytest.mark.parametrize("missing", [*slow(False), True], ids=["whole", "missing"])
 @pytest.mark.parametrize("name", NAMES)
 def test_training_is_that_of_the_cpu(
     machine: Machine, tmp_path: Path, name: str, missing: bool

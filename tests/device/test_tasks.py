@@ -20,6 +20,7 @@ from distvae.train.session import fit
 from distvae.tune.space_files import load_space
 from distvae.tune.trial import Trials, run_trial
 from tests.device.pretended import Machine
+from tests.slowly import slow
 
 CLOSE: Any = {"rtol": 1e-6, "atol": 1e-6}
 """Of values about one, in single precision."""
@@ -60,8 +61,8 @@ def picture(missing: float = 0.0) -> NDArray[np.float64]:
     return np.where(chance.random(x.shape) < missing, np.nan, values)
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3], ids=["whole", "missing"])
-@pytest.mark.parametrize("recipe", ["picture-fast", "house-15"])
+@pytest.mark.parametrize("missing", [*slow(0.0), 0.3], ids=["whole", "missing"])
+@pytest.mark.parametrize("recipe", ["picture-fast", *slow("house-15")])
 def test_a_restoration_is_what_the_cpu_makes_of_the_same_states(
     machine: Machine, tmp_path: Path, recipe: str, missing: float
 ) -> None:
@@ -80,7 +81,7 @@ def test_a_restoration_is_what_the_cpu_makes_of_the_same_states(
     )
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", ["sdm", "tvae", *slow("vae", "vsc", "gumbel")])
 def test_codes_and_samples_of_what_was_trained_there_are_those_of_the_cpu(
     machine: Machine, tmp_path: Path, kind: str
 ) -> None:

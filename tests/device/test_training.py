@@ -19,23 +19,11 @@ from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer, fit
 from tests.device.cases import CASES, config_of, dataset
 from tests.device.pretended import Machine, Pretended
+from tests.slowly import slow
 
 CLOSE: Any = {"rtol": 1e-6, "atol": 1e-8}
 pytestmark = pytest.mark.usefixtures("double")
-QUICK = {
-    "vae",
-    "convolutions",
-    "vsc pseudo",
-    "gumbel",
-    "sdm learned",
-    "fitness",
-    "released",
-    "random",
-    "exact",
-    "bsc",
-    "narrow horizon",
-    "two layers, linear first",
-}
+QUICK = ["vae", "vsc pseudo", "gumbel", "sdm learned", "released", "random", "exact", "bsc"]
 """One case of each model and of each E-step; the others are variants of these."""
 
 
@@ -60,10 +48,7 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, **CLOSE, msg=partial("{}: {}".format, name))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in CASES if name not in QUICK))])
 def test_training_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str) -> None:
     with machine.counted() as counts:
         found = trained(name, "auto", tmp_path / "there")
@@ -72,7 +57,8 @@ def test_training_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize(
-    "name", ["vae", "vsc pseudo", "fitness", "bernoulli", "crossover, sparse flips", "exact"]
+    "name",
+    ["vae", "fitness", *slow("vsc pseudo", "bernoulli", "crossover, sparse flips", "exact")],
 )
 def test_training_with_missing_values_is_that_of_the_cpu(
     machine: Machine, tmp_path: Path, name: str
@@ -81,7 +67,7 @@ def test_training_with_missing_values_is_that_of_the_cpu(
     agree(found, trained(name, "cpu", tmp_path / "here", missing=True))
 
 
-@pytest.mark.parametrize("name", ["gumbel", "released"])
+@pytest.mark.parametrize("name", [*slow("gumbel"), "released"])
 @pytest.mark.parametrize(
     "devices", [("cpu", "auto"), ("auto", "cpu"), ("auto", "auto")], ids=" to ".join
 )
@@ -115,7 +101,7 @@ def test_a_state_has_the_sums_of_all_steps_before_it(machine: Machine, name: str
         agree({key: value.cpu() for key, value in found.items()}, expected)
 
 
-@pytest.mark.parametrize("name", ["fitness_batch", "random", "bsc"])
+@pytest.mark.parametrize("name", ["fitness_batch", *slow("random", "bsc")])
 def test_mapped_populations_stay_on_the_host_and_travel_by_blocks(
     machine: Machine, tmp_path: Path, name: str
 ) -> None:

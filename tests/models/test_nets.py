@@ -18,6 +18,7 @@ from distvae.files.refusal import Refusal
 from distvae.models.nets import Pyramid, decoder, encoder
 from distvae.train.session import fit
 from tests import tiny
+from tests.slowly import slow
 
 Shape = tuple[int, int, int]
 
@@ -129,7 +130,7 @@ def test_a_model_without_an_encoder_refuses_them_by_name() -> None:
         from_dict({"model": {"kind": "tvae"}, "estep": {"net": "conv"}})
 
 
-@pytest.mark.parametrize("sides", [("model", "estep"), ("model",), ("estep",)])
+@pytest.mark.parametrize("sides", [("model", "estep"), *slow(("model",), ("estep",))])
 def test_a_small_conv_net_learns_on_either_side(sides: tuple[str, ...], tmp_path: Any) -> None:
     net = {"net": "conv", "channels": [6], "kernel": 3}
     config = tiny.config(**dict.fromkeys(sides, net), train={"epochs": 30, "rate": 1e-2})

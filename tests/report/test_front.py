@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from distvae.report.drawing import spread_apart
 from distvae.report.fronts import Dot, draw_front
 from distvae.report.pareto import front, hypervolume
+from tests.slowly import slow
 
 SIDE = 7
 PLACE = st.tuples(st.integers(0, SIDE), st.integers(0, SIDE))
@@ -46,7 +47,7 @@ def test_labels_keep_their_order_and_distance_and_their_mean(ends: list[float], 
     assert sum(moved) == pytest.approx(sum(ends), abs=1e-6)
 
 
-@pytest.mark.parametrize("groups", [2, 3, 6])
+@pytest.mark.parametrize("groups", [*slow(2, 3), 6])
 @pytest.mark.parametrize("name", ["vae", "parents-fitness-crossover-{}"])
 def test_the_legend_names_every_group_inside_the_drawing(groups: int, name: str) -> None:
     dots = [Dot(n, (float(n), float(-n)), name.format(n) + "x" * n) for n in range(groups)]

@@ -21,6 +21,7 @@ from distvae.tasks.restoration import (
     restore_array,
 )
 from distvae.train.loop import Interrupted
+from tests.slowly import slow
 
 Floats = NDArray[np.float64]
 SMALL: dict[str, Any] = {
@@ -279,13 +280,15 @@ def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:
     "model",
     [
         {"kind": "vae", "likelihood": "gaussian"},
-        {"kind": "vae", "likelihood": "gaussian_learned"},
-        {"kind": "vsc", "likelihood": "gaussian"},
-        {"kind": "gumbel", "likelihood": "gaussian"},
+        *slow(
+            {"kind": "vae", "likelihood": "gaussian_learned"},
+            {"kind": "vsc", "likelihood": "gaussian"},
+            {"kind": "gumbel", "likelihood": "gaussian"},
+        ),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("drop", [0.3, pytest.param(0.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("drop", [0.3, *slow(0.0)])
 def test_other_models_of_real_values_restore_too(model: dict[str, str], drop: float) -> None:
     tree: dict[str, Any] = {
         "data": {"kind": "patches", "window": [4, 4]},

@@ -29,6 +29,7 @@ from distvae.train.team import (
     _rendezvous,
     join_team,
 )
+from tests.slowly import slow
 from tests.train.crew import Crew, crew_of
 
 Arrays = list[NDArray[Any]]
@@ -48,11 +49,9 @@ def hire() -> Iterator[Hire]:
     scope="module",
     params=[
         (2, LocalTeam),
-        pytest.param((3, LocalTeam), marks=pytest.mark.slow),
-        pytest.param((2, NetworkTeam), marks=pytest.mark.slow),
         (3, NetworkTeam),
         (4, MachinesTeam),
-        pytest.param((5, MachinesTeam), marks=pytest.mark.slow),
+        *slow((3, LocalTeam), (2, NetworkTeam), (5, MachinesTeam)),
     ],
     ids=lambda p: f"{p[0]}{p[1].__name__}",
 )

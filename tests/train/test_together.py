@@ -18,6 +18,7 @@ from distvae.train.session import build_trainer
 from distvae.train.team import ALONE, LocalTeam, Team
 from distvae.train.weights import weights
 from tests import tiny
+from tests.slowly import slow
 from tests.train.crew import Crew, crew_of
 
 STEPS, BATCH = 20, 24
@@ -33,7 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
 Found = dict[str, NDArray[np.float64]]
 
 
-@pytest.fixture(scope="module", params=[3, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[3, *slow(2)])
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
     with crew_of(request.param, LocalTeam) as crew:
         yield crew

@@ -18,6 +18,7 @@ from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space
 from distvae.tune.validation import validate_space
+from tests.slowly import slow
 
 TREE: dict[str, Any] = {
     "base": "mnist-vae",
@@ -61,7 +62,7 @@ def tried(study: OptunaStudy) -> Iterator[tuple[int, dict[str, Any]]]:
 
 @pytest.mark.parametrize(
     "search",
-    ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "grid", "random"))],
+    ["tpe", *slow("nsga2", "grid", "random")],
 )
 def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(
     search: str, tmp_path: Path
@@ -189,6 +190,7 @@ def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
     found = []
     for k, seed in enumerate((0, 0, 1)):
@@ -210,7 +212,7 @@ def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
     assert study.all_failed
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "median"])
+@pytest.mark.parametrize("scheduler", ["asha", *slow("median")])
 def test_what_does_worse_than_others_is_halted_and_known_as_such(
     scheduler: str, tmp_path: Path
 ) -> None:

@@ -281,6 +281,7 @@ def result(number: int, error: float, hoyer: float) -> Result:
     return Result(number, {"model.kind": "sdm"}, state="finished", figures=figures)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nowhere")
 def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,8 @@
+"""Cases that vary others: the quick suite leaves them to the slow one."""
+
+import pytest
+
+
+def slow(*values: object) -> list["pytest.ParameterSet"]:
+    """Return values of a parameter with which a test belongs to the slow suite."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
