@@ -95,6 +95,8 @@ def print_judgement(judgement: "Evaluation", style: Style) -> None:
 
 def print_scores(summary: Mapping[str, float], style: Style) -> None:
     """Print scores, as JSON for programs or one per line."""
+    from distvae.report.numbers import shown
+
     if style == "json":
         print(json.dumps({"summary": summary}))
     if style != "line":
@@ -104,7 +106,7 @@ def print_scores(summary: Mapping[str, float], style: Style) -> None:
             continue
         spread = summary.get(f"{name}_std", math.nan)
         over_speakers = f"   +- {spread:.3f} over speakers" if spread > 0 else ""
-        print(f"{name:20}{value:10.3f}{over_speakers}")
+        print(f"{name:20}{shown(value):>10}{over_speakers}")
 
 
 def with_data(

@@ -91,4 +91,5 @@ def inpaint_file(
     holed = signal.with_values(np.where(missing, np.nan, signal.values))
     reference = find_reference(options, signal if corrupted_windows(config) else None)
     damage = f" with {missing.mean():.0%} missing"
-    restore(Task(source, target, damage, holed, reference, options, overrides))
+    mask = missing_options.mask
+    restore(Task(source, target, damage, holed, reference, options, overrides, mask))

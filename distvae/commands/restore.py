@@ -49,6 +49,8 @@ class Task:
     options: RestoreOptions
     overrides: Mapping[str, Plain] = field(default_factory=dict)
     """Settings by dotted key, instead of those of the recipe."""
+    mask: Path | None = None
+    """The picture that says which pixels are missing."""
 
     @property
     def missing(self) -> Missing:
@@ -59,6 +61,11 @@ class Task:
     def name(self) -> str:
         """Return the name of the file, and what was done to it."""
         return f"{self.source.name}{self.damage}"
+
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """Return the files that it is made from."""
+        return self.source, self.options.clean, self.mask
 
     @property
     def folder(self) -> Path:
@@ -161,7 +168,9 @@ def claim_outputs(task: Task) -> None:
     """Refuse outputs that cannot be written, and options that contradict each other."""
     options = task.options
     check_new_file(task.target, signals.suffixes_for(task.observed), options.replaces)
+    refuse_own_input(task, task.target)
     if options.figure is not None:
+        refuse_own_input(task, options.figure)
         check_new_file(options.figure, FIGURES, options.replaces)
         if options.figure.resolve() == task.target.resolve():
             raise Refusal(
@@ -173,6 +182,12 @@ def claim_outputs(task: Task) -> None:
             f"--resume: {task.folder} contains no run to resume; omit --resume to start one"
         )
     refuse_unlike_reference(task)
+
+
+def refuse_own_input(task: Task, output: Path) -> None:
+    """Refuse to write over a file that the restoration reads, and reads again when it resumes."""
+    if output.resolve() in {file.resolve() for file in task.files if file}:
+        raise Refusal(f"{output}: this file is read; another one expected for what is written")
 
 
 def refuse_unlike_reference(task: Task) -> None:

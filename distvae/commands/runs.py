@@ -132,6 +132,7 @@ def _print_table(
 
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
+    from distvae.report.numbers import shown
     from distvae.track.records import SHORT
     from distvae.train.progress import format_duration
 
@@ -139,5 +140,5 @@ def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) 
     begun = datetime.fromtimestamp(record.began).strftime("%Y-%m-%d %H:%M")
     duration = "" if record.seconds is None else format_duration(record.seconds)
     cells = [record.id[:SHORT], record.kind, record.name, parent, begun, duration, record.status]
-    figures = [f"{record.metrics[name]:.3f}" if name in record.metrics else "" for name in metrics]
+    figures = [shown(record.metrics[name]) if name in record.metrics else "" for name in metrics]
     return [*cells, *figures]

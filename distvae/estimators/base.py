@@ -13,13 +13,13 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from distvae.config.from_python import named_settings
 from distvae.config.schema import whole_number
 from distvae.config.values import Count
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows
 from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
 from distvae.estimators.settings import (
     Tree,
-    assignments,
     configuration,
     seed_of,
     validation_share,
@@ -177,7 +177,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         for section, settings in (changes or {}).items():
             tree[section] |= settings
         config = configuration(tree, self._parameters(), self.settings)
-        if "train.warmup" not in assignments(self.settings):
+        if "train.warmup" not in named_settings(self.settings):
             config = with_short_warmup(config, len(dataset.splits["train"]))
         options = replace(options, recipe=type(self).__name__, force=True)
         progress = Progress("line" if self.verbose else "quiet", dataset.unit)

@@ -9,12 +9,13 @@ from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
 from distvae.config import Config, Train, from_dict
+from distvae.config.from_python import named_settings, python_value
 from distvae.config.recipes import override
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import Range, check_value, field_types, whole_number
 from distvae.config.values import Count, Whole
 from distvae.files.plain import Plain
-from distvae.files.refusal import Refusal, shown
+from distvae.files.refusal import Refusal
 
 Tree = dict[str, dict[str, Plain]]
 SECTIONS = ("model", "estep", "train")
@@ -42,32 +43,14 @@ def configuration(
         known = field_types(FAMILIES[section][str(tree[section]["kind"])])
         if section == "estep":
             known = {key: hint for key, hint in known.items() if key not in OF_TRAINING}
-        named = {key: plain(value) for key, value in parameters.items() if key in known}
+        named = {key: python_value(value) for key, value in parameters.items() if key in known}
         whole[section] = named | tree[section]
-    return from_dict(override(whole, assignments(settings)))
-
-
-def assignments(settings: object) -> dict[str, object]:
-    """Return settings by dotted key, with numbers of Python's; None stands for no settings."""
-    if settings is None:
-        return {}
-    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
-        raise Refusal(
-            f"settings: {shown(settings)} is no mapping of dotted keys; such as"
-            ' {"train.clip": 1.0} expected'
-        )
-    found: dict[str, object] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):  # a whole section
-            found |= {f"{key}.{name}": plain(each) for name, each in value.items()}
-        else:
-            found[key] = plain(value)
-    return found
+    return from_dict(override(whole, named_settings(settings)))
 
 
 def refuse_course(settings: object, once: Mapping[str, Plain]) -> None:
     """Refuse settings of training by which one epoch would not be trained as partial_fit does."""
-    named = assignments(settings)
+    named = named_settings(settings)
     for name, value in once.items():
         key = f"train.{name}"
         if key in named and (name == "epochs" or named[key] != value):
@@ -87,25 +70,20 @@ def with_short_warmup(config: Config, rows: int) -> Config:
 
 def validation_share(fraction: object) -> float:
     """Return the share of rows that validate; refuse what leaves too little to train on."""
-    found: float = check_value("validation_fraction", Annotated[float, SHARE], plain(fraction))
+    found: float = check_value(
+        "validation_fraction", Annotated[float, SHARE], python_value(fraction)
+    )
     return found
 
 
 def image_shape(shape: object, width: int) -> tuple[int, ...]:
     """Return (channels, height, width) of rows that are images; empty for None, other rows."""
-    if shape is None or plain(shape) in ((), []):
+    if shape is None or python_value(shape) in ((), []):
         return ()
-    found: tuple[int, ...] = check_value("shape", Image, plain(shape))
+    found: tuple[int, ...] = check_value("shape", Image, python_value(shape))
     if math.prod(found) != width:
         raise Refusal(f"shape: {found} of {math.prod(found)} values; {width} expected, as in X")
     return found
-
-
-def plain(value: object) -> object:
-    """Return numbers of NumPy's, such as a grid of parameters has, as those of Python's."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def seed_of(random_state: int | RandomState | None) -> int:

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from distvae.config import SpeechData
+from distvae.config.from_python import python_value
 from distvae.config.schema import read_section
 from distvae.data import audio
 from distvae.data.dataset import Array
@@ -18,7 +19,7 @@ from distvae.data.speech.frames import power_of_signal, with_power
 from distvae.data.tables.arrays import IN_MEMORY, dataset_of_rows
 from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
-from distvae.estimators.settings import plain, validation_share
+from distvae.estimators.settings import validation_share
 from distvae.files.refusal import Refusal
 from distvae.numerics.masks import without_mask
 
@@ -89,7 +90,7 @@ class SpeechCoder(BaseEstimator):
     def _settings(self) -> SpeechData:
         """Return the settings by which commands read recordings as this estimator reads signals."""
         framing = {"rate": self.sample_rate, "window": self.window, "hop": self.hop}
-        numbers = {key: plain(value) for key, value in framing.items()}
+        numbers = {key: python_value(value) for key, value in framing.items()}
         settings: SpeechData = read_section(
             "data", {"kind": SpeechData.kind, "path": IN_MEMORY, "trim_db": None, **numbers}
         )

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from distvae.commands.options import RUNS
+from distvae.config.schema import whole_number
+from distvae.config.values import Trials
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import Data, data_settings
@@ -77,6 +79,8 @@ def tune(
 
     Trials train in processes that take several at a time; with a GPU, under Ray.
     """
+    if trials is not None:
+        trials = whole_number("trials", Trials, trials)
     explored = _space(space)
     folder = Path(out) if out is not None else RUNS / explored.name
     options = SweepOptions(

@@ -11,9 +11,11 @@ from distvae.commands.following import judged_folder
 from distvae.commands.options import RUNS
 from distvae.commands.train import TrainOptions, run_name, train_configured
 from distvae.config import Config, from_dict, to_dict
+from distvae.config.from_python import named_settings
 from distvae.config.recipes import load, override
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal, shown
 from distvae.interactive.given import Data, data_settings
 from distvae.interactive.pages import exhibits, figures_table
 from distvae.train.run import Run
@@ -59,7 +61,7 @@ def train(
     The data is a path, whose kind is recognised, or an array of rows. `settings` sets dotted keys.
     The run is recorded as by `distvae train`.
     """
-    name, chosen = configured(config, data, settings or {})
+    name, chosen = configured(config, data, named_settings(settings))
     folder = Path(out) if out is not None else RUNS / name
     check_writable_folder(folder)
     options = TrainOptions(out=folder, resume=resume, force=force)
@@ -74,12 +76,17 @@ def train(
 
 
 def configured(
-    config: Recipe, data: Data | None, settings: Mapping[str, Plain]
+    config: Recipe, data: Data | None, settings: Mapping[str, object]
 ) -> tuple[str, Config]:
     """Return the name of a recipe and its configuration with other data and settings."""
     if isinstance(config, str | Path):
         base = load(str(config))
         return run_name(str(config)), load(str(config), data_settings(base, data) | {**settings})
+    if not isinstance(config, Config | Mapping):
+        raise Refusal(
+            f"config: {shown(config)}; the name of a recipe, a file, its sections or a Config"
+            " expected"
+        )
     tree = to_dict(config) if isinstance(config, Config) else config
     base = from_dict(tree)
     changes = data_settings(base, data) | {**settings}

@@ -37,7 +37,7 @@ def _origin(runs: Sequence[RunResults]) -> Iterator[tuple[str, str]]:
         yield "program", "unknown: no trial started training"
     yield "commit", _distinct(str(run.info.get("commit") or "not from a checkout") for run in runs)
     yield "versions", _distinct(pairs(run.info["versions"]) for run in runs)
-    yield "machine", _distinct(pairs(run.info["machine"]) for run in runs)
+    yield "machine", _distinct(pairs(run.info.get("machine", {})) for run in runs)
     yield "data", _distinct(data_summary(run) for run in runs)
     yield "data digest", _distinct(str(run.info["data_digest"]) for run in runs)
     yield "seeds", _distinct(str(run.config.train.seed) for run in runs)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
+from distvae.config import Config
+from distvae.config.data.speech import CSV
 from distvae.report.blocks import Document, Drawing, Exhibit
 from distvae.report.exhibits import ORIGINALS
 from distvae.report.reading import RunResults, Sweep
@@ -41,7 +43,7 @@ def private_paths(subject: Sweep | RunResults) -> Iterator[str]:
     """Yield the paths of a sweep's or a run's files and data."""
     yield str(subject.folder.absolute())
     if isinstance(subject, RunResults):
-        yield str(subject.config.data.path)
+        yield from _private_settings(subject.config)
         yield str(subject.info["recipe"] or "")
         return
     yield str(subject.facts["config"].get("data.path", ""))
@@ -51,6 +53,13 @@ def private_paths(subject: Sweep | RunResults) -> Iterator[str]:
             yield str(trial.result.values["data.path"])
     for run in subject.runs:
         yield from private_paths(run)
+
+
+def _private_settings(config: Config) -> Iterator[str]:
+    """Yield the paths in a configuration."""
+    yield str(config.data.path)
+    yield getattr(config.data, "speakers", "").removeprefix(CSV)
+    yield getattr(config.estep, "mapped", None) or ""
 
 
 def _redact(part: object, paths: re.Pattern[str]) -> object:

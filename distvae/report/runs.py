@@ -165,7 +165,7 @@ def _provenance(run: RunResults) -> Iterator[Block]:
             ("seed", str(run.config.train.seed)),
             ("commit", str(info.get("commit") or "not from a checkout")),
             ("versions", pairs(info["versions"])),
-            ("machine", pairs(info["machine"])),
+            ("machine", pairs(info.get("machine", {}))),
             ("data digest", str(info["data_digest"])),
         ]
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SPREAD = "_std"
 """The end of the name of a spread."""
-PLACES = ("data.path", "data.speakers")
+PLACES = ("data.path", "data.speakers", "estep.mapped")
 """Settings that may name places of a machine."""
 WITHOUT_LICENCE = (
     "No licence is stated here. Whoever publishes the model has to choose one, and the licence of"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from distvae.config import Config, to_dict
+from distvae.config.data.speech import CSV
 from distvae.data.folders import build_once, cache_folder
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
@@ -26,8 +27,6 @@ from distvae.train.run_folder import config_yaml
 MAX_SUMS = 2**16
 """Bytes that the file of checksums may have."""
 LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
-TABLE = "csv:"
-"""The beginning of a setting that names a table of speakers."""
 FACTS = (
     *("version", "recipe", "dims", "shape", "unit", "data", "data_digest", "rows", "val_rows"),
     *("begun", "commit", "versions", "seconds", "epochs", "range"),
@@ -92,14 +91,17 @@ def _public_facts(info: RunInfo, settings: bytes) -> dict[str, object]:
 
 
 def _without_places(config: Config) -> Config:
-    """Return a configuration that names data by its last name, without folders and URIs."""
+    """Return a configuration that names data by its last name, without folders and URIs, and no
+    folder of populations.
+    """
     changes = {}
     if "/" in config.data.path:
         changes["path"] = config.data.path.partition("?")[0].rstrip("/").rpartition("/")[2]
     table = getattr(config.data, "speakers", "")
-    if table.startswith(TABLE):
-        changes["speakers"] = TABLE + Path(table.removeprefix(TABLE)).name
-    return config.with_("data", **changes)
+    if table.startswith(CSV):
+        changes["speakers"] = CSV + Path(table.removeprefix(CSV)).name
+    named = config.with_("data", **changes)
+    return named.with_("estep", mapped=None) if hasattr(config.estep, "mapped") else named
 
 
 def _read_sums(place: Place) -> bytes:

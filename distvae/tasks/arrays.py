@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distvae.config import Config, PatchData
+from distvae.config.from_python import named_settings
 from distvae.data.signals import read_signal
+from distvae.data.windows.missing import read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.numerics.masks import without_mask
 from distvae.tasks.presets import Preset, preset_config, refuse_corruption
 from distvae.tasks.restoration import Restoration, Stage
 
@@ -43,9 +46,10 @@ def denoise(
     """Remove the noise of an image (2-D) or a sound (1-D); its level need not be known.
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
-    the last one of a file with several channels. The result is in the units of the input.
-    `settings` sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after
-    each epoch. The recipes of preset 'paper' expect values from 0 to 255.
+    the last one of a file with several channels. The result is in the units of the array; of a
+    picture's file it has values from 0 to 255, whatever its bits. `settings` sets dotted keys of
+    the recipe, such as {"train.epochs": 40}. `watch` is called after each epoch. The recipes of
+    preset 'paper' expect values from 0 to 255.
     """
     image, channel_axis = _opened(image, channel_axis)
     array = _channels_last(image, channel_axis)
@@ -66,7 +70,8 @@ def inpaint(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Floats:
-    """Fill in the missing values of an image: where the mask is true, or else where it is NaN.
+    """Fill in the missing values of an image: where the mask is true, or else where it is NaN, or
+    masked in an array of `numpy.ma`.
 
     The mask has the image's shape, with or without the channel axis, or is a picture whose pixels
     are black where the image was observed. Observed values stay as they are. The options are those
@@ -75,7 +80,7 @@ def inpaint(
     image, channel_axis = _opened(image, channel_axis)
     array = _channels_last(image, channel_axis)
     if isinstance(mask, str | Path):
-        mask = read_signal(Path(mask)).values.any(-1)
+        mask = read_mask(Path(mask))[..., 0]
     if mask is None:
         missing = np.isnan(array)
     else:
@@ -92,7 +97,7 @@ def inpaint(
 
 
 def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
-    settings = {"train.seed": options.seed, **(options.settings or {})}
+    settings = {"train.seed": options.seed, **named_settings(options.settings)}
     config = preset_config(array, options.preset, options.recipe, settings, inpainting)
     restoration = Restoration(_used_as_it_is(config), array)
     for stage in restoration.run():
@@ -121,7 +126,7 @@ def _used_as_it_is(config: Config) -> Config:
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
     """Return a checked array whose last axis has the channels."""
     try:
-        array = np.asarray(image)
+        array = np.asarray(without_mask(image))
     except ValueError as error:
         raise Refusal("image: rows of different lengths; an array of numbers expected") from error
     if array.dtype.kind not in "fiub":
@@ -158,4 +163,6 @@ def _missing(
         mask = np.moveaxis(mask, axis, -1)
     if mask.shape[:-1] != shape[:-1]:
         raise Refusal(f"mask: shape {mask.shape[:-1]}; {shape[:-1]} expected, as the image has")
+    if mask.shape[-1] not in (1, shape[-1]):
+        raise Refusal(f"mask: {mask.shape[-1]} channels; {shape[-1]} expected, as the image has")
     return np.broadcast_to(mask, shape)

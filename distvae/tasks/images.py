@@ -46,11 +46,12 @@ def score_rows(
         strength.add(q.code)
         add(total, assess(run.model, q, Batch.of(x, row), noise))
         add(total, _score_block(run, q, x, row))
-    sparse_rows = total.pop("sparse_rows")
+    counts = {name: total.pop(name) for name in ("sparse_rows", "observed_rows")}
+    counted = {"hoyer": "sparse_rows", "effective_atoms": "sparse_rows"}
+    counted["squared_error"] = "observed_rows"
     summary = {f"{run.info['unit']}s": float(len(rows))}
     for name, value in total.items():
-        is_sparsity = name in ("hoyer", "effective_atoms")
-        summary[name] = float(value / (sparse_rows if is_sparsity else len(rows)))
+        summary[name] = float(value / (counts[counted[name]] if name in counted else len(rows)))
     restoration, notes = score_restored_run(run)
     summary |= strength.count_atoms() | _active(run) | restoration
     summary |= compare_with_truth(run, rows[:])
@@ -97,5 +98,6 @@ def _score_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor) -> 
     error = (expect(q, run.model.decode, draws, noise) - x).square()
     return {
         "squared_error": error.nanmean(-1).nansum(),
+        "observed_rows": (~x.isnan()).any(-1).sum(),
         "effective_atoms": effective_atoms(q.code).nansum(),
     }

@@ -10,7 +10,6 @@ from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.data.family import HasWindows, windows_of
 from distvae.data.windows.patches import distinct_channels
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 
 Preset = Literal["fast", "balanced", "paper"]
@@ -27,7 +26,7 @@ def preset_config(
     array: Floats,
     preset: Preset,
     recipe: str | None,
-    settings: Mapping[str, Plain],
+    settings: Mapping[str, object],
     inpainting: bool,
 ) -> Config:
     """Return the configuration that restores an array: the recipe's, or else the preset's."""

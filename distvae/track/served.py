@@ -45,8 +45,8 @@ class Served:
     def predict(self, rows: ArrayLike, params: dict[str, Output] | None = None) -> "Array":
         """Return (N, H) codes of (N, D) rows, or with params={"give": "reconstruction"} (N, D)."""
         output = check_value("give", Output, (params or {}).get("give", "codes"))
-        codes = self.run.encode(np.asarray(rows, np.float32))
-        return self.run.decode(codes) if output == "reconstruction" else codes
+        table = np.asarray(rows, np.float32)
+        return self.run.reconstruct(table) if output == "reconstruction" else self.run.encode(table)
 
 
 def _load_pyfunc(path: str) -> Served:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,8 +185,11 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     """Catch signals that ask to stop. Yield a function that returns the first one, or 0.
 
     A second signal quits at once. Closing the terminal is such a signal, unless it was ignored from
-    the start, as under nohup.
+    the start, as under nohup. A thread beside the main one receives no signals, and yields 0.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

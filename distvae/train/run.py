@@ -24,7 +24,7 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
-from distvae.numerics.noise import EVALUATION, Noise
+from distvae.numerics.noise import EVALUATION, Noise, row_keys
 from distvae.train.checkpoint import Place, load, read_document
 from distvae.train.cost import DataSize
 from distvae.train.documents import RunInfo
@@ -91,8 +91,12 @@ class Run:
         return str(self.info["recipe"])
 
     def posterior(self, x: Tensor, row: Tensor | None = None) -> Posterior:
-        """Return posteriors of new rows under the trained model."""
-        row = torch.arange(len(x)) if row is None else row
+        """Return posteriors of new rows under the trained model.
+
+        A search draws by the numbers of rows. By default it draws by their values, so that a code
+        does not depend on the place of its row.
+        """
+        row = row_keys(x) if row is None else row
         return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()

@@ -109,4 +109,8 @@ def _empty_table(columns: Iterable[str]) -> "Table":
 
 
 def _figures(result: Result, names: Iterable[str]) -> list[str]:
-    return [f"{result.figures[name]:.3f}" if name in result.figures else "" for name in names]
+    return [_figure(result.figures[name]) if name in result.figures else "" for name in names]
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.3g}"

@@ -17,7 +17,7 @@ from distvae.commands.options import RestoreOptions
 from distvae.commands.restore import Task, write_result
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
-from distvae.data.windows.missing import masked_by
+from distvae.data.windows.missing import masked_by, read_mask
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.loop import Interrupted
 from distvae.train.run import Run
@@ -172,6 +172,7 @@ def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(name: str, kind
     expected = np.zeros((32, 32, 1), bool)
     expected[10:14, 10:14] = True
     np.testing.assert_array_equal(missing, expected)
+    np.testing.assert_array_equal(read_mask(Path(name)), expected)
 
 
 def test_samples_that_are_clipped_are_told(call: Called) -> None:
@@ -242,6 +243,7 @@ def prepare_bad_files() -> None:
     save("mask-small.png", pixels(8, 8, 1))
     save("mask-none.png", np.zeros((20, 24)))
     save("mask-all.png", np.full((20, 24), 255))
+    save("mask-some.png", np.where(np.arange(24) % 5, 0, 255) * np.ones((20, 1)))
     Path("empty.png").write_bytes(b"")
     Path("cut.png").write_bytes(Path("colour.png").read_bytes()[:700])
     Path("text.txt").write_text("text")
@@ -271,6 +273,11 @@ REFUSED = {
     "denoise grey.png nowhere/out.png": "existing, writable folder",
     "denoise grey.png colour.png": "--force",
     "denoise grey.png out.png --figure out.txt": "'.txt'",
+    "denoise grey.png grey.png --force": "grey.png: this file is read; another one expected",
+    "denoise grey.png out.png --clean small.png --figure small.png --force": (
+        "small.png: this file is read"
+    ),
+    "inpaint grey.png mask-some.png --mask mask-some.png --force": "mask-some.png: this file is",
     "denoise grey.png out.png --figure out.png": (
         "--figure: out.png: this is the file of the result; another one expected"
     ),

@@ -4,7 +4,9 @@ import inspect
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 import distvae
 from distvae import interactive
 from distvae.config import from_dict
+from distvae.config.from_python import named_settings
 from distvae.data import open_dataset
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -156,6 +159,34 @@ def test_a_recipe_has_the_settings_that_are_given() -> None:
     assert (name, config.data.kind, config.model.likelihood) == ("mnist-vae", "rows", "gaussian")
     assert configured(config, None, {"train.epochs": 3})[1] == config.with_("train", epochs=3)
     assert configured(TINY, None, {})[1] == from_dict(TINY)
+
+
+def test_numbers_of_numpy_are_numbers_and_what_is_no_configuration_is_refused() -> None:
+    given: dict[str, object] = {"train.epochs": np.int64(3), "estep.hidden": np.array([4, 5])}
+    train = distvae.train
+    changed = configured(TINY, None, named_settings(given))[1]
+    assert (changed.train.epochs, changed.estep.hidden) == (3, (4, 5))  # type: ignore[attr-defined]
+    with pytest.raises(Refusal, match="config: 5; the name of a recipe"):
+        train(5)  # type: ignore[arg-type]
+    with pytest.raises(Refusal, match=r"settings: .* is no mapping of dotted keys"):
+        train(TINY, settings=["train.epochs=1"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trials", [0, -1, 1.5, "2", True])
+def test_a_number_of_trials_that_is_none_is_refused_before_anything_is_replaced(
+    trials: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    with pytest.raises(Refusal, match="trials: "):
+        distvae.tune("demo", trials=trials, out=tmp_path / "sweep", force=True)
+    assert (tmp_path / "sweep" / "sweep.json").exists()
+
+
+def test_a_thread_beside_the_main_one_may_train(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(distvae.train, TINY, out=tmp_path / "run").result()
+    assert len(training.run.epochs()) == 2
 
 
 @pytest.mark.slow

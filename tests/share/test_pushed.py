@@ -66,6 +66,7 @@ def test_it_names_no_place_and_no_machine(run: Path, tmp_path: Path) -> None:
     text = (run / "config.yaml").read_text()
     named = text.replace(f"path: {moved or repr('')}", f"path: {tmp_path / 'private' / 'corpus'}")
     assert named != text
+    named = named.replace("mapped: null", f"mapped: {tmp_path / 'private'}")
     (run / "config.yaml").write_text(named)
     info = (run / "run.json").read_text()
     before, after = (hashlib.sha256(each.encode()).hexdigest() for each in (text, named))

@@ -218,6 +218,14 @@ def test_rows_that_all_splits_share_are_coded_once(bars_run: Run, tmp_path: Path
     np.testing.assert_array_equal(np.stack(frame["code"]), bars_run.encode(images))
 
 
+def test_the_code_of_a_row_does_not_depend_on_its_place(bars_run: Run) -> None:
+    rows = open_dataset(bars_run.config.data, quiet=True).splits["test"][:]
+    whole, turned = bars_run.encode(rows), bars_run.encode(rows[::-1])
+    np.testing.assert_array_equal(turned[::-1], whole)
+    np.testing.assert_array_equal(bars_run.encode(rows[7:8]), whole[7:8])
+    np.testing.assert_array_equal(bars_run.reconstruct(rows)[3:4], bars_run.reconstruct(rows[3:4]))
+
+
 def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(
     speech_run: Run, tmp_path: Path
 ) -> None:

@@ -9,16 +9,34 @@ from distvae.config import PatchData, SpeechData
 from distvae.data import audio, open_dataset, signals
 from distvae.data.windows.patches import Grid
 from distvae.files.refusal import Refusal
+from distvae.interactive.given import kept_rows
 from distvae.models.tvae import TVAE
 from distvae.tasks.evaluate import draw, evaluate
-from distvae.tasks.images import as_images
+from distvae.tasks.images import as_images, score_rows
 from distvae.train.run import Run
+from distvae.train.session import fit
+from tests import tiny
 
 TABLES = {
     f"{name}.{suffix}" for name in ("files", "speakers", "refused") for suffix in ("csv", "parquet")
 }
 
 DRAWN = {"images.png", "codes.png", "atoms.png", "learning.png", "summary.json"}
+
+
+def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(size=(90, 5))
+    table[::2], table[1::7, 2] = np.nan, np.nan
+    data = {"kind": "rows", "path": str(kept_rows(table))}
+    config = tiny.config(data=data, model={"likelihood": "gaussian"}, estep={"input": "raw"})
+    dataset = open_dataset(config.data, quiet=True)
+    list(fit(config, dataset, tmp_path / "run"))
+    run = Run.open(tmp_path / "run")
+    rows = dataset.splits["test"][:]
+    seen = ~np.isnan(rows).all(1)
+    assert 0 < seen.sum() < len(rows)
+    errors = np.nanmean((run.reconstruct(rows[seen]) - rows[seen]) ** 2, axis=1)
+    assert score_rows(run, "test").summary["squared_error"] == pytest.approx(errors.mean())
 
 
 def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> None:
@@ -60,7 +78,8 @@ def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
     assert {path.name for path in tmp_path.iterdir()} == DRAWN
     rows = open_dataset(window_run.config.data).splits["train"]
     with torch.no_grad():
-        states, weight = window_run.posterior(torch.from_numpy(rows)).points(0, None)
+        q = window_run.posterior(torch.from_numpy(rows), torch.arange(len(rows)))
+        states, weight = q.points(0, None)
         decoded = np.einsum("bs,bsd->bd", weight.numpy(), window_run.model.decode(states).numpy())
     assert judgement.summary["windows"] == len(rows)
     assert judgement.summary["squared_error"] == pytest.approx(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 import distvae
 from distvae.config import Config, from_dict
@@ -270,6 +271,8 @@ def test_inpainting_keeps_what_was_observed_and_takes_a_mask_or_nan() -> None:
     np.testing.assert_array_equal(
         distvae.inpaint(np.where(mask, np.nan, image), settings=SMALL), result
     )
+    masked = np.ma.masked_array(image, mask)
+    np.testing.assert_array_equal(distvae.inpaint(masked, settings=SMALL), result)
     colour = distvae.inpaint(
         np.stack([image] * 2, 2), mask, settings=SMALL | {"train.epochs": 1}, channel_axis=2
     )
@@ -305,10 +308,24 @@ def test_other_models_of_real_values_restore_too(model: dict[str, str], drop: fl
     assert rmse(restoration.restored(), clean) < 0.7 * rmse(flat, clean)
 
 
+def test_a_mask_in_a_file_is_read_as_the_command_reads_it(tmp_path: Path) -> None:
+    image, hole = noisy(5)[..., 0].clip(0, 255).astype(np.uint8), np.zeros((24, 28, 4), np.uint8)
+    hole[..., :3], hole[5:9, 6:10, 3] = 255, 255  # white, and transparent but for a hole
+    Image.fromarray(hole).save(tmp_path / "mask.png")
+    result = distvae.inpaint(image, tmp_path / "mask.png", settings=SMALL | {"train.epochs": 1})
+    np.testing.assert_array_equal(result[hole[..., 3] == 0], image[hole[..., 3] == 0])
+
+
 HOLED = np.where(np.arange(25).reshape(5, 5) == 3, np.nan, 1.0)
 BAD = [
     (lambda: distvae.denoise(np.full((20, 20), 7.0)), "all values are 7"),
     (lambda: distvae.denoise(HOLED), "holds NaN"),
+    (lambda: distvae.denoise(np.ma.masked_invalid(HOLED)), "holds NaN"),
+    (
+        lambda: distvae.inpaint(np.ones((9, 9, 3)), np.ones((9, 9, 2)), channel_axis=2),
+        "mask: 2 channels; 3 expected",
+    ),
+    (lambda: distvae.denoise(noisy()[..., 0], settings=["a=1"]), "settings: .* is no mapping"),  # type: ignore[arg-type]
     (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
     (lambda: distvae.denoise(np.arange(25.0).reshape(5, 5)), "larger than the data's 5 x 5"),
     (lambda: distvae.denoise([[np.inf] * 9] * 9), "infinite"),

@@ -12,6 +12,8 @@ MAX_OVERLAP = 64
 """The most frames that one sample may belong to. Frames that overlap more are nearly alike, and
 computing and storing them takes a day and a disk.
 """
+CSV = "csv:"
+"""The beginning of `speakers` where a table names them."""
 
 
 @family("data")

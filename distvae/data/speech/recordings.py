@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from distvae.config import SpeechData
+from distvae.config.data.speech import CSV
 from distvae.data import audio, broken, files, folders, splits
 from distvae.data.audio import SUFFIXES, UNREAD
 from distvae.data.dataset import BUILT_IN, Recording
@@ -86,7 +87,7 @@ def without_speakers(root: Path, found: list[Recording], config: SpeechData) -> 
 
 def left_out(root: Path, config: SpeechData) -> str:
     """Return a note on recordings that are not read, unless a table lists those that are."""
-    listed = config.speakers.startswith("csv:") or (
+    listed = config.speakers.startswith(CSV) or (
         config.speakers == "auto" and (root / TABLE).is_file()
     )
     return "" if listed else files.describe_unread(root, UNREAD)

@@ -25,11 +25,7 @@ def masked_by(path: Path) -> Finder:
     """
 
     def find(signal: Signal) -> Missing:
-        picture = read_picture(path)
-        black = PEAK / 2 if _is_jpeg(path) else 0.0
-        mask = (picture.values > black).any(-1, keepdims=True)
-        if picture.alpha is not None:
-            mask &= picture.alpha[..., None] > 0
+        mask = read_mask(path)
         if mask.shape[:2] != signal.values.shape[:2]:
             sizes = [" x ".join(map(str, shape[:2])) for shape in (mask.shape, signal.values.shape)]
             raise Refusal(
@@ -38,6 +34,14 @@ def masked_by(path: Path) -> Finder:
         return np.broadcast_to(mask, signal.values.shape)
 
     return find
+
+
+def read_mask(path: Path) -> Missing:
+    """Return where a mask says that pixels are missing: (height, width, 1)."""
+    picture = read_picture(path)
+    black = PEAK / 2 if _is_jpeg(path) else 0.0
+    mask = np.asarray((picture.values > black).any(-1, keepdims=True))
+    return mask if picture.alpha is None else mask & (picture.alpha[..., None] > 0)
 
 
 def _is_jpeg(path: Path) -> bool:

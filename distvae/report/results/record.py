@@ -4,12 +4,16 @@ import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distvae.config import Config, flatten
 from distvae.files.output import check_new_file
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.report.results.rows import write_row
+
+if TYPE_CHECKING:
+    from distvae.train.documents import RunInfo
 
 NOTHING: Mapping[str, object] = {}
 
@@ -46,11 +50,17 @@ def add_run(
             "digest": info["data_digest"][:16],
             "rows": info["rows"],
         },
-        "machine": f"{platform.machine()}, {info['machine']['cpus']} cores",
+        "machine": _machine(info),
         "config": _settings(read_config(run, info)),
         "figures": _figures(run),
     }
     write_row(folder, {**row, **extra}, force)
+
+
+def _machine(info: "RunInfo") -> str:
+    """Return the kind of processors and how many there were; a pushed model does not say."""
+    cores = info.get("machine", {}).get("cpus")
+    return f"{platform.machine()}, {cores} cores" if cores else ""
 
 
 def _figures(run: Path) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from distvae.files.output import atomic_file, make_folder
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import read_json
 
 Scale = Literal["smoke", "day", "full"]
@@ -76,7 +76,10 @@ class RowGroup:
 
 def write_row(folder: Path, content: Mapping[str, object], force: bool) -> None:
     """Write a row. Raise `Refusal` if it exists and `force` is not set."""
-    path = folder / str(content["table"]) / f"{content['row']}.json"
+    table = str(content["table"])
+    if Path(table).name != table or table in ("", ".."):
+        raise Refusal(f"{shown(table)} names no table; one folder's name expected")
+    path = folder / table / f"{content['row']}.json"
     if path.exists() and not force:
         raise Refusal(f"{path}: exists; --force replaces it")
     make_folder(path.parent)

@@ -34,6 +34,14 @@ def test_a_row_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert row["figures"]["hoyer"] == 0.2
 
 
+@pytest.mark.parametrize("table", ["../elsewhere", "a/b", "", ".."])
+def test_a_table_is_one_folder_below(table: str, tmp_path: Path) -> None:
+    row = finished_row("vae-s0", 0, hoyer=0.9) | {"table": table}
+    with pytest.raises(Refusal, match="names no table"):
+        write_row(tmp_path / "rows", row, force=False)
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no rows"):
         build(tmp_path, None)
