@@ -138,9 +138,9 @@ def order(
     output: OutputOptions,
 ) -> None:
     """Time the order of an epoch as a list and computed, and measure the memory of training."""
-    from distvae.bench.order import Work, bench_order
+    from distvae.bench.order import OrderExtent, bench_order
 
-    bench_order(Work(rows, batch, steps), train, output.output())
+    bench_order(OrderExtent(rows, batch, steps), train, output.output())
 
 
 @command(app)
