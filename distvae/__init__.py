@@ -96,7 +96,7 @@ def __dir__() -> list[str]:
 class _Room(ModuleType):
     """A room that is called as the function of its name, as in `distvae.train("bars")`."""
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
+    def __call__(self, *args: object, **options: object) -> object:
         """Call that function of `distvae.interactive`, which describes it."""
         return self._function(*args, **options)
 
@@ -108,9 +108,9 @@ class _Room(ModuleType):
         return signature(self._function)
 
     @property
-    def _function(self) -> Callable[..., Any]:
+    def _function(self) -> Callable[..., object]:
         name = self.__name__.rpartition(".")[2]
-        function: Callable[..., Any] = getattr(import_module("distvae.interactive"), name)
+        function: Callable[..., object] = getattr(import_module("distvae.interactive"), name)
         return function
 
 

@@ -51,7 +51,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Case:
+class BatchCase:
     """A training of a recipe in batches of some size."""
 
     recipe: str
@@ -144,14 +144,14 @@ class Result:
         return cls(bounds, psnrs, seconds, bool(diverged))
 
 
-Results = dict[Case, Result]
+Results = dict[BatchCase, Result]
 
 
 def bench_batches(
     recipe: str, base: Config, sizes: Sizes, output: Output, picture: Path | None = None
 ) -> None:
     """Train a recipe in batches of each size, and show the quality of each."""
-    first = Case(recipe, base, base.train.batch, sizes.rows)
+    first = BatchCase(recipe, base, base.train.batch, sizes.rows)
     results = {first: finish(first, output)}
     for case in cases_of(first, sizes):
         results[case] = finish(case, output)
@@ -159,13 +159,13 @@ def bench_batches(
         if sizes.same_time and longer:
             results[longer] = finish(longer, output)
     if not output.json:
-        print("\n".join(describe(results)))
+        print("\n".join(batch_table_lines(results)))
     if picture is not None:
         label = "PSNR, dB" if results[first].psnrs else "validation bound, nats per row"
         draw_now(partial(quality_by_batch, list(points_of(results)), recipe, label), picture)
 
 
-def cases_of(first: Case, sizes: Sizes) -> Iterator[Case]:
+def cases_of(first: BatchCase, sizes: Sizes) -> Iterator[BatchCase]:
     """Yield the trainings beside the base, for as many epochs."""
     for batch in sizes.batches:
         for scaling in sizes.scalings:
@@ -173,7 +173,7 @@ def cases_of(first: Case, sizes: Sizes) -> Iterator[Case]:
                 yield replace(first, batch=batch, scaling=scaling)
 
 
-def lengthen(case: Case, result: Result, base: Result) -> Case | None:
+def lengthen(case: BatchCase, result: Result, base: Result) -> BatchCase | None:
     """Return the training for as many epochs as take the time of the base, if these are more."""
     if result.diverged:
         return None
@@ -182,7 +182,7 @@ def lengthen(case: Case, result: Result, base: Result) -> Case | None:
     return replace(case, epochs=longer) if longer > epochs else None
 
 
-def finish(case: Case, output: Output) -> Result:
+def finish(case: BatchCase, output: Output) -> Result:
     """Return the result of a training: the one that is kept, or else of a new one."""
     row = find_row(output.folder, TABLE, case.name) if output.folder else None
     if row is not None:
@@ -223,7 +223,7 @@ def _tell(name: str, figures: Mapping[str, float]) -> str:
     return f"{name}: " + ", ".join(f"{key} {value:.5g}" for key, value in figures.items())
 
 
-def train_case(case: Case) -> Result:
+def train_case(case: BatchCase) -> Result:
     """Train, and measure quality after each epoch. Scoring takes no part in the time."""
     result = Result([], [], 0.0, diverged=False)
     seconds: list[float] = []
@@ -244,7 +244,7 @@ def train_case(case: Case) -> Result:
     return replace(result, processor_s=len(seconds) * median(seconds or [0.0]))
 
 
-def train_epochs(case: Case) -> Iterator[Callable[[], Scores]]:
+def train_epochs(case: BatchCase) -> Iterator[Callable[[], Scores]]:
     """Train, and yield after each epoch a function that returns its scores: the bound, and PSNR
     where a picture is restored.
     """
@@ -274,7 +274,7 @@ def _score_stage(stage: Stage, clean: Signal, restoration: Restoration) -> Score
     return {"val_bound": stage.bound, **fidelity(clean, restoration.restored())}
 
 
-def describe(results: Results) -> Iterator[str]:
+def batch_table_lines(results: Results) -> Iterator[str]:
     """Yield the lines of a table, with differences from the base."""
     base = next(iter(results.values()))
     yield f"{'batch':>6} {'rate':8} {'epochs':>6} {'quality':>9} {'beside base':>12} {'seconds':>8}"

@@ -31,11 +31,11 @@ def bench_copies(rows: int, blocks: int, output: Output) -> None:
     with ray_session(None, 1, memory + 16 * SENT_BYTES) as ray:
         (keeper,) = launch_keepers(machines_in_turn(ray, 1))
         figures = measure_copy(keeper, rows, blocks)
-    output.show({**settings, **figures}, describe(settings, figures))
+    output.show({**settings, **figures}, describe_copies(settings, figures))
     output.keep(f"copies-{rows}", figures, settings)
 
 
-def describe(settings: dict[str, int], f: dict[str, float]) -> str:
+def describe_copies(settings: dict[str, int], f: dict[str, float]) -> str:
     """Return the figures in words."""
     lines = [
         f"{settings['rows']:,} rows of {STATES} states of {LATENT} bits: {f['gb']:.2f} GB",

@@ -21,7 +21,7 @@ from distvae.bench.counting import (
     replay_products,
 )
 from distvae.bench.output import Output
-from distvae.bench.tvae import SIZES, Case, noisy_patches, tvae_config
+from distvae.bench.tvae import SIZES, HouseCase, noisy_patches, tvae_config
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.estep import assemble
@@ -64,7 +64,7 @@ class GpuSettings:
                 raise Refusal(f"--{name}: {value}; {minimum} or more expected")
 
 
-class Work(NamedTuple):
+class GpuWork(NamedTuple):
     """The configuration and the rows that a case trains."""
 
     config: Config
@@ -78,28 +78,28 @@ def _encoder_config(model: Mapping[str, Plain], estep: Mapping[str, Plain], batc
     return from_dict({"model": dict(model), "estep": estep, "train": train})
 
 
-def _tvae(case: Case, rows: int) -> Work:
+def _tvae(case: HouseCase, rows: int) -> GpuWork:
     """Return a case of TVAE on patches of a drawn scene."""
     data = noisy_patches(case, None)
-    return Work(tvae_config(case, EPOCHS), data[order(0, 0, len(data))[:rows]])
+    return GpuWork(tvae_config(case, EPOCHS), data[order(0, 0, len(data))[:rows]])
 
 
-def _vsc(batch: int, rows: int) -> Work:
+def _vsc(batch: int, rows: int) -> GpuWork:
     """Return VSC of 784-400-200, as on MNIST."""
     net: dict[str, Plain] = {"hidden": [400], "activation": "relu"}
     likelihood: dict[str, Plain] = {"likelihood": "bernoulli", "sharpness": 50}
     model = {"kind": "vsc", "latent": 200, **likelihood, **net}
     data = np.random.default_rng(0).random((rows, 784), dtype=np.float32)
-    return Work(_encoder_config(model, {"input": "raw", **net}, batch), data)
+    return GpuWork(_encoder_config(model, {"input": "raw", **net}, batch), data)
 
 
-def _sdm(batch: int, rows: int) -> Work:
+def _sdm(batch: int, rows: int) -> GpuWork:
     """Return SDM-VAE of the published sizes, as on power spectra of speech."""
     data = np.random.default_rng(0).standard_exponential((rows, 513), dtype=np.float32)
-    return Work(_encoder_config({"kind": "sdm"}, {}, batch), data)
+    return GpuWork(_encoder_config({"kind": "sdm"}, {}, batch), data)
 
 
-CASES: dict[str, Callable[[int], Work]] = {
+CASES: dict[str, Callable[[int], GpuWork]] = {
     "big": lambda rows: _tvae(SIZES["big"], rows),
     "s64": lambda rows: _tvae(SIZES["s64"], rows),
     "vsc-32": lambda rows: _vsc(32, rows),
@@ -191,7 +191,7 @@ def measure_case(name: str, device: torch.device, settings: GpuSettings) -> dict
     return figures | memory | events
 
 
-def new_trainer(work: Work, device: torch.device, graphs: bool = False) -> Trainer:
+def new_trainer(work: GpuWork, device: torch.device, graphs: bool = False) -> Trainer:
     """Return an untrained trainer on a device, which validates on the first block of its rows."""
     config, rows = work
     config = config.with_("train", graphs=graphs)

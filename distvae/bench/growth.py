@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from distvae.bench.output import Output
-from distvae.bench.tvae import CASES, Case, new_trainer, noisy_patches
+from distvae.bench.tvae import CASES, HouseCase, new_trainer, noisy_patches
 from distvae.numerics.noise import order
 from distvae.system.memory import peak_memory
 
@@ -26,7 +26,7 @@ TWICE_VALUES = 289
 class Growth(NamedTuple):
     """A case, and how many rows it has."""
 
-    case: Case
+    case: HouseCase
     rows: int = ROWS
 
 
@@ -50,7 +50,7 @@ def bench_growth(picture: Path | None, epochs: int, output: Output) -> None:
             figures = process.submit(measure, growth, picture, epochs).result()
         settings = {"rows": growth.rows, "epochs": epochs, "states": growth.case.states}
         settings |= dict(zip(("latents", "hidden", "values"), growth.case.widths, strict=True))
-        output.show({"case": name, **settings, **figures}, describe(name, growth, figures))
+        output.show({"case": name, **settings, **figures}, describe_growth(name, growth, figures))
         output.keep(f"growth-{name}", figures, settings)
 
 
@@ -78,7 +78,7 @@ def _seconds(epochs: Iterator[object]) -> Iterator[float]:
         began = time.process_time()
 
 
-def describe(name: str, growth: Growth, figures: dict[str, float]) -> str:
+def describe_growth(name: str, growth: Growth, figures: dict[str, float]) -> str:
     """Return the figures in words."""
     widths = "-".join(map(str, growth.case.widths))
     return (

@@ -106,7 +106,7 @@ def bench_network(
         with TemporaryDirectory(prefix="distvae-bench-") as folder:
             prepare_runs(case, picture, extent, Path(folder))
             figures = measure_network(extent, Path(folder))
-        output.show({"case": case, **settings, **figures}, describe(case, extent, figures))
+        output.show({"case": case, **settings, **figures}, describe_network(case, extent, figures))
         limited = "unlimited" if extent.link == Link() else "limited"
         row = f"network-{case}-{extent.workers}-each-{limited}"
         output.keep(row, figures, settings, {"section": "Two machines"})
@@ -183,7 +183,7 @@ def compare(turns: Mapping[str, Sequence[NetworkTurn]]) -> dict[str, float]:
     return figures
 
 
-def describe(case: str, extent: NetworkExtent, f: Mapping[str, float]) -> str:
+def describe_network(case: str, extent: NetworkExtent, f: Mapping[str, float]) -> str:
     """Return the figures in words."""
     lines = [
         f"{case}, two machines with {extent.workers} workers each, {extent.link.name}: seconds of"

@@ -37,7 +37,7 @@ MOST_LISTED = 2 * 10**7
 TURNS = 5
 
 
-class Work(NamedTuple):
+class OrderExtent(NamedTuple):
     """The size of a training, and how much of it is done."""
 
     rows: int
@@ -45,46 +45,48 @@ class Work(NamedTuple):
     steps: int
 
 
-def bench_order(work: Work, train: bool, output: Output) -> None:
+def bench_order(extent: OrderExtent, train: bool, output: Output) -> None:
     """Time the order of an epoch for some numbers of workers; train a few steps, if wanted."""
-    if work.rows <= MOST_LISTED:
-        _show("listed", work, measure_list(work), output)
+    if extent.rows <= MOST_LISTED:
+        _show_figures("listed", extent, measure_list(extent), output)
     for workers in (*WORKERS, 64):
-        _show(f"computed-{workers}", work, measure_computed(work, workers), output)
+        _show_figures(f"computed-{workers}", extent, measure_computed(extent, workers), output)
     if train:
         for workers in WORKERS:
-            _show(f"trained-{workers}", work, measure_training(work, workers), output)
+            _show_figures(f"trained-{workers}", extent, measure_training(extent, workers), output)
 
 
-def _show(case: str, work: Work, figures: Mapping[str, float], output: Output) -> None:
+def _show_figures(
+    case: str, extent: OrderExtent, figures: Mapping[str, float], output: Output
+) -> None:
     found = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-    text = f"{work.rows:,} rows in batches of {work.batch}, {case}: {found}"
-    output.show({"case": case, **work._asdict(), **figures}, text)
-    output.keep(f"order-{work.rows}-{case}", figures, work._asdict())
+    text = f"{extent.rows:,} rows in batches of {extent.batch}, {case}: {found}"
+    output.show({"case": case, **extent._asdict(), **figures}, text)
+    output.keep(f"order-{extent.rows}-{case}", figures, extent._asdict())
 
 
-def measure_list(work: Work) -> dict[str, float]:
+def measure_list(extent: OrderExtent) -> dict[str, float]:
     """Return nanoseconds of processor time and bytes for each row of a list of all rows."""
-    lanes = Lanes.of(work.rows, work.batch)
+    lanes = Lanes.of(extent.rows, extent.batch)
     seconds = [
         timed_call(lanes.schedule, 0, turn, clock=time.thread_time)[1] for turn in range(TURNS)
     ]
     peak = _peak_bytes(lambda: lanes.schedule(0, 0))
-    return {"ns_a_row": 1e9 * median(seconds) / work.rows, "mb": peak / 1e6}
+    return {"ns_a_row": 1e9 * median(seconds) / extent.rows, "mb": peak / 1e6}
 
 
-def measure_computed(work: Work, workers: int) -> dict[str, float]:
+def measure_computed(extent: OrderExtent, workers: int) -> dict[str, float]:
     """Return nanoseconds of processor time for each row of one of several workers, and megabytes.
 
     As many steps are computed as are taken in training.
     """
-    held = Bands(work.rows, work.batch).held(0, workers)
-    steps = min(work.steps, work.rows // work.batch)
+    held = Bands(extent.rows, extent.batch).held(0, workers)
+    steps = min(extent.steps, extent.rows // extent.batch)
 
     def compute(epoch: int = 0) -> int:
         order = held.order(0, epoch)
-        places = range(0, steps * work.batch, work.batch)
-        return sum(len(order.rows(place, place + work.batch)) for place in places)
+        places = range(0, steps * extent.batch, extent.batch)
+        return sum(len(order.rows(place, place + extent.batch)) for place in places)
 
     found = [timed_call(compute, turn, clock=time.thread_time) for turn in range(TURNS)]
     seconds = median(seconds / rows for rows, seconds in found)
@@ -101,38 +103,38 @@ def _peak_bytes(function: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def measure_training(work: Work, workers: int) -> dict[str, float]:
+def measure_training(extent: OrderExtent, workers: int) -> dict[str, float]:
     """Return the means over workers of what each measures in a process of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with TemporaryDirectory() as folder, (path := Path(folder) / "rows").open("wb") as file:
-        file.truncate(work.rows * VALUES * 4)
+        file.truncate(extent.rows * VALUES * 4)
         with ProcessPoolExecutor(workers, get_context("spawn")) as processes:
             waiting = [
-                processes.submit(train_worker, work, path, (rank, workers, port))
+                processes.submit(train_worker, extent, path, (rank, workers, port))
                 for rank in range(workers)
             ]
             found = [future.result() for future in waiting]
     return {name: sum(part[name] for part in found) / workers for name in found[0]}
 
 
-def train_worker(work: Work, path: Path, place: tuple[int, int, int]) -> dict[str, float]:
+def train_worker(extent: OrderExtent, path: Path, place: tuple[int, int, int]) -> dict[str, float]:
     """Return the seconds and gigabytes of one worker: its rank, their number and a free port."""
     names = ("RANK", "WORLD_SIZE", "MASTER_PORT")
     os.environ |= {name: str(value) for name, value in zip(names, place, strict=True)}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     torch.set_num_threads(1)
     team = join_team()
-    rows = np.memmap(path, np.float32, "r", shape=(work.rows, VALUES))
+    rows = np.memmap(path, np.float32, "r", shape=(extent.rows, VALUES))
     data = Dataset("zeros", "row", "", dict.fromkeys(("train", "val", "test"), rows), path)
-    config = training_config(work)
+    config = training_config(extent)
     before = memory_of("self").get("RssAnon", 0)
     trainer, resumed = timed_call(build_trainer, config, data, team, None, 1, True)
     del trainer
     trainer, begun = timed_call(build_trainer, config, data, team)
     held = memory_of("self").get("RssAnon", 0) - before
-    done, seconds = timed_call(train_steps, trainer, work.steps)
+    done, seconds = timed_call(train_steps, trainer, extent.steps)
     _, validated = timed_call(trainer.validate)
     peak = memory_of("self").get("RssAnon", 0) - before
     team.close()
@@ -146,9 +148,9 @@ def train_worker(work: Work, path: Path, place: tuple[int, int, int]) -> dict[st
     }
 
 
-def training_config(work: Work) -> Config:
+def training_config(extent: OrderExtent) -> Config:
     """Return a training with populations whose first states are the same for all rows."""
     estep = {"kind": "evolution", "states": STATES, "parents": 2, "children": 2, "first": "common"}
     model = {"kind": "tvae", "latent": LATENT, "hidden": [64], "variance": 1.0}
-    train = {"batch": work.batch, "epochs": 1, "device": "cpu"}
+    train = {"batch": extent.batch, "epochs": 1, "device": "cpu"}
     return from_dict({"model": model, "estep": estep, "train": train})

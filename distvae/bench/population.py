@@ -40,16 +40,12 @@ def bench_population(space: str, seeds: int, epochs: int | None, output: Output)
             for way in WAYS:
                 best = _best(space, way, seed, epochs, metric, Path(folder))
                 figures[f"{way}_{seed}"] = best
-                _show(output, f"{way}, seed {seed}: best {metric} {best:.4g}", figures)
+                output.show(figures, f"{way}, seed {seed}: best {metric} {best:.4g}")
     figures |= _summary(figures, seeds, 1 if direction == "max" else -1)
     settings = {"trials": explored.trials, "epochs": epochs, "seeds": seeds}
-    _show(output, _describe(space, metric, figures, seeds), figures)
+    output.show(figures, _describe_gain(space, metric, figures, seeds))
     name, facts = f"population-{explored.name}-{epochs}", {"section": "Populations"}
     output.keep(name, figures, settings, facts)
-
-
-def _show(output: Output, text: str, figures: dict[str, float]) -> None:
-    output.show(figures, text)
 
 
 def _best(space: str, way: str, seed: int, epochs: int, metric: str, folder: Path) -> float:
@@ -74,7 +70,7 @@ def _summary(figures: dict[str, float], seeds: int, sign: int) -> dict[str, floa
     return {**means, "gain": fmean(gains), "better": float(sum(gain > 0 for gain in gains))}
 
 
-def _describe(space: str, metric: str, figures: dict[str, float], seeds: int) -> str:
+def _describe_gain(space: str, metric: str, figures: dict[str, float], seeds: int) -> str:
     return (
         f"{space}: best {metric}, means over {seeds} seeds: random search {figures['random']:.4g},"
         f" population {figures['population']:.4g}; the population is better by"

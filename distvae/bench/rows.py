@@ -40,7 +40,7 @@ def bench_rows(case: RowsCase, folder: Path | None, output: Output) -> None:
         figures = measure_rows(case, Path(name))
     processes = case.processes or os.cpu_count() or 1
     settings = {**case._asdict(), "processes": processes}
-    output.show({**settings, **figures}, describe(case, figures))
+    output.show({**settings, **figures}, describe_row_costs(case, figures))
     output.keep(f"rows-{case.rows}", figures, settings, {"section": "A billion rows"})
 
 
@@ -87,7 +87,7 @@ def make_table(case: RowsCase, path: Path) -> None:
     table.flush()
 
 
-def describe(case: RowsCase, f: Mapping[str, float]) -> str:
+def describe_row_costs(case: RowsCase, f: Mapping[str, float]) -> str:
     """Return the figures in words."""
     lines = [f"{case.rows:,} rows of {case.values} values, {f['source_gb']:.2f} GB"]
     lines += _stage("ingest", f)

@@ -53,7 +53,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Case:
+class HouseCase:
     """One of the paper's configurations for House."""
 
     widths: tuple[int, int, int]
@@ -82,10 +82,10 @@ class Case:
 
 
 CASES = {
-    "big": Case(
+    "big": HouseCase(
         (512, 512, 144), states=64, parents=5, children=4, generations=1, sigma=50.0, block=4096
     ),
-    "small": Case((64, 64, 64), states=200, parents=10, children=9, generations=4, sigma=25.0),
+    "small": HouseCase((64, 64, 64), states=200, parents=10, children=9, generations=4, sigma=25.0),
 }
 SIZES = {
     "big": CASES["big"],
@@ -127,7 +127,7 @@ def _describe_epoch(name: str, f: dict[str, float]) -> str:
 
 
 def measure_epoch(
-    case: Case, picture: Path | None, rows: int, epochs: int, threads: int
+    case: HouseCase, picture: Path | None, rows: int, epochs: int, threads: int
 ) -> dict[str, float]:
     """Train for some epochs, then time the blocks of a few more in turns with matrix products.
 
@@ -175,7 +175,7 @@ def _count_near(estep: Search) -> dict[str, float]:
     return {"near": float(near.mean()), "near_most": float(near.max())}
 
 
-def noisy_patches(case: Case, picture: Path | None) -> Array:
+def noisy_patches(case: HouseCase, picture: Path | None) -> Array:
     """Return all patches of a picture under noise, (N, D), standardised."""
     clean = (
         scene(SIDE) if picture is None else read_signal(picture).values.astype(np.float64).mean(-1)
@@ -186,7 +186,7 @@ def noisy_patches(case: Case, picture: Path | None) -> Array:
     return Grid((*clean.shape, 1), (side, side)).cut(standard.astype(np.float32))
 
 
-def tvae_config(case: Case, epochs: int) -> Config:
+def tvae_config(case: HouseCase, epochs: int) -> Config:
     """Return the configuration of a case, for standardised data and short training."""
     latent, hidden, _ = case.widths
     return from_dict(
@@ -210,7 +210,7 @@ def tvae_config(case: Case, epochs: int) -> Config:
     )
 
 
-def new_trainer(case: Case, rows: Array, epochs: int) -> Trainer:
+def new_trainer(case: HouseCase, rows: Array, epochs: int) -> Trainer:
     """Return an untrained trainer, which validates on the first rows alone."""
     config = tvae_config(case, epochs)
     agree_on_arithmetic(replace(config.train, threads=None)).apply()

@@ -102,7 +102,7 @@ def bench_workers(
         with TemporaryDirectory(prefix="distvae-bench-") as folder:
             prepare_run(subject, extent.epochs, Path(folder))
             figures = measure_workers(extent.turns, Path(folder))
-        output.show({"case": name, **settings, **figures}, describe(name, figures))
+        output.show({"case": name, **settings, **figures}, describe_workers(name, figures))
         facts = {"section": "Two workers"}
         output.keep(f"workers-{name}-batch-{extent.batch}", figures, settings, facts)
 
@@ -124,7 +124,7 @@ def _spectra(rows: int) -> Array:
     return np.random.default_rng(0).exponential(size=(rows, BINS)).astype(np.float32)
 
 
-def describe(name: str, f: dict[str, float]) -> str:
+def describe_workers(name: str, f: dict[str, float]) -> str:
     """Return the figures in words."""
     lines = [f"{name}, seconds of an epoch: median (least to most), and of processors"]
     for way in WAYS:

@@ -20,13 +20,20 @@ def team(steps: Steps = 200, *, output: OutputOptions) -> None:
     bench_team(steps, output.output())
 
 
-@command(app)
-def workers(
+@dataclass(frozen=True)
+class TrainedOptions:
+    """What a benchmark of several workers trains."""
+
     cases: Annotated[
         list[str] | None,
         typer.Argument(metavar="[CASE]...", help="big, s64, speech-sdm; default: all of them."),
-    ] = None,
-    picture: Picture = None,
+    ] = None
+    picture: Picture = None
+
+
+@command(app)
+def workers(
+    trained: TrainedOptions,
     rows: Rows = 6000,
     epochs: Epochs = 20,
     turns: Annotated[int, typer.Option(min=1, help="Times that each way is run.")] = 3,
@@ -37,7 +44,8 @@ def workers(
     """Time two workers beside one, by torchrun and under Ray, all from one trained run."""
     from distvae.bench.workers import Extent, bench_workers
 
-    bench_workers(cases or [], picture, Extent(rows, epochs, turns, batch), output.output())
+    extent = Extent(rows, epochs, turns, batch)
+    bench_workers(trained.cases or [], trained.picture, extent, output.output())
 
 
 @dataclass(frozen=True)
@@ -56,11 +64,7 @@ class LinkOptions:
 
 @command(app)
 def network(
-    cases: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[CASE]...", help="big, s64, speech-sdm; default: all of them."),
-    ] = None,
-    picture: Picture = None,
+    trained: TrainedOptions,
     steps: Annotated[int, typer.Option(min=16, help="Steps of an epoch.")] = 256,
     epochs: Epochs = 4,
     turns: Annotated[int, typer.Option(min=1, help="Times that each way is run.")] = 3,
@@ -76,7 +80,7 @@ def network(
 
     between = Link(link.mbits, link.delay)
     extent = NetworkExtent(between, link.workers, steps, epochs, turns)
-    bench_network(cases or [], picture, extent, output.output())
+    bench_network(trained.cases or [], trained.picture, extent, output.output())
 
 
 @command(app)
@@ -138,9 +142,9 @@ def order(
     output: OutputOptions,
 ) -> None:
     """Time the order of an epoch as a list and computed, and measure the memory of training."""
-    from distvae.bench.order import Work, bench_order
+    from distvae.bench.order import OrderExtent, bench_order
 
-    bench_order(Work(rows, batch, steps), train, output.output())
+    bench_order(OrderExtent(rows, batch, steps), train, output.output())
 
 
 @command(app)

@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from distvae.config.recipes import recipe_names
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
 from distvae.files.checkout import PACKAGE, SPACES
+from distvae.files.plain import Tree
 
 RUNS = Path("runs")
 BREAKS = ("=", ":")
@@ -126,7 +127,7 @@ def _bests() -> Iterator[str]:
         yield from (f"best:{metric}@{folder.name}" for metric in metrics)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Tree:
     """Return the mapping in a JSON file, or nothing if it holds none or is being written."""
     try:
         found = json.loads(file.read_text())

@@ -35,7 +35,7 @@ def unit(word: np.uint64) -> np.float32:
 
 
 @compiled
-def nearly_best(value: Floats, rows: Integers, key: int, stage: int, parents: Integers) -> None:
+def nearly_best(value: Floats, seeds: Integers, stage: int, parents: Integers) -> None:
     """Fill (B, P) with the places of parents, as `operators` selects by `fitness_batch`."""
     states, count = value.shape[1], parents.shape[1]
     ladder = np.empty(states, value.dtype)
@@ -46,7 +46,7 @@ def nearly_best(value: Floats, rows: Integers, key: int, stage: int, parents: In
             if fitness[s] > fitness[best]:
                 best = s
             lowest = min(lowest, fitness[s])
-        start = mix(np.uint64(rows[b]) + np.uint64(key))
+        start = mix(np.uint64(seeds[b]))
         first = np.uint64(stage * 2 * count + 1)
         has_ladder = False
         for p in range(count):
@@ -73,8 +73,7 @@ def nearly_best(value: Floats, rows: Integers, key: int, stage: int, parents: In
 def flip_children(
     words: Integers,
     parents: Integers,
-    rows: Integers,
-    key: int,
+    seeds: Integers,
     stage: int,
     latent: int,
     children: Integers,
@@ -87,7 +86,7 @@ def flip_children(
     siblings = children.shape[1] // count
     bits = np.empty(siblings, np.int64)
     for b in range(parents.shape[0]):
-        start = mix(np.uint64(rows[b]) + np.uint64(key))
+        start = mix(np.uint64(seeds[b]))
         for p in range(count):
             first = (stage * count + p) * siblings + 1
             for c in range(siblings):

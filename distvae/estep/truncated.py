@@ -220,9 +220,9 @@ class Evolution(Search):
             parents = torch.empty(len(words), config.parents, dtype=torch.int64)
             siblings = config.parents * config.children
             children = words.new_empty(len(words), siblings, words.shape[2])
-            row = noise.row.numpy()
-            loops.nearly_best(value.numpy(), row, noise.key("parent"), stage, parents.numpy())
-            operands = (words.numpy(), parents.numpy(), row, noise.key("child"), stage)
+            seeds = noise.seeds("parent").numpy()
+            loops.nearly_best(value.numpy(), seeds, stage, parents.numpy())
+            operands = (words.numpy(), parents.numpy(), noise.seeds("child").numpy(), stage)
             loops.flip_children(*operands, self.latent, children.numpy())
             return children
         parents = select(words, value, config.parents, config.selection, noise, stage)

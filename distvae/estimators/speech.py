@@ -61,12 +61,12 @@ class SpeechCoder(BaseEstimator):
     def transform(self, X: Signals) -> list[Array]:
         """Return the codes of each signal, (frames, codes)."""
         check_is_fitted(self)
-        return [self.model_.transform(self._power(signal)) for signal in _listed(X)]
+        return [self.model_.transform(self._power(signal)) for signal in _list_signals(X)]
 
     def inverse_transform(self, X: Sequence[Array], signals: Signals) -> list[Array]:
         """Return signals with the power that codes stand for and the phase of these signals."""
         check_is_fitted(self)
-        codes, phases = list(X), _listed(signals)
+        codes, phases = list(X), _list_signals(signals)
         if len(codes) != len(phases):
             raise Refusal(f"X: codes of {len(codes)} signals; {len(phases)} expected, as signals")
         pairs = zip(codes, phases, strict=True)
@@ -74,12 +74,12 @@ class SpeechCoder(BaseEstimator):
 
     def reconstruct(self, X: Signals) -> list[Array]:
         """Return signals that were coded and decoded, with their own phase."""
-        signals = _listed(X)
+        signals = _list_signals(X)
         return self.inverse_transform(self.transform(signals), signals)
 
     def fit_transform(self, X: Signals, y: object = None) -> list[Array]:
         """Train on signals, and return their codes."""
-        signals = _listed(X)
+        signals = _list_signals(X)
         return self.fit(signals).transform(signals)
 
     def score(self, X: Signals, y: object = None) -> float:
@@ -98,7 +98,7 @@ class SpeechCoder(BaseEstimator):
 
     def _frames(self, X: Signals) -> Array:
         """Return the power spectra of the frames of all signals."""
-        signals = _listed(X)
+        signals = _list_signals(X)
         if not signals:
             raise Refusal("X: no signals; one or more expected")
         return np.concatenate([self._power(signal) for signal in signals])
@@ -135,7 +135,7 @@ def default_model() -> Estimator:
     return SDMVAE(likelihood="itakura_saito", input="log_standard")
 
 
-def _listed(X: Signals) -> list[Signal]:
+def _list_signals(X: Signals) -> list[Signal]:
     """Return signals as a list."""
     if isinstance(X, np.ndarray | Tensor) and X.ndim == 1:
         return [X]

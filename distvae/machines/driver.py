@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distvae.config import Config, Truncation, to_dict
 from distvae.files.refusal import Refusal
@@ -40,6 +40,9 @@ from distvae.train.loop import Interrupted
 from distvae.train.run import read_info
 from distvae.train.run_folder import take_ownership
 from distvae.train.team import WorkerLost
+
+if TYPE_CHECKING:
+    from ray.train import ScalingConfig
 
 RESIZE_INTERVAL = 20.0
 """Seconds between two looks at whether more workers fit."""
@@ -214,7 +217,7 @@ def _remove(ray_folder: Folder) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def scaling_config(group: WorkerGroup, threads: int) -> Any:
+def scaling_config(group: WorkerGroup, threads: int) -> "ScalingConfig":
     """Return Ray Train's configuration of the number of workers and their resources."""
     from ray.train import ScalingConfig
 

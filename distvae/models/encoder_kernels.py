@@ -33,21 +33,21 @@ def _middle(word: np.uint64) -> np.float32:
 
 
 @compiled
-def draw_uniform(rows: Integers, key: int, out: Floats) -> None:
-    """Fill (B, H) with the uniform draws of rows under a key."""
+def draw_uniform(seeds: Integers, out: Floats) -> None:
+    """Fill (B, H) with the uniform draws of rows (`Noise.seeds`)."""
     for b in range(out.shape[0]):
-        start = _mix(np.uint64(rows[b]) + np.uint64(key))
+        start = _mix(np.uint64(seeds[b]))
         for h in range(out.shape[1]):
             word = _mix(start + np.uint64(h + 1) * np.uint64(GOLDEN))
             out[b, h] = _middle(word >> np.uint64(41))
 
 
 @compiled
-def draw_normal(rows: Integers, key: int, out: Floats) -> None:
-    """Fill (B, H) with the standard normal draws of rows under a key."""
+def draw_normal(seeds: Integers, out: Floats) -> None:
+    """Fill (B, H) with the standard normal draws of rows (`Noise.seeds`)."""
     turn = np.float32(2 * math.pi)
     for b in range(out.shape[0]):
-        start = _mix(np.uint64(rows[b]) + np.uint64(key))
+        start = _mix(np.uint64(seeds[b]))
         for h in range(out.shape[1]):
             word = _mix(start + np.uint64(h + 1) * np.uint64(GOLDEN))
             radius = np.sqrt(np.float32(-2) * log(_middle(word >> np.uint64(41))))

@@ -128,7 +128,7 @@ class SpikeLatents:
 
 def fill_uniform(out: Buffer, noise: Noise) -> Floats:
     """Fill (B, H) with the draws for spikes: those of `Noise`."""
-    encoder_kernels.draw_uniform(noise.row.numpy(), noise.key("spike"), out.values)
+    encoder_kernels.draw_uniform(noise.seeds("spike").numpy(), out.values)
     return out.values
 
 
@@ -140,7 +140,7 @@ def fill_normal(out: Buffer, noise: Noise) -> Floats:
     if out.tensor.dtype == torch.float64:
         out.tensor.copy_(noise.normal("slab", 1, out.tensor.shape[1])[:, 0])
     else:
-        encoder_kernels.draw_normal(noise.row.numpy(), noise.key("slab"), out.values)
+        encoder_kernels.draw_normal(noise.seeds("slab").numpy(), out.values)
     return out.values
 
 

@@ -120,14 +120,14 @@ def take(words: Tensor, place: Tensor) -> Tensor:
 def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct states (U, W) of (B, S, W), and the place (B, S) of each there."""
     if words.device.type != "cpu":
-        return _listed(words)
+        return _list_states(words)
     key, place = keys(words).unique(return_inverse=True)
     distinct = words.new_zeros(len(key), words.shape[-1])
     distinct[place.flatten()] = words.flatten(0, 1)
     return distinct, place
 
 
-def _listed(words: Tensor) -> tuple[Tensor, Tensor]:
+def _list_states(words: Tensor) -> tuple[Tensor, Tensor]:
     """Return the states of (B, S, W) one after the other, and their places.
 
     On a device they are listed once for each row, because the host would have to wait for the

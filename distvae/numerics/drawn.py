@@ -36,9 +36,7 @@ class Planned(Noise):
 def draw_ahead(noise: Noise, counts: Mapping[Stream, int]) -> Planned:
     """Draw so many words of each stream at once."""
     wanted = {stream: count for stream, count in counts.items() if count}
-    row = noise.row.long()
-    keys = [row + noise.key(stream) for stream in wanted]
-    starts = mix(torch.stack(keys, 1))
+    starts = mix(torch.stack([noise.seeds(stream) for stream in wanted], 1))
     counter = weyl_sequence(max(wanted.values()), noise.row.device)
     words = [
         start[:, None] + counter[:count]

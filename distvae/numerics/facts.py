@@ -75,7 +75,7 @@ class Moments:
 
     def record(self) -> MomentsRecord:
         """Return the moments as JSON has them."""
-        mean, variance = _listed(self.mean), _listed(self.variance)
+        mean, variance = _none_for_nan(self.mean), _none_for_nan(self.variance)
         return {"count": self.count.tolist(), "mean": mean, "variance": variance}
 
     @classmethod
@@ -145,8 +145,8 @@ class Facts:
         return {
             "rows": self.rows,
             "missing": self.missing,
-            "low": _listed(self.low),
-            "high": _listed(self.high),
+            "low": _none_for_nan(self.low),
+            "high": _none_for_nan(self.high),
             "values": self.values.record(),
             "logarithms": self.logarithms.record() if self.logarithms else None,
         }
@@ -173,7 +173,7 @@ def add_facts(parts: Sequence[Facts]) -> Facts:
     return total
 
 
-def _listed(values: Doubles) -> list[float | None]:
+def _none_for_nan(values: Doubles) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 

@@ -74,13 +74,13 @@ class Noise:
         """Return the draws of consecutive rows."""
         return Noise(self.seed, self.epoch, self.row[rows])
 
-    def key(self, stream: Stream) -> int:
-        """Return the number that is added to the number of a row before it is mixed."""
-        return _key(self.seed, self.epoch, STREAMS[stream])
+    def seeds(self, stream: Stream) -> Tensor:
+        """Return (B,) the number of each row that is mixed to where its random words begin."""
+        return self.row.long() + _key(self.seed, self.epoch, STREAMS[stream])
 
     def bits(self, stream: Stream, *shape: int) -> Tensor:
         """Return (B, *shape) independent uniform 64-bit words."""
-        start = mix(self.row.long() + self.key(stream))
+        start = mix(self.seeds(stream))
         counter = weyl_sequence(math.prod(shape), self.row.device)
         return mix(start[:, None] + counter).view(-1, *shape)
 

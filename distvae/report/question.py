@@ -54,7 +54,8 @@ def _answer(sweep: Sweep) -> Iterator[str]:
         yield "No trial finished, so there is no answer: the table says how each ended."
     elif len(finished) == 1:
         yield (
-            f"Only {_describe(finished[0], sweep)} finished; there is nothing to compare it with."
+            f"Only {_describe_trial(finished[0], sweep)} finished;"
+            " there is nothing to compare it with."
         )
     else:
         yield _best(sweep)
@@ -72,17 +73,17 @@ def _answer(sweep: Sweep) -> Iterator[str]:
 def _best(sweep: Sweep) -> str:
     finished = sweep.finished
     if len(sweep.metrics) == 1:
-        best = capitalise(_describe(finished[0], sweep))
+        best = capitalise(_describe_trial(finished[0], sweep))
         return f"{best} is the best of {len(finished)}{_lead(sweep)}."
     unbeaten = [trial for trial in finished if trial.result.unbeaten]
     figures = "both figures" if len(sweep.metrics) == 2 else "all figures"
     if len(unbeaten) == 1:
-        best = capitalise(_describe(unbeaten[0], sweep))
+        best = capitalise(_describe_trial(unbeaten[0], sweep))
         return f"{best} is the best of {len(finished)} in {figures}."
     if len(unbeaten) <= MAX_LISTED:
-        trials = "; ".join(_describe(trial, sweep) for trial in unbeaten)
+        trials = "; ".join(_describe_trial(trial, sweep) for trial in unbeaten)
         return f"No trial is the best in {figures}. No other beats these {len(unbeaten)}: {trials}."
-    first, last = _describe(unbeaten[0], sweep), _describe(unbeaten[-1], sweep)
+    first, last = _describe_trial(unbeaten[0], sweep), _describe_trial(unbeaten[-1], sweep)
     return (
         f"No other trial beats {len(unbeaten)} of the {len(finished)} that finished, from "
         f"{first} to {last}."
@@ -101,7 +102,7 @@ def _lead(sweep: Sweep) -> str:
     return sentence
 
 
-def _describe(trial: Trial, sweep: Sweep) -> str:
+def _describe_trial(trial: Trial, sweep: Sweep) -> str:
     figures = [f"{name} {shown(trial.result.figures[name])}" for name in sweep.metrics]
     return f"trial {trial.result.number} ({trial.result.label}: {', '.join(figures)})"
 

@@ -114,7 +114,7 @@ def _read_sums(place: Place) -> bytes:
 def _read_model(place: Place, sums: bytes) -> dict[str, bytes]:
     """Return the files that are listed, and the card, after verifying them."""
     files = {CARD: place.read(CARD)}
-    for name, digest in _listed(place, sums).items():
+    for name, digest in _listed_checksums(place, sums).items():
         content = place.read(name)
         if hashlib.sha256(content).hexdigest() != digest:
             raise Refusal(f"{place}/{name}: altered or damaged: its checksum is not that in {SUMS}")
@@ -122,7 +122,7 @@ def _read_model(place: Place, sums: bytes) -> dict[str, bytes]:
     return {**files, SUMS: sums}
 
 
-def _listed(place: Place, sums: bytes) -> dict[str, str]:
+def _listed_checksums(place: Place, sums: bytes) -> dict[str, str]:
     """Return the checksums of the files that are listed. Refuse files that no model has."""
     listed = {}
     for line in sums.decode(errors="replace").splitlines():

@@ -102,13 +102,13 @@ def write_pictures(run: Run, split: str, folder: Path) -> list[Path]:
     """Draw the pictures of a run into a folder, and return the files."""
     files = []
     with run_arithmetic(run.info):
-        for name, drawing in draw(run, split):
+        for name, drawing in pictures_of(run, split):
             files.append(folder / f"{name}.png")
             pictures.draw_now(drawing, files[-1])
     return files
 
 
-def draw(run: Run, split: str) -> Iterator[pictures.Picture]:
+def pictures_of(run: Run, split: str) -> Iterator[pictures.Picture]:
     """Yield the pictures of a run by name."""
     yield from _draw_model(run, split)
     yield from _draw_training(run)

@@ -27,7 +27,7 @@ def draw_pictures(runs: Sequence[TrialRun], stop: Callable[[], object] = lambda:
     """Draw the pictures of runs until asked to stop."""
     for run in runs:
         if not stop():
-            draw(run)
+            draw_and_log(run)
 
 
 def undrawn_runs(trials: Trials, ranked: Sequence[Result]) -> list[TrialRun]:
@@ -40,7 +40,7 @@ def undrawn_runs(trials: Trials, ranked: Sequence[Result]) -> list[TrialRun]:
     return found
 
 
-def draw(trial_run: TrialRun) -> None:
+def draw_and_log(trial_run: TrialRun) -> None:
     """Draw the pictures of a run and log them. A failure is printed; the figures stand."""
     from distvae.tasks.evaluate import write_pictures
     from distvae.train.run import Run

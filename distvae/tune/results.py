@@ -62,7 +62,7 @@ class Result:
 
     @classmethod
     def of(
-        cls, number: int, values: Mapping[str, Any], lineage: "Lineage | None" = None
+        cls, number: int, values: Mapping[str, object], lineage: "Lineage | None" = None
     ) -> "Result":
         """Return the result of a trial that begins anew, or that continues another."""
         if lineage is None:

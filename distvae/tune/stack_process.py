@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.tune.forked import SIGNALS
 from distvae.tune.optuna_study import NextTrial
-from distvae.tune.pictures import draw
+from distvae.tune.pictures import draw_and_log
 from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, TrialRun, Trials, run_trial_in_steps
 
@@ -168,7 +168,7 @@ class Conversation:
         while True:
             self._report()
             if self.drawn_next:
-                draw(self.drawn_next)
+                draw_and_log(self.drawn_next)
             elif self.stack.members:
                 self.stack.train()
 

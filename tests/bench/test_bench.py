@@ -68,7 +68,7 @@ def test_a_kept_benchmark_is_a_row_of_the_results(
 def test_an_order_is_timed_as_a_list_and_computed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    order.bench_order(order.Work(5000, 64, 10), False, Output(True, tmp_path))
+    order.bench_order(order.OrderExtent(5000, 64, 10), False, Output(True, tmp_path))
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     cases = ["listed", "computed-1", "computed-2", "computed-64"]
     assert [record["case"] for record in printed] == cases
@@ -89,7 +89,7 @@ def test_trainings_in_a_stack_are_timed_beside_those_alone_and_end_alike(
         stack.bench_stack("mnist-gumbel", size, Output())
 
 
-def dense_step(case: tvae.Case) -> None:
+def dense_step(case: tvae.HouseCase) -> None:
     """Do the products of the dense algorithm for one row: decode new states, and differentiate the
     kept ones.
     """
@@ -105,7 +105,9 @@ def dense_step(case: tvae.Case) -> None:
 
 
 @pytest.mark.parametrize("case", tvae.CASES.values(), ids=tvae.CASES)
-def test_the_dense_bound_counts_what_torch_counts_in_the_dense_algorithm(case: tvae.Case) -> None:
+def test_the_dense_bound_counts_what_torch_counts_in_the_dense_algorithm(
+    case: tvae.HouseCase,
+) -> None:
     with FlopCounterMode(display=False) as counter:
         dense_step(case)
     assert case.flops == counter.get_total_flops()
@@ -316,7 +318,7 @@ def test_batches_are_compared_and_finished_trainings_are_kept(
 
 
 def test_a_batch_that_is_faster_gets_the_epochs_that_fit_the_time_of_the_base() -> None:
-    case = batches.Case("bars", load("bars", {"train.epochs": 4}), 64)
+    case = batches.BatchCase("bars", load("bars", {"train.epochs": 4}), 64)
     slow, fast = (batches.Result([1.0] * 4, [], seconds, False) for seconds in (8.0, 3.0))
     longer = batches.lengthen(case, fast, slow)
     assert longer is not None
@@ -330,7 +332,7 @@ def test_a_picture_is_judged_by_what_is_restored(tmp_path: Path) -> None:
     settings = {"data.noise": 25, "data.path": str(tmp_path / "a.png"), "train.epochs": 2}
     light = {"estep.states": 16, "model.latent": 9, "model.hidden": [4], "train.device": "cpu"}
     config = load("house-25", settings | light)
-    result = batches.train_case(batches.Case("house-25", config, 32))
+    result = batches.train_case(batches.BatchCase("house-25", config, 32))
     assert len(result.psnrs) == len(result.bounds) == 2
     assert result.quality == result.figures()["psnr"] == result.psnrs[-1]
     assert result.bound == result.bounds[-1]

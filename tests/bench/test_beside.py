@@ -241,7 +241,7 @@ def test_a_race_ends_when_both_have_the_quality_or_no_epochs_left(
     assert (figures["ours_s"], figures["peer_s"]) == (6.0, 2.0 * epochs), "scoring is not timed"
     assert figures["peer_psnr"] == psnr
     assert figures["speedup"] == epochs / 3
-    text = reach.describe("tvo", reach.Goal(30.0, 8, 1), figures)
+    text = reach.describe_reach("tvo", reach.Goal(30.0, 8, 1), figures)
     assert ("at least" in text) == ("not enough" in text) == (psnr < 30)
 
 

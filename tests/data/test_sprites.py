@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import factors_of, labels_of, open_dataset
-from distvae.data.images.sprites import LEVELS, RADIUS, SHAPES, TURN, draw
+from distvae.data.images.sprites import LEVELS, RADIUS, SHAPES, TURN, draw_sprites
 from distvae.files.refusal import Refusal
 
 SIZE = 48
@@ -38,7 +38,7 @@ def moments(picture: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
 
 @given(SPRITES)
 def test_what_is_drawn_has_the_area_and_the_middle_that_the_factors_say(sprite: np.ndarray) -> None:
-    picture = draw(sprite[None], SIZE)[0]
+    picture = draw_sprites(sprite[None], SIZE)[0]
     shape, scale, _, x, y = sprite
     radius = SIZE * RADIUS * (0.5 + 0.5 * scale / (COUNTS[1] - 1))
     area, middle, _ = moments(picture)
@@ -57,7 +57,7 @@ def test_no_shape_has_a_hole(shape: int, size: int) -> None:
     grows lighter.
     """
     places = np.stack(np.meshgrid(shape, [0, 5], range(10), [0, 7, 15], [0, 15]), -1).reshape(-1, 5)
-    pictures = draw(places, size)
+    pictures = draw_sprites(places, size)
     between = np.minimum(
         np.maximum.accumulate(pictures, -1),
         np.maximum.accumulate(pictures[..., ::-1], -1)[..., ::-1],
@@ -67,7 +67,7 @@ def test_no_shape_has_a_hole(shape: int, size: int) -> None:
 
 @pytest.mark.parametrize("rotation", range(LEVELS["rotation"]))
 def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
-    _, _, spread = moments(draw(np.array([[0, 5, rotation, 7, 7]]), SIZE)[0])
+    _, _, spread = moments(draw_sprites(np.array([[0, 5, rotation, 7, 7]]), SIZE)[0])
     _, directions = np.linalg.eigh(spread)
     along = directions[:, -1]
     angle = rotation / LEVELS["rotation"] * TURN
@@ -78,15 +78,15 @@ def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
 def test_a_step_of_a_place_moves_the_picture(sprite: np.ndarray) -> None:
     sprite[3] = min(sprite[3], COUNTS[3] - 2)
     before, after = (
-        moments(draw(sprite[None], 32)[0]),
-        moments(draw((sprite + np.eye(5, dtype=int)[3])[None], 32)[0]),
+        moments(draw_sprites(sprite[None], 32)[0]),
+        moments(draw_sprites((sprite + np.eye(5, dtype=int)[3])[None], 32)[0]),
     )
     step = (32 - 2 * (32 * RADIUS + 1)) / (COUNTS[3] - 1)
     np.testing.assert_allclose(after[1] - before[1], [step, 0], atol=0.3)
 
 
 def test_edges_are_soft() -> None:
-    picture = draw(np.array([[0, 5, 3, 7, 7]]), SIZE)[0]
+    picture = draw_sprites(np.array([[0, 5, 3, 7, 7]]), SIZE)[0]
     assert picture.max() == 1
     assert ((picture > 0.1) & (picture < 0.9)).sum() > 10
 
@@ -108,7 +108,7 @@ def test_pictures_labels_and_factors_go_together() -> None:
     assert factors.names == tuple(LEVELS)
     for name, rows in dataset.splits.items():
         np.testing.assert_array_equal(
-            rows[:], draw(factors.levels[name], 16).reshape(len(rows), -1)
+            rows[:], draw_sprites(factors.levels[name], 16).reshape(len(rows), -1)
         )
         np.testing.assert_array_equal(labels[name], factors.levels[name][:, 0])
     assert dataset.shape == (1, 16, 16)

@@ -12,7 +12,7 @@ from distvae.config import from_dict
 from distvae.data import labels_of, open_dataset
 from distvae.numerics.noise import order
 from distvae.tasks.codes import encode, sample
-from distvae.tasks.evaluate import draw
+from distvae.tasks.evaluate import pictures_of
 from distvae.train.run import Run
 from distvae.train.session import fit
 
@@ -48,7 +48,7 @@ def colour_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_originals_are_drawn_in_their_colours(colour_run: Run) -> None:
     with np.load(colour_run.config.data.path) as archive:
         images = archive["x_test"] / 255
-    drawn = dict(draw(colour_run, "test"))
+    drawn = dict(pictures_of(colour_run, "test"))
     draw_latents = {"traversal", "interpolation", "conditional", "encodings"}
     assert set(drawn) == {"images", "codes", "atoms", "learning"} | draw_latents
     (canvas,) = drawn["images"]().axes[0].images

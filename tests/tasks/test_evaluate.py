@@ -11,7 +11,7 @@ from distvae.data.windows.patches import Grid
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import kept_rows
 from distvae.models.tvae import TVAE
-from distvae.tasks.evaluate import draw, evaluate
+from distvae.tasks.evaluate import evaluate, pictures_of
 from distvae.tasks.images import as_images, score_rows
 from distvae.train.run import Run
 from distvae.train.session import fit
@@ -91,7 +91,7 @@ def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
 def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(
     bars_run: Run, tmp_path: Path
 ) -> None:
-    drawn = dict(draw(bars_run, "test"))["atoms"]()
+    drawn = dict(pictures_of(bars_run, "test"))["atoms"]()
     assert isinstance(bars_run.model, TVAE)
     pi = bars_run.model.pi.numpy()
     parts = bars_run.decode(np.eye(5, dtype=np.float32)) - bars_run.decode(

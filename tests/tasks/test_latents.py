@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from distvae.config import from_dict
 from distvae.data import open_dataset
 from distvae.tasks import latents
-from distvae.tasks.evaluate import draw
+from distvae.tasks.evaluate import pictures_of
 from distvae.tasks.images import as_images
 from distvae.train.run import Run
 from distvae.train.session import fit
@@ -87,7 +87,7 @@ def test_latents_that_live_come_first_and_of_each_kind_the_strongest(
 
 
 def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run) -> None:
-    drawn = dict(draw(image_run, "test"))
+    drawn = dict(pictures_of(image_run, "test"))
     canvas = shown(drawn["interpolation"]())
     originals = [
         frame(canvas, row, column)
@@ -111,7 +111,7 @@ def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run) -> None:
 def test_models_with_an_encoder_have_all_four_pictures(
     images: Path, tmp_path: Path, model: dict[str, Any]
 ) -> None:
-    drawn = dict(draw(run_of(images, tmp_path / "run", **model), "test"))
+    drawn = dict(pictures_of(run_of(images, tmp_path / "run", **model), "test"))
     assert {"traversal", "interpolation", "conditional", "encodings"} <= drawn.keys()
     headings = {
         name: [label.get_text() for label in drawn[name]().axes[0].get_xticklabels()]
@@ -130,6 +130,6 @@ def test_one_image_alone_has_none_to_go_to(image_run: Run) -> None:
 
 
 def test_binary_latents_have_no_values_to_draw_anew(images: Path, tmp_path: Path) -> None:
-    drawn = dict(draw(run_of(images, tmp_path / "run", kind="gumbel"), "test"))
+    drawn = dict(pictures_of(run_of(images, tmp_path / "run", kind="gumbel"), "test"))
     assert "traversal" in drawn
     assert "conditional" not in drawn

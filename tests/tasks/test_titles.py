@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distvae.config.recipes import load
-from distvae.tasks.evaluate import draw
+from distvae.tasks.evaluate import pictures_of
 from distvae.tasks.titles import run_title
 from distvae.train.run import Run
 from distvae.train.session import fit
@@ -41,7 +41,7 @@ def test_a_title_says_the_model_and_how_it_differs_from_the_recipes(
 
 def test_every_picture_has_it(speech_run: Run, tmp_path: Path) -> None:
     """The recipe is not one of the package's, and so says nothing of the model."""
-    for name, drawing in draw(speech_run, "test"):
+    for name, drawing in pictures_of(speech_run, "test"):
         figure = drawing()
         texts = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
         assert any(text.startswith("sdm latent 6, from tiny") for text in texts), name

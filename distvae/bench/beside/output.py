@@ -26,12 +26,12 @@ def show_contest(
     record: dict[str, int | float | str] = {"case": who.case, "peer": who.version}
     record |= settings
     record |= figures
-    output.show(record, _describe(who, figures, threads))
+    output.show(record, _describe_epochs(who, figures, threads))
     name = f"{who.case}-beside-{who.peer}" + (f"-{threads}-threads" if threads > 1 else "")
     output.keep(name, figures, settings, {"section": SECTION, "peer": who.version})
 
 
-def _describe(who: Contestants, f: Mapping[str, float], threads: int) -> str:
+def _describe_epochs(who: Contestants, f: Mapping[str, float], threads: int) -> str:
     def spread(name: str, places: int) -> str:
         middle, least, most = (f"{f[name + end]:.{places}f}" for end in ("", "_min", "_max"))
         return f"{middle} ({least} to {most})"

@@ -147,12 +147,12 @@ def bench_reach(checkout: Path, picture: Path, goal: Goal, output: Output) -> No
     record: dict[str, int | float | str] = {"case": "reach", "peer": version}
     record |= settings
     record |= figures
-    output.show(record, describe(found.name, goal, figures))
+    output.show(record, describe_reach(found.name, goal, figures))
     facts = {"section": SECTION, "peer": version}
     output.keep(f"reach-{goal.psnr:g}-beside-{found.name}", figures, settings, facts)
 
 
-def describe(peer: str, goal: Goal, f: dict[str, float]) -> str:
+def describe_reach(peer: str, goal: Goal, f: dict[str, float]) -> str:
     """Return the figures in words."""
     lines = [f"{goal.psnr:g} dB under noise of {CASE.sigma:g}, processor seconds:"]
     for name, title in (("ours", "ours"), ("peer", peer)):

@@ -35,7 +35,7 @@ class StepsContest:
     turns: int
 
 
-class Case(NamedTuple):
+class PeerCase(NamedTuple):
     """A model that a peer and this program train."""
 
     name: str
@@ -46,8 +46,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    PYTHAE.name: Case("steps-vae", "mnist-vae", pythae.start),
-    VSC.name: Case("steps-vsc", "mnist-vsc", vsc.start),
+    PYTHAE.name: PeerCase("steps-vae", "mnist-vae", pythae.start),
+    VSC.name: PeerCase("steps-vsc", "mnist-vsc", vsc.start),
 }
 
 

@@ -17,7 +17,7 @@ from distvae.bench.beside.peers import Imported, recognise
 from distvae.bench.beside.turns import Trained, Turn, compare, take_turns
 from distvae.bench.counting import train_steps
 from distvae.bench.output import Output
-from distvae.bench.tvae import BATCH, CASES, Case, new_trainer, noisy_patches
+from distvae.bench.tvae import BATCH, CASES, HouseCase, new_trainer, noisy_patches
 from distvae.data.dataset import Array
 from distvae.estep.truncated import Search
 from distvae.models.state_decoder import FromBits
@@ -46,7 +46,7 @@ class TvaeContest:
         return min(TURN, self.rows // BATCH * BATCH)
 
 
-def start_ours(case: Case, contest: TvaeContest, rows: Array, file: Path) -> Turn:
+def start_ours(case: HouseCase, contest: TvaeContest, rows: Array, file: Path) -> Turn:
     """Train, write the trained state into a file, and return the training that follows."""
     torch.set_num_threads(contest.threads)
     # The turns may take as many epochs again.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distvae.bench.beside.turns import SCORE, Trained, Turn
-from distvae.bench.tvae import BATCH, RATE, Case
+from distvae.bench.tvae import BATCH, RATE, HouseCase
 from distvae.models.population import unpack
 
 WARM_UP = 64
@@ -41,7 +41,7 @@ class EpochLoop(Protocol):
         """Improve the states alone."""
 
 
-def start(case: Case, threads: int, file: Path, rows: int) -> Turn:
+def start(case: HouseCase, threads: int, file: Path, rows: int) -> Turn:
     """Return the training of turns of so many rows, from the state in a file."""
     torch.set_num_threads(threads)
     state = load_file(file)
@@ -59,7 +59,7 @@ def start(case: Case, threads: int, file: Path, rows: int) -> Turn:
 
 
 def start_restoring(
-    case: Case, threads: int, file: Path, score: Callable[[NDArray[np.float32]], float]
+    case: HouseCase, threads: int, file: Path, score: Callable[[NDArray[np.float32]], float]
 ) -> Turn:
     """Return the training of whole epochs from the state in a file, scored by restored rows."""
     torch.set_num_threads(threads)
@@ -93,7 +93,9 @@ def new_model(state: Mapping[str, Tensor], rates: tuple[float, float]) -> Decode
     return model
 
 
-def new_loop(case: Case, model: object, state: Mapping[str, Tensor], rows: Tensor) -> EpochLoop:
+def new_loop(
+    case: HouseCase, model: object, state: Mapping[str, Tensor], rows: Tensor
+) -> EpochLoop:
     """Return tvo's loop over some rows, with their kept states."""
     states = import_module("tvo.variational").EVOVariationalStates(
         N=len(rows),

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from distvae.config import Config, Generated, Train, from_dict
 from distvae.config.registry import SECTIONS, find_family
@@ -126,7 +125,7 @@ def parse_assignments(words: list[str]) -> Tree:
     return dict(_assignment(word) for word in words)
 
 
-def _assignment(word: str) -> tuple[str, Any]:
+def _assignment(word: str) -> tuple[str, object]:
     path, equals, text = word.partition("=")
     if not equals or text.startswith("=") or not re.fullmatch(r"\w+(\.\w+)*", path):
         raise Refusal(

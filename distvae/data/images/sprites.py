@@ -49,7 +49,7 @@ def factors(config: SpritesData) -> Factors:
     return Factors(tuple(LEVELS), tuple(name != "shape" for name in LEVELS), _divided(config))
 
 
-def draw(levels: Labels, size: int) -> Array:
+def draw_sprites(levels: Labels, size: int) -> Array:
     """Return (N, size, size) values between 0 and 1 for levels (N, 5)."""
     shape, *others = levels.T
     scale, rotation, x, y = (
@@ -109,5 +109,7 @@ def _divided(config: SpritesData) -> dict[str, Labels]:
 
 
 def _drawn(levels: Labels, size: int) -> Array:
-    blocks = (draw(levels[start : start + BLOCK], size) for start in range(0, len(levels), BLOCK))
+    blocks = (
+        draw_sprites(levels[start : start + BLOCK], size) for start in range(0, len(levels), BLOCK)
+    )
     return np.concatenate(list(blocks)).reshape(len(levels), -1)

@@ -44,7 +44,7 @@ def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: st
     tall, named = 0.75 * height / width, 0.08 * max(map(len, rows))
     figure = new_figure(0.75 * across + named + 0.2, tall * down + 0.6)
     axes = figure.subplots()
-    _show(axes, tiled, limits(frames))
+    _show_picture(axes, tiled, limits(frames))
     axes.spines[:].set_visible(False)
     axes.tick_params(
         length=0, labelsize=8, top=False, labeltop=True, bottom=False, labelbottom=False
@@ -126,13 +126,13 @@ def _canvas(tiled: Array, span: tuple[float, float], title: str) -> "Figure":
     height, width, _ = tiled.shape
     figure = new_figure(8.0, 8.0 * height / width + 0.5)
     axes = figure.subplots()
-    _show(axes, tiled, span)
+    _show_picture(axes, tiled, span)
     axes.set_axis_off()
     entitle(figure, title)
     return figure
 
 
-def _show(axes: "Axes", tiled: Array, span: tuple[float, float]) -> None:
+def _show_picture(axes: "Axes", tiled: Array, span: tuple[float, float]) -> None:
     """Draw a picture (height, width, channels) in which NaN is white."""
     low, high = span
     if tiled.shape[-1] == 3:

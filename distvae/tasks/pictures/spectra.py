@@ -53,7 +53,7 @@ def spectrograms(
     above, below = (np.clip(level, high - RANGE_DB, high) for level in (above, below))
     show_levels(rows[0], above, spectrum, high)
     show_levels(rows[1], below, spectrum, high)
-    _show(rows[2], below - above, spectrum, "RdBu_r", (-DIFFERENCE_DB, DIFFERENCE_DB))
+    _show_spectrum(rows[2], below - above, spectrum, "RdBu_r", (-DIFFERENCE_DB, DIFFERENCE_DB))
     names = ("original", "reconstruction", "reconstruction less original")
     for axes, name in zip(rows, names, strict=True):
         axes.set_title(name)
@@ -75,10 +75,10 @@ def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
 
 def show_levels(axes: "Axes", level: Array, spectrum: Spectrum, high: float) -> None:
     """Draw levels (bins or bands, frames) up to the highest, with a colour bar in dB."""
-    _show(axes, level, spectrum, "magma", (high - RANGE_DB, high))
+    _show_spectrum(axes, level, spectrum, "magma", (high - RANGE_DB, high))
 
 
-def _show(
+def _show_spectrum(
     axes: "Axes", shown: Array, spectrum: Spectrum, colours: str, limits: tuple[float, float]
 ) -> None:
     """Draw values over frequency, and over time where frames follow each other."""
