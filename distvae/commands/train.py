@@ -144,7 +144,7 @@ def train_configured(
     """Train into a run folder, record the run and evaluate it, with processes beside this one."""
     from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.train.devices import select_device
-    from distvae.train.local_copy import state_folder, update_local_copy
+    from distvae.train.local_copy import update_local_copy
     from distvae.train.loop import Diverged, Interrupted
     from distvae.train.team import ALONE, WorkerLost, join_team
 
@@ -158,7 +158,7 @@ def train_configured(
     config = config.with_("data", path=dataset.origin)
     check_feasible(config, dataset, group, team, options)
     progress = Progress(style, dataset.unit)
-    folder = state_folder(local, options.storage, options.resumes, options.force)
+    folder = state_folder_once(local, options, team)
     if options.previous and is_chief:
         go_back(folder, progress)
     training = Training(config, name, dataset, folder, group, team, options)
@@ -213,6 +213,20 @@ def open_once(config: "Config", team: "Team", quiet: bool) -> "Dataset":
     if team.rank == 0:
         team.barrier()
     return dataset
+
+
+def state_folder_once(local: Path, options: TrainOptions, team: "Team") -> "Folder":
+    """Return the folder of the state; one worker of each machine deletes what is replaced."""
+    from distvae.train.local_copy import state_folder
+
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not is_first:
+        team.barrier()
+    folder = state_folder(local, options.storage, options.resumes, options.force)
+    if is_first:
+        team.barrier()
+    team.barrier()
+    return folder
 
 
 def check_feasible(

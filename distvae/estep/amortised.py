@@ -1,6 +1,8 @@
 """Posteriors by an encoder's forward pass. The input transform is part of the encoder."""
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from distvae.interface import Batch
 from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
 from distvae.models.vae import VAE
-from distvae.numerics.facts import FLOOR, Facts
+from distvae.numerics.facts import FLOOR, Facts, Moments
 from distvae.numerics.lanes import HeldRows
 
 MIN_DEVIATION = 1e-6  # a value that varies less is not rescaled
@@ -40,14 +42,8 @@ class Amortised(nn.Module):
         """
         if self.config.input != "log_standard":
             return
-        count = torch.tensor(0)
-        total = torch.zeros(2, len(self.shift), dtype=torch.float64)
-        for block in blocks:
-            u = (block + self.config.floor).log().double()
-            count = count + (~u.isnan()).sum(0)
-            total = total + torch.stack([u.nansum(0), u.square().nansum(0)])
-        mean, square = total / count.clamp_min(1)
-        self._standardise(mean, square - mean.square())
+        logarithms = ((block + self.config.floor).log().numpy(force=True) for block in blocks)
+        self._standardise(reduce(add, map(Moments.of, logarithms)))
 
     def prepare_from(self, facts: Facts) -> bool:
         """Take mean and deviation as `prepare` does, from what is recorded of the logarithms."""
@@ -55,13 +51,13 @@ class Amortised(nn.Module):
             return True
         if facts.logarithms is None or self.config.floor != FLOOR:
             return False
-        moments = facts.logarithms
-        observed = [np.nan_to_num(values) for values in (moments.mean, moments.variance)]
-        self._standardise(*map(torch.from_numpy, observed))
+        self._standardise(facts.logarithms)
         return True
 
-    def _standardise(self, mean: Tensor, variance: Tensor) -> None:
-        deviation = variance.clamp_min(0).sqrt()
+    def _standardise(self, moments: Moments) -> None:
+        observed = (np.nan_to_num(values) for values in (moments.mean, moments.variance))
+        mean, variance = map(torch.from_numpy, observed)
+        deviation = variance.sqrt()
         self.shift.copy_(mean)
         self.scale.copy_(torch.where(deviation > MIN_DEVIATION, deviation, 1.0))
 

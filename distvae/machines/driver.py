@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from distvae.config import Config, Truncation, to_dict
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.machines.capacity import machine_resources
 from distvae.machines.keeper_moves import KeeperMoves
 from distvae.machines.news import RunFolderNews
 from distvae.machines.node_watch import NodeWatch
@@ -132,7 +133,7 @@ def watch_nodes(
         group,
         threads,
         events=lambda: read_events(folder),
-        shortage=lambda: describe_shortage(ray.cluster_resources(), group, threads),
+        shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
         declared_within=in_background(lambda: declaration_seconds(live_machines(ray))),
         report=str(report),
     )
@@ -146,7 +147,7 @@ def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
     Raise a Refusal if its fewest workers are too many.
     """
     lanes = _lanes(config, rows, group)
-    return replace(group, max_workers=min(group.max_workers, lanes.count))
+    return replace(group, max_workers=min(group.max_workers, lanes.count, rows))
 
 
 def _lanes(config: Config, rows: int, group: WorkerGroup) -> Lanes:

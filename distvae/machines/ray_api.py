@@ -20,9 +20,6 @@ class RayApi(Protocol):
     def nodes(self) -> list[NodeInfo]:
         """Return all machines, including those that are gone."""
 
-    def cluster_resources(self) -> Mapping[str, float]:
-        """Return the resources of all live machines together."""
-
     def available_resources(self) -> Mapping[str, float]:
         """Return the resources that nobody uses."""
 

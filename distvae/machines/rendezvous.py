@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import ray
+import ray.exceptions
 import ray.train
 import torch.distributed as dist
 from ray.train.backend import Backend
@@ -39,12 +40,14 @@ class ActorStore(TorchStore):
 
     def get(self, key: str) -> bytes:
         """Wait until a key has a value, and return it."""
-        return bytes(ray.get(self.actor.get.remote(key), timeout=self.limit.total_seconds()))
+        with _told_to_torch():
+            return bytes(ray.get(self.actor.get.remote(key), timeout=self.limit.total_seconds()))
 
     def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
         """Wait until all keys have values."""
         seconds = (timeout or self.limit).total_seconds()
-        ray.get([self.actor.get.remote(key) for key in keys], timeout=seconds)
+        with _told_to_torch():
+            ray.get([self.actor.get.remote(key) for key in keys], timeout=seconds)
 
     def add(self, key: str, amount: int) -> int:
         """Add to the number that a key has; return the sum."""
@@ -70,6 +73,17 @@ class ActorStore(TorchStore):
     def set_timeout(self, timeout: timedelta) -> None:
         """Set how long to wait for a key."""
         self.limit = timeout
+
+
+@contextmanager
+def _told_to_torch() -> Iterator[None]:
+    """Raise the error of torch's own stores for a key without a value, after which torch goes on
+    waiting.
+    """
+    try:
+        yield
+    except ray.exceptions.GetTimeoutError as error:
+        raise dist.DistStoreError("no value yet") from error
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -12,6 +12,7 @@ from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
+from distvae.machines.capacity import MachineResources, count_fitting, machine_resources, total
 from distvae.machines.ray_api import RayApi
 from distvae.train.loop import Interrupted
 
@@ -109,7 +110,7 @@ def wait_for_workers(
     deadline = time.monotonic() + group.wait
     threads = config.threads or 1
     settled = _with_gpus(ray, group, config.device)
-    shortage = describe_shortage(ray.cluster_resources(), settled, threads)
+    shortage = describe_shortage(machine_resources(ray), settled, threads)
     if group.wait and shortage:
         yield f"{shortage}; waiting up to {group.wait:.0f} s for more"
     bundle = {"CPU": threads, "GPU": settled.gpus or 0.0}
@@ -125,13 +126,13 @@ def wait_for_workers(
             time.sleep(POLL_SECONDS)
             # New machines may have the first GPUs.
             settled = _with_gpus(ray, group, config.device)
-            shortage = describe_shortage(ray.cluster_resources(), settled, threads)
+            shortage = describe_shortage(machine_resources(ray), settled, threads)
     return settled
 
 
 def _with_gpus(ray: RayApi, group: WorkerGroup, device: str) -> WorkerGroup:
     """Return the group with the GPUs of each worker, by the present resources."""
-    available = ray.cluster_resources().get("GPU", 0.0)
+    available = total(machine_resources(ray), "GPU")
     return replace(group, gpus=gpus_per_process(group.gpus, device, available))
 
 
@@ -139,19 +140,26 @@ def _gpu_suggestions(ray: RayApi, group: WorkerGroup, device: str, shortage: str
     """Return options for too few GPUs, where their number was not requested."""
     if group.gpus is not None or "GPUs" not in shortage:
         return ""
-    available = ray.cluster_resources().get("GPU", 0.0)
+    available = total(machine_resources(ray), "GPU")
     return suggest_gpu_options(group.min_workers, available, device)
 
 
-def describe_shortage(available: Mapping[str, float], group: WorkerGroup, threads: int) -> str:
+def describe_shortage(machines: MachineResources, group: WorkerGroup, threads: int) -> str:
     """Describe what the fewest workers of a group need that is not available; '' if they fit."""
     per_worker = {"CPU": threads, "GPU": group.gpus or 0.0}
     for name, count in per_worker.items():
         needed = group.min_workers * count
-        found = available.get(name, 0)
+        found = total(machines, name)
         if needed > found + 1e-6:
             return (
                 f"--workers: {group.min_workers} workers need {needed:g} {name}s, and Ray has"
                 f" {found:g}"
             )
+    fitting = count_fitting(machines, per_worker)
+    if fitting < group.min_workers:
+        each = " and ".join(f"{count:g} {name}s" for name, count in per_worker.items() if count)
+        return (
+            f"--workers: {group.min_workers} workers of {each} each, and the machines of Ray have"
+            f" room for {fitting}"
+        )
     return ""

@@ -50,6 +50,8 @@ def split_rows(config: Config, rows: int, size: int) -> Lanes:
         raise Refusal(
             f"train.batch: {batch} can be shared by {lanes.count} workers at most, not by {size}"
         )
+    if size > rows:
+        raise Refusal(f"{rows} rows to train on, and {size} workers; at most one for each expected")
     return lanes
 
 

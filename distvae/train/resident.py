@@ -78,8 +78,10 @@ class DeviceReader(BatchReader):
         self.train, self.together, self.estep = train, together, estep
         size = math.prod(train.shape) * train.dtype.itemsize
         if size <= SHARE * free_memory(self.device):
-            parts = np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK))
-            self.resident = torch.cat([self._to_device(train[rows]) for rows in parts])
+            first = self._to_device(train[np.arange(1)])
+            self.resident = first.new_empty(train.shape)
+            for rows in np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK)):
+                self.resident[rows[0] : rows[-1] + 1] = self._to_device(train[rows])
 
     def begin_epoch(self, epoch: int, batches: Batches) -> None:
         """Prepare for the batches of an epoch."""

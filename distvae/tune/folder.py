@@ -59,8 +59,11 @@ def has_content(out: Path) -> bool:
 
 
 def clear_folder(out: Path) -> None:
-    """Delete everything in a folder except the lock."""
-    for path in out.iterdir():
+    """Delete everything in a folder except the lock.
+
+    What says that it is a sweep's goes last, so that a deletion that is cut short can be repeated.
+    """
+    for path in sorted(out.iterdir(), key=lambda path: path.name == SWEEP_FILE):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
@@ -82,6 +85,8 @@ def refuse_folder(
     if is_sweep and force:
         return
     if has_content(out) or (out.exists() and not out.is_dir()):
+        if not is_sweep:
+            raise Refusal(f"{out}: exists and holds no sweep; another name expected")
         raise Refusal(
             f"{out}: exists; --resume continues a sweep, --force replaces it; or name another"
             " folder"

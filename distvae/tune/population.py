@@ -57,12 +57,17 @@ def choose_replacements(worths: Mapping[int, float]) -> list[Replacement]:
 def perturb(
     space: Space, values: Mapping[str, Plain], chance: np.random.Generator
 ) -> dict[str, Plain]:
-    """Return settings near those of a trial, within the axes of the space, and not the same."""
+    """Return settings near those of a trial, within the axes of the space, and not the same.
+
+    The seed, with which a repeated trial comes, is the parent's.
+    """
+    inherited = {key: values[key] for key in INHERITED if key in values}
     for _ in range(TRIES):
         perturbed: dict[str, Plain] = {}
         for axis in space.axes:
             if axis.applies(space.fixed | perturbed):
                 perturbed[axis.key] = _perturb_value(axis, values.get(axis.key), chance)
+        perturbed |= inherited
         if perturbed != values:
             break
     return perturbed

@@ -3,13 +3,18 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.machines.capacity import MachineResources
 from distvae.machines.driver import with_absolute_paths
 from distvae.system.processors import available_cores
-from distvae.tune.resources import MachineResources, TrialResources
+from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space
+
+if TYPE_CHECKING:
+    from distvae.data.dataset import Dataset
 
 DEFAULT_RESOURCES = TrialResources()
 """Trials train in their own processes on this machine."""
@@ -68,6 +73,17 @@ def concurrent_trials(space: Space) -> int:
     return space.concurrent or 1
 
 
+def _warn_of_choice_by_test(space: Space, dataset: "Dataset") -> None:
+    """Say that trials are chosen by the rows that test them, where no others validate."""
+    rows = dataset.splits
+    if space.split == "val" and rows["val"] is rows["test"] is not rows["train"]:
+        print(
+            f"{dataset.name}: the test rows validate, so trials are chosen by the rows that test"
+            " them; data.holdout=N keeps N training rows for the choice",
+            file=sys.stderr,
+        )
+
+
 def _rank_without_pesq(space: Space) -> Space:
     """Replace PESQ by ESTOI among the metrics if the package pesq is not installed."""
     from distvae.tasks.recording_scores import available_metrics
@@ -102,6 +118,8 @@ def open_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
     if on_this_machine:
         select_device(space.base.train.device)
     dataset = open_dataset(space.base.data, quiet=quiet)
+    if not quiet:
+        _warn_of_choice_by_test(space, dataset)
     data_varies = any(key.startswith("data.") for key in space.varied)
     if on_this_machine and not data_varies:
         size = DataSize.of(dataset)

@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
+from distvae.machines.capacity import MachineResources, count_fitting, machine_resources, total
 from distvae.machines.ray_api import RayApi
 from distvae.machines.worker_group import (
     POLL_SECONDS,
@@ -21,8 +22,6 @@ from distvae.machines.worker_group import (
 
 TUNE_MINIMUM = {"memory": 1.0}
 """The request of a trial's process whose workers train: Tune does not accept an empty one."""
-MachineResources = Sequence[Mapping[str, float]]
-"""The resources of each machine by name, such as CPU and GPU."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class TrialResources:
         They follow from `train.device` and from the GPUs of the machines. Trials without workers
         that share the GPUs equally stay as they are.
         """
-        available = _total(machines, "GPU")
+        available = total(machines, "GPU")
         if self.group:
             gpus = gpus_per_process(self.group.gpus, device, available)
             return replace(self, group=replace(self.group, gpus=gpus))
@@ -99,7 +98,7 @@ class TrialResources:
     def max_concurrent(self, machines: MachineResources, threads: int) -> int:
         """Return how many trials fit side by side; workers of one may be on several machines."""
         needs = self.per_process(threads)
-        slots = sum(_count_fitting(machine, needs) for machine in machines)
+        slots = count_fitting(machines, needs)
         if slots < self.min_workers:
             return 0
         return max(slots // self.max_workers, 1)
@@ -112,7 +111,7 @@ class TrialResources:
             return TUNE_MINIMUM
         gpus = self.gpus
         if gpus is None:
-            gpus = _equal_share(int(_total(machines, "GPU")), concurrent)
+            gpus = _equal_share(int(total(machines, "GPU")), concurrent)
         return {"cpu": threads, "gpu": gpus}
 
     def suggest_sharing(self, machines: MachineResources, device: str) -> str:
@@ -120,7 +119,7 @@ class TrialResources:
         group = self.with_gpus(machines, device).group
         if self.group is None or group is None or self.group.gpus is not None:
             return ""
-        available = _total(machines, "GPU")
+        available = total(machines, "GPU")
         too_few = bool(group.gpus) and group.min_workers > available
         return suggest_gpu_options(group.min_workers, available, device) if too_few else ""
 
@@ -138,7 +137,7 @@ class TrialResources:
         needs = {
             name: processes * count for name, count in self.per_process(threads).items() if count
         }
-        has = {name: _total(machines, name) for name in ("CPU", "GPU")}
+        has = {name: total(machines, name) for name in ("CPU", "GPU")}
         of_workers = f" of {_counted(workers, 'worker')}" if self.group else ""
         if trials == 1:
             subject = f"a trial{of_workers} needs"
@@ -150,20 +149,12 @@ class TrialResources:
         )
 
 
-def _count_fitting(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """Return how many processes with such needs fit on a machine."""
-    return min(
-        math.floor(machine.get(name, 0.0) / count + 1e-6) for name, count in needs.items() if count
-    )
-
-
-def _total(machines: MachineResources, name: str) -> float:
-    return sum(machine.get(name, 0.0) for machine in machines)
-
-
 def _equal_share(gpus: int, trials: int) -> float:
-    """Return the GPUs of each of so many trials: a whole one, or an equal part of one."""
-    return 1 / math.ceil(trials / gpus) if gpus else 0
+    """Return the GPUs of each of so many trials: a whole one, or an equal part of one.
+
+    Ray counts in ten-thousandths, so a part is rounded down to them.
+    """
+    return 10_000 // math.ceil(trials / gpus) / 10_000 if gpus else 0
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
@@ -173,11 +164,6 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + "s" * (count != 1)
-
-
-def machine_resources(ray: RayApi) -> MachineResources:
-    """Return the resources of each machine of Ray."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def wait_for_capacity(

@@ -1,11 +1,21 @@
 """Checks that a scheduler suits the space in which it stops or replaces trials."""
 
 from distvae.files.refusal import Refusal
+from distvae.tune.axes import Axis, Choice
 from distvae.tune.population import CHANGEABLE, INHERITED
 from distvae.tune.space import SHARE, Space
 
 CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
 """Keys that decide the prior, the likelihood or the data: bounds do not compare across them."""
+PSEUDO = "pseudo"
+"""The prior of VSC whose objective is a bound only given the pseudo-inputs it selects."""
+
+
+def changes_the_bound(axis: Axis) -> bool:
+    """Return whether bounds do not compare where an axis varies."""
+    values = axis.span.values if isinstance(axis.span, Choice) else ()
+    is_pseudo = axis.key == "model.prior" and PSEUDO in values
+    return is_pseudo or axis.key.startswith(CHANGE_THE_BOUND)
 
 
 def check_scheduler(space: Space) -> None:
@@ -26,7 +36,7 @@ def _check_bounds(space: Space) -> None:
     """Refuse to compare bounds where they do not compare, or do not rank the trials."""
     instead = "; judge: {interval: EPOCHS} compares a metric instead"
     for axis in space.axes:
-        if axis.key.startswith(CHANGE_THE_BOUND):
+        if changes_the_bound(axis):
             raise Refusal(
                 f"scheduler: {space.scheduler} compares bounds, which do not compare where"
                 f" {axis.key} varies{instead}"

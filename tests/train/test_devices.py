@@ -119,7 +119,7 @@ def test_workers_ask_for_one_gpu_each_unless_told_otherwise(
 
 def settled(workers: str, gpus: float | None, device: str, **there: float) -> WorkerGroup:
     """Return the group that may start with some resources of Ray."""
-    ray = SimpleNamespace(cluster_resources=lambda: there)
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": there}])
     waiting = wait_for_workers(
         ray,
         WorkerGroup.parse(workers, gpus),
@@ -178,6 +178,17 @@ def test_too_few_gpus_are_refused_with_the_ways_out(
 ) -> None:
     with pytest.raises(Refusal, match=message):
         settled(workers, gpus, device, CPU=4, GPU=there)
+
+
+def test_workers_that_no_machine_can_hold_are_refused() -> None:
+    ray = SimpleNamespace(nodes=lambda: 4 * [{"Alive": True, "Resources": {"CPU": 2, "GPU": 1}}])
+    for group, threads, message in (
+        (WorkerGroup.parse("2", 2), 1, "2 workers of 1 CPUs and 2 GPUs each, .* room for 0"),
+        (WorkerGroup.parse("1", 0), 4, "1 workers of 4 CPUs each, .* room for 0"),
+    ):
+        config = from_dict({"train": {"threads": threads}}).train
+        with pytest.raises(Refusal, match=message):
+            next(wait_for_workers(ray, group, config, lambda: False))
 
 
 @pytest.mark.parametrize("gpus", [1.5, 1e-5, float("nan"), float("inf")])

@@ -8,9 +8,17 @@ import pytest
 
 from distvae.data.dataset import Dataset
 from distvae.files.refusal import Refusal
+from distvae.train.batches import split_rows
 from distvae.train.run import Run
 from distvae.train.session import build_trainer, fit
 from tests import tiny
+
+
+def test_more_workers_than_rows_are_refused() -> None:
+    config = tiny.config(train={"batch": 64})
+    assert split_rows(config, 4, 4).count
+    with pytest.raises(Refusal, match="3 rows to train on, and 4 workers"):
+        split_rows(config, 3, 4)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,14 @@ def test_a_branch_has_other_settings_within_the_axes_and_the_seed_of_its_better(
     SPACE.config(found)
 
 
+@given(st.integers(0, 2**32), st.integers(0, 9))
+def test_the_seed_of_a_repeated_trial_is_inherited_too(seed: int, own: int) -> None:
+    values = {"estep.children": 2, "train.seed": own}
+    found = perturb(OF_CHILDREN, values, np.random.default_rng(seed))
+    assert found["train.seed"] == own
+    assert found["estep.children"] in {1, 3, 4}
+
+
 @given(st.integers(0, 2**32))
 def test_a_setting_at_the_end_of_its_axis_moves_back(seed: int) -> None:
     for value in (1, 4):

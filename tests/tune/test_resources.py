@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -28,7 +30,7 @@ from distvae.machines.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder
-from distvae.tune.preparation import limit_concurrency, prepare_space
+from distvae.tune.preparation import limit_concurrency, open_data, prepare_space
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.space_files import load_space
 from distvae.tune.trial import Trials, run_trial
@@ -169,6 +171,17 @@ def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
     }
 
 
+@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
+def test_trials_that_share_gpus_equally_all_fit_as_ray_counts(gpus: int) -> None:
+    """It counts in ten-thousandths of a GPU, and rounds what is requested to the nearest."""
+    machine = [{"CPU": 64.0, "GPU": float(gpus)}]
+    for trials in range(gpus, 65):
+        share = resources().tune_request(machine, 1, trials)["gpu"]
+        counted = round(share * 10_000)
+        assert counted == pytest.approx(share * 10_000)
+        assert trials <= gpus * (10_000 // counted)
+
+
 @pytest.mark.parametrize(
     ("given", "device", "message"),
     [
@@ -194,6 +207,21 @@ def test_too_few_gpus_for_one_trial_are_refused_with_the_ways_out(
     )
     with pytest.raises(Refusal, match=message):
         wait_for_capacity(ray, given, 1, lambda: 0, 1, device)
+
+
+def test_that_the_test_rows_choose_is_said_and_the_space_of_mnist_holds_others_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
+    for name in ("train", "t10k"):
+        header = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape)
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+    space = load_space("mnist-vsc")
+    assert space.base.data.holdout == 10_000  # type: ignore[attr-defined]
+    for held, said in ((0, True), (8, False)):
+        chosen = space.pinned({"data.path": str(tmp_path), "data.holdout": held})
+        open_data(chosen, quiet=False, resources=resources())
+        assert ("the test rows validate" in capsys.readouterr().err) == said
 
 
 def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:

@@ -264,6 +264,15 @@ BAD: dict[str, tuple[Callable[[Tree], None], str]] = {
         put("fixed", {"model.latent": 8}),
         r"fixed\.model\.latent: is also an axis",
     ),
+    "bound over priors": (
+        lambda tree: tree.update(
+            base="mnist-vsc",
+            fixed={},
+            metrics={"val_bound": "max"},
+            axes=[{"key": "model.prior", "choice": ["fixed", "pseudo"]}],
+        ),
+        r"bounds do not compare where model\.prior varies",
+    ),
     "bound over models": (
         put("metrics", {"val_bound": "max"}),
         r"bounds do not compare where model\.kind varies",

@@ -107,8 +107,12 @@ def test_a_folder_that_is_not_a_sweep_is_never_replaced(
         )
 
 
+def interrupted(folder: Path) -> None:
+    raise InterruptedError(folder)
+
+
 def test_of_two_sweeps_in_a_folder_the_second_is_refused(
-    space: Space, images: Path, tmp_path: Path
+    space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "sweep"
     with locked_folder(out):
@@ -129,6 +133,11 @@ def test_of_two_sweeps_in_a_folder_the_second_is_refused(
     with locked_folder(out):
         (out / "trials").mkdir()
         (out / "sweep.json").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", interrupted)
+            with pytest.raises(InterruptedError):
+                clear_folder(out)
+        assert (out / "sweep.json").exists(), "it can still be replaced"
         clear_folder(out)
         assert not has_content(out)
         with pytest.raises(Refusal, match="another sweep is running"), locked_folder(out):
