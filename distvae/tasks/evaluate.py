@@ -20,7 +20,7 @@ from distvae.numerics.measures import live_atoms
 from distvae.numerics.noise import order
 from distvae.tasks import pictures
 from distvae.tasks.drawing import DrawingProcess
-from distvae.tasks.evaluation import Evaluation
+from distvae.tasks.evaluation import TABLES, Evaluation
 from distvae.tasks.images import as_images, load_rows
 from distvae.tasks.latents import draw_latents
 from distvae.tasks.resynthesis import resynthesise, run_coder, write_sound
@@ -36,6 +36,13 @@ SECONDS = 6
 """Length of the spectrogram of a recording."""
 ENCODED_ROWS = 4096
 """Rows whose codes are drawn."""
+SOUNDS = ("original", "reconstruction")
+"""A recording and its resynthesis."""
+DRAWN = (
+    *("learning", "spectrogram", "images", "codes", "atoms", "dictionary"),
+    *("traversal", "interpolation", "conditional", "encodings"),
+)
+"""The pictures that an evaluation may draw."""
 ATOMS = 64
 """The number of strongest atoms whose effect is drawn."""
 RECONSTRUCTED_ROWS = 36
@@ -56,6 +63,7 @@ def evaluate(
     """
     folder = target or run.path / "evaluation" / split
     prepare_folder(folder, force)
+    _remove_earlier(folder)
     evaluation = _score_into(folder, run, split, progress)
     if with_pictures:
         announce("drawing pictures", progress)
@@ -68,6 +76,7 @@ def evaluate_while_drawing(
 ) -> Evaluation:
     """Do the same, but let another process draw the pictures while this one scores."""
     prepare_folder(folder, force=True)
+    _remove_earlier(folder)
     with run_arithmetic(run.info):
         # its largest picture first, because what that shows is known already
         for name, picture in chain(_draw_training(run), _draw_model(run, split)):
@@ -75,6 +84,14 @@ def evaluate_while_drawing(
     evaluation = _score_into(folder, run, split, progress)
     drawing.finish()
     return evaluation
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove what an evaluation of another run or other data wrote into the folder, and this one
+    may not replace.
+    """
+    for name in (*TABLES, *(f"{name}.wav" for name in SOUNDS), *(f"{name}.png" for name in DRAWN)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _score_into(folder: Path, run: Run, split: str, progress: bool) -> Evaluation:
@@ -94,8 +111,8 @@ def write_sounds(run: Run, split: str, folder: Path) -> None:
     root, chosen = recordings_of_split(data, split)
     signal = data.load(root / chosen[0].file)
     result = resynthesise(run_coder(run, run.config.eval.latent), signal, data)
-    write_sound(folder / "original.wav", signal, data.rate)
-    write_sound(folder / "reconstruction.wav", result.signal, data.rate)
+    for name, sound in zip(SOUNDS, (signal, result.signal), strict=True):
+        write_sound(folder / f"{name}.wav", sound, data.rate)
 
 
 def write_pictures(run: Run, split: str, folder: Path) -> list[Path]:

@@ -13,6 +13,11 @@ from distvae.files.plain import Plain
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+TABLES = tuple(
+    f"{name}.{kind}" for name in ("files", "speakers", "refused") for kind in ("csv", "parquet")
+)
+"""The files of the tables of an evaluation of recordings."""
+
 
 class Refused(NamedTuple):
     """A file that a measure could not score."""

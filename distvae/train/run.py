@@ -35,6 +35,8 @@ EPOCHS = "epochs.jsonl"
 """The file of a run folder with a record of each epoch, one a line."""
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
+FACTS = {"recipe": str, "data": str, "data_digest": str, "unit": str, "rows": dict}
+"""Facts that every run.json has, and their types."""
 Array = NDArray[np.float32]
 
 
@@ -197,7 +199,13 @@ def read_info(place: Place) -> RunInfo:
             f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is"
             " expected"
         )
-    return cast(RunInfo, read_document(folder, "run.json"))
+    info = read_document(folder, "run.json")
+    for name, kind in FACTS.items():
+        if not isinstance(info.get(name), kind):
+            raise Refusal(
+                f"{folder}/run.json: altered or damaged: '{name}' is not as it was written"
+            )
+    return cast(RunInfo, info)
 
 
 def read_config(place: Place, info: RunInfo) -> Config:

@@ -63,6 +63,20 @@ def test_everything_of_a_run_on_images_lands_where_it_is_wanted(
     assert judgement.summary["images"] == 40
 
 
+def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
+    speech_run: Run, image_run: Run, bars_run: Run, tmp_path: Path
+) -> None:
+    def names(run: Run, folder: Path) -> set[str]:
+        evaluate(run, folder, force=True, progress=False)
+        return {path.name for path in folder.iterdir()}
+
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "mine.txt").touch()
+    for run in (speech_run, image_run, bars_run):
+        alone = names(run, tmp_path / run.path.name)
+        assert names(run, tmp_path / "shared") == alone | {"mine.txt"}
+
+
 def test_everything_of_a_run_with_binary_latents_is_drawn_and_judged(
     bars_run: Run, tmp_path: Path
 ) -> None:

@@ -207,3 +207,17 @@ def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"train\.device"):
         list(fit(tiny.config(train={"device": "cuda"}), tiny.dataset(), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [{"recipe": None}, {"rows": "x"}, {"data": 3}, {"unit": []}, {"data_digest": None}]
+)
+def test_facts_that_are_not_as_they_were_written_are_named(
+    damage: dict[str, object], tmp_path: Path
+) -> None:
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    (name,) = damage
+    with pytest.raises(Refusal, match=rf"run\.json: altered or damaged: '{name}'"):
+        Run.open(tmp_path / "run")
