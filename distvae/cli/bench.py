@@ -57,8 +57,8 @@ class BesideOptions:
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Checkout of another program, to train in turns with this one. `tvae`: tvo."
-            " `steps`: pythae, or the reproduction of VSC.",
+            help="Checkout of another program, to train in turns with this one. For 'bench tvae':"
+            " tvo. For 'bench steps': pythae or the reproduction of VSC.",
         ),
     ] = None
     turns: Annotated[

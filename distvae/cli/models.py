@@ -43,7 +43,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="Settings of eval. or data. to change, such as 'eval.metrics=[effects]'.",
+            help="Settings to change, of sections eval and data, such as eval.importance=500.",
             autocompletion=complete_setting,
         ),
     ] = None,
@@ -119,5 +119,5 @@ def check(
         int, typer.Option(min=1, help="Number of training rows to compare with --exact.")
     ] = 1000,
 ) -> None:
-    """Check that a run's files are complete, and its bound against the exact likelihood."""
+    """Check that a run's files are complete; with --exact, also compare its bound with the exact likelihood."""
     check_run(run, exact, rows)

@@ -40,7 +40,7 @@ class DoctorOptions:
     ] = None
     idle: Annotated[
         bool,
-        typer.Option("--idle", help="Only exit with code 2 if a sweep or training runs here."),
+        typer.Option("--idle", help="Check only whether a sweep or training runs here; exit with code 2 if one does."),
     ] = False
     json: AsJson = False
 

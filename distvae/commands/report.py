@@ -20,7 +20,7 @@ class ReportOptions:
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="SWEEP", callback=run_callback, help="Compare its front with this sweep's."
+            metavar="SWEEP", callback=run_callback, help="Also compare its front with that of SWEEP."
         ),
     ] = None
     public: Annotated[

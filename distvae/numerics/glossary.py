@@ -31,6 +31,26 @@ GLOSSARY = {
     "squared_error": (
         "mean squared error of the reconstruction, in the units of the data; smaller is better"
     ),
+    "objective": (
+        "what training maximises, nats per data point: the bound, or a looser or weighted form of "
+        "it; larger is better"
+    ),
+    "psnr": "peak signal-to-noise ratio of the restored picture, in dB; larger is better",
+    "ssim": "structural similarity of the restored picture, up to 1; larger is better",
+    "snr": "signal-to-noise ratio of the restored sound, in dB; larger is better",
+    "snr_gain": "dB by which the restored sound has a better snr than the noisy one",
+    "pesq_wb_gain": "by how much the restored sound has a better pesq_wb than the noisy one",
+    "active": "mean number of active latents of a data point under the prior",
+    "recovered": (
+        "share of the true causes that are each the effect of a latent of its own; larger is better"
+    ),
+    "reliability": (
+        "difference of the bound and the true log-likelihood, divided by the size of the latter; "
+        "larger is better"
+    ),
+    "true_log_likelihood": (
+        "log p(x) under the parameters that made the data, nats per data point"
+    ),
     "iw_bound": "importance-weighted bound of log p(x), nats per data point; larger is better",
     "seconds": "mean length of a recording, in seconds",
     "probe_linear": "accuracy of logistic regression on codes; larger is better",
