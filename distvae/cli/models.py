@@ -119,5 +119,5 @@ def check(
         int, typer.Option(min=1, help="Number of training rows to compare with --exact.")
     ] = 1000,
 ) -> None:
-    """Check that a run's files are complete; with --exact, also compare its bound with the exact likelihood."""
+    """Check that a run's files are complete; with --exact, also its bound against log p(x)."""
     check_run(run, exact, rows)

@@ -40,7 +40,10 @@ class DoctorOptions:
     ] = None
     idle: Annotated[
         bool,
-        typer.Option("--idle", help="Check only whether a sweep or training runs here; exit with code 2 if one does."),
+        typer.Option(
+            "--idle",
+            help="Check only whether a sweep or training runs here; exit with code 2 if one does.",
+        ),
     ] = False
     json: AsJson = False
 

@@ -20,7 +20,9 @@ class ReportOptions:
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="SWEEP", callback=run_callback, help="Also compare its front with that of SWEEP."
+            metavar="SWEEP",
+            callback=run_callback,
+            help="Also compare its front with that of SWEEP.",
         ),
     ] = None
     public: Annotated[

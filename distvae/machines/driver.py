@@ -185,13 +185,14 @@ def keeper_moves(
 def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exception | bool:
     """Run the workers to their end; return whether they were asked to stop, or the error."""
     from ray.train import FailureConfig, RunConfig
-    from ray.train.torch import TorchTrainer
 
     from distvae.machines.rendezvous import NoGroupConfig
+    from distvae.machines.trainer import LightTrainer, PrivateTrainer
 
+    kind = PrivateTrainer if group.address is None else LightTrainer
     ray_folder = folder.subfolder(f"ray-{job.owner}")
     try:
-        trainer = TorchTrainer(
+        trainer = kind(
             work,
             train_loop_config={"job": job},
             torch_config=NoGroupConfig(),

@@ -1,0 +1,21 @@
+"""What is left out of Ray Train is what Ray Train has, and nothing else."""
+
+import pytest
+from ray.train.torch import TorchTrainer
+
+from distvae.machines.trainer import ON_A_PRIVATE_RAY, LightTrainer, PrivateTrainer
+
+
+def helpers(kind: type[TorchTrainer]) -> set[str]:
+    trainer = kind(lambda: None)
+    return {type(each).__name__ for each in trainer._create_default_callbacks()}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
+@pytest.mark.parametrize("kind", [LightTrainer, PrivateTrainer])
+def test_the_helpers_of_the_trainer_are_those_of_ray_without_what_is_left_out(
+    kind: type[LightTrainer],
+) -> None:
+    everything = helpers(TorchTrainer)
+    assert everything >= ON_A_PRIVATE_RAY
+    assert helpers(kind) == everything - kind.left_out
