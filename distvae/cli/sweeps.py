@@ -9,6 +9,7 @@ from distvae.cli.command import command
 from distvae.commands.cite import Format, print_citation
 from distvae.commands.completion import (
     complete_citable,
+    complete_key,
     complete_recipe,
     complete_run,
     complete_setting,
@@ -21,6 +22,7 @@ from distvae.commands.recipes import print_recipes, print_spaces
 from distvae.commands.report import ReportOptions, write_report
 from distvae.commands.reproduce import ReproduceOptions, print_tables, reproduce_table
 from distvae.commands.results import PeerOptions, ResultsOptions, build_results, evaluate_baseline
+from distvae.commands.settings import print_settings
 from distvae.commands.tune import TuneOptions, tune_space
 
 app = typer.Typer()
@@ -38,6 +40,21 @@ def recipes(
 ) -> None:
     """List the recipes, or show one."""
     print_recipes(name)
+
+
+@app.command()
+def settings(
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SECTION|KEY]",
+            help="A section, such as model, or a key, such as model.latent; default: all.",
+            autocompletion=complete_key,
+        ),
+    ] = None,
+) -> None:
+    """Explain the settings: what each means, what it may be, and its default."""
+    print_settings(key)
 
 
 @app.command()

@@ -57,6 +57,11 @@ def complete_setting(incomplete: str) -> list[str]:
     return _beginning(incomplete, [*words, *([] if sign else [f"{name}="])])
 
 
+def complete_key(incomplete: str) -> list[str]:
+    """Return the sections and the settings that begin as a word does."""
+    return _beginning(incomplete, [*FAMILIES, *_values()])
+
+
 def complete_run(incomplete: str) -> list[str]:
     """Return the folders of runs and sweeps that begin as a word does, and the best of sweeps."""
     runs = (str(file.parent) for file in RUNS.glob("*/run.json"))

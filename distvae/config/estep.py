@@ -62,16 +62,22 @@ class Evolution(Truncation):
 
     kind: ClassVar[str] = "evolution"
     parents: Count = 5
+    """States of a row that are chosen in each generation to have children."""
     children: Count = 4
     """Children of each parent. Not used with crossover, where every pair of parents has two."""
     generations: Annotated[int, Range(1, 1000)] = 1
+    """Generations of each search, one search for each row and epoch."""
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
     """Choice of parents. `fitness`: in proportion to fitness. `fitness_batch`: the best, except one
     time in 32. `released`: as in the released code, which takes the best states of the last search
     and the children made last. `uniform`: at random. `best`: the best.
     """
     mutation: Literal["flip", "sparse_flip"] = "flip"
+    """`flip` flips one bit of a child. `sparse_flip` flips each bit at random, with probabilities
+    that bring the number of active bits towards the mean number that the model expects.
+    """
     crossover: Literal["none", "one_point"] = "none"
+    """`one_point` cuts each pair of parents at a random place and swaps the ends."""
     rate: Share = 0.1
     """Share of the bits that sparse_flip flips on average."""
 

@@ -91,6 +91,7 @@ class SDMModel(Decoder):
 
     kind: ClassVar[str] = "sdm"
     dictionary: Literal["identity", "dct", "learned"] = "identity"
+    """D of z = D a: the identity, cosines, or columns that are trained."""
     atoms: Count | None = None
     """Columns of the dictionary; null gives model.latent."""
     coherence: NonNegative = 0.0
@@ -205,6 +206,7 @@ class TVAEModel:
     output: Literal["linear", "sigmoid"] = "linear"
     """Function of the last layer."""
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    """The density of a value. `gaussian` has one variance for all values."""
     variance: Positive | None = 0.01
     """sigma^2 at the start of training; null takes the variance of the data."""
     horizon: Positive | None = 24.0

@@ -14,6 +14,7 @@ class Net:
     hidden: Widths = (128,)
     """Widths of the hidden layers."""
     activation: Activation = "tanh"
+    """Nonlinearity of the hidden layers."""
     net: Literal["flat", "conv"] = "flat"
     """`conv` puts convolutions of stride 2 between an image and the hidden layers, and transposed
     convolutions where a decoder produces the image.

@@ -1,0 +1,106 @@
+"""What the settings mean, from the texts below the fields of their classes."""
+
+import ast
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Annotated, Literal, NamedTuple
+
+from distvae.config.registry import FAMILIES
+from distvae.config.schema import field_types
+
+
+class Setting(NamedTuple):
+    """A dotted key: what it may be, its default, what it means, and which kinds have it."""
+
+    key: str
+    values: str
+    default: str
+    meaning: str
+    kinds: tuple[str, ...]
+
+
+def settings() -> Iterator[Setting]:
+    """Yield all settings, section by section.
+
+    A key whose values, default or meaning differ between kinds is yielded for each of these.
+    """
+    for section, families in FAMILIES.items():
+        found: dict[tuple[str, str, str, str], list[str]] = {}
+        if len(families) > 1:
+            default = "" if section == "data" else next(iter(families))
+            kinds = (f"{section}.kind", ", ".join(families), default, f"The kind of {section}.")
+            found[kinds] = []
+        for kind, config in families.items():
+            hints, meanings = field_types(config), meanings_of(config)
+            for field in dataclasses.fields(config):
+                fact = (
+                    f"{section}.{field.name}",
+                    _values(hints[field.name]),
+                    _default(field),
+                    meanings.get(field.name, ""),
+                )
+                found.setdefault(fact, []).append(kind)
+        keys = list(dict.fromkeys(key for key, *_ in found))
+        for fact in sorted(found, key=lambda fact: keys.index(fact[0])):
+            yield Setting(*fact, tuple(found[fact]))
+
+
+@cache
+def meanings_of(config: type) -> Mapping[str, str]:
+    """Return the text below each field of a class and of those that it is derived from."""
+    found: dict[str, str] = {}
+    for each in reversed(config.__mro__):
+        if dataclasses.is_dataclass(each):
+            found |= _texts(inspect.getsource(each))
+    return found
+
+
+def _texts(source: str) -> dict[str, str]:
+    (definition,) = ast.parse(inspect.cleandoc(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    found, before = {}, ""
+    for node in definition.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            before = node.target.id
+        elif (
+            before
+            and isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            found[before], before = " ".join(node.value.value.split()), ""
+        else:
+            before = ""
+    return found
+
+
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _values(hint: object) -> str:
+    """Return in words what a setting may be."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return f"{NAMES[arguments[0]]}, {arguments[1]}"
+    if origin is Literal:
+        return " or ".join(", ".join(map(str, arguments)).rsplit(", ", 1))
+    if origin in (types.UnionType, typing.Union):
+        return f"{_values(arguments[0])}; or null"
+    if origin is tuple:
+        return f"a list: {_values(arguments[0])}"
+    return NAMES.get(typing.cast("type", hint), str(hint))
+
+
+def _default(field: "dataclasses.Field[object]") -> str:
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return ""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,48 @@
+"""Write docs/settings.md: `python -m docs.site.settings_page`."""
+
+from itertools import groupby
+from pathlib import Path
+
+from distvae.config.explanations import Setting, settings
+
+PAGE = Path(__file__).parents[1] / "settings.md"
+BEGIN = """# Settings
+
+Every setting is a dotted key that follows the recipe: `distvae train speech-sdm model.latent=64`.
+`distvae settings` prints what is below, `distvae settings model` a section of it and `distvae
+settings model.latent` a key. The defaults are those of the kind. A recipe may have others, which
+`distvae recipes NAME` prints.
+
+A key of several kinds that mean the same by it is listed once, otherwise once for each.
+"""
+TITLES = {
+    "data": "data: what is read",
+    "model": "model: the prior, the decoder and the likelihood",
+    "estep": "estep: how posteriors are found",
+    "train": "train: optimisation and where it runs",
+    "eval": "eval: what is measured",
+}
+
+HEAD = "| key | values | kinds | meaning |\n|---|---|---|---|\n"
+
+
+def page() -> str:
+    """Return the page."""
+    parts = [BEGIN]
+    for section, found in groupby(settings(), key=lambda each: each.key.partition(".")[0]):
+        parts += [
+            f"\n## {TITLES[section]}\n\n| key | values | kinds | meaning |\n|---|---|---|---|\n"
+        ]
+        parts += map(_row, found)
+    return "".join(parts)
+
+
+def _row(setting: Setting) -> str:
+    default = f"; default `{setting.default}`" if setting.default else ""
+    kinds = "" if setting.kinds in (("adam",), ("standard",)) else ", ".join(setting.kinds)
+    cells = (f"`{setting.key}`", setting.values + default, kinds, setting.meaning)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

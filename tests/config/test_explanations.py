@@ -1,0 +1,50 @@
+"""Every setting is explained, and the page of settings is that of the program."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from distvae.commands.completion import complete_key
+from distvae.commands.settings import print_settings
+from distvae.config.explanations import settings
+from distvae.config.registry import FAMILIES
+from distvae.files.refusal import Refusal
+from docs.site.settings_page import page
+
+
+def test_every_field_of_every_kind_is_explained_once() -> None:
+    for section, families in FAMILIES.items():
+        for kind, config in families.items():
+            for field in dataclasses.fields(config):
+                key = f"{section}.{field.name}"
+                found = [each for each in settings() if each.key == key and kind in each.kinds]
+                assert len(found) == 1, f"{key} of {kind}"
+                assert found[0].meaning.endswith("."), key
+                assert found[0].values, key
+
+
+def test_the_page_is_current() -> None:
+    """`python -m docs.site.settings_page` writes it."""
+    written = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert written.read_text() == page()
+
+
+def test_a_key_a_section_or_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_settings("model.alpha")
+    both = capsys.readouterr().out
+    assert both.count("model.alpha  (model: ") == 2
+    assert "at least 1e-06 and at most 0.999999; default 0.5" in both
+    print_settings("train")
+    section = capsys.readouterr().out
+    assert section.count("train.epochs") == 1
+    assert "model." not in section.replace("model.net", "")
+    print_settings(None)
+    assert both in capsys.readouterr().out
+    assert complete_key("model.dict") == ["model.dictionary"]
+    assert "eval" in complete_key("e")
+
+
+def test_a_setting_that_is_not_known_is_refused_with_the_nearest() -> None:
+    with pytest.raises(Refusal, match=r"model\.latnet: no such .*; did you mean 'model.latent'"):
+        print_settings("model.latnet")
