@@ -14,6 +14,7 @@ from distvae.data.family import ReadsMedia, family_of
 from distvae.data.remote import is_remote
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
+from distvae.numerics.plain_arrays import plain_array
 
 ARCHIVE = ".npz"
 Media = ArrayLike | Rows | Tensor | str | Path
@@ -51,12 +52,10 @@ def _as_array(media: ArrayLike | Rows | Tensor) -> AnyArray | None:
     """Return an array in memory, or None for rows that are read when they are needed."""
     if isinstance(media, LazyRows):
         return None
-    if isinstance(media, Tensor):
-        return media.numpy(force=True)
     if isinstance(media, np.ma.MaskedArray):
         return media
     try:
-        return np.asarray(media)
+        return np.asarray(plain_array(media))
     except ValueError:  # of rows of different lengths, which are refused later
         return None
 

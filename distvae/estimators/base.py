@@ -27,7 +27,7 @@ from distvae.estimators.settings import (
 )
 from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.plain import Plain
-from distvae.numerics.masks import without_mask
+from distvae.numerics.plain_arrays import plain_array
 from distvae.train.progress import Progress
 from distvae.train.session import RunOptions
 
@@ -155,7 +155,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             if reset:
                 self.n_features_in_ = X.shape[1]
             return X
-        array = X.numpy(force=True) if isinstance(X, Tensor) else without_mask(X)
+        array = plain_array(X)
         least = self.least_rows if reset else 1
         checked = validate_data(
             self, array, reset=reset, ensure_all_finite="allow-nan", ensure_min_samples=least

@@ -21,7 +21,7 @@ from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
 from distvae.estimators.settings import validation_share
 from distvae.files.refusal import Refusal
-from distvae.numerics.masks import without_mask
+from distvae.numerics.plain_arrays import plain_array
 
 Signal = NDArray[np.floating] | Tensor
 Signals = Signal | Iterable[Signal]
@@ -121,11 +121,7 @@ class SpeechCoder(BaseEstimator):
 
     def _scaled(self, signal: Signal) -> tuple[Array, float]:
         """Return a checked signal divided by its largest sample, and that sample."""
-        values = (
-            signal.numpy(force=True)
-            if isinstance(signal, Tensor)
-            else np.asarray(without_mask(signal))
-        )
+        values = np.asarray(plain_array(signal))
         settings = self._settings()
         return audio.scaled(audio.checked_signal(values, settings), settings)
 

@@ -14,7 +14,7 @@ from distvae.data.survey import survey_of_another_kind
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.numerics.masks import without_mask
+from distvae.numerics.plain_arrays import plain_array
 
 Data = str | Path | ArrayLike | Tensor
 DIVISION = Division(val=0.1, test=0.1)
@@ -39,8 +39,7 @@ def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
 def kept_rows(data: ArrayLike | Tensor) -> Path:
     """Return a folder of the cache with these rows, where they are kept by their content."""
     try:
-        given = data.numpy(force=True) if isinstance(data, Tensor) else without_mask(data)
-        array = np.asarray(given)
+        array = np.asarray(plain_array(data))
     except ValueError as error:
         raise Refusal("data: rows of different lengths; (rows, values) expected") from error
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":

@@ -13,7 +13,7 @@ from distvae.data.signals import read_signal
 from distvae.data.windows.missing import read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.numerics.masks import without_mask
+from distvae.numerics.plain_arrays import plain_array
 from distvae.tasks.presets import Preset, preset_config, refuse_corruption
 from distvae.tasks.restoration import Restoration, Stage
 
@@ -126,7 +126,7 @@ def _used_as_it_is(config: Config) -> Config:
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
     """Return a checked array whose last axis has the channels."""
     try:
-        array = np.asarray(without_mask(image))
+        array = np.asarray(plain_array(image))
     except ValueError as error:
         raise Refusal("image: rows of different lengths; an array of numbers expected") from error
     if array.dtype.kind not in "fiub":

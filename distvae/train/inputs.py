@@ -12,7 +12,7 @@ from distvae.data.dataset import LazyRows, Rows
 from distvae.data.family import family_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import support_of
-from distvae.numerics.masks import without_mask
+from distvae.numerics.plain_arrays import plain_array
 from distvae.train.documents import RunInfo
 
 MAX_RATIO = 100
@@ -72,12 +72,10 @@ class InputFormat:
 
     def _as_rows(self, array: ArrayLike | Rows | Tensor) -> Rows:
         """Return an array, in memory or not, and convert what can be converted to one."""
-        if isinstance(array, Tensor):
-            return array.numpy(force=True)
         if isinstance(array, LazyRows):
             return array
         try:
-            return np.asarray(without_mask(array))
+            return np.asarray(plain_array(array))
         except ValueError as error:
             raise Refusal(
                 f"{self.name}: rows of different lengths; an array {self} expected"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 import distvae
@@ -90,6 +91,11 @@ def test_masked_values_are_missing_ones(dtype: type[np.generic]) -> None:
     missing = x.astype(np.float64)
     missing[2] = np.nan
     assert kept_rows(np.ma.masked_where(np.isnan(missing), x)) == kept_rows(missing)
+
+
+def test_a_tensor_of_bfloat16_is_one_of_float32() -> None:
+    half = torch.from_numpy(rows()).bfloat16()
+    assert kept_rows(half) == kept_rows(half.float())
 
 
 def findings(folder: Path, *results: Result) -> Findings:

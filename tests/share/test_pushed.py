@@ -3,6 +3,7 @@ is refused.
 """
 
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 
 import distvae
+from distvae import report
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.report.results.record import add_run
 from distvae.share.pushed import fetch, load_into, push
 from tests.object_store import object_store
 
@@ -233,3 +236,14 @@ def test_a_storage_gives_back_what_was_pushed(
     shutil.rmtree(run)
     with pytest.raises(Refusal, match="SHA256SUMS"):
         distvae.load(place.replace("/models/", "/nothing/"))
+
+
+def test_it_is_reported_and_becomes_a_row_though_its_machine_is_not_known(
+    run: Path, tmp_path: Path
+) -> None:
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({"seconds": 1.0, "epochs": 2, **info}))
+    push(run, str(tmp_path / "pushed"))
+    assert report.write(tmp_path / "pushed", tmp_path / "page.html").is_file()
+    add_run(tmp_path / "rows", tmp_path / "pushed", "tiny", force=False)
+    assert json.loads((tmp_path / "rows/tiny/pushed.json").read_text())["machine"] == ""

@@ -10,7 +10,7 @@ from distvae.config import DataConfig, SpeechData
 from distvae.data.dataset import BUILT_IN, AnyArray, Array, Dataset, FileOrArray, Recording
 from distvae.data.family import DataFamily, Values, register, same_place
 from distvae.data.remote import fetch
-from distvae.numerics.masks import without_mask
+from distvae.numerics.plain_arrays import without_mask
 
 if TYPE_CHECKING:
     from distvae.data.survey import Survey

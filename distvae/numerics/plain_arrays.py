@@ -1,11 +1,25 @@
-"""Masked arrays of NumPy, whose masked values are missing ones."""
+"""Tensors and masked arrays as plain arrays of NumPy."""
 
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 T = TypeVar("T")
+
+
+def plain_array(array: T) -> T | NDArray[Any]:
+    """Return a tensor or a masked array as a plain array; anything else as it is.
+
+    NumPy has no bfloat16, so such a tensor becomes float32.
+    """
+    if isinstance(array, Tensor):
+        tensor = array.float() if array.dtype == torch.bfloat16 else array
+        plain: NDArray[Any] = tensor.numpy(force=True)
+        return plain
+    return without_mask(array)
 
 
 def without_mask(array: T) -> T | NDArray[Any]:
