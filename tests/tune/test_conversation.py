@@ -122,7 +122,9 @@ def test_what_a_dead_process_was_to_draw_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     drawn: list[str] = []
-    monkeypatch.setattr("distvae.tune.stack_process.draw", lambda run: drawn.append(run.name))
+    monkeypatch.setattr(
+        "distvae.tune.stack_process.draw_and_log", lambda run: drawn.append(run.name)
+    )
     trials = cast(Trials, None)
     runs = [TrialRun(trials, tmp_path, str(number), {}) for number in range(6)]
     talks = [conversation() for _ in range(2)]
