@@ -88,8 +88,10 @@ def evaluate_while_drawing(
 
 def _remove_earlier(folder: Path) -> None:
     """Remove what an evaluation of another run or other data wrote into the folder, and this one
-    may not replace.
+    may not replace. A folder without a summary holds no evaluation, and keeps its files.
     """
+    if not (folder / "summary.json").exists():
+        return
     for name in (*TABLES, *(f"{name}.wav" for name in SOUNDS), *(f"{name}.png" for name in DRAWN)):
         (folder / name).unlink(missing_ok=True)
 

@@ -71,7 +71,9 @@ def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
         return {path.name for path in folder.iterdir()}
 
     (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "mine.txt").touch()
+    for name in ("mine.txt", "dictionary.png"):
+        (tmp_path / "shared" / name).touch()
+    assert "dictionary.png" in names(bars_run, tmp_path / "shared"), "it was not an evaluation's"
     for run in (speech_run, image_run, bars_run):
         alone = names(run, tmp_path / run.path.name)
         assert names(run, tmp_path / "shared") == alone | {"mine.txt"}
