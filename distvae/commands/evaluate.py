@@ -105,7 +105,7 @@ def print_scores(summary: Mapping[str, float], style: Style) -> None:
         if name.endswith(("_std", "_refused")):
             continue
         spread = summary.get(f"{name}_std", math.nan)
-        over_speakers = f"   +- {spread:.3f} over speakers" if spread > 0 else ""
+        over_speakers = f"   +- {shown(spread)} over speakers" if spread > 0 else ""
         print(f"{name:20}{shown(value):>10}{over_speakers}")
 
 

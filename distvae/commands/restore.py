@@ -187,7 +187,7 @@ def claim_outputs(task: Task) -> None:
 def refuse_own_input(task: Task, output: Path) -> None:
     """Refuse to write over a file that the restoration reads, and reads again when it resumes."""
     if output.resolve() in {file.resolve() for file in task.files if file}:
-        raise Refusal(f"{output}: this file is read; another one expected for what is written")
+        raise Refusal(f"{output}: this file is read, and by --resume again; another name expected")
 
 
 def refuse_unlike_reference(task: Task) -> None:

@@ -216,16 +216,16 @@ def open_once(config: "Config", team: "Team", quiet: bool) -> "Dataset":
 
 
 def state_folder_once(local: Path, options: TrainOptions, team: "Team") -> "Folder":
-    """Return the folder of the state; one worker of each machine deletes what is replaced."""
+    """Return the folder of the state. The first worker deletes what is replaced, then the first of
+    each other machine does, if that has a folder of its own.
+    """
     from distvae.train.local_copy import state_folder
 
-    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if not is_first:
+    own_turn = 0 if team.rank == 0 else 1 if os.environ.get("LOCAL_RANK", "0") == "0" else 2
+    for turn in range(3):
+        if turn == own_turn:
+            folder = state_folder(local, options.storage, options.resumes, options.force)
         team.barrier()
-    folder = state_folder(local, options.storage, options.resumes, options.force)
-    if is_first:
-        team.barrier()
-    team.barrier()
     return folder
 
 

@@ -10,11 +10,21 @@ from functools import cache
 from typing import Annotated, Literal, NamedTuple
 
 from distvae.config.registry import FAMILIES
-from distvae.config.schema import field_types
+from distvae.config.schema import DEFAULT_KINDS, field_types
+
+KINDS = {
+    "data": "What is read, or generated.",
+    "model": "The model.",
+    "estep": "How posteriors are found: by an encoder (`amortised`), or for a `tvae` by a search or"
+    " exactly. The default of a `tvae` is `evolution`.",
+}
+"""What the kinds of a section are."""
 
 
 class Setting(NamedTuple):
-    """A dotted key: what it may be, its default, what it means, and which kinds have it."""
+    """A dotted key: what it may be, its default, what it means, and which kinds have it, if a
+    section has several.
+    """
 
     key: str
     values: str
@@ -31,9 +41,8 @@ def settings() -> Iterator[Setting]:
     for section, families in FAMILIES.items():
         found: dict[tuple[str, str, str, str], list[str]] = {}
         if len(families) > 1:
-            default = "" if section == "data" else next(iter(families))
-            kinds = (f"{section}.kind", ", ".join(families), default, f"The kind of {section}.")
-            found[kinds] = []
+            kinds = " or ".join(", ".join(families).rsplit(", ", 1))
+            found[f"{section}.kind", kinds, DEFAULT_KINDS[section], KINDS[section]] = []
         for kind, config in families.items():
             hints, meanings = field_types(config), meanings_of(config)
             for field in dataclasses.fields(config):
@@ -46,7 +55,7 @@ def settings() -> Iterator[Setting]:
                 found.setdefault(fact, []).append(kind)
         keys = list(dict.fromkeys(key for key, *_ in found))
         for fact in sorted(found, key=lambda fact: keys.index(fact[0])):
-            yield Setting(*fact, tuple(found[fact]))
+            yield Setting(*fact, tuple(found[fact]) if len(families) > 1 else ())
 
 
 @cache

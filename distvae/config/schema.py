@@ -46,16 +46,19 @@ float32.
 """
 
 
+DEFAULT_KINDS = {
+    "data": "speech",
+    "model": "vae",
+    "estep": "amortised",
+    "train": "adam",
+    "eval": "standard",
+}
+"""The kinds of sections that name none. A model without an encoder has another E-step."""
+
+
 def kind_of(section: str, tree: Mapping[str, object]) -> str:
     """Return the kind that a section names, or the default one."""
-    default = {
-        "data": "speech",
-        "model": "vae",
-        "estep": "amortised",
-        "train": "adam",
-        "eval": "standard",
-    }
-    kind = tree.get("kind", default[section])
+    kind = tree.get("kind", DEFAULT_KINDS[section])
     if not isinstance(kind, str):
         raise Refusal(
             f"{section}.kind: {shown(kind)}; one of {', '.join(FAMILIES[section])} expected"

@@ -187,12 +187,11 @@ def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exceptio
     from ray.train import FailureConfig, RunConfig
 
     from distvae.machines.rendezvous import NoGroupConfig
-    from distvae.machines.trainer import LightTrainer, PrivateTrainer
+    from distvae.machines.trainer import LightTrainer
 
-    kind = PrivateTrainer if group.address is None else LightTrainer
     ray_folder = folder.subfolder(f"ray-{job.owner}")
     try:
-        trainer = kind(
+        trainer = LightTrainer(
             work,
             train_loop_config={"job": job},
             torch_config=NoGroupConfig(),

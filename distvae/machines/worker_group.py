@@ -138,9 +138,9 @@ def _with_gpus(ray: RayApi, group: WorkerGroup, device: str) -> WorkerGroup:
 
 def _gpu_suggestions(ray: RayApi, group: WorkerGroup, device: str, shortage: str) -> str:
     """Return options for too few GPUs, where their number was not requested."""
-    if group.gpus is not None or "GPUs" not in shortage:
-        return ""
     available = total(machine_resources(ray), "GPU")
+    if group.gpus is not None or "GPU" not in shortage or group.min_workers <= available:
+        return ""
     return suggest_gpu_options(group.min_workers, available, device)
 
 
@@ -157,9 +157,9 @@ def describe_shortage(machines: MachineResources, group: WorkerGroup, threads: i
             )
     fitting = count_fitting(machines, per_worker)
     if fitting < group.min_workers:
-        each = " and ".join(f"{count:g} {name}s" for name, count in per_worker.items() if count)
+        each = " and ".join(f"{count:g} {name}" for name, count in per_worker.items() if count)
         return (
-            f"--workers: {group.min_workers} workers of {each} each, and the machines of Ray have"
+            f"--workers: {group.min_workers} that need {each} each, and the machines of Ray have"
             f" room for {fitting}"
         )
     return ""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distvae.config import Config, PatchData
-from distvae.config.from_python import named_settings
+from distvae.config.from_python import named_settings, python_value
 from distvae.data.signals import read_signal
 from distvae.data.windows.missing import read_mask
 from distvae.files.plain import Plain
@@ -97,7 +97,7 @@ def inpaint(
 
 
 def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
-    settings = {"train.seed": options.seed, **named_settings(options.settings)}
+    settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     config = preset_config(array, options.preset, options.recipe, settings, inpainting)
     restoration = Restoration(_used_as_it_is(config), array)
     for stage in restoration.run():

@@ -1,7 +1,7 @@
 """Evaluation of a trained run into one folder: scores, pictures, and a resynthesised recording."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -63,7 +63,6 @@ def evaluate(
     """
     folder = target or run.path / "evaluation" / split
     prepare_folder(folder, force)
-    _remove_earlier(folder)
     evaluation = _score_into(folder, run, split, progress)
     if with_pictures:
         announce("drawing pictures", progress)
@@ -76,30 +75,37 @@ def evaluate_while_drawing(
 ) -> Evaluation:
     """Do the same, but let another process draw the pictures while this one scores."""
     prepare_folder(folder, force=True)
-    _remove_earlier(folder)
+    drawn = []
     with run_arithmetic(run.info):
         # its largest picture first, because what that shows is known already
         for name, picture in chain(_draw_training(run), _draw_model(run, split)):
-            drawing.draw(picture, folder / f"{name}.png")
-    evaluation = _score_into(folder, run, split, progress)
+            drawn.append(f"{name}.png")
+            drawing.draw(picture, folder / drawn[-1])
+    evaluation = _score_into(folder, run, split, progress, drawn)
     drawing.finish()
     return evaluation
 
 
-def _remove_earlier(folder: Path) -> None:
-    """Remove what an evaluation of another run or other data wrote into the folder, and this one
-    may not replace. A folder without a summary holds no evaluation, and keeps its files.
+def _remove_earlier(folder: Path, kept: Collection[str]) -> None:
+    """Remove what an evaluation of another run or other data wrote into the folder, except some
+    files. A folder without a summary holds no evaluation, and keeps all.
     """
     if not (folder / "summary.json").exists():
         return
-    for name in (*TABLES, *(f"{name}.wav" for name in SOUNDS), *(f"{name}.png" for name in DRAWN)):
+    written = {*TABLES, *(f"{name}.wav" for name in SOUNDS), *(f"{name}.png" for name in DRAWN)}
+    for name in written.difference(kept):
         (folder / name).unlink(missing_ok=True)
 
 
-def _score_into(folder: Path, run: Run, split: str, progress: bool) -> Evaluation:
-    """Score a run on a split, and write tables and sounds."""
+def _score_into(
+    folder: Path, run: Run, split: str, progress: bool, drawn: Collection[str] = ()
+) -> Evaluation:
+    """Score a run on a split, and write tables and sounds in the place of an earlier evaluation,
+    of which nothing stays but the pictures that are drawn for this one.
+    """
     with run_arithmetic(run.info):
         evaluation = score_run(run, split, progress)
+        _remove_earlier(folder, drawn)
         evaluation.save(folder)
         write_sounds(run, split, folder)
     return evaluation

@@ -98,7 +98,7 @@ class Run:
         A search draws by the numbers of rows. By default it draws by their values, so that a code
         does not depend on the place of its row.
         """
-        row = row_keys(x) if row is None else row
+        row = row_keys(x.float()) if row is None else row
         return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()
@@ -189,6 +189,17 @@ def _size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
 def read_info(place: Place) -> RunInfo:
     """Return the facts in run.json, or refuse a folder that is no run folder."""
     folder = Folder.of(place)
+    info = refuse_other_folder(folder)
+    for name, kind in FACTS.items():
+        if not isinstance(info.get(name), kind):
+            raise Refusal(
+                f"{folder}/run.json: altered or damaged: '{name}' is not as it was written"
+            )
+    return cast(RunInfo, info)
+
+
+def refuse_other_folder(folder: Folder) -> Tree:
+    """Refuse a folder that is no run folder; return what its run.json holds, damaged or not."""
     if folder.has("sweep.json"):
         raise Refusal(
             f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP,"
@@ -199,13 +210,7 @@ def read_info(place: Place) -> RunInfo:
             f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is"
             " expected"
         )
-    info = read_document(folder, "run.json")
-    for name, kind in FACTS.items():
-        if not isinstance(info.get(name), kind):
-            raise Refusal(
-                f"{folder}/run.json: altered or damaged: '{name}' is not as it was written"
-            )
-    return cast(RunInfo, info)
+    return read_document(folder, "run.json")
 
 
 def read_config(place: Place, info: RunInfo) -> Config:

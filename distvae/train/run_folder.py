@@ -15,7 +15,7 @@ from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
 from distvae.train.documents import RunInfo
-from distvae.train.run import read_config, read_epochs, read_info
+from distvae.train.run import read_config, read_epochs, read_info, refuse_other_folder
 
 OWNER = "owner"
 """The file of a run folder that says which training owns it."""
@@ -76,7 +76,7 @@ def _check_replaceable(folder: Folder, force: bool) -> None:
         raise Refusal(
             f"{folder}: exists; --resume continues it, --force replaces it; or name another folder"
         )
-    read_info(folder)
+    refuse_other_folder(folder)
 
 
 def delete_run(place: Place, force: bool) -> None:

@@ -77,9 +77,10 @@ def _warn_of_choice_by_test(space: Space, dataset: "Dataset") -> None:
     """Say that trials are chosen by the rows that test them, where no others validate."""
     rows = dataset.splits
     if space.split == "val" and rows["val"] is rows["test"] is not rows["train"]:
+        hint = "; without validation rows, data.holdout=N takes N training rows for them"
         print(
-            f"{dataset.name}: the test rows validate, so trials are chosen by the rows that test"
-            " them; data.holdout=N keeps N training rows for the choice",
+            f"{dataset.name}: the same rows validate and test, so trials are chosen by the rows"
+            f" that test them{hint if hasattr(space.base.data, 'holdout') else ''}",
             file=sys.stderr,
         )
 

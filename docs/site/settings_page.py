@@ -30,16 +30,14 @@ def page() -> str:
     """Return the page."""
     parts = [BEGIN]
     for section, found in groupby(settings(), key=lambda each: each.key.partition(".")[0]):
-        parts += [
-            f"\n## {TITLES[section]}\n\n| key | values | kinds | meaning |\n|---|---|---|---|\n"
-        ]
+        parts.append(f"\n## {TITLES[section]}\n\n{HEAD}")
         parts += map(_row, found)
     return "".join(parts)
 
 
 def _row(setting: Setting) -> str:
     default = f"; default `{setting.default}`" if setting.default else ""
-    kinds = "" if setting.kinds in (("adam",), ("standard",)) else ", ".join(setting.kinds)
+    kinds = ", ".join(setting.kinds)
     cells = (f"`{setting.key}`", setting.values + default, kinds, setting.meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 

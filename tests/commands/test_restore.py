@@ -273,9 +273,9 @@ REFUSED = {
     "denoise grey.png nowhere/out.png": "existing, writable folder",
     "denoise grey.png colour.png": "--force",
     "denoise grey.png out.png --figure out.txt": "'.txt'",
-    "denoise grey.png grey.png --force": "grey.png: this file is read; another one expected",
+    "denoise grey.png grey.png --force": "grey.png: this file is read, and by --resume again",
     "denoise grey.png out.png --clean small.png --figure small.png --force": (
-        "small.png: this file is read"
+        "small.png: this file is read, and by"
     ),
     "inpaint grey.png mask-some.png --mask mask-some.png --force": "mask-some.png: this file is",
     "denoise grey.png out.png --figure out.png": (

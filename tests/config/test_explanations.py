@@ -7,6 +7,7 @@ import pytest
 
 from distvae.commands.completion import complete_key
 from distvae.commands.settings import print_settings
+from distvae.config import from_dict, to_dict
 from distvae.config.explanations import settings
 from distvae.config.registry import FAMILIES
 from distvae.files.refusal import Refusal
@@ -18,10 +19,22 @@ def test_every_field_of_every_kind_is_explained_once() -> None:
         for kind, config in families.items():
             for field in dataclasses.fields(config):
                 key = f"{section}.{field.name}"
-                found = [each for each in settings() if each.key == key and kind in each.kinds]
+                found = [
+                    each
+                    for each in settings()
+                    if each.key == key and (kind in each.kinds or len(families) == 1)
+                ]
                 assert len(found) == 1, f"{key} of {kind}"
                 assert found[0].meaning.endswith("."), key
                 assert found[0].values, key
+
+
+def test_the_default_kinds_are_those_of_an_empty_configuration() -> None:
+    tree = to_dict(from_dict({}))
+    for each in settings():
+        section, _, name = each.key.partition(".")
+        if name == "kind":
+            assert each.default == tree[section]["kind"]
 
 
 def test_the_page_is_current() -> None:

@@ -1,3 +1,4 @@
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,18 @@ def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
     for run in (speech_run, image_run, bars_run):
         alone = names(run, tmp_path / run.path.name)
         assert names(run, tmp_path / "shared") == alone | {"mine.txt"}
+
+
+def test_an_evaluation_that_is_refused_leaves_the_earlier_one(
+    bars_run: Run, tmp_path: Path
+) -> None:
+    evaluate(bars_run, tmp_path, progress=False)
+    before = {path.name for path in tmp_path.iterdir()}
+    asked = copy(bars_run)
+    asked.config = asked.config.with_("eval", metrics=("mig",))
+    with pytest.raises(Refusal):
+        evaluate(asked, tmp_path, force=True, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_everything_of_a_run_with_binary_latents_is_drawn_and_judged(

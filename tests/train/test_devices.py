@@ -183,8 +183,12 @@ def test_too_few_gpus_are_refused_with_the_ways_out(
 def test_workers_that_no_machine_can_hold_are_refused() -> None:
     ray = SimpleNamespace(nodes=lambda: 4 * [{"Alive": True, "Resources": {"CPU": 2, "GPU": 1}}])
     for group, threads, message in (
-        (WorkerGroup.parse("2", 2), 1, "2 workers of 1 CPUs and 2 GPUs each, .* room for 0"),
-        (WorkerGroup.parse("1", 0), 4, "1 workers of 4 CPUs each, .* room for 0"),
+        (
+            WorkerGroup.parse("2", 2),
+            1,
+            "2 that need 1 CPU and 2 GPU each, .* room for 0",
+        ),
+        (WorkerGroup.parse("1", 0), 4, "1 that need 4 CPU each, .* room for 0"),
     ):
         config = from_dict({"train": {"threads": threads}}).train
         with pytest.raises(Refusal, match=message):

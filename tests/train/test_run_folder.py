@@ -221,3 +221,11 @@ def test_facts_that_are_not_as_they_were_written_are_named(
     (name,) = damage
     with pytest.raises(Refusal, match=rf"run\.json: altered or damaged: '{name}'"):
         Run.open(tmp_path / "run")
+
+
+def test_a_run_with_damaged_facts_can_still_be_replaced(tmp_path: Path) -> None:
+    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"unit": None}))
+    assert len(list(fit(tiny.config(), tiny.dataset(), tmp_path / "run", force=True))) == 4
+    assert Run.open(tmp_path / "run").info["unit"] == "frame"

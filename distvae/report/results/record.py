@@ -111,6 +111,7 @@ def judge_baseline(
     from distvae.tasks.baselines import score_baseline
 
     if file is not None:
+        file = file.absolute()
         check_new_file(file, (".json",), force)
     began = time.perf_counter()
     figures = score_baseline(name, config, progress=True)
