@@ -95,7 +95,7 @@ def print_judgement(judgement: "Evaluation", style: Style) -> None:
 
 def print_scores(summary: Mapping[str, float], style: Style) -> None:
     """Print scores, as JSON for programs or one per line."""
-    from distvae.report.numbers import shown
+    from distvae.numerics.numbers import shown
 
     if style == "json":
         print(json.dumps({"summary": summary}))

@@ -122,7 +122,7 @@ def find_reference(
 
 def restore(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
-    from distvae.report.numbers import counted
+    from distvae.numerics.numbers import counted
     from distvae.tasks.restoration import Restoration, RunDestination
     from distvae.train.loop import Diverged, Interrupted
 

@@ -132,7 +132,7 @@ def _print_table(
 
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
-    from distvae.report.numbers import shown
+    from distvae.numerics.numbers import in_column
     from distvae.track.records import SHORT
     from distvae.train.progress import format_duration
 
@@ -140,5 +140,6 @@ def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) 
     begun = datetime.fromtimestamp(record.began).strftime("%Y-%m-%d %H:%M")
     duration = "" if record.seconds is None else format_duration(record.seconds)
     cells = [record.id[:SHORT], record.kind, record.name, parent, begun, duration, record.status]
-    figures = [shown(record.metrics[name]) if name in record.metrics else "" for name in metrics]
+    values = record.metrics
+    figures = [in_column(values[name]) if name in values else "" for name in metrics]
     return [*cells, *figures]

@@ -95,7 +95,7 @@ def _describe_copies(epochs: list[dict[str, float]]) -> str:
 
 def _describe_scores(run: Path) -> Iterator[str]:
     """Yield the scores of each evaluation of a run."""
-    from distvae.report.numbers import shown
+    from distvae.numerics.numbers import shown
 
     for file in sorted(run.glob("evaluation/*/summary.json")):
         scores = []

@@ -158,7 +158,7 @@ def train_configured(
     config = config.with_("data", path=dataset.origin)
     check_feasible(config, dataset, group, team, options)
     progress = Progress(style, dataset.unit)
-    folder = state_folder_once(local, options, team)
+    folder = state_folder_in_turn(local, options, team)
     if options.previous and is_chief:
         go_back(folder, progress)
     training = Training(config, name, dataset, folder, group, team, options)
@@ -215,13 +215,14 @@ def open_once(config: "Config", team: "Team", quiet: bool) -> "Dataset":
     return dataset
 
 
-def state_folder_once(local: Path, options: TrainOptions, team: "Team") -> "Folder":
+def state_folder_in_turn(local: Path, options: TrainOptions, team: "Team") -> "Folder":
     """Return the folder of the state. The first worker deletes what is replaced, then the first of
     each other machine does, if that has a folder of its own.
     """
     from distvae.train.local_copy import state_folder
 
-    own_turn = 0 if team.rank == 0 else 1 if os.environ.get("LOCAL_RANK", "0") == "0" else 2
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    own_turn = (team.rank > 0) + (not is_first_here)
     for turn in range(3):
         if turn == own_turn:
             folder = state_folder(local, options.storage, options.resumes, options.force)

@@ -24,6 +24,13 @@ def count_fitting(machines: MachineResources, needs: Mapping[str, float]) -> int
     return sum(_count_on(machine, needs) for machine in machines)
 
 
+def amounts(resources: Mapping[str, float]) -> str:
+    """Return amounts of resources in words, as in `1 CPU and 2 GPUs`."""
+    return " and ".join(
+        f"{count:g} {name}" + "s" * (count != 1) for name, count in resources.items()
+    )
+
+
 def _count_on(machine: Mapping[str, float], needs: Mapping[str, float]) -> int:
     return min(
         math.floor(machine.get(name, 0.0) / count + 1e-6) for name, count in needs.items() if count

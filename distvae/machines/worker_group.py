@@ -12,8 +12,15 @@ from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
-from distvae.machines.capacity import MachineResources, count_fitting, machine_resources, total
+from distvae.machines.capacity import (
+    MachineResources,
+    amounts,
+    count_fitting,
+    machine_resources,
+    total,
+)
 from distvae.machines.ray_api import RayApi
+from distvae.numerics.numbers import counted
 from distvae.train.loop import Interrupted
 
 POLL_SECONDS = 0.3
@@ -157,9 +164,9 @@ def describe_shortage(machines: MachineResources, group: WorkerGroup, threads: i
             )
     fitting = count_fitting(machines, per_worker)
     if fitting < group.min_workers:
-        each = " and ".join(f"{count:g} {name}" for name, count in per_worker.items() if count)
+        each = amounts({name: count for name, count in per_worker.items() if count})
         return (
-            f"--workers: {group.min_workers} that need {each} each, and the machines of Ray have"
-            f" room for {fitting}"
+            f"--workers: {counted(group.min_workers, 'worker')} with {each} each, and Ray has"
+            f" machines for {fitting}"
         )
     return ""

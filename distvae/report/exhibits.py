@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from distvae.numerics.numbers import listed, shown
 from distvae.report.blocks import Block, Exhibit, Gallery, Picture, Sound, Text
-from distvae.report.numbers import listed, shown
 from distvae.report.reading import RunResults, Sweep, Trial
 from distvae.tune.pictures import MAX_TRIALS
 

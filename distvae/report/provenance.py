@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from distvae.files.plain import Plain, Tree
+from distvae.numerics.numbers import counted
 from distvae.report import repeat
 from distvae.report.blocks import Block, Code, Text, facts
-from distvae.report.numbers import counted
 from distvae.report.reading import RunResults, Sweep
 from distvae.train.progress import format_duration
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from distvae.numerics.numbers import shown, with_spread
 from distvae.report.blocks import Block, Cell, Column, Row, Table, Text
-from distvae.report.numbers import shown, with_spread
 from distvae.report.reading import Sweep, Trial
 from distvae.tune.space import ROW
 

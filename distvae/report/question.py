@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from distvae.numerics.numbers import capitalise, listed, setting, shown
 from distvae.report.blocks import Block, Table, Text, facts
-from distvae.report.numbers import capitalise, listed, setting, shown
 from distvae.report.provenance import data_summary
 from distvae.report.published import is_table
 from distvae.report.reading import AxisFacts, SpanFacts, Sweep, Trial

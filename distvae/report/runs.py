@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from distvae.config import changed_settings
+from distvae.numerics.numbers import counted, setting, shown, with_spread
 from distvae.report import drawing, repeat
 from distvae.report.blocks import (
     Block,
@@ -23,7 +24,6 @@ from distvae.report.blocks import (
 )
 from distvae.report.exhibits import exhibit
 from distvae.report.glossary import explain_measures
-from distvae.report.numbers import counted, setting, shown, with_spread
 from distvae.report.provenance import pairs, row_counts
 from distvae.report.reading import RunResults
 from distvae.tasks import pictures

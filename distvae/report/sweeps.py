@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
+from distvae.numerics.numbers import capitalise, counted, listed, setting
 from distvae.report import drawing
 from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
 from distvae.report.exhibits import Exhibits, exhibits, gallery
 from distvae.report.glossary import explain_measures
 from distvae.report.importance import RESAMPLES, Group, groups, shares
-from distvae.report.numbers import capitalise, counted, listed, setting
 from distvae.report.provenance import provenance
 from distvae.report.published import is_table, published
 from distvae.report.question import question

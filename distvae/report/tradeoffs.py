@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distvae.files.refusal import Refusal, nearest
+from distvae.numerics.numbers import counted, listed, shown
 from distvae.report import fronts
 from distvae.report.blocks import Block, Cell, Column, Drawing, Row, Table, Text
 from distvae.report.drawing import svg
 from distvae.report.exhibits import Exhibits
 from distvae.report.fronts import Dot
-from distvae.report.numbers import counted, listed, shown
 from distvae.report.pareto import Point, front, hypervolume
 from distvae.report.reading import Sweep, Trial
 

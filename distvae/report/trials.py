@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distvae.files.plain import Plain
+from distvae.numerics.numbers import setting, shown, with_spread
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
 from distvae.report.exhibits import Exhibits
-from distvae.report.numbers import setting, shown, with_spread
 from distvae.report.reading import Sweep
 from distvae.train.progress import format_duration
 from distvae.tune.results import Result

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from distvae.numerics.numbers import setting, shown
 from distvae.report.blocks import Cell, Column, Row, Table
-from distvae.report.numbers import setting, shown
 from distvae.report.reading import Sweep
 from distvae.tune.results import Result
 

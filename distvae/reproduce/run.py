@@ -9,7 +9,7 @@ from distvae.config import Config
 from distvae.files.output import make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
-from distvae.report.numbers import counted
+from distvae.numerics.numbers import counted
 from distvae.report.results.record import add_run, judge_baseline
 from distvae.report.results.rows import find_row
 from distvae.reproduce.finding import find_sources

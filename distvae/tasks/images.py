@@ -46,12 +46,11 @@ def score_rows(
         strength.add(q.code)
         add(total, assess(run.model, q, Batch.of(x, row), noise))
         add(total, _score_block(run, q, x, row))
-    counts = {name: total.pop(name) for name in ("sparse_rows", "observed_rows")}
-    counted = {"hoyer": "sparse_rows", "effective_atoms": "sparse_rows"}
-    counted["squared_error"] = "observed_rows"
+    sparse, observed = total.pop("sparse_rows"), total.pop("observed_rows")
+    counts = {"hoyer": sparse, "effective_atoms": sparse, "squared_error": observed}
     summary = {f"{run.info['unit']}s": float(len(rows))}
     for name, value in total.items():
-        summary[name] = float(value / (counts[counted[name]] if name in counted else len(rows)))
+        summary[name] = float(value / counts.get(name, len(rows)))
     restoration, notes = score_restored_run(run)
     summary |= strength.count_atoms() | _active(run) | restoration
     summary |= compare_with_truth(run, rows[:])

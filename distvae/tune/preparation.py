@@ -75,8 +75,8 @@ def concurrent_trials(space: Space) -> int:
 
 def _warn_of_choice_by_test(space: Space, dataset: "Dataset") -> None:
     """Say that trials are chosen by the rows that test them, where no others validate."""
-    rows = dataset.splits
-    if space.split == "val" and rows["val"] is rows["test"] is not rows["train"]:
+    train, val, test = (dataset.splits[name] for name in ("train", "val", "test"))
+    if space.split == "val" and val is test and val is not train:
         hint = "; without validation rows, data.holdout=N takes N training rows for them"
         print(
             f"{dataset.name}: the same rows validate and test, so trials are chosen by the rows"

@@ -2,13 +2,19 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from distvae.files.refusal import Refusal
 from distvae.machines.autoscaler import requested_resources
-from distvae.machines.capacity import MachineResources, count_fitting, machine_resources, total
+from distvae.machines.capacity import (
+    MachineResources,
+    amounts,
+    count_fitting,
+    machine_resources,
+    total,
+)
 from distvae.machines.ray_api import RayApi
 from distvae.machines.worker_group import (
     POLL_SECONDS,
@@ -19,6 +25,7 @@ from distvae.machines.worker_group import (
     refuse_hidden_gpus,
     suggest_gpu_options,
 )
+from distvae.numerics.numbers import counted
 
 TUNE_MINIMUM = {"memory": 1.0}
 """The request of a trial's process whose workers train: Tune does not accept an empty one."""
@@ -138,14 +145,14 @@ class TrialResources:
             name: processes * count for name, count in self.per_process(threads).items() if count
         }
         has = {name: total(machines, name) for name in ("CPU", "GPU")}
-        of_workers = f" of {_counted(workers, 'worker')}" if self.group else ""
+        of_workers = f" of {counted(workers, 'worker')}" if self.group else ""
         if trials == 1:
             subject = f"a trial{of_workers} needs"
         else:
             subject = f"{trials} trials side by side{of_workers} need"
         return (
-            f"{subject} {_amounts(needs)}; Ray has {_amounts(has)} on"
-            f" {_counted(len(machines), 'machine')}"
+            f"{subject} {amounts(needs)}; Ray has {amounts(has)} on"
+            f" {counted(len(machines), 'machine')}"
         )
 
 
@@ -155,15 +162,6 @@ def _equal_share(gpus: int, trials: int) -> float:
     Ray counts in ten-thousandths, so a part is rounded down to them.
     """
     return 10_000 // math.ceil(trials / gpus) / 10_000 if gpus else 0
-
-
-def _amounts(resources: Mapping[str, float]) -> str:
-    parts = [f"{count:g} {name}" + "s" * (count != 1) for name, count in resources.items()]
-    return " and ".join(parts)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def wait_for_capacity(

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from distvae.numerics.numbers import in_column
 from distvae.train.progress import format_duration
 from distvae.tune.results import Findings, Result
 from distvae.tune.space import Space
@@ -109,8 +110,4 @@ def _empty_table(columns: Iterable[str]) -> "Table":
 
 
 def _figures(result: Result, names: Iterable[str]) -> list[str]:
-    return [_figure(result.figures[name]) if name in result.figures else "" for name in names]
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.3g}"
+    return [in_column(result.figures[name]) if name in result.figures else "" for name in names]

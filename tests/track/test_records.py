@@ -84,7 +84,7 @@ def test_a_long_name_cuts_off_no_figure(
     trial.close()
     list_runs(root, RunsOptions(of="sweep"))
     table = capsys.readouterr().out
-    assert "1234.6" in table
+    assert "1234.567" in table
     assert table.count("n" * 100) >= 1
     assert "\N{HORIZONTAL ELLIPSIS}" not in table
 
@@ -98,7 +98,7 @@ def test_many_figures_cut_off_neither_each_other_nor_a_name(
     trial.close()
     list_runs(root, RunsOptions(of="sweep", metric=names))
     (line,) = (line for line in capsys.readouterr().out.splitlines() if " wide " in line)
-    assert line.split().count("-123456.8") == 30
+    assert line.split().count("-123456.789") == 30
 
 
 def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:

@@ -186,9 +186,9 @@ def test_workers_that_no_machine_can_hold_are_refused() -> None:
         (
             WorkerGroup.parse("2", 2),
             1,
-            "2 that need 1 CPU and 2 GPU each, .* room for 0",
+            "2 workers with 1 CPU and 2 GPUs each, .* machines for 0",
         ),
-        (WorkerGroup.parse("1", 0), 4, "1 that need 4 CPU each, .* room for 0"),
+        (WorkerGroup.parse("1", 0), 4, "1 worker with 4 CPUs each, .* machines for 0"),
     ):
         config = from_dict({"train": {"threads": threads}}).train
         with pytest.raises(Refusal, match=message):

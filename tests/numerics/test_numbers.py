@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.report.numbers import counted, listed, shown, with_spread
+from distvae.numerics.numbers import counted, in_column, listed, shown, with_spread
 
 
 @given(st.floats(-1e300, 1e300))
@@ -27,6 +27,14 @@ def test_what_is_shown_is_the_figure_to_four_digits(value: float) -> None:
 )
 def test_figures_look_as_a_person_writes_them(value: float, text: str) -> None:
     assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.567, "1234.567"), (0.1, "0.100"), (0.0, "0.000"), (0.0004, "0.0004"), (-3e-7, "-3e-07")],
+)
+def test_a_column_has_three_decimals_unless_they_say_nothing(value: float, text: str) -> None:
+    assert in_column(value) == text
 
 
 def test_a_spread_has_the_decimals_of_its_mean_and_never_vanishes() -> None:

@@ -2,8 +2,6 @@
 
 import math
 
-from distvae.files.plain import Plain
-
 
 def decimals(value: float) -> int:
     """Return the number of decimals to print of a figure."""
@@ -26,6 +24,13 @@ def shown(value: float) -> str:
     return f"{value:.4g}"
 
 
+def in_column(value: float) -> str:
+    """Format a figure with three decimals, as others below and above it, unless it is so small that
+    they say nothing.
+    """
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+
+
 def with_spread(mean: float, spread: float | None) -> str:
     """Format a mean and its standard deviation with the same decimals.
 
@@ -39,7 +44,7 @@ def with_spread(mean: float, spread: float | None) -> str:
     return f"{shown(mean)} \N{PLUS-MINUS SIGN} {rounded}"
 
 
-def setting(value: Plain) -> str:
+def setting(value: object) -> str:
     """Format a value of the configuration."""
     if value is None:
         return "-"
