@@ -116,7 +116,13 @@ def trained_on_bars(kind: str, device: str, folder: Path) -> Run:
 
 SPACES: dict[str, dict[str, Any]] = {
     "tvae-picture": SMALL | {"data.noise": 30.0, "data.noise_seed": 7},
-    "mnist-vsc": {"model.hidden": [8], "estep.hidden": [8], "train.epochs": 2, "train.batch": 16},
+    "mnist-vsc": {
+        "data.holdout": 8,
+        "model.hidden": [8],
+        "estep.hidden": [8],
+        "train.epochs": 2,
+        "train.batch": 16,
+    },
 }
 
 
