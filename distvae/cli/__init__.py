@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from distvae.cli import bench, bench_scale, data, machines, models, records, restoration, sweeps
+from distvae.commands.completion import join_words
 from distvae.files.paths import PATH_ERRORS
 from distvae.files.provenance import program_version
 from distvae.files.refusal import Refusal, refusing_full_disk
@@ -47,6 +48,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The names of files need not be UTF-8.
         sys.stdout.reconfigure(errors="backslashreplace")
+    join_words()
     with errors_reported():
         app()
 

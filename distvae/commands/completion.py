@@ -6,10 +6,11 @@ The shell starts the program at each press of Tab, so nothing heavy is imported.
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from distvae.config.explanations import default_of
 from distvae.config.recipes import recipe_names
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
@@ -17,8 +18,14 @@ from distvae.files.checkout import PACKAGE, SPACES
 from distvae.files.plain import Tree
 
 RUNS = Path("runs")
-BREAKS = ("=", ":")
+BREAKS = ("=", ":", "@")
 """Characters at which bash ends a word."""
+LEFT = "_DISTVAE_LEFT"
+"""The variable with the part of the word that bash leaves as it is, and completes what follows."""
+PATH = "data.path"
+"""The setting whose values are offered with its name alone: after the sign, bash completes paths by
+itself, and without a space after a folder.
+"""
 TABLES = PACKAGE / "reproduce" / "tables"
 
 
@@ -44,15 +51,16 @@ def complete_citable(incomplete: str) -> list[str]:
 
 def complete_setting(incomplete: str) -> list[str]:
     """Return the settings that begin as a word does, each with the sign that a value follows. If
-    there is one, return its values too, as far as they are known.
+    there is one, return its values too, as far as they are known, so that no shell adds a space.
     """
-    name, sign, _ = (_cut_off() + incomplete).partition("=")
+    name, sign, _ = _whole(incomplete).partition("=")
     values = _values()
     if not sign:
         named = [each for each in values if each.startswith(name)]
         if len(named) != 1:
             return _beginning(incomplete, (f"{each}=" for each in named))
-        name = named[0]
+        (name,) = named
+        values[PATH] = {path.name for path in Path().iterdir()}
     words = (f"{name}={value}" for value in values.get(name, ()))
     return _beginning(incomplete, [*words, *([] if sign else [f"{name}="])])
 
@@ -75,23 +83,45 @@ def complete_metric(incomplete: str) -> list[str]:
     return _beginning(incomplete, [*ranked, *scores])
 
 
-def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
-    """Return the names that begin as a word does, without what the shell takes for other words."""
-    before = _cut_off()
-    found = {name for name in names if name.startswith(before + incomplete)}
-    return sorted(name.removeprefix(before) for name in found)
-
-
-def _cut_off() -> str:
-    """Return the part of the word to complete that bash takes for words before it."""
+def join_words() -> None:
+    """Where bash completes, join the words that it divides at signs within them. Of the last one,
+    leave what bash replaces: what follows its last sign, or the sign too if that is an @.
+    """
     if os.environ.get("_DISTVAE_COMPLETE") != "complete_bash":
-        return ""
-    words, place = os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"])
-    before = "=" if words[place : place + 1] == ["="] else ""
-    while place > 1 and (words[place - 1] in BREAKS or before.startswith(BREAKS)):
-        place -= 1
-        before = words[place] + before
-    return before
+        return
+    words = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
+    joined = words[:1]
+    for word in words[1:]:
+        if word and _is_divided(joined, word):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    *before, last = joined
+    signs = {last.rfind("=") + 1, last.rfind(":") + 1, last.rfind("@")}
+    left = max(signs) if last != words[-1] else 0
+    os.environ |= {
+        "COMP_WORDS": "\n".join([*before, last[left:]]),
+        "COMP_CWORD": str(len(before)),
+        LEFT: last[:left],
+    }
+
+
+def _is_divided(before: list[str], word: str) -> bool:
+    """Whether a word belongs to the one before it; --option=value is divided by Typer too."""
+    end = before[-1]
+    if len(before) == 1 or end.startswith("-"):
+        return False
+    return end[-1:] in BREAKS or word[0] in BREAKS
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Return the names that begin as a word does, without the part that the shell leaves."""
+    found = {name for name in names if name.startswith(_whole(incomplete))}
+    return sorted(name.removeprefix(_whole("")) for name in found)
+
+
+def _whole(incomplete: str) -> str:
+    return os.environ.get(LEFT, "") + incomplete
 
 
 def _stems(folder: Path) -> Iterator[str]:
@@ -105,21 +135,23 @@ def _values() -> dict[str, set[str]]:
         if len(families) > 1:
             found[f"{section}.kind"] = {*families}
         for config in families.values():
-            defaults = {field.name: field.default for field in fields(config)}
-            for name, hint in field_types(config).items():
-                values = found.setdefault(f"{section}.{name}", set())
-                values |= _choices(hint, defaults[name])
+            hints = field_types(config)
+            for field in fields(config):
+                values = found.setdefault(f"{section}.{field.name}", set())
+                values |= _choices(hints[field.name], field)
     return found
 
 
-def _choices(hint: object, default: object) -> set[str]:
-    """Return the values of a type that has few, or else a default that can be typed."""
+def _choices(hint: object, field: "Field[object]") -> set[str]:
+    """Return the values of a type that has few, or else the default as one word of a shell."""
     if get_origin(hint) is Literal:
         return {*map(str, get_args(hint))}
-    if isinstance(default, bool):
+    if hint is bool:
         return {"false", "true"}
-    is_shown = default is not MISSING and isinstance(default, int | float | str) and default != ""
-    return {str(default)} if is_shown else set()
+    if get_origin(hint) is tuple and get_origin(element := get_args(hint)[0]) is Literal:
+        return {f"[{each}]" for each in get_args(element)}
+    default = default_of(field).replace(" ", "")
+    return {default} if default else set()
 
 
 def _sweeps() -> dict[Path, list[str]]:

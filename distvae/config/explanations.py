@@ -49,7 +49,7 @@ def settings() -> Iterator[Setting]:
                 fact = (
                     f"{section}.{field.name}",
                     _values(hints[field.name]),
-                    _default(field),
+                    default_of(field),
                     meanings.get(field.name, ""),
                 )
                 found.setdefault(fact, []).append(kind)
@@ -104,7 +104,8 @@ def _values(hint: object) -> str:
     return NAMES.get(typing.cast("type", hint), str(hint))
 
 
-def _default(field: "dataclasses.Field[object]") -> str:
+def default_of(field: "dataclasses.Field[object]") -> str:
+    """Return the default of a setting as it is typed, or nothing if it has none."""
     value = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from distvae.commands.completion import complete_setting
 from distvae.config import flatten
 from distvae.config.recipes import RECIPES, load, recipe_names
 
 ROOT = Path(__file__).parents[2]
-CODE = "import sys; sys.argv = ['distvae']; from distvae.cli import app; app(prog_name='distvae')"
+CODE = "import sys; sys.argv = ['distvae']; from distvae.cli import main; main()"
 LOADED = """
 import atexit, sys
 from tests.laws.test_imports import HEAVY
 sys.argv = ["distvae"]
 atexit.register(lambda: print(sorted(set(sys.modules) & set(HEAVY))))
-from distvae.cli import app
-app(prog_name="distvae")
+from distvae.cli import main
+main()
 """
 
 
@@ -82,15 +83,31 @@ def test_the_values_of_one_setting_are_completed_after_it(here: Path) -> None:
     ]
 
 
+def test_no_shell_adds_a_space_after_the_sign_of_any_setting(here: Path) -> None:
+    """It adds one to the only word that is offered."""
+    for name in complete_setting(""):
+        assert len(complete_setting(name.removesuffix("="))) > 1, name
+
+
 def test_bash_takes_a_setting_and_its_value_for_three_words(here: Path) -> None:
     assert completed("train", "bars", "model.dictionary", "=", "d") == ["dct"]
     assert completed("train", "bars", "model.dictionary", "=") == ["dct", "identity", "learned"]
+    assert "train.epochs=" in completed("train", "bars", "model.dictionary", "=", "")
 
 
 def test_runs_and_metrics_of_this_folder_are_completed(here: Path) -> None:
     assert completed("show", "runs/") == ["runs/demo", "runs/one"]
-    assert completed("show", "best:") == ["best:hoyer@demo", "best:pesq_wb@demo"]
+    assert completed("show", "be") == ["best:hoyer@demo", "best:pesq_wb@demo"]
     assert completed("runs", "--sort", "") == ["hoyer", "pesq_wb", "stoi"]
+
+
+def test_bash_takes_the_best_of_a_sweep_for_five_words(here: Path) -> None:
+    assert completed("show", "best", ":") == ["hoyer@demo", "pesq_wb@demo"]
+    assert completed("show", "best", ":", "h") == ["hoyer@demo"]
+    assert completed("show", "best", ":", "hoyer", "@") == ["@demo"]
+    assert completed("show", "best", ":", "hoyer", "@", "d") == ["@demo"]
+    words = "best", ":", "hoyer", "@", "demo", "train.ep"
+    assert completed("evaluate", *words)[0] == "train.epochs="
 
 
 def test_nothing_heavy_is_loaded_for_it(here: Path) -> None:
