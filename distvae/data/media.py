@@ -1,6 +1,8 @@
 """The rows of what a caller has: files, folders, signals, images, or rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,9 +18,13 @@ from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 from distvae.numerics.plain_arrays import plain_array
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 ARCHIVE = ".npz"
-Media = ArrayLike | Rows | Tensor | str | Path
-"""A table of rows, an array of signals or images, or a path."""
+Place = str | Path
+Media = ArrayLike | Rows | Tensor | Place | Sequence[Place]
+"""A table of rows, an array of signals or images, a path, or several paths."""
 
 
 def rows_of(
@@ -27,8 +33,10 @@ def rows_of(
     """Return the rows of media, with the settings of a run's data, their digest, and the shape of
     its images.
     """
-    if isinstance(media, str | Path):
+    if isinstance(media, Place):
         return _rows_of_path(config, str(media), shape, digest)
+    if _are_places(media):
+        return _rows_of_paths(config, [str(each) for each in media], shape, digest)
     family, array = family_of(config), _as_array(media)
     if array is None or not isinstance(family, ReadsMedia):
         return media
@@ -36,11 +44,13 @@ def rows_of(
 
 
 def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ...]) -> Array:
-    """Return rows in the form of the media that they were made of; those of a folder as rows."""
-    given: FileOrArray | None
-    if isinstance(media, str | Path):
+    """Return rows in the form of the media that they were made of; those of a folder or of several
+    paths as rows.
+    """
+    given: FileOrArray | None = None
+    if isinstance(media, Place):
         given = Path(media) if _is_single(Path(media)) else None
-    else:
+    elif not _are_places(media):
         given = _as_array(media)
     family = family_of(config)
     if given is None or not isinstance(family, ReadsMedia):
@@ -60,9 +70,21 @@ def _as_array(media: ArrayLike | Rows | Tensor) -> AnyArray | None:
         return None
 
 
-def _rows_of_path(
-    config: DataConfig, path: str, shape: tuple[int, ...], digest: str
-) -> ArrayLike | Rows:
+def _rows_of_paths(
+    config: DataConfig, paths: Sequence[str], shape: tuple[int, ...], digest: str
+) -> Rows:
+    """Return the rows of several files or folders, one below the other."""
+    parts = [_rows_of_path(config, path, shape, digest) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise Refusal(
+                f"{path}: {part.shape[1]} values in a row; {parts[0].shape[1]} expected, as in"
+                f" {paths[0]}"
+            )
+    return stack(parts)
+
+
+def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...], digest: str) -> Rows:
     """Return the rows of a file, or all rows of a folder or an archive, split after split."""
     if isinstance(config, Generated):
         raise Refusal(
@@ -76,6 +98,12 @@ def _rows_of_path(
         raise Refusal(f"{path}: no such file or folder")
     dataset = open_dataset(data_at(path, config, digest), quiet=True)
     return stack([dataset.splits[name] for name in dataset.split_names("all")])
+
+
+def _are_places(media: object) -> "TypeIs[Sequence[Place]]":
+    if not isinstance(media, list | tuple):
+        return False
+    return len(media) > 0 and all(isinstance(each, Place) for each in media)
 
 
 def _is_single(path: Path) -> bool:

@@ -105,8 +105,9 @@ class Run:
     def encode(self, x: Media, name: str = "x", *, bins_first: bool = False) -> Array:
         """Return the codes of new data: (N, D) -> (N, H).
 
-        It may also be the path of a file or a folder, a signal, or images, of the kind that the
-        run was trained on. Data that cannot be of this kind are refused by their name. With
+        It may also be the path of a file or a folder, a list of paths, a signal, or images, of the
+        kind that the run was trained on. Data that cannot be of this kind are refused by their
+        name. With
         `bins_first` data and codes are as librosa has spectra, bins or values before frames:
         (D, N) -> (H, N).
         """

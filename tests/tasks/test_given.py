@@ -163,6 +163,18 @@ def test_a_folder_is_coded_as_all_its_rows(speech_run: Run, image_run: Run, spee
         np.testing.assert_array_equal(np.sort(run.encode(path), 0), np.sort(run.encode(rows), 0))
 
 
+def test_several_files_are_coded_one_after_the_other(
+    speech_run: Run, image_run: Run, speech: Path, tmp_path: Path
+) -> None:
+    files: list[str | Path] = [speech / "test/dan/0.wav", str(speech / "train/ann/0.wav")]
+    expected = np.concatenate([speech_run.encode(file) for file in files])
+    np.testing.assert_array_equal(speech_run.encode(files), expected)
+    whole = Path(image_run.config.data.path)
+    assert len(image_run.reconstruct((whole, whole))) == 2 * len(image_run.encode(whole))
+    with pytest.raises(Refusal, match=r"absent\.wav: no such file"):
+        speech_run.encode([*files, "absent.wav"])
+
+
 def test_images_are_coded_as_rows_and_come_back_as_images(image_run: Run, tmp_path: Path) -> None:
     bytes_ = np.random.default_rng(0).integers(0, 256, (3, 6, 6), np.uint8)
     rows = bytes_.reshape(3, 36) / np.float32(255)
