@@ -85,10 +85,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_after_the_end_of_the_driver_the_ingest_goes_on_or_nothing_is_left(
     tmp_path: Path, how: signal.Signals
 ) -> None:

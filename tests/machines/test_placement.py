@@ -11,7 +11,7 @@ from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_worker_has_its_keeper_on_another_machine(tmp_path: Path) -> None:
     out = tmp_path / "run"
     recipe = ["bars", "data.rows=400", "train.epochs=2"]

@@ -125,6 +125,7 @@ def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     } == rows
 
 
+@pytest.mark.long
 def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = begun(tmp_path, "--concurrent", "1", "--stack", "1", row="*")
     assert process.stderr is not None

@@ -165,6 +165,7 @@ def refusal(address: str, place: Path) -> str:
     return str(error.value)
 
 
+@pytest.mark.long
 def test_a_worker_that_was_assigned_no_gpu_is_refused_one(address: str, tmp_path: Path) -> None:
     assert "train.device: 'cuda', but Ray assigned this process no GPU" in anew(
         refusal, address, tmp_path / "run"

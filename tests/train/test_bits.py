@@ -183,7 +183,7 @@ def trained(out: Path, *settings: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    "processes", [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.long)]
+    "processes", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.long)]
 )
 def test_fresh_processes_on_a_busy_machine_end_with_the_same_bits(
     processes: int, tmp_path: Path

@@ -532,7 +532,7 @@ def trial_processes(running: Sweep) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_whose_process_is_killed_goes_on_in_another(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
