@@ -28,12 +28,12 @@ def copy_empty_database(file: Path) -> None:
 def _make_tables(folder: Path) -> None:
     """Make a database that has the tables of MLflow, and nothing in them."""
     from mlflow.store.db.utils import _initialize_tables
-    from sqlalchemy import create_engine
+    from sqlalchemy import URL, create_engine
 
     file = folder / NAME
     with closing(sqlite3.connect(file)) as database:
         database.execute("pragma journal_mode=wal")
-    engine = create_engine(f"sqlite:///{file}")
+    engine = create_engine(URL.create("sqlite", database=str(file)))
     try:
         _initialize_tables(engine)
     finally:

@@ -57,6 +57,8 @@ class Head(TypedDict, total=False):
     model: str
     grouped: bool
     """Whether the names of metrics begin with their groups. False in old records."""
+    described: bool
+    """False while the record may lack its parameters and its data."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,13 @@ class Journal:
             start = end
 
     def _sent_bytes(self) -> int:
-        return int(self.head().get("told", 0))
+        told = self.head().get("told", 0)
+        if not isinstance(told, int):
+            raise Refusal(
+                f"{self.folder / HEAD}: altered or damaged: told is {told!r}, a number of bytes"
+                f" expected; without it and {LINES} a new record begins"
+            )
+        return told
 
     def _pending_with_ends(self) -> list[tuple[Entry, int]]:
         """Return the pending entries, each with the position where its line ends."""
@@ -130,7 +138,7 @@ class Journal:
     def entries(self, start: int) -> Iterator[tuple[Entry, int]]:
         """Yield the entries from a byte on, each with the position where its line ends.
 
-        A line that was cut short is skipped.
+        A line that was cut short, or that is no entry, is skipped.
         """
         file, end = self.folder / LINES, start
         if not file.exists():
@@ -141,7 +149,8 @@ class Journal:
                 end += len(line)
                 if line.endswith(b"\n"):
                     with suppress(ValueError):
-                        yield json.loads(line), end
+                        if isinstance(entry := json.loads(line), dict):
+                            yield cast(Entry, entry), end
 
     def _ends_amid_a_line(self) -> bool:
         """Return whether a full disk or a crash left half a line."""

@@ -11,6 +11,8 @@ from typing import get_args
 from distvae.numerics.figures import Group
 
 GROUPS = get_args(Group)
+REFUSED = re.compile(r"[^\w\-. :/]")
+"""What MLflow allows in no name of a parameter."""
 METRIC = re.compile(r"""metrics?\.(?:`([^`]+)`|"([^"]+)"|([\w.]+))""")
 """A metric in a filter of MLflow."""
 
@@ -24,6 +26,16 @@ def figure_name(metric: str) -> str:
     """Return the plain name of a metric of MLflow."""
     group, _, figure = metric.partition("/")
     return figure if group in GROUPS else metric
+
+
+def parameter_name(setting: str) -> str:
+    """Return the name of a setting in MLflow: that of a second axis of one key has a '#'."""
+    return REFUSED.sub(":", setting)
+
+
+def model_name(sweep: str) -> str:
+    """Return the name of a registered model, for which MLflow refuses '/' and ':'."""
+    return re.sub("[/:]", "-", sweep)
 
 
 def grouped_filter(where: str, metrics: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from distvae.files.refusal import Refusal, shortened
 from distvae.share.card import Card
 from distvae.track.facts import dataset_input, provenance_tags, run_info
 from distvae.track.journal import AFTERWARDS, HEAD, LINES, Entry, Head, Journal
-from distvae.track.naming import metric_name
+from distvae.track.naming import metric_name, model_name, parameter_name
 from distvae.track.served import pack
 from distvae.track.store import Store, without_secrets
 from distvae.track.view import TAG, view_path, view_state
@@ -115,6 +115,8 @@ class Sender:
         else:
             self._logged_epochs = set()
             record = self._create(client, experiment, head, parent)
+        if not self.journal.head().get("described", True):
+            self._describe(client, record, head)
         self._client = client
         return record
 
@@ -140,22 +142,26 @@ class Sender:
     def _create(
         self, client: "MlflowClient", experiment: str, head: Head, parent: str | None
     ) -> str:
-        from mlflow.entities import Param
-
-        info = run_info(self.folder)
-        tags = head["tags"] | provenance_tags(info)
+        """Create the record and note its id at once, so that another attempt finds it."""
+        tags = head["tags"] | provenance_tags(run_info(self.folder))
         if parent:
             tags["mlflow.parentRunId"] = parent
         run = client.create_run(experiment, head["began"], tags, head["name"])
-        record = str(run.info.run_id)
-        params = [Param(name, str(value)) for name, value in head["params"].items()]
+        record, uri = str(run.info.run_id), without_secrets(self.store.uri)
+        self.journal.update_head(id=record, store=uri, told=0, grouped=True, described=False)
+        return record
+
+    def _describe(self, client: "MlflowClient", record: str, head: Head) -> None:
+        """Send the parameters of a record and what its data is."""
+        from mlflow.entities import Param
+
+        info, settings = run_info(self.folder), head["params"]
+        params = [Param(parameter_name(name), str(value)) for name, value in settings.items()]
         for start in range(0, len(params), PARAMS_AT_ONCE):
             client.log_batch(record, params=params[start : start + PARAMS_AT_ONCE])
         if info:
-            client.log_inputs(record, [dataset_input(info, head["params"])])
-        uri = without_secrets(self.store.uri)
-        self.journal.update_head(id=record, store=uri, told=0, grouped=True)
-        return record
+            client.log_inputs(record, [dataset_input(info, settings)])
+        self.journal.update_head(described=True)
 
     def metrics(self, entries: Sequence[Entry]) -> None:
         """Send figures of epochs, each epoch once, and of evaluations."""
@@ -226,7 +232,7 @@ class Sender:
         """
         from mlflow.exceptions import MlflowException
 
-        name = entries[-1]["name"]
+        name = model_name(entries[-1]["name"])
         best = Sender(self.store, self.folder / entries[-1]["folder"])
         run = best.send()
         try:
@@ -234,11 +240,9 @@ class Sender:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        known = self.client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
-        if known:
-            version = known[0].version
-        else:
-            version = best.create_version(name, run)
+        of_run = self.client.search_model_versions(f"run_id = '{run}'")
+        known = [version.version for version in of_run if version.name == name]
+        version = known[0] if known else best.create_version(name, run)
         self.client.set_registered_model_alias(name, ALIAS, version)
         self.client.update_registered_model(name, best.description())
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.track.store import QUIET
+from distvae.track.store import QUIET, sqlite_uri
 
 HOST = "127.0.0.1"
 DATABASE = Path("~/mlflow/mlflow.db")
@@ -50,7 +50,7 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
     copies = Folder(storage).subfolder(COPY_FOLDER)
     if file is not None:
         restore_database(file, copies)
-    uri = database or f"sqlite:///{file}"
+    uri = database or sqlite_uri(DATABASE.expanduser())
     _refuse_missing_driver(uri)
     server = _start_server(uri, f"{storage.rstrip('/')}/mlartifacts", port)
     stopped = _stop_event()

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from distvae.files.refusal import Refusal
 from distvae.track.blank import copy_empty_database
@@ -52,6 +53,11 @@ def error_summary(error: Exception) -> str:
     return text[:300] or type(error).__name__
 
 
+def sqlite_uri(file: Path) -> str:
+    """Return the URI of a database, in which % and ? have a meaning."""
+    return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
+
+
 @dataclass(frozen=True)
 class Store:
     """The place of MLflow's records."""
@@ -61,17 +67,18 @@ class Store:
     @classmethod
     def find(cls, root: Path) -> "Store":
         """Return the store of MLFLOW_TRACKING_URI, or the one in a folder of runs."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-        scheme, slashes, path = uri.partition(":///")
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
+        scheme, slashes, rest = uri.partition(":///")
         if slashes and scheme == "sqlite":
-            uri = f"sqlite:///{Path(path).absolute()}"
+            path, mark, options = rest.partition("?")
+            uri = f"{sqlite_uri(Path(unquote(path)).absolute())}{mark}{options}"
         return cls(uri)
 
     @property
     def file(self) -> Path | None:
         """The database of an embedded store, or None."""
-        path = self.uri.removeprefix("sqlite:///")
-        return Path(path) if path != self.uri else None
+        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
+        return Path(unquote(path)) if self.uri.startswith("sqlite:///") else None
 
     @property
     def viewer(self) -> str:

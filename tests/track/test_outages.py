@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.commands.sync import sync_folders
+from distvae.config import Config, flatten
 from distvae.track import Store, Tracker
 from distvae.track.journal import LINES, Journal
 from tests.track.records import RECORD, away, back, history, runs, tracker
@@ -80,12 +81,13 @@ def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
 
 
 @contextmanager
-def refusing(root: Path, *steps: int) -> Iterator[None]:
-    """Make a store refuse the metrics of some epochs."""
+def refusing(root: Path, *steps: int, table: str = "metrics") -> Iterator[None]:
+    """Make a store refuse the metrics of some epochs, or all rows of another table."""
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
         listed = ", ".join(map(str, steps))
-        refuse = f"when new.step in ({listed}) begin select raise(abort, 'no room'); end"
-        database.execute(f"create trigger refuse before insert on metrics {refuse}")
+        when = f"when new.step in ({listed}) " if steps else ""
+        refuse = f"{when}begin select raise(abort, 'no room'); end"
+        database.execute(f"create trigger refuse before insert on {table} {refuse}")
         yield
         database.execute("drop trigger refuse")
 
@@ -106,6 +108,22 @@ def test_epochs_that_a_store_refused_are_sent_again_in_order(
     assert found.info.status == "FINISHED"
     assert not Journal(root / "one").pending()
     assert "recording in MLflow at" in capsys.readouterr().err
+
+
+def test_a_record_whose_parameters_were_refused_is_completed_and_not_begun_again(
+    root: Path,
+) -> None:
+    record = tracker(root)
+    with refusing(root, table="params"):
+        record.epoch(RECORD)
+    (begun,) = runs(root)
+    assert not begun.data.params
+    record.close()
+    assert sync_folders(root, []) == 0
+    (found,) = runs(root)
+    assert found.info.run_id == begun.info.run_id
+    assert found.data.params == {key: str(value) for key, value in flatten(Config()).items()}
+    assert found.info.status == "FINISHED"
 
 
 def test_epochs_that_a_store_took_and_lost_are_sent_again(root: Path) -> None:
@@ -157,7 +175,7 @@ def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None
     away(root)
     tracker(root).epoch(RECORD)
     with (root / "one" / LINES).open("a") as file:
-        file.write('{"is": "metr')
+        file.write('123\n{"is": "metr')
     tracker(root).epoch(replace(RECORD, epoch=2))
     back(root)
     assert sync_folders(root, [root / "one"]) == 0

@@ -12,6 +12,7 @@ import pytest
 from distvae.commands.report import ReportOptions, write_report
 from distvae.commands.sync import sync_folders
 from distvae.config import Config, flatten
+from distvae.files.refusal import Refusal
 from distvae.report.logged import write_and_log
 from distvae.track import Store, Tracker, without_secrets
 from distvae.track.journal import Journal
@@ -75,6 +76,43 @@ def test_a_record_that_this_store_does_not_have_is_begun_anew(root: Path) -> Non
     record = tracker(root)
     record.epoch(RECORD)
     assert {run.info.run_id for run in runs(root)} == {known.info.run_id, record.id}
+
+
+def test_a_sweep_with_two_axes_of_one_key_is_recorded(root: Path) -> None:
+    (root / "two").mkdir()
+    axes = {"axis.model.latent": "8, 16", "axis.model.latent#2": "32"}
+    Tracker(Store.find(root), "here", "two", root / "two", axes, {"kind": "sweep"}).create()
+    (found,) = runs(root)
+    assert found.data.params == {"axis.model.latent": "8, 16", "axis.model.latent:2": "32"}
+
+
+@pytest.mark.parametrize("name", ["a%20b", "50%off", "a?b", "a#b c"])
+def test_a_folder_of_any_name_has_a_store(empty_store: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    shutil.copy(empty_store, root / "mlflow.db")
+    store = Store.find(root)
+    assert store.file == root / "mlflow.db"
+    _, experiment = store.connect("here")
+    assert store.client().get_experiment_by_name("here").experiment_id == experiment
+    assert [file.name for file in root.glob("*.db")] == ["mlflow.db"]
+
+
+def test_the_options_of_a_database_are_no_part_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///m.db?timeout=5")
+    store = Store.find(tmp_path)
+    assert store.uri == f"sqlite:///{tmp_path / 'm.db'}?timeout=5"
+    assert store.file == tmp_path / "m.db"
+
+
+def test_a_damaged_head_is_named(root: Path) -> None:
+    tracker(root).epoch(RECORD)
+    Journal(root / "one").update_head(told="abc")  # type: ignore[arg-type]
+    with pytest.raises(Refusal, match=r"mlflow\.json: altered or damaged: told is 'abc'"):
+        Journal(root / "one").pending()
 
 
 def test_trials_are_children_of_their_sweep(root: Path) -> None:
