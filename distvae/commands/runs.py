@@ -44,7 +44,7 @@ class RunsOptions:
         str | None,
         typer.Option(
             metavar="METRIC",
-            help="Sort by a metric, largest first; default: latest first.",
+            help="Sort by a metric: largest first, or best first if --of SWEEP ranks by it.",
             autocompletion=complete_metric,
         ),
     ] = None
@@ -66,11 +66,12 @@ def list_runs(root: Path, options: RunsOptions) -> None:
 
     store = Store.find(root)
     found, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
-    shown = list(options.metric or [])
+    shown, ranked = list(options.metric or []), dict[str, str]()
     if options.of is not None:
         sweep = find_sweep(options.of, sweeps)
         found = [record for record in found if record.parent == sweep.id]
-        shown = shown or list(sweep_metrics(sweep))
+        ranked = sweep_metrics(sweep)
+        shown = shown or list(ranked)
     else:
         kinds = [options.kind] if options.kind else ["run", "sweep"]
         found = [record for record in found if record.kind in kinds]
@@ -78,7 +79,8 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     _refuse_unknown_metrics(options, found)
     if options.sort:
         shown = list(dict.fromkeys([options.sort, *shown]))
-        found = _sorted_by(found, options.sort, options.ascending)
+        ascending = options.ascending or ranked.get(options.sort) == "min"
+        found = _sorted_by(found, options.sort, ascending)
     if options.json:
         for record in found[: options.limit]:
             print(json.dumps(asdict(record), default=str))

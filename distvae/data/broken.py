@@ -4,9 +4,10 @@ is kept in the cache by content.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from distvae.data import files, folders
 from distvae.files.memory import MemoryShortage
@@ -16,8 +17,14 @@ from distvae.files.untrusted import read_json
 FORMAT = 2  # of the kept file; a change makes old ones unknown
 REASONS = "broken.json"
 
-Decode = Callable[[Path], object]
-"""Decodes a whole file, and refuses a damaged or silent one."""
+
+class Decode(Protocol):
+    """A function that decodes a whole file, and refuses a damaged or silent one."""
+
+    __name__: str
+
+    def __call__(self, path: Path, /) -> object:
+        """Decode a file."""
 
 
 def find_broken(root: Path, names: Sequence[str], decode: Decode, quiet: bool) -> dict[str, str]:
@@ -29,7 +36,8 @@ def find_broken(root: Path, names: Sequence[str], decode: Decode, quiet: bool) -
         f"{digest}{path.suffix.lower()}" for path, digest in zip(paths, digests, strict=True)
     ]
     distinct = dict(zip(contents, paths, strict=True))
-    key = hashlib.sha256(json.dumps([FORMAT, sorted(distinct)]).encode()).hexdigest()
+    what = [FORMAT, decode.__name__, sorted(distinct)]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     folder = folders.cache_folder() / "broken" / key
     folders.build_once(folder, lambda part: _decode_all(part / REASONS, distinct, decode, quiet))
     reasons = read_json(folder / REASONS)

@@ -243,6 +243,12 @@ def _form_of(image: "Image") -> Form:
     return Form(height, width, "L" if image.mode in GREY else "RGB")
 
 
+def read_plain_picture(path: Path) -> "Signal":
+    """Return a picture of at most 8 bits; refuse any other."""
+    plain_head(path)
+    return read_picture(path)
+
+
 def refuse_deep(path: Path, image: "Image") -> None:
     """Refuse a picture of more than 8 bits."""
     if image.mode.startswith(("I", "F")):

@@ -116,7 +116,9 @@ class InputFormat:
 
     def _check_value(self, value: float) -> None:
         if math.isinf(value):
-            raise Refusal(f"{self.name}: holds an infinite value; finite ones expected")
+            raise Refusal(
+                f"{self.name}: holds an infinite value, or one beyond float32; finite ones expected"
+            )
         if value < self.low or value > self.high:
             expected = f"at least {self.low:g}"
             if self.high < math.inf:

@@ -259,6 +259,8 @@ def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
         likelihood = getattr(config.model, "likelihood", "")
         field = f"model.likelihood: '{likelihood}'" if likelihood else f"data.kind: '{name}'"
         wanted = f"finite values from {low:g} to {high:g}"
+        if math.isinf(value):
+            wanted = "finite values that 32 bits can hold, below 3.4e38,"
     elif value < 0 and inputs != "raw":
         field, wanted = f"estep.input: '{inputs}'", "values of 0 or more, or raw,"
     else:

@@ -232,5 +232,9 @@ def _check_clean_reference(space: Space, name: str) -> None:
             raise Refusal(
                 f"metrics.{name}: compares with the clean original of damaged data, which"
                 f" is missing for {where}; data.kind patches with data.noise or data.drop above 0"
-                " and a Gaussian tvae expected"
+                f" and a Gaussian tvae{_or_recordings(name)} expected"
             )
+
+
+def _or_recordings(name: str) -> str:
+    return ", or data.kind speech," if recording_metrics([name]) else ""

@@ -216,6 +216,18 @@ def test_two_pictures_that_broke_give_another_split_and_so_another_digest(tmp_pa
     assert skipped.digest != removed.digest
 
 
+def test_pictures_of_more_than_eight_bits_are_left_out_where_eight_are_expected(
+    tmp_path: Path,
+) -> None:
+    for number in range(30):
+        depth = np.uint16 if number == 7 else np.uint8
+        Image.fromarray(np.full((4, 4), number, depth)).save(tmp_path / f"{number:02}.png")
+    with pytest.raises(Refusal, match=r"07\.png: a picture of more than 8 bits"):
+        open_dataset(ImageData(path=str(tmp_path)), quiet=True)
+    skipped = open_dataset(ImageData(path=str(tmp_path), skip_broken=True), quiet=True)
+    assert sum(len(skipped.splits[name]) for name in ("train", "test")) == 29
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_refusal_says_what_finds_and_what_skips_broken_files(
     kind: str, whole: dict[str, Path], new_folder: Callable[[Path], Path]

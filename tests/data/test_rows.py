@@ -378,7 +378,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "null.feather": (lambda p: words(p, [[1, 2, 3], None]), "row 1 has 0 values; 3 expected"),
     "empty.arrow": (lambda p: words(p, []), "column 'x' holds null"),
-    "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here"),
+    "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here; .npy, "),
     "absent.npy": (lambda p: None, "no such file"),
     "folder.npy": (lambda p: p.mkdir(), "a folder; a table of numbers expected"),
 } | {

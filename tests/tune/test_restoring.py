@@ -206,6 +206,7 @@ TREE: dict[str, Any] = {
         ({}, "metrics.psnr: compares with the clean original"),
         ({"base": "mnist-vae"}, "metrics.psnr: compares with the clean original"),
         ({"base": "bars"}, "metrics.psnr: compares with the clean original"),
+        ({"base": "bars", "metrics": {"pesq_wb": "max"}}, r"tvae, or data\.kind speech, expected"),
         (
             {"fixed": {"data.noise": 5}, "metrics": {"snr_gain": "max"}},
             "metrics.snr_gain: no such figure",

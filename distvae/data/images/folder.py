@@ -28,7 +28,7 @@ from distvae.data.signals import (
     Form,
     opened,
     plain_head,
-    read_picture,
+    read_plain_picture,
     refuse_deep,
 )
 from distvae.files.memory import require_memory
@@ -61,7 +61,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
     broken = (
-        find_broken(root, [each.file for each in found], read_picture, quiet)
+        find_broken(root, [each.file for each in found], read_plain_picture, quiet)
         if config.skip_broken
         else {}
     )

@@ -11,7 +11,7 @@ from distvae.data.dataset import Labels
 from distvae.data.images import cifar, collection, folder
 from distvae.data.images.family import IdxFamily, ImageFamily
 from distvae.data.images.source import divide_images
-from distvae.data.signals import PICTURES, UNREAD, plain_head, read_picture
+from distvae.data.signals import PICTURES, UNREAD, plain_head, read_plain_picture
 from distvae.data.survey import Survey, count_rows
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -70,7 +70,7 @@ def _survey_pictures(path: str, decoded: bool) -> Survey:
     root = Path(path)
     found, layout = folder.find_pictures(root)
     names = [picture.file for picture in found]
-    broken = find_broken(root, names, read_picture, quiet=False) if decoded else {}
+    broken = find_broken(root, names, read_plain_picture, quiet=False) if decoded else {}
     paths = [root / name for name in names if name not in broken]
     heads = list(files.map_in_order(files.or_refusal(plain_head), paths))
     readable = [head for head in heads if not isinstance(head, Refusal)]

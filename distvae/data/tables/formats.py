@@ -53,7 +53,8 @@ class Table:
         """Return a table, read only as far as its shape requires."""
         if path.suffix.lower() not in SUFFIXES:
             raise Refusal(
-                f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected"
+                f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected,"
+                " such as pandas.read_csv(file).to_parquet(file, index=False) writes"
             )
         require_regular_file(path, "a table of numbers")
         with decoding(path, f"a whole {path.suffix} file"):
