@@ -21,12 +21,13 @@ SVG_TEXT = re.compile(r">[^<]+<")
 
 
 def redact(document: Document, paths: Iterable[str]) -> Document:
-    """Return a report without sounds and originals, with absolute paths replaced by their names.
+    """Return a report without sounds and originals, with paths replaced by their names.
 
-    `paths` are known paths, which may hold blanks; others are recognised by their form.
+    `paths` are known paths and URIs, which may hold blanks; other absolute ones are recognised by
+    their form.
     """
-    absolute = {path for path in paths if Path(path).is_absolute() and Path(path).name}
-    longest_first = sorted(absolute, key=len, reverse=True)
+    private = {path for path in paths if "/" in path and Path(path).name}
+    longest_first = sorted(private, key=len, reverse=True)
     written = [form for path in longest_first for form in (_in_a_command(path), path)]
     exact = [rf"{PATH_START}{re.escape(form)}(?!\w)" for form in dict.fromkeys(written)]
     redacted = _redact(document, re.compile("|".join([*exact, ANY_PATH])))

@@ -32,16 +32,17 @@ def _table_question(sweep: Sweep) -> str:
 
 def _space_question(sweep: Sweep) -> str:
     recorded = sweep.facts
-    keys = listed(list(dict.fromkeys(axis["key"] for axis in recorded["axes"])))
+    keys = list(dict.fromkeys(axis["key"] for axis in recorded["axes"]))
+    verb = "does" if len(keys) == 1 else "do"
     figures = [f"{name} ({better(mode)} is better)" for name, mode in sweep.metrics.items()]
     if sweep.runs:
         data = data_summary(sweep.runs[0])
     else:
         data = recorded["config"].get("data.path") or "its data"
     return (
-        f"How do {keys} change {listed(list(sweep.metrics))}? The trials vary the recipe "
-        f"{recorded['recipe']}, on {data}. They are ranked by {listed(figures)} on validation "
-        "data, so that the choice among them does not use the test data."
+        f"How {verb} {listed(keys)} change {listed(list(sweep.metrics))}? The trials vary the"
+        f" recipe {recorded['recipe']}, on {data}. They are ranked by {listed(figures)} on"
+        " validation data, so that the choice among them does not use the test data."
     )
 
 
@@ -72,10 +73,18 @@ def _answer(sweep: Sweep) -> Iterator[str]:
 
 def _best(sweep: Sweep) -> str:
     finished = sweep.finished
+    equal = [trial for trial in finished if _values(trial, sweep) == _values(finished[0], sweep)]
+    unbeaten = [trial for trial in finished if trial.result.unbeaten]
+    if len(equal) > 1 and (len(sweep.metrics) == 1 or len(unbeaten) == len(equal)):
+        numbers = listed([str(trial.result.number) for trial in equal])
+        which = f"Trials {numbers}" if len(equal) <= MAX_LISTED else f"{len(equal)} trials"
+        return (
+            f"{which} are equally good, and the best of {len(finished)}:"
+            f" {_ranked(equal[0], sweep)}."
+        )
     if len(sweep.metrics) == 1:
         best = capitalise(_describe_trial(finished[0], sweep))
         return f"{best} is the best of {len(finished)}{_lead(sweep)}."
-    unbeaten = [trial for trial in finished if trial.result.unbeaten]
     figures = "both figures" if len(sweep.metrics) == 2 else "all figures"
     if len(unbeaten) == 1:
         best = capitalise(_describe_trial(unbeaten[0], sweep))
@@ -103,8 +112,16 @@ def _lead(sweep: Sweep) -> str:
 
 
 def _describe_trial(trial: Trial, sweep: Sweep) -> str:
-    figures = [f"{name} {shown(trial.result.figures[name])}" for name in sweep.metrics]
-    return f"trial {trial.result.number} ({trial.result.label}: {', '.join(figures)})"
+    return f"trial {trial.result.number} ({trial.result.label}: {_ranked(trial, sweep)})"
+
+
+def _values(trial: Trial, sweep: Sweep) -> list[float]:
+    return [trial.result.figures[name] for name in sweep.metrics]
+
+
+def _ranked(trial: Trial, sweep: Sweep) -> str:
+    """Return the figures by which a trial is ranked."""
+    return ", ".join(f"{name} {shown(trial.result.figures[name])}" for name in sweep.metrics)
 
 
 def _space(axes: Sequence[AxisFacts]) -> Table:

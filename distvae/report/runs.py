@@ -26,6 +26,7 @@ from distvae.report.exhibits import exhibit
 from distvae.report.glossary import explain_measures
 from distvae.report.provenance import pairs, row_counts
 from distvae.report.reading import RunResults
+from distvae.report.results.figures import FIGURES
 from distvae.tasks import pictures
 from distvae.train.progress import format_duration
 
@@ -77,7 +78,7 @@ def _outcome(run: RunResults) -> str:
     if run.stages:
         last = run.stages[-1]
         closeness = [
-            f"{name.upper()} {shown(value)}"
+            f"{FIGURES.get(name, name)} {shown(value)}"
             for name, value in last.items()
             if name not in STAGE_CAPTIONS and name not in NOT_DRAWN
         ]
@@ -85,7 +86,7 @@ def _outcome(run: RunResults) -> str:
             found = f"the noise is estimated at sigma {shown(last['sigma'])}"
         else:
             found = f"a bound of {shown(last['bound'])} nats per window"
-        suffix = f", {', '.join(closeness)} to the reference" if closeness else ""
+        suffix = f"; beside the reference: {', '.join(closeness)}" if closeness else ""
         return f"{trained}: {found}{suffix}."
     best = max(run.epochs, key=lambda epoch: epoch["val_objective"])
     return (
@@ -114,7 +115,7 @@ def _learning(run: RunResults) -> Iterator[Block]:
 def _stage_curve(run: RunResults, name: str) -> Drawing:
     values = [(stage["epoch"], stage.get(name, math.nan)) for stage in run.stages]
     svg = drawing.svg(partial(drawing.figure_by_epoch, values), f"course-{name}")
-    return Drawing(svg, STAGE_CAPTIONS.get(name, name.upper()))
+    return Drawing(svg, STAGE_CAPTIONS.get(name, FIGURES.get(name, name)))
 
 
 def _evaluation(run: RunResults) -> Iterator[Block]:

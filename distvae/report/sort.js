@@ -3,7 +3,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const key = (row, at) => {
     const cell = row.cells[at];
-    return "value" in cell.dataset ? Number(cell.dataset.value) : cell.textContent;
+    if (!("value" in cell.dataset)) return cell.textContent;
+    const value = Number(cell.dataset.value);
+    return Number.isFinite(value) ? value : ""; // nan and inf come last
   };
   const compare = (one, other, sign) => {
     if (one === "" || other === "") return (one === "") - (other === "");

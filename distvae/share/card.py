@@ -3,7 +3,7 @@
 It is made from the files of a run folder alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,6 +12,7 @@ from distvae.config import Config, changed_settings, from_stored
 from distvae.files.plain import Plain
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
 from distvae.numerics.glossary import meaning
+from distvae.numerics.numbers import shown, with_spread
 from distvae.share.names import EPOCHS, SUMMARIES
 
 if TYPE_CHECKING:
@@ -150,8 +151,11 @@ class Card:
         for split, figures in self.figures.items():
             yield from ("", f"On the split `{split}`:", "")
             spreads = {name + SPREAD for name in figures} & figures.keys()
-            shown = [name for name in figures if name not in spreads]
-            rows = [(name, _figure(figures, name), meaning(name)) for name in shown]
+            rows = [
+                (name, with_spread(value, figures.get(name + SPREAD) or None), meaning(name))
+                for name, value in figures.items()
+                if name not in spreads
+            ]
             yield from _table(("figure", "value", "meaning"), rows)
             if spreads:
                 yield from ("", "After ± is the standard deviation over speakers.")
@@ -162,7 +166,7 @@ class Card:
         for line in self._epoch_lines():
             record = parse_json(line, str(self.run / EPOCHS))
             if record["epoch"] == best:
-                return f"{record['val_bound']:.4g}"
+                return shown(record["val_bound"])
         return "unrecorded"
 
     def _epoch_lines(self) -> list[str]:
@@ -202,11 +206,6 @@ def summaries(run: Path) -> list[str]:
 def code_size(config: Config) -> int:
     """Return the number of values of a code."""
     return int(getattr(config.model, "code_size", config.model.latent))
-
-
-def _figure(figures: Mapping[str, float], name: str) -> str:
-    spread = figures.get(name + SPREAD, 0.0)
-    return f"{figures[name]:.4g}" + (f" ± {spread:.2g}" if spread else "")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

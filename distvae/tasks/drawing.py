@@ -108,18 +108,21 @@ def main(handle: int) -> None:
     # it goes on reading while a picture is drawn, so that asking does not take as long
     Thread(target=_receive, args=(connection, waiting), daemon=True).start()
     _import_early()
-    while request := waiting.get():
-        connection.send(_try_to_draw(*request))
+    with connection:
+        while request := waiting.get():
+            connection.send(_try_to_draw(*request))
 
 
 def _receive(
     connection: "Connection[bool, Request]", waiting: "SimpleQueue[Request | None]"
 ) -> None:
     """Pass on what is asked for; the end of the connection is passed on as None."""
-    with suppress(EOFError, OSError):
-        while True:
-            waiting.put(connection.recv())
-    waiting.put(None)
+    try:
+        with suppress(EOFError, OSError):
+            while True:
+                waiting.put(connection.recv())
+    finally:
+        waiting.put(None)
 
 
 def _import_early() -> None:

@@ -164,21 +164,30 @@ def _finite_score(
 
 
 def _pesq(reference: Array, estimate: Array, rate: int, band: str) -> float:
-    """Return PESQ, for long recordings the mean over equal pieces (see `PESQ_SECONDS`)."""
+    """Return PESQ, for long recordings the mean over those equal pieces that have an utterance
+    (see `PESQ_SECONDS`).
+    """
     pieces = math.ceil(len(reference) / (PESQ_SECONDS * rate)) or 1
     pairs = zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True)
-    return float(np.mean([_pesq_piece(*pair, rate, band) for pair in pairs]))
+    scores = [_pesq_piece(*pair, rate, band) for pair in pairs]
+    heard = [score for score in scores if score is not None]
+    if not heard:
+        raise Unscorable("no utterance found in the original")
+    return float(np.mean(heard))
 
 
-def _pesq_piece(reference: Array, estimate: Array, rate: int, band: str) -> float:
+def _pesq_piece(reference: Array, estimate: Array, rate: int, band: str) -> float | None:
+    """Return PESQ, or None if the original has no utterance."""
     import pesq
 
+    if not reference.any():
+        return None
     try:
         return float(pesq.pesq(rate, reference, estimate, band))
     except pesq.BufferTooShortError:
         raise Unscorable("shorter than a quarter of a second") from None
     except pesq.NoUtterancesError:
-        raise Unscorable("no utterance found in the original") from None
+        return None
     except ValueError as error:  # a silent resynthesis: "cannot convert float NaN to integer"
         raise Unscorable(f"PESQ failed: {error}") from None
 

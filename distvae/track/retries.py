@@ -46,7 +46,7 @@ class Retries:
             now = time.monotonic()
             self._next_attempt = now + PAUSE * (now - start)
             if not self.failing:
-                reason = error_summary(error)
+                reason = error_summary(error).rstrip(".")
                 print(f"{self.failure}: {reason}. {self.consequence}", file=sys.stderr)
             self.failing = True
             return False

@@ -86,6 +86,9 @@ def test_a_run_is_published_by_names_too(sweep: Path, tmp_path: Path) -> None:
     assert "data.path" in page_text(page)
 
 
+KNOWN = ["/known place", "/bob's place", "s3://mine/people/anna", "people/bob"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -95,6 +98,8 @@ def test_a_run_is_published_by_names_too(sweep: Path, tmp_path: Path) -> None:
         ("sqlite:////srv/runs/mlflow.db", "mlflow.db"),
         ("see https://example.org/a/b", "see https://example.org/a/b"),
         ("nats / frame, 1/2 and/or (a)/b, ~/recordings, runs/speech", None),
+        ("s3://mine/people/anna, https://example.org", "anna, https://example.org"),
+        ("data.path=people/bob", "data.path=bob"),
         ("/known place/x and /known places", "known place/x and known places"),
         ("data.path='/bob'\"'\"'s place/x'", "data.path='bob'\"'\"'s place/x'"),
     ],
@@ -102,7 +107,7 @@ def test_a_run_is_published_by_names_too(sweep: Path, tmp_path: Path) -> None:
 def test_paths_become_names_and_nothing_else_changes(text: str, expected: str | None) -> None:
     page = redact(
         Document("", "", [Section("", [Text(text)])]),
-        ["/known place", "/bob's place", "relative", "", "/"],
+        [*KNOWN, "relative", "", "/"],
     )
     (block,) = page.sections[0].blocks
     assert block == Text(text if expected is None else expected)

@@ -87,7 +87,7 @@ def test_a_restoration_by_a_model_without_sigma_is_told_without_it(tmp_path: Pat
     run.epochs.append({"epoch": 1.0})
     assert _outcome(run).endswith(": a bound of -7.250 nats per window.")
     run.stages[0]["psnr"] = 31.5
-    assert _outcome(run).endswith("-7.250 nats per window, PSNR 31.50 to the reference.")
+    assert _outcome(run).endswith("-7.250 nats per window; beside the reference: PSNR 31.50.")
 
 
 @pytest.mark.parametrize("text", ["[x", "@home", "{a", "*.wav", "a: b: c", "1", "null", "a b"])

@@ -65,6 +65,15 @@ def test_if_it_dies_pictures_are_drawn_here(process: DrawingProcess, tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {"first.png", "second.png"}
 
 
+def test_if_it_cannot_read_what_is_asked_pictures_are_drawn_here(
+    process: DrawingProcess, tmp_path: Path
+) -> None:
+    process.connection.send_bytes(b"no pickle")
+    process.draw(DRAWING, tmp_path / "first.png")
+    process.finish()
+    assert (tmp_path / "first.png").exists()
+
+
 def test_it_ends_when_the_training_is_killed(process: DrawingProcess) -> None:
     process.connection.close()
     assert process.process.wait(timeout=60) == 0

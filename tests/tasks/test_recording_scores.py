@@ -62,6 +62,16 @@ def test_more_utterances_than_pesq_has_room_for_are_scored_in_pieces() -> None:
     )
 
 
+def test_a_long_pause_at_the_end_leaves_pesq_as_it_is(spoken: Array) -> None:
+    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
+    speech = np.resize(spoken, 20 * RATE)
+    noisy = speech + 0.01 * np.random.default_rng(0).normal(size=len(speech)).astype(np.float32)
+    alone = score_recording(speech, noisy, RATE, ["pesq_wb"]).values
+    pause = np.zeros(20 * RATE, np.float32)
+    longer, longer_noisy = np.concatenate([speech, pause]), np.concatenate([noisy, pause])
+    assert score_recording(longer, longer_noisy, RATE, ["pesq_wb"]).values == alone
+
+
 def test_the_raw_score_does_not_need_its_neighbour(spoken: Array) -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     alone = score_recording(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb_raw"]).values
