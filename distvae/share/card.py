@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, cast
 from distvae.config import Config, changed_settings, from_stored
 from distvae.files.plain import Plain
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
+from distvae.numerics.figures import SPREAD, without_spreads
 from distvae.numerics.glossary import meaning
 from distvae.share.names import EPOCHS, SUMMARIES
 
 if TYPE_CHECKING:
     from distvae.train.documents import RunInfo
 
-SPREAD = "_std"
-"""The end of the name of a spread."""
 PLACES = ("data.path", "data.speakers", "estep.mapped")
 """Settings that may name places of a machine."""
 WITHOUT_LICENCE = (
@@ -149,11 +148,10 @@ class Card:
             yield "It was not evaluated further."
         for split, figures in self.figures.items():
             yield from ("", f"On the split `{split}`:", "")
-            spreads = {name + SPREAD for name in figures} & figures.keys()
-            shown = [name for name in figures if name not in spreads]
+            shown = without_spreads(figures)
             rows = [(name, _figure(figures, name), meaning(name)) for name in shown]
             yield from _table(("figure", "value", "meaning"), rows)
-            if spreads:
+            if len(shown) < len(figures):
                 yield from ("", "After ± is the standard deviation over speakers.")
 
     def _bound(self) -> str:
