@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from distvae.files.plain import Plain
+from distvae.files.plain import Plain, finite
 from distvae.files.provenance import commit
 from distvae.numerics.arithmetic import processor_name
 from distvae.report.results.rows import write_row
@@ -29,7 +29,7 @@ class Output:
 
     def show(self, record: Mapping[str, Plain], text: str) -> None:
         """Print a record as JSON, or as text for a person."""
-        print(json.dumps(record) if self.json else text, flush=True)
+        print(json.dumps(finite(record)) if self.json else text, flush=True)
 
     def keep(self, name: str, figures: Figures, settings: Settings, facts: Facts = NONE) -> None:
         """Write the figures as a row of the results, if there is a folder for them.

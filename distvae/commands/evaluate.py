@@ -13,6 +13,7 @@ import typer
 from distvae.commands.options import Force, Quiet, WhichSplit
 from distvae.config import Config, from_dict, to_dict
 from distvae.config.recipes import override, parse_assignments, refuse_place
+from distvae.files.plain import finite
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 
@@ -95,18 +96,19 @@ def print_judgement(judgement: "Evaluation", style: Style) -> None:
 
 def print_scores(summary: Mapping[str, float], style: Style) -> None:
     """Print scores, as JSON for programs or one per line."""
+    from distvae.numerics.figures import without_spreads
     from distvae.numerics.numbers import shown
 
     if style == "json":
-        print(json.dumps({"summary": summary}))
+        print(json.dumps({"summary": finite(summary)}))
     if style != "line":
         return
-    for name, value in summary.items():
-        if name.endswith(("_std", "_refused")):
+    for name in without_spreads(summary):
+        if name.endswith("_refused"):
             continue
         spread = summary.get(f"{name}_std", math.nan)
         over_speakers = f"   +- {shown(spread)} over speakers" if spread > 0 else ""
-        print(f"{name:20}{shown(value):>10}{over_speakers}")
+        print(f"{name:20}{shown(summary[name]):>10}{over_speakers}")
 
 
 def with_data(

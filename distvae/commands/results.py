@@ -28,12 +28,11 @@ class ResultsOptions:
 
 def build_results(rows: Path, options: ResultsOptions) -> None:
     """Add a run to the rows of results if wanted, and build their pages."""
-    from distvae.files.output import check_writable_file
-    from distvae.report.results.build import build
+    from distvae.report.results.build import build, check_index
     from distvae.report.results.record import add_run
 
     if options.out is not None:
-        check_writable_file(options.out)
+        check_index(options.out, options.force)
     if options.add is not None:
         add_run(rows, options.add, options.table, force=options.force)
     build(rows, options.out)

@@ -12,6 +12,7 @@ import typer
 
 from distvae.commands.completion import complete_metric
 from distvae.commands.options import AsJson
+from distvae.files.plain import finite
 from distvae.files.refusal import Refusal, nearest
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def list_runs(root: Path, options: RunsOptions) -> None:
         found = _sorted_by(found, options.sort, ascending)
     if options.json:
         for record in found[: options.limit]:
-            print(json.dumps(asdict(record), default=str))
+            print(json.dumps(finite(asdict(record)), default=str))
         return
     _print_table(found[: options.limit], {sweep.id: sweep.name for sweep in sweeps}, shown)
     if len(found) > options.limit:

@@ -95,11 +95,11 @@ def _describe_copies(epochs: list[dict[str, float]]) -> str:
 
 def _describe_scores(run: Path) -> Iterator[str]:
     """Yield the scores of each evaluation of a run."""
+    from distvae.numerics.figures import without_spreads
     from distvae.numerics.numbers import shown
 
     for file in sorted(run.glob("evaluation/*/summary.json")):
-        scores = []
-        for name, value in read_json(file).items():
-            if value is not None and "_std" not in name:
-                scores.append(f"{name} {shown(value)}")
+        figures = read_json(file)
+        known = [name for name in without_spreads(figures) if figures[name] is not None]
+        scores = [f"{name} {shown(figures[name])}" for name in known]
         yield f"evaluated on {file.parent.name}: {', '.join(scores)}"

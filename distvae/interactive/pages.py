@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
+from distvae.numerics.figures import SPREAD, without_spreads
 from distvae.report.media import picture, sound
 from distvae.tune.results import Result
 
@@ -11,15 +12,14 @@ from distvae.tune.results import Result
 def figures_table(figures: Mapping[str, float]) -> str:
     """Return a table of figures, each with its deviation if that is known."""
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{value:.4g}{_deviation(figures, name)}</td></tr>"
-        for name, value in figures.items()
-        if name.removesuffix("_std") not in figures or not name.endswith("_std")
+        f"<tr><td>{escape(name)}</td><td>{figures[name]:.4g}{_deviation(figures, name)}</td></tr>"
+        for name in without_spreads(figures)
     )
     return f"<table>{rows}</table>"
 
 
 def _deviation(figures: Mapping[str, float], name: str) -> str:
-    spread = figures.get(f"{name}_std")
+    spread = figures.get(name + SPREAD)
     return "" if spread is None else f" &plusmn; {spread:.2g}"
 
 

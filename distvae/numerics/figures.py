@@ -1,10 +1,18 @@
 """The groups of figures. Each measure declares its figures where it is defined or registered."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 Group = Literal["quality", "sparsity", "bound", "time"]
+SPREAD = "_std"
+"""The end of the name of a spread."""
 _groups: dict[str, Group] = {}
+
+
+def without_spreads(names: Collection[str]) -> list[str]:
+    """Return the names of figures without those of the spread (`_std`) of another one of them."""
+    spreads = {name + SPREAD for name in names}
+    return [name for name in names if name not in spreads]
 
 
 def declare(group: Group, *names: str) -> tuple[str, ...]:

@@ -95,20 +95,17 @@ def _group_by(trials: "Sequence[FrozenTrial]", key: str) -> Iterator[Group]:
 def shares(group: Group, metric: int) -> list[Share]:
     """Return each parameter's share in the variance of a figure, largest first.
 
-    Return none where the figure does not differ.
+    Return none where the figure hardly differs, or differs where no parameter does.
     """
-    if not _differs(group.trials, metric):
+    whole = _importances(group.trials, group.varied, metric)
+    if not whole:
         return []
     generator = np.random.default_rng(0)
-    whole = _importances(group.trials, group.varied, metric)
-    resampled = []
-    for _ in range(RESAMPLES):
-        trials = _resample(group.trials, generator)
-        if _differs(trials, metric):
-            resampled.append(_importances(trials, group.varied, metric))
+    drawn = [_resample(group.trials, generator) for _ in range(RESAMPLES)]
+    resampled = [_importances(trials, group.varied, metric) for trials in drawn]
     found = []
     for name in group.varied:
-        range_of = [each[name] for each in resampled or [whole]]
+        range_of = [each[name] for each in resampled if each] or [whole[name]]
         found.append(Share(name, whole[name], min(range_of), max(range_of)))
     return sorted(found, key=lambda share: -share.mean)
 
@@ -126,12 +123,18 @@ def _differs(trials: "Sequence[FrozenTrial]", metric: int) -> bool:
 def _importances(
     trials: "Sequence[FrozenTrial]", names: list[str], metric: int
 ) -> dict[str, float]:
+    """Return the share of each parameter, none where the forest finds no variance to share."""
     import optuna
 
+    if not _differs(trials, metric):
+        return {}
     study = optuna.create_study(directions=["maximize"] * len(trials[0].values))
     study.add_trials(trials)
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
-    importances = optuna.importance.get_param_importances(
-        study, evaluator=evaluator, params=names, target=lambda trial: trial.values[metric]
-    )
+    try:
+        importances = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, params=names, target=lambda trial: trial.values[metric]
+        )
+    except RuntimeError:  # "zero total variance in all trees"
+        return {}
     return {name: float(importances.get(name, 0.0)) for name in names}

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from distvae.config import changed_settings
+from distvae.numerics.figures import without_spreads
 from distvae.numerics.numbers import counted, setting, shown, with_spread
 from distvae.report import drawing, repeat
 from distvae.report.blocks import (
@@ -127,10 +128,9 @@ def _evaluation(run: RunResults) -> Iterator[Block]:
     names = dict.fromkeys(name for figures in run.figures.values() for name in figures)
     columns = [Column("figure"), *(Column(split, numeric=True) for split in splits)]
     rows = []
-    for name in names:
-        if not name.endswith("_std"):
-            cells = [_figure_cell(run.figures[split], name) for split in splits]
-            rows.append(Row([Cell(name, measure=name), *cells]))
+    for name in without_spreads(names):
+        cells = [_figure_cell(run.figures[split], name) for split in splits]
+        rows.append(Row([Cell(name, measure=name), *cells]))
     yield Table(
         columns,
         rows,

@@ -80,7 +80,8 @@ def _importances(sweep: Sweep) -> Iterator[Block]:
             yield Drawings(each)
         else:
             yield Text(
-                f"{capitalise(group.about)} have equal figures, so no parameter matters among them."
+                f"{capitalise(group.about)} have figures that hardly differ, or that differ where "
+                "no parameter does, so no parameter matters among them."
             )
     yield from (Text(sentence) for sentence in _left_out(found))
     if not drawn:

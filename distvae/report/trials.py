@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distvae.files.plain import Plain
+from distvae.numerics.figures import without_spreads
 from distvae.numerics.numbers import setting, shown, with_spread
 from distvae.report.blocks import Cell, Column, Order, Row, Table, facts
 from distvae.report.exhibits import Exhibits
@@ -102,8 +103,8 @@ def _split_figures(sweep: Sweep) -> tuple[list[str], list[tuple[str, str]]]:
     """Return the figures worth a column beside the ranking ones, and the constant with values."""
     by_trial = [trial.result.figures for trial in sweep.finished]
     columns, constant = [], []
-    for name in dict.fromkeys(name for figures in by_trial for name in figures):
-        if name in sweep.metrics or name.endswith(("_std", "_spread")):
+    for name in without_spreads(dict.fromkeys(name for each in by_trial for name in each)):
+        if name in sweep.metrics or name.endswith("_spread"):
             continue
         if len(by_trial) > 1 and _is_constant(by_trial, name):
             constant.append((name, shown(by_trial[0][name])))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from distvae.config import Config, changed_settings, from_stored
 from distvae.files.plain import Plain
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
+from distvae.numerics.figures import SPREAD, without_spreads
 from distvae.numerics.glossary import meaning
 from distvae.numerics.numbers import shown, with_spread
 from distvae.share.names import EPOCHS, SUMMARIES
@@ -18,8 +19,6 @@ from distvae.share.names import EPOCHS, SUMMARIES
 if TYPE_CHECKING:
     from distvae.train.documents import RunInfo
 
-SPREAD = "_std"
-"""The end of the name of a spread."""
 PLACES = ("data.path", "data.speakers", "estep.mapped")
 """Settings that may name places of a machine."""
 WITHOUT_LICENCE = (
@@ -150,14 +149,17 @@ class Card:
             yield "It was not evaluated further."
         for split, figures in self.figures.items():
             yield from ("", f"On the split `{split}`:", "")
-            spreads = {name + SPREAD for name in figures} & figures.keys()
+            names = without_spreads(figures)
             rows = [
-                (name, with_spread(value, figures.get(name + SPREAD) or None), meaning(name))
-                for name, value in figures.items()
-                if name not in spreads
+                (
+                    name,
+                    with_spread(figures[name], figures.get(name + SPREAD) or None),
+                    meaning(name),
+                )
+                for name in names
             ]
             yield from _table(("figure", "value", "meaning"), rows)
-            if spreads:
+            if len(names) < len(figures):
                 yield from ("", "After ± is the standard deviation over speakers.")
 
     def _bound(self) -> str:

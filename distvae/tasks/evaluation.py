@@ -1,14 +1,13 @@
 """The result of an evaluation: a row per file, a row per speaker, and a summary."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.files.output import atomic_file
-from distvae.files.plain import Plain
+from distvae.files.plain import Plain, finite
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -53,11 +52,8 @@ class Evaluation:
         for name, table in tables.items():
             if table is not None:
                 _write_table(table, folder / name)
-        plain = {
-            name: value if math.isfinite(value) else None for name, value in self.summary.items()
-        }
         with atomic_file(folder / "summary.json") as path:
-            path.write_text(json.dumps(plain, indent=2) + "\n")
+            path.write_text(json.dumps(finite(self.summary), indent=2) + "\n")
 
 
 def summarise(

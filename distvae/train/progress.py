@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from distvae.files.plain import finite
 from distvae.train.notebook import NotebookOutput, in_notebook, progress_bar
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Progress:
         """Show a record. `line` returns it in words, given the seconds that are left."""
         add_mark(self.marks, Mark(record.seconds, record.epoch))
         if self.style == "json":
-            print(json.dumps(record.metrics()), flush=True)
+            print(json.dumps(finite(record.metrics())), flush=True)
         elif self.output is not None:
             text = line(self._seconds_left(record))
             self.output.show(progress_bar(record.epoch, record.epochs, text))

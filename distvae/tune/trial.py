@@ -16,6 +16,7 @@ from distvae.config import flatten
 from distvae.config.recipes import describe
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.numerics.figures import without_spreads
 from distvae.track import Tracker, run_tags
 from distvae.tune.branching import lineage_tags, saved_epoch
 from distvae.tune.judgments import judge_if_due
@@ -284,14 +285,11 @@ def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the means of the figures that all seeds have, with their standard deviations."""
     if len(found) == 1:
         return dict(found[0])
-    averages, spread = dict[str, float](), dict[str, float]()
-    for name in found[0]:
-        if all(name in figures for figures in found):
-            values = [figures[name] for figures in found]
-            averages[name] = statistics.fmean(values)
-            if not name.endswith("_std"):
-                spread[f"{name}_spread"] = statistics.stdev(values)
-    return averages | spread
+    shared = [name for name in found[0] if all(name in figures for figures in found)]
+    values = {name: [figures[name] for figures in found] for name in shared}
+    spread_of = without_spreads(shared)
+    averages = {name: statistics.fmean(values[name]) for name in shared}
+    return averages | {f"{name}_spread": statistics.stdev(values[name]) for name in spread_of}
 
 
 def _best_epoch(epochs: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from distvae.report.importance import groups, shares
+from distvae.report.importance import Group, groups, shares
 from distvae.report.reading import Sweep, Trial
 from distvae.tune.results import Result
 
@@ -79,6 +79,23 @@ def test_what_chance_decides_has_wide_spans() -> None:
 
 def test_a_figure_that_never_differs_has_no_shares() -> None:
     assert shares(groups(sweep(12, lambda params: [1.0, params["model.latent"]]))[0], 0) == []
+
+
+def test_figures_that_hardly_differ_have_no_shares() -> None:
+    every, *_ = groups(sweep(12, lambda params: [1.0 + 1e-9 * (params["train.batch"] > 40), 0.0]))
+    assert shares(every, 0) == []
+
+
+def test_figures_that_differ_where_no_parameter_does_have_no_shares() -> None:
+    spans = {name: SPANS[name] for name in ("model.latent", "train.batch")}
+    trials = []
+    for number in range(12):
+        params = {"model.latent": 2 + number // 11, "train.batch": 16 + number // 11}
+        values = [float(number % 2)] if number < 2 else [0.5]
+        trials.append(optuna.trial.create_trial(params=params, distributions=spans, values=values))
+    group = Group("all trials", trials, [])
+    assert group.varied == ["model.latent", "train.batch"]
+    assert all(0 <= share.low <= share.high <= 1 for share in shares(group, 0))
 
 
 def test_more_parameters_take_more_trials() -> None:

@@ -3,12 +3,21 @@
 import os
 from pathlib import Path
 
-from distvae.files.output import atomic_file
+from distvae.files.output import atomic_file, check_writable_file
 from distvae.files.refusal import Refusal
 from distvae.report.results.claims import read_contents
-from distvae.report.results.index import Index
+from distvae.report.results.index import TITLE, Index
 from distvae.report.results.pages import CSV, csv_text, page_lines
 from distvae.report.results.rows import read_rows, read_tables
+
+
+def check_index(out: Path, force: bool) -> None:
+    """Raise `Refusal` if no index can be written there. Replace another file only if `force`."""
+    check_writable_file(out)
+    if force or not out.is_file():
+        return
+    if out.read_text(encoding="utf-8", errors="replace").partition("\n")[0] != TITLE:
+        raise Refusal(f"{out}: exists and is no index of results; another name or --force expected")
 
 
 def build(folder: Path, out: Path | None) -> None:

@@ -7,6 +7,7 @@ from statistics import fmean, median
 from urllib.parse import quote
 
 from distvae.files.refusal import Refusal, nearest
+from distvae.numerics.numbers import counted
 from distvae.report.results.claims import FILE, Claim, Contents, Section
 from distvae.report.results.figures import (
     FIGURES,
@@ -18,6 +19,8 @@ from distvae.report.results.figures import (
 )
 from distvae.report.results.rows import RowGroup
 
+TITLE = "# Results"
+"""The first line of the index."""
 Tables = Mapping[str, list[RowGroup]]
 
 
@@ -32,7 +35,7 @@ class Index:
 
     def lines(self) -> Iterator[str]:
         """Return the lines of the index."""
-        yield "# Results"
+        yield TITLE
         if self.contents.intro:
             yield from ("", self.contents.intro)
         if self.contents.summary:
@@ -84,8 +87,8 @@ class Index:
             claim.claim,
             "-" if published is None else _number(published, claim),
             self._link(claim.table, _ours(fmean(values), published, claim, groups[0])),
-            _spread(values, groups),
-            f"`{claim.command or _command(claim, groups[0])}`",
+            _spread(values, claim),
+            _command(claim, groups[0]),
         ]
 
     def _group(self, table: str, row: str) -> RowGroup:
@@ -149,15 +152,26 @@ def _range_cells(distances: tuple[tuple[float, str], ...], figure: str) -> list[
 def _claimed_values(
     claim: Claim, groups: list[RowGroup], subtracted: list[RowGroup]
 ) -> list[float]:
-    """Return the figure of every seed of every row, less that of the row to subtract."""
-    values = [value for group in groups for value in group.values(claim.figure)]
+    """Return the figure of every seed of a row, or of several rows the mean of each. Subtract that
+    of the row to subtract.
+    """
+    by_row = [_seed_values(group, claim.figure) for group in groups]
+    if subtracted:
+        others = [_seed_values(group, claim.figure) for group in subtracted]
+        by_row = [_differences(*pair) for pair in zip(by_row, others, strict=True)]
+    return by_row[0] if len(by_row) == 1 else [fmean(values) for values in by_row]
+
+
+def _seed_values(group: RowGroup, figure: str) -> list[float]:
+    """Return a figure of each seed of a row. Raise `Refusal` if none has it."""
+    values = group.values(figure)
     if not values:
-        raise Refusal(f"no {claim.figure} in row {groups[0].name}")
-    if not subtracted:
-        return values
-    others = [value for group in subtracted for value in group.values(claim.figure)]
-    if not others:
-        raise Refusal(f"no {claim.figure} in row {subtracted[0].name}")
+        raise Refusal(f"no {figure} in row {group.name}")
+    return values
+
+
+def _differences(values: list[float], others: list[float]) -> list[float]:
+    """Return the differences seed by seed; from the mean where there are more or fewer others."""
     if len(others) != len(values):
         others = [fmean(others)] * len(values)
     return [value - other for value, other in zip(values, others, strict=True)]
@@ -183,18 +197,21 @@ def _ours(mean: float, published: float | None, claim: Claim, group: RowGroup) -
     return f"{text} †" if published is not None and group.scale == "day" else text
 
 
-def _spread(values: list[float], groups: list[RowGroup]) -> str:
+def _spread(values: list[float], claim: Claim) -> str:
     """Return half the range of the values and how many they are."""
-    word = "row" if len(groups) > 1 else "seed"
+    count = counted(len(values), "row" if len(claim.rows()) > 1 else "seed")
     if len(values) == 1:
-        return f"1 {word}"
-    half = half_range(values)
-    return f"± {half:.2f}, {len(values)} {word}s"
+        return count
+    return f"± {half_range(values):.{decimals(fmean(values), claim.figure)}f}, {count}"
 
 
 def _command(claim: Claim, group: RowGroup) -> str:
-    """Return the command that makes the rows of a claim."""
+    """Return the command that makes the rows of a claim, '-' if no table reproduces them."""
+    if claim.command:
+        return f"`{claim.command}`"
+    if not group.scale:
+        return "-"
     scale = "" if group.scale == "full" else f" --scale {group.scale}"
     names = [name.replace("{over}", "*") for name in (claim.row, claim.minus) if name]
     only = [f"--only '{name}'" if "*" in name else f"--only {name}" for name in names]
-    return f"distvae reproduce {claim.table}{scale} {' '.join(only)}"
+    return f"`distvae reproduce {claim.table}{scale} {' '.join(only)}`"

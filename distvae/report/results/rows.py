@@ -1,12 +1,14 @@
 """The JSON files of finished rows, `FOLDER/TABLE/ROW.json`."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from distvae.files.output import atomic_file, make_folder
+from distvae.files.plain import finite
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import read_json
 
@@ -32,6 +34,7 @@ class ResultRow:
     """The figures with those that are lists by epoch, or null."""
     published: Mapping[str, float]
     note: str
+    section: str
     config: Mapping[str, object]
     content: Mapping[str, object]
     """Everything that the file holds."""
@@ -65,8 +68,7 @@ class RowGroup:
     @property
     def section(self) -> str:
         """The heading of the table that shows the row, '' if that is the first of its page."""
-        section = self.rows[0].content.get("section", "")
-        return section if isinstance(section, str) else ""
+        return self.rows[0].section
 
     @property
     def commits(self) -> str:
@@ -84,7 +86,7 @@ def write_row(folder: Path, content: Mapping[str, object], force: bool) -> None:
         raise Refusal(f"{path}: exists; --force replaces it")
     make_folder(path.parent)
     with atomic_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.write_text(json.dumps(finite(content), indent=1) + "\n")
 
 
 def find_row(folder: Path, table: str, name: str) -> ResultRow | None:
@@ -99,8 +101,8 @@ def read_rows(folder: Path, table: str) -> list[ResultRow]:
 
 
 def read_tables(folder: Path) -> dict[str, list[RowGroup]]:
-    """Return the rows of every table in a folder. Raise `Refusal` if there is none."""
-    tables = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    """Return the rows of every folder that has some. Raise `Refusal` if there is none."""
+    tables = sorted({path.parent.name for path in folder.glob("*/*.json")})
     if not tables:
         raise Refusal(
             f"{folder}: no rows; folders of JSON rows expected, which 'distvae results --add RUN' "
@@ -131,20 +133,24 @@ def _scale_size(row: ResultRow) -> int:
     return SCALES.index(row.scale) if row.scale in SCALES else -1
 
 
-_REQUIRED: Mapping[str, type | tuple[type, ...]] = {
+_OPTIONAL: Mapping[str, object] = {"published": {}, "scale": "", "note": "", "section": ""}
+"""What is assumed where a row leaves something out."""
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
     "row": str,
     "commit": (str, type(None)),
     "config": dict,
     "figures": dict,
     "seconds": (int, float, type(None)),
     "epochs": (int, float, type(None)),
+    "published": dict,
+    **dict.fromkeys(("scale", "note", "section"), str),
 }
 
 
 def _read_row(path: Path) -> ResultRow:
     """Read a row. Raise `Refusal` if the file is damaged."""
-    content = read_json(path)
-    for name, kind in _REQUIRED.items():
+    content = {**_OPTIONAL, **read_json(path)}
+    for name, kind in _KINDS.items():
         if not isinstance(content.get(name, ...), kind):
             raise Refusal(
                 f"{path}: damaged: '{name}' is missing or of the wrong type; a row as written by "
@@ -154,19 +160,21 @@ def _read_row(path: Path) -> ResultRow:
     return ResultRow(
         name=content["row"],
         seed=config.get("train.seed"),
-        scale=content.get("scale", ""),
+        scale=content["scale"],
         commit=(content["commit"] or "-")[:8],
         seconds=content["seconds"],
         epochs=content["epochs"],
         figures=_numbers(content["figures"]),
         all_figures=content["figures"],
-        published=_numbers(content.get("published", {})),
-        note=content.get("note", ""),
+        published=_numbers(content["published"]),
+        note=content["note"],
+        section=content["section"],
         config=config,
         content=content,
     )
 
 
 def _numbers(values: Mapping[str, object]) -> dict[str, float]:
-    """Return the values that are numbers: others are lists by epoch, or null."""
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    """Return the values that are finite numbers: others are lists by epoch, null, or NaN."""
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}

@@ -7,7 +7,7 @@ import pytest
 from distvae.files.refusal import Refusal
 from distvae.report.results.build import build
 from distvae.report.results.rows import write_row
-from tests.report.results.rows import cells, finished_row
+from tests.report.results.rows import cells, finished_row, write_finished
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_claim_about_two_rows_is_their_difference(folder: Path) -> None:
         "A above B",
         "+1.50",
         "[-0.90 †](speech.md)",
-        "± 0.10, 2 seeds",
+        "± 0.100, 2 seeds",
         "`do it`",
     ]
 
@@ -72,6 +72,36 @@ def test_a_claim_about_two_rows_is_their_difference(folder: Path) -> None:
 def test_a_claim_over_several_rows_is_their_mean(folder: Path) -> None:
     claim = 'claim: All, table: speech, row: "{over}", over: [b, d], figure: pesq_wb'
     assert claimed(folder, claim)[:4] == ["All", "-", "[6.00](speech.md)", "± 3.00, 2 rows"]
+
+
+def test_a_difference_over_several_rows_is_taken_row_by_row(tmp_path: Path) -> None:
+    for name, figures in {"a-x": (30, 31), "b-x": (40, 41), "a-y": (20,), "b-y": (30, 31)}.items():
+        for seed, figure in enumerate(figures):
+            write_finished(tmp_path, f"{name}-s{seed}", seed, pesq_wb=figure)
+    claim = 'claim: B, table: speech, row: "b-{over}", minus: "a-{over}", over: [x, y]'
+    shown = claimed(tmp_path, f"{claim}, figure: pesq_wb")
+    assert shown[2:4] == ["[+10.25](speech.md)", "± 0.25, 2 rows"]
+
+
+def test_a_claim_over_rows_of_several_seeds_counts_the_rows(folder: Path) -> None:
+    claim = 'claim: All, table: speech, row: "{over}", over: [a, b], figure: pesq_wb'
+    assert claimed(folder, claim)[2:4] == ["[2.55 (+0.80) †](speech.md)", "± 0.45, 2 rows"]
+
+
+def test_a_spread_has_as_many_decimals_as_its_mean(tmp_path: Path) -> None:
+    write_finished(tmp_path, "vae-s0", 0, hoyer=0.501)
+    write_finished(tmp_path, "vae-s1", 1, hoyer=0.509)
+    shown = claimed(tmp_path, "claim: VAE, table: speech, row: vae, figure: hoyer")
+    assert shown[2:4] == ["[0.505](speech.md)", "± 0.004, 2 seeds"]
+
+
+@pytest.mark.parametrize(("given", "shown"), [("", "-"), (", command: do it", "`do it`")])
+def test_a_row_of_no_reproduced_table_has_the_command_that_its_claim_gives(
+    given: str, shown: str, tmp_path: Path
+) -> None:
+    write_finished(tmp_path, "vae-s0", 0, hoyer=0.5)
+    claim = f"claim: VAE, table: speech, row: vae, figure: hoyer{given}"
+    assert claimed(tmp_path, claim)[4] == shown
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,14 @@ def test_seeds_of_a_row_are_averaged_and_their_spread_is_half_the_range(tmp_path
     assert rows["pca"]["Hoyer"] == "-"
 
 
+def test_a_figure_that_is_not_a_number_is_not_shown(tmp_path: Path) -> None:
+    write_finished(tmp_path, "vae-s0", 0, pesq_wb=2.5, hoyer=0.2)
+    write_finished(tmp_path, "pca", 0, pesq_wb=2.5, hoyer=0.5)
+    file = tmp_path / "speech" / "pca.json"
+    file.write_text(file.read_text().replace('"hoyer": 0.5', '"hoyer": NaN'))
+    assert page_rows(tmp_path)["pca"]["Hoyer"] == "-"
+
+
 def test_only_the_largest_scale_counts_and_of_it_every_seed_once(tmp_path: Path) -> None:
     for name, seed, scale, figure in (
         ("vae-s0", 0, "smoke", 1.0),
