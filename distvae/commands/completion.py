@@ -107,7 +107,7 @@ def join_words() -> None:
 
 
 def _is_divided(before: list[str], word: str) -> bool:
-    """Whether a word belongs to the one before it; --option=value is divided by Typer too."""
+    """Return whether a word belongs to the one before; --option=value is divided by Typer too."""
     end = before[-1]
     if len(before) == 1 or end.startswith("-"):
         return False

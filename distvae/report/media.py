@@ -15,7 +15,7 @@ MAX_PICTURE_BYTES = 50_000
 """Larger pictures are embedded with fewer pixels, compressed by WebP."""
 MAX_WIDTH = 1200
 """The width in pixels that larger pictures are reduced to."""
-QUALITY = 85
+QUALITY = 70
 """The quality of WebP, from 0 to 100."""
 MAX_SECONDS = 15
 """The length of the excerpt embedded of a recording."""
