@@ -72,13 +72,18 @@ def encode(
     run: RunFolder,
     data: Annotated[
         str,
-        typer.Argument(metavar="DATA", help="Data of the kind that the run was trained on."),
+        typer.Argument(
+            metavar="DATA",
+            help="A folder, an .npz or a URI of data of the kind that the run was trained on.",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write.")],
     split: WhichSplit = "all",
     force: Force = False,
 ) -> None:
-    """Write the codes of data into a Parquet file, each with the file and position it came from."""
+    """Write the codes of data into a Parquet file: of recordings with file, speaker and frame, of
+    other data with the split and the row in it, and with labels where there are any.
+    """
     encode_data(run, data, out, split, force)
 
 
