@@ -150,6 +150,12 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
             f"{name}: {new!r}, but the run in {folder} has {old!r}{reason}; --resume needs the same"
             f" value{hint}"
         )
+    trained = max((epoch["epoch"] for epoch in read_epochs(folder)), default=0)
+    if config.train.epochs < trained:
+        raise Refusal(
+            f"train.epochs: {config.train.epochs}, but the run in {folder} has {trained:.0f}"
+            f" already; {trained:.0f} or more expected"
+        )
     if info["data_digest"] != dataset.digest:
         raise Refusal(
             f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"

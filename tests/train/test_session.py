@@ -154,6 +154,17 @@ def test_a_rate_that_falls_to_the_last_epoch_is_not_prolonged(tmp_path: Path) ->
         )
 
 
+def test_a_run_is_not_shortened_to_fewer_epochs_than_it_has(tmp_path: Path) -> None:
+    three, two, one = (
+        tiny.config(train={"epochs": epochs, "schedule": "constant"}) for epochs in (3, 2, 1)
+    )
+    next(fit(three, tiny.dataset(), tmp_path / "run"))
+    assert len(list(fit(two, tiny.dataset(), tmp_path / "run", resume=True))) == 1
+    with pytest.raises(Refusal, match=r"train\.epochs: 1, but .* has 2 already; 2 or more"):
+        list(fit(one, tiny.dataset(), tmp_path / "run", resume=True))
+    assert Run.open(tmp_path / "run").config == two
+
+
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     config, data = tiny.config(), tiny.dataset()
     assert len(list(fit(config, data, tmp_path / "run"))) == 4
