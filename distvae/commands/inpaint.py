@@ -84,10 +84,9 @@ def inpaint_file(
     missing = missing_options.finder(config)(signal)
     if missing.all() or not missing.any():
         amount = "everything" if missing.any() else "nothing"
-        by = f" by {missing_options.mask}, in which neither black nor transparent is missing"
         raise Refusal(
-            f"{source}: {amount} is missing{by if missing_options.mask else ''}; a mask or a value"
-            " that marks some of the pixels expected"
+            f"{missing_options.mask or source}: {amount} is missing; some of the pixels expected,"
+            " which a mask marks by any value but black or transparent"
         )
     holed = signal.with_values(np.where(missing, np.nan, signal.values))
     reference = find_reference(options, signal if corrupted_windows(config) else None)

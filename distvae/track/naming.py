@@ -12,7 +12,7 @@ from distvae.numerics.figures import Group
 
 GROUPS = get_args(Group)
 REFUSED = re.compile(r"[^\w\-. :/]")
-"""What MLflow allows in no name of a parameter."""
+"""Characters that MLflow refuses in the names of parameters."""
 METRIC = re.compile(r"""metrics?\.(?:`([^`]+)`|"([^"]+)"|([\w.]+))""")
 """A metric in a filter of MLflow."""
 
@@ -29,7 +29,7 @@ def figure_name(metric: str) -> str:
 
 
 def parameter_name(setting: str) -> str:
-    """Return the name of a setting in MLflow: that of a second axis of one key has a '#'."""
+    """Return the name of a setting in MLflow, which refuses `axis.model.latent#2` for example."""
     return REFUSED.sub(":", setting)
 
 

@@ -233,6 +233,7 @@ def test_of_equal_figures_no_parameter_matters(folder: Path) -> None:
     ]
     sweeps.sweep(folder, equal, trials=12, axes=axes)
     page, _ = read(folder)
+    assert "12 trials are equally good, and the best of 12: " in page
     assert "All trials have figures that hardly differ, or that differ where no" in page
     assert "Bars are shares" not in page
 

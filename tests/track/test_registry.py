@@ -93,12 +93,12 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
         ids.append(record.id)
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     for best, versions in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
-        sweep.register("bars", root / "sweep" / "trials" / best)
-        assert client.get_model_version_by_alias("bars", "best").run_id == ids[int(best) - 1]
-        assert len(client.search_model_versions("name = 'bars'")) == versions
+        sweep.register("bob's: bars", root / "sweep" / "trials" / best)
+        assert client.get_model_version_by_alias("bob's- bars", "best").run_id == ids[int(best) - 1]
+        assert len(client.search_model_versions("name LIKE 'bob%'")) == versions
         described = Card(root / "sweep" / "trials" / best).text
-        assert client.get_model_version_by_alias("bars", "best").description == described
-        assert client.get_registered_model("bars").description == described
+        assert client.get_model_version_by_alias("bob's- bars", "best").description == described
+        assert client.get_registered_model("bob's- bars").description == described
     assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
 
 

@@ -53,8 +53,8 @@ class Table:
         """Return a table, read only as far as its shape requires."""
         if path.suffix.lower() not in SUFFIXES:
             raise Refusal(
-                f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected,"
-                " such as pandas.read_csv(file).to_parquet(file, index=False) writes"
+                f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected;"
+                " of a CSV file, pandas.read_csv(IN).to_parquet(OUT, index=False) makes one"
             )
         require_regular_file(path, "a table of numbers")
         with decoding(path, f"a whole {path.suffix} file"):
