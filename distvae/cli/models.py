@@ -74,7 +74,10 @@ def encode(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder, an .npz or a URI of data of the kind that the run was trained on.",
+            help=(
+                "A folder, an .npz, one recording or picture, or a URI of data of the kind that the"
+                " run was trained on."
+            ),
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write.")],
@@ -82,7 +85,8 @@ def encode(
     force: Force = False,
 ) -> None:
     """Write the codes of data into a Parquet file: of recordings with file, speaker and frame, of
-    other data with the split and the row in it, and with labels where there are any.
+    pictures with the file, of these and of other data with the split and the row in it, and with
+    labels where there are any.
     """
     encode_data(run, data, out, split, force)
 

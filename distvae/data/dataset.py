@@ -143,6 +143,8 @@ class Dataset:
     """Speech only: the frames of each recording; within a split the rows follow the recordings'
     order.
     """
+    pictures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Folders of pictures only: the file of each row by split, named as those of recordings."""
     shape: tuple[int, ...] = ()
     """(channels, height, width) of an image, (channels, samples) of a sound: a row is that, flat;
     empty: none.

@@ -106,6 +106,11 @@ def _are_places(media: object) -> "TypeIs[Sequence[Place]]":
     return len(media) > 0 and all(isinstance(each, Place) for each in media)
 
 
+def is_one_medium(config: DataConfig, path: str) -> bool:
+    """Return whether a path is that of one picture or recording, which is read by itself."""
+    return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path))
+
+
 def _is_single(path: Path) -> bool:
     """Return whether a path is that of one picture or recording, and not of an archive."""
     return path.is_file() and path.suffix.lower() != ARCHIVE

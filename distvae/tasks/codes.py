@@ -1,6 +1,6 @@
 """Codes of data written to Parquet, and samples from the prior."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ def encode(
             f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by"
             f" {run.path}"
         )
-    names, schema = dataset.split_names(split), _schema(run, dataset, labels is not None)
+    names, schema = dataset.split_names(split), _schema(run, _origin(dataset, labels is not None))
     rows = 0
     with atomic_file(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for name in names:
@@ -54,6 +54,21 @@ def encode(
                 writer.write_table(table)
                 rows += len(table)
     return rows
+
+
+def encode_file(run: Run, file: Path, target: Path, force: bool = False) -> int:
+    """Write the codes of one recording or picture; return their number."""
+    import pyarrow.parquet as pq
+
+    check_new_file(target, (".parquet",), force)
+    codes = run.encode(file)
+    columns: Columns = {"file": file.name}
+    if recordings_of(run.config.data):
+        columns = {**columns, "frame": np.arange(len(codes), dtype=np.int32)}
+    schema = _schema(run, columns)
+    with atomic_file(target) as path:
+        pq.write_table(_codes_table(columns, codes, schema), path, compression="zstd")
+    return len(codes)
 
 
 def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool = False) -> None:
@@ -73,8 +88,8 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
         np.save(path, decoded)
 
 
-Columns = Mapping[str, "str | NDArray[np.integer]"]
-"""Columns of a table: one text for all rows, or a number for each."""
+Columns = Mapping[str, "str | Sequence[str] | NDArray[np.integer]"]
+"""Columns of a table: one text for all rows, or a value for each."""
 Block = tuple[Columns, Array]
 """Columns and codes of some rows."""
 
@@ -89,31 +104,38 @@ def _recording_blocks(run: Run, dataset: Dataset, split: str) -> Iterator[Block]
 
 
 def _row_blocks(run: Run, dataset: Dataset, split: str, labels: "Labels | None") -> Iterator[Block]:
-    """Yield blocks of rows, with their labels if there are any."""
+    """Yield blocks of rows, with their files and their labels if there are any."""
     rows = dataset.splits[split]
     for start in range(0, len(rows), GROUP):
         codes = run.encode(rows[start : start + GROUP], dataset.name)
         row = np.arange(start, start + len(codes), dtype=np.int32)
         label = {} if labels is None else {"label": labels[row]}
-        yield {"split": split, "row": row, **label}, codes
+        files = dataset.pictures.get(split, ())[start : start + len(codes)]
+        picture = {"file": files} if files else {}
+        yield {**picture, "split": split, "row": row, **label}, codes
 
 
-def _schema(run: Run, dataset: Dataset, labelled: bool) -> "pa.Schema":
+def _origin(dataset: Dataset, labelled: bool) -> list[str]:
+    """Return the columns that say where each code comes from."""
+    if dataset.recordings:
+        return ["file", "speaker", "split", "frame"]
+    picture, label = ["file"] if dataset.pictures else [], ["label"] if labelled else []
+    return [*picture, "split", "row", *label]
+
+
+def _schema(run: Run, origin: Iterable[str]) -> "pa.Schema":
     import pyarrow as pa
 
     text = pa.dictionary(pa.int32(), pa.string())
-    origin = {"split": text, "row": pa.int32()}
-    if dataset.recordings:
-        origin = {"file": text, "speaker": text, "split": text, "frame": pa.int32()}
-    if labelled:
-        origin["label"] = pa.int64()
+    kinds = {"file": text, "speaker": text, "split": text, "label": pa.int64()}
     code = pa.list_(pa.float32(), run.model.code_size)
     metadata = {
         "distvae.recipe": run.recipe,
         "distvae.run": run.info["config_sha256"],
         "distvae.trained_on": run.info["data_digest"],
     }
-    return pa.schema(origin | {"code": code}, metadata=metadata)
+    columns = {name: kinds.get(name, pa.int32()) for name in origin}
+    return pa.schema(columns | {"code": code}, metadata=metadata)
 
 
 def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table"]:
@@ -134,7 +156,8 @@ def _codes_table(columns: Columns, codes: Array, schema: "pa.Schema") -> "pa.Tab
     import pyarrow as pa
 
     arrays = []
-    for name, values in columns.items():
+    for name in schema.names[:-1]:
+        values = columns[name]
         column = [values] * len(codes) if isinstance(values, str) else values
         arrays.append(pa.array(column).cast(schema.field(name).type))
     return pa.table([*arrays, rows_column(codes, codes.shape[1])], schema=schema)

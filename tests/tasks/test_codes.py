@@ -13,10 +13,11 @@ from distvae.config import ImageData
 from distvae.data import labels_of, open_dataset
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.tasks.codes import encode, sample
+from distvae.tasks.codes import encode, encode_file, sample
 from distvae.train.run import Run
 from distvae.train.session import fit
 from tests import tiny
+from tests.called import Called
 
 
 def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path: Path) -> None:
@@ -93,8 +94,43 @@ def test_a_folder_of_pictures_needs_no_split_to_be_coded(
     assert encode(run, with_data(run.config, str(other), run.info).data, target) == len(splits)
     table = pq.read_table(target)
     assert table["split"].to_pylist() == [split or "test" for split in splits]
+    assert table["file"].to_pylist() == [f"{split}/new.png".lstrip("/") for split in splits]
     trained = with_data(run.config, str(tmp_path / "trained"), run.info).data
     assert encode(run, trained, target, force=True) == 7
+
+
+def test_each_code_is_that_of_the_picture_beside_it(of_pictures: Run, tmp_path: Path) -> None:
+    """The pictures are drawn into three splits, so their order is not that of their names."""
+    encode(of_pictures, of_pictures.config.data, tmp_path / "codes.parquet")
+    table = pq.read_table(tmp_path / "codes.parquet")
+    assert table.column_names == ["file", "split", "row", "code"]
+    files = table["file"].to_pylist()
+    assert len(set(files)) == 7
+    assert files != sorted(files)
+    for file, code in zip(files, table["code"].to_pylist(), strict=True):
+        alone = of_pictures.encode(tmp_path / "trained" / file)
+        np.testing.assert_allclose([code], alone, rtol=1e-5)
+
+
+def test_one_picture_is_coded_by_itself(of_pictures: Run, tmp_path: Path, call: Called) -> None:
+    picture, target = tmp_path / "trained" / "c.png", tmp_path / "codes.parquet"
+    words = ["encode", str(of_pictures.path), str(picture), "-o", str(target)]
+    assert call(*words)[0] == 0
+    table = pq.read_table(target)
+    assert table["file"].to_pylist() == ["c.png"]
+    np.testing.assert_array_equal(table["code"].to_pylist(), of_pictures.encode(picture))
+    status, _, error = call(*words, "--split", "test", "--force")
+    assert (status, "--split: 'test', but" in error) == (2, True)
+
+
+def test_one_recording_is_coded_frame_by_frame(speech_run: Run, tmp_path: Path) -> None:
+    recording = open_dataset(speech_run.config.data).root / "test" / "dan" / "0.wav"
+    rows = encode_file(speech_run, recording, tmp_path / "codes.parquet")
+    table = pq.read_table(tmp_path / "codes.parquet")
+    assert table.column_names == ["file", "frame", "code"]
+    assert table["file"].to_pylist() == ["0.wav"] * rows
+    assert table["frame"].to_pylist() == [*range(rows)]
+    np.testing.assert_array_equal(table["code"].to_pylist(), speech_run.encode(recording))
 
 
 def test_an_empty_split_is_neither_judged_nor_trained_on(image_run: Run, tmp_path: Path) -> None:

@@ -33,8 +33,10 @@ def open_images(config: ImageData, quiet: bool = False) -> Dataset:
         for name, places in parts.items()
     }
     name = f"{root.stem}: {source.note}" if source.note else root.stem
-    digest = _digest(source, config)
-    return Dataset(name, "image", digest, rows, root, shape=source.pixels.shape[1:])
+    digest, shape = _digest(source, config), source.pixels.shape[1:]
+    named = parts if source.files else {}
+    pictures = {name: [source.files[place] for place in places] for name, places in named.items()}
+    return Dataset(name, "image", digest, rows, root, pictures=pictures, shape=shape)
 
 
 def _digest(source: Source, config: ImageData) -> str:

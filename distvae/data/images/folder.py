@@ -77,6 +77,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
         CELEBA if layout.startswith("CelebA") else None,
         tuple(filter(None, (files.describe_unread(root, UNREAD), describe_skipped(broken)))),
         tuple(place for place, each in enumerate(found) if each.file in broken),
+        tuple(each.file for each in kept),
     )
 
 

@@ -56,9 +56,11 @@ class Source:
     others: tuple[str, ...] = ()
     """What to say of files that are not read."""
     skipped: tuple[int, ...] = ()
-    """The places of broken images among all that the source names. Pixels and labels are those of
-    the others.
+    """The places of broken images among all that the source names. Pixels, labels and files are
+    those of the others.
     """
+    files: tuple[str, ...] = ()
+    """The file of each image, relative to the source, where each has one of its own."""
 
     @property
     def note(self) -> str:
