@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distvae.config import Config, to_dict
 from distvae.files.plain import Plain
-from distvae.files.untrusted import read_json
+from distvae.files.untrusted import read_figures
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """The figures shown for the best epoch of a model without an encoder."""
@@ -99,7 +99,7 @@ def _describe_scores(run: Path) -> Iterator[str]:
     from distvae.numerics.numbers import shown
 
     for file in sorted(run.glob("evaluation/*/summary.json")):
-        figures = read_json(file)
-        known = [name for name in without_spreads(figures) if figures[name] is not None]
-        scores = [f"{name} {shown(figures[name])}" for name in known]
+        figures = read_figures(file)
+        known = [(name, figures[name]) for name in without_spreads(figures)]
+        scores = [f"{name} {shown(value)}" for name, value in known if value is not None]
         yield f"evaluated on {file.parent.name}: {', '.join(scores)}"

@@ -269,8 +269,17 @@ def announce(training: Training, local: Path, progress: Progress) -> None:
 
 
 def describe_rows(dataset: "Dataset") -> str:
-    """Return the name of a dataset and the number of rows in each split, in words."""
-    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in dataset.splits.items())
+    """Return the name of a dataset and the number of rows in each split, in words. Splits that are
+    the same rows are counted once: `60,000 train, 10,000 test and val images`.
+    """
+    from distvae.numerics.numbers import listed
+
+    sharing: dict[int, list[str]] = {}
+    for split, rows in dataset.splits.items():
+        sharing.setdefault(id(rows), []).append(split)
+    counts = ", ".join(
+        f"{len(dataset.splits[names[0]]):,} {listed(names)}" for names in sharing.values()
+    )
     has_note = ": " in dataset.name
     return f"{dataset.name}{';' if has_note else ','} {counts} {dataset.unit}s"
 

@@ -176,6 +176,15 @@ def read_json(path: Path) -> Tree:
     return parse_json(content, str(path))
 
 
+def read_figures(path: Path) -> dict[str, float | None]:
+    """Return figures by name from a JSON file that this program wrote. Refuse other values."""
+    figures = read_json(path)
+    for name, value in figures.items():
+        if value is not None and not isinstance(value, int | float):
+            raise Refusal(f"{path}: altered or damaged: '{one_line(name)}' is no number")
+    return figures
+
+
 def parse_json(content: bytes | str, name: str) -> Tree:
     """Return a JSON object that this program wrote. Refuse a damaged one by name."""
     message = f"{name}: altered or damaged: not the JSON that was written there"

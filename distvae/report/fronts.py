@@ -119,7 +119,7 @@ def _scatter(
         marker=style.marker,
         alpha=alpha,
         edgecolors=PAPER,
-        label=label,
+        label=f" {label}" if label and label.startswith("_") else label,  # "_" hides it
         zorder=3,
     )
 

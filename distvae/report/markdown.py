@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from distvae.files.markdown import markdown_table
 from distvae.report.blocks import (
     Block,
     Code,
@@ -71,15 +72,12 @@ def _exhibit(block: Exhibit, folder: Path | None) -> Iterator[str]:
 
 
 def _table_lines(table: Table) -> Iterator[str]:
-    yield _line([column.name for column in table.columns])
-    yield f"| {' | '.join('---:' if column.numeric else '---' for column in table.columns)} |"
-    yield from (_line([cell.text for cell in row.cells]) for row in table.rows)
+    head = [plain(column.name) for column in table.columns]
+    rows = [[plain(cell.text) for cell in row.cells] for row in table.rows]
+    numeric = [place for place, column in enumerate(table.columns) if column.numeric]
+    yield from markdown_table(head, rows, numeric)
     if table.caption:
         yield from ("", plain(table.caption))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(plain(cell) for cell in cells)} |"
 
 
 def _link(file: Path, folder: Path) -> str:

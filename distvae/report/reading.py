@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import read_json
+from distvae.files.untrusted import read_figures, read_json
 from distvae.tune.results import Directions, Result, rank
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class RunResults:
 
         figures = {}
         for path in sorted(folder.glob("evaluation/*/summary.json")):
-            figures[path.parent.name] = read_json(path)
+            figures[path.parent.name] = read_figures(path)
         return cls(folder, read_info(folder), read_epochs(folder), _read_stages(folder), figures)
 
     @cached_property

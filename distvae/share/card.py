@@ -3,12 +3,13 @@
 It is made from the files of a run folder alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from distvae.config import Config, changed_settings, from_stored
+from distvae.files.markdown import markdown_table
 from distvae.files.plain import Plain
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
 from distvae.numerics.figures import SPREAD, without_spreads
@@ -112,7 +113,7 @@ class Card:
 
     def _training(self) -> Iterator[str]:
         facts = dict(self._facts())
-        yield from _table(("fact", "value"), facts.items())
+        yield from markdown_table(("fact", "value"), facts.items())
         settings = changed_settings(self.config)
         for place in PLACES:
             settings.pop(place, None)
@@ -158,7 +159,7 @@ class Card:
                 )
                 for name in names
             ]
-            yield from _table(("figure", "value", "meaning"), rows)
+            yield from markdown_table(("figure", "value", "meaning"), rows)
             if len(names) < len(figures):
                 yield from ("", "After ± is the standard deviation over speakers.")
 
@@ -208,9 +209,3 @@ def summaries(run: Path) -> list[str]:
 def code_size(config: Config) -> int:
     """Return the number of values of a code."""
     return int(getattr(config.model, "code_size", config.model.latent))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table in Markdown."""
-    for cells in (head, ["---"] * len(head), *rows):
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from distvae.files.markdown import markdown_table
 from distvae.track.sinks import FileSink
 
 if TYPE_CHECKING:
@@ -50,5 +51,5 @@ class TensorBoard(FileSink):
     def _settings(self) -> str:
         """Return the settings of the run as a table of Markdown."""
         params = self.journal.head().get("params", {})
-        rows = [f"| {name} | {value} |" for name, value in sorted(params.items())]
-        return "\n".join(["| setting | value |", "|---|---|", *rows])
+        rows = [(name, str(value)) for name, value in sorted(params.items())]
+        return "\n".join(markdown_table(["setting", "value"], rows))

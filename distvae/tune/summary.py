@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from distvae.files.markdown import markdown_table
 from distvae.tune.results import Result
 from distvae.tune.space import Space
 
@@ -33,14 +34,9 @@ def _table(space: Space, front: Sequence[Result]) -> list[str]:
     """Return a table of the trials that no other trial beats."""
     if not front:
         return []
-    head = ["trial", "settings", *space.metrics]
-    rows = [head, ["---"] * len(head)]
+    rows = []
     for result in front:
         figures = [f"{result.figures[name]:.4g}" for name in space.metrics]
         rows.append([str(result.number), result.label, *figures])
-    return [
-        "",
-        "The front, which no other trial beats:",
-        "",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
+    table = markdown_table(["trial", "settings", *space.metrics], rows)
+    return ["", "The front, which no other trial beats:", "", *table]

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from distvae.config.recipes import load, parse_assignments
 from distvae.files.refusal import Refusal, shown
-from distvae.files.untrusted import one_line, parse_json, parse_yaml, read_json, read_yaml
+from distvae.files.untrusted import (
+    one_line,
+    parse_json,
+    parse_yaml,
+    read_figures,
+    read_json,
+    read_yaml,
+)
 from distvae.train.checkpoint import read_manifest
 from tests.called import Called
 
@@ -83,6 +90,16 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(
     }.items():
         with pytest.raises(Refusal, match=rf"{name}\.yaml: {kind}; .* expected"):
             read(tmp_path / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("figures", ['{"psnr": [1]}', '{"psnr": "1"}', '{"psnr": {}}', "[1]", "{"])
+def test_figures_that_are_no_numbers_are_refused_by_name(tmp_path: Path, figures: str) -> None:
+    file = tmp_path / "summary.json"
+    file.write_text('{"psnr": 1, "ssim": 0.5, "pesq_wb": null}')
+    assert read_figures(file) == {"psnr": 1, "ssim": 0.5, "pesq_wb": None}
+    file.write_text(figures)
+    with pytest.raises(Refusal, match=r"summary\.json: altered or damaged"):
+        read_figures(file)
 
 
 VALUES = st.recursive(

@@ -1,7 +1,6 @@
 """Names and decimals of the figures in a table of results, and Markdown tables of them."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 from distvae.report.results.rows import RowGroup
@@ -85,7 +84,7 @@ def half_range(values: Sequence[float]) -> float:
     return (max(values) - min(values)) / 2
 
 
-def with_spread(values: Sequence[float], places: int | None = None, figure: str = "") -> str:
+def with_half_range(values: Sequence[float], places: int | None = None, figure: str = "") -> str:
     """Return the mean of the values and half their range, '-' if there are none."""
     if not values:
         return "-"
@@ -107,14 +106,3 @@ def difference(group: RowGroup, figure: str) -> float | None:
     if published is None or not values:
         return None
     return fmean(values) - published
-
-
-UNESCAPED = re.compile(r"(?<!\\)\|")
-"""A bar that would begin another column."""
-
-
-def markdown_table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
-    """Return the lines of a Markdown table. A cell may hold Markdown, but no other column."""
-    lines = (head, ["---"] * len(head), *rows)
-    escaped = ([UNESCAPED.sub(r"\|", cell) for cell in cells] for cells in lines)
-    return [f"| {' | '.join(cells)} |" for cells in escaped]

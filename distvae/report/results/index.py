@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, median
 from urllib.parse import quote
 
+from distvae.files.markdown import markdown_table
 from distvae.files.refusal import Refusal, nearest
 from distvae.numerics.numbers import counted
 from distvae.report.results.claims import FILE, Claim, Contents, Section
@@ -14,7 +15,6 @@ from distvae.report.results.figures import (
     decimals,
     difference,
     half_range,
-    markdown_table,
     signed,
 )
 from distvae.report.results.rows import RowGroup

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from distvae.files.markdown import markdown_table
 from distvae.report.results.figures import (
     FIGURES,
     difference,
-    markdown_table,
     signed,
-    with_spread,
+    with_half_range,
 )
 from distvae.report.results.rows import ResultRow, RowGroup
 
@@ -76,7 +76,7 @@ def _rows_table(groups: list[RowGroup]) -> list[str]:
         cells = [group.name]
         for figure in compared:
             cells += _compared_cells(group, figure)
-        cells += [with_spread(group.values(figure), figure=figure) for figure in others]
+        cells += [with_half_range(group.values(figure), figure=figure) for figure in others]
         cells += [group.scale or "-"] * scaled
         cells += [*_training_cells(group) * trained, group.commits]
         rows.append(cells)
@@ -96,7 +96,7 @@ def _compared_cells(group: RowGroup, figure: str) -> list[str]:
     """Return ours, what was published, and the difference."""
     published, distance = group.published(figure), difference(group, figure)
     return [
-        with_spread(group.values(figure), figure=figure),
+        with_half_range(group.values(figure), figure=figure),
         "-" if published is None else f"{published:g}",
         "-" if distance is None else signed(distance, figure),
     ]
@@ -108,8 +108,8 @@ def _training_cells(group: RowGroup) -> list[str]:
     seconds = [row.seconds for row in group.rows if row.seconds is not None]
     return [
         str(len(group.rows)),
-        with_spread(epochs, 0),
-        with_spread(seconds, 0),
+        with_half_range(epochs, 0),
+        with_half_range(seconds, 0),
     ]
 
 

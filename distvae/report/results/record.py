@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from distvae.config import Config, flatten
 from distvae.files.output import check_new_file
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import read_json
+from distvae.files.untrusted import read_figures
 from distvae.report.results.rows import write_row
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _figures(run: Path) -> dict[str, object]:
     summary = run / "evaluation" / "test" / "summary.json"
     if not summary.is_file():
         raise Refusal(f"{summary}: missing; 'distvae evaluate {run}' writes it")
-    return {**read_json(summary), **_best_epoch(run, read_epochs(run))}
+    return {**read_figures(summary), **_best_epoch(run, read_epochs(run))}
 
 
 def _stage_figures(stages: list[dict[str, float]]) -> dict[str, object]:
