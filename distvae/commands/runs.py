@@ -50,8 +50,9 @@ class RunsOptions:
         ),
     ] = None
     ascending: Annotated[
-        bool, typer.Option("--ascending", help="Sort by --sort smallest first.")
-    ] = False
+        bool | None,
+        typer.Option("--ascending/--descending", help="With --sort: smallest or largest first."),
+    ] = None
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Show this metric; may be repeated.", autocompletion=complete_metric),
@@ -80,7 +81,8 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     _refuse_unknown_metrics(options, found)
     if options.sort:
         shown = list(dict.fromkeys([options.sort, *shown]))
-        ascending = options.ascending or ranked.get(options.sort) == "min"
+        smallest_is_best = ranked.get(options.sort) == "min"
+        ascending = smallest_is_best if options.ascending is None else options.ascending
         found = _sorted_by(found, options.sort, ascending)
     if options.json:
         for record in found[: options.limit]:

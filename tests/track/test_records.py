@@ -220,6 +220,9 @@ def test_lists_are_sorted_filtered_and_cut(
         record["name"] for record in listed(of="sweep", sort="error", ascending=True, limit=2)
     ] == ["1", "3"]
     assert [record["name"] for record in listed(of="sweep", sort="error")] == ["1", "3", "2"]
+    assert [
+        record["name"] for record in listed(of="sweep", sort="error", ascending=False, limit=2)
+    ] == ["2", "3"]
     assert [record["name"] for record in listed(of="sweep", sort="hoyer")] == ["2", "3", "1"]
     assert {record["name"] for record in listed(of=str(sweep), where="metrics.hoyer < 0.6")} == {
         "1",
