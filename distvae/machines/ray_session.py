@@ -155,7 +155,10 @@ def _connect(address: str) -> None:
     _refuse_silent_address(address, expected)
     package = Path(__file__).parents[1]
     try:
+        _refuse_closed_ray(address, expected)
         _init(address, runtime_env={"py_modules": [str(package)]})
+    except Refusal:  # it is a ValueError too
+        raise
     except AuthenticationError as error:
         raise Refusal(f"--address: {address}: {error}") from error
     except (OSError, ValueError) as error:
@@ -168,8 +171,17 @@ def _connect(address: str) -> None:
         raise Refusal(f"--address: {address}: {_one_line(error)}") from error
 
 
+def _as_ray_reads(address: str) -> str:
+    """Return the address that Ray connects to: for `auto` that of a Ray on this machine, and the
+    machine's network address for loopback.
+    """
+    services = importlib.import_module("ray._private.services")
+    services.find_gcs_addresses.cache_clear()
+    return services.canonicalize_bootstrap_address(address) or address
+
+
 def _refuse_silent_address(address: str, expected: str) -> None:
-    """Refuse an address where nothing listens; Ray itself would try for minutes."""
+    """Refuse an address where nothing listens."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         return
@@ -179,6 +191,27 @@ def _refuse_silent_address(address: str, expected: str) -> None:
         raise Refusal(
             f"--address: {address}: nothing answers there ({error}); {expected}"
         ) from error
+
+
+def _refuse_closed_ray(address: str, expected: str) -> None:
+    """Refuse a Ray that listens on loopback alone, as that of a sweep or a training does, and
+    raise AuthenticationError for one that expects another token.
+
+    Ray itself would try for many minutes.
+    """
+    services = importlib.import_module("ray._private.services")
+    services.find_gcs_addresses.cache_clear()
+    found = services.canonicalize_bootstrap_address(address)
+    if not found:
+        return
+    try:
+        _refuse_silent_address(found, expected)
+    except Refusal as error:
+        raise Refusal(
+            f"--address: {address}: nothing answers at {found}, where Ray looks for it. A Ray that"
+            f" distvae has started for itself is closed to others; {expected}"
+        ) from error
+    importlib.import_module("ray._raylet").GcsClient(address=found, cluster_id=None)
 
 
 def _one_line(error: Exception) -> str:

@@ -126,7 +126,9 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
 
 @pytest.mark.slow
 def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
-    """There is no checkout where `ray up` puts it, and no Ray here, or one with another token."""
+    """There is no checkout where `ray up` puts it, and no Ray here, or one that is closed to
+    others or has another token.
+    """
 
     def run(folder: Path) -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {
@@ -142,6 +144,7 @@ def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> 
 
     unreachable = (
         "--address: auto: no Ray",
+        "--address: auto: nothing answers at",
         "--address: auto: Token authentication is enabled but",
     )
     for folder, reasons in ((tmp_path, ("distvae-checkout: no such folder",)), (ROOT, unreachable)):

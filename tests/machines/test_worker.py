@@ -2,12 +2,14 @@
 
 import errno
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.util import get_node_ip_address
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
@@ -70,6 +72,19 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
         ray_session("127.0.0.1:1", 0),
     ):
         pass
+
+
+def test_a_ray_that_listens_on_loopback_alone_is_refused_at_once() -> None:
+    """Ray looks for it at the machine's network address, and would try for many minutes."""
+    if get_node_ip_address().startswith("127."):
+        pytest.skip("this machine has no network address")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = "127.0.0.1:{1}".format(*listener.getsockname())
+        with (
+            pytest.raises(Refusal, match=f"--address: {address}: .* is closed to others"),
+            ray_session(address, 0),
+        ):
+            pass
 
 
 @pytest.mark.parametrize("text", ["two", "0:2", "3:1", "1:2:3", "-1", ""])
