@@ -28,7 +28,7 @@ SWEEPS = 3
 def open_ui(root: Path, port: int) -> None:
     """Print where to look, and become MLflow's server until Ctrl-C."""
     from distvae.track import Store, without_secrets
-    from distvae.track.store import QUIET
+    from distvae.track.store import QUIET, SERVER_OPTIONS
 
     store = Store.find(root)
     if store.uri.startswith("http"):
@@ -38,11 +38,10 @@ def open_ui(root: Path, port: int) -> None:
     _refuse_taken(port)
     print(_guide(store, f"http://{HOST}:{port}"))
     print("The page opens in some ten seconds; Ctrl-C ends the server.", flush=True)
-    server = ["-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
-    quiet = ["--uvicorn-opts", "--log-level warning"]
+    server = ["-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
     # The URI may hold a password, and everybody can read a command line.
     os.environ |= QUIET | {"MLFLOW_BACKEND_STORE_URI": store.uri, "PYTHONWARNINGS": "ignore"}
-    os.execv(sys.executable, [sys.executable, *server, *quiet])
+    os.execv(sys.executable, [sys.executable, *server, *SERVER_OPTIONS])
 
 
 def _guide(store: "Store", address: str) -> str:

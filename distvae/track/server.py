@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.track.store import QUIET, sqlite_uri
+from distvae.track.store import QUIET, SERVER_OPTIONS, sqlite_uri
 
 HOST = "127.0.0.1"
 DATABASE = Path("~/mlflow/mlflow.db")
@@ -184,8 +184,7 @@ def _start_server(uri: str, artifacts: str, port: int) -> "subprocess.Popen[byte
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    return subprocess.Popen(command, env=os.environ | QUIET | settings)
+    return subprocess.Popen([*command, *SERVER_OPTIONS], env=os.environ | QUIET | settings)
 
 
 def _refuse_missing_driver(uri: str) -> None:

@@ -17,6 +17,15 @@ from distvae.track.blank import copy_empty_database
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+SERVER_OPTIONS = (
+    "--workers",
+    "1",
+    "--uvicorn-opts",
+    "--log-level warning --timeout-graceful-shutdown 5",
+)
+"""Options of MLflow's server. Without a limit in seconds, Ctrl-C waits until browsers have closed
+their connections.
+"""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
