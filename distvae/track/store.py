@@ -51,7 +51,8 @@ def without_secrets(text: str) -> str:
 def _quieten() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
+    for library in ("alembic", "mlflow"):  # Ray Tune imports MLflow before its level is set
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def error_summary(error: Exception) -> str:
