@@ -146,7 +146,7 @@ def _connect_locally(local: LocalRay) -> None:
 
 def _connect(address: str) -> None:
     """Connect to a running Ray, whose processes then use this code, whatever is installed there."""
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import AuthenticationError, RpcError
 
     expected = (
         "the address of a Ray that runs, as 'ray start --head' prints it, or 'auto' on one of its"
@@ -161,7 +161,7 @@ def _connect(address: str) -> None:
         raise
     except AuthenticationError as error:
         raise Refusal(f"--address: {address}: {error}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RpcError) as error:
         raise Refusal(
             f"--address: {address}: no Ray lets this process in ({error}); {expected};"
             " RAY_AUTH_MODE=token and the token of that Ray in RAY_AUTH_TOKEN_PATH expected, if it"
@@ -169,15 +169,6 @@ def _connect(address: str) -> None:
         ) from error
     except RuntimeError as error:  # such as another version of Ray or of Python
         raise Refusal(f"--address: {address}: {_one_line(error)}") from error
-
-
-def _as_ray_reads(address: str) -> str:
-    """Return the address that Ray connects to: for `auto` that of a Ray on this machine, and the
-    machine's network address for loopback.
-    """
-    services = importlib.import_module("ray._private.services")
-    services.find_gcs_addresses.cache_clear()
-    return services.canonicalize_bootstrap_address(address) or address
 
 
 def _refuse_silent_address(address: str, expected: str) -> None:
