@@ -91,7 +91,7 @@ def test_a_ray_that_listens_on_loopback_alone_is_refused_at_once() -> None:
 def test_what_listens_and_is_no_ray_is_refused() -> None:
     here = get_node_ip_address()
     with socket.create_server((here, 0)) as listener:
-        address = "{0}:{1}".format(*listener.getsockname())
+        address = "{}:{}".format(*listener.getsockname())
         with (
             pytest.raises(Refusal, match=f"--address: {address}: no Ray lets this process in"),
             ray_session(address, 0),
