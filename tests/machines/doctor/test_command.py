@@ -77,6 +77,8 @@ def test_a_ray_of_another_version_is_a_fault_with_a_remedy(
     def init(*_: object, **__: object) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0")
 
+    services = "ray._private.services.canonicalize_bootstrap_address"
+    monkeypatch.setattr(services, lambda address: None)  # none runs here
     monkeypatch.setattr(ray, "init", init)
     [line] = examine_cluster("auto", tmp_path, None)
     assert (line.state, line.what, line.where) == ("bad", "Ray", "auto")
