@@ -202,7 +202,23 @@ def _refuse_closed_ray(address: str, expected: str) -> None:
             f"--address: {address}: nothing answers at {found}, where Ray looks for it. A Ray that"
             f" distvae has started for itself is closed to others; {expected}"
         ) from error
+    _refuse_no_ray(address, found, expected)
     importlib.import_module("ray._raylet").GcsClient(address=found, cluster_id=None)
+
+
+def _refuse_no_ray(address: str, found: str, expected: str) -> None:
+    """Refuse a program that listens and does not speak gRPC. A client of Ray that waits for it
+    would end this process after a minute.
+    """
+    import grpc
+
+    channel = importlib.import_module("ray._private.grpc_utils").init_grpc_channel(found)
+    try:
+        grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
+    except grpc.FutureTimeoutError as error:
+        raise Refusal(f"--address: {address}: what listens there is no Ray; {expected}") from error
+    finally:
+        channel.close()
 
 
 def _one_line(error: Exception) -> str:

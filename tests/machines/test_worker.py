@@ -93,7 +93,7 @@ def test_what_listens_and_is_no_ray_is_refused() -> None:
     with socket.create_server((here, 0)) as listener:
         address = "{}:{}".format(*listener.getsockname())
         with (
-            pytest.raises(Refusal, match=f"--address: {address}: no Ray lets this process in"),
+            pytest.raises(Refusal, match=f"--address: {address}: what listens there is no Ray"),
             ray_session(address, 0),
         ):
             pass
