@@ -84,9 +84,9 @@ def encode(
     split: WhichSplit = "all",
     force: Force = False,
 ) -> None:
-    """Write the codes of data into a Parquet file: of recordings with file, speaker and frame, of
-    pictures with the file, of these and of other data with the split and the row in it, and with
-    labels where there are any.
+    """Write the codes of data into a Parquet file. Columns say where each code comes from: the
+    file, speaker, split and frame of recordings, the split and row of other data, the file of
+    pictures, and labels where there are any.
     """
     encode_data(run, data, out, split, force)
 

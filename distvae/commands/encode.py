@@ -8,12 +8,12 @@ from distvae.files.refusal import Refusal
 def encode_data(run: Path, data: str, out: Path, split: str, force: bool) -> None:
     """Write the codes of data into a Parquet file."""
     from distvae.commands.evaluate import with_data
-    from distvae.data.media import is_one_medium
+    from distvae.data.media import is_single_file
     from distvae.tasks.codes import encode, encode_file
     from distvae.train.run import Run
 
     trained = Run.open(run)
-    if is_one_medium(trained.config.data, data):
+    if is_single_file(trained.config.data, data):
         if split != "all":
             raise Refusal(f"--split: '{split}', but {data} is one file, in no split; all expected")
         count = encode_file(trained, Path(data), out, force)

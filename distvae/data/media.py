@@ -106,8 +106,8 @@ def _are_places(media: object) -> "TypeIs[Sequence[Place]]":
     return len(media) > 0 and all(isinstance(each, Place) for each in media)
 
 
-def is_one_medium(config: DataConfig, path: str) -> bool:
-    """Return whether a path is that of one picture or recording, which is read by itself."""
+def is_single_file(config: DataConfig, path: str) -> bool:
+    """Return whether a path is that of one picture or recording, and data of this kind has such."""
     return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path))
 
 

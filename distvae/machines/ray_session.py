@@ -202,13 +202,13 @@ def _refuse_closed_ray(address: str, expected: str) -> None:
             f"--address: {address}: nothing answers at {found}, where Ray looks for it. A Ray that"
             f" distvae has started for itself is closed to others; {expected}"
         ) from error
-    _refuse_no_ray(address, found, expected)
+    _refuse_other_program(address, found, expected)
     importlib.import_module("ray._raylet").GcsClient(address=found, cluster_id=None)
 
 
-def _refuse_no_ray(address: str, found: str, expected: str) -> None:
-    """Refuse a program that listens and does not speak gRPC. A client of Ray that waits for it
-    would end this process after a minute.
+def _refuse_other_program(address: str, found: str, expected: str) -> None:
+    """Refuse a program that listens and does not speak gRPC. If Ray's own client were to wait for
+    it, the client would end this process after a minute.
     """
     import grpc
 

@@ -142,10 +142,16 @@ def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> 
             words, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
 
-    # The rest of the second sentence depends on the Rays of other tests.
-    reasons = {tmp_path: "distvae-checkout: no such folder", ROOT: "distvae: --address: auto: "}
-    for folder, reason in reasons.items():
+    # Which of these it is depends on the Rays that other tests run.
+    unreachable = (
+        "--address: auto: no Ray",
+        "--address: auto: nothing answers at",
+        "--address: auto: what listens there is no Ray",
+        "--address: auto: RPC error: InvalidAuthToken",
+        "--address: auto: Token authentication is enabled but",
+    )
+    for folder, reasons in ((tmp_path, ("distvae-checkout: no such folder",)), (ROOT, unreachable)):
         done = run(folder)
         assert done.returncode == 2
-        assert reason in done.stderr
+        assert any(reason in done.stderr for reason in reasons), done.stderr
         assert "Traceback" not in done.stderr
