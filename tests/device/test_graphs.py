@@ -11,7 +11,7 @@ from distvae.train.session import build_trainer, fit
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine
 from tests.device.tape import record
-from tests.device.test_training import agree, trained
+from tests.device.training import agree, trained
 from tests.slowly import slow
 
 PLAIN = {"epochs": 7, "batch": 16}

@@ -2,50 +2,25 @@
 goes on with them.
 """
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from distvae.estep.store import LocalStore
 from distvae.estep.truncated import Search
 from distvae.interface import Searches
-from distvae.train import checkpoint
 from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer, fit
 from tests.device.cases import CASES, config_of, dataset
 from tests.device.pretended import Machine, Pretended
+from tests.device.training import agree, trained
 from tests.slowly import slow
 
-CLOSE: Any = {"rtol": 1e-6, "atol": 1e-8}
 pytestmark = pytest.mark.usefixtures("double")
 QUICK = ["vae", "vsc pseudo", "gumbel", "sdm learned", "released", "random", "exact", "bsc"]
 """One case of each model and of each E-step; the others are variants of these."""
-
-
-def trained(
-    name: str, device: str, folder: Path, missing: bool = False, **sections: Any
-) -> dict[str, Tensor]:
-    """Train into a folder; the last state and the figures of all epochs."""
-    data = dataset(name, missing)
-    records = list(fit(config_of(name, device, **sections), data, folder, resume=True))
-    bounds = {
-        f"epoch {record.epoch} {figure}": torch.tensor(value)
-        for record in records
-        for figure, value in record.metrics().items()
-        if "second" not in figure
-    }
-    return bounds | checkpoint.load(folder, "last")[0]
-
-
-def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, **CLOSE, msg=partial("{}: {}".format, name))
 
 
 @pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in CASES if name not in QUICK))])
