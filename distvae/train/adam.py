@@ -2,6 +2,7 @@
 surrounds it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -14,6 +15,15 @@ fused_adam: Callable[..., None] = torch._fused_adam_
 
 FIRST, SECOND, FLOOR = 0.9, 0.999, 1e-8
 TINY = 1e-6  # as torch has it, so that a gradient of zero has a share
+PIECES = 32
+"""Pieces into which parameters are divided on a GPU, each for a multiprocessor. Torch gives 65 536
+numbers to one otherwise. It launches 36 pieces together at most.
+"""
+SMALLEST = 1024
+"""The fewest numbers of a piece, a multiple of what a thread reads at once."""
+
+Pieces = list[tuple[Tensor, ...]]
+"""Parameters, or pieces of them, with their gradients, both moments and the count of their steps."""
 
 
 class Adam:
@@ -26,6 +36,10 @@ class Adam:
         self.rate: float | Tensor = 0.0
         """A number, or a scalar where the parameters are."""
         self.moments = [_none(parameter) for parameter in parameters]
+        self.in_pieces = False
+        """Whether a step is divided among the multiprocessors of a GPU, which costs the processor
+        more operations.
+        """
 
     def forget(self) -> None:
         """Clear the gradients."""
@@ -50,15 +64,21 @@ class Adam:
         if self.clip is not None:
             share = self.clip / (nn.utils.get_total_norm(gradients) + TINY)
             torch._foreach_mul_(gradients, share.clamp(max=1.0))
-        steps = [moments["step"] for _, moments in learning]
-        torch._foreach_add_(steps, 1)
+        torch._foreach_add_([moments["step"] for _, moments in learning], 1)
+        steps: Pieces = [
+            (p, gradient, moments["exp_avg"], moments["exp_avg_sq"], moments["step"])
+            for (p, moments), gradient in zip(learning, gradients, strict=True)
+        ]
+        if self.in_pieces:
+            steps = _divide(steps)
+        parameters, gradients, first, second, counts = map(list, zip(*steps, strict=True))
         fused_adam(
-            [p for p, _ in learning],
+            parameters,
             gradients,
-            [moments["exp_avg"] for _, moments in learning],
-            [moments["exp_avg_sq"] for _, moments in learning],
+            first,
+            second,
             [],
-            steps,
+            counts,
             lr=self.rate,
             beta1=FIRST,
             beta2=SECOND,
@@ -90,6 +110,20 @@ class Adam:
         for name, value in self.state().items():
             if name in tensors:
                 value.copy_(tensors[name])
+
+
+def _divide(steps: Pieces) -> Pieces:
+    """Return the same in pieces of similar size, as views. A piece has the count of its whole."""
+    total = sum(parameter.numel() for parameter, *_ in steps)
+    size = SMALLEST * math.ceil(total / (PIECES * SMALLEST))
+    divided: Pieces = []
+    for *tensors, count in steps:
+        if all(tensor.is_contiguous() for tensor in tensors):
+            pieces = zip(*(tensor.view(-1).split(size) for tensor in tensors), strict=True)
+            divided += [(*piece, count) for piece in pieces]
+        else:
+            divided.append((*tensors, count))
+    return divided
 
 
 def _none(parameter: nn.Parameter) -> dict[str, Tensor]:

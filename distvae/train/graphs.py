@@ -1,8 +1,8 @@
 """Steps that are recorded once and then replayed, each with one launch.
 
 A small step on a GPU takes as long as the processor needs to launch its operations. A CUDA graph
-launches them together. It reads and writes the same memory at each replay, so rows, draws, kept
-states and the learning rate are copied to where the recorded step reads them.
+launches those of several steps together. It reads and writes the same memory at each replay, so
+rows, draws, kept states and learning rates are copied to where the recorded steps read them.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from distvae.config import Train
-from distvae.interface import AnyEStep, Batch, Sums
+from distvae.interface import AnyEStep, AnyModel, Batch, Sums
 from distvae.models.engines import Refreshes
 from distvae.models.truncated import KeepsStates, KeptStates, ShowsStates
 from distvae.numerics.given import Draw, Given, Watched, draw
 from distvae.numerics.noise import Noise
-from distvae.train.step import Ascent, Steps
+from distvae.train.step import Ascent, Steps, add_step
 
 EAGER = 2
 """Steps of one kind that are taken as usual before one is recorded: they find memory and fill
@@ -27,10 +27,12 @@ caches, which must not lie in the memory of a graph.
 """
 KINDS = 4
 """Kinds of steps for which recordings are kept."""
+TOGETHER = 64
+"""The most steps that are recorded together; a power of two."""
 
 
 class Replay(Protocol):
-    """A recorded step."""
+    """Recorded steps."""
 
     def replay(self) -> None:
         """Do the same on what lies in the same memory now."""
@@ -54,19 +56,19 @@ def recorder_of(device: torch.device) -> Recorder | None:
 
 
 class Inputs(NamedTuple):
-    """Inputs that change from step to step."""
+    """Inputs of some steps of as many rows each."""
 
     batch: Batch
     draws: dict[Draw, Tensor]
-    rate: Tensor
-    """The learning rate."""
+    rates: Tensor
+    """(steps,) the learning rates."""
     kept: KeptStates | None
     """The states of the rows, if the E-step keeps some."""
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield those on the device, in the same order for the same kind of step."""
         yield self.batch.x
-        yield self.rate
+        yield self.rates
         yield from self.draws.values()
         for tensor in (self.batch.mask, self.batch.seen, *(self.kept or ())):
             if tensor is not None:
@@ -78,19 +80,28 @@ class Inputs(NamedTuple):
         batch = Batch(x.clone(), row, *(None if t is None else t.clone() for t in others))
         draws = {wanted: values.clone() for wanted, values in self.draws.items()}
         kept = None if self.kept is None else self.kept.cloned()
-        return Inputs(batch, draws, self.rate.clone(), kept)
+        return Inputs(batch, draws, self.rates.clone(), kept)
+
+    def of_steps(self) -> Iterator["Inputs"]:
+        """Yield those of each step, with its rate as a scalar, as views."""
+        count = len(self.batch.row) // len(self.rates)
+        for place, rate in enumerate(self.rates):
+            rows = slice(place * count, (place + 1) * count)
+            draws = {wanted: values[rows] for wanted, values in self.draws.items()}
+            kept = None if self.kept is None else self.kept.of_rows(rows)
+            yield Inputs(self.batch.part(rows), draws, rate, kept)
 
 
 @dataclass
 class Recorded:
-    """A recorded step, and the memory that it reads and writes."""
+    """Recorded steps, and the memory that they read and write."""
 
     inputs: Inputs
     replay: Replay
     sums: Sums
 
     def take(self, inputs: Inputs) -> Sums:
-        """Take the step with other inputs."""
+        """Take the steps with other inputs."""
         for memory, values in zip(self.inputs.tensors(), inputs.tensors(), strict=True):
             memory.copy_(values, non_blocking=True)
         self.replay.replay()
@@ -104,10 +115,11 @@ class Kind:
     settings: tuple[object, ...]
     """What the model's schedules have set."""
     taken: int = 0
-    """How many of these were taken."""
+    """How many of these were taken as usual."""
     asked: dict[Draw, None] = field(default_factory=dict)
     """The draws that a step asks for."""
-    recorded: Recorded | None = None
+    recorded: dict[int, Recorded] = field(default_factory=dict)
+    """By the number of steps."""
 
 
 class RecordedSteps:
@@ -118,25 +130,37 @@ class RecordedSteps:
         self.shows = estep if isinstance(estep, ShowsStates) else None
         engine: object = ascent.engine
         self.refreshes = engine if isinstance(engine, Refreshes) else None
-        self.kinds: dict[tuple[int, int, bool], Kind] = {}
+        self.kinds: dict[tuple[int, bool], Kind] = {}
+        ascent.adam.in_pieces = True
+
+    def at_once(self, limit: int) -> int:
+        """Return how many of so many steps are taken at once: a power of two, so that there are few
+        recordings.
+        """
+        return min(TOGETHER, 1 << limit.bit_length() - 1)
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take a step as usual the first few times, and replay the recorded one after that."""
+        """Take steps of so many rows as usual the first few times, and replay recorded ones after
+        that.
+        """
         kind = self._kind(batch, rows)
-        kind.taken += 1
-        if kind.taken <= EAGER or not len(batch.row):
-            watched = Watched(noise.seed, noise.epoch, noise.row, noise, kind.asked)
-            return self.ascent.step_with_sums(batch, watched, rows)
+        rates = self.ascent.adam.rate
+        assert isinstance(rates, Tensor)
+        if kind.taken < EAGER or not len(batch.row):
+            return self._take(batch, noise, rows, rates.view(-1), kind)
         if self.refreshes:
             self.refreshes.refresh()
-        inputs = self._inputs(batch, noise, kind)
-        if kind.recorded is None:
-            kind.recorded = self._record(inputs.cloned(), noise, rows)
-        return kind.recorded.take(inputs)
+        draws = {wanted: draw(noise, wanted) for wanted in kind.asked}
+        kept = self.shows.kept_states(batch) if self.shows else None
+        inputs = Inputs(batch, draws, rates.view(-1), kept)
+        steps = len(inputs.rates)
+        if steps not in kind.recorded:
+            kind.recorded[steps] = self._record(inputs.cloned(), noise, rows)
+        return kind.recorded[steps].take(inputs)
 
     def _kind(self, batch: Batch, rows: int) -> Kind:
         """Return the kind of a step, which begins anew when a schedule has moved on."""
-        key, settings = (len(batch.row), rows, batch.mask is None), self._settings()
+        key, settings = (rows, batch.mask is None), settings_of(self.ascent.model)
         kind = self.kinds.get(key)
         if kind is None or kind.settings != settings:
             if kind is None and len(self.kinds) == KINDS:
@@ -144,30 +168,37 @@ class RecordedSteps:
             kind = self.kinds[key] = Kind(settings)
         return kind
 
-    def _settings(self) -> tuple[object, ...]:
-        """Return the numbers among the model's attributes, and which parameters learn."""
-        model = self.ascent.model
-        numbers = [value for value in vars(model).values() if isinstance(value, int | float)]
-        return (*numbers, *(parameter.requires_grad for parameter in model.parameters()))
-
-    def _inputs(self, batch: Batch, noise: Noise, kind: Kind) -> Inputs:
-        draws = {wanted: draw(noise, wanted) for wanted in kind.asked}
-        kept = self.shows.kept_states(batch) if self.shows else None
-        rate = self.ascent.adam.rate
-        assert isinstance(rate, Tensor)
-        return Inputs(batch, draws, rate, kept)
+    def _take(self, batch: Batch, noise: Noise, rows: int, rates: Tensor, kind: Kind) -> Sums:
+        """Take steps as usual."""
+        total: Sums = {}
+        for place, rate in enumerate(rates):
+            part = slice(place * rows, (place + 1) * rows)
+            kind.taken += 1
+            drawn = noise.part(part)
+            watched = Watched(noise.seed, noise.epoch, drawn.row, drawn, kind.asked)
+            self.ascent.adam.rate = rate
+            add_step(total, self.ascent.step(batch.part(part), watched, rows))
+        add_step(total, self.ascent.later_sums())
+        return total
 
     def _record(self, inputs: Inputs, noise: Noise, rows: int) -> Recorded:
-        """Record the step that reads these inputs."""
-        given = Given(noise.seed, noise.epoch, noise.row, inputs.draws)
-        rate, self.ascent.adam.rate = self.ascent.adam.rate, inputs.rate
+        """Record the steps that read these inputs."""
+
+        def work() -> Sums:
+            total: Sums = {}
+            for one in inputs.of_steps():
+                given = Given(noise.seed, noise.epoch, noise.row, one.draws)
+                self.ascent.adam.rate = one.rates
+                with self._showing(one.kept):
+                    add_step(total, self.ascent.step(one.batch, given, rows))
+            add_step(total, self.ascent.later_sums())
+            return total
+
+        rates = self.ascent.adam.rate
         try:
-            with self._showing(inputs.kept):
-                replay, sums = self.recorder(
-                    lambda: self.ascent.step_with_sums(inputs.batch, given, rows)
-                )
+            replay, sums = self.recorder(work)
         finally:
-            self.ascent.adam.rate = rate
+            self.ascent.adam.rate = rates
         return Recorded(inputs, replay, sums)
 
     @contextmanager
@@ -180,6 +211,12 @@ class RecordedSteps:
         finally:
             if self.shows:
                 self.shows.show(None)
+
+
+def settings_of(model: AnyModel) -> tuple[object, ...]:
+    """Return the numbers among a model's attributes, and which parameters learn."""
+    numbers = [value for value in vars(model).values() if isinstance(value, int | float)]
+    return (*numbers, *(parameter.requires_grad for parameter in model.parameters()))
 
 
 def choose_steps(config: Train, ascent: Ascent, estep: AnyEStep) -> Steps:

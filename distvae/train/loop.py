@@ -25,13 +25,14 @@ from distvae.train.batches import Batches, Numbers, has_missing
 from distvae.train.copies import Copies
 from distvae.train.documents import PositionFacts
 from distvae.train.epoch import Epoch, Position
-from distvae.train.graphs import choose_steps
+from distvae.train.graphs import choose_steps, settings_of
 from distvae.train.resident import READ_TOGETHER, batch_reader
 from distvae.train.schedule import Rates, base_steps
 from distvae.train.step import (
     Ascent,
     Step,
     add,
+    add_step,
     choose_engine,
     own_sums,
     sum_over,
@@ -136,11 +137,12 @@ class Trainer:
                 if self.searches:
                     block = batches.part(position.batch, position.batch + together)
                     self._search_block(self.searches, block)
-            rows = batches.part(position.batch, position.batch + 1)
-            step = self._next_step(rows, batches.count(position.batch))
+            steps = self._steps_at_once(batches)
+            rows = batches.part(position.batch, position.batch + steps)
+            step = self._next_step(rows, batches.count(position.batch), steps)
             yield step
-            self._add(step.sums)
-            position.batch += 1
+            add_step(self.total, step.sums)
+            position.batch += steps
             last = position.batch == self.batches
             if self.local_steps and (last or position.batch % self.local_steps == 0):
                 self.ascent.average(self.team)
@@ -151,6 +153,28 @@ class Trainer:
         """Return the number of batches of a block of rows, or of so many rows without a search."""
         rows = self.searches.block_size if self.searches else otherwise
         return max(1, rows // self.config.batch)
+
+    def _steps_at_once(self, batches: Batches) -> int:
+        """Return how many steps are taken at once: on whole batches that were read together, up to
+        the next look at the objective, and under the same settings.
+        """
+        batch, read = self.position.batch, self._batches_together(READ_TOGETHER)
+        whole = batches.rows // batches.size - batch
+        limit = max(1, min(whole, FINITE_EVERY - batch % FINITE_EVERY, read - batch % read))
+        steps = self.steps.at_once(limit)
+        if steps > 1 and self.scheduled:
+            first = self._steps_taken()
+            settings = {self._settings_at(self.scheduled, first + more) for more in (0, steps - 1)}
+            steps = steps if len(settings) == 1 else 1
+        return steps
+
+    def _settings_at(self, scheduled: Scheduled, count: int) -> tuple[object, ...]:
+        """Return what the model's schedules set after so many steps."""
+        scheduled.at(base_steps(self.config, count))
+        return settings_of(self.model)
+
+    def _steps_taken(self) -> int:
+        return self.position.epoch * self.batches + self.position.batch
 
     def _must_stop(self, stop: Callable[[], object], together: int) -> bool:
         """Return whether any worker was asked to stop; several workers vote every few batches."""
@@ -174,23 +198,19 @@ class Trainer:
         """Take one step on these rows of all workers, at the learning rate of the position."""
         step = self._next_step(self.share.select(rows), len(rows))
         step.take()
-        self._add(step.sums)
+        add_step(self.total, step.sums)
 
-    def _next_step(self, rows: Numbers, of_all_workers: int) -> Step:
-        """Return the step on these rows of so many, at the learning rate of the position."""
-        count = self.position.epoch * self.batches + self.position.batch
-        self.adam.rate = self.rates.at(count)
+    def _next_step(self, rows: Numbers, of_all_workers: int, steps: int = 1) -> Step:
+        """Return the step on these rows of so many, at the position's learning rate; or several on
+        as many rows each.
+        """
+        count = self._steps_taken()
+        self.adam.rate = self.rates.at(count, steps)
         if self.scheduled:
             self.scheduled.at(base_steps(self.config, count))
         batch, noise = self._batch(rows)
         rows_of_step = len(rows) if self.local_steps else of_all_workers
         return Step(self.ascent, self.steps, Request(batch, noise, rows_of_step))
-
-    def _add(self, sums: Sums) -> None:
-        """Add the sums of a step to those of the epoch."""
-        add(self.total, sums)
-        if sums and "finite" not in sums:
-            add(self.total, {"finite": self.total["objective"].abs() < math.inf})
 
     def _batch(self, rows: Numbers) -> tuple[Batch, Noise]:
         start = time.perf_counter()

@@ -26,10 +26,15 @@ class Rates:
         rates = torch.tensor([rate(self.config, step, self.batches) for step in steps])
         self.epoch = rates.to(self.device, non_blocking=True)
 
-    def at(self, step: int) -> float | Tensor:
-        """Return the rate of a step: a number, or a scalar on the device."""
-        self.last = rate(self.config, step, self.batches)
-        return self.last if self.epoch is None else self.epoch[step % self.batches]
+    def at(self, step: int, steps: int = 1) -> float | Tensor:
+        """Return the rate of a step: a number, or a scalar on the device; or there those of several
+        steps of an epoch, (steps,).
+        """
+        self.last = rate(self.config, step + steps - 1, self.batches)
+        if self.epoch is None:
+            return self.last
+        first = step % self.batches
+        return self.epoch[first] if steps == 1 else self.epoch[first : first + steps]
 
 
 EXPONENTS = {"none": 0.0, "root": 0.5, "linear": 1.0}

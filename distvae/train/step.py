@@ -1,5 +1,6 @@
 """One step: posterior, objective, gradient, update; for any model, on any number of workers."""
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -58,10 +59,9 @@ class Ascent:
         self.move()
         return sums
 
-    def step_with_sums(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take a step and return its sums, in double precision, even if others would wait."""
-        sums = self.step(batch, noise, rows) | self.later_sums()
-        return {name: value.double() for name, value in sums.items()}
+    def at_once(self, limit: int) -> int:
+        """Return how many of so many steps are taken at once: one."""
+        return 1
 
     def later_sums(self) -> Sums:
         """Return the sums of steps that have not returned any."""
@@ -96,13 +96,20 @@ class Ascent:
 class Steps(Protocol):
     """Protocol of an object that takes the steps of a training."""
 
+    def at_once(self, limit: int) -> int:
+        """Return how many of so many steps with the same settings are taken at once."""
+
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take a step on a batch, which is part of so many rows of all workers."""
+        """Take a step on a batch, which is part of so many rows of all workers, or several steps on
+        the batches of as many rows each.
+        """
 
 
 @dataclass
 class Step:
-    """A step that a training is about to take, by itself or together with other trainings."""
+    """A step that a training is about to take, by itself or together with other trainings; or
+    several that are taken at once.
+    """
 
     ascent: Ascent
     steps: Steps
@@ -168,6 +175,13 @@ def add(total: Sums, sums: Sums) -> None:
             total[name] = value.to(torch.float64, copy=True)
         elif name not in double:
             total[name] += value
+
+
+def add_step(total: Sums, sums: Sums) -> None:
+    """Add the sums of a step to those of the steps before, and count it if all were finite."""
+    add(total, sums)
+    if sums and "finite" not in sums:
+        add(total, {"finite": total["objective"].abs() < math.inf})
 
 
 def sum_over(team: Team, sums: Sums) -> Sums:
