@@ -111,7 +111,8 @@ def _operands(memory: Iterable[Tensor], shape: Shape) -> list[Tensor]:
 def gpu_events_per_step(trainer: Trainer, steps: int) -> dict[str, float]:
     """Return the kernel launches, copies and forced synchronisations of a step on CUDA."""
     taken, synchronisations = _count_synchronisations(trainer, steps)
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities, acc_events=True) as trace:  # which spares a warning
         traced = train_steps(trainer, steps)
         synchronize(trainer.device)
     counts = count_events({event.key: event.count for event in trace.key_averages()})

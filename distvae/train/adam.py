@@ -23,7 +23,7 @@ SMALLEST = 1024
 """The fewest numbers of a piece, a multiple of what a thread reads at once."""
 
 Pieces = list[tuple[Tensor, ...]]
-"""Parameters, or pieces of them, with their gradients, both moments and the count of their steps."""
+"""Parameters, or pieces of them, with their gradients, both moments and counts of steps."""
 
 
 class Adam:
@@ -131,4 +131,5 @@ def _none(parameter: nn.Parameter) -> dict[str, Tensor]:
     averages = {
         name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")
     }
-    return {"step": torch.zeros((), device=parameter.device)} | averages
+    # Torch's step on a GPU takes no other precision, whatever that of the parameters.
+    return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)} | averages

@@ -8,6 +8,10 @@ from torch import Tensor
 from distvae.config import Train
 
 
+PRECISION = torch.float32
+"""Torch's step on a GPU takes rates of no other precision, whatever that of the parameters."""
+
+
 class Rates:
     """The learning rates of a training, where its parameters are."""
 
@@ -23,8 +27,8 @@ class Rates:
         if self.device.type == "cpu":
             return
         steps = range(epoch * self.batches, (epoch + 1) * self.batches)
-        rates = torch.tensor([rate(self.config, step, self.batches) for step in steps])
-        self.epoch = rates.to(self.device, non_blocking=True)
+        rates = [rate(self.config, step, self.batches) for step in steps]
+        self.epoch = torch.tensor(rates, dtype=PRECISION).to(self.device, non_blocking=True)
 
     def at(self, step: int, steps: int = 1) -> float | Tensor:
         """Return the rate of a step: a number, or a scalar on the device; or there those of several

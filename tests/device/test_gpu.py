@@ -40,6 +40,7 @@ def test_training_is_that_of_the_cpu(
     agree(found, expected, DRAWN if name in ENCODED else CLOSE)
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("graphs", [False, True], ids=["taken", "recorded"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_has_the_same_bits_twice(tmp_path: Path, name: str, graphs: bool) -> None:
