@@ -7,7 +7,6 @@ from torch import Tensor
 
 from distvae.config import Train
 
-
 PRECISION = torch.float32
 """Torch's step on a GPU takes rates of no other precision, whatever that of the parameters."""
 
