@@ -199,6 +199,17 @@ class Scheduled(Protocol):
 
 
 @runtime_checkable
+class Completes(Protocol):
+    """A model that may train on values of its own in the place of missing ones. What training then
+    increases is not the bound on the observed values, so an epoch of a lower one may be better.
+    """
+
+    @property
+    def completes(self) -> bool:
+        """True if it does."""
+
+
+@runtime_checkable
 class Projects(Protocol):
     """A model whose parameters are constrained, such as to columns of unit norm."""
 

@@ -28,8 +28,8 @@ from distvae.tasks.pictures import QualityPoint, draw_now, quality_by_batch
 from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.restoration import Restoration, Stage
 from distvae.train.bits import agree_on_arithmetic
-from distvae.train.loop import Diverged
 from distvae.train.session import build_trainer
+from distvae.train.stopping import Diverged
 from distvae.tune.space import vary
 
 TABLE = "batches"

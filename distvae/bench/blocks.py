@@ -18,10 +18,10 @@ from distvae.config import Config, RowsData, from_dict
 from distvae.data import open_dataset
 from distvae.files.storage import Folder
 from distvae.system.processes import bytes_counted
-from distvae.train.loop import Interrupted
 from distvae.train.run_folder import has_saved_state
 from distvae.train.session import RunOptions, fit_in_steps
 from distvae.train.step import take_steps
+from distvae.train.stopping import Interrupted
 from distvae.train.team import join_team
 
 LATENT, HIDDEN, STATES = 64, 64, 16

@@ -15,7 +15,8 @@ from torch._ops import OpOverload
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distvae.train.loop import Interrupted, Trainer
+from distvae.train.loop import Trainer
+from distvae.train.stopping import Interrupted
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 EVENTS = {"launches": r"cu(da)?(Launch\w*Kernel|GraphLaunch)", "copies": "Memcpy (HtoD|DtoH)"}

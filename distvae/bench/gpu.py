@@ -52,7 +52,7 @@ class GpuSettings:
     """Epochs to time after a warm-up epoch; the fastest counts."""
     threads: int = 1
     """Threads of the process."""
-    graphs: bool = False
+    graphs: bool = True
     """Record steps and replay them (`train.graphs`)."""
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ def bench_gpu(cases: Sequence[str], settings: GpuSettings, output: Output) -> No
         figures = measure_case(name, device, settings)
         output.show({"case": name, **described, **figures}, _format_row(name, figures))
         row = f"gpu-{name}" if device.type == "cuda" else f"gpu-{name}-on-cpu"
-        row += "-graphs" if settings.graphs else ""
+        row += "" if settings.graphs else "-without-graphs"
         output.keep(row, figures, described)
 
 
@@ -219,7 +219,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default=GpuSettings.device, choices=["auto", "cpu", "cuda"])
     for name in ("rows", "epochs", "threads"):
         parser.add_argument(f"--{name}", type=int, default=getattr(GpuSettings, name))
-    parser.add_argument("--graphs", action="store_true", help="record steps and replay them")
+    parser.add_argument(
+        "--graphs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="record steps and replay them",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
         "--keep", type=Path, help="keep the figures as rows of results in this folder"

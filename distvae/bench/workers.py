@@ -30,9 +30,9 @@ from distvae.data.dataset import Array
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
-from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
 from distvae.train.session import fit
+from distvae.train.stopping import Interrupted
 
 QUIET = 0.9
 """The share of two processors that two independent processes have on a quiet machine, at least."""

@@ -108,7 +108,9 @@ class GpuOptions:
     )
     epochs: Annotated[int, typer.Option(min=1, help="Epochs to time, after one that is not.")] = 3
     threads: Threads = 1
-    graphs: Annotated[bool, typer.Option("--graphs", help="Record steps and replay them.")] = False
+    graphs: Annotated[
+        bool, typer.Option("--graphs/--no-graphs", help="Record steps and replay them.")
+    ] = True
 
 
 @command(app)

@@ -38,8 +38,8 @@ def closed_on_failure(tracker: "Tracker | None", progress: Progress) -> Iterator
     A training that is refused before its first epoch has no record yet; the folder may hold the
     record of an earlier run. A record that another training has taken over is left to that one.
     """
-    from distvae.train.loop import Interrupted
     from distvae.train.run_folder import TakenOver
+    from distvae.train.stopping import Interrupted
 
     try:
         yield

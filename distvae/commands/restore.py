@@ -124,7 +124,7 @@ def restore(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
     from distvae.numerics.numbers import counted
     from distvae.tasks.restoration import Restoration, RunDestination
-    from distvae.train.loop import Diverged, Interrupted
+    from distvae.train.stopping import Diverged, Interrupted
 
     claim_outputs(task)
     config, options = task.config, task.options

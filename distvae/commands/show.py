@@ -16,7 +16,7 @@ def show_run(run: Path) -> None:
     """Print the settings of a run, how its training went, and its scores."""
     import yaml
 
-    from distvae.train.run import read_config, read_epochs, read_info
+    from distvae.train.run import best_epoch, read_config, read_epochs, read_info
 
     info, epochs = read_info(run), read_epochs(run)
     counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
@@ -26,7 +26,7 @@ def show_run(run: Path) -> None:
     changed = _changed_settings(read_config(run, info))
     print(yaml.safe_dump(changed, sort_keys=False).rstrip())
     if epochs:
-        best = max(epochs, key=lambda epoch: epoch["val_objective"])
+        best = best_epoch(run, epochs)
         seconds = info.get("seconds") or epochs[-1]["seconds"]
         print(
             f"trained for {len(epochs)} epochs, {seconds:.0f} s; best at epoch {best['epoch']:.0f}:"

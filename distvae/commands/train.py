@@ -145,7 +145,7 @@ def train_configured(
     from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.train.devices import select_device
     from distvae.train.local_copy import update_local_copy
-    from distvae.train.loop import Diverged, Interrupted
+    from distvae.train.stopping import Diverged, Interrupted
     from distvae.train.team import ALONE, WorkerLost, join_team
 
     refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)

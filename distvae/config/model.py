@@ -216,7 +216,8 @@ class TVAEModel:
     """
     missing: Literal["masked", "completed"] = "masked"
     """How a step takes missing values. `masked`: it leaves them out. `completed`: it takes those
-    that the model expects, as the paper and the released code do.
+    that the model expects, as the paper and the released code do. The bound then does not rank
+    epochs, and the last weights count as the best.
     """
     linear: Whole = 0
     """Steps for which the hidden layers pass states on unchanged, so that the decoder is linear.

@@ -88,9 +88,9 @@ class Train:
     gradients: Literal["auto", "autograd"] = "auto"
     """`auto` computes gradients by hand where the model can; `autograd` never does.
     """
-    graphs: bool = False
-    """Record a step on a GPU once and replay it after that, which costs the processor one launch
-    instead of one for each operation. Several workers do without.
+    graphs: bool = True
+    """Record steps on a GPU once and replay them after that, up to 64 with one launch instead of
+    one for each operation. Several workers do without.
     """
     bits: Literal["same", "any"] = "same"
     """Resume a run, and let workers train together, only on machines that compute the same bits, or

@@ -37,9 +37,9 @@ from distvae.machines.worker_group import WorkerGroup, describe_shortage, wait_f
 from distvae.numerics.lanes import Lanes
 from distvae.train.epoch import Epoch
 from distvae.train.events import EVENTS, read_events
-from distvae.train.loop import Interrupted
 from distvae.train.run import read_info
 from distvae.train.run_folder import take_ownership
+from distvae.train.stopping import Interrupted
 from distvae.train.team import WorkerLost
 
 if TYPE_CHECKING:

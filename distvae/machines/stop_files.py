@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.train.loop import Diverged
 from distvae.train.run_folder import TakenOver
+from distvae.train.stopping import Diverged
 
 STOP_FILE = "stop-{}"
 """A file that asks the workers of an owner to stop after their batch."""

@@ -16,8 +16,8 @@ from distvae.machines.ray_reports import REPORT_SECONDS, RayReports
 from distvae.machines.stop_files import has_worker_error, stop_requested, write_worker_error
 from distvae.train.documents import Event
 from distvae.train.events import record_event
-from distvae.train.loop import Interrupted
 from distvae.train.run_folder import check_ownership, has_saved_state
+from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, Team, WorkerLost
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from distvae.machines.capacity import (
 )
 from distvae.machines.ray_api import RayApi
 from distvae.numerics.numbers import counted
-from distvae.train.loop import Interrupted
+from distvae.train.stopping import Interrupted
 
 POLL_SECONDS = 0.3
 """Seconds between two looks at the resources of Ray."""

@@ -83,6 +83,13 @@ class RunResults:
         return read_config(self.folder, self.info)
 
     @property
+    def best_epoch(self) -> Mapping[str, float]:
+        """The record of the epoch whose weights are kept as the best."""
+        from distvae.train.run import best_epoch
+
+        return best_epoch(self.folder, self.epochs)
+
+    @property
     def unit(self) -> str:
         """The name of one row of the data, such as `frame` or `image`."""
         return str(self.info["unit"])

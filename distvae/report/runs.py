@@ -89,7 +89,7 @@ def _outcome(run: RunResults) -> str:
             found = f"a bound of {shown(last['bound'])} nats per window"
         suffix = f"; beside the reference: {', '.join(closeness)}" if closeness else ""
         return f"{trained}: {found}{suffix}."
-    best = max(run.epochs, key=lambda epoch: epoch["val_objective"])
+    best = run.best_epoch
     return (
         f"{trained}; the best weights are those of epoch {best['epoch']:.0f}, with a validation "
         f"bound of {shown(best['val_bound'])} nats per {run.unit}."

@@ -15,7 +15,7 @@ from distvae.models.tvae import TVAE
 from distvae.numerics.figures import declare
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.exactness import MAX_BITS
-from distvae.train.run import Run, read_config
+from distvae.train.run import Run, best_epoch, read_config
 
 declare("bound", "true_log_likelihood")
 declare("quality", "reliability", "recovered")
@@ -39,7 +39,7 @@ def compare_with_truth(run: Run, x: Array) -> dict[str, float]:
     truth = float(log_likelihood(data, x).mean())
     scores = {"true_log_likelihood": truth}
     if run.config.data == read_config(run.path, run.info).data:
-        reached = max(run.epochs(), key=lambda epoch: epoch["val_objective"])["val_bound"]
+        reached = best_epoch(run.path, run.epochs())["val_bound"]
         scores["reliability"] = (reached - truth) / abs(truth)
     if isinstance(run.model, TVAE):
         scores["recovered"] = share_recovered(run.model, causes)

@@ -38,6 +38,13 @@ class Batches:
         """Return the rows of a batch, of all workers."""
         return min(self.size, self.rows - batch * self.size)
 
+    def whole_until(self, batch: int, *multiples: int) -> int:
+        """Return how many whole batches there are from one on, up to the next multiple of each
+        number; or one, if it is not whole.
+        """
+        whole = self.rows // self.size - batch
+        return max(1, min(whole, *(number - batch % number for number in multiples)))
+
     def part(self, first: int, last: int) -> Numbers:
         """Return the worker's rows of some batches, one batch after the other."""
         return self.order.rows(first * self.size, min(last * self.size, self.rows))

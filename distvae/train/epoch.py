@@ -43,7 +43,7 @@ class Epoch:
     seconds: float
     """In training since the run began, resumed parts included."""
     best: bool
-    """True if no earlier epoch had a better validation objective."""
+    """True if no earlier epoch had a better validation objective, or none can be ranked by it."""
     details: Mapping[str, float] = field(default_factory=dict)
     """Figures that only some models have: sigma, active and dead latents, replaced states, seconds
     by part.

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from distvae.config import Train
+from distvae.files.refusal import Refusal
 from distvae.interface import AnyEStep, AnyModel, Batch, Sums
 from distvae.models.engines import Refreshes
 from distvae.models.truncated import KeepsStates, KeptStates, ShowsStates
 from distvae.numerics.given import Draw, Given, Watched, draw
 from distvae.numerics.noise import Noise
-from distvae.train.step import Ascent, Steps, add_step
+from distvae.train.step import Ascent, SettingsAfter, Steps, add_step
 
 EAGER = 2
 """Steps of one kind that are taken as usual before one is recorded: they find memory and fill
@@ -133,11 +134,12 @@ class RecordedSteps:
         self.kinds: dict[tuple[int, bool], Kind] = {}
         ascent.adam.in_pieces = True
 
-    def at_once(self, limit: int) -> int:
-        """Return how many of so many steps are taken at once: a power of two, so that there are few
-        recordings.
+    def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
+        """Return how many of so many steps are taken at once: one while schedules move on, and a
+        power of two, so that there are few recordings.
         """
-        return min(TOGETHER, 1 << limit.bit_length() - 1)
+        steps = min(TOGETHER, 1 << limit.bit_length() - 1)
+        return steps if steps == 1 or settings_after(steps - 1) == settings_after(0) else 1
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
         """Take steps of so many rows as usual the first few times, and replay recorded ones after
@@ -197,6 +199,11 @@ class RecordedSteps:
         rates = self.ascent.adam.rate
         try:
             replay, sums = self.recorder(work)
+        except RuntimeError as error:
+            raise Refusal(
+                f"train.graphs: a step of this model cannot be recorded ({error});"
+                " train.graphs=false expected"
+            ) from error
         finally:
             self.ascent.adam.rate = rates
         return Recorded(inputs, replay, sums)

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
-from distvae.interface import AnyEStep, AnyModel, Batch, ClosedForm, Scheduled, Searches, Sums
+from distvae.interface import (
+    AnyEStep,
+    AnyModel,
+    Batch,
+    ClosedForm,
+    Scheduled,
+    Searches,
+    Sums,
+)
 from distvae.models.engines import Request
 from distvae.numerics.arithmetic import Arithmetic
 from distvae.numerics.bands import divide, share_of
@@ -39,22 +47,14 @@ from distvae.train.step import (
     sums_by_worker,
     take_steps,
 )
+from distvae.train.stopping import Interrupted, diverged
 from distvae.train.team import ALONE, Team
-from distvae.train.validation import Sample, Watch, assess_rows, means, telemetry
+from distvae.train.validation import Sample, Watch, assess_rows, means, ranks_epochs, telemetry
 from distvae.train.weights import load_weights, tensors_below, weights
 
 FINITE_EVERY = 64  # batches between two checks that the objective is finite
 COPY_EVERY = 64  # batches between two copies of the state, without a search
 STOP_EVERY = 16  # batches between two votes on whether several workers stop
-REMEDY = "a smaller train.rate may help, or train.clip"
-
-
-class Interrupted(Exception):
-    """Training was asked to stop, and stopped between two batches."""
-
-
-class Diverged(ArithmeticError):
-    """The objective is no longer finite."""
 
 
 class Trainer:
@@ -77,11 +77,12 @@ class Trainer:
         self.searches = self.estep if isinstance(self.estep, Searches) else None
         self.scheduled = self.model if isinstance(self.model, Scheduled) else None
         self.train, self.val = train, val
+        may_be_missing = has_missing(train) or has_missing(val)
+        self.ranks = ranks_epochs(self.model, may_be_missing)
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
         self.share = share_of(lanes, config.batch, team.rank, team.size, keeps)
         self.sample = Sample(config, len(val), team.rank, team.size, keeps)
-        may_be_missing = has_missing(train) or has_missing(val)
         self.reader = batch_reader(config.seed, self.device, may_be_missing)
         self.reader.keep(train, self._batches_together(READ_TOGETHER), self.estep)
         both = [*self.model.parameters(), *self.estep.parameters()]
@@ -155,22 +156,17 @@ class Trainer:
         return max(1, rows // self.config.batch)
 
     def _steps_at_once(self, batches: Batches) -> int:
-        """Return how many steps are taken at once: on whole batches that were read together, up to
-        the next look at the objective, and under the same settings.
+        """Return how many steps are taken at once: on batches that were read together, up to the
+        next look at the objective.
         """
-        batch, read = self.position.batch, self._batches_together(READ_TOGETHER)
-        whole = batches.rows // batches.size - batch
-        limit = max(1, min(whole, FINITE_EVERY - batch % FINITE_EVERY, read - batch % read))
-        steps = self.steps.at_once(limit)
-        if steps > 1 and self.scheduled:
-            first = self._steps_taken()
-            settings = {self._settings_at(self.scheduled, first + more) for more in (0, steps - 1)}
-            steps = steps if len(settings) == 1 else 1
-        return steps
+        together = self._batches_together(READ_TOGETHER)
+        limit = batches.whole_until(self.position.batch, FINITE_EVERY, together)
+        return self.steps.at_once(limit, self._settings_after)
 
-    def _settings_at(self, scheduled: Scheduled, count: int) -> tuple[object, ...]:
-        """Return what the model's schedules set after so many steps."""
-        scheduled.at(base_steps(self.config, count))
+    def _settings_after(self, more: int) -> tuple[object, ...]:
+        """Return what the model's schedules set for the step that is so many after the next."""
+        if self.scheduled:
+            self.scheduled.at(base_steps(self.config, self._steps_taken() + more))
         return settings_of(self.model)
 
     def _steps_taken(self) -> int:
@@ -224,10 +220,8 @@ class Trainer:
         if bool(sums["objective"].isfinite()):
             return
         batch, batches = int(sums["finite"] / self.team.size) + 1, self.batches
-        raise Diverged(
-            f"the objective is no longer finite at batch {batch} of {batches} in epoch"
-            f" {self.position.epoch + 1}; {REMEDY}"
-        )
+        where = f"batch {batch} of {batches} in epoch {self.position.epoch + 1}"
+        raise diverged(f"is no longer finite at {where}")
 
     def validate(self) -> dict[str, float]:
         """Return means over the validation rows, with fixed draws and after all warm-ups."""
@@ -252,11 +246,9 @@ class Trainer:
         details = self._details(total, trained)
         val = self.validate()
         if not math.isfinite(val["objective"]):
-            raise Diverged(
-                "the objective of the validation rows is no longer finite after epoch"
-                f" {position.epoch + 1}; {REMEDY}"
-            )
-        best = val["objective"] > position.best
+            where = f"epoch {position.epoch + 1}"
+            raise diverged(f"of the validation rows is no longer finite after {where}")
+        best = val["objective"] > position.best or not self.ranks
         position.epoch, position.batch = position.epoch + 1, 0
         self.total, self.search_seconds, self.data_seconds = {}, 0.0, 0.0
         position.seconds += time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +25,7 @@ from distvae.files.untrusted import parse_json, parse_yaml
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
-from distvae.train.checkpoint import Place, load, read_document
+from distvae.train.checkpoint import Place, load, read_document, read_manifest
 from distvae.train.cost import DataSize
 from distvae.train.documents import RunInfo
 from distvae.train.inputs import InputFormat
@@ -240,6 +240,19 @@ def read_config(place: Place, info: RunInfo) -> Config:
 def read_epochs(place: Place, first: int = 1) -> list[dict[str, float]]:
     """Return the records in epochs.jsonl, if there are any, from some line on."""
     return read_records(place, EPOCHS, ("epoch", "val_objective", "val_bound"), first)
+
+
+def best_epoch(place: Place, epochs: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the record of the epoch whose weights a run keeps as its best.
+
+    Where that is unknown, because a crash came between, it is the one of largest objective.
+    """
+    folder = Folder.of(place)
+    if folder.has("best.json"):
+        kept = read_manifest(folder, "best.json")["facts"]["epoch"]
+        if found := [record for record in epochs if record["epoch"] == kept]:
+            return found[-1]
+    return max(epochs, key=lambda record: record["val_objective"])
 
 
 def read_records(

@@ -25,7 +25,7 @@ from distvae.train.checkpoint import Place
 from distvae.train.copies import Copies
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import Epoch
-from distvae.train.loop import Interrupted, Trainer
+from distvae.train.loop import Trainer
 from distvae.train.run import read_info
 from distvae.train.run_folder import (
     check_ownership,
@@ -38,6 +38,7 @@ from distvae.train.run_folder import (
 )
 from distvae.train.saving import Savings, save_when_asked
 from distvae.train.step import Step, take_steps
+from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, Team
 from distvae.train.weights import weights
 

@@ -28,6 +28,8 @@ from distvae.train.team import Team
 
 Inference = Callable[[AnyModel, Batch], Posterior]
 """The part of an E-step that a step needs."""
+SettingsAfter = Callable[[int], tuple[object, ...]]
+"""What a model's schedules set for the step that is so many after the next."""
 
 
 def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | None:
@@ -59,7 +61,7 @@ class Ascent:
         self.move()
         return sums
 
-    def at_once(self, limit: int) -> int:
+    def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
         """Return how many of so many steps are taken at once: one."""
         return 1
 
@@ -96,8 +98,8 @@ class Ascent:
 class Steps(Protocol):
     """Protocol of an object that takes the steps of a training."""
 
-    def at_once(self, limit: int) -> int:
-        """Return how many of so many steps with the same settings are taken at once."""
+    def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
+        """Return how many of so many steps are taken at once."""
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
         """Take a step on a batch, which is part of so many rows of all workers, or several steps on

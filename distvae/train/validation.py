@@ -8,7 +8,15 @@ import torch
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
-from distvae.interface import AnyEStep, AnyModel, Module, Posterior, Reports, Sums
+from distvae.interface import (
+    AnyEStep,
+    AnyModel,
+    Completes,
+    Module,
+    Posterior,
+    Reports,
+    Sums,
+)
 from distvae.numerics.bands import Bands, divide
 from distvae.numerics.lanes import HeldRows, Lanes
 from distvae.numerics.noise import VALIDATION
@@ -75,6 +83,11 @@ def assess_rows(
         if watch:
             watch(part, q)
     return total
+
+
+def ranks_epochs(model: Module, may_be_missing: bool) -> bool:
+    """Return whether an epoch of a larger objective is better, as far as a model can say."""
+    return not (may_be_missing and isinstance(model, Completes) and model.completes)
 
 
 def means(total: Sums, rows: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ import secrets
 import shutil
 import statistics
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -128,7 +128,7 @@ class TrialRun:
 
     def run(self) -> "Iterator[Report | Step]":
         """Train and evaluate; the last report has the figures. Steps are taken elsewhere."""
-        from distvae.train.loop import Interrupted
+        from distvae.train.stopping import Interrupted
 
         tracker = self.tracker()
         try:
@@ -207,14 +207,15 @@ class TrialRun:
     def _evaluate(self, tracker: Tracker) -> dict[str, float]:
         """Return the figures of the trained model, the published ones beside them."""
         from distvae.tasks.evaluate import evaluate
-        from distvae.train.run import Run
+        from distvae.train.run import Run, best_epoch
 
         run, space = Run.open(self.folder), self.trials.space
         # the rows of a table are all shown; of other trials only those that the report shows
         summary = evaluate(
             run, split=space.split, force=True, progress=False, with_pictures=bool(space.rows)
         ).summary
-        best = _best_epoch(epochs := run.epochs())
+        kept = best_epoch(run.path, epochs := run.epochs())
+        best = {name: kept[name] for name in ("val_bound", "val_objective")}
         figures = best | summary
         comparison = compare_with_published(figures, space.published(self.values))
         tracker.best_epoch(best, int(epochs[-1]["epoch"]))
@@ -244,7 +245,7 @@ def run_trial_in_steps(
     trials: Trials, number: int, values: Mapping[str, Plain], until: int | None = None
 ) -> "Generator[Report | Step, None, None]":
     """Do so, and yield each step too, which is to be taken then."""
-    from distvae.train.loop import Interrupted
+    from distvae.train.stopping import Interrupted
 
     folder = trials.folder_of(number)
     folder.mkdir(parents=True, exist_ok=True)
@@ -290,8 +291,3 @@ def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     spread_of = without_spreads(shared)
     averages = {name: statistics.fmean(values[name]) for name in shared}
     return averages | {f"{name}_spread": statistics.stdev(values[name]) for name in spread_of}
-
-
-def _best_epoch(epochs: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    best = max(epochs, key=lambda record: record["val_objective"])
-    return {name: best[name] for name in ("val_bound", "val_objective")}

@@ -24,10 +24,10 @@ from distvae.files.refusal import Refusal
 from distvae.track import Tracker
 from distvae.track.journal import Journal
 from distvae.train.epoch import Epoch
-from distvae.train.loop import Interrupted
 from distvae.train.progress import Progress
 from distvae.train.run_folder import TakenOver
 from distvae.train.session import fit
+from distvae.train.stopping import Interrupted
 from tests import tiny
 from tests.called import Called
 from tests.track.records import RECORD

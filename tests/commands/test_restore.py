@@ -19,8 +19,8 @@ from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import masked_by, read_mask
 from distvae.tasks.restoration import Restoration, RunDestination
-from distvae.train.loop import Interrupted
 from distvae.train.run import Run
+from distvae.train.stopping import Interrupted
 from tests.called import Called
 from tests.processes import started
 

@@ -14,6 +14,7 @@ from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
 from distvae.interface import Sums
+from distvae.train.graphs import Recorder
 from tests.device.pretended import (
     Pretended,
     add,
@@ -94,6 +95,11 @@ def record(work: Callable[[], Sums]) -> tuple[Tape, Sums]:
     if refused:
         raise RuntimeError(f"operation not permitted when stream is capturing: {refused}")
     return tape, sums
+
+
+def recorder_of(device: torch.device) -> Recorder | None:
+    """Return what records steps on the pretended device."""
+    return None if device.type == "cpu" else record
 
 
 def _address(tensor: Pretended) -> int:

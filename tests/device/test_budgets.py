@@ -18,7 +18,7 @@ from distvae.train.step import add_step
 from tests import tiny
 from tests.device.cases import CASES, Sections, encoded, evolved, searched
 from tests.device.pretended import Counts, Machine, counted
-from tests.device.tape import record
+from tests.device.tape import recorder_of
 from tests.slowly import slow
 
 BATCH, BLOCK, ROWS = 16, 64, 416
@@ -157,7 +157,7 @@ def test_training_keeps_to_its_budget(
 def test_recorded_steps_keep_to_their_budget(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(graphs, "recorder_of", lambda device: record)
+    monkeypatch.setattr(graphs, "recorder_of", recorder_of)
     trainer = trainer_of(name, graphs_too=True)
     epochs = trainer.run()
     for _ in range(2):  # in which all numbers of steps are recorded

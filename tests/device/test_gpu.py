@@ -13,14 +13,16 @@ from torch import Tensor
 
 from distvae.bench import gpu
 from distvae.train.devices import gpu_id
-from distvae.train.loop import Interrupted
 from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
+from distvae.train.stopping import Interrupted
 from distvae.train.team import LocalTeam, NetworkTeam, Team
 from tests.device.cases import CASES, ENCODED, config_of, dataset
-from tests.device.training import CLOSE, agree, trained
+from tests.device.training import agree, trained
 from tests.train.crew import crew_of, free_port
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+SEARCHED: Any = {"rtol": 1e-5, "atol": 1e-7}
+"""Learning rates are in single precision on a GPU. The largest difference was 3e-6 on an H100."""
 DRAWN: Any = {"rtol": 1e-3, "atol": 1e-5}
 """Normal draws are made in single precision, and a GPU's logarithm and cosine differ in the last
 digit from those of the CPU; Adam's first steps enlarge this.
@@ -37,7 +39,7 @@ def test_training_is_that_of_the_cpu(
 ) -> None:
     found = trained(name, "cuda", tmp_path / "there", missing, train={**RECORDED, "graphs": graphs})
     expected = trained(name, "cpu", tmp_path / "here", missing, train=RECORDED)
-    agree(found, expected, DRAWN if name in ENCODED else CLOSE)
+    agree(found, expected, DRAWN if name in ENCODED else SEARCHED)
 
 
 @pytest.mark.usefixtures("double")
@@ -93,7 +95,7 @@ def train(team: Team, name: str, device: str, folder: Path) -> dict[str, Tensor]
 def test_workers_that_share_a_gpu_add_up_without_nccl(tmp_path: Path) -> None:
     with crew_of(2, LocalTeam) as crew:
         assert crew.all(summed, [1.0, 2.0]) == [[3.0], [3.0]]
-        for name, close in (("sdm learned", DRAWN), ("released", CLOSE)):
+        for name, close in (("sdm learned", DRAWN), ("released", SEARCHED)):
             here, there = (
                 crew.all(train, [name] * 2, [device] * 2, [tmp_path / f"{name} {device}"] * 2)
                 for device in ("cpu", "cuda:0")

@@ -1,16 +1,21 @@
 """A step that is recorded once and replayed is the step that is taken as usual."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from distvae.files.refusal import Refusal
+from distvae.interface import Batch
+from distvae.numerics.noise import Noise
 from distvae.train import graphs
-from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer, fit
+from distvae.train.stopping import Interrupted
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine
-from tests.device.tape import record
+from tests.device.tape import record, recorder_of
 from tests.device.training import agree, trained
 from tests.slowly import slow
 
@@ -27,7 +32,7 @@ NAMES = [
 @pytest.fixture(autouse=True)
 def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pretended device records steps."""
-    monkeypatch.setattr(graphs, "recorder_of", lambda device: record)
+    monkeypatch.setattr(graphs, "recorder_of", recorder_of)
 
 
 @pytest.mark.usefixtures("double")
@@ -40,6 +45,39 @@ def test_training_is_that_of_the_cpu(
         found = trained(name, "auto", tmp_path / "there", missing, train=GRAPHS)
     assert counts.kernels["replay"] >= 4
     agree(found, trained(name, "cpu", tmp_path / "here", missing, train=PLAIN))
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", [*slow("vae warm", "gumbel"), "released"])
+def test_any_number_of_steps_may_be_replayed_at_once(
+    machine: Machine, tmp_path: Path, name: str
+) -> None:
+    few_rows = {
+        "epochs": 3,
+        "batch": 3,
+    }  # 14 steps, a search after every tenth, the last on one row
+    with machine.counted() as counts:
+        found = trained(name, "auto", tmp_path / "there", train=few_rows | {"graphs": True})
+    steps = 3 * 14
+    assert 6 <= counts.kernels["replay"] < steps / 2
+    agree(found, trained(name, "cpu", tmp_path / "here", train=few_rows))
+
+
+@pytest.mark.usefixtures("double")
+def test_a_step_that_cannot_be_recorded_is_refused_by_the_setting(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_trainer(config_of("convolutions", train=GRAPHS), dataset("convolutions"))
+    objective = trainer.model.objective
+
+    def waits(batch: Batch, q: Any, noise: Noise) -> Tensor:
+        value: Tensor = objective(batch, q, noise)
+        assert float(value.detach().sum()) == float(value.detach().sum())
+        return value
+
+    monkeypatch.setattr(trainer.model, "objective", waits)
+    with pytest.raises(Refusal, match=r"train\.graphs: .* cannot be recorded .*graphs=false"):
+        list(trainer.run())
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from distvae.models.tvae import TVAE
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
-from distvae.train.loop import Interrupted
 from distvae.train.session import fit
+from distvae.train.stopping import Interrupted
 from tests import dense, tiny
 from tests.slowly import slow
 

@@ -19,7 +19,7 @@ from distvae.machines.ray_session import ray_session
 from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
 from distvae.machines.worker import Job
 from distvae.machines.worker_group import WorkerGroup
-from distvae.train.loop import Interrupted
+from distvae.train.stopping import Interrupted
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 
 SPEECH = [

@@ -21,7 +21,7 @@ from distvae.tasks.restoration import (
     batch_of_windows,
     restore_array,
 )
-from distvae.train.loop import Interrupted
+from distvae.train.stopping import Interrupted
 from tests.slowly import slow
 
 Floats = NDArray[np.float64]

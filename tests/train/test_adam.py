@@ -73,6 +73,31 @@ def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
         assert all(torch.equal(own[name], others[name]) for name in own)
 
 
+@pytest.mark.parametrize(
+    "shapes", [[(300, 40), (40,), ()], [(70, 1024)], [(5, 3)], [(9000,), (7,)]]
+)
+def test_in_pieces_it_is_the_same_to_the_last_bit(shapes: list[tuple[int, ...]]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    adams = []
+    for in_pieces in (False, True):
+        values = [torch.linspace(-1, 1, math.prod(shape)).view(shape) for shape in shapes]
+        strided = torch.linspace(-1, 1, 6000).view(60, 100).T
+        adams.append(Adam([nn.Parameter(value) for value in (*values, strided)], ALONE))
+        adams[-1].in_pieces = in_pieces
+    for rate in RATES:
+        drawn = [torch.randn(p.shape, generator=generator) for p in adams[0].parameters]
+        for adam in adams:
+            adam.rate = rate
+            for parameter, gradient in zip(adam.parameters, drawn, strict=True):
+                parameter.grad = gradient.clone()
+            adam.step()
+    whole, divided = (adam.state() for adam in adams)
+    assert whole.keys() == divided.keys()
+    assert all(torch.equal(value, divided[name]) for name, value in whole.items())
+    for found, expected in zip(*(adam.parameters for adam in adams), strict=True):
+        assert torch.equal(found, expected)
+
+
 @pytest.fixture(
     scope="module",
     params=[(2, LocalTeam), (3, LocalTeam), (2, NetworkTeam)],

@@ -21,8 +21,8 @@ from distvae.machines import driver
 from distvae.machines.ray_session import ray_session
 from distvae.machines.worker_group import WorkerGroup, wait_for_workers
 from distvae.train.epoch import Epoch
-from distvae.train.loop import Interrupted
 from distvae.train.run_folder import open_folder
+from distvae.train.stopping import Interrupted
 from tests.ray_cluster import cluster
 
 pytestmark = pytest.mark.slow

@@ -15,11 +15,11 @@ from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.documents import CheckpointFacts
 from distvae.train.local_copy import state_folder, update_local_copy
-from distvae.train.loop import Interrupted
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import OWNER, delete_run, take_ownership
 from distvae.train.saving import Savings
 from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
+from distvae.train.stopping import Interrupted
 from tests import tiny
 
 TVAE: dict[str, Any] = {

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from distvae.models.population import pack
 from distvae.train.epoch import Epoch
-from distvae.train.loop import Diverged
 from distvae.train.session import build_trainer
+from distvae.train.stopping import Diverged
 from tests import dense, tiny
 
 

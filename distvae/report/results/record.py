@@ -58,9 +58,13 @@ def add_run(
 
 
 def _machine(info: "RunInfo") -> str:
-    """Return the kind of processors and how many there were; a pushed model does not say."""
+    """Return the kind of processors, how many there were, and the GPU if one trained; a pushed
+    model does not say.
+    """
     cores = info.get("machine", {}).get("cpus")
-    return f"{platform.machine()}, {cores} cores" if cores else ""
+    device = info.get("arithmetic", {}).get("device", "cpu")
+    gpu = "" if device == "cpu" else f", {device}"
+    return f"{platform.machine()}, {cores} cores{gpu}" if cores else ""
 
 
 def _figures(run: Path) -> dict[str, object]:
@@ -88,11 +92,13 @@ def _stage_figures(stages: list[dict[str, float]]) -> dict[str, object]:
 
 def _best_epoch(run: Path, epochs: list[dict[str, float]]) -> dict[str, float]:
     """Return the validation figures of the best epoch."""
+    from distvae.train.run import best_epoch
+
     if not epochs:
         raise Refusal(
             f"{run / 'epochs.jsonl'}: has no epoch; the file that training wrote expected"
         )
-    best = max(epochs, key=lambda epoch: epoch["val_objective"])
+    best = best_epoch(run, epochs)
     figures = {
         name: best[name] for name in ("val_objective", "val_bound", "val_kl") if name in best
     }

@@ -1,12 +1,16 @@
 """A run or a baseline becomes a row only when it is finished and evaluated."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distvae.files.refusal import Refusal
 from distvae.report.results.record import add_run
 from distvae.report.results.rows import read_rows
+from distvae.train.run import read_epochs
 from distvae.train.session import fit
 from tests import tiny
 
@@ -45,6 +49,39 @@ def test_a_run_becomes_a_row_only_when_it_was_evaluated(tmp_path: Path) -> None:
     assert row.figures["hoyer"] == 0.25
     assert row.config["model.latent"] == 4
     assert "data.path" not in row.config
+
+
+def test_a_row_names_the_gpu_that_trained(tmp_path: Path) -> None:
+    run = tmp_path / "vae"
+    list(fit(tiny.config(), tiny.dataset(), run))
+    (run / "evaluation" / "test").mkdir(parents=True)
+    (run / "evaluation" / "test" / "summary.json").write_text('{"hoyer": 0.25}')
+    info = json.loads((run / "run.json").read_text())
+    info["arithmetic"]["device"] = "NVIDIA H100 80GB HBM3"
+    (run / "run.json").write_text(json.dumps(info))
+    add_run(tmp_path / "rows", run, "tiny", force=False)
+    row = json.loads((tmp_path / "rows" / "tiny" / "vae.json").read_text())
+    assert row["machine"].endswith("cores, NVIDIA H100 80GB HBM3")
+
+
+def test_the_figures_are_of_the_epoch_whose_weights_were_kept(tmp_path: Path) -> None:
+    """Where missing values are completed, a later epoch of a lower bound may be kept."""
+    rows = np.where(np.random.default_rng(0).random((64, 12)) < 0.6, np.nan, 0)
+    rows += np.random.default_rng(1).normal(size=(64, 12))
+    data = replace(tiny.dataset(), splits={"train": rows.astype(np.float32)})
+    for missing in ("masked", "completed"):
+        run = tmp_path / missing
+        model = {"kind": "tvae", "latent": 7, "missing": missing, "variance": 4.0}
+        estep = {"kind": "evolution", "states": 6, "parents": 3, "children": 2, "block": 32}
+        list(fit(tiny.config(model=model, estep=estep), data, run))
+        (run / "evaluation" / "test").mkdir(parents=True)
+        (run / "evaluation" / "test" / "summary.json").write_text('{"hoyer": 0.25}')
+        add_run(tmp_path / "rows", run, missing, force=False)
+        (row,) = read_rows(tmp_path / "rows", missing)
+        bounds = [epoch["val_bound"] for epoch in read_epochs(run)]
+        best = bounds[-1] if missing == "completed" else max(bounds)
+        assert row.figures["val_bound"] == best
+        assert (bounds[-1] < max(bounds)) == (missing == "completed")
 
 
 def test_an_unfinished_run_is_no_row(tmp_path: Path) -> None:
