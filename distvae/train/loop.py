@@ -14,15 +14,7 @@ from torch import Tensor
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
-from distvae.interface import (
-    AnyEStep,
-    AnyModel,
-    Batch,
-    ClosedForm,
-    Scheduled,
-    Searches,
-    Sums,
-)
+from distvae.interface import AnyEStep, AnyModel, Batch, ClosedForm, Scheduled, Searches, Sums
 from distvae.models.engines import Request
 from distvae.numerics.arithmetic import Arithmetic
 from distvae.numerics.bands import divide, share_of
