@@ -220,10 +220,31 @@ class RecordedSteps:
                 self.shows.show(None)
 
 
+@dataclass(frozen=True, eq=False)
+class Same:
+    """A tensor, equal to itself alone whatever its values: recorded steps read its memory."""
+
+    tensor: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.tensor is other.tensor
+
+    def __hash__(self) -> int:
+        return id(self.tensor)
+
+
 def settings_of(model: AnyModel) -> tuple[object, ...]:
-    """Return the numbers among a model's attributes, and which parameters learn."""
-    numbers = [value for value in vars(model).values() if isinstance(value, int | float)]
-    return (*numbers, *(parameter.requires_grad for parameter in model.parameters()))
+    """Return what schedules may change of a model: numbers and tensors among its attributes and
+    those of its modules, and which parameters learn.
+    """
+    found: list[object] = [parameter.requires_grad for parameter in model.parameters()]
+    for module in model.modules():
+        for value in (*vars(module).values(), *module.buffers(recurse=False)):
+            if isinstance(value, int | float | str):
+                found.append(value)
+            elif isinstance(value, Tensor):
+                found.append(Same(value))
+    return tuple(found)
 
 
 def choose_steps(config: Train, ascent: Ascent, estep: AnyEStep) -> Steps:

@@ -63,6 +63,18 @@ def test_any_number_of_steps_may_be_replayed_at_once(
     agree(found, trained(name, "cpu", tmp_path / "here", train=few_rows))
 
 
+def test_a_tensor_that_a_schedule_replaces_is_another_setting() -> None:
+    model = build_trainer(config_of("vae", "cpu"), dataset("vae")).model
+    kept = graphs.settings_of(model)
+    assert graphs.settings_of(model) == kept
+    for change in (torch.ones(2), torch.ones(2)):  # of equal values, at another place
+        vars(model)["temperature"] = change
+        assert graphs.settings_of(model) != kept
+        kept = graphs.settings_of(model)
+    change.fill_(3)
+    assert graphs.settings_of(model) == kept, "recorded steps read the new value"
+
+
 @pytest.mark.usefixtures("double")
 def test_a_step_that_cannot_be_recorded_is_refused_by_the_setting(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
