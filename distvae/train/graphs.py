@@ -142,8 +142,8 @@ class RecordedSteps:
         return steps if steps == 1 or settings_after(steps - 1) == settings_after(0) else 1
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take steps of so many rows as usual the first few times, and replay recorded ones after
-        that.
+        """Take steps on so many rows each: as usual the first few times, then by replaying recorded
+        ones.
         """
         kind = self._kind(batch, rows)
         rates = self.ascent.adam.rate

@@ -71,6 +71,7 @@ class Trainer:
         self.train, self.val = train, val
         may_be_missing = has_missing(train) or has_missing(val)
         self.ranks = ranks_epochs(self.model, may_be_missing)
+        """Whether a larger validation objective means a better epoch."""
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
         self.share = share_of(lanes, config.batch, team.rank, team.size, keeps)

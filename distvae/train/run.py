@@ -245,7 +245,7 @@ def read_epochs(place: Place, first: int = 1) -> list[dict[str, float]]:
 def best_epoch(place: Place, epochs: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     """Return the record of the epoch whose weights a run keeps as its best.
 
-    Where that is unknown, because a crash came between, it is the one of largest objective.
+    If that record is missing, as after a crash, return the one with the largest objective.
     """
     folder = Folder.of(place)
     if folder.has("best.json"):

@@ -30,8 +30,8 @@ class Rates:
         self.epoch = torch.tensor(rates, dtype=PRECISION).to(self.device, non_blocking=True)
 
     def at(self, step: int, steps: int = 1) -> float | Tensor:
-        """Return the rate of a step: a number, or a scalar on the device; or there those of several
-        steps of an epoch, (steps,).
+        """Return the rate of a step: a number, or a scalar on the device. On the device, several
+        steps of an epoch have theirs in one tensor, (steps,).
         """
         self.last = rate(self.config, step + steps - 1, self.batches)
         if self.epoch is None:

@@ -86,7 +86,9 @@ def assess_rows(
 
 
 def ranks_epochs(model: Module, may_be_missing: bool) -> bool:
-    """Return whether an epoch of a larger objective is better, as far as a model can say."""
+    """Return whether a larger objective means a better epoch: not where missing values are
+    completed.
+    """
     return not (may_be_missing and isinstance(model, Completes) and model.completes)
 
 

@@ -52,10 +52,8 @@ def test_training_is_that_of_the_cpu(
 def test_any_number_of_steps_may_be_replayed_at_once(
     machine: Machine, tmp_path: Path, name: str
 ) -> None:
-    few_rows = {
-        "epochs": 3,
-        "batch": 3,
-    }  # 14 steps, a search after every tenth, the last on one row
+    # An epoch has 14 steps, the last of them on one row, and a search before every tenth.
+    few_rows = {"epochs": 3, "batch": 3}
     with machine.counted() as counts:
         found = trained(name, "auto", tmp_path / "there", train=few_rows | {"graphs": True})
     steps = 3 * 14
@@ -84,8 +82,7 @@ def test_a_step_that_cannot_be_recorded_is_refused_by_the_setting(
 
     def waits(batch: Batch, q: Any, noise: Noise) -> Tensor:
         value: Tensor = objective(batch, q, noise)
-        assert float(value.detach().sum()) == float(value.detach().sum())
-        return value
+        return value * float(value.detach().isfinite().all())
 
     monkeypatch.setattr(trainer.model, "objective", waits)
     with pytest.raises(Refusal, match=r"train\.graphs: .* cannot be recorded .*graphs=false"):
