@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distvae.interface import Batch, Searches, Sums
 from distvae.models.layer_gradients import Errors, backward, can_differentiate
+from distvae.models.least_squares import Moments
 from distvae.models.pair_densities import has_pair_density
 from distvae.models.state_scores import Decoded, Scores
 from distvae.models.truncated import KeepsStates, with_numbers
@@ -43,6 +44,7 @@ class DeviceEngine:
         self.layers = list(model.decoder)
         self.ladder: Tensor | None = None
         self.waiting = Waiting(Left)
+        self.moments = Moments()
 
     @torch.no_grad()
     def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
@@ -62,12 +64,11 @@ class DeviceEngine:
         heavy = torch.threshold(weight, torch.finfo(weight.dtype).eps, 0)
         if batch.mask is not None and self.model.completes:
             batch, decoded = self._complete(batch, decoded, weight)
-        errors = Errors(self.layers, decoded.values[0])
-        out = errors.last.unflatten(0, weight.shape)
-        scorer.density.gradient(batch, decoded.kept, heavy, rows, out)
-        backward(self.layers, decoded.values, errors)
-        errors.sum_rows()
         bits = decoded.values[0].unflatten(0, weight.shape)
+        if self.model.fits_in_closed_form:
+            self.moments.add(batch, bits, heavy, decoded.kept)
+        else:
+            self._send_back(batch, decoded, heavy, rows)
         code = torch.bmm(weight.unsqueeze(1), bits).squeeze(1)
         sampled = torch.zeros_like(weight) if kept.sampled is None else kept.sampled
         self.waiting.add(Left(code, bound, weight, sampled, decoded.density, batch.mask))
@@ -80,6 +81,14 @@ class DeviceEngine:
         completed = batch.completed(torch.bmm(weight.unsqueeze(1), mean).squeeze(1))
         compared = self.scores.present().density.compare(completed, output)
         return completed, decoded._replace(density=compared.density, kept=compared.kept)
+
+    def _send_back(self, batch: Batch, decoded: Decoded, weight: Tensor, rows: int) -> None:
+        """Set the gradients of all layers that learn."""
+        errors = Errors(self.layers, decoded.values[0])
+        out = errors.last.unflatten(0, weight.shape)
+        self.scores.present().density.gradient(batch, decoded.kept, weight, rows, out)
+        backward(self.layers, decoded.values, errors)
+        errors.sum_rows()
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -101,6 +110,7 @@ class DeviceEngine:
             "counts": (active == self._ladder(active)).sum(0, dtype=torch.float64),
             "sampled_weight": (left.weight * left.sampled).sum(dtype=torch.float64),
         }
+        sums |= self.moments.take()
         expected = (left.weight * left.density).sum(1)
         return sums | self.scores.present().density.statistics(expected, self._values(left))
 
@@ -122,8 +132,6 @@ class DeviceEngine:
 def device_engine(model: TVAE, estep: object) -> DeviceEngine | None:
     """Return the engine of a model on a device, if it suits model and E-step."""
     if model.pi.device.type == "cpu" or not isinstance(estep, Searches):
-        return None
-    if model.config.linear_fit == "closed_form":
         return None
     if not isinstance(estep, KeepsStates):
         return None

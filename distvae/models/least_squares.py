@@ -35,6 +35,33 @@ def moments(batch: Batch, q: Truncated) -> Tensor:
     return states.T @ torch.cat([mass * states, errors], 1)
 
 
+class Moments:
+    """The same sums over many steps, of rows whose states are not shared."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.rows = 0
+
+    def add(self, batch: Batch, bits: Tensor, weight: Tensor, error: Tensor) -> None:
+        """Add those of rows, given the bits (B, K, H) and weights (B, K) of their states, and what
+        these put out minus the values, (B, K, D).
+        """
+        refuse_masked(batch)
+        states = nn.functional.pad(bits, (0, 1), value=1.0).flatten(0, 1)
+        columns = torch.cat([states, error.flatten(0, 1).neg()], 1)
+        found = states.T @ columns.mul_(weight.view(-1, 1))
+        self.total = found.double() if self.total is None else self.total.add_(found)
+        self.rows += len(bits)
+
+    def take(self) -> Sums:
+        """Return the sums over the steps since this was asked last, if they had any."""
+        total, rows = self.total, self.rows
+        self.total, self.rows = None, 0
+        if total is None:
+            return {}
+        return {"moments": total, "fitted_rows": total.new_full((), rows)}
+
+
 @torch.no_grad()
 def fit(layer: nn.Linear | FromBits, variance: Tensor, total: Sums) -> Sums:
     """Give a layer the weights and the bias of the least squared error; return the sums of an epoch

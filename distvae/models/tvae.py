@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 declare("sparsity", "active", "dead")
 MIN_PI = 1e-5  # the probability, at least, that a latent is active, or that it is not
-MIN_ACTIVE_ROWS = 1.0  # rows of an epoch in which a latent that is not dead is active
+MIN_ACTIVE_ROWS = 0.999  # in which a latent that is not dead is active: one, however it is rounded
 
 
 @register(TVAEModel)

@@ -57,7 +57,13 @@ SEARCHED: dict[str, Sections] = {
     "random": searched({"kind": "random", "states": 6, "draws": 5, "block": 32}),
     "exact": searched({"kind": "exact"}),
     "bsc": searched(hidden=[]),
+    "bsc, least squares": searched(
+        latent=4, hidden=[], linear_fit="closed_form", missing="completed"
+    ),
     "two layers, linear first": searched(hidden=[7, 7], linear=3),
+    "linear first, least squares": searched(
+        hidden=[7, 7], linear=6, linear_fit="closed_form", missing="completed"
+    ),
     "two words of bits": searched(latent=70),
     "narrow horizon": searched(horizon=0.5),
     "no horizon": searched(horizon=None),

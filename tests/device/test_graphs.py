@@ -25,6 +25,7 @@ NAMES = [
     "vae warm",
     "released",
     *slow("vsc pseudo", "sdm learned", "narrow horizon", "two layers, linear first"),
+    *slow("bsc, least squares", "linear first, least squares"),
     *slow("vae of raw data", "convolutions", "gumbel", "fitness", "bernoulli"),
 ]
 

@@ -12,6 +12,7 @@ from distvae.config import Evolution as EvolutionConfig
 from distvae.config import Train, TVAEModel
 from distvae.estep.truncated import Evolution
 from distvae.files.refusal import Refusal
+from distvae.models.device_engine import DeviceEngine
 from distvae.models.population import pack
 from distvae.models.truncated import KeptStates
 from distvae.models.tvae import TVAE
@@ -22,7 +23,7 @@ from tests import dense
 from tests.models.test_tvae_engine import Keeps
 
 ROWS, KEPT, LATENT = 60, 9, 6
-WAYS = ["compiled", "autograd"]
+WAYS = ["compiled", "autograd", "device"]
 LINEAR: list[dict[str, Any]] = [
     {"hidden": ()},
     {"hidden": (LATENT,), "linear": 10},
@@ -42,7 +43,10 @@ def linear_model(**fields: Any) -> TVAE:
 
 
 def sums_of(model: TVAE, batch: Any, words: Tensor, way: str) -> dict[str, Tensor]:
-    """The sums of a step, by compiled loops or by what autograd uses."""
+    """The sums of a step, by compiled loops, by what autograd uses, or by what a device uses."""
+    if way == "device":
+        fixed = DeviceEngine(model, Keeps(KeptStates(words)))
+        return fixed.differentiate(batch, dense.noise(batch), 3) | fixed.sums()
     if way == "autograd":
         q = model.posterior(batch, words)
         return model.statistics(batch, q, dense.noise(batch))

@@ -181,6 +181,17 @@ def test_closed_forms_maximise_the_expected_log_joint_and_never_lower_the_bound(
     assert bound(model, batch, z).sum() >= before.sum() - 1e-3
 
 
+@pytest.mark.parametrize("rows", [3, 10, 41, 60_025, 100_000, 1_000_003])
+def test_a_latent_that_is_active_in_one_row_is_not_dead(rows: int) -> None:
+    model, hidden = dense.model(latent=4), torch.tensor([0.0, 0.5, 1.0, 2.0])
+    counts = torch.zeros(5, dtype=torch.float64)
+    counts[1] = rows
+    model.maximise(
+        {"active": hidden.double(), "counts": counts, "density": counts[0], "values": counts[1]}
+    )
+    assert model.telemetry({"counts": counts}, rows)["dead"] == 2
+
+
 def test_expectations_are_weighted_sums_over_the_kept_states(model: TVAE) -> None:
     batch, z = dense.rows(ROWS, model), dense.some_states(ROWS, KEPT, model.code_size)
     q = model.posterior(batch, pack(z))
