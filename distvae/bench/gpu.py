@@ -21,8 +21,8 @@ from distvae.bench.counting import (
     replay_products,
 )
 from distvae.bench.output import Output
-from distvae.bench.tvae import SIZES, HouseCase, noisy_patches, tvae_config
-from distvae.config import Config, from_dict
+from distvae.bench.tvae import BATCH, SIZES, HouseCase, noisy_patches, tvae_config
+from distvae.config import Config, Train, from_dict
 from distvae.data.dataset import Array
 from distvae.estep import assemble
 from distvae.files.plain import Plain
@@ -31,6 +31,7 @@ from distvae.interface import prepare
 from distvae.numerics.bands import divide
 from distvae.numerics.noise import order
 from distvae.train.batches import BLOCK
+from distvae.train.bits import agree_on_arithmetic
 from distvae.train.devices import select_device
 from distvae.train.loop import Trainer
 from distvae.train.team import ALONE
@@ -54,6 +55,8 @@ class GpuSettings:
     """Threads of the process."""
     graphs: bool = True
     """Record steps and replay them (`train.graphs`)."""
+    tf32: bool = False
+    """Multiply in TF32 (`train.tf32`)."""
 
     def __post_init__(self) -> None:
         """Refuse to time nothing."""
@@ -71,11 +74,10 @@ class GpuWork(NamedTuple):
     rows: Array
 
 
-def _encoder_config(model: Mapping[str, Plain], estep: Mapping[str, Plain], batch: int) -> Config:
-    """Return the configuration of a model with an encoder."""
+def _config(model: Mapping[str, Plain], estep: Mapping[str, Plain], batch: int) -> Config:
+    """Return the configuration of a model and its E-step."""
     train = {"epochs": EPOCHS, "batch": batch, "schedule": "constant", "warmup": 0}
-    estep = {"kind": "amortised"} | dict(estep)
-    return from_dict({"model": dict(model), "estep": estep, "train": train})
+    return from_dict({"model": dict(model), "estep": dict(estep), "train": train})
 
 
 def _tvae(case: HouseCase, rows: int) -> GpuWork:
@@ -84,24 +86,39 @@ def _tvae(case: HouseCase, rows: int) -> GpuWork:
     return GpuWork(tvae_config(case, EPOCHS), data[order(0, 0, len(data))[:rows]])
 
 
+def _bsc(rows: int) -> GpuWork:
+    """Return binary sparse coding with 300 fields, as of natural patches, by least squares."""
+    model: dict[str, Plain] = {
+        "kind": "tvae",
+        "latent": 300,
+        "hidden": [],
+        "linear_fit": "closed_form",
+    }
+    search: dict[str, Plain] = {"kind": "evolution", "states": 100}
+    search |= {"parents": 8, "children": 7, "generations": 2}
+    data = np.random.default_rng(0).standard_normal((rows, 50), dtype=np.float32)
+    return GpuWork(_config(model, search, BATCH), data)
+
+
 def _vsc(batch: int, rows: int) -> GpuWork:
     """Return VSC of 784-400-200, as on MNIST."""
     net: dict[str, Plain] = {"hidden": [400], "activation": "relu"}
     likelihood: dict[str, Plain] = {"likelihood": "bernoulli", "sharpness": 50}
     model = {"kind": "vsc", "latent": 200, **likelihood, **net}
     data = np.random.default_rng(0).random((rows, 784), dtype=np.float32)
-    return GpuWork(_encoder_config(model, {"input": "raw", **net}, batch), data)
+    return GpuWork(_config(model, {"kind": "amortised", "input": "raw", **net}, batch), data)
 
 
 def _sdm(batch: int, rows: int) -> GpuWork:
     """Return SDM-VAE of the published sizes, as on power spectra of speech."""
     data = np.random.default_rng(0).standard_exponential((rows, 513), dtype=np.float32)
-    return GpuWork(_encoder_config({"kind": "sdm"}, {}, batch), data)
+    return GpuWork(_config({"kind": "sdm"}, {"kind": "amortised"}, batch), data)
 
 
 CASES: dict[str, Callable[[int], GpuWork]] = {
     "big": lambda rows: _tvae(SIZES["big"], rows),
     "s64": lambda rows: _tvae(SIZES["s64"], rows),
+    "bsc": _bsc,
     "vsc-32": lambda rows: _vsc(32, rows),
     "vsc-512": lambda rows: _vsc(512, rows),
     "sdm-128": lambda rows: _sdm(128, rows),
@@ -115,8 +132,9 @@ def bench_gpu(cases: Sequence[str], settings: GpuSettings, output: Output) -> No
     for name in cases:
         if name not in CASES:
             raise Refusal(f"bench gpu: '{name}'; {', '.join(CASES)} expected")
-    torch.set_num_threads(settings.threads)
     device = select_device(settings.device)
+    arithmetic = Train(threads=settings.threads, tf32=settings.tf32)
+    agree_on_arithmetic(arithmetic, device).apply()
     described: dict[str, int | str] = asdict(settings)
     described |= {"device": _device_name(device), "torch": torch.__version__}
     if not output.json:
@@ -126,6 +144,7 @@ def bench_gpu(cases: Sequence[str], settings: GpuSettings, output: Output) -> No
         output.show({"case": name, **described, **figures}, _format_row(name, figures))
         row = f"gpu-{name}" if device.type == "cuda" else f"gpu-{name}-on-cpu"
         row += "" if settings.graphs else "-without-graphs"
+        row += "-tf32" if settings.tf32 else ""
         output.keep(row, figures, described)
 
 
@@ -225,6 +244,7 @@ def main(words: Sequence[str] | None = None) -> None:
         default=True,
         help="record steps and replay them",
     )
+    parser.add_argument("--tf32", action="store_true", help="multiply in TF32")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
         "--keep", type=Path, help="keep the figures as rows of results in this folder"
@@ -232,7 +252,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parsed = parser.parse_args(words)
     try:
         settings = GpuSettings(
-            parsed.device, parsed.rows, parsed.epochs, parsed.threads, parsed.graphs
+            parsed.device,
+            parsed.rows,
+            parsed.epochs,
+            parsed.threads,
+            parsed.graphs,
+            parsed.tf32,
         )
         bench_gpu(parsed.cases, settings, Output(parsed.json, parsed.keep))
     except Refusal as error:

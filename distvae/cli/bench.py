@@ -111,6 +111,7 @@ class GpuOptions:
     graphs: Annotated[
         bool, typer.Option("--graphs/--no-graphs", help="Record steps and replay them.")
     ] = True
+    tf32: Annotated[bool, typer.Option("--tf32", help="Multiply in TF32.")] = False
 
 
 @command(app)
@@ -186,7 +187,7 @@ def tvae(
 def gpu(
     cases: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CASE]...", help="big, s64, vsc-32, ...; default: all of them."),
+        typer.Argument(metavar="[CASE]...", help="big, s64, bsc, ...; default: all of them."),
     ] = None,
     *,
     options: GpuOptions,

@@ -92,6 +92,10 @@ class Train:
     """Record steps on a GPU once and replay them after that, up to 64 with one launch instead of
     one for each operation. Several workers do without.
     """
+    tf32: bool = False
+    """Have a GPU multiply with factors of 10 instead of 23 bits behind the point (TF32), which is
+    several times as fast for wide layers.
+    """
     bits: Literal["same", "any"] = "same"
     """Resume a run, and let workers train together, only on machines that compute the same bits, or
     on any machines.

@@ -20,6 +20,14 @@ from distvae.system.processors import processor_kind
 
 Library = Literal["blas", "onednn"]
 """The library that multiplies matrices on the CPU: torch's BLAS (MKL on x86), or oneDNN."""
+Products = Literal[Library, "tf32"]
+"""How matrices are multiplied: by a library of the CPU, or in TF32 on a GPU; "blas" stands for
+float32 there.
+"""
+PRECISIONS: dict[Products, str] = {"blas": "highest", "onednn": "medium", "tf32": "high"}
+"""Torch's names. "medium" allows products in bfloat16, for which torch asks oneDNN. A processor
+without bfloat16 computes them in float32 nevertheless.
+"""
 
 PRECISE = 1e-5  # relative error of a product in float32; in bfloat16 it is 2e-3
 SHAPES = ((1024, 512, 144), (32, 512, 512), (4096, 64, 64))
@@ -35,7 +43,7 @@ VARIABLES = re.compile(
 class Arithmetic:
     """The way a training computes. Equal values give equal bits, for the same number of workers."""
 
-    products: Library
+    products: Products
     threads: int
     device: str
     """`cpu`, or the name of the GPU."""
@@ -44,8 +52,8 @@ class Arithmetic:
     variables: Mapping[str, str]
 
     @classmethod
-    def of_process(cls, products: Library, threads: int, device: torch.device) -> "Arithmetic":
-        """Return how this process computes with a library and a number of threads."""
+    def of_process(cls, products: Products, threads: int, device: torch.device) -> "Arithmetic":
+        """Return how this process computes with such products and a number of threads."""
         variables = {}
         for name, value in sorted(os.environ.items()):
             if VARIABLES.fullmatch(name):
@@ -57,18 +65,16 @@ class Arithmetic:
     @classmethod
     def current(cls, device: torch.device) -> "Arithmetic":
         """Return how torch computes at this moment."""
-        uses_onednn = torch.get_float32_matmul_precision() == "medium"
-        products: Library = "onednn" if uses_onednn else "blas"
+        precision = torch.get_float32_matmul_precision()
+        products = next(name for name, value in PRECISIONS.items() if value == precision)
         return cls.of_process(products, torch.get_num_threads(), device)
 
     def apply(self) -> None:
         """Make torch compute like this from now on."""
         torch.set_num_threads(self.threads)
-        # "medium" allows products in bfloat16, for which torch asks oneDNN. A processor without
-        # bfloat16 computes them in float32 nevertheless.
-        torch.set_float32_matmul_precision("medium" if self.products == "onednn" else "highest")
+        torch.set_float32_matmul_precision(PRECISIONS[self.products])
         if self.device != "cpu":
-            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = self.products == "tf32"
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
 

@@ -80,7 +80,7 @@ def _arithmetic_for(config: Train, device: torch.device, reference: Facts) -> Ar
     """
     threads = config.threads or _recorded_threads(reference) or torch.get_num_threads()
     if device.type != "cpu":
-        return Arithmetic.of_process("blas", threads, device)
+        return Arithmetic.of_process("tf32" if config.tf32 else "blas", threads, device)
     products = choose_library(config.products, reference)
     if config.products == "onednn" and products != "onednn":
         raise Refusal(

@@ -27,11 +27,13 @@ FREE_TO_CHANGE = {
     "train.device",
     "train.threads",
     "train.products",
+    "train.graphs",
+    "train.tf32",
     "train.bits",
     "train.sinks",
 }
-"""Settings that may change when a run is resumed, because they only say where it runs and what is
-told of it.
+"""Settings that may change when a run is resumed, because they only say where and how it is
+computed and what is told of it.
 
 `bits.agree_on_arithmetic` checks that it still computes the same bits, and the digest of the data
 that they are the same.

@@ -275,7 +275,7 @@ def test_a_benchmark_of_a_device_tells_an_epoch_and_its_products(
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["gpu", "none"], "'none'; big, s64, vsc-32"), (["gpu", "--device", "tpu"], "--device")],
+    [(["gpu", "none"], "'none'; big, s64, bsc"), (["gpu", "--device", "tpu"], "--device")],
 )
 def test_a_benchmark_of_what_there_is_not_is_refused(
     call: Called, words: list[str], message: str

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distvae.bench import gpu
+from distvae.numerics.arithmetic import Arithmetic, Products, relative_error
 from distvae.train.devices import gpu_id
 from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
 from distvae.train.stopping import Interrupted
@@ -62,6 +63,21 @@ def test_a_training_goes_on_where_it_stopped(tmp_path: Path, name: str, graphs: 
         list(fit(config, data, begun, stop=lambda: next(stops)))
     found = trained(name, "cuda", begun, train=train)
     agree(found, trained(name, "cuda", tmp_path / "at once", train=train))
+
+
+@pytest.mark.parametrize(("products", "digits"), [("blas", 1e-6), ("tf32", 1e-3)])
+def test_products_are_as_precise_as_was_asked_for(products: Products, digits: float) -> None:
+    device = torch.device("cuda", 0)
+    a, b = (torch.randn(512, 512, device=device) for _ in range(2))
+    with Arithmetic.of_process(products, 1, device).applied():
+        assert digits / 100 < relative_error(a, b) < digits
+
+
+@pytest.mark.parametrize("name", ["vae", "released"])
+def test_a_training_in_tf32_has_the_same_bits_twice(tmp_path: Path, name: str) -> None:
+    train = {**RECORDED, "tf32": True}
+    first, second = (trained(name, "cuda", tmp_path / way, train=train) for way in ("one", "two"))
+    agree(first, second, {"rtol": 0, "atol": 0})
 
 
 @pytest.mark.parametrize("case", gpu.CASES)

@@ -59,7 +59,11 @@ def test_a_recorded_library_is_obeyed_unless_a_setting_says_otherwise() -> None:
 
 def test_what_torch_does_is_read_back_as_it_was_set() -> None:
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    for wanted in (Arithmetic.of_process("blas", 1, CPU), Arithmetic.of_process("onednn", 2, CPU)):
+    for wanted in (
+        Arithmetic.of_process("blas", 1, CPU),
+        Arithmetic.of_process("onednn", 2, CPU),
+        Arithmetic.of_process("tf32", 1, CPU),
+    ):
         with wanted.applied():
             assert Arithmetic.current(CPU) == wanted
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)

@@ -21,7 +21,7 @@ from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.numerics.arithmetic import onednn_is_precise
 from distvae.train.bits import agree_on_arithmetic, run_arithmetic
-from distvae.train.run import read_info
+from distvae.train.run import read_config, read_info
 from distvae.train.session import fit
 from distvae.train.team import LocalTeam, NetworkTeam, Team
 from tests import tiny
@@ -214,3 +214,16 @@ def test_a_library_for_the_cpu_is_not_selected_for_another_device() -> None:
     """What makes torch take oneDNN lets a GPU multiply in TF32."""
     config = replace(tiny.config().train, products="onednn")
     assert agree_on_arithmetic(config, torch.device("meta")).products == "blas"
+
+
+def test_tf32_is_of_a_gpu_alone() -> None:
+    config = replace(tiny.config().train, tf32=True)
+    assert agree_on_arithmetic(config, torch.device("meta")).products == "tf32"
+    assert agree_on_arithmetic(config).products in ("blas", "onednn")
+    with run_arithmetic({"arithmetic": {"products": "tf32", "threads": 1}}):
+        assert torch.get_float32_matmul_precision() == "highest", "it is evaluated on the CPU"
+
+
+def test_a_run_goes_on_with_or_without_recorded_steps(half: Path) -> None:
+    assert read_config(half, read_info(half)).train.graphs
+    resumed(half, graphs=False)
