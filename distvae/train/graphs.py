@@ -56,6 +56,12 @@ def recorder_of(device: torch.device) -> Recorder | None:
     return record_on_cuda if device.type == "cuda" else None
 
 
+def steps_of(rates: Tensor, rows: int) -> Iterator[tuple[Tensor, slice]]:
+    """Yield the rate and the place of the rows of each step, of as many rows each."""
+    for place, rate in enumerate(rates):
+        yield rate, slice(place * rows, (place + 1) * rows)
+
+
 class Inputs(NamedTuple):
     """Inputs of some steps of as many rows each."""
 
@@ -85,9 +91,7 @@ class Inputs(NamedTuple):
 
     def of_steps(self) -> Iterator["Inputs"]:
         """Yield those of each step, with its rate as a scalar, as views."""
-        count = len(self.batch.row) // len(self.rates)
-        for place, rate in enumerate(self.rates):
-            rows = slice(place * count, (place + 1) * count)
+        for rate, rows in steps_of(self.rates, len(self.batch.row) // len(self.rates)):
             draws = {wanted: values[rows] for wanted, values in self.draws.items()}
             kept = None if self.kept is None else self.kept.of_rows(rows)
             yield Inputs(self.batch.part(rows), draws, rate, kept)
@@ -173,8 +177,7 @@ class RecordedSteps:
     def _take(self, batch: Batch, noise: Noise, rows: int, rates: Tensor, kind: Kind) -> Sums:
         """Take steps as usual."""
         total: Sums = {}
-        for place, rate in enumerate(rates):
-            part = slice(place * rows, (place + 1) * rows)
+        for rate, part in steps_of(rates, rows):
             kind.taken += 1
             drawn = noise.part(part)
             watched = Watched(noise.seed, noise.epoch, drawn.row, drawn, kind.asked)
