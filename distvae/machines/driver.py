@@ -19,8 +19,8 @@ from distvae.machines.capacity import machine_resources
 from distvae.machines.keeper_moves import KeeperMoves
 from distvae.machines.news import RunFolderNews
 from distvae.machines.node_watch import NodeWatch
-from distvae.machines.nodes import live_machines
-from distvae.machines.outlook import TrainingOutlook, declaration_seconds, in_background
+from distvae.machines.nodes import declaration_seconds, live_machines
+from distvae.machines.outlook import TrainingOutlook, in_background
 from distvae.machines.pings import Pings
 from distvae.machines.ray_api import RayApi
 from distvae.machines.ray_messages import losses_in_a_file
@@ -129,15 +129,17 @@ def watch_nodes(
     ray: RayApi, folder: Folder, group: WorkerGroup, threads: int, report: Path
 ) -> NodeWatch:
     """Return a watch over the machines that a training may use."""
+    is_private = group.address is None  # and has one machine, which is never silent
     outlook = TrainingOutlook(
         group,
         threads,
         events=lambda: read_events(folder),
         shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
-        declared_within=in_background(lambda: declaration_seconds(live_machines(ray))),
+        declared_within=in_background(
+            lambda: None if is_private else declaration_seconds(live_machines(ray))
+        ),
         report=str(report),
     )
-    is_private = group.address is None
     return NodeWatch(lambda: live_machines(ray), outlook, None if is_private else Pings())
 
 
@@ -187,11 +189,12 @@ def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exceptio
     from ray.train import FailureConfig, RunConfig
 
     from distvae.machines.rendezvous import NoGroupConfig
-    from distvae.machines.trainer import LightTrainer
+    from distvae.machines.trainer import LightTrainer, PrivateTrainer
 
     ray_folder = folder.subfolder(f"ray-{job.owner}")
+    kind = PrivateTrainer if group.address is None else LightTrainer
     try:
-        trainer = LightTrainer(
+        trainer = kind(
             work,
             train_loop_config={"job": job},
             torch_config=NoGroupConfig(),

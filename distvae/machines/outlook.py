@@ -2,12 +2,12 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from distvae.machines.node_watch import Machines
-from distvae.machines.nodes import Machine, run_on_nodes
+from distvae.machines.nodes import Machine
 from distvae.machines.worker_group import WorkerGroup
 from distvae.train.documents import Event
 from distvae.train.events import count_of
@@ -103,24 +103,3 @@ def in_background(function: Callable[[], T]) -> Callable[[], T | None]:
     results: list[T] = []
     threading.Thread(target=lambda: results.append(function()), daemon=True).start()
     return lambda: results[0] if results else None
-
-
-def declaration_seconds(machines: Mapping[str, Machine]) -> float | None:
-    """Return the seconds within which Ray declares a silent machine lost; None if unknown.
-
-    The settings of Ray's head count, which processes on its machine inherit.
-    """
-    heads = [name for name, machine in machines.items() if machine.is_head]
-    for answer in run_on_nodes(heads, _declaration_seconds_here).values():
-        if isinstance(answer, float):
-            return answer
-    return None
-
-
-def _declaration_seconds_here() -> float:
-    """Return the seconds by the settings of Ray in this process."""
-    import importlib
-
-    config = importlib.import_module("ray._raylet").Config
-    milliseconds = config.health_check_timeout_ms() + config.health_check_period_ms()
-    return float(config.health_check_failure_threshold() * milliseconds / 1000)

@@ -1,14 +1,34 @@
-"""Ray Train's trainer, without a helper that nothing here needs. It imports Ray."""
+"""Ray Train's trainer, without helpers that nothing here needs. It imports Ray."""
+
+from typing import Any
 
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
-LEFT_OUT = "DatasetsCallback"
+from distvae.machines.no_more_machines import NoMoreMachines
+
+DATASETS = "DatasetsCallback"
 """What starts an actor for datasets of Ray, which takes two to three seconds of processor time."""
+CLEANER = "PlacementGroupCleanerCallback"
+"""What starts an actor that frees resources if the trainer is killed, for as many seconds."""
 
 
 class LightTrainer(TorchTrainer):  # type: ignore[misc]
     """A trainer of workers that read no datasets of Ray."""
 
+    left_out: tuple[str, ...] = (DATASETS,)
+
     def _create_default_callbacks(self) -> list[object]:
         callbacks: list[object] = super()._create_default_callbacks()
-        return [each for each in callbacks if type(each).__name__ != LEFT_OUT]
+        return [each for each in callbacks if type(each).__name__ not in self.left_out]
+
+
+class PrivateTrainer(LightTrainer):
+    """Such a trainer under a Ray of its own, which ends with it and gets no more machines."""
+
+    left_out = (DATASETS, CLEANER)
+
+    def _initialize_and_run_controller(self, **parts: Any) -> object:
+        if isinstance(parts["scaling_policy"], FixedScalingPolicy):
+            parts["scaling_policy"] = NoMoreMachines(self.scaling_config)
+        return super()._initialize_and_run_controller(**parts)

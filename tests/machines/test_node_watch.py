@@ -10,8 +10,8 @@ import pytest
 
 from distvae.machines import node_watch
 from distvae.machines.node_watch import NodeWatch, SilenceWatch
-from distvae.machines.nodes import Machine, live_machines
-from distvae.machines.outlook import TrainingOutlook, declaration_seconds, workers_that_fit
+from distvae.machines.nodes import Machine, declaration_seconds, live_machines
+from distvae.machines.outlook import TrainingOutlook, workers_that_fit
 from distvae.machines.pings import Pings
 from distvae.machines.ray_messages import RayMessages
 from distvae.machines.ray_session import ray_session

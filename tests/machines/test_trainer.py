@@ -3,7 +3,7 @@
 import pytest
 from ray.train.torch import TorchTrainer
 
-from distvae.machines.trainer import LEFT_OUT, LightTrainer
+from distvae.machines.trainer import CLEANER, DATASETS, LightTrainer, PrivateTrainer
 
 
 def helpers(kind: type[TorchTrainer]) -> set[str]:
@@ -14,5 +14,6 @@ def helpers(kind: type[TorchTrainer]) -> set[str]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
 def test_the_helpers_of_the_trainer_are_those_of_ray_without_what_is_left_out() -> None:
     everything = helpers(TorchTrainer)
-    assert LEFT_OUT in everything
-    assert helpers(LightTrainer) == everything - {LEFT_OUT}
+    assert {DATASETS, CLEANER} <= everything
+    assert helpers(LightTrainer) == everything - {DATASETS}
+    assert helpers(PrivateTrainer) == everything - {DATASETS, CLEANER}
