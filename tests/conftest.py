@@ -24,8 +24,8 @@ settings.load_profile("distvae")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that share an environment of two gigabytes: workers that have nothing
-    left to do take tests of others from the end, and would make another one.
+    """Begin with the tests that share an environment: workers that have nothing left to do take
+    tests of others from the end, and would make another one.
     """
     items.sort(key=lambda item: item.path.name != "test_wheel.py")
 

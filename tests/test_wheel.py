@@ -1,5 +1,5 @@
-"""The wheel and the sdist have the right files, and work in an empty environment without the
-checkout.
+"""The wheel and the sdist have the right files, and work without the checkout in an environment
+that has nothing but what they need.
 """
 
 import os
@@ -8,9 +8,11 @@ import subprocess
 import tarfile
 import tomllib
 import venv
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from email import message_from_bytes
 from email.message import Message
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
@@ -18,6 +20,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
 from distvae.files.checkout import PARTS
@@ -89,17 +92,55 @@ def build(commands: Path, sources: Path, kind: str) -> Path:
     return archive
 
 
+def needed_by(wanted: Iterable[str]) -> dict[str, Distribution]:
+    """The installed distributions that requirements name, and all that these need, by name."""
+    found: dict[str, Distribution] = {}
+    waiting = [(Requirement(line), "") for line in wanted]
+    looked_at: set[tuple[str, str]] = set()
+    while waiting:
+        requirement, of = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": of}):
+            continue
+        name = canonicalize_name(requirement.name)
+        found[name] = distribution(name)
+        for extra in {"", *requirement.extras} - {e for n, e in looked_at if n == name}:
+            looked_at.add((name, extra))
+            waiting += [(Requirement(line), extra) for line in found[name].requires or []]
+    return found
+
+
+def files_of(installed: Distribution) -> list[str]:
+    """The files of a distribution, below the folder of all packages."""
+    record = installed.read_text("RECORD") or ""
+    files = [line.partition(",")[0] for line in record.splitlines()]
+    return [file for file in files if not file.startswith(("../", "__pycache__/"))]
+
+
+def top(file: str) -> str:
+    return file.partition("/")[0]
+
+
+def link(needed: Mapping[str, Distribution], site: Path) -> None:
+    """Give an environment some installed distributions: a folder that has files of others too by
+    its files, any other as a whole.
+    """
+    owners = Counter(part for each in distributions() for part in set(map(top, files_of(each))))
+    for each in needed.values():
+        parts = {top(file) if owners[top(file)] == 1 else file for file in files_of(each)}
+        for part in sorted(parts):
+            source, target = Path(str(each.locate_file(part))), site / part
+            if source.exists() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source)
+
+
 @pytest.fixture(scope="module")
-def empty(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the commands of an environment with only the wheel and its locked requirements."""
-    folder = tmp_path_factory.mktemp("empty")
-    commands = new_environment(folder / "environment")
-    install = (commands / "pip", "install", *QUICK, "-c", ROOT / "requirements.lock")
-    # Installed first, so that pip finds the pinned torch.
-    run_outside(*install, "torch", "numpy", cwd=folder)
-    run_outside(*install, archives.wheel, cwd=folder)
-    yield commands
-    shutil.rmtree(folder)  # two gigabytes
+def empty(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the commands of an environment with what the wheel needs, and nothing else."""
+    commands = new_environment(tmp_path_factory.mktemp("empty") / "environment")
+    (site,) = commands.parent.glob("lib/python*/site-packages")
+    link(needed_by(metadata(archives.wheel).get_all("Requires-Dist", [])), site)
+    return commands
 
 
 @pytest.fixture(scope="module", params=Archives._fields)
