@@ -183,6 +183,7 @@ def test_cuda_is_refused_where_there_is_none(call: Called, tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_training_shows_json_to_programs_and_nothing_when_quiet(
     call: Called, tmp_path: Path
 ) -> None:

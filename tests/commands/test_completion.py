@@ -101,6 +101,7 @@ def test_runs_and_metrics_of_this_folder_are_completed(here: Path) -> None:
     assert completed("runs", "--sort", "") == ["hoyer", "pesq_wb", "stoi"]
 
 
+@pytest.mark.slow
 def test_bash_takes_the_best_of_a_sweep_for_five_words(here: Path) -> None:
     assert completed("show", "best", ":") == ["hoyer@demo", "pesq_wb@demo"]
     assert completed("show", "best", ":", "h") == ["hoyer@demo"]

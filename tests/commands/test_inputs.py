@@ -137,6 +137,7 @@ def test_the_same_of_models_with_an_encoder(
     assert "GB" in said
 
 
+@pytest.mark.slow
 def test_frames_that_hardly_move_on_are_refused(call: Called) -> None:
     said = refused(
         call, "train", "speech-vae", "--data", "built-in speech", "data.hop=1", "--quiet"

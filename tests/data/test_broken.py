@@ -161,6 +161,7 @@ def test_a_folder_without_broken_files_is_known_by_the_same_digest(
 
 @settings(max_examples=20)
 @given(broken=st.sets(st.integers(0, 19), max_size=8), seed=st.integers(0, 9))
+@pytest.mark.slow
 def test_a_broken_picture_moves_no_other_to_another_split(
     broken: set[int], seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -156,6 +156,7 @@ def test_without_a_folder_the_variable_is_named() -> None:
         open_dataset(IdxData())
 
 
+@pytest.mark.slow
 def test_mnist_is_as_known(monkeypatch: pytest.MonkeyPatch, real_data: Path) -> None:
     if not (real_data / "mnist").is_dir():
         pytest.skip("no mnist folder in the data")

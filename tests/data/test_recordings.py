@@ -183,6 +183,7 @@ def test_speech_of_a_uri_is_found_by_it_again(write: Write, root: Path, cache: P
     assert (dataset.origin, dataset.name) == (root.as_uri(), root.name)
 
 
+@pytest.mark.slow
 def test_without_data_the_built_in_speech_is_found() -> None:
     root, found = recordings.find_recordings(SpeechData())
     assert root.is_relative_to(folders.cache_folder())

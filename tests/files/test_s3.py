@@ -45,6 +45,7 @@ def test_files_are_written_read_and_removed(store: str) -> None:
     assert folder.is_empty()
 
 
+@pytest.mark.slow
 def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
     here, there = (
         tmp_path / "here",
@@ -77,6 +78,7 @@ def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
     assert SECRET not in str(there)
 
 
+@pytest.mark.slow
 def test_a_resume_finds_the_storage_that_the_run_began_with(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ def test_names_of_folders_and_files_are_no_html(tmp_path: Path) -> None:
     assert shown == f"{tmp_path}/&lt;i&gt;"
 
 
+@pytest.mark.slow
 def test_the_kind_of_data_is_recognised(tmp_path: Path) -> None:
     from PIL import Image
 
@@ -189,6 +190,7 @@ def test_a_number_of_trials_that_is_none_is_refused_before_anything_is_replaced(
     assert (tmp_path / "sweep" / "sweep.json").exists()
 
 
+@pytest.mark.slow
 def test_a_thread_beside_the_main_one_may_train(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(distvae.train, TINY, out=tmp_path / "run").result()

@@ -75,6 +75,7 @@ def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(seed: int, temperatu
 
 
 @given(SEED)
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences(seed: int) -> None:
     q = posterior(seed)
 

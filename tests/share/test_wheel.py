@@ -42,6 +42,7 @@ def run_python(*words: str | Path, path: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_pip_finds_it_through_the_requirements_and_it_imports(model: Path, tmp_path: Path) -> None:
     only_here = ("--quiet", "--no-index", "--no-deps", "--disable-pip-version-check")
     lines = (model / "requirements.txt").read_text().splitlines(keepends=True)

@@ -38,6 +38,7 @@ def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path:
     )
 
 
+@pytest.mark.slow
 def test_spectra_may_be_as_librosa_has_them(speech_run: Run) -> None:
     """Power (bins, frames) of a wave; that of its frames one by one has the codes to expect."""
     import librosa

@@ -64,6 +64,7 @@ def test_everything_of_a_run_on_images_lands_where_it_is_wanted(
     assert judgement.summary["images"] == 40
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
     speech_run: Run, image_run: Run, bars_run: Run, tmp_path: Path
 ) -> None:

@@ -234,6 +234,7 @@ def test_too_few_labels_to_stop_early_on_are_refused(
         MEASURES["probe_mlp"].measure(subject)
 
 
+@pytest.mark.slow
 def test_an_old_run_is_measured_by_the_command(image_run: Run, tmp_path: Path) -> None:
     words = [
         "evaluate",

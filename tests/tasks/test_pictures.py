@@ -74,6 +74,7 @@ def all_figures(title: str) -> list[Figure]:
     ]
 
 
+@pytest.mark.slow
 def test_every_picture_can_be_written_and_no_title_leaves_it(tmp_path: Path) -> None:
     figures = all_figures("vae latent 32, from $a_{ and $b: " + "what each latent alone adds " * 5)
     for i, figure in enumerate(figures):

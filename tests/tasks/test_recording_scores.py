@@ -52,6 +52,7 @@ def test_pesq_listens_at_its_own_rate_whatever_the_recording_has(spoken: Array, 
     assert all(1 < value < 4 for value in values.values())
 
 
+@pytest.mark.slow
 def test_more_utterances_than_pesq_has_room_for_are_scored_in_pieces() -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     random, time = np.random.default_rng(0), np.arange(42 * RATE) / RATE

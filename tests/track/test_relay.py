@@ -48,6 +48,7 @@ def test_a_relay_sends_what_others_wrote_down_and_what_those_left_that_ended(roo
     assert found["old"].data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
 
 
+@pytest.mark.slow
 def test_a_relay_to_a_store_that_is_away_says_so_once_and_sends_all_when_it_is_back(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_relay_to_a_store_that_is_away_says_so_once_and_sends_all_when_it_is_b
     assert said[1] == "MLflow answers again."
 
 
+@pytest.mark.slow
 def test_a_relay_leaves_out_what_is_damaged_or_vanishes(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

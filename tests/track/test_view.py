@@ -39,6 +39,7 @@ def test_a_filter_names_figures_plainly(where: str, expected: str) -> None:
     assert grouped_filter(where, ["sparsity/hoyer", "hoyer"]) == expected
 
 
+@pytest.mark.slow
 def test_every_figure_that_can_rank_trials_has_a_group() -> None:
     """Ask a process that has imported no more than what checks a space."""
     program = """

@@ -45,6 +45,7 @@ def test_the_index_is_short_and_links_every_table() -> None:
             assert f"(results/{table.name}.md)" in text
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_claims_name_rows_that_can_be_reproduced() -> None:
     for section in read_contents(DOCS / "results").sections:
         for claim in section.claims:
