@@ -185,6 +185,7 @@ def test_a_benchmark_of_copies_tells_how_long_they_take(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "counted"), [(0.0, 1), (1.0, 2)])
+@pytest.mark.slow
 def test_a_process_that_is_only_starting_a_program_is_not_counted(
     seconds: float, counted: int
 ) -> None:

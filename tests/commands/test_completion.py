@@ -57,6 +57,7 @@ def stems(folder: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_names_of_files_are_completed(here: Path) -> None:
     assert completed("train", "") == sorted(path.stem for path in RECIPES.glob("*.yaml"))
     assert completed("train", "sprites-v") == ["sprites-vae", "sprites-vsc"]

@@ -150,6 +150,7 @@ def test_the_seed_of_noise_is_that_of_the_recipe_unless_one_is_given(
     assert found.get("data.noise_seed") == expected
 
 
+@pytest.mark.slow
 def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
     assert call("denoise", "grey.png", "out.png", "--run", "kept", "--quiet", *BRIEF)[0] == 0
     assert call("evaluate", "kept", "--quiet")[0] == 0

@@ -301,6 +301,7 @@ def test_sounds_of_timit_are_read_from_their_sphere_files(root: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_speech_at_hand_is_as_its_table_says(real_data: Path) -> None:
     if not (real_data / "speech").is_dir():
         pytest.skip("no speech folder in the data")

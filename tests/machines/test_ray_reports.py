@@ -26,6 +26,7 @@ def test_epochs_are_reported_after_some_seconds_and_at_the_end() -> None:
     assert reported_epochs(ALONE, 7.0) == list(range(1, EPOCHS + 1))
 
 
+@pytest.mark.slow
 def test_all_workers_report_the_same_epochs() -> None:
     with crew_of(3, LocalTeam) as crew:
         reported = crew.all(reported_epochs, [0.3, 0.4, 0.1])

@@ -143,6 +143,7 @@ def test_the_reference_is_as_bad_as_can_be_or_the_worst_there_is(
     assert plane.reference(plane.dots(sweep)) == expected
 
 
+@pytest.mark.slow
 def test_what_does_not_compare_is_refused_by_name(two: Two, tmp_path: Path) -> None:
     other = tmp_path / "other"
 

@@ -69,6 +69,7 @@ def test_a_public_page_has_no_recording_no_original_and_no_path(
     assert "](" not in page.with_suffix(".md").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_at_home_keeps_all_of_it(sweep: Path, tmp_path: Path) -> None:
     page = report.write(sweep)
     assert "data:audio/ogg" in page.read_text()

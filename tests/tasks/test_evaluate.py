@@ -81,6 +81,7 @@ def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
         assert names(run, tmp_path / "shared") == alone | {"mine.txt"}
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_refused_leaves_the_earlier_one(
     bars_run: Run, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from tests.track.records import RECORD, runs
 @pytest.mark.filterwarnings(
     "ignore:.*type hint is inferred as AnyType"
 )  # MLflow's, of its own types
+@pytest.mark.slow
 def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Path) -> None:
     import mlflow
 
