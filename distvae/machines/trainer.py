@@ -1,7 +1,5 @@
 """Ray Train's trainer, without helpers that nothing here needs. It imports Ray."""
 
-from typing import Any
-
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
@@ -28,7 +26,7 @@ class PrivateTrainer(LightTrainer):
 
     left_out = (DATASETS, CLEANER)
 
-    def _initialize_and_run_controller(self, **parts: Any) -> object:
+    def _initialize_and_run_controller(self, **parts: object) -> object:
         if isinstance(parts["scaling_policy"], FixedScalingPolicy):
             parts["scaling_policy"] = NoMoreMachines(self.scaling_config)
         return super()._initialize_and_run_controller(**parts)
