@@ -44,6 +44,7 @@ BUDGETS = {
     "fitness_batch": Budget(step=25, visit=138, look=37),
     "bernoulli": Budget(step=27, visit=138, look=34),
     "bsc": Budget(step=20, visit=134, look=37),
+    "bsc, least squares": Budget(step=20, visit=134, look=40),
     "two words of bits": Budget(step=25, visit=138, look=37),
     "two hidden layers": Budget(step=30, visit=142, look=37),
     "four generations": Budget(step=25, visit=233, look=37),
