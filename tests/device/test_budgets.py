@@ -73,6 +73,7 @@ RECORDED = {
     "convolutions": 9,
     "fitness_batch": 8,
     "bernoulli": 8,
+    "bsc, least squares": 10,
 }
 """The most operations of steps that are replayed at once: copies of their inputs, the replay, and
 sums.
