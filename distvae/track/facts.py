@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
     from distvae.train.documents import RunInfo
@@ -29,7 +30,24 @@ def provenance_tags(info: "RunInfo | None") -> dict[str, str]:
     return tags | {"commit": str(info.get("commit"))}
 
 
-def dataset_input(info: "RunInfo", params: Mapping[str, str]) -> "DatasetInput":
+def describe_data(
+    client: "MlflowClient", record: str, info: "RunInfo", params: Mapping[str, str]
+) -> None:
+    """Send what the data of a record is.
+
+    Another process may describe the same data after MLflow has looked whether it knows it. MLflow
+    then refuses the description, and knows the data when it is asked again.
+    """
+    from mlflow.exceptions import MlflowException
+
+    data = [_dataset_input(info, params)]
+    try:
+        client.log_inputs(record, data)
+    except MlflowException:
+        client.log_inputs(record, data)
+
+
+def _dataset_input(info: "RunInfo", params: Mapping[str, str]) -> "DatasetInput":
     """Return the data of a run, with its digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal, shortened
 from distvae.share.card import Card
-from distvae.track.facts import dataset_input, provenance_tags, run_info
+from distvae.track.facts import describe_data, provenance_tags, run_info
 from distvae.track.journal import AFTERWARDS, HEAD, LINES, Entry, Head, Journal
 from distvae.track.naming import metric_name, model_name, parameter_name
 from distvae.track.served import pack
@@ -160,7 +160,7 @@ class Sender:
         for start in range(0, len(params), PARAMS_AT_ONCE):
             client.log_batch(record, params=params[start : start + PARAMS_AT_ONCE])
         if info:
-            client.log_inputs(record, [dataset_input(info, settings)])
+            describe_data(client, record, info, settings)
         self.journal.update_head(described=True)
 
     def metrics(self, entries: Sequence[Entry]) -> None:
@@ -198,7 +198,7 @@ class Sender:
         best = self.folder / entry["folder"]
         if entry["folder"] and (info := run_info(best)):
             params = Journal(best).head().get("params", {})
-            self.client.log_inputs(sweep, [dataset_input(info, params)])
+            describe_data(self.client, sweep, info, params)
 
     def report(self, entries: Sequence[Entry]) -> None:
         """Send the report as it is now, if it still exists."""

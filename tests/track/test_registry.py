@@ -3,14 +3,18 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine, event
 
 import distvae
 from distvae.files.refusal import Refusal
@@ -71,6 +75,29 @@ def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> Non
     assert data.name == run.info["data"]
     assert run.info["data_digest"].startswith(data.digest)
     assert json.loads(data.profile)["rows"] == run.info["rows"]
+
+
+def test_data_that_another_process_describes_at_the_same_moment_is_named(
+    root: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other one enters it after MLflow has looked whether it is there."""
+    Store.find(root).connect("here")  # makes the tables
+    entered: list[str] = []
+
+    def enter(connection: object, cursor: object, statement: str, values: Any, *_: object) -> None:
+        if statement.startswith("INSERT INTO datasets") and not entered:
+            entered.append(uuid4().hex)
+            with closing(sqlite3.connect(root / "mlflow.db")) as other, other:
+                other.execute(statement, (entered[0], *values[1:]))
+
+    event.listen(Engine, "before_cursor_execute", enter)
+    try:
+        Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root).epoch(RECORD)
+    finally:
+        event.remove(Engine, "before_cursor_execute", enter)
+    (found,) = runs(root)
+    assert len(entered) == len(found.inputs.dataset_inputs) == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
