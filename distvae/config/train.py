@@ -93,8 +93,8 @@ class Train:
     one for each operation. Several workers do without.
     """
     tf32: bool = False
-    """Have a GPU multiply in TF32, with 10 instead of 23 bits behind the point: faster for layers of
-    some hundred units, and less precise.
+    """Have a GPU multiply in TF32, with 10 instead of 23 bits behind the point: faster for layers
+    of some hundred units, and less precise.
     """
     bits: Literal["same", "any"] = "same"
     """Resume a run, and let workers train together, only on machines that compute the same bits, or
