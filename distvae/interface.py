@@ -2,8 +2,7 @@
 
 An E-step returns a posterior, and a model bounds log p(x) with it. Whether that posterior came from
 an encoder's forward pass or from a search over binary states is known to the E-step alone;
-everything else uses posteriors and `expect(q, f)`. A bound is in nats per row, and larger is
-better.
+everything else uses posteriors and `expect(q, f)`. A bound is in nats per row; larger is better.
 
 A model follows `LatentModel`, an E-step follows `EStep`. Either follows as many of the other
 protocols as it has something to do for: training asks by `isinstance`.

@@ -103,9 +103,10 @@ def needed_by(wanted: Iterable[str]) -> dict[str, Distribution]:
             continue
         name = canonicalize_name(requirement.name)
         found[name] = distribution(name)
-        for extra in {"", *requirement.extras} - {e for n, e in looked_at if n == name}:
-            looked_at.add((name, extra))
-            waiting += [(Requirement(line), extra) for line in found[name].requires or []]
+        for extra in ("", *requirement.extras):
+            if (name, extra) not in looked_at:
+                looked_at.add((name, extra))
+                waiting += [(Requirement(line), extra) for line in found[name].requires or []]
     return found
 
 

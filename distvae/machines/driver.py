@@ -129,15 +129,17 @@ def watch_nodes(
     ray: RayApi, folder: Folder, group: WorkerGroup, threads: int, report: Path
 ) -> NodeWatch:
     """Return a watch over the machines that a training may use."""
-    is_private = group.address is None  # and has one machine, which is never silent
+    is_private = group.address is None  # a Ray of this machine alone, which cannot fall silent
+
+    def declared_within() -> float | None:
+        return declaration_seconds(live_machines(ray))
+
     outlook = TrainingOutlook(
         group,
         threads,
         events=lambda: read_events(folder),
         shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
-        declared_within=in_background(
-            lambda: None if is_private else declaration_seconds(live_machines(ray))
-        ),
+        declared_within=(lambda: None) if is_private else in_background(declared_within),
         report=str(report),
     )
     return NodeWatch(lambda: live_machines(ray), outlook, None if is_private else Pings())

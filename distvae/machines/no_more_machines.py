@@ -1,13 +1,13 @@
-"""Ray Train's fixed number of workers under a Ray that gets no more machines.
+"""A fixed number of workers of Ray Train, under a Ray that gets no more machines.
 
-The trainer's process imports this, and Ray with it, but not torch.
+The process of Ray Train's controller imports this module, and therefore not torch.
 """
 
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 
 class NoMoreMachines(FixedScalingPolicy):  # type: ignore[misc]
-    """Ray's policy, without the actor that asks for machines, which takes two seconds to start."""
+    """Ray's policy without its actor that asks for machines, which takes two seconds to start."""
 
     def after_controller_start(self, train_run_context: object) -> None:
         """Start no actor."""

@@ -8,7 +8,7 @@ from distvae.machines.no_more_machines import NoMoreMachines
 DATASETS = "DatasetsCallback"
 """What starts an actor for datasets of Ray, which takes two to three seconds of processor time."""
 CLEANER = "PlacementGroupCleanerCallback"
-"""What starts an actor that frees resources if the trainer is killed, for as many seconds."""
+"""What starts an actor that frees resources if the trainer is killed; it takes as long."""
 
 
 class LightTrainer(TorchTrainer):  # type: ignore[misc]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 declare("sparsity", "active", "dead")
 MIN_PI = 1e-5  # the probability, at least, that a latent is active, or that it is not
-MIN_ACTIVE_ROWS = 0.999  # in which a latent that is not dead is active: one, however it is rounded
+MIN_ACTIVE_ROWS = 0.999  # a latent that is active in fewer is dead: in less than one, to rounding
 
 
 @register(TVAEModel)

@@ -43,7 +43,9 @@ def describe_data(
     data = [_dataset_input(info, params)]
     try:
         client.log_inputs(record, data)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
         client.log_inputs(record, data)
 
 

@@ -24,6 +24,8 @@ from distvae.track.journal import Journal
 from distvae.track.served import Served, pack
 from tests.track.records import RECORD, runs
 
+Values = tuple[str, ...]
+
 
 @pytest.mark.filterwarnings(
     "ignore:.*type hint is inferred as AnyType"
@@ -84,7 +86,9 @@ def test_data_that_another_process_describes_at_the_same_moment_is_named(
     Store.find(root).connect("here")  # makes the tables
     entered: list[str] = []
 
-    def enter(connection: object, cursor: object, statement: str, values: Any, *_: object) -> None:
+    def enter(
+        connection: object, cursor: object, statement: str, values: Values, *_: object
+    ) -> None:
         if statement.startswith("INSERT INTO datasets") and not entered:
             entered.append(uuid4().hex)
             with closing(sqlite3.connect(root / "mlflow.db")) as other, other:
