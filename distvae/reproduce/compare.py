@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from distvae.files.output import atomic_file, make_folder
-from distvae.report.results.figures import half_range
+from distvae.report.results.figures import half_range, published_text
 from distvae.report.results.rows import RowGroup, group_seeds, read_rows
 from distvae.reproduce.table import Entry, Table
 
@@ -28,6 +28,8 @@ class Line:
     row: str
     figure: str
     published: float | None
+    published_spread: float
+    """Standard deviation of the published figure over runs, 0 where it is not known."""
     obtained: float | None
     """Mean over seeds."""
     spread: float | None
@@ -66,7 +68,8 @@ def _lines(table: Table, entry: Entry, group: RowGroup | None) -> Iterator[Line]
         if group and values:
             yield _obtained_line(entry, figure, group, values)
         elif figure in published:
-            yield Line(entry.name, figure, published[figure], None, None)
+            spread = entry.spread.get(figure, 0.0)
+            yield Line(entry.name, figure, published[figure], spread, None, None)
 
 
 def _obtained_line(entry: Entry, figure: str, group: RowGroup, values: list[float]) -> Line:
@@ -75,6 +78,7 @@ def _obtained_line(entry: Entry, figure: str, group: RowGroup, values: list[floa
         row=entry.name,
         figure=figure,
         published=entry.published.get(figure),
+        published_spread=entry.spread.get(figure, 0.0),
         obtained=fmean(values),
         spread=half_range(values) if len(values) > 1 else None,
         seeds=len(values),
@@ -123,7 +127,7 @@ def _cells(line: Line) -> list[str]:
 
     spread = "" if line.spread is None else f" ± {line.spread:.3f}"
     return [
-        _format(line.published, "g"),
+        "" if line.published is None else published_text(line.published, line.published_spread),
         _format(line.obtained, ".3f") + spread,
         _format(line.difference, "+.3f"),
         str(line.seeds or ""),

@@ -217,4 +217,5 @@ def _table_fields(
         if rows and rows.get(split, count) < count:
             notes.append(f"{rows[split]:,} of {count:,} to {split} on")
     note = "; ".join(filter(None, [entry.note, ", ".join(notes)]))
-    return {"scale": table.scale, "published": dict(entry.published), "note": note}
+    published = {"published": dict(entry.published), "published_spread": dict(entry.spread)}
+    return {"scale": table.scale, **published, "note": note}

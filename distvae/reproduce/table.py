@@ -33,6 +33,8 @@ ROW_FIELDS = (
 )
 SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
 SOURCE_FIELDS = ("about", "find", "folder", "full")
+SPREAD = "_spread"
+"""Ends the column with the spread of a published figure."""
 Settings = Mapping[str, Plain]
 """Settings of a configuration by dotted key."""
 Figures = Mapping[str, float]
@@ -68,6 +70,8 @@ class Entry:
     epoch_seconds: float = 0.0
     """Seconds of an epoch on one core, measured at the stride of the row's own settings."""
     published: Figures = field(default_factory=dict)
+    spread: Figures = field(default_factory=dict)
+    """Standard deviation of a published figure over runs, where it is known."""
     note: str = ""
 
     def config(self, settings: Settings | None = None) -> Config:
@@ -214,13 +218,23 @@ def _parse_entries(tree: Tree, published: Mapping[str, Figures]) -> Iterator[tup
                 data=row.get("data", first_source if "recipe" in row else ""),
                 settings=row.get("set") or {},
                 epoch_seconds=row.get("epoch_seconds") or tree.get("epoch_seconds", 0.0),
-                published={**published.get(name, {}), **(row.get("published") or {})},
+                published={**_means(published.get(name, {})), **(row.get("published") or {})},
+                spread=_spreads(published.get(name, {})),
                 note=row.get("note", ""),
             )
             yield entry, row
     for name, figures in published.items():
         if name not in names:
-            yield Entry(name, published=figures), {}
+            yield Entry(name, published=_means(figures), spread=_spreads(figures)), {}
+
+
+def _means(figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if not name.endswith(SPREAD)}
+
+
+def _spreads(figures: Figures) -> Figures:
+    names = [name.removesuffix(SPREAD) for name in figures if name.endswith(SPREAD)]
+    return {name: figures[name + SPREAD] for name in names}
 
 
 def _expand(pattern: str, row: Tree) -> Iterator[tuple[str, Tree]]:

@@ -65,9 +65,12 @@ def test_all_that_was_published_is_shown_and_no_row_is_there_twice(name: str) ->
     table = read_table(name)
     names = [entry.name for entry in table.entries]
     assert len(set(names)) == len(names)
-    from_yaml = {entry.name: dict(entry.published) for entry in table.entries if entry.published}
+    parsed = {entry.name: entry for entry in table.entries if entry.published}
     for row, figures in published(name).items():
-        assert from_yaml[row] == {k: float(v) for k, v in figures.items() if k != "row" and v}
+        entry = parsed[row]
+        spreads = {f"{figure}_spread": spread for figure, spread in entry.spread.items()}
+        written = {key: float(value) for key, value in figures.items() if key != "row" and value}
+        assert {**entry.published, **spreads} == written
 
 
 def test_the_letter_of_the_paper_and_our_recipe_are_two_scales() -> None:
@@ -316,6 +319,7 @@ def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: P
         row: dict[str, Any] = {"table": "t", "row": f"a-s{seed}", "config": {"train.seed": seed}}
         row |= {"figures": {"psnr": psnr}, "seconds": 1.0, "epochs": 2, "commit": "c"}
         row |= {"scale": "day", "published": {"psnr": 30.0}, "note": "less"}
+        row |= {"published_spread": {"psnr": 0.06}}
         write_row(tmp_path, row, force=False)
     build(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "t.md").read_text()
@@ -323,7 +327,7 @@ def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: P
         "| row | PSNR | published | difference | scale | seeds | epochs | seconds | commit |"
         in page
     )
-    assert "| a | 30.25 ± 0.25 | 30 | +0.25 | day | 2 | 2 | 1 | c |" in page
+    assert "| a | 30.25 ± 0.25 | 30 ± 0.06 | +0.25 | day | 2 | 2 | 1 | c |" in page
     assert "`a`: less." in page
 
 
@@ -349,7 +353,7 @@ def test_a_folder_that_was_begun_at_another_scale_is_refused_by_its_name(tmp_pat
 
 def test_notes_on_rows_are_told_once() -> None:
     lines = [
-        Line(row, figure, None, 1.0, None, note=note)
+        Line(row, figure, None, 0.0, 1.0, None, note=note)
         for row, note in (("a", "less"), ("b", ""), ("c", "less"))
         for figure in ("psnr", "ssim")
     ]

@@ -100,6 +100,11 @@ def signed(difference: float, figure: str) -> str:
     return f"{difference:+z.{DECIMALS.get(figure, 2)}f}"
 
 
+def published_text(value: float, spread: float) -> str:
+    """Return a published figure as it was published, with its standard deviation if known."""
+    return f"{value:g} ± {spread:g}" if spread else f"{value:g}"
+
+
 def difference(group: RowGroup, figure: str) -> float | None:
     """Return the mean over seeds minus the published value, where both are known."""
     published, values = group.published(figure), group.values(figure)

@@ -12,6 +12,7 @@ from distvae.files.markdown import markdown_table
 from distvae.report.results.figures import (
     FIGURES,
     difference,
+    published_text,
     signed,
     with_half_range,
 )
@@ -97,7 +98,7 @@ def _compared_cells(group: RowGroup, figure: str) -> list[str]:
     published, distance = group.published(figure), difference(group, figure)
     return [
         with_half_range(group.values(figure), figure=figure),
-        "-" if published is None else f"{published:g}",
+        "-" if published is None else published_text(published, group.published_spread(figure)),
         "-" if distance is None else signed(distance, figure),
     ]
 

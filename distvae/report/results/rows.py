@@ -33,6 +33,8 @@ class ResultRow:
     all_figures: Mapping[str, object]
     """The figures with those that are lists by epoch, or null."""
     published: Mapping[str, float]
+    published_spread: Mapping[str, float]
+    """Standard deviation of what was published over runs, where it is known."""
     note: str
     section: str
     config: Mapping[str, object]
@@ -54,6 +56,10 @@ class RowGroup:
     def published(self, figure: str) -> float | None:
         """Return what was published for a figure."""
         return self.rows[0].published.get(figure)
+
+    def published_spread(self, figure: str) -> float:
+        """Return the standard deviation of what was published, 0 where none is known."""
+        return self.rows[0].published_spread.get(figure, 0.0)
 
     @property
     def scale(self) -> str:
@@ -133,7 +139,11 @@ def _scale_size(row: ResultRow) -> int:
     return SCALES.index(row.scale) if row.scale in SCALES else -1
 
 
-_OPTIONAL: Mapping[str, object] = {"published": {}, "scale": "", "note": "", "section": ""}
+_OPTIONAL: Mapping[str, object] = {
+    "published": {},
+    "published_spread": {},
+    **dict.fromkeys(("scale", "note", "section"), ""),
+}
 """What is assumed where a row leaves something out."""
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "row": str,
@@ -143,6 +153,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "seconds": (int, float, type(None)),
     "epochs": (int, float, type(None)),
     "published": dict,
+    "published_spread": dict,
     **dict.fromkeys(("scale", "note", "section"), str),
 }
 
@@ -167,6 +178,7 @@ def _read_row(path: Path) -> ResultRow:
         figures=_numbers(content["figures"]),
         all_figures=content["figures"],
         published=_numbers(content["published"]),
+        published_spread=_numbers(content["published_spread"]),
         note=content["note"],
         section=content["section"],
         config=config,

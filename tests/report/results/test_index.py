@@ -42,10 +42,34 @@ def test_the_index_begins_with_how_far_rows_are_from_what_was_published(folder: 
         "figure": "PESQ wb",
         "scale": "day",
         "at or above": "2 of 3",
+        "reached": "2 of 3",
         "lowest": "-0.40 (a)",
         "median": "+0.00",
         "highest": "+2.00 (b)",
     }
+
+
+@pytest.mark.parametrize(
+    ("figure", "spread", "value", "reached"),
+    [
+        ("pesq_wb", 0.0, 2.49, "0 of 1"),
+        ("pesq_wb", 0.1, 2.31, "1 of 1"),
+        ("pesq_wb", 0.1, 2.29, "0 of 1"),
+        ("active", 0.0, 2.7, "1 of 1"),
+        ("active", 0.0, 2.8, "0 of 1"),
+        ("active", 0.0, 2.2, "0 of 1"),
+    ],
+)
+def test_a_figure_is_reached_within_two_standard_deviations_or_an_active_number_within_a_tenth(
+    figure: str, spread: float, value: float, reached: str, tmp_path: Path
+) -> None:
+    row = finished_row("a", 0, **{figure: value})
+    row |= {"published": {figure: 2.5}, "published_spread": {figure: spread}}
+    write_row(tmp_path, row, force=False)
+    build(tmp_path, tmp_path / "index.md")
+    head, _, line, *_ = cells(tmp_path / "index.md")
+    assert dict(zip(head, line, strict=True))["reached"] == reached
+    assert f"Reached in all: {reached} figure." in (tmp_path / "index.md").read_text()
 
 
 def test_a_claim_has_the_published_figure_ours_the_spread_and_the_command(folder: Path) -> None:
