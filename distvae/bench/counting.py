@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +16,12 @@ from torch._ops import OpOverload
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from distvae.config import Config
+from distvae.data.dataset import Array
+from distvae.estep import assemble
+from distvae.interface import prepare
+from distvae.numerics.lanes import Lanes
+from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
 from distvae.train.stopping import Interrupted
 
@@ -23,6 +30,14 @@ EVENTS = {"launches": r"cu(da)?(Launch\w*Kernel|GraphLaunch)", "copies": "Memcpy
 """Patterns of the names that CUDA gives kernel launches, and copies between host and device."""
 Shape = tuple[int, int, int, int]
 """The number of products in a batch, and the m, k and n of each."""
+
+
+def untrained(config: Config, rows: Array, val_rows: Array) -> Trainer:
+    """Return a trainer on the CPU before its first step."""
+    agree_on_arithmetic(replace(config.train, threads=None)).apply()
+    model, estep = assemble(config, rows.shape[1])
+    prepare(estep, [torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
+    return Trainer(config.train, model, estep, rows, val_rows)
 
 
 def device_seconds(device: torch.device, function: Callable[[], object]) -> float:

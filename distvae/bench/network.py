@@ -18,6 +18,7 @@ from typing import NamedTuple
 from distvae.bench.namespaces import Link, Machine, two_machines
 from distvae.bench.output import Output
 from distvae.bench.paused import EPOCHS_OF_TURN, PausedTraining, take_turn
+from distvae.bench.timing import spread
 from distvae.bench.tvae import BATCH, SIZES
 from distvae.bench.workers import (
     PYTHON_MODULE,
@@ -171,12 +172,8 @@ def compare(turns: Mapping[str, Sequence[NetworkTurn]]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, taken in turns.items():
         walls = [turn.wall for turn in taken]
-        figures |= {
-            f"{name}_s": median(walls),
-            f"{name}_s_min": min(walls),
-            f"{name}_s_max": max(walls),
-            f"{name}_mb": median(turn.sent for turn in taken) / 1e6,
-        }
+        figures |= spread({f"{name}_s": walls})
+        figures[f"{name}_mb"] = median(turn.sent for turn in taken) / 1e6
         figures[f"{name}_gain"] = median(
             one.wall / turn.wall for one, turn in zip(turns["alone"], taken, strict=True)
         )

@@ -5,7 +5,6 @@ a file of zeros that is mapped into memory and takes no room on the disk.
 """
 
 import os
-import socket
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from distvae.bench.output import Output
 from distvae.bench.timing import timed_call
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Dataset
+from distvae.machines.ray_head import free_port
 from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import Lanes
 from distvae.system.processes import memory_of
@@ -105,9 +105,7 @@ def _peak_bytes(function: Callable[[], object]) -> int:
 
 def measure_training(extent: OrderExtent, workers: int) -> dict[str, float]:
     """Return the means over workers of what each measures in a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with TemporaryDirectory() as folder, (path := Path(folder) / "rows").open("wb") as file:
         file.truncate(extent.rows * VALUES * 4)
         with ProcessPoolExecutor(workers, get_context("spawn")) as processes:

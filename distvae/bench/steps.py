@@ -6,21 +6,17 @@ Times are processor time of the calling thread, so that other processes hardly c
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distvae.bench.counting import untrained
 from distvae.bench.output import Output
 from distvae.bench.timing import time_call
 from distvae.config import Config, Net
 from distvae.config.recipes import load, recipe_names
-from distvae.estep import assemble
 from distvae.files.refusal import Refusal
-from distvae.interface import prepare
-from distvae.numerics.lanes import Lanes
-from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
 
 ROWS = 4096
@@ -125,10 +121,7 @@ def multiply(operands: list[tuple[Tensor, Tensor, Tensor]]) -> None:
 def trainer_on_noise(config: Config) -> Trainer:
     """Return the trainer of a configuration, on random data of its shape."""
     x = np.random.default_rng(0).random((ROWS, config.data.dims), dtype=np.float32)
-    agree_on_arithmetic(replace(config.train, threads=None)).apply()
-    model, estep = assemble(config, config.data.dims)
-    prepare(estep, [torch.from_numpy(x)], Lanes(len(x), 1).held(), 0)
-    return Trainer(config.train, model, estep, x, x[:1])
+    return untrained(config, x, x[:1])
 
 
 def matrix_products(trainer: Trainer, rows: int) -> Iterator[Shape]:

@@ -1,7 +1,6 @@
 """Time how two workers of one machine sum a gradient, in each way, beside an Adam step."""
 
 import os
-import socket
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from distvae.bench.output import Output
 from distvae.bench.timing import time_call
+from distvae.machines.ray_head import free_port
 from distvae.train.team import LocalTeam, join_team
 
 WORKERS = 2
@@ -41,9 +41,7 @@ def _describe_sums(name: str, f: dict[str, float]) -> str:
 
 def measure_team(widths: tuple[int, ...], steps: int) -> dict[str, float]:
     """Return median microseconds, measured in new processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with ProcessPoolExecutor(WORKERS, get_context("spawn")) as processes:
         workers = [processes.submit(run_worker, k, port, widths, steps) for k in range(WORKERS)]
         return workers[0].result()

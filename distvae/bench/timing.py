@@ -1,7 +1,8 @@
 """Time single calls."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,3 +23,11 @@ def time_call(
 ) -> float:
     """Call a function, and return how many seconds it took."""
     return timed_call(function, *arguments, clock=clock)[1]
+
+
+def spread(values: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]]:
+    """Yield the median of each list under its name, and its minimum and maximum."""
+    for name, numbers in values.items():
+        yield name, median(numbers)
+        yield f"{name}_min", min(numbers)
+        yield f"{name}_max", max(numbers)

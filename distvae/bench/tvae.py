@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distvae.bench.counting import untrained
 from distvae.bench.output import Output
 from distvae.bench.timing import Clock, time_call
 from distvae.config import Config, from_dict
@@ -28,15 +29,12 @@ from distvae.data.dataset import Array
 from distvae.data.examples import scene
 from distvae.data.signals import read_signal
 from distvae.data.windows.patches import Grid
-from distvae.estep import assemble
 from distvae.estep.truncated import Search
-from distvae.interface import Batch, prepare
+from distvae.interface import Batch
 from distvae.models.population import tabulate
 from distvae.models.truncated import NEAR
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise, order
 from distvae.system.memory import peak_memory
-from distvae.train.bits import agree_on_arithmetic
 from distvae.train.loop import Trainer
 
 SIDE = 256
@@ -213,10 +211,7 @@ def tvae_config(case: HouseCase, epochs: int) -> Config:
 def new_trainer(case: HouseCase, rows: Array, epochs: int) -> Trainer:
     """Return an untrained trainer, which validates on the first rows alone."""
     config = tvae_config(case, epochs)
-    agree_on_arithmetic(replace(config.train, threads=None)).apply()
-    model, estep = assemble(config, rows.shape[1])
-    prepare(estep, [torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
-    return Trainer(config.train, model, estep, rows, rows[:BATCH])
+    return untrained(config, rows, rows[:BATCH])
 
 
 def _time_blocks(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from distvae.bench.output import Output
 from distvae.bench.paused import PausedTraining, Turn, take_turn
+from distvae.bench.timing import spread
 from distvae.bench.tvae import SIZES, noisy_patches, tvae_config
 from distvae.config import Config, from_dict, to_dict
 from distvae.config.recipes import load
@@ -159,16 +160,12 @@ def measure_workers(turns: int, folder: Path) -> dict[str, float]:
     figures: dict[str, float] = {}
     for way, taken in results.items():
         walls = [turn.wall for turn in taken]
-        figures |= {
-            f"{way}_s": median(walls),
-            f"{way}_s_min": min(walls),
-            f"{way}_s_max": max(walls),
-        }
+        figures |= spread({f"{way}_s": walls})
         figures[f"{way}_processor_s"] = median(turn.processor for turn in taken)
         figures[f"{way}_start_s"] = starts[way]
     figures |= compare(results)
-    spread = np.ptp(objectives, axis=0) / np.abs(objectives[0])
-    return figures | {"differ": float(spread.max())}
+    differences = np.ptp(objectives, axis=0) / np.abs(objectives[0])
+    return figures | {"differ": float(differences.max())}
 
 
 def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[PausedTraining]:

@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from distvae.config import Config, to_dict
-from distvae.files.plain import Plain
+from distvae.config import changed_settings
 from distvae.files.untrusted import read_figures
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
@@ -23,7 +22,7 @@ def show_run(run: Path) -> None:
     commit = f"commit {info['commit']}" if info["commit"] else "not from a checkout"
     print(f"{run}: {info['recipe'] or 'a run'}, {commit}, started {info['begun']}")
     print(f"data: {info['data']}, {counts} {info['unit']}s")
-    changed = _changed_settings(read_config(run, info))
+    changed = changed_settings(read_config(run, info))
     print(yaml.safe_dump(changed, sort_keys=False).rstrip())
     if epochs:
         best = best_epoch(run, epochs)
@@ -37,26 +36,6 @@ def show_run(run: Path) -> None:
         print(line)
     for line in _describe_scores(run):
         print(line)
-
-
-def _changed_settings(config: Config) -> dict[str, Plain]:
-    """Return the settings that differ from the defaults, by section."""
-    settings, defaults = to_dict(config), to_dict(Config())
-    changed: dict[str, Plain] = {}
-    for section, values in settings.items():
-        if isinstance(values, dict):
-            values = _changed_values(values, defaults[section])
-        if values:
-            changed[section] = values
-    return changed
-
-
-def _changed_values(section: dict[str, Plain], default: Mapping[str, Plain]) -> dict[str, Plain]:
-    return {
-        name: value
-        for name, value in section.items()
-        if name == "kind" or default.get(name) != value
-    }
 
 
 def _describe_codes(epoch: Mapping[str, float]) -> str:

@@ -6,9 +6,9 @@ section. Other packages name the modules that define both as entry points, which
 a configuration names a kind that is not built in.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import ClassVar, Generic, Protocol, TypeVar, cast
+from typing import ClassVar, Protocol, TypeVar, cast
 
 from distvae.files.refusal import Refusal
 
@@ -54,18 +54,18 @@ def find_family(section: str, kind: str) -> type | None:
     return FAMILIES[section].get(kind)
 
 
-class Registry(Generic[Implementation]):
-    """The implementations of the families of one section."""
+class Registry(dict[type[Family], Implementation]):
+    """The implementations of the families of one section, by configuration class."""
 
     def __init__(self, section: str) -> None:
+        super().__init__()
         self.section = section
-        self._implementations: dict[type[Family], Implementation] = {}
 
     def register(self, config: type) -> Callable[[C], C]:
         """Register the decorated class as the implementation of a configuration class."""
 
         def enter(implementation: C) -> C:
-            self._implementations[config] = cast(Implementation, implementation)
+            self[config] = cast(Implementation, implementation)
             return implementation
 
         return enter
@@ -73,22 +73,10 @@ class Registry(Generic[Implementation]):
     def implementation(self, config: Family) -> Implementation:
         """Return what was registered for the class of a configuration."""
         try:
-            return self._implementations[type(config)]
+            return self[type(config)]
         except KeyError:
             name = type(config).__name__
             raise Refusal(
                 f"{self.section}.kind: '{config.kind}' has a configuration ({name}) but no"
                 f" implementation; a class registered for {name} expected"
             ) from None
-
-    def __getitem__(self, config: type) -> Implementation:
-        """Return what was registered for a configuration class."""
-        return self._implementations[config]
-
-    def __iter__(self) -> Iterator[type]:
-        """Yield the configuration classes that have an implementation."""
-        return iter(self._implementations)
-
-    def items(self) -> Iterator[tuple[type[Family], Implementation]]:
-        """Yield each configuration class with its implementation."""
-        yield from self._implementations.items()

@@ -73,14 +73,6 @@ def decode_audible(path: Path) -> tuple[Array, int]:
     return signal, rate
 
 
-def read_mono(path: Path, rate: int) -> Array:
-    """Return a file's samples at a sampling rate, averaged over its channels; refuse a damaged
-    file.
-    """
-    channels, file_rate = decode(path)
-    return resample(channels.mean(axis=1), file_rate, rate)
-
-
 def resample(signal: NDArray[Real], rate: int, wanted: int) -> NDArray[Real]:
     """Return a signal (samples, ...) at another sampling rate."""
     if rate == wanted or not len(signal):

@@ -266,8 +266,7 @@ def causes_of(config: DataConfig) -> HasCauses | None:
 
 def family_of_kind(kind: str) -> type[DataFamily[Any]]:
     """Return the class behind a kind of data."""
-    config = FAMILIES["data"][kind]
-    return next(family for known, family in DATA.items() if known is config)
+    return DATA[FAMILIES["data"][kind]]
 
 
 def kinds_with(capability: type) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from distvae.config import DataConfig
 from distvae.data.folders import build_once, cache_folder
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, without_password
 
 if TYPE_CHECKING:
@@ -64,9 +64,8 @@ def _list_remote_files(source: Folder) -> list[tuple[str, int, str]]:
             else []
         )
     except OSError as error:
-        cause = " ".join(str(error).split())
         raise Refusal(
-            f"data.path: {source}: {cause}; a folder or file that can be read expected"
+            f"data.path: {source}: {cause(error)}; a folder or file that can be read expected"
         ) from error
     found = (
         [itself]
@@ -98,8 +97,7 @@ def _copy(source: Folder, target: Path, files: list[tuple[str, int, str]]) -> No
             destination_filesystem=LocalFileSystem(),
         )
     except OSError as error:
-        cause = " ".join(str(error).split())
         raise Refusal(
-            f"data.path: {source}: {cause}; data that can be brought to {target.parent.parent}"
-            " expected"
+            f"data.path: {source}: {cause(error)}; data that can be brought to"
+            f" {target.parent.parent} expected"
         ) from error

@@ -112,8 +112,9 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
 def bernoulli_masked(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
     """Return the same states, by operations of a fixed shape."""
     words, active, states = _counts_of_bits(count, latent, noise, stream)
+    inactive = latent - active
     for k in range(words.shape[-1] - 1):
-        last = latent - active + k
+        last = (inactive + k).clamp_max(latent - 1)  # it is less for all states that have more
         place = _place(words[..., k + 1], last + 1)
         flipped = flip(states, place.where(~holds(states, place), last))
         states = flipped.where((active > k).unsqueeze(-1), states)

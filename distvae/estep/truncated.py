@@ -158,7 +158,7 @@ class Search(nn.Module):
         return found or KeptStates(self._stored_states(batch))
 
     def show(self, states: KeptStates | None) -> None:
-        """Return these from `kept_states` whatever the rows, until told to show none."""
+        """Make `kept_states` return these states for any rows; None ends that."""
         self.shown = states
 
     def _stored_states(self, batch: Batch) -> Tensor:

@@ -16,6 +16,7 @@ from distvae.config.schema import read_section
 from distvae.data import audio
 from distvae.data.dataset import Array
 from distvae.data.speech.frames import power_of_signal, with_power
+from distvae.data.speech.stft import Stft
 from distvae.data.tables.arrays import IN_MEMORY, dataset_of_rows
 from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
@@ -112,7 +113,7 @@ class SpeechCoder(BaseEstimator):
         """Return a signal with the power of codes and the phase of a signal."""
         decoded = self.model_.inverse_transform(code)
         scaled, level = self._scaled(signal)
-        frames = len(scaled) // self.hop + 1
+        frames = Stft(self.window, self.hop).frames(len(scaled))
         if len(decoded) != frames:
             raise Refusal(
                 f"X: codes of {len(decoded)} frames; {frames} expected, as the signal has"

@@ -83,7 +83,10 @@ class Trained:
             tensors, facts = checkpoint.load(path, "last")
         _refuse_other_sizes(trainer, tensors)
         position = facts["position"]
-        trainer.restore(tensors, {**position, "best": -math.inf, "best_epoch": position["epoch"]})
+        epoch = position["epoch"]
+        batches = math.ceil(self.run.info["rows"]["train"] / self.run.config.train.batch)
+        position["shift"] = position.get("shift", 0) + epoch * (batches - trainer.batches)
+        trainer.restore(tensors, {**position, "best": -math.inf, "best_epoch": epoch})
         known = (*trainer.range, *self.run.info.get("range", ()))
         trainer.range = (min(known), max(known))
 

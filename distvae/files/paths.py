@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.files.refusal import DISK_FULL, Refusal
+from distvae.files.refusal import DISK_FULL, Refusal, cause
 
 PATH_ERRORS = (
     errno.ENAMETOOLONG,
@@ -46,7 +46,7 @@ def refusing_bad_paths(named: str, expected: str) -> Iterator[None]:
         raise
     # RuntimeError is raised for ~nobody and for links that form a circle
     except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or cause(error)
         raise Refusal(f"{named}: {reason}; {expected}") from error
 
 

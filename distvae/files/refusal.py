@@ -30,6 +30,11 @@ class Refusal(ValueError):
         super().__init__(shortened(text, MESSAGE))
 
 
+def cause(error: object) -> str:
+    """Return the message of an exception on one line, or the name of its type."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def shortened(text: str, length: int) -> str:
     """Return the text, without its middle if it is longer than `length`."""
     if len(text) <= length:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from distvae.files.atomic import partial_name, replaced_file
-from distvae.files.refusal import Refusal, refusing_full_disk
+from distvae.files.refusal import Refusal, cause, refusing_full_disk
 from distvae.files.untrusted import WRITTEN_FILE, require_regular_file
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileSystem, FileType
     from typing_extensions import Buffer
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
@@ -190,10 +190,21 @@ class Folder:
 
     def list_files(self) -> list[str]:
         """Return the names of its files, in order."""
-        from pyarrow.fs import FileSelector, FileType
+        from pyarrow.fs import FileType
+
+        return self._names_of(FileType.File)
+
+    def list_subfolders(self) -> list[str]:
+        """Return the names of the folders in it, in order."""
+        from pyarrow.fs import FileType
+
+        return self._names_of(FileType.Directory)
+
+    def _names_of(self, kind: "FileType") -> list[str]:
+        from pyarrow.fs import FileSelector
 
         found = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == FileType.File)
+        return sorted(info.base_name for info in found if info.type == kind)
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of that name. A folder of that name is refused."""
@@ -250,7 +261,7 @@ def _open_uri(uri: str) -> "tuple[FileSystem, str]":
     except (ValueError, OSError) as error:  # OSError: a library is missing, or nothing answers
         # what stands before the @ may be a password, even in a URI that is not understood
         shown = re.sub("(?<=://).*@", "", without_options)
-        reason = " ".join(str(error).replace(uri, shown).split())
+        reason = cause(str(error).replace(uri, shown))
         raise Refusal(
             f"storage: {shown}: {reason}; a path or a URI that pyarrow reads expected"
         ) from None

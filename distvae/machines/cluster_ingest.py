@@ -15,7 +15,7 @@ from distvae.data.tables.plan import Plan, Source
 from distvae.data.tables.processes import KeptRefusal, answered
 from distvae.data.tables.work import Task, Work
 from distvae.files.memory import gigabytes
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.machines.autoscaler import requested_resources
 from distvae.machines.cluster_check import check_cluster
@@ -153,10 +153,10 @@ def _received(ref: ObjectRef) -> int:
     try:
         answer: int | Exception = ray.get(ref)
     except RayError as error:
-        reason = " ".join(str(error).split())[:200]
         raise KeptRefusal(
-            f"--address: {RETRIES} machines or processes that did a task were lost ({reason});"
-            " machines with more memory expected, with --resume to keep what is done"
+            f"--address: {RETRIES} machines or processes that did a task were lost"
+            f" ({cause(error)[:200]}); machines with more memory expected, with --resume to keep"
+            " what is done"
         ) from error
     if isinstance(answer, Exception):
         raise answer

@@ -49,6 +49,8 @@ RESIZE_INTERVAL = 20.0
 """Seconds between two looks at whether more workers fit."""
 BLOCK_BYTES = 50 * 2**20
 """Bytes that a worker may have on their way to its keeper."""
+RAY_FOLDER = "ray-"
+"""Begins the name of Ray Train's own folder, which ends with the owner of the training."""
 MAX_RESTARTS = 100
 """Restarts of the workers before a training gives up."""
 STOP_SECONDS = 60.0
@@ -94,6 +96,7 @@ def lead_workers(
     folder.delete(EVENTS)
     delete_stop_files(folder)
     owner = take_ownership(folder)
+    remove_ray_folders(folder)
     moves = keeper_moves(ray, config, folder, owner, group)
     job = Job(
         config=to_dict(with_absolute_paths(config)),
@@ -193,7 +196,7 @@ def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exceptio
     from distvae.machines.rendezvous import NoGroupConfig
     from distvae.machines.trainer import LightTrainer, PrivateTrainer
 
-    ray_folder = folder.subfolder(f"ray-{job.owner}")
+    ray_folder = folder.subfolder(RAY_FOLDER + job.owner)
     kind = PrivateTrainer if group.address is None else LightTrainer
     try:
         trainer = kind(
@@ -212,6 +215,13 @@ def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exceptio
         return error
     finally:
         _remove(ray_folder)
+
+
+def remove_ray_folders(folder: Folder) -> None:
+    """Remove the folders of Ray Train whose driver was killed before it could."""
+    for name in folder.list_subfolders():
+        if name.startswith(RAY_FOLDER):
+            _remove(folder.subfolder(name))
 
 
 def _remove(ray_folder: Folder) -> None:

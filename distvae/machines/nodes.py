@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.machines.ray_api import NodeInfo, ObjectRef, RayApi
 
 ANSWER_SECONDS = 120.0
@@ -77,8 +77,7 @@ def _result_or_refusal(ref: ObjectRef, function: Callable[..., T]) -> T | Refusa
     except GetTimeoutError:
         return Refusal(f"no answer within {ANSWER_SECONDS:.0f} s; is it overloaded?")
     except RayError as error:
-        cause = " ".join(str(getattr(error, "cause", None) or error).split())
-        return Refusal(f"{function.__name__}: {cause}")
+        return Refusal(f"{function.__name__}: {cause(getattr(error, 'cause', None) or error)}")
     return result
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.machines.local_ray import LocalRay, local_ray
 from distvae.machines.ray_api import RayApi
 from distvae.machines.ray_messages import shorten_ray_messages
@@ -138,7 +138,7 @@ def _connect_locally(local: LocalRay) -> None:
         _init(local.address, _temp_dir=str(local.folder))
     except (OSError, RuntimeError) as error:
         raise Refusal(
-            f"Ray: it was started here and does not answer ({_one_line(error)}); try again"
+            f"Ray: it was started here and does not answer ({cause(error)[:300]}); try again"
         ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = usual
@@ -168,7 +168,7 @@ def _connect(address: str) -> None:
             " has one"
         ) from error
     except RuntimeError as error:  # such as another version of Ray or of Python
-        raise Refusal(f"--address: {address}: {_one_line(error)}") from error
+        raise Refusal(f"--address: {address}: {cause(error)[:300]}") from error
 
 
 def _refuse_silent_address(address: str, expected: str) -> None:
@@ -219,8 +219,3 @@ def _refuse_other_program(address: str, found: str, expected: str) -> None:
         raise Refusal(f"--address: {address}: what listens there is no Ray; {expected}") from error
     finally:
         channel.close()
-
-
-def _one_line(error: Exception) -> str:
-    """Return an error's message on one line of limited length."""
-    return " ".join(str(error).split())[:300]

@@ -101,7 +101,7 @@ class Layer:
             torch.mm(gradient.tensor.T, self.input, out=self.weight_gradient)
 
     def backward_to_input(self, gradient: Buffer) -> Buffer:
-        """Do the same, and return the gradient of the input."""
+        """Fill the gradients of the weights, and return the gradient of the input."""
         self.backward(gradient)
         torch.mm(gradient.tensor, self.weight, out=self.below.tensor)
         return self.below
@@ -130,7 +130,7 @@ class Layers:
         self.layers[0].backward(gradient)
 
     def backward_to_input(self, gradient: Buffer) -> Buffer:
-        """Do the same, and return the gradient of the input."""
+        """Fill the gradients of the weights, and return the gradient of the input."""
         for layer in self.layers[::-1]:
             gradient = layer.backward_to_input(gradient)
         return gradient

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.compiled import kernels
 from distvae.models.posteriors import LOG_VARIANCE
+from distvae.numerics.facts import Moments
 
 LOG_TWO_PI = math.log(2 * math.pi)
 LEAST_LOG_POWER = -40.0
@@ -263,10 +266,5 @@ def mean_variance(blocks: Iterable[Tensor]) -> float:
 
     Missing values, which are NaN, are left out.
     """
-    counts, totals, squares = [], [], []
-    for block in blocks:
-        counts.append(block.isfinite().sum(0))
-        totals.append(block.double().nansum(0))
-        squares.append(block.double().square().nansum(0))
-    count, total, square = (torch.stack(sums).sum(0) for sums in (counts, totals, squares))
-    return float((square / count - (total / count).square()).nanmean())
+    moments = reduce(add, (Moments.of(block.numpy(force=True)) for block in blocks))
+    return float(np.nanmean(moments.variance))

@@ -74,7 +74,7 @@ class ShowsStates(KeepsStates, Protocol):
     """Such an E-step that can be told what to show."""
 
     def show(self, states: KeptStates | None) -> None:
-        """Return these from `kept_states` whatever the rows, until told to show none."""
+        """Make `kept_states` return these states for any rows; None ends that."""
 
 
 @dataclass(frozen=True)

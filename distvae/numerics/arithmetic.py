@@ -176,10 +176,10 @@ def _version(package: str) -> str:
 
 
 @contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Make torch use this number of threads within the block. None changes nothing."""
+def torch_threads(count: int) -> Iterator[None]:
+    """Make torch use this number of threads within the block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from distvae.files.refusal import cause
 from distvae.report import write
 from distvae.track import Store, Tracker
 
@@ -12,9 +13,9 @@ def write_and_log(folder: Path, root: Path, quiet: bool) -> None:
     try:
         page = write(folder)
     except Exception as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
         print(
-            f"the report could not be written: {cause}; 'distvae report {folder}' tries again",
+            f"the report could not be written: {cause(error)};"
+            f" 'distvae report {folder}' tries again",
             file=sys.stderr,
         )
         return

@@ -73,7 +73,7 @@ class RunResults:
         figures = {}
         for path in sorted(folder.glob("evaluation/*/summary.json")):
             figures[path.parent.name] = read_figures(path)
-        return cls(folder, read_info(folder), read_epochs(folder), _read_stages(folder), figures)
+        return cls(folder, read_info(folder), read_epochs(folder), read_stages(folder), figures)
 
     @cached_property
     def config(self) -> "Config":
@@ -104,7 +104,7 @@ class RunResults:
         return self.folder / "evaluation" / split
 
 
-def _read_stages(folder: Path) -> list[Tree]:
+def read_stages(folder: Path) -> list[Tree]:
     """Return a restoration's records in the order of epochs.
 
     An epoch that was trained twice, after a crash, has two records; the later one counts.

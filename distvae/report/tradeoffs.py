@@ -12,6 +12,7 @@ from distvae.report.exhibits import Exhibits
 from distvae.report.fronts import Dot
 from distvae.report.pareto import Point, front, hypervolume
 from distvae.report.reading import Sweep, Trial
+from distvae.tune.results import beats
 
 RANGES = {
     "pesq_wb": (1.0, 4.65),
@@ -91,11 +92,7 @@ class Plane:
         A trial beats another if it is better in one figure and no worse in the other.
         """
         others = self.points(by)
-        return sum(any(_beats(other, point) for other in others) for point in self.points(dots))
-
-
-def _beats(one: Point, other: Point) -> bool:
-    return one != other and one[0] >= other[0] and one[1] >= other[1]
+        return sum(any(beats(other, point) for other in others) for point in self.points(dots))
 
 
 def tradeoffs(sweep: Sweep, chosen: Exhibits) -> Iterator[Block]:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from distvae.files.output import check_writable_folder
 from distvae.files.paths import resolve_path
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.share.hub import HUB, Repository
 from distvae.share.names import CARD, LISTED, SUMS
@@ -95,6 +95,6 @@ class ModelFolder:
         try:
             yield
         except OSError as error:
-            reason = " ".join(str(error.strerror or error).split())
+            reason = cause(error.strerror or error)
             named = f"{self}/{name}" if name else str(self)
             raise Refusal(f"{named}: {reason}; {expected}") from error

@@ -14,13 +14,15 @@ ELSEWHERE = "203.0.113.1"
 
 
 def listen_on_interface_of(address: str) -> None:
-    """Make gloo listen on the interface of an address, unless the environment names one.
+    """Make gloo and NCCL use the interface of an address, unless the environment names one.
 
-    Otherwise gloo takes the address of this machine's name, which /etc/hosts may say is 127.0.1.1.
+    Otherwise gloo takes the address of this machine's name, which /etc/hosts may say is 127.0.1.1,
+    and NCCL any interface.
     """
-    name = interface_of(address)
+    name = os.environ.get("GLOO_SOCKET_IFNAME") or interface_of(address)
     if name is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # not what begins like it
 
 
 def interface_of(address: str) -> str | None:

@@ -16,9 +16,9 @@ def read(file: Path) -> str:
         return ""
 
 
-def read_fields(file: Path) -> dict[str, str]:
+def read_fields(file: Path, separator: str = ":") -> dict[str, str]:
     """Return the values of lines such as `key: value`."""
-    pairs = (line.partition(":") for line in read(file).splitlines())
+    pairs = (line.partition(separator) for line in read(file).splitlines())
     return {key.strip(): value.strip() for key, colon, value in pairs if colon}
 
 

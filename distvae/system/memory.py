@@ -6,10 +6,17 @@ import sys
 from distvae.system import kernel
 
 CGROUPS = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "memory.stat", "{}_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_{}_file",
+    ),
 )
-"""Files with a container's limit and use, in versions 2 and 1 of the kernel's control groups."""
+"""Files with a container's limit, its use and what that is made of, and the names there of cached
+files, in versions 2 and 1 of the kernel's control groups.
+"""
 
 
 def available_memory() -> int:
@@ -23,7 +30,7 @@ def available_memory() -> int:
 
 def memory_limit() -> int | None:
     """Return the bytes that a container may use, or None if it may use all of the machine's."""
-    limits = [kernel.read_number(kernel.CGROUP / file) for file, _ in CGROUPS]
+    limits = [kernel.read_number(kernel.CGROUP / file) for file, *_ in CGROUPS]
     whole = _whole_memory()
     return min((value for value in limits if value is not None and value < whole), default=None)
 
@@ -45,9 +52,12 @@ def _free_on_machine() -> int | None:
     return None if free is None else 1024 * int(free.split()[0])
 
 
-def _free_in_container(limit: str, used: str) -> int | None:
+def _free_in_container(limit: str, used: str, parts: str, cached: str) -> int | None:
+    """Return what a container may still use. Cached files do not count: the kernel drops them."""
     limit_bytes = kernel.read_number(kernel.CGROUP / limit)
     used_bytes = kernel.read_number(kernel.CGROUP / used)
     if limit_bytes is None or used_bytes is None:
         return None
-    return max(0, limit_bytes - used_bytes)
+    sizes = kernel.read_fields(kernel.CGROUP / parts, separator=" ")
+    cache = sum(int(sizes.get(cached.format(kind), 0)) for kind in ("inactive", "active"))
+    return min(limit_bytes, max(0, limit_bytes - used_bytes + cache))

@@ -73,7 +73,7 @@ def evaluate(
 def evaluate_while_drawing(
     run: Run, folder: Path, split: str, drawing: DrawingProcess, progress: bool = True
 ) -> Evaluation:
-    """Do the same, but let another process draw the pictures while this one scores."""
+    """Evaluate a run; another process draws the pictures while this one scores."""
     prepare_folder(folder, force=True)
     drawn = []
     with run_arithmetic(run.info):

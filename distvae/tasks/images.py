@@ -16,7 +16,7 @@ from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.restoration import score_restored_run
 from distvae.tasks.sparsity import CodeStrength
 from distvae.tasks.truth import compare_with_truth
-from distvae.tasks.waiting import with_progress
+from distvae.tasks.waiting import with_news
 from distvae.train.batches import BLOCK
 from distvae.train.run import Array, Run
 from distvae.train.step import add, assess
@@ -38,7 +38,7 @@ def score_rows(
     total: Sums = {}
     strength = CodeStrength()
     starts = range(0, len(rows), BLOCK)
-    for start in with_progress(starts, len(starts), "scoring blocks of rows", progress):
+    for start in with_news(starts, len(starts), "scoring blocks of rows", progress):
         x = torch.tensor(rows[start : start + BLOCK])
         row = torch.arange(start, start + len(x))
         noise = Noise(run.config.train.seed, VALIDATION, row)

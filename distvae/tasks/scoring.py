@@ -31,7 +31,7 @@ from distvae.tasks.recording_scores import (
 )
 from distvae.tasks.resynthesis import Coder, Resynthesis, resynthesise, run_coder
 from distvae.tasks.sparsity import CodeStrength, frame_means
-from distvae.tasks.waiting import with_progress
+from distvae.tasks.waiting import with_news
 from distvae.train.run import Run
 
 Job = tuple[Array, Array, int, list[str]]
@@ -78,7 +78,7 @@ def score_recordings(
     processes = count_processes(config, resynthesiser.scored, files)
     jobs = map(resynthesiser.job_for, chosen)
     scores = list(
-        with_progress(score_in_order(jobs, processes), len(chosen), "scoring recordings", progress)
+        with_news(score_in_order(jobs, processes), len(chosen), "scoring recordings", progress)
     )
     rows = []
     refused = []

@@ -18,7 +18,7 @@ def announce(what: str, wanted: bool) -> None:
         print(what, file=sys.stderr, flush=True)
 
 
-def with_progress(items: Iterable[T], count: int, what: str, wanted: bool) -> Iterable[T]:
+def with_news(items: Iterable[T], count: int, what: str, wanted: bool) -> Iterable[T]:
     """Return items, and show how many of them have been dealt with and how long the rest takes."""
     if not wanted:
         return items

@@ -4,11 +4,12 @@ MLflow makes the tables of a new database by all the migrations of its history, 
 or two. An empty database is kept in the cache instead, one for each version of MLflow.
 """
 
-import os
 import shutil
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+
+from distvae.files.atomic import replaced_file
 
 NAME = "empty.db"
 
@@ -22,7 +23,8 @@ def copy_empty_database(file: Path) -> None:
 
         folder = cache_folder() / "mlflow" / mlflow.__version__
         build_once(folder, _make_tables)
-        _copy_complete(folder / NAME, file)
+        with replaced_file(file) as partial:
+            shutil.copyfile(folder / NAME, partial)
 
 
 def _make_tables(folder: Path) -> None:
@@ -38,13 +40,3 @@ def _make_tables(folder: Path) -> None:
         _initialize_tables(engine)
     finally:
         engine.dispose()
-
-
-def _copy_complete(source: Path, target: Path) -> None:
-    """Copy a file under another name, which is replaced once everything is there."""
-    part = target.with_name(f"{target.name}.part-{os.getpid()}")
-    try:
-        shutil.copyfile(source, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

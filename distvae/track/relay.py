@@ -8,7 +8,6 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from distvae.files.refusal import Refusal
@@ -45,12 +44,7 @@ class Relay:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Send what is left, also by processes that ended long ago."""
         self._over.set()
         self._thread.join()

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.track.store import QUIET, SERVER_OPTIONS, sqlite_uri
 
@@ -120,9 +120,8 @@ def restore_database(file: Path, copies: Folder) -> None:
     try:
         content = copies.read(file.name) if copies.has(file.name) else None
     except OSError as error:
-        why = " ".join(str(error).split())
         raise Refusal(
-            f"--storage: {copies}: {why}; a path or a bucket that answers expected"
+            f"--storage: {copies}: {cause(error)}; a path or a bucket that answers expected"
         ) from error
     if content is not None:
         Folder(file.parent).write(file.name, content)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
@@ -16,13 +16,6 @@ from distvae.track.retries import Retries
 
 STATE = "sent.json"
 """The file of a sink that says how much of the journal it has."""
-
-
-class Sink(Protocol):
-    """Something that a journal is copied to: MLflow (`Sender`), or files of another program."""
-
-    def send(self) -> object:
-        """Send the entries that it does not have yet."""
 
 
 class State(TypedDict):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.track.blank import copy_empty_database
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def _quieten() -> None:
 
 def error_summary(error: Exception) -> str:
     """Return what went wrong on one line, without secrets."""
-    text = without_secrets(" ".join(str(error).split()))
+    text = without_secrets(cause(error))
     if "Max retries exceeded" in text:
         return "nothing answers there"
-    return text[:300] or type(error).__name__
+    return text[:300]
 
 
 def sqlite_uri(file: Path) -> str:

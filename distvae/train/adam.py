@@ -113,7 +113,7 @@ class Adam:
 
 
 def _divide(steps: Pieces) -> Pieces:
-    """Return the same in pieces of similar size, as views. A piece has the count of its whole."""
+    """Return views of the tensors in pieces of similar size. A piece has the count of its whole."""
     total = sum(parameter.numel() for parameter, *_ in steps)
     size = SMALLEST * math.ceil(total / (PIECES * SMALLEST))
     divided: Pieces = []

@@ -15,6 +15,7 @@ class PositionFacts(TypedDict):
     best: float
     best_epoch: int
     seconds: float
+    shift: NotRequired[int]
 
 
 class CheckpointFacts(TypedDict, total=False):

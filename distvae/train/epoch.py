@@ -23,6 +23,8 @@ class Position:
     best: float = -math.inf
     best_epoch: int = 0
     seconds: float = 0.0
+    shift: int = 0
+    """Steps that epochs on other rows had beyond the number of batches of an epoch now."""
 
 
 @dataclass(frozen=True)

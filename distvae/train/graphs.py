@@ -36,7 +36,7 @@ class Replay(Protocol):
     """Recorded steps."""
 
     def replay(self) -> None:
-        """Do the same on what lies in the same memory now."""
+        """Take the recorded steps again, on what their memory holds now."""
 
 
 Recorder = Callable[[Callable[[], Sums]], tuple[Replay, Sums]]

@@ -7,7 +7,7 @@ import json
 import secrets
 from pathlib import Path
 
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, without_password
 from distvae.train.checkpoint import delete_unreferenced, read_manifest
 from distvae.train.documents import RunInfo
@@ -52,9 +52,8 @@ def _check_storage(folder: Folder) -> None:
         returned = folder.read(name)
         folder.delete(name)
     except OSError as error:
-        reason = " ".join(str(error).split())
         raise Refusal(
-            f"--storage: {folder}: {reason}; a place that can be written expected"
+            f"--storage: {folder}: {cause(error)}; a place that can be written expected"
         ) from error
     if returned != content:
         raise Refusal(f"--storage: {folder}: returns other bytes than were written")

@@ -104,8 +104,7 @@ class Trainer:
         while self.position.epoch < self.config.epochs and not self.out_of_patience():
             start, first = time.perf_counter(), self.position.batch
             yield from self._finish_epoch(stop)
-            rows = min((self.batches - first) * self.config.batch, len(self.train))
-            yield self._record(start, rows)
+            yield self._record(start, len(self.train) - first * self.config.batch)
 
     def out_of_patience(self) -> bool:
         """Return whether validation has not improved for too long."""
@@ -150,20 +149,26 @@ class Trainer:
 
     def _steps_at_once(self, batches: Batches) -> int:
         """Return how many steps are taken at once: on batches that were read together, up to the
-        next look at the objective.
+        next look at the objective and the next average over workers.
         """
         together = self._batches_together(READ_TOGETHER)
-        limit = batches.whole_until(self.position.batch, FINITE_EVERY, together)
+        average = self.local_steps or together
+        limit = batches.whole_until(self.position.batch, FINITE_EVERY, together, average)
         return self.steps.at_once(limit, self._settings_after)
 
     def _settings_after(self, more: int) -> tuple[object, ...]:
         """Return what the model's schedules set for the step that is so many after the next."""
         if self.scheduled:
-            self.scheduled.at(base_steps(self.config, self._steps_taken() + more))
+            self.scheduled.at(base_steps(self.config, self._steps_in_all() + more))
         return settings_of(self.model)
 
     def _steps_taken(self) -> int:
+        """Return the steps taken, as if all epochs had as many batches as this one."""
         return self.position.epoch * self.batches + self.position.batch
+
+    def _steps_in_all(self) -> int:
+        """Return the steps taken, those on other rows too: a model's warm-up counts them."""
+        return self._steps_taken() + self.position.shift
 
     def _must_stop(self, stop: Callable[[], object], together: int) -> bool:
         """Return whether any worker was asked to stop; several workers vote every few batches."""
@@ -193,12 +198,11 @@ class Trainer:
         """Return the step on these rows of so many, at the position's learning rate; or several on
         as many rows each.
         """
-        count = self._steps_taken()
-        self.adam.rate = self.rates.at(count, steps)
+        self.adam.rate = self.rates.at(self._steps_taken(), steps)
         if self.scheduled:
-            self.scheduled.at(base_steps(self.config, count))
+            self.scheduled.at(base_steps(self.config, self._steps_in_all()))
         batch, noise = self._batch(rows)
-        rows_of_step = len(rows) if self.local_steps else of_all_workers
+        rows_of_step = len(rows) // steps if self.local_steps else of_all_workers
         return Step(self.ascent, self.steps, Request(batch, noise, rows_of_step))
 
     def _batch(self, rows: Numbers) -> tuple[Batch, Noise]:

@@ -5,7 +5,6 @@ elsewhere.
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from distvae.files.plain import Plain
@@ -67,12 +66,7 @@ class SweepDisplay:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the table; the ranking follows."""
         if self._live:
             self._live.stop()

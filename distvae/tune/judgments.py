@@ -24,10 +24,10 @@ def is_judged(judge: Judge | None, epoch: int) -> bool:
 
 
 def read_judgments(folder: Path) -> dict[int, float]:
-    """Return the judgments of a trial by epoch. A line that a crash cut short is none."""
+    """Return the judgments of a trial by epoch."""
     file = folder / FILE
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = file.read_text().splitlines() if file.exists() else []
+    records = [json.loads(line) for line in lines]
     return {record["epoch"]: record["value"] for record in records}
 
 

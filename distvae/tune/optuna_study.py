@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from distvae.files.plain import Plain
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.tune.early_stopping import below_median, halves
 from distvae.tune.generations import ENDED, Generations
 from distvae.tune.judgments import is_judged, read_judgments, worth
@@ -253,6 +253,4 @@ def read_trials(folder: Path) -> "list[FrozenTrial]":
     except KeyError:
         return []  # killed before the study was created
     except Exception as error:
-        raise Refusal(
-            f"{folder / FILE}: cannot be read: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise Refusal(f"{folder / FILE}: cannot be read: {cause(error)[:200]}") from error

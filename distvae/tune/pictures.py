@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from distvae.files.refusal import cause
 from distvae.tune.results import Result
 from distvae.tune.trial import TrialRun, Trials
 
@@ -49,7 +50,8 @@ def draw_and_log(trial_run: TrialRun) -> None:
     try:
         files = write_pictures(Run.open(trial_run.folder), split, trial_run.evaluation)
     except Exception as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        print(f"{trial_run.folder}: its pictures could not be drawn: {cause}", file=sys.stderr)
+        print(
+            f"{trial_run.folder}: its pictures could not be drawn: {cause(error)}", file=sys.stderr
+        )
         return
     trial_run.tracker().files(files, "evaluation")

@@ -124,7 +124,7 @@ def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
     scores = {result.number: _score(result, metrics) for result in finished}
     for result in finished:
         score = scores[result.number]
-        result.unbeaten = not any(_beats(other, score) for other in scores.values())
+        result.unbeaten = not any(beats(other, score) for other in scores.values())
     rest = [result for result in results if result.state != "finished"]
     return [*sorted(finished, key=lambda result: scores[result.number], reverse=True), *rest]
 
@@ -135,7 +135,8 @@ def _score(result: Result, metrics: Directions) -> tuple[float, ...]:
     return tuple(signs[direction] * result.figures[name] for name, direction in metrics.items())
 
 
-def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Return whether one is better in some figure and worse in none; larger is better."""
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from distvae.config import flatten
 from distvae.config.recipes import describe
 from distvae.files.plain import Plain
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.numerics.figures import without_spreads
 from distvae.track import Tracker, run_tags
 from distvae.tune.branching import lineage_tags, saved_epoch
@@ -244,7 +244,7 @@ def run_trial(
 def run_trial_in_steps(
     trials: Trials, number: int, values: Mapping[str, Plain], until: int | None = None
 ) -> "Generator[Report | Step, None, None]":
-    """Do so, and yield each step too, which is to be taken then."""
+    """Train and report as `run_trial` does; yield each step too, for the caller to take."""
     from distvae.train.stopping import Interrupted
 
     folder = trials.folder_of(number)
@@ -265,9 +265,8 @@ def run_trial_in_steps(
     except Interrupted:
         yield {"stopped": True}
     except Exception as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        (folder / FAILURE).write_text(f"{cause}\n\n{traceback.format_exc()}")
-        yield {"failure": cause}
+        (folder / FAILURE).write_text(f"{cause(error)}\n\n{traceback.format_exc()}")
+        yield {"failure": cause(error)}
     else:
         yield {"figures": average_figures(found)}
 

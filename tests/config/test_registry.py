@@ -16,13 +16,15 @@ from distvae.files.refusal import Refusal
 
 
 @pytest.fixture(autouse=True)
-def families_of_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def families_of_before() -> Iterator[None]:
     """Leave no family and no implementation behind."""
-    monkeypatch.setattr(ESTEPS, "_implementations", dict(ESTEPS.items()))
-    before = {section: dict(families) for section, families in FAMILIES.items()}
+    families = {section: dict(kinds) for section, kinds in FAMILIES.items()}
+    implementations = dict(ESTEPS)
     yield
     FAMILIES.clear()
-    FAMILIES.update(before)
+    FAMILIES.update(families)
+    ESTEPS.clear()
+    ESTEPS.update(implementations)
 
 
 def foreign_search() -> None:

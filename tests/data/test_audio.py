@@ -17,6 +17,7 @@ from distvae.data import audio
 from distvae.data.dataset import Array
 from distvae.data.signals import read_sound
 from distvae.files.refusal import Refusal
+from tests.data.mono import read_mono
 
 Write = Callable[..., Path]
 
@@ -46,7 +47,7 @@ def test_a_tone_survives_any_format_rate_and_channels(
     write: Write, suffix: str, subtype: str, tolerance: float, rate: int, channels: int
 ) -> None:
     path = write(f"tone.{suffix}", np.stack([tone(rate)] * channels, axis=1), rate, subtype)
-    signal = audio.read_mono(path, 16000)
+    signal = read_mono(path, 16000)
     assert signal.dtype == np.float32
     assert signal.shape == (16000,)
     middle = slice(2000, 14000)  # codecs and resamplers ring at the ends
@@ -56,12 +57,12 @@ def test_a_tone_survives_any_format_rate_and_channels(
 def test_channels_are_averaged(write: Write) -> None:
     left, right = tone(16000), tone(16000, pitch=600.0)
     path = write("stereo.wav", np.stack([left, right], axis=1), subtype="FLOAT")
-    np.testing.assert_allclose(audio.read_mono(path, 16000), (left + right) / 2, atol=1e-7)
+    np.testing.assert_allclose(read_mono(path, 16000), (left + right) / 2, atol=1e-7)
 
 
 def test_what_a_lower_rate_cannot_hold_is_filtered_out(write: Write) -> None:
     path = write("high.wav", tone(48000, pitch=10000.0), 48000, "FLOAT")
-    assert np.abs(audio.read_mono(path, 16000)[1000:-1000]).max() < 1e-4
+    assert np.abs(read_mono(path, 16000)[1000:-1000]).max() < 1e-4
 
 
 @given(
@@ -108,7 +109,7 @@ def test_a_file_is_whole_or_refused_as_truncated(
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / f"a.{suffix}"
     soundfile.write(path, np.random.default_rng(length).uniform(-0.5, 0.5, length), 16000)
-    assert len(audio.read_mono(path, 16000)) == length
+    assert len(read_mono(path, 16000)) == length
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * cut)])
     with pytest.raises(
@@ -129,7 +130,7 @@ def test_any_damage_is_decoded_or_refused(
         content[place] = random.integers(256)
     path.write_bytes(content)
     with contextlib.suppress(Refusal):
-        assert np.isfinite(audio.read_mono(path, 16000)).all()
+        assert np.isfinite(read_mono(path, 16000)).all()
 
 
 def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) 
     place = content.index(b"data") + 4
     content[4:8] = content[place : place + 4] = struct.pack("<I", 2**32 - 1)
     (tmp_path / "piped.wav").write_bytes(content)
-    assert len(audio.read_mono(tmp_path / "piped.wav", 16000)) == 16000
+    assert len(read_mono(tmp_path / "piped.wav", 16000)) == 16000
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -148,7 +149,7 @@ def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, suffix: str, conte
     path = tmp_path / f"notes.{suffix}"
     path.write_bytes(content)
     with pytest.raises(Refusal, match=rf"notes\.{suffix}: (cannot be read|holds no MPEG)"):
-        audio.read_mono(path, 16000)
+        read_mono(path, 16000)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -156,7 +157,7 @@ def test_values_that_are_not_finite_are_refused(write: Write, bad: float) -> Non
     signal = tone(16000)
     signal[777] = bad
     with pytest.raises(Refusal, match=r"bad\.wav: .*not finite"):
-        audio.read_mono(write("bad.wav", signal, subtype="FLOAT"), 16000)
+        read_mono(write("bad.wav", signal, subtype="FLOAT"), 16000)
 
 
 def test_silence_is_refused(write: Write) -> None:
@@ -175,7 +176,7 @@ def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, ra
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"gone\.wav"):
-        audio.read_mono(tmp_path / "gone.wav", 16000)
+        read_mono(tmp_path / "gone.wav", 16000)
 
 
 def test_the_decoder_of_mp3_prints_nothing_of_its_own(

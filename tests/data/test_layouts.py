@@ -19,6 +19,7 @@ from distvae.data.dataset import Recording
 from distvae.data.speech import layouts, recordings
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
+from tests.data.mono import read_mono
 
 TIMIT = [
     f"{place}/DR{k % 8 + 1}/{sex}{place[1]}BC{k}/{sentence}.WAV"
@@ -291,14 +292,11 @@ def test_what_was_published_is_asked_for(
 
 
 def test_sounds_of_timit_are_read_from_their_sphere_files(root: Path) -> None:
-    from distvae.data import audio
 
     signal = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 4000) * 32768) / 32768
     soundfile.write(root / "SA1.WAV", signal, 16000, format="NIST", subtype="PCM_16")
     assert (root / "SA1.WAV").read_bytes()[:7] == b"NIST_1A"
-    np.testing.assert_array_equal(
-        audio.read_mono(root / "SA1.WAV", 16000), signal.astype(np.float32)
-    )
+    np.testing.assert_array_equal(read_mono(root / "SA1.WAV", 16000), signal.astype(np.float32))
 
 
 @pytest.mark.slow

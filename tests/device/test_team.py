@@ -8,10 +8,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from distvae.train import graphs
 from distvae.train.session import RunOptions, build_trainer, train_in_folder
 from distvae.train.team import NetworkTeam, Team
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import counted, present
+from tests.device.tape import recorder_of
 from tests.train.crew import Crew, crew_of
 
 pytestmark = pytest.mark.slow
@@ -26,11 +28,16 @@ def crew() -> Iterator[Crew]:
 
 def train(team: Team, name: str, there: bool, local_steps: int, folder: Path) -> Found:
     """Train into a folder in double precision; the parameters at the end."""
-    config = config_of(name, train={"local_steps": local_steps})
+    config = config_of(name, train={"local_steps": local_steps, "batch": 4, "graphs": there})
     data = dataset(name, missing=True)
     torch.set_default_dtype(torch.float64)
     try:
-        with present() as device, counted() as counts:
+        with (
+            present() as device,
+            counted() as counts,
+            pytest.MonkeyPatch.context() as patched,
+        ):
+            patched.setattr(graphs, "recorder_of", recorder_of)
             trainer = build_trainer(
                 config, data, team, device=device if there else torch.device("cpu")
             )
@@ -40,12 +47,21 @@ def train(team: Team, name: str, there: bool, local_steps: int, folder: Path) ->
     finally:
         torch.set_default_dtype(torch.float32)
     assert (counts.kernels["_fused_adam_"] > 0) == there
+    assert (counts.kernels["replay"] > 0) == (there and local_steps > 0)  # sums are not recorded
     return found
 
 
 @pytest.mark.parametrize(
     ("name", "local_steps"),
-    [("vae", 0), ("vsc pseudo", 0), ("sdm learned", 2), ("released", 0), ("random", 0)],
+    [
+        ("vae", 0),
+        ("vae", 3),
+        ("vsc pseudo", 0),
+        ("sdm learned", 2),
+        ("released", 0),
+        ("released", 2),
+        ("random", 0),
+    ],
 )
 def test_two_workers_on_a_device_end_where_two_on_the_cpu_do(
     crew: Crew, tmp_path: Path, name: str, local_steps: int

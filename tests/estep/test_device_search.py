@@ -42,7 +42,7 @@ def test_it_keeps_the_states_that_the_cpu_keeps(fields: dict[str, Any], missing:
             assert found.sums[name] == value
 
 
-@pytest.mark.parametrize("latent", [1, 6, 70])
+@pytest.mark.parametrize("latent", [1, 6, 57, 64, 70, 128])
 def test_draws_of_a_fixed_shape_are_the_same(latent: int) -> None:
     model = dense.model(latent=latent)
     noise = dense.noise(dense.rows(ROWS, model))

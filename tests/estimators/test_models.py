@@ -1,5 +1,6 @@
 """Estimators of rows: inputs, persistence, selection, training that goes on, and the bound."""
 
+import math
 import pickle
 import pickletools
 import random
@@ -26,6 +27,7 @@ from distvae.data.dataset import Stacked
 from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
 from distvae.estimators.base import Estimator
 from distvae.files.refusal import Refusal
+from distvae.models.vae import VAE as Prior
 
 CPU: dict[str, Any] = {"device": "cpu"}
 MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding)
@@ -193,6 +195,24 @@ class TestTrainingThatGoesOn:
         for _ in range(3):
             parts.partial_fit(x)
         np.testing.assert_array_equal(parts.transform(x), whole.transform(x))
+
+    def test_a_warm_up_counts_the_steps_on_parts_of_any_size(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[float] = []
+        at = Prior.at
+
+        def tell(model: Prior, step: float) -> None:
+            told.append(step)
+            at(model, step)
+
+        monkeypatch.setattr(Prior, "at", tell)
+        model = small(settings={"model.beta_warmup": 40})
+        sizes = (160, 160, 16, 40, 160)
+        for size in sizes:
+            model.partial_fit(rows(size))
+        batches = sum(math.ceil(size / 16) for size in sizes)
+        assert [step for step in told if math.isfinite(step)] == list(range(batches))
 
     def test_rows_of_an_earlier_part_stay_known(self) -> None:
         x = rows()

@@ -140,6 +140,14 @@ def test_a_frame_is_left_to_train_on() -> None:
     assert len(model.fit(SIGNALS[0][:1024]).transform(SIGNALS[0])[0]) == 12_000 // 256 + 1
 
 
+@pytest.mark.parametrize("length", [4199, 4200, 4201])
+def test_codes_of_an_odd_window_are_decoded(length: int) -> None:
+    signal = np.random.default_rng(0).standard_normal(length)
+    model = coder(window=21, hop=7).fit([signal])
+    (found,) = model.reconstruct([signal])
+    assert len(found) == length
+
+
 def test_a_masked_signal_is_refused(fitted: SpeechCoder) -> None:
     with pytest.raises(Refusal, match="not finite"):
         fitted.transform(np.ma.masked_less(SIGNALS[0], 0))

@@ -14,7 +14,7 @@ from ray.util import get_node_ip_address
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
-from distvae.machines.driver import _fit, _raise_outcome, _stop_workers
+from distvae.machines.driver import _fit, _raise_outcome, _stop_workers, remove_ray_folders
 from distvae.machines.ray_session import ray_session
 from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
 from distvae.machines.worker import Job
@@ -163,6 +163,14 @@ class Busy(Folder):
 
     def remove(self) -> None:
         raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+
+def test_folders_of_ray_of_killed_drivers_are_removed(tmp_path: Path) -> None:
+    for name in ("ray-8bfb631321cf524b/workers", "evaluation"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "ray-notes.txt").write_text("kept")
+    remove_ray_folders(Folder(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation", "ray-notes.txt"]
 
 
 def test_a_folder_of_ray_that_stays_hides_no_outcome(

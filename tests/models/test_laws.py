@@ -22,6 +22,7 @@ from distvae.models.likelihoods import (
     GaussianLearned,
     ItakuraSaito,
     Likelihood,
+    mean_variance,
 )
 from distvae.models.posteriors import Gaussian as GaussianPosterior
 from distvae.models.posteriors import LearnedVariance, SpikeAndSlab, bernoulli_kl
@@ -340,3 +341,15 @@ def test_powers_of_zero_pull_no_further_than_the_least_log_variance(way: str) ->
         PULLS[ItakuraSaito](Batch(x, torch.arange(5)), output, 1, found)
         found = -found
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("offset", "step"), [(0.0, 1.0), (1e7, 1.0), (2e7, 2.0), (1e9, 64.0)])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_the_variance_of_data_far_from_zero_is_that_of_numpy(
+    offset: float, step: float, missing: float
+) -> None:
+    chance = np.random.default_rng(0)
+    x = (offset + step * (chance.random((4000, 4)) < 0.01)).astype(np.float32)
+    x[chance.random(x.shape) < missing] = np.nan
+    found = mean_variance(torch.from_numpy(block) for block in np.split(x, [7, 1000]))
+    assert found == pytest.approx(np.nanvar(x.astype(np.float64), axis=0).mean(), rel=1e-9)

@@ -36,6 +36,25 @@ def test_a_container_may_leave_less_than_its_machine(told: Path) -> None:
     assert memory_limit() is None
 
 
+@pytest.mark.parametrize(
+    ("below", "limit", "used", "prefix"),
+    [
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+)
+def test_cached_files_of_a_container_are_free(
+    told: Path, below: str, limit: str, used: str, prefix: str
+) -> None:
+    machine(told, 4000)
+    (told / below).mkdir(exist_ok=True)
+    (told / below / limit).write_text("3000000\n")
+    (told / below / used).write_text("2500000\n")
+    parts = f"anon 900000\n{prefix}inactive_file 1000000\n{prefix}active_file 500000\n"
+    (told / below / "memory.stat").write_text(parts)
+    assert available_memory() == 2_000_000
+
+
 def test_the_first_version_of_control_groups_counts_too(told: Path) -> None:
     machine(told, 4000)
     (told / "memory").mkdir()

@@ -15,7 +15,7 @@ from distvae.files.refusal import Refusal
 from distvae.track import Tracker, refuse_missing_packages
 from distvae.track import sinks as sinks_module
 from distvae.track.sender import Sender
-from distvae.track.sinks import FileSink, Sink
+from distvae.track.sinks import FileSink
 from tests.called import Called
 from tests.track.records import RECORD
 
@@ -181,7 +181,7 @@ def test_an_unknown_sink_is_refused(call: Called) -> None:
 def test_mlflow_is_a_sink_too(root: Path) -> None:
     record = tracker(root)
     assert record.store is not None
-    sink: Sink = Sender(record.store, record.folder)
+    sink = Sender(record.store, record.folder)
     record.begin()
     assert sink.send()
 

@@ -1,5 +1,6 @@
 """Records of runs and sweeps, read back through MLflow's own client."""
 
+import json
 import math
 import shutil
 import subprocess
@@ -60,6 +61,19 @@ def test_a_resumed_run_goes_on_with_its_record_and_logs_no_epoch_twice(root: Pat
         (3, -2.5),
         (4, -4.0),
     ]
+
+
+def test_epochs_that_a_killed_process_did_not_log_are_logged_by_the_next(root: Path) -> None:
+    tracker(root).epoch(RECORD)
+    lines = [json.dumps(replace(RECORD, epoch=n).metrics()) for n in (1, 2, 3, 4)]
+    (root / "one" / "epochs.jsonl").write_text("\n".join(lines) + "\n")
+    again = tracker(root)
+    for n in (3, 4):
+        again.epoch(replace(RECORD, epoch=n))
+    again.close()
+    (found,) = runs(root)
+    logged = history(root, found.info.run_id, "bound/val_bound")
+    assert logged == [(epoch, -2.5) for epoch in (1, 2, 3, 4)]
 
 
 def test_a_folder_that_was_replaced_begins_a_new_record(root: Path) -> None:

@@ -4,17 +4,17 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import torch
 
+from distvae.bench.timing import spread
 from distvae.bench.tvae import PRODUCT, fastest_product
 from distvae.files.refusal import Refusal
 
@@ -70,12 +70,7 @@ class Seat:
         self._receive()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.connection.close()  # the process ends when it sees this, unless it is busy
         self.process.join(PATIENCE)
         self.process.terminate()
@@ -190,16 +185,8 @@ def _epochs(turns: Turns, all_rows: int, clock: str) -> dict[str, float]:
         seconds[name] = [all_rows * s / n for s, n in zip(times, rows, strict=True)]
     ratios = [a / b for a, b in zip(seconds["peer"], seconds["ours"], strict=True)]
     spreads = {"peer_s": seconds["peer"], "ours_s": seconds["ours"], "speedup": ratios}
-    return dict(_spread(spreads))
+    return dict(spread(spreads))
 
 
 def _seconds(turns: Sequence[Timed], clock: str) -> list[float]:
     return [turn.cpu if clock == "cpu" else turn.wall for turn in turns]
-
-
-def _spread(values: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
-    """Yield the median of each list under its name, and its minimum and maximum."""
-    for name, numbers in values.items():
-        yield name, median(numbers)
-        yield f"{name}_min", min(numbers)
-        yield f"{name}_max", max(numbers)

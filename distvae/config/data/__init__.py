@@ -1,7 +1,7 @@
 """Settings of each kind of data."""
 
 from distvae.config.data.bars import BarsData
-from distvae.config.data.base import DataConfig, Generated, ImageShaped
+from distvae.config.data.base import DataConfig, Generated
 from distvae.config.data.crops import CropData
 from distvae.config.data.idx import IdxData
 from distvae.config.data.images import ImageData
@@ -17,7 +17,6 @@ __all__ = [
     "Generated",
     "IdxData",
     "ImageData",
-    "ImageShaped",
     "PatchData",
     "RowsData",
     "SpeechData",

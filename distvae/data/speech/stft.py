@@ -20,6 +20,10 @@ class Stft:
     window: int
     hop: int
 
+    def frames(self, samples: int) -> int:
+        """Return the number of frames of a signal of so many samples."""
+        return (samples + 2 * (self.window // 2) - self.window) // self.hop + 1
+
     def spectrum(self, signal: Tensor) -> Tensor:
         """Return the complex spectrum (..., frames, bins) of a signal (..., samples) longer than
         half a window.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import distvae
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.machines.cluster_check import round_trip_on_nodes
 from distvae.machines.doctor.copies_check import check_copies
@@ -268,7 +268,7 @@ def _step_here(function: Callable[[str, str], T], folder: Folder) -> FileStep[T]
             try:
                 results[node] = function(folder.place, file)
             except OSError as error:
-                results[node] = Refusal(" ".join(str(error).split()))
+                results[node] = Refusal(cause(error))
         return results
 
     return step

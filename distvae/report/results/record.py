@@ -10,6 +10,7 @@ from distvae.config import Config, flatten
 from distvae.files.output import check_new_file
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_figures
+from distvae.report.reading import read_stages
 from distvae.report.results.rows import write_row
 
 if TYPE_CHECKING:
@@ -69,12 +70,10 @@ def _machine(info: "RunInfo") -> str:
 
 def _figures(run: Path) -> dict[str, object]:
     """Return the figures of a restoration's last stage, or of the evaluation and the best epoch."""
-    from distvae.tasks.restoration import STAGES
-    from distvae.train.run import read_epochs, read_records
+    from distvae.train.run import read_epochs
 
-    stages = {stage["epoch"]: stage for stage in read_records(run, STAGES)}  # the last of repeats
-    if stages:
-        return _stage_figures([stages[epoch] for epoch in sorted(stages)])
+    if stages := read_stages(run):
+        return _stage_figures(stages)
     summary = run / "evaluation" / "test" / "summary.json"
     if not summary.is_file():
         raise Refusal(f"{summary}: missing; 'distvae evaluate {run}' writes it")
