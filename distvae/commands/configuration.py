@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from distvae.config.recipes import load, parse_assignments
+from distvae.config.recipes import load, parse_assignments, with_options
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -15,12 +15,8 @@ def configure(
     recipe: str, assignments: list[str], data: str | None = None, seed: int | None = None
 ) -> "Config":
     """Return the configuration of a recipe with the settings of a command line."""
-    overrides = parse_assignments(assignments)
-    if data is not None:
-        overrides["data.path"] = data
-    if seed is not None:
-        overrides["train.seed"] = seed
-    return load(recipe, overrides)
+    options = {"--data": ("data.path", data), "--seed": ("train.seed", seed)}
+    return load(recipe, with_options(parse_assignments(assignments), options))
 
 
 def configure_for(
@@ -44,7 +40,7 @@ def naming_a_command(
     try:
         yield
     except Refusal as refusal:
-        if data is None or not str(refusal).startswith(about):
+        if not data or not str(refusal).startswith(about):
             raise
         command = ""
         with suppress(Refusal):

@@ -37,6 +37,21 @@ class MissingOptions:
         ),
     ] = None
 
+    def refusal(self, source: Path, wrong: str) -> Refusal:
+        """Return the refusal of options by which all or none of the pixels are missing."""
+        if self.mask is not None:
+            return Refusal(
+                f"{self.mask}: {wrong}; some of the pixels expected, which a mask marks by any"
+                " value but black or transparent"
+            )
+        if self.missing_value is not None:
+            return Refusal(
+                f"--missing-value: {self.missing_value:g}, and {wrong} in {source}; a value that"
+                " some of the pixels have in all channels expected"
+            )
+        share = "" if self.drop is None else f" {self.drop:g}, and"
+        return Refusal(f"--drop:{share} {wrong} in {source}; a share of some pixels expected")
+
     def finder(self, config: "Config") -> "Finder":
         """Return a function that finds the missing pixels; refuse more or less than one way."""
         from distvae.data.windows.missing import marked_by, masked_by
@@ -84,10 +99,7 @@ def inpaint_file(
     missing = missing_options.finder(config)(signal)
     if missing.all() or not missing.any():
         amount = "everything" if missing.any() else "nothing"
-        raise Refusal(
-            f"{missing_options.mask or source}: {amount} is missing; some of the pixels expected,"
-            " which a mask marks by any value but black or transparent"
-        )
+        raise missing_options.refusal(source, f"{amount} is missing")
     holed = signal.with_values(np.where(missing, np.nan, signal.values))
     reference = find_reference(options, signal if corrupted_windows(config) else None)
     damage = f" with {missing.mean():.0%} missing"

@@ -192,14 +192,14 @@ class RestoreOptions:
     """The options of `distvae denoise` and `distvae inpaint`."""
 
     preset: Annotated[
-        Literal["fast", "balanced", "paper"],
+        Literal["fast", "balanced", "paper"] | None,
         typer.Option(
             help=(
-                "How much time to spend. 'balanced' can overfit strong noise; 'paper' uses the"
-                " published settings."
+                "How much time to spend; default fast. 'balanced' can overfit strong noise; 'paper'"
+                " uses the published settings."
             )
         ),
-    ] = "fast"
+    ] = None
     recipe: Annotated[
         str | None, typer.Option(help="Use this recipe or FILE.yaml instead of a preset.")
     ] = None
@@ -238,19 +238,23 @@ class RestoreOptions:
         """Return how progress is reported."""
         return progress_style(self.quiet, self.json)
 
+    def __post_init__(self) -> None:
+        """Refuse two ways to choose the settings."""
+        if self.preset and self.recipe:
+            raise Refusal("--preset, --recipe: both are given; one of them expected")
+
     def overrides(self, assignments: list[str], **damage: float | None) -> "dict[str, Plain]":
         """Return the settings that these options stand for, those of the damage done first, such as
         `noise`, and those that were assigned. Noise and gaps of these options have --seed unless
         data.noise_seed was assigned; those of keys have it if it is not 0.
         """
-        from distvae.config.recipes import parse_assignments
+        from distvae.config.recipes import parse_assignments, with_options
 
-        settings: dict[str, Plain] = {"train.seed": self.seed}
-        if self.stride is not None:
-            settings["data.stride"] = self.stride
-        settings |= {f"data.{name}": each for name, each in damage.items() if each is not None}
+        options = {f"--{name}": (f"data.{name}", each) for name, each in damage.items()}
         assigned = parse_assignments(assignments)
+        given = with_options(assigned, {**options, "--stride": ("data.stride", self.stride)})
+        settings: dict[str, Plain] = {"train.seed": self.seed}
         by_option = any(each is not None for each in damage.values())
         if by_option or (self.seed and any(f"data.{name}" in assigned for name in damage)):
             settings["data.noise_seed"] = self.seed
-        return settings | assigned
+        return settings | given

@@ -75,7 +75,7 @@ class Task:
     @property
     def config(self) -> Config:
         """Return the configuration of the named recipe, or else of the preset."""
-        preset, recipe = self.options.preset, self.options.recipe
+        preset, recipe = self.options.preset or "fast", self.options.recipe
         inpainting = bool(self.missing.any())
         config = preset_config(self.observed.values, preset, recipe, self.overrides, inpainting)
         if inpainting and corrupted_windows(config) is None:

@@ -57,7 +57,8 @@ def check_path_name(path: Path) -> None:
     or below the path would not fit.
     """
     if re.match(r"\w+:/", str(path)):
-        raise Refusal(f"{path}: a URI; a place of this machine expected")
+        uri = re.sub(":/+", "://", str(path), count=1)  # a path has lost one of the two slashes
+        raise Refusal(f"{uri}: a URI; a place of this machine expected")
     if str(path).startswith("~"):
         raise Refusal(
             f"{path}: begins with '~', which the shell has not replaced; the whole path expected"

@@ -24,6 +24,8 @@ LEAST_RATIO = 1e-6
 """The least factor by which an update changes a variance."""
 LEAST_VARIANCE = 1e-30
 """Single precision holds it, its reciprocal, and squares of errors divided by it."""
+SQUARABLE = (-1e16, 1e16)
+"""The values of which single precision holds the sum of many squares."""
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
@@ -150,6 +152,7 @@ class Bernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Values with one common variance, updated in closed form after each epoch."""
 
+    support = SQUARABLE
     learns = True
 
     def __init__(self) -> None:
@@ -218,6 +221,7 @@ class GaussianLearned(Likelihood):
     C.2). The output is the means and then the log variances, which are limited.
     """
 
+    support = SQUARABLE
     outputs = 2
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:

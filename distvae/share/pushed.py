@@ -21,7 +21,7 @@ from distvae.share.names import CARD, EPOCHS, LISTED, NEEDED, SUMMARIES, SUMS, W
 from distvae.share.places import Place, place_of
 from distvae.train.checkpoint import read_manifest
 from distvae.train.documents import Manifest, RunInfo
-from distvae.train.run import read_config, read_info
+from distvae.train.run import read_config, read_info, refuse_untrained
 from distvae.train.run_folder import config_yaml
 
 MAX_SUMS = 2**16
@@ -62,6 +62,7 @@ def fetch(source: str) -> Path:
 def export(run: Path) -> dict[str, bytes]:
     """Return the files of a pushed model, by name."""
     info = read_info(run)
+    refuse_untrained(run)
     manifest = read_manifest(run, "best.json")
     config = _without_places(read_config(run, info))
     settings = config_yaml(config)

@@ -150,8 +150,8 @@ def _download(record: Record, store: Store, text: str) -> Path:
     return folder
 
 
-def _find(text: str, known: Sequence[Record]) -> Record:
-    """Return the record of an id, the beginning of one, or a name."""
+def _find(text: str, known: Sequence[Record], wanted: str = "record") -> Record:
+    """Return the record of an id, the beginning of one, or a name; `wanted` says what it is."""
     found = [record for record in known if _has_id(record, text)]
     found = found or [record for record in known if record.name == text]
     # a folder that was replaced leaves its record behind
@@ -162,7 +162,7 @@ def _find(text: str, known: Sequence[Record]) -> Record:
     if not found:
         names = {record.name for record in known if record.kind != "trial"}
         raise Refusal(
-            f"{text}: no such folder, and no record of that name or id; {nearest(text, names)}"
+            f"{text}: no such folder, and no {wanted} of that name or id; {nearest(text, names)}"
         )
     return found[0]
 
@@ -209,7 +209,11 @@ def find_sweep(text: str, known: Sequence[Record]) -> Record:
         for record in sweeps:
             if record.folder == Path(text).absolute():
                 return record
-    return _find(text, sweeps)
+    if not any(_has_id(record, text) or record.name == text for record in sweeps):
+        for other in known:
+            if other.name == text:
+                raise Refusal(f"{text}: a {other.kind}, not a sweep; the name of a sweep expected")
+    return _find(text, sweeps, "sweep")
 
 
 def sweep_metrics(sweep: Record) -> dict[str, str]:

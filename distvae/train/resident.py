@@ -5,6 +5,7 @@ their draws when they are first asked for, are made at once as well.
 """
 
 import math
+from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -78,10 +79,15 @@ class DeviceReader(BatchReader):
         self.train, self.together, self.estep = train, together, estep
         size = math.prod(train.shape) * train.dtype.itemsize
         if size <= SHARE * free_memory(self.device):
-            first = self._to_device(train[np.arange(1)])
-            self.resident = first.new_empty(train.shape)
-            for rows in np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK)):
-                self.resident[rows[0] : rows[-1] + 1] = self._to_device(train[rows])
+            with suppress(torch.OutOfMemoryError):  # another process took the memory meanwhile
+                self.resident = self._copied(train)
+
+    def _copied(self, train: Rows) -> Tensor:
+        """Return all rows on the device."""
+        copied = self._to_device(train[np.arange(1)]).new_empty(train.shape)
+        for rows in np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK)):
+            copied[rows[0] : rows[-1] + 1] = self._to_device(train[rows])
+        return copied
 
     def begin_epoch(self, epoch: int, batches: Batches) -> None:
         """Prepare for the batches of an epoch."""

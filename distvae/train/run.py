@@ -40,6 +40,14 @@ FACTS = {"recipe": str, "data": str, "data_digest": str, "unit": str, "rows": di
 Array = NDArray[np.float32]
 
 
+def refuse_untrained(path: Path, which: str = "best") -> None:
+    """Raise `Refusal` if no epoch of a run was finished."""
+    if not Folder(path).has(f"{which}.json"):
+        raise Refusal(
+            f"{path}: holds no trained weights yet: no epoch was finished; resume it first"
+        )
+
+
 class Run:
     """A trained model and everything that is known of how it came about."""
 
@@ -68,10 +76,7 @@ class Run:
                 " state of training and the populations kept for its data (last.json) are not"
                 " logged; the folder it was trained in expected"
             )
-        if not folder.has(f"{which}.json"):
-            raise Refusal(
-                f"{path}: holds no trained weights yet: no epoch was finished; resume it first"
-            )
+        refuse_untrained(path, which)
         return cls(path, read_config(path, info), info, which)
 
     @classmethod

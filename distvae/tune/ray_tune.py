@@ -49,11 +49,19 @@ class TuneReport(Report, total=False):
     """The machine of Ray that the process runs on."""
 
 
+class TuneMetadata(Protocol):
+    """The part of Tune's facts about a trial that is used here."""
+
+    num_failures: int
+    """The processes that died, of which Tune allows some."""
+
+
 class TuneTrial(Protocol):
     """The part of Tune's trial that is used here."""
 
     config: TrialConfig
     last_result: TuneReport
+    run_metadata: TuneMetadata
 
 
 def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> None:
@@ -239,8 +247,9 @@ class SweepCallback(Callback):
         result: Mapping[str, object],
         **info: object,
     ) -> None:
-        """Show epochs, and have MLflow told."""
-        self.recorder.trained(trial.config["number"], cast(TuneReport, result)["epochs"])
+        """Show epochs, and have MLflow told. Deaths before a new epoch no longer count."""
+        if self.recorder.trained(trial.config["number"], cast(TuneReport, result)["epochs"]):
+            trial.run_metadata.num_failures = 0
 
     def on_trial_complete(
         self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object

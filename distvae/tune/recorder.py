@@ -14,7 +14,9 @@ from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, TrialRun, Trials
 
 MAX_PROCESSES = 4
-"""Processes of a trial, each started after the one before died; an error ends it at once."""
+"""Processes of a trial that die one after the other without a new epoch before it has failed. An
+error ends a trial at once.
+"""
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Recorder:
     relay: Relay
     stop: Callable[[], object]
     stop_requested: bool = False
+    furthest: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The latest seed and epoch of each trial."""
     halting: set[int] = field(default_factory=set)
     """Trials that were halted, and whose processes have yet to close their records."""
 
@@ -66,14 +70,17 @@ class Recorder:
         self.started(number, values)
         self.display.trial_recovered(number)
 
-    def trained(self, number: int, epochs: Sequence[EndedEpoch]) -> None:
-        """Show epochs, and have MLflow told."""
+    def trained(self, number: int, epochs: Sequence[EndedEpoch]) -> bool:
+        """Show epochs, and have MLflow told. Return whether one of them is new."""
         for ended in epochs:
             self.display.epoch_finished(number, ended)
+        before = self.furthest.get(number, (0, 0))
+        self.furthest[number] = max([before, *((ended.seed, ended.epoch) for ended in epochs)])
         closed = {each for each in self.halting if self._is_closed(each)}
         self.halting -= closed
         for each in (number, *closed):
             self.relay.notify(self.trials.folder_of(each))
+        return self.furthest[number] > before
 
     def _is_closed(self, number: int) -> bool:
         values = self.display.results[number].values
@@ -105,7 +112,7 @@ class Recorder:
 
     def died(self, number: int) -> None:
         """Record a trial whose last process died."""
-        cause = f"its process died {MAX_PROCESSES} times; too little memory?"
+        cause = f"its process died {MAX_PROCESSES} times without a new epoch; too little memory?"
         self.display.trial_failed(number, cause)
         self.study.record_result(self.display.results[number])
 

@@ -175,7 +175,8 @@ class StackedSweep:
         recorder = self.recorder
         if report.alone:
             recorder.display.trains_alone(number)
-        recorder.trained(number, report.epochs)
+        if recorder.trained(number, report.epochs):
+            self.deaths.pop(number, None)
         if report.last is not None:
             recorder.ended(number, report.last, "")
             if recorder.study.all_failed:

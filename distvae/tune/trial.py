@@ -1,5 +1,6 @@
 """One trial of a sweep: a run for each of its seeds, trained and evaluated. Uses no Ray."""
 
+import json
 import math
 import secrets
 import shutil
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 from distvae.config import flatten
 from distvae.config.recipes import describe
+from distvae.files.output import atomic_file
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
+from distvae.files.untrusted import read_figures
 from distvae.numerics.figures import without_spreads
 from distvae.track import Tracker, run_tags
 from distvae.tune.branching import lineage_tags, saved_epoch
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from distvae.train.epoch import Epoch
     from distvae.train.step import Step
 
+FIGURES = "figures.json"
+"""The file of a finished run of a trial: what it reported at its end."""
 FAILURE = "failure.txt"
 """The file of a trial's folder that says why it failed: the cause in a line, then a traceback."""
 
@@ -130,11 +135,14 @@ class TrialRun:
         """Train and evaluate; the last report has the figures. Steps are taken elsewhere."""
         from distvae.train.stopping import Interrupted
 
+        if (self.folder / FIGURES).exists():  # another seed of the trial goes on
+            figures = cast(dict[str, float], read_figures(self.folder / FIGURES))
+            yield {"figures": figures}
+            return
         tracker = self.tracker()
         try:
             yield from self._train(tracker)
-            if self.until is None:
-                yield {"figures": self._evaluate(tracker)}
+            figures = self._evaluate(tracker) if self.until is None else {}
         except (Interrupted, GeneratorExit):  # asked to stop, or halted
             tracker.close("KILLED")
             raise
@@ -143,6 +151,9 @@ class TrialRun:
             raise
         if self.until is None:
             tracker.close("FINISHED")
+            with atomic_file(self.folder / FIGURES) as partial_file:
+                partial_file.write_text(json.dumps(figures))
+            yield {"figures": figures}
         else:
             tracker.pause()
             yield {"paused": True}

@@ -303,8 +303,8 @@ REFUSED = {
     "inpaint grey.png out.png --mask mask-small.png": "8 x 8 pixels; 20 x 24 expected",
     "inpaint grey.png out.png --mask mask-none.png": "mask-none.png: nothing is missing",
     "inpaint grey.png out.png --mask mask-all.png": "mask-all.png: everything is missing",
-    "inpaint grey.png out.png --missing-value 256": "nothing is missing",
-    "inpaint grey.png out.png --drop 1": "everything is missing",
+    "inpaint grey.png out.png --missing-value 256": "--missing-value: 256, and nothing is missing",
+    "inpaint grey.png out.png --drop 1": "--drop: 1, and everything is missing",
     "inpaint stereo.wav out.wav --drop 0.5": "a picture expected",
     "inpaint grey.png out.png --drop 0.5 data.noise=5": (
         "data.drop: 0.5 with data.noise = 5; one of the two expected"
@@ -319,6 +319,11 @@ REFUSED = {
         "data.drop: 0.5 with windows of a sound"
     ),
     "denoise grey.png out.png data.noise=5 --clean grey.png": "omit --clean",
+    "denoise grey.png out.png --noise 25 data.noise=30": (
+        "--noise: 25.0, and data.noise=30; one of them expected"
+    ),
+    "denoise grey.png out.png --stride 2 data.stride=3": "--stride: 2, and data.stride=3; one",
+    "denoise grey.png out.png --preset fast --recipe house-25": "--preset, --recipe: both",
 }
 
 

@@ -141,7 +141,7 @@ def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:
     [
         ("swep", "did you mean 'sweep'"),
         ("best:hoyr@sweep", "did you mean 'hoyer'"),
-        ("best:error@other", "no record of that name"),
+        ("best:error@other", "no sweep of that name or id"),
         ("best:error", "best:METRIC@SWEEP expected"),
     ],
 )
@@ -152,7 +152,7 @@ def test_names_of_nothing_are_refused(root: Path, sweep: Path, text: str, said: 
 
 def test_where_nothing_is_recorded_nothing_is_suggested(root: Path) -> None:
     tracker(root).close()
-    with pytest.raises(Refusal, match=r"no record of that name or id; there are none$"):
+    with pytest.raises(Refusal, match=r"no sweep of that name or id; there are none$"):
         find_folder("best:error@sweep", Store.find(root))
 
 

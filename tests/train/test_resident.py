@@ -49,6 +49,22 @@ def test_batches_and_their_draws(
         assert len(reader.chunks) <= 2
 
 
+def test_rows_that_find_no_room_are_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "free_memory", lambda device: 1e9)
+
+    def full(self: torch.Tensor, *size: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", full)
+    data = np.random.default_rng(0).random((20, 3), dtype=np.float32)
+    reader = DeviceReader(1, CPU, False)
+    reader.keep(data, 2, None)
+    assert reader.resident is None
+    reader.begin_epoch(0, batches_of(np.arange(20), 4))
+    reader.advance(0)
+    np.testing.assert_array_equal(reader.read(data, np.arange(4), 0)[0].x.numpy(), data[:4])
+
+
 def test_other_rows_and_epochs_are_read_as_usual() -> None:
     data = np.random.default_rng(0).random((20, 3), dtype=np.float32)
     reader = DeviceReader(1, CPU, False)

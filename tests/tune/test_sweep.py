@@ -168,6 +168,17 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
+def test_an_epoch_is_new_that_is_further_than_any_before(space: Space, tmp_path: Path) -> None:
+    recorder = recorder_of(Trials(replace(space, seeds=2), tmp_path / "trials"), tmp_path)
+    recorder.started(1, {})
+    told = [[(1, 0), (2, 0)], [(2, 0)], [], [(1, 1)], [(3, 0)], [(2, 1)]]
+    found = [
+        recorder.trained(1, [EndedEpoch(epoch, -1.0, seed) for epoch, seed in epochs])
+        for epochs in told
+    ]
+    assert found == [True, False, False, True, False, True]
+
+
 @pytest.mark.usefixtures("nowhere")
 def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     space: Space, images: Path, tmp_path: Path
@@ -350,6 +361,13 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
     reports = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
     ended = [(report.get("seed"), report.get("epoch")) for report in reports]
     assert ended == [(0, 1), (0, 2), (1, 1), (1, 2), (None, None)]
+    journals = sorted(tmp_path.glob("both/1/seed-*/mlflow.jsonl"))
+    before = [journal.read_bytes() for journal in journals]
+    assert list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values)) == [
+        reports[-1]
+    ]
+    assert len(journals) == 2
+    assert [journal.read_bytes() for journal in journals] == before
     alone = []
     for seed in (0, 1):
         trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}")
@@ -565,7 +583,7 @@ def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kep
     while not (out / "optuna.db").exists() or "FAIL" not in study_states(out):
         for process in trial_processes(endless):
             os.kill(process, signal.SIGKILL)
-        time.sleep(0.5)
+        time.sleep(0.05)  # before it has a new epoch
     os.killpg(endless.process.pid, signal.SIGINT)
     said = endless.process.communicate(timeout=120)[1]
     assert endless.process.returncode == 130, said
@@ -573,4 +591,6 @@ def test_a_trial_whose_processes_all_die_fails_at_last_and_a_second_sweep_is_kep
     trials = json.loads((out / "results.json").read_text())["trials"]
     failed = [trial for trial in trials if trial["state"] == "failed"]
     assert failed
-    assert {trial["cause"] for trial in failed} == {"its process died 4 times; too little memory?"}
+    assert {trial["cause"] for trial in failed} == {
+        "its process died 4 times without a new epoch; too little memory?"
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 from distvae.config import Config, Generated, Train, from_dict
 from distvae.config.registry import SECTIONS, find_family
 from distvae.config.schema import field_types, fields_of
-from distvae.files.plain import Tree
+from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import one_line, parse_yaml, read_yaml
 
@@ -123,6 +123,21 @@ def _short(value: object) -> str:
 def parse_assignments(words: list[str]) -> Tree:
     """Return the dotted keys and values of words such as `train.epochs=3`; values are YAML."""
     return dict(_assignment(word) for word in words)
+
+
+def with_options(assigned: Tree, options: Mapping[str, tuple[str, Plain]]) -> Tree:
+    """Return assigned settings with those that options stand for: by option, the key and the value,
+    None if it was not given. Refuse an option whose key was assigned another value.
+    """
+    settings = dict(assigned)
+    for option, (key, value) in options.items():
+        if value is None:
+            continue
+        if settings.setdefault(key, value) != value:
+            raise Refusal(
+                f"{option}: {value}, and {key}={assigned[key]}; one of them expected, not both"
+            )
+    return settings
 
 
 def _assignment(word: str) -> tuple[str, object]:
