@@ -112,7 +112,7 @@ def complete_words(command: Command, words: list[str]) -> list[str]:
 
 def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
     """Return the options that keep results on the storage which all machines share."""
-    names = ("--out", "-o") if command == "tune" else ("--storage",)
+    names = ("--out", "-o") if command == "tune" else ("--storage", "--out", "-o")
     if _has_option(words, *names):
         return []
     storage = os.environ.get(STORAGE)
@@ -122,14 +122,15 @@ def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
             " can read and write"
         )
     runs = f"{storage.rstrip('/')}/runs"
-    if command == "train":
+    if "://" in storage and command == "train":
         return ["--storage", runs]
     if "://" in storage:
         raise Refusal(
             f"{STORAGE}: {storage}; a sweep needs a folder on a disk that all machines see: --out"
             " expected"
         )
-    return ["--out", f"{runs}/{_space_name(words)}"]
+    name = _space_name(words) if command == "tune" else _recipe_name(words)
+    return ["--out", f"{runs}/{name}"]
 
 
 def _space_name(words: Sequence[str]) -> str:
@@ -141,6 +142,17 @@ def _space_name(words: Sequence[str]) -> str:
         if word in known or word.endswith(SPACE_FILES):
             return Path(word).stem
     return "sweep"
+
+
+def _recipe_name(words: Sequence[str]) -> str:
+    """Return the name of the first recipe among words, as that of the run's folder."""
+    from distvae.config.recipes import recipe_names
+
+    known = recipe_names()
+    for word in words:
+        if word in known or word.endswith(SPACE_FILES):
+            return Path(word).stem
+    return "training"
 
 
 def _has_option(words: Sequence[str], *options: str) -> bool:

@@ -104,7 +104,13 @@ def checked_signal(signal: NDArray[np.generic], config: SpeechData) -> Array:
         raise Refusal("signal: holds values that are not finite; finite ones expected")
     if not signal.any():
         raise Refusal("signal: silent; leave it out")
-    return signal.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow = signal.astype(np.float32)
+    if not (narrow.any() and np.isfinite(narrow).all()):
+        raise Refusal(
+            f"signal: samples of up to {np.abs(signal).max():g}; others that 32 bits hold expected"
+        )
+    return narrow
 
 
 def scaled(signal: Array, config: SpeechData) -> tuple[Array, float]:

@@ -18,8 +18,8 @@ from distvae.models.posteriors import LOG_VARIANCE
 from distvae.numerics.facts import Moments
 
 LOG_TWO_PI = math.log(2 * math.pi)
-LEAST_LOG_POWER = -40.0
-"""The least logarithm of the mean of a power."""
+LEAST_LOG_POWER, MOST_LOG_POWER = -40.0, 43.0
+"""The range of the logarithm of the mean of a power. Single precision holds the largest squared."""
 LEAST_RATIO = 1e-6
 """The least factor by which an update changes a variance."""
 LEAST_VARIANCE = 1e-30
@@ -111,7 +111,7 @@ class ItakuraSaito(Likelihood):
     `LEAST_LOG_POWER`, because the density of a power of 0 has no bound.
     """
 
-    support = (0.0, math.inf)
+    support = (0.0, SQUARABLE[1])
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return -log v - x / v."""
@@ -119,8 +119,8 @@ class ItakuraSaito(Likelihood):
         return torch.addcmul(-output, x, output.neg().exp(), value=-1)
 
     def mean(self, output: Tensor) -> Tensor:
-        """Return v, with an exponent that float32 can hold."""
-        return output.clamp(LEAST_LOG_POWER, 25).exp()
+        """Return v."""
+        return output.clamp(LEAST_LOG_POWER, MOST_LOG_POWER).exp()
 
 
 class Bernoulli(Likelihood):

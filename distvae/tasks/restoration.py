@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.config import Config
+from distvae.config.schema import TINY
 from distvae.data.family import HasWindows
 from distvae.data.windows.missing import keep_observed
 from distvae.data.windows.patches import Patches, distinct_channels, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Posterior, expect
+from distvae.models.likelihoods import SQUARABLE
 from distvae.models.population import words_of
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, restored_windows
@@ -228,6 +230,11 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
     if not np.isfinite(array).any():
         raise Refusal(f"{name}: every value is missing; some observed values expected")
     refuse_constant(array, name)
+    largest = float(np.nanmax(np.abs(array)))
+    if not TINY < largest < SQUARABLE[1]:
+        raise Refusal(
+            f"{name}: values of up to {largest:g}; from {TINY:g} to {SQUARABLE[1]:g} expected"
+        )
     return windows
 
 

@@ -1,8 +1,10 @@
 """The saved states of a run, from which it resumes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from distvae.estep.store import PopulationFile
+from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Persistent
 from distvae.train import checkpoint
@@ -10,6 +12,9 @@ from distvae.train.documents import CheckpointFacts
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Trainer
 from distvae.train.run_folder import check_ownership
+
+SEEN_WITHIN = 10.0
+"""Seconds within which a file that one machine has written is seen by another."""
 
 
 class Savings:
@@ -47,6 +52,7 @@ class Savings:
         if team.rank == 0:
             check_ownership(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
+            _refuse_unseen(self.folder, populations)
             facts: CheckpointFacts = {
                 "position": position,
                 "populations": populations,
@@ -55,6 +61,21 @@ class Savings:
             checkpoint.save_last(self.folder, tensors, facts)
         now = time.monotonic()
         self.due = now + max(self.pause, (now - began) / self.share)
+
+
+def _refuse_unseen(folder: Folder, populations: Iterable[PopulationFile]) -> None:
+    """Refuse files that another worker has saved and this one does not see: a checkpoint that names
+    them could not be read.
+    """
+    deadline = time.monotonic() + SEEN_WITHIN
+    for kept in populations:
+        while folder.size(kept["file"]) != kept["bytes"]:
+            if time.monotonic() > deadline:
+                raise Refusal(
+                    f"{folder}: {kept['file']} is not there, though another worker saved it; a"
+                    " storage that all machines see expected (is it mounted on each of them?)"
+                )
+            time.sleep(0.1)
 
 
 def save_when_asked(

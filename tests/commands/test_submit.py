@@ -69,6 +69,17 @@ def test_a_sweep_that_is_to_begin_anew_is_not_resumed(monkeypatch: pytest.Monkey
     assert "--resume" not in complete_words("tune", ["tune_spaces/speech.yaml", "--force"])
 
 
+@pytest.mark.parametrize("recipe", ["bars", "own/bars.yaml"])
+def test_a_training_on_a_shared_disk_is_trained_there(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its evaluation and its journal are on that disk too."""
+    monkeypatch.setenv(STORAGE, "/mnt/distvae")
+    words = complete_words("train", ["--workers", "2", recipe])
+    assert values(words, "--out") == ["/mnt/distvae/runs/bars"]
+    assert values(words, "--storage") == []
+
+
 def test_a_training_is_kept_on_any_storage_and_a_sweep_in_a_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -148,6 +148,14 @@ def test_codes_of_an_odd_window_are_decoded(length: int) -> None:
     assert len(found) == length
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+def test_a_signal_that_single_precision_does_not_hold_is_refused(
+    fitted: SpeechCoder, scale: float
+) -> None:
+    with pytest.raises(Refusal, match=r"signal: samples of up to .*; others that 32 bits hold"):
+        fitted.transform(SIGNALS[0].astype(np.float64) * scale)
+
+
 def test_a_masked_signal_is_refused(fitted: SpeechCoder) -> None:
     with pytest.raises(Refusal, match="not finite"):
         fitted.transform(np.ma.masked_less(SIGNALS[0], 0))

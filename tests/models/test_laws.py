@@ -343,6 +343,12 @@ def test_powers_of_zero_pull_no_further_than_the_least_log_variance(way: str) ->
     torch.testing.assert_close(found, expected)
 
 
+def test_the_mean_of_any_allowed_power_is_that_of_its_density() -> None:
+    output = torch.linspace(-40, math.log(ItakuraSaito.support[1]), 20, dtype=torch.float64)
+    expected = distributions.Exponential((-output).exp()).mean
+    torch.testing.assert_close(ItakuraSaito().mean(output), expected)
+
+
 @pytest.mark.parametrize(("offset", "step"), [(0.0, 1.0), (1e7, 1.0), (2e7, 2.0), (1e9, 64.0)])
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_the_variance_of_data_far_from_zero_is_that_of_numpy(

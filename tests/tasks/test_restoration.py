@@ -343,6 +343,8 @@ BAD = [
         r"mask: shape \(9, 8\); \(9, 9\) expected",
     ),
     (lambda: distvae.inpaint(HOLED, np.eye(5)), "observed"),
+    (lambda: distvae.denoise(noisy()[..., 0] * 1e160), r"from 1e-30 to 1e\+16 expected"),
+    (lambda: distvae.denoise(noisy()[..., 0] * 1e-170), r"from 1e-30 to 1e\+16 expected"),
 ]
 
 

@@ -10,9 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distvae.estep.store import PopulationFile
+from distvae.estep.truncated import Search
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.train import checkpoint
+from distvae.train import checkpoint, saving
 from distvae.train.documents import CheckpointFacts
 from distvae.train.local_copy import state_folder, update_local_copy
 from distvae.train.run import read_epochs
@@ -231,3 +233,20 @@ def test_a_line_that_was_cut_short_is_none(tmp_path: Path) -> None:
     first = {"epoch": 1, "val_objective": -2.0, "val_bound": -2.0}
     (tmp_path / "epochs.jsonl").write_bytes(json.dumps(first).encode() + b'\n{"epo')
     assert read_epochs(tmp_path) == [first]
+
+
+def test_a_checkpoint_names_no_populations_that_are_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a worker's machine lacks the shared disk: it writes under the same path."""
+    monkeypatch.setattr(saving, "SEEN_WITHIN", 0.0)
+    save = Search.save
+
+    def save_elsewhere(self: Search, place: Path | str, generation: str) -> list[PopulationFile]:
+        (tmp_path / "other").mkdir()
+        return save(self, str(tmp_path / "other"), generation)
+
+    monkeypatch.setattr(Search, "save", save_elsewhere)
+    with pytest.raises(Refusal, match=r"population-.* is not there, though another worker saved"):
+        list(fit(tiny.config(**TVAE), tiny.dataset(), tmp_path / "run"))
+    assert not (tmp_path / "run" / "last.json").exists()
