@@ -126,18 +126,19 @@ class Tracker:
         """Log an epoch, once, and before the first those that a killed process did not log."""
         if not self._caught_up:
             self._caught_up = True
-            for earlier in self._unlogged(record):
-                self._log(_metrics_entry(earlier.metrics(), earlier.epoch))
+            self._disk.attempt(lambda: self._catch_up(record))
         self._log(_metrics_entry(record.metrics(), record.epoch))
 
-    def _unlogged(self, record: "Epoch") -> list["Epoch"]:
-        """Return the epochs before this one that the run folder has and the journal lacks."""
+    def _catch_up(self, record: "Epoch") -> None:
+        """Log the epochs before this one that the run folder has and the journal lacks."""
         from distvae.train.run import read_epochs
 
         entries = [entry for entry, _ in Journal(self.folder).entries(0)]
         logged = {entry["step"] for entry in entries if entry["is"] == "metrics"}
-        earlier = [record.read(found, record.epochs) for found in read_epochs(self.folder)]
-        return [one for one in earlier if one.epoch < record.epoch and one.epoch not in logged]
+        for found in read_epochs(self.folder):
+            if found["epoch"] < record.epoch and found["epoch"] not in logged:
+                earlier = record.read(found, record.epochs)
+                self._log(_metrics_entry(earlier.metrics(), earlier.epoch))
 
     def best_epoch(self, figures: Mapping[str, float], last: int) -> None:
         """Log figures of the best epoch once more after the last one: MLflow shows what is last."""

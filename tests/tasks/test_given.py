@@ -34,7 +34,10 @@ SPEECH: dict[str, tuple[Any, str]] = {
     "missing": (spoilt(POWERS, np.nan), "x: holds NaN; finite values expected"),
     "infinite": (spoilt(POWERS, np.inf), "x: holds an infinite value"),
     "huge": (spoilt(POWERS.astype(np.float64), 1e300), "x: holds an infinite value"),
-    "negative": (spoilt(POWERS, -0.5), "x: holds -0.5; at least 0 expected, as in training"),
+    "negative": (
+        spoilt(POWERS, -0.5),
+        "x: holds -0.5; at least 0 and at most 1e+16 expected, as in training",
+    ),
     "a short signal": (
         np.ones(500),
         "x: 500 values in a row, as of a signal; an array (power spectra, 257) expected",
