@@ -1,6 +1,7 @@
 import gzip
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -259,11 +260,10 @@ def test_the_code_of_a_row_does_not_depend_on_its_place(bars_run: Run) -> None:
     rows = open_dataset(bars_run.config.data, quiet=True).splits["test"][:]
     whole, turned = bars_run.encode(rows), bars_run.encode(rows[::-1])
     # Other states would differ by more. The last digits of a product depend on the place in it.
-    digits = {"rtol": 1e-5, "atol": 1e-6}
-    np.testing.assert_allclose(turned[::-1], whole, **digits)
-    np.testing.assert_allclose(bars_run.encode(rows[7:8]), whole[7:8], **digits)
-    alone = bars_run.reconstruct(rows[3:4])
-    np.testing.assert_allclose(bars_run.reconstruct(rows)[3:4], alone, **digits)
+    alike = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    alike(turned[::-1], whole)
+    alike(bars_run.encode(rows[7:8]), whole[7:8])
+    alike(bars_run.reconstruct(rows)[3:4], bars_run.reconstruct(rows[3:4]))
 
 
 def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(
