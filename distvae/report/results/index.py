@@ -86,12 +86,13 @@ class Index:
             published = self._published(claim, groups, subtracted)
         except Refusal as error:
             raise Refusal(f"{FILE}: claim '{claim.claim}': {error}") from error
+        smallest = next((group for group in groups if group.scale == "day"), groups[0])
         return [
             claim.claim,
             "-" if published is None else _number(published, claim),
-            self._link(claim.table, _ours(fmean(values), published, claim, groups[0])),
+            self._link(claim.table, _ours(fmean(values), published, claim, smallest)),
             _spread(values, claim),
-            _command(claim, groups[0]),
+            _command(claim, smallest),
         ]
 
     def _group(self, table: str, row: str) -> RowGroup:

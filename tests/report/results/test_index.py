@@ -112,6 +112,16 @@ def test_a_claim_over_rows_of_several_seeds_counts_the_rows(folder: Path) -> Non
     assert claimed(folder, claim)[2:4] == ["[2.55 (+0.80) †](speech.md)", "± 0.45, 2 rows"]
 
 
+def test_a_mean_over_rows_of_two_scales_is_labelled_as_the_smaller(tmp_path: Path) -> None:
+    for name, scale in {"x-a": "full", "x-b": "day"}.items():
+        row = finished_row(name, 0, pesq_wb=2.0) | {"scale": scale, "published": {"pesq_wb": 2.5}}
+        write_row(tmp_path, row, force=False)
+    claim = 'claim: All, table: speech, row: "x-{over}", over: [a, b], figure: pesq_wb'
+    shown = claimed(tmp_path, claim)
+    assert shown[2] == "[2.00 (-0.50) †](speech.md)"
+    assert "--scale day" in shown[4]
+
+
 def test_a_spread_has_as_many_decimals_as_its_mean(tmp_path: Path) -> None:
     write_finished(tmp_path, "vae-s0", 0, hoyer=0.501)
     write_finished(tmp_path, "vae-s1", 1, hoyer=0.509)
