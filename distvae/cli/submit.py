@@ -122,37 +122,29 @@ def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
             " can read and write"
         )
     runs = f"{storage.rstrip('/')}/runs"
-    if "://" in storage and command == "train":
-        return ["--storage", runs]
     if "://" in storage:
+        if command == "train":
+            return ["--storage", runs]
         raise Refusal(
             f"{STORAGE}: {storage}; a sweep needs a folder on a disk that all machines see: --out"
             " expected"
         )
-    name = _space_name(words) if command == "tune" else _recipe_name(words)
-    return ["--out", f"{runs}/{name}"]
+    return ["--out", f"{runs}/{_name_of(command, words)}"]
 
 
-def _space_name(words: Sequence[str]) -> str:
-    """Return the name of the first space among words, of which some are values of options."""
+def _name_of(command: Command, words: Sequence[str]) -> str:
+    """Return the name of the first space or recipe among words, some of which are values of
+    options.
+    """
+    from distvae.config.recipes import RECIPES
     from distvae.tune.space_files import FOLDERS
 
-    known = {file.stem for folder in FOLDERS for file in folder.glob("*.yaml")}
+    folders, otherwise = (FOLDERS, "sweep") if command == "tune" else ((RECIPES,), "training")
+    known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
     for word in words:
         if word in known or word.endswith(SPACE_FILES):
             return Path(word).stem
-    return "sweep"
-
-
-def _recipe_name(words: Sequence[str]) -> str:
-    """Return the name of the first recipe among words, as that of the run's folder."""
-    from distvae.config.recipes import recipe_names
-
-    known = recipe_names()
-    for word in words:
-        if word in known or word.endswith(SPACE_FILES):
-            return Path(word).stem
-    return "training"
+    return otherwise
 
 
 def _has_option(words: Sequence[str], *options: str) -> bool:

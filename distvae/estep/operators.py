@@ -83,7 +83,11 @@ def distinct(words: Tensor, among: int) -> Tensor:
 
 def _place(word: Tensor, among: Tensor | int) -> Tensor:
     """Return a place below `among` from a random word."""
-    return (word.bitwise_right_shift(1) & MOST).remainder(among)
+    return _positive(word).remainder(among)
+
+
+def _positive(word: Tensor) -> Tensor:
+    return word.bitwise_right_shift(1) & MOST
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
@@ -112,10 +116,10 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
 def bernoulli_masked(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
     """Return the same states, by operations of a fixed shape."""
     words, active, states = _counts_of_bits(count, latent, noise, stream)
-    inactive = latent - active
+    inactive, numbers = latent - active, _positive(words)
     for k in range(words.shape[-1] - 1):
-        last = (inactive + k).clamp_max(latent - 1)  # it is less for all states that have more
-        place = _place(words[..., k + 1], last + 1)
+        last = (inactive + k).clamp_max(latent - 1)  # reached only by states with no more than k
+        place = numbers[..., k + 1].remainder(last + 1)
         flipped = flip(states, place.where(~holds(states, place), last))
         states = flipped.where((active > k).unsqueeze(-1), states)
     return states

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 from distvae.config import flatten
 from distvae.config.recipes import describe
-from distvae.files.output import atomic_file
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
+from distvae.files.storage import Folder
 from distvae.files.untrusted import read_figures
 from distvae.numerics.figures import without_spreads
 from distvae.track import Tracker, run_tags
@@ -136,8 +136,7 @@ class TrialRun:
         from distvae.train.stopping import Interrupted
 
         if (self.folder / FIGURES).exists():  # another seed of the trial goes on
-            figures = cast(dict[str, float], read_figures(self.folder / FIGURES))
-            yield {"figures": figures}
+            yield {"figures": cast(dict[str, float], read_figures(self.folder / FIGURES))}
             return
         tracker = self.tracker()
         try:
@@ -151,8 +150,7 @@ class TrialRun:
             raise
         if self.until is None:
             tracker.close("FINISHED")
-            with atomic_file(self.folder / FIGURES) as partial_file:
-                partial_file.write_text(json.dumps(figures))
+            Folder(self.folder).write(FIGURES, json.dumps(figures).encode())
             yield {"figures": figures}
         else:
             tracker.pause()
@@ -195,7 +193,6 @@ class TrialRun:
         A training in this process also yields its steps.
         """
         from distvae.data import open_dataset
-        from distvae.files.storage import Folder
         from distvae.machines import driver, stop_files
         from distvae.train.devices import select_device
         from distvae.train.run_folder import open_folder

@@ -48,7 +48,7 @@ BUDGETS = {
     "two words of bits": Budget(step=25, visit=138, look=37),
     "two hidden layers": Budget(step=30, visit=142, look=37),
     "four generations": Budget(step=25, visit=233, look=37),
-    "random": Budget(step=25, visit=277, look=37),
+    "random": Budget(step=25, visit=265, look=37),
     "vae": Budget(step=30, look=47),
     "vae of bits": Budget(step=30, look=45),
     "vsc of bits": Budget(step=50, look=86),

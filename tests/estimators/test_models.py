@@ -27,7 +27,7 @@ from distvae.data.dataset import Stacked
 from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
 from distvae.estimators.base import Estimator
 from distvae.files.refusal import Refusal
-from distvae.models.vae import VAE as Prior
+from distvae.models.vae import VAE as Module
 
 CPU: dict[str, Any] = {"device": "cpu"}
 MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding)
@@ -200,13 +200,13 @@ class TestTrainingThatGoesOn:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told: list[float] = []
-        at = Prior.at
+        at = Module.at
 
-        def tell(model: Prior, step: float) -> None:
+        def tell(model: Module, step: float) -> None:
             told.append(step)
             at(model, step)
 
-        monkeypatch.setattr(Prior, "at", tell)
+        monkeypatch.setattr(Module, "at", tell)
         model = small(settings={"model.beta_warmup": 40})
         sizes = (160, 160, 16, 40, 160)
         for size in sizes:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from distvae.commands.evaluate import with_data
@@ -259,8 +260,13 @@ def test_rows_that_all_splits_share_are_coded_once(bars_run: Run, tmp_path: Path
 def test_the_code_of_a_row_does_not_depend_on_its_place(bars_run: Run) -> None:
     rows = open_dataset(bars_run.config.data, quiet=True).splits["test"][:]
     whole, turned = bars_run.encode(rows), bars_run.encode(rows[::-1])
-    # Other states would differ by more. The last digits of a product depend on the place in it.
-    alike = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    # On some processors the last digits of a product depend on the place in it, and so do those of
+    # codes. Where they do not, codes are the same to the bit.
+    states = torch.cartesian_prod(*[torch.arange(2.0)] * 5)
+    with torch.no_grad():
+        turned_product = bars_run.model.decode(states.flip(0)).flip(0)
+        exact = torch.equal(turned_product, bars_run.model.decode(states))
+    alike = partial(np.testing.assert_allclose, rtol=0 if exact else 1e-6, atol=0)
     alike(turned[::-1], whole)
     alike(bars_run.encode(rows[7:8]), whole[7:8])
     alike(bars_run.reconstruct(rows)[3:4], bars_run.reconstruct(rows[3:4]))
