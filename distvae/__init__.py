@@ -46,8 +46,8 @@ __all__ = [
 
 _MODULES = {"denoise": "distvae.tasks.arrays", "inpaint": "distvae.tasks.arrays"}
 """Where names are imported from when they are asked for; the others are estimators."""
-_ROOMS = ("train", "tune")
-"""The rooms of this package that can be called."""
+_CALLED = ("train", "tune")
+"""The subpackages that can be called."""
 
 
 def load(run: "Path | str") -> "Run":
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
         from distvae.files.provenance import program_version
 
         return program_version()
-    if name in _ROOMS:
+    if name in _CALLED:
         return import_module(f"distvae.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'distvae' has no attribute '{name}'")
@@ -93,8 +93,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _Room(ModuleType):
-    """A room that is called as the function of its name, as in `distvae.train("bars")`."""
+class _Called(ModuleType):
+    """A subpackage that is called as the function of its name, as in `distvae.train("bars")`."""
 
     def __call__(self, *args: object, **options: object) -> object:
         """Call that function of `distvae.interactive`, which describes it."""
@@ -115,11 +115,11 @@ class _Room(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package. Python sets its rooms as attributes when it imports them."""
+    """This package. Python sets its subpackages as attributes when it imports them."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in _ROOMS and isinstance(value, ModuleType):
-            value.__class__ = _Room
+        if name in _CALLED and isinstance(value, ModuleType):
+            value.__class__ = _Called
         super().__setattr__(name, value)
 
 

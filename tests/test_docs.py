@@ -176,13 +176,13 @@ def test_every_cell_of_the_comparison_links_to_what_shows_it() -> None:
 
 
 def test_the_rooms_of_the_design_are_those_of_the_import_law() -> None:
-    text = (DOCS / "design.md").read_text().partition("\n## Rooms\n")[2].partition("\n## ")[0]
-    rooms = []
+    text = (DOCS / "design.md").read_text().partition("\n## Subpackages\n")[2].partition("\n## ")[0]
+    layers = []
     for line in text.splitlines():
         if line.startswith("| `"):
             names = re.findall(r"`([\w.]+)/?`", line.split("|")[1])
-            rooms.append(tuple(name.removesuffix(".py") for name in names))
-    assert rooms == [layer for layer in LAYERS if layer != ("__main__",)]
+            layers.append(tuple(name.removesuffix(".py") for name in names))
+    assert layers == [layer for layer in LAYERS if layer != ("__main__",)]
 
 
 def test_images_of_the_pages_are_small() -> None:

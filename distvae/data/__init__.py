@@ -1,4 +1,4 @@
-"""From files to rows."""
+"""Read data files into rows: one family for each kind of data."""
 
 from dataclasses import replace
 

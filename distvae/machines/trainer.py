@@ -3,7 +3,10 @@
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
+from distvae.files.storage import Folder
+from distvae.machines.failures import StopsInVain
 from distvae.machines.no_more_machines import NoMoreMachines
+from distvae.train.events import EVENTS
 
 DATASETS = "DatasetsCallback"
 """What starts an actor for datasets of Ray, which takes two to three seconds of processor time."""
@@ -12,13 +15,18 @@ CLEANER = "PlacementGroupCleanerCallback"
 
 
 class LightTrainer(TorchTrainer):  # type: ignore[misc]
-    """A trainer of workers that read no datasets of Ray."""
+    """A trainer of workers that read no datasets of Ray, which stops when restarts are in vain."""
 
     left_out: tuple[str, ...] = (DATASETS,)
 
     def _create_default_callbacks(self) -> list[object]:
         callbacks: list[object] = super()._create_default_callbacks()
         return [each for each in callbacks if type(each).__name__ not in self.left_out]
+
+    def _initialize_and_run_controller(self, **parts: object) -> object:
+        folder = Folder(self.train_loop_config["job"].place)
+        parts["failure_policy"] = StopsInVain(self.run_config.failure_config, folder, EVENTS)
+        return super()._initialize_and_run_controller(**parts)
 
 
 class PrivateTrainer(LightTrainer):

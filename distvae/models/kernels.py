@@ -1,6 +1,6 @@
-"""Loops over states that torch has no fast words for, compiled when first called.
+"""Loops over states that have no fast equivalent in torch, compiled by numba when first called.
 
-`population` and `likelihoods` say the same in plain torch, for other devices and for machines
+`population` and `likelihoods` compute the same in plain torch, for other devices and for machines
 without numba.
 """
 

@@ -1,6 +1,6 @@
-"""Quantities of many steps that are summed over rows at once: no gradient needs these sums.
+"""Sums over rows that no gradient needs, computed for many steps at once.
 
-On a device every operation has a price, whatever the number of rows.
+On a GPU every operation costs a launch, whatever the number of rows.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Draws that lie in memory, for a step that is recorded once and replayed with others' values."""
+"""Random draws in buffers: a step is recorded once (CUDA graph) and replayed with new draws."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Records of runs and sweeps in MLflow. This is the only room that imports it.
+"""Records of runs and sweeps in MLflow. No other subpackage imports it.
 
 Recording never disturbs training: whatever goes wrong here is reported in a sentence. Everything to
 record is first written into the folder of the run or sweep, and stays there until MLflow has it.

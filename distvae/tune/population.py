@@ -1,7 +1,7 @@
 """Population-based training (Jaderberg et al., 2017): which trials are replaced, and by what.
 
 The worst quarter of a population is replaced by branches of the best quarter, which continue from
-the state of their better with other settings.
+its state with other settings.
 """
 
 import math

@@ -243,11 +243,11 @@ def test_a_sweep_gives_trials_and_their_front(tmp_path: Path) -> None:
     assert (sweep.folder / "report.html").is_file()
 
 
-@pytest.mark.parametrize("room", [distvae.train, distvae.tune])
-def test_a_room_that_is_called_has_the_signature_of_its_function(room: object) -> None:
-    name = str(vars(room)["__name__"]).rpartition(".")[2]
+@pytest.mark.parametrize("package", [distvae.train, distvae.tune])
+def test_a_package_that_is_called_has_the_signature_of_its_function(package: object) -> None:
+    name = str(vars(package)["__name__"]).rpartition(".")[2]
     described = getattr(interactive, name)
-    assert inspect.signature(room) == inspect.signature(described)  # type: ignore[arg-type]
+    assert inspect.signature(package) == inspect.signature(described)  # type: ignore[arg-type]
 
 
 def test_deviations_stand_beside_their_figures() -> None:

@@ -1,12 +1,12 @@
-"""Windows drawn at random from pictures and whitened, as fields of vision are learned from (Bell
-and Sejnowski 1997).
+"""Windows drawn at random from pictures and whitened, as in studies of receptive fields
+(Bell and Sejnowski 1997).
 
 The grey levels of each picture are brought to one standard deviation first (data.contrast), so that
-dim pictures count as much as bright ones. What is taken out of a window is its mean (unless
-data.level=keep), and then the mean of each value over the windows to train on. Whitening turns into
-the principal directions of those windows, keeps as few of them as have the wanted share of the
-variance, divides each by its deviation, and turns back (ZCA). The rest is cut off: every window is
-zero along it.
+dim pictures count as much as bright ones. The mean of a window is subtracted (unless
+data.level=keep), then the mean of each value over the training windows. Whitening (ZCA) projects
+onto the principal components of those windows, as few as explain the wanted share of the variance,
+divides each by its standard deviation, and rotates back. Along the other components every window is
+zero.
 """
 
 import hashlib
