@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from distvae.train.epoch import Epoch
 
 Style = Literal["line", "quiet", "json"]
+ECHO_SECONDS = 1.0
+"""Seconds within which another signal is the first one again: torchrun passes on to its workers
+what a terminal or Slurm has already sent to them."""
 LEAST_SECONDS = 60.0
 """Seconds at least over which a pace is measured, once there are as many."""
 
@@ -185,20 +189,25 @@ def _write_to_terminal(text: str) -> None:
 def stop_signals() -> Iterator[Callable[[], int]]:
     """Catch signals that ask to stop. Yield a function that returns the first one, or 0.
 
-    A second signal quits at once. Closing the terminal is such a signal, unless it was ignored from
-    the start, as under nohup. A thread beside the main one receives no signals, and yields 0.
+    A second signal quits at once, if it comes later than ECHO_SECONDS. Closing the terminal is such
+    a signal, unless it was ignored from the start, as under nohup. A thread beside the main one
+    receives no signals, and yields 0.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
     received: list[int] = []
+    first = 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if received:
+        nonlocal first
+        if not received:
+            received.append(number)
+            first = time.monotonic()
+            _write_to_terminal("\nstopping after this batch; Ctrl-C again quits at once\n")
+        elif time.monotonic() > first + ECHO_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        received.append(number)
-        _write_to_terminal("\nstopping after this batch; Ctrl-C again quits at once\n")
 
     numbers = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

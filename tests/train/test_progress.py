@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.train.epoch import Epoch
-from distvae.train.progress import Mark, Progress, format_duration, recent_pace, stop_signals
+from distvae.train.progress import (
+    ECHO_SECONDS,
+    Mark,
+    Progress,
+    format_duration,
+    recent_pace,
+    stop_signals,
+)
 
 
 def record(epoch: int, seconds: float) -> Epoch:
@@ -131,6 +139,39 @@ def test_a_signal_is_kept_for_the_loop_to_see_and_the_handlers_return(
         signal.raise_signal(number)
         assert stop() == number
     assert signal.getsignal(number) is before
+
+
+ASKED = """
+import sys
+import time
+from distvae.train.progress import stop_signals
+with stop_signals() as stop:
+    while True:
+        print(stop(), flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_a_signal_that_is_passed_on_again_is_the_same_and_a_later_one_quits() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ASKED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "0\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"  # before "stopping after this batch"
+        process.send_signal(signal.SIGTERM)
+        print(file=process.stdin, flush=True)
+        assert process.stdout.readline() == f"{signal.SIGINT:d}\n"
+        time.sleep(ECHO_SECONDS)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT
 
 
 CLOSED = """

@@ -1,0 +1,194 @@
+"""`cluster/slurm.sh` under a Slurm of this machine, whose two nodes have one worker each."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import DEVNULL, Popen
+
+import pytest
+
+from distvae.train.run import read_epochs
+from tests.cluster.pins import ROOT
+from tests.train.commands import TORCHRUN, run, same
+
+SCRIPT = ROOT / "cluster" / "slurm.sh"
+PATHS = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
+PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch")
+NODES = (socket.gethostname(), f"{socket.gethostname()}-2")  # workers meet at the first one
+TRAINING = ["bars", "data.rows=2000", "train.epochs=40"]
+PATIENCE = 120.0
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+StateSaveLocation={folder}
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/controller.pid
+SlurmdPidFile={folder}/%n.pid
+SlurmctldLogFile={folder}/controller.log
+SlurmdLogFile={folder}/%n.log
+ReturnToService=2
+MpiDefault=none
+{nodes}
+PartitionName=main Nodes=ALL Default=YES State=UP
+"""
+
+
+class Slurm:
+    """A Slurm that runs jobs on this machine."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.environment, self.folder = environment, folder
+
+    def call(self, *words: str) -> str:
+        """Return what one of Slurm's commands prints."""
+        return subprocess.check_output(words, env=self.environment, text=True)
+
+    def attempt(self, *words: str) -> str | None:
+        """Return what a command prints, or None if it fails."""
+        done = subprocess.run(
+            words, env=self.environment, capture_output=True, text=True, check=False
+        )
+        return None if done.returncode else done.stdout.strip()
+
+    def submit(self, *words: str) -> str:
+        """Submit a training on both nodes; return the number of the job."""
+        output = self.folder / "job.txt"
+        options = ["--parsable", "--nodes", "2", "--ntasks-per-node", "1", "-o", str(output)]
+        return self.call("sbatch", *options, str(SCRIPT), *words).strip()
+
+    def state(self, job: str) -> str:
+        """Return the state of a job."""
+        found = re.search(r"JobState=(\w+)", self.call("scontrol", "show", "job", job))
+        assert found
+        return found[1]
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    """A Slurm, its programs ended afterwards."""
+    for name in PROGRAMS:
+        if not shutil.which(name, path=PATHS):
+            pytest.skip(f"{name} is not installed: apt install slurm-wlm munge")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short path, as sockets need
+    user = subprocess.check_output(["id", "-un"], text=True).strip()
+    text = CONFIGURATION.format(
+        host=socket.gethostname(),
+        controller=free_port(),
+        user=user,
+        folder=folder,
+        nodes="\n".join(
+            f"NodeName={node} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1"
+            f" Port={free_port()} CPUs={os.cpu_count()}"
+            for node in NODES
+        ),
+    )
+    (folder / "slurm.conf").write_text(text)
+    environment = os.environ | {
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "PATH": PATHS,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    here = Slurm(environment, folder)
+    key, place = folder / "munge.key", folder / "munge"
+    here.call("mungekey", "--create", f"--keyfile={key}")
+    programs = [
+        ["munged", "--foreground", "--force", f"--socket={place}", f"--key-file={key}"]
+        + [f"--{name}={folder}/munged.{name}" for name in ("log-file", "pid-file", "seed-file")],
+        ["slurmctld", "-D"],
+        *(["slurmd", "-D", "-N", node] for node in NODES),
+    ]
+    started = []
+    try:
+        for words in programs:
+            started.append(Popen(words, env=environment, stdout=DEVNULL, stderr=DEVNULL))
+            wait_for(place.exists, "munge has not started")
+        nodes = ["sinfo", "--noheader", "--format=%D", "--states=idle"]
+        wait_for(lambda: here.attempt(*nodes) == "2", "the nodes have not started")
+        yield here
+        here.call("scancel", "--user", user)
+        wait_for(lambda: here.attempt("squeue", "--noheader") == "", "a job goes on")
+    finally:
+        for program in reversed(started):
+            program.terminate()
+        for program in started:
+            program.wait(PATIENCE)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_training(
+    slurm: Slurm, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = slurm.submit(*TRAINING, "--no-track", "--no-evaluate", "--out", str(out))
+    wait_for(lambda: out.is_dir() and read_epochs(out), "no epoch was finished")
+    slurm.call("scancel", "--signal=USR1", "--batch", job)
+    wait_for(lambda: slurm.state(job) == "PENDING", "the job was not queued again")
+    done = len(read_epochs(out))
+    assert 0 < done < 40, "the job ended before it was stopped"
+
+    time.sleep(3)  # Slurm waits two minutes; it fails to start a job in the second of the last stop
+    slurm.call("scontrol", "update", f"jobid={job}", "starttime=now")
+    wait_for(lambda: slurm.state(job) == "COMPLETED", "the job did not continue to its end")
+    said = (slurm.folder / "job.txt").read_text()
+    assert f"distvae: stopped; the state is in {out}" in said
+    same(read_epochs(out), run(TORCHRUN, TRAINING, tmp_path / "whole"), 0.0)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
+    slurm: Slurm, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    job = slurm.submit(*TRAINING, "--no-track", "--no-evaluate", "--out", str(out))
+    wait_for(lambda: out.is_dir() and read_epochs(out), "no epoch was finished")
+    slurm.call("scancel", job)
+    wait_for(lambda: slurm.state(job) == "CANCELLED", "the job was not cancelled")
+    assert f"distvae: stopped; the state is in {out}" in (slurm.folder / "job.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_training_that_is_refused_ends_the_job_with_its_exit_code(slurm: Slurm) -> None:
+    job = slurm.submit("no-such-recipe")
+    wait_for(lambda: slurm.state(job) == "FAILED", "the job has not failed")
+    assert "ExitCode=2:0" in slurm.call("scontrol", "show", "job", job)
+    assert "no-such-recipe" in (slurm.folder / "job.txt").read_text()
+
+
+def test_the_script_says_how_to_submit_it() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    done = subprocess.run(
+        ["bash", str(SCRIPT)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout.startswith("Train on the machines of a Slurm job")
+    assert "sbatch --nodes 2" in done.stdout
