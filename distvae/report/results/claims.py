@@ -56,6 +56,8 @@ class Contents:
     summary: tuple[str, ...] = ()
     """The answer in a few sentences."""
     sections: tuple[Section, ...] = ()
+    other_data: tuple[str, ...] = ()
+    """The tables whose rows had other data than the paper: their figures differ by that too."""
 
     @property
     def tables(self) -> list[str]:
@@ -72,7 +74,8 @@ def read_contents(folder: Path) -> Contents:
         tree = _known_keys(read_yaml(path), Contents, "the file")
         sections = tuple(_section(section) for section in _items(tree, "sections"))
         summary = tuple(str(line) for line in _items(tree, "summary"))
-        return Contents(str(tree.get("intro", "")), summary, sections)
+        other_data = tuple(str(table) for table in _items(tree, "other_data"))
+        return Contents(str(tree.get("intro", "")), summary, sections, other_data)
     except Refusal as error:
         raise Refusal(f"{path}: {error}") from error
 

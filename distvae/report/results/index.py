@@ -1,6 +1,6 @@
 """The index of results: how close each table is to its paper, then the claims by subject."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -35,6 +35,11 @@ class Index:
 
     def lines(self) -> Iterator[str]:
         """Return the lines of the index."""
+        for table in self.contents.other_data:
+            if table not in self.tables:
+                raise Refusal(
+                    f"{FILE}: other_data: no table {table}; {nearest(table, self.tables)}"
+                )
         yield TITLE
         if self.contents.intro:
             yield from ("", self.contents.intro)
@@ -54,8 +59,9 @@ class Index:
         order += [table for table in self.tables if table not in order]
         rows = []
         listed = set()
-        reached = total = 0
+        found: dict[bool, list[Distance]] = {False: [], True: []}
         for table in order:
+            is_other = table in self.contents.other_data
             for figure in FIGURES:
                 distances = _table_distances(self.tables[table], figure)
                 if distances and (figure, *distances) not in listed:  # tables may share their runs
@@ -63,11 +69,10 @@ class Index:
                     scales = {group.scale or "-" for group in self.tables[table]}
                     head = [self._link(table), FIGURES[figure], ", ".join(sorted(scales))]
                     rows.append([*head, *_range_cells(distances, figure)])
-                    reached += sum(distance.reached for distance in distances)
-                    total += len(distances)
+                    found[is_other] += distances
         if rows:
             yield from ("", "## Ours minus published", "", *markdown_table(DISTANCES, rows))
-            yield from ("", f"Reached in all: {reached} of {counted(total, 'figure')}. {REACHED}")
+            yield from ("", f"{_reached_in_all(found[False], found[True])} {REACHED}")
 
     def _section(self, section: Section) -> Iterator[str]:
         pages = self._links([table for table in section.tables if table in self.tables])
@@ -172,13 +177,26 @@ def _table_distances(groups: list[RowGroup], figure: str) -> tuple[Distance, ...
 def _range_cells(distances: tuple[Distance, ...], figure: str) -> list[str]:
     """Return how many rows are at or above and reach what was published, and their range."""
     above = sum(distance.value >= 0 for distance in distances)
-    reached = sum(distance.reached for distance in distances)
     return [
         f"{above} of {len(distances)}",
-        f"{reached} of {len(distances)}",
+        _reached(distances),
         signed(median(distance.value for distance in distances), figure),
         *(f"{signed(d.value, figure)} ({d.row})" for d in (distances[0], distances[-1])),
     ]
+
+
+def _reached_in_all(own: Sequence[Distance], other: Sequence[Distance]) -> str:
+    """Say how many figures are reached: in all, on the data of the papers, and on other data."""
+    everything = [*own, *other]
+    reached = sum(distance.reached for distance in everything)
+    text = f"Reached in all: {reached} of {counted(len(everything), 'figure')}"
+    if not (own and other):
+        return f"{text}."
+    return f"{text}: {_reached(own)} on the data of the papers, {_reached(other)} on other data."
+
+
+def _reached(distances: Sequence[Distance]) -> str:
+    return f"{sum(distance.reached for distance in distances)} of {len(distances)}"
 
 
 def _claimed_values(

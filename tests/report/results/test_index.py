@@ -72,6 +72,23 @@ def test_a_figure_is_reached_within_two_standard_deviations_or_an_active_number_
     assert f"Reached in all: {reached} figure." in (tmp_path / "index.md").read_text()
 
 
+def test_figures_on_the_data_of_the_papers_and_on_other_data_are_counted_apart(
+    folder: Path,
+) -> None:
+    row = finished_row("a", 0, pesq_wb=2.6) | {"table": "sounds", "published": {"pesq_wb": 2.5}}
+    write_row(folder, row, force=False)
+    (folder / "claims.yaml").write_text("other_data: [speech]")
+    build(folder, folder / "index.md")
+    said = "Reached in all: 3 of 4 figures: 1 of 1 on the data of the papers, 2 of 3 on other data."
+    assert said in (folder / "index.md").read_text()
+
+
+def test_a_table_of_other_data_that_is_not_there_is_refused(folder: Path) -> None:
+    (folder / "claims.yaml").write_text("other_data: [speach]")
+    with pytest.raises(Refusal, match="other_data: no table speach; did you mean 'speech'"):
+        build(folder, folder / "index.md")
+
+
 def test_a_claim_has_the_published_figure_ours_the_spread_and_the_command(folder: Path) -> None:
     assert claimed(folder, "claim: A, table: speech, row: a, figure: pesq_wb") == [
         "A",
