@@ -26,10 +26,11 @@ export MASTER_ADDR MASTER_PORT
 srun --kill-on-bad-exit=1 bash -c \
 	'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec distvae train "$@" --resume' train "$@" &
 training=$!
-while kill -0 "$training" 2>/dev/null; do
-	wait "$training" # a signal ends the waiting, not the training
+while
+	wait "$training"
 	code=$?
-done
+	kill -0 "$training" 2>/dev/null # a signal has ended the waiting, not the training
+do :; done
 if [ -n "$times_out" ] && [ "$code" -ne 0 ]; then
 	scontrol requeue "$SLURM_JOB_ID"
 fi
