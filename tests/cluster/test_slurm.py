@@ -177,10 +177,10 @@ def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
 
 
 @pytest.mark.slow
-def test_a_training_that_is_refused_ends_the_job_with_its_exit_code(slurm: Slurm) -> None:
+def test_a_training_that_is_refused_fails_the_job_and_is_not_queued_again(slurm: Slurm) -> None:
     job = slurm.submit("no-such-recipe")
     wait_for(lambda: slurm.state(job) == "FAILED", "the job has not failed")
-    assert "ExitCode=2:0" in slurm.call("scontrol", "show", "job", job)
+    assert "Restarts=0" in slurm.call("scontrol", "show", "job", job)
     assert "no-such-recipe" in (slurm.folder / "job.txt").read_text()
 
 
