@@ -16,8 +16,9 @@ if [ -z "$SLURM_JOB_ID" ]; then
 	exit 2
 fi
 
-trap 'times_out=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # asks the workers to save and stop
-trap : TERM                                                       # scancel and preemption ask them themselves
+# Before the time limit, tell the workers to save and stop. A job that is cancelled or preempted has told them already.
+trap 'times_out=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap : TERM
 
 # What torch.distributed reads; the port is another for each job, since jobs may share a machine.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

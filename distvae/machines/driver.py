@@ -280,18 +280,19 @@ def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> Non
     cancel_stop(folder, owner)
     raise_worker_error(folder, owner)
     if isinstance(outcome, Exception):
-        raise WorkerLost(f"{_why_workers_ended(outcome)}: {outcome}") from outcome
+        raise WorkerLost(_why_workers_ended(outcome)) from outcome
     if outcome:
         raise Interrupted
 
 
 def _why_workers_ended(error: Exception) -> str:
-    """Return the beginning of a sentence about the error with which Ray Train gave up."""
+    """Return a sentence about the error with which Ray Train gave up."""
     from distvae.machines.failures import lost_workers
 
     if not lost_workers(error):
-        return "the workers could not continue"
+        return f"the workers could not continue: {error}"
+    reason = str(error).strip().splitlines()[-1]  # below Ray's traceback
     return (
-        "the workers were lost again and again, without progress; if the system killed them"
-        " because memory ran out (see dmesg), use fewer workers or a smaller train.batch. Ray says"
+        "the workers were lost again and again; if the system killed them because memory ran out"
+        f" (see dmesg), use fewer workers or a smaller train.batch. Ray says: {reason}"
     )

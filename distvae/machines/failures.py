@@ -14,8 +14,8 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 
-RESTARTS_IN_VAIN = 5
-"""Losses in a row, after the first, between which training got no further."""
+RESTARTS_WITHOUT_PROGRESS = 5
+"""Restarts in a row from one position before a training gives up."""
 NOT_BEGUN = (-1, -1)
 """The position of a training that has not begun."""
 
@@ -30,7 +30,7 @@ def lost_workers(error: Exception) -> bool:
     return isinstance(error, WorkerGroupError)
 
 
-class StopsInVain(DefaultFailurePolicy):  # type: ignore[misc]
+class StopsWithoutProgress(DefaultFailurePolicy):  # type: ignore[misc]
     """Ray's policy, which also gives up when restarts bring no progress.
 
     Progress is told by the events of the run: each start records the epoch and the batch.
@@ -40,7 +40,7 @@ class StopsInVain(DefaultFailurePolicy):  # type: ignore[misc]
         super().__init__(failure_config)
         self.folder, self.events = folder, events
         self.lost_at: tuple[int, int] | None = None
-        self.in_vain = 0
+        self.without_progress = 0
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         """Return whether to restart the workers after an error."""
@@ -51,9 +51,13 @@ class StopsInVain(DefaultFailurePolicy):  # type: ignore[misc]
             position = self._position()
         except (OSError, Refusal):  # nobody knows whether there was progress
             return decision
-        self.in_vain = self.in_vain + 1 if position == self.lost_at else 0
+        self.without_progress = self.without_progress + 1 if position == self.lost_at else 0
         self.lost_at = position
-        return FailureDecision.RAISE if self.in_vain == RESTARTS_IN_VAIN else decision
+        return (
+            FailureDecision.RAISE
+            if self.without_progress == RESTARTS_WITHOUT_PROGRESS
+            else decision
+        )
 
     def _position(self) -> tuple[int, int]:
         """Return the epoch and the batch of the last event."""

@@ -4,7 +4,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 from distvae.files.storage import Folder
-from distvae.machines.failures import StopsInVain
+from distvae.machines.failures import StopsWithoutProgress
 from distvae.machines.no_more_machines import NoMoreMachines
 from distvae.train.events import EVENTS
 
@@ -15,7 +15,7 @@ CLEANER = "PlacementGroupCleanerCallback"
 
 
 class LightTrainer(TorchTrainer):  # type: ignore[misc]
-    """A trainer of workers that read no datasets of Ray, which stops when restarts are in vain."""
+    """A trainer of workers that read no datasets of Ray, which stops without progress."""
 
     left_out: tuple[str, ...] = (DATASETS,)
 
@@ -25,7 +25,9 @@ class LightTrainer(TorchTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **parts: object) -> object:
         folder = Folder(self.train_loop_config["job"].place)
-        parts["failure_policy"] = StopsInVain(self.run_config.failure_config, folder, EVENTS)
+        parts["failure_policy"] = StopsWithoutProgress(
+            self.run_config.failure_config, folder, EVENTS
+        )
         return super()._initialize_and_run_controller(**parts)
 
 

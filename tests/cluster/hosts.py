@@ -249,8 +249,10 @@ def left() -> str:
     return "\n".join(line for line in shown.splitlines() if "distvae" in line)
 
 
-def wait_for(what: Callable[[], bool], seconds: float, otherwise: str, pause: float = 0.2) -> None:
-    """Until something is so."""
+def wait_for(
+    what: Callable[[], object], seconds: float, otherwise: str, pause: float = 0.2
+) -> None:
+    """Wait until something is true, at most so many seconds."""
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, otherwise

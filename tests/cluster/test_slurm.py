@@ -8,14 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
 import pytest
 
 from distvae.train.run import read_epochs
+from tests.cluster.hosts import wait_for
 from tests.cluster.pins import ROOT
+from tests.track.ports import free_port
 from tests.train.commands import TORCHRUN, run, same
 
 SCRIPT = ROOT / "cluster" / "slurm.sh"
@@ -71,24 +73,17 @@ class Slurm:
         options = ["--parsable", "--nodes", "2", "--ntasks-per-node", "1", "-o", str(output)]
         return self.call("sbatch", *options, str(SCRIPT), *words).strip()
 
+    def begin(self, out: Path) -> str:
+        """Submit a training into a folder, and wait for an epoch; return the job's number."""
+        job = self.submit(*TRAINING, "--no-track", "--no-evaluate", "--out", str(out))
+        wait_for(lambda: out.is_dir() and read_epochs(out), PATIENCE, "no epoch was finished")
+        return job
+
     def state(self, job: str) -> str:
         """Return the state of a job."""
         found = re.search(r"JobState=(\w+)", self.call("scontrol", "show", "job", job))
         assert found
         return found[1]
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +125,12 @@ def slurm() -> Iterator[Slurm]:
     try:
         for words in programs:
             started.append(Popen(words, env=environment, stdout=DEVNULL, stderr=DEVNULL))
-            wait_for(place.exists, "munge has not started")
+            wait_for(place.exists, PATIENCE, "munge has not started")
         nodes = ["sinfo", "--noheader", "--format=%D", "--states=idle"]
-        wait_for(lambda: here.attempt(*nodes) == "2", "the nodes have not started")
+        wait_for(lambda: here.attempt(*nodes) == "2", PATIENCE, "the nodes have not started")
         yield here
         here.call("scancel", "--user", user)
-        wait_for(lambda: here.attempt("squeue", "--noheader") == "", "a job goes on")
+        wait_for(lambda: here.attempt("squeue", "--noheader") == "", PATIENCE, "a job goes on")
     finally:
         for program in reversed(started):
             program.terminate()
@@ -149,16 +144,17 @@ def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_t
     slurm: Slurm, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    job = slurm.submit(*TRAINING, "--no-track", "--no-evaluate", "--out", str(out))
-    wait_for(lambda: out.is_dir() and read_epochs(out), "no epoch was finished")
+    job = slurm.begin(out)
     slurm.call("scancel", "--signal=USR1", "--batch", job)
-    wait_for(lambda: slurm.state(job) == "PENDING", "the job was not queued again")
+    wait_for(lambda: slurm.state(job) == "PENDING", PATIENCE, "the job was not queued again")
     done = len(read_epochs(out))
     assert 0 < done < 40, "the job ended before it was stopped"
 
     time.sleep(3)  # Slurm waits two minutes; it fails to start a job in the second of the last stop
     slurm.call("scontrol", "update", f"jobid={job}", "starttime=now")
-    wait_for(lambda: slurm.state(job) == "COMPLETED", "the job did not continue to its end")
+    wait_for(
+        lambda: slurm.state(job) == "COMPLETED", PATIENCE, "the job did not continue to its end"
+    )
     said = (slurm.folder / "job.txt").read_text()
     assert f"distvae: stopped; the state is in {out}" in said
     same(read_epochs(out), run(TORCHRUN, TRAINING, tmp_path / "whole"), 0.0)
@@ -169,17 +165,16 @@ def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
     slurm: Slurm, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    job = slurm.submit(*TRAINING, "--no-track", "--no-evaluate", "--out", str(out))
-    wait_for(lambda: out.is_dir() and read_epochs(out), "no epoch was finished")
+    job = slurm.begin(out)
     slurm.call("scancel", job)
-    wait_for(lambda: slurm.state(job) == "CANCELLED", "the job was not cancelled")
+    wait_for(lambda: slurm.state(job) == "CANCELLED", PATIENCE, "the job was not cancelled")
     assert f"distvae: stopped; the state is in {out}" in (slurm.folder / "job.txt").read_text()
 
 
 @pytest.mark.slow
 def test_a_training_that_is_refused_fails_the_job_and_is_not_queued_again(slurm: Slurm) -> None:
     job = slurm.submit("no-such-recipe")
-    wait_for(lambda: slurm.state(job) == "FAILED", "the job has not failed")
+    wait_for(lambda: slurm.state(job) == "FAILED", PATIENCE, "the job has not failed")
     assert "Restarts=0" in slurm.call("scontrol", "show", "job", job)
     assert "no-such-recipe" in (slurm.folder / "job.txt").read_text()
 

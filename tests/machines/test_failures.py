@@ -25,11 +25,11 @@ from ray.train.v2.api.exceptions import (
 from ray.train.v2.api.preemption import PreemptionInfo
 
 from distvae.files.storage import Folder
-from distvae.machines.failures import RESTARTS_IN_VAIN, StopsInVain
+from distvae.machines.failures import RESTARTS_WITHOUT_PROGRESS, StopsWithoutProgress
+from distvae.train.events import EVENTS
 from tests.train.commands import PLAIN, command
 from tests.train.processes import WORKER, below, titled
 
-EVENTS = "events.jsonl"
 MOST = 20
 LOST = [
     WorkerGroupError("killed", {0: RuntimeError("killed")}),
@@ -41,8 +41,8 @@ OTHERS = [
 ]
 
 
-def policy(folder: Path) -> StopsInVain:
-    return StopsInVain(FailureConfig(max_failures=MOST), Folder(folder), EVENTS)
+def policy(folder: Path) -> StopsWithoutProgress:
+    return StopsWithoutProgress(FailureConfig(max_failures=MOST), Folder(folder), EVENTS)
 
 
 def start(folder: Path, epoch: int, batch: int) -> None:
@@ -56,7 +56,7 @@ def test_workers_that_are_lost_at_the_same_place_again_and_again_are_given_up(
     error: TrainingFailedError, started: bool, tmp_path: Path
 ) -> None:
     patience = policy(tmp_path)
-    for _ in range(RESTARTS_IN_VAIN):
+    for _ in range(RESTARTS_WITHOUT_PROGRESS):
         if started:
             start(tmp_path, 3, 4)
         assert patience.make_decision(error) == FailureDecision.RETRY
@@ -80,7 +80,7 @@ def test_only_losses_without_progress_between_them_count(
             in_vain = in_vain + 1 if batch == lost_at else 0
             lost_at = batch
         given_up = patience.make_decision(error) == FailureDecision.RAISE
-        assert given_up == (in_vain == RESTARTS_IN_VAIN)
+        assert given_up == (in_vain == RESTARTS_WITHOUT_PROGRESS)
         if given_up:
             return
 
@@ -92,7 +92,7 @@ def test_a_line_that_a_crash_cut_short_is_no_event(tmp_path: Path) -> None:
     with (tmp_path / EVENTS).open("a") as file:
         file.write('{"epoch": 2')
     patience.make_decision(LOST[0])
-    assert patience.in_vain == 1
+    assert patience.without_progress == 1
 
 
 @pytest.mark.long
@@ -109,6 +109,6 @@ def test_a_training_whose_workers_are_killed_at_each_start_says_so_and_ends(tmp_
         training.terminate()
         _, said = training.communicate()
     assert training.returncode == 1
-    assert "lost again and again, without progress; if the system killed them" in said
+    assert "the workers were lost again and again; if the system killed them" in said
     assert "Traceback" not in said
-    assert len(killed) > RESTARTS_IN_VAIN
+    assert len(killed) > RESTARTS_WITHOUT_PROGRESS
