@@ -22,6 +22,7 @@ from distvae.estep import assemble
 from distvae.interface import prepare
 from distvae.numerics.lanes import Lanes
 from distvae.train.bits import agree_on_arithmetic
+from distvae.train.devices import CPU
 from distvae.train.loop import Trainer
 from distvae.train.stopping import Interrupted
 
@@ -37,7 +38,7 @@ def untrained(config: Config, rows: Array, val_rows: Array) -> Trainer:
     agree_on_arithmetic(replace(config.train, threads=None)).apply()
     model, estep = assemble(config, rows.shape[1])
     prepare(estep, [torch.from_numpy(rows)], Lanes(len(rows), 1).held(), 0)
-    return Trainer(config.train, model, estep, rows, val_rows)
+    return Trainer(config.train, model, estep, rows, val_rows, device=CPU)
 
 
 def device_seconds(device: torch.device, function: Callable[[], object]) -> float:

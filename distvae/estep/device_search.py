@@ -98,7 +98,8 @@ def best_first(states: Tensor, value: Tensor, count: int) -> Best:
 def count_distinct(keys: Tensor) -> Tensor:
     """Return how many of the keys (B, S) differ."""
     ordered = keys.flatten().sort().values
-    return (ordered[1:] != ordered[:-1]).sum(dtype=torch.float64) + 1
+    repeated = (ordered[1:] == ordered[:-1]).sum(dtype=torch.float64)
+    return ordered.numel() - repeated
 
 
 class DeviceSearch:

@@ -22,9 +22,7 @@ from distvae.machines.key_values import KeyValueActor
 from distvae.machines.ray_api import ActorHandle
 from distvae.system.interfaces import listen_on_interface_of
 from distvae.train.loopback import HOST, stay_on_loopback
-
-TIMEOUT = timedelta(minutes=30)
-"""How long workers wait for each other."""
+from distvae.train.network_team import TIMEOUT
 
 
 class ActorStore(TorchStore):

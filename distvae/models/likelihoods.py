@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from functools import reduce
+from itertools import repeat
 from operator import add
 
 import numpy as np
@@ -26,6 +27,8 @@ LEAST_VARIANCE = 1e-30
 """Single precision holds it, its reciprocal, and squares of errors divided by it."""
 SQUARABLE = (-1e16, 1e16)
 """The values of which single precision holds the sum of many squares."""
+COMPARED = 2**27
+"""Values of outputs that are compared with rows at one time."""
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
@@ -68,8 +71,10 @@ class Likelihood(nn.Module):
         """Return log p(x | z), (B, S), where `output[place[b, s]]` is the output for row b's state
         s.
         """
-        density: Tensor = self(x, output[place], mask)
-        return density
+        count = max(1, COMPARED // (place.shape[1] * output.shape[1]))
+        masks = repeat(None) if mask is None else mask.split(count)
+        parts = zip(x.split(count), place.split(count), masks, strict=False)
+        return torch.cat([self(rows, output[states], seen) for rows, states, seen in parts])
 
     def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
         """Return log p(x | z), (B, S), as `pairs` does, by compiled loops.

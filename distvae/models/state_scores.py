@@ -14,11 +14,11 @@ from torch.nn import functional
 from distvae.interface import Batch
 from distvae.models.layer_gradients import forward
 from distvae.models.pair_densities import PairDensity, pair_density
-from distvae.models.population import unpack_numbers
+from distvae.models.population import unpack_numbers, words_of
 from distvae.models.tvae import MIN_PI, TVAE
 
 DECODED = 2**28
-"""Numbers of a layer's activations that are in memory at one time."""
+"""Numbers for the states that are decoded at one time: a GiB in single precision."""
 
 
 class Prior(NamedTuple):
@@ -55,7 +55,11 @@ class Scorer:
     def __init__(self, model: TVAE, density: PairDensity) -> None:
         self.latent, self.dims, self.density = model.code_size, model.dims, density
         self.layers: Sequence[nn.Module] = list(model.decoder)
-        self.width = max(model.decoder.widest, self.latent)
+        widths = [*model.config.hidden, self.dims, 64 * words_of(self.latent)]
+        self.numbers = 2 * sum(widths)
+        """What a state needs: each layer before and after its activation, errors and their squares,
+        and its bits as integers.
+        """
         self.model = model
         self.prior = Prior.of(model.pi)
 
@@ -79,6 +83,8 @@ class Scorer:
 
     def score(self, batch: Batch, words: Tensor) -> Tensor:
         """Return log p(x, z), (B, K), in parts of a fixed shape."""
+        if not len(words):  # a worker may have no rows in a block
+            return batch.x.new_empty(words.shape[:2])
         found = []
         for part, states in self._parts(batch, words):
             decoded = self.decode(part, states)
@@ -87,7 +93,7 @@ class Scorer:
 
     def _parts(self, batch: Batch, words: Tensor) -> Iterator[tuple[Batch, Tensor]]:
         """Yield parts of the rows whose activations fit in memory."""
-        count = max(1, DECODED // (words.shape[1] * self.width))
+        count = max(1, DECODED // (words.shape[1] * self.numbers))
         for first in range(0, len(words), count):
             rows = slice(first, first + count)
             mask = None if batch.mask is None else batch.mask[rows]

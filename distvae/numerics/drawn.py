@@ -36,6 +36,8 @@ class Planned(Noise):
 def draw_ahead(noise: Noise, counts: Mapping[Stream, int]) -> Planned:
     """Draw so many words of each stream at once."""
     wanted = {stream: count for stream, count in counts.items() if count}
+    if not wanted:
+        return Planned(noise.seed, noise.epoch, noise.row)
     starts = mix(torch.stack([noise.seeds(stream) for stream in wanted], 1))
     counter = weyl_sequence(max(wanted.values()), noise.row.device)
     words = [

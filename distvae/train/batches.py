@@ -74,8 +74,10 @@ class BatchReader:
         batch = self._values(data, row)
         return batch, Noise(self.seed, epoch, row.to(self.device, non_blocking=True))
 
-    def keep(self, train: Rows, together: int, estep: object) -> None:
-        """Prepare for training on these rows, so many batches in a row: nothing on the host."""
+    def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:
+        """Prepare for training on these rows, so many batches in a row, on a device that so many
+        workers share: nothing on the host.
+        """
 
     def begin_epoch(self, epoch: int, batches: Batches) -> None:
         """Prepare for the batches of an epoch: nothing on the host."""

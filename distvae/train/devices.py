@@ -1,7 +1,9 @@
 """Choose the device that a process trains on, and tell whether a team can use NCCL."""
 
 import os
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 
@@ -49,11 +51,29 @@ def _cpu_instead(name: str, reason: str, expected: str) -> torch.device:
     return CPU
 
 
-def gpu_id(device: torch.device) -> str:
-    """Return the unique id of a GPU, or '' for another device."""
-    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+GpuId: TypeAlias = list[str]
+"""The unique id of a GPU, and its place in a machine, which the parts of a divided GPU (MIG) share;
+empty for another device. A list, because workers send it as JSON.
+"""
 
 
-def have_distinct_gpus(gpu_ids: Sequence[str]) -> bool:
+def gpu_id(device: torch.device) -> GpuId:
+    """Return what identifies the device of a worker, if that is a GPU."""
+    if device.type != "cuda":
+        return []
+    found = torch.cuda.get_device_properties(device)
+    slot = [str(getattr(found, f"pci_{part}_id")) for part in ("domain", "bus", "device")]
+    return [str(found.uuid), f"{platform.node()} {':'.join(slot)}"]
+
+
+def count_sharing(device: torch.device, gather: Callable[[GpuId], list[GpuId]]) -> int:
+    """Return how many workers have the device of this one; all of them ask at the same time."""
+    own = gpu_id(device)
+    return gather(own).count(own)
+
+
+def have_distinct_gpus(gpu_ids: Sequence[GpuId]) -> bool:
     """Return whether every worker has a GPU of its own, which NCCL requires."""
-    return all(gpu_ids) and len(set(gpu_ids)) == len(gpu_ids)
+    if not all(gpu_ids):
+        return False
+    return all(len(set(names)) == len(names) for names in zip(*gpu_ids, strict=True))

@@ -43,17 +43,33 @@ Recorder = Callable[[Callable[[], Sums]], tuple[Replay, Sums]]
 """Records what a function does; returns that, and where the function's results will lie."""
 
 
-def record_on_cuda(work: Callable[[], Sums]) -> tuple[Replay, Sums]:
-    """Record a CUDA graph."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        sums = work()
-    return graph, sums
+class CudaRecorder:
+    """Records CUDA graphs on one device, which need not be the current one.
+
+    The graphs share their memory: they are replayed one at a time, and the results of one are read
+    before the next. A stream given to torch belongs to its device; the one that torch would make
+    belongs to the device that was current when the process recorded first.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Callable[[], Sums]) -> tuple[Replay, Sums]:
+        """Record what a function does."""
+        graph = torch.cuda.CUDAGraph()
+        recording = torch.cuda.graph(
+            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+        )
+        with torch.cuda.device(self.device), recording:
+            sums = work()
+        return graph, sums
 
 
 def recorder_of(device: torch.device) -> Recorder | None:
     """Return what records steps on a device, or None if nothing does."""
-    return record_on_cuda if device.type == "cuda" else None
+    return CudaRecorder(device) if device.type == "cuda" else None
 
 
 def steps_of(rates: Tensor, rows: int) -> Iterator[tuple[Tensor, slice]]:

@@ -77,7 +77,8 @@ class Trainer:
         self.share = share_of(lanes, config.batch, team.rank, team.size, keeps)
         self.sample = Sample(config, len(val), team.rank, team.size, keeps)
         self.reader = batch_reader(config.seed, self.device, may_be_missing)
-        self.reader.keep(train, self._batches_together(READ_TOGETHER), self.estep)
+        workers = devices.count_sharing(self.device, team.gather)
+        self.reader.keep(train, self._batches_together(READ_TOGETHER), self.estep, workers)
         both = [*self.model.parameters(), *self.estep.parameters()]
         self.parameters = [parameter for parameter in both if parameter.requires_grad]
         self.batches = math.ceil(len(train) / config.batch)

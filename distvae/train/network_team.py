@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,10 @@ from distvae.train.shared_memory import WorkerLost
 from distvae.train.tensor_groups import copy_tensors, group_by_type
 
 T = TypeVar("T")
+TIMEOUT = timedelta(minutes=30)
+"""How long workers wait for each other, for example while one writes a checkpoint. NCCL's own
+limit is ten minutes.
+"""
 
 
 class NetworkTeam:
@@ -24,7 +29,7 @@ class NetworkTeam:
         self.owns_connection = owns_connection
         """Whether this program set up torch.distributed, and has to end it."""
         can_use_nccl = have_distinct_gpus(self.gather(gpu_id(device))) and dist.is_nccl_available()
-        self.nccl = dist.new_group(backend="nccl") if can_use_nccl else None
+        self.nccl = dist.new_group(backend="nccl", timeout=TIMEOUT) if can_use_nccl else None
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up tensors in one exchange for each type."""
@@ -86,8 +91,14 @@ def add_over_network(flat: Tensor, ranks: Sequence[int], group: dist.ProcessGrou
 
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Raise `WorkerLost` for errors of the network, which mean that another worker has ended."""
+    """Raise `WorkerLost` for errors of the network, which mean that another worker has ended.
+
+    Errors of this worker's GPU show up here too, because a GPU reports them late; they stay as they
+    are.
+    """
     try:
         yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
     except RuntimeError as error:
         raise WorkerLost(f"another worker has ended or is out of reach: {error}") from error

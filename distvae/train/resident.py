@@ -74,11 +74,13 @@ class DeviceReader(BatchReader):
         """By the first of the batches that are read together."""
         self.chunks: list[Chunk] = []
 
-    def keep(self, train: Rows, together: int, estep: object) -> None:
-        """Keep the rows to train on: all of them on the device, if they fit."""
+    def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:
+        """Keep the rows to train on: all of them on the device, if they fit there once for each of
+        the workers that share it.
+        """
         self.train, self.together, self.estep = train, together, estep
         size = math.prod(train.shape) * train.dtype.itemsize
-        if size <= SHARE * free_memory(self.device):
+        if workers * size <= SHARE * free_memory(self.device):
             with suppress(torch.OutOfMemoryError):  # another process took the memory meanwhile
                 self.resident = self._copied(train)
 

@@ -53,6 +53,13 @@ SEARCHED: dict[str, Sections] = {
     "sparse flips": evolved(mutation="sparse_flip", rate=0.3, generations=2),
     "crossover": evolved(crossover="one_point"),
     "crossover, sparse flips": evolved(crossover="one_point", mutation="sparse_flip"),
+    "sparse flips of the best, no horizon": searched(
+        {
+            **{"kind": "evolution", "states": 6, "parents": 3, "children": 2, "block": 32},
+            **{"selection": "best", "mutation": "sparse_flip"},
+        },
+        horizon=None,
+    ),
     "own first states": evolved(first="own"),
     "random": searched({"kind": "random", "states": 6, "draws": 5, "block": 32}),
     "exact": searched({"kind": "exact"}),

@@ -42,6 +42,22 @@ def test_it_keeps_the_states_that_the_cpu_keeps(fields: dict[str, Any], missing:
             assert found.sums[name] == value
 
 
+@pytest.mark.parametrize("fields", SEARCHES, ids=str)
+@pytest.mark.parametrize("horizon", [2.0, None])
+def test_a_worker_may_have_no_rows_in_a_block(
+    fields: dict[str, Any], horizon: float | None
+) -> None:
+    model = dense.model(latent=70, hidden=(9,), horizon=horizon)
+    batch = dense.rows(ROWS, model)
+    estep = begun(fields, model, batch)
+    nothing = batch.part(slice(0))
+    words = estep.store.get(nothing.row)
+    search = DeviceSearch(estep.config, 70, estep.ranked)
+    found = search(model, nothing, words, dense.noise(nothing))
+    assert found.words.shape == words.shape
+    assert not any(found.sums.values())
+
+
 @pytest.mark.parametrize("latent", [1, 6, 57, 64, 70, 128])
 def test_draws_of_a_fixed_shape_are_the_same(latent: int) -> None:
     model = dense.model(latent=latent)
@@ -53,6 +69,7 @@ def test_draws_of_a_fixed_shape_are_the_same(latent: int) -> None:
 def test_distinct_states_are_counted() -> None:
     words = torch.randint(0, 3, (30, 4, 2))
     assert count_distinct(keys(words)) == len(words.flatten(0, 1).unique(dim=0))
+    assert count_distinct(keys(words[:0])) == 0
 
 
 class OwnSearch(Evolution):

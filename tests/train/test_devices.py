@@ -84,19 +84,24 @@ def test_an_assigned_gpu_that_is_hidden_is_refused(shown: str) -> None:
 @pytest.mark.parametrize(
     ("identities", "fast"),
     [
-        (["a", "b"], True),
-        (["a", "a"], False),
-        (["a", "b", "a"], False),
-        (["a", ""], False),
-        (["", ""], False),
+        ([["a", "here 0"], ["b", "here 1"]], True),
+        ([["a", "here 0"], ["b", "there 0"]], True),
+        ([["a", "here 0"], ["a", "here 0"]], False),
+        ([["a", "here 0"], ["a", "there 0"]], False),  # two containers that share a GPU
+        ([["a", "here 0"], ["b", "here 0"]], False),  # two parts of a divided GPU
+        ([["a", "here 0"], ["b", "here 1"], ["a", "here 0"]], False),
+        ([["a", "here 0"], []], False),
+        ([[], []], False),
     ],
 )
-def test_nccl_is_for_workers_with_a_gpu_of_their_own(identities: list[str], fast: bool) -> None:
+def test_nccl_is_for_workers_with_a_gpu_of_their_own(
+    identities: list[list[str]], fast: bool
+) -> None:
     assert have_distinct_gpus(identities) is fast
 
 
 def test_the_cpu_is_no_gpu_of_its_own() -> None:
-    assert gpu_id(torch.device("cpu")) == ""
+    assert gpu_id(torch.device("cpu")) == []
 
 
 @pytest.mark.parametrize(

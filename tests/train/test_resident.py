@@ -30,7 +30,7 @@ def test_batches_and_their_draws(
     data = chance.random((50, 3), dtype=np.float32)
     data[chance.random(data.shape) < 0.2 * missing] = np.nan
     reader, plain = DeviceReader(1, CPU, missing), BatchReader(1, CPU, missing)
-    reader.keep(data, 3, None)
+    reader.keep(data, 3, None, 1)
     assert (reader.resident is None) == (share == 0)
     order = chance.permutation(50)
     batches = np.split(order, range(8, 50, 8))
@@ -58,7 +58,7 @@ def test_rows_that_find_no_room_are_read_batch_by_batch(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.Tensor, "new_empty", full)
     data = np.random.default_rng(0).random((20, 3), dtype=np.float32)
     reader = DeviceReader(1, CPU, False)
-    reader.keep(data, 2, None)
+    reader.keep(data, 2, None, 1)
     assert reader.resident is None
     reader.begin_epoch(0, batches_of(np.arange(20), 4))
     reader.advance(0)
@@ -68,7 +68,7 @@ def test_rows_that_find_no_room_are_read_batch_by_batch(monkeypatch: pytest.Monk
 def test_other_rows_and_epochs_are_read_as_usual() -> None:
     data = np.random.default_rng(0).random((20, 3), dtype=np.float32)
     reader = DeviceReader(1, CPU, False)
-    reader.keep(data, 2, None)
+    reader.keep(data, 2, None, 1)
     reader.begin_epoch(0, batches_of(np.arange(20), 4))
     reader.advance(0)
     for rows, epoch in ((np.array([9, 3]), 0), (np.arange(4), 1), (np.arange(0), 0)):
