@@ -28,6 +28,10 @@ PESQ_SECONDS = 20
 An utterance and its pause take at least 0.4 s, and with more than 50 utterances the reference code
 overruns its tables.
 """
+PESQ_MARGIN = 1.0
+"""How far wide-band PESQ may be above narrow-band PESQ; both are near their top, 0.1 apart, for a
+recording compared with itself.
+"""
 
 
 class Unscorable(ValueError):
@@ -123,7 +127,22 @@ def score_recording(reference: Array, estimate: Array, rate: int, metrics: Seque
             values[name] = _finite_score(name, reference, estimate, rate, values)
         except Unscorable as reason:
             values[name], refused[name] = math.nan, str(reason)
+    if is_misaligned(values.get("pesq_wb", math.nan), values.get("pesq_nb", math.nan)):
+        refused["pesq_wb"] = (
+            f"{values['pesq_wb']:.2f} beside {values['pesq_nb']:.2f} of narrow-band PESQ: P.862 has"
+            " aligned the recordings wrongly"
+        )
+        values["pesq_wb"] = math.nan
     return Scores(values, refused)
+
+
+def is_misaligned(wide: float, narrow: float) -> bool:
+    """Return whether wide-band PESQ is a number without meaning, given narrow-band PESQ.
+
+    Rarely the alignment of P.862 fails on a bad resynthesis, and its wide-band score is then that
+    of a very good one. Without that it is the lower of the two, or hardly above.
+    """
+    return wide > narrow + PESQ_MARGIN
 
 
 def available_metrics(metrics: Sequence[str]) -> tuple[str, ...]:

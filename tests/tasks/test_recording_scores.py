@@ -132,6 +132,18 @@ def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(
     assert note.startswith("pesq_wb, pesq_nb, pesq_nb_raw left out")
 
 
+@pytest.mark.parametrize(("wide", "narrow", "kept"), [(4.64, 4.55, True), (4.16, 1.15, False)])
+def test_wide_band_pesq_far_above_narrow_band_is_left_out_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, spoken: Array, wide: float, narrow: float, kept: bool
+) -> None:
+    scores = {"pesq_wb": lambda *_: wide, "pesq_nb": lambda *_: narrow}
+    monkeypatch.setattr(recording_scores, "WAVEFORM", scores)
+    found = score_recording(spoken, spoken, 16000, ["pesq_wb", "pesq_nb"])
+    assert found.values["pesq_nb"] == narrow
+    assert math.isnan(found.values["pesq_wb"]) != kept
+    assert ("pesq_wb" in found.refused) != kept
+
+
 def test_resampling_for_pesq_is_said() -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     assert recording_scores.scoring_notes(ALL, 16000) == []
