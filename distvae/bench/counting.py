@@ -58,17 +58,12 @@ def synchronize(device: torch.device) -> None:
 
 def train_steps(trainer: Trainer, steps: int) -> int:
     """Train for at least this many steps, up to the end of a block of rows; return how many."""
-    first = _steps_done(trainer)
+    first = trainer.steps_taken()
     last = first + min(steps, trainer.batches)
     with suppress(Interrupted):
-        for _ in trainer.run(lambda: _steps_done(trainer) >= last):
+        for _ in trainer.run(lambda: trainer.steps_taken() >= last):
             pass
-    return _steps_done(trainer) - first
-
-
-def _steps_done(trainer: Trainer) -> int:
-    """Return the number of steps since the start of training."""
-    return trainer.position.epoch * trainer.batches + trainer.position.batch
+    return trainer.steps_taken() - first
 
 
 class OperationCounter(TorchDispatchMode):

@@ -1,16 +1,16 @@
 """Messages about what a training waits for when a machine is lost."""
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from distvae.machines.capacity import count_fitting
 from distvae.machines.node_watch import Machines
 from distvae.machines.nodes import Machine
 from distvae.machines.worker_group import WorkerGroup
+from distvae.numerics.numbers import counted
 from distvae.train.documents import Event
-from distvae.train.events import count_of
 
 T = TypeVar("T")
 
@@ -72,14 +72,14 @@ class TrainingOutlook:
         """Return how training goes on with the machines that are left."""
         workers = workers_that_fit(left.values(), self.group, self.threads)
         if workers >= self.group.min_workers:
-            return f"goes on with {count_of(workers, 'worker')}"
+            return f"goes on with {counted(workers, 'worker')}"
         missing = self.group.min_workers - workers
         gpus = self.group.gpus or 0.0
-        needed = count_of(missing * self.threads, "more CPU")
+        needed = counted(missing * self.threads, "more CPU")
         if gpus:
             needed += f" and {missing * gpus:g} GPUs"
         verb = "needs" if missing == 1 else "need"
-        return f"waits for machines with {needed}, which {count_of(missing, 'worker')} {verb}"
+        return f"waits for machines with {needed}, which {counted(missing, 'worker')} {verb}"
 
 
 def _is_named(name: str, machine: str | None) -> bool:
@@ -89,13 +89,9 @@ def _is_named(name: str, machine: str | None) -> bool:
 
 def workers_that_fit(machines: Iterable[Machine], group: WorkerGroup, threads: int) -> int:
     """Return how many workers of a group some machines have room for."""
-    count = 0
-    for machine in machines:
-        fit = machine.cpus / threads
-        if group.gpus:
-            fit = min(fit, machine.gpus / group.gpus)
-        count += math.floor(fit + 1e-6)
-    return min(count, group.max_workers)
+    free = [{"CPU": machine.cpus, "GPU": machine.gpus} for machine in machines]
+    needs = {"CPU": float(threads), "GPU": group.gpus or 0.0}
+    return min(count_fitting(free, needs), group.max_workers)
 
 
 def in_background(function: Callable[[], T]) -> Callable[[], T | None]:

@@ -72,9 +72,7 @@ def fit(layer: nn.Linear | FromBits, variance: Tensor, total: Sums) -> Sums:
     """
     size = len(total["moments"])
     second, errors = total["moments"].tensor_split([size], 1)
-    # Of an epoch that an older version began, the first rows are counted by their moments alone.
-    counted = total["fitted_rows"], second[-1, -1].round()
-    if total["counts"].sum() not in counted:
+    if total["counts"].sum() != total["fitted_rows"]:
         return total
     change = torch.linalg.pinv(second, rtol=RANK, hermitian=True) @ errors
     layer.weight.add_(change[:-1] if isinstance(layer, FromBits) else change[:-1].T)

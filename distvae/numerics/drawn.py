@@ -5,17 +5,17 @@ has the values that it has when drawn one by one, and costs a GPU a fraction of 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from distvae.numerics.given import Asked, Draw, draw
 from distvae.numerics.noise import Noise, Stream, mix, weyl_sequence
 
-Kind = Literal["bits", "uniform", "normal"]
-Known: TypeAlias = dict[tuple[Kind, Stream, tuple[int, ...]], Tensor]
+Known: TypeAlias = dict[Draw, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +49,15 @@ def draw_ahead(noise: Noise, counts: Mapping[Stream, int]) -> Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Noise):
+class Part(Asked):
     """The draws of some rows of many, made for all of them when first asked for."""
 
     whole: Noise
     first: int
     known: Known
 
-    def bits(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) independent uniform 64-bit words."""
-        return self._part("bits", self.whole.bits, stream, shape)
-
-    def uniform(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) uniform numbers in the open interval (0, 1)."""
-        return self._part("uniform", self.whole.uniform, stream, shape)
-
-    def normal(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) standard normal numbers."""
-        return self._part("normal", self.whole.normal, stream, shape)
-
-    def _part(
-        self, kind: Kind, draw: Callable[..., Tensor], stream: Stream, shape: tuple[int, ...]
-    ) -> Tensor:
-        key = (kind, stream, shape)
-        if key not in self.known:
-            self.known[key] = draw(stream, *shape)
-        return self.known[key][self.first : self.first + len(self.row)]
+    def find(self, wanted: Draw) -> Tensor:
+        """Return one of the draws."""
+        if wanted not in self.known:
+            self.known[wanted] = draw(self.whole, wanted)
+        return self.known[wanted][self.first : self.first + len(self.row)]

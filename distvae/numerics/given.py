@@ -21,43 +21,45 @@ def draw(noise: Noise, wanted: Draw) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched(Noise):
+class Asked(Noise):
+    """Draws that another object is asked for."""
+
+    def find(self, wanted: Draw) -> Tensor:
+        """Return one of the draws."""
+        raise NotImplementedError
+
+    def bits(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) independent uniform 64-bit words."""
+        return self.find(("bits", stream, shape))
+
+    def uniform(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) uniform numbers in the open interval (0, 1)."""
+        return self.find(("uniform", stream, shape))
+
+    def normal(self, stream: Stream, *shape: int) -> Tensor:
+        """Return (B, *shape) standard normal numbers."""
+        return self.find(("normal", stream, shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Asked):
     """The draws of rows, with a note of each that is asked for."""
 
     whole: Noise
     asked: dict[Draw, None] = field(default_factory=dict)
 
-    def bits(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) independent uniform 64-bit words."""
-        return self._note(("bits", stream, shape))
-
-    def uniform(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) uniform numbers in the open interval (0, 1)."""
-        return self._note(("uniform", stream, shape))
-
-    def normal(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) standard normal numbers."""
-        return self._note(("normal", stream, shape))
-
-    def _note(self, wanted: Draw) -> Tensor:
+    def find(self, wanted: Draw) -> Tensor:
+        """Return one of the draws, and note it."""
         self.asked[wanted] = None
         return draw(self.whole, wanted)
 
 
 @dataclass(frozen=True, slots=True)
-class Given(Noise):
+class Given(Asked):
     """Draws that are read from memory; no others can be asked for."""
 
     values: Mapping[Draw, Tensor]
 
-    def bits(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) independent uniform 64-bit words."""
-        return self.values["bits", stream, shape]
-
-    def uniform(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) uniform numbers in the open interval (0, 1)."""
-        return self.values["uniform", stream, shape]
-
-    def normal(self, stream: Stream, *shape: int) -> Tensor:
-        """Return (B, *shape) standard normal numbers."""
-        return self.values["normal", stream, shape]
+    def find(self, wanted: Draw) -> Tensor:
+        """Return one of the draws."""
+        return self.values[wanted]

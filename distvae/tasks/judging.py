@@ -6,10 +6,8 @@ from pathlib import Path
 from distvae.tasks.measures import measures_for
 from distvae.tasks.scoring import score_run
 from distvae.train.bits import run_arithmetic
+from distvae.train.epoch import FIGURES_OF_TRAINING
 from distvae.train.run import Run, read_epochs
-
-FIGURES_OF_TRAINING = ("val_bound", "val_objective")
-"""Figures that the record of each epoch has."""
 
 
 def judge_run(folder: Path, figure: str, split: str, sample: int) -> float:

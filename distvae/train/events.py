@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from distvae.files.storage import Folder
+from distvae.numerics.numbers import counted
 from distvae.train.checkpoint import Place
 from distvae.train.documents import Event
 from distvae.train.run import read_records
@@ -31,11 +32,11 @@ def starts_of(events: Sequence[Event]) -> list[Event]:
 def describe_event(event: Event, start: int) -> str:
     """Return an event in words; `start` counts the starts until then."""
     if event["leaving"]:
-        machines = count_of(event["leaving"], "machine")
+        machines = counted(event["leaving"], "machine")
         return f"{machines} will be taken away; what was trained is saved"
     if moved := event.get("moved"):
-        return f"new copies for {count_of(moved, 'worker')}{_placement(event)}"
-    workers = count_of(event["workers"], "worker") + _placement(event)
+        return f"new copies for {counted(moved, 'worker')}{_placement(event)}"
+    workers = counted(event["workers"], "worker") + _placement(event)
     epoch = f"from epoch {event['epoch']:.0f}"
     if event.get("batch"):
         epoch += f", batch {event['batch']:.0f}"
@@ -57,8 +58,3 @@ def _placement(event: Event) -> str:
     if None in event.get("second_copies", [None]):
         return f" on {count} machines (copies: none beside its worker)"
     return f" on {count} machines (copies: one beside each worker, one elsewhere)"
-
-
-def count_of(count: float, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:.0f} {noun}" + ("s" if count > 1 else "")

@@ -163,13 +163,13 @@ class Trainer:
             self.scheduled.at(base_steps(self.config, self._steps_in_all() + more))
         return settings_of(self.model)
 
-    def _steps_taken(self) -> int:
+    def steps_taken(self) -> int:
         """Return the steps taken, as if all epochs had as many batches as this one."""
         return self.position.epoch * self.batches + self.position.batch
 
     def _steps_in_all(self) -> int:
         """Return the steps taken, those on other rows too: a model's warm-up counts them."""
-        return self._steps_taken() + self.position.shift
+        return self.steps_taken() + self.position.shift
 
     def _must_stop(self, stop: Callable[[], object], together: int) -> bool:
         """Return whether any worker was asked to stop; several workers vote every few batches."""
@@ -199,7 +199,7 @@ class Trainer:
         """Return the step on these rows of so many, at the position's learning rate; or several on
         as many rows each.
         """
-        self.adam.rate = self.rates.at(self._steps_taken(), steps)
+        self.adam.rate = self.rates.at(self.steps_taken(), steps)
         if self.scheduled:
             self.scheduled.at(base_steps(self.config, self._steps_in_all()))
         batch, noise = self._batch(rows)

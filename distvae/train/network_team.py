@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distvae.train.devices import CPU, gpu_id, have_distinct_gpus
 from distvae.train.shared_memory import WorkerLost
-from distvae.train.tensor_groups import copy_tensors, group_by_type
+from distvae.train.tensor_groups import copy_tensors, group_by_type, split_flat
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
@@ -39,10 +39,7 @@ class NetworkTeam:
             if nccl is None:
                 flat = flat.to(CPU)
             add_over_network(flat, range(self.size), nccl)
-            parts = flat.split([tensor.numel() for tensor in group])
-            copy_tensors(
-                [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)], group
-            )
+            copy_tensors(split_flat(flat, [tensor.shape for tensor in group]), group)
 
     def barrier(self) -> None:
         """Wait until all workers have arrived."""

@@ -166,17 +166,6 @@ def test_rounded_weights_of_many_rows_do_not_pass_for_a_part_of_the_rows(way: st
     assert (dense.layers(model)[-1][0].detach() - before).abs().max() > 1e-2
 
 
-def test_an_epoch_that_an_older_version_began_is_counted_by_its_moments() -> None:
-    model = linear_model(hidden=())
-    rows = dense.rows(ROWS, model)
-    batch = rows._replace(x=rows.x.double())
-    total = sums_of(model, batch, pack(dense.some_states(ROWS, KEPT, LATENT)), "compiled")
-    total["fitted_rows"] -= ROWS // 2  # which that version did not count
-    before = dense.layers(model)[-1][0].detach().clone()
-    model.maximise(total)
-    assert (dense.layers(model)[-1][0].detach() - before).abs().max() > 1e-2
-
-
 def test_missing_values_that_are_left_out_are_refused() -> None:
     model = linear_model(hidden=())
     rows = dense.rows(ROWS, model, missing=0.3)
