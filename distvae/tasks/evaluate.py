@@ -1,13 +1,14 @@
 """Evaluation of a trained run into one folder: scores, pictures, and a resynthesised recording."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distvae.config import TVAEModel
 from distvae.data.dataset import Array
@@ -47,6 +48,8 @@ ATOMS = 64
 """The number of strongest atoms whose effect is drawn."""
 RECONSTRUCTED_ROWS = 36
 """Rows that are drawn with their reconstructions."""
+CONTEXTS = 64
+"""Rows whose other active latents are there when a latent is switched on."""
 
 
 def evaluate(
@@ -205,26 +208,40 @@ def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture
     strongest = np.argsort(-strength)[:ATOMS]
     alone = run.decode(np.diag(strength)[strongest])
     nothing = run.decode(np.zeros_like(strength)[None])
-    name = f"{title}: each atom alone at its root mean square, strongest first"
+    name = f"{title}: each atom alone at its root mean square, strongest first, under its number"
     recordings = recordings_of(run.config.data)
     if recordings is not None:
         change = pictures.decibel(alone) - pictures.decibel(nothing)
         rate, names = recordings.rate, [str(atom) for atom in strongest]
         yield "atoms", partial(pictures.responses, change, names, live[strongest], rate, name)
     else:
-        names = [f"{strength[atom]:.2g}" for atom in strongest]
+        names = [f"{atom}: {strength[atom]:.2g}" for atom in strongest]
         yield "atoms", partial(pictures.fields, as_images(alone - nothing, run), names, name)
 
 
 def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictures.Picture]:
-    """Draw how many latents are active, and what each adds to the output of no latent."""
+    """Draw how many latents are active, and what each adds to the output."""
     pi = model.pi.numpy(force=True)
     yield "codes", partial(pictures.active_latents, codes, pi, f"{title}: {len(codes)} codes")
-    frequent, none = np.argsort(-pi)[:ATOMS], np.zeros((1, len(pi)), np.float32)
-    changes = run.decode(np.eye(len(pi), dtype=np.float32)[frequent]) - run.decode(none)
+    frequent = np.argsort(-pi)[:ATOMS]
     each = "each latent"
     if len(pi) > ATOMS:
         each = f"each of the {ATOMS} most frequent of {len(pi)} latents"
-    name = f"{title}: what {each} alone adds, under its prior \N{GREEK SMALL LETTER PI}"
-    names = [f"{pi[h]:.2g}" for h in frequent]
+    name = f"{title}: what {each} adds, under its number and prior \N{GREEK SMALL LETTER PI}"
+    names = [f"{h}: {pi[h]:.2g}" for h in frequent]
+    changes = added(run.decode, codes[:CONTEXTS].round(), frequent)
     yield "atoms", partial(pictures.fields, as_images(changes, run), names, name)
+
+
+def added(decode: Callable[[Array], Array], states: Array, latents: NDArray[np.intp]) -> Array:
+    """Return what each latent adds to the output, (latents, D): the mean over states (N, H).
+
+    Each latent is switched on and off, and the others stay. With a linear decoder this is its
+    weight whatever the states are. One hidden layer may need several latents to put out anything.
+    """
+    changes = []
+    for latent in latents:
+        on, off = states.copy(), states.copy()
+        on[:, latent], off[:, latent] = 1, 0
+        changes.append((decode(on) - decode(off)).mean(0))
+    return np.stack(changes)

@@ -12,8 +12,9 @@ from distvae.data.windows.patches import Grid
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import kept_rows
 from distvae.models.tvae import TVAE
-from distvae.tasks.evaluate import evaluate, pictures_of
-from distvae.tasks.images import as_images, score_rows
+from distvae.numerics.noise import order
+from distvae.tasks.evaluate import CONTEXTS, added, evaluate, pictures_of
+from distvae.tasks.images import as_images, load_rows, score_rows
 from distvae.train.run import Run
 from distvae.train.session import fit
 from tests import tiny
@@ -23,6 +24,20 @@ TABLES = {
 }
 
 DRAWN = {"images.png", "codes.png", "atoms.png", "learning.png", "summary.json"}
+
+
+def test_what_a_latent_adds_is_its_weight_in_a_linear_decoder() -> None:
+    chance = np.random.default_rng(0)
+    weights = chance.normal(size=(7, 5)).astype(np.float32)
+    states = chance.integers(0, 2, size=(9, 7)).astype(np.float32)
+    found = added(lambda z: z @ weights - 3, states, np.array([4, 0, 6]))
+    np.testing.assert_allclose(found, weights[[4, 0, 6]], atol=1e-5)
+
+
+def test_what_a_latent_adds_is_seen_where_it_takes_two_to_put_out_anything() -> None:
+    states = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], np.float32)
+    found = added(lambda z: np.maximum(z[:, :1] + z[:, 1:2] - 1, 0), states, np.arange(3))
+    np.testing.assert_allclose(found[:, 0], [0.5, 0.25, 0])
 
 
 def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> None:
@@ -119,23 +134,21 @@ def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
     assert not judgement.summary.keys() & {"pesq_wb", "stoi", "si_sdr", "isd", "images"}
 
 
-def test_parts_are_drawn_as_what_one_active_latent_adds_to_none(
-    bars_run: Run, tmp_path: Path
-) -> None:
+def test_parts_are_drawn_as_what_a_latent_adds(bars_run: Run, tmp_path: Path) -> None:
     drawn = dict(pictures_of(bars_run, "test"))["atoms"]()
     assert isinstance(bars_run.model, TVAE)
     pi = bars_run.model.pi.numpy()
-    parts = bars_run.decode(np.eye(5, dtype=np.float32)) - bars_run.decode(
-        np.zeros((1, 5), np.float32)
-    )
+    rows = load_rows(bars_run, "test")
+    states = bars_run.encode(rows[order(0, 0, len(rows))])[:CONTEXTS].round()
+    parts = added(bars_run.decode, states, np.arange(5))
     (axes,) = drawn.axes
     shown = np.asarray(axes.images[0].get_array())
     for name, latent in zip(axes.texts[::2], np.argsort(-pi), strict=True):
-        assert name.get_text() == f"{pi[latent]:.2g}"
+        assert name.get_text() == f"{latent}: {pi[latent]:.2g}"
         x, y = name.get_position()
         under = shown[int(np.ceil(y)) :, int(x - 0.5) : int(x - 0.5) + 2][:2]
         part = parts[latent].reshape(2, 2)
-        np.testing.assert_allclose(under, part / np.abs(part).max(), rtol=1e-6)
+        np.testing.assert_allclose(under, part / np.abs(part).max(), atol=1e-5)
 
 
 def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
