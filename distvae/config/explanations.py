@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Literal, NamedTuple
 
-from distvae.config.registry import FAMILIES
+from distvae.config.registry import FAMILIES, load_extensions
 from distvae.config.schema import DEFAULT_KINDS, field_types
 
 KINDS = {
@@ -34,11 +34,12 @@ class Setting(NamedTuple):
 
 
 def settings() -> Iterator[Setting]:
-    """Yield all settings, section by section.
+    """Yield all settings, section by section, those of other packages too.
 
     A key whose values, default or meaning differ between kinds is yielded for each of these.
     """
     for section, families in FAMILIES.items():
+        load_extensions(section)
         found: dict[tuple[str, str, str, str], list[str]] = {}
         if len(families) > 1:
             kinds = " or ".join(", ".join(families).rsplit(", ", 1))

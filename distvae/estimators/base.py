@@ -18,6 +18,7 @@ from distvae.config.schema import whole_number
 from distvae.config.values import Count
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows
 from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
+from distvae.estimators.precision import warn_of_lost_digits
 from distvae.estimators.settings import (
     Tree,
     configuration,
@@ -27,6 +28,7 @@ from distvae.estimators.settings import (
 )
 from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
 from distvae.numerics.plain_arrays import plain_array
 from distvae.train.progress import Progress
 from distvae.train.session import RunOptions
@@ -122,6 +124,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self._fitted.save(Path(folder))
 
     @property
+    def history_(self) -> list[dict[str, float]]:
+        """The figures of each epoch of training."""
+        return [{**record} for record in self._fitted.epochs]
+
+    @property
+    def n_iter_(self) -> int:
+        """The number of epochs trained."""
+        return len(self._fitted.epochs)
+
+    @property
     def _fitted(self) -> Trained:
         """The trained run, or scikit-learn's error if there is none."""
         check_is_fitted(self)
@@ -155,11 +167,17 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             if reset:
                 self.n_features_in_ = X.shape[1]
             return X
+        if hasattr(X, "collect") and not hasattr(X, "__array__"):
+            raise Refusal(f"X: {type(X).__name__}, which has no rows yet; X.collect() expected")
         array = plain_array(X)
         least = self.least_rows if reset else 1
         checked = validate_data(
             self, array, reset=reset, ensure_all_finite="allow-nan", ensure_min_samples=least
         )
+        if checked.dtype.kind not in "fiub":
+            raise Refusal(f"X: holds {checked.dtype}; real numbers expected")
+        if reset:
+            warn_of_lost_digits(checked, getattr(self, "feature_names_in_", None))
         return ChosenRows(checked, np.arange(len(checked)))
 
     def _parameters(self) -> dict[str, object]:

@@ -38,7 +38,10 @@ class Encoded(Estimator):
         rows = self._rows(X, reset=before is None)
         options = RunOptions(begun=before.give_state) if before else RunOptions()
         dataset = dataset_of_rows(rows, rows, shape=self._shape(rows))
-        return self._train(dataset, options, {"train": once})
+        self._train(dataset, options, {"train": once})
+        if before:
+            self.trained_.follow(before)
+        return self
 
     def _shape(self, rows: Rows) -> tuple[int, ...]:
         """Return (channels, height, width) of rows that are images; empty for others."""

@@ -88,6 +88,17 @@ class SpeechCoder(BaseEstimator):
         check_is_fitted(self)
         return self.model_.score(self._frames(X))
 
+    @property
+    def history_(self) -> list[dict[str, float]]:
+        """The figures of each epoch of training."""
+        check_is_fitted(self)
+        return self.model_.history_
+
+    @property
+    def n_iter_(self) -> int:
+        """The number of epochs trained."""
+        return len(self.history_)
+
     def _settings(self) -> SpeechData:
         """Return the settings by which commands read recordings as this estimator reads signals."""
         framing = {"rate": self.sample_rate, "window": self.window, "hop": self.hop}

@@ -55,6 +55,11 @@ class Trained:
     def __reduce__(self) -> tuple[type["Trained"], tuple[Mapping[str, bytes]]]:
         return Trained, (self.files,)
 
+    def follow(self, before: "Trained") -> None:
+        """Record the epochs of the run that this one continues before its own."""
+        self.files = {**self.files, EPOCHS: before.files[EPOCHS] + self.files[EPOCHS]}
+        self.epochs = [*before.epochs, *self.epochs]
+
     def save(self, path: Path) -> None:
         """Write the files into a new folder, which opens as a run."""
         make_folder(path)
@@ -130,13 +135,25 @@ def train(
     """
     if folder is None:
         with temporary_folder() as path:
-            return train(config, dataset, path, options, progress)
-    check_writable_folder(Path(folder))
+            return _train_in(path, config, dataset, options, progress)
+    try:
+        return _train_in(Path(folder), config, dataset, options, progress)
+    except KeyboardInterrupt as interrupt:
+        if Folder(folder).has("best.json"):
+            interrupt.add_note(f"distvae.load({str(folder)!r}) opens the run so far")
+        raise
+
+
+def _train_in(
+    path: Path, config: Config, dataset: Dataset, options: RunOptions, progress: Progress
+) -> Trained:
+    """Train into a folder, and return the run."""
+    check_writable_folder(path)
     with agree_on_arithmetic(config.train).applied():
-        for epoch in take_steps(fit_in_steps(config, dataset, folder, options)):
+        for epoch in take_steps(fit_in_steps(config, dataset, path, options)):
             progress.epoch(epoch)
     progress.end()
-    return Trained.in_folder(Path(folder))
+    return Trained.in_folder(path)
 
 
 def codes(run: Run, rows: Rows) -> Array:

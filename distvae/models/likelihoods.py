@@ -172,6 +172,11 @@ class Gaussian(Likelihood):
                 "model.variance: null, but no value of the data varies from row to row; a first"
                 " variance above 0 expected"
             )
+        if variance < LEAST_VARIANCE:
+            raise Refusal(
+                f"model.variance: null, and the variance of the data is {variance:g};"
+                f" {LEAST_VARIANCE:g} or more expected: scale the columns"
+            )
         self.variance.fill_(variance)
 
     @property

@@ -19,14 +19,14 @@ from distvae.tasks.restoration import Restoration, Stage
 
 Floats = NDArray[np.float64]
 Watch = Callable[[Stage], object]
-"""A function that is called after each epoch."""
+"""A function that is called after each epoch, and may end the restoration by returning False."""
 
 
 @dataclass(frozen=True)
 class _Options:
     """The options of `denoise` and `inpaint` that decide how a model is trained."""
 
-    preset: Preset
+    preset: Preset | None
     recipe: str | None
     settings: Mapping[str, Plain] | None
     seed: int
@@ -36,7 +36,7 @@ class _Options:
 def denoise(
     image: ArrayLike | str | Path,
     *,
-    preset: Preset = "fast",
+    preset: Preset | None = None,
     recipe: str | None = None,
     settings: Mapping[str, Plain] | None = None,
     channel_axis: int | None = None,
@@ -47,9 +47,10 @@ def denoise(
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
     the last one of a file with several channels. The result is in the units of the array; of a
-    picture's file it has values from 0 to 255, whatever its bits. `settings` sets dotted keys of
-    the recipe, such as {"train.epochs": 40}. `watch` is called after each epoch. The recipes of
-    preset 'paper' expect values from 0 to 255.
+    picture's file it has values from 0 to 255, whatever its bits. The preset is 'fast' unless
+    another, or a recipe, is named. `settings` sets dotted keys of the recipe, such as
+    {"train.epochs": 40}. `watch` is called after each epoch. If it returns False, that epoch is the
+    last one. The recipes of preset 'paper' expect values from 0 to 255.
     """
     image, channel_axis = _opened(image, channel_axis)
     array = _channels_last(image, channel_axis)
@@ -63,7 +64,7 @@ def inpaint(
     image: ArrayLike | str | Path,
     mask: ArrayLike | str | Path | None = None,
     *,
-    preset: Preset = "fast",
+    preset: Preset | None = None,
     recipe: str | None = None,
     settings: Mapping[str, Plain] | None = None,
     channel_axis: int | None = None,
@@ -98,12 +99,20 @@ def inpaint(
 
 def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
-    config = preset_config(array, options.preset, options.recipe, settings, inpainting)
+    if options.preset and options.recipe:
+        raise Refusal("preset, recipe: both are given; one of them expected")
+    preset = options.preset or "fast"
+    config = preset_config(array, preset, options.recipe, settings, inpainting)
     restoration = Restoration(_used_as_it_is(config), array)
     for stage in restoration.run():
-        if options.watch is not None:
-            options.watch(stage)
+        if options.watch is not None and _is_false(options.watch(stage)):
+            break
     return restoration.restored()
+
+
+def _is_false(answer: object) -> bool:
+    """Return whether a function answered False, rather than nothing or a number."""
+    return isinstance(answer, bool | np.bool_) and not answer
 
 
 def _opened(image: ArrayLike | str | Path, axis: int | None) -> tuple[ArrayLike, int | None]:

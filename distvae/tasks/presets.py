@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.config.recipes import load
+from distvae.config.schema import check_value
 from distvae.data.family import HasWindows, windows_of
 from distvae.data.windows.patches import distinct_channels
 from distvae.files.refusal import Refusal
@@ -59,6 +60,7 @@ def refuse_corruption(config: Config, *ways: Literal["noise", "snr", "drop"]) ->
 
 def preset_recipe(array: Floats, preset: Preset, inpainting: bool) -> str:
     """Return the recipe of a preset for an array."""
+    check_value("preset", Preset, preset)
     kind = _kind(array)
     if preset != "paper":
         return f"{kind}-{preset}"

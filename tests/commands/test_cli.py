@@ -110,7 +110,7 @@ REFUSED = {
     "speech-vae train.rate=-1": "train.rate",
     "speech-vae train.patience=0": "train.patience",
     "speech-vae train.epochs": "KEY=VALUE expected",
-    "speech-vae --data absent": "absent is not a folder",
+    "speech-vae --data absent": "absent does not exist",
     "mnist-vae --data one data.size=[8,8]": "; for what is in one: distvae train speech-sdm --data",
     "mnist-vae --data one": "; for what is in one: distvae train speech-sdm --data",
     "mnist-vae --data one data.kind=idx data.size=[8,8]": "known: holdout, path, split\n",

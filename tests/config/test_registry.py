@@ -9,6 +9,7 @@ import pytest
 
 from distvae import config, estep
 from distvae.config import registry
+from distvae.config.explanations import settings
 from distvae.config.registry import FAMILIES, Registry, family
 from distvae.estep.registry import ESTEPS
 from distvae.estep.truncated import RandomSearch
@@ -59,6 +60,24 @@ def test_an_estep_of_another_package_is_found_and_built(monkeypatch: pytest.Monk
     _, search = estep.assemble(found, 5)
     assert type(search).__name__ == "Foreign"
     assert config.to_dict(found)["estep"]["states"] == 3
+
+
+def test_the_kinds_of_other_packages_are_among_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Point(EntryPoint):
+        def load(self) -> None:
+            foreign_search()
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        return [Point("foreign", "foreign", group)] if group == "distvae.esteps" else []
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    found = list(settings())
+    kinds = {each.key: each.values for each in found if each.key.endswith(".kind")}
+    assert kinds["estep.kind"].endswith(" or foreign")
+    assert "foreign" not in kinds["model.kind"]
+    assert "estep.states" in {each.key for each in found if "foreign" in each.kinds}
 
 
 def test_an_estep_goes_with_the_models_that_it_names() -> None:

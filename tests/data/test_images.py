@@ -214,8 +214,11 @@ def test_an_archive_keeps_its_images_and_labels(root: Path) -> None:
     ("arrays", "words"),
     [
         ({"a": noise(3)}, "holds a; arrays x_train and x_test"),
-        ({"x": noise(3, 4)}, r"'x' is uint8 of shape \(3, 4\); bytes of"),
-        ({"x": noise(3, 4, 4).astype(float)}, "'x' is float64"),
+        ({"x": noise(3, 4)}, r"'x' has shape \(3, 4\); \(images, height, width\) or"),
+        ({"x": noise(3, 4, 4, 2)}, r"'x' has shape \(3, 4, 4, 2\); \(images, height, width\) or"),
+        ({"x": noise(3, 4, 4)[:0]}, r"'x' has no images, but shape \(0, 4, 4\)"),
+        ({"x": noise(3, 4, 4) - 128.0}, "'x' holds float64; bytes expected, with values from 0"),
+        ({"x": noise(3, 4, 4).astype(str)}, "'x' holds <U3; bytes expected$"),
         ({"x_train": noise(3, 4, 4), "x_test": noise(3, 5, 4)}, "one size expected"),
         (
             {"x_train": noise(3, 4, 4), "y_train": np.arange(2)},
@@ -228,6 +231,26 @@ def test_a_wrong_archive_is_refused(root: Path, arrays: dict[str, Any], words: s
     np.savez(root / "some.npz", **arrays)
     with pytest.raises(Refusal, match=words):
         open_dataset(ImageData(path=str(root)))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        (noise(3, 4, 4) / 255, noise(3, 4, 4)),
+        (noise(3, 4, 4).astype(np.float32), noise(3, 4, 4)),
+        (noise(3, 4, 4).astype(np.int64), noise(3, 4, 4)),
+        (noise(3, 4, 4) > 127, np.where(noise(3, 4, 4) > 127, 255, 0)),
+    ],
+)
+def test_the_conversion_that_a_refusal_names_gives_the_images(
+    root: Path, numbers: Any, expected: Any
+) -> None:
+    np.savez(root / "some.npz", x_train=numbers)
+    with pytest.raises(Refusal, match=r"'x_train' holds .*; bytes expected; convert with") as found:
+        open_dataset(ImageData(path=str(root)))
+    converted = eval(str(found.value).partition("convert with ")[2], {"x_train": numbers})
+    assert converted.dtype == np.uint8
+    np.testing.assert_array_equal(converted, expected)
 
 
 def test_only_arrays_of_an_archive_are_looked_at(root: Path) -> None:

@@ -282,10 +282,10 @@ def test_a_table_that_is_no_text_is_refused(root: Path) -> None:
 def test_a_missing_folder_is_refused_with_its_source(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Refusal, match=r"data\.path: .*gone is not a folder"):
+    with pytest.raises(Refusal, match=r"data\.path: .*gone does not exist"):
         recordings.find_recordings(SpeechData(path=str(root / "gone")))
     monkeypatch.setenv("DISTVAE_DATA", str(root / "gone"))
-    with pytest.raises(Refusal, match=r"\$DISTVAE_DATA: .*gone is not a folder"):
+    with pytest.raises(Refusal, match=r"\$DISTVAE_DATA: .*gone does not exist"):
         recordings.find_recordings(SpeechData())
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
-from distvae.estimators import VAE
+from distvae.estimators import TVAE, VAE, BinarySparseCoding
 from distvae.files.refusal import Refusal
 from tests.estimators.test_models import rows, small
 
@@ -75,3 +76,35 @@ def test_a_number_of_samples_that_is_none_is_refused(fitted: VAE) -> None:
 def test_a_share_of_validation_that_leaves_nothing_to_train_on_is_refused(fraction: Any) -> None:
     with pytest.raises(Refusal, match="validation_fraction: "):
         small(validation_fraction=fraction).fit(rows())
+
+
+def test_times_are_refused(fitted: VAE) -> None:
+    times: Any = np.arange(50).astype("datetime64[s]").reshape(10, 5)
+    for x in (times, times - times[0], pandas.DataFrame(times)):
+        with pytest.raises(Refusal, match=r"X: holds (datetime|timedelta)64\[s\]; real numbers"):
+            small().fit(x)
+        with pytest.raises(Refusal, match="X: holds"):
+            fitted.transform(x)
+
+
+def test_a_frame_without_rows_yet_is_to_be_collected() -> None:
+    class LazyFrame:
+        """A query, as of Polars: `collect` runs it."""
+
+        def collect(self) -> pandas.DataFrame:
+            return pandas.DataFrame(rows())
+
+    lazy: Any = LazyFrame()
+    with pytest.raises(Refusal, match=r"X: LazyFrame, .*; X\.collect\(\) expected"):
+        small().fit(lazy)
+    assert small().fit(lazy.collect()).n_iter_ == 2
+
+
+@pytest.mark.parametrize("model", [TVAE, BinarySparseCoding])
+def test_data_of_a_variance_that_float32_cannot_hold_are_refused(model: type[TVAE]) -> None:
+    searches: Any = {"latent": 4, "states": 8, "sweeps": 2, "epochs": 2, "device": "cpu"}
+    for scale in (1e-16, 1e-20, 1e-35):
+        with pytest.raises(Refusal, match=r"the variance of the data is .*: scale the columns"):
+            model(**searches).fit(rows() * scale)
+    x = rows() * 1e-14
+    assert np.isfinite(model(**searches).fit(x).score(x))

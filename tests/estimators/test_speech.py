@@ -48,6 +48,12 @@ def test_signals_come_back_with_their_length_and_level(fitted: SpeechCoder) -> N
         np.testing.assert_allclose(quiet * 8, loud, rtol=1e-5, atol=1e-6)
 
 
+def test_every_epoch_has_its_figures(fitted: SpeechCoder) -> None:
+    assert fitted.n_iter_ == 2
+    assert [record["epoch"] for record in fitted.history_] == [1, 2]
+    assert not hasattr(coder(), "history_")
+
+
 def test_one_signal_is_coded_as_one_of_several(fitted: SpeechCoder) -> None:
     codes = fitted.transform(SIGNALS)
     for alone in (SIGNALS[1], torch.from_numpy(SIGNALS[1])):

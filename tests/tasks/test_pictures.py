@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from distvae.config.values import FrequencyScale
@@ -262,6 +263,22 @@ def test_histograms_rank_the_code_by_strength_and_show_shares() -> None:
     shown = 10 ** canvas(shares)
     np.testing.assert_allclose(shown[:, 40].ravel(), [1 / 81, 2 / 81, 10 / 81], rtol=0.3)
     np.testing.assert_allclose(shown.sum(1), 1, atol=0.02)
+
+
+@pytest.mark.parametrize("count", [5, 32, 33, 200])
+def test_histograms_name_latents_by_their_index_beside_their_bars(count: int) -> None:
+    spreads = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+    codes = spreads * np.array([-1.0, 1.0])[:, None]
+    bars = pictures.code_histograms(codes, np.ones(count, bool), "a").axes[0]
+    named = {int(place): int(text.get_text()) for place, text in zip(*ticks_of(bars), strict=True)}
+    assert min(count, 17) <= len(named) <= 32
+    for place, latent in named.items():
+        assert spreads[latent] == count - place, "the strongest stands at place 0"
+
+
+def ticks_of(axes: Axes) -> tuple[NDArray[np.floating], list[Text]]:
+    """The places of the labels of the vertical axis, and these."""
+    return np.asarray(axes.get_yticks()), axes.get_yticklabels()
 
 
 def test_learning_curves_draw_every_epoch() -> None:

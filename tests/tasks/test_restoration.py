@@ -18,6 +18,7 @@ from distvae.tasks.presets import estimate_noise, preset_recipe
 from distvae.tasks.restoration import (
     Restoration,
     RunDestination,
+    Stage,
     batch_of_windows,
     restore_array,
 )
@@ -244,6 +245,38 @@ def test_arrays_go_in_and_come_out_as_they_are() -> None:
     assert seen == list(range(1, 9))
 
 
+def test_the_size_of_a_window_that_a_refusal_names_restores() -> None:
+    settings: Any = SMALL | {"train.epochs": 1, "data.window": [5, 5]}
+    assert np.isfinite(distvae.denoise(noisy()[:5, :5, 0], settings=settings)).all()
+
+
+@pytest.mark.parametrize("no", [False, np.bool_(False)])
+def test_a_watch_ends_a_restoration_with_the_picture_so_far(no: bool | np.bool_) -> None:
+    image, seen = noisy()[..., 0], list[int]()
+
+    def watch(stage: Stage) -> bool | np.bool_ | None:
+        seen.append(stage.epoch)
+        return no if len(seen) == 3 else None
+
+    result = distvae.denoise(image, settings=SMALL, watch=watch)
+    assert seen == [1, 2, 3]
+    restoration = Restoration(config(), noisy())
+    stopped_after(restoration, 3)
+    np.testing.assert_array_equal(result, restoration.restored()[..., 0])
+
+
+@pytest.mark.parametrize("answer", [None, 0, 0.0, "", True])
+def test_any_other_answer_of_a_watch_lets_it_go_on(answer: object) -> None:
+    seen: list[int] = []
+
+    def watch(stage: Stage) -> object:
+        seen.append(stage.epoch)
+        return answer
+
+    distvae.denoise(noisy()[..., 0], settings=SMALL | {"train.epochs": 2}, watch=watch)
+    assert seen == [1, 2]
+
+
 def test_a_channel_axis_may_stand_anywhere() -> None:
     colour = noisy(channels=2)
     last = distvae.denoise(colour, settings=SMALL | {"train.epochs": 2}, channel_axis=-1)
@@ -318,7 +351,7 @@ def test_a_mask_in_a_file_is_read_as_the_command_reads_it(tmp_path: Path) -> Non
 
 HOLED = np.where(np.arange(25).reshape(5, 5) == 3, np.nan, 1.0)
 BAD = [
-    (lambda: distvae.denoise(np.full((20, 20), 7.0)), "all values are 7"),
+    (lambda: distvae.denoise(np.full((20, 20), 7.0)), "all values are 7; .* constant data$"),
     (lambda: distvae.denoise(HOLED), "holds NaN"),
     (lambda: distvae.denoise(np.ma.masked_invalid(HOLED)), "holds NaN"),
     (
@@ -327,7 +360,24 @@ BAD = [
     ),
     (lambda: distvae.denoise(noisy()[..., 0], settings=["a=1"]), "settings: .* is no mapping"),  # type: ignore[arg-type]
     (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
-    (lambda: distvae.denoise(np.arange(25.0).reshape(5, 5)), "larger than the data's 5 x 5"),
+    (
+        lambda: distvae.denoise(np.arange(25.0).reshape(5, 5)),
+        r"larger than the data's 5 x 5; data\.window=\[5,5\] or a smaller one expected",
+    ),
+    (
+        lambda: distvae.denoise(np.arange(50.0).reshape(25, 2)),
+        r"larger than the data's 25 x 2; data\.window=\[8,2\] or a smaller one expected",
+    ),
+    (lambda: distvae.denoise(np.arange(5.0)), r"data\.window=\[5\] or a smaller one expected"),
+    (
+        lambda: distvae.inpaint(np.eye(20), np.eye(20)),
+        "all observed values are 0; .* A mask marks what is missing; it may be inverted",
+    ),
+    (lambda: distvae.denoise(np.eye(9), preset="best"), "preset: no choice 'best'; known: bal"),  # type: ignore[arg-type]
+    (
+        lambda: distvae.denoise(np.eye(9), preset="fast", recipe="house-25"),
+        "preset, recipe: both are given; one of them expected",
+    ),
     (lambda: distvae.denoise([[np.inf] * 9] * 9), "infinite"),
     (lambda: distvae.denoise(noisy()[..., 0], recipe="bars"), "not one for restoration"),
     (lambda: distvae.denoise(noisy()[..., 0], settings={"model.latent": 5}), "only 32 states"),

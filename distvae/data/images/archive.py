@@ -9,6 +9,7 @@ from numpy.lib.npyio import NpzFile
 from distvae.data.dataset import Labels
 from distvae.data.images.cifar import CIFAR10
 from distvae.data.images.source import Bytes, Published, Source
+from distvae.data.signals import PEAK
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
@@ -66,18 +67,31 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _images(path: Path, name: str, array: np.ndarray) -> Bytes:
     """Return (N, height, width) or (N, height, width, channels) as (N, channels, height, width)."""
-    array = array[..., None] if array.ndim == 3 else array
-    if (
-        array.dtype != np.uint8
-        or array.ndim != 4
-        or array.shape[-1] not in (1, 3)
-        or not array.size
-    ):
+    pixels = array[..., None] if array.ndim == 3 else array
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise Refusal(
-            f"{path}: '{name}' is {array.dtype} of shape {array.shape};"
-            " bytes of (images, height, width) or (images, height, width, 3) expected"
+            f"{path}: '{name}' has shape {array.shape}; (images, height, width) or (images, height,"
+            " width, 3) expected"
         )
-    return np.ascontiguousarray(np.moveaxis(array, -1, 1))
+    if not pixels.size:
+        raise Refusal(
+            f"{path}: '{name}' has no images, but shape {array.shape}; one or more of a pixel or"
+            " more expected"
+        )
+    if pixels.dtype != np.uint8:
+        raise Refusal(f"{path}: '{name}' holds {array.dtype}; bytes expected{_way(name, array)}")
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
+
+
+def _way(name: str, array: np.ndarray) -> str:
+    """Return how to make bytes of other numbers, where their values tell."""
+    if array.dtype.kind not in "biuf":
+        return ""
+    largest = array.max()
+    if not (array.min() >= 0 and largest <= PEAK):
+        return f", with values from 0 to {PEAK:g}"
+    scaled = f"({name} * 255)" if largest <= 1 else name
+    return f"; convert with {scaled}.round().astype('uint8')"
 
 
 def _labels(

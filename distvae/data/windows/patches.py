@@ -43,8 +43,10 @@ class Grid:
             raise Refusal(f"data.window: {list(self.window)}; {wanted} expected for this data")
         if any(w > n for w, n in zip(self.window, self.shape, strict=False)):
             size, window = (" x ".join(map(str, sides)) for sides in (self.shape[:-1], self.window))
+            fitting = ",".join(map(str, map(min, self.shape, self.window)))
             raise Refusal(
-                f"data.window: {window}, larger than the data's {size}; a smaller window expected"
+                f"data.window: {window}, larger than the data's {size}; data.window=[{fitting}] or"
+                " a smaller one expected"
             )
         if self.stride > min(self.window):
             raise Refusal(
@@ -213,7 +215,9 @@ def refuse_constant(array: Floats, name: str) -> None:
     """Refuse data whose observed values are all alike."""
     observed = array[np.isfinite(array)]
     if observed.size and observed.min() == observed.max():
+        some = observed.size < array.size
+        hint = ". A mask marks what is missing; it may be inverted" if some else ""
         raise Refusal(
-            f"{name}: all values are {observed.min():g}; there is nothing to learn from"
-            " constant data"
+            f"{name}: all {'observed ' if some else ''}values are {observed.min():g}; there is"
+            f" nothing to learn from constant data{hint}"
         )

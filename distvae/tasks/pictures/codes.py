@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NAMED = 32
+"""The most latents that an axis names."""
+
 
 def dictionary(matrix: Array, title: str) -> "Figure":
     """Draw the columns (values, atoms) of a dictionary."""
@@ -52,7 +55,9 @@ def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figur
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 3))
     colours = [PALETTE[0] if live[atom] else GREY for atom in rank]
     left.barh(np.arange(len(rank)), strength[rank], color=colours)
-    left.set(xlabel="root mean square", ylabel="value of the code, strongest first")
+    left.set(xlabel="root mean square", ylabel="index in the code, strongest first")
+    shown = np.arange(0, len(rank), math.ceil(len(rank) / NAMED))
+    left.set_yticks(shown, [str(latent) for latent in rank[shown]], fontsize=7)
     left.set_title(f"{int(live.sum())} live, {int((~live).sum())} dead")
     _distribution(right, codes[:, rank])
     entitle(figure, title)
@@ -119,7 +124,9 @@ def active_latents(codes: Array, pi: Array, title: str) -> "Figure":
         markersize=4,
         label="mean of the codes",
     )
-    right.set(xlabel="latent, most frequent first", ylabel="active in a share of data points")
+    right.set(
+        xlabel="rank of the latent, most frequent first", ylabel="active in a share of data points"
+    )
     right.set(yscale="log", ylim=(10 ** math.floor(math.log10(max(pi.min(), 1e-6))), 1))
     right.legend(frameon=False)
     entitle(figure, title)

@@ -1,0 +1,55 @@
+"""What an estimator tells of its epochs, also where they were interrupted."""
+
+import _thread
+import math
+import pickle
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import distvae
+from distvae.estimators.base import Estimator
+from tests.estimators.test_models import MODELS, rows, small, tiny
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_epoch_has_its_figures_also_in_a_pickle(model: type[Estimator]) -> None:
+    estimator = tiny(model).set_params(epochs=3).fit(rows())
+    assert estimator.n_iter_ == 3
+    assert [record["epoch"] for record in estimator.history_] == [1, 2, 3]
+    assert all(math.isfinite(record["val_bound"]) for record in estimator.history_)
+    assert pickle.loads(pickle.dumps(estimator)).history_ == estimator.history_
+
+
+def test_parts_add_their_epochs(tmp_path: Path) -> None:
+    model = small()
+    for number in range(1, 4):
+        model.partial_fit(rows())
+        assert [record["epoch"] for record in model.history_] == [*range(1, number + 1)]
+    model = pickle.loads(pickle.dumps(model))
+    assert model.n_iter_ == 3
+    model.save(tmp_path / "run")
+    assert distvae.load(tmp_path / "run").epochs() == model.history_
+    assert model.fit(rows()).n_iter_ == 2
+
+
+def test_a_model_that_is_not_fitted_has_none() -> None:
+    assert not hasattr(small(), "history_")
+    assert not hasattr(small(), "n_iter_")
+
+
+def test_an_interrupted_fit_says_how_to_open_what_it_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (folder / "best.json").exists():
+            time.sleep(0.01)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        small(folder=folder, epochs=10**5).fit(rows())
+    assert caught.value.__notes__ == [f"distvae.load({str(folder)!r}) opens the run so far"]
+    assert distvae.load(str(folder)).encode(rows()).shape == (60, 3)
