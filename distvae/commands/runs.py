@@ -38,7 +38,10 @@ class RunsOptions:
         str,
         typer.Option(
             metavar="FILTER",
-            help="""A filter of MLflow: "metrics.hoyer > 0.4 and params.model.kind = 'sdm'".""",
+            help=(
+                "A filter of MLflow; for trials, for instance:"
+                """ --kind trial --where "metrics.hoyer > 0.4 and params.model.kind = 'sdm'"."""
+            ),
         ),
     ] = ""
     sort: Annotated[
@@ -67,16 +70,16 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     from distvae.track.records import find_sweep, list_records, sweep_metrics
 
     store = Store.find(root)
-    found, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
+    matching, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
     shown, ranked = list(options.metric or []), dict[str, str]()
     if options.of is not None:
         sweep = find_sweep(options.of, sweeps)
-        found = [record for record in found if record.parent == sweep.id]
+        found = [record for record in matching if record.parent == sweep.id]
         ranked = sweep_metrics(sweep)
         shown = shown or list(ranked)
     else:
         kinds = [options.kind] if options.kind else ["run", "sweep"]
-        found = [record for record in found if record.kind in kinds]
+        found = [record for record in matching if record.kind in kinds]
         shown = shown or ["val_bound"]
     _refuse_unknown_metrics(options, found)
     if options.sort:
@@ -91,6 +94,17 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     _print_table(found[: options.limit], {sweep.id: sweep.name for sweep in sweeps}, shown)
     if len(found) > options.limit:
         print(f"{len(found) - options.limit} more; --limit shows them")
+    if options.of is None and matching and not found:
+        print(_where_they_are(matching))
+
+
+def _where_they_are(matching: "Sequence[Record]") -> str:
+    """Say how to list records that are of other kinds than those asked for."""
+    from distvae.numerics.numbers import counted, listed
+
+    kinds = [record.kind for record in matching]
+    counts = [f"{counted(kinds.count(kind), kind)} (--kind {kind})" for kind in sorted({*kinds})]
+    return f"none of these, but {listed(counts)}"
 
 
 def _refuse_unknown_metrics(options: RunsOptions, found: "Sequence[Record]") -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distvae.report.reading import AxisFacts, Sweep
+from distvae.report.reading import Sweep
+from distvae.tune.axis_facts import AxisFacts
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

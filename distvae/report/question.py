@@ -6,9 +6,10 @@ from distvae.numerics.numbers import capitalise, listed, setting, shown
 from distvae.report.blocks import Block, Table, Text, facts
 from distvae.report.provenance import data_summary
 from distvae.report.published import is_table
-from distvae.report.reading import AxisFacts, SpanFacts, Sweep, Trial
+from distvae.report.reading import Sweep, Trial
 from distvae.report.trials import better
 from distvae.tune.axes import Choice, Interval
+from distvae.tune.axis_facts import AxisFacts, SpanFacts
 
 MAX_LISTED = 4
 """The number of unbeaten trials that the answer lists; of more it names the first and last."""
@@ -16,6 +17,8 @@ MAX_LISTED = 4
 
 def question(sweep: Sweep) -> Iterator[Block]:
     """Build the first section of a sweep's report."""
+    if about := sweep.facts.get("about"):
+        yield Text(about)
     yield Text(_table_question(sweep) if is_table(sweep) else _space_question(sweep))
     yield from (Text(sentence, strong=True) for sentence in _answer(sweep))
     if not is_table(sweep):

@@ -1,12 +1,12 @@
 """Read the folder of a sweep or a run, whether it ended well, failed, or was cut off."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-from distvae.files.plain import Plain, Tree
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_figures, read_json
 from distvae.tune.results import Directions, Result, rank
@@ -33,23 +33,6 @@ SWEEP_KEYS = (
 """The keys that sweep.json must hold."""
 CUT_OFF = "interrupted, or still running"
 """The cause given for a trial that has neither a result nor an error."""
-
-
-class SpanFacts(TypedDict, total=False):
-    """The values of an axis: those of a choice, or the ends of an interval."""
-
-    values: Sequence[Plain]
-    low: float
-    high: float
-    log: bool
-
-
-class AxisFacts(TypedDict):
-    """An axis of the space, as sweep.json records it."""
-
-    key: str
-    span: SpanFacts
-    when: Mapping[str, Sequence[Plain]]
 
 
 @dataclass(frozen=True)

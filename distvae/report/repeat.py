@@ -8,7 +8,8 @@ from distvae.config import flatten
 from distvae.config.recipes import load, recipe_names
 from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal
-from distvae.report.reading import AxisFacts, RunResults
+from distvae.report.reading import RunResults
+from distvae.tune.axis_facts import as_written
 
 MACHINE_SETTINGS = ("train.threads", "train.products", "eval.processes")
 """Settings chosen for the machine; they do not belong to the experiment."""
@@ -65,24 +66,11 @@ def space(facts: Tree) -> str:
     except Refusal:
         return ""
     fixed = {key: value for key, value in changed.items() if key not in varied}
-    tree = {"base": facts["recipe"], "fixed": fixed, "metrics": facts["metrics"]}
+    about = {"about": facts["about"]} if facts.get("about") else {}
+    tree = {**about, "base": facts["recipe"], "fixed": fixed, "metrics": facts["metrics"]}
     for name in ("trials", "concurrent", "seed", "seeds", "search", "scheduler"):
         tree[name] = facts[name]
     if "judge" in facts:
         tree["judge"] = facts["judge"]
-    tree["axes"] = [_axis(axis) for axis in facts["axes"]]
-    return yaml.safe_dump(tree, sort_keys=False)
-
-
-def _axis(axis: AxisFacts) -> dict[str, Plain]:
-    span = axis["span"]
-    entry: dict[str, Plain] = {"key": axis["key"]}
-    if "values" in span:
-        entry["choice"] = span["values"]
-    else:
-        kind = "int" if isinstance(span["low"], int) else "float"
-        entry[kind] = [span["low"], span["high"]]
-        entry["log"] = span["log"]
-    if axis["when"]:
-        entry["when"] = axis["when"]
-    return entry
+    tree["axes"] = [as_written(axis) for axis in facts["axes"]]
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -249,10 +249,15 @@ def _data(sweep: Sweep) -> tuple[str, str]:
 
 
 def _names(sweep: Sweep, other: Sweep) -> tuple[str, str]:
-    first, second = str(sweep.facts["name"]), str(other.facts["name"])
-    if first == second:
-        return f"{first} (this one)", f"{second} (the other)"
-    return first, second
+    """Return names that tell two sweeps apart: those of their spaces, folders or paths."""
+    first, second = (
+        (str(each.facts["name"]), each.folder.absolute().name, str(each.folder.absolute()))
+        for each in (sweep, other)
+    )
+    for pair in zip(first, second, strict=True):
+        if pair[0] != pair[1]:
+            return pair
+    return f"{first[0]} (this one)", f"{second[0]} (the same one)"
 
 
 def _larger(sides: Sequence[Side]) -> str:

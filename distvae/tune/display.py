@@ -116,12 +116,20 @@ class SweepDisplay:
             self._alone.add(number)
             self._say_of_trial(number, ": its model has no stacked form; it trains alone")
 
+    def has_ended(self, results: Iterable[Result]) -> None:
+        """Take in the trials of a sweep that has no other, and say so."""
+        self._take_in(results)
+        count = len(self.results)
+        self._say(f"{count} trial{'s' * (count != 1)} ended earlier; nothing is left to train")
+
     def ended_before(self, results: Iterable[Result]) -> None:
         """Take in trials that ended before the sweep was interrupted."""
-        for result in results:
-            self.results[result.number] = result
+        self._take_in(results)
         if self.results:
             self._say(f"{len(self.results)} ended earlier")
+
+    def _take_in(self, results: Iterable[Result]) -> None:
+        self.results |= {result.number: result for result in results}
 
     def trial_halted(self, number: int) -> None:
         """Show a trial that the scheduler stopped early."""

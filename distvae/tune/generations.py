@@ -42,6 +42,11 @@ class Generations:
         return not self.queue and bool(self.running)
 
     @property
+    def is_done(self) -> bool:
+        """True if the last generation has ended."""
+        return self.until is None and not (self.queue or self.running or self.losers())
+
+    @property
     def until(self) -> int | None:
         """The epoch until which the present generation trains; None for the last, to the end."""
         return None if self.end >= self.space.base.train.epochs else self.end

@@ -82,6 +82,15 @@ class OptunaStudy:
                 self.study.enqueue_trial(parameters)
 
     @property
+    def is_done(self) -> bool:
+        """True if no trial is left to begin or to continue."""
+        if self.generations is not None:
+            return self.generations.is_done or self.all_failed
+        if self._trials("RUNNING"):
+            return False
+        return len(self._trials(*ENDED)) >= self.space.trials or self.all_failed
+
+    @property
     def waits(self) -> bool:
         """True if there is no trial to begin before one that trains has paused or ended."""
         return self.generations is not None and self.generations.waits

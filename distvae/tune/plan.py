@@ -26,8 +26,8 @@ class Plan:
     space: Space
     """The space, with as many trials side by side as fit."""
     resources: TrialResources
-    run: Callable[[Recorder], None]
-    """Runs trials until all have ended or were asked to stop."""
+    run: Callable[[Recorder], None] | None = None
+    """Runs trials until all have ended or were asked to stop; None if all have ended."""
 
 
 @contextmanager

@@ -104,8 +104,8 @@ def _rank_without_pesq(space: Space) -> Space:
     return replace(space.pinned({"eval.metrics": measurable}), metrics=metrics)
 
 
-def open_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
-    """Prepare the data of all trials, and return the space with its absolute path.
+def open_data(space: Space, quiet: bool, resources: TrialResources) -> "tuple[Space, Dataset]":
+    """Prepare the data of all trials. Return the space with its absolute path, and the data.
 
     Refuse a device, data, or a lack of memory that every trial would refuse.
     """
@@ -127,6 +127,6 @@ def open_data(space: Space, quiet: bool, resources: TrialResources) -> Space:
         copies = 1 if resources.group is None else COPIES_OF_A_WORKER
         check_memory(space, size, resources.max_workers, copies)
     if "data.path" in space.varied:
-        return space
+        return space, dataset
     config = with_absolute_paths(space.config({"data.path": dataset.origin}))
-    return space.pinned({"data.path": config.data.path})
+    return space.pinned({"data.path": config.data.path}), dataset

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Directions = Mapping[str, Literal["max", "min"]]
 """The figures that trials are ranked by, and which direction is better."""
 
+Left = Literal["trials", "pictures", "nothing"]
+"""What a sweep would do if it were resumed: train trials, or only draw pictures of its report."""
+
 
 class EndedEpoch(NamedTuple):
     """An epoch of a trial that has ended."""
@@ -94,6 +97,7 @@ class Findings:
     """How to look at the sweep in MLflow."""
     signal: int = 0
     """The signal that asked the sweep to stop, or 0."""
+    left: Left = "trials"
 
     @property
     def states(self) -> set[str]:

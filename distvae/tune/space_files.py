@@ -22,6 +22,7 @@ FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
     *("seed", "seeds", "search", "scheduler", "judge", "axes"),
 )
+EXPECTED = f"fields {', '.join(FIELDS)}"
 FIELDS_OF_JUDGE = ("metric", "interval", "sample")
 
 
@@ -30,7 +31,10 @@ def space_names() -> dict[str, str]:
     paths: dict[str, Path] = {}
     for folder in reversed(FOLDERS):
         paths |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    return {name: str(read_tree(path).get("about", "")) for name, path in sorted(paths.items())}
+    return {
+        name: str(read_tree(path, EXPECTED).get("about", ""))
+        for name, path in sorted(paths.items())
+    }
 
 
 def space_path(name: str) -> Path:
@@ -47,7 +51,7 @@ def load_space(name: str) -> Space:
     """Read and validate the space of a name or a file."""
     path = space_path(name)
     try:
-        space = read_space(path.stem, read_tree(path))
+        space = read_space(path.stem, read_tree(path, EXPECTED))
         validate_space(space)
     except Refusal as error:
         message = str(error)

@@ -1,8 +1,8 @@
 """A sweep: Optuna chooses trials, and Ray Tune runs them in processes that are reused."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distvae.config.recipes import refuse_place
@@ -21,12 +21,13 @@ from distvae.tune.plan import Plan, plan_on_ray, plan_stacks
 from distvae.tune.preparation import DEFAULT_RESOURCES, open_data, prepare_space
 from distvae.tune.recorder import Recorder, close_records
 from distvae.tune.resources import TrialResources
-from distvae.tune.results import Findings, rank, write_findings
+from distvae.tune.results import Findings, Left, Result, rank, write_findings
+from distvae.tune.same_data import refuse_other_data
 from distvae.tune.scheduler_check import check_scheduler, refuse_workers
 from distvae.tune.space import ROW, Space
 from distvae.tune.stacked import resources_of_stacks
 from distvae.tune.summary import describe_findings
-from distvae.tune.sweep_file import SWEEP_FILE, recorded_settings
+from distvae.tune.sweep_file import SWEEP_FILE, recorded_name, recorded_settings
 from distvae.tune.trial import FAILURE, Trials
 
 STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED"}
@@ -78,7 +79,6 @@ def run_sweep(
         import_early()
         resources = resources_of_stacks(space, resources)
     space = _prepared(space, out, options, resources)
-    refuse_folder(space, out, options.force, options.resume, resources)
     display = SweepDisplay(space, options.quiet, options.stack)
     with (
         stop_signals() as stop,
@@ -96,7 +96,9 @@ def _plan(
     stop: Callable[[], int],
     display: SweepDisplay,
 ) -> AbstractContextManager[Plan]:
-    """Return where the trials run, as the options say."""
+    """Return where the trials run, as the options say; nowhere if all of them have ended."""
+    if (out / SWEEP_FILE).is_file() and options.resume and OptunaStudy(space, out).is_done:
+        return nullcontext(Plan(space, resources))
     if options.stack is not None:
         return plan_stacks(space, resources, options.stack, options.concurrent)
     display.ray_starts(resources.address)
@@ -112,7 +114,8 @@ def _run_in_folder(
 ) -> Findings:
     """Run the trials, and return what they found."""
     space = display.space = plan.space
-    prepare_sweep_folder(space, out, options.resume, plan.resources)
+    if plan.run is not None:
+        prepare_sweep_folder(space, out, options.resume, plan.resources)
     study, store = OptunaStudy(space, out), Store.find(options.root)
     record = _sweep_record(space, out, store)
     record.begin()
@@ -127,12 +130,15 @@ def _run_in_folder(
         if study.all_failed:
             display.gave_up()
     finally:
-        findings = _conclude(trials, out, display, record, stop())
+        findings = _conclude(trials, study, display, record, stop())
     return findings
 
 
 def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialResources) -> Space:
-    """Return the space with all settings that are known before Ray starts."""
+    """Return the space with all settings that are known before Ray starts.
+
+    Refuse a folder in which they cannot be explored.
+    """
     pinned = dict(options.assignments)
     if options.data:
         pinned["data.path"] = options.data
@@ -141,10 +147,15 @@ def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialRe
     refuse_workers(space, resources.group is not None)
     if options.resume:
         pinned = recorded_settings(out) | pinned
+        space = replace(space, name=recorded_name(out) or space.name)
     space = prepare_space(space, pinned, options.trials, options.concurrent, resources)
     refuse_missing_packages(space.base.train.sinks)
     check_scheduler(space)
-    return open_data(space, options.quiet, resources)
+    space, dataset = open_data(space, options.quiet, resources)
+    refuse_folder(space, out, options.force, options.resume, resources)
+    if options.resume:
+        refuse_other_data(space, out, dataset)
+    return space
 
 
 def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
@@ -168,6 +179,9 @@ def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
 def _run_trials(plan: Plan, recorder: Recorder) -> None:
     """Run trials until all have ended or were asked to stop, and show how they go."""
     try:
+        if plan.run is None:
+            recorder.display.has_ended(recorder.study.results)
+            return
         with recorder.display as display:
             display.ended_before(recorder.study.results)
             plan.run(recorder)
@@ -187,13 +201,21 @@ def _close_records(trials: Trials, display: SweepDisplay) -> None:
         close_records(trials, number, result.values, STATUS_OF_TRIAL[result.state])
 
 
+def _left(trials: Trials, study: OptunaStudy, ranked: Sequence[Result]) -> Left:
+    """Return what a sweep would do if it were resumed."""
+    if not study.is_done:
+        return "trials"
+    return "pictures" if undrawn_runs(trials, ranked) else "nothing"
+
+
 def _conclude(
-    trials: Trials, out: Path, display: SweepDisplay, record: Tracker, signal: int
+    trials: Trials, study: OptunaStudy, display: SweepDisplay, record: Tracker, signal: int
 ) -> Findings:
     """Rank the trials, write the results, and close the record of the sweep."""
-    space = trials.space
+    space, out = trials.space, study.folder
     ranked = rank(list(display.results.values()), space.metrics)
-    findings = Findings(out, space.metrics, ranked, record.viewer, signal)
+    left = _left(trials, study, ranked)
+    findings = Findings(out, space.metrics, ranked, record.viewer, signal, left)
     record.files([out / SWEEP_FILE, *write_findings(findings)], "results")
     best = next((result for result in ranked if result.state == "finished"), None)
     folder = trials.runs(best.number, best.values)[0].folder if best else None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from distvae.config import flatten, from_stored
 from distvae.config.recipes import override
 from distvae.files.plain import Plain
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import read_json
+from distvae.tune.axis_facts import describe_changes, in_yaml
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space
 
@@ -25,6 +26,8 @@ DECIDED_BY_MACHINE = ("train.threads", "train.products")
 """Settings that the machine decides when a sweep begins; a resume keeps them."""
 MAY_GROW = ("trials", "concurrent")
 """Facts that may differ in a resume; a population keeps its trials."""
+NOT_COMPARED = ("name", "about", "arithmetic", "axes", "config", "rows")
+"""Facts that a resume may change, or that are compared by parts or elsewhere."""
 
 
 def recorded_settings(out: Path) -> dict[str, Plain]:
@@ -33,6 +36,11 @@ def recorded_settings(out: Path) -> dict[str, Plain]:
         return {}
     config = read_json(out / SWEEP_FILE)["config"]
     return {key: config[key] for key in DECIDED_BY_MACHINE if key in config}
+
+
+def recorded_name(out: Path) -> str | None:
+    """Return the name that a sweep began with, whatever its space is called by now."""
+    return read_json(out / SWEEP_FILE).get("name") if (out / SWEEP_FILE).is_file() else None
 
 
 def describe_arithmetic(space: Space, resources: TrialResources) -> Facts:
@@ -66,6 +74,7 @@ def describe_sweep(space: Space) -> Facts:
     """Return what a sweep explores, as its file records it."""
     facts: Facts = {
         "name": space.name,
+        "about": space.about,
         "recipe": space.recipe,
         "config": flatten(space.base),
         "metrics": dict(space.metrics),
@@ -90,11 +99,10 @@ def describe_sweep(space: Space) -> Facts:
 def refuse_other_sweep(space: Space, out: Path) -> None:
     """Refuse to resume a sweep that explores something else.
 
-    There may be more trials or rows than before, and other machines.
+    There may be more trials or rows than before, other machines, and another name of the space.
     """
     before = read_json(out / SWEEP_FILE)
     after = json.loads(json.dumps(describe_sweep(space)))
-    before.pop("arithmetic", None)
     rows = before.get("rows", {})
     for name in rows:
         if name not in after.get("rows", {}):
@@ -105,6 +113,11 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
     then = _facts_to_keep(before, rows)
     now = _facts_to_keep(after, rows)
     may_grow = ("concurrent",) if space.scheduler == "population" else MAY_GROW
+    if changes := describe_changes(before["axes"], after["axes"]):
+        raise Refusal(
+            f"{out}: a sweep with other axes: {changes}; the axes of before expected, or another -o"
+            " for another sweep"
+        )
     for name in ("command", *then, *now):
         if name not in may_grow and then.get(name) != now.get(name):
             wanted = "--resume needs the same"
@@ -113,8 +126,14 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
             elif name.startswith("row "):
                 wanted = "the version of distvae that began it expected, or another folder"
             raise Refusal(
-                f"{out}: a sweep with {name} {then.get(name)!r}, not {now.get(name)!r}; {wanted}"
+                f"{out}: a sweep with {name} {_in_words(then.get(name))}, not"
+                f" {_in_words(now.get(name))}; {wanted}"
             )
+
+
+def _in_words(value: Plain) -> str:
+    """Return a fact as a message shows it, a list or a mapping as a space file writes it."""
+    return in_yaml(value) if isinstance(value, list | dict) else shown(value)
 
 
 def _facts_to_keep(facts: Mapping[str, Plain], rows: Iterable[str]) -> Facts:
@@ -125,7 +144,7 @@ def _facts_to_keep(facts: Mapping[str, Plain], rows: Iterable[str]) -> Facts:
     from distvae.train.run_folder import FREE_TO_CHANGE
 
     configs = {f"row {name}": _section(facts, "rows", name) for name in rows}
-    kept = {name: value for name, value in facts.items() if name not in ("config", "rows")}
+    kept = {name: value for name, value in facts.items() if name not in NOT_COMPARED}
     for name, config in (configs or {"config": _section(facts, "config")}).items():
         for key, value in _complete(config).items():
             if key not in FREE_TO_CHANGE:

@@ -1,12 +1,12 @@
 """Tables of trials: while a sweep runs, and ranked at its end."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from distvae.numerics.numbers import in_column
 from distvae.train.progress import format_duration
-from distvae.tune.results import Findings, Result
+from distvae.tune.results import Findings, Left, Result
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
@@ -17,6 +17,15 @@ SPARSITY_COLUMNS = ("effective_atoms", "live_atoms")
 WIDTH = 200
 """Characters of the ranking, so that no figure is cut off; a narrow terminal wraps it."""
 STOPPED = "stopped; the same command with --resume continues"
+LAST_WORDS: Mapping[Left, str] = {
+    "trials": STOPPED,
+    "pictures": (
+        "stopped; all trials have ended, and the same command with --resume draws the pictures of"
+        " the report that are missing"
+    ),
+    "nothing": "stopped; all trials have ended, and nothing is missing",
+}
+"""What a sweep says that was asked to stop, by what is left of it."""
 ORIGIN = "continues"
 """The heading of the column that says which trial a trial continues."""
 TEXT_COLUMNS = ("what varies", ORIGIN, "state", "")
@@ -59,7 +68,7 @@ def print_findings(findings: Findings) -> None:
             cause = f": {result.cause}" if result.cause else ""
             print(f"trial {result.number} {result.state}: {result.label}{cause}")
     if findings.interrupted:
-        print(STOPPED)
+        print(LAST_WORDS[findings.left])
     print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
 
 

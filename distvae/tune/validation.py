@@ -16,12 +16,13 @@ from distvae.files.refusal import Refusal, nearest, shown
 from distvae.numerics.figures import group_of
 from distvae.numerics.measures import SPARSITY
 from distvae.tasks.fidelity import fidelity_figures
-from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_measures
+from distvae.tasks.measures import MEASURES, figure_names
 from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.recording_scores import recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import FIGURES_OF_TRAINING
 from distvae.tune.axes import Axis, Choice
+from distvae.tune.axis_errors import describe_values, refuse_trial
 from distvae.tune.scheduler_check import changes_the_bound, check_scheduler
 from distvae.tune.space import ROW, Space
 
@@ -126,15 +127,12 @@ def _check_branch(space: Space, values: dict[str, Plain], active: list[Axis]) ->
             )
         _check_key(space, axis, values)
     for axis, tried in _corners(space, values, active):
-        try:
-            refuse_impossible_measures(space.config(tried))
-        except Refusal as error:
-            raise Refusal(f"{axis.path}: {error} (for {where})") from error
+        refuse_trial(space, axis, tried)
 
 
 def _describe(values: Mapping[str, Plain]) -> str:
     """Return the values in words."""
-    return ", ".join(f"{key} {value}" for key, value in values.items()) or "every trial"
+    return describe_values(values) or "every trial"
 
 
 def _corners(

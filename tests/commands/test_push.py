@@ -39,6 +39,14 @@ def test_what_exists_is_refused_in_one_line(call: Called) -> None:
     assert call("push", "bars", "pushed", "--force")[0] == 0
 
 
+def test_a_folder_that_was_not_pushed_is_told_what_such_a_folder_has(call: Called) -> None:
+    code, _, error = call("load", "bars", "theirs")
+    assert code == 2
+    assert "bars: has no SHA256SUMS; a folder that 'distvae push' wrote expected" in error
+    assert "model.safetensors" in error
+    assert not Path("theirs").exists()
+
+
 def test_the_hub_needs_its_package(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     code, _, error = call("push", "bars", "hf://someone/bars")

@@ -122,6 +122,27 @@ def test_a_front_loses_nothing_to_itself(two: Two) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ("s1", "s2", ("s1", "s2")),
+        ("here/s1", "there/s1", ("here/s1", "there/s1")),
+        ("s1", "s1", ("tiny (this one)", "tiny (the same one)")),
+    ],
+)
+def test_sweeps_of_one_space_are_called_by_their_folders(
+    ours: str, theirs: str, expected: tuple[str, str], tmp_path: Path
+) -> None:
+    for name in {ours, theirs}:
+        (tmp_path / name).mkdir(parents=True)
+        sweeps.without_a_ledger(tmp_path / name, trials=3)
+        on_data(tmp_path / name)
+    page = Page(report.write(tmp_path / ours, against=tmp_path / theirs).read_text())
+    names = [row["sweep"] for row in table(page.tables)]
+    assert [name.endswith(end) for name, end in zip(names, expected, strict=True)] == [True, True]
+    assert len({*names}) == 2
+
+
+@pytest.mark.parametrize(
     ("metrics", "expected"),
     [
         ({"pesq_wb": "max", "effective_atoms": "min"}, (1.0, -7.0)),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from optuna.trial import TrialState, create_trial
 
 from distvae import report
@@ -138,6 +139,29 @@ def test_what_a_trial_says_is_text_and_nothing_else(folder: Path) -> None:
     assert SHOUT in [row["model.kind"] for row in trials(markdown_tables(twin))]
     assert "<script>" not in re.sub(r"\\<", "", twin)
     assert "](javascript" not in re.sub(r"\\\]", "", twin)
+
+
+def test_the_question_of_the_space_comes_first_and_is_repeated(folder: Path) -> None:
+    about = "Does a *larger* model gain <anything>,\nor is it only wärmer?"
+    sweeps.without_a_ledger(folder, trials=2, about=about)
+    page, twin = read(folder)
+    words = next(each for each in page.words if "larger" in each)
+    assert words.split() == about.split()
+    text = " ".join(page.words)
+    assert text.index("Question and answer") < text.index(words) < text.index("How do model.kind")
+    assert "\\*larger\\*" in twin
+    (code,) = re.findall(r"^```\n(about:.*?)^```", twin, re.DOTALL | re.MULTILINE)
+    assert yaml.safe_load(code)["about"] == about
+
+
+def test_a_sweep_from_before_questions_were_recorded_is_a_page(folder: Path) -> None:
+    sweeps.without_a_ledger(folder, trials=2)
+    facts = json.loads((folder / "sweep.json").read_text())
+    del facts["about"]
+    (folder / "sweep.json").write_text(json.dumps(facts))
+    page, twin = read(folder)
+    assert "How do model.kind" in page
+    assert "about:" not in twin
 
 
 def test_a_sweep_that_tried_nothing_is_a_page(folder: Path) -> None:

@@ -94,8 +94,11 @@ def finish(space: Space, out: Path, kill_after: int | None = None) -> dict[int, 
     """Run a sweep to its end, each time until it is killed after so many reports."""
     while True:
         recorder = recorder_of(space, out)
-        running = reports(recorder)
-        if len([*islice(running, kill_after)]) != kill_after:
+        done, running = recorder.study.is_done, reports(recorder)
+        reported = len([*islice(running, kill_after)])
+        assert not (done and reported)
+        if reported != kill_after:
+            assert OptunaStudy(space, out).is_done
             return {number: outcome(each) for number, each in recorder.display.results.items()}
         running.close()
 

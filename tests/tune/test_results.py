@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.tune.results import Directions, Findings, Result, rank, write_findings
+from distvae.tune.results import Directions, Findings, Left, Result, rank, write_findings
 from distvae.tune.table import print_findings
 
 METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
@@ -85,6 +85,24 @@ def test_the_last_table_tells_figures_causes_and_where_to_look(
     assert lines[2].split() == ["1", "vae", "latent", "8", "1.250", "5.000", "0:01"]
     assert "trial 2 failed: vsc: the objective is no longer finite" in lines
     assert [str(tmp_path), "ui"] == [line.split()[-1] for line in lines[-2:]]
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        ("trials", "stopped; the same command with --resume continues"),
+        ("pictures", "all trials have ended, and the same command with --resume draws"),
+        ("nothing", "all trials have ended, and nothing is missing"),
+    ],
+)
+def test_a_sweep_that_was_stopped_says_what_is_left(
+    left: Left, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [result(1, 1.0, 5.0)]
+    print_findings(Findings(tmp_path, METRICS, trials, "", signal=2, left=left))
+    assert words in capsys.readouterr().out
+    print_findings(Findings(tmp_path, METRICS, trials, "", left=left))
+    assert words not in capsys.readouterr().out
 
 
 def test_the_last_table_shows_settings_as_they_are(

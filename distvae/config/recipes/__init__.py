@@ -28,11 +28,11 @@ def recipe_path(name: str) -> Path:
     return RECIPES / f"{name}.yaml"
 
 
-def read_tree(path: Path) -> Tree:
-    """Return the nested mapping in a YAML file."""
+def read_tree(path: Path, expected: str = f"sections {', '.join(SECTIONS)}") -> Tree:
+    """Return the nested mapping in a YAML file, of which something is expected."""
     tree = read_yaml(path)
     if not isinstance(tree, dict):
-        raise Refusal(f"{path}: holds no mapping; sections {', '.join(SECTIONS)} expected")
+        raise Refusal(f"{path}: holds no mapping; {expected} expected")
     return tree
 
 

@@ -1,0 +1,268 @@
+"""A sweep goes on only with the space and the data that it began with, whatever they are called."""
+
+import copy
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from distvae.data import open_dataset
+from distvae.files.refusal import Refusal
+from distvae.tune import pictures
+from distvae.tune.axes import Axis, Choice
+from distvae.tune.optuna_study import OptunaStudy
+from distvae.tune.pictures import LAST, draw_pictures, undrawn_runs
+from distvae.tune.preparation import DEFAULT_RESOURCES, prepare_space
+from distvae.tune.results import Result, rank
+from distvae.tune.same_data import refuse_other_data
+from distvae.tune.space import ROW, Row, Space
+from distvae.tune.space_files import read_space
+from distvae.tune.sweep import SweepOptions, run_sweep
+from distvae.tune.sweep_file import (
+    SWEEP_FILE,
+    describe_arithmetic,
+    describe_sweep,
+    recorded_name,
+    refuse_other_sweep,
+)
+from distvae.tune.trial import Trials, run_trial
+from tests.tune.conftest import write_images
+from tests.tune.sweeps import TREE as SWEPT
+from tests.tune.sweeps import figures
+
+Tree = dict[str, Any]
+TREE: Tree = SWEPT | {
+    "trials": 2,
+    "concurrent": 1,
+    "seeds": 1,
+    "axes": [
+        {"key": "model.latent", "choice": [2, 4]},
+        {"key": "train.rate", "float": [1e-4, 1e-2], "log": True},
+        {"key": "model.kind", "choice": ["vae", "vsc"]},
+        {"key": "model.alpha", "choice": [0.2, 0.3], "when": {"model.kind": "vsc"}},
+    ],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nowhere() -> Any:
+    """An MLflow server that refuses connections."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        yield
+
+
+@pytest.fixture
+def space() -> Space:
+    return read_space("space", TREE)
+
+
+@pytest.fixture(scope="module")
+def template(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, and with a sweep on them whose trials have ended and are drawn."""
+    root = tmp_path_factory.mktemp("ended")
+    shutil.copytree(images, root / "images")
+    settled = prepare_space(read_space("space", TREE), {"data.path": str(root / "images")})
+    train(settled, root / "sweep")
+    return root
+
+
+def train(space: Space, out: Path) -> None:
+    """Train all trials of a space into a folder, and draw their pictures, without Ray."""
+    out.mkdir()
+    facts = describe_sweep(space) | describe_arithmetic(space, DEFAULT_RESOURCES)
+    (out / SWEEP_FILE).write_text(json.dumps(facts))
+    study, trials = OptunaStudy(space, out), Trials(space, out.absolute() / "trials")
+    while trial := study.next_trial():
+        *_, last = run_trial(trials, trial.number, trial.values)
+        ended = Result(trial.number, trial.values, "finished", figures=last["figures"])
+        study.record_result(ended)
+    draw_pictures(undrawn_runs(trials, rank(study.results, space.metrics)))
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template, tmp_path / "root")
+
+
+def resume(root: Path, space: Space, data: str, **options: Any) -> int:
+    """The exit code of a sweep that is resumed."""
+    chosen = SweepOptions(data=str(root / data), resume=True, root=root, **options)
+    return run_sweep(space, root / "sweep", chosen).exit_code
+
+
+def spoil(folder: Path) -> None:
+    """Change one pixel."""
+    file = folder / "train-images-idx3-ubyte"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("data", ["images", "other"])
+def test_other_data_is_refused_wherever_it_lies(root: Path, space: Space, data: str) -> None:
+    before = open_dataset(space.pinned({"data.path": str(root / "images")}).base.data)
+    if data == "other":
+        shutil.copytree(root / "images", root / "other")
+    spoil(root / data)
+    now = open_dataset(space.pinned({"data.path": str(root / data)}).base.data)
+    with pytest.raises(Refusal, match=r"trial 1 trained on .*another -o for another sweep") as told:
+        resume(root, space, data)
+    for dataset in (before, now):
+        assert f"{dataset.name} (digest {dataset.digest[:12]})" in str(told.value)
+
+
+def test_a_sweep_whose_trials_have_ended_has_nothing_left_wherever_its_data_lies(
+    root: Path, space: Space, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "images").rename(root / "moved")
+    facts = (root / "sweep" / SWEEP_FILE).read_bytes()
+    assert resume(root, space, "moved", trials=1) == 0
+    said = capsys.readouterr().err
+    assert "2 trials ended earlier; nothing is left to train" in said
+    assert "Ray" not in said
+    assert "side by side" not in said
+    assert set(figures(root / "sweep")) == {1, 2}
+    assert (root / "sweep" / SWEEP_FILE).read_bytes() == facts
+
+
+def test_a_signal_while_pictures_are_drawn_leaves_only_pictures(
+    root: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for picture in root.glob(f"sweep/trials/*/evaluation/val/{LAST}"):
+        picture.unlink()
+    options = SweepOptions(data=str(root / "images"), resume=True, quiet=True, root=root)
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "draw_and_log", lambda run: signal.raise_signal(signal.SIGINT))
+        stopped = run_sweep(space, root / "sweep", options)
+    assert (stopped.exit_code, stopped.left) == (130, "pictures")
+    resumed = run_sweep(space, root / "sweep", options)
+    assert (resumed.exit_code, resumed.left) == (0, "nothing")
+    assert len(list(root.glob(f"sweep/trials/*/evaluation/val/{LAST}"))) == 2
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "halted"])
+def test_a_sweep_is_done_when_no_trial_is_left_to_begin_or_to_continue(
+    end: Literal["finished", "failed", "halted"], space: Space, tmp_path: Path
+) -> None:
+    study = OptunaStudy(space, tmp_path)
+    done = [study.is_done]
+    for _ in range(2):
+        trial = study.next_trial()
+        assert trial is not None
+        done.append(study.is_done)
+        scores = {"squared_error": 0.5, "hoyer": 0.5} if end == "finished" else {}
+        study.record_result(Result(trial.number, trial.values, end, figures=scores))
+    assert [*done, study.is_done] == [False, False, False, True]
+    assert study.next_trial() is None
+    assert OptunaStudy(space, tmp_path).is_done
+    assert not OptunaStudy(replace(space, trials=3), tmp_path).is_done
+
+
+@pytest.mark.slow
+def test_a_renamed_space_goes_on_under_its_first_name(root: Path, space: Space) -> None:
+    renamed = replace(space, name="renamed", about="Why?")
+    assert resume(root, renamed, "images", trials=3, stack=1, quiet=True) == 0
+    facts = json.loads((root / "sweep" / SWEEP_FILE).read_text())
+    assert (facts["name"], facts["about"]) == ("space", "Why?")
+    assert set(figures(root / "sweep")) == {1, 2, 3}
+
+
+def test_each_row_is_compared_with_its_own_data(space: Space, tmp_path: Path) -> None:
+    rows = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_images(tmp_path / name)
+        config = space.pinned({"data.path": str(tmp_path / name), "train.threads": 1}).base
+        rows[name] = Row("mnist-vae", config)
+    spoil(tmp_path / "two")
+    axis = Axis(ROW, 0, 0, Choice(("one", "two")))
+    base = rows["one"].config
+    table = replace(space, base=base, axes=(axis,), rows=rows, search="grid", split="test")
+    train(table, tmp_path / "sweep")
+    dataset = open_dataset(base.data)
+    refuse_other_data(table, tmp_path / "sweep", dataset)
+    spoil(tmp_path / "two")
+    with pytest.raises(Refusal, match=r"trained on two .*, and the data now is two"):
+        refuse_other_data(table, tmp_path / "sweep", dataset)
+
+
+def test_names_and_questions_do_not_count(space: Space, tmp_path: Path) -> None:
+    facts = json.loads(json.dumps(describe_sweep(space)))
+    del facts["about"]  # as in sweeps from before it was recorded
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(facts))
+    refuse_other_sweep(replace(space, name="another", about="Why?"), tmp_path)
+    assert recorded_name(tmp_path) == "space"
+    assert recorded_name(tmp_path / "nothing") is None
+
+
+def change(axis: int, **fields: Any) -> Callable[[Tree], None]:
+    return lambda tree: tree["axes"][axis].update(fields)
+
+
+def drop(axis: int) -> Callable[[Tree], None]:
+    return lambda tree: tree["axes"].pop(axis)
+
+
+CHANGES: dict[str, tuple[Callable[[Tree], None], str]] = {
+    "more values": (
+        change(0, choice=[2, 4, 8]),
+        r"with other axes: model\.latent: choice \[2, 4\] before, \[2, 4, 8\] now;",
+    ),
+    "a wider interval": (
+        change(1, float=[1e-4, 0.1]),
+        r"train\.rate: float \[0\.0001, 0\.01\] before, \[0\.0001, 0\.1\] now;",
+    ),
+    "another scale": (change(1, log=False), r"train\.rate: log true before, none now;"),
+    "another condition": (
+        change(3, when={"model.kind": ["vsc", "gumbel"]}),
+        r"model\.alpha: when \{model\.kind: \[vsc\]\} before, .*gumbel\]\} now",
+    ),
+    "an axis less": (drop(1), r"axis train\.rate is missing;"),
+    "an axis more": (
+        lambda tree: tree["axes"].append({"key": "train.warmup", "choice": [0, 5]}),
+        r"axis train\.warmup was not in it;",
+    ),
+    "an axis for another": (
+        change(0, key="train.warmup"),
+        r"axis model\.latent is missing; axis train\.warmup was not in it;",
+    ),
+    "another order": (
+        lambda tree: tree["axes"].insert(0, tree["axes"].pop(1)),
+        r"order model\.latent, train\.rate, .* before, train\.rate, model\.latent, .* now",
+    ),
+    "another metric": (
+        lambda tree: tree.update(metrics={"hoyer": "max"}),
+        r"a sweep with metrics \{squared_error: min, hoyer: max\}, not \{hoyer: max\};",
+    ),
+}
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_differs_is_told_in_the_words_of_the_space(
+    name: str, renamed: bool, space: Space, tmp_path: Path
+) -> None:
+    spoil_tree, message = CHANGES[name]
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
+    spoil_tree(tree := copy.deepcopy(TREE))
+    with pytest.raises(Refusal, match=message) as told:
+        refuse_other_sweep(read_space("renamed" if renamed else "space", tree), tmp_path)
+    for internal in ("place", "repeated", "span", "'key'"):
+        assert internal not in str(told.value).removeprefix(str(tmp_path))
+
+
+def test_of_many_changes_the_first_are_told_and_the_others_counted(
+    space: Space, tmp_path: Path
+) -> None:
+    more = tuple(Axis(f"model.key{n:02}", 4 + n, 0, Choice((1, 2))) for n in range(30))
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
+    with pytest.raises(Refusal, match=r"key00 was not in it; .*and \d+ more; the axes") as told:
+        refuse_other_sweep(replace(space, axes=(*space.axes, *more)), tmp_path)
+    assert "..." not in str(told.value)
