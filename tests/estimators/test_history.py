@@ -3,8 +3,10 @@
 import _thread
 import math
 import pickle
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,15 @@ def test_a_model_that_is_not_fitted_has_none() -> None:
     assert not hasattr(small(), "n_iter_")
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also in a process of tests that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_fit_says_how_to_open_what_it_kept(tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
@@ -50,6 +61,6 @@ def test_an_interrupted_fit_says_how_to_open_what_it_kept(tmp_path: Path) -> Non
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt) as caught:
-        small(folder=folder, epochs=10**5).fit(rows())
+        small(folder=folder, epochs=5000).fit(rows())
     assert caught.value.__notes__ == [f"distvae.load({str(folder)!r}) opens the run so far"]
     assert distvae.load(str(folder)).encode(rows()).shape == (60, 3)
