@@ -11,7 +11,7 @@ CAPTIONS = {
     "spectrogram": "The first recording: original, reconstruction, and their difference.",
     "images": "Originals above their reconstructions.",
     "codes": "How the values of the code are used.",
-    "atoms": "The effect of each value of the code alone.",
+    "atoms": "What each value of the code adds to the output.",
     "dictionary": "The dictionary.",
     "learning": "The course of training.",
 }
