@@ -83,7 +83,7 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
     @classmethod
     def next_command(cls, survey: "Survey") -> str:
         """Return the command that trains on the images, with the recipe of a known data set."""
-        size = " data.size=[height,width]" if survey.facts.get("sizes", 1) != 1 else ""
+        size = " 'data.size=[height,width]'" if survey.facts.get("sizes", 1) != 1 else ""
         recipe = f"mnist-vae data.kind=images{size}"
         for name, own_recipe in RECIPES.items():
             if survey.layout.startswith(name):
