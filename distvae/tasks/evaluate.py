@@ -237,7 +237,7 @@ def added(decode: Callable[[Array], Array], states: Array, latents: NDArray[np.i
     """Return what each latent adds to the output, (latents, D): the mean over states (N, H).
 
     Each latent is switched on and off, and the others stay. With a linear decoder this is its
-    weight whatever the states are. One hidden layer may need several latents to put out anything.
+    weight whatever the states are. In a deep decoder, one latent alone may add nothing.
     """
     changes = []
     for latent in latents:

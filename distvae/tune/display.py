@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Self
 
 from distvae.files.plain import Plain
+from distvae.numerics.numbers import counted
 from distvae.train.notebook import NotebookOutput, in_notebook
 from distvae.train.progress import Mark, add_mark, format_duration, recent_pace
 from distvae.tune.results import EndedEpoch, Result
@@ -119,8 +120,8 @@ class SweepDisplay:
     def has_ended(self, results: Iterable[Result]) -> None:
         """Take in the trials of a sweep that has no other, and say so."""
         self._take_in(results)
-        count = len(self.results)
-        self._say(f"{count} trial{'s' * (count != 1)} ended earlier; nothing is left to train")
+        trials = counted(len(self.results), "trial")
+        self._say(f"{trials} ended earlier; nothing is left to train")
 
     def ended_before(self, results: Iterable[Result]) -> None:
         """Take in trials that ended before the sweep was interrupted."""
