@@ -58,6 +58,8 @@ class Contents:
     sections: tuple[Section, ...] = ()
     other_data: tuple[str, ...] = ()
     """The tables whose rows had other data than the paper: their figures differ by that too."""
+    repeated: tuple[str, ...] = ()
+    """The tables that compare other settings with figures that another table has already."""
 
     @property
     def tables(self) -> list[str]:
@@ -75,7 +77,8 @@ def read_contents(folder: Path) -> Contents:
         sections = tuple(_section(section) for section in _items(tree, "sections"))
         summary = tuple(str(line) for line in _items(tree, "summary"))
         other_data = tuple(str(table) for table in _items(tree, "other_data"))
-        return Contents(str(tree.get("intro", "")), summary, sections, other_data)
+        repeated = tuple(str(table) for table in _items(tree, "repeated"))
+        return Contents(str(tree.get("intro", "")), summary, sections, other_data, repeated)
     except Refusal as error:
         raise Refusal(f"{path}: {error}") from error
 

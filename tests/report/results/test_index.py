@@ -83,9 +83,21 @@ def test_figures_on_the_data_of_the_papers_and_on_other_data_are_counted_apart(
     assert said in (folder / "index.md").read_text()
 
 
-def test_a_table_of_other_data_that_is_not_there_is_refused(folder: Path) -> None:
-    (folder / "claims.yaml").write_text("other_data: [speach]")
-    with pytest.raises(Refusal, match="other_data: no table speach; did you mean 'speech'"):
+def test_a_table_of_our_own_settings_is_shown_and_left_out_of_the_count(folder: Path) -> None:
+    row = finished_row("a", 0, pesq_wb=2.6) | {"table": "sounds", "published": {"pesq_wb": 2.5}}
+    write_row(folder, row, force=False)
+    (folder / "claims.yaml").write_text("repeated: [speech]")
+    build(folder, folder / "index.md")
+    text = (folder / "index.md").read_text()
+    assert "Reached in all: 1 of 1 figure. " in text
+    assert "Each published figure counts once" in text
+    assert "[speech](speech.md) | PESQ" in text
+
+
+@pytest.mark.parametrize("field", ["other_data", "repeated"])
+def test_a_table_that_is_named_and_not_there_is_refused(field: str, folder: Path) -> None:
+    (folder / "claims.yaml").write_text(f"{field}: [speach]")
+    with pytest.raises(Refusal, match=f"{field}: no table speach; did you mean 'speech'"):
         build(folder, folder / "index.md")
 
 
