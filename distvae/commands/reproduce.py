@@ -14,6 +14,7 @@ from distvae.files.refusal import Refusal
 if TYPE_CHECKING:
     from distvae.reproduce.compare import Line
     from distvae.reproduce.table import Table
+    from distvae.tune.results import Findings
 
 WIDTH = 200
 """Characters of a line, which is not wrapped at the width of the terminal."""
@@ -108,7 +109,7 @@ def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOp
     if findings is not None:
         record_comparison(out, comparison, options.quiet)
     if not options.quiet:
-        print_comparison(lines, table.source, cut_short=bool(findings and findings.interrupted))
+        print_comparison(lines, table.source, last_words(findings, table))
     return 0 if findings is None else findings.exit_code
 
 
@@ -150,17 +151,25 @@ def record_comparison(out: Path, comparison: Path, quiet: bool) -> None:
     write_and_log(out, RUNS, quiet)
 
 
-def print_comparison(lines: "list[Line]", source: str, cut_short: bool) -> None:
-    """Print the comparison as a table, and where the published figures come from."""
+def last_words(findings: "Findings | None", table: "Table") -> str:
+    """Return what is left of a sweep that was asked to stop: baselines, which come last, too."""
+    from distvae.tune.table import LAST_WORDS
+
+    if findings is None or not findings.interrupted:
+        return ""
+    return LAST_WORDS["trials" if table.peers else findings.left]
+
+
+def print_comparison(lines: "list[Line]", source: str, last: str) -> None:
+    """Print the comparison as a table, where the published figures come from, and last words."""
     from rich.console import Console
 
     from distvae.reproduce.compare import comparison_table, notes_on
-    from distvae.tune.table import STOPPED
 
     if lines:
         Console(width=WIDTH, markup=False, emoji=False).print(comparison_table(lines))
     for note in notes_on(lines):
         print(note)
     print(f"published: {source}")
-    if cut_short:
-        print(STOPPED)
+    if last:
+        print(last)

@@ -204,7 +204,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         if not received:
             received.append(number)
             first = time.monotonic()
-            _write_to_terminal("\nstopping after this batch; Ctrl-C again quits at once\n")
+            _write_to_terminal("\nstopping; Ctrl-C again quits at once\n")
         elif time.monotonic() > first + ECHO_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

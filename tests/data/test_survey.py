@@ -180,6 +180,7 @@ def test_a_part_of_what_was_published_is_wrong(root: Path) -> None:
         ]
         assert found["splits"] == {"train": {"images": 5}, "test": {"images": 2}}
         assert found["facts"] == {"height": 32, "width": 32, "channels": 3, "classes": 5}
+        assert found["layout"] == "CIFAR-10 in an .npz"
 
 
 def test_idx_files_without_labels_say_so(root: Path) -> None:

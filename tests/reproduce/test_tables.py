@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from distvae import report
 from distvae.cli import app
-from distvae.commands.reproduce import ReproduceOptions, select_rows
+from distvae.commands.reproduce import ReproduceOptions, last_words, select_rows
 from distvae.config import Amortised, VSCModel
 from distvae.files.refusal import Refusal
 from distvae.report.results.build import build
@@ -26,7 +26,7 @@ from distvae.reproduce.finding import locate
 from distvae.reproduce.run import Reproduction, Work, describe_plan, started_rows
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
 from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.results import Result, rank
+from distvae.tune.results import Findings, Left, Result, rank
 from distvae.tune.space import ROW, Space
 from distvae.tune.sweep import SweepOptions
 from distvae.tune.sweep_file import SWEEP_FILE, describe_sweep, refuse_other_sweep
@@ -358,6 +358,25 @@ def test_notes_on_rows_are_told_once() -> None:
         for figure in ("psnr", "ssim")
     ]
     assert list(notes_on(lines)) == ["a, c: less"]
+
+
+@pytest.mark.parametrize(
+    ("table", "signal", "left", "said"),
+    [
+        ("vsc-elbo", 0, "trials", ""),
+        ("vsc-elbo", 2, "trials", "stopped; the same command with --resume continues"),
+        ("vsc-elbo", 2, "pictures", "draws the pictures of the report that are missing"),
+        ("vsc-elbo", 2, "nothing", "nothing is missing"),
+        ("house", 2, "pictures", "stopped; the same command with --resume continues"),
+    ],
+)
+def test_a_command_that_was_stopped_says_what_is_left_of_it(
+    table: str, signal: int, left: Left, said: str, tmp_path: Path
+) -> None:
+    findings = Findings(tmp_path, {}, [], "", signal, left)
+    last = last_words(findings, read_table(table))
+    assert said in last
+    assert bool(last) == bool(signal)
 
 
 def test_a_plan_looks_for_no_data_and_writes_nothing(

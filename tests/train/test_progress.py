@@ -165,7 +165,7 @@ def test_a_signal_that_is_passed_on_again_is_the_same_and_a_later_one_quits() ->
         assert process.stderr
         assert process.stdout.readline() == "0\n"
         process.send_signal(signal.SIGINT)
-        assert process.stderr.readline() == "\n"  # before "stopping after this batch"
+        assert process.stderr.readline() == "\n"  # before "stopping"
         process.send_signal(signal.SIGTERM)
         print(file=process.stdin, flush=True)
         assert process.stdout.readline() == f"{signal.SIGINT:d}\n"

@@ -42,9 +42,9 @@ def read_archive(path: Path) -> Source:
     digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
     digest.update(b"" if labels is None else labels.data)
     counts = {name: len(part) for name, part in images.items()}
-    return Source(
-        "images in an .npz", pixels, counts, labels, digest.hexdigest(), _published(path, pixels)
-    )
+    published = _published(path, pixels)
+    layout = "images in an .npz" if published is None else f"{published.name} in an .npz"
+    return Source(layout, pixels, counts, labels, digest.hexdigest(), published)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
