@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import yaml
 
@@ -20,7 +19,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.tune.space_files import load_space, space_path
 
-WAYS: dict[str, dict[str, Any]] = {
+WAYS: dict[str, dict[str, str | None]] = {
     "random": {"scheduler": "none", "judge": None, "search": "random"},
     "population": {},
 }

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distvae.config import from_dict
 from distvae.files.storage import Folder
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Job:
     """The training that a worker takes part in, as Ray sends it to the worker."""
 
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     """The configuration as plain values."""
     recipe: str
     place: str

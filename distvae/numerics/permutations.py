@@ -7,7 +7,6 @@ walking; Black and Rogaway 2002). Only integers are used, so all machines get th
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +75,7 @@ class Permutations:
     def _encrypt(self, numbers: Words, keys: slice | NDArray[np.intp]) -> Words:
         """Return where numbers go, each by the permutation of pairs that belongs to its key."""
         low = self.bases[1]
-        digits: list[Any] = [numbers // low, numbers % low]
+        digits = [numbers // low, numbers % low]
         for place, round_keys in enumerate(self.round_keys[:, keys]):
             changed, base = place % 2, self.bases[place % 2]
             hashed = mix_words(digits[1 - changed] + round_keys)

@@ -105,7 +105,7 @@ def _check_ray_ports(
 def _service(listener: Listener, dashboard_port: int | None) -> str:
     """Return the kind of a listener, judged by its port where its process cannot be seen."""
     if listener["process"]:
-        return str(listener["kind"])
+        return listener["kind"]
     ports = {DASHBOARD_PORT: "dashboard", dashboard_port: "dashboard", MLFLOW_PORT: "mlflow"}
     return ports.get(listener["port"], "other")
 

@@ -8,11 +8,9 @@ import ipaddress
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 Kind = Literal["dashboard", "mlflow", "ray", "other"]
-Listener = dict[str, Any]
-"""Address, port, process and kind of a listening socket, as plain data."""
 LISTEN_STATE = "0A"
 """The state of a listening socket in the kernel's tables."""
 RAY_PROCESSES = {
@@ -26,6 +24,16 @@ RAY_PROCESSES = {
 }
 """Ray's processes by a part of their command line; the first that matches counts."""
 MLFLOW_COMMANDS = ("mlflow server", "mlflow ui", "mlflow.server", "bin/mlflow")
+
+
+class Listener(TypedDict):
+    """A listening socket."""
+
+    address: str
+    port: int
+    process: str | None
+    """Its name; None if it cannot be seen."""
+    kind: Kind
 
 
 def list_listeners(proc: Path = Path("/proc")) -> list[Listener] | None:
