@@ -152,7 +152,9 @@ def record_comparison(out: Path, comparison: Path, quiet: bool) -> None:
 
 
 def last_words(findings: "Findings | None", table: "Table") -> str:
-    """Return what is left of a sweep that was asked to stop: baselines, which come last, too."""
+    """Return what a command that was stopped says; baselines are evaluated last, so they too may
+    be missing.
+    """
     from distvae.tune.table import LAST_WORDS
 
     if findings is None or not findings.interrupted:

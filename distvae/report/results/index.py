@@ -74,9 +74,9 @@ class Index:
                     if table not in self.contents.repeated:
                         found[is_other] += distances
         if rows:
-            counted_once = f"{REACHED} {REPEATED}" if self.contents.repeated else REACHED
+            rules = f"{REACHED} {REPEATED}" if self.contents.repeated else REACHED
             yield from ("", "## Ours minus published", "", *markdown_table(DISTANCES, rows))
-            yield from ("", f"{_reached_in_all(found[False], found[True])} {counted_once}")
+            yield from ("", f"{_reached_in_all(found[False], found[True])} {rules}")
 
     def _section(self, section: Section) -> Iterator[str]:
         pages = self._links([table for table in section.tables if table in self.tables])
@@ -146,7 +146,7 @@ REACHED = (
     "its standard deviations over runs, where they are known. Active latents must be within 10 %."
 )
 REPEATED = (
-    "Each published figure counts once, by the row with the paper's settings; tables of our own "
+    "Each published figure counts once, in the table that follows the paper; tables of our own "
     "settings are left out of the count."
 )
 
