@@ -150,9 +150,19 @@ class Amortised(Net):
     """Posteriors from an encoder."""
 
     kind: ClassVar[str] = "amortised"
-    input: Literal["raw", "log", "log_standard"] = "log_standard"
-    """Input of the encoder: x, log x, or log x standardised per value with the statistics of the
-    training set.
+    input: Literal["raw", "standard", "log", "log_standard"] = "log_standard"
+    """Input of the encoder: x or log x, as it is (`raw`, `log`) or standardised per value with the
+    mean and the deviation of the training set.
     """
     floor: Positive = 1e-10
     """Added to x before its logarithm."""
+
+    @property
+    def takes_logarithm(self) -> bool:
+        """True if the encoder sees log x, so that x must not be negative."""
+        return self.input in ("log", "log_standard")
+
+    @property
+    def standardises(self) -> bool:
+        """True if inputs are standardised."""
+        return self.input in ("standard", "log_standard")

@@ -52,6 +52,10 @@ class Decoder(Net):
     """The density of a value. `gaussian` has one variance for all values. With `gaussian_learned`
     the decoder puts out a variance for each value too.
     """
+    variance: Positive | None = None
+    """sigma^2 of the `gaussian` likelihood at the start of training; null takes the variance of the
+    data.
+    """
     beta: NonNegative = 1.0
     """Weight of the KL divergence in the objective. The reported bound always has weight one."""
     beta_warmup: Whole = 0

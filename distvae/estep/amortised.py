@@ -40,19 +40,28 @@ class Amortised(nn.Module):
 
         A value that was never observed keeps its units.
         """
-        if self.config.input != "log_standard":
+        if not self.config.standardises:
             return
-        logarithms = ((block + self.config.floor).log().numpy(force=True) for block in blocks)
-        self._standardise(reduce(add, map(Moments.of, logarithms)))
+        inputs = (self._scaled(block).numpy(force=True) for block in blocks)
+        self._standardise(reduce(add, map(Moments.of, inputs)))
 
     def prepare_from(self, facts: Facts) -> bool:
-        """Take mean and deviation as `prepare` does, from what is recorded of the logarithms."""
-        if self.config.input != "log_standard":
+        """Take mean and deviation as `prepare` does, from what is recorded of the values or their
+        logarithms.
+        """
+        if not self.config.standardises:
+            return True
+        if not self.config.takes_logarithm:
+            self._standardise(facts.values)
             return True
         if facts.logarithms is None or self.config.floor != FLOOR:
             return False
         self._standardise(facts.logarithms)
         return True
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Return values or their logarithms."""
+        return (x + self.config.floor).log() if self.config.takes_logarithm else x
 
     def _standardise(self, moments: Moments) -> None:
         observed = (np.nan_to_num(values) for values in (moments.mean, moments.variance))
@@ -68,10 +77,8 @@ class Amortised(nn.Module):
         """
         if batch.seen is not None:
             return batch.seen
-        u = batch.x
-        if self.config.input != "raw":
-            u = (u + self.config.floor).log()
-        if self.config.input == "log_standard":
+        u = self._scaled(batch.x)
+        if self.config.standardises:
             u = (u - self.shift) / self.scale
         return u if batch.mask is None else u.where(batch.mask, 0.0)
 

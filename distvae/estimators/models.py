@@ -23,7 +23,7 @@ class Encoded(Estimator):
     beta: float = 1.0
     """Weight of the KL divergence in the objective."""
     input: str = "raw"
-    """What the encoder sees: raw, log or log_standard."""
+    """What the encoder sees: raw, standard, log or log_standard."""
     net: str = "flat"
     """conv puts convolutions before the hidden layers, for images of some `shape`."""
     shape: tuple[int, int, int] | None = None

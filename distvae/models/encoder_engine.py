@@ -105,8 +105,8 @@ class Pass:
     def transform(self, batch: Batch) -> Tensor:
         """Return what the encoder sees, (B, D)."""
         estep = self.net.estep
-        if estep.config.input == "raw":
-            return batch.x if batch.mask is None else batch.x.where(batch.mask, 0.0)
+        if not estep.config.takes_logarithm:
+            return estep.transform(batch)
         shift, scale = estep.shift.numpy(), estep.scale.numpy()
         encoder_kernels.standardise(
             batch.x.numpy(), _mask(batch), estep.config.floor, (shift, scale), self.inputs.values

@@ -1,7 +1,7 @@
 """p(x | z) per value of x, given what the decoder puts out."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from itertools import repeat
 from operator import add
@@ -97,6 +97,9 @@ class Likelihood(nn.Module):
         pull = (weight * density).sum(1)
         return value + (pull - pull.detach())
 
+    def start(self, given: float | None, of_data: Callable[[], float]) -> None:
+        """Set the first variance, if there is one: the given one, or that of the data."""
+
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
     ) -> dict[str, Tensor]:
@@ -165,8 +168,9 @@ class Gaussian(Likelihood):
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(()))
 
-    def start(self, variance: float) -> None:
-        """Set the first variance, for example that of the data, which has to vary."""
+    def start(self, given: float | None, of_data: Callable[[], float]) -> None:
+        """Set the first variance: the given one, or that of the data, which has to vary."""
+        variance = of_data() if given is None else given
         if not variance > 0:
             raise Refusal(
                 "model.variance: null, but no value of the data varies from row to row; a first"

@@ -66,15 +66,12 @@ class TVAE(nn.Module):
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Set sigma^2 to its first value: the configured one, or that of the data."""
-        if isinstance(self.likelihood, Gaussian):
-            given = self.config.variance
-            self.likelihood.start(mean_variance(blocks) if given is None else given)
+        self.likelihood.start(self.config.variance, lambda: mean_variance(blocks))
 
     def prepare_from(self, facts: Facts) -> bool:
         """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
-        if isinstance(self.likelihood, Gaussian):
-            given, recorded = self.config.variance, float(np.nanmean(facts.values.variance))
-            self.likelihood.start(recorded if given is None else given)
+        recorded = facts.values.variance
+        self.likelihood.start(self.config.variance, lambda: float(np.nanmean(recorded)))
         return True
 
     @property

@@ -7,16 +7,21 @@ The speech papers' "VAE" is this with the Itakura-Saito likelihood. beta weighs 
 the objective alone; the bound that is reported has weight one, so that it is one.
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distvae.config import Decoder, VAEModel
 from distvae.interface import AnyEStep, Batch, Engine, Sums
 from distvae.models.compiled import kernels
-from distvae.models.likelihoods import LIKELIHOODS
+from distvae.models.likelihoods import LIKELIHOODS, mean_variance
 from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
 from distvae.models.registry import register
+from distvae.numerics.facts import Facts
+from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
 
@@ -31,6 +36,16 @@ class VAE(nn.Module):
         width = self.likelihood.outputs * dims
         self.decoder = decoder(config, config.inputs, width, shape)
         self.beta = config.beta
+
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+        """Set sigma^2 to its first value: the configured one, or that of the data."""
+        self.likelihood.start(self.config.variance, lambda: mean_variance(blocks))
+
+    def prepare_from(self, facts: Facts) -> bool:
+        """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
+        recorded = facts.values.variance
+        self.likelihood.start(self.config.variance, lambda: float(np.nanmean(recorded)))
+        return True
 
     @property
     def code_size(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config
+from distvae.config import Amortised, Config
 from distvae.data.dataset import LazyRows, Rows
 from distvae.data.family import family_of
 from distvae.files.refusal import Refusal
@@ -45,7 +45,7 @@ class InputFormat:
         """
         low, high = support_of(config.model)
         values = family_of(config.data).values
-        if getattr(config.estep, "input", "raw") != "raw":
+        if isinstance(config.estep, Amortised) and config.estep.takes_logarithm:
             low = max(low, 0.0)
         if math.isfinite(values.low) or math.isfinite(values.high):
             low, high = values.low, values.high

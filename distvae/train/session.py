@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distvae.config import Config
+from distvae.config import Amortised, Config
 from distvae.data.dataset import Dataset, Rows, recorded_facts
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
@@ -251,7 +251,6 @@ def _refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, fl
 
 def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
     low, high = support_of(config.model)
-    inputs = getattr(config.estep, "input", "raw")
     if math.isnan(value):
         raise Refusal(
             f"{name}: every value of split '{split}' is missing; some observed ones expected"
@@ -262,8 +261,9 @@ def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
         wanted = f"finite values from {low:g} to {high:g}"
         if math.isinf(value):
             wanted = "finite values that 32 bits can hold, below 3.4e38,"
-    elif value < 0 and inputs != "raw":
-        field, wanted = f"estep.input: '{inputs}'", "values of 0 or more, or raw,"
+    elif value < 0 and isinstance(config.estep, Amortised) and config.estep.takes_logarithm:
+        field = f"estep.input: '{config.estep.input}'"
+        wanted = "values of 0 or more, or standard or raw,"
     else:
         return
     raise Refusal(

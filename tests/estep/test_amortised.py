@@ -3,20 +3,28 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from distvae.config import from_dict
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
+from distvae.interface import Batch
+from distvae.numerics.facts import Facts
 from distvae.numerics.lanes import Lanes
 
 BLOCK, BLOCKS = 1000, 1500
 
 
-def prepared(blocks: list[torch.Tensor]) -> Amortised:
-    """An encoder that is ready to train on some rows."""
-    width = blocks[0].shape[1]
-    _, estep = assemble(from_dict({}), width)
+def encoder(inputs: str, width: int) -> Amortised:
+    """An encoder that has seen no rows."""
+    _, estep = assemble(from_dict({"estep": {"input": inputs}}), width)
     assert isinstance(estep, Amortised)
+    return estep
+
+
+def prepared(blocks: list[torch.Tensor], inputs: str = "log_standard") -> Amortised:
+    """An encoder that is ready to train on some rows."""
+    estep = encoder(inputs, blocks[0].shape[1])
     estep.prepare(blocks, Lanes(sum(map(len, blocks)), 1).held(), 0)
     return estep
 
@@ -28,11 +36,39 @@ def test_a_value_that_never_varies_keeps_its_units_however_many_rows_there_are()
     assert (estep.scale == 1).all()
 
 
-def test_shift_and_scale_are_mean_and_deviation_of_what_was_observed() -> None:
+def with_gaps() -> NDArray[np.float32]:
+    """Rows with missing values; of the last column all are."""
     x = np.random.default_rng(0).exponential(size=(700, 5)).astype(np.float32)
     x[::3, 1], x[:, 4] = np.nan, np.nan
-    estep = prepared(list(torch.from_numpy(x).split(64)))
-    u = np.log(x[:, :4] + np.float32(1e-10), dtype=np.float64)
+    return x
+
+
+@pytest.mark.parametrize("inputs", ["standard", "log_standard"])
+def test_shift_and_scale_are_mean_and_deviation_of_what_was_observed(inputs: str) -> None:
+    x = with_gaps()
+    estep = prepared(list(torch.from_numpy(x).split(64)), inputs)
+    u = x[:, :4].astype(np.float64)
+    if inputs == "log_standard":
+        u = np.log(x[:, :4] + np.float32(1e-10), dtype=np.float64)
     assert estep.shift[:4].numpy() == pytest.approx(np.nanmean(u, 0), rel=1e-5)
     assert estep.scale[:4].numpy() == pytest.approx(np.nanstd(u, 0), rel=1e-5)
     assert [float(estep.shift[4]), float(estep.scale[4])] == [0, 1]
+
+
+@pytest.mark.parametrize("inputs", ["standard", "log_standard"])
+def test_recorded_facts_standardise_as_the_rows_do(inputs: str) -> None:
+    x = with_gaps()
+    seen, told = prepared([torch.from_numpy(x)], inputs), encoder(inputs, x.shape[1])
+    assert told.prepare_from(Facts.of(x))
+    torch.testing.assert_close(told.shift, seen.shift)
+    torch.testing.assert_close(told.scale, seen.scale)
+
+
+def test_standardised_inputs_do_not_depend_on_the_units_of_the_data() -> None:
+    x = torch.from_numpy(np.nan_to_num(with_gaps()))
+    batch = Batch.of(x, torch.arange(len(x)))
+    celsius, fahrenheit = batch, batch._replace(x=32 + 1.8 * batch.x)
+    first, second = prepared([celsius.x], "standard"), prepared([fahrenheit.x], "standard")
+    torch.testing.assert_close(
+        first.transform(celsius), second.transform(fahrenheit), rtol=1e-4, atol=1e-4
+    )

@@ -59,7 +59,10 @@ TRUNCATING: list[Callable[..., EStep[TVAE, Truncated]]] = [Evolution, RandomSear
 SEARCH: list[Callable[..., Searches[TVAE]]] = [Evolution, RandomSearch]
 KEEP_POPULATIONS: list[Callable[..., KeepsPopulations]] = [Evolution, RandomSearch]
 
-PREPARE: list[Callable[..., Prepares]] = [TVAE, Amortised, Evolution, RandomSearch]
+PREPARE: list[Callable[..., Prepares]] = [
+    *(VAE, SDM, VSC, Gumbel, TVAE),
+    *(Amortised, Evolution, RandomSearch),
+]
 REPORT: list[Callable[..., Reports]] = [Gumbel, TVAE, Evolution, RandomSearch]
 PERSISTENT: list[Callable[..., Persistent[PopulationFile]]] = [Evolution, RandomSearch, LocalStore]
 COPIES: list[Callable[..., Copies]] = [WorkerCopies]

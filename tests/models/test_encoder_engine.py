@@ -37,7 +37,7 @@ MODELS: list[Settings] = [
     {"kind": "vsc", "sharpness": 5.0, "beta": 0.5, "slab_warmup": [2, 20]},
 ]
 LIKELIHOODS = ["itakura_saito", "bernoulli", "gaussian"]
-INPUTS = ["raw", "log", "log_standard"]
+INPUTS = ["raw", "standard", "log", "log_standard"]
 ACTIVATIONS = ["tanh", "relu", "leaky_relu"]
 WIDTHS = st.lists(st.integers(1, 20), max_size=2)
 STEP = 10.0

@@ -4,10 +4,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distvae.data.dataset import Dataset
 from distvae.files.refusal import Refusal
+from distvae.models.likelihoods import Gaussian
+from distvae.models.tvae import TVAE
+from distvae.models.vae import VAE
 from distvae.train.batches import split_rows
 from distvae.train.run import Run
 from distvae.train.session import build_trainer, fit
@@ -46,7 +50,7 @@ def test_more_workers_than_rows_are_refused() -> None:
             ),
         ),
         ("gaussian", -math.inf, r"model\.likelihood: 'gaussian' with a value of -inf"),
-        ("gaussian", -2, r"estep\.input: 'log_standard' with a value of -2 .* raw, expected"),
+        ("gaussian", -2, r"estep\.input: 'log_standard' with a value of -2 .* standard or raw,"),
     ],
 )
 def test_values_that_a_likelihood_is_no_density_of_are_refused_before_training(
@@ -87,6 +91,26 @@ def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
     likelihood: str, value: float
 ) -> None:
     build_trainer(tiny.config(model={"likelihood": likelihood}), unit_data(value))
+
+
+MODELS: list[dict[str, Any]] = [
+    *({"model": {"kind": kind}} for kind in ("vae", "sdm", "vsc", "gumbel")),
+    {"model": {"kind": "tvae"}, "estep": {"kind": "exact"}},
+]
+
+
+@pytest.mark.parametrize("sections", MODELS)
+@pytest.mark.parametrize("given", [None, 0.25])
+def test_the_first_variance_is_the_given_one_or_that_of_the_data(
+    sections: dict[str, Any], given: float | None
+) -> None:
+    model = {**sections["model"], "likelihood": "gaussian", "variance": given}
+    data = tiny.dataset()
+    trained = build_trainer(tiny.config(**sections | {"model": model}), data).model
+    assert isinstance(trained, VAE | TVAE)
+    assert isinstance(trained.likelihood, Gaussian)
+    expected = data.splits["train"][:].var(0, dtype=np.float64).mean() if given is None else given
+    assert float(trained.likelihood.variance) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
