@@ -76,17 +76,21 @@ def load_rows(run: Run, split: str) -> Rows:
 
 
 def as_images(rows: Array, run: Run) -> Array:
-    """Return rows (N, D) as (N, height, width, channels), or sounds as (N, samples, channels)."""
+    """Return rows (N, D) as (N, height, width, channels), or those that are no pictures, such as
+    sounds, as (N, values, channels).
+    """
     return np.moveaxis(rows.reshape(len(rows), *(run.shape or _likely_shape(run))), 1, -1)
 
 
 def _likely_shape(run: Run) -> tuple[int, ...]:
-    """Return a shape for data without one, and for runs that did not record it."""
+    """Return a shape for data without one, and for runs that did not record it: that of a square
+    picture, if there is one of so many values.
+    """
     windows = windows_of(run.config.data)
     if windows is not None:
         return -1, *windows.window
-    height = next(side for side in range(math.isqrt(run.dims), 0, -1) if run.dims % side == 0)
-    return 1, height, run.dims // height
+    side = math.isqrt(run.dims)
+    return (1, side, side) if side * side == run.dims else (1, run.dims)
 
 
 def _score_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor) -> Sums:

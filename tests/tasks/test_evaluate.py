@@ -55,6 +55,21 @@ def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> No
     assert score_rows(run, "test").summary["squared_error"] == pytest.approx(errors.mean())
 
 
+@pytest.mark.parametrize(("columns", "shape"), [(9, (3, 3, 1)), (12, (12, 1)), (13, (13, 1))])
+def test_rows_of_a_table_are_curves_unless_they_may_be_a_square_picture(
+    columns: int, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    table = np.random.default_rng(0).normal(size=(90, columns))
+    data = {"kind": "rows", "path": str(kept_rows(table))}
+    config = tiny.config(data=data, model={"likelihood": "gaussian"}, estep={"input": "standard"})
+    list(fit(config, open_dataset(config.data, quiet=True), tmp_path / "run"))
+    run = Run.open(tmp_path / "run")
+    rows = load_rows(run, "test")
+    assert as_images(rows[:5], run).shape == (5, *shape)
+    drawn = dict(pictures_of(run, "test"))
+    assert ("traversal" in drawn) == (columns == 9)
+
+
 def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> None:
     evaluate(speech_run, split="test")
     folder = speech_run.path / "evaluation" / "test"

@@ -1,4 +1,4 @@
-"""Rows drawn as pictures (height, width, channels) or as sounds (samples, channels)."""
+"""Rows drawn as pictures (height, width, channels) or as curves (values, channels), as sounds are."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ COLUMNS = 8
 
 
 def pairs(originals: Array, reconstructions: Array, title: str) -> "Figure":
-    """Draw each picture above its reconstruction, or each sound under it."""
+    """Draw each picture above its reconstruction, or each curve under it."""
     if originals.ndim == 3:
         return _waves({"original": originals, "reconstruction": reconstructions}, title)
     columns = min(12, len(originals))
@@ -85,7 +85,7 @@ def _curves(
     columns: int,
     names: Sequence[str] = (),
 ) -> None:
-    """Draw layers of sounds (count, samples, channels) over each other, in cells."""
+    """Draw layers of curves (count, values, channels) over each other, in cells."""
     single = [layer[..., channel] for layer in layers for channel in range(layer.shape[-1])]
     shades = [
         [colour] * len(layer)
@@ -93,11 +93,11 @@ def _curves(
         for _ in range(layer.shape[-1])
     ]
     cells.curves(axes, single, shades, columns, (0, layers[0].shape[1] - 1), names)
-    axes.set_xlabel("sample")
+    axes.set_xlabel("index")
 
 
 def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
-    """Draw layers of sounds (count, samples, channels) over each other; the first is grey."""
+    """Draw layers of curves (count, values, channels) over each other; the first is grey."""
     from matplotlib.lines import Line2D
 
     points = list(layers.values())
