@@ -60,6 +60,8 @@ class Contents:
     """The tables whose rows had other data than the paper: their figures differ by that too."""
     repeated: tuple[str, ...] = ()
     """The tables that compare other settings with figures that another table has already."""
+    means: tuple[str, ...] = ()
+    """TABLE/PATTERN of rows whose mean is compared, because a mean is what was published."""
 
     @property
     def tables(self) -> list[str]:
@@ -75,10 +77,9 @@ def read_contents(folder: Path) -> Contents:
     try:
         tree = _known_keys(read_yaml(path), Contents, "the file")
         sections = tuple(_section(section) for section in _items(tree, "sections"))
-        summary = tuple(str(line) for line in _items(tree, "summary"))
-        other_data = tuple(str(table) for table in _items(tree, "other_data"))
-        repeated = tuple(str(table) for table in _items(tree, "repeated"))
-        return Contents(str(tree.get("intro", "")), summary, sections, other_data, repeated)
+        lists = ("summary", "other_data", "repeated", "means")
+        texts = {key: tuple(str(item) for item in _items(tree, key)) for key in lists}
+        return Contents(str(tree.get("intro", "")), sections=sections, **texts)
     except Refusal as error:
         raise Refusal(f"{path}: {error}") from error
 

@@ -2,18 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from urllib.parse import quote
 
 from distvae.files.markdown import markdown_table
 from distvae.files.refusal import Refusal, nearest
 from distvae.numerics.numbers import counted
 from distvae.report.results.claims import FILE, Claim, Contents, Section
+from distvae.report.results.distances import (
+    Distance,
+    range_cells,
+    reached_in_all,
+    table_distances,
+)
 from distvae.report.results.figures import (
     FIGURES,
     decimals,
-    difference,
     half_range,
     signed,
 )
@@ -37,6 +43,7 @@ class Index:
         """Return the lines of the index."""
         self._refuse_unknown("other_data", self.contents.other_data)
         self._refuse_unknown("repeated", self.contents.repeated)
+        self._refuse_unmatched()
         yield TITLE
         if self.contents.intro:
             yield from ("", self.contents.intro)
@@ -55,6 +62,21 @@ class Index:
             if table not in self.tables:
                 raise Refusal(f"{FILE}: {field}: no table {table}; {nearest(table, self.tables)}")
 
+    def _refuse_unmatched(self) -> None:
+        for pattern in self.contents.means:
+            table, _, rows = pattern.partition("/")
+            if not any(fnmatchcase(group.name, rows) for group in self.tables.get(table, [])):
+                raise Refusal(f"{FILE}: means: no row {pattern}; TABLE/ROWS with * expected")
+
+    def _compared(self, table: str) -> dict[str, list[RowGroup]]:
+        """Return the rows of a table that are compared one by one, and those whose mean is."""
+        found: dict[str, list[RowGroup]] = {}
+        for group in self.tables[table]:
+            path = f"{table}/{group.name}"
+            named = (pattern for pattern in self.contents.means if fnmatchcase(path, pattern))
+            found.setdefault(next(named, path).removeprefix(f"{table}/"), []).append(group)
+        return found
+
     def _distances(self) -> Iterator[str]:
         """Return the table of how far each table is from what was published."""
         order = [table for table in self.contents.tables if table in self.tables]
@@ -65,18 +87,19 @@ class Index:
         for table in order:
             is_other = table in self.contents.other_data
             for figure in FIGURES:
-                distances = _table_distances(self.tables[table], figure)
+                distances = table_distances(self._compared(table), figure)
                 if distances and (figure, *distances) not in listed:  # tables may share their runs
                     listed.add((figure, *distances))
                     scales = {group.scale or "-" for group in self.tables[table]}
                     head = [self._link(table), FIGURES[figure], ", ".join(sorted(scales))]
-                    rows.append([*head, *_range_cells(distances, figure)])
+                    rows.append([*head, *range_cells(distances, figure)])
                     if table not in self.contents.repeated:
                         found[is_other] += distances
         if rows:
             rules = f"{REACHED} {REPEATED}" if self.contents.repeated else REACHED
+            rules += f" {MEANS}" if self.contents.means else ""
             yield from ("", "## Ours minus published", "", *markdown_table(DISTANCES, rows))
-            yield from ("", f"{_reached_in_all(found[False], found[True])} {rules}")
+            yield from ("", f"{reached_in_all(found[False], found[True])} {rules}")
 
     def _section(self, section: Section) -> Iterator[str]:
         pages = self._links([table for table in section.tables if table in self.tables])
@@ -149,62 +172,7 @@ REPEATED = (
     "Each published figure counts once, in the table that follows the paper; tables of our own "
     "settings are left out of the count."
 )
-
-
-@dataclass(frozen=True, order=True)
-class Distance:
-    """How far a row is above what was published for it, as it is shown."""
-
-    value: float
-    row: str
-    margin: float
-    """How far below what was published a row may be that reaches it."""
-    both_ways: bool
-    """Whether it may be no further above it either."""
-
-    @property
-    def reached(self) -> bool:
-        """Whether the row reaches what was published."""
-        size = abs(self.value) if self.both_ways else -self.value
-        return size <= self.margin
-
-
-def _table_distances(groups: list[RowGroup], figure: str) -> tuple[Distance, ...]:
-    """Return the distance of each row that has a published figure, lowest first."""
-    found = []
-    for group in groups:
-        published, value = group.published(figure), difference(group, figure)
-        if published is not None and value is not None:
-            shown = float(signed(value, figure))
-            count = figure == "active"
-            margin = 0.1 * published if count else 2 * group.published_spread(figure)
-            found.append(Distance(shown, group.name, margin, count))
-    return tuple(sorted(found))
-
-
-def _range_cells(distances: tuple[Distance, ...], figure: str) -> list[str]:
-    """Return how many rows are at or above and reach what was published, and their range."""
-    above = sum(distance.value >= 0 for distance in distances)
-    return [
-        f"{above} of {len(distances)}",
-        _reached(distances),
-        signed(median(distance.value for distance in distances), figure),
-        *(f"{signed(d.value, figure)} ({d.row})" for d in (distances[0], distances[-1])),
-    ]
-
-
-def _reached_in_all(own: Sequence[Distance], other: Sequence[Distance]) -> str:
-    """Say how many figures are reached: in all, on the data of the papers, and on other data."""
-    everything = [*own, *other]
-    reached = sum(distance.reached for distance in everything)
-    text = f"Reached in all: {reached} of {counted(len(everything), 'figure')}"
-    if not (own and other):
-        return f"{text}."
-    return f"{text}: {_reached(own)} on the data of the papers, {_reached(other)} on other data."
-
-
-def _reached(distances: Sequence[Distance]) -> str:
-    return f"{sum(distance.reached for distance in distances)} of {len(distances)}"
+MEANS = "A name with * stands for several rows, whose mean is compared with a published mean."
 
 
 def _claimed_values(

@@ -1,4 +1,4 @@
-"""Rows drawn as pictures (height, width, channels) or as curves (values, channels), as sounds are."""
+"""Rows drawn as pictures (height, width, channels), or as curves (values, channels) like sounds."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -94,6 +94,23 @@ def test_a_table_of_our_own_settings_is_shown_and_left_out_of_the_count(folder: 
     assert "[speech](speech.md) | PESQ" in text
 
 
+def test_rows_of_a_published_mean_are_compared_by_their_mean_and_count_once(folder: Path) -> None:
+    for name, value in {"clip-1": 1.0, "clip-2": 5.0, "clip-3": 2.0, "whole": 2.0}.items():
+        row = finished_row(name, 0, pesq_wb=value) | {"table": "sounds"}
+        write_row(folder, row | {"published": {"pesq_wb": 2.5}}, force=False)
+    (folder / "claims.yaml").write_text("means: [sounds/clip-*]\nrepeated: [speech]")
+    build(folder, folder / "index.md")
+    text = (folder / "index.md").read_text()
+    assert "1 of 2 | 1 of 2 | -0.16 | -0.50 (whole) | +0.17 (clip-*)" in text
+    assert "Reached in all: 1 of 2 figures. " in text
+
+
+def test_a_mean_of_rows_that_are_not_there_is_refused(folder: Path) -> None:
+    (folder / "claims.yaml").write_text("means: [speech/clip-*]")
+    with pytest.raises(Refusal, match=r"means: no row speech/clip-\*; TABLE/ROWS with \* expected"):
+        build(folder, folder / "index.md")
+
+
 @pytest.mark.parametrize("field", ["other_data", "repeated"])
 def test_a_table_that_is_named_and_not_there_is_refused(field: str, folder: Path) -> None:
     (folder / "claims.yaml").write_text(f"{field}: [speach]")
