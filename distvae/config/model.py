@@ -54,7 +54,7 @@ class Decoder(Net):
     """
     variance: Positive | None = None
     """sigma^2 of the `gaussian` likelihood at the start of training; null takes the variance of the
-    data.
+    data, or 1 if they do not vary.
     """
     beta: NonNegative = 1.0
     """Weight of the KL divergence in the objective. The reported bound always has weight one."""

@@ -38,13 +38,15 @@ class VAE(nn.Module):
         self.beta = config.beta
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Set sigma^2 to its first value: the configured one, or that of the data."""
-        self.likelihood.start(self.config.variance, lambda: mean_variance(blocks))
+        """Set sigma^2 to its first value: the configured one, or that of the data, or 1 for data
+        that do not vary.
+        """
+        self.likelihood.start(self.config.variance, lambda: mean_variance(blocks) or 1.0)
 
     def prepare_from(self, facts: Facts) -> bool:
         """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
         recorded = facts.values.variance
-        self.likelihood.start(self.config.variance, lambda: float(np.nanmean(recorded)))
+        self.likelihood.start(self.config.variance, lambda: float(np.nanmean(recorded)) or 1.0)
         return True
 
     @property

@@ -113,6 +113,16 @@ def test_the_first_variance_is_the_given_one_or_that_of_the_data(
     assert float(trained.likelihood.variance) == pytest.approx(expected, rel=1e-5)
 
 
+def test_an_encoder_model_of_data_that_do_not_vary_starts_from_a_variance_of_one() -> None:
+    data = tiny.dataset()
+    rows = data.splits["train"][:]
+    rows[:] = rows[0]
+    trained = build_trainer(tiny.config(model={"likelihood": "gaussian"}), data).model
+    assert isinstance(trained, VAE)
+    assert isinstance(trained.likelihood, Gaussian)
+    assert float(trained.likelihood.variance) == 1
+
+
 @pytest.mark.parametrize(
     "sections",
     [
