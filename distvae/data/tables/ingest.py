@@ -175,8 +175,8 @@ def _summary(out: Path, manifest: dict[str, object]) -> str:
         f" {size:,} bytes"
     )
     command = (
-        "distvae train mnist-vae data.kind=rows model.likelihood=gaussian --data"
-        f" {shlex.quote(str(out))}"
+        "distvae train mnist-vae data.kind=rows model.likelihood=gaussian estep.input=standard"
+        f" --data {shlex.quote(str(out))}"
     )
     return f"{out}: {what}; next: {command}"
 
