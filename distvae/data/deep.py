@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint16]
+BITS, PHOTOMETRIC, PLANES = 258, 262, 284
+"""Fields of a TIFF: bits of each channel, what its numbers mean, and how channels are placed."""
+WHITE_IS_ZERO, SEPARATE = 0, 2
+"""Values of the last two."""
 OFFSET = 4
 """Bytes of a field of a TIFF's directory that hold the value itself, or its place."""
 OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
@@ -31,15 +35,49 @@ def read_deep(path: Path, opened: "Image") -> Pixels | None:
     if order not in OTHER_ORDER:
         return None
     if opened.mode not in ("RGB", "RGBA"):
-        raise Refusal(
-            f"{path}: grey of 16 bits with transparency; colour, or grey without it, expected"
-        )
+        kind = "grey with transparency" if opened.mode in ("LA", "La") else opened.mode
+        raise Refusal(f"{path}: {kind} of 16 bits; colour (RGB), or grey without it, expected")
+    refuse_transparency(path, opened)
     from PIL import Image, ImageOps
 
     with Image.open(path) as again:
         again.tile = [tile._replace(args=_swapped(tile.args, order)) for tile in again.tile]
         high, low = (ImageOps.exif_transpose(half) for half in (opened, again))
         return 256 * np.asarray(high, np.uint16) + np.asarray(low, np.uint16)
+
+
+def is_deep_colour(opened: "Image") -> bool:
+    """Return whether an opened file is 16-bit colour, of which Pillow reads the high bytes."""
+    return _order(opened) in OTHER_ORDER
+
+
+def is_negative(opened: "Image") -> bool:
+    """Return whether an opened file is a TIFF in which zero is white."""
+    return bool(_tag(opened, PHOTOMETRIC) == WHITE_IS_ZERO)
+
+
+def refuse_transparency(path: Path, opened: "Image") -> None:
+    """Refuse a colour of 16 bits that stands for transparency, which Pillow does not apply."""
+    if "transparency" in opened.info:
+        raise Refusal(
+            f"{path}: 16 bits with a colour that is transparent; a channel of transparency, or"
+            " none, expected"
+        )
+
+
+def refuse_deep_planes(path: Path, opened: "Image") -> None:
+    """Refuse a TIFF of 16 bits with one plane after the other, which Pillow decodes wrongly."""
+    bits = max(_tag(opened, BITS) or (0,))
+    if bits > 8 and _tag(opened, PLANES) == SEPARATE:
+        raise Refusal(
+            f"{path}: {bits} bits with each channel in a plane of its own; channels side by"
+            " side expected (tiffcp -p contig IN OUT)"
+        )
+
+
+def _tag(opened: "Image", number: int) -> Any:
+    """Return a field of a TIFF, None where it is absent and for other files."""
+    return getattr(opened, "tag_v2", {}).get(number)
 
 
 def _order(opened: "Image") -> str:

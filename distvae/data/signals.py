@@ -1,22 +1,18 @@
 """Pictures and sounds as arrays of numbers, read from files and written back in their format."""
 
 import dataclasses
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data import audio
-from distvae.data.deep import read_deep, write_deep
-from distvae.files.memory import require_memory
+from distvae.data.deep import is_negative, read_deep, refuse_transparency, write_deep
+from distvae.data.picture_file import GREY, opened, plain_head
 from distvae.files.output import atomic_file
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import decoding, require_regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,23 +28,13 @@ WRITTEN = (".wav", ".flac")
 """The kinds of sound that are written: those that keep every sample."""
 PEAK = 255.0
 """The largest value of a picture, of any depth."""
-MAX_PIXELS = 2**27
-"""Of a picture: a small file may stand for any number of them."""
-COPIES = 3 * 8
-"""Bytes that a pixel's values take while a picture is read: 64 bits each, and copies on the way."""
 LOSSY_PICTURES = (".jpg", ".jpeg")
-LOSSY = ("MPEG_LAYER_III", "VORBIS")
-"""Encodings that a sound is not written in again: it would lose by it once more."""
-GREY = ("1", "L", "LA", "La")
+KEPT = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC_")
+"""How the names of encodings begin that a sound is written in again. By others it would lose once
+more.
+"""
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
-ORIENTATION = 0x0112
-"""The tag by which a camera notes how it was held."""
-QUARTERS = range(5, 9)
-"""Its values for pictures to be turned by a quarter."""
-PHOTOGRAPH = "MPO"
-"""A JPEG that other pictures follow, as cameras add a preview; the first one is read."""
-
 Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """Values of pixels as files hold them."""
 
@@ -161,7 +147,7 @@ def _encoding(path: Path, signal: Signal) -> str:
     import soundfile
 
     kind = {".wav": "WAV", ".flac": "FLAC"}[path.suffix.lower()]
-    kept = signal.encoding not in LOSSY and soundfile.check_format(kind, signal.encoding)
+    kept = signal.encoding.startswith(KEPT) and soundfile.check_format(kind, signal.encoding)
     return signal.encoding if kept else "PCM_24"
 
 
@@ -172,89 +158,18 @@ def read_picture(path: Path) -> Signal:
     with opened(path) as image:
         deep = read_deep(path, image)
         values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
+        if is_negative(image) and values.dtype == np.uint16:  # of 8 bits, Pillow turns it itself
+            values = np.iinfo(np.uint16).max - values
         bits = 16 if values.dtype == np.uint16 else 8
         return _picture(
             values, bits, None if image.mode in CONVERTED else image.info.get("icc_profile")
         )
 
 
-@contextmanager
-def opened(path: Path) -> Iterator["Image"]:
-    """Open the file of a picture. Refuse one that is damaged, too large or holds several pictures
-    before its pixels are decoded.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    require_regular_file(path, "an undamaged picture")
-    # pictures that are too large are refused here
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    # from a stream: Pillow maps a named file to memory, and scrambles a TIFF that is to be turned
-    with decoding(path, "an undamaged picture"), path.open("rb") as stream:
-        try:
-            file = Image.open(stream)
-        except UnidentifiedImageError as error:
-            raise Refusal(
-                f"{path}: not a picture, or its beginning is damaged; an undamaged file expected"
-            ) from error
-        with file as image:
-            _refuse_vast(path, image)
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != PHOTOGRAPH:
-                raise Refusal(f"{path}: holds {frames} pictures; one expected")
-            yield image
-
-
-def _refuse_vast(path: Path, image: "Image") -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise Refusal(
-            f"{path}: {height:,} x {width:,} pixels; {MAX_PIXELS:,} in all at most expected, or a"
-            " part of it"
-        )
-    require_memory(path, width * height * len(image.getbands()) * COPIES, "its pixels")
-
-
-class Form(NamedTuple):
-    """The size and colour mode of a picture."""
-
-    height: int
-    width: int
-    mode: str
-
-
-def head(path: Path) -> Form:
-    """Return the size and mode of a picture from its header."""
-    with opened(path) as image:
-        return _form_of(image)
-
-
-def plain_head(path: Path) -> Form:
-    """Return the size and mode of a picture of at most 8 bits from its header; refuse any other."""
-    with opened(path) as image:
-        refuse_deep(path, image)
-        return _form_of(image)
-
-
-def _form_of(image: "Image") -> Form:
-    # Pillow gives the size of a TIFF with this tag as turned
-    upright = ORIENTATION in getattr(image, "tag_v2", ())
-    turned = not upright and image.getexif().get(ORIENTATION) in QUARTERS
-    width, height = image.size[::-1] if turned else image.size
-    return Form(height, width, "L" if image.mode in GREY else "RGB")
-
-
 def read_plain_picture(path: Path) -> "Signal":
     """Return a picture of at most 8 bits; refuse any other."""
     plain_head(path)
     return read_picture(path)
-
-
-def refuse_deep(path: Path, image: "Image") -> None:
-    """Refuse a picture of more than 8 bits."""
-    if image.mode.startswith(("I", "F")):
-        raise Refusal(
-            f"{path}: a picture of more than 8 bits; 8 expected, or data.kind=crops, which takes it"
-        )
 
 
 def _picture(values: Stored, bits: int, profile: bytes | None) -> Signal:
@@ -267,9 +182,12 @@ def _picture(values: Stored, bits: int, profile: bytes | None) -> Signal:
 def _pixels(path: Path, image: "Image") -> Stored:
     """Return the values of a picture as grey or colour, with transparency if it has any."""
     if image.mode.startswith("I;16"):
+        refuse_transparency(path, image)
         return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):
-        raise Refusal(f"{path}: values of 32 bits; a picture of 8 or 16 bits expected")
+        raise Refusal(
+            f"{path}: values of 32 bits, or signed ones; 8 or 16 bits without sign expected"
+        )
     mode = "L" if image.mode in GREY else "RGB"
     if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         mode += "A"

@@ -10,6 +10,7 @@ from distvae.config import DataConfig
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.data.family import recordings_of
+from distvae.data.files import sorted_names
 from distvae.files.arrow import rows_column
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
@@ -61,6 +62,7 @@ def encode_file(run: Run, file: Path, target: Path, force: bool = False) -> int:
     import pyarrow.parquet as pq
 
     check_new_file(target, (".parquet",), force)
+    sorted_names([file.name])
     codes = run.encode(file)
     columns: Columns = {"file": file.name}
     if recordings_of(run.config.data):

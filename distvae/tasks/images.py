@@ -53,7 +53,7 @@ def score_rows(
         summary[name] = float(value / counts.get(name, len(rows)))
     restoration, notes = score_restored_run(run)
     summary |= strength.count_atoms() | _active(run) | restoration
-    summary |= compare_with_truth(run, rows[:])
+    summary |= compare_with_truth(run, rows)
     return Evaluation(split, summary, notes=notes)
 
 

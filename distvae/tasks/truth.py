@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from distvae.config import Exact as ExactConfig
-from distvae.data.dataset import Array
+from distvae.data.dataset import Array, Rows
 from distvae.data.family import HasCauses, causes_of
 from distvae.estep.truncated import Exact
 from distvae.interface import Batch
@@ -15,6 +15,7 @@ from distvae.models.tvae import TVAE
 from distvae.numerics.figures import declare
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.exactness import MAX_BITS
+from distvae.train.batches import BLOCK
 from distvae.train.run import Run, best_epoch, read_config
 
 declare("bound", "true_log_likelihood")
@@ -25,8 +26,9 @@ ALIKE = 0.3
 """The largest root mean square difference, over the pixels of a cause, that counts as found."""
 
 
-def compare_with_truth(run: Run, x: Array) -> dict[str, float]:
-    """Return the true log-likelihood, how close training came to it, and the share of causes found.
+def compare_with_truth(run: Run, rows: Rows) -> dict[str, float]:
+    """Return the mean true log-likelihood, how close training came to it, and the share of causes
+    found.
 
     Data whose distribution is not known, or cannot be enumerated, has no such scores.
     """
@@ -36,7 +38,8 @@ def compare_with_truth(run: Run, x: Array) -> dict[str, float]:
     causes = data.causes()
     if len(causes) > ENUMERABLE:
         return {}
-    truth = float(log_likelihood(data, x).mean())
+    blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+    truth = sum(float(log_likelihood(data, x).sum()) for x in blocks) / len(rows)
     scores = {"true_log_likelihood": truth}
     if run.config.data == read_config(run.path, run.info).data:
         reached = best_epoch(run.path, run.epochs())["val_bound"]

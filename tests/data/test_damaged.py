@@ -30,7 +30,7 @@ from pyarrow import feather
 from distvae.config import IdxData, ImageData, RowsData, SpeechData
 from distvae.data import audio, files, open_dataset, signals
 from distvae.data.images import archive, idx
-from distvae.data.signals import head
+from distvae.data.picture_file import head
 from distvae.data.speech import recordings
 from distvae.data.survey import survey
 from distvae.data.tables import arrow, ingest, rows
@@ -523,6 +523,18 @@ def test_one_broken_recording_names_itself_and_what_finds_the_others(tmp_path: P
         Refusal, match=r"b/1\.mp3: holds no MPEG audio.*; 'distvae data check .*' names every file"
     ):
         open_dataset(SpeechData(path=str(tmp_path)), quiet=True)
+
+
+@pytest.mark.parametrize("encoding", ["GSM610", "IMA_ADPCM", "MS_ADPCM"])
+def test_a_sound_in_a_lossy_encoding_is_written_without_further_loss(
+    tmp_path: Path, encoding: str
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
+    soundfile.write(tmp_path / "a.wav", noise, 8000, subtype=encoding)
+    signal = signals.read_signal(tmp_path / "a.wav")
+    signals.write(tmp_path / "b.wav", signal)
+    again = signals.read_signal(tmp_path / "b.wav").values
+    np.testing.assert_allclose(again, signal.values.clip(-1, 1), atol=2**-23)
 
 
 @pytest.mark.parametrize("suffix", ["ogg", "mp3"])

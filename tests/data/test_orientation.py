@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from distvae.data import deep, signals
+from distvae.data import deep, picture_file, signals
 from distvae.data.images.folder import read_to_form
 
 Pixels = NDArray[np.integer]
@@ -55,7 +55,7 @@ def tagged(turn: int) -> Image.Exif:
 def check_upright(path: Path, stored: Pixels, turn: int) -> None:
     """Compare a file's header and pixels with the stored pixels, turned."""
     expected = TURNS[turn](stored.reshape(*stored.shape[:2], -1))
-    signal, form = signals.read_picture(path), signals.head(path)
+    signal, form = signals.read_picture(path), picture_file.head(path)
     assert (form.height, form.width) == signal.values.shape[:2] == expected.shape[:2]
     colours = expected[..., :-1] if expected.shape[-1] == 4 else expected
     largest = np.iinfo(stored.dtype).max
@@ -115,7 +115,7 @@ def test_colour_of_sixteen_bits_stands_upright_in_tiff(
 def test_an_unknown_orientation_turns_nothing(tmp_path: Path, turn: int, suffix: str) -> None:
     path, stored = tmp_path / f"a{suffix}", pixels(1, 8)
     Image.fromarray(stored).save(path, exif=tagged(turn))
-    assert signals.head(path)[:2] == (4, 6)
+    assert picture_file.head(path)[:2] == (4, 6)
     np.testing.assert_array_equal(signals.read_picture(path).values[..., 0], stored)
 
 
@@ -133,5 +133,5 @@ def test_a_picture_of_a_folder_stands_upright(tmp_path: Path, turn: int, kind: s
     suffix, options = FORMATS[kind]
     path, stored = tmp_path / f"a{suffix}", pixels(3, 8)
     Image.fromarray(stored).save(path, exif=tagged(turn), **options)
-    read = read_to_form(path, signals.plain_head(path))
+    read = read_to_form(path, picture_file.plain_head(path))
     np.testing.assert_array_equal(np.moveaxis(read, 0, -1), TURNS[turn](stored))

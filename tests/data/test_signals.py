@@ -74,6 +74,46 @@ def test_tiffs_of_either_byte_order_are_read(tmp_path: Path, order: str) -> None
     )
 
 
+def test_a_tiff_of_sixteen_bits_in_which_zero_is_white_is_no_negative(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    given = pixels((6, 9), 16)
+    tifffile.imwrite(tmp_path / "a.tif", given, photometric="miniswhite")
+    found = signals.read_signal(tmp_path / "a.tif").values[..., 0]
+    np.testing.assert_allclose(found, (65535 - given.astype(float)) * (255 / 65535), rtol=1e-12)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_of_sixteen_bits_in_planes_is_refused_and_one_of_eight_is_read(
+    tmp_path: Path, compression: str | None
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    given, path = pixels((3, 6, 9), 16), tmp_path / "a.tif"
+    planes = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
+    tifffile.imwrite(path, given, **planes)
+    with pytest.raises(Refusal, match="16 bits with each channel in a plane of its own"):
+        signals.read_signal(path)
+    eight = (given >> 8).astype(np.uint8)
+    tifffile.imwrite(path, eight, **planes)
+    np.testing.assert_array_equal(signals.read_signal(path).values, np.moveaxis(eight, 0, -1))
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(pixels((6, 9), 16)).save(tmp_path / "a.png", transparency=7)
+    with pytest.raises(Refusal, match="16 bits with a colour that is transparent"):
+        signals.read_signal(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_sixteen_bits_is_not_plain(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "a.png"
+    if channels == 1:
+        Image.fromarray(colours(16, 1)).save(path)
+    else:
+        deep.write_deep(path, colours(16, channels))
+    with pytest.raises(Refusal, match="a picture of more than 8 bits"):
+        signals.read_plain_picture(path)
+
+
 def test_a_palette_is_read_as_colours_and_a_bitmap_as_grey(tmp_path: Path) -> None:
     image = Image.fromarray(colours(8, 3).astype(np.uint8))
     image.quantize(8).save(tmp_path / "palette.png")

@@ -22,15 +22,8 @@ from distvae.data.broken import (
 )
 from distvae.data.dataset import Labels
 from distvae.data.images.source import Bytes, Published, Source
-from distvae.data.signals import (
-    PICTURES,
-    UNREAD,
-    Form,
-    opened,
-    plain_head,
-    read_plain_picture,
-    refuse_deep,
-)
+from distvae.data.picture_file import Form, opened, plain_head, refuse_deep
+from distvae.data.signals import PICTURES, UNREAD, read_plain_picture
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from distvae.data.dataset import AnyArray, Array, FileOrArray
 from distvae.data.images.folder import read_to_form
-from distvae.data.signals import Form
+from distvae.data.picture_file import Form
 from distvae.files.refusal import Refusal
 
 Shape = tuple[int, ...]

@@ -11,7 +11,8 @@ from distvae.data.dataset import Labels
 from distvae.data.images import cifar, collection, folder
 from distvae.data.images.family import IdxFamily, ImageFamily
 from distvae.data.images.source import divide_images
-from distvae.data.signals import PICTURES, UNREAD, plain_head, read_plain_picture
+from distvae.data.picture_file import plain_head
+from distvae.data.signals import PICTURES, UNREAD, read_plain_picture
 from distvae.data.survey import Survey, count_rows
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal

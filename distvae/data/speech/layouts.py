@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from distvae.data import splits
 from distvae.data.dataset import Recording
@@ -202,7 +202,7 @@ def _splits_of_lists(layout: Layout, place: Path) -> dict[str, str]:
 
 def title(layout: Layout, files: Sequence[str]) -> str:
     """Return the name of a corpus. The ten digits of Speech Commands are SC09."""
-    words = {file.split("/")[-2] for file in files if layout.match(file)}
+    words = {PurePosixPath(file).parent.name for file in files if layout.match(file)}
     return (
         "SC09, the digits of Speech Commands" if layout.lists and words == DIGITS else layout.name
     )

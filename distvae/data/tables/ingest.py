@@ -250,9 +250,14 @@ def _remove(*folders: Path) -> None:
 def _settle(partial: Path, out: Path, replaced: Path) -> None:
     """Give a finished folder its name, durably."""
     _sync(partial)
-    if out.exists():
-        out.rename(replaced)
-    partial.rename(out)
+    try:
+        if out.exists():
+            out.rename(replaced)
+        partial.rename(out)
+    except BaseException:
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
+        raise
     _sync(out.parent)
 
 

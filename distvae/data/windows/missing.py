@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.signals import PEAK, PHOTOGRAPH, Signal, opened, read_picture
+from distvae.data.picture_file import PHOTOGRAPH, opened
+from distvae.data.signals import PEAK, Signal, read_picture
 from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.floating]

@@ -31,12 +31,12 @@ def curves(
 ) -> None:
     """Draw layers of curves (count, values), one curve of each layer in every cell.
 
-    All have the same vertical scale, and a horizontal scale from `ends[0]` to `ends[1]`.
+    All have the same vertical scale, and a horizontal scale from `ends[0]` to `ends[1]`. A missing
+    value (NaN) leaves a gap.
     """
     from matplotlib.collections import LineCollection
 
-    low = min(float(layer.min()) for layer in layers)
-    high = max(float(layer.max()) for layer in layers)
+    low, high = _range(layers)
     scale = HEIGHT / (high - low or 1.0)
     left, below = corners(len(layers[0]), columns)
     for layer, shades in zip(layers, colours, strict=True):
@@ -49,6 +49,12 @@ def curves(
     for x, y, name in zip(left, below, names, strict=False):
         axes.text(x, y + HEIGHT + 0.02, name, fontsize=8, va="bottom")
     _ticks(axes, left, below, scale, (low, high), ends)
+
+
+def _range(layers: Sequence[Array]) -> tuple[float, float]:
+    """Return the smallest and the largest value that is not missing, 0 and 1 if all are."""
+    seen = np.concatenate([layer[~np.isnan(layer)] for layer in layers])
+    return (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
 
 
 def _ticks(

@@ -1,0 +1,101 @@
+"""Files of pictures: opened, and their headers read, before any pixel is decoded."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from distvae.data.deep import is_deep_colour, refuse_deep_planes
+from distvae.files.memory import require_memory
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding, require_regular_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 2**27
+"""Of a picture: a small file may stand for any number of them."""
+COPIES = 3 * 8
+"""Bytes that a pixel's values take while a picture is read: 64 bits each, and copies on the way."""
+GREY = ("1", "L", "LA", "La")
+ORIENTATION = 0x0112
+"""The tag by which a camera notes how it was held."""
+QUARTERS = range(5, 9)
+"""Its values for pictures to be turned by a quarter."""
+PHOTOGRAPH = "MPO"
+"""A JPEG that other pictures follow, as cameras add a preview; the first one is read."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["Image"]:
+    """Open the file of a picture. Refuse one that is damaged, too large or holds several pictures
+    before its pixels are decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    require_regular_file(path, "an undamaged picture")
+    # pictures that are too large are refused here
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # from a stream: Pillow maps a named file to memory, and scrambles a TIFF that is to be turned
+    with decoding(path, "an undamaged picture"), path.open("rb") as stream:
+        try:
+            file = Image.open(stream)
+        except UnidentifiedImageError as error:
+            raise Refusal(
+                f"{path}: not a picture, or its beginning is damaged; an undamaged file expected"
+            ) from error
+        with file as image:
+            _refuse_vast(path, image)
+            refuse_deep_planes(path, image)
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != PHOTOGRAPH:
+                raise Refusal(f"{path}: holds {frames} pictures; one expected")
+            yield image
+
+
+def _refuse_vast(path: Path, image: "Image") -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Refusal(
+            f"{path}: {height:,} x {width:,} pixels; {MAX_PIXELS:,} in all at most expected, or a"
+            " part of it"
+        )
+    require_memory(path, width * height * len(image.getbands()) * COPIES, "its pixels")
+
+
+class Form(NamedTuple):
+    """The size and colour mode of a picture."""
+
+    height: int
+    width: int
+    mode: str
+
+
+def head(path: Path) -> Form:
+    """Return the size and mode of a picture from its header."""
+    with opened(path) as image:
+        return _form_of(image)
+
+
+def plain_head(path: Path) -> Form:
+    """Return the size and mode of a picture of at most 8 bits from its header; refuse any other."""
+    with opened(path) as image:
+        refuse_deep(path, image)
+        return _form_of(image)
+
+
+def _form_of(image: "Image") -> Form:
+    # Pillow gives the size of a TIFF with this tag as turned
+    upright = ORIENTATION in getattr(image, "tag_v2", ())
+    turned = not upright and image.getexif().get(ORIENTATION) in QUARTERS
+    width, height = image.size[::-1] if turned else image.size
+    return Form(height, width, "L" if image.mode in GREY else "RGB")
+
+
+def refuse_deep(path: Path, image: "Image") -> None:
+    """Refuse a picture of more than 8 bits."""
+    if image.mode.startswith(("I", "F")) or is_deep_colour(image):
+        raise Refusal(
+            f"{path}: a picture of more than 8 bits; 8 expected, or data.kind=crops, which takes it"
+        )
