@@ -7,7 +7,7 @@ A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per fami
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.config.data import (
     BarsData,
@@ -147,10 +147,27 @@ def changed_settings(config: Config) -> dict[str, Plain]:
 
 IGNORED = ("follows",)
 """Settings of earlier versions that had no effect. They are ignored in files that have them."""
-EARLIER: dict[str, dict[str, dict[str, Plain]]] = {"data": {"crops": {"contrast": "common"}}}
-"""By section and kind: the values of settings that did not exist when older runs were made, where
-the present default differs from what those runs did.
-"""
+
+
+class Earlier(NamedTuple):
+    """Settings that did not exist when older runs were made, and whose present defaults differ from
+    what those runs did.
+    """
+
+    section: str
+    where: dict[str, Plain]
+    """The settings of the section by which such a run is known."""
+    were: dict[str, Plain]
+    """What the runs did."""
+
+
+EARLIER = (
+    Earlier("data", {"kind": "crops"}, {"contrast": "common"}),
+    *(
+        Earlier("model", {"kind": kind, "likelihood": "gaussian"}, {"variance": 1.0})
+        for kind in ("vae", "sdm", "vsc", "gumbel")
+    ),
+)
 
 
 def from_stored(tree: Mapping[str, object]) -> Config:
@@ -158,9 +175,10 @@ def from_stored(tree: Mapping[str, object]) -> Config:
     sections = {
         name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()
     }
-    for name, kinds in EARLIER.items():
-        if isinstance(part := sections.get(name), dict):
-            sections[name] = kinds.get(str(part.get("kind")), {}) | part
+    for section, where, were in EARLIER:
+        part = sections.get(section)
+        if isinstance(part, dict) and where.items() <= part.items():
+            sections[section] = were | part
     return from_dict(sections)
 
 

@@ -68,6 +68,11 @@ class Decoder(Net):
                 "model.likelihood: 'gaussian_learned' with model.net = 'conv', which puts out one"
                 " number for each value; flat expected"
             )
+        if self.variance is not None and self.likelihood != "gaussian":
+            raise Refusal(
+                f"model.variance: {self.variance:g} with model.likelihood = '{self.likelihood}',"
+                " which has none; gaussian expected, or omit it"
+            )
 
     @property
     def code_size(self) -> int:
@@ -236,7 +241,8 @@ class TVAEModel:
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
         self._refuse_closed_form()
-        if self.linear and (self.activation == "tanh" or {*self.hidden} - {self.latent}):
+        unfit = self.activation == "tanh" or {*self.hidden} - {self.latent}
+        if self.linear and self.hidden and unfit:
             layers = f"{self.activation} and model.hidden = {list(self.hidden)}"
             wanted = f"relu or leaky_relu, and layers as wide as model.latent = {self.latent}"
             raise Refusal(

@@ -4,6 +4,7 @@ is kept in the cache by content.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,6 @@ def hinting_at_broken(root: Path, skipped: bool) -> Iterator[None]:
         if skipped or root.is_file() or isinstance(refusal, MemoryShortage):
             raise
         raise Refusal(
-            f"{refusal}; 'distvae data check {root}' names every file that cannot be read, and"
-            " data.skip_broken=true leaves them out"
+            f"{refusal}; 'distvae data check {shlex.quote(str(root))}' names every file that cannot"
+            " be read, and data.skip_broken=true leaves them out"
         ) from refusal

@@ -92,8 +92,9 @@ def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...], digest:
             " expected"
         )
     family = family_of(config)
-    if isinstance(family, ReadsMedia) and _is_single(Path(path)):
-        return family.rows_of(Path(path), shape)
+    place = Path(path).expanduser()
+    if isinstance(family, ReadsMedia) and _is_single(place):
+        return family.rows_of(place, shape)
     if not (is_remote(path) or path in family.built_in or resolve_path(path).exists()):
         raise Refusal(f"{path}: no such file or folder")
     dataset = open_dataset(data_at(path, config, digest), quiet=True)
@@ -108,7 +109,7 @@ def _are_places(media: object) -> "TypeIs[Sequence[Place]]":
 
 def is_single_file(config: DataConfig, path: str) -> bool:
     """Return whether a path is that of one picture or recording, and data of this kind has such."""
-    return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path))
+    return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path).expanduser())
 
 
 def _is_single(path: Path) -> bool:

@@ -17,7 +17,8 @@ from distvae.models.vae import VAE
 from distvae.numerics.facts import FLOOR, Facts, Moments
 from distvae.numerics.lanes import HeldRows
 
-MIN_DEVIATION = 1e-6  # a value that varies less is not rescaled
+MIN_DEVIATION = 1e-6
+"""A logarithm that varies less is not rescaled; nor is a value, in units of its mean."""
 
 
 @register(config.Amortised)
@@ -67,8 +68,9 @@ class Amortised(nn.Module):
         observed = (np.nan_to_num(values) for values in (moments.mean, moments.variance))
         mean, variance = map(torch.from_numpy, observed)
         deviation = variance.sqrt()
+        least = MIN_DEVIATION * (1.0 if self.config.takes_logarithm else mean.abs())
         self.shift.copy_(mean)
-        self.scale.copy_(torch.where(deviation > MIN_DEVIATION, deviation, 1.0))
+        self.scale.copy_(torch.where(deviation > least, deviation, 1.0))
 
     def transform(self, batch: Batch) -> Tensor:
         """Return what the encoder sees, (B, D).

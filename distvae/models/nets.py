@@ -74,6 +74,8 @@ class Pyramid:
             raise Refusal(
                 f"{section}.net: 'conv', and a data point is no image; images or net: flat expected"
             )
+        if not config.channels:
+            raise Refusal(f"{section}.channels: [] with net 'conv'; one or more, or flat, expected")
         self.kernel, self.padding = config.kernel, (config.kernel - 1) // 2
         self.activation: Callable[[], nn.Module] = ACTIVATIONS[config.activation]
         self.channels = (shape[0], *config.channels)

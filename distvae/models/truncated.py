@@ -1,5 +1,6 @@
 """The posterior of a binary model, truncated to a set of states."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,7 +144,7 @@ class Truncated:
             value = self.mean(self.output)
         else:
             value = f(self.table.dense(self.weight.dtype)[:, None])[:, 0]
-        flat = value.reshape(len(value), -1)
+        flat = value.reshape(len(value), math.prod(value.shape[1:]))  # -1 would need a row
         mean = functional.embedding_bag(
             self.place, flat, per_sample_weights=self.weight, mode="sum"
         )

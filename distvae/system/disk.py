@@ -10,7 +10,7 @@ UNABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 def reserve_space(file: int, length: int) -> None:
-    """Make an empty file so long, and reserve its space on the disk where the system can.
+    """Make a file so long, and reserve its space on the disk where the system can.
 
     A process that maps a file is killed if the disk is full later. Raise OSError if the disk has
     no room, before anything fills it. Some file systems do not tell their size.

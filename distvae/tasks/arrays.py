@@ -81,7 +81,7 @@ def inpaint(
     image, channel_axis = _opened(image, channel_axis)
     array = _channels_last(image, channel_axis)
     if isinstance(mask, str | Path):
-        mask = read_mask(Path(mask))[..., 0]
+        mask = read_mask(Path(mask).expanduser())[..., 0]
     if mask is None:
         missing = np.isnan(array)
     else:
@@ -119,7 +119,7 @@ def _opened(image: ArrayLike | str | Path, axis: int | None) -> tuple[ArrayLike,
     """Return an array with its channel axis; that of a file if a path was given."""
     if not isinstance(image, str | Path):
         return image, axis
-    values = read_signal(Path(image)).values
+    values = read_signal(Path(image).expanduser()).values
     return (values[..., 0], None) if values.shape[-1] == 1 else (values, -1)
 
 

@@ -200,6 +200,15 @@ def test_a_setting_that_decided_nothing_is_read_over(
     assert read({"follows": "paper", "train": {"seed": 3}}) == from_dict({"train": {"seed": 3}})
 
 
+@pytest.mark.parametrize("kind", ["vae", "sdm", "vsc", "gumbel"])
+def test_what_older_runs_did_is_read_where_their_configuration_says_nothing(kind: str) -> None:
+    tree = {"model": {"kind": kind, "likelihood": "gaussian"}, "estep": {"kind": "amortised"}}
+    assert flatten(from_stored(tree))["model.variance"] == 1.0
+    assert flatten(from_dict(tree))["model.variance"] is None
+    other = {"model": {"kind": kind, "likelihood": "bernoulli"}}
+    assert flatten(from_stored(other))["model.variance"] is None
+
+
 @pytest.mark.parametrize("scale", ["root", "linear"])
 def test_scaled_rates_are_meant_for_the_batch_of_the_recipe(scale: str) -> None:
     own: dict[str, Any] = {"train.batch": 512, "train.scale_rate": scale}

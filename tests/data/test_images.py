@@ -307,6 +307,32 @@ def test_no_image_is_in_two_splits(counts: dict[str, int], holdout: int, seed: i
     assert parts["test"] is parts["val"] or not set(parts["val"]) & set(parts["test"])
 
 
+def test_images_to_train_and_validate_on_give_some_of_the_first_to_test_on() -> None:
+    parts = divide_images({"train": 40, "val": 10}, ImageData(test=0.2, split_seed=1))
+    assert {name: len(places) for name, places in parts.items()} == {
+        "train": 32,
+        "val": 10,
+        "test": 8,
+    }
+    assert min(parts["val"]) == 40
+    assert sorted({*parts["train"], *parts["test"]}) == list(range(40))
+    assert list(parts["test"]) != list(range(32, 40))
+
+
+def test_a_full_disk_is_refused_before_pictures_are_decoded(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(6):
+        Image.fromarray(noise(40, 40, 3, seed=k)).save(root / f"{k}.png")
+    full = os.statvfs_result((512, 512, 9, 9, 9, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "fstatvfs", lambda file: full)
+    with pytest.raises(Refusal, match="No space left on device"):
+        opened(root)
+    monkeypatch.undo()
+    monkeypatch.setenv("DISTVAE_CACHE", str(cache))
+    assert len(opened(root)["train"]) == 5
+
+
 def test_sizes_are_drawn_from_all_images() -> None:
     parts = divide_images({"train": 50, "val": 20, "test": 30}, ImageData(sizes=(60, 25)))
     assert (len(parts["train"]), len(parts["test"])) == (60, 25)

@@ -192,6 +192,24 @@ def test_a_finished_ingest_that_was_damaged_is_replaced_by_force_alone(tmp_path:
     assert content(out) == before
 
 
+def test_an_interruption_between_two_names_keeps_the_folder_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "out", Path.rename
+    ingest([stored(tmp_path, made(50))], out)
+    before = content(out)
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target == out and not out.exists() and "replaced" not in self.name:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ingest([stored(tmp_path, made(60))], out, force=True)
+    assert content(out) == before
+
+
 def test_a_source_that_is_written_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

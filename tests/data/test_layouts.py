@@ -242,8 +242,8 @@ def test_subsets_of_librispeech_may_be_had_one_by_one(root: Path) -> None:
 
 def test_another_rate_stray_files_and_missing_lists_are_told(root: Path, write: Write) -> None:
     for file in COMMANDS[:12]:
-        write(file, np.full(800, 0.1), rate=8000 if SPEAKERS[0] in file else 16000)
-    write("zero/what.wav", np.full(800, 0.1))
+        write(file, np.full(1600, 0.1), rate=8000 if SPEAKERS[0] in file else 16000)
+    write("zero/what.wav", np.full(1600, 0.1))
     code, facts = checked(root)
     assert (code, facts["layout"]) == (1, "Speech Commands")
     assert facts["wrong"] == [
@@ -258,7 +258,7 @@ def test_another_rate_stray_files_and_missing_lists_are_told(root: Path, write: 
 
 def test_the_ten_digits_are_sc09(root: Path, write: Write) -> None:
     for file in COMMANDS:
-        write(file, np.full(160, 0.1))
+        write(file, np.full(1600, 0.1))
     lists(root)
     code, facts = checked(root)
     assert (code, facts["wrong"]) == (0, [])

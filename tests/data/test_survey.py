@@ -183,6 +183,44 @@ def test_a_part_of_what_was_published_is_wrong(root: Path) -> None:
         assert found["layout"] == "CIFAR-10 in an .npz"
 
 
+def test_arrays_beside_recordings_hide_none_of_them(root: Path, write: Write) -> None:
+    write("a/1.wav", np.ones(8000) / 2)
+    np.savez(root / "stats.npz", mean=np.zeros(3))
+    assert checked(root)[1]["kind"] == "speech"
+
+
+def test_hidden_files_are_not_taken_for_archives(root: Path) -> None:
+    images = np.zeros((5, 8, 8), np.uint8)
+    np.savez(root / "a.npz", x_train=images, x_test=images)
+    (root / "._a.npz").write_bytes(b"what a Mac adds")
+    assert checked(root)[1]["splits"]["train"] == {"images": 5}
+
+
+def test_recordings_that_are_too_short_to_train_on_are_named(root: Path, write: Write) -> None:
+    for file, samples in {"a/1.wav": 8000, "b/1.wav": 1023, "c/1.wav": 1024}.items():
+        write(file, np.full(samples, 0.1))
+    code, found = checked(root)
+    assert code == 1
+    assert (
+        "1 recording shorter than a window of 1024 samples at 16,000 Hz, which training refuses:"
+        " b/1.wav"
+    ) in found["wrong"]
+
+
+def test_pictures_that_are_too_few_to_divide_are_reported(root: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "a.png")
+    code, found = checked(root)
+    assert code == 1
+    assert found["facts"]["sizes"] == 1
+    assert any("data.test: 0 + 1 of 1 images" in line for line in found["wrong"])
+
+
+def test_lj_speech_may_be_named_by_its_innermost_folder(root: Path, write: Write) -> None:
+    for k in range(3):
+        write(f"LJ001-000{k}.wav", np.full(4000, 0.1), rate=22050)
+    assert survey(str(root)).layout == "LJSpeech"
+
+
 def test_idx_files_without_labels_say_so(root: Path) -> None:
     for name in ("train", "t10k"):
         (root / f"{name}-images-idx3-ubyte").write_bytes(encode(np.zeros((3, 5, 4), np.uint8)))

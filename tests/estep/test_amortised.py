@@ -1,5 +1,7 @@
 """What an encoder sees: values that are standardised by the rows it is trained on."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -67,8 +69,8 @@ def test_recorded_facts_standardise_as_the_rows_do(inputs: str) -> None:
 def test_standardised_inputs_do_not_depend_on_the_units_of_the_data() -> None:
     x = torch.from_numpy(np.nan_to_num(with_gaps()))
     batch = Batch.of(x, torch.arange(len(x)))
-    celsius, fahrenheit = batch, batch._replace(x=32 + 1.8 * batch.x)
-    first, second = prepared([celsius.x], "standard"), prepared([fahrenheit.x], "standard")
-    torch.testing.assert_close(
-        first.transform(celsius), second.transform(fahrenheit), rtol=1e-4, atol=1e-4
-    )
+    seen = prepared([x], "standard").transform(batch)
+    for slope, offset in [(1.8, 32.0), (1e-9, 0.0), (-1e9, 0.0)]:
+        y = slope * x + offset
+        found = prepared([y], "standard").transform(batch._replace(x=y))
+        torch.testing.assert_close(math.copysign(1, slope) * found, seen, rtol=1e-4, atol=1e-4)

@@ -98,3 +98,7 @@ def test_without_such_a_start_all_layers_learn_at_once() -> None:
 def test_layers_that_cannot_pass_states_on_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(Refusal, match="cannot pass states on"):
         model_of(settings.pop("hidden", [H]), linear=1, **settings)
+
+
+def test_where_there_are_no_layers_none_are_refused() -> None:
+    assert model_of([], linear=1, activation="tanh")[0].config.hidden == ()

@@ -113,6 +113,7 @@ def conv(**model: Any) -> Config:
             (1, 28, 28),
             r"model\.channels: 5 layers on 28 x 28; at most 4 expected",
         ),
+        (conv(channels=[]), (1, 28, 28), r"model\.channels: \[\] with net 'conv'; one or more"),
         (conv(net="flat"), (), r"estep\.net: 'conv', and a data point is no image"),
     ],
 )

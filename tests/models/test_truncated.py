@@ -10,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distvae.interface import Batch, expect
+from distvae.estep import assemble
+from distvae.interface import Batch, expect, prepare
 from distvae.models.population import pack
 from distvae.models.tvae import TVAE
-from tests import dense
+from distvae.numerics.lanes import Lanes
+from distvae.numerics.noise import VALIDATION, Noise
+from distvae.train.step import assess
+from tests import dense, tiny
 
 SEED = st.integers(0, 2**31)
 ROWS, KEPT = 40, 9
@@ -228,3 +232,16 @@ def test_draws_come_as_often_as_their_weights_say() -> None:
     often = expected > 5
     rest = [counts[~often].sum(), expected[~often].sum()]
     assert stats.chisquare([*counts[often], rest[0]], [*expected[often], rest[1]]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("filled", ["masked", "completed"])
+@pytest.mark.parametrize("estep", [{"kind": "exact"}, {"kind": "evolution", "states": 8}])
+def test_a_worker_without_rows_to_validate_adds_nothing(filled: str, estep: dict[str, Any]) -> None:
+    sections = {"model": {"kind": "tvae", "latent": 4, "missing": filled}, "estep": estep}
+    model, search = assemble(tiny.config(**sections), tiny.DIMS)
+    prepare(search, [], Lanes(10, 1).held(), 0)
+    none = torch.arange(0)
+    batch = Batch(torch.zeros(0, tiny.DIMS), none, torch.ones(0, tiny.DIMS, dtype=torch.bool))
+    with torch.no_grad():
+        sums = assess(model, search.infer(model, batch, 0), batch, Noise(0, VALIDATION, none))
+    assert not any(value.any() for value in sums.values())

@@ -170,6 +170,16 @@ def test_what_does_not_lie_between_0_and_1_is_shown_from_its_darkest_to_its_ligh
     assert (low, high) == (0, 1)
 
 
+def test_a_missing_value_is_a_gap_in_its_curve_and_hides_no_other() -> None:
+    curves = np.random.default_rng(0).normal(size=(4, 20, 1))
+    curves[1, 5] = np.nan
+    (axes,) = pictures.grid(curves, "a").axes
+    lines = next(c for c in axes.collections if isinstance(c, LineCollection))
+    drawn = [np.asarray(path.vertices) for path in lines.get_paths()]
+    assert [len(line) for line in drawn] == [20] * 4
+    assert [int(np.isnan(line).any(1).sum()) for line in drawn] == [0, 1, 0, 0]
+
+
 def test_sounds_are_drawn_over_each_other_channel_by_channel_on_one_scale() -> None:
     sounds = np.random.default_rng(0).normal(size=(8, 50, 2))  # in rows of six
     (axes,) = pictures.pairs(sounds, 2 * sounds, "a").axes

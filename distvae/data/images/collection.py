@@ -61,13 +61,18 @@ def read_labels(config: ImageData) -> dict[str, Labels] | None:
     return {name: source.labels[places] for name, places in source.divide(config).items()}
 
 
+def find_archives(root: Path) -> list[Path]:
+    """Return the .npz archives of a folder that are not hidden."""
+    return sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
+
+
 def read_collection(root: Path, config: ImageData, quiet: bool = False) -> Source:
     """Return all images at a path."""
     if root.suffix.lower() == ".npz":
         return _as_asked(archive.read_archive(root), root, config)
     if (found := cifar.find(root)) is not None:
         return _as_asked(cifar.read_cifar(*found), root, config)
-    archives = sorted(root.glob("*.npz"))
+    archives = find_archives(root)
     if len(archives) > 1:
         raise Refusal(
             f"{root}: holds {', '.join(path.name for path in archives)}; name one of them in"

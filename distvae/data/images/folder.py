@@ -26,6 +26,7 @@ from distvae.data.picture_file import Form, opened, plain_head, refuse_deep
 from distvae.data.signals import PICTURES, UNREAD, read_plain_picture
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
+from distvae.system.disk import reserve_space
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -206,6 +207,8 @@ def _decode(
     channels = len(form.mode) if form.mode == "RGB" else 1
     shape = (len(paths), channels, form.height, form.width)
     pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+    with target.open("r+b") as file:
+        reserve_space(file.fileno(), target.stat().st_size)
     decoded = files.map_in_order(lambda path: read(path, form), paths)
     for place, image in enumerate(files.with_progress(decoded, "Pictures", len(paths), quiet)):
         pixels[place] = image

@@ -117,6 +117,8 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
             f"{', '.join(parts)} and no train; images to train on expected, or data.sizes to draw"
             " them"
         )
+    if "test" not in parts:
+        parts |= _with_test(parts["train"], config)
     if "val" not in parts and config.holdout:
         train_count = len(parts["train"]) - config.holdout
         if train_count < 1:
@@ -127,7 +129,7 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
         parts |= {"train": parts["train"][:train_count], "val": parts["train"][train_count:]}
     if "val" not in parts:
         return {"train": parts["train"], "test": parts["test"], "val": parts["test"]}
-    return {"train": parts["train"], "val": parts["val"], "test": parts.get("test", parts["val"])}
+    return {"train": parts["train"], "val": parts["val"], "test": parts["test"]}
 
 
 def _loose(counts: Mapping[str, int]) -> dict[str, Places]:
@@ -141,6 +143,12 @@ def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:
     return {
         name: np.arange(end - counts[name], end) for name, end in zip(counts, ends, strict=True)
     }
+
+
+def _with_test(train: Places, config: ImageData) -> dict[str, Places]:
+    """Return training images without those that are drawn for testing, and these."""
+    drawn = _drawn(len(train), config)
+    return {name: np.sort(train[places]) for name, places in drawn.items()}
 
 
 def _drawn(total: int, config: ImageData) -> dict[str, Places]:

@@ -48,10 +48,12 @@ def survey_images(path: str, decoded: bool) -> Survey | None:
     root = Path(path)
     if root.is_file():
         return _survey_arrays(path) if root.suffix.lower() == ".npz" else None
-    if cifar.find(root) is not None or any(root.glob("*.npz")):
+    if cifar.find(root) is not None:
         return _survey_arrays(path)
-    pictures = files.list_files(root, PICTURES)
-    if len(pictures) <= len(files.list_files(root, audio.SUFFIXES)):
+    recordings = files.list_files(root, audio.SUFFIXES)
+    if not recordings and collection.find_archives(root):
+        return _survey_arrays(path)
+    if len(files.list_files(root, PICTURES)) <= len(recordings):
         return None
     return _survey_pictures(path, decoded)
 
@@ -91,9 +93,13 @@ def _survey_pictures(path: str, decoded: bool) -> Survey:
     }
 
     missing = folder.CELEBA.short_of(counts) if layout.startswith("CelebA") else ""
-    others = files.describe_unread(root, UNREAD)
-    wrong = (*_incomplete(missing), others) if others else _incomplete(missing)
-    return Survey(path, layout, "images", _split_sizes(counts), facts, wrong, unreadable)
+    wrong = [*_incomplete(missing), *filter(None, [files.describe_unread(root, UNREAD)])]
+    splits: dict[str, dict[str, float]] = {}
+    try:
+        splits = _split_sizes(counts)
+    except Refusal as refusal:
+        wrong.append(str(refusal))
+    return Survey(path, layout, "images", splits, facts, tuple(wrong), unreadable)
 
 
 def _split_sizes(counts: Mapping[str, int]) -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ from distvae.data.splits import SPLITS
 from distvae.data.survey import Survey
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.numerics.numbers import counted
 
 
 class Readable(NamedTuple):
@@ -61,7 +62,7 @@ def _survey(path: str, root: Path, decoded: bool) -> Survey:
         rates = {each.recording.file: each.rate for each in readable}
         wrong += layouts.departures(layout, root, names, rates)
     unnamed = recordings.without_speakers(root, found, config)
-    wrong += filter(None, (recordings.left_out(root, config), unnamed))
+    wrong += filter(None, (recordings.left_out(root, config), unnamed, _short(readable, config)))
 
     splits = {}
     for split in ("", *SPLITS):
@@ -91,6 +92,21 @@ def _read_heads(
         else:
             readable.append(Readable(recording, *head))
     return readable, tuple(unreadable)
+
+
+def _short(readable: Sequence[Readable], config: SpeechData) -> str:
+    """Return which recordings are shorter than a window, '' if none is."""
+    short = [
+        each.recording.file
+        for each in readable
+        if round(each.seconds * config.rate) < config.window
+    ]
+    if not short:
+        return ""
+    return (
+        f"{counted(len(short), 'recording')} shorter than a window of {config.window} samples at"
+        f" {config.rate:,} Hz, which training refuses: {files.some_names(short)}"
+    )
 
 
 def _amount(chosen: Sequence[Readable]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Tables: rows are rows of numbers."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,18 @@ class RowsFamily(DataFamily[RowsData]):
         place = Path(path)
         if place.is_file() and place.suffix.lower() in SUFFIXES:
             raise Refusal(
-                f"{place}: a table; 'distvae ingest {place} OUT' makes a folder of it that can be"
-                " trained on"
+                f"{place}: a table; 'distvae ingest {shlex.quote(path)} OUT' makes a folder of it"
+                " that can be trained on"
             )
         if not (place / MANIFEST).is_file():
             return None
         dataset = cls(RowsData(path=path)).open()
         counts = count_rows(dataset, "rows")
         return Survey(path, "rows of numbers", "rows", counts, {"values": dataset.dims})
+
+    @classmethod
+    def next_command(cls, survey: "Survey") -> str:
+        """Return a command to train on a folder of rows, which may be in any units."""
+        from distvae.data.tables.rows import training_command
+
+        return training_command(survey.path)

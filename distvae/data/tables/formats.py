@@ -4,6 +4,7 @@ A table consists of groups of rows, each of which can be read without those befo
 groups of Parquet, the record batches of Arrow, and any rows of an array.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ def _columns(path: Path, schema: "pa.Schema", groups: Sequence[int], batches: Ba
     """Return width, groups, reader and names of columns of numbers, or of one column of lists of
     numbers.
     """
-    _refuse_index(path, schema.names)
+    _refuse_index(path, schema)
     kinds = [field.type for field in schema]
     if len(kinds) == 1 and _is_list(kinds[0]):
         _refuse_words(path, schema.names, [kinds[0].value_type])
@@ -233,8 +234,9 @@ def _refuse_words(path: Path, names: list[str], kinds: "list[pa.DataType]") -> N
             )
 
 
-def _refuse_index(path: Path, names: list[str]) -> None:
-    index = next((name for name in names if INDEX.fullmatch(name)), None)
+def _refuse_index(path: Path, schema: "pa.Schema") -> None:
+    named = _pandas_index(schema)
+    index = next((name for name in schema.names if INDEX.fullmatch(name) or name in named), None)
     if index is not None:
         way = "df.to_parquet(..., index=False)"
         if path.suffix.lower() != ".parquet":
@@ -243,6 +245,18 @@ def _refuse_index(path: Path, names: list[str]) -> None:
             f"{path}: column '{index}' is an index that pandas wrote, and no value; a file without"
             f" it expected: {way}"
         )
+
+
+def _pandas_index(schema: "pa.Schema") -> list[object]:
+    """Return the columns that were the index of a data frame, as pandas notes them in a file. An
+    index that is a range is no column.
+    """
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    except ValueError:
+        return []
+    columns = noted.get("index_columns") if isinstance(noted, dict) else None
+    return columns if isinstance(columns, list) else []
 
 
 def _refuse_twice(path: Path, names: list[str]) -> None:

@@ -7,7 +7,6 @@ does not grow with the data. The place of a row depends only on the seed and the
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from distvae.data.tables.rows import (
     note_checked,
     read_manifest,
     read_record,
+    training_command,
 )
 from distvae.data.tables.work import Work
 from distvae.data.tables.workers import LocalProcesses, Workers
@@ -174,11 +174,7 @@ def _summary(out: Path, manifest: dict[str, object]) -> str:
         f"{sum(counts.values()):,} rows ({each}) of {manifest['values']:,} values{missing},"
         f" {size:,} bytes"
     )
-    command = (
-        "distvae train mnist-vae data.kind=rows model.likelihood=gaussian estep.input=standard"
-        f" --data {shlex.quote(str(out))}"
-    )
-    return f"{out}: {what}; next: {command}"
+    return f"{out}: {what}; next: {training_command(str(out))}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -195,8 +196,15 @@ def _is_kept(entry: object) -> bool:
     return False
 
 
+def training_command(folder: str) -> str:
+    """Return a command to train on a folder of rows, which may be in any units."""
+    settings = "data.kind=rows model.likelihood=gaussian estep.input=standard"
+    return f"distvae train mnist-vae {settings} --data {shlex.quote(folder)}"
+
+
 def _refuse_others(root: Path, named: set[str]) -> None:
-    others = sorted({path.name for path in root.glob("*.arrow")} - named)
+    names = {path.name for path in root.glob("*.arrow") if not path.name.startswith(".")}
+    others = sorted(names - named)
     if others:
         raise Refusal(
             f"{root / others[0]}: in no list of {MANIFEST}; the files of one ingest alone expected"

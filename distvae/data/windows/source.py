@@ -23,7 +23,7 @@ def read_source(config: PatchData) -> Signal:
         raise Refusal(
             f"data.path: empty; --data PATH expected: a picture, a sound, '{PICTURE}' or '{SOUND}'"
         )
-    signal = example(config.path) or read_signal(Path(config.path))
+    signal = example(config.path) or read_signal(Path(config.path).expanduser())
     if signal.rate is None:
         return signal
     rate = config.rate or signal.rate
