@@ -69,6 +69,7 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     from distvae.track import Store
     from distvae.track.records import find_sweep, list_records, sweep_metrics
 
+    _refuse_without_effect(options)
     store = Store.find(root)
     matching, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
     shown, ranked = list(options.metric or []), dict[str, str]()
@@ -105,6 +106,14 @@ def _where_they_are(matching: "Sequence[Record]") -> str:
     kinds = [record.kind for record in matching]
     counts = [f"{counted(kinds.count(kind), kind)} (--kind {kind})" for kind in sorted({*kinds})]
     return f"none of these, but {listed(counts)}"
+
+
+def _refuse_without_effect(options: RunsOptions) -> None:
+    if options.of is not None and options.kind not in (None, "trial"):
+        raise Refusal(f"--kind {options.kind}: --of lists the trials of a sweep; omit one")
+    if options.ascending is not None and not options.sort:
+        order = "--ascending" if options.ascending else "--descending"
+        raise Refusal(f"{order}: without --sort; --sort METRIC expected, or omit it")
 
 
 def _refuse_unknown_metrics(options: RunsOptions, found: "Sequence[Record]") -> None:

@@ -28,6 +28,11 @@ WITHOUT_LICENCE = (
 )
 
 
+def recipe_name(recipe: str) -> str:
+    """Return the name of a recipe; that of a file without its folders."""
+    return Path(recipe).stem if recipe.endswith((".yaml", ".yml")) else recipe
+
+
 class Card:
     """The facts of a run as a page in Markdown, and for programs as fields before it."""
 
@@ -124,7 +129,7 @@ class Card:
     def _facts(self) -> Iterator[tuple[str, str]]:
         info = self.info
         counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
-        yield "recipe", info["recipe"] or "none"
+        yield "recipe", recipe_name(info["recipe"]) or "none"
         yield "data", f"{one_line(info['data'])}, {counts} {info['unit']}s"
         yield "digest of the data", f"`{info['data_digest']}`"
         if shape := info.get("shape"):

@@ -16,7 +16,7 @@ from distvae.config.data.speech import CSV
 from distvae.data.folders import build_once, cache_folder
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
-from distvae.share.card import Card
+from distvae.share.card import Card, recipe_name
 from distvae.share.names import CARD, EPOCHS, LISTED, NEEDED, SUMMARIES, SUMS, WEIGHTS
 from distvae.share.places import Place, place_of
 from distvae.train.checkpoint import read_manifest
@@ -88,6 +88,7 @@ def _json(document: Mapping[str, object]) -> bytes:
 
 def _public_facts(info: RunInfo, settings: bytes) -> dict[str, object]:
     facts: dict[str, object] = {name: value for name, value in info.items() if name in FACTS}
+    facts["recipe"] = recipe_name(info["recipe"])
     return facts | {"config_sha256": hashlib.sha256(settings).hexdigest()}
 
 

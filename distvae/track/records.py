@@ -207,7 +207,7 @@ def find_sweep(text: str, known: Sequence[Record]) -> Record:
     sweeps = [record for record in known if record.kind == "sweep"]
     if Path(text).is_dir():
         for record in sweeps:
-            if record.folder == Path(text).absolute():
+            if record.folder.resolve() == Path(text).resolve():
                 return record
     if not any(_has_id(record, text) or record.name == text for record in sweeps):
         for other in known:

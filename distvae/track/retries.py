@@ -27,7 +27,7 @@ class Retries:
         uri = without_secrets(store.uri) if store else ""
         return cls(
             f"{folder.name}: recording in MLflow at {uri} fails",
-            f"Everything is kept in {folder}, and 'distvae sync' sends it; nothing else is"
+            f"Everything is kept in {folder}, and 'distvae sync {folder}' sends it; nothing else is"
             " affected.",
             f"{folder.name}: MLflow has everything now.",
         )

@@ -73,10 +73,13 @@ def test_it_names_no_place_and_no_machine(run: Path, tmp_path: Path) -> None:
     (run / "config.yaml").write_text(named)
     info = (run / "run.json").read_text()
     before, after = (hashlib.sha256(each.encode()).hexdigest() for each in (text, named))
-    (run / "run.json").write_text(info.replace(before, after))
+    recorded = json.loads(info.replace(before, after))
+    recorded["recipe"] = str(tmp_path / "private" / "mine.yaml")
+    (run / "run.json").write_text(json.dumps(recorded))
     push(run, str(tmp_path / "pushed"))
     everything = b"".join(contents(tmp_path / "pushed").values())
     assert distvae.load(tmp_path / "pushed").config.data.path == "corpus"
+    assert distvae.load(tmp_path / "pushed").recipe == "mine"
     for word in (str(tmp_path), "private", platform.platform(), "Linux-", "flac"):
         assert word.encode() not in everything, word
 

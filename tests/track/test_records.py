@@ -76,6 +76,31 @@ def test_the_best_is_a_trial_that_finished(root: Path, sweep: Path) -> None:
     assert find_folder("best:hoyer@sweep", Store.find(root)) == sweep / "trials" / "2"
 
 
+def test_a_sweep_is_found_by_any_path_to_its_folder(
+    root: Path, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parent)
+    known = list_records(Store.find(root))
+    by_name = find_sweep("sweep", known)
+    for path in (sweep, f"{root.name}/../{sweep.relative_to(root.parent)}"):
+        assert find_sweep(str(path), known) == by_name
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (RunsOptions(of="sweep", kind="sweep"), "--kind sweep: --of lists the trials of a sweep"),
+        (RunsOptions(ascending=True), "--ascending: without --sort"),
+        (RunsOptions(ascending=False), "--descending: without --sort"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    root: Path, sweep: Path, options: RunsOptions, words: str
+) -> None:
+    with pytest.raises(Refusal, match=words):
+        list_runs(root, options)
+
+
 def test_a_long_name_cuts_off_no_figure(
     root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
