@@ -20,8 +20,9 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from distvae.files.refusal import Refusal, cause
+from distvae.files.sqlite import sqlite_uri
 from distvae.files.storage import Folder
-from distvae.track.store import QUIET, SERVER_OPTIONS, sqlite_uri
+from distvae.track.store import QUIET, SERVER_OPTIONS
 
 HOST = "127.0.0.1"
 DATABASE = Path("~/mlflow/mlflow.db")

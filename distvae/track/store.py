@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from distvae.files.refusal import Refusal, cause
+from distvae.files.sqlite import sqlite_uri
 from distvae.track.blank import copy_empty_database
 
 if TYPE_CHECKING:
@@ -61,11 +62,6 @@ def error_summary(error: Exception) -> str:
     if "Max retries exceeded" in text:
         return "nothing answers there"
     return text[:300]
-
-
-def sqlite_uri(file: Path) -> str:
-    """Return the URI of a database, in which % and ? have a meaning."""
-    return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
 
 
 @dataclass(frozen=True)

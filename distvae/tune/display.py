@@ -11,6 +11,7 @@ from distvae.files.plain import Plain
 from distvae.numerics.numbers import counted
 from distvae.train.notebook import NotebookOutput, in_notebook
 from distvae.train.progress import Mark, add_mark, format_duration, recent_pace
+from distvae.tune.progress import Progress
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import ROW, Space
 from distvae.tune.table import html_table, progress_table
@@ -83,11 +84,15 @@ class SweepDisplay:
         )
 
     def trial_started(
-        self, number: int, values: Mapping[str, Plain], lineage: "Lineage | None" = None
+        self,
+        number: int,
+        values: Mapping[str, Plain],
+        lineage: "Lineage | None" = None,
+        seconds: float = 0.0,
     ) -> None:
-        """Show a trial that starts, or that continues another."""
+        """Show a trial that starts, that continues another, or that trained for some seconds."""
         result = self.results[number] = Result.of(number, values, lineage)
-        self._start_times[number] = time.monotonic()
+        result.seconds, self._start_times[number] = seconds, time.monotonic() - seconds
         self._say_of_trial(number, f", continues {result.origin}" if result.origin else "")
 
     def epoch_finished(self, number: int, ended: EndedEpoch) -> None:
@@ -149,6 +154,16 @@ class SweepDisplay:
         self.results[number].state = "stopped"
         self._set_seconds(number)
 
+    def trial_interrupted(self, begun: Result, progress: Progress) -> None:
+        """Note how far a trial came that can be resumed, whether it went on in this process or not.
+
+        The time of one that did was counted here.
+        """
+        result = self.results.setdefault(begun.number, begun)
+        result.state, result.epoch, result.bound = "stopped", progress.epoch, progress.bound
+        if begun.number not in self._start_times:
+            result.seconds = progress.seconds
+
     def trial_finished(self, number: int, figures: Mapping[str, float]) -> None:
         """Show the figures of a trial."""
         result = self.results[number]
@@ -170,11 +185,11 @@ class SweepDisplay:
             self._say(f"drawing pictures of {count} run{'s' * (count != 1)}, then the report")
 
     def gave_up(self) -> None:
-        """Say that all trials so far failed, and that the others were therefore not started."""
-        count = len(self.results)
-        rest = self.space.count - count
+        """Say how many trials failed, and that others were therefore not started."""
+        failed = sum(result.state == "failed" for result in self.results.values())
+        rest = self.space.count - len(self.results)
         others = f", and the other {rest} were not started" if rest > 0 else ""
-        self._say(f"the first {count} trials failed{others}")
+        self._say(f"{counted(failed, 'trial')} failed{others}")
 
     def progress(self) -> str:
         """Return how many epochs of all trials are done, and how long the others will take here.

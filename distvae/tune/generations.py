@@ -47,6 +47,12 @@ class Generations:
         return self.until is None and not (self.queue or self.running or self.losers())
 
     @property
+    def all_failed(self) -> bool:
+        """True if each trial of the present generation has failed, so that none can go on."""
+        ledger = self._ledger()
+        return all(ledger[number].state.name == "FAIL" for number in self.members(self.end))
+
+    @property
     def until(self) -> int | None:
         """The epoch until which the present generation trains; None for the last, to the end."""
         return None if self.end >= self.space.base.train.epochs else self.end

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote
 
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
+from distvae.files.sqlite import existing_sqlite_uri, sqlite_uri
 from distvae.tune.early_stopping import below_median, halves
 from distvae.tune.generations import ENDED, Generations
 from distvae.tune.judgments import is_judged, read_judgments, worth
@@ -53,7 +53,7 @@ class OptunaStudy:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = _storage(f"sqlite:///{(folder / FILE).absolute()}")
+        storage = _storage(sqlite_uri((folder / FILE).absolute()))
         directions = [
             "maximize" if mode == "max" else "minimize" for mode in space.metrics.values()
         ]
@@ -92,27 +92,33 @@ class OptunaStudy:
 
     @property
     def waits(self) -> bool:
-        """True if there is no trial to begin before one that trains has paused or ended."""
-        return self.generations is not None and self.generations.waits
+        """True if there is no trial to begin before one that trains has paused or ended.
+
+        If the first trials failed, those that still train decide whether others begin.
+        """
+        if self.generations is not None:
+            return self.generations.waits
+        return self._only_failures and not self.interrupted and bool(self._trials("RUNNING"))
 
     def next_trial(self) -> NextTrial | None:
-        """Return an interrupted trial, or else a new one; None if all have begun or all failed.
+        """Return an interrupted trial, or else a new one; None if there is none now.
 
-        In a population, return a trial that has not finished its generation.
+        All have begun then, or the first ones failed. In a population, return a trial that has not
+        finished its generation.
         """
         if self.generations is not None:
             return self._next_of(self.generations)
         if self.interrupted:
             return self._begun_before(self.interrupted.pop(0))
         begun = len(self._trials("RUNNING", "COMPLETE", "PRUNED", "FAIL"))
-        if begun >= self.space.trials or self.all_failed:
+        if begun >= self.space.trials or self._only_failures:
             return None
         self.study.sampler = make_sampler(self.space, begun)
         return self._with_values(self.study.ask())
 
     def _next_of(self, generations: Generations) -> NextTrial | None:
         """Return the next trial of a population."""
-        number = None if self.all_failed else generations.take()
+        number = generations.take()
         if number is None:
             return None
         return NextTrial(number, generations.values(number), generations.until)
@@ -165,6 +171,11 @@ class OptunaStudy:
         if repeats and "train.seed" not in values:
             values["train.seed"] = self.space.base.train.seed + repeats * self.space.seeds
         return values
+
+    @property
+    def unended(self) -> list[int]:
+        """The trials that have begun and not ended."""
+        return [each.number + 1 for each in self._trials("RUNNING") if "values" in each.user_attrs]
 
     def should_stop(self, number: int, epochs: Iterable[EndedEpoch]) -> bool:
         """Return whether the scheduler stops a trial early, after these epochs."""
@@ -224,6 +235,13 @@ class OptunaStudy:
 
     @property
     def all_failed(self) -> bool:
+        """True if the sweep is given up: enough trials failed, and no other ended or can go on."""
+        if self.generations is not None:
+            return self.generations.all_failed
+        return self._only_failures and not self._trials("RUNNING")
+
+    @property
+    def _only_failures(self) -> bool:
         """True if enough trials have ended to give up, all of them with a failure."""
         states = [result.state for result in self.results]
         return len(states) >= FAILURES_TO_GIVE_UP and set(states) == {"failed"}
@@ -253,8 +271,7 @@ def read_trials(folder: Path) -> "list[FrozenTrial]":
     if not (folder / FILE).is_file():
         return []
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # mode=rw lets SQLite roll back what a crash left
-    uri = f"sqlite:///file:{quote(str((folder / FILE).absolute()))}?mode=rw&uri=true"
+    uri = existing_sqlite_uri(folder / FILE)
     try:
         storage = _storage(uri, skip_compatibility_check=True, skip_table_creation=True)
         study = optuna.load_study(study_name=STUDY, storage=storage)

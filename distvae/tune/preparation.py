@@ -31,9 +31,11 @@ def prepare_space(
 
     Trials that are processes of this machine share its cores equally; a worker, or a process
     elsewhere, has one thread. All trials use the same library for matrix products. Without the
-    package pesq, trials are ranked by ESTOI instead.
+    package pesq, trials are ranked by ESTOI instead. Refuse pinned settings with which trials have
+    no figure to be ranked by.
     """
     from distvae.numerics.arithmetic import choose_library
+    from distvae.tune.validation import check_ranking
 
     on_this_machine = resources.address is None and resources.group is None
     slots, threads = concurrent or space.concurrent, 1
@@ -46,7 +48,16 @@ def prepare_space(
         "eval.processes": 1,
     }
     space = space.pinned(common | dict(pinned))
-    return _rank_without_pesq(replace(space, trials=trials or space.trials, concurrent=slots))
+    space = replace(space, trials=trials or _count_trials(space), concurrent=slots)
+    space = _rank_without_pesq(space)
+    if pinned and not space.rows:  # rows have figures of their own
+        check_ranking(space)
+    return space
+
+
+def _count_trials(space: Space) -> int:
+    """Return the trials of a space: those of its file, or all that are left of a whole grid."""
+    return sum(1 for _ in space.combinations()) if space.whole_grid else space.trials
 
 
 def limit_concurrency(

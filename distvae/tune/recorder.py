@@ -10,7 +10,8 @@ from distvae.track import Relay, Status
 from distvae.track.journal import Journal
 from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import NextTrial, OptunaStudy
-from distvae.tune.results import EndedEpoch
+from distvae.tune.progress import read_progress
+from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.trial import Report, TrialRun, Trials
 
 MAX_PROCESSES = 4
@@ -61,9 +62,22 @@ class Recorder:
         self.study.record_result(result)
 
     def started(self, number: int, values: Mapping[str, Plain]) -> None:
-        """Show a trial that starts for the first time."""
+        """Show a trial that starts, or that goes on, for the first time in this process."""
         if number not in self.display.results:
-            self.display.trial_started(number, values, self.study.lineage(number))
+            lineage = self.study.lineage(number)
+            before = read_progress(self.trials, number, values, lineage)
+            self.display.trial_started(number, values, lineage, before.seconds)
+
+    def interrupted(self) -> None:
+        """Show trials that began, in this process or before, and did not end: as far as they came.
+
+        Those that were asked for ahead have no folder, and did not begin.
+        """
+        for number in self.study.unended:
+            values, lineage = self.study.values(number), self.study.lineage(number)
+            if self.trials.folder_of(number).exists():
+                progress = read_progress(self.trials, number, values, lineage)
+                self.display.trial_interrupted(Result.of(number, values, lineage), progress)
 
     def recovered(self, number: int, values: Mapping[str, Plain]) -> None:
         """Show a trial that continues in another process."""

@@ -81,6 +81,9 @@ class Space:
     Choosing among trials must not see the test data; a table of rows does not choose.
     """
 
+    whole_grid: bool = False
+    """Whether a grid has a trial for each combination, because its file names no number."""
+
     @property
     def count(self) -> int:
         """The number of trials, those of a population that replace others included."""

@@ -87,7 +87,7 @@ def read_space(name: str, tree: Mapping[str, Plain]) -> Space:
         count = count_combinations(
             space.combinations(), "search: a grid of more than {} trials; fewer values expected"
         )
-        return space if "trials" in tree else replace(space, trials=count)
+        return space if "trials" in tree else replace(space, trials=count, whole_grid=True)
     return space
 
 

@@ -179,8 +179,6 @@ class StackedSweep:
             self.deaths.pop(number, None)
         if report.last is not None:
             recorder.ended(number, report.last, "")
-            if recorder.study.all_failed:
-                self.waiting.clear()
             return False
         if not report.epochs or not recorder.study.should_stop(number, report.epochs):
             return False
@@ -233,14 +231,20 @@ class StackedSweep:
     def _wants_more(self, stacks: int) -> bool:
         """Return whether there are fewer trials than so many stacks for each process.
 
-        Of trials that depend on how others ended, one stack for each is all that is asked for.
+        Of trials that depend on how others ended, one stack for each is all that is asked for; so
+        it is until a trial has finished, because if all fail the others are not to begin.
         """
-        if self.exhausted or self.recorder.study.waits or self.recorder.stop():
+        if self.exhausted or self.recorder.stop():
             return False
-        known = self.space.search in ("grid", "random") and self.space.scheduler == "none"
         begun = sum(len(process.members) for process in self.processes)
-        wanted = self.size * len(self.processes) * (stacks if known else 1)
-        return begun + len(self.waiting) < wanted
+        wanted = self.size * len(self.processes) * (stacks if self._asks_ahead() else 1)
+        return begun + len(self.waiting) < wanted and not self.recorder.study.waits
+
+    def _asks_ahead(self) -> bool:
+        """Return whether the next trials do not depend on how those before end."""
+        results = self.recorder.display.results.values()
+        known = self.space.search in ("grid", "random") and self.space.scheduler == "none"
+        return known and any(result.state == "finished" for result in results)
 
     def _ask(self) -> None:
         """Ask for a trial ahead."""

@@ -127,7 +127,7 @@ def _run_in_folder(
             runs = [] if stop() else undrawn_runs(trials, ranked)
             display.draws(len(runs))
             draw_pictures(runs, stop)
-        if study.all_failed:
+        if study.all_failed or (len(display.results) < space.count and not stop()):
             display.gave_up()
     finally:
         findings = _conclude(trials, study, display, record, stop())
@@ -186,6 +186,7 @@ def _run_trials(plan: Plan, recorder: Recorder) -> None:
             display.ended_before(recorder.study.results)
             plan.run(recorder)
     finally:
+        recorder.interrupted()
         _close_records(recorder.trials, recorder.display)
 
 

@@ -49,7 +49,7 @@ def validate_space(space: Space) -> None:
         _check_conditions(space, axis, space.axes[:i])
         if axis.name not in reached:
             raise Refusal(f"{axis.path}.when: its conditions never hold together")
-    _check_ranking(space)
+    check_ranking(space)
     _check_search(space)
     check_scheduler(space)
 
@@ -164,7 +164,7 @@ def _check_key(space: Space, axis: Axis, values: Mapping[str, Plain]) -> None:
         )
 
 
-def _check_ranking(space: Space) -> None:
+def check_ranking(space: Space) -> None:
     """Refuse figures that trials do not have, and bounds that do not compare."""
     figures = _figures(space.base)
     for name in space.metrics:

@@ -14,6 +14,9 @@ from typing import Any
 
 import optuna
 
+from distvae.files.plain import Plain
+from distvae.tune.stacked import Process, StackedSweep
+
 TREE = {
     "base": "mnist-vae",
     "fixed": {
@@ -157,3 +160,10 @@ def assert_whole(out: Path, whole: dict[int, Any]) -> None:
     for trial in range(1, 6):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
+
+
+def chosen(sweep: StackedSweep, process: Process) -> list[Plain]:
+    """The latent sizes of the trials that a process begins now."""
+    found = sweep.choose(process)
+    process.members |= {trial.number: trial for trial in found}
+    return [trial.values["model.latent"] for trial in found]

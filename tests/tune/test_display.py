@@ -146,7 +146,15 @@ def test_giving_up_names_others_only_if_there_are_some(
         display.trial_started(number, {})
         display.trial_failed(number, "no memory")
     display.gave_up()
-    assert capsys.readouterr().err.splitlines()[-1] == f"the first 3 trials failed{others}"
+    assert capsys.readouterr().err.splitlines()[-1] == f"3 trials failed{others}"
+
+
+def test_giving_up_counts_only_those_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    display = SweepDisplay(read_space("space", TREE), quiet=False)
+    display.ended_before([Result(1, {}, "halted"), Result(2, {}, "failed")])
+    display.gave_up()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "1 trial failed, and the other 6 were not started"
 
 
 class Terminal(io.StringIO):

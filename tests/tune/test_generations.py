@@ -1,6 +1,7 @@
 """Populations of small TVAEs: generation by generation, killed anywhere, and from whose state."""
 
 import json
+from collections import Counter
 from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.space_files import read_space
-from distvae.tune.trial import Trials, run_trial
+from distvae.tune.trial import Report, Trials, run_trial
 from distvae.tune.validation import validate_space
 
 TREE: dict[str, Any] = {
@@ -127,6 +128,39 @@ def test_a_population_that_is_killed_again_and_again_equals_an_undisturbed_one(
         folders = [each / "trials" / str(trial) for each in (out, tmp_path)]
         judged, again = map(read_judgments, folders)
         assert judged == again
+
+
+@pytest.mark.slow
+def test_a_population_goes_on_with_those_that_did_not_fail(space: Space, tmp_path: Path) -> None:
+    """Three of four fail at once, and the sweep is killed before the next generation."""
+    recorder = recorder_of(space, tmp_path)
+    for _ in range(4):
+        trial = recorder.next_trial()
+        assert trial is not None
+        recorder.started(trial.number, trial.values)
+        last: Report = {"failure": "diverged"}
+        if trial.number == 4:
+            *_, last = run_trial(recorder.trials, *trial)
+        recorder.ended(trial.number, last, "")
+    assert not OptunaStudy(space, tmp_path).is_done
+    found = finish(space, tmp_path)
+    states = Counter(state for _, state, *_ in found.values())
+    assert states == {"finished": 3, "failed": 3}
+
+
+def test_a_population_is_given_up_when_all_of_its_members_have_failed(
+    space: Space, tmp_path: Path
+) -> None:
+    recorder = recorder_of(space, tmp_path)
+    numbers = []
+    while trial := recorder.next_trial():
+        assert not recorder.study.all_failed
+        recorder.started(trial.number, trial.values)
+        recorder.ended(trial.number, {"failure": "diverged"}, "")
+        numbers.append(trial.number)
+    assert numbers == [1, 2, 3, 4]
+    assert recorder.study.all_failed
+    assert OptunaStudy(space, tmp_path).is_done
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from optuna import Study
 from sqlalchemy import Connection, Engine, event
 
 from distvae.files.refusal import Refusal
-from distvae.tune.optuna_study import FAILURES_TO_GIVE_UP, OptunaStudy
+from distvae.tune.optuna_study import FILE, OptunaStudy, read_trials
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space
@@ -145,6 +145,18 @@ def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["what?", "50%20x", "100%", "{x}", "a#b &c=d;e", "Küche"])
+def test_the_ledger_lies_in_its_folder_whatever_the_folder_is_called(
+    name: str, tmp_path: Path
+) -> None:
+    (folder := tmp_path / name).mkdir()
+    list(tried(OptunaStudy(space(trials=2), folder)))
+    assert {path.name for path in folder.iterdir()} == {FILE}
+    assert [*tmp_path.iterdir()] == [folder]
+    assert [result.number for result in OptunaStudy(space(trials=2), folder).results] == [1, 2]
+    assert [trial.number for trial in read_trials(folder)] == [0, 1]
+
+
 def grid(latents: int) -> Space:
     return space(search="grid", axes=[{"key": "model.latent", "choice": [*range(1, latents + 1)]}])
 
@@ -199,17 +211,6 @@ def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
             list(tried(OptunaStudy(space(search="random", seed=seed, **WITHIN), tmp_path / str(k))))
         )
     assert found[0] == found[1] != found[2]
-
-
-def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
-    study, begun = OptunaStudy(space(), tmp_path), 0
-    while setting := study.next_trial():
-        begun += 1
-        study.record_result(
-            Result(setting.number, setting.values, state="failed", cause="no memory")
-        )
-    assert begun == FAILURES_TO_GIVE_UP
-    assert study.all_failed
 
 
 @pytest.mark.parametrize("scheduler", ["asha", *slow("median")])

@@ -1,7 +1,6 @@
 """Sweeps whose processes train stacks: who gets which trials, interruptions, deaths."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -16,49 +15,14 @@ from typing import Any, cast
 import pytest
 
 from distvae.data import open_dataset
-from distvae.files.plain import Plain
-from distvae.track import Relay, Store
 from distvae.track.journal import Journal
 from distvae.train.cost import DataSize, estimate_cost
 from distvae.tune import stack_shape
-from distvae.tune.display import SweepDisplay
-from distvae.tune.optuna_study import NextTrial, OptunaStudy
-from distvae.tune.recorder import Recorder
+from distvae.tune.optuna_study import NextTrial
 from distvae.tune.results import EndedEpoch
-from distvae.tune.space_files import read_space
 from distvae.tune.stack_process import Conversation, Orders, StackReport, TrialStack
-from distvae.tune.stacked import Process, StackedSweep
-from distvae.tune.trial import Trials
-from tests.tune.sweeps import TREE, Sweep, assert_whole, figures, study_states
-
-
-@pytest.fixture
-def sweep_of(images: Path, tmp_path: Path) -> Callable[..., StackedSweep]:
-    """A sweep over a grid of two latent sizes and three rates, whose processes are not started."""
-
-    def build(size: int, processes: int) -> StackedSweep:
-        axes = [
-            {"key": "model.latent", "choice": [2, 4]},
-            {"key": "train.rate", "choice": [1e-3, 2e-3, 3e-3]},
-        ]
-        tree: dict[str, Any] = TREE | {"axes": axes, "search": "grid", "trials": 6}
-        space = read_space("tiny", tree).pinned({"data.path": str(images)})
-        trials, display = Trials(space, tmp_path / "trials"), SweepDisplay(space, quiet=True)
-        relay = Relay(Store.find(tmp_path), trials.folder)
-        recorder = Recorder(trials, OptunaStudy(space, tmp_path), display, relay, lambda: False)
-        sweep = StackedSweep(recorder, size, processes)
-        process = multiprocessing.get_context("spawn").Process()
-        sweep.processes = [Process(process, Pipe()[0]) for _ in range(processes)]
-        return sweep
-
-    return build
-
-
-def chosen(sweep: StackedSweep, process: Process) -> list[Plain]:
-    """The latent sizes of the trials that a process begins now."""
-    found = sweep.choose(process)
-    process.members |= {trial.number: trial for trial in found}
-    return [trial.values["model.latent"] for trial in found]
+from distvae.tune.stacked import StackedSweep
+from tests.tune.sweeps import Sweep, assert_whole, chosen, figures, study_states
 
 
 def test_a_process_has_trials_of_one_shape_and_then_those_of_another(

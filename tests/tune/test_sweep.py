@@ -36,7 +36,7 @@ from distvae.tune.preparation import prepare_space
 from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch, Result, rank
 from distvae.tune.space import Space
-from distvae.tune.space_files import load_space
+from distvae.tune.space_files import load_space, read_space
 from distvae.tune.sweep import SweepOptions, _close_records, run_sweep
 from distvae.tune.trial import Trials, run_trial
 from tests.tune.sweeps import TREE, Sweep, assert_whole, study_states
@@ -67,6 +67,48 @@ def test_what_the_user_sets_is_not_settled_otherwise(space: Space) -> None:
     settled = prepare_space(space, {"train.threads": 3, "model.kind": "sdm"})
     assert settled.base.train.threads == 3
     assert {axis.key for axis in settled.axes} == {"model.latent", "train.rate"}
+
+
+GRID: dict[str, Any] = {name: value for name, value in TREE.items() if name != "trials"} | {
+    "search": "grid"
+}
+"""Six combinations: two latent sizes of each of three kinds."""
+
+
+@pytest.mark.parametrize(
+    ("named", "given", "pinned", "expected"),
+    [
+        (None, None, {}, 6),
+        (None, None, {"model.kind": "vsc"}, 2),
+        (None, None, {"model.kind": "vae", "model.latent": 2}, 1),
+        (None, 5, {"model.kind": "vsc"}, 5),
+        (4, None, {"model.kind": "vsc"}, 4),
+    ],
+)
+def test_a_grid_whose_trials_nobody_counts_tries_each_combination_once_whatever_is_pinned(
+    named: int | None, given: int | None, pinned: dict[str, Plain], expected: int
+) -> None:
+    tree = GRID if named is None else GRID | {"trials": named}
+    assert prepare_space(read_space("grid", tree), pinned, given).trials == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "pinned", "message"),
+    [
+        ("demo", {"eval.metrics": ["estoi"]}, r"metrics\.pesq_wb: no such figure of these trials"),
+        (
+            "tiny",
+            {"data.kind": "speech"},
+            r"metrics\.squared_error: no such figure of these trials",
+        ),
+    ],
+)
+def test_settings_with_which_trials_have_nothing_to_be_ranked_by_are_refused(
+    name: str, pinned: dict[str, Plain], message: str, space: Space
+) -> None:
+    chosen = space if name == "tiny" else load_space(name)
+    with pytest.raises(Refusal, match=message):
+        prepare_space(chosen, pinned)
 
 
 def test_without_pesq_trials_are_ranked_by_extended_stoi(
