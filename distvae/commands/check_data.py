@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def check_data(path: str, as_json: bool) -> int:
     """Print what a path contains and what is wrong with it; return the exit code."""
-    from distvae.data.survey import examine
+    from distvae.data.recognise import examine
 
     found = examine(path)
     if as_json:

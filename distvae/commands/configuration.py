@@ -53,8 +53,8 @@ def naming_a_command(
 def _command_for(data: str, read: "DataConfig") -> str:
     """Return a command that trains on data on this machine, or "" if these settings read them."""
     from distvae.data.family import family_of_kind
+    from distvae.data.recognise import survey_of_another_kind
     from distvae.data.remote import is_remote
-    from distvae.data.survey import survey_of_another_kind
 
     found = None if is_remote(data) else survey_of_another_kind(data, read)
     return family_of_kind(found.kind).next_command(found) if found else ""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,13 @@ class Factors:
     """Whether the levels of a factor have an order, as sizes have and shapes do not."""
     levels: dict[str, NDArray[np.int64]]
     """(N, factors) by split."""
+
+
+class Combinations(NamedTuple):
+    """Combinations of causes to test a model of the data with, as numbers of causes."""
+
+    impossible: tuple[tuple[int, ...], ...]
+    possible: tuple[tuple[int, ...], ...]
 
 
 class Rows(Protocol):

@@ -24,14 +24,24 @@ from typing import (
 
 from distvae.config import DataConfig
 from distvae.config.registry import FAMILIES, Registry
-from distvae.data.dataset import AnyArray, Array, Dataset, Factors, FileOrArray, Labels, Recording
+from distvae.data.dataset import (
+    AnyArray,
+    Array,
+    Combinations,
+    Dataset,
+    Factors,
+    FileOrArray,
+    Labels,
+    Recording,
+)
+from distvae.data.remote import fetch
+from distvae.data.survey import Survey
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from distvae.data.signals import Signal
-    from distvae.data.survey import Survey
     from distvae.data.windows.patches import Grid, Patches
 
 Settings = TypeVar("Settings", bound=DataConfig)
@@ -70,13 +80,11 @@ class DataFamily(ABC, Generic[Settings]):
 
         `trained_on` and `digest` are the settings and the digest of the run's data.
         """
-        from distvae.data import open_dataset
-
-        dataset = open_dataset(self.config, quiet=True)
+        dataset = family_of(fetch(self.config)).open(quiet=True)
         return dataset.digest == digest, dataset.dims
 
     @classmethod
-    def survey(cls, path: str) -> "Survey | None":
+    def survey(cls, path: str) -> Survey | None:
         """Return what is at a path if this family reads it, otherwise None.
 
         The path is one of the names in `built_in`, or a file or folder on this machine.
@@ -84,12 +92,12 @@ class DataFamily(ABC, Generic[Settings]):
         return None
 
     @classmethod
-    def examine(cls, path: str) -> "Survey | None":
+    def examine(cls, path: str) -> Survey | None:
         """Return the survey of a path after every file was decoded, where that finds more."""
         return cls.survey(path)
 
     @classmethod
-    def next_command(cls, survey: "Survey") -> str:
+    def next_command(cls, survey: Survey) -> str:
         """Return a command to continue with after a survey."""
         unit_interval = cls.values.low >= 0 and cls.values.high <= 1
         likelihood = "" if unit_interval else " model.likelihood=gaussian"
@@ -195,13 +203,6 @@ class ReadsMedia(Protocol):
 
     def media_of(self, rows: Array, media: FileOrArray, shape: tuple[int, ...]) -> Array:
         """Return rows in the form of the file or the array that they were made of."""
-
-
-class Combinations(NamedTuple):
-    """Combinations of causes to test a model of the data with, as numbers of causes."""
-
-    impossible: tuple[tuple[int, ...], ...]
-    possible: tuple[tuple[int, ...], ...]
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data import folders
+from distvae.data.recognise import survey_of_another_kind
 from distvae.data.remote import is_remote
-from distvae.data.survey import survey_of_another_kind
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal

@@ -19,7 +19,7 @@ from distvae.data import labels_of, open_dataset
 from distvae.data.broken import describe_skipped, find_broken
 from distvae.data.dataset import Dataset
 from distvae.data.family import recordings_of
-from distvae.data.survey import examine
+from distvae.data.recognise import examine
 from distvae.files.memory import MemoryShortage
 from distvae.files.refusal import Refusal
 from tests.called import Called

@@ -31,8 +31,8 @@ from distvae.config import IdxData, ImageData, RowsData, SpeechData
 from distvae.data import audio, files, open_dataset, signals
 from distvae.data.images import archive, idx
 from distvae.data.picture_file import head
+from distvae.data.recognise import survey
 from distvae.data.speech import recordings
-from distvae.data.survey import survey
 from distvae.data.tables import arrow, ingest, rows
 from distvae.data.tables.formats import Table
 from distvae.files.refusal import Refusal

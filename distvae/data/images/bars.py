@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from distvae.config import BarsData
-from distvae.data.dataset import Array, Dataset
-from distvae.data.family import Combinations
+from distvae.data.dataset import Array, Combinations, Dataset
 from distvae.files.memory import require_memory
 
 COMBINATIONS = Combinations(

@@ -1,14 +1,10 @@
 """Images: rows are pictures of one shape, read from files or generated."""
 
-from typing import TYPE_CHECKING
-
 from distvae.config import BarsData, IdxData, ImageData, SpritesData
-from distvae.data.dataset import Array, Dataset, Factors, Labels
-from distvae.data.family import Combinations, DataFamily, Values, register
+from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
+from distvae.data.family import DataFamily, Values, register
 from distvae.data.images.media import ReadsImages
-
-if TYPE_CHECKING:
-    from distvae.data.survey import Survey
+from distvae.data.survey import Survey
 
 UNIT_INTERVAL = Values(low=0.0, high=1.0)
 RECIPES = {"CIFAR-10": "cifar10-vae", "CelebA": "celeba-vsc"}
@@ -35,14 +31,14 @@ class IdxFamily(ReadsImages, DataFamily[IdxData]):
         return read_labels(self.config)
 
     @classmethod
-    def survey(cls, path: str) -> "Survey | None":
+    def survey(cls, path: str) -> Survey | None:
         """Return what is at a path if it is a folder of idx files."""
         from distvae.data.images.survey import survey_idx
 
         return survey_idx(path)
 
     @classmethod
-    def next_command(cls, survey: "Survey") -> str:
+    def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on the images."""
         return f"distvae train mnist-vae --data {survey.quoted_path}"
 
@@ -67,21 +63,21 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         return read_labels(self.config)
 
     @classmethod
-    def survey(cls, path: str) -> "Survey | None":
+    def survey(cls, path: str) -> Survey | None:
         """Return what is at a path if it holds images in any of these forms."""
         from distvae.data.images.survey import survey_images
 
         return survey_images(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str) -> "Survey | None":
+    def examine(cls, path: str) -> Survey | None:
         """Return the same, with every picture of a folder decoded."""
         from distvae.data.images.survey import survey_images
 
         return survey_images(path, decoded=True)
 
     @classmethod
-    def next_command(cls, survey: "Survey") -> str:
+    def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on the images, with the recipe of a known data set."""
         size = " 'data.size=[height,width]'" if survey.facts.get("sizes", 1) != 1 else ""
         recipe = f"mnist-vae data.kind=images{size}"

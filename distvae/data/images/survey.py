@@ -8,8 +8,7 @@ from distvae.config import IdxData, ImageData
 from distvae.data import audio, files
 from distvae.data.broken import find_broken
 from distvae.data.dataset import Labels
-from distvae.data.images import cifar, collection, folder
-from distvae.data.images.family import IdxFamily, ImageFamily
+from distvae.data.images import cifar, collection, folder, idx
 from distvae.data.images.source import divide_images
 from distvae.data.picture_file import plain_head
 from distvae.data.signals import PICTURES, UNREAD, read_plain_picture
@@ -26,11 +25,11 @@ def survey_idx(path: str) -> Survey | None:
     root = Path(path)
     if not any(root.glob("*-images[-.]idx3-ubyte*")):
         return None
-    family = IdxFamily(IdxData(path=path))
-    dataset = family.open()
+    config = IdxData(path=path)
+    dataset = idx.open_images(config)
     classes: dict[str, Plain]
     try:
-        classes = {"classes": _count_classes(family.labels())}
+        classes = {"classes": _count_classes(idx.read_labels(config))}
     except Refusal as refusal:
         classes = {"labels": f"none: {refusal}"}
     counts: dict[str, dict[str, float]] = {}
@@ -60,10 +59,9 @@ def survey_images(path: str, decoded: bool) -> Survey | None:
 
 def _survey_arrays(path: str) -> Survey:
     config = ImageData(path=path)
-    family = ImageFamily(config)
     source = collection.read_collection(Path(path), config)
-    dataset = family.open()
-    facts = _shape(dataset.shape) | {"classes": _count_classes(family.labels())}
+    dataset = collection.open_images(config)
+    facts = _shape(dataset.shape) | {"classes": _count_classes(collection.read_labels(config))}
     counts = count_rows(dataset, "images")
     return Survey(path, source.layout, "images", counts, facts, _incomplete(source.note))
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,10 +9,8 @@ from distvae.config import DataConfig, SpeechData
 from distvae.data.dataset import BUILT_IN, AnyArray, Array, Dataset, FileOrArray, Recording
 from distvae.data.family import DataFamily, Values, register, same_place
 from distvae.data.remote import fetch
+from distvae.data.survey import Survey
 from distvae.numerics.plain_arrays import without_mask
-
-if TYPE_CHECKING:
-    from distvae.data.survey import Survey
 
 
 @register(SpeechData)
@@ -112,20 +109,20 @@ class SpeechFamily(DataFamily[SpeechData]):
         return same, self.config.dims
 
     @classmethod
-    def survey(cls, path: str) -> "Survey | None":
+    def survey(cls, path: str) -> Survey | None:
         """Return what is at a path if it is the built-in speech or a folder of recordings."""
         from distvae.data.speech.survey import survey_recordings
 
         return survey_recordings(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str) -> "Survey | None":
+    def examine(cls, path: str) -> Survey | None:
         """Return the same, with every recording decoded."""
         from distvae.data.speech.survey import survey_recordings
 
         return survey_recordings(path, decoded=True)
 
     @classmethod
-    def next_command(cls, survey: "Survey") -> str:
+    def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on the recordings."""
         return f"distvae train speech-sdm --data {survey.quoted_path}"

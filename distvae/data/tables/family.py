@@ -2,15 +2,12 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distvae.config import RowsData
 from distvae.data.dataset import Dataset
 from distvae.data.family import DataFamily, Values, register
+from distvae.data.survey import Survey, count_rows
 from distvae.files.refusal import Refusal
-
-if TYPE_CHECKING:
-    from distvae.data.survey import Survey
 
 
 @register(RowsData)
@@ -26,9 +23,8 @@ class RowsFamily(DataFamily[RowsData]):
         return open_rows(self.config, quiet)
 
     @classmethod
-    def survey(cls, path: str) -> "Survey | None":
+    def survey(cls, path: str) -> Survey | None:
         """Return what is in a folder of rows; refuse a table that is still to be ingested."""
-        from distvae.data.survey import Survey, count_rows
         from distvae.data.tables.formats import SUFFIXES
         from distvae.data.tables.rows import MANIFEST
 
@@ -45,7 +41,7 @@ class RowsFamily(DataFamily[RowsData]):
         return Survey(path, "rows of numbers", "rows", counts, {"values": dataset.dims})
 
     @classmethod
-    def next_command(cls, survey: "Survey") -> str:
+    def next_command(cls, survey: Survey) -> str:
         """Return a command to train on a folder of rows, which may be in any units."""
         from distvae.data.tables.rows import training_command
 

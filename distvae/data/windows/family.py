@@ -6,13 +6,13 @@ from distvae.config import CropData, PatchData
 from distvae.data.dataset import Dataset
 from distvae.data.family import DataFamily, Values, register
 from distvae.data.remote import fetch
+from distvae.data.survey import Survey
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from distvae.data.signals import Signal
-    from distvae.data.survey import Survey
     from distvae.data.windows.patches import Grid, Patches
 
 PICTURE, SOUND = "built-in picture", "built-in sound"
@@ -92,14 +92,14 @@ class PatchFamily(DataFamily[PatchData]):
         return patches.dataset(name, self.config)
 
     @classmethod
-    def survey(cls, path: str) -> "Survey | None":
+    def survey(cls, path: str) -> Survey | None:
         """Return what is in a picture or sound file, or in a built-in one."""
         from distvae.data.windows.survey import survey_signal
 
         return survey_signal(path)
 
     @classmethod
-    def next_command(cls, survey: "Survey") -> str:
+    def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on a built-in signal or denoises a file."""
         path = survey.quoted_path
         if survey.path in cls.built_in:

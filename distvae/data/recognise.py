@@ -1,0 +1,78 @@
+"""Find the family of data that reads a path, and ask it for a survey."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from inspect import getattr_static
+from typing import Any
+
+from distvae.config import DataConfig, Generated
+from distvae.config.registry import load_extensions
+from distvae.data.family import DATA, DataFamily, family_of
+from distvae.data.images.collection import EXPECTED as IMAGES
+from distvae.data.images.family import IdxFamily, ImageFamily
+from distvae.data.remote import is_remote, local_path
+from distvae.data.speech.family import SpeechFamily
+from distvae.data.survey import Survey
+from distvae.data.tables.family import RowsFamily
+from distvae.data.windows.family import PatchFamily
+from distvae.files.paths import resolve_path
+from distvae.files.refusal import Refusal
+
+IN_THIS_ORDER = (RowsFamily, IdxFamily, ImageFamily, SpeechFamily, PatchFamily)
+"""The families of the package that recognise their data. A later one is asked only if none before
+it recognised the path.
+"""
+
+
+def survey(path: str) -> Survey:
+    """Return what is at a path or a URI. Pictures and recordings in folders are opened but not
+    decoded.
+    """
+    return _ask(path, lambda family, place: family.survey(place))
+
+
+def examine(path: str) -> Survey:
+    """Return what is at a path or a URI. Pictures and recordings in folders are decoded to find
+    broken ones.
+    """
+    return _ask(path, lambda family, place: family.examine(place))
+
+
+def _ask(path: str, ask: Callable[[type[DataFamily[Any]], str], Survey | None]) -> Survey:
+    """Return the first answer of a family."""
+    families = _families()
+    for family in families:
+        if path in family.built_in and (found := ask(family, path)) is not None:
+            return found
+    place = resolve_path(local_path(path))
+    if not place.exists():
+        built_in = [repr(name) for family in families for name in family.built_in]
+        raise Refusal(f"{path}: no such file or folder; data, or {', '.join(built_in)}, expected")
+    for family in families:
+        if (found := ask(family, str(place))) is not None:
+            return replace(found, path=path) if is_remote(path) else found
+    raise Refusal(
+        f"{place}: no data known here; recordings, idx files, rows of 'distvae ingest', {IMAGES}"
+    )
+
+
+def _families() -> list[type[DataFamily[Any]]]:
+    """Return the families to ask: those of other packages first, because they are more specific."""
+    load_extensions("data")
+    others = [family for _, family in DATA.items() if family not in IN_THIS_ORDER]
+    return [*others, *IN_THIS_ORDER]
+
+
+def survey_of_another_kind(path: str, config: DataConfig) -> Survey | None:
+    """Return what is at a path, or None if the configured kind of data is to read it.
+
+    A kind that no survey finds, such as windows of pictures, gives way to a folder of rows only.
+    """
+    found = survey(path) if _follows_path(config) else RowsFamily.survey(path)
+    return found if found and found.kind != config.kind else None
+
+
+def _follows_path(config: DataConfig) -> bool:
+    """Return whether a survey can find the configured kind; one that it cannot find was chosen."""
+    own, inherited = (getattr_static(each, "survey") for each in (family_of(config), DataFamily))
+    return isinstance(config, Generated) or own is not inherited
