@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from distvae.files.markdown import markdown_table
-from distvae.track.sinks import FileSink
+from distvae.track.file_sink import FileSink
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter

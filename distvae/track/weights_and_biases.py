@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from distvae.track.sinks import FileSink
+from distvae.track.file_sink import FileSink
 
 if TYPE_CHECKING:
     from wandb import Run

@@ -14,8 +14,8 @@ from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.track import Tracker, refuse_missing_packages
 from distvae.track import sinks as sinks_module
+from distvae.track.file_sink import FileSink
 from distvae.track.sender import Sender
-from distvae.track.sinks import FileSink
 from tests.called import Called
 from tests.track.records import RECORD
 
@@ -154,7 +154,7 @@ class Failing(FileSink):
 def test_a_sink_that_fails_is_told_of_once_and_disturbs_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sinks_module, "sink_classes", lambda: {"tensorboard": Failing})
+    monkeypatch.setitem(sinks_module.CLASSES, "tensorboard", Failing)
     record = tracker(root, "tensorboard")
     for number in (1, 2):
         record.epoch(replace(RECORD, epoch=number))
@@ -167,7 +167,7 @@ def test_a_sink_that_fails_is_told_of_once_and_disturbs_nothing(
 def test_a_sink_whose_package_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_missing_packages([])
     monkeypatch.setattr(Failing, "package", "no_such_package_anywhere")
-    monkeypatch.setattr(sinks_module, "sink_classes", lambda: {"tensorboard": Failing})
+    monkeypatch.setitem(sinks_module.CLASSES, "tensorboard", Failing)
     with pytest.raises(Refusal, match=r"train\.sinks: 'tensorboard' needs the package no_such_"):
         refuse_missing_packages(["tensorboard"])
 
