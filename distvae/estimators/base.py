@@ -152,6 +152,10 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _seed(self) -> int:
         return seed_of(self.random_state)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether a training was finished. One that failed has only left what X was like."""
+        return hasattr(self, "trained_")
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -161,8 +165,6 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _rows(self, X: Table, reset: bool = False) -> Rows:
         """Return checked rows, which become float32 when they are read."""
-        if not reset:
-            check_is_fitted(self)
         if isinstance(X, LazyRows):
             if reset:
                 self.n_features_in_ = X.shape[1]

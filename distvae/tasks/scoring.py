@@ -1,7 +1,6 @@
 """Scores of a run on a split; every recording is resynthesised, and scored in other processes."""
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +16,7 @@ from distvae.data.dataset import Recording
 from distvae.data.family import HasRecordings, recordings_of
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.system.processors import available_cores
 from distvae.tasks.evaluation import Evaluation, Refused, summarise
 from distvae.tasks.images import score_rows
 from distvae.tasks.measures import measure_run, refuse_impossible_measures
@@ -156,7 +156,7 @@ def count_processes(config: Config, scored: Sequence[str], files: Sequence[Path]
         return min(config.eval.processes, len(files))
     seconds = sum(audio.head(file)[1] for file in files)
     worthwhile = int(seconds * len(scored) / WORTH_A_PROCESS)
-    return max(1, min(worthwhile, os.cpu_count() or 1, len(files)))
+    return max(1, min(worthwhile, available_cores(), len(files)))
 
 
 def score_in_order(jobs: Iterable[Job], processes: int) -> Iterator[Scores]:

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 import distvae
 from distvae.estimators.base import Estimator
+from distvae.files.refusal import Refusal
 from tests.estimators.test_models import MODELS, rows, small, tiny
 
 
@@ -40,6 +43,16 @@ def test_parts_add_their_epochs(tmp_path: Path) -> None:
 def test_a_model_that_is_not_fitted_has_none() -> None:
     assert not hasattr(small(), "history_")
     assert not hasattr(small(), "n_iter_")
+
+
+def test_a_fit_that_failed_leaves_a_model_that_is_not_fitted() -> None:
+    model = small(likelihood="bernoulli")
+    with pytest.raises(Refusal, match="finite values from 0 to 1 expected"):
+        model.fit(rows())
+    with pytest.raises(NotFittedError):
+        model.transform(rows())
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
 
 
 @pytest.fixture

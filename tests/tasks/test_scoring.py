@@ -13,6 +13,7 @@ import soundfile
 from distvae.config import Config
 from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
+from distvae.system.processors import available_cores
 from distvae.tasks.baselines import speech as baselines
 from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.resynthesis import run_coder
@@ -109,7 +110,7 @@ def test_little_audio_is_judged_where_it_is(judgement: Evaluation, speech_run: R
 def test_processes_are_as_many_as_have_enough_to_do(speech_config: Config, tmp_path: Path) -> None:
     minute = tmp_path / "minute.wav"
     soundfile.write(minute, np.zeros(60 * RATE), RATE)
-    cores, automatic = os.cpu_count() or 1, speech_config.with_("eval", processes=None)
+    cores, automatic = available_cores(), speech_config.with_("eval", processes=None)
     asked = speech_config.with_("eval", processes=3)
     worth = [
         count_processes(automatic, ["stoi", "estoi"], [minute] * count)
@@ -118,6 +119,23 @@ def test_processes_are_as_many_as_have_enough_to_do(speech_config: Config, tmp_p
     assert worth == [min(cores, count) for count in (1, 1, 2, 4, 40)]
     assert [count_processes(asked, ["stoi"], [minute] * count) for count in (1, 2, 9)] == [1, 2, 3]
     assert count_processes(automatic, [], [minute] * 200) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are not kept to cores")
+def test_processes_are_no_more_than_the_cores_that_this_one_may_use(
+    speech_config: Config, tmp_path: Path
+) -> None:
+    minute = tmp_path / "minute.wav"
+    soundfile.write(minute, np.zeros(60 * RATE), RATE)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        found = count_processes(
+            speech_config.with_("eval", processes=None), ["stoi", "estoi"], [minute] * 200
+        )
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert found == 1
 
 
 def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
