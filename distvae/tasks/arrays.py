@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from distvae.config import Config, PatchData
 from distvae.config.from_python import named_settings, python_value
+from distvae.config.schema import whole_number
 from distvae.data.signals import read_signal
 from distvae.data.windows.missing import read_mask
 from distvae.files.plain import Plain
@@ -85,7 +86,7 @@ def inpaint(
     if mask is None:
         missing = np.isnan(array)
     else:
-        missing = _missing(np.asarray(mask, bool), array.shape, channel_axis)
+        missing = _missing(_mask(mask), array.shape, channel_axis)
     if not missing.any():
         raise Refusal(
             "mask: nothing is missing; true, or NaN in the image, where values are to be filled in"
@@ -134,12 +135,9 @@ def _used_as_it_is(config: Config) -> Config:
 
 def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
     """Return a checked array whose last axis has the channels."""
-    try:
-        array = np.asarray(plain_array(image))
-    except ValueError as error:
-        raise Refusal("image: rows of different lengths; an array of numbers expected") from error
-    if array.dtype.kind not in "fiub":
-        raise Refusal(f"image: holds {array.dtype}; real numbers expected")
+    array = _numbers(image, "image")
+    if axis is not None:
+        axis = whole_number("channel_axis", int, axis)
     if array.ndim - (axis is not None) not in (1, 2):
         raise Refusal(
             f"image: {array.ndim} axes; one for a sound, two for a picture, and channel_axis"
@@ -153,8 +151,27 @@ def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
         raise Refusal(
             f"channel_axis: {axis} of an image of {array.ndim} axes; one that it has expected"
         )
-    array = array.astype(np.float64)
-    return array[..., None] if axis is None else np.moveaxis(array, axis, -1)
+    values = array.astype(np.float64)
+    return values[..., None] if axis is None else np.moveaxis(values, axis, -1)
+
+
+def _numbers(array: ArrayLike, name: str) -> NDArray[np.generic]:
+    """Return an array of real numbers; refuse anything else by its name."""
+    try:
+        numbers = np.asarray(plain_array(array))
+    except ValueError as error:
+        raise Refusal(f"{name}: rows of different lengths; an array of numbers expected") from error
+    if numbers.dtype.kind not in "fiub":
+        raise Refusal(f"{name}: holds {numbers.dtype}; real numbers expected")
+    return numbers
+
+
+def _mask(mask: ArrayLike) -> NDArray[np.bool_]:
+    """Return a checked mask."""
+    array = _numbers(mask, "mask")
+    if np.isnan(array).any():
+        raise Refusal("mask: holds NaN; true where the image is missing, and false expected")
+    return array.astype(bool)
 
 
 def _channels_back(array: Floats, axis: int | None) -> Floats:

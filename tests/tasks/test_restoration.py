@@ -393,6 +393,10 @@ BAD = [
         r"mask: shape \(9, 8\); \(9, 9\) expected",
     ),
     (lambda: distvae.inpaint(HOLED, np.eye(5)), "observed"),
+    (lambda: distvae.inpaint(np.eye(5), HOLED - 1), "mask: holds NaN; true where the image is"),
+    (lambda: distvae.inpaint(np.eye(2), [["no", "yes"]] * 2), "mask: holds <U3; real numbers"),
+    (lambda: distvae.inpaint(np.eye(2), [[1], [1, 0]]), "mask: rows of different lengths"),
+    (lambda: distvae.denoise(np.eye(9), channel_axis=1.5), "channel_axis: 1.5 is not a whole"),  # type: ignore[arg-type]
     (lambda: distvae.denoise(noisy()[..., 0] * 1e160), r"from 1e-30 to 1e\+16 expected"),
     (lambda: distvae.denoise(noisy()[..., 0] * 1e-170), r"from 1e-30 to 1e\+16 expected"),
 ]
