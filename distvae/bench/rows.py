@@ -3,7 +3,6 @@
 Each stage is a command of its own, of which seconds, memory and bytes are measured.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from distvae.bench.output import Output
 from distvae.bench.recovery import Trained, measure_recovery
 from distvae.bench.usage import Usage, measure_command
+from distvae.system.processors import available_cores
 
 PYTHON = (sys.executable, "-m")
 TOGETHER = 2**16
@@ -38,7 +38,7 @@ def bench_rows(case: RowsCase, folder: Path | None, output: Output) -> None:
     """Make a table in a folder that is deleted afterwards, ingest it, and train on it."""
     with TemporaryDirectory(prefix="distvae-bench-", dir=folder) as name:
         figures = measure_rows(case, Path(name))
-    processes = case.processes or os.cpu_count() or 1
+    processes = case.processes or available_cores()
     settings = {**case._asdict(), "processes": processes}
     output.show({**settings, **figures}, describe_row_costs(case, figures))
     output.keep(f"rows-{case.rows}", figures, settings, {"section": "A billion rows"})

@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 from distvae.data.splits import split_of_word
 from distvae.files.refusal import Refusal
+from distvae.system.processors import available_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,7 +107,7 @@ def sorted_names(names: Iterable[str]) -> list[str]:
 
 def digests(paths: Iterable[Path]) -> list[str]:
     """Return the SHA-256 of every file; refuse one that cannot be read."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         return list(pool.map(digest, paths))
 
 
@@ -123,7 +124,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> I
     """Map a function over items in threads, a few items ahead, and yield the results in order. Only
     a few results are in memory at a time.
     """
-    threads = os.cpu_count() or 1
+    threads = available_cores()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         for item in items:

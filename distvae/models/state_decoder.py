@@ -63,11 +63,12 @@ class StateDecoder(nn.Sequential):
             layers.append(nn.Sigmoid())
         super().__init__(*layers)
         self.widest = max((*config.hidden, dims))
+        self.begins_linear = bool(config.linear and config.hidden)
         for layer in self:
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        if config.linear:
+        if self.begins_linear:
             for layer in self.hidden:
                 nn.init.eye_(layer.weight)
 
@@ -81,6 +82,11 @@ class StateDecoder(nn.Sequential):
         """The linear layers before the last."""
         return self.linear[:-1]
 
+    @property
+    def passes_bits(self) -> bool:
+        """True while the hidden layers are the identity, so that the last one decodes bits."""
+        return self.begins_linear and all(_is_identity(layer) for layer in self.hidden)
+
     def with_gradient(self, states: States, output: Tensor) -> Tensor:
         """Return the output for states, of which the value is known, with its gradient."""
         *inner, last = self
@@ -89,3 +95,8 @@ class StateDecoder(nn.Sequential):
             return again
         hidden: Tensor = nn.Sequential(*inner)(states)
         return known_linear(hidden, last.weight, last.bias, output)
+
+
+def _is_identity(layer: nn.Linear | FromBits) -> bool:
+    identity = nn.init.eye_(torch.empty_like(layer.weight))
+    return torch.equal(layer.weight, identity) and not layer.bias.any()

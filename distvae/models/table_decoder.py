@@ -83,6 +83,10 @@ def _slope(function: nn.Module | None) -> float:
     return function.negative_slope if isinstance(function, nn.LeakyReLU) else 1.0
 
 
+WeighedLayer = tuple[Layer, Weights]
+"""A layer, and its weights of this moment."""
+
+
 class BinaryPrior(Protocol):
     """A model whose bits are independent under the prior."""
 
@@ -114,7 +118,7 @@ class TableDecoder:
     """Decodes the distinct states of some rows into memory that it uses again."""
 
     def __init__(self, decoder: StateDecoder) -> None:
-        self.scratch, self.odds = Scratch(), KnownOdds()
+        self.decoder, self.scratch, self.odds = decoder, Scratch(), KnownOdds()
         self.layers = [
             Layer(module, None if isinstance(after, nn.Linear) else after)
             for module, after in pairwise([*decoder, None])
@@ -133,15 +137,26 @@ class TableDecoder:
             part.fill(NEAR)
         known, place, few = self._tabulate(words, part)
         size = len(known)
-        values = [self._layer_memory(i, size, with_hidden) for i in range(len(self.layers))]
-        weights = [layer.weights for layer in self.layers]
+        layers = self._layers_of_now(with_hidden)
+        values = [self._layer_memory(layer, size, with_hidden) for layer, _ in layers]
         for first in range(0, size, self.rows_in_cache):
             last = min(size, first + self.rows_in_cache)
             cut = [v[first:last] if v.shape[0] == size else v[: last - first] for v in values]
-            self._decode(weights, known[first:last], cut, few)
+            self._decode(layers, known[first:last], cut, few)
         *hidden, output = values
         kept = hidden if with_hidden else []
+        weights = [weight for _, weight in layers]
         return DecodedTable(known, place, part, few, weights, kept, output)
+
+    def _layers_of_now(self, with_hidden: bool) -> list[WeighedLayer]:
+        """Return the layers to compute, without hidden ones that pass bits on, unless asked for."""
+        layers = self.layers
+        if self.decoder.passes_bits and not with_hidden:
+            layers = layers[-1:]
+        weights = [layer.weights for layer in layers]
+        rows, bias = weights[0]
+        weights[0] = rows.contiguous(), bias  # for the loop that adds up rows
+        return list(zip(layers, weights, strict=True))
 
     def _tabulate(self, words: Integers, part: Parts) -> tuple[Integers, Integers, bool]:
         """Return the distinct states, the place of each state there, and whether few bits are
@@ -158,11 +173,12 @@ class TableDecoder:
         known[count:size] = 0
         return known[:size], place, active < FEW * count * self.latent
 
-    def _layer_memory(self, layer: int, size: int, with_hidden: bool) -> Tensor:
+    def _layer_memory(self, layer: Layer, size: int, with_hidden: bool) -> Tensor:
         """Return memory for a layer's values: of all states, or of a part of a hidden layer."""
-        is_last = layer == len(self.layers) - 1
+        i = self.layers.index(layer)
+        is_last = i == len(self.layers) - 1
         rows = size if is_last or with_hidden else min(size, self.rows_in_cache)
-        return self.take_tensor(f"layer {layer}", rows, self.widths[layer])
+        return self.take_tensor(f"layer {i}", rows, self.widths[i])
 
     def take_tensor(self, name: str, *shape: int) -> Tensor:
         """Return memory of the type of the weights."""
@@ -170,17 +186,18 @@ class TableDecoder:
         return self.scratch.share(name, dtype, *shape).tensor
 
     def _decode(
-        self, weights: list[Weights], words: Integers, values: list[Tensor], few: bool
+        self, layers: list[WeighedLayer], words: Integers, values: list[Tensor], few: bool
     ) -> None:
         """Fill the values of each layer for a part of the table."""
-        self._decode_bits(weights[0], words, values[0], few)
-        for i in range(1, len(self.layers)):
-            weight, bias = weights[i]
-            torch.addmm(bias, values[i - 1], weight, out=values[i])
-            self.layers[i].apply_function(values[i])
+        self._decode_bits(layers[0], words, values[0], few)
+        for i, (layer, (weight, bias)) in enumerate(layers[1:]):
+            torch.addmm(bias, values[i], weight, out=values[i + 1])
+            layer.apply_function(values[i + 1])
 
-    def _decode_bits(self, weights: Weights, words: Integers, value: Tensor, few: bool) -> None:
-        layer, (weight, bias) = self.layers[0], weights
+    def _decode_bits(
+        self, weighed: WeighedLayer, words: Integers, value: Tensor, few: bool
+    ) -> None:
+        layer, (weight, bias) = weighed
         if few:
             slope = layer.slope
             table_kernels.add_rows(weight.numpy(), bias.numpy(), slope, words, value.numpy())

@@ -78,7 +78,8 @@ class TVAEEngine:
         """Set the gradients of minus the mean objective; return the sums over the batch."""
         kept = self.estep.kept_states(batch)
         part_numbers = None if kept.part is None else kept.part.numpy()
-        table = self.decoder(kept.words.numpy(), part_numbers, with_hidden=True)
+        with_hidden = not self.model.fits_in_closed_form
+        table = self.decoder(kept.words.numpy(), part_numbers, with_hidden)
         weight, sums = self._weigh(batch, table)
         if batch.mask is not None and self.model.completes:
             batch = self._complete(batch, table, weight, sums)

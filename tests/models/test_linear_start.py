@@ -10,6 +10,7 @@ from distvae.config import from_dict
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
+from distvae.models.likelihoods import Gaussian
 from distvae.models.population import pack
 from distvae.models.state_decoder import FromBits
 from distvae.models.tvae import TVAE
@@ -102,3 +103,38 @@ def test_layers_that_cannot_pass_states_on_are_refused(settings: dict[str, Any])
 
 def test_where_there_are_no_layers_none_are_refused() -> None:
     assert model_of([], linear=1, activation="tanh")[0].config.hidden == ()
+
+
+@pytest.mark.parametrize("latent", [H, 200], ids=["many active", "few active"])
+@pytest.mark.parametrize("output", ["linear", "sigmoid"])
+@pytest.mark.parametrize("hidden_layers", [1, 2])
+def test_scores_with_and_without_layers_that_pass_bits_on(
+    latent: int, output: str, hidden_layers: int
+) -> None:
+    hidden = [latent] * hidden_layers
+    model, _ = model_of(hidden, latent=latent, output=output, linear=LINEAR)
+    generator = torch.Generator().manual_seed(3)
+    z = torch.stack([every_state()[:40], every_state()[24:]])
+    z = torch.nn.functional.pad(z, (latent - H, 0))
+    x = torch.randn(2, D, generator=generator)
+    scores = [model.score(Batch(x, torch.arange(2)), pack(z))]
+    torch.testing.assert_close(scores[0], log_joint(model, x, z))
+    with torch.no_grad():
+        model.decoder.hidden[-1].weight[-1, -2] = 0.5
+    scores.append(model.score(Batch(x, torch.arange(2)), pack(z)))
+    torch.testing.assert_close(scores[1], log_joint(model, x, z))
+    assert (scores[1] - scores[0]).abs().max() > 1e-3
+
+
+def log_joint(model: TVAE, x: Tensor, z: Tensor) -> Tensor:
+    """Return log p(x, z), (B, S), by torch's distributions and modules."""
+    first, *others = list(model.decoder)
+    assert isinstance(first, FromBits)
+    assert isinstance(model.likelihood, Gaussian)
+    value = z @ first.weight + first.bias
+    for module in others:
+        value = module(value)
+    scale = model.likelihood.variance.sqrt()
+    density = torch.distributions.Normal(value, scale).log_prob(x.unsqueeze(1)).sum(-1)
+    prior: Tensor = torch.distributions.Bernoulli(model.pi).log_prob(z).sum(-1)
+    return density + prior

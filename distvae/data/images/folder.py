@@ -5,7 +5,6 @@ memory-mapped.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +26,7 @@ from distvae.data.signals import PICTURES, UNREAD, read_plain_picture
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 from distvae.system.disk import reserve_space
+from distvae.system.processors import available_cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,7 +82,7 @@ def _read_pixels(
     paths = [root / each.file for each in found]
     hinting = hinting_at_broken(root, config.skip_broken)
     form = _form(paths, config, hinting(plain_head), quiet)
-    at_once = min(len(paths), os.cpu_count() or 1)
+    at_once = min(len(paths), available_cores())
     require_memory(
         f"data.size: {list(form[:2])}",
         TAKEN * at_once * math.prod(form[:2]),
