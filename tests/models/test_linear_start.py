@@ -135,6 +135,7 @@ def log_joint(model: TVAE, x: Tensor, z: Tensor) -> Tensor:
     for module in others:
         value = module(value)
     scale = model.likelihood.variance.sqrt()
-    density = torch.distributions.Normal(value, scale).log_prob(x.unsqueeze(1)).sum(-1)
-    prior: Tensor = torch.distributions.Bernoulli(model.pi).log_prob(z).sum(-1)
-    return density + prior
+    values = torch.distributions.Normal(value, scale).log_prob(x.unsqueeze(1))
+    bits = torch.distributions.Bernoulli(model.pi).log_prob(z)
+    total: Tensor = values.sum(-1) + bits.sum(-1)
+    return total
