@@ -15,10 +15,14 @@ app = typer.Typer()
 Source = Annotated[
     Path,
     typer.Argument(
-        metavar="IN", help="A PNG, TIFF or JPEG picture, or a wav, flac, ogg or mp3 sound."
+        metavar="IN",
+        help="A picture (PNG, TIFF, JPEG, BMP, WebP, PGM, PPM) or a sound (wav, flac, ogg, mp3).",
     ),
 ]
-Picture = Annotated[Path, typer.Argument(metavar="IN", help="A PNG, TIFF or JPEG picture.")]
+Picture = Annotated[
+    Path,
+    typer.Argument(metavar="IN", help="A picture: PNG, TIFF, JPEG, BMP, WebP, PGM or PPM."),
+]
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
 
 

@@ -23,7 +23,7 @@ class MissingOptions:
         typer.Option(
             help=(
                 "A picture of the same size; pixels that are neither black nor transparent mark"
-                " what is missing, in a JPEG those brighter than half."
+                " what is missing, in a JPEG or WebP those brighter than half."
             )
         ),
     ] = None

@@ -1,5 +1,5 @@
-"""Colour pictures of 16 bits a channel. Pillow reads only their high bytes and cannot write
-them.
+"""Pictures of 16 bits that Pillow does not keep: colour, of which it reads only the high bytes and
+which it cannot write, and PGM, which it widens.
 """
 
 import struct
@@ -21,6 +21,8 @@ BITS, PHOTOMETRIC, PLANES = 258, 262, 284
 """Fields of a TIFF: bits of each channel, what its numbers mean, and how channels are placed."""
 WHITE_IS_ZERO, SEPARATE = 0, 2
 """Values of the last two."""
+PORTABLE = "PPM"
+"""Pillow's name for PGM and PPM."""
 OFFSET = 4
 """Bytes of a field of a TIFF's directory that hold the value itself, or its place."""
 OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
@@ -28,9 +30,11 @@ OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B"}
 
 
 def read_deep(path: Path, opened: "Image") -> Pixels | None:
-    """Return the pixels of an opened file (height, width, channels), turned upright, if it is
-    16-bit colour, otherwise None.
+    """Return the pixels of an opened file, turned upright, if it is 16-bit colour (height, width,
+    channels) or a PGM of more than 8 bits (height, width), otherwise None.
     """
+    if opened.format == PORTABLE and opened.mode == "I":
+        return np.asarray(opened).astype(np.uint16)
     order = _order(opened)
     if order not in OTHER_ORDER:
         return None
@@ -72,6 +76,16 @@ def refuse_deep_planes(path: Path, opened: "Image") -> None:
         raise Refusal(
             f"{path}: {bits} bits with each channel in a plane of its own; channels side by"
             " side expected (tiffcp -p contig IN OUT)"
+        )
+
+
+def refuse_deep_portable(path: Path, opened: "Image") -> None:
+    """Refuse a PPM of more than 8 bits, which Pillow reduces to 8."""
+    args = next((tile.args for tile in getattr(opened, "tile", [])), "")
+    largest = args[1] if opened.format == PORTABLE and isinstance(args, tuple) else 255
+    if opened.mode == "RGB" and largest > 255:
+        raise Refusal(
+            f"{path}: a PPM with values up to {largest}; at most 255 expected, or a PNG of 16 bits"
         )
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from distvae.data.deep import is_deep_colour, refuse_deep_planes
+from distvae.data.deep import is_deep_colour, refuse_deep_planes, refuse_deep_portable
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
@@ -48,6 +48,7 @@ def opened(path: Path) -> Iterator["Image"]:
         with file as image:
             _refuse_vast(path, image)
             refuse_deep_planes(path, image)
+            refuse_deep_portable(path, image)
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != PHOTOGRAPH:
                 raise Refusal(f"{path}: holds {frames} pictures; one expected")

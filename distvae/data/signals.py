@@ -17,11 +17,10 @@ from distvae.files.refusal import Refusal
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-UNREAD = (
-    *(".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pgm", ".ppm"),
-    ".dng",
-)
+DEEP_PICTURES = (".png", ".tif", ".tiff")
+"""The kinds of picture that are written with transparency, or with 16 bits."""
+PICTURES = (*DEEP_PICTURES, ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm")
+UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pfm", ".exr", ".dng")
 """Kinds of picture that are not read here; files of a folder that are left out are reported."""
 SOUNDS = audio.SUFFIXES
 WRITTEN = (".wav", ".flac")
@@ -95,12 +94,15 @@ def read_signal(path: Path) -> Signal:
 
 
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
-    """Return the kinds of file that can hold a signal. JPEG has neither transparency nor more than
-    8 bits, and FLAC limits channels and rates.
+    """Return the kinds of file that can hold a signal. Transparency and 16 bits limit the kinds of
+    picture, PGM is grey, WebP and PPM are coloured, and FLAC limits channels and rates.
     """
     if signal.rate is not None:
         return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]
-    return PICTURES if signal.alpha is None and signal.bits == 8 else PICTURES[:3]
+    if signal.alpha is not None or signal.bits > 8:
+        return DEEP_PICTURES
+    unfit = (".webp", ".ppm") if signal.values.shape[-1] == 1 else (".pgm",)
+    return tuple(suffix for suffix in PICTURES if suffix not in unfit)
 
 
 def _fits_flac(channels: int, rate: int) -> bool:
@@ -212,7 +214,5 @@ def _save(path: Path, values: NDArray[np.uint16], signal: Signal) -> None:
 
     pixels = values if signal.bits == 16 else values.astype(np.uint8)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    if path.suffix.lower() in LOSSY_PICTURES:
-        image.save(path, icc_profile=signal.profile, quality=95)
-    else:
-        image.save(path, icc_profile=signal.profile)
+    quality = {"quality": 95} if path.suffix.lower() in LOSSY_PICTURES else {"lossless": True}
+    image.save(path, icc_profile=signal.profile, **quality)

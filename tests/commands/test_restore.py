@@ -268,7 +268,7 @@ REFUSED = {
         "silent.wav: silent, so that nothing is close"
     ),
     "denoise small.png out.png": "larger than the data's 3 x 24",
-    "denoise grey.png out.bmp": "'.bmp' is no kind of file written here",
+    "denoise grey.png out.gif": "'.gif' is no kind of file written here",
     "denoise grey.png out.wav": "'.wav' is no kind of file written here",
     "denoise clear.png out.jpg": "'.jpg' is no kind of file written here",
     "denoise grey.png nowhere/out.png": "existing, writable folder",

@@ -505,10 +505,10 @@ def test_recordings_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path:
 def test_pictures_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(NOISE).save(tmp_path / name)
-    (tmp_path / "d.webp").touch()
-    assert survey(str(tmp_path)).wrong == ("left out, of kinds that are not read here: 1 .webp",)
+    (tmp_path / "d.gif").touch()
+    assert survey(str(tmp_path)).wrong == ("left out, of kinds that are not read here: 1 .gif",)
     assert open_dataset(ImageData(path=str(tmp_path)), quiet=True).name.endswith(
-        "not read here: 1 .webp"
+        "not read here: 1 .gif"
     )
 
 

@@ -49,6 +49,58 @@ def test_a_picture_comes_back_bit_for_bit(
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, again.name))
 
 
+@pytest.mark.parametrize(
+    ("suffix", "channels"), [(".bmp", 1), (".bmp", 3), (".webp", 3), (".pgm", 1), (".ppm", 3)]
+)
+def test_a_picture_of_eight_bits_comes_back_bit_for_bit(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    given, path = colours(8, channels).astype(np.uint8), tmp_path / f"given{suffix}"
+    signals.write(path, signals.Signal(given.reshape(7, 5, channels).astype(float)))
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), given)
+    signal = signals.read_plain_picture(path)
+    np.testing.assert_array_equal(signal.values, given.reshape(7, 5, channels))
+    assert suffix in signals.suffixes_for(signal)
+
+
+@pytest.mark.parametrize(
+    ("channels", "bits", "transparent", "unfit"),
+    [
+        (1, 8, False, {".webp", ".ppm"}),
+        (3, 8, False, {".pgm"}),
+        (3, 16, False, {".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}),
+        (3, 8, True, {".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}),
+    ],
+)
+def test_kinds_of_file_that_cannot_hold_a_picture(
+    channels: int, bits: int, transparent: bool, unfit: set[str]
+) -> None:
+    alpha = np.zeros((2, 2), np.uint16) if transparent else None
+    signal = signals.Signal(np.zeros((2, 2, channels)), bits, alpha)
+    assert set(signals.PICTURES) - set(signals.suffixes_for(signal)) == unfit
+
+
+def test_a_pgm_of_more_than_eight_bits_is_read_and_such_a_ppm_is_refused(tmp_path: Path) -> None:
+    grey, colour = pixels((6, 9), 16), pixels((6, 9, 3), 16)
+    for name, kind, values in (("a.pgm", b"P5", grey), ("b.ppm", b"P6", colour)):
+        (tmp_path / name).write_bytes(kind + b" 9 6 65535\n" + values.astype(">u2").tobytes())
+    found = signals.read_signal(tmp_path / "a.pgm")
+    np.testing.assert_allclose(found.values[..., 0], grey * (255 / 65535), rtol=1e-12)
+    assert found.bits == 16
+    with pytest.raises(Refusal, match="a picture of more than 8 bits"):
+        signals.read_plain_picture(tmp_path / "a.pgm")
+    with pytest.raises(Refusal, match=r"b\.ppm: a PPM with values up to 65535"):
+        signals.read_signal(tmp_path / "b.ppm")
+
+
+def test_a_pgm_of_twelve_bits_spans_the_whole_range(tmp_path: Path) -> None:
+    grey = pixels((6, 9), 12)
+    header = b"P5 9 6 4095\n"
+    (tmp_path / "a.pgm").write_bytes(header + grey.astype(">u2").tobytes())
+    found = signals.read_signal(tmp_path / "a.pgm")
+    np.testing.assert_allclose(found.values[..., 0], grey * (255 / 4095), atol=0.5 * found.step)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colour_of_sixteen_bits_is_what_other_readers_see(
@@ -265,7 +317,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
         signals.read_signal(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["absent.png", "absent.wav", "known.bmp", "none"])
+@pytest.mark.parametrize("name", ["absent.png", "absent.wav", "known.gif", "none"])
 def test_what_is_no_file_or_no_known_kind_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(Refusal, match=name):
         signals.read_signal(tmp_path / name)

@@ -17,9 +17,7 @@ from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 FORMAT = 1  # of the preparation; a change gives another digest
-EXPECTED = (
-    "CIFAR-10's batches, an .npz archive, or pictures (.png, .tif, .tiff, .jpg, .jpeg) expected"
-)
+EXPECTED = f"CIFAR-10's batches, an .npz archive, or pictures ({', '.join(PICTURES)}) expected"
 
 
 def open_images(config: ImageData, quiet: bool = False) -> Dataset:

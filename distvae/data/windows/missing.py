@@ -21,8 +21,8 @@ Finder = Callable[[Signal], Missing]
 
 def masked_by(path: Path) -> Finder:
     """Return a finder of values where a mask, a picture of the same size, is neither black nor
-    transparent. In a JPEG, whose compression brightens what is black, it is to be brighter than
-    half.
+    transparent. In a JPEG or WebP, whose compression brightens what is black, it is to be brighter
+    than half.
     """
 
     def find(signal: Signal) -> Missing:
@@ -40,15 +40,15 @@ def masked_by(path: Path) -> Finder:
 def read_mask(path: Path) -> Missing:
     """Return where a mask says that pixels are missing: (height, width, 1)."""
     picture = read_picture(path)
-    black = PEAK / 2 if _is_jpeg(path) else 0.0
+    black = PEAK / 2 if _is_lossy(path) else 0.0
     mask = np.asarray((picture.values > black).any(-1, keepdims=True))
     return mask if picture.alpha is None else mask & (picture.alpha[..., None] > 0)
 
 
-def _is_jpeg(path: Path) -> bool:
-    """Return whether a picture is compressed as a JPEG, whatever its name says."""
+def _is_lossy(path: Path) -> bool:
+    """Return whether a picture is compressed as JPEG or WebP, whatever its name says."""
     with opened(path) as image:
-        return image.format in ("JPEG", PHOTOGRAPH)
+        return image.format in ("JPEG", PHOTOGRAPH, "WEBP")
 
 
 def marked_by(value: float) -> Finder:
