@@ -111,7 +111,7 @@ class Search(nn.Module):
         """
         if self.device_search.suits(model, batch):
             return self._search_on_device(model, batch, noise)
-        words = self._stored_states(batch)
+        words = self._find_states(batch).words
         self.last_block = None  # its memory serves the search
         better, gap, replaced = self.improve(model, batch, words, noise)
         self.store.put(batch.row, better)
@@ -152,26 +152,22 @@ class Search(nn.Module):
 
     def kept_states(self, batch: Batch) -> KeptStates:
         """Return the states of these rows, and which of them take part in training."""
-        if self.shown is not None:
-            return self.shown
-        found = self.last_block.find(batch.row) if self.last_block else None
-        return found or KeptStates(self._stored_states(batch))
+        return self._find_states(batch) if self.shown is None else self.shown
 
     def show(self, states: KeptStates | None) -> None:
         """Make `kept_states` return these states for any rows; None ends that."""
         self.shown = states
 
-    def _stored_states(self, batch: Batch) -> Tensor:
-        """Return the states of these rows, (B, S, W), on their device."""
-        found = self.last_block.find(batch.row) if self.last_block else None
-        if found is not None:
-            return found.words
-        return self.store.get(batch.row).to(batch.x.device, non_blocking=True)
+    def _find_states(self, batch: Batch) -> KeptStates:
+        """Return the states of these rows on their device: of the last block, or of the store."""
+        if self.last_block and (found := self.last_block.find(batch.row)):
+            return found
+        return KeptStates(self.store.get(batch.row).to(batch.x.device, non_blocking=True))
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Return the posteriors of new data; with no sweeps, of rows in training."""
         if sweeps == 0:
-            return model.posterior(batch, self._stored_states(batch))
+            return model.posterior(batch, self._find_states(batch).words)
         row = batch.row.to(batch.x.device)
         words = self._first_states(0)(row)
         for sweep in range(self.config.sweeps if sweeps is None else sweeps):
