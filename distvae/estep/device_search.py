@@ -14,12 +14,10 @@ from torch import Tensor
 from distvae.config import Evolution, RandomSearch, Truncation
 from distvae.estep.operators import (
     MOST_ACTIVE,
-    SparseFlips,
     bernoulli_masked,
-    crossed,
+    breed,
     distinct,
     select,
-    sparsely_flipped,
 )
 from distvae.estep.store import HeldPopulations, LocalStore
 from distvae.estep.survivors import parts_in_training
@@ -200,7 +198,7 @@ class Offspring:
         for stage in range(self.config.generations):
             parents = select(*found[-1], self.config.parents, self.config.selection, noise, stage)
             if masks is None:
-                children = self._crossed_or_sparse(parents, noise, stage, pi)
+                children = breed(parents, self.config, self.latent, pi, noise, stage)
             else:
                 children = (parents.unsqueeze(2) ^ masks[:, stage]).flatten(1, 2)
             found.append(States(children, score(children)))
@@ -234,14 +232,3 @@ class Offspring:
         config = self.config
         words = noise.bits("child", config.generations, config.parents, config.children)
         return one_bit(distinct(words, self.latent), words_of(self.latent))
-
-    def _crossed_or_sparse(self, parents: Tensor, noise: Noise, stage: int, pi: Tensor) -> Tensor:
-        siblings, config = self.config.children, self.config
-        if config.crossover == "one_point":
-            parents, siblings = crossed(parents, self.latent, noise, stage), 1
-        if config.mutation == "flip":
-            words = noise.bits("child", stage + 1, parents.shape[1], siblings)[:, stage]
-            mask = one_bit(distinct(words, self.latent), words_of(self.latent))
-            return (parents.unsqueeze(2) ^ mask).flatten(1, 2)
-        sparse = SparseFlips(pi.sum(), config.rate)
-        return sparsely_flipped(parents, siblings, self.latent, sparse, noise, stage)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from distvae.config import Evolution
 from distvae.models.population import below, flip, holds, pack, take, unpack, words_of
 from distvae.numerics.noise import Noise, Stream, unit
 
@@ -177,3 +178,16 @@ def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
     mask = below(cut, words_of(latent))
     one, other = parents[:, first], parents[:, second]
     return torch.cat([(one & mask) | (other & ~mask), (other & mask) | (one & ~mask)], dim=1)
+
+
+def breed(
+    parents: Tensor, config: Evolution, latent: int, pi: Tensor, noise: Noise, stage: int
+) -> Tensor:
+    """Return the children (B, C, W) of parents (B, Np, W), crossed and mutated as configured."""
+    siblings = config.children
+    if config.crossover == "one_point":
+        parents, siblings = crossed(parents, latent, noise, stage), 1
+    if config.mutation == "flip":
+        return flipped(parents, siblings, latent, noise, stage)
+    sparse = SparseFlips(pi.sum(), config.rate)
+    return sparsely_flipped(parents, siblings, latent, sparse, noise, stage)

@@ -17,14 +17,7 @@ from distvae.estep.block import Block
 from distvae.estep.compact_store import as_words, new_store
 from distvae.estep.device_search import DeviceSearch, rows_beside
 from distvae.estep.first_states import FIRST, common_states, first_states
-from distvae.estep.operators import (
-    SparseFlips,
-    bernoulli,
-    crossed,
-    flipped,
-    select,
-    sparsely_flipped,
-)
+from distvae.estep.operators import bernoulli, breed, select
 from distvae.estep.registry import register
 from distvae.estep.store import Draw, HeldPopulations, PopulationFile
 from distvae.estep.survivors import Improved, best_states, compiled_search, parts_in_training
@@ -222,16 +215,7 @@ class Evolution(Search):
             loops.flip_children(*operands, self.latent, children.numpy())
             return children
         parents = select(words, value, config.parents, config.selection, noise, stage)
-        return self._children(model, parents, noise, stage)
-
-    def _children(self, model: TVAE, parents: Tensor, noise: Noise, stage: int) -> Tensor:
-        siblings = self.config.children
-        if self.config.crossover == "one_point":
-            parents, siblings = crossed(parents, self.latent, noise, stage), 1
-        if self.config.mutation == "flip":
-            return flipped(parents, siblings, self.latent, noise, stage)
-        sparse = SparseFlips(float(model.pi.sum()), self.config.rate)
-        return sparsely_flipped(parents, siblings, self.latent, sparse, noise, stage)
+        return breed(parents, config, self.latent, model.pi, noise, stage)
 
 
 @register(config.RandomSearch)
