@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distvae import config
 from distvae.estep.block import Block
 from distvae.estep.compact_store import as_words, new_store
-from distvae.estep.device_search import DeviceSearch, rows_beside
+from distvae.estep.device_search import COUNTED, DeviceSearch, rows_beside
 from distvae.estep.first_states import FIRST, common_states, first_states
 from distvae.estep.operators import bernoulli, breed, select
 from distvae.estep.registry import register
@@ -29,7 +29,6 @@ from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 from distvae.numerics.threads import in_parts
 
-COUNTED = 256  # rows of a block whose distinct states are counted
 COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation and crossover in loops
 
 
