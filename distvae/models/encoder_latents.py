@@ -8,10 +8,9 @@ from distvae.interface import Sums
 from distvae.models import encoder_kernels, latent_kernels
 from distvae.models.dense_layers import Buffer
 from distvae.models.elementary import Floats
-from distvae.models.latent_kernels import Spikes
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
-from distvae.models.vsc import SPIKE, VSC
+from distvae.models.vsc import VSC
 from distvae.numerics.noise import Noise
 
 
@@ -104,20 +103,18 @@ class SpikeLatents:
         self.out = Buffer(rows, 3 * latent, dtype)
         self.noise = (self.epsilon.values, self.uniform.values)
 
-    def _spikes(self) -> Spikes:
-        config = self.model.config
-        return Spikes(config.alpha, config.sharpness, self.model.warmth, SPIKE[0])
-
     def draw(self, heads: Buffer, noise: Noise) -> float:
         """Draw codes with relaxed gates, and return the sum of the divergences."""
         fill_normal(self.epsilon, noise)
         fill_uniform(self.uniform, noise)
-        return latent_kernels.draw_spikes(heads.values, self.noise, self._spikes(), self.z.values)
+        return latent_kernels.draw_spikes(
+            heads.values, self.noise, self.model.spikes, self.z.values
+        )
 
     def backward(self, heads: Buffer, gradient: Buffer, weight: float) -> Buffer:
         """Return the gradient by the output of the head."""
         latent_kernels.pull_spikes(
-            heads.values, self.noise, gradient.values, weight, self._spikes(), self.out.values
+            heads.values, self.noise, gradient.values, weight, self.model.spikes, self.out.values
         )
         return self.out
 
