@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 
 from distvae.interface import Sums
-from distvae.models import encoder_kernels, latent_kernels
+from distvae.models import draw_kernels, latent_kernels
 from distvae.models.dense_layers import Buffer
 from distvae.models.elementary import Floats
 from distvae.models.sdm import SDM
@@ -125,7 +125,7 @@ class SpikeLatents:
 
 def fill_uniform(out: Buffer, noise: Noise) -> Floats:
     """Fill (B, H) with the draws for spikes: those of `Noise`."""
-    encoder_kernels.draw_uniform(noise.seeds("spike").numpy(), out.values)
+    draw_kernels.draw_uniform(noise.seeds("spike").numpy(), out.values)
     return out.values
 
 
@@ -137,7 +137,7 @@ def fill_normal(out: Buffer, noise: Noise) -> Floats:
     if out.tensor.dtype == torch.float64:
         out.tensor.copy_(noise.normal("slab", 1, out.tensor.shape[1])[:, 0])
     else:
-        encoder_kernels.draw_normal(noise.seeds("slab").numpy(), out.values)
+        draw_kernels.draw_normal(noise.seeds("slab").numpy(), out.values)
     return out.values
 
 
