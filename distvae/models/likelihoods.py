@@ -83,20 +83,6 @@ class Likelihood(nn.Module):
         """
         raise NotImplementedError
 
-    def with_gradient(
-        self,
-        value: Tensor,
-        x: Tensor,
-        output: Tensor,
-        place: Tensor,
-        weight: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """Return the values (B,), with the gradient of the weighted sum of densities."""
-        density: Tensor = self(x, output[place], mask)
-        pull = (weight * density).sum(1)
-        return value + (pull - pull.detach())
-
     def start(self, given: float | None, of_data: Callable[[], float]) -> None:
         """Set the first variance, if there is one: the given one, or that of the data."""
 
