@@ -69,8 +69,14 @@ def _write(folder: Path, metric: str, values: Mapping[int, float]) -> None:
         path.write_text("".join(lines))
 
 
-def worth(space: Space, value: float) -> float:
-    """Return a judgment as a number of which more is better, the least if it is not finite."""
+def read_worths(folder: Path, space: Space) -> dict[int, float]:
+    """Return what a trial was worth whenever it was judged, the more the better.
+
+    A judgment that is not finite is worth `LEAST`.
+    """
     assert space.judge is not None
     sign = 1 if space.metrics[space.judge.metric] == "max" else -1
-    return sign * value if math.isfinite(value) else LEAST
+    worths = {}
+    for epoch, value in read_judgments(folder).items():
+        worths[epoch] = sign * value if math.isfinite(value) else LEAST
+    return worths
