@@ -19,6 +19,8 @@ Directions = Mapping[str, Literal["max", "min"]]
 
 Left = Literal["trials", "pictures", "nothing"]
 """What a sweep would do if it were resumed: train trials, or only draw pictures of its report."""
+REPORT_SECONDS = 0.3
+"""Epochs of this time are reported together, because each report takes some milliseconds."""
 
 
 class EndedEpoch(NamedTuple):
