@@ -30,13 +30,13 @@ SILENCE = threading.RLock()
 Real = TypeVar("Real", np.float32, np.float64)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_CHANNELS = 64
-"""Of a recording; a damaged or hostile header may announce a thousand."""
+"""The most channels of a recording; a damaged or hostile header may announce a thousand."""
 RATES = (1_000, 1_000_000)
 """The least and the largest sampling rate in Hz; from a smaller one, resampling would make any
 length.
 """
 COPIES = 4
-"""Of the samples that are held while a file is read, as numbers of 32 bits."""
+"""Copies of the samples that memory holds while a file is read, as numbers of 32 bits."""
 FRAME, HOP = 2048, 512
 """Samples of a frame whose loudness decides where a signal begins, and from one to the next."""
 UNREAD = (

@@ -41,8 +41,7 @@ class Likelihood(nn.Module):
     outputs = 1
     """Numbers that the decoder puts out for each value: all of one kind, then all of the next."""
     support = (-math.inf, math.inf)
-    """The least and the largest value that it is a density of, infinite ones themselves left out.
-    """
+    """The smallest and the largest value that has a density. Infinite values never have one."""
 
     @property
     def error_scale(self) -> float:

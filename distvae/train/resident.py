@@ -71,7 +71,7 @@ class DeviceReader(BatchReader):
         self.together, self.epoch = 1, 0
         self.batches: Batches | None = None
         self.numbered: dict[int, Numbered] = {}
-        """By the first of the batches that are read together."""
+        """Row numbers by the first of the batches that are read together."""
         self.chunks: list[Chunk] = []
 
     def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:

@@ -24,7 +24,7 @@ from distvae.train.batches import BLOCK, BatchReader, Numbers
 from distvae.train.step import add, assess
 
 Watch = Callable[[Numbers, Posterior], None]
-"""Is shown the posteriors of some validation rows."""
+"""A function that is called with some validation rows and their posteriors."""
 
 
 class Sample:

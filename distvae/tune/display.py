@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distvae.train.documents import Lineage
 
 REFRESH_SECONDS = 0.5
-"""Between two looks of the table in a notebook."""
+"""Seconds between two updates of the table in a notebook."""
 
 
 LINE_SECONDS = 15.0

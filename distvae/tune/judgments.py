@@ -15,7 +15,7 @@ from distvae.tune.space import Judge, Space
 FILE = "judged.jsonl"
 """The file of a trial's folder with a line for each judgment."""
 LEAST = -sys.float_info.max
-"""What a trial is worth whose judgment is not finite: less than any other that did not fail."""
+"""The worth of a judgment that is not finite: less than any other of a trial that did not fail."""
 
 
 def is_judged(judge: Judge | None, epoch: int) -> bool:

@@ -19,7 +19,7 @@ class Progress(NamedTuple):
     epoch: int = 0
     """Epochs finished of the seed that was trained last."""
     bound: float | None = None
-    """On validation data after that epoch."""
+    """The bound on validation data after that epoch."""
     seconds: float = 0.0
     """The time of its own epochs, of all seeds."""
 

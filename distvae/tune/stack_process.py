@@ -49,7 +49,7 @@ class Member:
     step: "Step | None" = None
     """The step that is to be taken next."""
     ascent: "Ascent | None" = None
-    """What takes the steps of the training that goes on."""
+    """The object that takes the steps of the training that goes on."""
     epochs: list[EndedEpoch] = field(default_factory=list)
     """Epochs that are not reported yet."""
     last: Report | None = None
