@@ -84,13 +84,17 @@ class Training:
     team: "Team"
     options: TrainOptions
 
+    @property
+    def run(self) -> "tuple[Config, Dataset, Folder, str, bool, bool]":
+        """Return what the folder of the run is opened with."""
+        resume, force = self.options.resumes, self.options.force
+        return self.config, self.dataset, self.folder, self.recipe, resume, force
+
     def check_folder(self) -> None:
         """Refuse a folder in which the run can neither start nor resume. Change nothing."""
         from distvae.train.run_folder import check_run_folder
 
-        resume, force = self.options.resumes, self.options.force
-        run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
-        check_run_folder(*run)
+        check_run_folder(*self.run)
 
     def epochs(self, stop: Callable[[], object]) -> "Iterator[Epoch | str]":
         """Train, here or in workers under Ray, and yield epochs and messages as they come."""
@@ -98,24 +102,21 @@ class Training:
         from distvae.train.run_folder import open_folder
         from distvae.train.session import fit
 
-        resume, force = self.options.resumes, self.options.force
+        config, dataset, folder, recipe, resume, force = self.run
         if self.group is None:
             return fit(
-                self.config,
-                self.dataset,
-                self.folder,
-                recipe=self.recipe,
+                config,
+                dataset,
+                folder,
+                recipe=recipe,
                 resume=resume,
                 force=force,
                 stop=stop,
                 team=self.team,
             )
-        run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
-        group = driver.limit_to_rows(self.config, len(self.dataset.splits["train"]), self.group)
-        open_run = partial(open_folder, *run)
-        return driver.train_with_workers(
-            self.config, self.recipe, self.folder, group, stop, open_run
-        )
+        group = driver.limit_to_rows(config, len(dataset.splits["train"]), self.group)
+        open_run = partial(open_folder, *self.run)
+        return driver.train_with_workers(config, recipe, folder, group, stop, open_run)
 
 
 def train_recipe(
