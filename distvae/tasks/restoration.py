@@ -24,9 +24,9 @@ from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Posterior, expect
 from distvae.models.likelihoods import SQUARABLE
 from distvae.models.population import words_of
+from distvae.numerics.lanes import RowNumbers
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, restored_windows
-from distvae.train.batches import Numbers
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
@@ -115,7 +115,7 @@ class Restoration:
                 self._restored_at = self._place
                 yield self.stage(epoch)
 
-    def _restore_windows(self, rows: Numbers, q: Posterior) -> None:
+    def _restore_windows(self, rows: RowNumbers, q: Posterior) -> None:
         """Restore some windows at the end of an epoch, when validation has decoded their states."""
         self._restored[rows] = expect(q, self.trainer.model.decode).cpu().numpy()
 
