@@ -145,9 +145,7 @@ def train_configured(
     """Train into a run folder, record the run and evaluate it, with processes beside this one."""
     from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.train.devices import select_device
-    from distvae.train.local_copy import update_local_copy
-    from distvae.train.stopping import Diverged, Interrupted
-    from distvae.train.team import ALONE, WorkerLost, join_team
+    from distvae.train.team import ALONE, join_team
 
     refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)
     # Workers under Ray choose their own devices.
@@ -166,6 +164,16 @@ def train_configured(
     if team.size == 1:
         training.check_folder()
     announce(training, local, progress)
+    carry_out(training, local, beside, progress)
+
+
+def carry_out(training: Training, local: Path, beside: Helpers, progress: Progress) -> None:
+    """Train, record the run and evaluate it."""
+    from distvae.train.local_copy import update_local_copy
+    from distvae.train.stopping import Diverged, Interrupted
+    from distvae.train.team import WorkerLost
+
+    options, is_chief = training.options, training.team.rank == 0
     tracker = open_tracker(training, local, beside) if options.track and is_chief else None
     with stop_signals() as stop:
         try:
@@ -176,8 +184,8 @@ def train_configured(
             exit_early(error, stop(), local)
         finally:
             if is_chief:
-                update_local_copy(folder, local)
-            team.close()
+                update_local_copy(training.folder, local)
+            training.team.close()
     if is_chief:
         judge = partial(evaluate_trained, local, beside.drawing, options.style != "line")
         finish(local, tracker, progress, options.style, judge if options.evaluate else None)
