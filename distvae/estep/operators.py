@@ -17,7 +17,7 @@ from distvae.numerics.noise import Noise, Stream, unit
 
 Selection = Literal["fitness", "fitness_batch", "released", "uniform", "best"]
 RELEASE_BATCH = 32
-MOST = (1 << 62) - 1
+POSITIVE_MASK = (1 << 62) - 1
 MOST_ACTIVE = 8  # of Bernoulli(1 / H) more bits are active once in a million states
 
 
@@ -88,7 +88,7 @@ def _place(word: Tensor, among: Tensor | int) -> Tensor:
 
 
 def _positive(word: Tensor) -> Tensor:
-    return word.bitwise_right_shift(1) & MOST
+    return word.bitwise_right_shift(1) & POSITIVE_MASK
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:

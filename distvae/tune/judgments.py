@@ -14,7 +14,7 @@ from distvae.tune.space import Judge, Space
 
 FILE = "judged.jsonl"
 """The file of a trial's folder with a line for each judgment."""
-LEAST = -sys.float_info.max
+LEAST_WORTH = -sys.float_info.max
 """The worth of a judgment that is not finite: less than any other of a trial that did not fail."""
 
 
@@ -72,11 +72,11 @@ def _write(folder: Path, metric: str, values: Mapping[int, float]) -> None:
 def read_worths(folder: Path, space: Space) -> dict[int, float]:
     """Return what a trial was worth whenever it was judged, the more the better.
 
-    A judgment that is not finite is worth `LEAST`.
+    A judgment that is not finite is worth `LEAST_WORTH`.
     """
     assert space.judge is not None
     sign = 1 if space.metrics[space.judge.metric] == "max" else -1
     worths = {}
     for epoch, value in read_judgments(folder).items():
-        worths[epoch] = sign * value if math.isfinite(value) else LEAST
+        worths[epoch] = sign * value if math.isfinite(value) else LEAST_WORTH
     return worths
