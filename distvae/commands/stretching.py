@@ -17,7 +17,7 @@ class Stretch(NamedTuple):
     """The batch divided by that of the recipe."""
     scaling: "Scaling"
     price: str
-    """What is lost."""
+    """The quality that is lost."""
 
 
 MEASURED = {
@@ -25,7 +25,7 @@ MEASURED = {
     "vae": Stretch(4, "linear", "0.4 nats on MNIST"),
     "vsc": Stretch(4, "linear", "0.7 nats on MNIST"),
 }
-"""By the kind of model: what `distvae bench batches` found (docs/scaling.md)."""
+"""Results of `distvae bench batches` (docs/scaling.md), by the kind of model."""
 
 
 def suggest_batch(config: "Config", workers: int) -> str:

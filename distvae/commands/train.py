@@ -84,13 +84,17 @@ class Training:
     team: "Team"
     options: TrainOptions
 
+    @property
+    def run(self) -> "tuple[Config, Dataset, Folder, str, bool, bool]":
+        """Return what the folder of the run is opened with."""
+        resume, force = self.options.resumes, self.options.force
+        return self.config, self.dataset, self.folder, self.recipe, resume, force
+
     def check_folder(self) -> None:
         """Refuse a folder in which the run can neither start nor resume. Change nothing."""
         from distvae.train.run_folder import check_run_folder
 
-        resume, force = self.options.resumes, self.options.force
-        run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
-        check_run_folder(*run)
+        check_run_folder(*self.run)
 
     def epochs(self, stop: Callable[[], object]) -> "Iterator[Epoch | str]":
         """Train, here or in workers under Ray, and yield epochs and messages as they come."""
@@ -98,24 +102,21 @@ class Training:
         from distvae.train.run_folder import open_folder
         from distvae.train.session import fit
 
-        resume, force = self.options.resumes, self.options.force
+        config, dataset, folder, recipe, resume, force = self.run
         if self.group is None:
             return fit(
-                self.config,
-                self.dataset,
-                self.folder,
-                recipe=self.recipe,
+                config,
+                dataset,
+                folder,
+                recipe=recipe,
                 resume=resume,
                 force=force,
                 stop=stop,
                 team=self.team,
             )
-        run = (self.config, self.dataset, self.folder, self.recipe, resume, force)
-        group = driver.limit_to_rows(self.config, len(self.dataset.splits["train"]), self.group)
-        open_run = partial(open_folder, *run)
-        return driver.train_with_workers(
-            self.config, self.recipe, self.folder, group, stop, open_run
-        )
+        group = driver.limit_to_rows(config, len(dataset.splits["train"]), self.group)
+        open_run = partial(open_folder, *self.run)
+        return driver.train_with_workers(config, recipe, folder, group, stop, open_run)
 
 
 def train_recipe(
@@ -144,9 +145,7 @@ def train_configured(
     """Train into a run folder, record the run and evaluate it, with processes beside this one."""
     from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.train.devices import select_device
-    from distvae.train.local_copy import update_local_copy
-    from distvae.train.stopping import Diverged, Interrupted
-    from distvae.train.team import ALONE, WorkerLost, join_team
+    from distvae.train.team import ALONE, join_team
 
     refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)
     # Workers under Ray choose their own devices.
@@ -165,6 +164,16 @@ def train_configured(
     if team.size == 1:
         training.check_folder()
     announce(training, local, progress)
+    carry_out(training, local, beside, progress)
+
+
+def carry_out(training: Training, local: Path, beside: Helpers, progress: Progress) -> None:
+    """Train, record the run and evaluate it."""
+    from distvae.train.local_copy import update_local_copy
+    from distvae.train.stopping import Diverged, Interrupted
+    from distvae.train.team import WorkerLost
+
+    options, is_chief = training.options, training.team.rank == 0
     tracker = open_tracker(training, local, beside) if options.track and is_chief else None
     with stop_signals() as stop:
         try:
@@ -175,8 +184,8 @@ def train_configured(
             exit_early(error, stop(), local)
         finally:
             if is_chief:
-                update_local_copy(folder, local)
-            team.close()
+                update_local_copy(training.folder, local)
+            training.team.close()
     if is_chief:
         judge = partial(evaluate_trained, local, beside.drawing, options.style != "line")
         finish(local, tracker, progress, options.style, judge if options.evaluate else None)

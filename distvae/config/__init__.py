@@ -158,7 +158,7 @@ class Earlier(NamedTuple):
     where: dict[str, Plain]
     """The settings of the section by which such a run is known."""
     were: dict[str, Plain]
-    """What the runs did."""
+    """The settings that the runs had."""
 
 
 EARLIER = (

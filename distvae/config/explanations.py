@@ -18,7 +18,7 @@ KINDS = {
     "estep": "How posteriors are found: by an encoder (`amortised`), or for a `tvae` by a search or"
     " exactly. The default of a `tvae` is `evolution`.",
 }
-"""What the kinds of a section are."""
+"""Explanations of the kinds of a section."""
 
 
 class Setting(NamedTuple):

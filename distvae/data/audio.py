@@ -30,13 +30,15 @@ SILENCE = threading.RLock()
 Real = TypeVar("Real", np.float32, np.float64)
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_CHANNELS = 64
-"""Of a recording; a damaged or hostile header may announce a thousand."""
+"""The most channels of a recording; a damaged or hostile header may announce a thousand."""
 RATES = (1_000, 1_000_000)
 """The least and the largest sampling rate in Hz; from a smaller one, resampling would make any
 length.
 """
 COPIES = 4
-"""Of the samples that are held while a file is read, as numbers of 32 bits."""
+"""Copies of the samples that memory holds while a file is read, as numbers of 32 bits."""
+FRAME, HOP = 2048, 512
+"""Samples of a frame whose loudness decides where a signal begins, and from one to the next."""
 UNREAD = (
     *(".m4a", ".aac", ".mp4", ".wma", ".opus", ".oga", ".webm", ".amr", ".3gp", ".ape"),
     *(".aif", ".aiff", ".au", ".caf", ".sph"),
@@ -121,14 +123,14 @@ def scaled(signal: Array, config: SpeechData) -> tuple[Array, float]:
     return signal / np.float32(level), level
 
 
-def trim(signal: Array, top_db: float, frame: int = 2048, hop: int = 512) -> Array:
+def trim(signal: Array, top_db: float) -> Array:
     """Cut the ends whose frames lie `top_db` below the loudest. This is librosa.effects.trim
     without importing librosa, which takes seconds.
     """
-    padded = np.pad(signal, frame // 2)
-    power = np.square(np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]).mean(-1)
+    padded = np.pad(signal, FRAME // 2)
+    power = np.square(np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]).mean(-1)
     (loud,) = np.nonzero(power > power.max() * 10 ** (-top_db / 10))
-    return signal[loud[0] * hop : (loud[-1] + 1) * hop] if len(loud) else signal[:0]
+    return signal[loud[0] * HOP : (loud[-1] + 1) * HOP] if len(loud) else signal[:0]
 
 
 def decode(path: Path) -> tuple[Array, int]:

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 WAV = ("WAV", "WAVEX")
-"""What libsndfile calls that format."""
+"""The names of the WAV format in libsndfile."""
 UNKNOWN = 2**63 - 1
-"""What libsndfile says of a length that was not written down."""
+"""The length that libsndfile reports if none was written down."""
 PIPE = 2**31 - 1
 """A WAV file announces so many bytes or more if its writer did not know."""
 SPHERE_HEAD = 1024

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 2**27
-"""Of a picture: a small file may stand for any number of them."""
+"""The most pixels of a picture; a small file may stand for any number of them."""
 COPIES = 3 * 8
 """Bytes that a pixel's values take while a picture is read: 64 bits each, and copies on the way."""
 GREY = ("1", "L", "LA", "La")

@@ -47,15 +47,15 @@ class Signal:
     values: NDArray[np.float64]
     """(height, width, channels) or (samples, channels)."""
     bits: int = 8
-    """Of a picture's values in its file."""
+    """Bits of a picture's values in its file."""
     alpha: NDArray[np.uint16] | None = None
-    """(height, width), as in the file."""
+    """(height, width) the transparency of a picture, as in the file."""
     profile: bytes | None = None
-    """Of a picture's colours (ICC)."""
+    """The ICC profile of a picture's colours."""
     rate: int | None = None
-    """Of a sound, in Hz."""
+    """Sampling rate of a sound in Hz; None for a picture."""
     encoding: str = "PCM_16"
-    """Of a sound's samples in its file."""
+    """Encoding of a sound's samples in its file, in libsndfile's words."""
 
     @property
     def peak(self) -> float:

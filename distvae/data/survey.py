@@ -15,7 +15,7 @@ class Survey:
 
     path: str
     layout: str
-    """What it was recognised as."""
+    """The layout that was recognised, in words."""
     kind: str
     """The data.kind that reads it."""
     splits: dict[str, dict[str, float]]

@@ -17,7 +17,7 @@ class Block(NamedTuple):
     rows: Tensor
     states: KeptStates
     order: Tensor
-    """Which sorts the rows."""
+    """The order that sorts the rows."""
 
     @classmethod
     def of(cls, rows: Tensor, states: KeptStates) -> "Block":

@@ -18,8 +18,8 @@ from distvae.models.population import words_of
 from distvae.numerics.lanes import HeldRows
 from distvae.system.memory import available_memory
 
-MOST = 2**16
-"""The bits of a state at most, so that two bytes tell the place of each."""
+MAX_LATENT = 2**16
+"""The most bits of a state whose places take two bytes each."""
 
 
 class CompactStore(HeldPopulations):
@@ -66,7 +66,7 @@ def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> H
     is worth it and can be.
     """
     rows, width = len(held), words_of(latent)
-    if mapped is None and width > 1 and latent <= MOST and kernels(torch.empty(0)):
+    if mapped is None and width > 1 and latent <= MAX_LATENT and kernels(torch.empty(0)):
         check_populations_fit(available_memory(), rows, states, width)
         return CompactStore(states, width, held)
     words = empty_populations(rows, states, width, mapped)

@@ -14,12 +14,10 @@ from torch import Tensor
 from distvae.config import Evolution, RandomSearch, Truncation
 from distvae.estep.operators import (
     MOST_ACTIVE,
-    SparseFlips,
     bernoulli_masked,
-    crossed,
+    breed,
     distinct,
     select,
-    sparsely_flipped,
 )
 from distvae.estep.store import HeldPopulations, LocalStore
 from distvae.estep.survivors import parts_in_training
@@ -39,7 +37,7 @@ Score = Callable[[Tensor], Tensor]
 """Log-joints (B, C) of the states of words (B, C, W)."""
 
 
-class States(NamedTuple):
+class ScoredStates(NamedTuple):
     """States of rows, and their log-joints."""
 
     words: Tensor
@@ -54,7 +52,7 @@ class Propose(Protocol):
     def draws(self) -> dict[Stream, int]:
         """Return the number of random words that it needs for each row, by stream."""
 
-    def __call__(self, kept: States, score: Score, noise: Noise, pi: Tensor) -> States:
+    def __call__(self, kept: ScoredStates, score: Score, noise: Noise, pi: Tensor) -> ScoredStates:
         """Return new states, given those that are kept and the probabilities of the bits."""
 
 
@@ -128,7 +126,7 @@ class DeviceSearch:
         noise = draw_ahead(noise, self.propose.draws() | sample)
         scorer = self.scores.present()
         score = partial(scorer.score, batch)
-        old = States(words, score(words))
+        old = ScoredStates(words, score(words))
         new = self.propose(old, score, noise, model.pi)
         states, value = (torch.cat(both, 1) for both in zip(old, new, strict=True))
         best = best_first(states, value, words.shape[1])
@@ -180,10 +178,10 @@ class RandomDraws:
         """Return a word for the number of active bits of each state, and one for each bit."""
         return {"child": self.config.draws * (min(self.latent, MOST_ACTIVE) + 1)}
 
-    def __call__(self, kept: States, score: Score, noise: Noise, pi: Tensor) -> States:
+    def __call__(self, kept: ScoredStates, score: Score, noise: Noise, pi: Tensor) -> ScoredStates:
         """Return states that do not depend on those that are kept."""
         words = bernoulli_masked(self.config.draws, self.latent, noise, "child")
-        return States(words, score(words))
+        return ScoredStates(words, score(words))
 
 
 class Offspring:
@@ -193,21 +191,21 @@ class Offspring:
         self.config, self.latent = config, latent
         self.flips_parents = config.crossover == "none" and config.mutation == "flip"
 
-    def __call__(self, kept: States, score: Score, noise: Noise, pi: Tensor) -> States:
+    def __call__(self, kept: ScoredStates, score: Score, noise: Noise, pi: Tensor) -> ScoredStates:
         """Return the children of some parents among the kept states, and theirs."""
         masks = self._masks(noise) if self.flips_parents else None
         found = [kept]
         for stage in range(self.config.generations):
             parents = select(*found[-1], self.config.parents, self.config.selection, noise, stage)
             if masks is None:
-                children = self._crossed_or_sparse(parents, noise, stage, pi)
+                children = breed(parents, self.config, self.latent, pi, noise, stage)
             else:
                 children = (parents.unsqueeze(2) ^ masks[:, stage]).flatten(1, 2)
-            found.append(States(children, score(children)))
+            found.append(ScoredStates(children, score(children)))
         words, values = zip(*found[1:], strict=True)
         if len(words) == 1:
             return found[1]
-        return States(torch.cat(words, 1), torch.cat(values, 1))
+        return ScoredStates(torch.cat(words, 1), torch.cat(values, 1))
 
     def draws(self) -> dict[Stream, int]:
         """Return the number of words that all generations need, by stream."""
@@ -234,14 +232,3 @@ class Offspring:
         config = self.config
         words = noise.bits("child", config.generations, config.parents, config.children)
         return one_bit(distinct(words, self.latent), words_of(self.latent))
-
-    def _crossed_or_sparse(self, parents: Tensor, noise: Noise, stage: int, pi: Tensor) -> Tensor:
-        siblings, config = self.config.children, self.config
-        if config.crossover == "one_point":
-            parents, siblings = crossed(parents, self.latent, noise, stage), 1
-        if config.mutation == "flip":
-            words = noise.bits("child", stage + 1, parents.shape[1], siblings)[:, stage]
-            mask = one_bit(distinct(words, self.latent), words_of(self.latent))
-            return (parents.unsqueeze(2) ^ mask).flatten(1, 2)
-        sparse = SparseFlips(pi.sum(), config.rate)
-        return sparsely_flipped(parents, siblings, self.latent, sparse, noise, stage)

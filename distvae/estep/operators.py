@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from distvae.config import Evolution
 from distvae.models.population import below, flip, holds, pack, take, unpack, words_of
 from distvae.numerics.noise import Noise, Stream, unit
 
 Selection = Literal["fitness", "fitness_batch", "released", "uniform", "best"]
 RELEASE_BATCH = 32
-MOST = (1 << 62) - 1
+POSITIVE_MASK = (1 << 62) - 1
 MOST_ACTIVE = 8  # of Bernoulli(1 / H) more bits are active once in a million states
 
 
@@ -87,7 +88,7 @@ def _place(word: Tensor, among: Tensor | int) -> Tensor:
 
 
 def _positive(word: Tensor) -> Tensor:
-    return word.bitwise_right_shift(1) & MOST
+    return word.bitwise_right_shift(1) & POSITIVE_MASK
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
@@ -177,3 +178,16 @@ def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
     mask = below(cut, words_of(latent))
     one, other = parents[:, first], parents[:, second]
     return torch.cat([(one & mask) | (other & ~mask), (other & mask) | (one & ~mask)], dim=1)
+
+
+def breed(
+    parents: Tensor, config: Evolution, latent: int, pi: Tensor, noise: Noise, stage: int
+) -> Tensor:
+    """Return the children (B, C, W) of parents (B, Np, W), crossed and mutated as configured."""
+    siblings = config.children
+    if config.crossover == "one_point":
+        parents, siblings = crossed(parents, latent, noise, stage), 1
+    if config.mutation == "flip":
+        return flipped(parents, siblings, latent, noise, stage)
+    sparse = SparseFlips(pi.sum(), config.rate)
+    return sparsely_flipped(parents, siblings, latent, sparse, noise, stage)

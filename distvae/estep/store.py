@@ -72,7 +72,7 @@ class HeldPopulations(nn.Module):
         super().__init__()
         self.held, self.shape = held, shape
         self.mirror: Callable[[Tensor, Tensor], None] | None = None
-        """Is told of rows and words that are put."""
+        """Called with the rows and words of each `put`."""
 
     def read(self, places: Places) -> Tensor:
         """Return the words (B, S, W) at these places."""

@@ -15,16 +15,9 @@ from torch import Tensor, nn
 from distvae import config
 from distvae.estep.block import Block
 from distvae.estep.compact_store import as_words, new_store
-from distvae.estep.device_search import DeviceSearch, rows_beside
+from distvae.estep.device_search import COUNTED, DeviceSearch, rows_beside
 from distvae.estep.first_states import FIRST, common_states, first_states
-from distvae.estep.operators import (
-    SparseFlips,
-    bernoulli,
-    crossed,
-    flipped,
-    select,
-    sparsely_flipped,
-)
+from distvae.estep.operators import bernoulli, breed, select
 from distvae.estep.registry import register
 from distvae.estep.store import Draw, HeldPopulations, PopulationFile
 from distvae.estep.survivors import Improved, best_states, compiled_search, parts_in_training
@@ -36,7 +29,6 @@ from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 from distvae.numerics.threads import in_parts
 
-COUNTED = 256  # rows of a block whose distinct states are counted
 COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation and crossover in loops
 
 
@@ -111,7 +103,7 @@ class Search(nn.Module):
         """
         if self.device_search.suits(model, batch):
             return self._search_on_device(model, batch, noise)
-        words = self._stored_states(batch)
+        words = self._find_states(batch).words
         self.last_block = None  # its memory serves the search
         better, gap, replaced = self.improve(model, batch, words, noise)
         self.store.put(batch.row, better)
@@ -152,26 +144,22 @@ class Search(nn.Module):
 
     def kept_states(self, batch: Batch) -> KeptStates:
         """Return the states of these rows, and which of them take part in training."""
-        if self.shown is not None:
-            return self.shown
-        found = self.last_block.find(batch.row) if self.last_block else None
-        return found or KeptStates(self._stored_states(batch))
+        return self._find_states(batch) if self.shown is None else self.shown
 
     def show(self, states: KeptStates | None) -> None:
         """Make `kept_states` return these states for any rows; None ends that."""
         self.shown = states
 
-    def _stored_states(self, batch: Batch) -> Tensor:
-        """Return the states of these rows, (B, S, W), on their device."""
-        found = self.last_block.find(batch.row) if self.last_block else None
-        if found is not None:
-            return found.words
-        return self.store.get(batch.row).to(batch.x.device, non_blocking=True)
+    def _find_states(self, batch: Batch) -> KeptStates:
+        """Return the states of these rows on their device: of the last block, or of the store."""
+        if self.last_block and (found := self.last_block.find(batch.row)):
+            return found
+        return KeptStates(self.store.get(batch.row).to(batch.x.device, non_blocking=True))
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Return the posteriors of new data; with no sweeps, of rows in training."""
         if sweeps == 0:
-            return model.posterior(batch, self._stored_states(batch))
+            return model.posterior(batch, self._find_states(batch).words)
         row = batch.row.to(batch.x.device)
         words = self._first_states(0)(row)
         for sweep in range(self.config.sweeps if sweeps is None else sweeps):
@@ -226,16 +214,7 @@ class Evolution(Search):
             loops.flip_children(*operands, self.latent, children.numpy())
             return children
         parents = select(words, value, config.parents, config.selection, noise, stage)
-        return self._children(model, parents, noise, stage)
-
-    def _children(self, model: TVAE, parents: Tensor, noise: Noise, stage: int) -> Tensor:
-        siblings = self.config.children
-        if self.config.crossover == "one_point":
-            parents, siblings = crossed(parents, self.latent, noise, stage), 1
-        if self.config.mutation == "flip":
-            return flipped(parents, siblings, self.latent, noise, stage)
-        sparse = SparseFlips(float(model.pi.sum()), self.config.rate)
-        return sparsely_flipped(parents, siblings, self.latent, sparse, noise, stage)
+        return breed(parents, config, self.latent, model.pi, noise, stage)
 
 
 @register(config.RandomSearch)

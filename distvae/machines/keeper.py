@@ -24,7 +24,7 @@ KEPT_POINTS = 4
 
 Words: TypeAlias = NDArray[np.int64]
 Places: TypeAlias = NDArray[np.int64] | slice
-"""Which of a worker's rows, in their order."""
+"""The places of some of a worker's rows in their order."""
 Point: TypeAlias = tuple[int, int]
 """An epoch, and a batch of it."""
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
@@ -88,7 +88,7 @@ class Copy:
 
     def __init__(self, extent: Extent, mapped: str | None, owner: str = "") -> None:
         self.extent, self.owner = extent, owner
-        """Whose copy it is, and the incarnation that may change it; '' if none may."""
+        """The worker whose copy it is, and the incarnation that may change it; '' if none may."""
         self.words = _empty(extent, mapped)
         self.points: dict[Point, WorkerState] = {}
         self.replaced: dict[Point, list[RowStates]] = {}

@@ -9,9 +9,9 @@ from distvae.machines.no_more_machines import NoMoreMachines
 from distvae.train.events import EVENTS
 
 DATASETS = "DatasetsCallback"
-"""What starts an actor for datasets of Ray, which takes two to three seconds of processor time."""
+"""The callback that starts an actor for datasets, in two to three seconds of processor time."""
 CLEANER = "PlacementGroupCleanerCallback"
-"""What starts an actor that frees resources if the trainer is killed; it takes as long."""
+"""The callback that starts an actor to free resources if the trainer is killed, in as long."""
 
 
 class LightTrainer(TorchTrainer):  # type: ignore[misc]

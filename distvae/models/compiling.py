@@ -11,9 +11,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """Machine code for the types of the first call, kept on disk. A division by zero is infinite.
+    """Compile a function for the types of its first call, and keep the machine code on disk.
 
-    Sums are taken in any order, so side by side.
+    A division by zero is infinite. Sums are taken in any order, so that they can be vectorised.
     """
     options: Any = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
     made: Any = njit(cache=True, nogil=True, **options)(function)
@@ -21,7 +21,7 @@ def compiled(function: F) -> F:
 
 
 def inlined(function: F) -> F:
-    """A part of such loops, compiled into each."""
+    """Compile a function into each of the loops that call it."""
     made: Any = njit(inline="always", error_model="numpy")(function)
     return cast(F, made)
 
@@ -32,7 +32,7 @@ class _Compilation(event.Listener):
     said = False
 
     def on_start(self, event: event.Event) -> None:
-        """Tell it when the first of them begins."""
+        """Print a line when the first compilation begins."""
         function = event.data["dispatcher"].py_func
         if self.said or not function.__module__.startswith("distvae."):
             return

@@ -15,7 +15,7 @@ from distvae.models.likelihoods import LEAST_LOG_POWER
 
 @compiled
 def itakura_saito(x: Floats, output: Floats, mask: Mask | None, weight: float) -> float:
-    """The density of powers, exponential with mean exp(output)."""
+    """Sum log densities of powers, exponential with mean exp(output)."""
     real = output.dtype.type
     one, share, total = real(1), real(weight), 0.0
     least = real(LEAST_LOG_POWER)
@@ -37,7 +37,7 @@ def itakura_saito(x: Floats, output: Floats, mask: Mask | None, weight: float) -
 
 @compiled
 def bernoulli(x: Floats, output: Floats, mask: Mask | None, weight: float) -> float:
-    """The density of values in [0, 1], given logits."""
+    """Sum log densities of values in [0, 1], given logits."""
     real = output.dtype.type
     half, one, share, total = real(0.5), real(1), real(weight), 0.0
     for b in range(output.shape[0]):
@@ -59,7 +59,7 @@ def bernoulli(x: Floats, output: Floats, mask: Mask | None, weight: float) -> fl
 
 @compiled
 def gaussian(x: Floats, output: Floats, mask: Mask | None, weight: float, variance: float) -> float:
-    """The density of values with a common variance."""
+    """Sum log densities of values with a common variance."""
     real = output.dtype.type
     share, total, count = real(weight / variance), 0.0, 0
     for b in range(output.shape[0]):

@@ -1,57 +1,11 @@
-"""Loops for the draws, the inputs and the layers of models with an encoder, compiled when first
-called.
+"""Loops for the inputs and the layers of models with an encoder, compiled when first called.
 
-`numerics.noise`, `estep.amortised` and `nets` say the same in plain torch. Shapes: B rows, D values
-of an observation, H values of a code, K values of a layer.
+`estep.amortised` and `nets` say the same in plain torch. Shapes: B rows, D values of an
+observation, K values of a layer.
 """
 
-import math
-
-import numpy as np
-from numpy.typing import NDArray
-
-from distvae.models.compiling import compiled, inlined
-from distvae.models.elementary import Floats, Mask, cosine, log, tanh
-
-Integers = NDArray[np.int64]
-
-GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-
-
-@inlined
-def _mix(z: np.uint64) -> np.uint64:
-    """Apply SplitMix64's finaliser, as `numerics.noise` does."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND)
-    return z ^ (z >> np.uint64(31))
-
-
-@inlined
-def _middle(word: np.uint64) -> np.float32:
-    """Map 23 bits to the middle of their cell in (0, 1)."""
-    return (np.float32(np.int32(word)) + np.float32(0.5)) * np.float32(2.0**-23)
-
-
-@compiled
-def draw_uniform(seeds: Integers, out: Floats) -> None:
-    """Fill (B, H) with the uniform draws of rows (`Noise.seeds`)."""
-    for b in range(out.shape[0]):
-        start = _mix(np.uint64(seeds[b]))
-        for h in range(out.shape[1]):
-            word = _mix(start + np.uint64(h + 1) * np.uint64(GOLDEN))
-            out[b, h] = _middle(word >> np.uint64(41))
-
-
-@compiled
-def draw_normal(seeds: Integers, out: Floats) -> None:
-    """Fill (B, H) with the standard normal draws of rows (`Noise.seeds`)."""
-    turn = np.float32(2 * math.pi)
-    for b in range(out.shape[0]):
-        start = _mix(np.uint64(seeds[b]))
-        for h in range(out.shape[1]):
-            word = _mix(start + np.uint64(h + 1) * np.uint64(GOLDEN))
-            radius = np.sqrt(np.float32(-2) * log(_middle(word >> np.uint64(41))))
-            out[b, h] = radius * cosine(turn * _middle(word & np.uint64(0x7FFFFF)))
+from distvae.models.compiling import compiled
+from distvae.models.elementary import Floats, Mask, log, tanh
 
 
 @compiled

@@ -5,13 +5,12 @@ from typing import Protocol
 import torch
 
 from distvae.interface import Sums
-from distvae.models import encoder_kernels, latent_kernels
+from distvae.models import draw_kernels, latent_kernels
 from distvae.models.dense_layers import Buffer
 from distvae.models.elementary import Floats
-from distvae.models.latent_kernels import Spikes
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
-from distvae.models.vsc import SPIKE, VSC
+from distvae.models.vsc import VSC
 from distvae.numerics.noise import Noise
 
 
@@ -104,20 +103,18 @@ class SpikeLatents:
         self.out = Buffer(rows, 3 * latent, dtype)
         self.noise = (self.epsilon.values, self.uniform.values)
 
-    def _spikes(self) -> Spikes:
-        config = self.model.config
-        return Spikes(config.alpha, config.sharpness, self.model.warmth, SPIKE[0])
-
     def draw(self, heads: Buffer, noise: Noise) -> float:
         """Draw codes with relaxed gates, and return the sum of the divergences."""
         fill_normal(self.epsilon, noise)
         fill_uniform(self.uniform, noise)
-        return latent_kernels.draw_spikes(heads.values, self.noise, self._spikes(), self.z.values)
+        return latent_kernels.draw_spikes(
+            heads.values, self.noise, self.model.spikes, self.z.values
+        )
 
     def backward(self, heads: Buffer, gradient: Buffer, weight: float) -> Buffer:
         """Return the gradient by the output of the head."""
         latent_kernels.pull_spikes(
-            heads.values, self.noise, gradient.values, weight, self._spikes(), self.out.values
+            heads.values, self.noise, gradient.values, weight, self.model.spikes, self.out.values
         )
         return self.out
 
@@ -128,7 +125,7 @@ class SpikeLatents:
 
 def fill_uniform(out: Buffer, noise: Noise) -> Floats:
     """Fill (B, H) with the draws for spikes: those of `Noise`."""
-    encoder_kernels.draw_uniform(noise.seeds("spike").numpy(), out.values)
+    draw_kernels.draw_uniform(noise.seeds("spike").numpy(), out.values)
     return out.values
 
 
@@ -140,7 +137,7 @@ def fill_normal(out: Buffer, noise: Noise) -> Floats:
     if out.tensor.dtype == torch.float64:
         out.tensor.copy_(noise.normal("slab", 1, out.tensor.shape[1])[:, 0])
     else:
-        encoder_kernels.draw_normal(noise.seeds("slab").numpy(), out.values)
+        draw_kernels.draw_normal(noise.seeds("slab").numpy(), out.values)
     return out.values
 
 

@@ -27,7 +27,7 @@ def count_ones(word: np.uint64) -> np.uint64:
 
 @inlined
 def lowest(word: np.uint64) -> np.int64:
-    """The place of the lowest active bit."""
+    """Return the place of the lowest active bit."""
     return np.int64(count_ones((word & (~word + np.uint64(1))) - np.uint64(1)))
 
 
@@ -52,7 +52,7 @@ def same_state(words: Integers, n: int, known: Integers, place: int) -> bool:
 
 @compiled
 def empty_slots(count: int) -> Slots:
-    """Room for so many states and as many more, empty."""
+    """Return a hash table with room for so many states and as many more, empty."""
     size = 4
     while size < 2 * count:
         size *= 2
@@ -61,7 +61,7 @@ def empty_slots(count: int) -> Slots:
 
 @compiled
 def repeated(words: Integers) -> NDArray[np.bool_]:
-    """(B, C) whether an equal state stands earlier in the row of (B, C, W)."""
+    """Return (B, C) whether an equal state stands earlier in the row of (B, C, W)."""
     again, slots = np.empty(words.shape[:2], np.bool_), empty_slots(words.shape[1])
     last = np.uint64(len(slots) - 1)
     for b in range(words.shape[0]):
@@ -89,8 +89,9 @@ def dense(words: Integers, table: Floats) -> None:
 
 @compiled
 def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Floats:
-    """(B, H) for each bit the weights (B, S) of the states (U, W) at places (B, S) where it is
-    active.
+    """Return (B, H), for each bit the sum of the weights (B, S) of those states where it is active.
+
+    The states are those of words (U, W) at places (B, S).
     """
     total = np.zeros((len(place), latent), weight.dtype)
     for b in range(place.shape[0]):

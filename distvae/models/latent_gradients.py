@@ -5,7 +5,7 @@ encoder's head has parts of H values each, such as means and log variances: (B, 
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from distvae.models.posteriors import LOG_VARIANCE
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
-from distvae.models.vsc import SPIKE, VSC
+from distvae.models.vsc import SPIKE, VSC, Spikes
 from distvae.numerics.noise import Noise
 
 LOG_SPIKE = (math.log(SPIKE[0]), math.log(SPIKE[1]))
@@ -79,17 +79,6 @@ class DictionaryDraws:
         within(whole, self.raw, *LOG_VARIANCE, grad_input=raw)
 
 
-class Spikes(NamedTuple):
-    """Settings of a spike and slab."""
-
-    alpha: float
-    """The prior probability of a spike."""
-    sharpness: float
-    """The slope of the relaxed gate."""
-    warmth: float
-    """The share of information that slabs carry."""
-
-
 class SpikeDraws:
     """The codes of a VSC against alpha, with relaxed gates."""
 
@@ -138,8 +127,7 @@ class SpikeDraws:
 def draw_codes(model: VAE, heads: Tensor, noise: Noise) -> Draws:
     """Draw codes given the output of the encoder's head."""
     if isinstance(model, VSC):
-        config = model.config
-        return SpikeDraws(heads, noise, Spikes(config.alpha, config.sharpness, model.warmth))
+        return SpikeDraws(heads, noise, model.spikes)
     if isinstance(model, SDM):
         return DictionaryDraws(heads, noise)
     return GaussianDraws(heads, noise)

@@ -7,26 +7,12 @@ head. Each inner loop fills one part: those that fill several are not compiled t
 instructions, and computing a value again costs less.
 """
 
-from typing import NamedTuple
-
 from distvae.models.compiling import compiled, inlined
 from distvae.models.elementary import Floats, Real, exp, log
 from distvae.models.posteriors import LOG_VARIANCE
+from distvae.models.vsc import Spikes
 
 LOW, HIGH = LOG_VARIANCE
-
-
-class Spikes(NamedTuple):
-    """Settings of a spike and slab."""
-
-    alpha: float
-    """The prior probability of a spike."""
-    sharpness: float
-    """The slope of the relaxed gate."""
-    warmth: float
-    """The share of information that slabs carry."""
-    least: float
-    """The smallest probability of a spike; one minus it is the largest."""
 
 
 @inlined

@@ -41,8 +41,7 @@ class Likelihood(nn.Module):
     outputs = 1
     """Numbers that the decoder puts out for each value: all of one kind, then all of the next."""
     support = (-math.inf, math.inf)
-    """The least and the largest value that it is a density of, infinite ones themselves left out.
-    """
+    """The smallest and the largest value that has a density. Infinite values never have one."""
 
     @property
     def error_scale(self) -> float:
@@ -82,20 +81,6 @@ class Likelihood(nn.Module):
         A place may be -1; the density there means nothing.
         """
         raise NotImplementedError
-
-    def with_gradient(
-        self,
-        value: Tensor,
-        x: Tensor,
-        output: Tensor,
-        place: Tensor,
-        weight: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """Return the values (B,), with the gradient of the weighted sum of densities."""
-        density: Tensor = self(x, output[place], mask)
-        pull = (weight * density).sum(1)
-        return value + (pull - pull.detach())
 
     def start(self, given: float | None, of_data: Callable[[], float]) -> None:
         """Set the first variance, if there is one: the given one, or that of the data."""

@@ -31,15 +31,12 @@ def mlp(width: int, hidden: tuple[int, ...], out: int, activation: str) -> nn.Se
 def encoder(config: Net, dims: int, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """Return the net from observations to features, and the number of features."""
     if config.net == "flat":
-        return trunk((dims, *config.hidden), config.activation), (dims, *config.hidden)[-1]
+        widths = (dims, *config.hidden)
+        return trunk(widths, config.activation), widths[-1]
     pyramid = Pyramid(config, shape, "estep")
-    layers = nn.Sequential(
-        *pyramid.inwards(), nn.Flatten(), *trunk((pyramid.dims, *config.hidden), config.activation)
-    )
-    return (
-        OnRows(nn.Sequential(nn.Unflatten(1, shape), *layers)),
-        (pyramid.dims, *config.hidden)[-1],
-    )
+    widths = (pyramid.dims, *config.hidden)
+    layers = [nn.Unflatten(1, shape), *pyramid.inwards(), nn.Flatten()]
+    return OnRows(nn.Sequential(*layers, *trunk(widths, config.activation))), widths[-1]
 
 
 def decoder(config: Net, latent: int, dims: int, shape: tuple[int, ...]) -> nn.Module:

@@ -63,6 +63,12 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
     return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
 
 
+def draw_normal(mean: Tensor, log_variance: Tensor, draws: int, noise: Noise) -> Tensor:
+    """Return draws (B, S, H) from N(mean, diag exp(log_variance))."""
+    epsilon = noise.normal("slab", draws, mean.shape[-1])
+    return torch.addcmul(mean[:, None], epsilon, (0.5 * log_variance).exp()[:, None])
+
+
 def equal_weights(z: Tensor) -> Tensor:
     """Return equal weights (B, S) for drawn points (B, S, H)."""
     return z.new_full(z.shape[:2], 1 / z.shape[1])
@@ -95,8 +101,7 @@ class Gaussian:
         return self._draw(1, noise)
 
     def _draw(self, draws: int, noise: Noise) -> Tensor:
-        epsilon = noise.normal("slab", draws, self.mean.shape[-1])
-        return torch.addcmul(self.mean[:, None], epsilon, (0.5 * self.log_variance).exp()[:, None])
+        return draw_normal(self.mean, self.log_variance, draws, noise)
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
         """Return draws from the prior (B, S, H): every value counts as active."""
@@ -166,10 +171,7 @@ class SpikeAndSlab:
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
         """Return the prior's slabs (B, S, H) where a slab is more probable than none."""
-        epsilon = noise.normal("slab", draws, self.mean.shape[-1])
-        slab = torch.addcmul(
-            self.prior_mean[:, None], epsilon, (0.5 * self.prior_log_variance).exp()[:, None]
-        )
+        slab = draw_normal(self.prior_mean, self.prior_log_variance, draws, noise)
         return self.gamma.gt(0.5)[:, None] * slab
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
@@ -177,8 +179,7 @@ class SpikeAndSlab:
         return noise.uniform("spike", draws, self.mean.shape[-1]) + (self.gamma[:, None] - 1)
 
     def _slab(self, draws: int, noise: Noise) -> Tensor:
-        epsilon = noise.normal("slab", draws, self.mean.shape[-1])
-        return torch.addcmul(self.mean[:, None], epsilon, (0.5 * self.log_variance).exp()[:, None])
+        return draw_normal(self.mean, self.log_variance, draws, noise)
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """Return log p(z) - log q(z), (B, S): of an atom at zero, of a density elsewhere."""

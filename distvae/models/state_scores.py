@@ -96,8 +96,7 @@ class Scorer:
         count = max(1, DECODED // (words.shape[1] * self.numbers))
         for first in range(0, len(words), count):
             rows = slice(first, first + count)
-            mask = None if batch.mask is None else batch.mask[rows]
-            yield Batch(batch.x[rows], batch.row[rows], mask), words[rows]
+            yield batch.part(rows), words[rows]
 
 
 class Scores:

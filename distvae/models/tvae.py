@@ -207,7 +207,9 @@ class TVAE(nn.Module):
         states = States(q.table.words[heavy], self.code_size)
         output = self.decoder.with_gradient(states, q.output[heavy])
         x, _, mask, _ = self._explained(batch, q)
-        return self.likelihood.with_gradient(bound, x, output, place, weight, mask)
+        density: Tensor = self.likelihood(x, output[place], mask)
+        pull = (weight * density).sum(1)
+        return bound + (pull - pull.detach())
 
     def at(self, step: float) -> None:
         """Let the hidden layers learn once the decoder was linear for the configured steps.

@@ -15,6 +15,7 @@ information.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,19 @@ from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 
 SPIKE = (1e-6, 1 - 1e-6)
+
+
+class Spikes(NamedTuple):
+    """Settings of a spike and slab."""
+
+    alpha: float
+    """The prior probability of a spike."""
+    sharpness: float
+    """The slope of the relaxed gate."""
+    warmth: float
+    """The share of information that slabs carry."""
+    least: float
+    """The smallest probability of a spike; one minus it is the largest."""
 
 
 class SpikeAndSlabHead(nn.Module):
@@ -90,6 +104,12 @@ class VSC(VAE):
     def head(self, width: int) -> nn.Module:
         """Return the layer of spikes and slabs."""
         return SpikeAndSlabHead(width, self.config)
+
+    @property
+    def spikes(self) -> Spikes:
+        """The settings of this moment, for gradients by hand."""
+        config = self.config
+        return Spikes(config.alpha, config.sharpness, self.warmth, SPIKE[0])
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
         """Return the spike and slab, against alpha or that of the selected pseudo-input."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae.numerics.lanes import FreeRows, HeldRows, Lanes, Order, Rows, Share
+from distvae.numerics.lanes import FreeRows, HeldRows, Lanes, Order, RowNumbers, Share
 from distvae.numerics.noise import order_key
 from distvae.numerics.permutations import Permutations, derived_keys
 
@@ -48,7 +48,7 @@ class Bands(Lanes):
     one.
     """
 
-    def schedule(self, seed: int, epoch: int) -> Rows:
+    def schedule(self, seed: int, epoch: int) -> RowNumbers:
         """Return all rows in the order of an epoch, which takes one row of each band in turn."""
         return self.held().order(seed, epoch).rows(0, self.rows)
 
@@ -82,12 +82,12 @@ class HeldBands(HeldRows):
     def __len__(self) -> int:
         return len(self.stretch)
 
-    def part(self, places: slice) -> Rows:
+    def part(self, places: slice) -> RowNumbers:
         """Return those at some places among all rows that are held."""
         rows = self.stretch[places]
         return np.arange(rows.start, rows.stop, rows.step)
 
-    def contains(self, rows: Rows) -> NDArray[np.bool_]:
+    def contains(self, rows: RowNumbers) -> NDArray[np.bool_]:
         """Return for each of some rows whether it is held."""
         return np.asarray((rows >= self.stretch.start) & (rows < self.stretch.stop))
 
@@ -122,9 +122,9 @@ class KeyedOrder:
         self.permutations = Permutations(keys, np.diff(self.starts), longest)
         self.turns = max(COMPUTED // max(len(bands), 1), 1)
         """The turns that are computed together."""
-        self.computed: tuple[int, Rows] = -1, np.empty(0, np.int64)
+        self.computed: tuple[int, RowNumbers] = -1, np.empty(0, np.int64)
 
-    def rows(self, first: int, last: int) -> Rows:
+    def rows(self, first: int, last: int) -> RowNumbers:
         """Return the holder's rows among those at these places."""
         start, stop = self._held_before(first), self._held_before(min(last, self.held.lanes.rows))
         together = self.turns * len(self.held.bands)
@@ -142,7 +142,7 @@ class KeyedOrder:
         bands = self.held.bands
         return turn * len(bands) + min(max(band - bands.start, 0), len(bands))
 
-    def _group(self, group: int) -> Rows:
+    def _group(self, group: int) -> RowNumbers:
         """Return the rows of a group of turns, which are kept until the next group."""
         if self.computed[0] != group:
             first = group * self.turns

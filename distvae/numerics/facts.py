@@ -101,7 +101,7 @@ class Facts:
     high: Doubles
     values: Moments
     logarithms: Moments | None
-    """Of values plus `FLOOR`; None if a value is negative."""
+    """Moments of the logarithms of values plus `FLOOR`; None if a value is negative."""
 
     @classmethod
     def of(cls, table: Values) -> "Facts":

@@ -10,7 +10,7 @@ from distvae.numerics.noise import Noise, Stream
 
 Kind = Literal["bits", "uniform", "normal"]
 Draw = tuple[Kind, Stream, tuple[int, ...]]
-"""What is asked of `Noise`: the method, the stream and the shape."""
+"""A method of `Noise` with its arguments: the stream and the shape."""
 
 
 def draw(noise: Noise, wanted: Draw) -> Tensor:

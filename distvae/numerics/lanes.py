@@ -18,14 +18,15 @@ from torch import Tensor
 
 from distvae.numerics.noise import order
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
+"""Numbers of rows in their dataset."""
 MAX_LANES = 64
 
 
 class Order(Protocol):
     """The order of rows in an epoch, as one worker sees it."""
 
-    def rows(self, first: int, last: int) -> Rows:
+    def rows(self, first: int, last: int) -> RowNumbers:
         """Return the worker's rows among those at places `first` to `last` - 1 of all rows."""
 
 
@@ -35,7 +36,7 @@ class Share(Protocol):
     def order(self, seed: int, epoch: int) -> Order:
         """Return the order of an epoch."""
 
-    def select(self, rows: Rows) -> Rows:
+    def select(self, rows: RowNumbers) -> RowNumbers:
         """Return the worker's part of a batch of rows."""
 
 
@@ -52,7 +53,7 @@ class Lanes:
         """Return the lanes of some rows: as many as divide a batch evenly, and at most 64."""
         return cls(rows, math.gcd(batch, MAX_LANES))
 
-    def schedule(self, seed: int, epoch: int) -> Rows:
+    def schedule(self, seed: int, epoch: int) -> RowNumbers:
         """Return all rows in the order of an epoch, which takes one row of each lane in turn."""
         depth = -(-self.rows // self.count)
         table = np.full((depth, self.count), -1)
@@ -82,18 +83,18 @@ class HeldRows:
     def _held_lanes(self) -> int:
         return len(range(self.rank, self.lanes.count, self.size))
 
-    def part(self, places: slice) -> Rows:
+    def part(self, places: slice) -> RowNumbers:
         """Return those at some places among all rows that are held."""
         chosen = range(len(self))[places]
         numbers = np.arange(chosen.start, chosen.stop, chosen.step)
         turns, lanes = np.divmod(numbers, max(self._held_lanes, 1))
         return np.asarray(turns * self.lanes.count + lanes * self.size + self.rank)
 
-    def contains(self, rows: Rows) -> NDArray[np.bool_]:
+    def contains(self, rows: RowNumbers) -> NDArray[np.bool_]:
         """Return for each of some rows whether it is held."""
         return np.asarray(rows % self.lanes.count % self.size == self.rank)
 
-    def select(self, rows: Rows) -> Rows:
+    def select(self, rows: RowNumbers) -> RowNumbers:
         """Return those of some rows that are held."""
         return rows if self.size == 1 else rows[self.contains(rows)]
 
@@ -121,10 +122,10 @@ class HeldRows:
 class HeldInList:
     """The rows of a holder in the order of an epoch, which is a list of all rows."""
 
-    whole: Rows
+    whole: RowNumbers
     held: HeldRows
 
-    def rows(self, first: int, last: int) -> Rows:
+    def rows(self, first: int, last: int) -> RowNumbers:
         """Return the holder's rows among those at these places."""
         return self.held.select(self.whole[first:last])
 
@@ -142,7 +143,7 @@ class FreeRows:
         """Return the order of an epoch."""
         return FreeInList(order(seed, epoch, self.count), self)
 
-    def select(self, rows: Rows) -> Rows:
+    def select(self, rows: RowNumbers) -> RowNumbers:
         """Return the worker's part of a batch: those at every `size`-th place."""
         return rows[self.rank :: self.size]
 
@@ -151,10 +152,10 @@ class FreeRows:
 class FreeInList:
     """The rows of a worker in the order of an epoch, which is a list of all rows."""
 
-    whole: Rows
+    whole: RowNumbers
     free: FreeRows
 
-    def rows(self, first: int, last: int) -> Rows:
+    def rows(self, first: int, last: int) -> RowNumbers:
         """Return the worker's part of each batch among the rows at these places."""
         free, rows = self.free, self.whole[first:last]
         if free.size == 1:
@@ -163,7 +164,7 @@ class FreeInList:
         return np.asarray(rows[places % free.batch % free.size == free.rank])
 
 
-def find_in_order(rows: Rows, wanted: Rows) -> slice | None:
+def find_in_order(rows: RowNumbers, wanted: RowNumbers) -> slice | None:
     """Return where the wanted rows are among others, if they follow each other there."""
     count = len(wanted)
     if count == 0:

@@ -8,6 +8,8 @@ from distvae.numerics.figures import declare
 
 SPARSITY = declare("sparsity", "hoyer", "effective_atoms", "live_atoms")
 """The figures of these measures."""
+LIVE = 0.1
+"""The share of the strongest column's root mean square above which a column is in use."""
 
 
 def hoyer(code: Tensor) -> Tensor:
@@ -30,11 +32,11 @@ def effective_atoms(code: Tensor) -> Tensor:
     return relative.sum(-1).square() / relative.square().sum(-1)
 
 
-def live_atoms(code: Tensor, share: float = 0.1) -> Tensor:
+def live_atoms(code: Tensor) -> Tensor:
     """Return which columns of a code are in use.
 
-    These have a root mean square above a share of the strongest column's. Collapsed columns of a
-    VAE have a few hundredths of it, and nearly nothing if the variance is learned.
+    Collapsed columns of a VAE have a few hundredths of the strongest column's root mean square, and
+    nearly nothing if the variance is learned.
     """
     strength = code.square().mean(0).sqrt()
-    return strength > share * strength.max()
+    return strength > LIVE * strength.max()

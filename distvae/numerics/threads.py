@@ -13,14 +13,14 @@ import torch
 
 T = TypeVar("T")
 
-LEAST = 128
-"""The rows of a part at least: for fewer a thread does not pay."""
+MIN_ROWS = 128
+"""The fewest rows for which a thread pays."""
 
 
 def in_parts(rows: int, compute: Callable[[slice], T]) -> list[T]:
     """Return what is computed for consecutive parts of some rows, each on a thread."""
     threads = torch.get_num_threads()
-    count = max(1, min(threads, rows // LEAST))
+    count = max(1, min(threads, rows // MIN_ROWS))
     parts = [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
     if count == 1:
         return [compute(parts[0])]

@@ -114,7 +114,7 @@ class Exhibit:
     label: str = ""
     """A word or two in the list of exhibits."""
     note: str = ""
-    """What it lacks."""
+    """A note on what it lacks."""
 
 
 @dataclass(frozen=True)

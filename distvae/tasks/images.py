@@ -8,12 +8,13 @@ import torch
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows, stack
 from distvae.data.family import windows_of
-from distvae.interface import Batch, Posterior, Sums, expect
+from distvae.interface import Batch, Posterior, Sums
 from distvae.models.tvae import TVAE
 from distvae.numerics.measures import effective_atoms
-from distvae.numerics.noise import EVALUATION, VALIDATION, Noise, order
+from distvae.numerics.noise import VALIDATION, Noise, order
 from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.restoration import score_restored_run
+from distvae.tasks.resynthesis import decode_posterior
 from distvae.tasks.sparsity import CodeStrength
 from distvae.tasks.truth import compare_with_truth
 from distvae.tasks.waiting import with_news
@@ -95,10 +96,7 @@ def _likely_shape(run: Run) -> tuple[int, ...]:
 
 def _score_block(run: Run, q: Posterior, x: torch.Tensor, row: torch.Tensor) -> Sums:
     """Return sums over a block of rows."""
-    draws, noise = 0, None
-    if run.config.eval.latent == "sample":
-        draws, noise = 1, Noise(run.config.train.seed, EVALUATION, row)
-    error = (expect(q, run.model.decode, draws, noise) - x).square()
+    error = (decode_posterior(run, q, row, run.config.eval.latent) - x).square()
     return {
         "squared_error": error.nanmean(-1).nansum(),
         "observed_rows": (~x.isnan()).any(-1).sum(),

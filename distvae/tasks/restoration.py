@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from distvae.config import Config
 from distvae.config.schema import TINY
@@ -25,9 +24,9 @@ from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Posterior, expect
 from distvae.models.likelihoods import SQUARABLE
 from distvae.models.population import words_of
+from distvae.numerics.lanes import RowNumbers
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, restored_windows
-from distvae.train.batches import Numbers
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
@@ -116,7 +115,7 @@ class Restoration:
                 self._restored_at = self._place
                 yield self.stage(epoch)
 
-    def _restore_windows(self, rows: Numbers, q: Posterior) -> None:
+    def _restore_windows(self, rows: RowNumbers, q: Posterior) -> None:
         """Restore some windows at the end of an epoch, when validation has decoded their states."""
         self._restored[rows] = expect(q, self.trainer.model.decode).cpu().numpy()
 
@@ -186,16 +185,9 @@ def restore_array(
     """Return the array as a model restores it with the states kept for its windows."""
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):
-        q = estep.infer(model, batch_of_windows(patches, place, device), 0)
-        rows[place] = expect(q, model.decode).cpu().numpy()
+        batch = Batch.of(torch.from_numpy(patches.rows)[place].to(device), place)
+        rows[place] = expect(estep.infer(model, batch, 0), model.decode).cpu().numpy()
     return patches.merged(rows)
-
-
-def batch_of_windows(patches: Patches, place: Tensor, device: torch.device | str = "cpu") -> Batch:
-    """Return some windows as a batch, with a mask of the values that were observed."""
-    x = torch.from_numpy(patches.rows)[place].to(device)
-    observed = x.isfinite()
-    return Batch(x.where(observed, 0.0), place, None if bool(observed.all()) else observed)
 
 
 def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:

@@ -13,7 +13,7 @@ from distvae.data.family import recordings_of
 from distvae.data.speech.stft import Stft, power
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
-from distvae.interface import expect
+from distvae.interface import Posterior, expect
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 
@@ -55,6 +55,13 @@ class Resynthesis(NamedTuple):
     coded: Coded
 
 
+def decode_posterior(run: Run, q: Posterior, row: Tensor, latent: Latent) -> Tensor:
+    """Return E[x | z] at the mean of the posteriors of rows, or at one sample of each."""
+    if latent == "mean":
+        return expect(q, run.model.decode)
+    return expect(q, run.model.decode, 1, Noise(run.config.train.seed, EVALUATION, row))
+
+
 def run_coder(run: Run, latent: Latent) -> Coder:
     """Return the coder of a run, which decodes the posterior's mean or one sample of it."""
 
@@ -62,10 +69,7 @@ def run_coder(run: Run, latent: Latent) -> Coder:
     def code(power: Tensor, first: int) -> Coded:
         row = torch.arange(first, first + len(power))
         q = run.posterior(power, row)
-        draws, noise = 0, None
-        if latent == "sample":
-            draws, noise = 1, Noise(run.config.train.seed, EVALUATION, row)
-        return Coded(expect(q, run.model.decode, draws, noise).clamp_min(0), q.code)
+        return Coded(decode_posterior(run, q, row, latent).clamp_min(0), q.code)
 
     return code
 

@@ -16,10 +16,10 @@ from distvae.track.retries import Retries
 from distvae.track.sender import Sender
 from distvae.track.store import Store, error_summary, without_secrets
 
-LEAST, MOST = 0.5, 5.0
+MIN_PAUSE, MAX_PAUSE = 0.5, 5.0
 """Seconds between two rounds of sending."""
 SHARE = 0.05
-"""The share of the time that sending takes while trials train, if no pause is the longest."""
+"""The share of the time that sending takes while trials train, unless `MAX_PAUSE` ends a pause."""
 
 
 class Relay:
@@ -60,7 +60,7 @@ class Relay:
             self._changed.add(folder)
 
     def _run(self) -> None:
-        pause = LEAST
+        pause = MIN_PAUSE
         while not self._over.wait(pause):
             began = time.monotonic()
             with self._lock:
@@ -71,7 +71,7 @@ class Relay:
                 else:
                     self._send(folder)
             took = time.monotonic() - began
-            pause = min(max(LEAST, took / SHARE), MOST)
+            pause = min(max(MIN_PAUSE, took / SHARE), MAX_PAUSE)
 
     def _send(self, root: Path) -> None:
         """Send the journals of a folder and of those below it, until MLflow fails."""

@@ -69,24 +69,7 @@ class Adam:
             (p, gradient, moments["exp_avg"], moments["exp_avg_sq"], moments["step"])
             for (p, moments), gradient in zip(learning, gradients, strict=True)
         ]
-        if self.in_pieces:
-            steps = _divide(steps)
-        parameters, gradients, first, second, counts = map(list, zip(*steps, strict=True))
-        fused_adam(
-            parameters,
-            gradients,
-            first,
-            second,
-            [],
-            counts,
-            lr=self.rate,
-            beta1=FIRST,
-            beta2=SECOND,
-            weight_decay=0.0,
-            eps=FLOOR,
-            amsgrad=False,
-            maximize=False,
-        )
+        _move(_divide(steps) if self.in_pieces else steps, self.rate)
 
     @torch.no_grad()
     def average(self, team: Team) -> None:
@@ -110,6 +93,26 @@ class Adam:
         for name, value in self.state().items():
             if name in tensors:
                 value.copy_(tensors[name])
+
+
+def _move(steps: Pieces, rate: float | Tensor) -> None:
+    """Move parameters, or pieces of them, along their gradients."""
+    parameters, gradients, first, second, counts = map(list, zip(*steps, strict=True))
+    fused_adam(
+        parameters,
+        gradients,
+        first,
+        second,
+        [],
+        counts,
+        lr=rate,
+        beta1=FIRST,
+        beta2=SECOND,
+        weight_decay=0.0,
+        eps=FLOOR,
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def _divide(steps: Pieces) -> Pieces:

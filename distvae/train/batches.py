@@ -4,21 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.data.dataset import Rows, recorded_facts
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.numerics.bands import divide
-from distvae.numerics.lanes import Lanes, Order
+from distvae.numerics.lanes import Lanes, Order, RowNumbers
 from distvae.numerics.noise import Noise
 
 BLOCK = 1024
 """The number of rows that are looked at together."""
-
-Numbers = NDArray[np.int64]
-"""Numbers of rows."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Batches:
         whole = self.rows // self.size - batch
         return max(1, min(whole, *(number - batch % number for number in multiples)))
 
-    def part(self, first: int, last: int) -> Numbers:
+    def part(self, first: int, last: int) -> RowNumbers:
         """Return the worker's rows of some batches, one batch after the other."""
         return self.order.rows(first * self.size, min(last * self.size, self.rows))
 
@@ -68,7 +64,7 @@ class BatchReader:
     def __init__(self, seed: int, device: torch.device, may_be_missing: bool) -> None:
         self.seed, self.device, self.may_be_missing = seed, device, may_be_missing
 
-    def read(self, data: Rows, rows: Numbers, epoch: int) -> tuple[Batch, Noise]:
+    def read(self, data: Rows, rows: RowNumbers, epoch: int) -> tuple[Batch, Noise]:
         """Return some rows on the device, and the draws that belong to them in an epoch."""
         row = torch.from_numpy(rows)
         batch = self._values(data, row)

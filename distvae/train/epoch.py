@@ -43,7 +43,7 @@ class Epoch:
     rate: float
     rows_per_second: float
     seconds: float
-    """In training since the run began, resumed parts included."""
+    """Seconds in training since the run began, resumed parts included."""
     best: bool
     """True if no earlier epoch had a better validation objective, or none can be ranked by it."""
     details: Mapping[str, float] = field(default_factory=dict)

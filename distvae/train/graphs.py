@@ -134,13 +134,13 @@ class Kind:
     """Steps that differ in nothing but their inputs."""
 
     settings: tuple[object, ...]
-    """What the model's schedules have set."""
+    """The values that the model's schedules have set."""
     taken: int = 0
     """How many of these were taken as usual."""
     asked: dict[Draw, None] = field(default_factory=dict)
     """The draws that a step asks for."""
     recorded: dict[int, Recorded] = field(default_factory=dict)
-    """By the number of steps."""
+    """Recordings by the number of steps."""
 
 
 class RecordedSteps:

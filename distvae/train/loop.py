@@ -18,10 +18,11 @@ from distvae.interface import AnyEStep, AnyModel, Batch, ClosedForm, Scheduled, 
 from distvae.models.engines import Request
 from distvae.numerics.arithmetic import Arithmetic
 from distvae.numerics.bands import divide, share_of
+from distvae.numerics.lanes import RowNumbers
 from distvae.numerics.noise import Noise
 from distvae.train import devices
 from distvae.train.adam import Adam
-from distvae.train.batches import Batches, Numbers, has_missing
+from distvae.train.batches import Batches, has_missing
 from distvae.train.copies import Copies
 from distvae.train.documents import PositionFacts
 from distvae.train.epoch import Epoch, Position
@@ -183,19 +184,19 @@ class Trainer:
         """Return whether so many batches went by, and workers have the same parameters."""
         return self.position.batch % math.lcm(batches, max(self.local_steps, 1)) == 0
 
-    def _search_block(self, searches: Searches[AnyModel], rows: Numbers) -> None:
+    def _search_block(self, searches: Searches[AnyModel], rows: RowNumbers) -> None:
         batch, noise = self._batch(rows)
         start = time.perf_counter()
         add(self.total, searches.search_block(self.model, batch, noise))
         self.search_seconds += time.perf_counter() - start
 
-    def step(self, rows: Numbers) -> None:
+    def step(self, rows: RowNumbers) -> None:
         """Take one step on these rows of all workers, at the learning rate of the position."""
         step = self._next_step(self.share.select(rows), len(rows))
         step.take()
         add_step(self.total, step.sums)
 
-    def _next_step(self, rows: Numbers, of_all_workers: int, steps: int = 1) -> Step:
+    def _next_step(self, rows: RowNumbers, of_all_workers: int, steps: int = 1) -> Step:
         """Return the step on these rows of so many, at the position's learning rate; or several on
         as many rows each.
         """
@@ -206,7 +207,7 @@ class Trainer:
         rows_of_step = len(rows) // steps if self.local_steps else of_all_workers
         return Step(self.ascent, self.steps, Request(batch, noise, rows_of_step))
 
-    def _batch(self, rows: Numbers) -> tuple[Batch, Noise]:
+    def _batch(self, rows: RowNumbers) -> tuple[Batch, Noise]:
         start = time.perf_counter()
         batch, noise = self.reader.read(self.train, rows, self.position.epoch)
         self.data_seconds += time.perf_counter() - start

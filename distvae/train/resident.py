@@ -17,9 +17,9 @@ from torch import Tensor
 from distvae.data.dataset import Rows
 from distvae.interface import Batch, TransformsInput
 from distvae.numerics.drawn import Known, Part
-from distvae.numerics.lanes import find_in_order
+from distvae.numerics.lanes import RowNumbers, find_in_order
 from distvae.numerics.noise import Noise
-from distvae.train.batches import BLOCK, Batches, BatchReader, Numbers
+from distvae.train.batches import BLOCK, Batches, BatchReader
 
 SHARE = 0.5
 """The share of a device's free memory that data may take."""
@@ -36,12 +36,12 @@ class Chunk(NamedTuple):
     """The number of the first batch."""
     last: int
     """The number of the batch after the last."""
-    rows: Numbers
+    rows: RowNumbers
     batch: Batch
     noise: Noise
     known: Known
 
-    def find(self, rows: Numbers) -> tuple[Batch, Noise] | None:
+    def find(self, rows: RowNumbers) -> tuple[Batch, Noise] | None:
         """Return some of the rows as views, if they are here one after the other."""
         part = find_in_order(self.rows, rows)
         return None if part is None else self._part(part)
@@ -56,7 +56,7 @@ class Chunk(NamedTuple):
 class Numbered(NamedTuple):
     """The numbers of some rows."""
 
-    rows: Numbers
+    rows: RowNumbers
     on_device: Tensor
 
 
@@ -71,7 +71,7 @@ class DeviceReader(BatchReader):
         self.together, self.epoch = 1, 0
         self.batches: Batches | None = None
         self.numbered: dict[int, Numbered] = {}
-        """By the first of the batches that are read together."""
+        """Row numbers by the first of the batches that are read together."""
         self.chunks: list[Chunk] = []
 
     def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:
@@ -139,7 +139,7 @@ class DeviceReader(BatchReader):
         both = map(Numbered, rows, on_device)
         return dict(zip(bounds, both, strict=False))
 
-    def read(self, data: Rows, rows: Numbers, epoch: int) -> tuple[Batch, Noise]:
+    def read(self, data: Rows, rows: RowNumbers, epoch: int) -> tuple[Batch, Noise]:
         """Return some rows on the device, and the draws that belong to them in an epoch."""
         if data is self.train and epoch == self.epoch:
             for chunk in self.chunks:

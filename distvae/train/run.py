@@ -81,8 +81,8 @@ class Run:
 
     @classmethod
     def left(cls, path: Path | str) -> "Run":
-        """The run in a folder as its training left it: the last weights, and the states kept for
-        its data.
+        """Open the run in a folder as its training left it: the last weights, and the states kept
+        for its data.
         """
         run = cls.open(path, "last")
         if isinstance(run.estep, KeepsPopulations):
@@ -263,9 +263,9 @@ def best_epoch(place: Place, epochs: Sequence[Mapping[str, float]]) -> Mapping[s
 def read_records(
     place: Place, name: str, fields: tuple[str, ...] = ("epoch",), first: int = 1
 ) -> list[Tree]:
-    """One JSON object with some fields a line, from the first line or a later one.
+    """Return the JSON objects of a file, one a line, from some line on; each must have the fields.
 
-    A line that a crash cut short is none.
+    A line that a crash cut short is left out.
     """
     folder = Folder.of(place)
     lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []

@@ -136,7 +136,23 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
             f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder"
             " expected"
         )
-    before, now = flatten(read_config(folder, info)), flatten(config)
+    _refuse_other_settings(config, read_config(folder, info), folder)
+    trained = max((epoch["epoch"] for epoch in read_epochs(folder)), default=0)
+    if config.train.epochs < trained:
+        raise Refusal(
+            f"train.epochs: {config.train.epochs}, but the run in {folder} has {trained:.0f}"
+            f" already; {trained:.0f} or more expected"
+        )
+    if info["data_digest"] != dataset.digest:
+        raise Refusal(
+            f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"
+            " started on"
+        )
+
+
+def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> None:
+    """Raise `Refusal` for a setting that differs and may not change when a run is resumed."""
+    before, now = flatten(stored), flatten(config)
     free = set(FREE_TO_CHANGE)
     if config.train.schedule != "cosine":
         free.add("train.epochs")
@@ -151,17 +167,6 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
         raise Refusal(
             f"{name}: {new!r}, but the run in {folder} has {old!r}{reason}; --resume needs the same"
             f" value{hint}"
-        )
-    trained = max((epoch["epoch"] for epoch in read_epochs(folder)), default=0)
-    if config.train.epochs < trained:
-        raise Refusal(
-            f"train.epochs: {config.train.epochs}, but the run in {folder} has {trained:.0f}"
-            f" already; {trained:.0f} or more expected"
-        )
-    if info["data_digest"] != dataset.digest:
-        raise Refusal(
-            f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"
-            " started on"
         )
 
 

@@ -112,25 +112,8 @@ def _steps_in_folder(
     trainer: Trainer, config: Config, dataset: Dataset, out: Place, options: RunOptions
 ) -> Generator[Epoch | Step, None, None]:
     """Train, and yield each step, which is to be taken then, and each epoch."""
-    team, folder = trainer.team, Folder.of(out)
-    is_chief = team.rank == 0
-    saved = _on_first_worker(team, lambda: _open(config, dataset, folder, options))
-    copies = options.copies
-    recalled = copies is not None and copies.recall(trainer, _saved_point(folder, saved))
-    if saved and not recalled:
-        _restore(trainer, folder)
-    owner = options.owner
-    if is_chief:
-        owner = owner or take_ownership(folder)
-        check_ownership(folder, owner)
-        _note_arithmetic(folder, trainer)
-        update_info(folder, val_rows=trainer.val_rows)
-        drop_later_epochs(folder, trainer.position.epoch)
-        if not recalled:
-            checkpoint.restore_best(folder)
-    team.barrier()
-    if copies:
-        copies.begin(trainer)
+    folder, is_chief = Folder.of(out), trainer.team.rank == 0
+    owner = _begin_or_resume(trainer, config, dataset, folder, options)
     options.begun(trainer)
     savings = Savings(folder, trainer, owner)
     try:
@@ -149,9 +132,28 @@ def _steps_in_folder(
             update_info(folder, seconds=seconds, epochs=epochs, range=trainer.range)
 
 
-def _open(config: Config, dataset: Dataset, folder: Folder, options: RunOptions) -> bool:
-    """Open the run folder; return whether it holds a state to resume from."""
-    return open_folder(config, dataset, folder, options.recipe, options.resume, options.force)
+def _begin_or_resume(
+    trainer: Trainer, config: Config, dataset: Dataset, folder: Folder, options: RunOptions
+) -> str:
+    """Bring a trainer to where its run is to go on, and return the owner of the folder."""
+    team, copies, owner = trainer.team, options.copies, options.owner
+    run = (config, dataset, folder, options.recipe, options.resume, options.force)
+    saved = _on_first_worker(team, lambda: open_folder(*run))
+    recalled = copies is not None and copies.recall(trainer, _saved_point(folder, saved))
+    if saved and not recalled:
+        _restore(trainer, folder)
+    if team.rank == 0:
+        owner = owner or take_ownership(folder)
+        check_ownership(folder, owner)
+        _note_arithmetic(folder, trainer)
+        update_info(folder, val_rows=trainer.val_rows)
+        drop_later_epochs(folder, trainer.position.epoch)
+        if not recalled:
+            checkpoint.restore_best(folder)
+    team.barrier()
+    if copies:
+        copies.begin(trainer)
+    return owner
 
 
 def _saved_point(folder: Folder, saved: bool) -> tuple[int, int] | None:

@@ -18,13 +18,13 @@ from distvae.interface import (
     Sums,
 )
 from distvae.numerics.bands import Bands, divide
-from distvae.numerics.lanes import HeldRows, Lanes
+from distvae.numerics.lanes import HeldRows, Lanes, RowNumbers
 from distvae.numerics.noise import VALIDATION
-from distvae.train.batches import BLOCK, BatchReader, Numbers
+from distvae.train.batches import BLOCK, BatchReader
 from distvae.train.step import add, assess
 
-Watch = Callable[[Numbers, Posterior], None]
-"""Is shown the posteriors of some validation rows."""
+Watch = Callable[[RowNumbers, Posterior], None]
+"""A function that is called with some validation rows and their posteriors."""
 
 
 class Sample:
@@ -39,7 +39,7 @@ class Sample:
         self.count = rows if config.val_rows is None else min(config.val_rows, rows)
         self.lanes, self.rank, self.size = divide(rows, config.batch), rank, size
 
-    def parts(self) -> Iterator[Numbers]:
+    def parts(self) -> Iterator[RowNumbers]:
         """Yield this worker's part of the sample in blocks: one at least, which may be empty."""
         if self.count == self.rows:
             yield from self.every()
@@ -47,12 +47,12 @@ class Sample:
             yield from np.split(self.chosen, range(BLOCK, len(self.chosen), BLOCK))
 
     @cached_property
-    def chosen(self) -> Numbers:
+    def chosen(self) -> RowNumbers:
         """This worker's rows of the sample."""
         held = self.lanes.held(self.rank, self.size)
         return np.sort(held.order(self.seed, VALIDATION).rows(0, self.count))
 
-    def every(self) -> Iterator[Numbers]:
+    def every(self) -> Iterator[RowNumbers]:
         """Yield this worker's part of all rows in blocks."""
         held = self._held()
         for first in range(0, max(len(held), 1), BLOCK):
@@ -71,7 +71,7 @@ def assess_rows(
     estep: AnyEStep,
     reader: BatchReader,
     val: Rows,
-    parts: Iterable[Numbers],
+    parts: Iterable[RowNumbers],
     watch: Watch | None = None,
 ) -> Sums:
     """Return sums over blocks of the validation rows, with fixed draws."""

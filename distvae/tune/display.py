@@ -11,7 +11,7 @@ from distvae.files.plain import Plain
 from distvae.numerics.numbers import counted
 from distvae.train.notebook import NotebookOutput, in_notebook
 from distvae.train.progress import Mark, add_mark, format_duration, recent_pace
-from distvae.tune.progress import Progress
+from distvae.tune.progress import TrialProgress
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import ROW, Space
 from distvae.tune.table import html_table, progress_table
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distvae.train.documents import Lineage
 
 REFRESH_SECONDS = 0.5
-"""Between two looks of the table in a notebook."""
+"""Seconds between two updates of the table in a notebook."""
 
 
 LINE_SECONDS = 15.0
@@ -154,7 +154,7 @@ class SweepDisplay:
         self.results[number].state = "stopped"
         self._set_seconds(number)
 
-    def trial_interrupted(self, begun: Result, progress: Progress) -> None:
+    def trial_interrupted(self, begun: Result, progress: TrialProgress) -> None:
         """Note how far a trial came that can be resumed, whether it went on in this process or not.
 
         The time of one that did was counted here.

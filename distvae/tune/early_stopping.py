@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Mapping
 
 Worths = Mapping[int, float]
-"""What a trial was worth by epoch, the more the better."""
+"""The worth of a trial by epoch, the more the better."""
 
 REDUCTION = 4
-"""Of the trials that reach a rung, one in so many goes on."""
+"""One in so many of the trials that reach a rung goes on."""
 ENOUGH = 5
 """Trials that must have finished before the median of their judgments stops others."""
 

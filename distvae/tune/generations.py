@@ -13,7 +13,7 @@ import numpy as np
 
 from distvae.files.plain import Plain
 from distvae.tune.branching import branch
-from distvae.tune.judgments import LEAST, read_judgments, worth
+from distvae.tune.judgments import LEAST_WORTH, read_worths
 from distvae.tune.population import choose_replacements, perturb
 from distvae.tune.space import Judge, Space
 
@@ -126,15 +126,14 @@ class Generations:
         return [number for number in (*first, *branches) if number not in branches.values()]
 
     def _worths(self, number: int) -> dict[int, float]:
-        judgments = read_judgments(self.trials / str(number))
-        return {epoch: worth(self.space, value) for epoch, value in judgments.items()}
+        return read_worths(self.trials / str(number), self.space)
 
     def _worth(self, number: int, epoch: int) -> float:
         """Return what a trial is worth; if its training ended early, what it was worth last."""
         if self._ledger()[number].state.name in ENDED:
             return -math.inf  # it failed
         known = [item for item in self._worths(number).items() if item[0] <= epoch]
-        return max(known, default=(0, LEAST))[1]
+        return max(known, default=(0, LEAST_WORTH))[1]
 
     def _replace(self, epoch: int) -> bool:
         """Branch from the best trials after an epoch; do what is missing of that.

@@ -14,8 +14,8 @@ from distvae.tune.space import Judge, Space
 
 FILE = "judged.jsonl"
 """The file of a trial's folder with a line for each judgment."""
-LEAST = -sys.float_info.max
-"""What a trial is worth whose judgment is not finite: less than any other that did not fail."""
+LEAST_WORTH = -sys.float_info.max
+"""The worth of a judgment that is not finite: less than any other of a trial that did not fail."""
 
 
 def is_judged(judge: Judge | None, epoch: int) -> bool:
@@ -69,8 +69,14 @@ def _write(folder: Path, metric: str, values: Mapping[int, float]) -> None:
         path.write_text("".join(lines))
 
 
-def worth(space: Space, value: float) -> float:
-    """Return a judgment as a number of which more is better, the least if it is not finite."""
+def read_worths(folder: Path, space: Space) -> dict[int, float]:
+    """Return what a trial was worth whenever it was judged, the more the better.
+
+    A judgment that is not finite is worth `LEAST_WORTH`.
+    """
     assert space.judge is not None
     sign = 1 if space.metrics[space.judge.metric] == "max" else -1
-    return sign * value if math.isfinite(value) else LEAST
+    worths = {}
+    for epoch, value in read_judgments(folder).items():
+        worths[epoch] = sign * value if math.isfinite(value) else LEAST_WORTH
+    return worths

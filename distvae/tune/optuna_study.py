@@ -15,7 +15,7 @@ from distvae.files.refusal import Refusal, cause
 from distvae.files.sqlite import existing_sqlite_uri, sqlite_uri
 from distvae.tune.early_stopping import below_median, halves
 from distvae.tune.generations import ENDED, Generations
-from distvae.tune.judgments import is_judged, read_judgments, worth
+from distvae.tune.judgments import is_judged, read_worths
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.samplers import make_pruner, make_sampler, sampler_of_rest
 from distvae.tune.space import Space
@@ -198,18 +198,14 @@ class OptunaStudy:
         judge = self.space.judge
         if judge is None or not is_judged(judge, epoch):
             return False
-        worths = {trial.number + 1: self.worths(trial.number + 1) for trial in self._trials()}
+        folder, numbers = self.folder / "trials", [trial.number + 1 for trial in self._trials()]
+        worths = {other: read_worths(folder / str(other), self.space) for other in numbers}
         own = worths.pop(number)
         if self.space.scheduler == "asha":
             return halves(own, worths, epoch, judge.interval)
         complete = {trial.number + 1 for trial in self._trials("COMPLETE")}
         finished = {other: worths[other] for other in worths if other in complete}
         return below_median(own, finished, epoch)
-
-    def worths(self, number: int) -> dict[int, float]:
-        """Return what a trial was worth whenever it was judged, the more the better."""
-        judgments = read_judgments(self.folder / "trials" / str(number))
-        return {epoch: worth(self.space, value) for epoch, value in judgments.items()}
 
     def record_result(self, result: Result) -> None:
         """Record how a trial ended."""

@@ -17,9 +17,9 @@ from distvae.tune.space import Space, count_replaced
 REDRAWN = 0.25
 """The probability that a setting is drawn anew instead of moved."""
 FACTOR = 1.25
-"""By which a setting with a logarithmic axis is multiplied or divided."""
+"""The factor by which a setting with a logarithmic axis changes."""
 STEP = 0.1
-"""By which a setting moves along another interval, as a share of its length."""
+"""The step of a setting along another interval, as a share of its length."""
 TRIES = 100
 """Draws, at most, until a branch has other settings than its better."""
 INHERITED = ("train.seed",)

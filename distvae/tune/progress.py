@@ -13,30 +13,30 @@ if TYPE_CHECKING:
     from distvae.train.documents import Lineage
 
 
-class Progress(NamedTuple):
+class TrialProgress(NamedTuple):
     """How far a trial came."""
 
     epoch: int = 0
     """Epochs finished of the seed that was trained last."""
     bound: float | None = None
-    """On validation data after that epoch."""
+    """The bound on validation data after that epoch."""
     seconds: float = 0.0
     """The time of its own epochs, of all seeds."""
 
 
 def read_progress(
     trials: Trials, number: int, values: Mapping[str, Plain], lineage: "Lineage | None"
-) -> Progress:
+) -> TrialProgress:
     """Return how far a trial came; its time begins where it continues from, if it is a branch."""
     records = [_last_epoch(run.folder) for run in trials.runs(number, values)]
     found = [record for record in records if record]
     if not found:
-        return Progress()
+        return TrialProgress()
     seconds = sum(record.get("seconds", 0.0) for record in found)
     if lineage is not None:
         parent = _last_epoch(trials.folder_of(lineage["parent"]), lineage["epoch"])
         seconds -= parent.get("seconds", 0.0)
-    return Progress(int(found[-1]["epoch"]), found[-1]["val_bound"], seconds)
+    return TrialProgress(int(found[-1]["epoch"]), found[-1]["val_bound"], seconds)
 
 
 def _last_epoch(folder: Path, until: float = float("inf")) -> Mapping[str, float]:

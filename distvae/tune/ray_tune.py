@@ -24,11 +24,8 @@ from distvae.machines.placement import assigned_gpus
 from distvae.tune.folder import new_experiment
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
-from distvae.tune.results import EndedEpoch
+from distvae.tune.results import REPORT_SECONDS, EndedEpoch
 from distvae.tune.trial import Report, Trials, run_trial
-
-REPORT_SECONDS = 0.3
-"""Epochs of this time are reported together, because each report takes some milliseconds."""
 
 
 class TrialConfig(TypedDict):

@@ -19,6 +19,8 @@ Directions = Mapping[str, Literal["max", "min"]]
 
 Left = Literal["trials", "pictures", "nothing"]
 """What a sweep would do if it were resumed: train trials, or only draw pictures of its report."""
+REPORT_SECONDS = 0.3
+"""Epochs of this time are reported together, because each report takes some milliseconds."""
 
 
 class EndedEpoch(NamedTuple):
@@ -26,7 +28,7 @@ class EndedEpoch(NamedTuple):
 
     epoch: int
     bound: float
-    """On validation data, in nats per data point."""
+    """The bound on validation data, in nats per data point."""
     seed: int = 0
     """Which of the trial's seeds was trained, from 0."""
 
@@ -42,7 +44,7 @@ class Result:
     epoch: int = 0
     """Epochs finished so far, of the seed that is trained."""
     bound: float | None = None
-    """On validation data after the last epoch."""
+    """The bound on validation data after the last epoch."""
     figures: dict[str, float] = field(default_factory=dict)
     """The evaluation of the best weights, on validation data."""
     seconds: float = 0.0

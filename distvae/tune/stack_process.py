@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from distvae.tune.forked import SIGNALS
 from distvae.tune.optuna_study import NextTrial
 from distvae.tune.pictures import draw_and_log
-from distvae.tune.results import EndedEpoch
+from distvae.tune.results import REPORT_SECONDS, EndedEpoch
 from distvae.tune.trial import Report, TrialRun, Trials, run_trial_in_steps
 
 if TYPE_CHECKING:
     from distvae.train.step import Ascent, Step
-
-REPORT_SECONDS = 0.3
-"""Epochs of this time are reported together, because each report takes some milliseconds."""
 
 
 class StackReport(NamedTuple):
@@ -52,7 +49,7 @@ class Member:
     step: "Step | None" = None
     """The step that is to be taken next."""
     ascent: "Ascent | None" = None
-    """What takes the steps of the training that goes on."""
+    """The object that takes the steps of the training that goes on."""
     epochs: list[EndedEpoch] = field(default_factory=list)
     """Epochs that are not reported yet."""
     last: Report | None = None

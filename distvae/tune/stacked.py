@@ -25,7 +25,8 @@ from distvae.tune.stack_shape import Shape, count_fitting, stack_shape
 
 AUTOMATIC = 4
 """Trials of a stack, unless told: more of them gain nothing on a processor."""
-MOST = 64
+MAX_STACK = 64
+"""The most trials of a stack."""
 LOOK_SECONDS = 0.3
 """Seconds between two looks whether the sweep was asked to stop."""
 AHEAD = 4
@@ -38,9 +39,11 @@ def parse_stack(text: str | None) -> int | None:
         return None
     if text == "auto":
         return AUTOMATIC
-    if text.isdecimal() and 1 <= int(text) <= MOST:
+    if text.isdecimal() and 1 <= int(text) <= MAX_STACK:
         return int(text)
-    raise Refusal(f"--stack: {shown(text)}; auto, or a number of trials from 1 to {MOST}, expected")
+    raise Refusal(
+        f"--stack: {shown(text)}; auto, or a number of trials from 1 to {MAX_STACK}, expected"
+    )
 
 
 def resources_of_stacks(space: Space, resources: TrialResources) -> TrialResources:

@@ -25,7 +25,7 @@ LAST_WORDS: Mapping[Left, str] = {
     ),
     "nothing": "stopped; all trials have ended, and nothing is missing",
 }
-"""What a sweep says that was asked to stop, by what is left of it."""
+"""The last line of a sweep that was asked to stop, by what is left of it."""
 ORIGIN = "continues"
 """The heading of the column that says which trial a trial continues."""
 TEXT_COLUMNS = ("what varies", ORIGIN, "state", "")

@@ -43,7 +43,7 @@ class Report(TypedDict, total=False):
     seed: int
     """Which of the trial's seeds was trained, from 0."""
     bound: float
-    """On validation data, in nats per data point."""
+    """The bound on validation data, in nats per data point."""
     metrics: dict[str, float]
     """All figures of the epoch, as they are recorded."""
     figures: dict[str, float]

@@ -217,6 +217,7 @@ WITH_COMPILER = {
     "distvae.models.dense_layers",
     "distvae.models.compiling",
     "distvae.models.density_kernels",
+    "distvae.models.draw_kernels",
     "distvae.models.elementary",
     "distvae.models.encoder_engine",
     "distvae.models.encoder_kernels",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distvae.numerics import bands
 from distvae.numerics.bands import LISTED, Bands, HeldBands, divide, share_of
-from distvae.numerics.lanes import FreeRows, HeldRows, Lanes, Rows
+from distvae.numerics.lanes import FreeRows, HeldRows, Lanes, RowNumbers
 
 ROWS, BATCH, SIZE = st.integers(1, 700), st.integers(1, 200), st.integers(1, 5)
 SEED, EPOCH = st.integers(0, 2**32), st.integers(-1, 1000)
@@ -54,7 +54,7 @@ def test_workers_have_the_batches_of_one_in_their_own_rows(
             assert np.concatenate(found).tolist() == in_workers(whole[first:][:step], held)
 
 
-def in_workers(rows: Rows, held: list[HeldBands]) -> list[int]:
+def in_workers(rows: RowNumbers, held: list[HeldBands]) -> list[int]:
     """Return the rows of the first worker, then those of the second, and so on."""
     return [int(row) for part in held for row in rows[part.contains(rows)]]
 
@@ -119,7 +119,7 @@ def test_orders_are_the_same_on_every_machine_and_in_every_version() -> None:
     )
 
 
-def digest(rows: Rows) -> str:
+def digest(rows: RowNumbers) -> str:
     return sha256(rows.astype("<i8").tobytes()).hexdigest()[:16]
 
 

@@ -13,13 +13,13 @@ import distvae
 from distvae.config import Config, from_dict
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
+from distvae.interface import Batch
 from distvae.models.truncated import Truncated
 from distvae.tasks.presets import estimate_noise, preset_recipe
 from distvae.tasks.restoration import (
     Restoration,
     RunDestination,
     Stage,
-    batch_of_windows,
     restore_array,
 )
 from distvae.train.stopping import Interrupted
@@ -116,9 +116,8 @@ def test_the_bound_is_that_of_the_array_in_its_own_units() -> None:
     array = noisy(height=9, width=9)
     restoration = Restoration(config(**{"data.level": "keep", "train.epochs": 1}), array)
     (stage,) = restoration.run()
-    q = restoration.trainer.estep.infer(
-        restoration.trainer.model, batch_of_windows(restoration.patches, torch.arange(36)), 0
-    )
+    batch = Batch.of(torch.from_numpy(restoration.patches.rows), torch.arange(36))
+    q = restoration.trainer.estep.infer(restoration.trainer.model, batch, 0)
     assert isinstance(q, Truncated)
     x = torch.from_numpy(
         restoration.patches.rows * restoration.patches.scale + restoration.patches.shift

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from distvae.numerics.lanes import FreeInList, FreeRows
+from distvae.numerics.lanes import FreeInList, FreeRows, RowNumbers
 from distvae.train import resident
-from distvae.train.batches import Batches, BatchReader, Numbers
+from distvae.train.batches import Batches, BatchReader
 from distvae.train.resident import DeviceReader
 
 CPU = torch.device("cpu")
 
 
-def batches_of(rows: Numbers, size: int) -> Batches:
+def batches_of(rows: RowNumbers, size: int) -> Batches:
     """Return the batches of one worker, of rows in this order."""
     return Batches(FreeInList(rows, FreeRows(len(rows), size, 0, 1)), len(rows), size)
 

@@ -14,7 +14,7 @@ from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.plan import Plan
 from distvae.tune.preparation import DEFAULT_RESOURCES
-from distvae.tune.progress import Progress, read_progress
+from distvae.tune.progress import TrialProgress, read_progress
 from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch
 from distvae.tune.space import Space
@@ -122,12 +122,12 @@ def test_the_time_of_a_branch_begins_where_it_continues_another(
     write_epochs(trials.folder_of(1), 2.0, 1, 2, 3, 4)
     write_epochs(trials.folder_of(2), 2.0, 3)
     lineage: Any = {"parent": 1, "epoch": 2, "replaces": 3}
-    assert read_progress(trials, 2, {}, lineage) == Progress(3, -1 / 3, 2.0)
-    assert read_progress(trials, 4, {}, lineage) == Progress()
+    assert read_progress(trials, 2, {}, lineage) == TrialProgress(3, -1 / 3, 2.0)
+    assert read_progress(trials, 4, {}, lineage) == TrialProgress()
 
 
 def test_damaged_records_say_nothing_of_how_far_a_trial_came(space: Space, tmp_path: Path) -> None:
     trials = Trials(space, tmp_path)
     write_epochs(trials.folder_of(1), 2.0, 1, 2)
     (trials.folder_of(1) / "epochs.jsonl").write_text("{}\n")
-    assert read_progress(trials, 1, {}, None) == Progress()
+    assert read_progress(trials, 1, {}, None) == TrialProgress()

@@ -19,9 +19,12 @@ KNOWN_DATASETS = {
     "fashionmnist": (Published("Fashion-MNIST", 60_000, 10_000), (1, 28, 28)),
     "mnist": (Published("MNIST", 60_000, 10_000), (1, 28, 28)),
 }
-"""What a file's name says that it holds, if its images have that shape; the first that fits."""
+"""Published data by a word of a file's name, with the shape that its images must have.
+
+The first that fits counts.
+"""
 COPIES = 3
-"""Of its arrays that are held while an archive is read."""
+"""Copies of an archive's arrays that memory holds while it is read."""
 EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alone, expected"
 
 

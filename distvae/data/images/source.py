@@ -40,7 +40,7 @@ class Source:
     """All images of a source, split after split."""
 
     layout: str
-    """What it was recognised as."""
+    """The kind of source that was recognised, in words."""
     pixels: Bytes
     """(N, channels, height, width), in memory or mapped."""
     counts: dict[str, int]
@@ -52,9 +52,9 @@ class Source:
     digest: str
     """Changes with the content."""
     published: Published | None = None
-    """What it should be all of."""
+    """The published data that it should contain."""
     others: tuple[str, ...] = ()
-    """What to say of files that are not read."""
+    """Notes on files that are not read."""
     skipped: tuple[int, ...] = ()
     """The places of broken images among all that the source names. Pixels, labels and files are
     those of the others.

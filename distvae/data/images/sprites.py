@@ -22,7 +22,7 @@ from distvae.numerics.noise import order
 FORMAT = 2  # of the drawing; a change gives another digest
 LEVELS = {"shape": 3, "scale": 6, "rotation": 10, "x": 16, "y": 16}
 RADIUS = 0.25
-"""Of the circle around the largest shape, in sides of the picture."""
+"""Radius of the circle around the largest shape, in sides of the picture."""
 TURN = math.pi / 2
 """The range of the rotation: under a quarter turn even a square's tells."""
 DRAWING = -6  # the epoch of the seed whose order says which combinations there are

@@ -24,7 +24,7 @@ TABLE = "recordings.csv"
 
 
 def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
-    """The power spectra of a folder of recordings by split, from the cache or computed now."""
+    """Return the power spectra of a folder of recordings by split, cached or computed now."""
     root, everything = recordings.find_recordings(config)
     found, skipped = recordings.skip_broken(root, everything, config, quiet)
     key = _key(root, found, config)

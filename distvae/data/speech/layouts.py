@@ -35,9 +35,9 @@ class Layout:
     perhaps `subset`.
     """
     rate: int | None = None
-    """In Hz, as published."""
+    """The published sampling rate in Hz."""
     speakers: Mapping[str, int] = field(default_factory=dict)
-    """Of each subset; '' is all of the corpus."""
+    """The published number of speakers of each subset; '' is all of the corpus."""
     recordings: int | None = None
     whole: bool = True
     """Whether all subsets belong together, or may be had one by one."""

@@ -33,7 +33,7 @@ Shape = tuple[int, Sequence[int], Blocks, Names]
 GROUP = 2**25
 """Bytes of the rows of a group of an array."""
 INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas calls the column of an index without a name."""
+"""The name that pandas gives the column of an index without a name."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Table:
 
     path: Path
     values: int
-    """Of a row."""
+    """The number of values of a row."""
     starts: Starts
     """The first row of each group, and the number of rows."""
     read: Blocks
     names: Names
-    """Of the values; none of an array or of lists."""
+    """The names of the values; an array and lists have none."""
 
     @classmethod
     def open(cls, path: Path) -> "Table":

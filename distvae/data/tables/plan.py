@@ -22,7 +22,7 @@ FILE = 2**28  # bytes of the rows of a file
 SLAB = 2**28  # bytes of rows that are sorted together
 BLOCK = 2**25  # bytes of rows that are read together
 COPIES = 4
-"""Of the rows that are read together."""
+"""Copies of the rows that are read together."""
 PROCESS = 2**27
 """Bytes of memory of a process that holds no rows."""
 TOGETHER = 2**15

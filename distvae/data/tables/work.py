@@ -30,9 +30,9 @@ class Work:
 
     plan: Plan
     folder: Path
-    """Of the files, and of nothing else."""
+    """The folder of the files, with nothing else in it."""
     scratch: Path
-    """Of all that is there until the files are complete."""
+    """The folder of what is needed until the files are complete."""
 
     def do(self, task: Task) -> int:
         """Do a task; return how many rows it was about."""

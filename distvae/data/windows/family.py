@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distvae.data.windows.patches import Grid, Patches
 
 PICTURE, SOUND = "built-in picture", "built-in sound"
+"""The paths that stand for the picture and the sound of `data.examples`."""
 
 
 @register(PatchData)

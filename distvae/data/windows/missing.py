@@ -16,7 +16,7 @@ from distvae.files.refusal import Refusal
 Floats = NDArray[np.floating]
 Missing = NDArray[np.bool_]
 Finder = Callable[[Signal], Missing]
-"""From a picture to which of its values (height, width, channels) are missing."""
+"""A function of a picture; returns which of its values (height, width, channels) are missing."""
 
 
 def masked_by(path: Path) -> Finder:

@@ -30,7 +30,7 @@ class Grid:
     """The places of windows on an array."""
 
     shape: tuple[int, ...]
-    """Of the array, channels last."""
+    """The shape of the array, channels last."""
     window: tuple[int, ...]
     stride: int = 1
     joint: bool = True

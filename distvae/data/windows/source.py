@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from distvae.config import PatchData
 from distvae.data.audio import resample
-from distvae.data.examples import PICTURE, SOUND, example
+from distvae.data.examples import example
 from distvae.data.signals import Signal, read_signal
+from distvae.data.windows.family import PICTURE, SOUND
 from distvae.data.windows.missing import drop_at_random
 from distvae.files.refusal import Refusal
 

@@ -25,7 +25,7 @@ class Claim:
     source: str = ""
     """TABLE/ROW that has the published figure, where it is not the row itself."""
     command: str = ""
-    """What makes the row; by default `distvae reproduce` with its table, scale and name."""
+    """The command that makes the row; by default `distvae reproduce` with table, scale and name."""
 
     def rows(self) -> list[str]:
         """Return the names of the rows whose figure is shown."""

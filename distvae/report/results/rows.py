@@ -144,7 +144,7 @@ _OPTIONAL: Mapping[str, object] = {
     "published_spread": {},
     **dict.fromkeys(("scale", "note", "section"), ""),
 }
-"""What is assumed where a row leaves something out."""
+"""Defaults of the fields that a row may leave out."""
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "row": str,
     "commit": (str, type(None)),

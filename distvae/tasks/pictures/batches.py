@@ -16,7 +16,7 @@ class QualityPoint(NamedTuple):
     """The quality of one training."""
 
     way: str
-    """What happened to its rates."""
+    """The scaling of its learning rates."""
     lasting: str
     """How long it was, beside the others."""
     batch: int
