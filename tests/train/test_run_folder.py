@@ -176,6 +176,17 @@ def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path
     assert (tmp_path / "precious" / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize("inside", ["another/run.json", "group/sweep/sweep.json"])
+def test_force_never_deletes_other_runs_and_sweeps(run: Path, inside: str) -> None:
+    """The folder of all runs may have been named as that of one."""
+    (run / inside).parent.mkdir(parents=True)
+    (run / inside).write_text("{}")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(Refusal, match=f"{Path(inside).parent}: another run or sweep, which would"):
+        list(fit(tiny.config(), tiny.dataset(), run, force=True))
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     ("sections", "name"),
     [({"model": {"latent": 5}}, "model.latent"), ({"train": {"seed": 1}}, "train.seed")],
