@@ -35,6 +35,15 @@ def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
         opened.encode(x[:, :5])
 
 
+def test_a_run_below_the_home_folder_is_opened(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert distvae.load("~/run").path == run
+    with pytest.raises(
+        Refusal, match=r"~nobody-here/run: .* the name or the folder of a run expected"
+    ):
+        distvae.load("~nobody-here/run")
+
+
 @pytest.mark.parametrize(
     "damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"]
 )
