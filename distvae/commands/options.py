@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from distvae.commands.completion import complete_recipe, complete_run, complete_setting
+from distvae.files.paths import refusing_bad_paths
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 
@@ -33,8 +34,10 @@ def find_run(run: Path | str) -> Path:
     """Return the folder of a run that is named by its folder, its name or id in MLflow, or as
     best:METRIC@SWEEP. A pushed model is copied from its URI to the cache.
     """
-    if Path(run).is_dir():  # MLflow is not asked
-        return Path(run)
+    with refusing_bad_paths(str(run), "the name or the folder of a run expected"):
+        folder = Path(run).expanduser()
+    if folder.is_dir():  # MLflow is not asked
+        return folder
     if URI.match(str(run)):
         from distvae.share.pushed import fetch
 

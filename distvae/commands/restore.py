@@ -191,11 +191,16 @@ def refuse_own_input(task: Task, output: Path) -> None:
 
 
 def refuse_unlike_reference(task: Task) -> None:
-    """Refuse a reference of another shape, or one that is silent."""
-    reference = task.reference
+    """Refuse a reference of another rate or shape, or one that is silent."""
+    reference, rate = task.reference, task.observed.rate
     if reference is None:
         return
     file = task.options.clean or task.source
+    if reference.rate and rate and reference.rate != rate:
+        raise Refusal(
+            f"{file}: a sampling rate of {reference.rate:,} Hz; {rate:,} Hz expected, as what is"
+            " restored has"
+        )
     if reference.values.shape != task.observed.values.shape:
         found, expected = (
             " x ".join(map(str, signal.values.shape)) for signal in (reference, task.observed)

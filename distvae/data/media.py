@@ -95,8 +95,7 @@ def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...], digest:
     place = Path(path).expanduser()
     if isinstance(family, ReadsMedia) and _is_single(place):
         return family.rows_of(place, shape)
-    if not (is_remote(path) or path in family.built_in or resolve_path(path).exists()):
-        raise Refusal(f"{path}: no such file or folder")
+    _refuse_absent(config, path)
     dataset = open_dataset(data_at(path, config, digest), quiet=True)
     return stack([dataset.splits[name] for name in dataset.split_names("all")])
 
@@ -108,8 +107,18 @@ def _are_places(media: object) -> "TypeIs[Sequence[Place]]":
 
 
 def is_single_file(config: DataConfig, path: str) -> bool:
-    """Return whether a path is that of one picture or recording, and data of this kind has such."""
+    """Return whether a path is that of one picture or recording, and data of this kind has such.
+
+    A path of nothing is refused.
+    """
+    _refuse_absent(config, path)
     return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path).expanduser())
+
+
+def _refuse_absent(config: DataConfig, path: str) -> None:
+    built_in = family_of(config).built_in
+    if not (is_remote(path) or path in built_in or resolve_path(path).exists()):
+        raise Refusal(f"{path}: no such file or folder")
 
 
 def _is_single(path: Path) -> bool:

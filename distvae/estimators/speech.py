@@ -21,7 +21,7 @@ from distvae.data.tables.arrays import IN_MEMORY, dataset_of_rows
 from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
 from distvae.estimators.settings import validation_share
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shown
 from distvae.numerics.plain_arrays import plain_array
 
 Signal = NDArray[np.floating] | Tensor
@@ -49,8 +49,7 @@ class SpeechCoder(BaseEstimator):
 
     def fit(self, X: Signals, y: object = None) -> Self:
         """Train on the frames of signals, of which the last ones validate; y is ignored."""
-        settings = self._settings()
-        model = default_model() if self.model is None else clone(self.model)
+        settings, model = self._settings(), self._new_model()
         frames = self._frames(X)
         share = validation_share(model.validation_fraction)
         count = min(round(share * len(frames)), len(frames) - 1)
@@ -98,6 +97,17 @@ class SpeechCoder(BaseEstimator):
     def n_iter_(self) -> int:
         """The number of epochs trained."""
         return len(self.history_)
+
+    def _new_model(self) -> Estimator:
+        """Return an estimator of frames that is not fitted."""
+        if self.model is None:
+            return default_model()
+        if not isinstance(self.model, Estimator):
+            raise Refusal(
+                f"model: {shown(self.model)}; an estimator of rows of distvae expected, such as"
+                " SDMVAE()"
+            )
+        return clone(self.model)
 
     def _settings(self) -> SpeechData:
         """Return the settings by which commands read recordings as this estimator reads signals."""

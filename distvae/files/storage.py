@@ -200,6 +200,19 @@ class Folder:
 
         return self._names_of(FileType.Directory)
 
+    def find(self, *names: str) -> list[str]:
+        """Return where files with these names are in its subfolders, however deep, in order."""
+        from pyarrow.fs import FileSelector, FileType
+
+        below = FileSelector(self.path, allow_not_found=True, recursive=True)
+        within = self.path.rstrip("/") + "/"
+        paths = [
+            info.path.removeprefix(within)
+            for info in self.system.get_file_info(below)
+            if info.type == FileType.File and info.base_name in names
+        ]
+        return sorted(path for path in paths if "/" in path)
+
     def _names_of(self, kind: "FileType") -> list[str]:
         from pyarrow.fs import FileSelector
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from distvae.config import Config, changed_settings, from_stored
+from distvae.config.recipes import recipe_name
 from distvae.files.markdown import markdown_table
 from distvae.files.plain import Plain
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
@@ -26,11 +27,6 @@ WITHOUT_LICENCE = (
     "No licence is stated here. Whoever publishes the model has to choose one, and the licence of"
     " its data may restrict the choice."
 )
-
-
-def recipe_name(recipe: str) -> str:
-    """Return the name of a recipe; that of a file without its folders."""
-    return Path(recipe).stem if recipe.endswith((".yaml", ".yml")) else recipe
 
 
 class Card:

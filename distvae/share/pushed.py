@@ -13,10 +13,11 @@ from typing import cast
 
 from distvae.config import Config, to_dict
 from distvae.config.data.speech import CSV
+from distvae.config.recipes import recipe_name
 from distvae.data.folders import build_once, cache_folder
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
-from distvae.share.card import Card, recipe_name
+from distvae.share.card import Card
 from distvae.share.names import CARD, EPOCHS, LISTED, NEEDED, SUMMARIES, SUMS, WEIGHTS
 from distvae.share.places import Place, place_of
 from distvae.train.checkpoint import read_manifest

@@ -13,7 +13,7 @@ from distvae.config.schema import whole_number
 from distvae.data.signals import read_signal
 from distvae.data.windows.missing import read_mask
 from distvae.files.plain import Plain
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shown
 from distvae.numerics.plain_arrays import plain_array
 from distvae.tasks.presets import Preset, preset_config, refuse_corruption
 from distvae.tasks.restoration import Restoration, Stage
@@ -28,7 +28,7 @@ class _Options:
     """The options of `denoise` and `inpaint` that decide how a model is trained."""
 
     preset: Preset | None
-    recipe: str | None
+    recipe: str | Path | None
     settings: Mapping[str, Plain] | None
     seed: int
     watch: Watch | None
@@ -38,7 +38,7 @@ def denoise(
     image: ArrayLike | str | Path,
     *,
     preset: Preset | None = None,
-    recipe: str | None = None,
+    recipe: str | Path | None = None,
     settings: Mapping[str, Plain] | None = None,
     channel_axis: int | None = None,
     seed: int = 0,
@@ -66,7 +66,7 @@ def inpaint(
     mask: ArrayLike | str | Path | None = None,
     *,
     preset: Preset | None = None,
-    recipe: str | None = None,
+    recipe: str | Path | None = None,
     settings: Mapping[str, Plain] | None = None,
     channel_axis: int | None = None,
     seed: int = 0,
@@ -102,8 +102,11 @@ def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     if options.preset and options.recipe:
         raise Refusal("preset, recipe: both are given; one of them expected")
+    if not (options.watch is None or callable(options.watch)):
+        raise Refusal(f"watch: {shown(options.watch)}; a function of the state expected")
     preset = options.preset or "fast"
-    config = preset_config(array, preset, options.recipe, settings, inpainting)
+    recipe = None if options.recipe is None else str(options.recipe)
+    config = preset_config(array, preset, recipe, settings, inpainting)
     restoration = Restoration(_used_as_it_is(config), array)
     for stage in restoration.run():
         if options.watch is not None and _is_false(options.watch(stage)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distvae.config import DataConfig
+from distvae.config.recipes import recipe_name
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.data.family import recordings_of
@@ -132,7 +133,7 @@ def _schema(run: Run, origin: Iterable[str]) -> "pa.Schema":
     kinds = {"file": text, "speaker": text, "split": text, "label": pa.int64()}
     code = pa.list_(pa.float32(), run.model.code_size)
     metadata = {
-        "distvae.recipe": run.recipe,
+        "distvae.recipe": recipe_name(run.recipe),
         "distvae.run": run.info["config_sha256"],
         "distvae.trained_on": run.info["data_digest"],
     }

@@ -1,6 +1,5 @@
 """Scores of a run on a split; every recording is resynthesised, and scored in other processes."""
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -67,12 +66,15 @@ def score_run(
 def score_recordings(
     code: Coder, config: Config, split: str, progress: bool = True, sample: int | None = None
 ) -> Evaluation:
-    """Return the scores of a coder on the recordings of a split, or on so many of them."""
+    """Return the scores of a coder on the recordings of a split, or on so many of them, spread
+    evenly.
+    """
     data = recordings_of(config.data)
     assert data is not None, "only recordings are resynthesised"
     root, chosen = recordings_of_split(data, split)
     if sample is not None:
-        chosen = chosen[:: math.ceil(len(chosen) / sample)]
+        count = min(sample, len(chosen))
+        chosen = [chosen[i * len(chosen) // count] for i in range(count)]
     resynthesiser = Resynthesiser(code, config, data, root)
     files = [root / recording.file for recording in chosen]
     processes = count_processes(config, resynthesiser.scored, files)

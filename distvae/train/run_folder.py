@@ -79,6 +79,18 @@ def _check_replaceable(folder: Folder, force: bool) -> None:
             f"{folder}: exists; --resume continues it, --force replaces it; or name another folder"
         )
     refuse_other_folder(folder)
+    refuse_others_inside(folder)
+
+
+def refuse_others_inside(folder: Folder, own: tuple[str, ...] = ()) -> None:
+    """Refuse to delete runs and sweeps in subfolders with a folder, except in its own ones."""
+    for path in folder.find("run.json", "sweep.json"):
+        if not path.startswith(own):
+            other = folder.subfolder(path.rpartition("/")[0])
+            raise Refusal(
+                f"{other}: another run or sweep, which would be lost with {folder}; another folder"
+                " expected"
+            )
 
 
 def delete_run(place: Place, force: bool) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from distvae.files.output import atomic_file, prepare_folder
 from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.train.run_folder import refuse_others_inside
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space
 from distvae.tune.sweep_file import (
@@ -83,6 +85,7 @@ def refuse_folder(
         refuse_other_bits(space, out, resources)
         return
     if is_sweep and force:
+        refuse_others_inside(Folder(out), own=("trials/", f"{KEPT}/", f"{NOTES}/"))
         return
     if has_content(out) or (out.exists() and not out.is_dir()):
         if not is_sweep:

@@ -251,6 +251,7 @@ def prepare_bad_files() -> None:
     save("clear.png", np.concatenate([pixels(), pixels(channels=1)], -1))
     soundfile.write("silent.wav", np.zeros(400), 16000)
     soundfile.write("short.wav", np.sin(np.arange(400)), 16000)
+    soundfile.write("slower.wav", pixels(1, 400, 2)[0] / 255 - 0.5, 8000)
 
 
 REFUSED = {
@@ -266,6 +267,9 @@ REFUSED = {
     ),
     "denoise short.wav out.wav data.window=[16] --clean silent.wav": (
         "silent.wav: silent, so that nothing is close"
+    ),
+    "denoise stereo.wav out.wav data.window=[16] --clean slower.wav": (
+        "slower.wav: a sampling rate of 8,000 Hz; 22,050 Hz expected"
     ),
     "denoise small.png out.png": "larger than the data's 3 x 24",
     "denoise grey.png out.gif": "'.gif' is no kind of file written here",

@@ -210,6 +210,36 @@ def test_an_interruption_between_two_names_keeps_the_folder_that_was_there(
     assert content(out) == before
 
 
+def test_what_an_ingest_did_not_make_is_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what is in the folder before, nor what is put there meanwhile."""
+    out, do = tmp_path / "out", Work.do
+    ingest([stored(tmp_path, made(50))], out)
+    before = content(out)
+    later = stored(tmp_path, made(60))
+    (out / "letter.txt").write_text("dear")
+    with pytest.raises(Refusal, match=r"letter\.txt: 'distvae ingest' did not make it"):
+        ingest([later], out, force=True)
+    (out / "letter.txt").unlink()
+
+    def meanwhile(self: Work, task: tuple[str, int]) -> int:
+        (out / "letter.txt").write_text("dear")
+        return do(self, task)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "do", meanwhile)
+        with pytest.raises(
+            Refusal, match=r"letter\.txt: .* the same command with --resume goes on"
+        ):
+            ingest([later], out, force=True, execution=Execution(LocalProcesses(1)))
+    assert content(out) == {**before, "letter.txt": b"dear"}
+    (out / "letter.txt").unlink()
+    ingest([later], out, force=True, execution=Execution(LocalProcesses(1), resume=True))
+    assert content(out) != before
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_source_that_is_written_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 
 import distvae
@@ -165,6 +166,12 @@ def test_a_signal_that_single_precision_does_not_hold_is_refused(
 def test_a_masked_signal_is_refused(fitted: SpeechCoder) -> None:
     with pytest.raises(Refusal, match="not finite"):
         fitted.transform(np.ma.masked_less(SIGNALS[0], 0))
+
+
+@pytest.mark.parametrize("model", [LinearRegression(), SDMVAE, coder()])
+def test_what_models_no_rows_is_refused(model: Any) -> None:
+    with pytest.raises(Refusal, match=r"model: .*; an estimator of rows of distvae expected"):
+        SpeechCoder(model=model).fit(SIGNALS)
 
 
 def test_a_coder_is_cloned_with_its_model() -> None:

@@ -28,6 +28,16 @@ def test_what_is_written_is_read(folder: Folder) -> None:
     assert not folder.is_empty()
 
 
+def test_files_of_subfolders_are_found_by_name(folder: Folder) -> None:
+    assert folder.find("a") == []
+    folder.write("a", b"")
+    for name in ("y", "x"):
+        folder.subfolder(name).subfolder("deep").write("a", b"")
+        folder.subfolder(name).write("b", b"")
+    assert folder.find("a") == ["x/deep/a", "y/deep/a"]
+    assert folder.find("a", "b") == ["x/b", "x/deep/a", "y/b", "y/deep/a"]
+
+
 def test_what_is_deleted_is_gone(folder: Folder) -> None:
     folder.write("a", b"one")
     folder.delete("a")

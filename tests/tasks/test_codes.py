@@ -190,6 +190,23 @@ def test_a_path_that_does_not_exist_is_refused_as_such(of_pictures: Run) -> None
         of_pictures.encode("absent")
 
 
+def test_a_file_that_does_not_exist_is_not_taken_for_a_folder(
+    of_pictures: Run, tmp_path: Path, call: Called
+) -> None:
+    target = tmp_path / "codes.parquet"
+    code, _, error = call("encode", str(of_pictures.path), "absent.png", "-o", str(target))
+    assert (code, error) == (2, "distvae: absent.png: no such file or folder\n")
+    assert not target.exists()
+
+
+def test_codes_name_a_recipe_without_its_folders(of_pictures: Run, tmp_path: Path) -> None:
+    config, recipe = of_pictures.config, tmp_path / "private" / "mine.yaml"
+    list(fit(config, open_dataset(config.data), tmp_path / "named", recipe=str(recipe)))
+    encode(Run.open(tmp_path / "named"), config.data, tmp_path / "codes.parquet")
+    metadata = pq.read_schema(tmp_path / "codes.parquet").metadata
+    assert metadata[b"distvae.recipe"] == b"mine"
+
+
 def test_other_recordings_need_no_split_and_none_is_drawn(
     speech_run: Run, speech: Path, tmp_path: Path
 ) -> None:

@@ -357,6 +357,8 @@ BAD = [
         lambda: distvae.inpaint(np.ones((9, 9, 3)), np.ones((9, 9, 2)), channel_axis=2),
         "mask: 2 channels; 3 expected",
     ),
+    (lambda: distvae.denoise(noisy()[..., 0], watch=3), "watch: 3; a function of the state"),  # type: ignore[arg-type]
+    (lambda: distvae.denoise(noisy()[..., 0], recipe=Path("no.yaml")), "no.yaml: no such file"),
     (lambda: distvae.denoise(noisy()[..., 0], settings=["a=1"]), "settings: .* is no mapping"),  # type: ignore[arg-type]
     (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
     (

@@ -82,6 +82,19 @@ def test_every_recording_can_be_judged_at_once(speech_run: Run) -> None:
     assert score_run(speech_run, "all").summary["files"] == 5
 
 
+def test_a_sample_has_as_many_recordings_as_asked_spread_evenly(speech_run: Run) -> None:
+    config, code = speech_run.config.with_("eval", metrics=["isd"]), run_coder(speech_run, "mean")
+    whole = score_recordings(code, config, "all").files
+    assert whole is not None
+    for count in range(1, 7):
+        files = score_recordings(code, config, "all", sample=count).files
+        assert files is not None
+        assert len(files) == min(count, len(whole))
+        places = [list(whole["file"]).index(file) for file in files["file"]]
+        steps = np.diff([*places, len(whole)])
+        assert steps.max() - steps.min() <= 1
+
+
 def test_an_unknown_split_is_refused(speech_run: Run, image_run: Run) -> None:
     for run in (speech_run, image_run):
         with pytest.raises(Refusal, match=r"split 'tets'.*test"):

@@ -35,6 +35,15 @@ def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
         opened.encode(x[:, :5])
 
 
+def test_a_run_below_the_home_folder_is_opened(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert distvae.load("~/run").path == run
+    with pytest.raises(
+        Refusal, match=r"~nobody-here/run: .* the name or the folder of a run expected"
+    ):
+        distvae.load("~nobody-here/run")
+
+
 @pytest.mark.parametrize(
     "damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"]
 )
@@ -174,6 +183,17 @@ def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path
     with pytest.raises(Refusal, match="not a run folder"):
         list(fit(tiny.config(), tiny.dataset(), tmp_path / "precious", force=True))
     assert (tmp_path / "precious" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("inside", ["another/run.json", "group/sweep/sweep.json"])
+def test_force_never_deletes_other_runs_and_sweeps(run: Path, inside: str) -> None:
+    """The folder of all runs may have been named as that of one."""
+    (run / inside).parent.mkdir(parents=True)
+    (run / inside).write_text("{}")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(Refusal, match=f"{Path(inside).parent}: another run or sweep, which would"):
+        list(fit(tiny.config(), tiny.dataset(), run, force=True))
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,18 @@ def test_a_folder_that_is_not_a_sweep_is_never_replaced(
         )
 
 
+def test_a_sweep_is_never_replaced_with_the_runs_of_others_inside(
+    space: Space, images: Path, tmp_path: Path
+) -> None:
+    out, options = tmp_path / "runs", SweepOptions(data=str(images), force=True, root=tmp_path)
+    for run in (".", "trials/1", "mine"):
+        (out / run).mkdir(parents=True, exist_ok=True)
+        (out / run / ("sweep.json" if run == "." else "run.json")).write_text("{}")
+    with pytest.raises(Refusal, match="runs/mine: another run or sweep, which would be lost with"):
+        run_sweep(space, out, options)
+    assert {path.name for path in out.iterdir()} >= {"sweep.json", "trials", "mine"}
+
+
 def interrupted(folder: Path) -> None:
     raise InterruptedError(folder)
 

@@ -19,6 +19,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
+def recipe_name(recipe: str) -> str:
+    """Return the name of a recipe; that of a file without its folders."""
+    return Path(recipe).stem if recipe.endswith((".yaml", ".yml")) else recipe
+
+
 def recipe_path(name: str) -> Path:
     """Return the file of a recipe, given by its name or as a file."""
     if name.endswith((".yaml", ".yml")):

@@ -7,6 +7,7 @@ does not grow with the data. The place of a row depends only on the seed and the
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,12 @@ from distvae.numerics.facts import Facts, add_facts
 __all__ = ["Division", "Execution", "ingest"]
 
 Splits = dict[str, list[FileEntry]]
+MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(FACTS)}|(train|val|test)-\d+\.arrow")
+"""The names of the files that an ingest writes."""
+NOT_MADE = (
+    "'distvae ingest' did not make it, and it would be lost with the folder that is replaced; a"
+    " folder without it, or another name expected"
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,13 @@ def _claim(out: Path, force: bool) -> None:
         )
     if not force:
         raise Refusal(f"{out}: exists; --force replaces it; or another name")
+    if found := _strangers(out):
+        raise Refusal(f"{out / found[0]}: {NOT_MADE}")
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Return the names in a folder that no ingest gives."""
+    return sorted(path.name for path in folder.iterdir() if not MADE.fullmatch(path.name))
 
 
 def _is_made(out: Path, plan: Plan) -> bool:
@@ -248,6 +262,10 @@ def _settle(partial: Path, out: Path, replaced: Path) -> None:
     _sync(partial)
     try:
         if out.exists():
+            if found := _strangers(out):  # since the ingest began
+                raise KeptRefusal(
+                    f"{out / found[0]}: {NOT_MADE}; the same command with --resume goes on"
+                )
             out.rename(replaced)
         partial.rename(out)
     except BaseException:
