@@ -27,9 +27,8 @@ def show_run(run: Path) -> None:
     if epochs:
         best = best_epoch(run, epochs)
         seconds = info.get("seconds") or epochs[-1]["seconds"]
-        print(
-            f"trained for {len(epochs)} epochs, {seconds:.0f} s; best at epoch {best['epoch']:.0f}:"
-        )
+        length = f"{len(epochs)} epoch{'s' * (len(epochs) != 1)}, {seconds:.0f} s"
+        print(f"trained for {length}; best at epoch {best['epoch']:.0f}:")
         bound = f"{best['val_bound']:.2f} nats per {info['unit']}"
         print(f"validation bound {bound}, {_describe_codes(best)}")
     for line in _describe_workers(run, epochs):

@@ -55,7 +55,10 @@ class SweepDisplay:
         space = self.space
         beside = f"{space.concurrent} side by side"
         if self.stack is not None:
-            beside = f"{space.concurrent} stacks side by side of up to {self.stack} trials each"
+            stacks = f"{space.concurrent} stack{'s' * (space.concurrent != 1)}"
+            beside = (
+                f"{stacks} side by side of up to {self.stack} trial{'s' * (self.stack != 1)} each"
+            )
         self._say(f"{space.count} trial{'s' * (space.count != 1)}, {beside}")
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console

@@ -239,6 +239,12 @@ def test_a_run_is_shown_with_its_best_epoch(call: Called, run: Path) -> None:
     assert "latent: 4" in out
 
 
+def test_a_run_of_one_epoch_is_shown_as_one(call: Called, tmp_path: Path) -> None:
+    words = ["train", "bars", "train.epochs=1", "--out", str(tmp_path / "run"), "--no-track"]
+    assert call(*words, "--no-evaluate", "--quiet")[0] == 0
+    assert "trained for 1 epoch, " in call("show", str(tmp_path / "run"))[1]
+
+
 def test_a_run_that_still_trains_is_shown_with_its_time_so_far(
     call: Called, run: Path, tmp_path: Path
 ) -> None:

@@ -236,6 +236,7 @@ def test_idx_files_without_labels_say_so(root: Path) -> None:
         ("gone", "no such file or folder; data, or 'built-in speech'"),
         ("empty", "no data known here; recordings, idx files"),
         ("table.npy", "a table; 'distvae ingest"),
+        ("table.csv", "a table as text; .npy, .parquet, .arrow, .feather expected; of a CSV file,"),
         ("text.txt", "'.txt' is no kind of file read here"),
     ],
 )
@@ -243,6 +244,7 @@ def test_what_is_no_data_is_refused(root: Path, name: str, words: str) -> None:
     (root / "empty").mkdir()
     np.save(root / "table.npy", np.zeros((3, 3)))
     (root / "text.txt").write_text("text")
+    (root / "table.csv").write_text("1,2,3")
     with pytest.raises(Refusal) as refusal:
         survey(str(root / name))
     assert words in str(refusal.value)

@@ -25,7 +25,7 @@ class RowsFamily(DataFamily[RowsData]):
     @classmethod
     def survey(cls, path: str) -> Survey | None:
         """Return what is in a folder of rows; refuse a table that is still to be ingested."""
-        from distvae.data.tables.formats import SUFFIXES
+        from distvae.data.tables.formats import FROM_CSV, SUFFIXES
         from distvae.data.tables.rows import MANIFEST
 
         place = Path(path)
@@ -34,6 +34,8 @@ class RowsFamily(DataFamily[RowsData]):
                 f"{place}: a table; 'distvae ingest {shlex.quote(path)} OUT' makes a folder of it"
                 " that can be trained on"
             )
+        if place.is_file() and place.suffix.lower() == ".csv":
+            raise Refusal(f"{place}: a table as text; {', '.join(SUFFIXES)} expected; {FROM_CSV}")
         if not (place / MANIFEST).is_file():
             return None
         dataset = cls(RowsData(path=path)).open()

@@ -30,6 +30,8 @@ Starts = NDArray[np.int64]
 Names = tuple[str, ...]
 Shape = tuple[int, Sequence[int], Blocks, Names]
 """The values of a row, the rows of each group, how they are read, and the names of the values."""
+FROM_CSV = "of a CSV file, pandas.read_csv(IN).to_parquet(OUT, index=False) makes one"
+"""How a file of text becomes a table."""
 GROUP = 2**25
 """Bytes of the rows of a group of an array."""
 INDEX = re.compile(r"__index_level_\d+__")
@@ -55,7 +57,7 @@ class Table:
         if path.suffix.lower() not in SUFFIXES:
             raise Refusal(
                 f"{path}: '{path.suffix}' is no table known here; {', '.join(SUFFIXES)} expected;"
-                " of a CSV file, pandas.read_csv(IN).to_parquet(OUT, index=False) makes one"
+                f" {FROM_CSV}"
             )
         require_regular_file(path, "a table of numbers")
         with decoding(path, f"a whole {path.suffix} file"):
