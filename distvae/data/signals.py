@@ -214,5 +214,7 @@ def _save(path: Path, values: NDArray[np.uint16], signal: Signal) -> None:
 
     pixels = values if signal.bits == 16 else values.astype(np.uint8)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    quality = {"quality": 95} if path.suffix.lower() in LOSSY_PICTURES else {"lossless": True}
-    image.save(path, icc_profile=signal.profile, **quality)
+    if path.suffix.lower() in LOSSY_PICTURES:
+        image.save(path, icc_profile=signal.profile, quality=95)
+    else:
+        image.save(path, icc_profile=signal.profile, lossless=True)  # an option of WebP alone
