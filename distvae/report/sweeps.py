@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
+from distvae.files.plain import Plain
 from distvae.numerics.numbers import capitalise, counted, listed, setting
 from distvae.report import drawing
 from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
@@ -16,7 +17,7 @@ from distvae.report.reading import RunResults, Sweep, Trial
 from distvae.report.tradeoffs import against, tradeoffs
 from distvae.report.trials import STATES, tables
 from distvae.report.values import figures_by_value
-from distvae.tune.scheduler_check import CHANGE_THE_BOUND
+from distvae.tune.scheduler_check import changes_the_bound
 
 MAX_BARS = 40
 MAX_LABEL = 44
@@ -171,11 +172,15 @@ def _learning(sweep: Sweep) -> Iterator[Block]:
 
 def _trials_by_bound(sweep: Sweep) -> dict[str, list[Trial]]:
     """Group the trials that finished an epoch by the settings that change the bound's meaning."""
+    tried: dict[str, list[Plain]] = {}
+    for trial in sweep.trials:
+        for key, value in trial.result.values.items():
+            tried.setdefault(key, []).append(value)
+    keys = {key for key, values in tried.items() if changes_the_bound(key, values)}
     by_kind: dict[str, list[Trial]] = {}
     for trial in sweep.trials:
         if any(run.epochs for run in trial.runs):
-            values = trial.result.values
-            kinds = [setting(values[key]) for key in values if key.startswith(CHANGE_THE_BOUND)]
+            kinds = [setting(value) for key, value in trial.result.values.items() if key in keys]
             by_kind.setdefault(", ".join(kinds) or "all trials", []).append(trial)
     return by_kind
 

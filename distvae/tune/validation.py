@@ -23,7 +23,7 @@ from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import FIGURES_OF_TRAINING
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.axis_errors import describe_values, refuse_trial
-from distvae.tune.scheduler_check import changes_the_bound, check_scheduler
+from distvae.tune.scheduler_check import bounds_differ_along, check_scheduler
 from distvae.tune.space import ROW, Space
 
 MAX_COMBINATIONS = 10_000
@@ -175,7 +175,7 @@ def check_ranking(space: Space) -> None:
                 f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}"
             )
         for axis in space.axes:
-            if group_of(name) == "bound" and changes_the_bound(axis):
+            if group_of(name) == "bound" and bounds_differ_along(axis):
                 raise Refusal(
                     f"metrics.{name}: bounds do not compare where {axis.key} varies; "
                     "a figure of quality or sparsity expected, such as pesq_wb or hoyer"

@@ -126,6 +126,26 @@ def test_bounds_of_different_priors_are_drawn_apart(trained: Page) -> None:
     assert "each has its own axes" in trained
 
 
+@pytest.mark.parametrize(
+    ("priors", "apart"), [(["fixed", "pseudo"], True), (["fixed", "learned"], False)]
+)
+def test_bounds_are_drawn_apart_where_a_prior_makes_them_another_figure(
+    priors: list[str], apart: bool, folder: Path
+) -> None:
+    """A pseudo-input prior does, a learned probability of a bit does not."""
+    base = "mnist-vsc" if apart else "mnist-gumbel"
+    for result in sweeps.sweep(
+        folder,
+        base=base,
+        search="grid",
+        trials=2,
+        axes=[{"key": "model.prior", "choice": priors}],
+    ):
+        sweeps.trained(folder / "trials" / str(result.number))
+    page, _ = read(folder)
+    assert ("each has its own axes" in page) is apart
+
+
 def test_what_a_trial_says_is_text_and_nothing_else(folder: Path) -> None:
     def judge(number: int, values: dict[str, Any]) -> Result:
         return mixed(number, values | ({"model.kind": SHOUT} if number == 2 else {}))
