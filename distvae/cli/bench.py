@@ -270,16 +270,19 @@ def batches(
 
 
 @command(app)
-def stack(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml")] = "speech-vae",
-    trainings: Annotated[int, typer.Option(min=2, max=64, help="Number of trainings.")] = 4,
-    batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
-    steps: Annotated[int, typer.Option(min=10, help="Steps of each training in a turn.")] = 40,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 9,
+def linear_start(
+    recipe: Recipe = "natural-deep",
+    rows: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 32,
+    states: Annotated[int, typer.Option(min=1, help="States of each row.")] = 200,
+    active: Annotated[int, typer.Option(min=1, help="Expected active bits of a state.")] = 14,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 20,
     *,
     output: OutputOptions,
 ) -> None:
-    """Time steps of several trainings of one shape, one after another and stacked, in turns."""
-    from distvae.bench.stack import StackSize, bench_stack
+    """Time the scores of states by a decoder that begins linear, by its last layer alone and by
+    all layers, in turns.
+    """
+    from distvae.bench.linear_start import StatesExtent, bench_linear_start
 
-    bench_stack(recipe, StackSize(trainings, batch, steps, turns), output.output())
+    extent = StatesExtent(rows, states, active, turns)
+    bench_linear_start(recipe, extent, output.output())

@@ -1,4 +1,4 @@
-"""Benchmarks of many workers, many rows and many trials."""
+"""Benchmarks of many workers, many rows, and many trainings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +165,22 @@ def sweep(
     from distvae.bench.sweep import bench_sweep
 
     bench_sweep(space, (trials, epochs, concurrent), turns, output.output())
+
+
+@command(app)
+def stack(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml")] = "speech-vae",
+    trainings: Annotated[int, typer.Option(min=2, max=64, help="Number of trainings.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 32,
+    steps: Annotated[int, typer.Option(min=10, help="Steps of each training in a turn.")] = 40,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 9,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Time steps of several trainings of one shape, one after another and stacked, in turns."""
+    from distvae.bench.stack import StackSize, bench_stack
+
+    bench_stack(recipe, StackSize(trainings, batch, steps, turns), output.output())
 
 
 @command(app)

@@ -18,6 +18,7 @@ from distvae.bench import (
     counting,
     gpu,
     growth,
+    linear_start,
     order,
     recovery,
     rows,
@@ -111,6 +112,15 @@ def test_the_dense_bound_counts_what_torch_counts_in_the_dense_algorithm(
     with FlopCounterMode(display=False) as counter:
         dense_step(case)
     assert case.flops == counter.get_total_flops()
+
+
+def test_a_linear_start_scores_the_same_by_one_layer_as_by_all(tmp_path: Path) -> None:
+    extent = linear_start.StatesExtent(rows=3, states=5, active=14, turns=1)
+    linear_start.bench_linear_start("natural-deep", extent, Output(True, tmp_path))
+    row = json.loads((tmp_path / "bench" / "linear-start-natural-deep.json").read_text())
+    assert row["figures"]["difference"] <= 1e-6 * row["figures"]["largest"]
+    with pytest.raises(Refusal, match="mnist-vae: its decoder does not begin linear"):
+        linear_start.measure_linear_start("mnist-vae", extent)
 
 
 def test_the_published_cases_have_as_many_patches_as_published() -> None:
