@@ -71,7 +71,7 @@ def decode_audible(path: Path) -> tuple[Array, int]:
     channels, rate = decode(path)
     signal = channels.mean(axis=1)
     if len(signal) and not signal.any():
-        raise Refusal(f"{path}: silent; leave it out")
+        raise Refusal(f"{path}: silent; a sound expected")
     return signal, rate
 
 
@@ -105,7 +105,7 @@ def checked_signal(signal: NDArray[np.generic], config: SpeechData) -> Array:
     if not np.isfinite(signal).all():
         raise Refusal("signal: holds values that are not finite; finite ones expected")
     if not signal.any():
-        raise Refusal("signal: silent; leave it out")
+        raise Refusal("signal: silent; a sound expected")
     with np.errstate(over="ignore"):
         narrow = signal.astype(np.float32)
     if not (narrow.any() and np.isfinite(narrow).all()):
@@ -142,7 +142,7 @@ def decode(path: Path) -> tuple[Array, int]:
     if not whole:
         raise Refusal(f"{path}: truncated; the whole file expected")
     if not np.isfinite(signal).all():
-        raise Refusal(f"{path}: holds values that are not finite; leave it out")
+        raise Refusal(f"{path}: holds values that are not finite; finite ones expected")
     return signal, rate
 
 

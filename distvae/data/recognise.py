@@ -22,6 +22,8 @@ IN_THIS_ORDER = (RowsFamily, IdxFamily, ImageFamily, SpeechFamily, PatchFamily)
 """The families of the package that recognise their data. A later one is asked only if none before
 it recognised the path.
 """
+RUN_FILES = ("run.json", "config.yaml")
+"""Files of a run folder, whose pictures are no data."""
 
 
 def survey(path: str) -> Survey:
@@ -48,6 +50,8 @@ def _ask(path: str, ask: Callable[[type[DataFamily[Any]], str], Survey | None]) 
     if not place.exists():
         built_in = [repr(name) for family in families for name in family.built_in]
         raise Refusal(f"{path}: no such file or folder; data, or {', '.join(built_in)}, expected")
+    if all((place / name).is_file() for name in RUN_FILES):
+        raise Refusal(f"{path}: the folder of a run; the data to train on expected")
     for family in families:
         if (found := ask(family, str(place))) is not None:
             return replace(found, path=path) if is_remote(path) else found

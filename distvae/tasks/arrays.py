@@ -91,6 +91,11 @@ def inpaint(
         raise Refusal(
             "mask: nothing is missing; true, or NaN in the image, where values are to be filled in"
         )
+    if missing.all():
+        raise Refusal(
+            "mask: everything is missing; true, or NaN in the image, only where values are to be"
+            " filled in"
+        )
     if np.isnan(array[~missing]).any():
         raise Refusal("image: holds NaN where the mask says that it was observed")
     options = _Options(preset, recipe, settings, seed, watch)

@@ -253,7 +253,7 @@ def test_a_silent_recording_is_found_and_skipped_as_a_broken_one_is(
     soundfile.write(root / name, np.zeros(4000), 16000)
     with pytest.raises(Refusal, match=rf"{name}: silent; .*skip_broken=true leaves them out"):
         open_dataset(settings_of(KINDS["speech"][1], root), quiet=True)
-    assert examine(str(root)).unreadable == (f"{root / name}: silent; leave it out",)
+    assert examine(str(root)).unreadable == (f"{root / name}: silent; a sound expected",)
     skipped = open_dataset(settings_of(KINDS["speech"][1], root, skip_broken=True), quiet=True)
     assert name not in [recording.file for recording in skipped.recordings]
 

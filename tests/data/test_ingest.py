@@ -240,6 +240,15 @@ def test_what_an_ingest_did_not_make_is_never_replaced(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_a_file_manager_puts_into_a_folder_does_not_keep_it(tmp_path: Path) -> None:
+    out, source = tmp_path / "out", stored(tmp_path, made(50))
+    ingest([source], out)
+    before = content(out)
+    (out / ".DS_Store").write_bytes(b"icons")
+    ingest([source], out, force=True)
+    assert content(out) == before
+
+
 def test_a_source_that_is_written_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

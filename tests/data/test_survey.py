@@ -16,6 +16,8 @@ from distvae.data.dataset import BUILT_IN
 from distvae.data.recognise import survey
 from distvae.data.windows.family import PICTURE, SOUND
 from distvae.files.refusal import Refusal
+from distvae.train.session import fit
+from tests import tiny
 from tests.data.conftest import Write
 from tests.data.test_idx import encode
 from tests.slowly import slow
@@ -238,10 +240,13 @@ def test_idx_files_without_labels_say_so(root: Path) -> None:
         ("table.npy", "a table; 'distvae ingest"),
         ("table.csv", "a table as text; .npy, .parquet, .arrow, .feather expected; of a CSV file,"),
         ("text.txt", "'.txt' is no kind of file read here"),
+        ("run", "run: the folder of a run; the data to train on expected"),
     ],
 )
 def test_what_is_no_data_is_refused(root: Path, name: str, words: str) -> None:
     (root / "empty").mkdir()
+    list(fit(tiny.config(), tiny.dataset(), root / "run"))
+    Image.new("L", (8, 8)).save(root / "run" / "atoms.png")
     np.save(root / "table.npy", np.zeros((3, 3)))
     (root / "text.txt").write_text("text")
     (root / "table.csv").write_text("1,2,3")

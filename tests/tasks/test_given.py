@@ -42,7 +42,7 @@ SPEECH: dict[str, tuple[Any, str]] = {
         np.ones(500),
         "x: 500 values in a row, as of a signal; an array (power spectra, 257) expected",
     ),
-    "a silent signal": (np.zeros(4096), "signal: silent; leave it out"),
+    "a silent signal": (np.zeros(4096), "signal: silent; a sound expected"),
     "a signal with gaps": (np.full(4096, np.nan), "signal: holds values that are not finite"),
     "too wide": (
         np.zeros((2, 513)),

@@ -388,7 +388,8 @@ BAD = [
         "no noise is added here",
     ),
     (lambda: distvae.inpaint(np.ones((9, 9)), np.zeros((9, 9))), "nothing is missing"),
-    (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 9))), "every value is missing"),
+    (lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 9))), "mask: everything is missing"),
+    (lambda: distvae.inpaint(np.full((9, 9), np.nan)), "mask: everything is missing"),
     (
         lambda: distvae.inpaint(np.ones((9, 9)), np.ones((9, 8))),
         r"mask: shape \(9, 8\); \(9, 9\) expected",

@@ -41,6 +41,8 @@ __all__ = ["Division", "Execution", "ingest"]
 Splits = dict[str, list[FileEntry]]
 MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(FACTS)}|(train|val|test)-\d+\.arrow")
 """The names of the files that an ingest writes."""
+OF_SYSTEMS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
+"""The names of files that file managers put into folders."""
 NOT_MADE = (
     "'distvae ingest' did not make it, and it would be lost with the folder that is replaced; a"
     " folder without it, or another name expected"
@@ -128,8 +130,9 @@ def _claim(out: Path, force: bool) -> None:
 
 
 def _strangers(folder: Path) -> list[str]:
-    """Return the names in a folder that no ingest gives."""
-    return sorted(path.name for path in folder.iterdir() if not MADE.fullmatch(path.name))
+    """Return the names in a folder that neither an ingest nor a file manager gives."""
+    names = {path.name for path in folder.iterdir()}.difference(OF_SYSTEMS)
+    return sorted(name for name in names if not MADE.fullmatch(name))
 
 
 def _is_made(out: Path, plan: Plan) -> bool:
