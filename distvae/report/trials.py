@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from distvae.files.plain import Plain
 from distvae.numerics.figures import without_spreads
@@ -119,7 +120,7 @@ def _is_constant(by_trial: Sequence[dict[str, float]], name: str) -> bool:
     return len(values) == 1 and not varies_by_seed
 
 
-def _is_number(value: Plain) -> bool:
+def _is_number(value: Plain) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
