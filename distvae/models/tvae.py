@@ -126,9 +126,9 @@ class TVAE(nn.Module):
         if type(self) is not TVAE:  # whose objective may be another
             return None
         if self.pi.device.type != "cpu":
-            from distvae.models.device_engine import device_engine
+            from distvae.models.device_engine import find_device_engine
 
-            return device_engine(self, estep)
+            return find_device_engine(self, estep)
         decoder = self.table_decoder()
         if decoder is None or not isinstance(estep, KeepsStates):
             return None
