@@ -12,6 +12,7 @@ from distvae.report.exhibits import Exhibits
 from distvae.report.reading import Sweep
 from distvae.train.progress import format_duration
 from distvae.tune.results import Result
+from distvae.tune.table import ORIGIN
 
 STATES = {
     "finished": "finished",
@@ -22,8 +23,6 @@ STATES = {
 }
 """The states of trials, in words."""
 UNBEATEN = "\N{BLACK STAR}"
-ORIGIN = "continues"
-"""The heading of the column that says which trial of a population a trial continues."""
 CAUSE = "cause"
 """The heading of the column that says why a trial failed."""
 
