@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -75,7 +75,7 @@ def push(run: "Run | Path | str", destination: "Path | str", *, force: bool = Fa
     return push(folder, str(destination), force)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Find the version, or import what restores or estimates, when it is asked for."""
     if name == "__version__":
         from distvae.files.provenance import program_version

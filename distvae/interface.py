@@ -95,10 +95,10 @@ class Module(Protocol):
     def modules(self) -> Iterator[nn.Module]:
         """Yield this module and all inside it."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return parameters and buffers, by name."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
         """Set parameters and buffers, by name."""
 
     def to(self, device: torch.device) -> Self:

@@ -26,6 +26,7 @@ from distvae.data.dataset import Dataset
 from distvae.machines.ray_head import free_port
 from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import Lanes
+from distvae.system.loopback import HOST
 from distvae.system.processes import memory_of
 from distvae.train.session import build_trainer
 from distvae.train.team import join_team
@@ -121,7 +122,7 @@ def train_worker(extent: OrderExtent, path: Path, place: tuple[int, int, int]) -
     """Return the seconds and gigabytes of one worker: its rank, their number and a free port."""
     names = ("RANK", "WORLD_SIZE", "MASTER_PORT")
     os.environ |= {name: str(value) for name, value in zip(names, place, strict=True)}
-    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ["MASTER_ADDR"] = HOST
     torch.set_num_threads(1)
     team = join_team()
     rows = np.memmap(path, np.float32, "r", shape=(extent.rows, VALUES))

@@ -15,17 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from distvae.bench.usage import MARK, PATIENCE
 from distvae.files.refusal import Refusal
 from distvae.system.processes import marked_processes, processor_seconds
 from distvae.train.run import read_epochs
 
-MARK = "DISTVAE_BENCH_MARK"
-"""The variable that marks the processes of a training."""
 POLL_SECONDS = 0.002
 EPOCHS_OF_TURN = 2
 """Epochs of a turn, of which the last is timed."""
-PATIENCE = 600.0
-"""Seconds in which an epoch has to end."""
 
 
 class Turn(NamedTuple):

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from distvae.bench.blocks import BATCH, training_config
 from distvae.bench.usage import Running, Usage, let_it_run, measure_command
+from distvae.bench.workers import TORCHRUN
 from distvae.config import to_dict
 from distvae.files.refusal import Refusal
 from distvae.train.checkpoint import epoch_and_batch, read_manifest
 from distvae.train.documents import Event
 from distvae.train.events import read_events, starts_of
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PROGRAM = "distvae.bench.blocks"
 WORKER, KEEPER = "ray::RayTrainWorker", "ray::KeeperActor"
 TRAINED_SECONDS = 20.0

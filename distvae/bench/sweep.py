@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
 from distvae.bench.output import Output
 from distvae.config.recipes import read_tree
 from distvae.data import open_dataset
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.system.processors import busy_seconds
@@ -48,7 +49,7 @@ class TimedSweep(NamedTuple):
     """Duration from start to end."""
     busy: float
     """Seconds that the processors were busy meanwhile, with whatever it was."""
-    trials: dict[int, dict[str, Any]]
+    trials: dict[int, Tree]
     """Results by the number of the trial."""
 
 

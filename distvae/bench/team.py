@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distvae.bench.output import Output
 from distvae.bench.timing import time_call
 from distvae.machines.ray_head import free_port
+from distvae.system.loopback import HOST
 from distvae.train.team import LocalTeam, join_team
 
 WORKERS = 2
@@ -49,7 +50,7 @@ def measure_team(widths: tuple[int, ...], steps: int) -> dict[str, float]:
 
 def run_worker(rank: int, port: int, widths: tuple[int, ...], steps: int) -> dict[str, float]:
     """Return the times that one worker measures."""
-    place = {"RANK": rank, "WORLD_SIZE": WORKERS, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"RANK": rank, "WORLD_SIZE": WORKERS, "MASTER_ADDR": HOST, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     torch.set_num_threads(1)
     team = join_team()

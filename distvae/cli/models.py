@@ -19,7 +19,8 @@ from distvae.commands.options import (
     WorkerOptions,
 )
 from distvae.commands.show import show_run
-from distvae.commands.train import TrainOptions, train_recipe
+from distvae.commands.train import train_recipe
+from distvae.commands.training import TrainOptions
 
 app = typer.Typer()
 

@@ -2,16 +2,16 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from distvae.config.recipes import load, recipe_names
 from distvae.config.registry import FAMILIES
 from distvae.files.checkout import CITATION
+from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import read_yaml
 
-Reference = Mapping[str, Any]
+Reference = Tree
 """A work as the Citation File Format describes it."""
 Format = Literal["bibtex", "text"]
 TYPES = {"conference-paper": "inproceedings", "article": "article", "software": "software"}

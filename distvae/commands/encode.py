@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from distvae.files.refusal import Refusal
+from distvae.numerics.numbers import counted
 
 
 def encode_data(run: Path, data: str, out: Path, split: str, force: bool) -> None:
@@ -20,7 +21,7 @@ def encode_data(run: Path, data: str, out: Path, split: str, force: bool) -> Non
     else:
         source = with_data(trained.config, data, trained.info).data
         count = encode(trained, source, out, split, force)
-    print(f"{out}: {count:,} code{'s' * (count != 1)} of {trained.model.code_size} values")
+    print(f"{out}: {counted(count, 'code')} of {trained.model.code_size} values")
 
 
 def sample_prior(run: Path, target: Path, count: int, seed: int, force: bool) -> None:

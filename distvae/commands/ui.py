@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from distvae.files.refusal import Refusal
+from distvae.system.loopback import HOST
 
 if TYPE_CHECKING:
     from distvae.track import Store
     from distvae.track.records import Record
 
-HOST = "127.0.0.1"
 PORTS = 100
 """Number of ports searched for a free one."""
 COMPARED = 8

@@ -1,10 +1,10 @@
 """Settings of each family of E-steps, which find posteriors."""
 
-from dataclasses import Field, dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from distvae.config.net import Net
-from distvae.config.registry import family
+from distvae.config.registry import Family, family
 from distvae.config.schema import Range
 from distvae.config.values import Count, Positive, Share
 from distvae.files.refusal import Refusal
@@ -13,12 +13,8 @@ MAX_EXACT_BITS = 16
 """The most bits of a state of which all values can be enumerated."""
 
 
-class EStepConfig(Protocol):
+class EStepConfig(Family, Protocol):
     """The settings of one family of E-steps: a dataclass registered with `@family("estep")`."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-    kind: ClassVar[str]
-    """The name that selects this family in a configuration."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Settings of each family of models."""
 
-from dataclasses import Field, dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from distvae.config.net import Net
-from distvae.config.registry import family
+from distvae.config.registry import Family, family
 from distvae.config.schema import Range
 from distvae.config.values import (
     Activation,
@@ -18,12 +18,9 @@ from distvae.config.values import (
 from distvae.files.refusal import Refusal
 
 
-class ModelConfig(Protocol):
+class ModelConfig(Family, Protocol):
     """The settings of one family of models: a dataclass registered with `@family("model")`."""
 
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-    kind: ClassVar[str]
-    """The name that selects this family in a configuration."""
     estep: ClassVar[tuple[str, ...]]
     """The kinds of E-step that it can be trained with, the default one first."""
     codes: ClassVar[tuple[str, ...]]

@@ -7,8 +7,9 @@ a configuration names a kind that is not built in.
 """
 
 from collections.abc import Callable
+from dataclasses import Field
 from importlib.metadata import entry_points
-from typing import ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from distvae.files.refusal import Refusal
 
@@ -20,9 +21,11 @@ ENTRY_POINTS = {"data": "distvae.data", "model": "distvae.models", "estep": "dis
 
 
 class Family(Protocol):
-    """A configuration class that can be registered."""
+    """A configuration class that can be registered: a dataclass."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     kind: ClassVar[str]
+    """The name that selects this family in a configuration."""
 
 
 F = TypeVar("F", bound=type[Family])

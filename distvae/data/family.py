@@ -18,6 +18,7 @@ from typing import (
     Generic,
     NamedTuple,
     Protocol,
+    TypeAlias,
     TypeVar,
     runtime_checkable,
 )
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from distvae.data.windows.patches import Grid, Patches
 
 Settings = TypeVar("Settings", bound=DataConfig)
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., object])
 
 
 class Values(NamedTuple):
@@ -227,7 +228,9 @@ class HasCauses(Protocol):
         """Return combinations of dependent causes; None if the causes are independent."""
 
 
-DATA: Registry[type[DataFamily[Any]]] = Registry("data")
+AnyFamily: TypeAlias = DataFamily[Any]
+"""A kind of data. The settings it is built from are those of the configuration."""
+DATA: Registry[type[AnyFamily]] = Registry("data")
 
 
 def register(config: type) -> Callable[[C], C]:
@@ -235,7 +238,7 @@ def register(config: type) -> Callable[[C], C]:
     return DATA.register(config)
 
 
-def family_of(config: DataConfig) -> DataFamily[Any]:
+def family_of(config: DataConfig) -> AnyFamily:
     """Return the object behind the settings of some data. Nothing is read."""
     return DATA.implementation(config)(config)
 
@@ -265,7 +268,7 @@ def causes_of(config: DataConfig) -> HasCauses | None:
     return family if isinstance(family, HasCauses) else None
 
 
-def family_of_kind(kind: str) -> type[DataFamily[Any]]:
+def family_of_kind(kind: str) -> type[AnyFamily]:
     """Return the class behind a kind of data."""
     return DATA[FAMILIES["data"][kind]]
 

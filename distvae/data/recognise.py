@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import getattr_static
-from typing import Any
 
 from distvae.config import DataConfig, Generated
 from distvae.config.registry import load_extensions
-from distvae.data.family import DATA, DataFamily, family_of
+from distvae.data.family import DATA, AnyFamily, DataFamily, family_of
 from distvae.data.images.collection import EXPECTED as IMAGES
 from distvae.data.images.family import IdxFamily, ImageFamily
 from distvae.data.remote import is_remote, local_path
@@ -40,7 +39,7 @@ def examine(path: str) -> Survey:
     return _ask(path, lambda family, place: family.examine(place))
 
 
-def _ask(path: str, ask: Callable[[type[DataFamily[Any]], str], Survey | None]) -> Survey:
+def _ask(path: str, ask: Callable[[type[AnyFamily], str], Survey | None]) -> Survey:
     """Return the first answer of a family."""
     families = _families()
     for family in families:
@@ -60,7 +59,7 @@ def _ask(path: str, ask: Callable[[type[DataFamily[Any]], str], Survey | None]) 
     )
 
 
-def _families() -> list[type[DataFamily[Any]]]:
+def _families() -> list[type[AnyFamily]]:
     """Return the families to ask: those of other packages first, because they are more specific."""
     load_extensions("data")
     others = [family for _, family in DATA.items() if family not in IN_THIS_ORDER]

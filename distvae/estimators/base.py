@@ -20,7 +20,7 @@ from distvae.data.dataset import Array, Dataset, LazyRows, Rows
 from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
 from distvae.estimators.precision import warn_of_lost_digits
 from distvae.estimators.settings import (
-    Tree,
+    Sections,
     configuration,
     seed_of,
     validation_share,
@@ -186,9 +186,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Return the values of all parameters, as settings have them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def _train(self, dataset: Dataset, options: RunOptions, changes: Tree | None = None) -> Self:
+    def _train(
+        self, dataset: Dataset, options: RunOptions, changes: Sections | None = None
+    ) -> Self:
         """Train on a dataset, with the settings of some sections changed."""
-        tree: Tree = {
+        tree: Sections = {
             "data": {"kind": "rows", "path": IN_MEMORY},
             "model": {"kind": self.kind},
             "estep": {"kind": self.estep},

@@ -17,7 +17,8 @@ from distvae.config.values import Count, Whole
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 
-Tree = dict[str, dict[str, Plain]]
+Sections = dict[str, dict[str, Plain]]
+"""The settings of each section."""
 SECTIONS = ("model", "estep", "train")
 """The sections that parameters of estimators set."""
 WARMUP = 0.1
@@ -31,7 +32,7 @@ Image = tuple[Count, Count, Count]
 
 
 def configuration(
-    tree: Tree, parameters: Mapping[str, object], settings: Mapping[str, Plain] | None
+    tree: Sections, parameters: Mapping[str, object], settings: Mapping[str, Plain] | None
 ) -> Config:
     """Return a configuration in which each parameter sets the fields of its name.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from distvae.commands.beside import helpers
 from distvae.commands.following import judged_folder
 from distvae.commands.options import RUNS
-from distvae.commands.train import TrainOptions, run_name, train_configured
+from distvae.commands.train import run_name, train_configured
+from distvae.commands.training import TrainOptions
 from distvae.config import Config, from_dict, to_dict
 from distvae.config.from_python import named_settings
 from distvae.config.recipes import load, override

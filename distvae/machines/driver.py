@@ -4,13 +4,11 @@ The run folder is the checkpoint: workers that are restarted, as many as fit the
 The driver watches the folder and reports what the workers write there.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distvae.config import Config, Truncation, to_dict
 from distvae.files.refusal import Refusal
@@ -25,6 +23,7 @@ from distvae.machines.pings import Pings
 from distvae.machines.ray_api import RayApi
 from distvae.machines.ray_messages import losses_in_a_file
 from distvae.machines.ray_reports import report_seconds
+from distvae.machines.ray_train import remove_ray_folders, run_workers
 from distvae.machines.stop_files import (
     cancel_stop,
     delete_stop_files,
@@ -32,7 +31,7 @@ from distvae.machines.stop_files import (
     raise_worker_error,
     request_stop,
 )
-from distvae.machines.worker import Job, work
+from distvae.machines.worker import Job
 from distvae.machines.worker_group import WorkerGroup, describe_shortage, wait_for_workers
 from distvae.numerics.lanes import Lanes
 from distvae.train.epoch import Epoch
@@ -42,17 +41,8 @@ from distvae.train.run_folder import take_ownership
 from distvae.train.stopping import Interrupted
 from distvae.train.team import WorkerLost
 
-if TYPE_CHECKING:
-    from ray.train import ScalingConfig
-
-RESIZE_INTERVAL = 20.0
-"""Seconds between two looks at whether more workers fit."""
 BLOCK_BYTES = 50 * 2**20
 """Bytes that a worker may have on their way to its keeper."""
-RAY_FOLDER = "ray-"
-"""Begins the name of Ray Train's own folder, which ends with the owner of the training."""
-MAX_RESTARTS = 100
-"""Restarts of the workers before a training gives up."""
 STOP_SECONDS = 60.0
 """Seconds in which workers stop that are asked to."""
 
@@ -95,21 +85,13 @@ def lead_workers(
     group = limit_to_rows(config, rows, group)
     folder.delete(EVENTS)
     delete_stop_files(folder)
-    owner = take_ownership(folder)
+    job = _job(config, recipe, folder, group)
     remove_ray_folders(folder)
-    moves = keeper_moves(ray, config, folder, owner, group)
-    job = Job(
-        config=to_dict(with_absolute_paths(config)),
-        recipe=recipe,
-        place=folder.place,
-        owner=owner,
-        keepers=group.max_workers,
-        report_seconds=report_seconds(),
-    )
+    moves = keeper_moves(ray, config, folder, job.owner, group)
     threads = config.train.threads or 1
     outcome: list[Exception | bool] = []
     training = threading.Thread(
-        target=lambda: outcome.append(_fit(job, folder, group, threads)), daemon=True
+        target=lambda: outcome.append(run_workers(job, folder, group, threads)), daemon=True
     )
     news = RunFolderNews(folder, config.train.epochs)
     training.start()
@@ -126,6 +108,18 @@ def lead_workers(
     finally:
         _stop_workers(training, folder, job.owner)
     _raise_outcome(outcome[0], folder, job.owner)
+
+
+def _job(config: Config, recipe: str, folder: Folder, group: WorkerGroup) -> Job:
+    """Take ownership of the folder, and return what the workers do there."""
+    return Job(
+        config=to_dict(with_absolute_paths(config)),
+        recipe=recipe,
+        place=folder.place,
+        owner=take_ownership(folder),
+        keepers=group.max_workers,
+        report_seconds=report_seconds(),
+    )
 
 
 def watch_nodes(
@@ -187,65 +181,6 @@ def keeper_moves(
     moves = KeeperMoves(ray, owner, mapped, lambda: read_events(folder))
     moves.launch(group.max_workers)
     return moves
-
-
-def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exception | bool:
-    """Run the workers to their end; return whether they were asked to stop, or the error."""
-    from ray.train import FailureConfig, RunConfig
-
-    from distvae.machines.rendezvous import NoGroupConfig
-    from distvae.machines.trainer import LightTrainer, PrivateTrainer
-
-    ray_folder = folder.subfolder(RAY_FOLDER + job.owner)
-    kind = PrivateTrainer if group.address is None else LightTrainer
-    try:
-        trainer = kind(
-            work,
-            train_loop_config={"job": job},
-            torch_config=NoGroupConfig(),
-            scaling_config=scaling_config(group, threads),
-            run_config=RunConfig(
-                name="workers",
-                storage_path=ray_folder.place,
-                failure_config=FailureConfig(max_failures=MAX_RESTARTS),
-            ),
-        )
-        return bool(trainer.fit().return_value)
-    except Exception as error:  # the thread that waits for this one raises it
-        return error
-    finally:
-        _remove(ray_folder)
-
-
-def remove_ray_folders(folder: Folder) -> None:
-    """Remove the folders of Ray Train whose driver was killed before it could."""
-    for name in folder.list_subfolders():
-        if name.startswith(RAY_FOLDER):
-            _remove(folder.subfolder(name))
-
-
-def _remove(ray_folder: Folder) -> None:
-    """Remove Ray Train's folder, or say that it stays; the outcome of the training counts."""
-    try:
-        ray_folder.remove()
-    except OSError as error:  # such as one of NFS, while a worker that ends has a file open
-        message = f"distvae: {ray_folder}: could not be removed ({error}); it is no longer needed"
-        print(message, file=sys.stderr, flush=True)
-
-
-def scaling_config(group: WorkerGroup, threads: int) -> "ScalingConfig":
-    """Return Ray Train's configuration of the number of workers and their resources."""
-    from ray.train import ScalingConfig
-
-    gpus = group.gpus or 0.0
-    resources = {"CPU": threads, "GPU": gpus} if gpus else {"CPU": threads}
-    is_fixed = group.min_workers == group.max_workers
-    return ScalingConfig(
-        num_workers=group.max_workers if is_fixed else (group.min_workers, group.max_workers),
-        resources_per_worker=resources,
-        use_gpu=gpus > 0,
-        elastic_resize_monitor_interval_s=RESIZE_INTERVAL,
-    )
 
 
 def _polls(

@@ -11,7 +11,7 @@ A keeper imports neither torch nor Ray, and so starts in half a second.
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ Places: TypeAlias = NDArray[np.int64] | slice
 """The places of some of a worker's rows in their order."""
 Point: TypeAlias = tuple[int, int]
 """An epoch, and a batch of it."""
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
 
 
 class LostCopy(RuntimeError):

@@ -8,8 +8,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
+from distvae.files.checkout import PACKAGE
 from distvae.files.refusal import Refusal, cause
 from distvae.machines.local_ray import LocalRay, local_ray
 from distvae.machines.ray_api import RayApi
@@ -153,10 +153,9 @@ def _connect(address: str) -> None:
         " machines, expected"
     )
     _refuse_silent_address(address, expected)
-    package = Path(__file__).parents[1]
     try:
         _refuse_closed_ray(address, expected)
-        _init(address, runtime_env={"py_modules": [str(package)]})
+        _init(address, runtime_env={"py_modules": [str(PACKAGE)]})
     except Refusal:  # it is a ValueError too
         raise
     except AuthenticationError as error:

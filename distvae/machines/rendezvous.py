@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import Store as TorchStore
 from distvae.machines.key_values import KeyValueActor
 from distvae.machines.ray_api import ActorHandle
 from distvae.system.interfaces import listen_on_interface_of
-from distvae.train.loopback import HOST, stay_on_loopback
+from distvae.system.loopback import HOST, stay_on_loopback
 from distvae.train.network_team import TIMEOUT
 
 

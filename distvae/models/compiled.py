@@ -1,18 +1,18 @@
 """Access to the compiled loops, where there are any."""
 
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
 
 from torch import Tensor
 
 
-def kernels(tensor: Tensor) -> Any:
+def kernels(tensor: Tensor) -> ModuleType | None:
     """Return the compiled loops, or None without numba or for tensors not on the CPU."""
     return _compiled() if tensor.device.type == "cpu" else None
 
 
 @lru_cache
-def _compiled() -> Any:
+def _compiled() -> ModuleType | None:
     try:
         from distvae.models import kernels
     except ImportError:

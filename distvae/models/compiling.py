@@ -16,14 +16,12 @@ def compiled(function: F) -> F:
     A division by zero is infinite. Sums are taken in any order, so that they can be vectorised.
     """
     options: Any = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
-    made: Any = njit(cache=True, nogil=True, **options)(function)
-    return cast(F, made)
+    return cast(F, njit(cache=True, nogil=True, **options)(function))
 
 
 def inlined(function: F) -> F:
     """Compile a function into each of the loops that call it."""
-    made: Any = njit(inline="always", error_model="numpy")(function)
-    return cast(F, made)
+    return cast(F, njit(inline="always", error_model="numpy")(function))
 
 
 class _Compilation(event.Listener):

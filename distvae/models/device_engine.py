@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distvae.interface import Batch, Searches, Sums
+from distvae.interface import AnyEStep, Batch, Searches, Sums
 from distvae.models.layer_gradients import Errors, backward, can_differentiate
 from distvae.models.least_squares import Moments
 from distvae.models.pair_densities import has_pair_density
@@ -129,11 +129,9 @@ class DeviceEngine:
         return self.ladder
 
 
-def device_engine(model: TVAE, estep: object) -> DeviceEngine | None:
-    """Return the engine of a model on a device, if it suits model and E-step."""
-    if model.pi.device.type == "cpu" or not isinstance(estep, Searches):
-        return None
-    if not isinstance(estep, KeepsStates):
+def find_device_engine(model: TVAE, estep: AnyEStep) -> DeviceEngine | None:
+    """Return an engine if it suits model and E-step; None leaves gradients to autograd."""
+    if not isinstance(estep, Searches) or not isinstance(estep, KeepsStates):
         return None
     if not can_differentiate(list(model.decoder)) or not has_pair_density(model.likelihood):
         return None

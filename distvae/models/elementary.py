@@ -14,7 +14,7 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
-Real = np.floating[Any]
+Real = np.floating
 Elementary = Callable[[Real], Real]
 Mask = NDArray[np.bool_]
 

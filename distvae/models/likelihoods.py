@@ -138,7 +138,9 @@ class Bernoulli(Likelihood):
         """Return the densities, with log(1 - p) taken once for each state."""
         values = (batch.x.numpy(), observed_numbers(batch), output.numpy())
         log_none = -functional.softplus(output)
-        found: Floats = kernels(output).bernoulli_densities(*values, log_none.numpy(), place)
+        loops = kernels(output)
+        assert loops is not None
+        found: Floats = loops.bernoulli_densities(*values, log_none.numpy(), place)
         return found
 
 
@@ -194,7 +196,9 @@ class Gaussian(Likelihood):
         variance = float(self.variance)
         shift = -0.5 * math.log(2 * math.pi * variance)
         operands = (*values, place, -0.5 / variance, shift)
-        found: Floats = kernels(output).gaussian_densities(*operands)
+        loops = kernels(output)
+        assert loops is not None
+        found: Floats = loops.gaussian_densities(*operands)
         return found
 
     def statistics(

@@ -12,7 +12,7 @@ hidden layers be the identity, which bits pass through a rectifier unchanged.
 import math
 from collections.abc import Iterable, Mapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -126,9 +126,9 @@ class TVAE(nn.Module):
         if type(self) is not TVAE:  # whose objective may be another
             return None
         if self.pi.device.type != "cpu":
-            from distvae.models.device_engine import device_engine
+            from distvae.models.device_engine import find_device_engine
 
-            return device_engine(self, estep)
+            return find_device_engine(self, estep)
         decoder = self.table_decoder()
         if decoder is None or not isinstance(estep, KeepsStates):
             return None
@@ -269,8 +269,8 @@ class TVAE(nn.Module):
             self.horizon.copy_(next_horizon(self.horizon, left_out, self.config.horizon))
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> object:
         """Set parameters and buffers; runs of version 0.1.0 have no horizon."""
         return super().load_state_dict({"horizon": self.horizon, **state_dict}, strict, assign)
 

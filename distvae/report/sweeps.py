@@ -6,6 +6,7 @@ from functools import partial
 from distvae.files.plain import Plain
 from distvae.numerics.numbers import capitalise, counted, listed, setting
 from distvae.report import drawing
+from distvae.report.against import against
 from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
 from distvae.report.exhibits import Exhibits, exhibits, gallery
 from distvae.report.glossary import explain_measures
@@ -14,7 +15,7 @@ from distvae.report.provenance import provenance
 from distvae.report.published import is_table, published
 from distvae.report.question import question
 from distvae.report.reading import RunResults, Sweep, Trial
-from distvae.report.tradeoffs import against, tradeoffs
+from distvae.report.tradeoffs import tradeoffs
 from distvae.report.trials import STATES, tables
 from distvae.report.values import figures_by_value
 from distvae.tune.scheduler_check import changes_the_bound

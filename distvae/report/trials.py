@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from distvae.files.plain import Plain
 from distvae.numerics.figures import without_spreads
@@ -11,6 +12,7 @@ from distvae.report.exhibits import Exhibits
 from distvae.report.reading import Sweep
 from distvae.train.progress import format_duration
 from distvae.tune.results import Result
+from distvae.tune.table import ORIGIN
 
 STATES = {
     "finished": "finished",
@@ -21,8 +23,6 @@ STATES = {
 }
 """The states of trials, in words."""
 UNBEATEN = "\N{BLACK STAR}"
-ORIGIN = "continues"
-"""The heading of the column that says which trial of a population a trial continues."""
 CAUSE = "cause"
 """The heading of the column that says why a trial failed."""
 
@@ -119,7 +119,7 @@ def _is_constant(by_trial: Sequence[dict[str, float]], name: str) -> bool:
     return len(values) == 1 and not varies_by_seed
 
 
-def _is_number(value: Plain) -> bool:
+def _is_number(value: Plain) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

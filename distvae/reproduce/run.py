@@ -177,7 +177,7 @@ class Reproduction:
         trials = Trials(space, self.out.absolute() / "trials")
         for trial in read_sweep(self.out).finished:
             result = trial.result
-            entry = entries.get(result.values.get(ROW, ""))
+            entry = entries.get(str(result.values.get(ROW, "")))
             if entry is None:
                 continue
             for run in trials.runs(result.number, result.values):

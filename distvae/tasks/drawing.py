@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
+from distvae.files.checkout import PACKAGE
 from distvae.tasks.pictures.canvas import Drawing, draw_now
 
 PROGRAM = """
@@ -25,8 +26,6 @@ from distvae.tasks.drawing import main
 main(int(sys.argv[2]))
 """
 """The program of the process; -P keeps it from importing files of the current folder."""
-PACKAGES = Path(__file__).parents[2]
-"""The folder that contains this package."""
 NICENESS = 5
 """How far the process stands back behind the training beside which it starts."""
 
@@ -50,7 +49,7 @@ class DrawingProcess:
         """Start a process; return None where no process can be started."""
         ours, theirs = Pipe()
         handle = theirs.fileno()
-        command = [sys.executable, "-P", "-c", PROGRAM, str(PACKAGES), str(handle)]
+        command = [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE.parent), str(handle)]
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[handle], start_new_session=True

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from distvae.data import open_dataset
-from distvae.data.dataset import Rows, stack
+from distvae.data.dataset import Array, Rows, stack
 from distvae.data.family import windows_of
 from distvae.interface import Batch, Posterior, Sums
 from distvae.models.tvae import TVAE
@@ -19,7 +19,7 @@ from distvae.tasks.sparsity import CodeStrength
 from distvae.tasks.truth import compare_with_truth
 from distvae.tasks.waiting import with_news
 from distvae.train.batches import BLOCK
-from distvae.train.run import Array, Run
+from distvae.train.run import Run
 from distvae.train.step import add, assess
 
 SAMPLED = 0

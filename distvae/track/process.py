@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from distvae.files.checkout import PACKAGE
 from distvae.track.store import Store
 
 PROGRAM = """
@@ -20,8 +21,6 @@ from distvae.track.sending import main
 sys.exit(main(sys.argv[2]))
 """
 """The program of the process; -P keeps it from importing files of the current folder."""
-PACKAGES = Path(__file__).parents[2]
-"""The folder that contains this package."""
 NOTICE = b"."
 """A byte that says that the journal has new entries; the end of the input says that it is over."""
 SENT, FAILED = 0, 3
@@ -42,7 +41,7 @@ class SendingProcess:
     @classmethod
     def start(cls, store: Store, folder: Path) -> "SendingProcess | None":
         """Start a process for a folder; return None where no process can be started."""
-        command = [sys.executable, "-P", "-c", PROGRAM, str(PACKAGES), str(folder)]
+        command = [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE.parent), str(folder)]
         environment = os.environ | {"MLFLOW_TRACKING_URI": store.uri}
         try:
             process = subprocess.Popen(

@@ -22,8 +22,9 @@ from distvae.track.facts import run_info
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
 
+    from distvae.data.dataset import Array
     from distvae.train.documents import RunInfo
-    from distvae.train.run import Array, Run
+    from distvae.train.run import Run
 
 Output = Literal["codes", "reconstruction"]
 DATA = "run"

@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from distvae.files.refusal import Refusal, cause
 from distvae.files.sqlite import sqlite_uri
 from distvae.files.storage import Folder
+from distvae.system.loopback import HOST
 from distvae.track.store import QUIET, SERVER_OPTIONS
 
-HOST = "127.0.0.1"
 DATABASE = Path("~/mlflow/mlflow.db")
 COPY_FOLDER = "mlflow"
 """The folder of the storage that holds the copy."""

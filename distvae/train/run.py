@@ -8,13 +8,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from distvae.config import Config, from_stored
 from distvae.config.schema import check_value, whole_number
 from distvae.config.values import Count, Widths
-from distvae.data.dataset import Rows
+from distvae.data.dataset import Array, Rows
 from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
@@ -37,7 +37,6 @@ BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
 FACTS = {"recipe": str, "data": str, "data_digest": str, "unit": str, "rows": dict}
 """Facts that every run.json has, and their types."""
-Array = NDArray[np.float32]
 
 
 def refuse_untrained(path: Path, which: str = "best") -> None:

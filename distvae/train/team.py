@@ -18,9 +18,9 @@ from torch._C._distributed_c10d import TCPStore
 
 from distvae.files.refusal import Refusal
 from distvae.system.interfaces import listen_on_interface_of, own_address_towards
+from distvae.system.loopback import HOST, LOOPBACK, stay_on_loopback
 from distvae.train.devices import CPU
 from distvae.train.local_team import LocalTeam, MachinesTeam
-from distvae.train.loopback import HOST, LOOPBACK, stay_on_loopback
 from distvae.train.network_team import NetworkTeam
 from distvae.train.shared_memory import Barrier, WorkerLost, find_neighbours
 

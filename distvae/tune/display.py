@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 0.5
 """Seconds between two updates of the table in a notebook."""
-
-
 LINE_SECONDS = 15.0
 """Seconds between two lines that say how far a sweep is, where there is no terminal."""
 LEAST_SECONDS = 5.0

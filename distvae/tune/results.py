@@ -5,10 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from distvae.config.recipes import describe
 from distvae.files.output import atomic_file
+from distvae.files.plain import Plain
 from distvae.tasks import pictures
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Result:
     """One trial: what it tried, how far it came, and its figures."""
 
     number: int
-    values: dict[str, Any]
+    values: dict[str, Plain]
     """The varied settings, by dotted key."""
     state: Literal["training", "finished", "failed", "stopped", "halted"] = "training"
     epoch: int = 0
@@ -67,7 +68,7 @@ class Result:
 
     @classmethod
     def of(
-        cls, number: int, values: Mapping[str, object], lineage: "Lineage | None" = None
+        cls, number: int, values: Mapping[str, Plain], lineage: "Lineage | None" = None
     ) -> "Result":
         """Return the result of a trial that begins anew, or that continues another."""
         if lineage is None:

@@ -4,7 +4,6 @@ import json
 import math
 import secrets
 import shutil
-import statistics
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -19,9 +18,9 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.files.untrusted import read_figures
-from distvae.numerics.figures import without_spreads
 from distvae.track import Tracker, run_tags
 from distvae.tune.branching import lineage_tags, saved_epoch
+from distvae.tune.figures import average_figures, compare_with_published
 from distvae.tune.judgments import judge_if_due
 from distvae.tune.space import Space
 
@@ -277,24 +276,3 @@ def run_trial_in_steps(
         yield {"failure": cause(error)}
     else:
         yield {"figures": average_figures(found)}
-
-
-def compare_with_published(
-    figures: Mapping[str, float], published: Mapping[str, float]
-) -> dict[str, float]:
-    """Return the published values of figures, and how far these figures are above them."""
-    known = {name: value for name, value in published.items() if name in figures}
-    values = {f"{name}_published": value for name, value in known.items()}
-    differences = {f"{name}_difference": figures[name] - value for name, value in known.items()}
-    return values | differences
-
-
-def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the means of the figures that all seeds have, with their standard deviations."""
-    if len(found) == 1:
-        return dict(found[0])
-    shared = [name for name in found[0] if all(name in figures for figures in found)]
-    values = {name: [figures[name] for figures in found] for name in shared}
-    spread_of = without_spreads(shared)
-    averages = {name: statistics.fmean(values[name]) for name in shared}
-    return averages | {f"{name}_spread": statistics.stdev(values[name]) for name in spread_of}

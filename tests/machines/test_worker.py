@@ -14,8 +14,9 @@ from ray.util import get_node_ip_address
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
-from distvae.machines.driver import _fit, _raise_outcome, _stop_workers, remove_ray_folders
+from distvae.machines.driver import _raise_outcome, _stop_workers
 from distvae.machines.ray_session import ray_session
+from distvae.machines.ray_train import remove_ray_folders, run_workers
 from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
 from distvae.machines.worker import Job
 from distvae.machines.worker_group import WorkerGroup
@@ -179,6 +180,6 @@ def test_a_folder_of_ray_that_stays_hides_no_outcome(
     """Ray Train refuses two to one workers before it starts anything."""
     job = Job(config={}, recipe="", place=str(tmp_path), owner="owner", keepers=1)
     group = WorkerGroup(min_workers=2, max_workers=1)
-    assert isinstance(_fit(job, Busy(tmp_path), group, 1), ValueError)
+    assert isinstance(run_workers(job, Busy(tmp_path), group, 1), ValueError)
     told = f"distvae: {tmp_path}/ray-owner: could not be removed ([Errno 39] Directory not empty)"
     assert capsys.readouterr().err.startswith(told)

@@ -12,7 +12,7 @@ from distvae.config import from_dict
 from distvae.data import labels_of, open_dataset
 from distvae.numerics.noise import order
 from distvae.tasks.codes import encode, sample
-from distvae.tasks.evaluate import pictures_of
+from distvae.tasks.run_pictures import pictures_of
 from distvae.train.run import Run
 from distvae.train.session import fit
 

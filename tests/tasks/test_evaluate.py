@@ -13,8 +13,9 @@ from distvae.files.refusal import Refusal
 from distvae.interactive.given import kept_rows
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import order
-from distvae.tasks.evaluate import CONTEXTS, added, evaluate, pictures_of
+from distvae.tasks.evaluate import evaluate
 from distvae.tasks.images import as_images, load_rows, score_rows
+from distvae.tasks.run_pictures import CONTEXTS, added, pictures_of
 from distvae.train.run import Run
 from distvae.train.session import fit
 from tests import tiny

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from distvae.config import from_dict
 from distvae.data import open_dataset
 from distvae.tasks import latents
-from distvae.tasks.evaluate import pictures_of
 from distvae.tasks.images import as_images
+from distvae.tasks.run_pictures import pictures_of
 from distvae.train.run import Run
 from distvae.train.session import fit
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distvae.config.recipes import load
-from distvae.tasks.evaluate import pictures_of
+from distvae.tasks.run_pictures import pictures_of
 from distvae.tasks.titles import run_title
 from distvae.train.run import Run
 from distvae.train.session import fit

@@ -19,6 +19,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
 from distvae.machines.ray_session import ray_session
+from distvae.machines.ray_train import scaling_config
 from distvae.machines.worker_group import WorkerGroup, wait_for_workers
 from distvae.train.epoch import Epoch
 from distvae.train.run_folder import open_folder
@@ -73,7 +74,7 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         trainer = TorchTrainer(
             look,
             torch_config=TorchConfig(backend="gloo"),
-            scaling_config=driver.scaling_config(group, 1),
+            scaling_config=scaling_config(group, 1),
             run_config=RunConfig(name="look", storage_path=str(storage)),
         )
         found: list[dict[str, Any]] = trainer.fit().return_value

@@ -1,16 +1,13 @@
 """Settings that every kind of data has."""
 
 import math
-from dataclasses import Field
-from typing import Any, ClassVar, Protocol
+from typing import Protocol
+
+from distvae.config.registry import Family
 
 
-class DataConfig(Protocol):
+class DataConfig(Family, Protocol):
     """The settings of one kind of data: a frozen dataclass registered with `@family("data")`."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-    kind: ClassVar[str]
-    """The name that selects this family in a configuration."""
 
     @property
     def path(self) -> str:

@@ -64,17 +64,12 @@ def _survey(path: str, root: Path, decoded: bool) -> Survey:
     unnamed = recordings.without_speakers(root, found, config)
     wrong += filter(None, (recordings.left_out(root, config), unnamed, _short(readable, config)))
 
-    splits = {}
-    for split in ("", *SPLITS):
-        chosen = [each for each in readable if each.recording.split == split]
-        if chosen:
-            splits[split] = _amount(chosen)
     rate_counts = Counter(each.rate for each in readable)
     facts: dict[str, Plain] = {
         "speakers": len({each.speaker for each in found}),
         "rates": {str(rate): count for rate, count in rate_counts.most_common()},
     }
-    return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable)
+    return Survey(path, title, "speech", _amounts(readable), facts, tuple(wrong), unreadable)
 
 
 def _read_heads(
@@ -107,6 +102,16 @@ def _short(readable: Sequence[Readable], config: SpeechData) -> str:
         f"{counted(len(short), 'recording')} shorter than a window of {config.window} samples at"
         f" {config.rate:,} Hz, which training refuses: {files.some_names(short)}"
     )
+
+
+def _amounts(readable: Sequence[Readable]) -> dict[str, dict[str, float]]:
+    """Return what each split holds; '' is that of recordings without one."""
+    splits = {}
+    for split in ("", *SPLITS):
+        chosen = [each for each in readable if each.recording.split == split]
+        if chosen:
+            splits[split] = _amount(chosen)
+    return splits
 
 
 def _amount(chosen: Sequence[Readable]) -> dict[str, float]:

@@ -6,17 +6,14 @@ does not grow with the data. The place of a row depends only on the seed and the
 """
 
 import json
-import os
-import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distvae.data.tables.formats import SUFFIXES, Table
+from distvae.data.tables.folder import claim, whole_folder
+from distvae.data.tables.formats import Table
 from distvae.data.tables.plan import Division, Plan
-from distvae.data.tables.processes import KeptRefusal
 from distvae.data.tables.rows import (
     FACTS,
     MANIFEST,
@@ -30,8 +27,6 @@ from distvae.data.tables.rows import (
 )
 from distvae.data.tables.work import Work
 from distvae.data.tables.workers import LocalProcesses, Workers
-from distvae.files.memory import gigabytes
-from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.numerics.facts import Facts, add_facts
@@ -39,14 +34,6 @@ from distvae.numerics.facts import Facts, add_facts
 __all__ = ["Division", "Execution", "ingest"]
 
 Splits = dict[str, list[FileEntry]]
-MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(FACTS)}|(train|val|test)-\d+\.arrow")
-"""The names of the files that an ingest writes."""
-OF_SYSTEMS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
-"""The names of files that file managers put into folders."""
-NOT_MADE = (
-    "'distvae ingest' did not make it, and it would be lost with the folder that is replaced; a"
-    " folder without it, or another name expected"
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,7 @@ def ingest(
     """Place the rows of all sources in a new folder; return a sentence on what it holds."""
     execution = execution or Execution()
     resume = execution.resume
-    _claim(out, force or resume)
+    claim(out, force or resume)
     tables = [Table.open(path) for path in sources]
     plan = Plan.of(tables, division or Division(), execution.rows_per_slab)
     if resume and (out / MANIFEST).is_file():
@@ -83,7 +70,7 @@ def ingest(
                 " again since, or with other settings, or is damaged; --force replaces it"
             )
     execution.workers.check(plan, out.resolve())
-    with _whole(out.resolve(), plan, resume) as work:
+    with whole_folder(out.resolve(), plan, resume) as work:
         _carry_out(work, execution.workers, quiet)
         splits = _write_manifest(work)
     note_checked(out.resolve(), [entry for files in splits.values() for entry in files])
@@ -105,34 +92,6 @@ def _carry_out(work: Work, workers: Workers, quiet: bool) -> None:
             for rows in pool.results([("gather", number) for number in ungathered]):
                 advance(rows)
     work.remove_torn()  # what a process that was lost has left behind
-
-
-def _claim(out: Path, force: bool) -> None:
-    """Refuse to write over anything, or with force over anything but rows of ours."""
-    if out.suffix.lower() in SUFFIXES:
-        raise Refusal(
-            f"{out}: the name of one more table; that of the folder to make expected last"
-        )
-    if not out.exists():
-        check_writable_folder(out)
-        return
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if not (out / MANIFEST).is_file():
-        raise Refusal(
-            f"{out}: exists, and 'distvae ingest' did not make it; the name of a new folder"
-            " expected"
-        )
-    if not force:
-        raise Refusal(f"{out}: exists; --force replaces it; or another name")
-    if found := _strangers(out):
-        raise Refusal(f"{out / found[0]}: {NOT_MADE}")
-
-
-def _strangers(folder: Path) -> list[str]:
-    """Return the names in a folder that neither an ingest nor a file manager gives."""
-    names = {path.name for path in folder.iterdir()}.difference(OF_SYSTEMS)
-    return sorted(name for name in names if not MADE.fullmatch(name))
 
 
 def _is_made(out: Path, plan: Plan) -> bool:
@@ -192,99 +151,6 @@ def _summary(out: Path, manifest: dict[str, object]) -> str:
         f" {size:,} bytes"
     )
     return f"{out}: {what}; next: {training_command(str(out))}"
-
-
-@contextmanager
-def _whole(out: Path, plan: Plan, resume: bool) -> Iterator[Work]:
-    """Yield partial folders beside `out`; the files take its name when the block ends without an
-    error. The remains of an interrupted ingest are deleted, or with `resume` gone on from.
-    """
-    from filelock import FileLock, Timeout
-
-    partial, replaced = (out.with_name(f".{out.name}.{word}") for word in ("partial", "replaced"))
-    lock = out.with_name(f".{out.name}.lock")
-    # Processes of a killed ingest may still write for a moment: into folders of its own name.
-    work = Work(plan, partial / plan.digest, partial / f"{plan.digest}.scratch")
-    remains = False
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=0):
-            try:
-                _begin(work, out, resume)
-                yield work
-                _settle(work.folder, out, replaced)
-            except KeptRefusal:
-                remains = True
-                raise
-            finally:
-                _remove(replaced, *([] if remains else [partial]))
-                lock.unlink(missing_ok=True)
-    except Timeout as error:
-        raise Refusal(
-            f"{out}: another ingest is writing it; another name expected, or wait"
-        ) from error
-    except OSError as error:
-        raise Refusal(
-            f"{out}: {error.strerror or error}; a disk with room and a writable folder expected"
-        ) from error
-
-
-def _begin(work: Work, out: Path, resume: bool) -> None:
-    """Make the folders of an ingest, or go on with those of one that was killed."""
-    partial = work.folder.parent
-    if not resume:
-        _remove(partial)
-    elif partial.is_dir() and not work.scratch.is_dir():
-        raise KeptRefusal(
-            f"--resume: the ingest into {out} that was killed had other sources or settings; those"
-            " expected, or no --resume, to begin anew"
-        )
-    work.make_folders()
-    work.remove_torn()
-    _require_room(out, work)
-
-
-def _require_room(out: Path, work: Work) -> None:
-    """Raise `Refusal` if what is still to be written does not fit on the disk."""
-    rows, free = work.plan.rows, shutil.disk_usage(work.folder).free
-    needed = 2 * 4 * work.plan.values * rows - work.written_bytes()
-    if needed > free:
-        raise KeptRefusal(
-            f"{out}: {rows:,} rows need {gigabytes(needed)} of disk until they are in their places,"
-            f" but {gigabytes(free)} are free"
-        )
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _settle(partial: Path, out: Path, replaced: Path) -> None:
-    """Give a finished folder its name, durably."""
-    _sync(partial)
-    try:
-        if out.exists():
-            if found := _strangers(out):  # since the ingest began
-                raise KeptRefusal(
-                    f"{out / found[0]}: {NOT_MADE}; the same command with --resume goes on"
-                )
-            out.rename(replaced)
-        partial.rename(out)
-    except BaseException:
-        if replaced.exists() and not out.exists():
-            replaced.rename(out)
-        raise
-    _sync(out.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Flush the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from typing import Literal
 State = Literal["ok", "info", "note", "bad"]
 """Fine; neither good nor bad; worth knowing; wrong."""
 COLOURS = {"ok": "green", "info": "dim", "note": "yellow", "bad": "bold red"}
+HERE = "here"
+"""The machine that this process runs on, among those of diagnoses."""
 WHERE_WIDTH = 26
 """Characters of the column of machines."""
 

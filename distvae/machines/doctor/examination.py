@@ -13,7 +13,7 @@ from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.machines.cluster_check import round_trip_on_nodes
 from distvae.machines.doctor.copies_check import check_copies
-from distvae.machines.doctor.diagnosis import Diagnosis, merge_machines
+from distvae.machines.doctor.diagnosis import HERE, Diagnosis, merge_machines
 from distvae.machines.doctor.facts import Facts, disk_space, disk_space_at, gather_facts, read_clock
 from distvae.machines.doctor.hardware_checks import (
     check_clock,
@@ -42,7 +42,6 @@ from distvae.machines.shared_folder import (
 )
 from distvae.track import Store, without_secrets
 
-HERE = "here"
 LOCK = Path(distvae.__file__).parents[1] / "requirements.lock"
 """The lock file of a checkout."""
 RAY_LOGS = "Ray's logs there: /tmp/ray/session_latest/logs; then end it and start it again"

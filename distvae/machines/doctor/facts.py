@@ -18,14 +18,14 @@ import tempfile
 import time
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlparse
 
+from distvae.files.plain import Tree
 from distvae.machines.doctor.sockets import list_listeners
 from distvae.system import memory
 from distvae.system.processors import available_cores
 
-Facts = dict[str, Any]
+Facts = Tree
 """Plain data, as JSON has it."""
 SHARED_MEMORY = Path("/dev", "shm")
 """The folder in which Ray and torch keep what processes share."""

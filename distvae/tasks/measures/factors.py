@@ -7,9 +7,8 @@ between 0 and 1.
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.dataset import Labels
+from distvae.data.dataset import Array, Labels
 from distvae.tasks.measures.subject import Subject
-from distvae.train.run import Array
 
 BINS = 20
 """Bins of equal width for each value of the codes."""

@@ -9,10 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from distvae.data.dataset import Labels
+from distvae.data.dataset import Array, Labels
 from distvae.files.refusal import Refusal
 from distvae.tasks.measures.subject import Subject
-from distvae.train.run import Array
 
 BATCH = 32
 """Batch size of the probe trained by gradient descent, as in the published protocol."""

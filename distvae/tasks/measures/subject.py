@@ -11,13 +11,13 @@ from torch import Tensor
 
 from distvae.config import DataConfig
 from distvae.data import factors_of, labels_of, open_dataset
-from distvae.data.dataset import Dataset, Rows, stack
+from distvae.data.dataset import Array, Dataset, Rows, stack
 from distvae.files.refusal import Refusal
 from distvae.interface import Posterior
 from distvae.models.posteriors import SpikeAndSlab
 from distvae.models.truncated import Truncated
 from distvae.numerics.noise import order
-from distvae.train.run import Array, Run
+from distvae.train.run import Run
 
 if TYPE_CHECKING:
     from distvae.data.dataset import Labels
