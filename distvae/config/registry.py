@@ -8,7 +8,7 @@ a configuration names a kind that is not built in.
 
 from collections.abc import Callable
 from dataclasses import Field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from distvae.files.refusal import Refusal
@@ -36,6 +36,11 @@ Implementation = TypeVar("Implementation")
 def family(section: str) -> Callable[[F], F]:
     """Register the decorated dataclass as a family of a section, under its `kind`."""
 
+    if section not in FAMILIES:
+        raise Refusal(
+            f"family('{section}'): no such section; one of {', '.join(SECTIONS)} expected"
+        )
+
     def register(config: F) -> F:
         FAMILIES[section][config.kind] = config
         return config
@@ -47,7 +52,19 @@ def load_extensions(section: str) -> None:
     """Import the modules that other packages name as entry points for a section."""
     if section in ENTRY_POINTS:
         for point in entry_points(group=ENTRY_POINTS[section]):
-            point.load()
+            _load(point)
+
+
+def _load(point: EntryPoint) -> None:
+    """Import what an entry point names; refuse by its name what cannot be imported."""
+    try:
+        point.load()
+    except Exception as error:
+        package = f" of the package {point.dist.name}" if point.dist else ""
+        raise Refusal(
+            f"entry point '{point.name} = {point.value}' in [{point.group}]{package}:"
+            f" {type(error).__name__}: {error}; a module that can be imported expected"
+        ) from error
 
 
 def find_family(section: str, kind: str) -> type | None:

@@ -3,11 +3,11 @@
 import math
 
 import torch
+from torch import Tensor
 
 from distvae.interface import (
     Batch,
     ClosedForm,
-    Posterior,
     Projects,
     Scheduled,
     Sums,
@@ -25,22 +25,29 @@ def shapes_are_those_of_the_interface(case: Case) -> None:
     """Codes, points, weights, decoded values and densities have the shapes of the protocols."""
     rows, dims = case.batch.x.shape
     size, q = case.model.code_size, case.q
-    assert isinstance(q, Posterior)
-    assert q.code.shape == (rows, size)
+    missing = [name for name in ("code", "points", "log_ratio") if not hasattr(q, name)]
+    assert not missing, f"a posterior of class {type(q).__name__} has no {' and no '.join(missing)}"
+    _has_shape("code", q.code, rows, size)
     for draws in (0, 1, 3):
         z, weight = q.points(draws, case.noise)
-        assert z.shape == (*weight.shape, size)
-        assert len(weight) == rows
+        _has_shape("weights of points", weight, rows, weight.shape[1])
+        _has_shape("points", z, *weight.shape, size)
         torch.testing.assert_close(weight.sum(1), torch.ones(rows))
-        assert case.model.decode(z).shape == (*weight.shape, dims)
-        assert case.model.log_likelihood(case.batch, z).shape == weight.shape
-        assert q.log_ratio(z).shape == weight.shape
+        _has_shape("decode", case.model.decode(z), *weight.shape, dims)
+        log_likelihood = case.model.log_likelihood(case.batch, z)
+        _has_shape("log_likelihood", log_likelihood, *weight.shape)
+        _has_shape("log_ratio", q.log_ratio(z), *weight.shape)
     bound = case.model.bound(case.batch, q, case.noise)
     objective = case.model.objective(case.batch, q, case.noise)
-    for value in (bound, objective):
-        assert value.shape == (rows,)
-        assert value.isfinite().all()
-    assert case.model.prior(case.noise, case.estep).shape == (rows, 1, size)
+    for name, value in (("bound", bound), ("objective", objective)):
+        _has_shape(name, value, rows)
+        assert value.isfinite().all(), f"{name}: a value that is not finite"
+    _has_shape("prior", case.model.prior(case.noise, case.estep), rows, 1, size)
+
+
+def _has_shape(name: str, value: Tensor, *shape: int) -> None:
+    found = tuple(value.shape)
+    assert found == shape, f"{name}: a tensor of shape {found}; {shape} expected"
 
 
 def expectations_are_linear_and_keep_constants(case: Case) -> None:

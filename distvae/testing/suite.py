@@ -16,7 +16,7 @@ def check_model(settings: Mapping[str, object], shape: tuple[int, ...] = SHAPE) 
         try:
             law(Case.of(settings, shape))
         except AssertionError as error:
-            raise AssertionError(f"{law.__name__}: {error}") from error
+            raise AssertionError(f"{law.__name__}: {str(error) or law.__doc__}") from error
 
 
 class ModelLaws:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from distvae.config.schema import check_value
+from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.share.card import Card, summaries
 from distvae.share.names import CARD
@@ -45,9 +46,16 @@ class Served:
 
     def predict(self, rows: ArrayLike, params: dict[str, Output] | None = None) -> "Array":
         """Return (N, H) codes of (N, D) rows, or with params={"give": "reconstruction"} (N, D)."""
-        output = check_value("give", Output, (params or {}).get("give", "codes"))
-        table = np.asarray(rows, np.float32)
-        return self.run.reconstruct(table) if output == "reconstruction" else self.run.encode(table)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            output = check_value("give", Output, (params or {}).get("give", "codes"))
+            table = np.asarray(rows, np.float32)
+            give = self.run.reconstruct if output == "reconstruction" else self.run.encode
+            return give(table)
+        except Refusal as refusal:
+            # A server sends the text of this class alone, and hides that of any other.
+            raise MlflowException.invalid_parameter_value(str(refusal)) from refusal
 
 
 def _load_pyfunc(path: str) -> Served:

@@ -40,10 +40,11 @@ FACTS = {"recipe": str, "data": str, "data_digest": str, "unit": str, "rows": di
 
 
 def refuse_untrained(path: Path, which: str = "best") -> None:
-    """Raise `Refusal` if no epoch of a run was finished."""
+    """Raise `Refusal` if a run folder names no weights."""
     if not Folder(path).has(f"{which}.json"):
         raise Refusal(
-            f"{path}: holds no trained weights yet: no epoch was finished; resume it first"
+            f"{path}: no {which}.json in it: no epoch was finished, or the file was removed;"
+            " --resume writes it"
         )
 
 

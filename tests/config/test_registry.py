@@ -103,3 +103,18 @@ def test_all_kinds_have_a_group_of_entry_points() -> None:
         "model": "distvae.models",
         "estep": "distvae.esteps",
     }
+
+
+def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("mine", "there_is_no_such_module", "distvae.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    message = (
+        r"entry point 'mine = there_is_no_such_module' in \[distvae\.models\]: ModuleNotFoundError"
+    )
+    with pytest.raises(Refusal, match=message):
+        config.from_dict({"model": {"kind": "mine"}})
+
+
+def test_a_family_of_an_unknown_section_is_refused() -> None:
+    with pytest.raises(Refusal, match=r"family\('models'\): no such section; one of data, model,"):
+        registry.family("models")

@@ -7,6 +7,7 @@ import pytest
 from distvae.config import to_dict
 from distvae.config.registry import FAMILIES
 from distvae.estep.registry import ESTEPS
+from distvae.models.posteriors import Gaussian
 from distvae.models.registry import MODELS
 from distvae.models.vae import VAE
 from distvae.testing import ESTEP_LAWS, MODEL_LAWS, Case, ModelLaws, check_model
@@ -92,4 +93,12 @@ def test_a_broken_law_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = VAE.bound
     monkeypatch.setattr(VAE, "bound", lambda *arguments: plain(*arguments) + 1)
     with pytest.raises(AssertionError, match="the_bound_is_the_mean_of_its_integrand"):
+        check_model(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)
+
+
+def test_a_code_of_a_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gaussian, "code", property(lambda q: q.mean.sum(-1)))
+    with pytest.raises(
+        AssertionError, match=r"code: a tensor of shape \(6,\); \(6, \d+\) expected"
+    ):
         check_model(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)

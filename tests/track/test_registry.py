@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine, event
 
 import distvae
-from distvae.files.refusal import Refusal
 from distvae.share.card import Card
 from distvae.track import Store, Tracker
 from distvae.track.journal import Journal
@@ -62,11 +62,15 @@ def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Pat
     assert card.read_text() == str(Card(trained))
 
 
-def test_another_output_is_refused_by_its_name(trained: Path) -> None:
+def test_a_server_is_told_what_is_wrong_with_a_request(trained: Path) -> None:
+    """MLflow's server sends the text of its own exceptions alone."""
     run = distvae.load(trained)
+    row = np.zeros((1, run.dims))
     wrong: dict[str, Any] = {"give": "reconstructions"}
-    with pytest.raises(Refusal, match="give: no choice 'reconstructions'; did you mean 'recon"):
-        Served(run).predict(np.zeros((1, run.dims)), wrong)
+    with pytest.raises(MlflowException, match="give: no choice 'reconstructions'; did you mean"):
+        Served(run).predict(row, wrong)
+    with pytest.raises(MlflowException, match=r"x: holds NaN; .* expected"):
+        Served(run).predict(row * np.nan)
 
 
 def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_run_below_the_home_folder_is_opened(run: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "damage", ["tensors", "missing", "manifest", "newer", "config", "not a run"]
+    "damage", ["tensors", "missing", "manifest", "no manifest", "newer", "config", "not a run"]
 )
 def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str) -> None:
     name = spoil(run, damage)
@@ -58,6 +58,9 @@ def spoil(run: Path, damage: str) -> str:
     """Damage a run folder in one way, and return the name that the refusal must contain."""
     # Files that the previous state names may lie beside it.
     named: str = json.loads((run / "best.json").read_text())["tensors"]
+    if damage == "no manifest":
+        (run / "best.json").unlink()
+        return "no best.json in it: no epoch was finished, or the file was removed"
     tensors = run / named
     if damage == "tensors":
         content = bytearray(tensors.read_bytes())
