@@ -34,7 +34,7 @@ def _existing(path: Path, source: str) -> Path:
     folder = resolve_path(path, source)
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
-        way = f"; 'distvae data check {path}' says what a file is for" if folder.is_file() else ""
+        way = f"; 'distvae data check {path}' says how it can be used" if folder.is_file() else ""
         raise Refusal(f"{source}: {path} {problem}; a folder of data expected{way}")
     return folder
 
