@@ -15,7 +15,7 @@ from torch import Tensor
 from distvae.bench.output import Output
 from distvae.bench.timing import spread, time_call
 from distvae.config import TVAEModel
-from distvae.config.recipes import load
+from distvae.config.recipes import load, recipe_name
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.population import pack
@@ -48,7 +48,7 @@ def bench_linear_start(recipe: str, extent: StatesExtent, output: Output) -> Non
         f" {figures['largest']:.3g} differ by {figures['difference']:.2g} at most"
     )
     output.show({"recipe": recipe, **settings, **figures}, text)
-    output.keep(f"linear-start-{recipe}", figures, settings)
+    output.keep(f"linear-start-{recipe_name(recipe)}", figures, settings)
 
 
 def measure_linear_start(recipe: str, extent: StatesExtent) -> dict[str, float]:
