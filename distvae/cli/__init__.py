@@ -2,17 +2,14 @@
 
 import io
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from distvae.cli import bench, bench_scale, data, machines, models, records, restoration, sweeps
+from distvae.cli.errors import errors_reported
 from distvae.commands.completion import join_words
-from distvae.files.paths import PATH_ERRORS
 from distvae.files.provenance import program_version
-from distvae.files.refusal import Refusal, refusing_full_disk
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,30 +46,5 @@ def main() -> None:
         # The names of files need not be UTF-8.
         sys.stdout.reconfigure(errors="backslashreplace")
     join_words()
-    with errors_reported():
+    with errors_reported():  # of arguments; commands report their own
         app()
-
-
-@contextmanager
-def errors_reported() -> Iterator[None]:
-    """Report errors of the user or of a disk in one line, and exit with a code that says which.
-
-    Exit with 2 for input that cannot be used and 130 for Ctrl-C; other errors are raised.
-    """
-    try:
-        with refusing_full_disk():
-            yield
-    except Refusal as error:
-        _exit_with(str(error), 2)
-    except OSError as error:
-        if error.errno not in PATH_ERRORS:
-            raise
-        text = f"{error.filename}: {error.strerror}; another name or place expected"
-        _exit_with(str(Refusal(text)), 2)
-    except KeyboardInterrupt:
-        _exit_with("interrupted", 130)
-
-
-def _exit_with(text: str, code: int) -> None:
-    print(f"distvae: {text}", file=sys.stderr)
-    raise SystemExit(code)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeGuard, get_type_hints
 
 import typer
 
+from distvae.cli.errors import errors_reported
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -15,7 +17,7 @@ Function = Callable[..., None]
 
 
 def command(app: typer.Typer) -> Callable[[Function], Function]:
-    """Register a function as a command of the same name.
+    """Register a function as a command of the same name, whose errors are reported.
 
     Where a parameter of the function is annotated with a dataclass, the command line has an option
     for each field of that class, and the function receives an instance made of them.
@@ -27,7 +29,8 @@ def command(app: typer.Typer) -> Callable[[Function], Function]:
 
         @wraps(function)
         def call(**values: object) -> None:
-            function(**_grouped(values, groups))
+            with errors_reported():  # here, as Typer would end at Ctrl-C without a word
+                function(**_grouped(values, groups))
 
         parameters = list(_parameters(function, hints))
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

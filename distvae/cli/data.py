@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from distvae.cli.command import command
 from distvae.commands.check_data import check_data
 from distvae.commands.options import AsJson
 
@@ -23,7 +24,7 @@ def data() -> None:
     """Examine data before training on it."""
 
 
-@app.command()
+@command(app)
 def check(path: Path, json: AsJson = False) -> None:
     """Print what data was recognised and what is wrong with it. Exits with code 1 if it differs
     from its published form, and with 2 if it cannot be read.

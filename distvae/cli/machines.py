@@ -31,7 +31,7 @@ def cluster_commands() -> None:
     """Prepare a cluster of your own machines or a cloud."""
 
 
-@cluster.command()
+@command(cluster)
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
     force: Force = False,

@@ -57,7 +57,7 @@ def evaluate(
     evaluate_run(run, assignments or [], options)
 
 
-@app.command()
+@command(app)
 def resynthesize(
     run: RunFolder,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A recording.")],
@@ -68,7 +68,7 @@ def resynthesize(
     resynthesize_recording(run, source, target, force)
 
 
-@app.command()
+@command(app)
 def encode(
     run: RunFolder,
     data: Annotated[
@@ -92,7 +92,7 @@ def encode(
     encode_data(run, data, out, split, force)
 
 
-@app.command()
+@command(app)
 def sample(
     run: RunFolder,
     target: Annotated[
@@ -110,13 +110,13 @@ def sample(
     sample_prior(run, target, count, seed, force)
 
 
-@app.command()
+@command(app)
 def show(run: RunFolder) -> None:
     """Print the settings of a run, how its training went, and its scores."""
     show_run(run)
 
 
-@app.command()
+@command(app)
 def check(
     run: RunFolder,
     exact: Annotated[

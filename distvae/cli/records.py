@@ -23,7 +23,7 @@ def runs(*, options: RunsOptions) -> None:
     list_runs(RUNS, options)
 
 
-@app.command()
+@command(app)
 def sync(
     folders: Annotated[
         list[Path] | None,
@@ -35,13 +35,13 @@ def sync(
         raise typer.Exit(1)
 
 
-@app.command()
+@command(app)
 def ui(port: Port = 5000) -> None:
     """Open MLflow with the runs and sweeps recorded here, on this machine alone."""
     open_ui(RUNS, port)
 
 
-@app.command()
+@command(app)
 def serve(
     storage: Annotated[
         str,
@@ -69,7 +69,7 @@ def serve(
     serve_mlflow(storage, port, database, beside)
 
 
-@app.command()
+@command(app)
 def push(
     run: RunFolder,
     destination: Annotated[
@@ -84,7 +84,7 @@ def push(
     push_run(run, destination, force)
 
 
-@app.command()
+@command(app)
 def load(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Where 'distvae push' wrote a model.")

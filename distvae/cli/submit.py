@@ -39,7 +39,8 @@ def run_on_cluster(command: Command, words: Sequence[str]) -> None:
 
     The same words resume what an earlier submission has started.
     """
-    from distvae.cli import app, errors_reported
+    from distvae.cli import app
+    from distvae.cli.errors import errors_reported
 
     try:
         with errors_reported():

@@ -28,7 +28,7 @@ from distvae.commands.tune import TuneOptions, tune_space
 app = typer.Typer()
 
 
-@app.command()
+@command(app)
 def recipes(
     name: Annotated[
         str | None,
@@ -42,7 +42,7 @@ def recipes(
     print_recipes(name)
 
 
-@app.command()
+@command(app)
 def settings(
     key: Annotated[
         str | None,
@@ -57,13 +57,13 @@ def settings(
     print_settings(key)
 
 
-@app.command()
+@command(app)
 def spaces() -> None:
     """List the search spaces that 'distvae tune' knows by name."""
     print_spaces()
 
 
-@app.command()
+@command(app)
 def cite(
     name: Annotated[
         str | None,

@@ -95,6 +95,8 @@ class ModelFolder:
         try:
             yield
         except OSError as error:
-            reason = cause(error.strerror or error)
             named = f"{self}/{name}" if name else str(self)
+            if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                raise Refusal(f"{named}: no such file; {expected}") from error
+            reason = cause(error.strerror or error)
             raise Refusal(f"{named}: {reason}; {expected}") from error

@@ -436,6 +436,16 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: sign
     assert final[0] == final[1]
 
 
+@pytest.mark.slow
+def test_ctrl_c_in_a_command_that_keeps_nothing_is_told() -> None:
+    process = start_process("bench", "steps")
+    assert process.stdout is not None
+    process.stdout.readline()  # the heading, once the benchmark has begun
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (130, "distvae: interrupted\n")
+
+
 ENDS: dict[str, tuple[BaseException, str | None]] = {
     "a full disk": (Refusal("epochs.jsonl: no room left on the disk"), "FAILED"),
     "a storage out of reach": (OSError("timeout"), "FAILED"),

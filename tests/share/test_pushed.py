@@ -125,8 +125,9 @@ def test_a_model_without_its_weights_is_refused(pushed: Path) -> None:
 
 
 def test_a_folder_that_holds_no_pushed_model_is_refused(run: Path) -> None:
-    with pytest.raises(Refusal, match=r"SHA256SUMS: .*that 'distvae push' wrote expected"):
-        fetch(str(run))
+    for place in (run, run / "run.json", run / "nowhere"):
+        with pytest.raises(Refusal, match=r"SHA256SUMS: no such file; a model that 'distvae push'"):
+            fetch(str(place))
 
 
 def test_what_exists_is_replaced_by_force_alone_and_only_if_it_was_pushed(

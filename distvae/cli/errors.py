@@ -1,0 +1,33 @@
+"""Errors of the user or of a disk, in one line."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distvae.files.paths import PATH_ERRORS
+from distvae.files.refusal import Refusal, refusing_full_disk
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Report errors of the user or of a disk in one line, and exit with a code that says which.
+
+    Exit with 2 for input that cannot be used and 130 for Ctrl-C; other errors are raised.
+    """
+    try:
+        with refusing_full_disk():
+            yield
+    except Refusal as error:
+        _exit_with(str(error), 2)
+    except OSError as error:
+        if error.errno not in PATH_ERRORS:
+            raise
+        text = f"{error.filename}: {error.strerror}; another name or place expected"
+        _exit_with(str(Refusal(text)), 2)
+    except KeyboardInterrupt:
+        _exit_with("interrupted", 130)
+
+
+def _exit_with(text: str, code: int) -> None:
+    print(f"distvae: {text}", file=sys.stderr)
+    raise SystemExit(code)
