@@ -144,10 +144,12 @@ def empty(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return commands
 
 
-@pytest.fixture(scope="module", params=Archives._fields)
+@pytest.fixture(scope="module")
 def installed(empty: Path, archives: Archives, request: pytest.FixtureRequest) -> Path:
-    """Return the commands of the environment with the package from the wheel, or from the sdist."""
-    archive = getattr(archives, request.param)
+    """Return the commands of the environment with the package from the wheel, or from the sdist,
+    which installs the same.
+    """
+    archive = getattr(archives, getattr(request, "param", "wheel"))
     replace = ("install", *QUICK, "--force-reinstall", "--no-deps", archive)
     run_outside(empty / "pip", *replace, cwd=archive.parent)
     return empty
@@ -204,6 +206,7 @@ def members(wheel: Path) -> set[str]:
     return {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
+@pytest.mark.parametrize("installed", Archives._fields, indirect=True)
 def test_wheel_and_sdist_install_the_same(installed: Path, archives: Archives) -> None:
     (package,) = installed.parent.glob("lib/python*/site-packages/distvae")
     with ZipFile(archives.wheel) as wheel:
@@ -240,7 +243,6 @@ def test_the_folder_of_a_cluster_is_a_checkout(
     assert members(wheel) == members(archives.wheel)
 
 
-@pytest.mark.parametrize("installed", ["wheel"], indirect=True)  # the sdist installs the same
 def test_the_demo_is_swept(installed: Path, tmp_path: Path) -> None:
     demo = ("tune", "demo", "--trials", "2", "train.epochs=1")
     run_outside(installed / "distvae", *demo, cwd=tmp_path)

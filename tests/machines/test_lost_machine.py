@@ -14,7 +14,10 @@ from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command
 from tests.train.kills import ELASTIC
 
-RECIPE = ["bars", "data.rows=300000", "train.epochs=2", "train.batch=32", "estep.block=512"]
+RECIPE = [
+    *("bars", "data.rows=300000", "train.epochs=2", "train.batch=32"),
+    *("estep.block=512", "estep.sweeps=20"),  # an epoch takes minutes
+]
 PATIENCE = 300.0
 
 
