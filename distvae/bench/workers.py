@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.bench.output import Output
 from distvae.bench.paused import PausedTraining, Turn, take_turn
@@ -30,6 +29,7 @@ from distvae.data import open_dataset
 from distvae.data.dataset import Array
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Doubles
 from distvae.numerics.noise import order
 from distvae.train.run import read_epochs
 from distvae.train.session import fit
@@ -198,7 +198,7 @@ def compare(results: dict[str, list[Turn]]) -> dict[str, float]:
     return found
 
 
-def objectives_of(runs: list[Path]) -> NDArray[np.float64]:
+def objectives_of(runs: list[Path]) -> Doubles:
     """Return the training objectives (runs, epochs) of the epochs that all runs have."""
     found = [[epoch["train_objective"] for epoch in read_epochs(run)] for run in runs]
     common = min(map(len, found))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.commands.options import RestoreOptions
 from distvae.config import Config
@@ -22,6 +21,7 @@ from distvae.files.memory import gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Floats
 from distvae.system.memory import available_memory
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import corrupted_windows, preset_config
@@ -30,7 +30,6 @@ from distvae.train.progress import Progress, format_duration, stop_signals
 if TYPE_CHECKING:
     from distvae.tasks.restoration import Cost, Restoration, Stage
 
-Floats = NDArray[np.floating]
 FIGURES = (".png", ".pdf", ".svg")
 
 

@@ -37,6 +37,7 @@ from distvae.data.dataset import (
 )
 from distvae.data.remote import fetch
 from distvae.data.survey import Survey
+from distvae.numerics.array_types import Floats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,7 +186,7 @@ class HasWindows(Protocol):
     def grid(self, shape: tuple[int, ...]) -> "Grid":
         """Return the places of the windows on an array (..., channels)."""
 
-    def cut(self, array: "NDArray[np.floating]") -> "Patches":
+    def cut(self, array: Floats) -> "Patches":
         """Return the windows of an array (..., channels)."""
 
     def dataset(self, name: str, patches: "Patches") -> Dataset:

@@ -13,6 +13,7 @@ from distvae.data.deep import is_negative, read_deep, refuse_transparency, write
 from distvae.data.picture_file import GREY, opened, plain_head
 from distvae.files.output import atomic_file
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Doubles, Floats
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,7 +45,7 @@ class Signal:
     sounds from -1 to 1.
     """
 
-    values: NDArray[np.float64]
+    values: Doubles
     """(height, width, channels) or (samples, channels)."""
     bits: int = 8
     """Bits of a picture's values in its file."""
@@ -67,7 +68,7 @@ class Signal:
         """The difference between neighbouring values of a picture's file."""
         return PEAK / ((1 << self.bits) - 1)
 
-    def with_values(self, values: NDArray[np.floating], rate: int | None = None) -> "Signal":
+    def with_values(self, values: Floats, rate: int | None = None) -> "Signal":
         """Return this signal with other values, at another rate if one is given."""
         rate = self.rate if rate is None else rate
         return dataclasses.replace(self, values=np.asarray(values, np.float64), rate=rate)

@@ -8,13 +8,13 @@ import numpy as np
 from distvae.models.compiling import compiled, inlined
 from distvae.models.draw_kernels import GOLDEN, mix, unit
 from distvae.models.kernels import (
-    Floats,
     Integers,
     Slots,
     empty_slots,
     hash_state,
     same_state,
 )
+from distvae.numerics.array_types import Floats
 
 RARELY = 1 / 32
 """How often a parent is drawn in proportion to its fitness (`operators.RELEASE_BATCH`)."""

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
+from distvae.numerics.array_types import Doubles
+
 BLOCK = 2**18
 """Values that are looked at together."""
 STEP = float(np.finfo(np.float32).eps)
@@ -17,8 +19,6 @@ ROUNDED = 16 * float(np.finfo(np.float64).eps)
 """The share of its size by which rounding may change a constant column of float64."""
 CALLER = 4
 """The frame of the stack that called `fit`."""
-
-Doubles = NDArray[np.float64]
 
 
 def warn_of_lost_digits(table: NDArray[np.generic], names: Sequence[str] | None) -> None:

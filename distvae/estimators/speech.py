@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -22,9 +21,10 @@ from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
 from distvae.estimators.settings import validation_share
 from distvae.files.refusal import Refusal, shown
+from distvae.numerics.array_types import Floats
 from distvae.numerics.plain_arrays import plain_array
 
-Signal = NDArray[np.floating] | Tensor
+Signal = Floats | Tensor
 Signals = Signal | Iterable[Signal]
 """Signals of any lengths, such as a list or the rows of an array, or one signal (samples,)."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae.models import encoder_kernels as loops
-from distvae.models.elementary import Floats
+from distvae.numerics.array_types import Floats
 
 LINE = 64
 """The bytes of a line of cache, at which every gradient begins."""

@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from distvae.models.compiling import compiled, inlined
-from distvae.models.elementary import Floats, cosine, log
+from distvae.models.elementary import cosine, log
 from distvae.models.kernels import Integers
+from distvae.numerics.array_types import Floats
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

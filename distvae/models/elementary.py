@@ -13,7 +13,6 @@ from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
 Real = np.floating
 Elementary = Callable[[Real], Real]
 Mask = NDArray[np.bool_]

@@ -7,10 +7,10 @@ import torch
 from distvae.interface import Sums
 from distvae.models import draw_kernels, latent_kernels
 from distvae.models.dense_layers import Buffer
-from distvae.models.elementary import Floats
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC
+from distvae.numerics.array_types import Floats
 from distvae.numerics.noise import Noise
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.models.compiling import compiled, inlined
+from distvae.numerics.array_types import Floats
 
 Integers = NDArray[np.int64]
 Slots = NDArray[np.int32]
-Floats = NDArray[np.floating]
 
 
 @inlined

@@ -8,9 +8,10 @@ instructions, and computing a value again costs less.
 """
 
 from distvae.models.compiling import compiled, inlined
-from distvae.models.elementary import Floats, Real, exp, log
+from distvae.models.elementary import Real, exp, log
 from distvae.models.posteriors import LOG_VARIANCE
 from distvae.models.vsc import Spikes
+from distvae.numerics.array_types import Floats
 
 LOW, HIGH = LOG_VARIANCE
 

@@ -16,6 +16,7 @@ from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.compiled import kernels
 from distvae.models.posteriors import LOG_VARIANCE
+from distvae.numerics.array_types import Floats
 from distvae.numerics.facts import Moments
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -29,7 +30,6 @@ SQUARABLE = (-1e16, 1e16)
 """The values of which single precision holds the sum of many squares."""
 COMPARED = 2**27
 """Values of outputs that are compared with rows at one time."""
-Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
 

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distvae.models import table_kernels
-from distvae.models.kernels import Floats, Integers, dense
+from distvae.models.kernels import Integers, dense
 from distvae.models.population import MULTIPLE
 from distvae.models.scratch import Scratch
 from distvae.models.state_decoder import CACHED, FromBits, StateDecoder
 from distvae.models.table_kernels import Parts
 from distvae.models.truncated import NEAR
+from distvae.numerics.array_types import Floats
 
 FEW = 0.25  # share of active bits up to which adding up rows beats a matrix product
 

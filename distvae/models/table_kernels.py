@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from distvae.models.compiling import compiled, inlined
 from distvae.models.kernels import (
-    Floats,
     Integers,
     Slots,
     count_ones,
@@ -19,6 +18,7 @@ from distvae.models.kernels import (
     same_state,
 )
 from distvae.models.truncated import LEFT_OUT, SAMPLED
+from distvae.numerics.array_types import Floats
 
 Parts = NDArray[np.uint8]
 BOUND, SAMPLED_WEIGHT, DENSITY, VALUES = range(4)

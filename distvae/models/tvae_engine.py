@@ -12,13 +12,14 @@ from torch.nn import functional
 
 from distvae.interface import Batch, Sums
 from distvae.models import table_kernels
-from distvae.models.kernels import Floats, Integers
+from distvae.models.kernels import Integers
 from distvae.models.least_squares import refuse_masked
 from distvae.models.likelihoods import Likelihood, observed_numbers
 from distvae.models.population import MULTIPLE
 from distvae.models.table_decoder import BinaryPrior, DecodedTable, Layer, TableDecoder
 from distvae.models.table_kernels import FIGURES, VALUES
 from distvae.models.truncated import KeepsStates
+from distvae.numerics.array_types import Floats
 from distvae.numerics.noise import Noise
 
 

@@ -8,13 +8,14 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.numerics.array_types import Doubles
+
 FLOOR = 1e-10
 """Added to values before their logarithm is taken, as encoders do by default."""
 TOGETHER = 2**18
 """Values that are looked at together, so that they stay in a processor's cache."""
 
 Values = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 

@@ -14,11 +14,11 @@ from distvae.data.signals import read_signal
 from distvae.data.windows.missing import read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
+from distvae.numerics.array_types import Doubles
 from distvae.numerics.plain_arrays import plain_array
 from distvae.tasks.presets import Preset, preset_config, refuse_corruption
 from distvae.tasks.restoration import Restoration, Stage
 
-Floats = NDArray[np.float64]
 Watch = Callable[[Stage], object]
 """A function that is called after each epoch, and may end the restoration by returning False."""
 
@@ -43,7 +43,7 @@ def denoise(
     channel_axis: int | None = None,
     seed: int = 0,
     watch: Watch | None = None,
-) -> Floats:
+) -> Doubles:
     """Remove the noise of an image (2-D) or a sound (1-D); its level need not be known.
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
@@ -71,7 +71,7 @@ def inpaint(
     channel_axis: int | None = None,
     seed: int = 0,
     watch: Watch | None = None,
-) -> Floats:
+) -> Doubles:
     """Fill in the missing values of an image: where the mask is true, or else where it is NaN, or
     masked in an array of `numpy.ma`.
 
@@ -103,7 +103,7 @@ def inpaint(
     return _channels_back(np.where(missing, restored, array), channel_axis)
 
 
-def _restore(array: Floats, inpainting: bool, options: _Options) -> Floats:
+def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     if options.preset and options.recipe:
         raise Refusal("preset, recipe: both are given; one of them expected")
@@ -141,7 +141,7 @@ def _used_as_it_is(config: Config) -> Config:
     return refuse_corruption(config, "noise", "snr", "drop")
 
 
-def _channels_last(image: ArrayLike, axis: int | None) -> Floats:
+def _channels_last(image: ArrayLike, axis: int | None) -> Doubles:
     """Return a checked array whose last axis has the channels."""
     array = _numbers(image, "image")
     if axis is not None:
@@ -182,7 +182,7 @@ def _mask(mask: ArrayLike) -> NDArray[np.bool_]:
     return array.astype(bool)
 
 
-def _channels_back(array: Floats, axis: int | None) -> Floats:
+def _channels_back(array: Doubles, axis: int | None) -> Doubles:
     """Undo `_channels_last`."""
     return array[..., 0] if axis is None else np.moveaxis(array, -1, axis)
 

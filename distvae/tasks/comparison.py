@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distvae.numerics.array_types import Floats
 from distvae.tasks.pictures import Spectrum, levels, show_levels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Floats = NDArray[np.floating]
 
 
 def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
+from distvae.numerics.array_types import Floats
 from distvae.numerics.figures import declare
 from distvae.tasks.recording_scores import score_recording
 
-Floats = NDArray[np.floating]
 declare("quality", "psnr", "ssim", "snr", "squared_error")
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.config.recipes import load
@@ -12,9 +11,9 @@ from distvae.config.schema import check_value
 from distvae.data.family import HasWindows, windows_of
 from distvae.data.windows.patches import distinct_channels
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Floats
 
 Preset = Literal["fast", "balanced", "paper"]
-Floats = NDArray[np.floating]
 RESTORING = ("gaussian", "gaussian_learned")
 """Likelihoods of any real values. The mean of one restores what was damaged."""
 STRONG = 37.0

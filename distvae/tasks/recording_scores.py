@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.random import mtrand
-from numpy.typing import NDArray
 
 from distvae.config.values import POWER_FLOOR
+from distvae.numerics.array_types import Floats
 from distvae.numerics.figures import declare
 
-Array = NDArray[np.floating]
+Array = Floats
 Measure = Callable[[Array, Array, int], float]
 
 PESQ_SECONDS = 20

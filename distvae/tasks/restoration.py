@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.config.schema import TINY
@@ -24,6 +23,7 @@ from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Posterior, expect
 from distvae.models.likelihoods import SQUARABLE
 from distvae.models.population import words_of
+from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.lanes import RowNumbers
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, restored_windows
@@ -33,7 +33,6 @@ from distvae.train.run import Run
 from distvae.train.run_folder import check_run_folder
 from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
-Floats = NDArray[np.floating]
 BLOCK = 1024
 """Rows that are restored together; each of their distinct states is decoded once."""
 
@@ -169,7 +168,7 @@ class Restoration:
             return f"in epoch {position.epoch + 1}"
         return f"after epoch {position.epoch}"
 
-    def restored(self) -> NDArray[np.float64]:
+    def restored(self) -> Doubles:
         """Return the array as the model restores it now, missing values included."""
         if self._restored_at == self._place:
             return self.patches.merged(self._restored)
@@ -181,7 +180,7 @@ class Restoration:
 @torch.inference_mode()
 def restore_array(
     patches: Patches, model: AnyModel, estep: AnyEStep, device: torch.device | str = "cpu"
-) -> NDArray[np.float64]:
+) -> Doubles:
     """Return the array as a model restores it with the states kept for its windows."""
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):

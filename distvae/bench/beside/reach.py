@@ -27,6 +27,7 @@ from distvae.bench.tvae import CASES, new_trainer, noisy_patches
 from distvae.config.recipes import load
 from distvae.data.signals import PEAK, read_signal
 from distvae.data.windows.patches import Grid
+from distvae.numerics.array_types import Doubles
 from distvae.tasks.fidelity import psnr
 from distvae.tasks.restoration import Restoration
 
@@ -43,13 +44,13 @@ class Goal(NamedTuple):
     threads: int
 
 
-def clean_picture(picture: Path) -> NDArray[np.float64]:
+def clean_picture(picture: Path) -> Doubles:
     """Return the grey levels of a picture, (height, width, 1)."""
-    grey: NDArray[np.float64] = read_signal(picture).values.astype(np.float64).mean(-1)
+    grey: Doubles = read_signal(picture).values.astype(np.float64).mean(-1)
     return grey[..., None]
 
 
-def noisy_picture(clean: NDArray[np.float64]) -> NDArray[np.float64]:
+def noisy_picture(clean: Doubles) -> Doubles:
     """Return the picture that `noisy_patches` takes its patches from, in grey levels."""
     noise = np.random.default_rng(0).normal(0, CASE.sigma, clean.shape[:2])
     return clean + noise[..., None]

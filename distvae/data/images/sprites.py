@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.config import SpritesData
 from distvae.data.dataset import Array, Dataset, Factors, Labels
+from distvae.numerics.array_types import Doubles
 from distvae.numerics.noise import order
 
 FORMAT = 2  # of the drawing; a change gives another digest
@@ -27,7 +27,6 @@ TURN = math.pi / 2
 """The range of the rotation: under a quarter turn even a square's tells."""
 DRAWING = -6  # the epoch of the seed whose order says which combinations there are
 BLOCK = 1024
-Floats = NDArray[np.float64]
 
 
 def open_sprites(config: SpritesData) -> Dataset:
@@ -72,7 +71,7 @@ def draw_sprites(levels: Labels, size: int) -> Array:
     return pictures
 
 
-def _ellipse(x: Floats, y: Floats, radius: Floats) -> Floats:
+def _ellipse(x: Doubles, y: Doubles, radius: Doubles) -> Doubles:
     """Return an approximate signed distance to an ellipse half as wide as long: its implicit
     function over the length of the gradient.
     """
@@ -81,13 +80,13 @@ def _ellipse(x: Floats, y: Floats, radius: Floats) -> Floats:
     return np.where(slope > 0, value * (value - 1) / np.maximum(slope, 1e-9), -radius)
 
 
-def _polygon(corners: int) -> Callable[[Floats, Floats, Floats], Floats]:
+def _polygon(corners: int) -> Callable[[Doubles, Doubles, Doubles], Doubles]:
     """Return the signed distance to a regular polygon in a circle of the radius: the largest
     distance to the lines of its sides.
     """
     normals = 2 * math.pi * np.arange(corners) / corners
 
-    def distance(x: Floats, y: Floats, radius: Floats) -> Floats:
+    def distance(x: Doubles, y: Doubles, radius: Doubles) -> Doubles:
         apart = [x * math.cos(normal) + y * math.sin(normal) for normal in normals]
         return np.asarray(np.max(apart, axis=0) - radius * math.cos(math.pi / corners))
 

@@ -4,17 +4,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.data import folders
 from distvae.data.dataset import Array
+from distvae.numerics.array_types import Doubles
 
 RATE = 16000
 SPEAKERS, UTTERANCES = 12, 5
 FORMAT = 1  # of the built-in recordings; a change makes them anew
 STEP = 80  # samples between controls: 5 ms
-
-Values = NDArray[np.float64]
 
 
 class Phone(NamedTuple):
@@ -123,7 +121,7 @@ def _phones(random: np.random.Generator) -> list[Phone]:
     return [*phones, PAUSE]
 
 
-def _tracks(phones: list[Phone], voice: Voice, random: np.random.Generator) -> Values:
+def _tracks(phones: list[Phone], voice: Voice, random: np.random.Generator) -> Doubles:
     """Return (steps, 6): three formants, strength of voice and noise, and place of the noise,
     gliding from phone to phone.
     """
@@ -138,7 +136,7 @@ def _tracks(phones: list[Phone], voice: Voice, random: np.random.Generator) -> V
     return np.stack([np.convolve(column, window, mode="valid") for column in padded.T], axis=1)
 
 
-def _voiced(tracks: Values, voice: Voice, random: np.random.Generator) -> Values:
+def _voiced(tracks: Doubles, voice: Voice, random: np.random.Generator) -> Doubles:
     """Return a band-limited pulse train with falling pitch, and breath, through five formants."""
     from scipy.signal import lfilter
 
@@ -159,18 +157,18 @@ def _voiced(tracks: Values, voice: Voice, random: np.random.Generator) -> Values
     )
 
 
-def _fricated(tracks: Values, random: np.random.Generator) -> Values:
+def _fricated(tracks: Doubles, random: np.random.Generator) -> Doubles:
     """Return noise through one broad resonance."""
     noise = random.standard_normal(len(tracks) * STEP) * _sampled(tracks[:, 4])
     return 3 * _resonated(noise, tracks[:, 5:], np.array([1500.0]))
 
 
-def _sampled(track: Values) -> Values:
+def _sampled(track: Doubles) -> Doubles:
     """Interpolate one value per step to one per sample."""
     return np.interp(np.arange(len(track) * STEP) / STEP, np.arange(len(track)), track)
 
 
-def _resonated(source: Values, centres: Values, widths: Values) -> Values:
+def _resonated(source: Doubles, centres: Doubles, widths: Doubles) -> Doubles:
     """Return a signal through a cascade of resonators with moving centres (steps, n) and unit gain
     at zero frequency (Klatt 1980).
     """

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.config import CropData
 from distvae.data import broken, files
@@ -27,9 +26,9 @@ from distvae.data.signals import PICTURES, read_picture
 from distvae.files.memory import require_memory
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Doubles
 
 FORMAT = 1  # of the preparation; a change gives another digest
-Floats = NDArray[np.float64]
 
 
 def open_crops(config: CropData, quiet: bool = False) -> Dataset:
@@ -101,7 +100,7 @@ def find_pictures(path: str) -> tuple[Path, list[Path]]:
     return root, paths
 
 
-def draw_windows(paths: list[Path], config: CropData) -> Floats:
+def draw_windows(paths: list[Path], config: CropData) -> Doubles:
     """Return (N, D): the windows of all splits, each without its mean unless that is kept.
     Pictures are read one after another.
     """
@@ -137,7 +136,7 @@ def draw_windows(paths: list[Path], config: CropData) -> Floats:
     return rows
 
 
-def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Floats]:
+def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Doubles]:
     """Yield the grey levels of each picture, all at the contrast of the first where each has its
     own.
     """
@@ -152,7 +151,7 @@ def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Floats]:
         yield grey
 
 
-def _contrast(path: Path, grey: Floats) -> float:
+def _contrast(path: Path, grey: Doubles) -> float:
     """Return the standard deviation of a picture's grey levels; a blank picture, which has none, is
     refused.
     """
@@ -164,12 +163,12 @@ def _contrast(path: Path, grey: Floats) -> float:
     return float(grey.std())
 
 
-def _grey(path: Path, clamped: float) -> Floats:
-    values: Floats = read_picture(path).values.mean(-1)
+def _grey(path: Path, clamped: float) -> Doubles:
+    values: Doubles = read_picture(path).values.mean(-1)
     return np.minimum(values, np.quantile(values, 1 - clamped, method="lower"))
 
 
-def whiten(rows: Floats, train: int, kept: float) -> Array:
+def whiten(rows: Doubles, train: int, kept: float) -> Array:
     """Return the rows whitened so that the first `train` of them have the identity as covariance,
     on the directions that are kept.
     """
@@ -181,5 +180,5 @@ def whiten(rows: Floats, train: int, kept: float) -> Array:
             " expected"
         )
     directions = PCA(kept, whiten=True, svd_solver="covariance_eigh").fit(rows[:train])
-    white: Floats = directions.transform(rows) @ directions.components_
+    white: Doubles = directions.transform(rows) @ directions.components_
     return white.astype(np.float32)

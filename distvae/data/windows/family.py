@@ -7,6 +7,7 @@ from distvae.data.dataset import Dataset
 from distvae.data.family import DataFamily, Values, register
 from distvae.data.remote import fetch
 from distvae.data.survey import Survey
+from distvae.numerics.array_types import Floats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,7 @@ class PatchFamily(DataFamily[PatchData]):
 
         return Grid.of(shape, self.config)
 
-    def cut(self, array: "NDArray[np.floating]") -> "Patches":
+    def cut(self, array: Floats) -> "Patches":
         """Return the windows of an array (..., channels)."""
         from distvae.data.windows.patches import Patches
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from distvae.data.picture_file import PHOTOGRAPH, opened
 from distvae.data.signals import PEAK, Signal, read_picture
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Floats
 
-Floats = NDArray[np.floating]
 Missing = NDArray[np.bool_]
 Finder = Callable[[Signal], Missing]
 """A function of a picture; returns which of its values (height, width, channels) are missing."""

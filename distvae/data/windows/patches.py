@@ -19,8 +19,8 @@ from distvae.data.dataset import Array, Dataset
 from distvae.data.signals import PEAK
 from distvae.data.windows.source import corrupt, read_source
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Doubles, Floats
 
-Floats = NDArray[np.floating]
 BEFORE_CUTTING = ("noise", "snr", "drop", "dropped", "noise_seed", "rate", "excerpt")
 """Fields of a configuration that change the values before they are cut, so that the rows tell."""
 
@@ -90,7 +90,7 @@ class Grid:
         views = np.lib.stride_tricks.sliding_window_view(array, self.window, axes)
         return views[np.ix_(*self.starts)].reshape(self.rows, self.dims)
 
-    def merge(self, rows: Floats, profile: Floats) -> NDArray[np.float64]:
+    def merge(self, rows: Floats, profile: Floats) -> Doubles:
         """Return the weighted mean of the windows that cover each value; the profile has the shape
         of a window.
         """
@@ -103,7 +103,7 @@ class Grid:
         return total / weight[..., None]
 
 
-def profile(window: tuple[int, ...], merge: str) -> NDArray[np.float64]:
+def profile(window: tuple[int, ...], merge: str) -> Doubles:
     """Return the weight of each value of a window: all equal, or a Gaussian with a deviation of a
     quarter of each side.
     """
@@ -118,12 +118,12 @@ class Patches:
     """The windows of one array, in the units a model is trained in."""
 
     grid: Grid
-    profile: NDArray[np.float64]
+    profile: Doubles
     rows: Array
     """(N, D) with NaN where values are missing."""
     scale: float
     """Units of the array in one of the model's."""
-    shift: NDArray[np.float64]
+    shift: Doubles
     """(N, 1) what was subtracted from each row, in the array's units."""
     copies: int = 1
     """How often the array has each channel of the grid."""
@@ -163,7 +163,7 @@ class Patches:
             copies,
         )
 
-    def merged(self, rows: Array) -> NDArray[np.float64]:
+    def merged(self, rows: Array) -> Doubles:
         """Return the array of rows in the model's units."""
         level = np.broadcast_to(self.shift, rows.shape)
         array = self.grid.merge(rows, self.profile) * self.scale + self.grid.merge(

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.config import PatchData
 from distvae.data.audio import resample
@@ -12,8 +11,7 @@ from distvae.data.signals import Signal, read_signal
 from distvae.data.windows.family import PICTURE, SOUND
 from distvae.data.windows.missing import drop_at_random
 from distvae.files.refusal import Refusal
-
-Floats = NDArray[np.float64]
+from distvae.numerics.array_types import Doubles
 
 
 def read_source(config: PatchData) -> Signal:
@@ -28,13 +26,13 @@ def read_source(config: PatchData) -> Signal:
     if signal.rate is None:
         return signal
     rate = config.rate or signal.rate
-    values: Floats = resample(signal.values, signal.rate, rate)
+    values: Doubles = resample(signal.values, signal.rate, rate)
     if config.excerpt is not None:
         values = _cut(values, rate, config)
     return signal.with_values(values, rate)
 
 
-def _cut(values: Floats, rate: int, config: PatchData) -> Floats:
+def _cut(values: Doubles, rate: int, config: PatchData) -> Doubles:
     """Return the samples of an excerpt, which the sound must have in full."""
     assert config.excerpt is not None
     start, seconds = config.excerpt

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Floats
 from distvae.tasks.baselines.names import find_method
 from distvae.tasks.presets import estimate_noise
 
-Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int | None], Floats]
 """A function of a picture with values up to 1, its noise level, and the axis of its colours."""
 STRENGTHS = np.geomspace(0.3, 2, 12)

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
+from distvae.numerics.array_types import Floats
 from distvae.tasks.baselines.names import find_method
 
-Floats = NDArray[np.floating]
 Denoiser = Callable[[Floats, float, int], Floats]
 """A function of one channel, its noise level and its rate."""
 Gain = Callable[[Floats, Floats], Floats]

@@ -5,14 +5,13 @@ between 0 and 1.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.data.dataset import Array, Labels
+from distvae.numerics.array_types import Doubles
 from distvae.tasks.measures.subject import Subject
 
 BINS = 20
 """Bins of equal width for each value of the codes."""
-Floats = NDArray[np.float64]
 
 
 def mig(subject: Subject) -> dict[str, float]:
@@ -66,7 +65,7 @@ def importances(codes: Array, levels: Labels) -> tuple[float, float, float]:
         forest.fit(codes[:half], level[:half])
         importance.append(forest.feature_importances_)
         accuracy.append(forest.score(codes[half:], level[half:]))
-    table: Floats = np.stack(importance, -1)
+    table: Doubles = np.stack(importance, -1)
     weight = table.sum(1)
     disentanglement = (_concentration(table) @ weight) / max(weight.sum(), np.finfo(float).tiny)
     completeness = _concentration(table.T).mean()
@@ -93,7 +92,7 @@ def _gap(scores: list[float]) -> float:
     return best - second
 
 
-def _concentration(shares: Floats) -> Floats:
+def _concentration(shares: Doubles) -> Doubles:
     """Return one minus the normalised entropy of each row of (N, K).
 
     That is 1 if all of a row is in one place, and 0 if it is spread evenly.

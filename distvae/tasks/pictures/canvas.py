@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distvae.files.output import atomic_file
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-Array = NDArray[np.floating]
 
 Drawing = Callable[[], "Figure"]
 """A function of this package with its arguments (`functools.partial`), so that another process can

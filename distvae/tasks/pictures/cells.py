@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distvae.tasks.pictures.canvas import GREY, Array
+from distvae.numerics.array_types import Floats
+from distvae.tasks.pictures.canvas import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ WIDTH, HEIGHT = 0.9, 0.72
 """Size of a curve in its cell; the rest is for its name and for distance."""
 
 
-def corners(count: int, columns: int) -> tuple[Array, Array]:
+def corners(count: int, columns: int) -> tuple[Floats, Floats]:
     """Return the left and lower edges of the cells, which run in rows from the top left."""
     place = np.arange(count)
     return (place % columns).astype(float), -(place // columns).astype(float)
@@ -23,7 +24,7 @@ def corners(count: int, columns: int) -> tuple[Array, Array]:
 
 def curves(
     axes: "Axes",
-    layers: Sequence[Array],
+    layers: Sequence[Floats],
     colours: Sequence[Sequence[str]],
     columns: int,
     ends: tuple[float, float],
@@ -51,7 +52,7 @@ def curves(
     _ticks(axes, left, below, scale, (low, high), ends)
 
 
-def _range(layers: Sequence[Array]) -> tuple[float, float]:
+def _range(layers: Sequence[Floats]) -> tuple[float, float]:
     """Return the smallest and the largest value that is not missing, 0 and 1 if all are."""
     seen = np.concatenate([layer[~np.isnan(layer)] for layer in layers])
     return (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
@@ -59,8 +60,8 @@ def _range(layers: Sequence[Array]) -> tuple[float, float]:
 
 def _ticks(
     axes: "Axes",
-    left: Array,
-    below: Array,
+    left: Floats,
+    below: Floats,
     scale: float,
     span: tuple[float, float],
     ends: tuple[float, float],
@@ -86,7 +87,7 @@ def _ticks(
 
 
 def images(
-    axes: "Axes", shown: Array, columns: int, names: Sequence[str], notes: Sequence[str]
+    axes: "Axes", shown: Floats, columns: int, names: Sequence[str], notes: Sequence[str]
 ) -> None:
     """Draw pictures (count, height, width, channels) of values from -1 to 1.
 

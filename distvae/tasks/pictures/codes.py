@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.numerics.array_types import Floats
 from distvae.tasks.pictures import cells
-from distvae.tasks.pictures.canvas import GREY, PALETTE, Array, colour_bar, entitle, new_figure
+from distvae.tasks.pictures.canvas import GREY, PALETTE, colour_bar, entitle, new_figure
 from distvae.tasks.pictures.data import limits
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ NAMED = 32
 """The most latents that an axis names."""
 
 
-def dictionary(matrix: Array, title: str) -> "Figure":
+def dictionary(matrix: Floats, title: str) -> "Figure":
     """Draw the columns (values, atoms) of a dictionary."""
     figure = new_figure(2.5 + matrix.shape[1] * 0.09, 2.0 + matrix.shape[0] * 0.07)
     axes = figure.subplots()
@@ -34,7 +35,7 @@ def dictionary(matrix: Array, title: str) -> "Figure":
 
 
 def responses(
-    change: Array, names: Sequence[str], live: NDArray[np.bool_], rate: int, title: str
+    change: Floats, names: Sequence[str], live: NDArray[np.bool_], rate: int, title: str
 ) -> "Figure":
     """Draw the change (atoms, bins) in dB that each atom alone makes to the decoded spectrum."""
     columns = min(8, len(change))
@@ -47,7 +48,7 @@ def responses(
     return figure
 
 
-def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figure":
+def code_histograms(codes: Floats, live: NDArray[np.bool_], title: str) -> "Figure":
     """Draw the strength and the distribution of each value of codes (rows, atoms)."""
     strength = np.sqrt(np.mean(codes**2, axis=0))
     rank = np.argsort(-strength)
@@ -64,7 +65,7 @@ def code_histograms(codes: Array, live: NDArray[np.bool_], title: str) -> "Figur
     return figure
 
 
-def encodings(images: Array, codes: Array, title: str) -> "Figure":
+def encodings(images: Floats, codes: Floats, title: str) -> "Figure":
     """Draw pictures (count, height, width, channels) beside their codes (count, values)."""
     low, high = limits(images)
     figure = new_figure(8.0, 1.1 * len(images) + 0.8)
@@ -82,7 +83,7 @@ def encodings(images: Array, codes: Array, title: str) -> "Figure":
     return figure
 
 
-def _distribution(axes: "Axes", codes: Array) -> None:
+def _distribution(axes: "Axes", codes: Floats) -> None:
     """Draw a row of shades for each column of the codes: the share of rows in each of 81 cells.
 
     The shades are logarithmic.
@@ -106,7 +107,7 @@ def _distribution(axes: "Axes", codes: Array) -> None:
     axes.set(xlabel="value", title="distribution")
 
 
-def active_latents(codes: Array, pi: Array, title: str) -> "Figure":
+def active_latents(codes: Floats, pi: Floats, title: str) -> "Figure":
     """Draw binary codes E[z] (rows, latents): how many are active, and how often each is.
 
     The prior pi of each latent is drawn beside its frequency.
@@ -133,7 +134,7 @@ def active_latents(codes: Array, pi: Array, title: str) -> "Figure":
     return figure
 
 
-def _counts(axes: "Axes", active: Array) -> None:
+def _counts(axes: "Axes", active: Floats) -> None:
     """Draw the share of rows by their expected number of active latents, rounded."""
     shares = np.bincount(active.round().astype(np.int64)) / len(active)
     axes.bar(np.arange(len(shares)), shares, width=0.9, color=PALETTE[0])

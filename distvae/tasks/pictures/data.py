@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distvae.numerics.array_types import Floats
 from distvae.tasks.pictures import cells
-from distvae.tasks.pictures.canvas import GREY, PALETTE, Array, entitle, new_figure
+from distvae.tasks.pictures.canvas import GREY, PALETTE, entitle, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS = 8
 
 
-def pairs(originals: Array, reconstructions: Array, title: str) -> "Figure":
+def pairs(originals: Floats, reconstructions: Floats, title: str) -> "Figure":
     """Draw each picture above its reconstruction, or each curve under it."""
     if originals.ndim == 3:
         return _waves({"original": originals, "reconstruction": reconstructions}, title)
@@ -30,14 +31,14 @@ def pairs(originals: Array, reconstructions: Array, title: str) -> "Figure":
     return _canvas(np.concatenate(bands), limits(originals), heading)
 
 
-def grid(points: Array, title: str) -> "Figure":
+def grid(points: Floats, title: str) -> "Figure":
     """Draw rows (count, ...) side by side."""
     if points.ndim == 3:
         return _waves({"draw": points}, title)
     return _canvas(_tiles(points, math.ceil(math.sqrt(len(points)))), limits(points), title)
 
 
-def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: str) -> "Figure":
+def strips(frames: Floats, rows: Sequence[str], columns: Sequence[str], title: str) -> "Figure":
     """Draw a table of pictures (rows, columns, height, width, channels), rows and columns named."""
     down, across, height, width, _ = frames.shape
     tiled = _tiles(frames.reshape(down * across, *frames.shape[2:]), across)
@@ -55,7 +56,7 @@ def strips(frames: Array, rows: Sequence[str], columns: Sequence[str], title: st
     return figure
 
 
-def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
+def fields(changes: Floats, names: Sequence[str], title: str) -> "Figure":
     """Draw the change that each value of the code alone makes to a row, under its name."""
     columns = min(COLUMNS, len(changes))
     figure = new_figure(max(1.1 * columns, 4.0), 1.35 * math.ceil(len(changes) / columns) + 0.5)
@@ -72,7 +73,7 @@ def fields(changes: Array, names: Sequence[str], title: str) -> "Figure":
     return figure
 
 
-def limits(points: Array) -> tuple[float, float]:
+def limits(points: Floats) -> tuple[float, float]:
     """Return the values of black and white: 0 and 1, or the range of all but the extreme values."""
     low, high = (float(edge) for edge in np.nanquantile(points, (0.002, 0.998)))
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
@@ -80,7 +81,7 @@ def limits(points: Array) -> tuple[float, float]:
 
 def _curves(
     axes: "Axes",
-    layers: Sequence[Array],
+    layers: Sequence[Floats],
     colours: Sequence[str],
     columns: int,
     names: Sequence[str] = (),
@@ -96,7 +97,7 @@ def _curves(
     axes.set_xlabel("index")
 
 
-def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
+def _waves(layers: Mapping[str, Floats], title: str) -> "Figure":
     """Draw layers of curves (count, values, channels) over each other; the first is grey."""
     from matplotlib.lines import Line2D
 
@@ -112,7 +113,7 @@ def _waves(layers: Mapping[str, Array], title: str) -> "Figure":
     return figure
 
 
-def _tiles(pictures: Array, columns: int) -> Array:
+def _tiles(pictures: Floats, columns: int) -> Floats:
     """Return one picture of many (count, height, width, channels), with NaN in the gaps."""
     count, height, width, channels = pictures.shape
     rows = math.ceil(count / columns)
@@ -122,7 +123,7 @@ def _tiles(pictures: Array, columns: int) -> Array:
     return tiled.reshape(rows * (height + 1), columns * (width + 1), channels)
 
 
-def _canvas(tiled: Array, span: tuple[float, float], title: str) -> "Figure":
+def _canvas(tiled: Floats, span: tuple[float, float], title: str) -> "Figure":
     height, width, _ = tiled.shape
     figure = new_figure(8.0, 8.0 * height / width + 0.5)
     axes = figure.subplots()
@@ -132,7 +133,7 @@ def _canvas(tiled: Array, span: tuple[float, float], title: str) -> "Figure":
     return figure
 
 
-def _show_picture(axes: "Axes", tiled: Array, span: tuple[float, float]) -> None:
+def _show_picture(axes: "Axes", tiled: Floats, span: tuple[float, float]) -> None:
     """Draw a picture (height, width, channels) in which NaN is white."""
     low, high = span
     if tiled.shape[-1] == 3:

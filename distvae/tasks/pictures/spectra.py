@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from distvae.config.values import POWER_FLOOR, FrequencyScale
-from distvae.tasks.pictures.canvas import Array, colour_bar, entitle, new_figure
+from distvae.numerics.array_types import Floats
+from distvae.tasks.pictures.canvas import colour_bar, entitle, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +28,12 @@ class Spectrum(NamedTuple):
     scale: FrequencyScale = "linear"
 
 
-def decibel(power: Array) -> Array:
+def decibel(power: Floats) -> Floats:
     """Return power in dB, with the floor that models use."""
     return 10 * np.log10(np.maximum(power, POWER_FLOOR))
 
 
-def levels(power: Array, spectrum: Spectrum) -> Array:
+def levels(power: Floats, spectrum: Spectrum) -> Floats:
     """Return the levels in dB of power (frames, bins), as librosa has them: (bins, frames)."""
     if spectrum.scale != "mel":
         return decibel(power).T
@@ -43,7 +44,7 @@ def levels(power: Array, spectrum: Spectrum) -> Array:
 
 
 def spectrograms(
-    original: Array, reconstruction: Array, spectrum: Spectrum, title: str
+    original: Floats, reconstruction: Floats, spectrum: Spectrum, title: str
 ) -> "Figure":
     """Draw power (frames, bins) of a recording, of its reconstruction, and their difference."""
     figure = new_figure(9.0, 8.0)
@@ -62,7 +63,7 @@ def spectrograms(
     return figure
 
 
-def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
+def sampled_frames(power: Floats, rate: int, title: str) -> "Figure":
     """Draw decoded frames (count, bins) side by side; they have no order in time."""
     figure = new_figure(8.0, 4.0)
     axes = figure.subplots()
@@ -73,13 +74,13 @@ def sampled_frames(power: Array, rate: int, title: str) -> "Figure":
     return figure
 
 
-def show_levels(axes: "Axes", level: Array, spectrum: Spectrum, high: float) -> None:
+def show_levels(axes: "Axes", level: Floats, spectrum: Spectrum, high: float) -> None:
     """Draw levels (bins or bands, frames) up to the highest, with a colour bar in dB."""
     _show_spectrum(axes, level, spectrum, "magma", (high - RANGE_DB, high))
 
 
 def _show_spectrum(
-    axes: "Axes", shown: Array, spectrum: Spectrum, colours: str, limits: tuple[float, float]
+    axes: "Axes", shown: Floats, spectrum: Spectrum, colours: str, limits: tuple[float, float]
 ) -> None:
     """Draw values over frequency, and over time where frames follow each other."""
     from librosa.display import specshow
