@@ -16,7 +16,7 @@ from tests.train.kills import ELASTIC
 
 RECIPE = [
     *("bars", "data.rows=300000", "train.epochs=2", "train.batch=32"),
-    *("estep.block=512", "estep.sweeps=20"),  # an epoch takes minutes
+    *("estep.block=512", "estep.sweeps=20"),  # a long epoch
 ]
 PATIENCE = 300.0
 

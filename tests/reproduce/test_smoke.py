@@ -25,7 +25,7 @@ QUIET: dict[str, Any] = {"train.threads": 1, "eval.processes": 1, "train.device"
 
 
 LENGTHY = ("sdm-speech-paper", "barbara", "vsc-pictures")
-"""Tables whose rows differ from those of others in their settings alone."""
+"""Tables whose kinds of models and of data other tables have too."""
 
 
 @pytest.mark.parametrize(
