@@ -415,11 +415,8 @@ def wait_for_epochs(file: Path, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGTERM]
-    + [
-        pytest.param(number, marks=pytest.mark.long)
-        for number in (signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
-    ],
+    [signal.SIGTERM, signal.SIGKILL]
+    + [pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGINT, signal.SIGHUP)],
 )
 def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: signal.Signals) -> None:
     words = [*SMALL, "train.epochs=20", *LIGHT]

@@ -219,7 +219,7 @@ def test_trials_of_a_stack_whose_process_is_killed_go_on_in_others(
     assert_whole(out, whole)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_of_stacks_cleanly(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
